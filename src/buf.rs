@@ -1,0 +1,126 @@
+//! Page-aligned piece buffers from one bounded pool.
+//!
+//! Invariant: at most `capacity` buffers of one length exist, whether lent or waiting; a buffer goes back to
+//! its pool when it is dropped. An empty pool is not an error: it is how a full machine tells its peers to
+//! wait. Buffers are anonymous memory maps, so they are aligned for O_DIRECT without unsafe code.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memmap2::MmapMut;
+
+/// A bounded supply of equal buffers.
+#[derive(Clone)]
+pub struct BufPool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    len: usize,
+    capacity: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<MmapMut>,
+    made: usize,
+}
+
+impl BufPool {
+    /// A pool of at most `capacity` buffers of `len` bytes; memory is taken only as buffers are first asked for.
+    pub fn new(len: usize, capacity: usize) -> Self {
+        BufPool { shared: Arc::new(Shared { len, capacity, state: Mutex::default() }) }
+    }
+
+    /// Bytes in each buffer.
+    pub fn buf_len(&self) -> usize {
+        self.shared.len
+    }
+
+    /// How many buffers may exist.
+    pub fn capacity(&self) -> usize {
+        self.shared.capacity
+    }
+
+    /// How many buffers could be taken now.
+    pub fn available(&self) -> usize {
+        let state = self.shared.lock();
+        self.shared.capacity - state.made + state.idle.len()
+    }
+
+    /// A buffer with unspecified contents, or `None` while all are lent (or the machine is out of memory).
+    pub fn take(&self) -> Option<PieceBuf> {
+        let mut state = self.shared.lock();
+        let map = match state.idle.pop() {
+            Some(map) => map,
+            None if state.made < self.shared.capacity => {
+                let map = MmapMut::map_anon(self.shared.len.max(1)).ok()?;
+                state.made += 1;
+                map
+            }
+            None => return None,
+        };
+        Some(PieceBuf { map: Some(map), len: self.shared.len, shared: Arc::clone(&self.shared) })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // Nothing panics while the lock is held, and the state is valid after each line.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One page-aligned buffer, lent by a pool.
+pub struct PieceBuf {
+    map: Option<MmapMut>,
+    len: usize,
+    shared: Arc<Shared>,
+}
+
+impl Deref for PieceBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.map.as_ref().map_or(&[], |map| &map[..self.len])
+    }
+}
+
+impl DerefMut for PieceBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let len = self.len;
+        self.map.as_mut().map_or(&mut [], |map| &mut map[..len])
+    }
+}
+
+impl Drop for PieceBuf {
+    fn drop(&mut self) {
+        if let Some(map) = self.map.take() {
+            self.shared.lock().idle.push(map);
+        }
+    }
+}
+
+impl std::fmt::Debug for PieceBuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PieceBuf({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_lends_no_more_than_its_capacity_and_takes_back() {
+        let pool = BufPool::new(8192, 2);
+        let first = pool.take().expect("one");
+        let _second = pool.take().expect("two");
+        assert!(pool.take().is_none());
+        assert_eq!(first.as_ptr() as usize % 4096, 0);
+        drop(first);
+        assert_eq!(pool.available(), 1);
+        assert!(pool.take().is_some());
+    }
+}

@@ -1,0 +1,181 @@
+//! Everything a terminal can say about itself: stages, progress, outcome.
+//!
+//! Invariant: these values are facts, and the log, the console, the server's page and the tests all read them;
+//! nobody parses log wording. How they travel is left to `api`, how they look to `agent::console` and the page.
+
+use serde::{Deserialize, Serialize};
+
+/// The steps of an attempt, in order (DESIGN §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Mounting, loading drivers.
+    Start,
+    /// Waiting for a link and an address.
+    Network,
+    /// Looking for the server and a job.
+    Discover,
+    /// Fetching and checking the manifest and its sidecars.
+    Manifest,
+    /// Choosing and claiming the disk, planning.
+    Claim,
+    /// Making the disk unbootable before the first piece.
+    Disarm,
+    /// In the swarm: receiving and writing pieces.
+    Fetch,
+    /// Reading everything back from the device.
+    Verify,
+    /// Writing what makes the system bootable.
+    Commit,
+    /// Done; serving others until released.
+    Serve,
+    /// About to start what comes next.
+    Leave,
+}
+
+impl Stage {
+    /// The stage in words for the console and the page.
+    pub fn title(self) -> &'static str {
+        match self {
+            Stage::Start => "starting",
+            Stage::Network => "waiting for the network",
+            Stage::Discover => "looking for the server",
+            Stage::Manifest => "reading the manifest",
+            Stage::Claim => "claiming the disk",
+            Stage::Disarm => "disarming the old system",
+            Stage::Fetch => "fetching the image",
+            Stage::Verify => "verifying from the disk",
+            Stage::Commit => "committing for boot",
+            Stage::Serve => "done, serving others",
+            Stage::Leave => "leaving",
+        }
+    }
+}
+
+/// Why something failed, by what the receiver can do about it. The numbers are the exit codes of all programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Try again later (network, server away).
+    Retry = 1,
+    /// The command or configuration is wrong.
+    Usage = 2,
+    /// Refused before anything was written (busy, too small, ambiguous).
+    Refused = 3,
+    /// Signature or hash.
+    Untrusted = 4,
+    /// The disk failed.
+    Disk = 5,
+}
+
+impl Class {
+    /// The process exit code (DESIGN §5).
+    pub fn exit_code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// A failure with its class and, for people, what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What the receiver can do about it.
+    pub class: Class,
+    /// What was being done to what, and what went wrong.
+    pub message: String,
+    /// What a person should do next.
+    pub advice: String,
+}
+
+impl Failure {
+    /// A failure of `class`.
+    pub fn new(class: Class, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Failure { class, message: message.into(), advice: advice.into() }
+    }
+}
+
+/// How far a terminal is; one is reported every second.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The step it is in.
+    pub stage: Stage,
+    /// Share of this attempt that is done, 0 to 100 (received, written and read back count).
+    pub percent: f32,
+    /// Payload bytes received and checked.
+    pub bytes_done: u64,
+    /// Payload bytes in all.
+    pub bytes_total: u64,
+    /// Bytes a second coming in, over the last seconds.
+    pub rate_in: u64,
+    /// Bytes a second going out.
+    pub rate_out: u64,
+    /// Bytes sent to peers since the start.
+    pub bytes_out: u64,
+    /// Peers connected.
+    pub peers: u32,
+    /// Payload bytes read back from the device and found right.
+    pub bytes_verified: u64,
+    /// Seconds until this attempt is done, as far as can be told.
+    pub seconds_left: Option<u64>,
+}
+
+impl Progress {
+    /// Nothing done yet, in `stage`.
+    pub fn at(stage: Stage) -> Self {
+        Progress {
+            stage,
+            percent: 0.0,
+            bytes_done: 0,
+            bytes_total: 0,
+            rate_in: 0,
+            rate_out: 0,
+            bytes_out: 0,
+            peers: 0,
+            bytes_verified: 0,
+            seconds_left: None,
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The image is on the disk, proved from the disk, and committed.
+    Done {
+        /// Seconds since the agent began.
+        seconds: u64,
+        /// Payload bytes received.
+        bytes_in: u64,
+        /// Bytes sent to other peers so far.
+        bytes_out: u64,
+        /// The disk it is on: name, model, serial number.
+        disk: String,
+    },
+    /// It failed.
+    Failed {
+        /// In which stage.
+        stage: Stage,
+        /// Why.
+        failure: Failure,
+        /// True when the disk's old content is gone.
+        disk_touched: bool,
+    },
+}
+
+/// A line of `--json` on stdout (DESIGN §5).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// Once a second.
+    Progress(Progress),
+    /// Every byte is written and synced.
+    Complete {
+        /// Payload bytes.
+        bytes: u64,
+        /// Seconds since the start.
+        seconds: f64,
+    },
+    /// It failed.
+    Error(Failure),
+}

@@ -1,0 +1,46 @@
+//! flashmob re-images a whole computer lab at once.
+//!
+//! The flow, and where each step lives:
+//!
+//! ```text
+//! capture ─► publish ─► netboot ─► discover ─► claim the disk ─► swarm ─► verify ─► commit ─► boot
+//! mkimage    server     initramfs  lan         layout, io        swarm    io        layout    boot
+//! ```
+//!
+//! Each arrow is a value that only the stage before it can make: signed bytes become a
+//! [`manifest::TrustedManifest`]; with the facts of a disk it becomes a `LayoutPlan` (every refusal happens
+//! here, before the first write); an exclusively opened, unmounted device is a `ClaimedDisk`; all of an image
+//! read back is `ImageVerified`, and only that can be committed for boot.
+//!
+//! Imports point down only: programs (`agent`, `server`) → adapters (`io`, the only place with syscalls,
+//! sockets, clock and randomness) → stages (`layout`, `lan`, `tracker`, `swarm`, `boot`: pure) → formats
+//! (`bencode`, `metainfo`, `manifest`, `event`, `api`) → words (`units`, `storage`, `buf`).
+
+// words
+pub mod buf;
+pub mod storage;
+pub mod units;
+
+// formats
+pub mod api;
+pub mod event;
+pub mod manifest;
+pub mod metainfo;
+
+// stages
+pub mod boot;
+pub mod lan;
+pub mod layout;
+pub mod swarm;
+pub mod tracker;
+
+// adapters
+pub mod io;
+
+// programs
+#[cfg(feature = "agent")]
+pub mod agent;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod server;

@@ -1,0 +1,531 @@
+//! The signed description of an image, and the one way to come to trust one.
+//!
+//! Invariant: a `TrustedManifest` exists only if a key that the terminal was given signed exactly these bytes
+//! (or the administrator's initramfs allows unsigned ones), and if `Manifest::check` found nothing wrong.
+//! What the ranges are is left to `layout::extents`; whether it fits a disk, to `layout::plan`.
+
+use std::collections::BTreeMap;
+
+use minisign_verify::{PublicKey, Signature};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::units::{DiskOffset, InfoHash, Lba, PieceLength, SectorSize, Sha256};
+
+/// The format this code writes and reads.
+pub const FORMAT: u32 = 1;
+/// A manifest is smaller than this, so that anybody may read one into memory before trusting it.
+pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
+
+/// File names inside a version's folder.
+pub mod names {
+    /// The manifest itself.
+    pub const MANIFEST: &str = "manifest.json";
+    /// Its minisign signature.
+    pub const SIGNATURE: &str = "manifest.json.minisig";
+    /// Ranges of each partition (`layout::extents`).
+    pub const EXTENTS: &str = "extents.bin";
+    /// SHA-256 of each piece of the payload, 32 bytes each, in payload order.
+    pub const PIECES: &str = "pieces.sha256";
+    /// Boot areas outside partitions, one after another.
+    pub const BOOT: &str = "boot.bin";
+    /// The torrent of the payload.
+    pub const TORRENT: &str = "image.torrent";
+    /// The folder of virtual files `0000.bin`, `0001.bin`, ….
+    pub const PAYLOAD: &str = "payload";
+}
+
+/// Everything a terminal must know about one version of one image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// `FORMAT`.
+    pub format: u32,
+    /// The image's name: letters, digits, `.`, `_`, `-`.
+    pub name: String,
+    /// The version: as the name.
+    pub version: String,
+    /// Grows with every version of an image.
+    pub sequence: u64,
+    /// When it was captured, RFC 3339, UTC.
+    pub created: String,
+    /// Length of every piece.
+    pub piece_length: PieceLength,
+    /// The disk it came from.
+    pub disk: Disk,
+    /// Its partitions, in the order of their first byte.
+    pub partitions: Vec<Partition>,
+    /// How the system starts.
+    pub boot: Boot,
+    /// What travels.
+    pub payload: Payload,
+    /// SHA-256 of each sidecar file by its name (`extents.bin`, `pieces.sha256`, `boot.bin`, `image.torrent`).
+    pub sidecars: BTreeMap<String, Sha256>,
+}
+
+/// The disk an image came from and what it asks of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Logical sector size: LBAs below count in it.
+    pub sector_size: SectorSize,
+    /// Bytes of the smallest disk that takes the image.
+    pub minimum_size: u64,
+    /// The partition table.
+    pub table: Table,
+    /// Areas outside partitions, in the order of their offset.
+    pub boot_areas: Vec<BootArea>,
+}
+
+/// A partition table's own fields; its entries are in [`Partition`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "scheme", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Table {
+    /// GUID partition table (UEFI 2.10 §5).
+    Gpt {
+        /// The disk's GUID.
+        guid: Uuid,
+        /// Number of entries the table has room for (128 nearly always).
+        entries: u32,
+        /// First LBA that partitions may use.
+        first_usable: Lba,
+    },
+    /// Master boot record.
+    Mbr {
+        /// The disk signature at byte 440, which Windows uses to find its partitions.
+        signature: [u8; 4],
+        /// Extended partitions, whose own records are written last.
+        extended: Vec<Extended>,
+    },
+    /// A single partition was captured: it lies on a bare device or replaces a partition there.
+    None,
+}
+
+/// An extended partition of an MBR disk: a box for logical partitions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extended {
+    /// Number of the primary entry, 1 to 4.
+    pub number: u32,
+    /// Its type byte (05, 0f, 85).
+    pub kind: u8,
+    /// First sector.
+    pub first: Lba,
+    /// Length in sectors.
+    pub sectors: u64,
+}
+
+/// Bytes outside all partitions that the system needs to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootArea {
+    /// What it is.
+    pub kind: BootAreaKind,
+    /// Where it lies on the disk.
+    pub offset: DiskOffset,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Where its bytes begin in `boot.bin`.
+    pub at: u64,
+}
+
+/// Kinds of boot areas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootAreaKind {
+    /// The first 440 bytes of the disk.
+    BootCode,
+    /// Sectors between the table and the first partition, where BIOS GRUB keeps its core image.
+    Gap,
+}
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partition {
+    /// Its number in the table, from 1 (5 and more: logical). 1 where there is no table.
+    pub number: u32,
+    /// First sector.
+    pub first: Lba,
+    /// Size in bytes.
+    pub size: u64,
+    /// Its table entry's other fields, verbatim.
+    pub entry: Entry,
+    /// What it is for, as far as its type and content tell.
+    pub role: Role,
+    /// The filesystem found, for people (`ext4`, `vfat`, `ntfs`, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<String>,
+    /// What is done with it on a terminal.
+    pub policy: Policy,
+    /// Pieces of its grid that travel, are zeros, are free.
+    pub pieces: PieceCount,
+    /// SHA-256 over the SHA-256s of its travelling pieces, in order; `None` while unhashed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+}
+
+/// A partition's entry in its table, without place and size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "scheme", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Entry {
+    /// GPT entry.
+    Gpt {
+        /// Partition type GUID.
+        kind: Uuid,
+        /// Unique partition GUID.
+        guid: Uuid,
+        /// Attribute bits.
+        attributes: u64,
+        /// Name, up to 36 UTF-16 units.
+        name: String,
+    },
+    /// MBR entry.
+    Mbr {
+        /// Type byte.
+        kind: u8,
+        /// The active flag.
+        active: bool,
+        /// For a logical partition: where its own record (EBR) lies.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ebr: Option<Lba>,
+    },
+    /// No table.
+    None,
+}
+
+/// What a partition is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// EFI system partition: committed after the table, so that nothing half-written starts.
+    Esp,
+    /// BIOS boot partition (GRUB's core image on GPT).
+    BiosBoot,
+    /// Swap.
+    Swap,
+    /// Everything else.
+    Data,
+}
+
+/// What is done with a partition on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// Written.
+    Replace,
+    /// Left as it is; must be there already, with the same number, start, size and type.
+    Keep,
+}
+
+/// Pieces of a partition's grid by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PieceCount {
+    /// Travel.
+    pub data: u32,
+    /// Written as zeros.
+    pub zero: u32,
+    /// Left alone.
+    pub free: u32,
+}
+
+/// How the installed system starts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// The disk starts by BIOS.
+    pub bios: bool,
+    /// UEFI loaders on the ESP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uefi: Vec<UefiLoader>,
+    /// A Linux kernel that kexec can start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linux: Option<LinuxBoot>,
+}
+
+/// A loader on the EFI system partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UefiLoader {
+    /// Number of the partition it lies on.
+    pub partition: u32,
+    /// Path with slashes, for example `/EFI/debian/shimx64.efi`.
+    pub path: String,
+    /// Label for the firmware's boot menu.
+    pub label: String,
+}
+
+/// What kexec needs, as paths on a partition with an ext2/3/4 filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinuxBoot {
+    /// Number of the partition the files lie on.
+    pub partition: u32,
+    /// Path of the kernel there.
+    pub kernel: String,
+    /// Path of its initrd there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<String>,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// The bytes that travel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// How many pieces travel.
+    pub pieces: u32,
+    /// Bytes of each virtual file (the last may be shorter): a multiple of the piece length.
+    pub file_size: u64,
+    /// Name of the swarm.
+    pub info_hash: InfoHash,
+    /// SHA-256 over all of `pieces.sha256`; `None` for an image published without hashing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+}
+
+impl Payload {
+    /// Bytes of the whole payload.
+    pub fn length(&self, piece_length: PieceLength) -> u64 {
+        u64::from(self.pieces) * piece_length.bytes()
+    }
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Larger than any manifest may be.
+    #[error("manifest has {0} bytes; at most {MAX_MANIFEST_BYTES} are read")]
+    TooLarge(usize),
+    /// Not JSON of this shape.
+    #[error("manifest is not readable: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// Written for another program version.
+    #[error("manifest has format {0}, this program reads format {FORMAT}")]
+    Format(u32),
+    /// A field contradicts another or is out of bounds.
+    #[error("manifest is inconsistent: {0}")]
+    Inconsistent(String),
+    /// No signature by a known key.
+    #[error("manifest is not signed by any of the {keys} known keys: {why}")]
+    Untrusted {
+        /// How many keys were tried.
+        keys: usize,
+        /// The last reason.
+        why: String,
+    },
+}
+
+impl Manifest {
+    /// Reads and checks a manifest. Says nothing about who made it: see [`TrustedManifest`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::TooLarge(bytes.len()));
+        }
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let head: Head = serde_json::from_slice(bytes)?;
+        if head.format != FORMAT {
+            return Err(ManifestError::Format(head.format));
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes)?;
+        manifest.check().map_err(ManifestError::Inconsistent)?;
+        Ok(manifest)
+    }
+
+    /// The canonical bytes: JSON in the order of the fields above, two spaces of indent, a final newline.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// `name@version`, as people and commands write it.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+
+    /// The partition with this number.
+    pub fn partition(&self, number: u32) -> Option<&Partition> {
+        self.partitions.iter().find(|p| p.number == number)
+    }
+
+    /// Looks for contradictions that need no disk and no sidecar to be seen.
+    fn check(&self) -> Result<(), String> {
+        for (what, text) in [("name", &self.name), ("version", &self.version)] {
+            if !is_plain_name(text) {
+                return Err(format!(
+                    "{what} '{text}' may have only letters, digits, '.', '_' and '-', and not begin with '.'"
+                ));
+            }
+        }
+        let sector = u64::from(self.disk.sector_size.get());
+        let mut end = 0u64;
+        let mut travelling = 0u64;
+        for p in &self.partitions {
+            let n = p.number;
+            let start = self
+                .disk
+                .sector_size
+                .offset_of(p.first)
+                .ok_or(format!("partition {n} begins beyond 2^64"))?;
+            if p.size == 0 || !p.size.is_multiple_of(sector) {
+                return Err(format!(
+                    "partition {n} has {} bytes, which is not a whole number of sectors",
+                    p.size
+                ));
+            }
+            if start.0 < end {
+                return Err(format!("partition {n} overlaps the one before it"));
+            }
+            end = start.0.checked_add(p.size).ok_or(format!("partition {n} ends beyond 2^64"))?;
+            let cells = p.size.div_ceil(self.piece_length.bytes());
+            let counted = u64::from(p.pieces.data) + u64::from(p.pieces.zero) + u64::from(p.pieces.free);
+            if cells != counted {
+                return Err(format!(
+                    "partition {n} has {cells} pieces on its grid, but {counted} are counted"
+                ));
+            }
+            if p.policy == Policy::Replace {
+                travelling += u64::from(p.pieces.data);
+            }
+            let fits = matches!(
+                (&self.disk.table, &p.entry),
+                (Table::Gpt { .. }, Entry::Gpt { .. })
+                    | (Table::Mbr { .. }, Entry::Mbr { .. })
+                    | (Table::None, Entry::None)
+            );
+            if !fits {
+                return Err(format!("partition {n} has an entry of another scheme than the table"));
+            }
+            if self.partitions.iter().filter(|other| other.number == n).count() > 1 {
+                return Err(format!("partition number {n} is there twice"));
+            }
+        }
+        if self.partitions.is_empty() {
+            return Err("there is no partition".into());
+        }
+        if matches!(self.disk.table, Table::None) && self.partitions.len() != 1 {
+            return Err("without a table there can be one partition only".into());
+        }
+        if end > self.disk.minimum_size {
+            return Err(format!(
+                "partitions end at byte {end}, beyond the smallest disk of {}",
+                self.disk.minimum_size
+            ));
+        }
+        if travelling != u64::from(self.payload.pieces) {
+            return Err(format!(
+                "partitions have {travelling} travelling pieces, the payload {}",
+                self.payload.pieces
+            ));
+        }
+        if self.payload.file_size == 0 || !self.payload.file_size.is_multiple_of(self.piece_length.bytes()) {
+            return Err(format!(
+                "virtual files of {} bytes are not a multiple of the piece length",
+                self.payload.file_size
+            ));
+        }
+        if self
+            .disk
+            .boot_areas
+            .iter()
+            .any(|area| area.offset.0.checked_add(area.length).is_none_or(|e| e > self.disk.minimum_size))
+        {
+            return Err("a boot area lies beyond the smallest disk".into());
+        }
+        let needed = [names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT];
+        if let Some(missing) = needed.iter().find(|name| !self.sidecars.contains_key(**name)) {
+            return Err(format!("the hash of {missing} is missing"));
+        }
+        Ok(())
+    }
+}
+
+/// Names of images and versions: safe as file names and in URLs.
+pub fn is_plain_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 100
+        && !text.starts_with('.')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// Public keys that a terminal trusts: lines of base64 as `minisign` writes them; other lines are comments.
+#[derive(Clone, Default)]
+pub struct TrustedKeys {
+    keys: Vec<PublicKey>,
+}
+
+impl TrustedKeys {
+    /// Reads all keys in `text`. Lines that begin with `untrusted comment:` or `#` and empty lines are skipped.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut keys = Vec::new();
+        for line in text.lines().map(str::trim) {
+            if line.is_empty() || line.starts_with('#') || line.starts_with("untrusted comment:") {
+                continue;
+            }
+            keys.push(
+                PublicKey::from_base64(line)
+                    .map_err(|e| format!("'{line}' is not a minisign public key: {e}"))?,
+            );
+        }
+        Ok(TrustedKeys { keys })
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// True when nothing can be trusted.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+/// A manifest that may be acted on.
+#[derive(Debug, Clone)]
+pub struct TrustedManifest {
+    manifest: Manifest,
+    signed: bool,
+}
+
+impl TrustedManifest {
+    /// Checks the minisign signature of exactly `bytes` against each key, then reads them.
+    pub fn verify(bytes: &[u8], signature: &str, keys: &TrustedKeys) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::TooLarge(bytes.len()));
+        }
+        let untrusted = |why: String| ManifestError::Untrusted { keys: keys.len(), why };
+        let signature =
+            Signature::decode(signature).map_err(|e| untrusted(format!("signature is not readable: {e}")))?;
+        let mut why = "no key is known".to_string();
+        for key in &keys.keys {
+            match key.verify(bytes, &signature, false) {
+                Ok(()) => return Ok(TrustedManifest { manifest: Manifest::parse(bytes)?, signed: true }),
+                Err(e) => why = e.to_string(),
+            }
+        }
+        Err(untrusted(why))
+    }
+
+    /// Accepts a manifest without a signature. Only for an initramfs that was built to allow it, and for an
+    /// administrator's own machine.
+    pub fn insecure(bytes: &[u8]) -> Result<Self, ManifestError> {
+        Ok(TrustedManifest { manifest: Manifest::parse(bytes)?, signed: false })
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// False when it was accepted without a signature.
+    pub fn is_signed(&self) -> bool {
+        self.signed
+    }
+}
