@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs what the demonstration and the tests need on Debian 12, as root. Does nothing where all is there.
+set -euo pipefail
+packages=(
+    aria2 busybox-static ca-certificates cpio dnsmasq-base dosfstools e2fsprogs fdisk gcc gdisk grub-common
+    grub-efi-amd64-bin grub-pc-bin iproute2 ipxe ipxe-qemu kmod libc6-dev minisign mtools ovmf
+    python3-libtorrent qemu-system-x86 qemu-utils seabios xorriso zstd
+)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+    [ "$(id -u)" = 0 ] || { echo "setup: run this as root; it installs: ${missing[*]}" >&2; exit 2; }
+    echo "setup: installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+command -v cargo >/dev/null || { echo "setup: cargo is missing; install Rust by rustup first" >&2; exit 2; }
+# rust-toolchain.toml names the musl target; `rustup show` installs what it names where that is not there yet.
+if command -v rustup >/dev/null; then
+    rustup target add x86_64-unknown-linux-musl >/dev/null 2>&1 || rustup target add x86_64-unknown-linux-musl
+fi

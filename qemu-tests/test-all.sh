@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# All tests: installs what they need (Debian packages, as root), then checks format, lints and the licences,
+# and runs the unit, simulation, interoperability, loop device, namespace and QEMU tests. Ends with the
+# runners' own summary lines; anything that fails makes it exit non-zero.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+./qemu-tests/setup.sh
+export CARGO_TERM_COLOR=never
+
+cargo fmt --all --check
+cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+cargo test --locked --workspace --exclude qemu-tests
+# The virtual lab boots machines of 512 MB under software emulation: two cores carry few at a time.
+cargo test --locked -p qemu-tests -- --test-threads 2

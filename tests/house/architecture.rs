@@ -1,0 +1,161 @@
+//! Layers (DESIGN §8): words < formats < stages < io < programs. A file may use its own layer and those below,
+//! and only `io` and the programs may touch the world.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules of `src/` from the lowest layer to the highest. Every module is in exactly one.
+const LAYERS: [(&str, &[&str]); 5] = [
+    ("words", &["units", "storage", "buf"]),
+    ("formats", &["bencode", "metainfo", "manifest", "event", "api"]),
+    ("stages", &["layout", "lan", "tracker", "swarm", "boot", "sim"]),
+    ("adapters", &["io"]),
+    ("programs", &["agent", "server", "cli", "bin"]),
+];
+
+/// What only adapters and programs may name: time, chance, the file system, sockets, the kernel.
+const WORLD: [&str; 12] = [
+    "tokio::",
+    "nix::",
+    "libc::",
+    "reqwest::",
+    "rtnetlink::",
+    "getrandom::",
+    "mdns_sd::",
+    "std::fs",
+    "std::thread",
+    "std::process",
+    "Instant::now",
+    "SystemTime::now",
+];
+
+fn layer_of(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|(_, modules)| modules.contains(&module))
+}
+
+/// The first folder or file stem below `src/`.
+fn module_of(path: &Path, src: &Path) -> String {
+    let first = path.strip_prefix(src).unwrap().components().next().unwrap();
+    Path::new(first.as_os_str()).file_stem().unwrap().to_string_lossy().into_owned()
+}
+
+fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, into);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// Lines of code without comments and without the `#[cfg(test)]` part at the end of a file.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let end = text.find("\n#[cfg(test)]\nmod ").unwrap_or(text.len());
+    text[..end]
+        .lines()
+        .enumerate()
+        .map(|(i, line)| (i + 1, line))
+        .filter(|(_, l)| !l.trim_start().starts_with("//"))
+}
+
+/// Crate modules named on a line: `crate::x`, `flashmob::x` and `use crate::{x, y::z}`.
+fn modules_named(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for prefix in ["crate::", "flashmob::"] {
+        for (at, _) in line.match_indices(prefix) {
+            let rest = &line[at + prefix.len()..];
+            let list = rest.strip_prefix('{').map_or_else(|| vec![rest], split_list);
+            let name =
+                |text: &str| text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            found.extend(list.into_iter().map(name));
+        }
+    }
+    found
+}
+
+/// `a, b::{c, d}, e}` at depth 0: `a`, ` b::{c, d}`, ` e`.
+fn split_list(inner: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut parts) = (0i32, 0, Vec::new());
+    for (i, c) in inner.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                parts.push(&inner[from..i]);
+                return parts;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&inner[from..i]);
+                from = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&inner[from..]);
+    parts
+}
+
+/// All broken rules in one file's text.
+fn violations(module: &str, text: &str) -> Vec<(usize, String)> {
+    let layer = layer_of(module).unwrap();
+    let mut broken = Vec::new();
+    for (number, line) in code_lines(text) {
+        for named in modules_named(line) {
+            if layer_of(&named).is_some_and(|other| other > layer) {
+                broken.push((
+                    number,
+                    format!("{} `{module}` uses `{named}` of a layer above", LAYERS[layer].0),
+                ));
+            }
+        }
+        if layer < 3 {
+            for world in WORLD.iter().filter(|world| line.contains(**world)) {
+                broken.push((number, format!("{} `{module}` touches the world: {world}", LAYERS[layer].0)));
+            }
+        }
+    }
+    broken
+}
+
+#[test]
+fn imports_point_down_and_only_adapters_touch_the_world() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    assert!(files.len() > 10, "the tree was found");
+    let mut broken = Vec::new();
+    for file in files.iter().filter(|f| !f.ends_with("src/lib.rs")) {
+        let module = module_of(file, &src);
+        assert!(layer_of(&module).is_some(), "module `{module}` is in no layer: add it to LAYERS");
+        for (line, what) in violations(&module, &fs::read_to_string(file).unwrap()) {
+            broken.push(format!("{}:{line}: {what}", file.display()));
+        }
+    }
+    assert!(broken.is_empty(), "imports that point up:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for part in ["src", "mkimage", "initramfs", "qemu-tests", "tests"] {
+        rust_files(&root.join(part), &mut files);
+    }
+    let silent: Vec<_> =
+        files.iter().filter(|f| !fs::read_to_string(f).unwrap().starts_with("//!")).collect();
+    assert!(silent.is_empty(), "files that do not begin with `//!`: {silent:#?}");
+}
+
+#[test]
+fn the_rules_notice_what_they_forbid() {
+    assert_eq!(violations("swarm", "use crate::io::session::Session;\n").len(), 1);
+    assert_eq!(violations("layout", "use crate::{units, io::disk, agent};\n").len(), 2);
+    assert_eq!(violations("tracker", "let now = std::time::Instant::now();\n").len(), 1);
+    assert_eq!(violations("io", "use crate::layout::plan; use std::fs::File;\n"), vec![]);
+    assert_eq!(
+        violations("swarm", "// crate::io is above\n#[cfg(test)]\nmod tests { use std::fs; }\n"),
+        vec![]
+    );
+}
