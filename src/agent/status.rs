@@ -143,7 +143,10 @@ mod tests {
         other.progress(|p| p.bytes_done = 7);
         other.disk("sda");
         let view = status.view();
-        assert_eq!((view.progress.stage, view.progress.bytes_done, view.disk.as_str()), (Stage::Fetch, 7, "sda"));
+        assert_eq!(
+            (view.progress.stage, view.progress.bytes_done, view.disk.as_str()),
+            (Stage::Fetch, 7, "sda")
+        );
     }
 
     #[test]
