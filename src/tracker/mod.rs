@@ -1,1 +1,16 @@
-//! stub: being built
+//! The tracker: who is in which swarm, and whom a peer is told about (BEP 3, 7, 23, 48).
+//!
+//! [`announce`] reads what a peer says, [`registry`] keeps it and forgets it again, [`policy`] decides whom a
+//! peer is told, [`reply`] writes the answer.
+//!
+//! Invariant: pure and synchronous; only swarms that were admitted exist, and memory is bounded by the number of
+//! swarms times the cap on their peers. Sockets, clock and randomness are left to `server`.
+
+pub mod announce;
+pub mod policy;
+pub mod registry;
+pub mod reply;
+
+pub use announce::{Announce, Event, Malformed};
+pub use policy::{Candidate, Everyone, Policy};
+pub use registry::{Answer, Home, Settings, SwarmCounts, Tracker, Unknown};

@@ -1,0 +1,167 @@
+//! The tracker's answers as bencoded bytes (BEP 3, 7, 23, 48).
+//!
+//! Invariant: dictionaries have their keys in byte order and end. A failure is a dictionary with `failure reason`
+//! alone, sent with status 200 as BEP 3 wants it.
+
+use std::net::SocketAddr;
+
+use super::announce::Announce;
+use super::policy::Candidate;
+use super::registry::{Answer, SwarmCounts};
+use crate::units::InfoHash;
+
+/// Answers an announce in the form it asked for.
+pub fn announce(answer: &Answer, asked: &Announce) -> Vec<u8> {
+    let mut out = b"d".to_vec();
+    number(&mut out, "complete", answer.complete);
+    number(&mut out, "incomplete", answer.incomplete);
+    number(&mut out, "interval", answer.interval.as_secs());
+    number(&mut out, "min interval", answer.min_interval.as_secs());
+    if asked.compact {
+        let (mut four, mut six) = (Vec::new(), Vec::new());
+        for peer in &answer.peers {
+            compact(peer.address, &mut four, &mut six);
+        }
+        text(&mut out, b"peers");
+        text(&mut out, &four);
+        if !six.is_empty() {
+            text(&mut out, b"peers6");
+            text(&mut out, &six);
+        }
+    } else {
+        text(&mut out, b"peers");
+        out.push(b'l');
+        answer.peers.iter().for_each(|peer| entry(&mut out, peer, asked.no_peer_id));
+        out.push(b'e');
+    }
+    out.push(b'e');
+    out
+}
+
+/// Answers a scrape.
+pub fn scrape(swarms: &[(InfoHash, SwarmCounts)]) -> Vec<u8> {
+    let mut out = b"d5:filesd".to_vec();
+    for (hash, counts) in swarms {
+        text(&mut out, &hash.0);
+        out.push(b'd');
+        number(&mut out, "complete", counts.complete);
+        number(&mut out, "downloaded", counts.downloaded);
+        number(&mut out, "incomplete", counts.incomplete);
+        out.push(b'e');
+    }
+    out.extend(b"ee");
+    out
+}
+
+/// Says why there is no other answer.
+pub fn failure(reason: &str) -> Vec<u8> {
+    let mut out = b"d".to_vec();
+    text(&mut out, b"failure reason");
+    text(&mut out, reason.as_bytes());
+    out.push(b'e');
+    out
+}
+
+fn compact(address: SocketAddr, four: &mut Vec<u8>, six: &mut Vec<u8>) {
+    let list = match address {
+        SocketAddr::V4(v4) => {
+            four.extend(v4.ip().octets());
+            four
+        }
+        SocketAddr::V6(v6) => {
+            six.extend(v6.ip().octets());
+            six
+        }
+    };
+    list.extend(address.port().to_be_bytes());
+}
+
+fn entry(out: &mut Vec<u8>, peer: &Candidate, no_peer_id: bool) {
+    out.push(b'd');
+    text(out, b"ip");
+    text(out, peer.address.ip().to_string().as_bytes());
+    if !no_peer_id {
+        text(out, b"peer id");
+        text(out, &peer.peer_id.0);
+    }
+    number(out, "port", peer.address.port());
+    out.push(b'e');
+}
+
+fn text(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend(format!("{}:", bytes.len()).bytes());
+    out.extend(bytes);
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: impl std::fmt::Display) {
+    text(out, key.as_bytes());
+    out.extend(format!("i{value}e").bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bendy::decoding::Decoder;
+
+    use super::*;
+    use crate::units::PeerId;
+
+    fn asked(compact: &str) -> Announce {
+        let query = format!("info_hash={0}&peer_id={0}&port=1&{compact}", "a".repeat(20));
+        Announce::parse(&query).expect("valid")
+    }
+
+    fn answer(addresses: &[&str]) -> Answer {
+        let peers = addresses
+            .iter()
+            .map(|a| Candidate {
+                peer_id: PeerId([b'p'; 20]),
+                address: a.parse().expect("address"),
+                complete: false,
+            })
+            .collect();
+        let (interval, min_interval) = (Duration::from_secs(30), Duration::from_secs(15));
+        Answer { interval, min_interval, complete: 1, incomplete: 2, peers }
+    }
+
+    #[test]
+    fn compact_answers_hold_both_families() {
+        let bytes = announce(&answer(&["10.1.2.3:6881", "[fd00::1]:258"]), &asked(""));
+        let mut expected = b"d8:completei1e10:incompletei2e8:intervali30e12:min intervali15e".to_vec();
+        expected.extend(b"5:peers6:\x0a\x01\x02\x03\x1a\xe16:peers618:\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x01\x02e");
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn a_list_of_dictionaries_is_given_to_who_asks_for_it() {
+        let bytes = announce(&answer(&["10.1.2.3:6881", "[fd00::1]:258"]), &asked("compact=0"));
+        let text = String::from_utf8(bytes).expect("ASCII");
+        let id = "p".repeat(20);
+        assert!(text.ends_with(&format!(
+            "5:peersld2:ip8:10.1.2.37:peer id20:{id}4:porti6881eed2:ip7:fd00::17:peer id20:{id}4:porti258eeee"
+        )));
+        let without = announce(&answer(&["10.1.2.3:6881"]), &asked("compact=0&no_peer_id=1"));
+        assert!(!String::from_utf8(without).expect("ASCII").contains("peer id"));
+    }
+
+    #[test]
+    fn every_answer_is_canonical_bencoding() {
+        let counts = SwarmCounts { complete: 1, downloaded: 2, incomplete: 3 };
+        for bytes in [
+            announce(&answer(&[]), &asked("")),
+            announce(&answer(&["1.2.3.4:5", "[::1]:6"]), &asked("compact=0")),
+            scrape(&[(InfoHash([1; 20]), counts), (InfoHash([2; 20]), counts)]),
+            scrape(&[]),
+            failure("no: \"such\" thing"),
+        ] {
+            // The decoder refuses unsorted keys as it walks over them.
+            let mut decoder = Decoder::new(&bytes);
+            let object = decoder.next_object().expect("bencoded").expect("not empty");
+            let mut dict = object.try_into_dictionary().expect("dictionary");
+            while let Some((_, value)) = dict.next_pair().expect("sorted pairs") {
+                drop(value);
+            }
+        }
+    }
+}
