@@ -125,7 +125,10 @@ fn pairs(query: &str) -> Result<impl Iterator<Item = (&str, &str)>, Malformed> {
     if query.len() > MAX_QUERY {
         return Err(Malformed::TooLong);
     }
-    Ok(query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, ""))))
+    Ok(query
+        .split('&')
+        .filter(|part| !part.is_empty())
+        .map(|part| part.split_once('=').unwrap_or((part, ""))))
 }
 
 fn number(value: &str, key: &'static str) -> Result<u64, Malformed> {
@@ -189,7 +192,9 @@ mod tests {
 
     #[test]
     fn an_announce_is_read_with_its_bytes_decoded() {
-        let all = query("&uploaded=1&downloaded=2&left=3&event=started&numwant=7&compact=0&no_peer_id=1&ip=9.9.9.9");
+        let all = query(
+            "&uploaded=1&downloaded=2&left=3&event=started&numwant=7&compact=0&no_peer_id=1&ip=9.9.9.9",
+        );
         let announce = Announce::parse(&all).expect("valid");
         assert_eq!(announce.info_hash.to_string(), "123456789abcdef123456789abcdef123456789a");
         assert_eq!(&announce.peer_id.0, b"-FM0100-abcdefghijk+");

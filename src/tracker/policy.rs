@@ -94,8 +94,7 @@ mod tests {
 
     #[test]
     fn a_complete_peer_is_told_only_of_those_that_fetch() {
-        let told =
-            Everyone.choose(&peer(1, true), vec![peer(2, true), peer(3, false)], 10, &mut counter());
+        let told = Everyone.choose(&peer(1, true), vec![peer(2, true), peer(3, false)], 10, &mut counter());
         assert_eq!(told, [peer(3, false)]);
     }
 

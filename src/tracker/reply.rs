@@ -129,7 +129,9 @@ mod tests {
     fn compact_answers_hold_both_families() {
         let bytes = announce(&answer(&["10.1.2.3:6881", "[fd00::1]:258"]), &asked(""));
         let mut expected = b"d8:completei1e10:incompletei2e8:intervali30e12:min intervali15e".to_vec();
-        expected.extend(b"5:peers6:\x0a\x01\x02\x03\x1a\xe16:peers618:\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x01\x02e");
+        expected.extend(
+            b"5:peers6:\x0a\x01\x02\x03\x1a\xe16:peers618:\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x01\x02e",
+        );
         assert_eq!(bytes, expected);
     }
 
