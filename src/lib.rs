@@ -23,6 +23,7 @@ pub mod units;
 
 // formats
 pub mod api;
+pub mod bencode;
 pub mod event;
 pub mod manifest;
 pub mod metainfo;

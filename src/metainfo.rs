@@ -1,13 +1,32 @@
 //! Torrents: bencoded bytes ↔ a checked description (BEP 3, 12, 19, 27).
 //!
 //! Invariant: a `Metainfo` that exists is consistent (lengths add up, there is a hash for each piece, no path
-//! leaves its folder), and its info-hash is that of the exact bytes it was read from. Where the payload lies is
-//! left to `io::storage`.
+//! leaves its folder), and its info-hash is that of the exact bytes it was read from, which it keeps: written
+//! again, with other trackers or web seeds, it still names the same swarm. Where the payload lies is left to
+//! `io::storage`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha1::Digest;
+
+use crate::bencode::{self, BencodeError, Dict, Value};
 use crate::units::{InfoHash, Sha1};
 
 /// Largest torrent that is read: a million pieces have 20 MB of hashes.
 pub const MAX_TORRENT_BYTES: usize = 64 << 20;
+/// Most files in one torrent.
+pub const MAX_FILES: usize = 100_000;
+/// Longest piece that is accepted: a whole piece is held in memory before it is checked.
+pub const MAX_PIECE_LENGTH: u32 = 256 << 20;
+/// Most folders above a file.
+const MAX_PATH_DEPTH: usize = 32;
+/// Longest name of a file or folder in bytes, as filesystems have it.
+const MAX_NAME: usize = 255;
+/// Most announce URLs or web seeds that are kept.
+const MAX_URLS: usize = 100;
+/// Bencoded values a torrent may have: each file takes `4 + path` of them.
+const MAX_VALUES: usize = 1_000_000;
 
 /// One file of the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,4 +58,454 @@ pub struct Metainfo {
     pub trackers: Vec<String>,
     /// BEP 19 web seeds.
     pub url_list: Vec<String>,
+    /// The info dictionary as it was read or built.
+    info: Arc<[u8]>,
+}
+
+/// Why bytes are not a usable torrent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetainfoError {
+    /// Over [`MAX_TORRENT_BYTES`].
+    #[error("it has {0} bytes; a torrent has at most {MAX_TORRENT_BYTES}")]
+    TooLarge(usize),
+    /// Not bencoded.
+    #[error("it is not a torrent or it is damaged: {0}")]
+    Bencode(#[from] BencodeError),
+    /// A key that must be there is not, or has the wrong type.
+    #[error("it is not a torrent or it is damaged: '{0}' is missing or not {1}")]
+    Field(&'static str, &'static str),
+    /// BEP 52 without the parts of BEP 3.
+    #[error("it is a BitTorrent v2 torrent; only v1 and hybrid torrents can be used")]
+    OnlyV2,
+    /// The piece length is zero, negative or larger than can be held.
+    #[error("its piece length {0} is not between 1 and {MAX_PIECE_LENGTH}")]
+    PieceLength(i64),
+    /// Lengths and hashes do not go together.
+    #[error("its {bytes} bytes make {expected} pieces of {piece_length}, but it has {found} hashes")]
+    HashCount {
+        /// Sum of the files' lengths.
+        bytes: u64,
+        /// Bytes of a piece.
+        piece_length: u32,
+        /// Pieces that many bytes make.
+        expected: u64,
+        /// Hashes found.
+        found: usize,
+    },
+    /// A file's length is negative or all together are over 2^63.
+    #[error("the length of '{0}' is not possible")]
+    Length(String),
+    /// A name that would lead out of the folder, or that no filesystem takes.
+    #[error("it has a file name that cannot be used: {0:?}")]
+    Path(String),
+    /// Two files of one name, or a file where a folder must be.
+    #[error("it names '{0}' twice")]
+    Duplicate(String),
+    /// Over [`MAX_FILES`].
+    #[error("it has {0} files; at most {MAX_FILES} can be used")]
+    TooManyFiles(usize),
+}
+
+impl Metainfo {
+    /// Reads a torrent; the info-hash is taken over the very bytes of `info`.
+    pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        if bytes.len() > MAX_TORRENT_BYTES {
+            return Err(MetainfoError::TooLarge(bytes.len()));
+        }
+        let value = Value::parse(bytes, MAX_VALUES)?;
+        let top = value.as_dict().ok_or(MetainfoError::Field("info", "a dictionary"))?;
+        let raw = bencode::raw_dict(bytes, b"info")?.ok_or(MetainfoError::Field("info", "a dictionary"))?;
+        let info = get(top, "info")
+            .and_then(Value::as_dict)
+            .ok_or(MetainfoError::Field("info", "a dictionary"))?;
+        let mut metainfo = read_info(info, raw)?;
+        metainfo.trackers = read_trackers(top);
+        metainfo.url_list = match get(top, "url-list") {
+            Some(list @ Value::List(_)) => texts(list),
+            Some(Value::Bytes(url)) => String::from_utf8(url.to_vec()).into_iter().collect(),
+            _ => Vec::new(),
+        };
+        metainfo.url_list.retain(|url| !url.is_empty());
+        metainfo.url_list.truncate(MAX_URLS);
+        Ok(metainfo)
+    }
+
+    /// The torrent as a file: `info` byte for byte as it was, and the trackers and web seeds of now. Other
+    /// keys beside `info` (comments, dates) are not kept.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut entries = vec![("info", Value::Raw(&self.info))];
+        if let Some(first) = self.trackers.first() {
+            entries.push(("announce", Value::text(first)));
+        }
+        if self.trackers.len() > 1 {
+            let tiers = self.trackers.iter().map(|url| Value::List(vec![Value::text(url)])).collect();
+            entries.push(("announce-list", Value::List(tiers)));
+        }
+        if !self.url_list.is_empty() {
+            let urls = self.url_list.iter().map(|url| Value::text(url)).collect();
+            entries.push(("url-list", Value::List(urls)));
+        }
+        bencode::dict(entries).encode()
+    }
+
+    /// The same torrent, announced at `trackers` in that order. The info-hash stays.
+    pub fn with_trackers(mut self, trackers: Vec<String>) -> Self {
+        self.trackers = trackers;
+        self
+    }
+
+    /// The same torrent with these web seeds (BEP 19). The info-hash stays.
+    pub fn with_url_list(mut self, urls: Vec<String>) -> Self {
+        self.url_list = urls;
+        self
+    }
+
+    /// Bytes of the whole payload.
+    pub fn total_length(&self) -> u64 {
+        self.files.iter().map(|file| file.length).sum()
+    }
+
+    /// Number of pieces.
+    pub fn piece_count(&self) -> u32 {
+        u32::try_from(self.pieces.len()).unwrap_or(u32::MAX)
+    }
+
+    /// True for a torrent of one file without a folder.
+    pub fn is_single_file(&self) -> bool {
+        self.files.len() == 1 && self.files[0].path.is_empty()
+    }
+
+    /// The info dictionary, bencoded: what the info-hash is of.
+    pub fn info_bytes(&self) -> &[u8] {
+        &self.info
+    }
+}
+
+/// Piece hashes of a torrent that is being made.
+#[derive(Debug, Clone)]
+pub enum Pieces {
+    /// The SHA-1 of each piece in order.
+    Hashed(Vec<Sha1>),
+    /// No hashes (DESIGN §4): `nonce` must be random, or equal sizes would share an info-hash.
+    Unhashed {
+        /// 16 random bytes.
+        nonce: [u8; 16],
+    },
+}
+
+/// What a new torrent is made of.
+#[derive(Debug, Clone)]
+pub struct MetainfoBuilder {
+    /// Name of the file or folder.
+    pub name: String,
+    /// Bytes of a piece.
+    pub piece_length: u32,
+    /// The files in order; exactly one with an empty path makes a single-file torrent.
+    pub files: Vec<FileEntry>,
+    /// The hashes.
+    pub pieces: Pieces,
+    /// BEP 27.
+    pub private: bool,
+}
+
+impl MetainfoBuilder {
+    /// Writes `info`, reads it back (so that what is made is also accepted) and names it by its hash.
+    pub fn build(self) -> Result<Metainfo, MetainfoError> {
+        let total = sum_lengths(&self.files)?;
+        let hashes = match &self.pieces {
+            Pieces::Hashed(hashes) => hashes.iter().flat_map(|hash| hash.0).collect(),
+            Pieces::Unhashed { .. } => {
+                let count = usize::try_from(total.div_ceil(u64::from(self.piece_length.max(1))))
+                    .ok()
+                    .filter(|count| *count <= MAX_TORRENT_BYTES / 20)
+                    .ok_or(MetainfoError::TooLarge(usize::MAX))?;
+                vec![0; 20 * count]
+            }
+        };
+        let mut entries = vec![
+            ("name", Value::text(&self.name)),
+            ("piece length", Value::Int(i64::from(self.piece_length))),
+            ("pieces", Value::bytes(&hashes)),
+        ];
+        if self.private {
+            entries.push(("private", Value::Int(1)));
+        }
+        if let Pieces::Unhashed { nonce } = &self.pieces {
+            entries.push(("flashmob-unhashed", Value::Int(1)));
+            entries.push(("flashmob-nonce", Value::bytes(nonce)));
+        }
+        match self.files.as_slice() {
+            [only] if only.path.is_empty() => entries.push(("length", length_value(only.length))),
+            files => {
+                let list = files.iter().map(|file| {
+                    let path = file.path.iter().map(|element| Value::text(element)).collect();
+                    bencode::dict([("length", length_value(file.length)), ("path", Value::List(path))])
+                });
+                entries.push(("files", Value::List(list.collect())));
+            }
+        }
+        let info = bencode::dict(entries).encode();
+        Metainfo::parse(&bencode::dict([("info", Value::Raw(&info))]).encode())
+    }
+}
+
+fn length_value(length: u64) -> Value<'static> {
+    // `sum_lengths` has refused anything over 2^63.
+    Value::Int(i64::try_from(length).unwrap_or(i64::MAX))
+}
+
+fn get<'d, 'a>(dict: &'d Dict<'a>, key: &str) -> Option<&'d Value<'a>> {
+    dict.get(key.as_bytes())
+}
+
+fn texts(list: &Value<'_>) -> Vec<String> {
+    list.as_list().into_iter().flatten().filter_map(Value::as_text).map(str::to_owned).collect()
+}
+
+/// `announce` and then every URL of `announce-list` (BEP 12), each once.
+fn read_trackers(top: &Dict<'_>) -> Vec<String> {
+    let first = get(top, "announce").and_then(Value::as_text).map(str::to_owned);
+    let tiers = get(top, "announce-list").and_then(Value::as_list).unwrap_or_default();
+    let mut trackers: Vec<String> = Vec::new();
+    for url in first.into_iter().chain(tiers.iter().flat_map(texts)) {
+        if !url.is_empty() && !trackers.contains(&url) && trackers.len() < MAX_URLS {
+            trackers.push(url);
+        }
+    }
+    trackers
+}
+
+fn read_info(info: &Dict<'_>, raw: &[u8]) -> Result<Metainfo, MetainfoError> {
+    if get(info, "pieces").is_none() && get(info, "meta version").is_some() {
+        return Err(MetainfoError::OnlyV2);
+    }
+    let name = get(info, "name").and_then(Value::as_text).ok_or(MetainfoError::Field("name", "a text"))?;
+    check_element(name)?;
+    let piece_length = get(info, "piece length")
+        .and_then(Value::as_int)
+        .ok_or(MetainfoError::Field("piece length", "a number"))?;
+    let piece_length = u32::try_from(piece_length)
+        .ok()
+        .filter(|length| (1..=MAX_PIECE_LENGTH).contains(length))
+        .ok_or(MetainfoError::PieceLength(piece_length))?;
+    let files = read_files(info, name)?;
+    let bytes = sum_lengths(&files)?;
+    let hashes = get(info, "pieces")
+        .and_then(Value::as_bytes)
+        .ok_or(MetainfoError::Field("pieces", "a string of hashes"))?;
+    let (hashes, rest) = hashes.as_chunks::<20>();
+    let expected = bytes.div_ceil(u64::from(piece_length));
+    if !rest.is_empty() || u64::try_from(hashes.len()) != Ok(expected) {
+        return Err(MetainfoError::HashCount { bytes, piece_length, expected, found: hashes.len() });
+    }
+    let flag = |key| get(info, key).and_then(Value::as_int) == Some(1);
+    Ok(Metainfo {
+        info_hash: InfoHash(sha1::Sha1::digest(raw).into()),
+        name: name.to_owned(),
+        piece_length,
+        pieces: hashes.iter().map(|hash| Sha1(*hash)).collect(),
+        files,
+        private: flag("private"),
+        unhashed: flag("flashmob-unhashed"),
+        trackers: Vec::new(),
+        url_list: Vec::new(),
+        info: raw.into(),
+    })
+}
+
+fn read_files(info: &Dict<'_>, name: &str) -> Result<Vec<FileEntry>, MetainfoError> {
+    let length_of = |dict: &Dict<'_>, what: &str| match get(dict, "length").and_then(Value::as_int) {
+        Some(length) => u64::try_from(length).map_err(|_| MetainfoError::Length(what.to_owned())),
+        None => Err(MetainfoError::Field("length", "a number")),
+    };
+    let Some(list) = get(info, "files") else {
+        return Ok(vec![FileEntry { path: Vec::new(), length: length_of(info, name)? }]);
+    };
+    let list = list.as_list().ok_or(MetainfoError::Field("files", "a list"))?;
+    if list.is_empty() {
+        return Err(MetainfoError::Field("files", "a list of at least one file"));
+    }
+    if list.len() > MAX_FILES {
+        return Err(MetainfoError::TooManyFiles(list.len()));
+    }
+    let mut files = Vec::with_capacity(list.len());
+    for entry in list {
+        let entry = entry.as_dict().ok_or(MetainfoError::Field("files", "a list of dictionaries"))?;
+        let path = get(entry, "path")
+            .and_then(Value::as_list)
+            .filter(|path| (1..=MAX_PATH_DEPTH).contains(&path.len()))
+            .ok_or(MetainfoError::Field("path", "a list of names"))?;
+        let path = path
+            .iter()
+            .map(|element| {
+                let element = element.as_text().ok_or(MetainfoError::Field("path", "a list of texts"))?;
+                check_element(element).map(|()| element.to_owned())
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        files.push(FileEntry { length: length_of(entry, &path.join("/"))?, path });
+    }
+    check_distinct(&files)?;
+    Ok(files)
+}
+
+/// A name that stays inside its folder on every filesystem.
+fn check_element(element: &str) -> Result<(), MetainfoError> {
+    let bad = element.is_empty()
+        || element.len() > MAX_NAME
+        || element == "."
+        || element == ".."
+        || element.contains(['/', '\\', '\0']);
+    if bad { Err(MetainfoError::Path(element.chars().take(80).collect())) } else { Ok(()) }
+}
+
+/// No two files at one path, and no file where another one needs a folder.
+fn check_distinct(files: &[FileEntry]) -> Result<(), MetainfoError> {
+    let mut seen: BTreeMap<&[String], bool> = BTreeMap::new();
+    for file in files {
+        for depth in 1..=file.path.len() {
+            let is_file = depth == file.path.len();
+            match seen.insert(&file.path[..depth], is_file) {
+                Some(was_file) if was_file || is_file => {
+                    return Err(MetainfoError::Duplicate(file.path[..depth].join("/")));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sum_lengths(files: &[FileEntry]) -> Result<u64, MetainfoError> {
+    files.iter().try_fold(0u64, |sum, file| {
+        sum.checked_add(file.length)
+            .filter(|sum| i64::try_from(*sum).is_ok())
+            .ok_or_else(|| MetainfoError::Length(file.path.join("/")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn file(path: &[&str], length: u64) -> FileEntry {
+        FileEntry { path: path.iter().map(|p| (*p).to_owned()).collect(), length }
+    }
+
+    fn builder() -> MetainfoBuilder {
+        MetainfoBuilder {
+            name: "v1".into(),
+            piece_length: 1 << 20,
+            files: vec![file(&["payload", "0000.bin"], 2 << 20), file(&["payload", "0001.bin"], 5)],
+            pieces: Pieces::Hashed(vec![Sha1([1; 20]), Sha1([2; 20]), Sha1([3; 20])]),
+            private: true,
+        }
+    }
+
+    #[test]
+    fn a_built_torrent_reads_back_the_same() {
+        let made = builder().build().expect("builds");
+        assert_eq!(made.total_length(), (2 << 20) + 5);
+        assert_eq!(made.piece_count(), 3);
+        assert!(made.private && !made.unhashed && !made.is_single_file());
+        assert_eq!(Metainfo::parse(&made.to_bytes()), Ok(made));
+    }
+
+    #[test]
+    fn a_known_torrent_has_its_known_info_hash() {
+        // `sha1sum` of the info dictionary below.
+        let info = b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:01234567890123456789e";
+        let torrent = [b"d7:comment2:hi4:info".as_slice(), info, b"e"].concat();
+        let read = Metainfo::parse(&torrent).expect("reads");
+        assert_eq!(read.info_hash.to_string(), KNOWN_INFO_HASH);
+        assert!(read.is_single_file());
+        assert_eq!(read.info_bytes(), info);
+    }
+    const KNOWN_INFO_HASH: &str = "d17f2c87a4921bafb5b731c9ce90a258568ecc8d";
+
+    #[test]
+    fn trackers_and_web_seeds_leave_the_info_hash_alone() {
+        // `private=0` and an unknown key would not be written by us: they must survive byte for byte.
+        let info = b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:012345678901234567897:privatei0e1:zi7ee";
+        let read = Metainfo::parse(&[b"d4:info".as_slice(), info, b"e"].concat()).expect("reads");
+        let given = read
+            .clone()
+            .with_trackers(vec!["http://a/announce".into(), "http://b/announce".into()])
+            .with_url_list(vec!["http://a/images/".into()]);
+        let again = Metainfo::parse(&given.to_bytes()).expect("reads again");
+        assert_eq!(again, given);
+        assert_eq!(again.info_hash, read.info_hash);
+    }
+
+    #[test]
+    fn unhashed_torrents_of_equal_size_differ_by_their_nonce() {
+        let with = |nonce| {
+            let pieces = Pieces::Unhashed { nonce: [nonce; 16] };
+            MetainfoBuilder { pieces, ..builder() }.build().expect("builds")
+        };
+        assert!(with(1).unhashed);
+        assert_eq!(with(1).pieces, vec![Sha1([0; 20]); 3]);
+        assert_ne!(with(1).info_hash, with(2).info_hash);
+    }
+
+    #[test]
+    fn paths_that_leave_the_folder_are_refused() {
+        for bad in ["..", ".", "", "a/b", "a\\b", "a\0b", "/etc"] {
+            let made = MetainfoBuilder { files: vec![file(&[bad], 5)], ..builder() }.build();
+            assert!(matches!(made, Err(MetainfoError::Path(_))), "{bad:?}: {made:?}");
+            let made = MetainfoBuilder { name: bad.into(), ..builder() }.build();
+            assert!(matches!(made, Err(MetainfoError::Path(_))), "{bad:?}: {made:?}");
+        }
+    }
+
+    #[test]
+    fn files_that_collide_are_refused() {
+        for pair in [[vec!["a"], vec!["a"]], [vec!["a"], vec!["a", "b"]], [vec!["a", "b"], vec!["a"]]] {
+            let files = pair.iter().map(|path| file(path, 1)).collect();
+            let made = MetainfoBuilder { files, ..builder() }.build();
+            assert!(matches!(made, Err(MetainfoError::Duplicate(_))), "{pair:?}: {made:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_and_hashes_must_go_together() {
+        let bad = |change: fn(&mut MetainfoBuilder)| {
+            let mut made = builder();
+            change(&mut made);
+            made.build().expect_err("refused")
+        };
+        assert!(matches!(bad(|b| b.files[1].length = 0), MetainfoError::HashCount { expected: 2, .. }));
+        assert!(matches!(bad(|b| b.files[1].length = u64::MAX), MetainfoError::Length(_)));
+        assert!(matches!(bad(|b| b.files[1].length = i64::MAX as u64), MetainfoError::Length(_)));
+        assert_eq!(bad(|b| b.piece_length = 0), MetainfoError::PieceLength(0));
+        assert!(matches!(bad(|b| b.piece_length = u32::MAX), MetainfoError::PieceLength(_)));
+    }
+
+    #[test]
+    fn what_is_no_torrent_says_so() {
+        for (bytes, says) in [
+            (b"<html>404</html>".as_slice(), "not a torrent or it is damaged"),
+            (b"", "not a torrent or it is damaged"),
+            (b"d4:infoi1ee", "'info' is missing or not a dictionary"),
+            (b"d4:infod4:name1:aee", "'piece length' is missing"),
+            (b"d4:infod12:meta versioni2e4:name1:aee", "v2"),
+        ] {
+            let error = Metainfo::parse(bytes).expect_err("refused").to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_torrent_never_panics(at in 0usize..300, byte in any::<u8>(), cut in 0usize..300) {
+            let mut bytes = builder().build().expect("builds").to_bytes();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            if let Ok(read) = Metainfo::parse(&bytes) {
+                prop_assert_eq!(read.pieces.len() as u64, read.total_length().div_ceil(u64::from(read.piece_length)));
+            }
+            bytes.truncate(cut % bytes.len());
+            prop_assert!(Metainfo::parse(&bytes).is_err());
+        }
+    }
 }

@@ -4,12 +4,36 @@
 //! full size). What the numbers mean on a given disk or in a given torrent is left to `layout` and `swarm`.
 
 use std::fmt;
+use std::ops::Add;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Bytes of one block: what one request of the wire asks for at most (BEP 3).
 pub const BLOCK_LEN: u32 = 16 * 1024;
+
+/// Time since some start that the holder knows, for example the engine's. Below `io` there is no clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Now(pub Duration);
+
+impl Now {
+    /// The start.
+    pub const ZERO: Now = Now(Duration::ZERO);
+
+    /// Time passed since `earlier`, or zero if that is later.
+    pub fn since(self, earlier: Now) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Now {
+    type Output = Now;
+
+    fn add(self, wait: Duration) -> Now {
+        Now(self.0.saturating_add(wait))
+    }
+}
 
 /// Index of a piece in the payload, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,0 +1,249 @@
+//! Bencoding (BEP 3) with limits: bytes ↔ a tree that borrows from them.
+//!
+//! Invariant: what is read is canonical (sorted keys, no leading zeros, nothing behind the value), no deeper
+//! than [`MAX_DEPTH`] and has no more values than the caller allows, so that a small message cannot ask for
+//! much memory. What the keys mean is left to the readers of each format.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bendy::decoding::{Decoder, Object};
+
+/// Deepest nesting that is read: a torrent's file list needs five.
+pub const MAX_DEPTH: usize = 12;
+
+/// One bencoded value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// `i…e`
+    Int(i64),
+    /// `n:…`
+    Bytes(Cow<'a, [u8]>),
+    /// `l…e`
+    List(Vec<Value<'a>>),
+    /// `d…e`
+    Dict(Dict<'a>),
+    /// One value that is bencoded already; only for writing.
+    Raw(&'a [u8]),
+}
+
+/// A dictionary, in the order it is written.
+pub type Dict<'a> = BTreeMap<Cow<'a, [u8]>, Value<'a>>;
+
+/// Why bytes are not bencoded as they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BencodeError {
+    /// Not bencoding at all, or not canonical.
+    #[error("it is not valid bencoding: {0}")]
+    Syntax(String),
+    /// A number that does not fit 64 bits.
+    #[error("the number {0} is too large")]
+    Number(String),
+    /// More values than allowed.
+    #[error("it holds more than {0} values")]
+    TooMany(usize),
+    /// Bytes behind the end of the value.
+    #[error("something follows after its end")]
+    Trailing,
+}
+
+impl From<bendy::decoding::Error> for BencodeError {
+    fn from(error: bendy::decoding::Error) -> Self {
+        BencodeError::Syntax(error.to_string())
+    }
+}
+
+impl<'a> Value<'a> {
+    /// Reads exactly one value of at most `max_values` values in all.
+    pub fn parse(bytes: &'a [u8], max_values: usize) -> Result<Value<'a>, BencodeError> {
+        let mut decoder = Decoder::new(bytes).with_max_depth(MAX_DEPTH);
+        let mut budget = Budget { left: max_values, max: max_values };
+        let value = match decoder.next_object()? {
+            Some(object) => read(object, &mut budget)?,
+            None => return Err(BencodeError::Syntax("it is empty".into())),
+        };
+        match decoder.next_object() {
+            Ok(None) => Ok(value),
+            _ => Err(BencodeError::Trailing),
+        }
+    }
+
+    /// A byte string.
+    pub fn bytes(bytes: &'a [u8]) -> Self {
+        Value::Bytes(Cow::Borrowed(bytes))
+    }
+
+    /// A text.
+    pub fn text(text: &'a str) -> Self {
+        Value::bytes(text.as_bytes())
+    }
+
+    /// The number, if it is one.
+    pub fn as_int(&self) -> Option<i64> {
+        if let Value::Int(number) = self { Some(*number) } else { None }
+    }
+
+    /// The bytes, if it is a byte string.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        if let Value::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// The text, if it is a byte string of UTF-8.
+    pub fn as_text(&self) -> Option<&str> {
+        self.as_bytes().and_then(|bytes| std::str::from_utf8(bytes).ok())
+    }
+
+    /// The elements, if it is a list.
+    pub fn as_list(&self) -> Option<&[Value<'a>]> {
+        if let Value::List(list) = self { Some(list) } else { None }
+    }
+
+    /// The dictionary, if it is one.
+    pub fn as_dict(&self) -> Option<&Dict<'a>> {
+        if let Value::Dict(dict) = self { Some(dict) } else { None }
+    }
+
+    /// The value in its bencoded form.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Value::Int(number) => out.extend_from_slice(format!("i{number}e").as_bytes()),
+            Value::Bytes(bytes) => write_bytes(bytes, out),
+            Value::List(list) => {
+                out.push(b'l');
+                list.iter().for_each(|value| value.write(out));
+                out.push(b'e');
+            }
+            Value::Dict(dict) => {
+                out.push(b'd');
+                for (key, value) in dict {
+                    write_bytes(key, out);
+                    value.write(out);
+                }
+                out.push(b'e');
+            }
+            Value::Raw(bytes) => out.extend_from_slice(bytes),
+        }
+    }
+}
+
+/// A dictionary of the given entries; a later entry replaces an earlier one of the same key.
+pub fn dict<'a>(entries: impl IntoIterator<Item = (&'a str, Value<'a>)>) -> Value<'a> {
+    Value::Dict(entries.into_iter().map(|(key, value)| (Cow::Borrowed(key.as_bytes()), value)).collect())
+}
+
+/// The exact bytes of the dictionary under `key` of the top-level dictionary `bytes`, if there is one.
+pub fn raw_dict<'a>(bytes: &'a [u8], key: &[u8]) -> Result<Option<&'a [u8]>, BencodeError> {
+    let mut decoder = Decoder::new(bytes).with_max_depth(MAX_DEPTH);
+    let Some(Object::Dict(mut top)) = decoder.next_object()? else { return Ok(None) };
+    while let Some((found, object)) = top.next_pair()? {
+        if found == key {
+            return match object {
+                Object::Dict(inner) => Ok(Some(inner.into_raw()?)),
+                _ => Ok(None),
+            };
+        }
+    }
+    Ok(None)
+}
+
+struct Budget {
+    left: usize,
+    max: usize,
+}
+
+impl Budget {
+    fn take(&mut self) -> Result<(), BencodeError> {
+        self.left = self.left.checked_sub(1).ok_or(BencodeError::TooMany(self.max))?;
+        Ok(())
+    }
+}
+
+fn read<'a>(object: Object<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, BencodeError> {
+    budget.take()?;
+    Ok(match object {
+        Object::Integer(digits) => {
+            Value::Int(digits.parse().map_err(|_| BencodeError::Number(digits.chars().take(24).collect()))?)
+        }
+        Object::Bytes(bytes) => Value::bytes(bytes),
+        Object::List(mut list) => {
+            let mut values = Vec::new();
+            while let Some(item) = list.next_object()? {
+                values.push(read(item, budget)?);
+            }
+            Value::List(values)
+        }
+        Object::Dict(mut dict) => {
+            let mut entries = Dict::new();
+            while let Some((key, item)) = dict.next_pair()? {
+                entries.insert(Cow::Borrowed(key), read(item, budget)?);
+            }
+            Value::Dict(entries)
+        }
+    })
+}
+
+fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(bytes.len().to_string().as_bytes());
+    out.push(b':');
+    out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values() -> impl Strategy<Value = Value<'static>> {
+        let bytes = proptest::collection::vec(any::<u8>(), 0..20);
+        let leaf = prop_oneof![
+            any::<i64>().prop_map(Value::Int),
+            bytes.clone().prop_map(|b| Value::Bytes(Cow::Owned(b))),
+        ];
+        leaf.prop_recursive(4, 32, 6, move |inner| {
+            let key = bytes.clone().prop_map(Cow::Owned);
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::List),
+                proptest::collection::btree_map(key, inner, 0..6).prop_map(Value::Dict),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(value in values()) {
+            let bytes = value.encode();
+            prop_assert_eq!(Value::parse(&bytes, 10_000), Ok(value));
+        }
+
+        #[test]
+        fn garbage_is_an_error_or_canonical(bytes in proptest::collection::vec(prop_oneof![
+            Just(b'd'), Just(b'l'), Just(b'i'), Just(b'e'), Just(b':'), Just(b'1'), any::<u8>()], 0..60)) {
+            if let Ok(value) = Value::parse(&bytes, 1000) {
+                prop_assert_eq!(value.encode(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn limits_hold() {
+        assert_eq!(Value::parse(b"li1ei2ei3ee", 3), Err(BencodeError::TooMany(3)));
+        assert!(Value::parse(&[b'l'; 100_000], 1_000_000).is_err(), "depth");
+        assert_eq!(Value::parse(b"i1ei2e", 10), Err(BencodeError::Trailing));
+        assert!(matches!(Value::parse(b"i99999999999999999999e", 10), Err(BencodeError::Number(_))));
+        assert!(Value::parse(b"d1:b0:1:a0:e", 10).is_err(), "unsorted keys");
+        assert!(Value::parse(b"", 10).is_err());
+    }
+
+    #[test]
+    fn the_bytes_of_an_inner_dictionary_are_found() {
+        assert_eq!(raw_dict(b"d1:ai1e4:infod1:xi2eee", b"info"), Ok(Some(&b"d1:xi2ee"[..])));
+        assert_eq!(raw_dict(b"d4:infoi2ee", b"info"), Ok(None));
+        assert_eq!(raw_dict(b"i2e", b"info"), Ok(None));
+    }
+}
