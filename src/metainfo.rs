@@ -115,9 +115,8 @@ impl Metainfo {
         let value = Value::parse(bytes, MAX_VALUES)?;
         let top = value.as_dict().ok_or(MetainfoError::Field("info", "a dictionary"))?;
         let raw = bencode::raw_dict(bytes, b"info")?.ok_or(MetainfoError::Field("info", "a dictionary"))?;
-        let info = get(top, "info")
-            .and_then(Value::as_dict)
-            .ok_or(MetainfoError::Field("info", "a dictionary"))?;
+        let info =
+            get(top, "info").and_then(Value::as_dict).ok_or(MetainfoError::Field("info", "a dictionary"))?;
         let mut metainfo = read_info(info, raw)?;
         metainfo.trackers = read_trackers(top);
         metainfo.url_list = match get(top, "url-list") {
@@ -426,7 +425,8 @@ mod tests {
     #[test]
     fn trackers_and_web_seeds_leave_the_info_hash_alone() {
         // `private=0` and an unknown key would not be written by us: they must survive byte for byte.
-        let info = b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:012345678901234567897:privatei0e1:zi7ee";
+        let info =
+            b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:012345678901234567897:privatei0e1:zi7ee";
         let read = Metainfo::parse(&[b"d4:info".as_slice(), info, b"e"].concat()).expect("reads");
         let given = read
             .clone()
