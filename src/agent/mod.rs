@@ -2,4 +2,5 @@
 //!
 //! Invariant: PID 1 (`init`) never does work that can fail; the worker is a child whose crash is an outcome.
 
+pub mod imaging;
 pub mod status;

@@ -1,0 +1,175 @@
+//! The disks of this machine as `/sys/class/block` shows them.
+//!
+//! Invariant: only facts are told, and a fact that cannot be read is absent, never guessed. Which disk is taken is
+//! decided by `layout::rule`; whether it is free, by `io::claim`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::api::DiskInfo;
+use crate::event::{Class, Failure};
+
+const CLASS: &str = "/sys/class/block";
+/// What a size in sysfs counts, whatever the disk's sectors are.
+const SYSFS_SECTOR: u64 = 512;
+
+/// All disks that have a medium, in the order of their names. Partitions, ramdisks, optical drives, and loop
+/// devices are not disks to choose from (see [`find`] for those that are named).
+pub fn list() -> io::Result<Vec<DiskInfo>> {
+    let mut disks = Vec::new();
+    for entry in fs::read_dir("/sys/block")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let virtual_kind = ["loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd"];
+        if virtual_kind.iter().any(|kind| name.starts_with(kind)) {
+            continue;
+        }
+        let disk = read(Path::new(CLASS), &name);
+        if disk.size > 0 {
+            disks.push(disk);
+        }
+    }
+    disks.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(disks)
+}
+
+/// The block device at `path` (`/dev/sda`, `/dev/disk/by-id/…`, `/dev/loop3`, `/dev/sda2`).
+pub fn find(path: &str) -> Result<DiskInfo, Failure> {
+    let missing = |why: String| {
+        Failure::new(
+            Class::Refused,
+            format!("there is no disk {path}: {why}"),
+            "Look up the disk's name in the list of disks that the server shows for this terminal.",
+        )
+    };
+    let real = fs::canonicalize(path).map_err(|e| missing(e.to_string()))?;
+    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if !Path::new(CLASS).join(&name).exists() {
+        return Err(missing("it is not a block device".into()));
+    }
+    Ok(read(Path::new(CLASS), &name))
+}
+
+fn read(class: &Path, name: &str) -> DiskInfo {
+    let dir = class.join(name);
+    let text = |file: &str| -> Option<String> {
+        let text = fs::read_to_string(dir.join(file)).ok()?;
+        let text = text.trim().trim_matches('\0').trim().to_string();
+        (!text.is_empty()).then_some(text)
+    };
+    let number = |file: &str| text(file).and_then(|text| text.parse::<u64>().ok());
+    let real = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
+    // A partition's queue is its disk's.
+    let queue = |file: &str| number(&format!("queue/{file}")).or_else(|| number(&format!("../queue/{file}")));
+    DiskInfo {
+        name: name.to_string(),
+        size: number("size").unwrap_or(0).saturating_mul(SYSFS_SECTOR),
+        sector_size: queue("logical_block_size").and_then(|n| u32::try_from(n).ok()).unwrap_or(512),
+        model: text("device/model"),
+        // virtio-blk has it beside `device`; SCSI and ATA in a page of vital product data.
+        serial: text("device/serial").or_else(|| text("serial")).or_else(|| vpd_serial(&dir)),
+        wwn: text("wwid").or_else(|| text("device/wwid")),
+        bus: bus(name, &real),
+        path: stable_path(&real),
+        rotational: queue("rotational") == Some(1),
+        removable: number("removable") == Some(1),
+        read_only: number("ro") == Some(1),
+    }
+}
+
+/// Unit serial number (SPC-5 §7.7.18): four bytes of header, then text.
+fn vpd_serial(dir: &Path) -> Option<String> {
+    let page = fs::read(dir.join("device/vpd_pg80")).ok()?;
+    let text = String::from_utf8_lossy(page.get(4..)?)
+        .trim_matches(|c: char| c == '\0' || c.is_whitespace())
+        .to_string();
+    (!text.is_empty()).then_some(text)
+}
+
+/// How the disk is attached, from its place in the device tree.
+fn bus(name: &str, real: &Path) -> String {
+    let path = real.to_string_lossy();
+    let known = [("/usb", "usb"), ("/ata", "ata"), ("/nvme", "nvme"), ("/mmc", "mmc"), ("/virtio", "virtio")];
+    if name.starts_with("loop") {
+        return "loop".into();
+    }
+    // A virtio-scsi disk is SCSI; a USB disk is USB although it is SCSI too.
+    if path.contains("/usb") {
+        return "usb".into();
+    }
+    if path.contains("/ata") {
+        return "ata".into();
+    }
+    if path.contains("/target") {
+        return "scsi".into();
+    }
+    known.iter().find(|(part, _)| path.contains(part)).map_or("other", |(_, bus)| bus).to_string()
+}
+
+/// The device tree's path to the disk, without the numbers that the kernel gives as it finds things: a PCI
+/// address, then for SCSI the channel, target and unit.
+fn stable_path(real: &Path) -> String {
+    let mut kept = Vec::new();
+    let names = real.components().map(|part| part.as_os_str().to_string_lossy());
+    for name in names.skip_while(|name| name != "devices").skip(1).take_while(|name| name != "block") {
+        let counted = ["host", "target", "virtio", "nvme"].iter().any(|prefix| name.starts_with(prefix));
+        match name.splitn(2, ':').collect::<Vec<_>>()[..] {
+            _ if counted => {}
+            [host, unit] if unit.matches(':').count() == 2 && host.parse::<u32>().is_ok() => {
+                kept.push(unit.to_string());
+            }
+            _ => kept.push(name.into_owned()),
+        }
+    }
+    kept.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_the_same_when_the_kernel_counts_otherwise() {
+        let one = "/sys/devices/pci0000:00/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/sda";
+        let two = "/sys/devices/pci0000:00/0000:00:1f.2/ata1/host7/target7:0:0/7:0:0:0/block/sdb";
+        assert_eq!(stable_path(Path::new(one)), "pci0000:00/0000:00:1f.2/ata1/0:0:0");
+        assert_eq!(stable_path(Path::new(two)), stable_path(Path::new(one)));
+        let virtio = "/sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda";
+        assert_eq!(stable_path(Path::new(virtio)), "pci0000:00/0000:00:04.0");
+        let nvme = "/sys/devices/pci0000:00/0000:00:05.0/nvme/nvme0/nvme0n1";
+        assert_eq!(stable_path(Path::new(nvme)), "pci0000:00/0000:00:05.0");
+    }
+
+    #[test]
+    fn a_bus_is_told_from_the_place_in_the_device_tree() {
+        let of = |name, path| bus(name, Path::new(path));
+        assert_eq!(
+            of("sda", "/sys/devices/pci0000:00/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/sda"),
+            "ata"
+        );
+        assert_eq!(
+            of(
+                "sda",
+                "/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/host0/target0:0:0/0:0:0:0/block/sda"
+            ),
+            "usb"
+        );
+        assert_eq!(
+            of("sda", "/sys/devices/pci0000:00/0000:00:04.0/virtio1/host0/target0:0:0/0:0:0:0/block/sda"),
+            "scsi"
+        );
+        assert_eq!(of("vda", "/sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda"), "virtio");
+        assert_eq!(of("nvme0n1", "/sys/devices/pci0000:00/0000:00:05.0/nvme/nvme0/nvme0n1"), "nvme");
+        assert_eq!(of("loop0", "/sys/devices/virtual/block/loop0"), "loop");
+    }
+
+    #[test]
+    fn disks_are_listed_with_their_sizes_and_what_is_no_disk_is_not_found() {
+        for disk in list().expect("sysfs") {
+            assert!(disk.size > 0 && !disk.name.is_empty() && disk.sector_size >= 512, "{disk:?}");
+            assert_eq!(find(&format!("/dev/{}", disk.name)).expect("it is there"), disk);
+        }
+        assert_eq!(find("/dev/null").expect_err("no disk").class, Class::Refused);
+        assert_eq!(find("/dev/none-such").expect_err("not there").class, Class::Refused);
+    }
+}
