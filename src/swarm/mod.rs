@@ -6,3 +6,14 @@
 //!
 //! Invariant: a piece leaves the engine (`Output::Store`) only complete; memory is that of the buffer pool plus
 //! small change for each peer. Checking a piece's hash and writing it is left to whoever drives the engine.
+
+mod bitfield;
+mod engine;
+mod geometry;
+mod interface;
+pub mod wire;
+
+pub use bitfield::{Bitfield, BitfieldError};
+pub use engine::Engine;
+pub use geometry::{Block, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};
+pub use interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};

@@ -1,0 +1,302 @@
+//! What goes into the engine and what comes out of it.
+//!
+//! Invariant: everything the engine knows about the world came through [`EngineConfig`] and [`Input`], and
+//! everything it does is an [`Output`]. Doing it is left to `io::session` or to the simulation.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::bitfield::{Bitfield, BitfieldError};
+use super::geometry::Block;
+use super::wire::{Handshake, Message, WireError};
+use crate::buf::PieceBuf;
+use crate::units::{InfoHash, PeerId, PieceIndex};
+
+/// Names one connection for as long as the engine lives; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection {}", self.0)
+    }
+}
+
+/// What the engine is told once. Start from [`EngineConfig::new`].
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Our name in the swarm.
+    pub peer_id: PeerId,
+    /// Bytes of a piece.
+    pub piece_length: u32,
+    /// Bytes of the payload.
+    pub total_length: u64,
+    /// What is on the medium already.
+    pub have: Bitfield,
+    /// Chance: equal seeds and equal inputs give equal outputs.
+    pub seed: u64,
+    /// Where we accept connections; told to peers (BEP 10 `p`), and never dialled on `own_addresses`.
+    pub listen_port: u16,
+    /// Addresses of this machine, so that it does not dial itself.
+    pub own_addresses: Vec<std::net::IpAddr>,
+    /// Connections at most, dialled and accepted.
+    pub max_peers: usize,
+    /// Connections up to which candidates are dialled; the rest of `max_peers` is for those who dial us.
+    pub dial_up_to: usize,
+    /// Dials under way at most.
+    pub max_dialling: usize,
+    /// Peers that may ask us for blocks at a time.
+    pub upload_slots: usize,
+    /// Peers that are served at the same moment, a whole piece each; more only while one of them is slow.
+    pub upload_parallel: usize,
+    /// Blocks handed out as `SendBlock` for one connection before `BlockSent` is awaited.
+    pub send_window: usize,
+    /// Requests a peer may have waiting here (our `reqq`).
+    pub request_queue: u32,
+    /// Requests we have waiting at one peer at most (its own `reqq` counts as well).
+    pub request_depth: usize,
+    /// How long a peer that has requests of ours may send no block before they are given to others.
+    pub stall_after: Duration,
+}
+
+impl EngineConfig {
+    /// Defaults for a lab: many peers on a fast network.
+    pub fn new(
+        info_hash: InfoHash,
+        peer_id: PeerId,
+        piece_length: u32,
+        total_length: u64,
+        have: Bitfield,
+    ) -> Self {
+        EngineConfig {
+            info_hash,
+            peer_id,
+            piece_length,
+            total_length,
+            have,
+            seed: 0,
+            listen_port: 0,
+            own_addresses: Vec::new(),
+            max_peers: 120,
+            dial_up_to: 80,
+            max_dialling: 16,
+            upload_slots: 24,
+            upload_parallel: 2,
+            send_window: 16,
+            request_queue: 2048,
+            request_depth: 1024,
+            stall_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What became of a piece that was handed out with [`Output::Store`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreResult {
+    /// Checked (unless checking is off) and written: peers may have it.
+    Ok,
+    /// The hash is another one: the piece is fetched again, and who sent it is held to account.
+    WrongHash,
+    /// The medium failed: nothing more is downloaded.
+    Failed,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The tracker (or the administrator) named peers.
+    Candidates(Vec<SocketAddr>),
+    /// A [`Output::Dial`] led to nothing.
+    DialFailed(SocketAddr),
+    /// A connection is open and both handshakes are done for this torrent.
+    Connected {
+        /// A new name for the connection.
+        conn: ConnId,
+        /// The other end: what was dialled, or where the peer came from.
+        addr: SocketAddr,
+        /// True if the peer dialled us.
+        incoming: bool,
+        /// What the peer said.
+        handshake: Handshake,
+    },
+    /// A peer sent a message.
+    Message {
+        /// On which connection.
+        conn: ConnId,
+        /// The message.
+        message: Message,
+    },
+    /// A peer sent what is no message.
+    Garbage {
+        /// On which connection.
+        conn: ConnId,
+        /// What is wrong with it.
+        error: WireError,
+    },
+    /// A connection ended, or failed; not needed after [`Output::Close`].
+    Closed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A block of [`Output::SendBlock`] was given to the network.
+    BlockSent {
+        /// On which connection.
+        conn: ConnId,
+        /// The block.
+        block: Block,
+    },
+    /// A block of [`Output::SendBlock`] could not be read from the medium and was not sent.
+    BlockUnreadable {
+        /// On which connection.
+        conn: ConnId,
+        /// The block.
+        block: Block,
+    },
+    /// A piece of [`Output::Store`] was dealt with.
+    Stored {
+        /// The piece.
+        piece: PieceIndex,
+        /// What became of it.
+        result: StoreResult,
+    },
+    /// Nothing; time has passed (also good after buffers went back to the pool).
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Open a connection to this address; answer with `Connected` or `DialFailed`.
+    Dial(SocketAddr),
+    /// Send a message.
+    Send {
+        /// On which connection.
+        conn: ConnId,
+        /// The message; never [`Message::Piece`].
+        message: Message,
+    },
+    /// Read this block from the medium (or from memory) and send it; answer with `BlockSent`.
+    SendBlock {
+        /// On which connection.
+        conn: ConnId,
+        /// The block.
+        block: Block,
+    },
+    /// End a connection. No input about it is needed any more.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        why: CloseReason,
+    },
+    /// A piece is complete: check it and write it; answer with `Stored`. The piece's bytes are the first of the
+    /// buffer, as many as [`super::Geometry::len_of`] says.
+    Store {
+        /// The piece.
+        piece: PieceIndex,
+        /// Its bytes.
+        buf: PieceBuf,
+    },
+    /// Every piece is stored.
+    Complete,
+}
+
+/// Why the engine ends a connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// The peer id is our own.
+    #[error("that is this machine itself")]
+    Itself,
+    /// There is a connection to the same peer already.
+    #[error("the peer is connected already")]
+    Duplicate,
+    /// All places are taken.
+    #[error("there are enough peers")]
+    Full,
+    /// Both sides have everything.
+    #[error("neither side needs anything")]
+    NothingToTrade,
+    /// The peer sent bad data before.
+    #[error("the peer sent wrong data before and is banned")]
+    Banned,
+    /// A piece that came from this peer alone had the wrong hash.
+    #[error("the peer sent a piece with wrong contents: {0}")]
+    BadPiece(PieceIndex),
+    /// Nothing was heard for long.
+    #[error("the peer has been silent for too long")]
+    Silent,
+    /// A block could not be read and the peer knows no rejects.
+    #[error("a block for the peer could not be read from the medium")]
+    Unreadable,
+    /// The peer broke the protocol.
+    #[error("the peer broke the protocol: {0}")]
+    Fault(#[from] Fault),
+}
+
+/// How a peer broke the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Bytes that are no message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A bitfield that does not fit the torrent.
+    #[error(transparent)]
+    Bitfield(#[from] BitfieldError),
+    /// A second bitfield, or one after other messages that say what the peer has.
+    #[error("a second bitfield")]
+    SecondBitfield,
+    /// A piece that does not exist.
+    #[error("{0}, which does not exist")]
+    NoSuchPiece(PieceIndex),
+    /// A request outside of its piece, empty or too long.
+    #[error("a request for {0}, which cannot be asked for")]
+    BadRequest(Block),
+    /// More requests than we said we take, or many that could not be answered.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// A block that was not asked for.
+    #[error("{0}, which nobody asked for")]
+    UnaskedBlock(Block),
+    /// An extension handshake that is not bencoded.
+    #[error("an unreadable extension handshake")]
+    Extension,
+    /// Messages of BEP 6 without having offered it.
+    #[error("a message of an extension it did not offer")]
+    NotNegotiated,
+}
+
+/// A snapshot for people, pages and tests.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SwarmStats {
+    /// Pieces of the torrent.
+    pub pieces: u32,
+    /// Pieces stored.
+    pub pieces_done: u32,
+    /// Bytes of the payload.
+    pub bytes_total: u64,
+    /// Bytes of pieces stored.
+    pub bytes_done: u64,
+    /// Bytes of blocks received that were of use.
+    pub bytes_in: u64,
+    /// Bytes of blocks received twice or in pieces with wrong hashes.
+    pub bytes_wasted: u64,
+    /// Bytes of blocks sent.
+    pub bytes_out: u64,
+    /// Bytes a second received, over the last two seconds.
+    pub rate_in: u64,
+    /// Bytes a second sent, over the last two seconds.
+    pub rate_out: u64,
+    /// Connected peers.
+    pub peers: usize,
+    /// Connected peers that have everything.
+    pub seeders: usize,
+    /// Pieces that are being fetched.
+    pub pieces_active: usize,
+    /// Pieces that came with a wrong hash.
+    pub pieces_bad: u64,
+    /// True when every piece is stored.
+    pub complete: bool,
+}
