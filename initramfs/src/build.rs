@@ -1,0 +1,210 @@
+//! Puts the pieces together: agent, modules, firmware, keys and settings into the initramfs; the rest beside it.
+//!
+//! Invariant: every file of the result is written under a temporary name first, so that a server that hands
+//! them out meanwhile never sends half of one.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use flashmob::manifest::TrustedKeys;
+
+use crate::BuildArgs;
+use crate::archive::{Node, Tree};
+use crate::drivers::{self, DriverSet};
+use crate::firmware::Firmware;
+use crate::kernel::Kernel;
+use crate::netboot;
+use crate::tools::{command, run};
+
+/// Kernel and initramfs together stay under this, so that a hundred terminals can fetch them (DESIGN §9).
+const LARGEST: u64 = 64 << 20;
+/// What depmod writes and the agent reads.
+const MODULE_LISTS: &[&str] = &["modules.alias", "modules.builtin", "modules.dep", "modules.softdep"];
+/// What depmod reads.
+const DEPMOD_NEEDS: &[&str] = &["modules.builtin", "modules.builtin.modinfo", "modules.order"];
+/// Folders that the agent mounts on or writes to.
+const FOLDERS: &[&str] = &["dev", "etc", "mnt", "proc", "run", "sys", "tmp", "var"];
+/// Debian's static busybox.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Builds everything that `args` ask for; the answer says for people what was made.
+pub fn build(args: &BuildArgs) -> Result<String> {
+    let kernel = Kernel::find(args)?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("making {}", args.out.display()))?;
+    let chosen = drivers::select(&kernel.modules, args.drivers)?;
+    log::info!("kernel {}, {} modules", kernel.modules.version, chosen.len());
+
+    let mut tree = Tree::default();
+    base(&mut tree, args)?;
+    let mut firmware = Firmware::default();
+    modules(&mut tree, &kernel, &chosen.iter().copied().collect::<Vec<_>>(), args, &mut firmware)?;
+    for (name, path) in &firmware.files {
+        tree.file(&format!("lib/firmware/{name}"), read(path)?);
+    }
+    let contents = tree.contents();
+    tree.file("etc/flashmob/contents.sha256", contents);
+
+    let image = tree.to_image(level(args.drivers))?;
+    let vmlinuz = read(&kernel.vmlinuz)?;
+    let size = size_of(&vmlinuz) + size_of(&image);
+    if size > LARGEST {
+        bail!("kernel and initramfs have {size} bytes; at most {LARGEST} are allowed: use fewer modules");
+    }
+    write(&args.out.join("vmlinuz"), &vmlinuz)?;
+    write(&args.out.join("initramfs.img"), &image)?;
+    write(&args.out.join("boot.ipxe"), netboot::ipxe_script(args.server.as_deref()).as_bytes())?;
+    netboot::write_localboot(&args.out.join("localboot.efi"))?;
+    let without = netboot::copy_ipxe(&args.out)?;
+    if let Some(iso) = &args.iso {
+        netboot::write_iso(&args.out, iso, &args.cmdline)?;
+    }
+
+    let mut summary = format!(
+        "kernel {}, {} modules, {} firmware files\n{:>9} bytes vmlinuz\n{:>9} bytes initramfs.img\n",
+        kernel.modules.version,
+        chosen.len(),
+        firmware.files.len(),
+        vmlinuz.len(),
+        image.len()
+    );
+    if !firmware.missing.is_empty() {
+        let names: Vec<String> =
+            firmware.missing.iter().map(|(name, (n, of))| format!("{name} ({n} of {of})")).collect();
+        writeln!(
+            summary,
+            "drivers that name firmware which is not under {} (Debian: firmware-misc-nonfree, firmware-realtek, \
+             firmware-bnx2, firmware-bnx2x, firmware-qlogic); most work without: {}",
+            args.firmware.display(),
+            names.join(", ")
+        )?;
+    }
+    if !without.is_empty() {
+        writeln!(summary, "not copied: {} (apt-get install ipxe)", without.join(", "))?;
+    }
+    Ok(summary)
+}
+
+/// How hard zstd tries: the small set is built again and again, the large one is fetched by many.
+fn level(set: DriverSet) -> i32 {
+    match set {
+        DriverSet::Virtio => 9,
+        DriverSet::All => 15,
+    }
+}
+
+/// Everything but modules.
+fn base(tree: &mut Tree, args: &BuildArgs) -> Result<()> {
+    for folder in FOLDERS {
+        tree.put(folder, Node::Folder);
+    }
+    tree.put("dev/console", Node::Device { major: 5, minor: 1 });
+    tree.put("dev/null", Node::Device { major: 1, minor: 3 });
+    let agent = read(&args.agent)?;
+    if !agent.starts_with(b"\x7fELF") {
+        bail!("{} is not a Linux program", args.agent.display());
+    }
+    tree.program("init", agent);
+    let mut keys = String::new();
+    for path in &args.keys {
+        let text =
+            String::from_utf8(read(path)?).with_context(|| format!("{} is not text", path.display()))?;
+        let found = TrustedKeys::parse(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+        if found.is_empty() {
+            bail!("{} holds no minisign public key", path.display());
+        }
+        keys += text.trim_end();
+        keys.push('\n');
+    }
+    if args.keys.is_empty() {
+        log::warn!(
+            "no --keys: terminals will trust no image{}",
+            if args.allow_insecure {
+                " unless flashmob.insecure=1 is on the kernel's command line"
+            } else {
+                ""
+            }
+        );
+    }
+    tree.file("etc/flashmob/keys.pub", keys);
+    if let Some(server) = &args.server {
+        if !server.starts_with("http://") {
+            bail!("--server {server}: expected http://HOST:PORT");
+        }
+        tree.file("etc/flashmob/server", format!("{server}\n"));
+    }
+    if args.allow_insecure {
+        tree.file("etc/flashmob/allow-insecure", Vec::new());
+    }
+    if args.shell {
+        if !Path::new(BUSYBOX).is_file() {
+            bail!("{BUSYBOX} is missing; install it with: apt-get install busybox-static");
+        }
+        tree.program("bin/busybox", read(Path::new(BUSYBOX))?);
+        tree.put("bin/sh", Node::Link("busybox".into()));
+    }
+    Ok(())
+}
+
+/// The modules at `paths`, and depmod's lists of just these.
+fn modules(
+    tree: &mut Tree,
+    kernel: &Kernel,
+    paths: &[&str],
+    args: &BuildArgs,
+    firmware: &mut Firmware,
+) -> Result<()> {
+    let source = &kernel.modules.root;
+    let version = &kernel.modules.version;
+    let work = tempfile::tempdir().context("making a temporary folder")?;
+    let base = work.path().join("lib/modules").join(version);
+    for path in paths {
+        let content = read_module(&source.join(path))?;
+        let plain =
+            path.split_once(".ko").map_or_else(|| (*path).to_string(), |(stem, _)| format!("{stem}.ko"));
+        write(&base.join(&plain), &content)?;
+        firmware.add(&crate::modules::module_name(path), &content, &args.firmware);
+        tree.file(&format!("lib/modules/{version}/{plain}"), content);
+    }
+    for list in DEPMOD_NEEDS {
+        if source.join(list).is_file() {
+            write(&base.join(list), &read(&source.join(list))?)?;
+        }
+    }
+    run(command("depmod")?.arg("-b").arg(work.path()).arg(version), "listing what the modules need")?;
+    for list in MODULE_LISTS {
+        if base.join(list).is_file() {
+            tree.file(&format!("lib/modules/{version}/{list}"), read(&base.join(list))?);
+        }
+    }
+    Ok(())
+}
+
+/// A module's bytes, unpacked if the distribution compresses its modules: the whole archive is compressed anyway.
+fn read_module(path: &Path) -> Result<Vec<u8>> {
+    let program = match path.extension().and_then(|e| e.to_str()) {
+        Some("xz") => "xz",
+        Some("zst") => "zstd",
+        Some("ko") => return read(path),
+        _ => bail!("{} is compressed in a way that this program does not know", path.display()),
+    };
+    let what = format!("unpacking {}", path.display());
+    Ok(run(command(program)?.arg("-dc").arg(path), &what)?.stdout)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Writes a file whole or not at all, with the folders above it.
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = path.parent().with_context(|| format!("{} has no folder", path.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let half = path.with_extension("half");
+    std::fs::write(&half, content).with_context(|| format!("writing {}", half.display()))?;
+    std::fs::rename(&half, path).with_context(|| format!("naming {}", path.display()))
+}
+
+fn size_of(content: &[u8]) -> u64 {
+    u64::try_from(content.len()).unwrap_or(u64::MAX)
+}
