@@ -1,0 +1,255 @@
+//! The golden disk: a small, real, bootable Linux system made from Debian packages, without mounts or loop devices.
+//!
+//! GPT with a BIOS boot partition, an EFI system partition and an ext4 root. It boots by BIOS and UEFI from virtio,
+//! AHCI and NVMe, and its init prints `GOLDEN <mark> is up` on the serial console. Invariant: the disk appears under
+//! its name only when it is complete. Which kernel is used is the caller's choice.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::command::{run, run_command};
+
+const MIB: u64 = 1 << 20;
+const SECTOR: u64 = 512;
+/// Where each partition begins, in MiB, and the end of the disk's last one.
+const BIOS_BOOT: u64 = 1;
+const ESP: u64 = 2;
+const ROOT: u64 = 36;
+const END: u64 = 104;
+const ROOT_UUID: &str = "6f1a5b0e-0000-4000-8000-f1a5b0b00001";
+
+/// Drivers the small initrd carries, with whatever they depend on.
+const INITRD_DRIVERS: [&str; 6] = ["virtio_pci", "virtio_blk", "ahci", "sd_mod", "nvme", "ext4"];
+
+/// An unpacked Debian kernel package.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// The kernel itself.
+    pub vmlinuz: PathBuf,
+    /// The folder that holds `lib/modules/VERSION`.
+    pub root: PathBuf,
+    /// Its version, as `uname -r` says.
+    pub version: String,
+}
+
+impl Kernel {
+    /// The kernel unpacked by `dpkg -x` into `root`.
+    pub fn unpacked(root: &Path) -> Result<Self> {
+        let modules = root.join("lib/modules");
+        let entry = fs::read_dir(&modules).with_context(|| format!("reading {}", modules.display()))?.next();
+        let entry = entry.with_context(|| format!("{} is empty", modules.display()))??;
+        let version = entry.file_name().to_string_lossy().into_owned();
+        let vmlinuz = root.join(format!("boot/vmlinuz-{version}"));
+        ensure!(vmlinuz.is_file(), "{} is missing", vmlinuz.display());
+        Ok(Kernel { vmlinuz, root: root.to_owned(), version })
+    }
+}
+
+/// Writes a golden disk to `disk`; its system says `GOLDEN <mark> is up` when it runs.
+pub fn make(disk: &Path, kernel: &Kernel, mark: &str) -> Result<()> {
+    let work = tempfile::tempdir_in(disk.parent().context("the disk needs a folder")?)?;
+    let work = work.path();
+    let draft = work.join("disk.img");
+    File::create(&draft)?.set_len((END + 1) * MIB)?;
+    partition(&draft)?;
+    let esp = make_esp(work)?;
+    let root = make_root(work, kernel, mark)?;
+    let target = File::options().write(true).open(&draft)?;
+    copy_sparse(&esp, &target, ESP * MIB)?;
+    copy_sparse(&root, &target, ROOT * MIB)?;
+    install_bios_grub(work, &target)?;
+    target.sync_all()?;
+    fs::rename(&draft, disk)?;
+    Ok(())
+}
+
+fn partition(disk: &Path) -> Result<()> {
+    let sector = |mib: u64| mib * MIB / SECTOR;
+    let place = |n: u32, from: u64, to: u64| format!("{n}:{}:{}", sector(from), sector(to) - 1);
+    let disk = disk.to_string_lossy().into_owned();
+    let args = [
+        "-n", &place(1, BIOS_BOOT, ESP), "-t", "1:ef02", "-c", "1:bios-boot",
+        "-n", &place(2, ESP, ROOT), "-t", "2:ef00", "-c", "2:esp",
+        "-n", &place(3, ROOT, END), "-t", "3:8304", "-c", "3:root",
+        &disk,
+    ];
+    run("sgdisk", args).map(drop)
+}
+
+/// GRUB's first configuration, inside its image: find the root and go on there.
+fn early_config(work: &Path) -> Result<PathBuf> {
+    let path = work.join("early.cfg");
+    let text = "search --no-floppy --file --set=root /boot/grub/grub.cfg\nset prefix=($root)/boot/grub\n\
+                configfile ($root)/boot/grub/grub.cfg\n";
+    fs::write(&path, text)?;
+    Ok(path)
+}
+
+const GRUB_MODULES: [&str; 12] = [
+    "part_gpt", "ext2", "fat", "normal", "linux", "search", "search_fs_file", "configfile", "echo", "test", "serial", "boot",
+];
+
+fn make_esp(work: &Path) -> Result<PathBuf> {
+    let loader = work.join("bootx64.efi");
+    let config = early_config(work)?;
+    let mut args = vec!["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
+    args.extend([loader.clone(), "-c".into(), config]);
+    args.extend(GRUB_MODULES.iter().map(PathBuf::from));
+    run("grub-mkimage", args)?;
+    let esp = work.join("esp.img");
+    File::create(&esp)?.set_len((ROOT - ESP) * MIB)?;
+    run("mkfs.vfat", ["-F", "32", "-n", "ESP", "-i", "f1a5b0b2", &esp.to_string_lossy()])?;
+    let mtools = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        run_command(command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(&esp).args(args))
+    };
+    mtools("mmd", &["::/EFI", "::/EFI/BOOT"])?;
+    mtools("mcopy", &[&loader.to_string_lossy(), "::/EFI/BOOT/BOOTX64.EFI"])?;
+    Ok(esp)
+}
+
+fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
+    let tree = work.join("root");
+    for folder in ["bin", "sbin", "boot/grub", "dev", "proc", "sys", "run", "tmp", "etc", "usr/share/golden"] {
+        fs::create_dir_all(tree.join(folder))?;
+    }
+    install_busybox(&tree)?;
+    fs::write(tree.join("etc/golden"), format!("{mark}\n"))?;
+    write_script(
+        &tree.join("sbin/init"),
+        &format!(
+            "#!/bin/sh\n/bin/busybox mount -t proc proc /proc\n/bin/busybox mount -t devtmpfs dev /dev\n\
+             while :; do echo \"GOLDEN {mark} is up\" >/dev/console; /bin/busybox sleep 2; done\n"
+        ),
+    )?;
+    fs::copy(&kernel.vmlinuz, tree.join("boot/vmlinuz"))?;
+    make_initrd(work, kernel, &tree.join("boot/initrd.img"))?;
+    let config = format!(
+        "set timeout=0\nset default=0\nserial --unit=0 --speed=115200\nterminal_output serial console\n\
+         menuentry 'Golden {mark}' {{\n    linux /boot/vmlinuz root=UUID={ROOT_UUID} ro console=tty0 console=ttyS0,115200 panic=5\n    \
+         initrd /boot/initrd.img\n}}\n"
+    );
+    fs::write(tree.join("boot/grub/grub.cfg"), config)?;
+    fill(&tree.join("usr/share/golden/fill.bin"))?;
+    let image = work.join("root.img");
+    File::create(&image)?.set_len((END - ROOT) * MIB)?;
+    let args = ["-q", "-F", "-t", "ext4", "-L", "golden", "-U", ROOT_UUID, "-d"].map(PathBuf::from);
+    run("mke2fs", args.into_iter().chain([tree, image.clone()]))?;
+    Ok(image)
+}
+
+/// Content that neither compresses nor repeats, so that the payload is not only a kernel: 24 MiB of a fixed sequence.
+fn fill(path: &Path) -> Result<()> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut bytes = Vec::with_capacity(24 << 20);
+    while bytes.len() < 24 << 20 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+}
+
+fn install_busybox(tree: &Path) -> Result<()> {
+    let busybox = Path::new("/bin/busybox");
+    ensure!(busybox.is_file(), "/bin/busybox is missing: install Debian's package busybox-static");
+    fs::copy(busybox, tree.join("bin/busybox"))?;
+    for applet in ["sh", "mount", "sleep", "modprobe", "findfs", "switch_root"] {
+        symlink("busybox", tree.join("bin").join(applet))?;
+    }
+    Ok(())
+}
+
+fn write_script(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// A small initrd that loads the drivers, waits for the root by its UUID and goes on there.
+fn make_initrd(work: &Path, kernel: &Kernel, into: &Path) -> Result<()> {
+    let tree = work.join("initrd");
+    for folder in ["bin", "dev", "proc", "sys", "root"] {
+        fs::create_dir_all(tree.join(folder))?;
+    }
+    install_busybox(&tree)?;
+    for module in modules_in_order(kernel)? {
+        let inside = tree.join(module.strip_prefix(&kernel.root).unwrap_or(&module));
+        fs::create_dir_all(inside.parent().context("a module lies in a folder")?)?;
+        fs::copy(&module, inside)?;
+    }
+    run("depmod", ["-b", &tree.to_string_lossy(), &kernel.version])?;
+    let drivers = INITRD_DRIVERS.join(" ");
+    write_script(
+        &tree.join("init"),
+        &format!(
+            "#!/bin/sh\nmount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\n\
+             for d in crc32c_generic {drivers}; do modprobe $d; done\n\
+             until root=$(findfs UUID={ROOT_UUID}); do sleep 1; done\n\
+             mount -t ext4 -o ro $root /root && exec switch_root /root /sbin/init\n\
+             echo 'the root does not mount' >/dev/console; sleep 5\n"
+        ),
+    )?;
+    let pack = "cd \"$1\" && find . | LC_ALL=C sort | cpio --quiet -o -H newc | gzip -1 > \"$2\"";
+    run("sh", ["-c", pack, "sh", &tree.to_string_lossy(), &into.to_string_lossy()]).map(drop)
+}
+
+/// Paths of the initrd's modules, as kmod orders them, soft dependencies included.
+fn modules_in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
+    let root = kernel.root.to_string_lossy();
+    if !kernel.root.join(format!("lib/modules/{}/modules.dep", kernel.version)).exists() {
+        run("depmod", ["-b", &root, &kernel.version])?;
+    }
+    let mut paths = Vec::new();
+    for driver in ["crc32c_generic"].iter().chain(&INITRD_DRIVERS) {
+        let listed = run("modprobe", ["-d", &root, "-S", &kernel.version, "--show-depends", driver])?;
+        for line in listed.lines().filter_map(|line| line.strip_prefix("insmod ")) {
+            let path = PathBuf::from(line.trim());
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+    }
+    Ok(paths)
+}
+
+/// GRUB for BIOS: boot code in the first sector, core image in the BIOS boot partition.
+fn install_bios_grub(work: &Path, disk: &File) -> Result<()> {
+    let core_path = work.join("core.img");
+    let config = early_config(work)?;
+    let mut args = vec!["-O", "i386-pc", "-p", "/boot/grub", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
+    args.extend([core_path.clone(), "-c".into(), config, "biosdisk".into()]);
+    args.extend(GRUB_MODULES.iter().map(PathBuf::from));
+    run("grub-mkimage", args)?;
+    let core_sector = BIOS_BOOT * MIB / SECTOR;
+    let mut boot = fs::read("/usr/lib/grub/i386-pc/boot.img").context("boot.img is in Debian's package grub-pc-bin")?;
+    boot[0x5c..0x64].copy_from_slice(&core_sector.to_le_bytes());
+    disk.write_all_at(&boot[..440], 0)?;
+    let mut core = fs::read(&core_path)?;
+    ensure!(core.len() as u64 <= (ESP - BIOS_BOOT) * MIB, "GRUB's core image does not fit its partition");
+    core[500..508].copy_from_slice(&(core_sector + 1).to_le_bytes());
+    disk.write_all_at(&core, BIOS_BOOT * MIB)?;
+    Ok(())
+}
+
+/// Copies a file into `disk` at `offset`, leaving out blocks of zeros.
+fn copy_sparse(from: &Path, disk: &File, offset: u64) -> Result<()> {
+    let source = File::open(from)?;
+    let size = source.metadata()?.len();
+    let mut buffer = vec![0u8; 64 << 10];
+    let mut at = 0;
+    while at < size {
+        let len = usize::try_from((size - at).min(buffer.len() as u64))?;
+        source.read_exact_at(&mut buffer[..len], at)?;
+        if buffer[..len].iter().any(|byte| *byte != 0) {
+            disk.write_all_at(&buffer[..len], offset + at)?;
+        }
+        at += len as u64;
+    }
+    Ok(())
+}
