@@ -72,9 +72,24 @@ fn partition(disk: &Path) -> Result<()> {
     let place = |n: u32, from: u64, to: u64| format!("{n}:{}:{}", sector(from), sector(to) - 1);
     let disk = disk.to_string_lossy().into_owned();
     let args = [
-        "-n", &place(1, BIOS_BOOT, ESP), "-t", "1:ef02", "-c", "1:bios-boot",
-        "-n", &place(2, ESP, ROOT), "-t", "2:ef00", "-c", "2:esp",
-        "-n", &place(3, ROOT, END), "-t", "3:8304", "-c", "3:root",
+        "-n",
+        &place(1, BIOS_BOOT, ESP),
+        "-t",
+        "1:ef02",
+        "-c",
+        "1:bios-boot",
+        "-n",
+        &place(2, ESP, ROOT),
+        "-t",
+        "2:ef00",
+        "-c",
+        "2:esp",
+        "-n",
+        &place(3, ROOT, END),
+        "-t",
+        "3:8304",
+        "-c",
+        "3:root",
         &disk,
     ];
     run("sgdisk", args).map(drop)
@@ -90,13 +105,25 @@ fn early_config(work: &Path) -> Result<PathBuf> {
 }
 
 const GRUB_MODULES: [&str; 12] = [
-    "part_gpt", "ext2", "fat", "normal", "linux", "search", "search_fs_file", "configfile", "echo", "test", "serial", "boot",
+    "part_gpt",
+    "ext2",
+    "fat",
+    "normal",
+    "linux",
+    "search",
+    "search_fs_file",
+    "configfile",
+    "echo",
+    "test",
+    "serial",
+    "boot",
 ];
 
 fn make_esp(work: &Path) -> Result<PathBuf> {
     let loader = work.join("bootx64.efi");
     let config = early_config(work)?;
-    let mut args = vec!["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
+    let mut args =
+        vec!["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
     args.extend([loader.clone(), "-c".into(), config]);
     args.extend(GRUB_MODULES.iter().map(PathBuf::from));
     run("grub-mkimage", args)?;
@@ -114,7 +141,8 @@ fn make_esp(work: &Path) -> Result<PathBuf> {
 
 fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
     let tree = work.join("root");
-    for folder in ["bin", "sbin", "boot/grub", "dev", "proc", "sys", "run", "tmp", "etc", "usr/share/golden"] {
+    for folder in ["bin", "sbin", "boot/grub", "dev", "proc", "sys", "run", "tmp", "etc", "usr/share/golden"]
+    {
         fs::create_dir_all(tree.join(folder))?;
     }
     install_busybox(&tree)?;
@@ -222,12 +250,14 @@ fn modules_in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
 fn install_bios_grub(work: &Path, disk: &File) -> Result<()> {
     let core_path = work.join("core.img");
     let config = early_config(work)?;
-    let mut args = vec!["-O", "i386-pc", "-p", "/boot/grub", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
+    let mut args =
+        vec!["-O", "i386-pc", "-p", "/boot/grub", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
     args.extend([core_path.clone(), "-c".into(), config, "biosdisk".into()]);
     args.extend(GRUB_MODULES.iter().map(PathBuf::from));
     run("grub-mkimage", args)?;
     let core_sector = BIOS_BOOT * MIB / SECTOR;
-    let mut boot = fs::read("/usr/lib/grub/i386-pc/boot.img").context("boot.img is in Debian's package grub-pc-bin")?;
+    let mut boot =
+        fs::read("/usr/lib/grub/i386-pc/boot.img").context("boot.img is in Debian's package grub-pc-bin")?;
     boot[0x5c..0x64].copy_from_slice(&core_sector.to_le_bytes());
     disk.write_all_at(&boot[..440], 0)?;
     let mut core = fs::read(&core_path)?;
