@@ -163,7 +163,8 @@ fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
 
 fn offer(message: &[u8], options: &Options) -> Option<Offer> {
     let yiaddr = address(message.get(16..20)?)?;
-    let mtu = options.get(OptionCode::InterfaceMtu).and_then(|o| Some(u16::from_be_bytes(o.try_into().ok()?)));
+    let mtu =
+        options.get(OptionCode::InterfaceMtu).and_then(|o| Some(u16::from_be_bytes(o.try_into().ok()?)));
     Some(Offer {
         address: yiaddr,
         prefix: match options.get(OptionCode::SubnetMask) {
@@ -298,7 +299,8 @@ pub(super) mod tests {
         let bytes = encode(MessageType::Discover, Fields { mac: MAC, xid: 1, ..Fields::default() });
         let message = Message::decode(&mut Decoder::new(&bytes)).unwrap();
         assert!(message.flags().broadcast());
-        let Some(DhcpOption::ParameterRequestList(list)) = message.opts().get(OptionCode::ParameterRequestList)
+        let Some(DhcpOption::ParameterRequestList(list)) =
+            message.opts().get(OptionCode::ParameterRequestList)
         else {
             panic!("no parameter request list");
         };

@@ -132,7 +132,8 @@ pub fn steps(facts: &Facts) -> Vec<Step> {
 /// `http://HOST:PORT` without a final slash. Ports default to [`PORT`], also after `http://`.
 pub fn server_url(text: &str) -> Result<String, String> {
     let text = text.trim();
-    let wrong = |why: &str| Err(format!("'{text}' is not a server's address: {why}; write http://HOST:{PORT}"));
+    let wrong =
+        |why: &str| Err(format!("'{text}' is not a server's address: {why}; write http://HOST:{PORT}"));
     let rest = match text.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
         Some((scheme, _)) => return wrong(&format!("{scheme} is not spoken here, only http")),
@@ -154,7 +155,11 @@ pub fn server_url(text: &str) -> Result<String, String> {
         },
     };
     let inside = host.trim_start_matches('[').trim_end_matches(']');
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') || (host.len() > inside.len() && matches!(c, ':' | '%'));
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric()
+            || matches!(c, '.' | '-' | '_')
+            || (host.len() > inside.len() && matches!(c, ':' | '%'))
+    };
     if inside.is_empty() || !inside.chars().all(plain) {
         return wrong("the host is not a name or an address");
     }
@@ -209,7 +214,9 @@ mod tests {
         };
         let steps = steps(&facts);
         assert_eq!(steps.len(), 3, "{steps:?}");
-        assert!(matches!(&steps[1], Step::Unusable { origin: Origin::File, why } if why.contains("only http")));
+        assert!(
+            matches!(&steps[1], Step::Unusable { origin: Origin::File, why } if why.contains("only http"))
+        );
     }
 
     #[test]
@@ -223,7 +230,19 @@ mod tests {
         ] {
             assert_eq!(server_url(text).as_deref(), Ok(url), "{text}");
         }
-        for bad in ["", "http://", "https://lab", "lab:0", "lab:99999", "lab:x", "a b", "lab/path", "u@lab", "[::1", "a:b:c"] {
+        for bad in [
+            "",
+            "http://",
+            "https://lab",
+            "lab:0",
+            "lab:99999",
+            "lab:x",
+            "a b",
+            "lab/path",
+            "u@lab",
+            "[::1",
+            "a:b:c",
+        ] {
             assert!(server_url(bad).is_err(), "{bad}");
         }
     }

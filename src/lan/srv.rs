@@ -86,11 +86,21 @@ mod tests {
                 Name::new_unchecked("_flashmob._tcp.lab.example"),
                 CLASS::IN,
                 60,
-                RData::SRV(SRV { priority: *priority, weight: *weight, port: 6969, target: Name::new_unchecked(host) }),
+                RData::SRV(SRV {
+                    priority: *priority,
+                    weight: *weight,
+                    port: 6969,
+                    target: Name::new_unchecked(host),
+                }),
             ));
         }
         let a = RData::A(A { address: Ipv4Addr::new(10, 0, 0, 5).to_bits() });
-        packet.additional_records.push(ResourceRecord::new(Name::new_unchecked("b.lab.example"), CLASS::IN, 60, a));
+        packet.additional_records.push(ResourceRecord::new(
+            Name::new_unchecked("b.lab.example"),
+            CLASS::IN,
+            60,
+            a,
+        ));
         packet.build_bytes_vec().unwrap()
     }
 
