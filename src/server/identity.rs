@@ -145,7 +145,10 @@ impl FromStr for TerminalKey {
             Some(uuid) => usable_uuid(uuid)
                 .map(TerminalKey::Uuid)
                 .ok_or_else(|| format!("'{uuid}' is not a UUID that names one machine")),
-            None => text.parse().map(TerminalKey::Mac).map_err(|e| format!("{e}, nor a UUID like uuid:4c4c4544-…")),
+            None => text
+                .parse()
+                .map(TerminalKey::Mac)
+                .map_err(|e| format!("{e}, nor a UUID like uuid:4c4c4544-…")),
         }
     }
 }
@@ -180,7 +183,9 @@ mod tests {
     #[test]
     fn macs_are_read_in_both_spellings_and_shown_in_one() {
         assert_eq!("52-54-00-AB-cd-01".parse::<Mac>().expect("valid").to_string(), "52:54:00:ab:cd:01");
-        for bad in ["", "52:54:00:00:00", "52:54:00:00:00:0a:0b", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "5254:0"] {
+        for bad in
+            ["", "52:54:00:00:00", "52:54:00:00:00:0a:0b", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "5254:0"]
+        {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }
@@ -204,7 +209,10 @@ mod tests {
     #[test]
     fn a_mac_names_a_terminal_whatever_bogus_uuid_it_has() {
         let known = [("a", who(&[A], None), 5)];
-        assert_eq!(found(&known, &who(&[B, A], Some("00000000-0000-0000-0000-000000000000"))), Some("a".into()));
+        assert_eq!(
+            found(&known, &who(&[B, A], Some("00000000-0000-0000-0000-000000000000"))),
+            Some("a".into())
+        );
         assert_eq!(found(&known, &who(&[B], None)), None);
     }
 

@@ -175,7 +175,8 @@ mod tests {
     #[test]
     fn nothing_from_outside_is_a_command() {
         let nasty = "a${net0/ip} || shell\nshell && \"b\" ; #c \\ ä \u{1b}[31m";
-        for script in [hold(&caller(Platform::Bios), nasty, nasty), agent(&caller(Platform::Bios), nasty, "")] {
+        for script in [hold(&caller(Platform::Bios), nasty, nasty), agent(&caller(Platform::Bios), nasty, "")]
+        {
             for line in script.lines().skip(1) {
                 let first = line.split(' ').next().unwrap_or_default();
                 let known = ["echo", "sleep", "chain", "kernel", "initrd", "boot", ":again", ":failed"];

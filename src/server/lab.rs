@@ -141,7 +141,13 @@ impl Lab {
     }
 
     /// A terminal takes `target`: a new attempt begins.
-    pub fn take(&mut self, now: Duration, id: &str, target: &Target, token: String) -> Option<(Attempt, Vec<Change>)> {
+    pub fn take(
+        &mut self,
+        now: Duration,
+        id: &str,
+        target: &Target,
+        token: String,
+    ) -> Option<(Attempt, Vec<Change>)> {
         let terminal = self.terminals.get_mut(id)?;
         let last = terminal.last.take();
         let mut changes = Vec::new();
@@ -239,7 +245,10 @@ impl Lab {
     fn orders(&self, attempt: &Attempt, now: Duration) -> Orders {
         let others = self.terminals.values().filter_map(|t| t.last.as_ref());
         let release = jobs::may_leave(attempt, others, self.coming.values(), now);
-        Orders { release, cancel: attempt.cancelled && !matches!(attempt.outcome, Some(Outcome::Done { .. })) }
+        Orders {
+            release,
+            cancel: attempt.cancelled && !matches!(attempt.outcome, Some(Outcome::Done { .. })),
+        }
     }
 
     /// A person wants another attempt.
@@ -256,7 +265,12 @@ impl Lab {
     }
 
     /// A person wants a terminal to stop, or a waiting one not to start `target`.
-    pub fn cancel(&mut self, now: Duration, id: &str, target: Option<&Target>) -> Result<Vec<Change>, Refusal> {
+    pub fn cancel(
+        &mut self,
+        now: Duration,
+        id: &str,
+        target: Option<&Target>,
+    ) -> Result<Vec<Change>, Refusal> {
         let nothing = || Refusal {
             error: format!("terminal {id} has nothing to cancel"),
             advice: "See 'flashmob terminals' for what each one does.".into(),
@@ -424,9 +438,8 @@ pub mod tests {
     fn progress_is_written_at_each_stage_and_now_and_then() {
         let mut lab = lab();
         let number = begin(&mut lab, 100, A, "t");
-        let mut report = |now, stage| {
-            lab.progress(at(now), number, "t", Progress::at(stage)).expect("taken").1.is_some()
-        };
+        let mut report =
+            |now, stage| lab.progress(at(now), number, "t", Progress::at(stage)).expect("taken").1.is_some();
         assert!(report(101, Stage::Claim));
         assert!(!report(102, Stage::Claim));
         assert!(report(103, Stage::Disarm));
@@ -476,14 +489,20 @@ pub mod tests {
         let attempt = lab.get(A).and_then(|t| t.last.clone()).expect("attempt");
         assert!(attempt.leaves_half_a_system() && !jobs::waits(Some(&attempt), Some(&target())));
         lab.retry(at(5), A).expect("stopped");
-        assert_eq!(lab.get(A).expect("there").view(None, Some(&target()), at(5)).state, TerminalState::Waiting);
+        assert_eq!(
+            lab.get(A).expect("there").view(None, Some(&target()), at(5)).state,
+            TerminalState::Waiting
+        );
     }
 
     #[test]
     fn a_person_can_keep_a_waiting_one_from_starting() {
         let mut lab = lab();
         assert_eq!(lab.cancel(at(1), A, Some(&target())).expect("waiting").len(), 2);
-        assert_eq!(lab.get(A).expect("there").view(None, Some(&target()), at(1)).state, TerminalState::Failed);
+        assert_eq!(
+            lab.get(A).expect("there").view(None, Some(&target()), at(1)).state,
+            TerminalState::Failed
+        );
         assert!(lab.cancel(at(2), A, Some(&target())).is_err(), "nothing left");
         assert!(lab.cancel(at(2), B, None).is_err(), "no job");
     }
