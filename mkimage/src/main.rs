@@ -1,2 +1,62 @@
-//! stub
-fn main() {}
+//! `flashmob-mkimage`: makes images, says what is in them, proves them, signs them.
+//!
+//! One file a verb. Invariant: a verb either did all of what it says or failed with a class (the exit code,
+//! DESIGN §5), what went wrong, and what to do next. Publishing and imaging are left to `flashmob` and the agent.
+
+mod capture;
+mod inspect;
+mod keygen;
+mod keys;
+mod pipeline;
+mod progress;
+mod sign;
+mod source;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use flashmob::event::Failure;
+
+/// Makes, inspects, verifies and signs flashmob images.
+#[derive(Parser)]
+#[command(name = "flashmob-mkimage", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make a key pair to sign images with.
+    Keygen(keygen::Arguments),
+    /// Make an image of a disk, a disk image file or a single partition.
+    Capture(capture::Arguments),
+    /// Sign an image's manifest.
+    Sign(sign::Arguments),
+    /// Say what is in an image.
+    Inspect(inspect::Arguments),
+    /// Check an image folder against its manifest, or a disk against an image.
+    Verify(verify::Arguments),
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let result: Result<(), Failure> = match Arguments::parse().verb {
+        Verb::Keygen(arguments) => keygen::run(&arguments),
+        Verb::Capture(arguments) => capture::run(&arguments),
+        Verb::Sign(arguments) => sign::run(&arguments),
+        Verb::Inspect(arguments) => inspect::run(&arguments),
+        Verb::Verify(arguments) => verify::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("flashmob-mkimage: {}", failure.message);
+            if !failure.advice.is_empty() {
+                eprintln!("  {}", failure.advice);
+            }
+            ExitCode::from(failure.class.exit_code())
+        }
+    }
+}

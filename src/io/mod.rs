@@ -4,5 +4,6 @@
 //! decided by the pure stages; this part only does what it is told.
 
 pub mod disks;
+pub mod image;
 pub mod table;
 pub mod window;

@@ -1,0 +1,205 @@
+//! How the captured system starts: loaders on the ESP, a Linux kernel for kexec.
+//!
+//! Invariant: whatever cannot be read is left out and said, and never ends a capture: a system whose start is
+//! not understood still starts as it always did.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ext4_view::{Ext4, Ext4Read};
+use flashmob::event::{Class, Failure};
+use flashmob::io::window::Window;
+use flashmob::manifest::{LinuxBoot, Role, UefiLoader};
+
+use super::PartitionPlan;
+use super::grub;
+
+/// A configuration of GRUB has a few dozen KiB.
+const MAX_CONFIG: u64 = 4 << 20;
+
+/// What was found and what could not be.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Loaders, best first.
+    pub uefi: Vec<UefiLoader>,
+    /// The kernel.
+    pub linux: Option<LinuxBoot>,
+    /// For people.
+    pub remarks: Vec<String>,
+}
+
+/// A kernel that the administrator names.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// Its path.
+    pub kernel: String,
+    /// Its initrd's path.
+    pub initrd: Option<String>,
+    /// Its command line.
+    pub cmdline: String,
+}
+
+/// Looks into the partitions that are captured.
+pub fn look(file: &File, partitions: &[PartitionPlan], named: Option<&Named>) -> Result<Found, Failure> {
+    let mut found = Found::default();
+    for p in partitions.iter().filter(|p| p.role == Role::Esp && p.filesystem == Some("vfat")) {
+        match guarded(|| loaders(file, p)) {
+            Ok(loaders) => found.uefi.extend(loaders),
+            Err(why) => found.remarks.push(format!(
+                "the EFI system partition {} cannot be read ({why}): its loaders are not recorded",
+                p.number
+            )),
+        }
+    }
+    let is_ext = |p: &&PartitionPlan| p.filesystem.is_some_and(|name| name.starts_with("ext"));
+    for p in partitions.iter().filter(is_ext) {
+        let result = guarded(|| {
+            let fs = open_ext(file, p)?;
+            Ok(match named {
+                Some(named) => named_kernel(&fs, p.number, named),
+                None => configured_kernel(&fs, p.number)?,
+            })
+        });
+        match result {
+            Ok(Some(linux)) => {
+                found.linux = Some(linux);
+                break;
+            }
+            Ok(None) => {}
+            Err(why) => found.remarks.push(format!("partition {}: no kernel for kexec: {why}", p.number)),
+        }
+    }
+    if let Some(named) = named
+        && found.linux.is_none()
+    {
+        return Err(Failure::new(
+            Class::Usage,
+            format!("no ext2, ext3 or ext4 partition of the source has {}", files(named)),
+            "Give the paths as they are on their partition, for example --kernel /boot/vmlinuz-6.1.0-18-amd64.",
+        ));
+    }
+    Ok(found)
+}
+
+fn files(named: &Named) -> String {
+    named.initrd.as_ref().map_or(named.kernel.clone(), |initrd| format!("{} and {initrd}", named.kernel))
+}
+
+/// The readers of filesystems are not ours; a crash in one is a partition that cannot be read.
+fn guarded<T>(look: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err("its filesystem is damaged".into()))
+}
+
+/// A loader's path in a folder of `/EFI`, and whether its label is the folder's name.
+const LOADERS: [&str; 3] = ["shimx64.efi", "grubx64.efi", "systemd-bootx64.efi"];
+
+fn loaders(file: &File, p: &PartitionPlan) -> Result<Vec<UefiLoader>, String> {
+    let text = |e: std::io::Error| e.to_string();
+    let window = BufReadWrite(BufReader::with_capacity(64 << 10, Window::new(file, p.start, p.size)));
+    let fs = fatfs::FileSystem::new(window, fatfs::FsOptions::new()).map_err(text)?;
+    let root = fs.root_dir();
+    let Ok(efi) = root.open_dir("EFI") else { return Ok(Vec::new()) };
+    let loader = |path: String, label: String| UefiLoader { partition: p.number, path, label };
+    let mut found = Vec::new();
+    let mut fallback = None;
+    for entry in efi.iter() {
+        let entry = entry.map_err(text)?;
+        let name = entry.file_name();
+        if !entry.is_dir() || name.starts_with('.') {
+            continue;
+        }
+        let folder = entry.to_dir();
+        if name.eq_ignore_ascii_case("BOOT") {
+            if folder.open_file("BOOTX64.EFI").is_ok() {
+                fallback = Some(loader(format!("/EFI/{name}/BOOTX64.EFI"), "UEFI OS".into()));
+            }
+        } else if name.eq_ignore_ascii_case("Microsoft") {
+            if folder.open_file("Boot/bootmgfw.efi").is_ok() {
+                found.push(loader(format!("/EFI/{name}/Boot/bootmgfw.efi"), "Windows Boot Manager".into()));
+            }
+        } else if let Some(efi) = LOADERS.iter().find(|efi| folder.open_file(efi).is_ok()) {
+            found.push(loader(format!("/EFI/{name}/{efi}"), name));
+        }
+    }
+    found.extend(fallback);
+    Ok(found)
+}
+
+/// `fatfs` wants to write as well; [`Window`] refuses that.
+struct BufReadWrite<'a>(BufReader<Window<&'a File>>);
+
+impl Read for BufReadWrite<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl std::io::Write for BufReadWrite<'_> {
+    fn write(&mut self, from: &[u8]) -> std::io::Result<usize> {
+        self.0.get_mut().write(from)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::io::Seek for BufReadWrite<'_> {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+/// An ext filesystem somewhere on the source.
+struct ExtWindow {
+    file: File,
+    start: u64,
+    size: u64,
+}
+
+impl Ext4Read for ExtWindow {
+    fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        use std::os::unix::fs::FileExt;
+        let end = at.checked_add(into.len() as u64).filter(|end| *end <= self.size);
+        end.ok_or("beyond the end of the partition")?;
+        Ok(self.file.read_exact_at(into, self.start + at)?)
+    }
+}
+
+fn open_ext(file: &File, p: &PartitionPlan) -> Result<Ext4, String> {
+    let file = file.try_clone().map_err(|e| e.to_string())?;
+    Ext4::load(Box::new(ExtWindow { file, start: p.start, size: p.size })).map_err(|e| e.to_string())
+}
+
+fn is_file(fs: &Ext4, path: &str) -> bool {
+    fs.metadata(path).is_ok_and(|m| m.file_type().is_regular_file())
+}
+
+fn named_kernel(fs: &Ext4, partition: u32, named: &Named) -> Option<LinuxBoot> {
+    let all = is_file(fs, &named.kernel) && named.initrd.as_ref().is_none_or(|initrd| is_file(fs, initrd));
+    all.then(|| LinuxBoot {
+        partition,
+        kernel: named.kernel.clone(),
+        initrd: named.initrd.clone(),
+        cmdline: named.cmdline.clone(),
+    })
+}
+
+/// What GRUB's configuration starts, if everything it names is on the same filesystem.
+fn configured_kernel(fs: &Ext4, partition: u32) -> Result<Option<LinuxBoot>, String> {
+    let paths = ["/boot/grub/grub.cfg", "/grub/grub.cfg", "/boot/grub2/grub.cfg", "/grub2/grub.cfg"];
+    let Some(path) = paths.into_iter().find(|path| is_file(fs, path)) else { return Ok(None) };
+    if fs.metadata(path).map_err(|e| e.to_string())?.len() > MAX_CONFIG {
+        return Err(format!("{path} is too large"));
+    }
+    let config = fs.read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+    let entry = grub::first_entry(&config).map_err(|why| format!("{path}: {why}"))?;
+    for file in std::iter::once(&entry.kernel).chain(&entry.initrd) {
+        if !is_file(fs, file) {
+            return Err(format!("{path} names {file}, which is not on this partition"));
+        }
+    }
+    let grub::Entry { kernel, initrd, cmdline } = entry;
+    Ok(Some(LinuxBoot { partition, kernel, initrd, cmdline }))
+}

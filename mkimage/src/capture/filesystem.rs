@@ -1,0 +1,67 @@
+//! Filesystems by their marks, for people and for what can look into them.
+//!
+//! Invariant: only names; what is inside is left to `boot`.
+
+/// What a partition's first bytes tell. `start` has its first 128 KiB, or less where it is smaller.
+pub fn name(start: &[u8]) -> Option<&'static str> {
+    let is = |at: usize, text: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(text));
+    // The ext superblock's features tell the three apart (Linux, fs/ext4/ext4.h).
+    if is(1024 + 56, &[0x53, 0xef]) {
+        let word = |at: usize| {
+            let bytes = start.get(1024 + at..1024 + at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok());
+            u32::from_le_bytes(bytes.unwrap_or_default())
+        };
+        let (compatible, incompatible, read_only) = (word(92), word(96), word(100));
+        // Extents, 64 bit, flexible groups; huge files, checksums of groups, many links, large inodes.
+        if incompatible & (0x40 | 0x80 | 0x200) != 0 || read_only & (0x8 | 0x10 | 0x20 | 0x40 | 0x400) != 0 {
+            return Some("ext4");
+        }
+        return Some(if compatible & 0x4 != 0 { "ext3" } else { "ext2" });
+    }
+    let known: [(usize, &[u8], &str); 13] = [
+        (3, b"NTFS    ", "ntfs"),
+        (3, b"EXFAT   ", "exfat"),
+        (3, b"-FVE-FS-", "bitlocker"),
+        (0, b"LUKS\xba\xbe", "luks"),
+        (0, b"XFSB", "xfs"),
+        (0x10040, b"_BHRfS_M", "btrfs"),
+        (4086, b"SWAPSPACE2", "swap"),
+        (0x218, b"LVM2 001", "lvm"),
+        (1024, b"\x10\x20\xf5\xf2", "f2fs"),
+        (0x8001, b"CD001", "iso9660"),
+        (82, b"FAT32", "vfat"),
+        (54, b"FAT1", "vfat"),
+        (0, b"hsqs", "squashfs"),
+    ];
+    known.iter().find(|(at, text, _)| is(*at, text)).map(|(_, _, name)| *name)
+}
+
+/// True if an ext filesystem's journal has something that was not carried out: it was not unmounted.
+pub fn is_dirty_ext(start: &[u8]) -> bool {
+    let recovery = start.get(1024 + 96).is_some_and(|low| low & 0x4 != 0);
+    matches!(name(start), Some("ext3" | "ext4")) && recovery
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filesystems_are_told_by_their_marks_and_short_starts_do_no_harm() {
+        let mut start = vec![0u8; 128 << 10];
+        assert_eq!(name(&start), None);
+        assert_eq!(name(&start[..10]), None);
+        start[4086..4096].copy_from_slice(b"SWAPSPACE2");
+        assert_eq!(name(&start), Some("swap"));
+        assert_eq!(name(&start[..4090]), None);
+        start[0x10040..0x10048].copy_from_slice(b"_BHRfS_M");
+        assert_eq!(name(&start), Some("btrfs"));
+        start[1024 + 56..1024 + 58].copy_from_slice(&[0x53, 0xef]);
+        assert_eq!(name(&start), Some("ext2"));
+        start[1024 + 92] = 4;
+        assert_eq!(name(&start), Some("ext3"));
+        start[1024 + 96] = 0x44;
+        assert_eq!(name(&start), Some("ext4"));
+        assert!(is_dirty_ext(&start));
+    }
+}

@@ -1,0 +1,158 @@
+//! `capture`: a disk becomes an image.
+//!
+//! Everything that can be refused is refused before the first piece is read; then one pass over the source;
+//! then the image appears in the repository in one step. What it all means on a terminal is left to the agent.
+
+mod boot;
+mod boot_areas;
+mod filesystem;
+mod grub;
+mod payload;
+mod plan;
+mod publish;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use flashmob::event::{Class, Failure};
+use flashmob::layout::extents::Extents;
+use flashmob::manifest::{Boot, Disk, is_plain_name};
+use flashmob::units::{PieceLength, parse_bytes, show_bytes};
+
+use crate::keys::{file_failure, read_secret};
+use crate::progress::Progress;
+use crate::source::Source;
+use plan::PartitionPlan;
+
+/// What `capture` is told.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// A disk (/dev/sda), a partition (/dev/sda2), or a raw image file of either. Nothing of it may be mounted.
+    source: PathBuf,
+    /// The folder with one folder for each image; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    repository: PathBuf,
+    /// The image's name.
+    #[arg(long)]
+    name: String,
+    /// The version; today's date (UTC) with a number if left out.
+    #[arg(long)]
+    version: Option<String>,
+    /// Length of a piece: 1, 2, 4, 8, 16 or 32 MiB (smaller powers of two from 16 KiB for small tests).
+    #[arg(long, default_value = "4MiB")]
+    piece_length: PieceLength,
+    /// Bytes of each payload file: a multiple of the piece length.
+    #[arg(long, default_value = "64GiB", value_parser = parse_bytes)]
+    file_size: u64,
+    /// Sign the manifest with this secret key.
+    #[arg(long, value_name = "SECRET")]
+    key: Option<PathBuf>,
+    /// Leave this partition as it is on terminals (it must be there already); may be repeated.
+    #[arg(long, value_name = "N")]
+    keep: Vec<u32>,
+    /// The kernel for kexec, a path on one of the partitions (read from GRUB's configuration if left out).
+    #[arg(long, value_name = "PATH", requires = "cmdline")]
+    kernel: Option<String>,
+    /// Its initrd, on the same partition.
+    #[arg(long, value_name = "PATH", requires = "kernel")]
+    initrd: Option<String>,
+    /// Its command line.
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    cmdline: Option<String>,
+    /// Text that is signed with the manifest and shown by `minisign -V`.
+    #[arg(long, value_name = "TEXT", requires = "key")]
+    trusted_comment: Option<String>,
+}
+
+impl Arguments {
+    fn named_kernel(&self) -> Option<boot::Named> {
+        let (kernel, cmdline) = self.kernel.clone().zip(self.cmdline.clone())?;
+        Some(boot::Named { kernel, initrd: self.initrd.clone(), cmdline })
+    }
+}
+
+/// Captures.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    check(arguments)?;
+    let key = arguments.key.as_deref().map(read_secret).transpose()?;
+    let source = Source::claim(&arguments.source)?;
+    let plan = plan::make(&source, &arguments.keep)?;
+    let starts = boot::look(&source.file, &plan.partitions, arguments.named_kernel().as_ref())?;
+    let areas = boot_areas::read(&source, &plan)?;
+    for remark in plan.remarks.iter().chain(&starts.remarks).chain(&areas.remarks) {
+        eprintln!("note: {remark}");
+    }
+    let partial =
+        publish::Partial::create(&arguments.repository, &arguments.name, arguments.version.as_deref())?;
+    let mut progress = Progress::new("capturing", plan.bytes);
+    let taken = payload::take(&source, &plan, arguments, partial.path(), &mut progress);
+    progress.finish();
+    let taken = taken?;
+    if taken.sha256.is_empty() {
+        return Err(Failure::new(
+            Class::Refused,
+            format!("{} has only zeros: there is nothing to make an image of", source.path.display()),
+            "Check that it is the disk that you mean.",
+        ));
+    }
+    let image = publish::Content {
+        disk: Disk {
+            sector_size: source.sector_size,
+            minimum_size: plan.minimum_size,
+            table: plan.table.clone(),
+            boot_areas: areas.areas,
+        },
+        partitions: plan.partitions,
+        extents: Extents { partitions: taken.runs },
+        boot: Boot { bios: areas.boot_code, uefi: starts.uefi, linux: starts.linux },
+        boot_bytes: areas.bytes,
+        piece_length: arguments.piece_length,
+        file_size: arguments.file_size,
+        sha1: taken.sha1,
+        sha256: taken.sha256,
+    };
+    let comment = arguments.trusted_comment.as_deref();
+    let published = partial.publish(image, key.as_ref(), comment)?;
+    let manifest = &published.manifest;
+    println!("{} (sequence {}) is in {}", manifest.id(), manifest.sequence, published.path.display());
+    println!(
+        "  {} of data in {} pieces of {}; {} read in {:.1} s ({}/s)",
+        show_bytes(published.data_bytes),
+        manifest.payload.pieces,
+        show_bytes(manifest.piece_length.bytes()),
+        show_bytes(plan.bytes),
+        progress.seconds(),
+        show_bytes(progress.rate()),
+    );
+    println!("  info-hash {}", manifest.payload.info_hash);
+    if key.is_none() {
+        println!("  NOT signed: terminals refuse it until somebody runs");
+        println!("  flashmob-mkimage sign {} --key SECRET", published.path.display());
+    }
+    Ok(())
+}
+
+/// Waits until a file is on the medium; only now does a full disk always say so.
+fn sync_all(file: &File, path: &Path) -> Result<(), Failure> {
+    file.sync_all().map_err(|e| file_failure("writing", path, &e))
+}
+
+/// What the command line alone shows to be wrong.
+fn check(arguments: &Arguments) -> Result<(), Failure> {
+    let usage = |message: String, advice: &str| Err(Failure::new(Class::Usage, message, advice));
+    for text in std::iter::once(&arguments.name).chain(&arguments.version) {
+        if !is_plain_name(text) {
+            return usage(
+                format!("'{text}' cannot be the name of an image or a version"),
+                "Use letters, digits, '.', '_' and '-' only, and do not begin with '.'.",
+            );
+        }
+    }
+    if arguments.file_size == 0 || !arguments.file_size.is_multiple_of(arguments.piece_length.bytes()) {
+        return usage(
+            format!("payload files of {} bytes are not a multiple of the piece length", arguments.file_size),
+            "Give --file-size as a multiple of --piece-length, for example 64GiB.",
+        );
+    }
+    Ok(())
+}

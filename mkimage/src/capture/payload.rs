@@ -1,0 +1,252 @@
+//! The one pass over the source: read, find zeros, hash, write what travels.
+//!
+//! Invariant: each piece is hashed as it will be received, filled with zeros to its full length; only its data
+//! is written, so payload files are sparse; memory is bounded by the pipeline.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use flashmob::event::Failure;
+use flashmob::io::image::sha256;
+use flashmob::layout::extents::{RangeKind, Run, RunBuilder, UNIT};
+use flashmob::manifest::{Policy, names};
+use flashmob::units::{PieceLength, Sha1, Sha256};
+use sha1::Digest;
+
+use super::plan::Plan;
+use super::{Arguments, sync_all};
+use crate::keys::file_failure;
+use crate::pipeline;
+use crate::progress::Progress;
+use crate::source::Source;
+
+/// What the pass brings.
+#[derive(Debug)]
+pub struct Taken {
+    /// Runs of each partition.
+    pub runs: Vec<Vec<Run>>,
+    /// Of each piece that travels.
+    pub sha1: Vec<Sha1>,
+    /// Of each piece that travels.
+    pub sha256: Vec<Sha256>,
+}
+
+/// A cell of a partition's grid.
+struct Cell {
+    partition: usize,
+    /// On the source.
+    start: u64,
+    len: u64,
+}
+
+/// What a worker found in a cell with data.
+struct Examined {
+    data: Vec<Range<usize>>,
+    sha1: Sha1,
+    sha256: Sha256,
+}
+
+/// Makes the payload in `folder`.
+pub fn take(
+    source: &Source,
+    plan: &Plan,
+    arguments: &Arguments,
+    folder: &Path,
+    progress: &mut Progress,
+) -> Result<Taken, Failure> {
+    let mut builders: Vec<RunBuilder> = plan.partitions.iter().map(|_| RunBuilder::default()).collect();
+    for (builder, partition) in builders.iter_mut().zip(&plan.partitions) {
+        if partition.policy == Policy::Keep {
+            builder.push(RangeKind::Free, partition.size);
+        }
+    }
+    let (mut sha1, mut sha256) = (Vec::new(), Vec::new());
+    let mut writer = Writer::new(folder, arguments.piece_length, arguments.file_size);
+    let buffer = usize::try_from(arguments.piece_length.bytes()).unwrap_or(usize::MAX);
+    pipeline::run(
+        buffer,
+        cells(plan, arguments.piece_length),
+        |cell, buf| {
+            if source.is_hole(cell.start, cell.len) {
+                return Ok(false);
+            }
+            let (on_disk, beyond) = buf.split_at_mut(usize::try_from(cell.len).unwrap_or(buffer));
+            beyond.fill(0);
+            source.read(cell.start, on_disk).map(|()| true)
+        },
+        |cell, buf| {
+            let buf = buf?;
+            let len = usize::try_from(cell.len).unwrap_or(buffer);
+            examine(buf, len)
+        },
+        |cell, buf, examined| {
+            let builder = &mut builders[cell.partition];
+            if let (Some(buf), Some(examined)) = (buf, examined) {
+                writer.add(&buf, &examined.data)?;
+                tell(builder, &examined.data, cell.len);
+                sha1.push(examined.sha1);
+                sha256.push(examined.sha256);
+            } else {
+                builder.push(RangeKind::Zero, cell.len);
+            }
+            progress.advance(cell.len);
+            Ok(())
+        },
+    )?;
+    writer.finish()?;
+    Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), sha1, sha256 })
+}
+
+/// The grids of all partitions that are read, in order.
+fn cells(plan: &Plan, piece_length: PieceLength) -> impl Iterator<Item = Cell> + Send + '_ {
+    let read = plan.partitions.iter().enumerate().filter(|(_, p)| p.policy == Policy::Replace);
+    read.flat_map(move |(partition, p)| {
+        let length = piece_length.bytes();
+        (0..p.size.div_ceil(length)).map(move |i| Cell {
+            partition,
+            start: p.start + i * length,
+            len: (p.size - i * length).min(length),
+        })
+    })
+}
+
+/// `None` if the first `len` bytes are zeros; hashes are of all of `piece`.
+fn examine(piece: &[u8], len: usize) -> Option<Examined> {
+    let data = data_ranges(&piece[..len]);
+    if data.is_empty() {
+        return None;
+    }
+    let sha1 = Sha1(sha1::Sha1::digest(piece).into());
+    Some(Examined { data, sha1, sha256: sha256(piece) })
+}
+
+/// Ranges that are not zero, to [`UNIT`], in order and never touching.
+fn data_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut start = 0;
+    for unit in bytes.chunks(ZEROS.len()) {
+        let end = start + unit.len();
+        if unit != &ZEROS[..unit.len()] {
+            match found.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => found.push(start..end),
+            }
+        }
+        start = end;
+    }
+    found
+}
+
+const _: () = assert!(UNIT == 4096, "zeros are looked for in the unit that extents are known to");
+
+/// Adds a cell with `data` to its partition's runs.
+fn tell(builder: &mut RunBuilder, data: &[Range<usize>], len: u64) {
+    let mut end = 0;
+    for range in data {
+        builder.push(RangeKind::Zero, range.start as u64 - end);
+        builder.push(RangeKind::Data, (range.end - range.start) as u64);
+        end = range.end as u64;
+    }
+    builder.push(RangeKind::Zero, len - end);
+}
+
+/// Writes the payload's virtual files one after another.
+struct Writer {
+    folder: PathBuf,
+    piece_length: u64,
+    file_size: u64,
+    /// Payload offset of the next piece.
+    next: u64,
+    open: Option<(File, PathBuf)>,
+}
+
+impl Writer {
+    fn new(folder: &Path, piece_length: PieceLength, file_size: u64) -> Self {
+        let folder = folder.join(names::PAYLOAD);
+        Writer { folder, piece_length: piece_length.bytes(), file_size, next: 0, open: None }
+    }
+
+    /// The next piece, of which only `data` is not zero.
+    fn add(&mut self, piece: &[u8], data: &[Range<usize>]) -> Result<(), Failure> {
+        let inside = self.next % self.file_size;
+        if inside == 0 {
+            self.close(self.file_size)?;
+            let path = self.folder.join(format!("{:04}.bin", self.next / self.file_size));
+            let file = File::create_new(&path).map_err(|e| file_failure("creating", &path, &e))?;
+            self.open = Some((file, path));
+        }
+        if let Some((file, path)) = &self.open {
+            for range in data {
+                file.write_all_at(&piece[range.clone()], inside + range.start as u64)
+                    .map_err(|e| file_failure("writing", path, &e))?;
+            }
+        }
+        self.next += self.piece_length;
+        Ok(())
+    }
+
+    /// Ends the open file at `len` bytes and waits until it is on the medium.
+    fn close(&mut self, len: u64) -> Result<(), Failure> {
+        let Some((file, path)) = self.open.take() else { return Ok(()) };
+        file.set_len(len).map_err(|e| file_failure("writing", &path, &e))?;
+        sync_all(&file, &path)
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        let rest = self.next % self.file_size;
+        self.close(if rest == 0 { self.file_size } else { rest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_found_to_4_kib_and_a_short_last_unit_counts() {
+        let mut bytes = vec![0u8; 5 * 4096 + 100];
+        assert_eq!(data_ranges(&bytes), []);
+        bytes[4096] = 1;
+        bytes[3 * 4096 - 1] = 1;
+        bytes[5 * 4096 + 99] = 1;
+        assert_eq!(data_ranges(&bytes), [4096..12288, 20480..20580]);
+        let mut builder = RunBuilder::default();
+        tell(&mut builder, &data_ranges(&bytes), bytes.len() as u64);
+        let runs: Vec<_> = builder.finish().iter().map(|run| (run.kind, run.len)).collect();
+        use RangeKind::{Data, Zero};
+        assert_eq!(runs, [(Zero, 4096), (Data, 8192), (Zero, 8192), (Data, 100)]);
+    }
+
+    #[test]
+    fn a_piece_is_hashed_to_its_full_length() {
+        let mut piece = vec![0u8; 16384];
+        piece[0] = 7;
+        let examined = examine(&piece, 512).expect("data");
+        assert_eq!(examined.sha256, sha256(&piece));
+        assert_eq!(examined.data, [0..512]);
+        assert!(examine(&vec![0; 16384], 16384).is_none());
+    }
+
+    #[test]
+    fn payload_files_are_cut_at_their_size() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(dir.path().join("payload")).expect("a folder");
+        let length = PieceLength::new(16384).expect("a length");
+        let mut writer = Writer::new(dir.path(), length, 32768);
+        for i in 1..=5u8 {
+            writer.add(&[i; 16384], &[0..4096, 8192..8193]).expect("written");
+        }
+        writer.finish().expect("finished");
+        let file = |name: &str| std::fs::read(dir.path().join("payload").join(name)).expect("a file");
+        assert_eq!(
+            (file("0000.bin").len(), file("0001.bin").len(), file("0002.bin").len()),
+            (32768, 32768, 16384)
+        );
+        let second = file("0001.bin");
+        assert_eq!((second[4095], second[4096], second[8192], second[8193]), (3, 0, 3, 0));
+        assert_eq!(second[16384], 4);
+    }
+}

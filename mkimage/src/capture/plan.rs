@@ -1,0 +1,150 @@
+//! What is taken from a source: its table and partitions, or the one partition that it is.
+//!
+//! Invariant: a [`Plan`] that exists can be captured: the table is sound, every partition lies on the source.
+
+use flashmob::event::{Class, Failure};
+use flashmob::io::table::{self, DiskTable, TablePartition};
+use flashmob::manifest::{Entry, Policy, Role, Table};
+use flashmob::units::Lba;
+
+use super::filesystem;
+use crate::source::Source;
+
+/// Enough to know filesystems by.
+const START: u64 = 128 << 10;
+
+/// A partition that becomes part of the image.
+#[derive(Debug, Clone)]
+pub struct PartitionPlan {
+    /// Its number.
+    pub number: u32,
+    /// First sector.
+    pub first: Lba,
+    /// First byte on the source.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Its entry.
+    pub entry: Entry,
+    /// What it is for.
+    pub role: Role,
+    /// Its filesystem's name.
+    pub filesystem: Option<&'static str>,
+    /// Written or kept on terminals.
+    pub policy: Policy,
+}
+
+/// All that is taken.
+#[derive(Debug)]
+pub struct Plan {
+    /// The table.
+    pub table: Table,
+    /// Partitions in the order of the disk.
+    pub partitions: Vec<PartitionPlan>,
+    /// Bytes of the smallest disk that takes it.
+    pub minimum_size: u64,
+    /// Bytes of all partitions that are read.
+    pub bytes: u64,
+    /// For people.
+    pub remarks: Vec<String>,
+}
+
+/// Reads the source's table and says what is taken.
+pub fn make(source: &Source, keep: &[u32]) -> Result<Plan, Failure> {
+    let found = table::read(&mut &source.file, source.size, source.sector_size)?;
+    let mut plan = match found {
+        Some(table) => of_disk(source, table)?,
+        None => of_partition(source)?,
+    };
+    for number in keep {
+        let Some(partition) = plan.partitions.iter_mut().find(|p| p.number == *number) else {
+            return Err(Failure::new(
+                Class::Usage,
+                format!("there is no partition {number} to keep on {}", source.path.display()),
+                "See with `fdisk -l` what partitions there are.",
+            ));
+        };
+        partition.policy = Policy::Keep;
+    }
+    plan.bytes = plan.partitions.iter().filter(|p| p.policy == Policy::Replace).map(|p| p.size).sum();
+    Ok(plan)
+}
+
+fn of_disk(source: &Source, found: DiskTable) -> Result<Plan, Failure> {
+    let mut remarks: Vec<String> = found.remarks.iter().map(|remark| remark.text().to_string()).collect();
+    let minimum_size = minimum_size(&found);
+    let mut partitions = Vec::new();
+    for TablePartition { number, first, size, entry } in found.partitions {
+        // The table was checked to lie on the source.
+        let start = source.sector_size.offset_of(first).map_or(0, |offset| offset.0);
+        let filesystem = look_at_start(source, number, start, size, &mut remarks)?;
+        let role = table::role(&entry);
+        let policy = Policy::Replace;
+        partitions.push(PartitionPlan { number, first, start, size, entry, role, filesystem, policy });
+    }
+    Ok(Plan { table: found.table, partitions, minimum_size, bytes: 0, remarks })
+}
+
+fn of_partition(source: &Source) -> Result<Plan, Failure> {
+    let sector = u64::from(source.sector_size.get());
+    if source.size == 0 || !source.size.is_multiple_of(sector) {
+        return Err(Failure::new(
+            Class::Refused,
+            format!(
+                "{} has {} bytes, which is not a whole number of sectors of {sector} bytes",
+                source.path.display(),
+                source.size
+            ),
+            "It is empty, was cut off, or is not a raw image (qcow2 and others: convert with qemu-img first).",
+        ));
+    }
+    let mut remarks = Vec::new();
+    let filesystem = look_at_start(source, 1, 0, source.size, &mut remarks)?;
+    remarks.push(match filesystem {
+        Some(name) => format!("there is no partition table: captured as one partition with {name}"),
+        None => "there is no partition table and no known filesystem: captured as one partition".into(),
+    });
+    let partition = PartitionPlan {
+        number: 1,
+        first: Lba(0),
+        start: 0,
+        size: source.size,
+        entry: Entry::None,
+        role: if filesystem == Some("swap") { Role::Swap } else { Role::Data },
+        filesystem,
+        policy: Policy::Replace,
+    };
+    Ok(Plan { table: Table::None, partitions: vec![partition], minimum_size: source.size, bytes: 0, remarks })
+}
+
+fn look_at_start(
+    source: &Source,
+    number: u32,
+    start: u64,
+    size: u64,
+    remarks: &mut Vec<String>,
+) -> Result<Option<&'static str>, Failure> {
+    let mut bytes = vec![0; usize::try_from(size.min(START)).unwrap_or(0)];
+    source.read(start, &mut bytes)?;
+    if filesystem::is_dirty_ext(&bytes) {
+        remarks.push(format!(
+            "partition {number} was not unmounted cleanly: each terminal will replay its journal at first boot"
+        ));
+    }
+    Ok(filesystem::name(&bytes))
+}
+
+/// The end of the last partition, room for the backup GPT behind it, up to the next MiB (but no more than the
+/// source has, so that an equal disk always fits).
+fn minimum_size(found: &DiskTable) -> u64 {
+    let sector = u64::from(found.sector_size.get());
+    let ends = found.partitions.iter().map(|p| p.first.0 * sector + p.size);
+    let (boxes, backup) = match &found.table {
+        Table::Gpt { entries, .. } => (&[][..], (u64::from(*entries) * 128).div_ceil(sector) + 1),
+        Table::Mbr { extended, .. } => (extended.as_slice(), 0),
+        Table::None => (&[][..], 0),
+    };
+    let boxes = boxes.iter().map(|one| (one.first.0 + one.sectors) * sector);
+    let needed = ends.chain(boxes).max().unwrap_or(0) + backup * sector;
+    needed.next_multiple_of(1 << 20).min(found.disk_size.max(needed))
+}

@@ -1,0 +1,310 @@
+//! The image in its repository, all of it or nothing.
+//!
+//! Invariant: until the last step everything is in a folder whose name no reader takes for an image
+//! ([`PARTIAL_PREFIX`]); the last step is one rename that replaces nothing. A capture that fails removes its
+//! folder; one that was killed leaves it, and the next capture into the same image removes it (a lock on the
+//! folder tells dead from alive).
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use flashmob::event::{Class, Failure};
+use flashmob::io::image::{ImageFolder, PARTIAL_PREFIX, payload_files, sha256, sha256_of_hashes};
+use flashmob::layout::extents::{Extents, MAX_EXTENTS_BYTES};
+use flashmob::layout::grid::{classify, count};
+use flashmob::manifest::{Boot, Disk, FORMAT, Manifest, Partition, Payload, Policy, is_plain_name, names};
+use flashmob::metainfo::{Metainfo, MetainfoBuilder, Pieces};
+use flashmob::units::{PieceLength, Sha1, Sha256};
+use jiff::{Timestamp, Unit};
+use minisign::SecretKey;
+
+use super::plan::PartitionPlan;
+use crate::keys::{file_failure, sync_folder, write_new};
+use crate::sign::write_signature;
+
+/// Everything of an image but the payload files, which are there already.
+pub struct Content {
+    pub disk: Disk,
+    pub partitions: Vec<PartitionPlan>,
+    pub extents: Extents,
+    pub boot: Boot,
+    pub boot_bytes: Vec<u8>,
+    pub piece_length: PieceLength,
+    pub file_size: u64,
+    pub sha1: Vec<Sha1>,
+    pub sha256: Vec<Sha256>,
+}
+
+/// An image that is there.
+pub struct Published {
+    pub path: PathBuf,
+    pub manifest: Manifest,
+    /// Bytes of the payload that are not zero.
+    pub data_bytes: u64,
+}
+
+/// An image in the making. Dropped unpublished, it is removed.
+pub struct Partial {
+    image: PathBuf,
+    path: PathBuf,
+    name: String,
+    version: Option<String>,
+    published: bool,
+    /// Held as long as this capture lives.
+    _lock: File,
+}
+
+impl Partial {
+    /// Makes the folder in `<repository>/<name>`. Refused if `version` exists.
+    pub fn create(repository: &Path, name: &str, version: Option<&str>) -> Result<Self, Failure> {
+        let image = repository.join(name);
+        fs::create_dir_all(&image).map_err(|e| file_failure("making", &image, &e))?;
+        if let Some(version) = version {
+            refuse_existing(&image.join(version))?;
+        }
+        remove_dead(&image)?;
+        let path = image.join(format!("{PARTIAL_PREFIX}{}", std::process::id()));
+        fs::create_dir(&path).map_err(|e| file_failure("making", &path, &e))?;
+        let lock = File::open(&path).and_then(|folder| folder.lock().map(|()| folder));
+        let lock = lock.map_err(|e| file_failure("locking", &path, &e))?;
+        let (name, version) = (name.to_string(), version.map(str::to_string));
+        let partial = Partial { image, path, name, version, published: false, _lock: lock };
+        let payload = partial.path.join(names::PAYLOAD);
+        fs::create_dir(&payload).map_err(|e| file_failure("making", &payload, &e))?;
+        Ok(partial)
+    }
+
+    /// Where the payload is made.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the rest, checks all of it as a reader would, and makes it an image.
+    pub fn publish(
+        mut self,
+        content: Content,
+        key: Option<&SecretKey>,
+        comment: Option<&str>,
+    ) -> Result<Published, Failure> {
+        // One at a time chooses a version and a sequence number.
+        let lock = File::open(&self.image).and_then(|folder| folder.lock().map(|()| folder));
+        let _lock = lock.map_err(|e| file_failure("locking", &self.image, &e))?;
+        let now = Timestamp::now();
+        let version = match &self.version {
+            Some(version) => version.clone(),
+            None => free_version(&self.image, now),
+        };
+        let sequence = next_sequence(&self.image)?;
+        let manifest = self.write(content, version, sequence, now)?;
+        let bytes = manifest.to_bytes();
+        if let Some(key) = key {
+            write_signature(&self.path, &manifest, &bytes, key, comment)?;
+        }
+        sync_folder(&self.path.join(names::PAYLOAD))?;
+        sync_folder(&self.path)?;
+        let data_bytes = ImageFolder::open(&self.path)?.grid().data_bytes();
+        let target = self.image.join(&manifest.version);
+        refuse_existing(&target)?;
+        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+        renameat2(AT_FDCWD, &self.path, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE)
+            .map_err(|e| file_failure("renaming the finished image to", &target, &e.into()))?;
+        self.published = true;
+        sync_folder(&self.image)?;
+        Ok(Published { path: target, manifest, data_bytes })
+    }
+
+    /// Writes sidecars, torrent and manifest.
+    fn write(
+        &self,
+        content: Content,
+        version: String,
+        sequence: u64,
+        now: Timestamp,
+    ) -> Result<Manifest, Failure> {
+        let torrent = make_torrent(&content, &version)?;
+        let extents = content.extents.encode();
+        if extents.len() > MAX_EXTENTS_BYTES {
+            return Err(Failure::new(
+                Class::Refused,
+                format!("the source is too fragmented: its ranges take {} bytes", extents.len()),
+                "Capture its partitions one by one.",
+            ));
+        }
+        let hashes: Vec<u8> = content.sha256.iter().flat_map(|hash| hash.0).collect();
+        let sidecars = [
+            (names::EXTENTS, extents),
+            (names::PIECES, hashes),
+            (names::BOOT, content.boot_bytes.clone()),
+            (names::TORRENT, torrent.to_bytes()),
+        ];
+        let mut sums = std::collections::BTreeMap::new();
+        for (name, bytes) in &sidecars {
+            write_new(&self.path.join(name), 0o644, bytes)?;
+            sums.insert((*name).to_string(), sha256(bytes));
+        }
+        let created = now.round(Unit::Second).unwrap_or(now).to_string();
+        let manifest = Manifest {
+            format: FORMAT,
+            name: self.name.clone(),
+            version,
+            sequence,
+            created,
+            piece_length: content.piece_length,
+            disk: content.disk,
+            partitions: describe(content.partitions, &content.extents, content.piece_length, &content.sha256),
+            boot: content.boot,
+            payload: Payload {
+                pieces: torrent.piece_count(),
+                file_size: content.file_size,
+                info_hash: torrent.info_hash,
+                sha256: Some(sha256_of_hashes(&content.sha256)),
+            },
+            sidecars: sums,
+        };
+        let bytes = manifest.to_bytes();
+        write_new(&self.path.join(names::MANIFEST), 0o644, &bytes)?;
+        Ok(manifest)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.published
+            && let Err(e) = fs::remove_dir_all(&self.path)
+        {
+            eprintln!("note: {} could not be removed: {e}", self.path.display());
+        }
+    }
+}
+
+fn make_torrent(content: &Content, version: &str) -> Result<Metainfo, Failure> {
+    let length = content.sha1.len() as u64 * content.piece_length.bytes();
+    let builder = MetainfoBuilder {
+        name: version.to_string(),
+        piece_length: content.piece_length.get(),
+        files: payload_files(length, content.file_size),
+        pieces: Pieces::Hashed(content.sha1.clone()),
+        private: true,
+    };
+    builder.build().map_err(|e| {
+        Failure::new(
+            Class::Refused,
+            format!("making the torrent: {e}"),
+            "Use a larger --piece-length or --file-size.",
+        )
+    })
+}
+
+/// The manifest's partitions: places and entries from the plan, counts and hashes from the pass.
+fn describe(
+    plans: Vec<PartitionPlan>,
+    extents: &Extents,
+    piece_length: PieceLength,
+    hashes: &[Sha256],
+) -> Vec<Partition> {
+    let mut rest = hashes;
+    let partition = |(plan, runs): (PartitionPlan, &Vec<_>)| {
+        let pieces = count(&classify(runs, plan.size, piece_length));
+        let own = if plan.policy == Policy::Replace { pieces.data as usize } else { 0 };
+        let (own, after) = rest.split_at(own.min(rest.len()));
+        rest = after;
+        Partition {
+            number: plan.number,
+            first: plan.first,
+            size: plan.size,
+            entry: plan.entry,
+            role: plan.role,
+            filesystem: plan.filesystem.map(str::to_string),
+            policy: plan.policy,
+            pieces,
+            sha256: (plan.policy == Policy::Replace).then(|| sha256_of_hashes(own)),
+        }
+    };
+    plans.into_iter().zip(&extents.partitions).map(partition).collect()
+}
+
+fn refuse_existing(version: &Path) -> Result<(), Failure> {
+    if version.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Class::Refused,
+        format!("{} exists", version.display()),
+        "A version is never overwritten: give another --version, or leave it out for the next free one.",
+    ))
+}
+
+/// Today's date with the first number that is free.
+fn free_version(image: &Path, now: Timestamp) -> String {
+    let day = now.strftime("%Y-%m-%d").to_string();
+    let taken = |version: &String| image.join(version).symlink_metadata().is_ok();
+    (1u64..).map(|n| format!("{day}.{n}")).find(|version| !taken(version)).unwrap_or(day)
+}
+
+/// One more than the highest sequence number of all versions.
+fn next_sequence(image: &Path) -> Result<u64, Failure> {
+    let mut highest = 0;
+    for entry in fs::read_dir(image).map_err(|e| file_failure("listing", image, &e))? {
+        let entry = entry.map_err(|e| file_failure("listing", image, &e))?;
+        let path = entry.path().join(names::MANIFEST);
+        if !entry.file_name().to_str().is_some_and(is_plain_name) || !path.exists() {
+            continue;
+        }
+        let bytes = fs::read(&path).map_err(|e| file_failure("reading", &path, &e))?;
+        let manifest = Manifest::parse(&bytes).map_err(|e| {
+            Failure::new(
+                Class::Refused,
+                format!("{}: {e}, so the next sequence number is not known", path.display()),
+                "Repair or remove that version first.",
+            )
+        })?;
+        highest = highest.max(manifest.sequence);
+    }
+    Ok(highest + 1)
+}
+
+/// Removes what captures left that were killed.
+fn remove_dead(image: &Path) -> Result<(), Failure> {
+    for entry in fs::read_dir(image).map_err(|e| file_failure("listing", image, &e))? {
+        let path = entry.map_err(|e| file_failure("listing", image, &e))?.path();
+        let partial = path.file_name().and_then(|name| name.to_str());
+        if !partial.is_some_and(|name| name.starts_with(PARTIAL_PREFIX)) {
+            continue;
+        }
+        // Whoever still works on it has it locked.
+        if File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok()) {
+            fs::remove_dir_all(&path).map_err(|e| file_failure("removing", &path, &e))?;
+            eprintln!("note: removed {}, which an interrupted capture had left", path.display());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_free_number_of_the_day_is_taken() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let now: Timestamp = "2026-11-23T23:59:59Z".parse().expect("a time");
+        assert_eq!(free_version(dir.path(), now), "2026-11-23.1");
+        fs::create_dir(dir.path().join("2026-11-23.1")).expect("a folder");
+        assert_eq!(free_version(dir.path(), now), "2026-11-23.2");
+    }
+
+    #[test]
+    fn what_a_dead_capture_left_is_removed_and_what_a_living_one_makes_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let image = dir.path().join("lab");
+        let alive = Partial::create(dir.path(), "lab", None).expect("a partial image");
+        let dead = image.join(".partial-0");
+        fs::create_dir(&dead).expect("a folder");
+        remove_dead(&image).expect("removed");
+        assert!(!dead.exists());
+        assert!(alive.path().exists());
+        let path = alive.path().to_path_buf();
+        drop(alive);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,265 @@
+//! What is captured or compared: a block device or a file, opened so that nobody writes to it meanwhile.
+//!
+//! Invariant: a [`Source`] of a block device that could be claimed is held O_EXCL, so the kernel keeps others
+//! from mounting it; one that is mounted read-only cannot be, and is read as it is. Nothing is ever written.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use flashmob::event::{Class, Failure};
+use flashmob::io::table;
+use flashmob::units::SectorSize;
+use nix::errno::Errno;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::unistd::{Whence, lseek64};
+
+use crate::keys::file_failure;
+
+/// An opened source.
+pub struct Source {
+    /// For messages.
+    pub path: PathBuf,
+    /// Read-only.
+    pub file: File,
+    /// Bytes.
+    pub size: u64,
+    /// Logical sectors.
+    pub sector_size: SectorSize,
+    /// The kernel knows holes of it (a sparse file).
+    holes: bool,
+}
+
+impl Source {
+    /// Opens a disk, a partition or a file for a capture: refused while somebody may write to it.
+    pub fn claim(path: &Path) -> Result<Self, Failure> {
+        let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
+        if metadata.file_type().is_block_device() {
+            let devices = family(metadata.rdev());
+            let mounts = mounts_of(&devices)?;
+            if let Some(mount) = mounts.iter().find(|mount| mount.writable) {
+                return Err(Failure::new(
+                    Class::Refused,
+                    format!("{} is mounted read-write at {} ({})", path.display(), mount.place, mount.device),
+                    format!("Unmount it first: umount {}", mount.place),
+                ));
+            }
+            let exclusive = OpenOptions::new().read(true).custom_flags(nix::libc::O_EXCL).open(path);
+            let file = match exclusive {
+                Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) && !mounts.is_empty() => {
+                    File::open(path)
+                }
+                Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
+                    return Err(Failure::new(
+                        Class::Refused,
+                        format!(
+                            "{} is in use (swap, LVM, RAID, dm-crypt or another program)",
+                            path.display()
+                        ),
+                        "See with `lsblk` what holds it and release that first.",
+                    ));
+                }
+                other => other,
+            };
+            let file = file.map_err(|e| file_failure("opening", path, &e))?;
+            return Self::from_file(path, file, metadata.rdev());
+        }
+        if let Some(mount) = loop_mounts(path)?.into_iter().find(|mount| mount.writable) {
+            return Err(Failure::new(
+                Class::Refused,
+                format!("{} is mounted read-write at {} through a loop device", path.display(), mount.place),
+                format!("Unmount it first: umount {}", mount.place),
+            ));
+        }
+        Self::look_at(path)
+    }
+
+    /// Opens a disk, a partition or a file to be compared, whoever else has it.
+    pub fn look_at(path: &Path) -> Result<Self, Failure> {
+        let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
+        if !metadata.is_file() && !metadata.file_type().is_block_device() {
+            return Err(Failure::new(
+                Class::Usage,
+                format!("{} is neither a block device nor a file", path.display()),
+                "Give a disk (/dev/sda), a partition (/dev/sda2) or a disk image file in raw format.",
+            ));
+        }
+        let file = File::open(path).map_err(|e| file_failure("opening", path, &e))?;
+        let device = if metadata.is_file() { 0 } else { metadata.rdev() };
+        Self::from_file(path, file, device)
+    }
+
+    fn from_file(path: &Path, file: File, device: u64) -> Result<Self, Failure> {
+        let cannot = |e: io::Error| file_failure("reading", path, &e);
+        let size = lseek64(&file, 0, Whence::SeekEnd).map_err(|e| cannot(e.into()))?;
+        let size = u64::try_from(size).unwrap_or(0);
+        let is_file = device == 0;
+        let sector_size = if is_file {
+            table::guess_sector_size(&mut &file, size)?
+        } else {
+            let text = fs::read_to_string(queue_of(device).join("logical_block_size")).unwrap_or_default();
+            text.trim().parse().ok().and_then(SectorSize::new).unwrap_or(SectorSize::DEFAULT)
+        };
+        // Hints: the first reads from the medium what others may have left in the cache, the second reads ahead.
+        for advice in [PosixFadviseAdvice::POSIX_FADV_DONTNEED, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL] {
+            if let Err(e) = posix_fadvise(&file, 0, 0, advice) {
+                log::debug!("advising on {}: {e}", path.display());
+            }
+        }
+        let path = path.to_path_buf();
+        Ok(Source { path, file, size, sector_size, holes: is_file })
+    }
+
+    /// Fills `into` from `offset`.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
+        self.file.read_exact_at(into, offset).map_err(|e| {
+            let length = into.len();
+            Failure::new(
+                Class::Disk,
+                format!("reading {length} bytes at byte {offset} of {}: {e}", self.path.display()),
+                "The source cannot be read there: check the disk (smartctl, dmesg) or take another copy.",
+            )
+        })
+    }
+
+    /// True if the kernel says that nothing was ever written to `offset..offset + len`.
+    pub fn is_hole(&self, offset: u64, len: u64) -> bool {
+        if !self.holes {
+            return false;
+        }
+        let Ok(from) = i64::try_from(offset) else { return false };
+        match lseek64(&self.file, from, Whence::SeekData) {
+            Ok(data) => u64::try_from(data).is_ok_and(|data| data >= offset + len),
+            // No data from there to the end of the file.
+            Err(Errno::ENXIO) => true,
+            // The filesystem does not know.
+            Err(_) => false,
+        }
+    }
+}
+
+/// A place where a device is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mount {
+    place: String,
+    device: String,
+    writable: bool,
+}
+
+fn split(device: u64) -> (u64, u64) {
+    (nix::sys::stat::major(device), nix::sys::stat::minor(device))
+}
+
+fn sys_of(device: u64) -> PathBuf {
+    let (major, minor) = split(device);
+    PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
+}
+
+/// The request queue's facts; a partition has those of its disk.
+fn queue_of(device: u64) -> PathBuf {
+    let own = sys_of(device).join("queue");
+    if own.exists() { own } else { sys_of(device).join("..").join("queue") }
+}
+
+/// The device and, if it is a disk, its partitions, as `major:minor`.
+fn family(device: u64) -> Vec<String> {
+    let (major, minor) = split(device);
+    let mut found = vec![format!("{major}:{minor}")];
+    for entry in fs::read_dir(sys_of(device)).into_iter().flatten().flatten() {
+        if entry.path().join("partition").exists()
+            && let Ok(numbers) = fs::read_to_string(entry.path().join("dev"))
+        {
+            found.push(numbers.trim().to_string());
+        }
+    }
+    found
+}
+
+fn mounts_of(devices: &[String]) -> Result<Vec<Mount>, Failure> {
+    let path = Path::new("/proc/self/mountinfo");
+    let text = fs::read_to_string(path).map_err(|e| file_failure("reading", path, &e))?;
+    // Some filesystems (btrfs) do not give their device's number, but its path.
+    let is_device = |source: &str| {
+        fs::metadata(source).is_ok_and(|m| {
+            let (major, minor) = split(m.rdev());
+            m.file_type().is_block_device() && devices.contains(&format!("{major}:{minor}"))
+        })
+    };
+    Ok(parse_mounts(&text, |numbers, source| devices.iter().any(|d| d == numbers) || is_device(source)))
+}
+
+/// The mounts of `/proc/self/mountinfo` (proc(5)) whose device (numbers, path) is one that is asked for.
+fn parse_mounts(text: &str, wanted: impl Fn(&str, &str) -> bool) -> Vec<Mount> {
+    let parse = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ');
+        let numbers = fields.nth(2)?;
+        let place = fields.nth(1)?;
+        let mut fields = after.split(' ');
+        let source = fields.nth(1)?;
+        // The filesystem's own options: a read-only mount of a writable filesystem does not count as such.
+        let writable = fields.next()?.split(',').any(|option| option == "rw");
+        wanted(numbers, source).then(|| Mount {
+            place: place.replace("\\040", " "),
+            device: source.to_string(),
+            writable,
+        })
+    };
+    text.lines().filter_map(parse).collect()
+}
+
+/// Mounts of loop devices that are backed by a file.
+fn loop_mounts(path: &Path) -> Result<Vec<Mount>, Failure> {
+    let real = fs::canonicalize(path).map_err(|e| file_failure("opening", path, &e))?;
+    let mut devices = Vec::new();
+    for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+        let backing = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
+        let numbers = fs::read_to_string(entry.path().join("dev")).unwrap_or_default();
+        if Path::new(backing.trim_end()) == real
+            && let Some((major, minor)) = numbers.trim().split_once(':')
+            && let (Ok(major), Ok(minor)) = (major.parse(), minor.parse())
+        {
+            devices.extend(family(nix::sys::stat::makedev(major, minor)));
+        }
+    }
+    if devices.is_empty() { Ok(Vec::new()) } else { mounts_of(&devices) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &str = "\
+22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
+30 22 254:2 / /mnt/a\\040b ro,relatime shared:2 - ext4 /dev/vda2 rw
+31 22 254:3 / /mnt/ro ro,relatime shared:3 - ext4 /dev/vda3 ro
+32 22 0:40 /sub /srv rw,noatime - btrfs /dev/vdb1 rw,space_cache
+";
+
+    #[test]
+    fn mounts_are_found_by_number_and_by_path_and_only_the_filesystem_says_who_may_write() {
+        let found = parse_mounts(MOUNTINFO, |numbers, source| {
+            ["254:2", "254:3"].contains(&numbers) || source == "/dev/vdb1"
+        });
+        let found: Vec<_> = found.iter().map(|m| (m.place.as_str(), m.writable)).collect();
+        assert_eq!(found, [("/mnt/a b", true), ("/mnt/ro", false), ("/srv", true)]);
+    }
+
+    #[test]
+    fn holes_of_a_sparse_file_are_known() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("sparse");
+        let file = File::create(&path).expect("a file");
+        file.set_len(8 << 20).expect("its size");
+        file.write_all_at(b"x", 4 << 20).expect("a byte");
+        let source = Source::claim(&path).expect("a source");
+        assert_eq!(source.size, 8 << 20);
+        assert!(!source.is_hole(4 << 20, 1 << 20));
+        // The filesystem under the test may not know holes; then nothing is one.
+        if source.is_hole(0, 1 << 20) {
+            assert!(!source.is_hole(0, 5 << 20));
+            assert!(source.is_hole(6 << 20, 2 << 20));
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! An image folder on a filesystem (DESIGN §4): found, read, checked against its manifest, and its payload as
+//! a read-only storage.
+//!
+//! Invariant: an [`ImageFolder`] that exists is complete and consistent: every sidecar has the hash that its
+//! manifest gives, extents and manifest agree, the torrent is the manifest's, and the payload files have their
+//! sizes. What the payload files contain is checked by who reads them; who signed, by [`ImageFolder::trusted`].
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::Digest;
+
+use crate::event::{Class, Failure};
+use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
+use crate::layout::grid::Grid;
+use crate::manifest::{
+    MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedKeys, TrustedManifest, is_plain_name, names,
+};
+use crate::metainfo::{FileEntry, MAX_TORRENT_BYTES, Metainfo};
+use crate::storage::{Attributes, Storage, StorageError};
+use crate::units::Sha256;
+
+/// Boot areas are a few hundred KiB; a larger `boot.bin` is not read.
+pub const MAX_BOOT_BYTES: usize = 32 << 20;
+/// A signature has a few hundred bytes.
+const MAX_SIGNATURE_BYTES: usize = 16 << 10;
+/// Begins the name of a folder that a capture is still writing; never an image.
+pub const PARTIAL_PREFIX: &str = ".partial-";
+
+/// SHA-256 of some bytes.
+pub fn sha256(bytes: &[u8]) -> Sha256 {
+    Sha256(sha2::Sha256::digest(bytes).into())
+}
+
+/// SHA-256 over piece hashes in order: what the manifest gives for a partition and for the payload.
+pub fn sha256_of_hashes(hashes: &[Sha256]) -> Sha256 {
+    let mut hasher = sha2::Sha256::new();
+    hashes.iter().for_each(|hash| hasher.update(hash.0));
+    Sha256(hasher.finalize().into())
+}
+
+/// The virtual files of a payload, as the torrent and the folder have them.
+pub fn payload_files(length: u64, file_size: u64) -> Vec<FileEntry> {
+    let count = if file_size == 0 { 0 } else { length.div_ceil(file_size) };
+    (0..count)
+        .map(|i| FileEntry {
+            path: vec![names::PAYLOAD.to_string(), format!("{i:04}.bin")],
+            length: (length - i * file_size).min(file_size),
+        })
+        .collect()
+}
+
+/// A version of an image that a repository seems to have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// The image.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+/// All folders `<repository>/<image>/<version>` that have a manifest, in order of their names. Nothing in them
+/// is looked at; other files and folders are passed over.
+pub fn list(repository: &Path) -> Result<Vec<Listed>, Failure> {
+    let mut found = Vec::new();
+    for (name, folder) in plain_folders(repository)? {
+        for (version, path) in plain_folders(&folder)? {
+            if path.join(names::MANIFEST).is_file() {
+                found.push(Listed { name: name.clone(), version, path });
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn plain_folders(folder: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let cannot = |e| {
+        let advice = "The repository is the folder that has one folder for each image.";
+        failed("listing", folder, &e, advice)
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        if let Ok(name) = entry.file_name().into_string()
+            && is_plain_name(&name)
+            && entry.path().is_dir()
+        {
+            found.push((name, entry.path()));
+        }
+    }
+    Ok(found)
+}
+
+/// One version of one image.
+#[derive(Debug, Clone)]
+pub struct ImageFolder {
+    path: PathBuf,
+    manifest_bytes: Vec<u8>,
+    manifest: Manifest,
+    signature: Option<String>,
+    metainfo: Arc<Metainfo>,
+    grid: Arc<Grid>,
+    hashes: Vec<Sha256>,
+    boot: Vec<u8>,
+}
+
+impl ImageFolder {
+    /// Reads everything but the payload and checks it (see the module's invariant). The first thing that is
+    /// wrong is named.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let manifest_bytes = read_bounded(&path.join(names::MANIFEST), MAX_MANIFEST_BYTES)?;
+        let manifest = Manifest::parse(&manifest_bytes)
+            .map_err(|e| untrusted(format!("{}: {e}", path.join(names::MANIFEST).display())))?;
+        let signature =
+            match read_bounded(&path.join(names::SIGNATURE), MAX_SIGNATURE_BYTES) {
+                Ok(bytes) => Some(String::from_utf8(bytes).map_err(|_| {
+                    untrusted(format!("{} is not text", path.join(names::SIGNATURE).display()))
+                })?),
+                Err(_) if !path.join(names::SIGNATURE).exists() => None,
+                Err(failure) => return Err(failure),
+            };
+        let sidecar = |name: &str, limit: usize| read_sidecar(path, &manifest, name, limit);
+        let wrong = |name: &str, why: String| untrusted(format!("{}: {why}", path.join(name).display()));
+
+        let extents = Extents::decode(&sidecar(names::EXTENTS, MAX_EXTENTS_BYTES)?, &manifest)
+            .map_err(|e| wrong(names::EXTENTS, e.to_string()))?;
+        let grid = Grid::new(&manifest, extents).map_err(|e| wrong(names::EXTENTS, e.to_string()))?;
+
+        let hashes = sidecar(names::PIECES, 32 * pieces_of(&manifest))?;
+        if hashes.len() != 32 * pieces_of(&manifest) {
+            return Err(wrong(names::PIECES, format!("{} bytes are not one hash a piece", hashes.len())));
+        }
+        let hashes = hashes.as_chunks().0.iter().map(|hash| Sha256(*hash)).collect();
+        let boot = sidecar(names::BOOT, MAX_BOOT_BYTES)?;
+        let areas = manifest.disk.boot_areas.iter();
+        let needed = areas.map(|area| area.at.saturating_add(area.length)).max().unwrap_or(0);
+        if needed > boot.len() as u64 {
+            return Err(wrong(names::BOOT, format!("it ends before byte {needed}")));
+        }
+        let metainfo = Metainfo::parse(&sidecar(names::TORRENT, MAX_TORRENT_BYTES)?)
+            .map_err(|e| wrong(names::TORRENT, e.to_string()))?;
+        check_torrent(&metainfo, &manifest).map_err(|why| wrong(names::TORRENT, why))?;
+        let (metainfo, grid) = (Arc::new(metainfo), Arc::new(grid));
+        let path = path.to_path_buf();
+        let folder = ImageFolder { path, manifest_bytes, manifest, signature, metainfo, grid, hashes, boot };
+        check_hashes(&folder.manifest, &folder.grid, &folder.hashes)
+            .map_err(|why| untrusted(format!("{}: {why}", folder.path.join(names::PIECES).display())))?;
+        folder.payload()?;
+        Ok(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its manifest, whoever wrote it.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The manifest's bytes, as signed.
+    pub fn manifest_bytes(&self) -> &[u8] {
+        &self.manifest_bytes
+    }
+
+    /// The signature's text; `None` if the image is not signed.
+    pub fn signature(&self) -> Option<&str> {
+        self.signature.as_deref()
+    }
+
+    /// The manifest as one that may be acted on, if one of `keys` signed it.
+    pub fn trusted(&self, keys: &TrustedKeys) -> Result<TrustedManifest, ManifestError> {
+        let Some(signature) = &self.signature else {
+            return Err(ManifestError::Untrusted { keys: keys.len(), why: "it is not signed at all".into() });
+        };
+        TrustedManifest::verify(&self.manifest_bytes, signature, keys)
+    }
+
+    /// The torrent as stored: no tracker, no web seed.
+    pub fn metainfo(&self) -> &Arc<Metainfo> {
+        &self.metainfo
+    }
+
+    /// Where the pieces lie and what of them is data.
+    pub fn grid(&self) -> &Arc<Grid> {
+        &self.grid
+    }
+
+    /// SHA-256 of each piece of the payload.
+    pub fn piece_hashes(&self) -> &[Sha256] {
+        &self.hashes
+    }
+
+    /// The bytes of `boot.bin`.
+    pub fn boot_bytes(&self) -> &[u8] {
+        &self.boot
+    }
+
+    /// The payload, to be read only. Fails if a file is missing or has another size.
+    pub fn payload(&self) -> Result<PayloadFiles, Failure> {
+        PayloadFiles::open(&self.path, &self.manifest)
+    }
+}
+
+fn pieces_of(manifest: &Manifest) -> usize {
+    usize::try_from(manifest.payload.pieces).unwrap_or(usize::MAX / 64).min(usize::MAX / 64)
+}
+
+/// The torrent of an image says what its manifest says.
+fn check_torrent(metainfo: &Metainfo, manifest: &Manifest) -> Result<(), String> {
+    let payload = &manifest.payload;
+    let files = payload_files(payload.length(manifest.piece_length), payload.file_size);
+    let same = [
+        ("info-hash", metainfo.info_hash == payload.info_hash),
+        ("name", metainfo.name == manifest.version),
+        ("piece length", metainfo.piece_length == manifest.piece_length.get()),
+        ("number of pieces", metainfo.piece_count() == payload.pieces),
+        ("list of files", metainfo.files == files),
+        ("private flag", metainfo.private),
+    ];
+    match same.iter().find(|(_, same)| !same) {
+        Some((what, _)) => Err(format!("its {what} is not the manifest's")),
+        None => Ok(()),
+    }
+}
+
+/// The hashes of partitions and payload are those over the pieces' hashes.
+fn check_hashes(manifest: &Manifest, grid: &Grid, hashes: &[Sha256]) -> Result<(), String> {
+    if manifest.payload.sha256.is_some_and(|sum| sum != sha256_of_hashes(hashes)) {
+        return Err("the hash of the payload is not the one over its pieces' hashes".into());
+    }
+    for (i, partition) in manifest.partitions.iter().enumerate() {
+        let pieces = grid.pieces_of(i);
+        let own = hashes.get(pieces.start as usize..pieces.end as usize).unwrap_or(&[]);
+        if partition.sha256.is_some_and(|sum| sum != sha256_of_hashes(own)) {
+            return Err(format!(
+                "the hash of partition {} is not the one over its pieces' hashes",
+                partition.number
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn read_sidecar(folder: &Path, manifest: &Manifest, name: &str, limit: usize) -> Result<Vec<u8>, Failure> {
+    let path = folder.join(name);
+    let bytes = read_bounded(&path, limit)?;
+    match manifest.sidecars.get(name) {
+        Some(sum) if *sum == sha256(&bytes) => Ok(bytes),
+        _ => Err(untrusted(format!("{} does not have the hash that its manifest gives", path.display()))),
+    }
+}
+
+fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
+    let advice = "An image's folder has all the files of docs/formats.md: copy the folder again.";
+    let cannot = |e| failed("reading", path, &e, advice);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(cannot)?;
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() > limit {
+        return Err(untrusted(format!("{} has more than {limit} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+fn untrusted(message: String) -> Failure {
+    Failure::new(
+        Class::Untrusted,
+        message,
+        "The image is damaged or was altered: copy its folder again from where it was made, or capture anew.",
+    )
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error, advice: &str) -> Failure {
+    let class = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => {
+            Class::Refused
+        }
+        _ => Class::Disk,
+    };
+    Failure::new(class, format!("{action} {}: {error}", path.display()), advice)
+}
+
+/// The payload's virtual files as one read-only storage.
+#[derive(Debug)]
+pub struct PayloadFiles {
+    files: Vec<(File, PathBuf)>,
+    file_size: u64,
+    len: u64,
+}
+
+impl PayloadFiles {
+    fn open(folder: &Path, manifest: &Manifest) -> Result<Self, Failure> {
+        let (file_size, len) = (manifest.payload.file_size, manifest.payload.length(manifest.piece_length));
+        let mut files = Vec::new();
+        for entry in payload_files(len, file_size) {
+            let path = entry.path.iter().fold(folder.to_path_buf(), |path, element| path.join(element));
+            let advice = "The payload is not complete: copy the image's folder again.";
+            let cannot = |e| failed("opening", &path, &e, advice);
+            let file = File::open(&path).map_err(cannot)?;
+            let found = file.metadata().map_err(cannot)?.len();
+            if found != entry.length {
+                return Err(untrusted(format!(
+                    "{} has {found} bytes and should have {}",
+                    path.display(),
+                    entry.length
+                )));
+            }
+            files.push((file, path));
+        }
+        Ok(PayloadFiles { files, file_size, len })
+    }
+
+    fn failed(&self, action: &'static str, offset: u64, length: usize, source: io::Error) -> StorageError {
+        let at = usize::try_from(offset / self.file_size).unwrap_or(usize::MAX);
+        let target = self.files.get(at).map_or("the payload".into(), |(_, path)| path.display().to_string());
+        StorageError { action, target, offset: offset % self.file_size, length: length as u64, source }
+    }
+}
+
+impl Storage for PayloadFiles {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
+        let mut rest = into;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let inside = at % self.file_size;
+            let here = usize::try_from(self.file_size - inside).unwrap_or(usize::MAX).min(rest.len());
+            let (now, later) = rest.split_at_mut(here);
+            let file = usize::try_from(at / self.file_size).ok().and_then(|i| self.files.get(i));
+            let read = file.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
+            read.and_then(|(file, _)| file.read_exact_at(now, inside))
+                .map_err(|e| self.failed("reading", at, here, e))?;
+            at += here as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
+        let refused = io::Error::new(io::ErrorKind::PermissionDenied, "an image is never written to");
+        Err(self.failed("writing", offset, from.len(), refused))
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn attributes(&self) -> Attributes {
+        Attributes { alignment: 1, rotational: false, read_only: true }
+    }
+}
