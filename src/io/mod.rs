@@ -3,7 +3,10 @@
 //! Invariant: every result of the kernel is looked at, and short is an error. What is done with what was read is
 //! decided by the pure stages; this part only does what it is told.
 
+pub mod claim;
+pub mod disk;
 pub mod disks;
 pub mod image;
+pub mod sys;
 pub mod table;
 pub mod window;

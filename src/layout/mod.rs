@@ -5,3 +5,6 @@
 
 pub mod extents;
 pub mod grid;
+pub mod plan;
+pub mod rule;
+pub mod table;

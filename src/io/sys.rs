@@ -1,0 +1,67 @@
+//! Calls to the kernel that no library wraps: the only file with `unsafe`.
+//!
+//! Invariant: each function does one call, passes only memory that it was given or owns, and returns what the
+//! kernel said.
+
+#![expect(unsafe_code, reason = "ioctl and kexec_file_load have no safe wrapper in nix")]
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// From `linux/fs.h`; all of them are in the group 0x12.
+mod request {
+    nix::ioctl_none_bad!(blkrrpart, nix::request_code_none!(0x12, 95));
+    nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
+    nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
+}
+
+/// `BLKSSZGET`: bytes of a logical sector of a block device.
+pub fn logical_sector_size(device: &File) -> io::Result<u32> {
+    let mut size: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to `size`, which outlives the call.
+    unsafe { request::blksszget(device.as_raw_fd(), &raw mut size) }?;
+    u32::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// `BLKRRPART`: has the kernel read the partition table of a disk again.
+pub fn reread_partitions(device: &File) -> io::Result<()> {
+    // SAFETY: the request takes no argument.
+    unsafe { request::blkrrpart(device.as_raw_fd()) }?;
+    Ok(())
+}
+
+/// `BLKZEROOUT`: the device makes `length` bytes at `offset` zero, by itself where it can.
+pub fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()> {
+    let range = [offset, length];
+    // SAFETY: the kernel reads two u64 from `range`, which outlives the call.
+    unsafe { request::blkzeroout(device.as_raw_fd(), &raw const range) }?;
+    Ok(())
+}
+
+/// `kexec_file_load(2)`: loads a kernel that `reboot(LINUX_REBOOT_CMD_KEXEC)` will start.
+pub fn kexec_file_load(
+    kernel: BorrowedFd<'_>,
+    initrd: Option<BorrowedFd<'_>>,
+    cmdline: &CStr,
+) -> io::Result<()> {
+    /// From `linux/kexec.h`.
+    const KEXEC_FILE_NO_INITRAMFS: libc::c_ulong = 4;
+    let flags = if initrd.is_some() { 0 } else { KEXEC_FILE_NO_INITRAMFS };
+    let initrd = initrd.map_or(-1, |fd| fd.as_raw_fd());
+    let bytes = cmdline.to_bytes_with_nul();
+    // SAFETY: the descriptors are open for the length of the call, and the kernel reads `bytes.len()` bytes from
+    // `bytes`, the last of which is 0, as it asks.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_file_load,
+            kernel.as_raw_fd(),
+            initrd,
+            bytes.len(),
+            bytes.as_ptr(),
+            flags,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,305 @@
+//! What is done to a disk, or why not: the only place where an image meets the facts of a disk.
+//!
+//! Invariant: a [`LayoutPlan`] exists only if all of its places lie on the disk, none overlaps another, kept
+//! partitions are there as the manifest describes them, and the table can be written as described. Every refusal
+//! is made here, before the first write. How bytes get to the disk is left to `io`.
+
+mod fits;
+
+use std::ops::Range;
+
+use uuid::Uuid;
+
+use crate::api::LayoutMode;
+use crate::event::{Class, Failure};
+use crate::layout::table::Write;
+use crate::manifest::{BootAreaKind, Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
+use crate::units::{DiskOffset, Lba, SectorSize};
+
+/// Bytes at the head of each replaced partition that are wiped before the first piece. Every filesystem and boot
+/// loader is found by something in there. Its beginning (see [`Place::held`]) is written again at the commit only.
+pub const HEAD: u64 = 1 << 20;
+
+/// What is known about a disk before a plan is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskFacts {
+    /// For people.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Logical sector size.
+    pub sector: SectorSize,
+    /// The table that is there, or why there is none that can be kept.
+    pub table: Result<Existing, String>,
+    /// Where the header of the present primary GPT says that its backup is, even if the rest is damaged.
+    pub backup_gpt: Option<Lba>,
+}
+
+/// The table that is on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Existing {
+    /// Its own fields.
+    pub table: Table,
+    /// Its partitions.
+    pub partitions: Vec<ExistingPartition>,
+}
+
+/// A partition that is on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExistingPartition {
+    /// Its number.
+    pub number: u32,
+    /// First sector.
+    pub first: Lba,
+    /// Bytes.
+    pub size: u64,
+    /// The rest of its entry.
+    pub entry: Entry,
+}
+
+/// Where one partition of the image lies on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its number in the table.
+    pub number: u32,
+    /// First byte on the disk.
+    pub start: DiskOffset,
+    /// Bytes.
+    pub size: u64,
+    /// What it is for.
+    pub role: Role,
+    /// False: nothing is written there.
+    pub replaced: bool,
+    /// Bytes at its head that are held back until the commit; 0 if it is not replaced.
+    pub held: u64,
+    /// Unique GUID that it has on this disk (of a GPT).
+    pub guid: Option<Uuid>,
+}
+
+impl Place {
+    /// The byte after the last.
+    pub fn end(&self) -> u64 {
+        self.start.0.saturating_add(self.size)
+    }
+}
+
+/// A boot area with its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AreaWrite {
+    /// What it is.
+    pub kind: BootAreaKind,
+    /// Where it goes.
+    pub offset: DiskOffset,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Everything that will be written to one disk, and where.
+#[derive(Debug, Clone)]
+pub struct LayoutPlan {
+    manifest: Manifest,
+    mode: LayoutMode,
+    disk_size: u64,
+    sector: SectorSize,
+    places: Vec<Place>,
+    wipes: Vec<Range<u64>>,
+    table: Vec<Write>,
+    areas: Vec<AreaWrite>,
+}
+
+impl LayoutPlan {
+    /// Plans an image onto a disk. `boot` is the content of `boot.bin`.
+    pub fn new(
+        image: &TrustedManifest,
+        boot: &[u8],
+        disk: &DiskFacts,
+        mode: LayoutMode,
+    ) -> Result<Self, Failure> {
+        let manifest = image.manifest();
+        fits::check_size(manifest, disk)?;
+        let mut places = match mode {
+            LayoutMode::WholeDisk => whole_disk(manifest, disk)?,
+            LayoutMode::Keep => kept_table(manifest, disk)?,
+        };
+        for place in &mut places {
+            place.held =
+                if place.replaced { HEAD.min(manifest.piece_length.bytes()).min(place.size) } else { 0 };
+        }
+        if !places.iter().any(|place| place.replaced) {
+            return Err(refused(
+                "the image replaces no partition",
+                "Capture it again with a partition to write.",
+            ));
+        }
+        let table = match mode {
+            LayoutMode::WholeDisk => fits::table_writes(manifest, disk)?,
+            LayoutMode::Keep => Vec::new(),
+        };
+        let areas = fits::boot_areas(manifest, boot, &places, &table, disk, mode)?;
+        fits::check_places(&places, &table, disk)?;
+        let wipes = wipes(&places, disk, mode);
+        Ok(LayoutPlan {
+            manifest: manifest.clone(),
+            mode,
+            disk_size: disk.size,
+            sector: disk.sector,
+            places,
+            wipes,
+            table,
+            areas,
+        })
+    }
+
+    /// The image's description.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Whether the disk gets the image's table.
+    pub fn mode(&self) -> LayoutMode {
+        self.mode
+    }
+
+    /// Bytes of the disk that this was planned for.
+    pub fn disk_size(&self) -> u64 {
+        self.disk_size
+    }
+
+    /// Sector size of that disk.
+    pub fn sector(&self) -> SectorSize {
+        self.sector
+    }
+
+    /// The partitions, in the manifest's order.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// The place of the partition with this number.
+    pub fn place(&self, number: u32) -> Option<&Place> {
+        self.places.iter().find(|place| place.number == number)
+    }
+
+    /// What is wiped before the first piece: byte ranges of the disk, in order, not touching each other.
+    pub fn wipes(&self) -> &[Range<u64>] {
+        &self.wipes
+    }
+
+    /// The table's bytes in the order in which they are written; empty when the table stays.
+    pub fn table(&self) -> &[Write] {
+        &self.table
+    }
+
+    /// Boot areas in the order in which they are written: boot code last.
+    pub fn areas(&self) -> &[AreaWrite] {
+        &self.areas
+    }
+}
+
+fn refused(message: impl Into<String>, advice: impl Into<String>) -> Failure {
+    Failure::new(Class::Refused, message, advice)
+}
+
+fn place_of(p: &Partition, sector: SectorSize, guid: Option<Uuid>) -> Result<Place, Failure> {
+    let start = sector.offset_of(p.first).ok_or_else(|| {
+        refused(format!("partition {} begins beyond 2^64", p.number), "Capture the image again.")
+    })?;
+    let replaced = p.policy == Policy::Replace;
+    Ok(Place { number: p.number, start, size: p.size, role: p.role, replaced, held: 0, guid })
+}
+
+/// The image's own table is written.
+fn whole_disk(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failure> {
+    if let Some(p) = manifest.partitions.iter().find(|p| p.policy == Policy::Keep) {
+        // An interrupted attempt would leave a disk whose kept partition no table describes any more.
+        return Err(refused(
+            format!("{} keeps partition {}, and the job writes a new table", manifest.id(), p.number),
+            "Set the job's layout to 'keep', so that the table and the partition stay.",
+        ));
+    }
+    let guid = |p: &Partition| match &p.entry {
+        Entry::Gpt { guid, .. } => Some(*guid),
+        Entry::Mbr { .. } | Entry::None => None,
+    };
+    manifest.partitions.iter().map(|p| place_of(p, disk.sector, guid(p))).collect()
+}
+
+/// The disk's table stays, and every partition of the image must be in it.
+fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failure> {
+    let advice = "Partition the terminal as the image's disk is, or set the job's layout to 'whole-disk'.";
+    let existing = disk
+        .table
+        .as_ref()
+        .map_err(|why| refused(format!("the partitions of {} cannot be kept: {why}", disk.name), advice))?;
+    if matches!(manifest.disk.table, Table::None) {
+        return Err(refused(
+            format!("{} is a single partition without a table, so it matches no table", manifest.id()),
+            "Name the partition itself as the job's disk (/dev/…) with the layout 'whole-disk'.",
+        ));
+    }
+    let mut places = Vec::new();
+    for p in &manifest.partitions {
+        let n = p.number;
+        let differs = |what: String| {
+            refused(format!("partition {n} of {} does not match the image's: {what}", disk.name), advice)
+        };
+        let there = existing.partitions.iter().find(|there| there.number == n);
+        let there = there.ok_or_else(|| differs("it is not there".into()))?;
+        if there.first != p.first {
+            return Err(differs(format!("it begins at sector {}, not {}", there.first.0, p.first.0)));
+        }
+        if there.size != p.size {
+            return Err(differs(format!("it has {} bytes, not {}", there.size, p.size)));
+        }
+        let guid = match (&there.entry, &p.entry) {
+            (Entry::Gpt { kind: have, guid, .. }, Entry::Gpt { kind: want, .. }) if have == want => {
+                Some(*guid)
+            }
+            (Entry::Mbr { kind: have, .. }, Entry::Mbr { kind: want, .. }) if have == want => None,
+            (have, want) => {
+                return Err(differs(format!("its type is {}, not {}", show_type(have), show_type(want))));
+            }
+        };
+        places.push(place_of(p, disk.sector, guid)?);
+    }
+    Ok(places)
+}
+
+fn show_type(entry: &Entry) -> String {
+    match entry {
+        Entry::Gpt { kind, .. } => kind.to_string(),
+        Entry::Mbr { kind, .. } => format!("{kind:02x} (MBR)"),
+        Entry::None => "none".into(),
+    }
+}
+
+/// What makes the old system unbootable, and a half-written new one too.
+fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = places
+        .iter()
+        .filter(|place| place.replaced)
+        .map(|place| place.start.0..place.start.0 + HEAD.min(place.size))
+        .collect();
+    if mode == LayoutMode::WholeDisk {
+        // Boot code, MBR, primary GPT (of either sector size), what lies in the gap; backup GPT.
+        ranges.push(0..HEAD.min(disk.size));
+        ranges.push(disk.size.saturating_sub(HEAD)..disk.size);
+        let sector = u64::from(disk.sector.get());
+        let old = disk.backup_gpt.and_then(|lba| lba.0.checked_mul(sector));
+        if let Some(old) = old.filter(|old| old.checked_add(sector).is_some_and(|end| end <= disk.size)) {
+            ranges.push(old..old + sector);
+        }
+    }
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! Plans and refusals, with manifests and disks made by hand and by chance.
+
+use super::*;
+use crate::layout::table::gpt_entry_sectors;
+use crate::manifest::{Boot, BootArea, Disk, Extended, FORMAT, Payload, PieceCount, names};
+use crate::units::{InfoHash, PieceLength, Sha256};
+use proptest::prelude::*;
+
+const MIB: u64 = 1 << 20;
+
+fn gpt_partition(number: u32, first: u64, size: u64, sector: u32) -> Partition {
+    let cells = u32::try_from(size.div_ceil(MIB)).expect("small");
+    assert!(size.is_multiple_of(sector.into()));
+    Partition {
+        number,
+        first: Lba(first),
+        size,
+        entry: Entry::Gpt {
+            kind: Uuid::from_u128(7),
+            guid: Uuid::from_u128(100 + u128::from(number)),
+            attributes: 0,
+            name: format!("p{number}"),
+        },
+        role: Role::Data,
+        filesystem: None,
+        policy: Policy::Replace,
+        pieces: PieceCount { data: 0, zero: cells, free: 0 },
+        sha256: None,
+    }
+}
+
+fn mbr_partition(number: u32, first: u64, size: u64, ebr: Option<u64>) -> Partition {
+    Partition {
+        entry: Entry::Mbr { kind: 0x83, active: number == 1, ebr: ebr.map(Lba) },
+        ..gpt_partition(number, first, size, 512)
+    }
+}
+
+fn manifest(table: Table, partitions: Vec<Partition>, minimum_size: u64, sector: u32) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        name: "lab".into(),
+        version: "1".into(),
+        sequence: 1,
+        created: "2026-01-01T00:00:00Z".into(),
+        piece_length: PieceLength::new(1 << 20).expect("1 MiB"),
+        disk: Disk {
+            sector_size: SectorSize::new(sector).expect("a size"),
+            minimum_size,
+            table,
+            boot_areas: vec![],
+        },
+        partitions,
+        boot: Boot::default(),
+        payload: Payload { pieces: 0, file_size: 64 << 30, info_hash: InfoHash([0; 20]), sha256: None },
+        sidecars: [names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT]
+            .map(|name| (name.to_string(), Sha256([0; 32])))
+            .into(),
+    }
+}
+
+fn gpt_table() -> Table {
+    Table::Gpt { guid: Uuid::from_u128(1), entries: 128, first_usable: Lba(34) }
+}
+
+fn gpt_manifest() -> Manifest {
+    let partitions = vec![gpt_partition(1, 2048, MIB, 512), gpt_partition(3, 8192, 8 * MIB, 512)];
+    manifest(gpt_table(), partitions, 20 * MIB, 512)
+}
+
+fn empty_disk(size: u64) -> DiskFacts {
+    DiskFacts {
+        name: "sdx".into(),
+        size,
+        sector: SectorSize::DEFAULT,
+        table: Err("there is none".into()),
+        backup_gpt: None,
+    }
+}
+
+fn same_disk(manifest: &Manifest, size: u64) -> DiskFacts {
+    let partitions = manifest
+        .partitions
+        .iter()
+        .map(|p| ExistingPartition { number: p.number, first: p.first, size: p.size, entry: p.entry.clone() })
+        .collect();
+    DiskFacts { table: Ok(Existing { table: manifest.disk.table.clone(), partitions }), ..empty_disk(size) }
+}
+
+fn plan(manifest: &Manifest, disk: &DiskFacts, mode: LayoutMode) -> Result<LayoutPlan, Failure> {
+    let trusted = TrustedManifest::insecure(&manifest.to_bytes()).expect("a consistent manifest");
+    LayoutPlan::new(&trusted, &[0x11; 4096], disk, mode)
+}
+
+fn refusal(manifest: &Manifest, disk: &DiskFacts, mode: LayoutMode) -> String {
+    let failure = plan(manifest, disk, mode).expect_err("a refusal");
+    assert_eq!(failure.class, Class::Refused);
+    assert!(!failure.advice.is_empty());
+    failure.message
+}
+
+#[test]
+fn a_whole_disk_gets_its_table_at_its_own_ends_and_loses_what_was_bootable() {
+    let mut disk = empty_disk(64 * MIB);
+    disk.backup_gpt = Some(Lba(40 * MIB / 512));
+    let plan = plan(&gpt_manifest(), &disk, LayoutMode::WholeDisk).expect("it fits");
+    let starts: Vec<_> = plan.places().iter().map(|p| (p.number, p.start.0, p.held)).collect();
+    assert_eq!(starts, [(1, MIB, MIB), (3, 4 * MIB, MIB)]);
+    assert_eq!(plan.table().last().expect("three").what, "the protective MBR");
+    assert_eq!(plan.table()[0].end(), 64 * MIB);
+    assert_eq!(plan.wipes(), [0..2 * MIB, 4 * MIB..5 * MIB, 40 * MIB..40 * MIB + 512, 63 * MIB..64 * MIB]);
+}
+
+#[test]
+fn a_kept_table_is_not_written_and_only_replaced_heads_are_wiped() {
+    let mut manifest = gpt_manifest();
+    manifest.partitions[0].policy = Policy::Keep;
+    let plan = plan(&manifest, &same_disk(&manifest, 64 * MIB), LayoutMode::Keep).expect("it matches");
+    assert!(plan.table().is_empty());
+    assert_eq!(plan.wipes(), [4 * MIB..5 * MIB]);
+    assert_eq!(plan.place(1).map(|p| (p.replaced, p.held)), Some((false, 0)));
+    assert_eq!(plan.place(3).and_then(|p| p.guid), Some(Uuid::from_u128(103)));
+    let whole = refusal(&manifest, &empty_disk(64 * MIB), LayoutMode::WholeDisk);
+    assert!(whole.contains("keeps partition 1"), "{whole}");
+}
+
+#[test]
+fn each_way_a_kept_partition_can_differ_is_refused_with_what_differs() {
+    let manifest = gpt_manifest();
+    let disk = |change: &dyn Fn(&mut Vec<ExistingPartition>)| {
+        let mut disk = same_disk(&manifest, 64 * MIB);
+        change(&mut disk.table.as_mut().expect("a table").partitions);
+        refusal(&manifest, &disk, LayoutMode::Keep)
+    };
+    assert!(
+        disk(&|p| p[1].number = 2).contains("partition 3 of sdx does not match the image's: it is not there")
+    );
+    assert!(disk(&|p| p[0].first = Lba(2049)).contains("begins at sector 2049, not 2048"));
+    assert!(disk(&|p| p[1].size -= 512).contains("8388096 bytes, not 8388608"));
+    let other = Entry::Gpt { kind: Uuid::nil(), guid: Uuid::nil(), attributes: 0, name: String::new() };
+    assert!(disk(&|p| p[0].entry = other.clone()).contains("its type is 00000000"));
+    assert!(disk(&|p| p[0].entry = Entry::Mbr { kind: 7, active: false, ebr: None }).contains("07 (MBR)"));
+    let nothing = refusal(&manifest, &empty_disk(64 * MIB), LayoutMode::Keep);
+    assert!(nothing.contains("there is none"), "{nothing}");
+}
+
+#[test]
+fn disks_that_are_too_small_or_have_other_sectors_are_refused() {
+    let manifest = gpt_manifest();
+    let small = refusal(&manifest, &empty_disk(20 * MIB - 512), LayoutMode::WholeDisk);
+    assert!(small.contains("needs a disk of 20971520 bytes"), "{small}");
+    let other = DiskFacts { sector: SectorSize::new(4096).expect("4096"), ..empty_disk(64 * MIB) };
+    assert!(refusal(&manifest, &other, LayoutMode::WholeDisk).contains("sectors of 4096 bytes"));
+    // A manifest that promises too much: its last partition leaves no room for the backup GPT.
+    let partitions = vec![gpt_partition(1, 2048, 15 * MIB, 512)];
+    let tight = self::manifest(gpt_table(), partitions, 16 * MIB, 512);
+    assert!(refusal(&tight, &empty_disk(16 * MIB), LayoutMode::WholeDisk).contains("overlap"));
+    assert!(plan(&tight, &empty_disk(16 * MIB + 33 * 512), LayoutMode::WholeDisk).is_ok());
+}
+
+#[test]
+fn tables_that_cannot_be_written_are_refused() {
+    let gpt = |change: &dyn Fn(&mut Manifest)| {
+        let mut manifest = gpt_manifest();
+        change(&mut manifest);
+        refusal(&manifest, &empty_disk(64 * MIB), LayoutMode::WholeDisk)
+    };
+    assert!(gpt(&|m| m.partitions[1].number = 129).contains("partition 129 in a table of 128"));
+    assert!(gpt(&|m| m.partitions[0].first = Lba(33)).contains("begins before sector 34"));
+    assert!(
+        gpt(&|m| m.disk.table = Table::Gpt { guid: Uuid::nil(), entries: 128, first_usable: Lba(33) })
+            .contains("sector 33 may not be used")
+    );
+    let name = "x".repeat(37);
+    assert!(
+        gpt(&move |m| m.partitions[0].entry =
+            Entry::Gpt { kind: Uuid::nil(), guid: Uuid::nil(), attributes: 0, name: name.clone() })
+        .contains("too long")
+    );
+    let extended = Extended { number: 2, kind: 5, first: Lba(4096), sectors: 20480 };
+    let mbr = |extended: Vec<Extended>, partitions: Vec<Partition>| {
+        let table = Table::Mbr { signature: [1, 2, 3, 4], extended };
+        let manifest = self::manifest(table, partitions, 64 * MIB, 512);
+        refusal(&manifest, &empty_disk(64 * MIB), LayoutMode::WholeDisk)
+    };
+    assert!(mbr(vec![], vec![mbr_partition(5, 6144, MIB, Some(4096))]).contains("outside the extended"));
+    assert!(
+        mbr(vec![extended.clone()], vec![mbr_partition(6, 6144, MIB, Some(4096))])
+            .contains("count up from 5")
+    );
+    assert!(
+        mbr(vec![extended.clone()], vec![mbr_partition(5, 6144, MIB, Some(4097))])
+            .contains("head of the extended")
+    );
+    assert!(mbr(vec![extended.clone()], vec![mbr_partition(2, 32768, MIB, None)]).contains("[2, 2]"));
+    assert!(mbr(vec![], vec![mbr_partition(5, 2048, MIB, None)]).contains("[5]"));
+}
+
+#[test]
+fn boot_areas_may_lie_on_nothing_else() {
+    let area = |kind, offset, length| BootArea { kind, offset: DiskOffset(offset), length, at: 0 };
+    let with = |areas: Vec<BootArea>, mode| {
+        let mut manifest = gpt_manifest();
+        manifest.disk.boot_areas = areas;
+        manifest.disk.minimum_size = 64 * MIB;
+        plan(&manifest, &same_disk(&manifest, 64 * MIB), mode)
+    };
+    let good = vec![area(BootAreaKind::BootCode, 0, 440), area(BootAreaKind::Gap, 34 * 512, 2048)];
+    for mode in [LayoutMode::WholeDisk, LayoutMode::Keep] {
+        let plan = with(good.clone(), mode).expect("outside of everything");
+        let kinds: Vec<_> = plan.areas().iter().map(|a| (a.kind, a.bytes.len())).collect();
+        assert_eq!(kinds, [(BootAreaKind::Gap, 2048), (BootAreaKind::BootCode, 440)]);
+        for bad in [
+            area(BootAreaKind::Gap, MIB - 512, 1024),
+            area(BootAreaKind::Gap, 512, 512),
+            area(BootAreaKind::Gap, 34 * 512 + 1, 511),
+            area(BootAreaKind::Gap, 64 * MIB - 512, 512),
+            area(BootAreaKind::BootCode, 0, 446),
+            area(BootAreaKind::BootCode, 512, 440),
+            area(BootAreaKind::Gap, 34 * 512, 8192),
+        ] {
+            let failure = with(vec![bad.clone()], mode).map(|plan| plan.areas().to_vec());
+            assert_eq!(failure.expect_err("refused").class, Class::Refused, "{mode:?} {bad:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn plans_never_overlap_and_never_leave_the_disk(
+        parts in proptest::collection::vec((0u64..5000, 1u64..40_000), 1..6),
+        sectors in 100u64..200_000, four_k in any::<bool>(), gpt in any::<bool>(), backup in any::<u64>(),
+    ) {
+        let sector = if four_k { 4096 } else { 512 };
+        let mut next = 1;
+        let partitions: Vec<Partition> = (1u32..).zip(&parts).map(|(number, (gap, length))| {
+            let first = next + gap;
+            next = first + length;
+            let size = length * u64::from(sector);
+            if gpt { gpt_partition(number, first, size, sector) } else {
+                Partition { size, pieces: gpt_partition(number, first, size, sector).pieces,
+                            ..mbr_partition(number, first, 512, None) }
+            }
+        }).collect();
+        let table = if gpt { gpt_table() } else { Table::Mbr { signature: [0; 4], extended: vec![] } };
+        let minimum = next * u64::from(sector);
+        let manifest = manifest(table, partitions, minimum, sector);
+        let disk = DiskFacts {
+            size: sectors * u64::from(sector),
+            sector: SectorSize::new(sector).expect("a size"),
+            backup_gpt: Some(Lba(backup)),
+            ..empty_disk(0)
+        };
+        match plan(&manifest, &disk, LayoutMode::WholeDisk) {
+            Ok(plan) => {
+                let mut taken: Vec<(u64, u64)> = plan.places().iter().map(|p| (p.start.0, p.end())).collect();
+                taken.extend(plan.table().iter().map(|w| (w.offset.0, w.end())));
+                taken.sort_unstable();
+                prop_assert!(taken.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{taken:?}");
+                prop_assert!(taken.iter().all(|(_, end)| *end <= disk.size));
+                prop_assert!(plan.wipes().iter().all(|w| w.start < w.end && w.end <= disk.size));
+                prop_assert!(plan.wipes().windows(2).all(|pair| pair[0].end < pair[1].start));
+                for place in plan.places() {
+                    prop_assert!(plan.wipes().iter().any(|w| w.start <= place.start.0
+                        && place.start.0 + place.held <= w.end));
+                }
+            }
+            Err(failure) => {
+                prop_assert_eq!(failure.class, Class::Refused);
+                let array = gpt_entry_sectors(128, disk.sector);
+                let fits = disk.size >= minimum && if gpt {
+                    next + array < sectors && manifest.partitions[0].first.0 >= 34 && !(four_k && 34 < 2 + array)
+                } else { manifest.partitions.len() <= 4 };
+                prop_assert!(!fits, "{}", failure.message);
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Which disk: a rule that a job sets, never an accident.
+//!
+//! Invariant: a rule chooses exactly one disk or none. Two candidates are a refusal that lists them; removable and
+//! USB disks are chosen only when something names them (name, serial number, WWN, path, or `bus=usb`).
+//!
+//! A rule is a list of terms with commas, all of which must hold:
+//!
+//! | term | holds for |
+//! |---|---|
+//! | `internal` | the default: neither removable nor USB, writable, large enough |
+//! | `name=sda`, `/dev/sda` | the kernel's name |
+//! | `serial=…`, `wwn=…`, `model=…`, `path=…` | exactly that text (case does not count) |
+//! | `bus=nvme` | `virtio`, `ata`, `nvme`, `scsi`, `usb`, `mmc`, `loop` |
+//! | `size=500GiB` | within 5 % of it; `size=200GiB..1TiB`, `size=200GiB..`, `size=..1TiB` |
+//! | `rotational=yes`, `rotational=no` | seeks slowly or not |
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::api::DiskInfo;
+use crate::event::{Class, Failure};
+use crate::units::{parse_bytes, show_bytes};
+
+/// A rule, read from text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    terms: Vec<Term>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Term {
+    Internal,
+    Name(String),
+    Serial(String),
+    Wwn(String),
+    Model(String),
+    Path(String),
+    Bus(String),
+    Size { from: u64, to: u64 },
+    Rotational(bool),
+}
+
+const BUSES: [&str; 8] = ["virtio", "ata", "nvme", "scsi", "usb", "mmc", "loop", "other"];
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let terms = text.split(',').map(str::trim).filter(|term| !term.is_empty());
+        let terms = terms.map(parse_term).collect::<Result<Vec<_>, _>>()?;
+        Ok(Rule { terms: if terms.is_empty() { vec![Term::Internal] } else { terms } })
+    }
+}
+
+fn parse_term(term: &str) -> Result<Term, String> {
+    if term == "internal" {
+        return Ok(Term::Internal);
+    }
+    if let Some(name) = term.strip_prefix("/dev/") {
+        return Ok(Term::Name(name.to_string()));
+    }
+    let Some((key, value)) = term.split_once('=').map(|(k, v)| (k.trim(), v.trim())) else {
+        return Err(format!(
+            "'{term}' is not a disk rule: use internal, /dev/NAME, or one of name, serial, wwn, model, path, bus, \
+             size, rotational with '='"
+        ));
+    };
+    if value.is_empty() {
+        return Err(format!("'{term}' names nothing"));
+    }
+    let text = value.to_string();
+    match key {
+        "name" => Ok(Term::Name(value.strip_prefix("/dev/").unwrap_or(value).to_string())),
+        "serial" => Ok(Term::Serial(text)),
+        "wwn" => Ok(Term::Wwn(text)),
+        "model" => Ok(Term::Model(text)),
+        "path" => Ok(Term::Path(text)),
+        "bus" if BUSES.contains(&value) => Ok(Term::Bus(text)),
+        "bus" => Err(format!("'{value}' is not one of the buses {}", BUSES.join(", "))),
+        "size" => parse_size(value),
+        "rotational" => match value {
+            "yes" | "1" | "true" => Ok(Term::Rotational(true)),
+            "no" | "0" | "false" => Ok(Term::Rotational(false)),
+            _ => Err(format!("'{value}' is neither yes nor no")),
+        },
+        _ => Err(format!("disks have no '{key}' to choose by")),
+    }
+}
+
+fn parse_size(text: &str) -> Result<Term, String> {
+    let Some((from, to)) = text.split_once("..") else {
+        // Disks that are sold as one size differ a little.
+        let size = parse_bytes(text)?;
+        return Ok(Term::Size { from: size - size / 20, to: size.saturating_add(size / 20) });
+    };
+    let from = if from.is_empty() { 0 } else { parse_bytes(from)? };
+    let to = if to.is_empty() { u64::MAX } else { parse_bytes(to)? };
+    if from > to {
+        return Err(format!("no size lies in '{text}'"));
+    }
+    Ok(Term::Size { from, to })
+}
+
+impl Term {
+    fn holds(&self, disk: &DiskInfo) -> bool {
+        let same = |have: &Option<String>, want: &str| {
+            have.as_deref().is_some_and(|have| have.trim().eq_ignore_ascii_case(want))
+        };
+        match self {
+            Term::Internal => !is_external(disk),
+            Term::Name(name) => disk.name == *name,
+            Term::Serial(serial) => same(&disk.serial, serial),
+            Term::Wwn(wwn) => same(&disk.wwn, wwn),
+            Term::Model(model) => same(&disk.model, model),
+            Term::Path(path) => disk.path.eq_ignore_ascii_case(path),
+            Term::Bus(bus) => disk.bus == *bus,
+            Term::Size { from, to } => (*from..=*to).contains(&disk.size),
+            Term::Rotational(rotational) => disk.rotational == *rotational,
+        }
+    }
+
+    /// It can only mean a disk that somebody had in mind.
+    fn names(&self) -> bool {
+        match self {
+            Term::Name(_) | Term::Serial(_) | Term::Wwn(_) | Term::Path(_) => true,
+            Term::Bus(bus) => matches!(bus.as_str(), "usb" | "loop"),
+            Term::Internal | Term::Model(_) | Term::Size { .. } | Term::Rotational(_) => false,
+        }
+    }
+}
+
+fn is_external(disk: &DiskInfo) -> bool {
+    disk.removable || matches!(disk.bus.as_str(), "usb" | "loop")
+}
+
+/// A disk for people: name, model, serial number, size.
+pub fn describe(disk: &DiskInfo) -> String {
+    let mut text = disk.name.clone();
+    for part in [&disk.model, &disk.serial].into_iter().flatten() {
+        text.push_str(", ");
+        text.push_str(part);
+    }
+    format!("{text}, {} ({})", show_bytes(disk.size), disk.bus)
+}
+
+impl Rule {
+    /// The name in a `name=` or `/dev/` term, for looking up devices that are not in the list of disks (loop
+    /// devices, partitions).
+    pub fn name(&self) -> Option<&str> {
+        self.terms.iter().find_map(|term| match term {
+            Term::Name(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The one disk of `disks` that the rule means and that can take `needed` bytes.
+    pub fn choose<'a>(&self, disks: &'a [DiskInfo], needed: u64) -> Result<&'a DiskInfo, Failure> {
+        let named = self.terms.iter().any(Term::names);
+        let matching: Vec<&DiskInfo> = disks
+            .iter()
+            .filter(|disk| named || !is_external(disk))
+            .filter(|disk| self.terms.iter().all(|term| term.holds(disk)))
+            .collect();
+        let usable: Vec<&DiskInfo> =
+            matching.iter().copied().filter(|disk| !disk.read_only && disk.size >= needed).collect();
+        let list =
+            |disks: &[&DiskInfo]| disks.iter().map(|disk| describe(disk)).collect::<Vec<_>>().join("; ");
+        match usable[..] {
+            [one] => Ok(one),
+            [] if matching.is_empty() => {
+                let all: Vec<&DiskInfo> = disks.iter().collect();
+                let there = if all.is_empty() { "none at all".to_string() } else { list(&all) };
+                Err(Failure::new(
+                    Class::Refused,
+                    format!("no disk is meant by the rule '{self}'; disks here: {there}"),
+                    "Change the job's disk rule, or look whether the disk or its driver is missing.",
+                ))
+            }
+            [] => Err(Failure::new(
+                Class::Refused,
+                format!(
+                    "the image needs a writable disk of {}, and there is only: {}",
+                    show_bytes(needed),
+                    list(&matching)
+                ),
+                "Use a larger disk, or an image whose partitions are smaller.",
+            )),
+            _ => Err(Failure::new(
+                Class::Refused,
+                format!("the rule '{self}' means {} disks: {}", usable.len(), list(&usable)),
+                "Name one of them in the job's disk rule, for example by serial=…, size=… or bus=….",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, term) in self.terms.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            match term {
+                Term::Internal => f.write_str("internal")?,
+                Term::Name(name) => write!(f, "name={name}")?,
+                Term::Serial(text) => write!(f, "serial={text}")?,
+                Term::Wwn(text) => write!(f, "wwn={text}")?,
+                Term::Model(text) => write!(f, "model={text}")?,
+                Term::Path(text) => write!(f, "path={text}")?,
+                Term::Bus(text) => write!(f, "bus={text}")?,
+                Term::Size { from, to: u64::MAX } => write!(f, "size={from}..")?,
+                Term::Size { from, to } => write!(f, "size={from}..{to}")?,
+                Term::Rotational(yes) => write!(f, "rotational={}", if *yes { "yes" } else { "no" })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn disk(name: &str, bus: &str, size: u64) -> DiskInfo {
+        DiskInfo {
+            name: name.into(),
+            bus: bus.into(),
+            size,
+            sector_size: 512,
+            serial: Some(format!("S-{name}")),
+            path: format!("pci/{name}"),
+            removable: bus == "usb",
+            ..DiskInfo::default()
+        }
+    }
+
+    fn choose(rule: &str, disks: &[DiskInfo]) -> Result<String, Failure> {
+        rule.parse::<Rule>().expect("a rule").choose(disks, 10 * GIB).map(|disk| disk.name.clone())
+    }
+
+    #[test]
+    fn the_only_internal_disk_is_taken_and_sticks_are_not_seen() {
+        let disks = [disk("sda", "ata", 500 * GIB), disk("sdb", "usb", 64 * GIB)];
+        assert_eq!(choose("internal", &disks).as_deref(), Ok("sda"));
+        assert_eq!(choose("", &disks).as_deref(), Ok("sda"));
+        assert_eq!(choose("bus=usb", &disks).as_deref(), Ok("sdb"));
+        assert_eq!(choose("serial=s-SDB", &disks).as_deref(), Ok("sdb"));
+        assert_eq!(choose("size=64GiB", &disks).expect_err("a stick is not named").class, Class::Refused);
+    }
+
+    #[test]
+    fn two_candidates_are_a_refusal_that_lists_them() {
+        let disks = [disk("sda", "ata", 500 * GIB), disk("nvme0n1", "nvme", 480 * GIB)];
+        let failure = choose("internal", &disks).expect_err("two");
+        assert_eq!(failure.class, Class::Refused);
+        assert!(
+            failure.message.contains("sda") && failure.message.contains("nvme0n1"),
+            "{}",
+            failure.message
+        );
+        assert!(choose("size=490GiB", &disks).is_err(), "within 5 % both");
+        assert_eq!(choose("internal,bus=nvme", &disks).as_deref(), Ok("nvme0n1"));
+        assert_eq!(choose("size=490GiB..", &disks).as_deref(), Ok("sda"));
+        assert_eq!(choose("size=..490GiB", &disks).as_deref(), Ok("nvme0n1"));
+        assert_eq!(choose("/dev/sda", &disks).as_deref(), Ok("sda"));
+        assert_eq!(choose("path=pci/sda", &disks).as_deref(), Ok("sda"));
+    }
+
+    #[test]
+    fn too_small_and_read_only_disks_are_told_apart_from_missing_ones() {
+        let mut small = disk("sda", "ata", 5 * GIB);
+        let failure = choose("internal", &[small.clone()]).expect_err("too small");
+        assert!(
+            failure.message.contains("10.0 GiB") && failure.message.contains("sda"),
+            "{}",
+            failure.message
+        );
+        small.size = 50 * GIB;
+        small.read_only = true;
+        assert!(choose("internal", &[small.clone()]).is_err());
+        let failure = choose("name=sdx", &[small]).expect_err("missing");
+        assert!(
+            failure.message.contains("name=sdx") && failure.message.contains("sda"),
+            "{}",
+            failure.message
+        );
+        assert!(choose("internal", &[]).expect_err("none").message.contains("none at all"));
+    }
+
+    #[test]
+    fn what_is_no_rule_is_said() {
+        for bad in
+            ["sda", "bus=scsy", "size=big", "size=2GiB..1GiB", "colour=red", "serial=", "rotational=maybe"]
+        {
+            assert!(bad.parse::<Rule>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_chosen_disk_is_the_only_usable_match_and_no_stick_unless_named(
+            sizes in proptest::collection::vec((1u64..100, 0usize..8, any::<bool>()), 0..6),
+            from in 1u64..60, needed in 1u64..60
+        ) {
+            let disks: Vec<DiskInfo> = sizes.iter().enumerate().map(|(i, (size, bus, read_only))| {
+                let mut disk = disk(&format!("d{i}"), BUSES[*bus], size * GIB);
+                disk.read_only = *read_only;
+                disk
+            }).collect();
+            let rule: Rule = format!("size={from}GiB..").parse().expect("a rule");
+            let fits = |d: &DiskInfo| {
+                !is_external(d) && !d.read_only && d.size >= needed * GIB && d.size >= from * GIB
+            };
+            match rule.choose(&disks, needed * GIB) {
+                Ok(disk) => {
+                    prop_assert!(fits(disk));
+                    prop_assert_eq!(disks.iter().filter(|d| fits(d)).count(), 1);
+                }
+                Err(failure) => {
+                    prop_assert_eq!(failure.class, Class::Refused);
+                    prop_assert_ne!(disks.iter().filter(|d| fits(d)).count(), 1);
+                }
+            }
+        }
+
+        #[test]
+        fn a_shown_rule_means_the_same(text in "(internal|bus=nvme|size=[1-9]GiB|name=sd[a-z]|rotational=no)(,serial=[A-Z0-9]{3})?") {
+            let rule: Rule = text.parse().expect("a rule");
+            prop_assert_eq!(rule.to_string().parse::<Rule>(), Ok(rule));
+        }
+    }
+}
