@@ -45,3 +45,7 @@ pub mod agent;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod server;
+
+// test support
+#[cfg(test)]
+mod sim;

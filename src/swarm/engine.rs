@@ -1,21 +1,57 @@
-//! The engine itself: dispatches inputs to the parts that decide.
+//! The engine itself: takes inputs, keeps peers and time, and lets the parts decide.
+//!
+//! `messages` reads what peers say, `fetch` decides what is asked of whom, `serve` who is answered, `book` who is
+//! dialled. Invariant: each peer's pieces are counted in the picker exactly while it is connected.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::geometry::{Geometry, PieceShape};
-use super::interface::{EngineConfig, Input, Output, SwarmStats};
+use bytes::Bytes;
+
+use super::bitfield::Bitfield;
+use super::book::AddressBook;
+use super::fetch::{Fetcher, Giver};
+use super::geometry::{Block, Geometry, PieceShape};
+use super::interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
+use super::peer::{Peer, Peers};
+use super::rate::RateMeter;
+use super::rng::Rng;
+use super::serve::Server;
+use super::wire::{ExtendedHandshake, Handshake, Message, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
 use crate::buf::BufPool;
-use crate::units::Now;
+use crate::units::{Now, PieceIndex};
+
+/// How often the engine looks after silent, stalled and choked peers.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often a keep-alive goes out; peers hang up after two minutes of silence (BEP 3).
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// A peer that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(150);
+/// A connection that lived so long was a good one: its address may be dialled again at once.
+const PROVED: Duration = Duration::from_secs(30);
 
 /// One torrent's state machine.
 pub struct Engine {
-    config: EngineConfig,
-    pool: BufPool,
-    shape: Arc<dyn PieceShape>,
-    out: VecDeque<Output>,
-    now: Now,
-    geometry: Geometry,
+    pub(super) config: EngineConfig,
+    pub(super) geometry: Geometry,
+    pub(super) now: Now,
+    pub(super) have: Bitfield,
+    pub(super) peers: Peers,
+    pub(super) fetch: Fetcher,
+    pub(super) serve: Server,
+    pub(super) out: VecDeque<Output>,
+    /// Blocks were given back: every peer may have something new to do.
+    pub(super) wake: bool,
+    pub(super) bytes_in: RateMeter,
+    pub(super) wasted: u64,
+    bytes_out: RateMeter,
+    bytes_done: u64,
+    bad_pieces: u64,
+    book: AddressBook,
+    rng: Rng,
+    housekeeping: Now,
 }
 
 impl Engine {
@@ -23,15 +59,66 @@ impl Engine {
     /// one, or the pool's buffers are shorter than a piece.
     pub fn new(config: EngineConfig, pool: BufPool, shape: Arc<dyn PieceShape>) -> Option<Self> {
         let geometry = Geometry::new(config.piece_length, config.total_length)?;
-        let fits =
-            pool.buf_len() >= config.piece_length as usize && config.have.pieces() == geometry.pieces();
-        fits.then(|| Engine { config, pool, shape, out: VecDeque::new(), now: Now::ZERO, geometry })
+        if pool.buf_len() < config.piece_length as usize || config.have.pieces() != geometry.pieces() {
+            return None;
+        }
+        let mut rng = Rng::new(config.seed);
+        let have = config.have.clone();
+        let mut engine = Engine {
+            fetch: Fetcher::new(geometry, pool, shape, &have, config.request_depth, &mut rng),
+            serve: Server::new(geometry.pieces()),
+            book: AddressBook::new(&config.own_addresses, config.listen_port),
+            bytes_done: have.iter().map(|piece| u64::from(geometry.len_of(piece))).sum(),
+            now: Now::ZERO,
+            peers: Peers::new(),
+            out: VecDeque::new(),
+            wake: false,
+            bytes_in: RateMeter::default(),
+            wasted: 0,
+            bytes_out: RateMeter::default(),
+            bad_pieces: 0,
+            housekeeping: Now::ZERO,
+            config,
+            geometry,
+            have,
+            rng,
+        };
+        if engine.have.is_all() {
+            engine.out.push_back(Output::Complete);
+        }
+        Some(engine)
     }
 
     /// Takes what happened at `now`. Drain [`poll`](Self::poll) afterwards.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.now = self.now.max(now);
-        let _ = (input, &self.pool, &self.shape, &self.geometry);
+        match input {
+            Input::Candidates(addrs) => self.book.learn(addrs),
+            Input::DialFailed(addr) => self.book.failed(addr, self.now),
+            Input::Connected { conn, addr, incoming, handshake } => {
+                self.connected(conn, addr, incoming, &handshake);
+            }
+            Input::Message { conn, message } => {
+                if let Err(fault) = self.message(conn, message) {
+                    self.close(conn, fault.into());
+                }
+            }
+            Input::Garbage { conn, error } => self.close(conn, Fault::from(error).into()),
+            Input::Closed { conn } => self.forget(conn, false),
+            Input::BlockSent { conn, block } => self.block_sent(conn, block),
+            Input::BlockUnreadable { conn, block } => self.block_unreadable(conn, block),
+            Input::Stored { piece, result } => self.stored(piece, result),
+            Input::Tick => {}
+        }
+        if self.now >= self.housekeeping {
+            self.housekeeping = self.now + HOUSEKEEPING;
+            self.keep_house();
+        }
+        if self.fetch.take_starved() || self.wake {
+            self.fill_all();
+        }
+        self.serve.pump(&mut self.peers, &self.fetch.picker, &self.config, self.now, &mut self.out);
+        self.dial();
     }
 
     /// The next thing to do.
@@ -41,11 +128,267 @@ impl Engine {
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Option<Now> {
-        None
+        let serve = self.serve.deadline(&self.peers).map(|due| due.max(self.now + Duration::from_millis(1)));
+        [Some(self.housekeeping), self.fetch.deadline(self.now), serve].into_iter().flatten().min()
+    }
+
+    /// The sizes of the torrent.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// What is stored.
+    pub fn have(&self) -> &Bitfield {
+        &self.have
     }
 
     /// A snapshot.
     pub fn stats(&self) -> SwarmStats {
-        SwarmStats { pieces: self.config.have.pieces(), ..SwarmStats::default() }
+        SwarmStats {
+            pieces: self.geometry.pieces(),
+            pieces_done: self.have.count(),
+            bytes_total: self.geometry.total_length(),
+            bytes_done: self.bytes_done,
+            bytes_in: self.bytes_in.total(),
+            bytes_wasted: self.wasted,
+            bytes_out: self.bytes_out.total(),
+            rate_in: self.bytes_in.rate(self.now),
+            rate_out: self.bytes_out.rate(self.now),
+            peers: self.peers.len(),
+            seeders: self.peers.values().filter(|peer| peer.seed).count(),
+            pieces_active: self.fetch.active(),
+            pieces_bad: self.bad_pieces,
+            complete: self.have.is_all(),
+        }
+    }
+
+    fn connected(&mut self, conn: ConnId, addr: SocketAddr, incoming: bool, handshake: &Handshake) {
+        if !incoming {
+            self.book.connected(addr);
+        }
+        if let Some(why) = self.unwelcome(addr, incoming, handshake) {
+            self.out.push_back(Output::Close { conn, why });
+            if !incoming {
+                self.book.closed(addr, self.now, true);
+            }
+            return;
+        }
+        let peer = Peer::new(addr, incoming, handshake, self.geometry.pieces(), self.now);
+        let fast = peer.fast;
+        self.peers.insert(conn, peer);
+        if !incoming {
+            // Said again: giving up an older connection to the same peer has freed its address.
+            self.book.connected(addr);
+        }
+        let first = match (fast, self.have.is_all(), self.have.is_none()) {
+            (true, true, _) => Some(Message::HaveAll),
+            (true, _, true) => Some(Message::HaveNone),
+            (false, _, true) => None,
+            _ => Some(Message::Bitfield(Bytes::copy_from_slice(self.have.as_wire()))),
+        };
+        if let Some(message) = first {
+            self.send(conn, message);
+        }
+        if handshake.extended {
+            self.introduce_to(conn);
+        }
+    }
+
+    /// Why a new connection is not kept. May close an older one to the same peer instead.
+    fn unwelcome(&mut self, addr: SocketAddr, incoming: bool, handshake: &Handshake) -> Option<CloseReason> {
+        if handshake.peer_id == self.config.peer_id {
+            if !incoming {
+                self.book.never(addr);
+            }
+            return Some(CloseReason::Itself);
+        }
+        if self.book.is_banned(handshake.peer_id) {
+            return Some(CloseReason::Banned);
+        }
+        let same = self.peers.iter().find(|(_, peer)| peer.id == handshake.peer_id);
+        if let Some((old, peer)) = same.map(|(conn, peer)| (*conn, peer)) {
+            // Both dialled each other: both sides keep what the one with the greater name dialled.
+            let keep_incoming = handshake.peer_id > self.config.peer_id;
+            if peer.incoming == incoming || incoming != keep_incoming {
+                return Some(CloseReason::Duplicate);
+            }
+            self.close(old, CloseReason::Duplicate);
+        }
+        (self.peers.len() >= self.config.max_peers).then_some(CloseReason::Full)
+    }
+
+    /// The extension handshake (BEP 10), first or again when something changed.
+    fn introduce_to(&mut self, conn: ConnId) {
+        let said = ExtendedHandshake {
+            request_queue: Some(self.config.request_queue),
+            upload_only: Some(self.have.is_all()),
+            client: Some(concat!("flashmob ", env!("CARGO_PKG_VERSION")).to_owned()),
+            port: (self.config.listen_port != 0).then_some(self.config.listen_port),
+            flashmob_id: Some(OUR_EXTENSION_ID),
+            flashmob_version: Some(OUR_EXTENSION_VERSION),
+        };
+        self.send(conn, Message::Extended { id: 0, payload: said.encode().into() });
+    }
+
+    /// The peer says where it listens: it need not be dialled.
+    pub(super) fn listens_at(&mut self, addr: SocketAddr) {
+        self.book.connected(addr);
+    }
+
+    fn block_sent(&mut self, conn: ConnId, block: Block) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if self.serve.sent(conn, peer, block, self.now) {
+            self.bytes_out.add(self.now, u64::from(block.len));
+        }
+    }
+
+    fn block_unreadable(&mut self, conn: ConnId, block: Block) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if !self.serve.sent(conn, peer, block, self.now) {
+            return;
+        }
+        if peer.fast {
+            self.send(conn, Message::Reject(block));
+        } else {
+            self.close(conn, CloseReason::Unreadable);
+        }
+    }
+
+    fn stored(&mut self, piece: PieceIndex, result: StoreResult) {
+        match result {
+            StoreResult::Ok => self.piece_done(piece),
+            StoreResult::WrongHash => self.piece_wrong(piece),
+            StoreResult::Failed => self.fetch.halt(&mut self.peers, &mut self.out),
+        }
+        self.wake = true;
+    }
+
+    fn piece_done(&mut self, piece: PieceIndex) {
+        if !self.fetch.stored(piece) || !self.have.insert(piece) {
+            return;
+        }
+        self.bytes_done += u64::from(self.geometry.len_of(piece));
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        for conn in conns {
+            self.send(conn, Message::Have(piece));
+            if let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.have.has(piece)) {
+                peer.useful = peer.useful.saturating_sub(1);
+                self.update_interest(conn);
+            }
+        }
+        if self.have.is_all() {
+            self.out.push_back(Output::Complete);
+            let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+            for conn in conns {
+                self.part_if_pointless(conn);
+            }
+        }
+    }
+
+    fn piece_wrong(&mut self, piece: PieceIndex) {
+        self.bad_pieces += 1;
+        self.wasted += u64::from(self.geometry.len_of(piece));
+        if let Some(Giver { conn, id }) = self.fetch.wrong(piece, &mut self.rng) {
+            self.book.ban(id);
+            if let Some(addr) = self.peers.get(&conn).and_then(|peer| peer.listen) {
+                self.book.never(addr);
+            }
+            self.close(conn, CloseReason::BadPiece(piece));
+        }
+    }
+
+    /// Tells the peer whether we want something of it, when that changes.
+    pub(super) fn update_interest(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let want = peer.useful > 0 && !self.fetch.halted;
+        if want != peer.we_are_interested {
+            peer.we_are_interested = want;
+            let message = if want { Message::Interested } else { Message::NotInterested };
+            self.out.push_back(Output::Send { conn, message });
+        }
+    }
+
+    /// Two peers that both have everything (or will not download) need no connection.
+    pub(super) fn part_if_pointless(&mut self, conn: ConnId) {
+        let done = |peer: &Peer| peer.seed || (peer.upload_only && !peer.interested);
+        if self.have.is_all() && self.peers.get(&conn).is_some_and(done) {
+            self.close(conn, CloseReason::NothingToTrade);
+        }
+    }
+
+    pub(super) fn rechoke(&mut self) {
+        self.serve.rechoke(&mut self.peers, &self.config, self.now, &mut self.out);
+    }
+
+    pub(super) fn send(&mut self, conn: ConnId, message: Message) {
+        self.out.push_back(Output::Send { conn, message });
+    }
+
+    pub(super) fn fill(&mut self, conn: ConnId) {
+        self.fetch.fill(conn, &mut self.peers, self.now, &mut self.out);
+    }
+
+    fn fill_all(&mut self) {
+        self.wake = false;
+        self.fetch.restart_orphans(&mut self.rng);
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        conns.into_iter().for_each(|conn| self.fill(conn));
+    }
+
+    fn keep_house(&mut self) {
+        let silent: Vec<ConnId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| self.now.since(peer.heard) >= SILENCE)
+            .map(|(conn, _)| *conn)
+            .collect();
+        silent.into_iter().for_each(|conn| self.close(conn, CloseReason::Silent));
+        for (conn, peer) in &mut self.peers {
+            if self.now.since(peer.kept_alive) >= KEEP_ALIVE {
+                peer.kept_alive = self.now;
+                self.out.push_back(Output::Send { conn: *conn, message: Message::KeepAlive });
+            }
+        }
+        self.fetch.snub(&mut self.peers, self.config.stall_after, self.now, &mut self.out);
+        self.rechoke();
+        self.wake = true;
+    }
+
+    fn dial(&mut self) {
+        while self.peers.len() + self.book.dialling() < self.config.dial_up_to.min(self.config.max_peers)
+            && self.book.dialling() < self.config.max_dialling
+        {
+            let Some(addr) = self.book.next_dial(self.now, &mut self.rng) else { return };
+            self.out.push_back(Output::Dial(addr));
+        }
+    }
+
+    /// Ends a connection from our side.
+    pub(super) fn close(&mut self, conn: ConnId, why: CloseReason) {
+        if self.peers.contains_key(&conn) {
+            let pointless = matches!(why, CloseReason::NothingToTrade | CloseReason::Fault(_));
+            self.out.push_back(Output::Close { conn, why });
+            self.forget(conn, pointless);
+        }
+    }
+
+    /// The connection is no more.
+    fn forget(&mut self, conn: ConnId, pointless: bool) {
+        let Some(peer) = self.peers.remove(&conn) else { return };
+        if peer.seed {
+            self.fetch.picker.count_seed(false);
+        } else {
+            peer.have.iter().for_each(|piece| self.fetch.picker.lost(piece));
+        }
+        self.fetch.lose(conn, peer.asked);
+        let known_otherwise = self.peers.values().any(|other| other.id == peer.id);
+        if let Some(addr) = peer.listen.filter(|_| !known_otherwise) {
+            if self.now.since(peer.connected_at) >= PROVED {
+                self.book.proved(addr);
+            }
+            self.book.closed(addr, self.now, pointless);
+        }
+        self.rechoke();
+        self.wake = true;
     }
 }

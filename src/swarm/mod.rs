@@ -7,13 +7,23 @@
 //! Invariant: a piece leaves the engine (`Output::Store`) only complete; memory is that of the buffer pool plus
 //! small change for each peer. Checking a piece's hash and writing it is left to whoever drives the engine.
 
+mod assembly;
 mod bitfield;
+mod book;
 mod engine;
+mod fetch;
 mod geometry;
 mod interface;
+mod messages;
+mod peer;
+mod picker;
+mod rate;
+mod rng;
+mod serve;
 pub mod wire;
 
 pub use bitfield::{Bitfield, BitfieldError};
 pub use engine::Engine;
 pub use geometry::{Block, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};
 pub use interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
+pub use rng::Rng;

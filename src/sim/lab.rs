@@ -1,0 +1,395 @@
+//! The lab: nodes, links, a tracker that names everybody, and a queue of events in virtual time.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::link::{Frame, Link};
+use crate::buf::BufPool;
+use crate::swarm::wire::{Handshake, Message};
+use crate::swarm::{
+    Bitfield, CloseReason, ConnId, Engine, EngineConfig, Geometry, Input, Output, PieceShape, Rng,
+    StoreResult, WholePieces,
+};
+use crate::units::{InfoHash, Now, PeerId, PieceIndex};
+
+/// What is special about a node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) enum Character {
+    /// Nothing.
+    #[default]
+    Honest,
+    /// Sends blocks with wrong bytes.
+    Liar,
+    /// Takes requests and sends no blocks.
+    Stalling,
+    /// Sends these messages to everybody who connects and reacts to nothing.
+    Script(Vec<Message>),
+}
+
+/// One node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeSpec {
+    pub(crate) seeder: bool,
+    /// Bytes a second, each way.
+    pub(crate) rate: u64,
+    pub(crate) arrives: Duration,
+    pub(crate) leaves: Option<Duration>,
+    /// Piece buffers.
+    pub(crate) buffers: usize,
+    pub(crate) character: Character,
+}
+
+impl NodeSpec {
+    /// A terminal on a 100 Mbit/s link that is there from the start.
+    pub(crate) fn terminal() -> Self {
+        NodeSpec {
+            seeder: false,
+            rate: 12_500_000,
+            arrives: Duration::ZERO,
+            leaves: None,
+            buffers: 64,
+            character: Character::Honest,
+        }
+    }
+
+    pub(crate) fn seeder() -> Self {
+        NodeSpec { seeder: true, ..Self::terminal() }
+    }
+}
+
+/// The whole lab.
+#[derive(Clone)]
+pub(crate) struct LabSpec {
+    pub(crate) nodes: Vec<NodeSpec>,
+    pub(crate) pieces: u32,
+    pub(crate) piece_length: u32,
+    /// Bytes the last piece lacks to full length.
+    pub(crate) short: u64,
+    pub(crate) latency: Duration,
+    pub(crate) shape: Arc<dyn PieceShape>,
+    pub(crate) seed: u64,
+}
+
+impl LabSpec {
+    /// One seeder and `terminals` terminals.
+    pub(crate) fn new(terminals: usize, pieces: u32, piece_length: u32, seed: u64) -> Self {
+        let mut nodes = vec![NodeSpec::seeder()];
+        nodes.resize(terminals + 1, NodeSpec::terminal());
+        let latency = Duration::from_micros(200);
+        LabSpec { nodes, pieces, piece_length, short: 0, latency, shape: Arc::new(WholePieces), seed }
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrive(usize),
+    Leave(usize),
+    Wake(usize),
+    Connect { from: usize, to: SocketAddr },
+    UplinkDone { node: usize, conn: ConnId, frame: Frame },
+    Reached { conn: ConnId, from: usize, to: usize, frame: Frame },
+    Received { conn: ConnId, from: usize, to: usize, frame: Frame },
+    HungUp { conn: ConnId, node: usize },
+    Stored { node: usize, piece: PieceIndex, result: StoreResult },
+}
+
+/// One node at work.
+pub(crate) struct Node {
+    spec: NodeSpec,
+    engine: Option<Engine>,
+    link: Link,
+    woken_at: Option<Now>,
+    disk_free: Now,
+    pub(crate) finished: Option<Now>,
+    pub(crate) payload_out: u64,
+    pub(crate) closes: Vec<CloseReason>,
+}
+
+impl Node {
+    pub(crate) fn engine(&self) -> Option<&Engine> {
+        self.engine.as_ref()
+    }
+}
+
+/// A lab at work.
+pub(crate) struct Lab {
+    spec: LabSpec,
+    geometry: Geometry,
+    payload: Vec<Bytes>,
+    pub(crate) nodes: Vec<Node>,
+    /// The two ends of each connection.
+    conns: BTreeMap<ConnId, (usize, usize)>,
+    next_conn: u64,
+    events: BTreeMap<(Now, u64), Event>,
+    number: u64,
+    pub(crate) now: Now,
+}
+
+const INFO_HASH: InfoHash = InfoHash([9; 20]);
+
+fn address(node: usize) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::from(0x0a00_0001 + u32::try_from(node).expect("few nodes")).into(), 6881)
+}
+
+impl Lab {
+    pub(crate) fn new(spec: LabSpec) -> Self {
+        let total = u64::from(spec.pieces) * u64::from(spec.piece_length) - spec.short;
+        let geometry = Geometry::new(spec.piece_length, total).expect("a torrent");
+        let pieces = (0..spec.pieces).map(PieceIndex);
+        let payload = pieces.map(|piece| contents(geometry, spec.shape.as_ref(), piece)).collect();
+        let nodes = spec.nodes.iter().map(|node| Node {
+            spec: node.clone(),
+            engine: None,
+            link: Link::new(node.rate),
+            woken_at: None,
+            disk_free: Now::ZERO,
+            finished: None,
+            payload_out: 0,
+            closes: Vec::new(),
+        });
+        let mut lab = Lab {
+            nodes: nodes.collect(),
+            geometry,
+            payload,
+            conns: BTreeMap::new(),
+            next_conn: 1,
+            events: BTreeMap::new(),
+            number: 0,
+            now: Now::ZERO,
+            spec,
+        };
+        for node in 0..lab.nodes.len() {
+            lab.at(Now(lab.nodes[node].spec.arrives), Event::Arrive(node));
+            if let Some(leaves) = lab.nodes[node].spec.leaves {
+                lab.at(Now(leaves), Event::Leave(node));
+            }
+        }
+        lab
+    }
+
+    /// Runs until every honest terminal that stays has finished, or until `limit`. True if all have.
+    pub(crate) fn run(&mut self, limit: Duration) -> bool {
+        while !self.all_finished() {
+            let Some(((at, _), event)) = self.events.pop_first() else { return false };
+            if at.0 > limit {
+                return false;
+            }
+            self.now = at;
+            self.happen(event);
+        }
+        true
+    }
+
+    /// Time until the last one had everything, relative to the best that any scheme can do (DESIGN §6).
+    pub(crate) fn ratio(&self) -> f64 {
+        let terminals = self.nodes.iter().filter(|node| !node.spec.seeder).count();
+        let tau = f64::from(self.spec.piece_length) / self.nodes[0].spec.rate as f64;
+        let rounds = f64::from(self.spec.pieces) - 1.0 + ((terminals + 1) as f64).log2().ceil();
+        let last = self.nodes.iter().filter_map(|node| node.finished).max().unwrap_or_default();
+        last.0.as_secs_f64() / (rounds * tau)
+    }
+
+    /// Bytes that left the first seeder, relative to the payload.
+    pub(crate) fn seeder_share(&self) -> f64 {
+        self.nodes[0].payload_out as f64 / self.geometry.total_length() as f64
+    }
+
+    fn all_finished(&self) -> bool {
+        self.nodes.iter().all(|node| {
+            node.finished.is_some()
+                || node.spec.seeder
+                || node.spec.leaves.is_some()
+                || node.spec.character != Character::Honest
+        })
+    }
+
+    fn at(&mut self, at: Now, event: Event) {
+        self.number += 1;
+        self.events.insert((at, self.number), event);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive(node) => self.arrive(node),
+            Event::Leave(node) => self.leave(node),
+            Event::Wake(node) => {
+                if self.nodes[node].woken_at == Some(self.now) {
+                    self.nodes[node].woken_at = None;
+                    self.tell(node, Input::Tick);
+                }
+            }
+            Event::Connect { from, to } => self.connect(from, to),
+            Event::UplinkDone { node, conn, frame } => self.uplink_done(node, conn, frame),
+            Event::Reached { conn, from, to, frame } => {
+                let at = self.nodes[to].link.receive(self.now, frame.len());
+                self.at(at, Event::Received { conn, from, to, frame });
+            }
+            Event::Received { conn, from, to, frame } => {
+                self.nodes[from].link.acknowledge(conn, frame.len());
+                self.transmit(from);
+                if self.conns.contains_key(&conn) {
+                    let message = match frame {
+                        Frame::Message(message) => message,
+                        Frame::Block(block, data) => {
+                            Message::Piece { piece: block.piece, offset: block.offset, data }
+                        }
+                    };
+                    self.tell(to, Input::Message { conn, message });
+                }
+            }
+            Event::HungUp { conn, node } => self.tell(node, Input::Closed { conn }),
+            Event::Stored { node, piece, result } => self.tell(node, Input::Stored { piece, result }),
+        }
+    }
+
+    fn uplink_done(&mut self, node: usize, conn: ConnId, frame: Frame) {
+        self.nodes[node].link.idle();
+        if let Some((a, b)) = self.conns.get(&conn).copied() {
+            let block = if let Frame::Block(block, _) = &frame { Some(*block) } else { None };
+            let to = if a == node { b } else { a };
+            self.at(self.now + self.spec.latency, Event::Reached { conn, from: node, to, frame });
+            if let Some(block) = block {
+                self.nodes[node].payload_out += u64::from(block.len);
+                self.tell(node, Input::BlockSent { conn, block });
+            }
+        }
+        self.transmit(node);
+    }
+
+    fn arrive(&mut self, node: usize) {
+        let spec = &self.nodes[node].spec;
+        let pieces = self.spec.pieces;
+        let have = if spec.seeder { Bitfield::all(pieces) } else { Bitfield::none(pieces) };
+        let total = self.geometry.total_length();
+        let mut config = EngineConfig::new(INFO_HASH, self.id_of(node), self.spec.piece_length, total, have);
+        config.seed = Rng::new(self.spec.seed.wrapping_add(node as u64)).next_u64();
+        config.listen_port = 6881;
+        let pool = BufPool::new(self.spec.piece_length as usize, spec.buffers);
+        self.nodes[node].engine = Engine::new(config, pool, Arc::clone(&self.spec.shape));
+        let others = (0..self.nodes.len()).filter(|other| self.nodes[*other].engine.is_some()).map(address);
+        let others = others.collect();
+        self.tell(node, Input::Candidates(others));
+    }
+
+    fn leave(&mut self, node: usize) {
+        self.nodes[node].engine = None;
+        let of_node = |(_, (a, b)): &(&ConnId, &(usize, usize))| *a == node || *b == node;
+        let gone: Vec<ConnId> = self.conns.iter().filter(of_node).map(|(conn, _)| *conn).collect();
+        gone.into_iter().for_each(|conn| self.hang_up(node, conn));
+    }
+
+    fn id_of(&self, node: usize) -> PeerId {
+        let mut id = *b"-FM0100-............";
+        let number = Rng::new(self.spec.seed ^ ((node as u64) << 32)).next_u64();
+        id[8..16].copy_from_slice(&number.to_be_bytes());
+        PeerId(id)
+    }
+
+    fn connect(&mut self, from: usize, to: SocketAddr) {
+        let lives = |node: &usize| address(*node) == to && self.nodes[*node].engine.is_some();
+        let target = (0..self.nodes.len()).find(lives);
+        let Some(target) = target else { return self.tell(from, Input::DialFailed(to)) };
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        self.conns.insert(conn, (from, target));
+        for (node, other, incoming) in [(from, target, false), (target, from, true)] {
+            if incoming && from == target {
+                break;
+            }
+            self.nodes[node].link.open(conn);
+            let mut addr = address(other);
+            if incoming {
+                addr.set_port(40_000);
+            }
+            let handshake = Handshake::ours(INFO_HASH, self.id_of(other));
+            self.tell(node, Input::Connected { conn, addr, incoming, handshake });
+            if let Character::Script(messages) = self.nodes[node].spec.character.clone() {
+                for message in messages {
+                    self.nodes[node].link.push(conn, Frame::Message(message));
+                }
+                self.transmit(node);
+            }
+        }
+    }
+
+    fn hang_up(&mut self, node: usize, conn: ConnId) {
+        let Some((a, b)) = self.conns.remove(&conn) else { return };
+        self.nodes[a].link.close(conn);
+        self.nodes[b].link.close(conn);
+        let other = if a == node { b } else { a };
+        self.at(self.now + self.spec.latency, Event::HungUp { conn, node: other });
+    }
+
+    /// Gives an engine an input and does what it wants.
+    fn tell(&mut self, node: usize, input: Input) {
+        let Some(engine) = self.nodes[node].engine.as_mut() else { return };
+        engine.handle(self.now, input);
+        while let Some(output) = self.nodes[node].engine.as_mut().and_then(Engine::poll) {
+            self.act(node, output);
+        }
+        let deadline = self.nodes[node].engine.as_ref().and_then(Engine::deadline);
+        if let Some(deadline) = deadline.map(|deadline| deadline.max(self.now + Duration::from_micros(1)))
+            && self.nodes[node].woken_at.is_none_or(|planned| deadline < planned)
+        {
+            self.nodes[node].woken_at = Some(deadline);
+            self.at(deadline, Event::Wake(node));
+        }
+        self.transmit(node);
+    }
+
+    fn act(&mut self, node: usize, output: Output) {
+        let mute = matches!(self.nodes[node].spec.character, Character::Script(_));
+        match output {
+            Output::Dial(to) => self.at(self.now + 3 * self.spec.latency, Event::Connect { from: node, to }),
+            Output::Send { .. } | Output::SendBlock { .. } if mute => {}
+            Output::Send { conn, message } => self.nodes[node].link.push(conn, Frame::Message(message)),
+            Output::SendBlock { conn, block } => {
+                let start = block.offset as usize;
+                let data = self.payload[block.piece.get()].slice(start..start + block.len as usize);
+                let data = match self.nodes[node].spec.character {
+                    Character::Stalling => return,
+                    Character::Liar => Bytes::from(data.iter().map(|byte| !byte).collect::<Vec<_>>()),
+                    _ => data,
+                };
+                self.nodes[node].link.push(conn, Frame::Block(block, data));
+            }
+            Output::Close { conn, why } => {
+                self.nodes[node].closes.push(why);
+                self.hang_up(node, conn);
+            }
+            Output::Store { piece, buf } => {
+                let len = self.geometry.len_of(piece) as usize;
+                let right = buf[..len] == self.payload[piece.get()][..];
+                let result = if right { StoreResult::Ok } else { StoreResult::WrongHash };
+                // Checked and written at 500 MB/s, one piece after another.
+                let start = self.nodes[node].disk_free.max(self.now);
+                self.nodes[node].disk_free = start + Duration::from_nanos(2 * len as u64);
+                self.at(self.nodes[node].disk_free, Event::Stored { node, piece, result });
+            }
+            Output::Complete => self.nodes[node].finished = Some(self.now),
+        }
+    }
+
+    fn transmit(&mut self, node: usize) {
+        if let Some((conn, frame, time)) = self.nodes[node].link.next() {
+            self.at(self.now + time, Event::UplinkDone { node, conn, frame });
+        }
+    }
+}
+
+/// Bytes that differ from piece to piece and are zero where the shape says so.
+fn contents(geometry: Geometry, shape: &dyn PieceShape, piece: PieceIndex) -> Bytes {
+    let len = geometry.len_of(piece);
+    let mut bytes = vec![0u8; len as usize];
+    let mut rng = Rng::new(0x5eed ^ (u64::from(piece.0) << 32));
+    for range in shape.data_ranges(piece, len) {
+        for part in bytes[range.start as usize..range.end as usize].chunks_mut(8) {
+            part.copy_from_slice(&rng.next_u64().to_le_bytes()[..part.len()]);
+        }
+    }
+    bytes.into()
+}

@@ -1,0 +1,399 @@
+//! Downloading: which blocks are asked of which peer.
+//!
+//! A piece has one owner, the peer that is to send all of it. A peer with room for requests gets, in this order:
+//! the rest of its own pieces; a piece whose owner was lost; a new piece, the rarest it has; blocks of another
+//! peer's piece that nobody was asked for; a piece that waits at a seeder although this peer has it too; in the
+//! end game, blocks that another peer was asked for.
+//!
+//! Invariant: a piece is begun only with a buffer from the pool; a block in a peer's `asked` list is marked so in
+//! its piece, and the other way round; nothing is asked of a peer beyond its queue.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::assembly::{ActivePiece, Arrival};
+use super::bitfield::Bitfield;
+use super::geometry::{Block, Geometry, PieceShape};
+use super::interface::{ConnId, Output};
+use super::peer::Peers;
+use super::picker::Picker;
+use super::rng::Rng;
+use super::wire::Message;
+use crate::buf::BufPool;
+use crate::units::{Now, PeerId, PieceIndex};
+
+/// How soon the pool is asked again after it was empty.
+const BUFFER_RETRY: Duration = Duration::from_millis(20);
+/// How long an owner may leave a piece untouched before a peer with nothing to do takes it over.
+const WAIT_FOR_OWNER: Duration = Duration::from_secs(2);
+/// How long a stalled peer is left alone.
+const SNUB_REST: Duration = Duration::from_secs(5);
+
+/// Who sent parts of a piece: enough to ban them after they are gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Giver {
+    /// The connection.
+    pub conn: ConnId,
+    /// The peer's name.
+    pub id: PeerId,
+}
+
+/// The downloading half of the engine.
+pub struct Fetcher {
+    geometry: Geometry,
+    pool: BufPool,
+    shape: Arc<dyn PieceShape>,
+    /// Rarest first, over the pieces that nobody fetches yet.
+    pub picker: Picker,
+    active: BTreeMap<PieceIndex, ActivePiece>,
+    storing: BTreeMap<PieceIndex, Vec<Giver>>,
+    /// Pieces that came with a wrong hash from several peers.
+    suspect: Vec<PieceIndex>,
+    /// The pool was empty when a piece was to be begun.
+    starved: bool,
+    /// The medium failed.
+    pub halted: bool,
+    depth_limit: usize,
+}
+
+impl Fetcher {
+    /// Wants everything that `have` lacks.
+    pub fn new(
+        geometry: Geometry,
+        pool: BufPool,
+        shape: Arc<dyn PieceShape>,
+        have: &Bitfield,
+        depth_limit: usize,
+        rng: &mut Rng,
+    ) -> Self {
+        Fetcher {
+            geometry,
+            pool,
+            shape,
+            picker: Picker::new(have, rng),
+            active: BTreeMap::new(),
+            storing: BTreeMap::new(),
+            suspect: Vec::new(),
+            starved: false,
+            halted: false,
+            depth_limit,
+        }
+    }
+
+    /// Pieces that are being fetched.
+    pub fn active(&self) -> usize {
+        self.active.len()
+    }
+
+    /// When the pool is to be asked again.
+    pub fn deadline(&self, now: Now) -> Option<Now> {
+        self.starved.then(|| now + BUFFER_RETRY)
+    }
+
+    /// True once after the pool was found empty.
+    pub fn take_starved(&mut self) -> bool {
+        std::mem::take(&mut self.starved)
+    }
+
+    /// Asks `conn` for as much as is good for it.
+    pub fn fill(&mut self, conn: ConnId, peers: &mut Peers, now: Now, out: &mut VecDeque<Output>) {
+        loop {
+            let Some(peer) = peers.get(&conn) else { return };
+            let room = peer.asked.len() < peer.depth(now, self.depth_limit);
+            if self.halted || peer.choking_us || !peer.we_are_interested || !room {
+                return;
+            }
+            let more = peer.asked.len() < peer.ahead(now);
+            let Some(block) = self
+                .own_block(conn)
+                .or_else(|| more.then(|| self.find_block(conn, peers, now, out)).flatten())
+            else {
+                return;
+            };
+            let Some(peer) = peers.get_mut(&conn) else { return };
+            if peer.asked.is_empty() {
+                peer.progress = now;
+            }
+            peer.asked.push_back(block);
+            out.push_back(Output::Send { conn, message: Message::Request(block) });
+        }
+    }
+
+    /// The next block of a piece that `conn` owns.
+    fn own_block(&mut self, conn: ConnId) -> Option<Block> {
+        let owned = |active: &&mut ActivePiece| active.owner == Some(conn) && active.free() > 0;
+        self.active.values_mut().find(owned)?.ask(conn, false)
+    }
+
+    /// Something else for `conn` to do.
+    fn find_block(
+        &mut self,
+        conn: ConnId,
+        peers: &mut Peers,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Option<Block> {
+        self.adopt(conn, peers, now)
+            .or_else(|| self.begin(conn, peers, now, out))
+            .or_else(|| self.help(conn, peers, now))
+            .or_else(|| self.take_over(conn, peers, now, out))
+            .or_else(|| self.end_game(conn, peers, now))
+    }
+
+    /// A piece whose owner was lost.
+    fn adopt(&mut self, conn: ConnId, peers: &Peers, now: Now) -> Option<Block> {
+        let peer = peers.get(&conn)?;
+        let (_, active) = self
+            .active
+            .iter_mut()
+            .filter(|(piece, active)| {
+                let alone = active.givers.is_empty() || active.givers == [conn];
+                active.owner.is_none()
+                    && active.free() > 0
+                    && peer.offers(**piece, now)
+                    && (!active.solo || alone)
+            })
+            .min_by_key(|(_, active)| active.missing())?;
+        active.owner = Some(conn);
+        active.since = now;
+        active.ask(conn, false)
+    }
+
+    /// A new piece, if there is a buffer for it.
+    fn begin(&mut self, conn: ConnId, peers: &Peers, now: Now, out: &mut VecDeque<Output>) -> Option<Block> {
+        let peer = peers.get(&conn)?;
+        loop {
+            let piece = self.picker.rarest(|piece| peer.offers(piece, now))?;
+            let Some(buf) = self.pool.take() else {
+                self.starved = true;
+                return None;
+            };
+            self.picker.unwant(piece);
+            let blocks = self.geometry.blocks_of(piece, self.shape.as_ref());
+            let nothing_travels = blocks.is_empty();
+            let solo = self.suspect.contains(&piece);
+            let mut active = ActivePiece::new(buf, blocks, conn, solo, now);
+            if nothing_travels {
+                self.storing.insert(piece, Vec::new());
+                out.push_back(Output::Store { piece, buf: active.into_buf() });
+                continue;
+            }
+            let block = active.ask(conn, false);
+            self.active.insert(piece, active);
+            return block;
+        }
+    }
+
+    /// A block of another peer's piece that nobody was asked for, from its end.
+    fn help(&mut self, conn: ConnId, peers: &Peers, now: Now) -> Option<Block> {
+        let peer = peers.get(&conn)?;
+        let (_, active) = self
+            .active
+            .iter_mut()
+            .filter(|(piece, active)| !active.solo && active.free() > 0 && peer.offers(**piece, now))
+            .max_by_key(|(_, active)| active.free())?;
+        active.ask(conn, true)
+    }
+
+    /// A piece that nobody has begun to send, although it was asked for: from a seeder, whose time is
+    /// the most precious, or from a peer that lets us wait.
+    fn take_over(
+        &mut self,
+        conn: ConnId,
+        peers: &mut Peers,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Option<Block> {
+        let peer = peers.get(&conn)?;
+        if !peer.asked.is_empty() {
+            return None;
+        }
+        let (piece, owner) = self.active.iter().find_map(|(piece, active)| {
+            let owner = active.owner.filter(|owner| *owner != conn)?;
+            let other = peers.get(&owner)?;
+            let patient = now.since(active.since.max(other.progress)) < WAIT_FOR_OWNER;
+            let relieve = other.seed && !peer.seed;
+            (active.untouched() && peer.offers(*piece, now) && (relieve || !patient))
+                .then_some((*piece, owner))
+        })?;
+        self.recall(owner, peers, out, |block| block.piece == piece);
+        let active = self.active.get_mut(&piece)?;
+        active.owner = Some(conn);
+        active.since = now;
+        active.ask(conn, false)
+    }
+
+    /// When every piece is under way: a block that another peer was asked for, from a peer with nothing else to
+    /// do. A seeder repeats only what the other peer is slow to send.
+    fn end_game(&mut self, conn: ConnId, peers: &Peers, now: Now) -> Option<Block> {
+        let peer = peers.get(&conn)?;
+        if self.picker.wanted() > 0 {
+            return None;
+        }
+        let slow = |other: ConnId| {
+            peers.get(&other).is_none_or(|other| {
+                now.since(other.progress) > Duration::from_secs(1) || (!peer.seed || other.seed)
+            })
+        };
+        let mut pieces: Vec<_> = self
+            .active
+            .iter_mut()
+            .filter(|(piece, active)| !active.solo && peer.offers(**piece, now))
+            .collect();
+        pieces.sort_by_key(|(_, active)| std::cmp::Reverse(active.missing()));
+        pieces.into_iter().find_map(|(_, active)| active.ask_again(conn, slow))
+    }
+
+    /// A block came from `conn`, which was asked for it (or had been). Returns the bytes that were of use.
+    pub fn arrived(
+        &mut self,
+        conn: ConnId,
+        block: Block,
+        data: &[u8],
+        peers: &mut Peers,
+        out: &mut VecDeque<Output>,
+    ) -> bool {
+        let Some(active) = self.active.get_mut(&block.piece) else { return false };
+        if active.solo && active.owner != Some(conn) {
+            return false;
+        }
+        let Arrival::New { recall } = active.accept(conn, block, data) else { return false };
+        if let Some(peer) = recall.and_then(|other| peers.get_mut(&other))
+            && peer.take_asked(block)
+        {
+            peer.remember_recalled(block);
+            if let Some(conn) = recall {
+                out.push_back(Output::Send { conn, message: Message::Cancel(block) });
+            }
+        }
+        if active.missing() == 0
+            && let Some(active) = self.active.remove(&block.piece)
+        {
+            let known = |conn: &ConnId| peers.get(conn).map(|peer| Giver { conn: *conn, id: peer.id });
+            let mut givers: Vec<Giver> = active.givers.iter().filter_map(known).collect();
+            if givers.len() != active.givers.len() {
+                // Somebody who helped is gone: nobody who stayed can be blamed alone.
+                givers.clear();
+            }
+            self.storing.insert(block.piece, givers);
+            out.push_back(Output::Store { piece: block.piece, buf: active.into_buf() });
+        }
+        true
+    }
+
+    /// A piece was stored. False if it was not being stored.
+    pub fn stored(&mut self, piece: PieceIndex) -> bool {
+        self.suspect.retain(|suspect| *suspect != piece);
+        self.storing.remove(&piece).is_some()
+    }
+
+    /// A piece had a wrong hash: wants it again. Returns who alone is to blame, if that is clear.
+    pub fn wrong(&mut self, piece: PieceIndex, rng: &mut Rng) -> Option<Giver> {
+        let givers = self.storing.remove(&piece)?;
+        self.picker.want(piece, rng);
+        if let [only] = givers[..] {
+            return Some(only);
+        }
+        if !self.suspect.contains(&piece) {
+            self.suspect.push(piece);
+        }
+        None
+    }
+
+    /// The medium failed: gives everything up.
+    pub fn halt(&mut self, peers: &mut Peers, out: &mut VecDeque<Output>) {
+        self.halted = true;
+        let conns: Vec<ConnId> = peers.keys().copied().collect();
+        for conn in conns {
+            self.recall(conn, peers, out, |_| true);
+        }
+        self.active.clear();
+        self.storing.clear();
+    }
+
+    /// `conn` will not send what it was asked for, because it choked us or is gone.
+    pub fn lose(&mut self, conn: ConnId, asked: impl IntoIterator<Item = Block>) {
+        for block in asked {
+            if let Some(active) = self.active.get_mut(&block.piece) {
+                active.release(conn, block);
+            }
+        }
+        self.disown(conn, |_| true);
+    }
+
+    /// `conn` will not send `block`.
+    pub fn refused(&mut self, conn: ConnId, block: Block) {
+        if let Some(active) = self.active.get_mut(&block.piece) {
+            active.release(conn, block);
+        }
+        self.disown(conn, |piece| piece == block.piece);
+    }
+
+    /// Peers that were asked and send nothing lose their blocks to others. True if there was one.
+    pub fn snub(
+        &mut self,
+        peers: &mut Peers,
+        stall_after: Duration,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> bool {
+        let stalled: Vec<ConnId> = peers
+            .iter()
+            .filter(|(_, peer)| !peer.asked.is_empty() && now.since(peer.progress) >= stall_after)
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in &stalled {
+            self.recall(*conn, peers, out, |_| true);
+            self.disown(*conn, |_| true);
+            if let Some(peer) = peers.get_mut(conn) {
+                peer.snubbed = Some(now + SNUB_REST);
+            }
+        }
+        !stalled.is_empty()
+    }
+
+    /// Takes back from `conn` the requests that pass `test`.
+    fn recall(
+        &mut self,
+        conn: ConnId,
+        peers: &mut Peers,
+        out: &mut VecDeque<Output>,
+        test: impl Fn(&Block) -> bool,
+    ) {
+        let Some(peer) = peers.get_mut(&conn) else { return };
+        let (back, keep): (VecDeque<Block>, VecDeque<Block>) = peer.asked.drain(..).partition(test);
+        peer.asked = keep;
+        for block in back {
+            peer.remember_recalled(block);
+            out.push_back(Output::Send { conn, message: Message::Cancel(block) });
+            if let Some(active) = self.active.get_mut(&block.piece) {
+                active.release(conn, block);
+            }
+        }
+    }
+
+    /// Pieces of `conn` that pass `test` belong to nobody. A piece that only one peer may send and that it has
+    /// begun starts again from nothing, with another peer.
+    fn disown(&mut self, conn: ConnId, test: impl Fn(PieceIndex) -> bool) {
+        for (_, active) in self.active.iter_mut().filter(|(piece, _)| test(**piece)) {
+            if active.owner == Some(conn) {
+                active.owner = None;
+            }
+        }
+    }
+
+    /// Gives up pieces that may come from one peer only and whose peer is lost.
+    pub fn restart_orphans(&mut self, rng: &mut Rng) {
+        let orphans: Vec<PieceIndex> = self
+            .active
+            .iter()
+            .filter(|(_, active)| active.solo && active.owner.is_none() && !active.untouched())
+            .map(|(piece, _)| *piece)
+            .collect();
+        for piece in orphans {
+            self.active.remove(&piece);
+            self.picker.want(piece, rng);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What each message of a peer means for the engine.
+//!
+//! Invariant: nothing a peer says is believed before it was checked against the torrent and against what was
+//! asked; a peer that breaks the protocol gets a [`Fault`] and is closed, and never disturbs the others.
+
+use bytes::Bytes;
+
+use super::bitfield::Bitfield;
+use super::engine::Engine;
+use super::geometry::{Block, MAX_REQUEST_LEN};
+use super::interface::{ConnId, Fault};
+use super::wire::{ExtendedHandshake, Message};
+use crate::units::PieceIndex;
+
+impl Engine {
+    /// Takes one message; messages of connections that are gone mean nothing.
+    pub(super) fn message(&mut self, conn: ConnId, message: Message) -> Result<(), Fault> {
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        peer.heard = self.now;
+        let fast_only = matches!(
+            message,
+            Message::HaveAll
+                | Message::HaveNone
+                | Message::Suggest(_)
+                | Message::Reject(_)
+                | Message::AllowedFast(_)
+        );
+        if fast_only && !peer.fast {
+            return Err(Fault::NotNegotiated);
+        }
+        match message {
+            Message::KeepAlive | Message::Unknown(_) => {}
+            Message::Choke => self.choked_by(conn),
+            Message::Unchoke => {
+                peer.choking_us = false;
+                peer.refused.clear();
+                self.fill(conn);
+            }
+            Message::Interested => {
+                peer.interested = true;
+                self.rechoke();
+            }
+            Message::NotInterested => {
+                peer.interested = false;
+                self.rechoke();
+                self.part_if_pointless(conn);
+            }
+            Message::Have(piece) => self.peer_has(conn, piece)?,
+            Message::Bitfield(bytes) => {
+                let field = Bitfield::from_wire(&bytes, self.geometry.pieces())?;
+                self.bitfield(conn, field)?;
+            }
+            Message::HaveAll => self.bitfield(conn, Bitfield::all(self.geometry.pieces()))?,
+            Message::HaveNone => self.bitfield(conn, Bitfield::none(self.geometry.pieces()))?,
+            Message::Request(block) => self.requested(conn, block)?,
+            Message::Cancel(block) => self.serve.cancel(conn, peer, block, &mut self.out),
+            Message::Piece { piece, offset, data } => self.block_came(conn, piece, offset, &data)?,
+            Message::Reject(block) => self.rejected(conn, block)?,
+            // Hints about what to ask for: rarest first knows better.
+            Message::Suggest(piece) | Message::AllowedFast(piece) => {
+                self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(piece))?;
+            }
+            Message::Extended { id, payload } => self.extended(conn, id, &payload)?,
+        }
+        Ok(())
+    }
+
+    fn choked_by(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.choking_us = true;
+        let asked: Vec<Block> = peer.asked.drain(..).collect();
+        // With BEP 6 each will be rejected; without, what is on its way still comes.
+        asked.iter().for_each(|block| peer.remember_recalled(*block));
+        self.fetch.lose(conn, asked);
+        self.wake = true;
+    }
+
+    fn peer_has(&mut self, conn: ConnId, piece: PieceIndex) -> Result<(), Fault> {
+        let piece = self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(piece))?;
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        peer.said_bitfield = true;
+        if !peer.have.insert(piece) {
+            return Ok(());
+        }
+        peer.useful += u32::from(!self.have.has(piece));
+        self.fetch.picker.gained(piece);
+        if peer.have.is_all() {
+            self.became_seed(conn);
+        }
+        self.update_interest(conn);
+        self.part_if_pointless(conn);
+        self.fill(conn);
+        Ok(())
+    }
+
+    fn bitfield(&mut self, conn: ConnId, field: Bitfield) -> Result<(), Fault> {
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        if std::mem::replace(&mut peer.said_bitfield, true) {
+            return Err(Fault::SecondBitfield);
+        }
+        let lacking = field.iter().filter(|piece| !self.have.has(*piece)).count();
+        peer.useful = u32::try_from(lacking).unwrap_or(u32::MAX);
+        peer.have = field;
+        if peer.have.is_all() {
+            peer.seed = true;
+            self.fetch.picker.count_seed(true);
+        } else {
+            peer.have.iter().for_each(|piece| self.fetch.picker.gained(piece));
+        }
+        self.update_interest(conn);
+        self.part_if_pointless(conn);
+        Ok(())
+    }
+
+    /// A peer that had its pieces counted one by one has everything now.
+    fn became_seed(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.seed = true;
+        self.fetch.picker.count_seed(true);
+        peer.have.iter().for_each(|piece| self.fetch.picker.lost(piece));
+    }
+
+    fn requested(&mut self, conn: ConnId, block: Block) -> Result<(), Fault> {
+        if !self.geometry.check_block(block) || block.len > MAX_REQUEST_LEN {
+            return Err(Fault::BadRequest(block));
+        }
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        let we_have_it = self.have.has(block.piece);
+        if self.serve.request(conn, peer, block, we_have_it, &self.config, &mut self.out) {
+            Ok(())
+        } else {
+            Err(Fault::TooManyRequests)
+        }
+    }
+
+    fn block_came(
+        &mut self,
+        conn: ConnId,
+        piece: PieceIndex,
+        offset: u32,
+        data: &Bytes,
+    ) -> Result<(), Fault> {
+        let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let block = Block { piece, offset, len };
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        if !peer.take_asked(block) && !peer.take_recalled(block) {
+            return Err(Fault::UnaskedBlock(block));
+        }
+        peer.progress = self.now;
+        peer.snubbed = None;
+        peer.rate_in.add(self.now, u64::from(len));
+        if self.fetch.arrived(conn, block, data, &mut self.peers, &mut self.out) {
+            self.bytes_in.add(self.now, u64::from(len));
+        } else {
+            self.wasted += u64::from(len);
+        }
+        self.fill(conn);
+        Ok(())
+    }
+
+    fn rejected(&mut self, conn: ConnId, block: Block) -> Result<(), Fault> {
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        if peer.take_recalled(block) {
+            return Ok(());
+        }
+        if !peer.take_asked(block) {
+            return Err(Fault::UnaskedBlock(block));
+        }
+        peer.refuse(block.piece, self.now);
+        self.fetch.refused(conn, block);
+        self.wake = true;
+        Ok(())
+    }
+
+    fn extended(&mut self, conn: ConnId, id: u8, payload: &[u8]) -> Result<(), Fault> {
+        if id != 0 {
+            // Version 1 of our extension has no messages, and no other was offered.
+            return Ok(());
+        }
+        let said = ExtendedHandshake::decode(payload).map_err(|_| Fault::Extension)?;
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        peer.introduce(&said);
+        if let Some(addr) = peer.listen.filter(|_| said.port.is_some() && peer.incoming) {
+            self.listens_at(addr);
+        }
+        self.part_if_pointless(conn);
+        Ok(())
+    }
+}

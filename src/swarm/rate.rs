@@ -1,0 +1,84 @@
+//! Bytes a second over the last two seconds.
+//!
+//! Invariant: a meter that nobody feeds reads zero after two seconds, whenever it is read.
+
+use std::time::Duration;
+
+use crate::units::Now;
+
+const SLOTS: usize = 8;
+const SLOT: Duration = Duration::from_millis(250);
+
+/// A meter.
+#[derive(Debug, Clone, Default)]
+pub struct RateMeter {
+    slots: [u64; SLOTS],
+    /// Number of the slot that is being filled, counted from the start of time.
+    current: u128,
+    total: u64,
+}
+
+impl RateMeter {
+    /// Counts `bytes` at `now`.
+    pub fn add(&mut self, now: Now, bytes: u64) {
+        self.turn_to(now);
+        self.slots[index(self.current)] += bytes;
+        self.total += bytes;
+    }
+
+    /// Bytes a second, as of `now`.
+    pub fn rate(&self, now: Now) -> u64 {
+        let slot = slot_of(now).max(self.current);
+        let sum: u64 = (0..SLOTS as u128)
+            .filter_map(|age| slot.checked_sub(age))
+            .filter(|number| *number <= self.current && number + SLOTS as u128 > self.current)
+            .map(|number| self.slots[index(number)])
+            .sum();
+        sum / 2
+    }
+
+    /// All bytes ever counted.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    fn turn_to(&mut self, now: Now) {
+        let slot = slot_of(now);
+        let passed = slot.saturating_sub(self.current).min(SLOTS as u128);
+        for step in 1..=passed {
+            self.slots[index(self.current + step)] = 0;
+        }
+        if passed == SLOTS as u128 {
+            self.slots = [0; SLOTS];
+        }
+        self.current = self.current.max(slot);
+    }
+}
+
+fn slot_of(now: Now) -> u128 {
+    now.0.as_millis() / SLOT.as_millis()
+}
+
+fn index(slot: u128) -> usize {
+    usize::try_from(slot % SLOTS as u128).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_stream_reads_its_rate_and_fades_when_it_ends() {
+        let at = |ms| Now(Duration::from_millis(ms));
+        let mut meter = RateMeter::default();
+        for tick in 0..40 {
+            meter.add(at(tick * 100), 1000);
+        }
+        assert_eq!(meter.rate(at(3999)), 10_000);
+        assert!(meter.rate(at(5000)) < 10_000);
+        assert_eq!(meter.rate(at(6000)), 0);
+        meter.add(at(60_000), 500);
+        assert_eq!(meter.rate(at(60_000)), 250);
+        assert_eq!(meter.total(), 40_500);
+    }
+}

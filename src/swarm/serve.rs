@@ -1,0 +1,226 @@
+//! Uploading: who may ask (choking), and whose requests are answered next (turns).
+//!
+//! A turn is one piece for one peer. Few turns run at once, so that a piece is finished for one peer before the
+//! next one is begun for another; more run only while the receivers are slower than we are. Among waiting
+//! requests the piece that the fewest have goes first, so an early seeder sends each piece once before it
+//! repeats one.
+//!
+//! Invariant: a connection has at most `send_window` blocks in the network's hands; a peer that is unchoked
+//! stays so for [`MIN_UNCHOKE`] unless it loses interest; a request is answered, rejected (BEP 6) or, without
+//! BEP 6, dropped by a choke. This is the seam for offer/grant scheduling and super-seeding: they replace
+//! [`Server::next_turn`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::geometry::Block;
+use super::interface::{ConnId, EngineConfig, Output};
+use super::peer::{Peer, Peers};
+use super::picker::Picker;
+use super::wire::Message;
+use crate::units::{Now, PieceIndex};
+
+/// Shortest time between unchoking and choking a peer that wants something.
+pub const MIN_UNCHOKE: Duration = Duration::from_secs(10);
+/// A turn that moved nothing for so long does not keep others waiting.
+const SLOW: Duration = Duration::from_millis(50);
+
+/// One piece being sent to one peer.
+#[derive(Debug)]
+struct Turn {
+    conn: ConnId,
+    piece: PieceIndex,
+    moved: Now,
+}
+
+/// The uploading half of the engine.
+#[derive(Debug)]
+pub struct Server {
+    turns: Vec<Turn>,
+    /// How many peers each piece was sent to.
+    given: Vec<u32>,
+    rotated: Now,
+}
+
+impl Server {
+    /// Nothing sent yet.
+    pub fn new(pieces: u32) -> Self {
+        Server { turns: Vec::new(), given: vec![0; pieces as usize], rotated: Now::ZERO }
+    }
+
+    /// Starts and continues turns until the windows are full.
+    pub fn pump(
+        &mut self,
+        peers: &mut Peers,
+        picker: &Picker,
+        config: &EngineConfig,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) {
+        self.turns.retain(|turn| {
+            let Some(peer) = peers.get_mut(&turn.conn) else { return false };
+            fill_window(turn.conn, turn.piece, peer, config.send_window, out);
+            peer.sending.iter().any(|block| block.piece == turn.piece)
+        });
+        while self.turns.iter().filter(|turn| now.since(turn.moved) < SLOW).count() < config.upload_parallel
+            && self.turns.len() < config.upload_slots
+        {
+            let Some((conn, piece)) = self.next_turn(peers, picker) else { break };
+            let Some(peer) = peers.get_mut(&conn) else { break };
+            if peer.last_turn != Some(piece) {
+                self.given[piece.get()] += 1;
+            }
+            peer.last_turn = Some(piece);
+            peer.served = now;
+            fill_window(conn, piece, peer, config.send_window, out);
+            self.turns.push(Turn { conn, piece, moved: now });
+        }
+    }
+
+    /// Whom to serve next with what: first what was begun, then what the fewest have, then who waited longest.
+    fn next_turn(&self, peers: &Peers, picker: &Picker) -> Option<(ConnId, PieceIndex)> {
+        let mut best = None;
+        for (conn, peer) in peers {
+            let free = peer.sending.is_empty() && !self.turns.iter().any(|turn| turn.conn == *conn);
+            if !free || peer.queue.is_empty() {
+                continue;
+            }
+            let mut last = None;
+            for piece in peer.queue.iter().map(|block| block.piece) {
+                if last.replace(piece) == Some(piece) {
+                    continue;
+                }
+                let begun = peer.last_turn == Some(piece);
+                let running = self.turns.iter().filter(|turn| turn.piece == piece).count();
+                let given = self.given.get(piece.get()).copied().unwrap_or(0);
+                let copies = picker.availability(piece).max(given) as usize + running;
+                let rank = (!begun, copies, peer.served, *conn);
+                if best.is_none_or(|(least, _)| rank < least) {
+                    best = Some((rank, piece));
+                }
+            }
+        }
+        best.map(|((_, _, _, conn), piece)| (conn, piece))
+    }
+
+    /// A peer asks for `block`, which is inside the torrent. False if it asked for far more than it may.
+    pub fn request(
+        &mut self,
+        conn: ConnId,
+        peer: &mut Peer,
+        block: Block,
+        we_have_it: bool,
+        config: &EngineConfig,
+        out: &mut VecDeque<Output>,
+    ) -> bool {
+        let limit = config.request_queue;
+        let full = peer.queue.len() + peer.sending.len() >= limit as usize;
+        if peer.choked || !we_have_it || full {
+            // A few cross a choke on the way; a flood of them is abuse.
+            peer.unanswerable += 1;
+            if peer.fast {
+                out.push_back(Output::Send { conn, message: Message::Reject(block) });
+            }
+            return peer.unanswerable <= limit.saturating_mul(4);
+        }
+        if !peer.queue.contains(&block) && !peer.sending.contains(&block) {
+            peer.queue.push_back(block);
+        }
+        true
+    }
+
+    /// A peer no longer wants `block`.
+    pub fn cancel(&mut self, conn: ConnId, peer: &mut Peer, block: Block, out: &mut VecDeque<Output>) {
+        if let Some(at) = peer.queue.iter().position(|queued| *queued == block) {
+            peer.queue.remove(at);
+            if peer.fast {
+                out.push_back(Output::Send { conn, message: Message::Reject(block) });
+            }
+        }
+    }
+
+    /// A block left for the network (or could not be read). False if it was not ours to send.
+    pub fn sent(&mut self, conn: ConnId, peer: &mut Peer, block: Block, now: Now) -> bool {
+        let Some(at) = peer.sending.iter().position(|sending| *sending == block) else { return false };
+        peer.sending.remove(at);
+        peer.served = now;
+        for turn in self.turns.iter_mut().filter(|turn| turn.conn == conn) {
+            turn.moved = now;
+        }
+        true
+    }
+
+    /// Hands out the upload slots; also takes some back from those who had them longest while others wait.
+    pub fn rechoke(
+        &mut self,
+        peers: &mut Peers,
+        config: &EngineConfig,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) {
+        let mut waiting: Vec<(Now, ConnId)> = Vec::new();
+        let mut holding: Vec<(Now, ConnId)> = Vec::new();
+        for (conn, peer) in peers.iter_mut() {
+            match (peer.choked, peer.interested) {
+                (true, true) => waiting.push((peer.choke_changed, *conn)),
+                (false, true) => holding.push((peer.choke_changed, *conn)),
+                (false, false) => choke(*conn, peer, now, out),
+                (true, false) => {}
+            }
+        }
+        waiting.sort();
+        let mut free = config.upload_slots.saturating_sub(holding.len());
+        if waiting.len() > free && now.since(self.rotated) >= MIN_UNCHOKE {
+            self.rotated = now;
+            holding.sort();
+            let quarter = (config.upload_slots / 4).max(1).min(waiting.len() - free);
+            let due = holding.into_iter().filter(|(since, conn)| {
+                now.since(*since) >= MIN_UNCHOKE && !self.turns.iter().any(|turn| turn.conn == *conn)
+            });
+            for (_, conn) in due.take(quarter) {
+                if let Some(peer) = peers.get_mut(&conn) {
+                    choke(conn, peer, now, out);
+                    free += 1;
+                }
+            }
+        }
+        for (_, conn) in waiting.into_iter().take(free) {
+            if let Some(peer) = peers.get_mut(&conn) {
+                peer.choked = false;
+                peer.choke_changed = now;
+                peer.unanswerable = 0;
+                out.push_back(Output::Send { conn, message: Message::Unchoke });
+            }
+        }
+    }
+
+    /// When a slow turn must be looked at, if others wait behind it.
+    pub fn deadline(&self, peers: &Peers) -> Option<Now> {
+        let waits = |(conn, peer): (&ConnId, &Peer)| {
+            !peer.queue.is_empty() && !self.turns.iter().any(|turn| turn.conn == *conn)
+        };
+        peers.iter().any(waits).then(|| self.turns.iter().map(|turn| turn.moved + SLOW).min()).flatten()
+    }
+}
+
+/// Moves requests for `piece` into the network's hands.
+fn fill_window(conn: ConnId, piece: PieceIndex, peer: &mut Peer, window: usize, out: &mut VecDeque<Output>) {
+    while peer.sending.len() < window {
+        let Some(at) = peer.queue.iter().position(|block| block.piece == piece) else { break };
+        let Some(block) = peer.queue.remove(at) else { break };
+        peer.sending.push(block);
+        out.push_back(Output::SendBlock { conn, block });
+    }
+}
+
+/// Chokes a peer; what it waits for is rejected, as BEP 6 asks.
+fn choke(conn: ConnId, peer: &mut Peer, now: Now, out: &mut VecDeque<Output>) {
+    peer.choked = true;
+    peer.choke_changed = now;
+    out.push_back(Output::Send { conn, message: Message::Choke });
+    for block in peer.queue.drain(..) {
+        if peer.fast {
+            out.push_back(Output::Send { conn, message: Message::Reject(block) });
+        }
+    }
+}
