@@ -4,9 +4,15 @@
 //! decided by the pure stages; this part only does what it is told.
 
 pub mod claim;
+pub mod commit;
 pub mod disk;
 pub mod disks;
+pub mod efivars;
 pub mod image;
+pub mod image_storage;
+#[cfg(feature = "agent")]
+pub mod kexec;
+pub mod readback;
 pub mod sys;
 pub mod table;
 pub mod window;

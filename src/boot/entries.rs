@@ -1,0 +1,180 @@
+//! Which boot entries the firmware gets, and in which order.
+//!
+//! Invariant: entries of others stay as they are and keep their order; an entry that is there already is used
+//! again, so that imaging a hundred times leaves one entry; a new one goes directly behind the entry that was
+//! started now, so that a lab that boots from the network first goes on doing so.
+
+use crate::api::LayoutMode;
+use crate::boot::option::{LoadOption, PartitionId, firmware_path};
+use crate::layout::plan::LayoutPlan;
+use crate::manifest::Table;
+
+/// The loaders that firmware starts without any entry (UEFI 2.10 §3.5.1.1), in lower case.
+const FALLBACK: &str = "/efi/boot/boot";
+
+/// The firmware's entries as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Present {
+    /// Number and data of each `Boot####`.
+    pub entries: Vec<(u16, Vec<u8>)>,
+    /// `BootOrder`.
+    pub order: Vec<u16>,
+    /// `BootCurrent`: what was started now.
+    pub current: Option<u16>,
+}
+
+/// What is to be written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// New entries.
+    pub entries: Vec<(u16, Vec<u8>)>,
+    /// The new `BootOrder`, if it changes. To be written after the entries.
+    pub order: Option<Vec<u16>>,
+}
+
+/// The entries that an image asks for on this disk: one for each of its loaders that is not the fallback, which
+/// firmware finds by itself.
+pub fn wanted(plan: &LayoutPlan) -> Vec<LoadOption> {
+    let manifest = plan.manifest();
+    let sector = u64::from(plan.sector().get());
+    let loaders = manifest.boot.uefi.iter().filter(|loader| !is_fallback(&loader.path));
+    loaders
+        .filter_map(|loader| {
+            let place = plan.place(loader.partition)?;
+            let id = match (&manifest.disk.table, place.guid) {
+                (_, Some(guid)) => PartitionId::Gpt(guid),
+                // A table that stays has its own signature, which the image does not know.
+                (Table::Mbr { signature, .. }, None) if plan.mode() == LayoutMode::WholeDisk => {
+                    PartitionId::Mbr(*signature)
+                }
+                _ => return None,
+            };
+            Some(LoadOption {
+                label: loader.label.clone(),
+                partition: place.number,
+                first: place.start.0 / sector,
+                sectors: place.size / sector,
+                id,
+                path: firmware_path(&loader.path),
+            })
+        })
+        .collect()
+}
+
+fn is_fallback(path: &str) -> bool {
+    let path = path.replace('\\', "/").to_ascii_lowercase();
+    path.trim_start_matches('/').starts_with(FALLBACK.trim_start_matches('/'))
+}
+
+/// What to write so that `wanted` are there, in that order, directly behind what was started now (at the head if
+/// that is not in the order).
+pub fn plan(present: &Present, wanted: &[LoadOption]) -> Changes {
+    let mut changes = Changes::default();
+    let mut numbers = Vec::new();
+    for option in wanted {
+        let same = |(_, data): &&(u16, Vec<u8>)| {
+            LoadOption::decode(data).is_some_and(|there| there.is_same_entry(option))
+        };
+        if let Some((number, _)) = present.entries.iter().find(same) {
+            numbers.push(*number);
+            continue;
+        }
+        let taken = |number: &u16| {
+            present.entries.iter().chain(&changes.entries).any(|(n, _)| n == number)
+                || present.order.contains(number)
+        };
+        let free = (0..=u16::MAX).find(|number| !taken(number));
+        if let (Some(number), Some(data)) = (free, option.encode()) {
+            changes.entries.push((number, data));
+            numbers.push(number);
+        }
+    }
+    let mut order: Vec<u16> = present.order.iter().copied().filter(|n| !numbers.contains(n)).collect();
+    let behind = present.current.and_then(|current| order.iter().position(|n| *n == current));
+    let at = match present.current {
+        // One of the wanted entries itself was started: they stay where the first of them was.
+        Some(current) if numbers.contains(&current) => {
+            present.order.iter().position(|n| numbers.contains(n)).unwrap_or(0).min(order.len())
+        }
+        _ => behind.map_or(0, |at| at + 1),
+    };
+    order.splice(at..at, numbers);
+    if order != present.order {
+        changes.order = Some(order);
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn option(label: &str) -> LoadOption {
+        LoadOption {
+            label: label.into(),
+            partition: 1,
+            first: 2048,
+            sectors: 8,
+            id: PartitionId::Gpt(Uuid::from_u128(5)),
+            path: firmware_path("/EFI/debian/shimx64.efi"),
+        }
+    }
+
+    fn present(order: &[u16], current: Option<u16>) -> Present {
+        let entries = order.iter().map(|n| (*n, vec![1, 2, 3])).collect();
+        Present { entries, order: order.to_vec(), current }
+    }
+
+    #[test]
+    fn a_new_entry_goes_behind_the_network_that_was_booted() {
+        let changes = plan(&present(&[3, 0, 1], Some(3)), &[option("debian")]);
+        assert_eq!(changes.entries, [(2, option("debian").encode().expect("short"))]);
+        assert_eq!(changes.order, Some(vec![3, 2, 0, 1]));
+    }
+
+    #[test]
+    fn imaging_again_changes_nothing() {
+        let mut now = present(&[3, 0, 1], Some(3));
+        let first = plan(&now, &[option("debian")]);
+        now.entries.extend(first.entries);
+        now.order = first.order.expect("a new order");
+        assert_eq!(plan(&now, &[option("debian")]), Changes::default());
+    }
+
+    #[test]
+    fn what_was_started_outside_of_the_order_puts_the_disk_first() {
+        for current in [None, Some(9)] {
+            assert_eq!(plan(&present(&[3], current), &[option("a")]).order, Some(vec![0, 3]), "{current:?}");
+        }
+        assert_eq!(plan(&Present::default(), &[]), Changes::default());
+    }
+
+    #[test]
+    fn fallback_loaders_need_no_entry() {
+        assert!(is_fallback("/EFI/BOOT/BOOTX64.EFI") && is_fallback("\\efi\\boot\\bootia32.efi"));
+        assert!(!is_fallback("/EFI/debian/shimx64.efi"));
+    }
+
+    proptest! {
+        #[test]
+        fn others_keep_their_order_and_each_wanted_entry_is_there_once(
+            order in proptest::sample::subsequence((0u16..20).collect::<Vec<_>>(), 0..20).prop_shuffle(),
+            current in proptest::option::of(0u16..20), count in 0usize..3
+        ) {
+            let wanted: Vec<LoadOption> = ["a", "b", "c"][..count].iter().map(|l| option(l)).collect();
+            let mut now = present(&order, current);
+            let changes = plan(&now, &wanted);
+            let new: Vec<u16> = changes.entries.iter().map(|(n, _)| *n).collect();
+            prop_assert_eq!(new.len(), count);
+            prop_assert!(new.iter().all(|n| !order.contains(n)));
+            let result = changes.order.clone().unwrap_or(order.clone());
+            prop_assert_eq!(result.iter().copied().filter(|n| !new.contains(n)).collect::<Vec<_>>(), order.clone());
+            prop_assert_eq!(result.iter().copied().filter(|n| new.contains(n)).collect::<Vec<_>>(), new);
+            now.entries.extend(changes.entries);
+            now.order = result;
+            prop_assert_eq!(plan(&now, &wanted), Changes::default());
+        }
+    }
+}

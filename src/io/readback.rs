@@ -1,0 +1,271 @@
+//! Reading everything back from the device: the proof that what was written is what was signed.
+//!
+//! ```text
+//! disk threads ──written pieces──► coordinator ──batches──► up to 4 readers (1 MiB each), all gone after a batch
+//! ```
+//!
+//! Invariant: an [`ImageVerified`] exists only after each travelling piece was read from the device (its held-back
+//! head from memory: that is proved at the commit) and had the SHA-256 that `pieces.sha256` gives, and each
+//! zero piece read as zero. A piece is read only after a flush that came after its write. While pieces still
+//! arrive, reading stays behind the writes by `LAG`, so that it is the medium that answers and not its cache; on
+//! rotating disks it waits for the end, because seeking would cost more than it gains.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sha2::Digest;
+
+use crate::event::{Class, Failure};
+use crate::io::commit::disk_failed;
+use crate::io::disk::{Aligned, STEP};
+use crate::io::image_storage::ImageStorage;
+use crate::layout::grid::Span;
+use crate::storage::Storage;
+use crate::units::{PieceIndex, Sha256};
+
+/// Reading stays this many bytes behind the writes.
+pub const LAG: u64 = 1 << 30;
+/// Bytes of a batch: one flush of the device each.
+const BATCH: u64 = 256 << 20;
+const READERS: usize = 4;
+/// How often the coordinator looks whether it shall stop.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// All of an image was read back from its disk and is right.
+pub struct ImageVerified {
+    storage: Arc<ImageStorage>,
+}
+
+impl ImageVerified {
+    /// The image that was proved.
+    pub fn into_storage(self) -> Arc<ImageStorage> {
+        self.storage
+    }
+}
+
+struct Shared {
+    storage: Arc<ImageStorage>,
+    hashes: Vec<Sha256>,
+    lag: u64,
+    /// Everything is written, zeros too.
+    all_written: AtomicBool,
+    stop: AtomicBool,
+    /// Payload bytes that were right, and bytes of zero pieces.
+    payload: AtomicU64,
+    zeros: AtomicU64,
+    failure: Mutex<Option<Failure>>,
+}
+
+/// A read-back under way. Dropping it ends it.
+pub struct Readback {
+    shared: Arc<Shared>,
+    coordinator: Option<JoinHandle<()>>,
+}
+
+enum Work {
+    Piece(PieceIndex),
+    Zero(Span),
+}
+
+impl Readback {
+    /// Begins to follow the writes to `storage`, `lag` bytes behind them (usually [`LAG`]). `hashes` is
+    /// `pieces.sha256`, one for each piece.
+    pub fn start(storage: Arc<ImageStorage>, hashes: Vec<Sha256>, lag: u64) -> std::io::Result<Self> {
+        let lag = if storage.disk().rotational() { u64::MAX } else { lag };
+        let shared = Arc::new(Shared {
+            storage,
+            hashes,
+            lag,
+            all_written: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            payload: AtomicU64::new(0),
+            zeros: AtomicU64::new(0),
+            failure: Mutex::new(None),
+        });
+        let for_thread = Arc::clone(&shared);
+        let coordinator =
+            std::thread::Builder::new().name("read-back".into()).spawn(move || for_thread.coordinate())?;
+        Ok(Readback { shared, coordinator: Some(coordinator) })
+    }
+
+    /// Payload bytes and bytes of zero pieces that were right so far.
+    pub fn verified(&self) -> (u64, u64) {
+        (self.shared.payload.load(Ordering::Relaxed), self.shared.zeros.load(Ordering::Relaxed))
+    }
+
+    /// What was found wrong, if something was.
+    pub fn failure(&self) -> Option<Failure> {
+        self.shared.failure()
+    }
+
+    /// Everything is written: reading no longer stays behind.
+    pub fn all_written(&self) {
+        self.shared.all_written.store(true, Ordering::SeqCst);
+    }
+
+    /// Reads what is left (blocking) and says whether all of it is right.
+    pub fn finish(mut self) -> Result<ImageVerified, Failure> {
+        self.all_written();
+        let ended = self.coordinator.take().is_some_and(|thread| thread.join().is_ok());
+        if let Some(failure) = self.shared.failure() {
+            return Err(failure);
+        }
+        let pieces = u64::from(self.shared.storage.grid().pieces());
+        let expected = pieces * self.shared.storage.grid().piece_length().bytes();
+        if !ended || self.verified() != (expected, zero_bytes(&self.shared.storage)) {
+            let message = "not all pieces of the image were read back";
+            return Err(Failure::new(Class::Disk, message, "Run the job again."));
+        }
+        Ok(ImageVerified { storage: Arc::clone(&self.shared.storage) })
+    }
+}
+
+impl Drop for Readback {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(coordinator) = self.coordinator.take()
+            && coordinator.join().is_err()
+        {
+            log::error!("the read-back panicked");
+        }
+    }
+}
+
+/// Bytes of the pieces that must be zero.
+pub fn zero_bytes(storage: &ImageStorage) -> u64 {
+    storage.grid().zero_cells().map(|span| u64::from(span.len)).sum()
+}
+
+impl Shared {
+    fn failure(&self) -> Option<Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.failure().is_some()
+    }
+
+    fn coordinate(&self) {
+        let piece_length = self.storage.grid().piece_length().bytes();
+        let batch = usize::try_from(BATCH / piece_length).unwrap_or(1).max(1);
+        let lag = usize::try_from(self.lag / piece_length).unwrap_or(usize::MAX);
+        let mut read = 0;
+        while !self.stopped() {
+            // Asked before looking: what was written before `all_written` is in what is seen after.
+            let all_written = self.all_written.load(Ordering::SeqCst);
+            let patience = if all_written { Duration::ZERO } else { PATIENCE };
+            let new = self.storage.written_since(read, patience);
+            let ready = if all_written { new.len() } else { new.len().saturating_sub(lag) };
+            if ready == 0 && all_written {
+                break;
+            }
+            // While pieces arrive, a flush is only worth a whole batch.
+            if ready < batch && !all_written {
+                std::thread::sleep(PATIENCE);
+                continue;
+            }
+            let now = ready.min(batch);
+            self.read(new[..now].iter().map(|piece| Work::Piece(*piece)).collect());
+            read += now;
+        }
+        let zeros: Vec<Span> = self.storage.grid().zero_cells().collect();
+        for part in zeros.chunks(batch) {
+            if !self.stopped() {
+                self.read(part.iter().map(|span| Work::Zero(*span)).collect());
+            }
+        }
+    }
+
+    /// Flushes, then reads a batch in the order of the disk with several readers.
+    fn read(&self, mut work: Vec<Work>) {
+        if let Err(error) = self.storage.sync() {
+            return self.fail(disk_failed(&error));
+        }
+        work.sort_by_key(|work| match work {
+            Work::Piece(piece) => u64::from(piece.0),
+            Work::Zero(span) => self.storage.offset_of(span).unwrap_or(0),
+        });
+        let next = AtomicUsize::new(0);
+        let readers = std::thread::available_parallelism().map_or(1, usize::from).min(READERS);
+        let readers = if self.storage.disk().rotational() { 1 } else { readers };
+        std::thread::scope(|scope| {
+            for _ in 0..readers {
+                scope.spawn(|| {
+                    let mut buffer = Aligned::zeroed(STEP);
+                    while let Some(work) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if self.stopped() {
+                            return;
+                        }
+                        let result = match work {
+                            Work::Piece(piece) => self.check_piece(*piece, &mut buffer),
+                            Work::Zero(span) => self.check_zero(span, &mut buffer),
+                        };
+                        if let Err(failure) = result {
+                            self.fail(failure);
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+    }
+
+    fn check_piece(&self, piece: PieceIndex, buffer: &mut Aligned) -> Result<(), Failure> {
+        let length = self.storage.grid().piece_length().bytes();
+        let start = u64::from(piece.0) * length;
+        let mut hasher = sha2::Sha256::new();
+        let mut done = 0;
+        while done < length {
+            let step = usize::try_from(length - done).unwrap_or(STEP).min(STEP);
+            let bytes = &mut buffer.bytes_mut()[..step];
+            self.storage.read_at(start + done, bytes).map_err(|e| disk_failed(&e))?;
+            hasher.update(&*bytes);
+            done += step as u64;
+        }
+        if self.hashes.get(piece.get()) != Some(&Sha256(hasher.finalize().into())) {
+            let span = self.storage.grid().span(piece);
+            return Err(self.wrong(&piece.to_string(), span.as_ref()));
+        }
+        self.payload.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn check_zero(&self, span: &Span, buffer: &mut Aligned) -> Result<(), Failure> {
+        let start = self.storage.offset_of(span).unwrap_or(u64::MAX);
+        let length = u64::from(span.len);
+        let mut done = 0;
+        while done < length {
+            let step = usize::try_from(length - done).unwrap_or(STEP).min(STEP);
+            let bytes = &mut buffer.bytes_mut()[..step];
+            self.storage.disk().read_at(start + done, bytes).map_err(|e| disk_failed(&e))?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Err(self.wrong("a piece of zeros", Some(span)));
+            }
+            done += step as u64;
+        }
+        self.zeros.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn wrong(&self, what: &str, span: Option<&Span>) -> Failure {
+        let disk = self.storage.disk();
+        let place = span.and_then(|span| {
+            let offset = self.storage.offset_of(span)?;
+            let number = self.storage.plan().places().get(span.partition)?.number;
+            Some((number, offset, offset / u64::from(disk.sector().get()), span.len))
+        });
+        let place = place.map_or_else(String::new, |(number, offset, lba, len)| {
+            format!(" (partition {number}, {len} bytes at byte {offset}, sector {lba})")
+        });
+        Failure::new(
+            Class::Disk,
+            format!("{what} reads back from {} differently than it was written{place}", disk.name()),
+            "Replace the disk, or test the machine's memory; then run the job again.",
+        )
+    }
+}
