@@ -1,0 +1,79 @@
+//! The program as people call it: disks made with the usual tools, captured, looked at, proved, damaged.
+//!
+//! - `disks`: what the tests capture, made without mounts or loop devices
+//! - `capture`: disks become images, all of them or none
+//! - `verify`: damage is found and named
+//! - `signing`: what `minisign` says about our signatures
+//! - `golden`: the formats stay as they are
+
+mod capture;
+mod disks;
+mod golden;
+mod signing;
+mod verify;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The program.
+fn mkimage(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flashmob-mkimage"));
+    for argument in arguments {
+        command.arg(argument);
+    }
+    command.output().expect("the program starts")
+}
+
+/// Its output if it ended well.
+fn succeed(output: &Output) -> String {
+    let (out, err) = texts(output);
+    assert!(output.status.success(), "{:?}\n{out}\n{err}", output.status);
+    out
+}
+
+/// Its complaint if it ended with this exit code.
+fn fail(output: &Output, code: i32) -> String {
+    let (out, err) = texts(output);
+    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
+    err
+}
+
+fn texts(output: &Output) -> (String, String) {
+    (String::from_utf8_lossy(&output.stdout).into(), String::from_utf8_lossy(&output.stderr).into())
+}
+
+/// Captures into `<folder>/repository/lab/1` with pieces of 64 KiB and returns that folder.
+fn capture(folder: &Path, source: &Path) -> std::path::PathBuf {
+    let repository = folder.join("repository");
+    succeed(&mkimage(&[
+        &"capture",
+        &source,
+        &"--repository",
+        &repository,
+        &"--name",
+        &"lab",
+        &"--version",
+        &"1",
+        &"--piece-length",
+        &"64KiB",
+        &"--file-size",
+        &"256KiB",
+    ]));
+    repository.join("lab").join("1")
+}
+
+/// Every file below a folder, with its bytes.
+fn contents(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().to_string();
+        if path.is_dir() {
+            found
+                .extend(contents(&path).into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
+        } else {
+            found.insert(name, std::fs::read(&path).expect("a file"));
+        }
+    }
+    found
+}
