@@ -1,0 +1,187 @@
+//! The disk threads of one swarm: hashing, writing, reading, away from the network.
+//!
+//! ```text
+//!   owner task ──jobs (bounded, by piece number)──► disk thread 0..n ──► storage
+//!       ▲                                                │
+//!       └──────────── Done (one for each job) ◄──────────┘
+//! ```
+//!
+//! Invariant: a piece always goes to the same thread, so that its write and a read after it are ordered without
+//! a lock. Each job carries a buffer of a bounded pool, so queues as long as the pools never make the owner
+//! wait, and the way back needs no bound of its own. Threads end when the queue is dropped, after what was
+//! queued; [`DiskQueue::finish`] waits for that.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::buf::PieceBuf;
+use crate::io::hash::sha1;
+use crate::storage::{Storage, StorageError};
+use crate::units::{PieceIndex, Sha1};
+
+/// Work for a disk thread.
+struct Job {
+    piece: PieceIndex,
+    offset: u64,
+    len: usize,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Write these bytes, if their hash is right (`None`: whatever they are).
+    Store(PieceBuf, Option<Sha1>),
+    /// Fill this buffer.
+    Load(PieceBuf),
+    /// Make everything durable.
+    Sync,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Done {
+    /// The piece is written (not yet synced); its bytes, to be served while they are fresh.
+    Stored(PieceIndex, Bytes),
+    /// The bytes do not have the piece's hash. Nothing was written.
+    WrongHash(PieceIndex),
+    /// The piece was read.
+    Loaded(PieceIndex, Bytes),
+    /// Everything that was stored before is durable.
+    Synced,
+    /// The storage failed.
+    Failed(StorageError),
+}
+
+/// The way to the disk threads of one swarm.
+pub struct DiskQueue {
+    threads: Vec<(SyncSender<Job>, JoinHandle<()>)>,
+}
+
+impl DiskQueue {
+    /// Starts `threads` threads for `storage`. `depth` is how many jobs can be outstanding: as many as there are
+    /// buffers. Results go to `done`.
+    pub fn start(
+        storage: Arc<dyn Storage>,
+        threads: usize,
+        depth: usize,
+        done: UnboundedSender<Done>,
+    ) -> std::io::Result<Self> {
+        let threads = (0..threads.max(1)).map(|index| {
+            let (sender, receiver) = sync_channel(depth + 1);
+            let (storage, done) = (Arc::clone(&storage), done.clone());
+            let name = format!("disk-{index}");
+            let handle =
+                std::thread::Builder::new().name(name).spawn(move || work(&*storage, &receiver, &done))?;
+            Ok((sender, handle))
+        });
+        Ok(DiskQueue { threads: threads.collect::<std::io::Result<_>>()? })
+    }
+
+    /// Checks and writes the first `len` bytes of `buf` at `offset`.
+    pub fn store(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf, hash: Option<Sha1>) {
+        self.send(Job { piece, offset, len, kind: Kind::Store(buf, hash) });
+    }
+
+    /// Reads `len` bytes at `offset` into `buf`.
+    pub fn load(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf) {
+        self.send(Job { piece, offset, len, kind: Kind::Load(buf) });
+    }
+
+    /// Syncs the storage. To be called when no store is outstanding.
+    pub fn sync(&self) {
+        self.send(Job { piece: PieceIndex(0), offset: 0, len: 0, kind: Kind::Sync });
+    }
+
+    /// Waits (blocking) until everything queued is done and the threads have let go of the storage.
+    pub fn finish(self) {
+        for (sender, handle) in self.threads {
+            drop(sender);
+            if handle.join().is_err() {
+                log::error!("a disk thread panicked");
+            }
+        }
+    }
+
+    fn send(&self, job: Job) {
+        let index = job.piece.get() % self.threads.len();
+        if self.threads[index].0.send(job).is_err() {
+            log::error!("a disk thread is gone");
+        }
+    }
+}
+
+/// A piece's bytes as they are lent to the network.
+struct Lent {
+    buf: PieceBuf,
+    len: usize,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buf[..self.len]
+    }
+}
+
+fn work(storage: &dyn Storage, jobs: &Receiver<Job>, done: &UnboundedSender<Done>) {
+    for job in jobs {
+        // Fails only when the owner is gone, and then nobody wants to know.
+        let _ = done.send(run(storage, job).unwrap_or_else(Done::Failed));
+    }
+}
+
+fn run(storage: &dyn Storage, job: Job) -> Result<Done, StorageError> {
+    let Job { piece, offset, len, kind } = job;
+    match kind {
+        Kind::Store(buf, hash) => {
+            if hash.is_some_and(|hash| sha1(&buf[..len]) != hash) {
+                return Ok(Done::WrongHash(piece));
+            }
+            storage.write_at(offset, &buf[..len])?;
+            Ok(Done::Stored(piece, Bytes::from_owner(Lent { buf, len })))
+        }
+        Kind::Load(mut buf) => {
+            storage.read_at(offset, &mut buf[..len])?;
+            Ok(Done::Loaded(piece, Bytes::from_owner(Lent { buf, len })))
+        }
+        Kind::Sync => storage.sync().map(|()| Done::Synced),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::BufPool;
+    use crate::io::storage::{FileStorage, Resize};
+
+    fn next(done: &mut tokio::sync::mpsc::UnboundedReceiver<Done>) -> Done {
+        done.blocking_recv().expect("one result for each job")
+    }
+
+    #[test]
+    fn a_right_piece_is_written_and_a_wrong_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let storage = Arc::new(FileStorage::create(&path, 20, Resize::Refuse).unwrap().storage);
+        let pool = BufPool::new(10, 2);
+        let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+        let queue = DiskQueue::start(storage, 2, 2, sender).unwrap();
+        let mut buf = pool.take().unwrap();
+        buf.copy_from_slice(b"0123456789");
+        queue.store(PieceIndex(1), 10, 10, buf, Some(sha1(b"0123456789")));
+        assert!(matches!(next(&mut done), Done::Stored(PieceIndex(1), bytes) if &bytes[..] == b"0123456789"));
+        let mut buf = pool.take().unwrap();
+        buf.copy_from_slice(b"abcdefghij");
+        queue.store(PieceIndex(0), 0, 10, buf, Some(sha1(b"0123456789")));
+        assert!(matches!(next(&mut done), Done::WrongHash(PieceIndex(0))));
+        queue.load(PieceIndex(1), 10, 10, pool.take().unwrap());
+        assert!(matches!(next(&mut done), Done::Loaded(PieceIndex(1), bytes) if &bytes[..] == b"0123456789"));
+        queue.sync();
+        assert!(matches!(next(&mut done), Done::Synced));
+        queue.finish();
+        assert_eq!(std::fs::read(&path).unwrap(), b"\0\0\0\0\0\0\0\0\0\x000123456789");
+        assert_eq!(pool.available(), 2, "all buffers came back");
+    }
+}

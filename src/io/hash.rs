@@ -1,0 +1,125 @@
+//! Hashing what lies on a storage, on all cores.
+//!
+//! Invariant: each piece is read once, whole, by one thread. What a hash is compared with, and what follows, is
+//! left to the callers.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use memmap2::MmapMut;
+use sha1::Digest;
+
+use crate::storage::{Storage, StorageError};
+use crate::units::{PieceIndex, Sha1, Sha256};
+
+/// SHA-1 of `bytes`.
+pub fn sha1(bytes: &[u8]) -> Sha1 {
+    Sha1(sha1::Sha1::digest(bytes).into())
+}
+
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> Sha256 {
+    Sha256(sha2::Sha256::digest(bytes).into())
+}
+
+/// How far a [`hash_pieces`] is, and the means to end it early; shared with whoever shows it.
+#[derive(Debug, Default)]
+pub struct HashProgress {
+    /// Bytes read and hashed.
+    pub bytes: AtomicU64,
+    /// Set to end early: the rest is left out.
+    pub stop: AtomicBool,
+}
+
+/// The SHA-1 of each piece of `storage`, cut at multiples of `piece_length`. `None` for pieces that were left
+/// out because `progress.stop` was set. Fails with the first error of the storage.
+pub fn hash_pieces(
+    storage: &dyn Storage,
+    piece_length: u32,
+    progress: &HashProgress,
+) -> Result<Vec<Option<Sha1>>, StorageError> {
+    let count = u32::try_from(storage.len().div_ceil(u64::from(piece_length.max(1)))).unwrap_or(u32::MAX);
+    let next = AtomicU32::new(0);
+    let found = Mutex::new((vec![None; count as usize], None));
+    let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(count.max(1) as usize) {
+            scope.spawn(|| {
+                if let Err(error) = hash_some(storage, piece_length, count, &next, progress, |piece, hash| {
+                    lock().0[piece.get()] = Some(hash);
+                }) {
+                    progress.stop.store(true, Ordering::Relaxed);
+                    lock().1.get_or_insert(error);
+                }
+            });
+        }
+    });
+    match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        (_, Some(error)) => Err(error),
+        (hashes, None) => Ok(hashes),
+    }
+}
+
+/// What one thread does: takes the next piece until there is none.
+fn hash_some(
+    storage: &dyn Storage,
+    piece_length: u32,
+    count: u32,
+    next: &AtomicU32,
+    progress: &HashProgress,
+    found: impl Fn(PieceIndex, Sha1),
+) -> Result<(), StorageError> {
+    let mut buffer = MmapMut::map_anon(piece_length as usize).map_err(|source| StorageError {
+        action: "making room to read",
+        target: "memory".into(),
+        offset: 0,
+        length: u64::from(piece_length),
+        source,
+    })?;
+    while !progress.stop.load(Ordering::Relaxed) {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        if index >= count {
+            break;
+        }
+        let start = u64::from(index) * u64::from(piece_length);
+        let len = (storage.len() - start).min(u64::from(piece_length));
+        let piece = &mut buffer[..usize::try_from(len).unwrap_or(0)];
+        storage.read_at(start, piece)?;
+        found(PieceIndex(index), sha1(piece));
+        progress.bytes.fetch_add(len, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::storage::{FileStorage, Resize};
+
+    #[test]
+    fn every_piece_has_its_own_hash_and_the_last_may_be_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 253) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let storage = FileStorage::open(&path).unwrap();
+        let progress = HashProgress::default();
+        let hashes = hash_pieces(&storage, 16384, &progress).unwrap();
+        let expected: Vec<_> = bytes.chunks(16384).map(|piece| Some(sha1(piece))).collect();
+        assert_eq!(hashes, expected);
+        assert_eq!(progress.bytes.load(Ordering::Relaxed), 100_000);
+    }
+
+    #[test]
+    fn an_unreadable_piece_is_an_error_and_stop_ends_early() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let storage = FileStorage::create(&path, 100_000, Resize::Refuse).unwrap().storage;
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(50_000).unwrap();
+        assert!(hash_pieces(&storage, 16384, &HashProgress::default()).is_err());
+        let stopped = HashProgress::default();
+        stopped.stop.store(true, Ordering::Relaxed);
+        assert_eq!(hash_pieces(&storage, 16384, &stopped).unwrap(), vec![None; 7]);
+    }
+}
