@@ -51,7 +51,9 @@ pub enum Done {
     Loaded(PieceIndex, Bytes),
     /// Everything that was stored before is durable.
     Synced,
-    /// The storage failed.
+    /// The piece could not be read.
+    Unreadable(PieceIndex, StorageError),
+    /// A write or a sync failed.
     Failed(StorageError),
 }
 
@@ -142,10 +144,10 @@ fn run(storage: &dyn Storage, job: Job) -> Result<Done, StorageError> {
             storage.write_at(offset, &buf[..len])?;
             Ok(Done::Stored(piece, Bytes::from_owner(Lent { buf, len })))
         }
-        Kind::Load(mut buf) => {
-            storage.read_at(offset, &mut buf[..len])?;
-            Ok(Done::Loaded(piece, Bytes::from_owner(Lent { buf, len })))
-        }
+        Kind::Load(mut buf) => Ok(match storage.read_at(offset, &mut buf[..len]) {
+            Ok(()) => Done::Loaded(piece, Bytes::from_owner(Lent { buf, len })),
+            Err(error) => Done::Unreadable(piece, error),
+        }),
         Kind::Sync => storage.sync().map(|()| Done::Synced),
     }
 }

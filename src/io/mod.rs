@@ -3,16 +3,21 @@
 //! Invariant: every result of the kernel is looked at, and short is an error. What is done with what was read is
 //! decided by the pure stages; this part only does what it is told.
 
+pub mod announce;
 pub mod claim;
 pub mod commit;
 pub mod disk;
+pub mod diskio;
 pub mod disks;
 pub mod efivars;
+pub mod hash;
 pub mod image;
 pub mod image_storage;
 #[cfg(feature = "agent")]
 pub mod kexec;
 pub mod readback;
+pub mod session;
+pub mod storage;
 pub mod sys;
 pub mod table;
 pub mod window;

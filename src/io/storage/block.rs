@@ -141,8 +141,7 @@ impl Storage for BlockStorage {
         let mut done = 0;
         for window in self.windows(offset, into.len()) {
             read_all(&self.file, &self.path, window.base, &mut bounce[..window.span])?;
-            into[done..done + window.take]
-                .copy_from_slice(&bounce[window.skip..window.skip + window.take]);
+            into[done..done + window.take].copy_from_slice(&bounce[window.skip..window.skip + window.take]);
             done += window.take;
         }
         Ok(())
@@ -159,8 +158,7 @@ impl Storage for BlockStorage {
             if window.take != window.span {
                 read_all(&self.file, &self.path, window.base, &mut bounce[..window.span])?;
             }
-            bounce[window.skip..window.skip + window.take]
-                .copy_from_slice(&from[done..done + window.take]);
+            bounce[window.skip..window.skip + window.take].copy_from_slice(&from[done..done + window.take]);
             write_all(&self.file, &self.path, window.base, &bounce[..window.span])?;
             done += window.take;
         }

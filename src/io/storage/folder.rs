@@ -76,7 +76,9 @@ impl FolderStorage {
     pub fn find(source: &Path, name: &str, files: &[FileEntry]) -> PathBuf {
         let inside = source.join(name);
         let holds = |folder: &Path| {
-            files.first().is_some_and(|file| file.path.iter().fold(folder.to_owned(), |p, e| p.join(e)).exists())
+            files
+                .first()
+                .is_some_and(|file| file.path.iter().fold(folder.to_owned(), |p, e| p.join(e)).exists())
         };
         if is_plain(name) && !holds(source) && holds(&inside) { inside } else { source.to_owned() }
     }

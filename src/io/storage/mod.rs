@@ -19,7 +19,7 @@ use crate::storage::StorageError;
 pub use block::{BlockStorage, is_block_device};
 pub use file::FileStorage;
 pub use folder::FolderStorage;
-pub use runs::ImageRuns;
+pub use runs::{ImageRuns, ImageShape};
 
 /// What may become of a target file that exists and has another size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

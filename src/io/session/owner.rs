@@ -1,0 +1,468 @@
+//! The owner task of a torrent: feeds its engine and does what the engine says.
+//!
+//! Invariant: only this task touches the engine and the cache; it waits for nobody but for events. It ends when it
+//! is told to stop or when a write fails, and then everything it started has ended too. A piece that cannot be
+//! read is refused to the peer who asked; the torrent goes on.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::cache::{PieceCache, Wanted};
+use super::dial::{self, Dialled};
+use super::limits::Permit;
+use super::listen::Accepted;
+use super::peer::{self, Outgoing, PeerEvent, PeerHandle};
+use super::{Ends, Have, Phase, Shared, TorrentSpec, announcing};
+use crate::buf::{BufPool, PieceBuf};
+use crate::event::{Class, Failure};
+use crate::io::diskio::{DiskQueue, Done};
+use crate::io::hash::{HashProgress, hash_pieces};
+use crate::io::storage::disk_failure;
+use crate::swarm::wire::Handshake;
+use crate::swarm::{
+    Bitfield, Block, ConnId, Engine, EngineConfig, Geometry, Input, Output, StoreResult, SwarmStats,
+};
+use crate::units::{Now, PieceIndex};
+
+/// How often the numbers are made known.
+const PUBLISH: Duration = Duration::from_millis(500);
+/// Messages of all peers that may wait for the owner.
+const EVENTS: usize = 512;
+/// Events taken at once.
+const BATCH: usize = 256;
+/// Fewest piece buffers: less would stop the flow between network and disk.
+const FEWEST_BUFFERS: usize = 6;
+
+/// Runs a torrent until it is stopped or fails.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    spec: TorrentSpec,
+    geometry: Geometry,
+    accepted: mpsc::Receiver<Accepted>,
+    mut ends: Ends,
+) {
+    let end = match check(&spec, geometry, &mut ends).await {
+        Ok(Some(have)) => work(&shared, spec, geometry, have, accepted, &mut ends).await,
+        Ok(None) => Ok(()),
+        Err(failure) => Err(failure),
+    };
+    ends.phase.send_replace(match end {
+        Ok(()) => Phase::Stopped,
+        Err(failure) => Phase::Failed(failure),
+    });
+}
+
+/// Finds out what is there; `None` if it was stopped meanwhile.
+async fn check(spec: &TorrentSpec, geometry: Geometry, ends: &mut Ends) -> Result<Option<Bitfield>, Failure> {
+    match &spec.have {
+        Have::Nothing => return Ok(Some(Bitfield::none(geometry.pieces()))),
+        Have::Everything => return Ok(Some(Bitfield::all(geometry.pieces()))),
+        Have::Pieces(have) => return Ok(Some(have.clone())),
+        Have::Check if spec.meta.unhashed => return Ok(Some(Bitfield::none(geometry.pieces()))),
+        Have::Check => {}
+    }
+    let progress = Arc::new(HashProgress::default());
+    let (storage, counted) = (Arc::clone(&spec.storage), Arc::clone(&progress));
+    let mut hashing =
+        tokio::task::spawn_blocking(move || hash_pieces(&*storage, geometry.piece_length(), &counted));
+    let mut ticks = interval(PUBLISH);
+    let hashes = loop {
+        tokio::select! {
+            hashes = &mut hashing => break hashes,
+            _ = ticks.tick() => {
+                let bytes = progress.bytes.load(Ordering::Relaxed);
+                ends.phase.send_replace(Phase::Checking { bytes });
+                if *ends.stop.borrow() || ends.stop.has_changed().is_err() {
+                    progress.stop.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    let hashes = hashes
+        .map_err(|error| {
+            Failure::new(Class::Disk, format!("checking what is there: {error}"), "start again")
+        })?
+        .map_err(|error| disk_failure(&error))?;
+    if *ends.stop.borrow() {
+        return Ok(None);
+    }
+    let mut have = Bitfield::none(geometry.pieces());
+    for ((found, expected), index) in hashes.iter().zip(&spec.meta.pieces).zip(0u32..) {
+        if found.as_ref() == Some(expected) {
+            have.insert(PieceIndex(index));
+        }
+    }
+    Ok(Some(have))
+}
+
+/// Fetches and serves. Returns when everything it started has ended.
+async fn work(
+    shared: &Arc<Shared>,
+    spec: TorrentSpec,
+    geometry: Geometry,
+    have: Bitfield,
+    accepted: mpsc::Receiver<Accepted>,
+    ends: &mut Ends,
+) -> Result<(), Failure> {
+    let nothing_to_sync = matches!(spec.have, Have::Everything);
+    let storage = Arc::clone(&spec.storage);
+    let trackers = spec.trackers.clone();
+    let (mut owner, channels) = Owner::new(shared, spec, geometry, have, accepted)?;
+    owner.publish(ends);
+    if !owner.engine.stats().complete {
+        ends.phase.send_replace(Phase::Fetching);
+    } else if nothing_to_sync {
+        owner.complete = true;
+        ends.phase.send_replace(Phase::Complete);
+    } else {
+        owner.begin_sync();
+    }
+    let mut announcers = announcing::start(shared, owner.spec.meta.info_hash, trackers, ends);
+    let result = owner.serve(channels, ends).await;
+    if let Err(failure) = &result {
+        ends.phase.send_replace(Phase::Failed(failure.clone()));
+    }
+    owner.publish(ends);
+    let Owner { disk, complete, .. } = owner;
+    let finished = tokio::task::spawn_blocking(move || {
+        disk.finish();
+        // What was written before a stop is kept: the next start finds it.
+        if complete { Ok(()) } else { storage.sync() }
+    });
+    while announcers.join_next().await.is_some() {}
+    match (result, finished.await) {
+        (Ok(()), Ok(Err(error))) => Err(disk_failure(&error)),
+        (result, _) => result,
+    }
+}
+
+/// Where events come from.
+struct Channels {
+    accepted: mpsc::Receiver<Accepted>,
+    events: mpsc::Receiver<PeerEvent>,
+    dialled: mpsc::Receiver<Dialled>,
+    done: mpsc::UnboundedReceiver<Done>,
+}
+
+struct Owner {
+    shared: Arc<Shared>,
+    spec: TorrentSpec,
+    geometry: Geometry,
+    engine: Engine,
+    started: Instant,
+    conns: HashMap<ConnId, PeerHandle>,
+    next_conn: u64,
+    dials: JoinSet<()>,
+    /// Buffers that the engine fills.
+    pool: BufPool,
+    /// Buffers that pieces are read into for peers.
+    load_pool: BufPool,
+    cache: PieceCache,
+    disk: DiskQueue,
+    /// The engine found no buffer in its pool; it is told when there is one.
+    starved: bool,
+    syncing: bool,
+    complete: bool,
+    to_owner: mpsc::Sender<PeerEvent>,
+    to_owner_dialled: mpsc::Sender<Dialled>,
+}
+
+impl Owner {
+    fn new(
+        shared: &Arc<Shared>,
+        spec: TorrentSpec,
+        geometry: Geometry,
+        have: Bitfield,
+        accepted: mpsc::Receiver<Accepted>,
+    ) -> Result<(Owner, Channels), Failure> {
+        let cannot =
+            |what: String| Failure::new(Class::Retry, format!("cannot start the swarm: {what}"), "try again");
+        let buffer = geometry.piece_length() as usize;
+        let in_memory =
+            usize::try_from(spec.memory / u64::from(geometry.piece_length())).unwrap_or(usize::MAX);
+        let buffers = in_memory.clamp(FEWEST_BUFFERS, 1 << 16);
+        // A seeder only reads; who fetches needs most buffers for what is under way.
+        let for_engine = if have.is_all() { 1 } else { buffers - buffers / 4 };
+        let pool = BufPool::new(buffer, for_engine);
+        let load_pool = BufPool::new(buffer, buffers - for_engine);
+        let cache = PieceCache::new((buffers / 2).max(load_pool.capacity()));
+        let mut config = EngineConfig::new(
+            spec.meta.info_hash,
+            shared.peer_id,
+            geometry.piece_length(),
+            geometry.total_length(),
+            have,
+        );
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| cannot(error.to_string()))?;
+        config.seed = u64::from_le_bytes(seed);
+        config.listen_port = shared.local_addr.port();
+        config.own_addresses = own_addresses();
+        let engine = Engine::new(config, pool.clone(), Arc::clone(&spec.shape))
+            .ok_or_else(|| cannot("the torrent's sizes contradict each other".into()))?;
+        let (to_owner, events) = mpsc::channel(EVENTS);
+        let (to_owner_dialled, dialled) = mpsc::channel(16);
+        let (done_sender, done) = mpsc::unbounded_channel();
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+        let disk = DiskQueue::start(Arc::clone(&spec.storage), threads, buffers + 1, done_sender)
+            .map_err(|error| cannot(error.to_string()))?;
+        let owner = Owner {
+            shared: Arc::clone(shared),
+            spec,
+            geometry,
+            engine,
+            started: Instant::now(),
+            conns: HashMap::new(),
+            next_conn: 0,
+            dials: JoinSet::new(),
+            pool,
+            load_pool,
+            cache,
+            disk,
+            starved: false,
+            syncing: false,
+            complete: false,
+            to_owner,
+            to_owner_dialled,
+        };
+        Ok((owner, Channels { accepted, events, dialled, done }))
+    }
+
+    /// The loop: waits for an event, tells the engine, does what it says.
+    async fn serve(&mut self, mut from: Channels, ends: &mut Ends) -> Result<(), Failure> {
+        let mut ticks = interval(PUBLISH);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut stop = ends.stop.clone();
+        self.tell(Input::Tick);
+        loop {
+            self.obey();
+            let deadline = self.engine.deadline().map(|now| self.started + now.0);
+            let wake = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                _ = from.events.recv_many(&mut batch, BATCH) => {
+                    batch.drain(..).for_each(|event| self.peer_event(event));
+                }
+                Some(done) = from.done.recv() => {
+                    self.disk_event(done, ends)?;
+                    while let Ok(done) = from.done.try_recv() {
+                        self.disk_event(done, ends)?;
+                    }
+                }
+                Some(accepted) = from.accepted.recv() => {
+                    let Accepted { stream, address, handshake, permit } = accepted;
+                    self.connected(stream, address, true, handshake, permit);
+                }
+                Some(Dialled { address, outcome }) = from.dialled.recv() => match outcome {
+                    Some((stream, handshake, permit)) => {
+                        self.connected(stream, address, false, handshake, permit);
+                    }
+                    None => self.tell(Input::DialFailed(address)),
+                },
+                Some(peers) = ends.candidates.recv() => self.tell(Input::Candidates(peers)),
+                () = sleep_until(wake) => self.tell(Input::Tick),
+                _ = ticks.tick() => {
+                    while self.dials.try_join_next().is_some() {}
+                    self.publish(ends);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.engine.handle(Now(self.started.elapsed()), input);
+    }
+
+    /// Does what the engine says until it says nothing more.
+    fn obey(&mut self) {
+        loop {
+            while let Some(output) = self.engine.poll() {
+                self.carry_out(output);
+            }
+            self.load_wanted();
+            if self.starved && self.pool.available() > 0 {
+                self.starved = false;
+                self.tell(Input::Tick);
+                continue;
+            }
+            self.starved = self.pool.available() == 0;
+            return;
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Dial(address) => {
+                let (shared, dialled) = (Arc::clone(&self.shared), self.to_owner_dialled.clone());
+                self.dials.spawn(dial::dial(shared, address, self.spec.meta.info_hash, dialled));
+            }
+            Output::Send { conn, message } => self.send(conn, Outgoing::Message(message)),
+            Output::SendBlock { conn, block } => {
+                if let Some(bytes) = self.cache.get(conn, block) {
+                    self.send(conn, Outgoing::Block(block, bytes));
+                }
+            }
+            Output::Close { conn, why } => {
+                if let Some(peer) = self.conns.remove(&conn) {
+                    log::debug!("{}: closing: {why}", peer.address);
+                }
+            }
+            Output::Store { piece, buf } => self.store(piece, buf),
+            Output::Complete => self.begin_sync(),
+        }
+    }
+
+    fn store(&mut self, piece: PieceIndex, buf: PieceBuf) {
+        let hash = (self.spec.verify && !self.spec.meta.unhashed)
+            .then(|| self.spec.meta.pieces.get(piece.get()).copied())
+            .flatten();
+        let len = self.geometry.len_of(piece) as usize;
+        self.disk.store(piece, self.geometry.start_of(piece), len, buf, hash);
+    }
+
+    /// Everything is stored: makes it durable, once.
+    fn begin_sync(&mut self) {
+        if !self.syncing && !self.complete {
+            self.syncing = true;
+            self.disk.sync();
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, outgoing: Outgoing) {
+        let Some(peer) = self.conns.get(&conn) else { return };
+        if !peer.send(outgoing) {
+            log::debug!("{}: it does not read what is sent to it", peer.address);
+            self.conns.remove(&conn);
+            self.tell(Input::Closed { conn });
+        }
+    }
+
+    fn connected(
+        &mut self,
+        stream: tokio::net::TcpStream,
+        address: std::net::SocketAddr,
+        incoming: bool,
+        handshake: Handshake,
+        permit: Permit,
+    ) {
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        let peer = peer::start(conn, stream, address, self.geometry.pieces(), permit, &self.to_owner);
+        self.conns.insert(conn, peer);
+        self.tell(Input::Connected { conn, addr: address, incoming, handshake });
+    }
+
+    fn peer_event(&mut self, event: PeerEvent) {
+        let (conn, input) = match event {
+            PeerEvent::Message(conn, message) => (conn, Input::Message { conn, message }),
+            PeerEvent::Garbage(conn, error) => (conn, Input::Garbage { conn, error }),
+            PeerEvent::Sent(conn, block) => (conn, Input::BlockSent { conn, block }),
+            PeerEvent::Closed(conn, why) => {
+                if let Some(peer) = self.conns.remove(&conn) {
+                    log::debug!("{}: {why}", peer.address);
+                    self.tell(Input::Closed { conn });
+                }
+                return;
+            }
+        };
+        // What a closed connection said last is of no use.
+        if self.conns.contains_key(&conn) {
+            self.tell(input);
+            self.obey();
+        }
+    }
+
+    fn disk_event(&mut self, done: Done, ends: &mut Ends) -> Result<(), Failure> {
+        match done {
+            Done::Stored(piece, bytes) => {
+                let waited = self.cache.insert(piece, bytes);
+                // Half of the pool is for pieces under way, whatever else could be kept.
+                while self.pool.available() < self.pool.capacity() / 2 && self.cache.evict() {}
+                self.tell(Input::Stored { piece, result: StoreResult::Ok });
+                self.serve_waiting(waited);
+            }
+            Done::WrongHash(piece) => {
+                log::warn!("{piece} came with a wrong hash and is fetched again");
+                self.tell(Input::Stored { piece, result: StoreResult::WrongHash });
+            }
+            Done::Loaded(piece, bytes) => {
+                let waited = self.cache.insert(piece, bytes);
+                self.serve_waiting(waited);
+            }
+            Done::Unreadable(piece, error) => {
+                log::error!("{piece} cannot be served: {error}");
+                ends.trouble.send_replace(Some(format!("{piece} cannot be read: {error}")));
+                for (conn, block) in self.cache.give_up(piece) {
+                    self.tell(Input::BlockUnreadable { conn, block });
+                }
+            }
+            Done::Synced => {
+                self.complete = true;
+                self.publish(ends);
+                ends.phase.send_replace(Phase::Complete);
+            }
+            Done::Failed(error) => {
+                return Err(disk_failure(&error));
+            }
+        }
+        self.obey();
+        Ok(())
+    }
+
+    fn serve_waiting(&mut self, waited: Vec<(Wanted, Option<Bytes>)>) {
+        for ((conn, block), bytes) in waited {
+            self.serve_block(conn, block, bytes);
+        }
+    }
+
+    fn serve_block(&mut self, conn: ConnId, block: Block, bytes: Option<Bytes>) {
+        match bytes {
+            Some(bytes) => self.send(conn, Outgoing::Block(block, bytes)),
+            None => self.tell(Input::BlockUnreadable { conn, block }),
+        }
+    }
+
+    /// Begins to read the pieces that peers wait for, as far as there are buffers.
+    fn load_wanted(&mut self) {
+        while self.cache.wants_load() {
+            let buffer = loop {
+                match self.load_pool.take() {
+                    Some(buffer) => break Some(buffer),
+                    None if self.cache.evict() => {}
+                    None => break None,
+                }
+            };
+            // Without a buffer all are on their way to peers; the next block sent brings us here again.
+            let Some(buffer) = buffer else { return };
+            let Some(piece) = self.cache.next_load() else { return };
+            let len = self.geometry.len_of(piece) as usize;
+            self.disk.load(piece, self.geometry.start_of(piece), len, buffer);
+        }
+    }
+
+    fn publish(&self, ends: &Ends) {
+        let stats: SwarmStats = self.engine.stats();
+        ends.stats.send_replace(stats);
+    }
+}
+
+/// The addresses of this machine, so that it does not dial itself.
+fn own_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .collect()
+}
