@@ -22,6 +22,8 @@ const DISK_LOADERS: &[&str] = &[
 
 /// GRUB modules in `localboot.efi`.
 const LOCALBOOT_MODULES: &[&str] = &[
+    "memdisk",
+    "tar",
     "part_gpt",
     "part_msdos",
     "fat",
@@ -29,12 +31,11 @@ const LOCALBOOT_MODULES: &[&str] = &[
     "search_fs_file",
     "chain",
     "normal",
-    "configfile",
+    "minicmd",
     "echo",
     "test",
     "boot",
     "sleep",
-    "halt",
 ];
 
 /// GRUB modules that the ISO needs; all of them would be 10 MB more.
@@ -79,10 +80,29 @@ pub fn localboot_config() -> String {
 pub fn write_localboot(out: &Path) -> Result<()> {
     file_of_package("/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin")?;
     let work = tempfile::tempdir().context("making a temporary folder")?;
-    let config = work.path().join("localboot.cfg");
+    // A configuration inside the image proper is read by GRUB's rescue parser, which knows no `if`; one that lies
+    // on a memory disk is read by the normal one.
+    let folder = work.path().join("boot/grub");
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let config = folder.join("grub.cfg");
     std::fs::write(&config, localboot_config()).with_context(|| format!("writing {}", config.display()))?;
+    let disk = work.path().join("memdisk.tar");
+    let mut tar = command("tar")?;
+    tar.args([
+        "--format=ustar",
+        "--mtime=@0",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mode=644",
+        "-cf",
+    ]);
+    run(
+        tar.arg(&disk).arg("-C").arg(work.path()).arg("boot/grub/grub.cfg"),
+        "packing localboot.efi's configuration",
+    )?;
     let mut mkimage = command("grub-mkimage")?;
-    mkimage.args(["-O", "x86_64-efi", "-p", "/flashmob", "-c"]).arg(&config);
+    mkimage.args(["-O", "x86_64-efi", "-p", "(memdisk)/boot/grub", "-m"]).arg(&disk);
     mkimage.arg("-o").arg(out).args(LOCALBOOT_MODULES);
     run(&mut mkimage, "making localboot.efi")?;
     Ok(())

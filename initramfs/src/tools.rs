@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("grub-mkimage", "grub-common"),
     ("grub-mkrescue", "grub-common"),
     ("mformat", "mtools"),
+    ("tar", "tar"),
     ("xorriso", "xorriso"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
