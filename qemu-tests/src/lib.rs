@@ -1,6 +1,18 @@
 //! The virtual lab: a golden disk, a network of its own, machines with virtual disks, all owned by handle.
 //!
+//! ```text
+//! assets (programs, netboot files, golden disk, image) ─► lab (namespace, DHCP, server) ─► machine (QEMU)
+//! ```
+//!
 //! Invariant: whatever a test starts ends with the test, and nothing outside its folder and namespace changes.
+//! Needs root; `setup.sh` installs the Debian packages.
 
+pub mod accel;
+pub mod assets;
+pub mod child;
 pub mod command;
 pub mod golden;
+pub mod lab;
+pub mod machine;
+pub mod net;
+pub mod qmp;

@@ -1,0 +1,213 @@
+//! What every lab needs and one run makes once: the programs, a kernel, netboot files, keys, golden disks, images.
+//!
+//! Invariant: everything lies under `target/qemu` and is reused where its input is the same; two runs at once wait
+//! for each other here. Terminals, disks and servers are `lab`'s.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::command::{run, run_command};
+use crate::golden::{self, Kernel};
+
+/// The image's name in the repository.
+pub const IMAGE: &str = "golden";
+/// Small pieces, so that a small image still has enough of them to be shared.
+pub const PIECE_LENGTH: &str = "1MiB";
+/// The system that terminals get.
+pub const NEW: &str = "new";
+/// A system that was on a terminal before.
+pub const OLD: &str = "old";
+/// Kernel arguments of every terminal: the serial line is what tests read.
+pub const KERNEL_ARGUMENTS: &str = "console=tty0 console=ttyS0,115200";
+
+/// The programs as `cargo build --release` left them.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The server and administrator's tool.
+    pub flashmob: PathBuf,
+    /// The image maker.
+    pub mkimage: PathBuf,
+    /// The netboot file maker.
+    pub initramfs: PathBuf,
+    /// The static agent.
+    pub agent: PathBuf,
+}
+
+/// How long a step of the preparation took.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What was done.
+    pub what: &'static str,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Everything that labs share.
+#[derive(Debug, Clone)]
+pub struct Assets {
+    /// `target/qemu`.
+    pub folder: PathBuf,
+    /// What was built.
+    pub programs: Programs,
+    /// Kernel, initramfs and so on, with the key that signed the images.
+    pub netboot: PathBuf,
+    /// The same as a CD.
+    pub iso: PathBuf,
+    /// Disk image of the system that terminals get.
+    pub golden: PathBuf,
+    /// Disk image of the system that was there before.
+    pub old: PathBuf,
+    /// The repository with the captured and signed image.
+    pub images: PathBuf,
+    /// Times of the steps.
+    pub steps: Vec<Step>,
+}
+
+impl Assets {
+    /// Makes what is missing; `say` hears what is being done.
+    pub fn prepare(say: &dyn Fn(&str)) -> Result<Assets> {
+        ensure!(nix::unistd::geteuid().is_root(), "this needs root: it makes network namespaces");
+        let target = target_folder();
+        let folder = target.join("qemu");
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let lock = File::create(folder.join("lock"))?;
+        lock.lock().context("waiting for another run")?;
+        let mut steps = Steps { say, done: Vec::new() };
+
+        let programs = steps.step("build the programs", || build_programs(&target))?;
+        let keys = folder.join("keys");
+        let public = keys.join("lab.pub");
+        let secret = keys.join("lab.key");
+        if !public.is_file() {
+            let _ = fs::remove_dir_all(&keys);
+            fs::create_dir_all(&keys)?;
+            let args = [
+                "keygen".as_ref(),
+                "--secret".as_ref(),
+                secret.as_os_str(),
+                "--public".as_ref(),
+                public.as_os_str(),
+            ];
+            run_command(Command::new(&programs.mkimage).args(args))?;
+        }
+        let netboot = folder.join("netboot");
+        let iso = folder.join("flashmob.iso");
+        let cache = folder.join("kernel");
+        steps.step("make the netboot files", || {
+            build_netboot(&programs, &netboot, &cache, &["--iso".as_ref(), iso.as_os_str()], &public)
+        })?;
+        let (golden, old) = steps.step("make the golden disk", || {
+            let kernel = Kernel::unpacked(&unpacked_kernel(&cache)?)?;
+            Ok((golden_disk(&folder, &kernel, NEW)?, golden_disk(&folder, &kernel, OLD)?))
+        })?;
+        let images = folder.join("images");
+        steps.step("capture and sign the image", || capture(&programs, &golden, &images, &secret))?;
+        Ok(Assets { folder, programs, netboot, iso, golden, old, images, steps: steps.done })
+    }
+}
+
+struct Steps<'a> {
+    say: &'a dyn Fn(&str),
+    done: Vec<Step>,
+}
+
+impl Steps<'_> {
+    fn step<T>(&mut self, what: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        (self.say)(what);
+        let start = Instant::now();
+        let value = work().with_context(|| format!("to {what}"))?;
+        self.done.push(Step { what, took: start.elapsed() });
+        Ok(value)
+    }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// Builds with cargo, which knows itself what is up to date.
+fn build_programs(target: &Path) -> Result<Programs> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let build = |args: &str| {
+        let mut command = Command::new(&cargo);
+        command.current_dir(workspace()).args(["build", "--quiet", "--release", "--locked"]);
+        run_command(command.args(args.split(' ')))
+    };
+    build("-p flashmob --bin flashmob -p flashmob-mkimage -p flashmob-initramfs")?;
+    let musl = "x86_64-unknown-linux-musl";
+    build(&format!(
+        "-p flashmob --bin flashmob-agent --no-default-features --features agent --target {musl}"
+    ))?;
+    let release = target.join("release");
+    Ok(Programs {
+        flashmob: release.join("flashmob"),
+        mkimage: release.join("flashmob-mkimage"),
+        initramfs: release.join("flashmob-initramfs"),
+        agent: target.join(musl).join("release/flashmob-agent"),
+    })
+}
+
+/// Runs `flashmob-initramfs` with the small driver set.
+pub fn build_netboot(
+    programs: &Programs,
+    out: &Path,
+    cache: &Path,
+    more: &[&std::ffi::OsStr],
+    public_key: &Path,
+) -> Result<()> {
+    let mut command = Command::new(&programs.initramfs);
+    command.arg("build").arg("--out").arg(out).arg("--agent").arg(&programs.agent);
+    command.arg("--keys").arg(public_key).arg("--cache").arg(cache).args([
+        "--drivers",
+        "virtio",
+        "--cmdline",
+    ]);
+    run_command(command.arg(KERNEL_ARGUMENTS).args(more)).map(drop)
+}
+
+/// The kernel package that `flashmob-initramfs` left unpacked in its cache.
+fn unpacked_kernel(cache: &Path) -> Result<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(cache)
+        .with_context(|| format!("reading {}", cache.display()))?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|path| path.join("boot").is_dir())
+        .collect();
+    found.sort();
+    found.pop().with_context(|| format!("{} holds no unpacked kernel", cache.display()))
+}
+
+/// A golden disk, made when its recipe, its mark or the kernel is new.
+fn golden_disk(folder: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
+    let recipe = Sha256::digest(include_str!("golden.rs"));
+    let recipe: String = recipe.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let disk = folder.join(format!("golden-{mark}-{}-{recipe}.img", kernel.version));
+    if !disk.is_file() {
+        golden::make(&disk, kernel, mark)?;
+    }
+    Ok(disk)
+}
+
+fn capture(programs: &Programs, golden: &Path, images: &Path, secret: &Path) -> Result<()> {
+    if images.exists() {
+        fs::remove_dir_all(images).with_context(|| format!("removing {}", images.display()))?;
+    }
+    let mut command = Command::new(&programs.mkimage);
+    command.arg("capture").arg(golden).arg("--repository").arg(images);
+    command.args(["--name", IMAGE, "--version", "1", "--piece-length", PIECE_LENGTH]);
+    run_command(command.arg("--key").arg(secret)).map(drop)
+}
+
+/// Copies a folder with sparse files as they are, so that a test may spoil the copy.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let args = ["-a".as_ref(), "--sparse=always".as_ref(), from.as_os_str(), to.as_os_str()];
+    run("cp", args).map(drop)
+}

@@ -1,0 +1,293 @@
+//! A virtual terminal: what it is made of, QEMU's arguments for that, and the running machine.
+//!
+//! Invariant: arguments come from pure functions; a running machine is ended by dropping it. Its disk file, its
+//! UEFI variables and its serial log stay, so that the same terminal can be switched on again.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::accel::Accel;
+use crate::child::{Guarded, tail, wait_until};
+use crate::net::Network;
+use crate::qmp::Qmp;
+
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The initramfs with its drivers, the agent and its buffers fit; with 192 MB they are unpacked partly.
+const MEMORY_MIB: u32 = 512;
+
+/// What starts the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS, with QEMU's iPXE in the card's ROM.
+    Bios,
+    /// OVMF, whose own PXE loads iPXE's snponly.efi.
+    Uefi,
+}
+
+/// Where the disk hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// virtio-blk.
+    Virtio,
+    /// SATA, AHCI.
+    Ahci,
+    /// NVMe.
+    Nvme,
+}
+
+/// What the firmware tries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// The network first, then the disk: how a lab's terminals are set up.
+    Network,
+    /// The disk only.
+    Disk,
+    /// A CD with this image, then the disk. The network card is there, but not booted from.
+    Cd(PathBuf),
+}
+
+/// A terminal that can be switched on.
+#[derive(Debug, Clone)]
+pub struct Terminal {
+    /// Its name, in file names and messages.
+    pub name: String,
+    /// Its firmware.
+    pub firmware: Firmware,
+    /// Where its disk hangs.
+    pub bus: Bus,
+    /// MAC address of its card.
+    pub mac: String,
+    /// The folder with its files.
+    pub folder: PathBuf,
+}
+
+impl Terminal {
+    /// A terminal with an empty disk of `size` bytes. `number` makes its MAC address.
+    pub fn new(folder: &Path, number: u8, firmware: Firmware, bus: Bus, size: u64) -> Result<Self> {
+        let name = format!("{firmware:?}-{bus:?}-{number}").to_lowercase();
+        let folder = folder.join(&name);
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let mac = format!("52:54:00:fb:00:{number:02x}");
+        let terminal = Terminal { name, firmware, bus, mac, folder };
+        File::create(terminal.disk())?.set_len(size)?;
+        if firmware == Firmware::Uefi {
+            fs::copy(OVMF_VARS, terminal.variables()).context("UEFI variables are in Debian's ovmf")?;
+        }
+        Ok(terminal)
+    }
+
+    /// The file that is its disk.
+    pub fn disk(&self) -> PathBuf {
+        self.folder.join("disk.img")
+    }
+
+    /// Everything it ever said on its serial line.
+    pub fn serial(&self) -> PathBuf {
+        self.folder.join("serial.log")
+    }
+
+    fn variables(&self) -> PathBuf {
+        self.folder.join("variables.fd")
+    }
+
+    fn control(&self) -> PathBuf {
+        self.folder.join("qmp")
+    }
+
+    /// SHA-256 of the whole disk.
+    pub fn disk_hash(&self) -> Result<String> {
+        let mut file = File::open(self.disk())?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0u8; 1 << 20];
+        loop {
+            let n = file.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            hash.update(&buffer[..n]);
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// QEMU's arguments.
+    fn arguments(&self, start: &Start, tap: &str, accel: Accel) -> Vec<String> {
+        let mut args: Vec<String> =
+            ["-nodefaults", "-display", "none", "-vga", "std"].map(str::to_string).to_vec();
+        args.extend(accel.arguments().map(str::to_string));
+        args.extend(["-machine", "q35", "-smp", "1", "-name", &self.name].map(str::to_string));
+        args.extend(["-m".into(), MEMORY_MIB.to_string()]);
+        args.extend([
+            "-chardev".into(),
+            format!("file,id=serial,append=on,path={}", self.serial().display()),
+        ]);
+        args.extend(["-serial", "chardev:serial"].map(str::to_string));
+        args.extend(["-qmp".into(), format!("unix:{},server=on,wait=off", self.control().display())]);
+        if self.firmware == Firmware::Uefi {
+            let flash = |file: &str, extra: &str| format!("if=pflash,format=raw,file={file}{extra}");
+            args.extend(["-drive".into(), flash(OVMF_CODE, ",readonly=on")]);
+            args.extend(["-drive".into(), flash(&self.variables().to_string_lossy(), "")]);
+        }
+        args.extend(disk_arguments(self.bus, &self.disk(), &self.name));
+        args.extend(card_arguments(self.firmware, start, tap, &self.mac));
+        if let Start::Cd(iso) = start {
+            args.extend([
+                "-drive".into(),
+                format!("if=none,id=cd,media=cdrom,readonly=on,file={}", iso.display()),
+            ]);
+            args.extend(["-device".into(), "ide-cd,drive=cd,bus=ide.1,bootindex=0".into()]);
+        }
+        args
+    }
+
+    /// Switches it on.
+    pub fn switch_on(&self, network: &Network, start: &Start) -> Result<Machine> {
+        let args = self.arguments(start, &network.tap()?, Accel::probed());
+        let from = fs::metadata(self.serial()).map_or(0, |m| m.len());
+        // A socket of the time before would be taken for the new one.
+        let _ = fs::remove_file(self.control());
+        let log = self.folder.join("qemu.log");
+        let process = Guarded::spawn(Some(network.namespace()), "qemu-system-x86_64", args, &log)?;
+        Ok(Machine { terminal: self.clone(), process, from })
+    }
+}
+
+/// The disk. Host caching ignores flushes: the file outlives a killed QEMU anyway, and waiting for the host's
+/// disk would test the host.
+fn disk_arguments(bus: Bus, file: &Path, serial: &str) -> Vec<String> {
+    let device = match bus {
+        Bus::Virtio => "virtio-blk-pci,drive=disk,",
+        Bus::Ahci => "ide-hd,drive=disk,bus=ide.0,",
+        Bus::Nvme => "nvme,drive=disk,",
+    };
+    // virtio-blk's serial number has room for 20 bytes.
+    let serial: String = serial.chars().take(20).collect();
+    let drive = format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", file.display());
+    vec!["-drive".into(), drive, "-device".into(), format!("{device}serial={serial},bootindex=2")]
+}
+
+/// The card. Without a ROM the firmware cannot boot from it; UEFI has a driver of its own, so there the ROM is
+/// always left out and the boot index decides.
+fn card_arguments(firmware: Firmware, start: &Start, tap: &str, mac: &str) -> Vec<String> {
+    let mut card = format!("virtio-net-pci,netdev=lab,mac={mac}");
+    if *start == Start::Network {
+        card += ",bootindex=1";
+    }
+    if firmware == Firmware::Uefi || *start != Start::Network {
+        card += ",romfile=";
+    }
+    let tap = format!("tap,id=lab,ifname={tap},script=no,downscript=no");
+    vec!["-netdev".into(), tap, "-device".into(), card]
+}
+
+/// A terminal that is switched on.
+#[derive(Debug)]
+pub struct Machine {
+    /// What it is.
+    pub terminal: Terminal,
+    process: Guarded,
+    /// Where this run's part of the serial log begins.
+    from: u64,
+}
+
+impl Machine {
+    /// What it has said on the serial line since it was switched on.
+    pub fn said(&self) -> String {
+        let bytes = fs::read(self.terminal.serial()).unwrap_or_default();
+        let from = usize::try_from(self.from).unwrap_or(usize::MAX).min(bytes.len());
+        String::from_utf8_lossy(&bytes[from..]).into_owned()
+    }
+
+    /// Waits until it says `text` on the serial line.
+    pub fn wait_for(&mut self, text: &str, deadline: Duration) -> Result<()> {
+        self.wait_for_any(&[text], deadline).map(drop)
+    }
+
+    /// Waits until it says one of `texts`; the answer is which.
+    pub fn wait_for_any(&mut self, texts: &[&str], deadline: Duration) -> Result<usize> {
+        let mut found = None;
+        let waited = wait_until(&format!("{} says {texts:?}", self.terminal.name), deadline, || {
+            let said = self.said();
+            found = texts.iter().position(|text| said.contains(text));
+            if found.is_none() {
+                self.process.check()?;
+            }
+            Ok(found.is_some())
+        });
+        match (waited, found) {
+            (Ok(()), Some(which)) => Ok(which),
+            (Err(error), _) => bail!("{error:#}{}", tail(&self.terminal.serial())),
+            (Ok(()), None) => bail!("waiting ended without a reason"),
+        }
+    }
+
+    /// Waits until it switches itself off.
+    pub fn wait_for_power_off(&mut self, deadline: Duration) -> Result<()> {
+        let name = self.terminal.name.clone();
+        wait_until(&format!("{name} switches itself off"), deadline, || Ok(!self.process.is_running()))
+            .map_err(|error| anyhow::anyhow!("{error:#}{}", tail(&self.terminal.serial())))
+    }
+
+    /// Cuts its power.
+    pub fn cut_power(mut self) -> Terminal {
+        self.process.kill();
+        self.terminal.clone()
+    }
+
+    /// Takes a picture of its screen (PNG).
+    pub fn screenshot(&self, file: &Path) -> Result<()> {
+        let mut qmp = Qmp::connect(&self.terminal.control())?;
+        qmp.command("screendump", json!({ "filename": file, "format": "png" })).map(drop)
+    }
+
+    /// Presses the reset button.
+    pub fn reset(&self) -> Result<()> {
+        Qmp::connect(&self.terminal.control())?.command("system_reset", json!({})).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terminal(firmware: Firmware, bus: Bus) -> Terminal {
+        let folder = PathBuf::from("/lab/t");
+        Terminal { name: "t".into(), firmware, bus, mac: "52:54:00:fb:00:01".into(), folder }
+    }
+
+    #[test]
+    fn a_terminal_boots_from_the_network_first_unless_told_otherwise() {
+        let args =
+            terminal(Firmware::Bios, Bus::Virtio).arguments(&Start::Network, "tap0", Accel::Tcg).join(" ");
+        assert!(args.contains("mac=52:54:00:fb:00:01,bootindex=1") && args.contains("bootindex=2"), "{args}");
+        assert!(!args.contains("romfile"), "{args}");
+        let args =
+            terminal(Firmware::Bios, Bus::Virtio).arguments(&Start::Disk, "tap0", Accel::Tcg).join(" ");
+        assert!(!args.contains("bootindex=1") && args.contains("romfile="), "{args}");
+    }
+
+    #[test]
+    fn each_bus_and_firmware_has_its_devices() {
+        let args = |f, b| terminal(f, b).arguments(&Start::Network, "tap0", Accel::Tcg).join(" ");
+        assert!(args(Firmware::Uefi, Bus::Nvme).contains("pflash"));
+        assert!(args(Firmware::Uefi, Bus::Nvme).contains("nvme,drive=disk"));
+        assert!(args(Firmware::Bios, Bus::Ahci).contains("ide-hd,drive=disk,bus=ide.0"));
+        assert!(!args(Firmware::Bios, Bus::Ahci).contains("pflash"));
+    }
+
+    #[test]
+    fn a_cd_comes_before_everything_else() {
+        let start = Start::Cd("/x.iso".into());
+        let args = terminal(Firmware::Uefi, Bus::Virtio).arguments(&start, "tap0", Accel::Tcg).join(" ");
+        assert!(
+            args.contains("ide-cd,drive=cd,bus=ide.1,bootindex=0") && args.contains("file=/x.iso"),
+            "{args}"
+        );
+    }
+}

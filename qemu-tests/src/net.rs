@@ -1,0 +1,163 @@
+//! A network of a lab's own: namespace, bridge, taps, and dnsmasq for DHCP and TFTP.
+//!
+//! Invariant: nothing here is visible outside the namespace (unless a door is asked for), and the namespace is
+//! deleted on drop. The name carries this process's id, so that what a killed run left behind is known and removed.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns};
+
+use crate::child::Guarded;
+use crate::command::run;
+
+/// The lab's server: bridge, DHCP, TFTP, and `flashmob serve`.
+pub const SERVER: &str = "10.77.0.1";
+/// The same host's address on the other side of the door.
+const VISITOR: &str = "10.77.0.254";
+const PREFIX: &str = "flashmob-";
+
+/// How DHCP tells iPXE what to run, and terminals where the server is.
+#[derive(Debug, Clone, Default)]
+pub struct Dhcp {
+    /// Value of option 224, the flashmob server's address for terminals, if it is to be sent.
+    pub option_224: Option<String>,
+}
+
+/// A network namespace with a bridge.
+#[derive(Debug)]
+pub struct Network {
+    namespace: String,
+    taps: AtomicU32,
+}
+
+impl Network {
+    /// Makes one; removes those of runs that are no more.
+    pub fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        remove_stale()?;
+        let namespace = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        run("ip", ["netns", "add", &namespace]).context("making a network namespace needs root")?;
+        let network = Network { namespace, taps: AtomicU32::new(0) };
+        network.ip("link set lo up")?;
+        network.ip("link add lab type bridge forward_delay 0 stp_state 0")?;
+        network.ip(&format!("addr add {SERVER}/24 dev lab"))?;
+        // Without a router advertisement iPXE waits 13 s for one.
+        network.ip("-6 addr add fd77::1/64 dev lab nodad")?;
+        network.ip("link set lab up")?;
+        Ok(network)
+    }
+
+    /// Its name, for `ip netns exec`.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn ip(&self, words: &str) -> Result<()> {
+        let args = ["-n", &self.namespace].into_iter().chain(words.split(' '));
+        run("ip", args).map(drop)
+    }
+
+    /// A new tap on the bridge, for one machine.
+    pub fn tap(&self) -> Result<String> {
+        let name = format!("tap{}", self.taps.fetch_add(1, Ordering::Relaxed));
+        self.ip(&format!("tuntap add {name} mode tap"))?;
+        self.ip(&format!("link set {name} master lab up"))?;
+        Ok(name)
+    }
+
+    /// Makes the bridge reachable from this host, so that a person can open the page. Goes with the namespace.
+    pub fn open_door(&self) -> Result<()> {
+        let door = format!("fm{}", std::process::id());
+        run("ip", ["link", "add", &door, "type", "veth", "peer", "name", "door", "netns", &self.namespace])?;
+        self.ip("link set door master lab up")?;
+        run("ip", ["addr", "add", &format!("{VISITOR}/24"), "dev", &door])?;
+        run("ip", ["link", "set", &door, "up"]).map(drop)
+    }
+
+    /// DHCP for the lab and TFTP from `tftp`, logging to `log`.
+    pub fn serve_dhcp(&self, tftp: &Path, dhcp: &Dhcp, log: &Path) -> Result<Guarded> {
+        Guarded::spawn(Some(&self.namespace), "dnsmasq", dnsmasq_arguments(tftp, dhcp), log)
+    }
+
+    /// Runs `work` on a thread that lives in the namespace.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/run/netns/{}", self.namespace);
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let handle = File::open(&path).with_context(|| format!("opening {path}"))?;
+                setns(handle, CloneFlags::CLONE_NEWNET).context("entering the namespace")?;
+                work()
+            });
+            thread.join().map_err(|_| anyhow!("the work inside the namespace panicked"))?
+        })
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // What cannot be deleted now is found by the next run.
+        let _ = run("ip", ["netns", "del", &self.namespace]);
+    }
+}
+
+/// Deletes namespaces whose process is gone.
+fn remove_stale() -> Result<()> {
+    let listed = run("ip", ["netns", "list"])?;
+    for name in listed.lines().filter_map(|line| line.split_whitespace().next()) {
+        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
+        if pid.parse::<u32>().is_ok() && !Path::new(&format!("/proc/{pid}")).exists() {
+            // Another run may have been faster.
+            let _ = run("ip", ["netns", "del", name]);
+        }
+    }
+    Ok(())
+}
+
+/// dnsmasq's arguments: addresses, iPXE for UEFI machines, and the script for every iPXE.
+fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp) -> Vec<String> {
+    let mut args: Vec<String> = [
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--log-facility=-",
+        "--log-dhcp",
+        "--user=root",
+        "--port=0",
+        "--interface=lab",
+        "--bind-interfaces",
+        "--dhcp-range=10.77.0.50,10.77.0.200,255.255.255.0,10m",
+        "--dhcp-leasefile=/dev/null",
+        "--enable-ra",
+        "--dhcp-range=fd77::,ra-only",
+        "--enable-tftp",
+        "--dhcp-match=set:efi,option:client-arch,7",
+        "--dhcp-match=set:efi,option:client-arch,9",
+        "--dhcp-userclass=set:ipxe,iPXE",
+        "--dhcp-boot=tag:!ipxe,tag:!efi,undionly.kpxe",
+        "--dhcp-boot=tag:!ipxe,tag:efi,snponly.efi",
+        "--dhcp-boot=tag:ipxe,boot.ipxe",
+    ]
+    .map(str::to_string)
+    .to_vec();
+    args.push(format!("--tftp-root={}", tftp.display()));
+    if let Some(server) = &dhcp.option_224 {
+        args.push(format!("--dhcp-option=224,{server}"));
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn option_224_is_sent_only_when_asked_for() {
+        let with = |option_224| dnsmasq_arguments(Path::new("/boot"), &Dhcp { option_224 });
+        assert!(with(None).iter().all(|a| !a.contains("224")));
+        let args = with(Some("http://10.77.0.1:6969".into()));
+        assert!(args.contains(&"--dhcp-option=224,http://10.77.0.1:6969".to_string()));
+    }
+}
