@@ -2,5 +2,7 @@
 //!
 //! Invariant: PID 1 (`init`) never does work that can fail; the worker is a child whose crash is an outcome.
 
+pub mod cmdline;
+pub mod console;
 pub mod imaging;
 pub mod status;

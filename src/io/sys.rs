@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// From `linux/fs.h`; all of them are in the group 0x12.
 mod request {
@@ -64,4 +64,16 @@ pub fn kexec_file_load(
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Columns and rows of the terminal behind `fd` (ioctl_tty(2)); an error if it is none.
+pub fn window_size(fd: impl AsFd) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is open for the length of the call, and the kernel writes one winsize to where the
+    // pointer points, which is one winsize of ours.
+    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((size.ws_col, size.ws_row))
 }

@@ -1,0 +1,389 @@
+//! How the terminal's [`View`] looks: a large plain screen, and one line for logs.
+//!
+//! Invariant: pure text, at most as wide and high as the screen, and an outcome can be read from a photo. Writing
+//! it to the consoles is left to `agent::screen`.
+
+use crate::agent::status::View;
+use crate::event::{Class, Outcome, Progress, Stage};
+use crate::units::show_bytes;
+
+const BOLD: &str = "\x1b[1m";
+const RESET: &str = "\x1b[0m";
+const GREEN: &str = "\x1b[1;97;42m";
+const RED: &str = "\x1b[1;97;41m";
+
+/// The whole screen for a console of `columns` × `rows`, from its upper left corner.
+pub fn screen(view: &View, columns: usize, rows: usize) -> String {
+    let width = columns.clamp(40, 200) - 1;
+    let rows = rows.max(16);
+    let mut lines = heading(view, width);
+    match &view.outcome {
+        Some(outcome) => lines.extend(outcome_lines(outcome, width)),
+        None => {
+            let share = format!("{}%", whole_percent(&view.progress));
+            lines.extend(block_letters(&share).into_iter().map(|line| format!("  {BOLD}{line}{RESET}")));
+            lines.push(String::new());
+            lines.push(format!("  {BOLD}{}{RESET}", view.progress.stage.title()));
+        }
+    }
+    lines.push(String::new());
+    if view.outcome.is_none() || view.progress.stage == Stage::Serve {
+        lines.push(format!("  {}", bar(&view.progress, width - 4)));
+        lines.push(cut(&format!("  {}", numbers(&view.progress)), width));
+        lines.push(String::new());
+    }
+    let room = rows.saturating_sub(lines.len() + 1);
+    let first = view.notes.len().saturating_sub(room);
+    lines.extend(view.notes[first..].iter().map(|note| cut(&format!("  {note}"), width)));
+    lines.truncate(rows - 1);
+    let mut text = String::from("\x1b[H");
+    for line in lines {
+        text.push_str(&line);
+        text.push_str("\x1b[K\r\n");
+    }
+    text.push_str("\x1b[J");
+    text
+}
+
+/// One line for a log, for example
+/// `flashmob: fetching the image 42% 88.1 MB/s in 35.0 MB/s out 3 peers 0:21 left`.
+pub fn line(progress: &Progress) -> String {
+    let title = progress.stage.title();
+    match progress.stage {
+        Stage::Fetch | Stage::Verify | Stage::Serve => {
+            format!("flashmob: {title} {}% {}", whole_percent(progress), numbers(progress))
+        }
+        _ => format!("flashmob: {title}"),
+    }
+}
+
+/// The outcome for a log: block letters and what they mean, without colours.
+pub fn outcome_text(outcome: &Outcome) -> String {
+    let (word, _) = outcome_word(outcome);
+    let mut text = String::from("\n");
+    for line in block_letters(word) {
+        text.push_str(&format!("  {line}\n"));
+    }
+    text.push('\n');
+    for line in facts(outcome) {
+        text.push_str(&format!("flashmob: {line}\n"));
+    }
+    text
+}
+
+fn heading(view: &View, width: usize) -> Vec<String> {
+    let mut lines = vec![format!("{BOLD}  flashmob{RESET}"), String::new()];
+    for (name, value) in [
+        ("machine", &view.machine),
+        ("address", &view.address),
+        ("server", &view.server),
+        ("image", &view.image),
+        ("disk", &view.disk),
+    ] {
+        let value = if value.is_empty() { "-" } else { value };
+        lines.push(cut(&format!("  {name:<8} {value}"), width));
+    }
+    lines.push(String::new());
+    lines
+}
+
+fn outcome_word(outcome: &Outcome) -> (&'static str, &'static str) {
+    match outcome {
+        Outcome::Done { .. } => ("DONE", GREEN),
+        Outcome::Failed { .. } => ("FAILED", RED),
+    }
+}
+
+fn outcome_lines(outcome: &Outcome, width: usize) -> Vec<String> {
+    let (word, colour) = outcome_word(outcome);
+    let blank = format!("{colour}{:width$}{RESET}", "");
+    let mut lines = vec![blank.clone()];
+    for line in block_letters(word) {
+        lines.push(format!("{colour}{:<width$}{RESET}", format!("  {line}")));
+    }
+    lines.push(blank);
+    lines.push(String::new());
+    for fact in facts(outcome) {
+        lines.extend(wrap(&fact, width - 4).into_iter().map(|line| format!("  {BOLD}{line}{RESET}")));
+    }
+    lines
+}
+
+/// What a person must read of an outcome, one fact a line.
+fn facts(outcome: &Outcome) -> Vec<String> {
+    match outcome {
+        Outcome::Done { seconds, bytes_in, bytes_out, disk } => vec![
+            format!("the image is on {disk}, read back and right"),
+            format!(
+                "took {}, received {}, sent {}",
+                clock(*seconds),
+                show_bytes(*bytes_in),
+                show_bytes(*bytes_out)
+            ),
+        ],
+        Outcome::Failed { stage, failure, disk_touched } => {
+            let mut facts = vec![
+                format!("{} while {}", class_words(failure.class), stage.title()),
+                format!("why: {}", failure.message),
+            ];
+            if !failure.advice.is_empty() {
+                facts.push(format!("what to do: {}", failure.advice));
+            }
+            facts.push(if *disk_touched {
+                "the disk's old content is gone; it will not start until the image is complete".into()
+            } else {
+                "the disk is as it was".into()
+            });
+            facts
+        }
+    }
+}
+
+/// A class with its number, as exit codes have it.
+fn class_words(class: Class) -> String {
+    let words = match class {
+        Class::Retry => "try again later",
+        Class::Usage => "wrong settings",
+        Class::Refused => "refused",
+        Class::Untrusted => "not trusted",
+        Class::Disk => "the disk failed",
+    };
+    format!("{words} (class {})", class.exit_code())
+}
+
+fn whole_percent(progress: &Progress) -> u8 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=100 before")]
+    let whole = progress.percent.clamp(0.0, 100.0).floor() as u8;
+    whole
+}
+
+fn numbers(progress: &Progress) -> String {
+    let mut text = format!(
+        "{} in {} out {} peers",
+        rate(progress.rate_in),
+        rate(progress.rate_out),
+        progress.peers
+    );
+    if let Some(seconds) = progress.seconds_left {
+        text.push_str(&format!(" {} left", clock(seconds)));
+    }
+    text
+}
+
+fn rate(bytes: u64) -> String {
+    let tenths = bytes / 100_000;
+    format!("{}.{} MB/s", tenths / 10, tenths % 10)
+}
+
+fn clock(seconds: u64) -> String {
+    match seconds / 3600 {
+        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
+    }
+}
+
+fn bar(progress: &Progress, width: usize) -> String {
+    let inside = width.saturating_sub(2);
+    let full = inside * usize::from(whole_percent(progress)) / 100;
+    format!("[{}{}]", "#".repeat(full), ".".repeat(inside - full))
+}
+
+/// At most `width` characters, without anything that moves the cursor.
+fn cut(text: &str, width: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(width).collect()
+}
+
+/// Lines of at most `width` characters, broken at blanks where possible.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut length = 0;
+    for word in cut(text, 2000).split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        if length > 0 && length + 1 + word.len() > width {
+            lines.push(std::mem::take(&mut line));
+            length = 0;
+        }
+        while word.len() > width {
+            lines.push(word.drain(..width).collect());
+        }
+        if length > 0 {
+            line.push(' ');
+            length += 1;
+        }
+        length += word.len();
+        line.extend(word);
+    }
+    lines.push(line);
+    lines
+}
+
+/// Text in letters of 5 × 5 blocks, each block two columns wide, so that a phone's photo shows it.
+fn block_letters(text: &str) -> Vec<String> {
+    (0..5)
+        .map(|row| {
+            let letters = text.chars().map(|c| {
+                let bits = letter(c)[row];
+                (0..5).map(|x| if bits & (16 >> x) != 0 { "##" } else { "  " }).collect::<String>()
+            });
+            letters.collect::<Vec<_>>().join("  ")
+        })
+        .collect()
+}
+
+/// Rows of a letter, five bits each.
+fn letter(c: char) -> [u8; 5] {
+    match c {
+        'A' => [0b01110, 0b10001, 0b11111, 0b10001, 0b10001],
+        'D' => [0b11110, 0b10001, 0b10001, 0b10001, 0b11110],
+        'E' => [0b11111, 0b10000, 0b11110, 0b10000, 0b11111],
+        'F' => [0b11111, 0b10000, 0b11110, 0b10000, 0b10000],
+        'I' => [0b11111, 0b00100, 0b00100, 0b00100, 0b11111],
+        'L' => [0b10000, 0b10000, 0b10000, 0b10000, 0b11111],
+        'N' => [0b10001, 0b11001, 0b10101, 0b10011, 0b10001],
+        'O' => [0b01110, 0b10001, 0b10001, 0b10001, 0b01110],
+        '0' => [0b01110, 0b10011, 0b10101, 0b11001, 0b01110],
+        '1' => [0b00100, 0b01100, 0b00100, 0b00100, 0b01110],
+        '2' => [0b11110, 0b00001, 0b01110, 0b10000, 0b11111],
+        '3' => [0b11110, 0b00001, 0b01110, 0b00001, 0b11110],
+        '4' => [0b10010, 0b10010, 0b11111, 0b00010, 0b00010],
+        '5' => [0b11111, 0b10000, 0b11110, 0b00001, 0b11110],
+        '6' => [0b01110, 0b10000, 0b11110, 0b10001, 0b01110],
+        '7' => [0b11111, 0b00001, 0b00010, 0b00100, 0b00100],
+        '8' => [0b01110, 0b10001, 0b01110, 0b10001, 0b01110],
+        '9' => [0b01110, 0b10001, 0b01111, 0b00001, 0b01110],
+        '%' => [0b11001, 0b11010, 0b00100, 0b01011, 0b10011],
+        _ => [0; 5],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::status::Status;
+    use crate::event::Failure;
+    use proptest::prelude::*;
+
+    fn plain(screen: &str) -> Vec<String> {
+        let mut text = String::new();
+        let mut escape = false;
+        for c in screen.chars() {
+            match c {
+                '\x1b' => escape = true,
+                c if escape => escape = !c.is_ascii_alphabetic(),
+                c => text.push(c),
+            }
+        }
+        text.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    fn fetching() -> View {
+        let status = Status::new();
+        status.change(|view| {
+            view.machine = "QEMU Standard PC".into();
+            view.address = "10.0.0.7/24 on eth0".into();
+            view.server = "http://10.0.0.1:6969".into();
+            view.image = "debian@1".into();
+            view.disk = "vda, 2.0 GiB".into();
+        });
+        status.stage(Stage::Fetch);
+        status.progress(|p| {
+            p.percent = 42.9;
+            p.rate_in = 88_149_000;
+            p.rate_out = 35_000_000;
+            p.peers = 3;
+            p.seconds_left = Some(21);
+        });
+        status.note("the server does not answer; the swarm goes on");
+        status.view()
+    }
+
+    #[test]
+    fn the_screen_shows_what_a_person_asks() {
+        let lines = plain(&screen(&fetching(), 80, 25));
+        let expected = "  flashmob
+
+  machine  QEMU Standard PC
+  address  10.0.0.7/24 on eth0
+  server   http://10.0.0.1:6969
+  image    debian@1
+  disk     vda, 2.0 GiB
+
+  ##    ##    ########    ####    ##
+  ##    ##            ##  ####  ##
+  ##########    ######        ##
+        ##    ##            ##  ####
+        ##    ##########  ##    ####
+
+  fetching the image
+
+  [###############################............................................]
+  88.1 MB/s in 35.0 MB/s out 3 peers 0:21 left
+
+  the server does not answer; the swarm goes on";
+        assert_eq!(lines.join("\n").trim_end(), expected);
+    }
+
+    #[test]
+    fn a_log_line_has_the_facts() {
+        assert_eq!(
+            line(&fetching().progress),
+            "flashmob: fetching the image 42% 88.1 MB/s in 35.0 MB/s out 3 peers 0:21 left"
+        );
+        assert_eq!(line(&Progress::at(Stage::Network)), "flashmob: waiting for the network");
+    }
+
+    #[test]
+    fn a_failure_says_class_reason_and_what_to_do() {
+        let mut view = fetching();
+        view.outcome = Some(Outcome::Failed {
+            stage: Stage::Claim,
+            failure: Failure::new(Class::Refused, "disk sda is too small", "use a disk of 8 GiB or more"),
+            disk_touched: false,
+        });
+        let text = screen(&view, 80, 25);
+        assert!(text.contains(RED));
+        let lines = plain(&text);
+        for fact in [
+            "  refused (class 3) while claiming the disk",
+            "  why: disk sda is too small",
+            "  what to do: use a disk of 8 GiB or more",
+            "  the disk is as it was",
+        ] {
+            assert!(lines.iter().any(|line| line == fact), "{fact} is not in {lines:#?}");
+        }
+        assert!(outcome_text(view.outcome.as_ref().unwrap()).contains("flashmob: why: disk sda is too small"));
+    }
+
+    #[test]
+    fn success_is_green() {
+        let mut view = fetching();
+        view.outcome =
+            Some(Outcome::Done { seconds: 3725, bytes_in: 1 << 30, bytes_out: 0, disk: "vda".into() });
+        let text = screen(&view, 80, 25);
+        assert!(text.contains(GREEN) && !text.contains(RED));
+        assert!(plain(&text).iter().any(|line| line == "  took 1:02:05, received 1.0 GiB, sent 0 B"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_wider_or_higher_than_the_screen(
+            columns in 40usize..220, rows in 16usize..80, note in "\\PC{0,300}", message in "\\PC{0,300}", failed: bool,
+        ) {
+            let status = Status::new();
+            for n in 0..10 {
+                status.note(format!("{n}{note}\n\x1b[2J"));
+            }
+            let mut view = status.view();
+            if failed {
+                let failure = Failure::new(Class::Disk, message.clone(), message);
+                view.outcome = Some(Outcome::Failed { stage: Stage::Fetch, failure, disk_touched: true });
+            }
+            let lines = plain(&screen(&view, columns, rows));
+            prop_assert!(lines.len() <= rows, "{} lines", lines.len());
+            for line in lines {
+                prop_assert!(line.chars().count() < columns, "{line}");
+            }
+        }
+    }
+}

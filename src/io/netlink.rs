@@ -1,0 +1,120 @@
+//! Network interfaces, addresses and routes, through rtnetlink.
+//!
+//! Invariant: only what is asked for is changed, and doing it twice is no error. What is set is decided by
+//! `lan::dhcp` and `agent::network`.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+/// An Ethernet interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// The kernel's name for it.
+    pub name: String,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// It is switched on.
+    pub up: bool,
+    /// It has a carrier.
+    pub carrier: bool,
+}
+
+impl Link {
+    /// The MAC address as text.
+    pub fn mac_text(&self) -> String {
+        self.mac.map(|byte| format!("{byte:02x}")).join(":")
+    }
+}
+
+/// A connection to the kernel's network configuration (of this thread's namespace when it was opened).
+#[derive(Debug, Clone)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+type Result<T> = std::result::Result<T, rtnetlink::Error>;
+
+impl Netlink {
+    /// Connects. Must be called inside a tokio runtime.
+    pub fn open() -> std::io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Netlink { handle })
+    }
+
+    /// All Ethernet interfaces (the loopback interface is none), by their number.
+    pub async fn links(&self) -> Result<Vec<Link>> {
+        let mut found = Vec::new();
+        let mut messages = self.handle.link().get().execute();
+        while let Some(message) = messages.try_next().await? {
+            if message.header.link_layer_type != LinkLayerType::Ether {
+                continue;
+            }
+            let (mut name, mut mac) = (None, None);
+            for attribute in message.attributes {
+                match attribute {
+                    LinkAttribute::IfName(text) => name = Some(text),
+                    LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes).ok(),
+                    _ => {}
+                }
+            }
+            if let (Some(name), Some(mac)) = (name, mac) {
+                found.push(Link {
+                    index: message.header.index,
+                    name,
+                    mac,
+                    up: message.header.flags.contains(LinkFlags::Up),
+                    carrier: message.header.flags.contains(LinkFlags::LowerUp),
+                });
+            }
+        }
+        found.sort_by_key(|link| link.index);
+        Ok(found)
+    }
+
+    /// Switches an interface on.
+    pub async fn set_up(&self, index: u32) -> Result<()> {
+        self.handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await
+    }
+
+    /// Switches the loopback interface on.
+    pub async fn set_loopback_up(&self) -> Result<()> {
+        self.handle.link().set(LinkUnspec::new_with_name("lo").up().build()).execute().await
+    }
+
+    /// Sets the largest packet an interface sends.
+    pub async fn set_mtu(&self, index: u32, mtu: u16) -> Result<()> {
+        self.handle.link().set(LinkUnspec::new_with_index(index).mtu(u32::from(mtu)).build()).execute().await
+    }
+
+    /// Gives an interface an address.
+    pub async fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
+        self.handle.address().add(index, IpAddr::V4(address), prefix).replace().execute().await
+    }
+
+    /// Takes an address from an interface, and with it the routes through it.
+    pub async fn remove_address(&self, index: u32, address: Ipv4Addr) -> Result<()> {
+        let mut found =
+            self.handle.address().get().set_link_index_filter(index).set_address_filter(IpAddr::V4(address)).execute();
+        while let Some(message) = found.try_next().await? {
+            self.handle.address().del(message).execute().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends everything without a better route to `router`; among several the lowest `metric` is used.
+    pub async fn set_default_route(&self, index: u32, router: Ipv4Addr, metric: u32) -> Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(router)
+            .output_interface(index)
+            .priority(metric)
+            .onlink()
+            .build();
+        self.handle.route().add(route).replace().execute().await
+    }
+}
