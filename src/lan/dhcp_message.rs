@@ -1,0 +1,345 @@
+//! DHCP messages (RFC 2131, options of RFC 2132) between bytes and the few values the client needs.
+//!
+//! Invariant: a reply that is returned is a well-formed answer to this client's transaction. When to send what is
+//! left to `dhcp`. Messages are written with dhcproto; they are read here, because its reader asserts on some
+//! malformed options and gives up a whole answer for one text that is not UTF-8.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, OptionCode};
+use dhcproto::{Encodable, Encoder};
+
+use super::dhcp::Offer;
+
+/// What the options begin with (RFC 2131 §3).
+const MAGIC: [u8; 4] = [99, 130, 83, 99];
+/// The option that names the flashmob server: from the range for private use (RFC 3942).
+const FLASHMOB: u8 = 224;
+
+/// What a message of the client carries beside its type.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Fields {
+    pub mac: [u8; 6],
+    pub xid: u32,
+    /// Seconds since the client began, for relays that wait.
+    pub secs: u16,
+    /// The address in use, when renewing.
+    pub ciaddr: Option<Ipv4Addr>,
+    /// The address asked for, when not in use yet.
+    pub requested: Option<Ipv4Addr>,
+    /// The server that was chosen.
+    pub server: Option<Ipv4Addr>,
+}
+
+/// Bytes of a DISCOVER or REQUEST.
+pub(super) fn encode(kind: MessageType, fields: Fields) -> Vec<u8> {
+    let none = Ipv4Addr::UNSPECIFIED;
+    let mut message =
+        Message::new_with_id(fields.xid, fields.ciaddr.unwrap_or(none), none, none, none, &fields.mac);
+    message.set_secs(fields.secs);
+    if fields.ciaddr.is_none() {
+        // Without an address an answer must come as a broadcast.
+        message.set_flags(Flags::default().set_broadcast());
+    }
+    let mut client = vec![1];
+    client.extend_from_slice(&fields.mac);
+    let options = message.opts_mut();
+    options.insert(DhcpOption::MessageType(kind));
+    options.insert(DhcpOption::ClientIdentifier(client));
+    options.insert(DhcpOption::MaxMessageSize(1500));
+    if let Some(address) = fields.requested {
+        options.insert(DhcpOption::RequestedIpAddress(address));
+    }
+    if let Some(server) = fields.server {
+        options.insert(DhcpOption::ServerIdentifier(server));
+    }
+    options.insert(DhcpOption::ParameterRequestList(vec![
+        OptionCode::SubnetMask,
+        OptionCode::Router,
+        OptionCode::DomainNameServer,
+        OptionCode::DomainName,
+        OptionCode::InterfaceMtu,
+        OptionCode::AddressLeaseTime,
+        OptionCode::ServerIdentifier,
+        OptionCode::Renewal,
+        OptionCode::Rebinding,
+        OptionCode::Unknown(FLASHMOB),
+    ]));
+    let mut bytes = Vec::with_capacity(400);
+    if message.encode(&mut Encoder::new(&mut bytes)).is_err() {
+        return Vec::new();
+    }
+    // BOOTP relays and servers drop messages below 300 bytes (RFC 951).
+    bytes.resize(bytes.len().max(300), 0);
+    bytes
+}
+
+/// An answer of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    Offer(Offer),
+    Ack(Offer),
+    Nak,
+}
+
+/// Reads an answer to transaction `xid` of the interface `mac`; everything else is `None`.
+pub(super) fn decode(bytes: &[u8], mac: [u8; 6], xid: u32) -> Option<Reply> {
+    const REPLY: u8 = 2;
+    let ours = bytes.get(0..4)? == [REPLY, 1, 6, bytes[3]]
+        && bytes.get(4..8)? == xid.to_be_bytes()
+        && bytes.get(28..34)? == mac
+        && bytes.get(236..240)? == MAGIC;
+    if !ours {
+        return None;
+    }
+    let options = Options::read(bytes);
+    match MessageType::from(*options.get(OptionCode::MessageType)?.first()?) {
+        MessageType::Nak => Some(Reply::Nak),
+        MessageType::Offer => Some(Reply::Offer(offer(bytes, &options)?)),
+        MessageType::Ack => Some(Reply::Ack(offer(bytes, &options)?)),
+        _ => None,
+    }
+}
+
+/// A message's options by code; the parts of a long one are joined (RFC 3396).
+struct Options(HashMap<u8, Vec<u8>>);
+
+impl Options {
+    /// Reads the options field, and the file and name fields where option 52 says that they hold more.
+    fn read(message: &[u8]) -> Self {
+        let mut options = Options(HashMap::new());
+        options.walk(message.get(240..).unwrap_or_default());
+        let overload = options.get(OptionCode::OptionOverload).and_then(|o| o.first()).copied().unwrap_or(0);
+        if overload & 1 != 0 {
+            options.walk(message.get(108..236).unwrap_or_default());
+        }
+        if overload & 2 != 0 {
+            options.walk(message.get(44..108).unwrap_or_default());
+        }
+        options
+    }
+
+    fn walk(&mut self, mut bytes: &[u8]) {
+        const PAD: u8 = 0;
+        const END: u8 = 255;
+        while let [code, rest @ ..] = bytes {
+            match (*code, rest) {
+                (PAD, rest) => bytes = rest,
+                (END, _) | (_, []) => return,
+                (code, [length, rest @ ..]) => {
+                    let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else { return };
+                    self.0.entry(code).or_default().extend_from_slice(value);
+                    bytes = rest;
+                }
+            }
+        }
+    }
+
+    fn get(&self, code: OptionCode) -> Option<&[u8]> {
+        self.0.get(&u8::from(code)).map(Vec::as_slice)
+    }
+
+    fn seconds(&self, code: OptionCode) -> Option<u32> {
+        Some(u32::from_be_bytes(self.get(code)?.try_into().ok()?))
+    }
+
+    fn addresses(&self, code: OptionCode) -> Vec<Ipv4Addr> {
+        self.get(code).unwrap_or_default().chunks_exact(4).filter_map(address).collect()
+    }
+
+    fn text(&self, code: OptionCode) -> Option<String> {
+        text(self.get(code)?)
+    }
+}
+
+/// Four bytes as an address that a machine may have.
+fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
+    let octets: [u8; 4] = bytes.try_into().ok()?;
+    let a = Ipv4Addr::from(octets);
+    let usable = !a.is_unspecified() && !a.is_broadcast() && !a.is_multicast() && !a.is_loopback();
+    usable.then_some(a)
+}
+
+fn offer(message: &[u8], options: &Options) -> Option<Offer> {
+    let yiaddr = address(message.get(16..20)?)?;
+    let mtu =
+        options.get(OptionCode::InterfaceMtu).and_then(|o| Some(u16::from_be_bytes(o.try_into().ok()?)));
+    Some(Offer {
+        address: yiaddr,
+        prefix: match options.get(OptionCode::SubnetMask) {
+            Some(mask) => prefix_of(mask.try_into().ok()?)?,
+            None => natural_prefix(yiaddr),
+        },
+        server: options.addresses(OptionCode::ServerIdentifier).first().copied(),
+        next_server: address(message.get(20..24)?),
+        routers: options.addresses(OptionCode::Router),
+        dns: options.addresses(OptionCode::DomainNameServer),
+        domain: options.text(OptionCode::DomainName),
+        mtu: mtu.filter(|mtu| *mtu >= 576),
+        flashmob: options.text(OptionCode::Unknown(FLASHMOB)),
+        lease: options.seconds(OptionCode::AddressLeaseTime),
+        renew: options.seconds(OptionCode::Renewal),
+        rebind: options.seconds(OptionCode::Rebinding),
+    })
+}
+
+/// Text of an option: some servers end it with NUL; anything unprintable is no text.
+fn text(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?.trim_end_matches('\0').trim();
+    (!text.is_empty() && text.chars().all(|c| c.is_ascii_graphic())).then(|| text.to_owned())
+}
+
+/// Length of a netmask's prefix, if it is one.
+fn prefix_of(mask: [u8; 4]) -> Option<u8> {
+    let mask = u32::from_be_bytes(mask);
+    let ones = mask.leading_ones();
+    (ones == mask.count_ones() && ones > 0).then(|| u8::try_from(ones).ok()).flatten()
+}
+
+/// What a server that gives no mask means (RFC 950).
+fn natural_prefix(address: Ipv4Addr) -> u8 {
+    match address.octets()[0] {
+        0..128 => 8,
+        128..192 => 16,
+        _ => 24,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use dhcproto::v4::Opcode;
+    use dhcproto::{Decodable, Decoder};
+    use proptest::prelude::*;
+
+    /// What a server would answer.
+    pub(in crate::lan) fn answer(kind: MessageType, request: &[u8], offer: &Offer) -> Vec<u8> {
+        let asked = Message::decode(&mut Decoder::new(request)).unwrap();
+        let none = Ipv4Addr::UNSPECIFIED;
+        let mut message = Message::new_with_id(
+            asked.xid(),
+            asked.ciaddr(),
+            offer.address,
+            offer.next_server.unwrap_or(none),
+            none,
+            asked.chaddr(),
+        );
+        message.set_opcode(Opcode::BootReply);
+        let mask = Ipv4Addr::from_bits(u32::MAX << (32 - offer.prefix));
+        let options = message.opts_mut();
+        options.insert(DhcpOption::MessageType(kind));
+        options.insert(DhcpOption::SubnetMask(mask));
+        options.insert(DhcpOption::Router(offer.routers.clone()));
+        options.insert(DhcpOption::DomainNameServer(offer.dns.clone()));
+        if let Some(server) = offer.server {
+            options.insert(DhcpOption::ServerIdentifier(server));
+        }
+        for (value, option) in [
+            (offer.lease, DhcpOption::AddressLeaseTime as fn(u32) -> DhcpOption),
+            (offer.renew, DhcpOption::Renewal),
+            (offer.rebind, DhcpOption::Rebinding),
+        ] {
+            if let Some(value) = value {
+                options.insert(option(value));
+            }
+        }
+        if let Some(domain) = &offer.domain {
+            options.insert(DhcpOption::DomainName(domain.clone()));
+        }
+        if let Some(mtu) = offer.mtu {
+            options.insert(DhcpOption::InterfaceMtu(mtu));
+        }
+        if let Some(url) = &offer.flashmob {
+            let unknown = dhcproto::v4::UnknownOption::new(OptionCode::Unknown(FLASHMOB), url.clone().into());
+            options.insert(DhcpOption::Unknown(unknown));
+        }
+        let mut bytes = Vec::new();
+        message.encode(&mut Encoder::new(&mut bytes)).unwrap();
+        bytes
+    }
+
+    pub(in crate::lan) fn sample() -> Offer {
+        Offer {
+            address: Ipv4Addr::new(10, 7, 0, 9),
+            prefix: 22,
+            server: Some(Ipv4Addr::new(10, 7, 0, 1)),
+            next_server: Some(Ipv4Addr::new(10, 7, 0, 2)),
+            routers: vec![Ipv4Addr::new(10, 7, 0, 1)],
+            dns: vec![Ipv4Addr::new(10, 7, 0, 1), Ipv4Addr::new(10, 7, 0, 3)],
+            domain: Some("lab.example".into()),
+            mtu: Some(1400),
+            flashmob: Some("http://10.7.0.5:6969".into()),
+            lease: Some(600),
+            renew: Some(300),
+            rebind: Some(500),
+        }
+    }
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+
+    #[test]
+    fn an_answer_is_read_with_all_that_is_needed() {
+        let request = encode(MessageType::Discover, Fields { mac: MAC, xid: 77, ..Fields::default() });
+        let bytes = answer(MessageType::Offer, &request, &sample());
+        assert_eq!(decode(&bytes, MAC, 77), Some(Reply::Offer(sample())));
+    }
+
+    #[test]
+    fn answers_to_others_are_not_taken() {
+        let request = encode(MessageType::Discover, Fields { mac: MAC, xid: 77, ..Fields::default() });
+        let bytes = answer(MessageType::Offer, &request, &sample());
+        assert_eq!(decode(&bytes, MAC, 78), None);
+        assert_eq!(decode(&bytes, [2, 0, 0, 0, 0, 8], 77), None);
+        assert_eq!(decode(&request, MAC, 77), None, "a request is no answer");
+    }
+
+    #[test]
+    fn a_request_asks_for_option_224_and_for_a_broadcast_answer() {
+        let bytes = encode(MessageType::Discover, Fields { mac: MAC, xid: 1, ..Fields::default() });
+        let message = Message::decode(&mut Decoder::new(&bytes)).unwrap();
+        assert!(message.flags().broadcast());
+        let Some(DhcpOption::ParameterRequestList(list)) =
+            message.opts().get(OptionCode::ParameterRequestList)
+        else {
+            panic!("no parameter request list");
+        };
+        assert!(list.contains(&OptionCode::Unknown(224)));
+        assert!(bytes.len() >= 300);
+    }
+
+    #[test]
+    fn options_in_the_file_field_and_in_two_parts_are_read() {
+        let mut bytes = encode(MessageType::Discover, Fields { mac: MAC, xid: 77, ..Fields::default() });
+        bytes[0] = 2;
+        bytes[16..20].copy_from_slice(&[10, 0, 0, 9]);
+        bytes.truncate(240);
+        bytes.extend([53, 1, 2, 224, 3, b'h', b'o', b's', 52, 1, 1, 224, 1, b't', 255]);
+        bytes[108..113].copy_from_slice(&[15, 3, b'l', b'a', b'b']);
+        let Some(Reply::Offer(offer)) = decode(&bytes, MAC, 77) else { panic!("not an offer") };
+        assert_eq!((offer.flashmob.as_deref(), offer.domain.as_deref()), (Some("host"), Some("lab")));
+        assert_eq!(offer.prefix, 8);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..600), magic: bool) {
+            if magic && bytes.len() >= 240 {
+                bytes[..3].copy_from_slice(&[2, 1, 6]);
+                bytes[4..8].copy_from_slice(&77u32.to_be_bytes());
+                bytes[28..34].copy_from_slice(&MAC);
+                bytes[236..240].copy_from_slice(&MAGIC);
+            }
+            let _ = decode(&bytes, MAC, 77);
+        }
+
+        #[test]
+        fn offers_round_trip(prefix in 1u8..=32, lease in any::<u32>(), mtu in 576u16.., host in 1u32..0x7f00_0000) {
+            let offer = Offer {
+                prefix, lease: Some(lease), mtu: Some(mtu), address: Ipv4Addr::from_bits(host), ..sample()
+            };
+            let request = encode(MessageType::Discover, Fields { mac: MAC, xid: 5, ..Fields::default() });
+            prop_assert_eq!(decode(&answer(MessageType::Ack, &request, &offer), MAC, 5), Some(Reply::Ack(offer)));
+        }
+    }
+}
