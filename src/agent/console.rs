@@ -21,7 +21,7 @@ pub fn screen(view: &View, columns: usize, rows: usize) -> String {
         Some(outcome) => lines.extend(outcome_lines(outcome, width)),
         None => {
             let share = format!("{}%", whole_percent(&view.progress));
-            lines.extend(block_letters(&share).into_iter().map(|line| format!("  {BOLD}{line}{RESET}")));
+            lines.extend(block_letters(&share, width).into_iter().map(|line| format!("  {BOLD}{line}{RESET}")));
             lines.push(String::new());
             lines.push(format!("  {BOLD}{}{RESET}", view.progress.stage.title()));
         }
@@ -61,7 +61,7 @@ pub fn line(progress: &Progress) -> String {
 pub fn outcome_text(outcome: &Outcome) -> String {
     let (word, _) = outcome_word(outcome);
     let mut text = String::from("\n");
-    for line in block_letters(word) {
+    for line in block_letters(word, 79) {
         text.push_str(&format!("  {line}\n"));
     }
     text.push('\n');
@@ -98,7 +98,7 @@ fn outcome_lines(outcome: &Outcome, width: usize) -> Vec<String> {
     let (word, colour) = outcome_word(outcome);
     let blank = format!("{colour}{:width$}{RESET}", "");
     let mut lines = vec![blank.clone()];
-    for line in block_letters(word) {
+    for line in block_letters(word, width) {
         lines.push(format!("{colour}{:<width$}{RESET}", format!("  {line}")));
     }
     lines.push(blank);
@@ -218,15 +218,17 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Text in letters of 5 × 5 blocks, each block two columns wide, so that a phone's photo shows it.
-fn block_letters(text: &str) -> Vec<String> {
+/// Text in letters of 5 × 5 blocks, each block two columns wide where there is room, so that a phone's photo shows
+/// it.
+fn block_letters(text: &str, width: usize) -> Vec<String> {
+    let (full, empty) = if text.len() * 12 < width { ("##", "  ") } else { ("#", " ") };
     (0..5)
         .map(|row| {
             let letters = text.chars().map(|c| {
                 let bits = letter(c)[row];
-                (0..5).map(|x| if bits & (16 >> x) != 0 { "##" } else { "  " }).collect::<String>()
+                (0..5).map(|x| if bits & (16 >> x) != 0 { full } else { empty }).collect::<String>()
             });
-            letters.collect::<Vec<_>>().join("  ")
+            letters.collect::<Vec<_>>().join(empty)
         })
         .collect()
 }
@@ -317,7 +319,7 @@ mod tests {
 
   fetching the image
 
-  [###############################............................................]
+  [##############################...........................................]
   88.1 MB/s in 35.0 MB/s out 3 peers 0:21 left
 
   the server does not answer; the swarm goes on";
