@@ -1,0 +1,246 @@
+//! Which machine is speaking: MAC addresses and SMBIOS UUIDs.
+//!
+//! Invariant: pure. MACs come first, because many boards carry no UUID, or the same one as thousands of others;
+//! a network adapter that is carried from machine to machine does not make two machines one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    /// Reads six bytes in hexadecimal with `:` or `-` between them. Addresses that no adapter has (all zeros,
+    /// multicast) are refused.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a MAC address like 52:54:00:12:34:56");
+        let mut bytes = [0u8; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(wrong)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        if parts.next().is_some() || bytes == [0; 6] || bytes[0] & 1 == 1 {
+            return Err(wrong());
+        }
+        Ok(Mac(bytes))
+    }
+}
+
+/// The UUID if it can name a machine; `None` for the ones that boards have which were never given one.
+pub fn usable_uuid(text: &str) -> Option<Uuid> {
+    const NEVER_SET: [&str; 5] = [
+        "03000200-0400-0500-0006-000700080009",
+        "00020003-0004-0005-0006-000700080009",
+        "12345678-1234-5678-90ab-cddeefaabbcc",
+        "78563412-3412-7856-90ab-cddeefaabbcc",
+        "fefefefe-fefe-fefe-fefe-fefefefefefe",
+    ];
+    let uuid = Uuid::parse_str(text.trim()).ok()?;
+    let bytes = uuid.as_bytes();
+    let all_the_same = bytes.iter().all(|b| *b == bytes[0]);
+    (!all_the_same && !NEVER_SET.contains(&uuid.hyphenated().to_string().as_str())).then_some(uuid)
+}
+
+/// The same machine's UUID? SMBIOS 2.6 turned the byte order of the first three fields round, and firmware, iPXE
+/// and Linux do not agree about older boards.
+pub fn same_uuid(a: Uuid, b: Uuid) -> bool {
+    a == b || Uuid::from_bytes(a.to_bytes_le()) == b
+}
+
+/// What a machine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// Its MACs, the one it netbooted from first.
+    pub macs: Vec<Mac>,
+    /// Its UUID if that means anything.
+    pub uuid: Option<Uuid>,
+}
+
+impl Identity {
+    /// From texts; those that are not valid are left out, and so is what exceeds 32 MACs.
+    pub fn new<S: AsRef<str>>(macs: &[S], uuid: Option<&str>) -> Self {
+        let mut known = Vec::new();
+        for mac in macs.iter().take(32).filter_map(|text| text.as_ref().parse::<Mac>().ok()) {
+            if !known.contains(&mac) {
+                known.push(mac);
+            }
+        }
+        Identity { macs: known, uuid: uuid.and_then(usable_uuid) }
+    }
+
+    fn uuid_agrees(&self, other: &Identity) -> Option<bool> {
+        Some(same_uuid(self.uuid?, other.uuid?))
+    }
+}
+
+/// A terminal among which one is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Its name.
+    pub id: &'a str,
+    /// What it said of itself last.
+    pub identity: &'a Identity,
+    /// Seconds since it was heard.
+    pub silent: u64,
+}
+
+/// Finds who is speaking. A common MAC names the terminal unless both have UUIDs that differ (an adapter that was
+/// carried over); without one the UUID does, unless that terminal spoke within the last two minutes with its own
+/// MACs (two boards with one UUID).
+pub fn find<'a>(known: impl Iterator<Item = Known<'a>> + Clone, who: &Identity) -> Option<&'a str> {
+    let by_mac = known
+        .clone()
+        .filter(|k| k.identity.macs.iter().any(|mac| who.macs.contains(mac)))
+        .filter(|k| who.uuid_agrees(k.identity) != Some(false))
+        .min_by_key(|k| (who.uuid_agrees(k.identity) != Some(true), k.silent));
+    if let Some(found) = by_mac {
+        return Some(found.id);
+    }
+    known
+        .filter(|k| who.uuid_agrees(k.identity) == Some(true))
+        .filter(|k| who.macs.is_empty() || k.identity.macs.is_empty() || k.silent > 120)
+        .min_by_key(|k| k.silent)
+        .map(|k| k.id)
+}
+
+/// How the configuration names a terminal: a MAC, or `uuid:` and a UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub enum TerminalKey {
+    /// By one of its MACs.
+    Mac(Mac),
+    /// By its UUID.
+    Uuid(Uuid),
+}
+
+impl TerminalKey {
+    /// Does it mean this machine?
+    pub fn matches(&self, who: &Identity) -> bool {
+        match self {
+            TerminalKey::Mac(mac) => who.macs.contains(mac),
+            TerminalKey::Uuid(uuid) => who.uuid.is_some_and(|own| same_uuid(own, *uuid)),
+        }
+    }
+}
+
+impl FromStr for TerminalKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("uuid:") {
+            Some(uuid) => usable_uuid(uuid)
+                .map(TerminalKey::Uuid)
+                .ok_or_else(|| format!("'{uuid}' is not a UUID that names one machine")),
+            None => text
+                .parse()
+                .map(TerminalKey::Mac)
+                .map_err(|e| format!("{e}, nor a UUID like uuid:4c4c4544-…")),
+        }
+    }
+}
+
+impl TryFrom<String> for TerminalKey {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "52:54:00:00:00:0a";
+    const B: &str = "52:54:00:00:00:0b";
+    const U: &str = "4c4c4544-0042-3510-8052-b4c04f4d4e31";
+    const U_TURNED: &str = "44454c4c-4200-1035-8052-b4c04f4d4e31";
+    const V: &str = "11112222-3333-4444-5555-666677778888";
+
+    fn who(macs: &[&str], uuid: Option<&str>) -> Identity {
+        Identity::new(macs, uuid)
+    }
+
+    fn found(known: &[(&str, Identity, u64)], who: &Identity) -> Option<String> {
+        let list = known.iter().map(|(id, identity, silent)| Known { id, identity, silent: *silent });
+        find(list, who).map(str::to_string)
+    }
+
+    #[test]
+    fn macs_are_read_in_both_spellings_and_shown_in_one() {
+        assert_eq!("52-54-00-AB-cd-01".parse::<Mac>().expect("valid").to_string(), "52:54:00:ab:cd:01");
+        for bad in
+            ["", "52:54:00:00:00", "52:54:00:00:00:0a:0b", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "5254:0"]
+        {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn uuids_that_name_nobody_are_not_used() {
+        let zeros = "00000000-0000-0000-0000-000000000000";
+        for bogus in [zeros, &zeros.replace('0', "f"), "03000200-0400-0500-0006-000700080009", "", "no"] {
+            assert_eq!(usable_uuid(bogus), None, "{bogus}");
+        }
+        assert!(usable_uuid(U).is_some());
+    }
+
+    #[test]
+    fn a_uuid_in_the_other_byte_order_is_the_same() {
+        let (a, b) = (usable_uuid(U).expect("valid"), usable_uuid(U_TURNED).expect("valid"));
+        assert!(same_uuid(a, b) && same_uuid(b, a));
+        assert!(!same_uuid(a, usable_uuid(V).expect("valid")));
+    }
+
+    #[test]
+    fn a_mac_names_a_terminal_whatever_bogus_uuid_it_has() {
+        let known = [("a", who(&[A], None), 5)];
+        assert_eq!(
+            found(&known, &who(&[B, A], Some("00000000-0000-0000-0000-000000000000"))),
+            Some("a".into())
+        );
+        assert_eq!(found(&known, &who(&[B], None)), None);
+    }
+
+    #[test]
+    fn an_adapter_carried_to_another_machine_does_not_make_it_the_first() {
+        let known = [("a", who(&[A], Some(U)), 5)];
+        assert_eq!(found(&known, &who(&[A], Some(V))), None);
+        let both = [("a", who(&[A], Some(U)), 5), ("b", who(&[A], Some(V)), 500)];
+        assert_eq!(found(&both, &who(&[A], Some(V))), Some("b".into()));
+    }
+
+    #[test]
+    fn a_machine_with_a_new_adapter_is_known_by_its_uuid() {
+        assert_eq!(found(&[("a", who(&[A], Some(U)), 500)], &who(&[B], Some(U_TURNED))), Some("a".into()));
+    }
+
+    #[test]
+    fn two_boards_with_one_uuid_stay_two_terminals() {
+        assert_eq!(found(&[("a", who(&[A], Some(U)), 3)], &who(&[B], Some(U))), None);
+    }
+
+    #[test]
+    fn the_configuration_names_terminals_by_mac_or_uuid() {
+        let machine = who(&[A, B], Some(U));
+        assert!(A.parse::<TerminalKey>().expect("valid").matches(&machine));
+        assert!(format!("uuid:{U_TURNED}").parse::<TerminalKey>().expect("valid").matches(&machine));
+        assert!(!format!("uuid:{V}").parse::<TerminalKey>().expect("valid").matches(&machine));
+        assert!("uuid:00000000-0000-0000-0000-000000000000".parse::<TerminalKey>().is_err());
+        assert!("lab-01".parse::<TerminalKey>().is_err());
+    }
+}
