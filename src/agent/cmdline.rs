@@ -47,7 +47,8 @@ pub fn parse(text: &str) -> Result<Cmdline, Vec<String>> {
 }
 
 fn set(line: &mut Cmdline, name: &str, value: &str) -> Result<(), String> {
-    let needed = || if value.is_empty() { Err("a value is missing".to_owned()) } else { Ok(value.to_owned()) };
+    let needed =
+        || if value.is_empty() { Err("a value is missing".to_owned()) } else { Ok(value.to_owned()) };
     match name {
         "server" => line.server = Some(server_url(&needed()?)?),
         "job" => line.job = Some(needed()?),
@@ -63,7 +64,9 @@ fn set(line: &mut Cmdline, name: &str, value: &str) -> Result<(), String> {
             _ => return Err("not 0 or 1".into()),
         },
         _ => {
-            return Err("not known; known are flashmob.server, .job, .disk, .after, .log and .insecure".into());
+            return Err(
+                "not known; known are flashmob.server, .job, .disk, .after, .log and .insecure".into()
+            );
         }
     }
     Ok(())
@@ -129,7 +132,8 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named() {
-        let wrong = parse("flashmob.serve=x flashmob.after=halt flashmob.insecure flashmob.disk=").unwrap_err();
+        let wrong =
+            parse("flashmob.serve=x flashmob.after=halt flashmob.insecure flashmob.disk=").unwrap_err();
         assert_eq!(wrong.len(), 4);
         assert!(wrong[0].starts_with("flashmob.serve=x: not known"), "{wrong:?}");
         assert!(wrong[1].contains("'halt' is not one of reboot"), "{wrong:?}");

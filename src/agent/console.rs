@@ -21,7 +21,9 @@ pub fn screen(view: &View, columns: usize, rows: usize) -> String {
         Some(outcome) => lines.extend(outcome_lines(outcome, width)),
         None => {
             let share = format!("{}%", whole_percent(&view.progress));
-            lines.extend(block_letters(&share, width).into_iter().map(|line| format!("  {BOLD}{line}{RESET}")));
+            lines.extend(
+                block_letters(&share, width).into_iter().map(|line| format!("  {BOLD}{line}{RESET}")),
+            );
             lines.push(String::new());
             lines.push(format!("  {BOLD}{}{RESET}", view.progress.stage.title()));
         }
@@ -158,12 +160,8 @@ fn whole_percent(progress: &Progress) -> u8 {
 }
 
 fn numbers(progress: &Progress) -> String {
-    let mut text = format!(
-        "{} in {} out {} peers",
-        rate(progress.rate_in),
-        rate(progress.rate_out),
-        progress.peers
-    );
+    let mut text =
+        format!("{} in {} out {} peers", rate(progress.rate_in), rate(progress.rate_out), progress.peers);
     if let Some(seconds) = progress.seconds_left {
         text.push_str(&format!(" {} left", clock(seconds)));
     }
@@ -354,7 +352,9 @@ mod tests {
         ] {
             assert!(lines.iter().any(|line| line == fact), "{fact} is not in {lines:#?}");
         }
-        assert!(outcome_text(view.outcome.as_ref().unwrap()).contains("flashmob: why: disk sda is too small"));
+        assert!(
+            outcome_text(view.outcome.as_ref().unwrap()).contains("flashmob: why: disk sda is too small")
+        );
     }
 
     #[test]
@@ -364,7 +364,10 @@ mod tests {
             Some(Outcome::Done { seconds: 3725, bytes_in: 1 << 30, bytes_out: 0, disk: "vda".into() });
         let text = screen(&view, 80, 25);
         assert!(text.contains(GREEN) && !text.contains(RED));
-        assert!(plain(&text).iter().any(|line| line == "  took 1:02:05, received 1.0 GiB, sent 0 B"), "{text}");
+        assert!(
+            plain(&text).iter().any(|line| line == "  took 1:02:05, received 1.0 GiB, sent 0 B"),
+            "{text}"
+        );
     }
 
     proptest! {

@@ -56,7 +56,10 @@ pub async fn browse_mdns(within: Duration) -> io::Result<Vec<SocketAddr>> {
     browse_daemon(ServiceDaemon::new(), within).await
 }
 
-async fn browse_daemon(daemon: mdns_sd::Result<ServiceDaemon>, within: Duration) -> io::Result<Vec<SocketAddr>> {
+async fn browse_daemon(
+    daemon: mdns_sd::Result<ServiceDaemon>,
+    within: Duration,
+) -> io::Result<Vec<SocketAddr>> {
     let failed = |e: mdns_sd::Error| io::Error::other(format!("mDNS: {e}"));
     let daemon = daemon.map_err(failed)?;
     let events = daemon.browse(SERVICE_TYPE).map_err(failed)?;

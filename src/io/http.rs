@@ -150,8 +150,10 @@ impl Api {
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, CallError> {
         let body = self.body(response).await?;
-        serde_json::from_slice(&body)
-            .map_err(|e| CallError::Stranger { url: self.base.clone(), why: format!("unreadable answer: {e}") })
+        serde_json::from_slice(&body).map_err(|e| CallError::Stranger {
+            url: self.base.clone(),
+            why: format!("unreadable answer: {e}"),
+        })
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, CallError> {
@@ -203,7 +205,13 @@ pub(crate) mod tests {
                         if let Some((head, _)) = text.split_once("\r\n\r\n") {
                             let length = head
                                 .lines()
-                                .filter_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok())
+                                .filter_map(|line| {
+                                    line.to_ascii_lowercase()
+                                        .strip_prefix("content-length:")?
+                                        .trim()
+                                        .parse()
+                                        .ok()
+                                })
                                 .next()
                                 .unwrap_or(0usize);
                             break (head.to_owned(), length);
@@ -270,7 +278,9 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn nothing_to_do_is_no_error() {
-        let url = serve(|path, _| (if path == "/api/v1/terminals/t/take" { 204 } else { 500 }, String::new())).await;
+        let url =
+            serve(|path, _| (if path == "/api/v1/terminals/t/take" { 204 } else { 500 }, String::new()))
+                .await;
         let api = Api::new(client().unwrap(), url);
         assert_eq!(api.take("t", &Take::default()).await, Ok(Taken::Nothing));
     }
@@ -280,7 +290,8 @@ pub(crate) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let error = Api::new(client().unwrap(), url).hello(&hello(), Duration::from_secs(20)).await.unwrap_err();
+        let error =
+            Api::new(client().unwrap(), url).hello(&hello(), Duration::from_secs(20)).await.unwrap_err();
         assert!(error.to_string().contains("refused"), "{error}");
     }
 }

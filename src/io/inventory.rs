@@ -58,8 +58,14 @@ pub fn uuid(root: &Path) -> Option<String> {
 
 fn dmi(root: &Path, name: &str) -> Option<String> {
     // What board makers leave in when they forget to fill the field.
-    const FILLERS: [&str; 6] =
-        ["to be filled by o.e.m.", "default string", "system product name", "system manufacturer", "none", "not specified"];
+    const FILLERS: [&str; 6] = [
+        "to be filled by o.e.m.",
+        "default string",
+        "system product name",
+        "system manufacturer",
+        "none",
+        "not specified",
+    ];
     let text = text(&root.join("sys/class/dmi/id").join(name))?;
     (!FILLERS.contains(&text.to_ascii_lowercase().as_str())).then_some(text)
 }
@@ -109,7 +115,10 @@ mod tests {
             ("sys/class/dmi/id/product_name", "OptiPlex 7090\n"),
             ("sys/class/dmi/id/product_serial", "ABC123\n"),
             ("sys/class/dmi/id/product_uuid", "4C4C4544-0031-4A10-8052-B4C04F4A3533\n"),
-            ("proc/cpuinfo", "processor\t: 0\nmodel name\t: Intel i5\n\nprocessor\t: 1\nmodel name\t: Intel i5\n"),
+            (
+                "proc/cpuinfo",
+                "processor\t: 0\nmodel name\t: Intel i5\n\nprocessor\t: 1\nmodel name\t: Intel i5\n",
+            ),
             ("proc/meminfo", "MemTotal:         500000 kB\nMemFree: 1 kB\n"),
             ("sys/firmware/efi/fw_platform_size", "64"),
             ("sys/class/net/eth0/speed", "1000\n"),

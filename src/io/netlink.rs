@@ -99,8 +99,13 @@ impl Netlink {
 
     /// Takes an address from an interface, and with it the routes through it.
     pub async fn remove_address(&self, index: u32, address: Ipv4Addr) -> Result<()> {
-        let mut found =
-            self.handle.address().get().set_link_index_filter(index).set_address_filter(IpAddr::V4(address)).execute();
+        let mut found = self
+            .handle
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .set_address_filter(IpAddr::V4(address))
+            .execute();
         while let Some(message) = found.try_next().await? {
             self.handle.address().del(message).execute().await?;
         }

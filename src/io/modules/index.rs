@@ -179,7 +179,8 @@ mod tests {
         kernel/fs/jbd2/jbd2.ko:\n\
         kernel/lib/crc32c-intel.ko:\n\
         kernel/a.ko:\nkernel/b.ko:\n";
-    const SOFT: &str = "# comment\nsoftdep ext4 pre: crc32c-intel missing\nsoftdep a post: b\nsoftdep b pre: a\n";
+    const SOFT: &str =
+        "# comment\nsoftdep ext4 pre: crc32c-intel missing\nsoftdep a post: b\nsoftdep b pre: a\n";
 
     fn index() -> Index {
         Index::parse(ALIAS, DEP, SOFT)
@@ -200,7 +201,11 @@ mod tests {
     fn what_a_module_needs_comes_before_it_and_once() {
         assert_eq!(
             index().load_order("virtio_net"),
-            ["kernel/core/failover.ko", "kernel/net/failover/net_failover.ko", "kernel/drivers/net/virtio-net.ko"]
+            [
+                "kernel/core/failover.ko",
+                "kernel/net/failover/net_failover.ko",
+                "kernel/drivers/net/virtio-net.ko"
+            ]
         );
     }
 

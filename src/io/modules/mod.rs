@@ -61,7 +61,8 @@ impl Loader {
         let mut round = Round::default();
         for alias in modaliases(sys) {
             if self.aliases.insert(alias.clone()) {
-                let modules: Vec<String> = self.index.matching(&alias).into_iter().map(str::to_owned).collect();
+                let modules: Vec<String> =
+                    self.index.matching(&alias).into_iter().map(str::to_owned).collect();
                 for module in modules {
                     self.load_into(&module, &mut round);
                 }
