@@ -16,8 +16,6 @@ use crate::units::SectorSize;
 const PAGE: usize = 4096;
 /// What is copied or zeroed at a time.
 pub const STEP: usize = 1 << 20;
-/// What the device is asked to zero at a time, so that a cancelled attempt ends soon.
-const ZERO_STEP: u64 = 256 << 20;
 
 /// Memory whose first byte lies on a page.
 pub struct Aligned {
@@ -175,16 +173,10 @@ impl Disk {
     /// being asked is proved like everything else, by reading it back.
     pub fn zero(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.check_sectors(offset, length)?;
-        let end = offset + length;
-        let mut at = offset;
-        while at < end {
-            let part = (end - at).min(ZERO_STEP);
-            if sys::zero_out(&self.file, at, part).is_err() {
-                self.write_zeros(at, part)?;
-            }
-            at += part;
+        match sys::zero_out(&self.file, offset, length) {
+            Ok(()) => Ok(()),
+            Err(_) => self.write_zeros(offset, length),
         }
-        Ok(())
     }
 
     /// Writes zeros to whole sectors.

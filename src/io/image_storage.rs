@@ -17,6 +17,10 @@ use crate::layout::plan::{LayoutPlan, Place};
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::units::PieceIndex;
 
+/// Neighbouring zero pieces are written together up to about this many bytes, between two looks at whether the
+/// attempt was cancelled.
+const ZERO_AT_ONCE: u64 = 64 << 20;
+
 /// The image's storage for the swarm.
 pub struct ImageStorage {
     claim: ClaimedDisk,
@@ -94,6 +98,33 @@ impl ImageStorage {
         let waited = self.more.wait_timeout_while(guard, patience, |written| written.len() <= known);
         let (written, _) = waited.unwrap_or_else(PoisonError::into_inner);
         written.get(known..).map(<[PieceIndex]>::to_vec).unwrap_or_default()
+    }
+
+    /// Makes every zero piece zero, neighbours at once. `go_on` is told how many bytes were done and may stop it.
+    pub fn write_zeros(&self, mut go_on: impl FnMut(u64) -> bool) -> Result<(), StorageError> {
+        let mut pending: Option<(u64, u64)> = None;
+        let places =
+            self.grid.zero_cells().filter_map(|span| Some((self.offset_of(&span)?, u64::from(span.len))));
+        for (start, length) in places {
+            pending = match pending {
+                Some((from, so_far)) if from + so_far == start && so_far < ZERO_AT_ONCE => {
+                    Some((from, so_far + length))
+                }
+                Some((from, so_far)) => {
+                    self.disk().zero(from, so_far)?;
+                    if !go_on(so_far) {
+                        return Ok(());
+                    }
+                    Some((start, length))
+                }
+                None => Some((start, length)),
+            };
+        }
+        if let Some((from, length)) = pending {
+            self.disk().zero(from, length)?;
+            go_on(length);
+        }
+        Ok(())
     }
 
     /// The part of a call that lies in one piece: `(span, offset in the piece, bytes of the piece on the disk)`.

@@ -35,3 +35,8 @@ pub mod storage;
 pub mod sys;
 pub mod table;
 pub mod window;
+
+#[cfg(test)]
+mod image_tests;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -121,7 +121,9 @@ fn protective(sectors: u64, sector: SectorSize) -> Vec<u8> {
     let entry = &mut bytes[446..462];
     entry[1..4].copy_from_slice(&[0x00, 0x02, 0x00]);
     entry[4] = 0xee;
-    entry[5..8].copy_from_slice(&[0xff, 0xff, 0xff]);
+    // The last sector, or all ones where it cannot be said.
+    let last = chs(sectors.saturating_sub(1));
+    entry[5..8].copy_from_slice(if last == CHS_BEYOND { &[0xff; 3] } else { &last });
     entry[8..12].copy_from_slice(&1u32.to_le_bytes());
     entry[12..16].copy_from_slice(&size.to_le_bytes());
     bytes[510..512].copy_from_slice(&MBR_MARK);

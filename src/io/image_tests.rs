@@ -1,0 +1,237 @@
+//! An image onto loop devices, step by step without a network: what is there after each step, and what is found
+//! when the medium, the power or the disk's owner does something else.
+
+use std::sync::Arc;
+
+use crate::api::LayoutMode;
+use crate::event::{Class, Failure};
+use crate::io::claim::{ClaimedDisk, claim};
+use crate::io::commit::{commit, disarm};
+use crate::io::image_storage::ImageStorage;
+use crate::io::readback::Readback;
+use crate::io::table;
+use crate::io::testing::*;
+use crate::layout::plan::LayoutPlan;
+use crate::manifest::{Manifest, Policy, TrustedManifest};
+use crate::storage::Storage;
+use crate::units::SectorSize;
+
+const PIECE: u32 = 256 << 10;
+
+fn plan(claim: &ClaimedDisk, image: &TestImage, mode: LayoutMode) -> Result<LayoutPlan, Failure> {
+    let trusted = TrustedManifest::insecure(&image.manifest.to_bytes()).expect("consistent");
+    LayoutPlan::new(&trusted, &image.boot, claim.facts(), mode)
+}
+
+fn disarmed(disk: &LoopDisk, image: &TestImage, mode: LayoutMode) -> Arc<ImageStorage> {
+    let replaced: Vec<u32> = image.manifest.partitions.iter().map(|p| p.number).collect();
+    let claimed = claim(&disk.info(), mode, &replaced).expect("free");
+    let plan = plan(&claimed, image, mode).expect("it fits");
+    let disarmed = disarm(claimed, plan).expect("wiped");
+    Arc::new(ImageStorage::new(disarmed, Arc::clone(&image.grid)))
+}
+
+fn fill(storage: &ImageStorage, image: &TestImage) {
+    for (i, piece) in image.payload.chunks(PIECE as usize).enumerate().rev() {
+        storage.write_at(i as u64 * u64::from(PIECE), piece).expect("written");
+    }
+    storage.write_zeros(|_| true).expect("zeroed");
+}
+
+fn finish(storage: &Arc<ImageStorage>, image: &TestImage) -> Result<(), Failure> {
+    let readback = Readback::start(Arc::clone(storage), image.hashes.clone(), 0).expect("a thread");
+    let (committed, _warning) = commit(readback.finish()?)?;
+    // What is served now comes from the disk.
+    let mut payload = vec![0u8; image.payload.len()];
+    committed.storage().read_at(0, &mut payload).expect("read");
+    assert!(payload == image.payload, "the payload can be served from the disk");
+    Ok(())
+}
+
+fn keep_all(_: &mut Manifest) {}
+
+#[test]
+fn a_gpt_disk_comes_back_on_a_larger_disk_with_both_tables_valid() {
+    for sector in [512, 4096] {
+        let source = gpt_source(sector);
+        let image = image_of(&source, sector, PIECE, keep_all);
+        let disk = LoopDisk::used(32 << 20, sector);
+        let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
+        fill(&storage, &image);
+        let esp = 2 << 20;
+        assert_eq!(disk.bytes()[esp..esp + PIECE as usize], vec![0; PIECE as usize], "heads are held back");
+        finish(&storage, &image).expect("right");
+        drop(storage);
+        let after = disk.bytes();
+        image.assert_on(&after, &source);
+        let size = SectorSize::new(sector).expect("a size");
+        let read = |bytes: &[u8]| {
+            let mut cursor = std::io::Cursor::new(bytes);
+            table::read(&mut cursor, bytes.len() as u64, size).expect("sound").expect("a table")
+        };
+        let (was, is) = (read(&source), read(&after));
+        assert_eq!((is.table, is.partitions), (was.table, was.partitions));
+        assert_eq!(is.remarks, [], "the backup is at the end of the larger disk");
+        let said = run("sgdisk", &["-v", &disk.path]);
+        assert!(said.contains("No problems found"), "{said}");
+        let original = LoopDisk::of(&source, sector);
+        for number in ["1", "2", "4"] {
+            let info = |disk: &LoopDisk| run("sgdisk", &["-i", number, &disk.path]);
+            assert_eq!(info(&original), info(&disk), "partition {number}");
+        }
+    }
+}
+
+#[test]
+fn an_mbr_disk_comes_back_with_logical_partitions_signature_and_boot_code() {
+    let source = mbr_source();
+    let image = image_of(&source, 512, PIECE, keep_all);
+    let disk = LoopDisk::used(32 << 20, 512);
+    let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
+    fill(&storage, &image);
+    finish(&storage, &image).expect("right");
+    drop(storage);
+    let after = disk.bytes();
+    image.assert_on(&after, &source);
+    let dump = |disk: &LoopDisk| run("sfdisk", &["--dump", &disk.path]).replace(&disk.path, "DISK");
+    assert_eq!(dump(&LoopDisk::of(&source, 512)), dump(&disk));
+    assert_eq!(after[..512], source[..512], "the first sector, cylinder, head and sector numbers included");
+}
+
+#[test]
+fn a_kept_partition_and_the_table_are_not_touched() {
+    let source = gpt_source(512);
+    let image = image_of(&source, 512, PIECE, |manifest| manifest.partitions[1].policy = Policy::Keep);
+    let mut other = source.clone();
+    for at in (2 << 20)..(23 << 20) {
+        other[at] ^= 0x55;
+    }
+    let disk = LoopDisk::of(&other, 512);
+    let storage = disarmed(&disk, &image, LayoutMode::Keep);
+    assert_eq!(disk.bytes()[6 << 20..7 << 20], vec![0; 1 << 20], "the replaced partition starts nothing");
+    fill(&storage, &image);
+    finish(&storage, &image).expect("right");
+    drop(storage);
+    let after = disk.bytes();
+    image.assert_on(&after, &source);
+    assert!(after[2 << 20..6 << 20] == other[2 << 20..6 << 20], "the kept partition");
+    assert!(after[512..34 * 512] == source[512..34 * 512], "the table");
+}
+
+#[test]
+fn after_a_disarm_nothing_can_be_started_and_a_second_run_finishes() {
+    let source = gpt_source(512);
+    let image = image_of(&source, 512, PIECE, keep_all);
+    // The disk had another bootable system, whose ESP is at the same place.
+    let disk = LoopDisk::of(&gpt_source(512), 512);
+    let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
+    fill(&storage, &image);
+    drop(storage);
+    let half = disk.bytes();
+    let mut cursor = std::io::Cursor::new(&half);
+    assert!(table::read(&mut cursor, half.len() as u64, SectorSize::DEFAULT).expect("readable").is_none());
+    assert!(half[..1 << 20].iter().all(|byte| *byte == 0), "no boot code, MBR or GPT");
+    assert!(half[23 << 20..].iter().all(|byte| *byte == 0), "no backup GPT");
+    assert!(half[2 << 20..(2 << 20) + PIECE as usize].iter().all(|byte| *byte == 0), "no head of an ESP");
+    let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
+    fill(&storage, &image);
+    finish(&storage, &image).expect("right");
+    drop(storage);
+    let after = disk.bytes();
+    assert_eq!((0..source.len()).find(|at| after[*at] != source[*at]), None, "the very same disk");
+}
+
+#[test]
+fn what_changes_on_the_medium_after_the_write_is_found_and_not_committed() {
+    let source = gpt_source(512);
+    let image = image_of(&source, 512, PIECE, keep_all);
+    // In a travelling piece, in its last sector, in a piece of zeros.
+    for (at, what) in [(3 << 20, "partition 2"), ((23 << 20) - 1537, "partition 4"), (17 << 20, "zeros")] {
+        let disk = LoopDisk::used(24 << 20, 512);
+        let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
+        fill(&storage, &image);
+        storage.sync().expect("synced");
+        disk.corrupt(at);
+        let failure = finish(&storage, &image).expect_err("it was changed");
+        assert_eq!(failure.class, Class::Disk);
+        assert!(
+            failure.message.contains(what) && failure.message.contains(&disk.path),
+            "{}",
+            failure.message
+        );
+        assert!(failure.message.contains("sector"), "{}", failure.message);
+        drop(storage);
+        assert!(disk.bytes()[..1 << 20].iter().all(|byte| *byte == 0), "nothing was committed");
+    }
+}
+
+#[test]
+fn a_piece_that_was_never_written_is_found() {
+    let source = gpt_source(512);
+    let image = image_of(&source, 512, PIECE, keep_all);
+    let disk = LoopDisk::used(24 << 20, 512);
+    let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
+    for (i, piece) in image.payload.chunks(PIECE as usize).enumerate().skip(1) {
+        storage.write_at(i as u64 * u64::from(PIECE), piece).expect("written");
+    }
+    storage.write_zeros(|_| true).expect("zeroed");
+    let failure = finish(&storage, &image).expect_err("one is missing");
+    assert!(failure.message.contains("not all pieces"), "{}", failure.message);
+}
+
+#[test]
+fn a_disk_that_somebody_uses_is_refused_with_who_it_is() {
+    let disk = LoopDisk::of(&vec![0; 24 << 20], 512);
+    let first = claim(&disk.info(), LayoutMode::WholeDisk, &[]).expect("free");
+    let held = claim(&disk.info(), LayoutMode::WholeDisk, &[]).expect_err("held");
+    assert_eq!(held.class, Class::Refused);
+    assert!(held.message.contains(&disk.path), "{}", held.message);
+    drop(first);
+    run("mkfs.ext4", &["-q", &disk.path]);
+    let at = tempfile::tempdir().expect("a folder");
+    let at = at.path().to_str().expect("text");
+    run("mount", &[&disk.path, at]);
+    let mounted = claim(&disk.info(), LayoutMode::WholeDisk, &[]);
+    run("umount", &[at]);
+    let mounted = mounted.expect_err("mounted");
+    assert_eq!(mounted.class, Class::Refused);
+    assert!(mounted.message.contains(&format!("mounted on {at}")), "{}", mounted.message);
+    claim(&disk.info(), LayoutMode::WholeDisk, &[]).expect("free again");
+}
+
+#[test]
+fn a_disk_that_refuses_a_write_is_a_failure_of_the_disk() {
+    let source = gpt_source(512);
+    let image = image_of(&source, 512, PIECE, keep_all);
+    // The device's medium ends early: its file lies on a filesystem with less room than the disk has bytes.
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = dir.path().join("small");
+    std::fs::create_dir(&at).expect("a folder");
+    let mount = at.to_str().expect("text").to_string();
+    run("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", &mount]);
+    let file = at.join("disk.img");
+    std::fs::File::create(&file).and_then(|f| f.set_len(24 << 20)).expect("a sparse file");
+    let disk = LoopDisk::on(dir, file, 512);
+    let outcome = (|| {
+        let claimed = claim(&disk.info(), LayoutMode::WholeDisk, &[])?;
+        let planned = plan(&claimed, &image, LayoutMode::WholeDisk)?;
+        disarm(claimed, planned).map(|disarmed| ImageStorage::new(disarmed, Arc::clone(&image.grid)))
+    })();
+    let failure = match outcome {
+        Ok(storage) => {
+            let mut pieces = image.payload.chunks(PIECE as usize).enumerate();
+            let error =
+                pieces.find_map(|(i, piece)| storage.write_at(i as u64 * u64::from(PIECE), piece).err());
+            crate::io::commit::disk_failed(&error.expect("there is no room for all pieces"))
+        }
+        Err(failure) => failure,
+    };
+    drop(disk);
+    run("umount", &[&mount]);
+    assert_eq!(failure.class, Class::Disk);
+    assert!(
+        failure.message.contains("writing") || failure.message.contains("syncing"),
+        "{}",
+        failure.message
+    );
+}
