@@ -162,7 +162,7 @@ fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
          initrd /boot/initrd.img\n}}\n"
     );
     fs::write(tree.join("boot/grub/grub.cfg"), config)?;
-    fill(&tree.join("usr/share/golden/fill.bin"))?;
+    fill(&tree.join("usr/share/golden/fill.bin"), mark)?;
     let image = work.join("root.img");
     File::create(&image)?.set_len((END - ROOT) * MIB)?;
     let args = ["-q", "-F", "-t", "ext4", "-L", "golden", "-U", ROOT_UUID, "-d"].map(PathBuf::from);
@@ -170,9 +170,11 @@ fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// Content that neither compresses nor repeats, so that the payload is not only a kernel: 24 MiB of a fixed sequence.
-fn fill(path: &Path) -> Result<()> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+/// Content that neither compresses nor repeats, so that the payload is not only a kernel: 24 MiB of a sequence that
+/// depends on the mark, so that one system's disk is told from another's.
+fn fill(path: &Path, mark: &str) -> Result<()> {
+    let seed = mark.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(257).wrapping_add(u64::from(byte)));
+    let mut state = 0x9e37_79b9_7f4a_7c15 ^ seed;
     let mut bytes = Vec::with_capacity(24 << 20);
     while bytes.len() < 24 << 20 {
         state ^= state << 13;

@@ -48,6 +48,10 @@ fn configuration(jobs: &[Job]) -> String {
     text + &format!("[boot]\narguments = \"{KERNEL_ARGUMENTS}\"\n")
 }
 
+/// What the firmware says when no disk can be booted.
+pub const NOTHING_BOOTS: [&str; 3] =
+    ["No bootable device", "No bootable option or device was found", "Press ESC in"];
+
 /// A running lab.
 #[derive(Debug)]
 pub struct Lab {
@@ -135,6 +139,11 @@ impl Lab {
             bail!("{error:#}; last seen: {last:?}{serial}{}", tail(&self.folder.join("server.log")));
         }
         Ok(())
+    }
+
+    /// The server runs and nothing of it has ended.
+    pub fn check(&mut self) -> Result<()> {
+        self.server.check()
     }
 
     /// A terminal with an empty disk in this lab's folder.

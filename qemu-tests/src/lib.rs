@@ -16,3 +16,4 @@ pub mod lab;
 pub mod machine;
 pub mod net;
 pub mod qmp;
+pub mod slots;

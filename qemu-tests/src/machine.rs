@@ -77,6 +77,7 @@ impl Terminal {
         let mac = format!("52:54:00:fb:00:{number:02x}");
         let terminal = Terminal { name, firmware, bus, mac, folder };
         File::create(terminal.disk())?.set_len(size)?;
+        fs::write(terminal.serial_port(), 0x3f8u16.to_le_bytes())?;
         if firmware == Firmware::Uefi {
             fs::copy(OVMF_VARS, terminal.variables()).context("UEFI variables are in Debian's ovmf")?;
         }
@@ -97,8 +98,27 @@ impl Terminal {
         self.folder.join("variables.fd")
     }
 
+    /// A file that tells SeaBIOS on which port to repeat what it and iPXE show on the screen.
+    fn serial_port(&self) -> PathBuf {
+        self.folder.join("serial-port")
+    }
+
     fn control(&self) -> PathBuf {
         self.folder.join("qmp")
+    }
+
+    /// Puts what `image` holds on its disk, whose size stays.
+    pub fn fill_disk(&self, image: &Path) -> Result<()> {
+        let size = fs::metadata(self.disk())?.len();
+        fs::copy(image, self.disk()).with_context(|| format!("copying {}", image.display()))?;
+        Ok(File::options().write(true).open(self.disk())?.set_len(size)?)
+    }
+
+    /// The first sector of its disk.
+    pub fn first_sector(&self) -> Result<[u8; 512]> {
+        let mut sector = [0; 512];
+        File::open(self.disk())?.read_exact(&mut sector)?;
+        Ok(sector)
     }
 
     /// SHA-256 of the whole disk.
@@ -133,6 +153,12 @@ impl Terminal {
             let flash = |file: &str, extra: &str| format!("if=pflash,format=raw,file={file}{extra}");
             args.extend(["-drive".into(), flash(OVMF_CODE, ",readonly=on")]);
             args.extend(["-drive".into(), flash(&self.variables().to_string_lossy(), "")]);
+        }
+        if self.firmware == Firmware::Bios {
+            args.extend([
+                "-fw_cfg".into(),
+                format!("name=etc/sercon-port,file={}", self.serial_port().display()),
+            ]);
         }
         args.extend(disk_arguments(self.bus, &self.disk(), &self.name));
         args.extend(card_arguments(self.firmware, start, tap, &self.mac));

@@ -1,0 +1,25 @@
+//! The whole flow with virtual disks. Needs root and the packages of `setup.sh`; run with two threads.
+
+mod imaging;
+mod netboot_files;
+mod power;
+mod refusals;
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use qemu_tests::assets::Assets;
+
+/// Made once for all tests of this binary.
+static ASSETS: LazyLock<Assets> =
+    LazyLock::new(|| Assets::prepare(&|step| eprintln!("prepare: {step}")).expect("preparing the lab"));
+
+/// From switching on to the end of imaging, three machines side by side on two busy cores without KVM.
+const IMAGED: Duration = Duration::from_secs(300);
+/// From there (or from switching on) to the installed system.
+const BOOTED: Duration = Duration::from_secs(240);
+
+/// What the installed system says.
+const NEW_IS_UP: &str = "GOLDEN new is up";
+/// What the system says that was there before.
+const OLD_IS_UP: &str = "GOLDEN old is up";

@@ -1,0 +1,65 @@
+//! Terminals that must not be imaged: nothing is written, and the server says why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flashmob::api::TerminalState;
+use flashmob::event::{Class, Outcome};
+use qemu_tests::assets::copy_folder;
+use qemu_tests::lab::{Job, Lab};
+use qemu_tests::machine::{Bus, Firmware, Start, Terminal};
+use qemu_tests::slots::Slots;
+
+use crate::{ASSETS, IMAGED};
+
+/// Runs one terminal whose disk holds an older system against `images` until its attempt has failed.
+fn assert_refused(name: &str, images: &Path, disk_size: u64, class: Class) {
+    let assets = &*ASSETS;
+    let _slots = Slots::take(1);
+    let lab = Lab::start(assets, name, &[Job::for_all()], images).unwrap();
+    let terminal = Terminal::new(&lab.folder, 1, Firmware::Bios, Bus::Virtio, disk_size).unwrap();
+    terminal.fill_disk(&assets.old).unwrap();
+    let before = terminal.disk_hash().unwrap();
+    let machine = terminal.switch_on(&lab.network, &Start::Network).unwrap();
+    lab.wait_for_state(&machine, TerminalState::Failed, IMAGED).unwrap();
+    let view = lab.view(&terminal).unwrap().unwrap();
+    let Some(Outcome::Failed { failure, disk_touched, .. }) = view.outcome else {
+        panic!("no failure was reported: {:?}", view.outcome);
+    };
+    assert_eq!((failure.class, disk_touched), (class, false), "{failure:?}");
+    assert!(!failure.advice.is_empty(), "nothing says what to do: {failure:?}");
+    assert_eq!(machine.cut_power().disk_hash().unwrap(), before, "something was written");
+}
+
+/// A copy of the repository in which `spoil` has changed the image's folder.
+fn spoilt(name: &str, spoil: impl FnOnce(&Path)) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::Builder::new().prefix(name).tempdir_in(&ASSETS.folder).unwrap();
+    let images = folder.path().join("images");
+    copy_folder(&ASSETS.images, &images).unwrap();
+    spoil(&images.join("golden/1"));
+    (folder, images)
+}
+
+#[test]
+fn an_unsigned_manifest_is_refused_and_nothing_is_written() {
+    let (_folder, images) =
+        spoilt("unsigned", |image| fs::remove_file(image.join("manifest.json.minisig")).unwrap());
+    assert_refused("unsigned", &images, 160 << 20, Class::Untrusted);
+}
+
+#[test]
+fn an_altered_manifest_is_refused_and_nothing_is_written() {
+    let (_folder, images) = spoilt("altered", |image| {
+        let file = image.join("manifest.json");
+        let text = fs::read_to_string(&file).unwrap();
+        let altered = text.replacen("\"sequence\": 1", "\"sequence\": 7", 1);
+        assert_ne!(text, altered, "the manifest has no sequence 1:\n{text}");
+        fs::write(&file, altered).unwrap();
+    });
+    assert_refused("altered", &images, 160 << 20, Class::Untrusted);
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_refused_and_nothing_is_written() {
+    assert_refused("too-small", &ASSETS.images, 96 << 20, Class::Refused);
+}
