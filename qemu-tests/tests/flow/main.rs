@@ -1,5 +1,7 @@
 //! The whole flow with virtual disks. Needs root and the packages of `setup.sh`; run with two threads.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "this whole program is tests")]
+
 mod imaging;
 mod netboot_files;
 mod power;
