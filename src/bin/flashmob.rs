@@ -1,2 +1,39 @@
-//! stub
-fn main() {}
+//! `flashmob`: the server and the administrator's tool. What each sub-command does is in `flashmob::cli`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use flashmob::cli::{job, serve};
+
+/// Re-images a whole computer lab at once.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Job(job::JobArgs),
+    Terminals(job::TerminalsArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Job(args) => job::run(args).await,
+        Command::Terminals(args) => job::run_terminals(args).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {}\n{}", failure.message, failure.advice);
+            ExitCode::from(failure.class.exit_code())
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! `flashmob job` and `flashmob terminals`: look at the lab and decide, through the server's API.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use reqwest::{Client, Response, StatusCode, Url};
+
+use crate::api::{Refusal, TerminalView};
+use crate::event::{Class, Failure, Outcome};
+use crate::server::api::LabView;
+use crate::server::metrics::word;
+use crate::units::show_bytes;
+
+const DEFAULT_SERVER: &str = "http://127.0.0.1:6969";
+
+/// The server to ask.
+#[derive(Debug, Args)]
+pub struct ServerArg {
+    /// Address of the server.
+    #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
+    server: String,
+}
+
+/// Look at jobs, try failed terminals again.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    #[command(subcommand)]
+    command: JobCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum JobCommand {
+    /// Show jobs, the images they mean, and what is wrong.
+    List {
+        #[command(flatten)]
+        server: ServerArg,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a terminal image itself again at its next network boot. Only on the server itself.
+    Retry {
+        /// Label, MAC or UUID.
+        terminal: String,
+        #[command(flatten)]
+        server: ServerArg,
+    },
+    /// Stop a terminal that images itself, or keep a waiting one from starting. Only on the server itself.
+    Cancel {
+        /// Label, MAC or UUID.
+        terminal: String,
+        #[command(flatten)]
+        server: ServerArg,
+    },
+}
+
+/// Show every terminal.
+#[derive(Debug, Args)]
+pub struct TerminalsArgs {
+    #[command(flatten)]
+    server: ServerArg,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `flashmob job`.
+pub async fn run(args: JobArgs) -> Result<(), Failure> {
+    match args.command {
+        JobCommand::List { server, json } => list(&server, json).await,
+        JobCommand::Retry { terminal, server } => {
+            decide(&server, &terminal, "retry").await?;
+            println!("{terminal} images itself again at its next network boot.");
+            Ok(())
+        }
+        JobCommand::Cancel { terminal, server } => {
+            decide(&server, &terminal, "cancel").await?;
+            println!("{terminal} is told to stop. 'flashmob job retry {terminal}' starts it again.");
+            Ok(())
+        }
+    }
+}
+
+/// Runs `flashmob terminals`.
+pub async fn run_terminals(args: TerminalsArgs) -> Result<(), Failure> {
+    let text = text_of(ask(&args.server, "GET", &["api", "v1", "terminals"]).await?).await?;
+    if args.json {
+        println!("{text}");
+        return Ok(());
+    }
+    let mut terminals: Vec<TerminalView> = understand(&text)?;
+    terminals.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
+    print!("{}", terminal_table(&terminals));
+    Ok(())
+}
+
+async fn list(server: &ServerArg, json: bool) -> Result<(), Failure> {
+    let text = text_of(ask(server, "GET", &["api", "v1", "lab"]).await?).await?;
+    if json {
+        println!("{text}");
+        return Ok(());
+    }
+    print!("{}", lab_tables(&understand(&text)?));
+    Ok(())
+}
+
+async fn decide(server: &ServerArg, terminal: &str, what: &str) -> Result<(), Failure> {
+    ask(server, "POST", &["api", "v1", "terminals", terminal, what]).await.map(drop)
+}
+
+async fn ask(server: &ServerArg, method: &str, path: &[&str]) -> Result<Response, Failure> {
+    let address = &server.server;
+    let usage = |why: String| {
+        Failure::new(
+            Class::Usage,
+            format!("'{address}' is not a server's address: {why}"),
+            format!("For example --server {DEFAULT_SERVER}"),
+        )
+    };
+    let away = |e: reqwest::Error| {
+        let why = std::error::Error::source(&e).map(|cause| format!(": {cause}")).unwrap_or_default();
+        let advice = "Is 'flashmob serve' running there? Name another address with --server URL.";
+        Failure::new(Class::Retry, format!("asking {address}: {e}{why}"), advice)
+    };
+    let mut url = Url::parse(address).map_err(|e| usage(e.to_string()))?;
+    url.path_segments_mut().map_err(|()| usage("it has no host".into()))?.pop_if_empty().extend(path);
+    let client = Client::builder().timeout(Duration::from_secs(20)).no_proxy().build().map_err(away)?;
+    let request = if method == "POST" { client.post(url) } else { client.get(url) };
+    let response = request.send().await.map_err(away)?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let class = match status {
+        StatusCode::NOT_FOUND => Class::Usage,
+        StatusCode::SERVICE_UNAVAILABLE => Class::Retry,
+        _ => Class::Refused,
+    };
+    let text = text_of(response).await?;
+    Err(match serde_json::from_str::<Refusal>(&text) {
+        Ok(refusal) => Failure::new(class, refusal.error, refusal.advice),
+        Err(_) => Failure::new(class, format!("{address} answered {status}"), "Is that a flashmob server?"),
+    })
+}
+
+async fn text_of(response: Response) -> Result<String, Failure> {
+    response
+        .text()
+        .await
+        .map_err(|e| Failure::new(Class::Retry, format!("reading the answer: {e}"), "Try again."))
+}
+
+fn understand<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text).map_err(|e| {
+        Failure::new(Class::Usage, format!("the answer is not a flashmob server's: {e}"), "Check --server.")
+    })
+}
+
+fn terminal_table(terminals: &[TerminalView]) -> String {
+    let mut rows = vec![
+        ["TERMINAL", "STATE", "DONE", "IN", "OUT", "PEERS", "IMAGE", "ADDRESS", "NOTE"].map(String::from),
+    ];
+    for t in terminals {
+        let p = t.progress.as_ref().filter(|_| t.silent < 10);
+        let dash = || "-".to_string();
+        let note = match &t.outcome {
+            Some(Outcome::Failed { failure, .. }) => failure.message.clone(),
+            Some(Outcome::Done { seconds, disk, .. }) => format!("{seconds} s, {disk}"),
+            None => p.map(|p| p.stage.title().to_string()).unwrap_or_default(),
+        };
+        rows.push([
+            t.label.clone().unwrap_or_else(|| t.id.clone()),
+            word(t.state).to_string(),
+            t.progress.as_ref().map_or_else(dash, |p| format!("{:.0} %", p.percent)),
+            p.map_or_else(dash, |p| format!("{}/s", show_bytes(p.rate_in))),
+            p.map_or_else(dash, |p| format!("{}/s", show_bytes(p.rate_out))),
+            p.map_or_else(dash, |p| p.peers.to_string()),
+            t.image.clone().unwrap_or_else(dash),
+            t.address.clone().unwrap_or_else(dash),
+            note,
+        ]);
+    }
+    table(&rows)
+}
+
+fn lab_tables(lab: &LabView) -> String {
+    let mut jobs = vec![["JOB", "IMAGE", "MEANS", "TERMINALS"].map(String::from)];
+    for job in &lab.jobs {
+        let means = job.means.clone().unwrap_or_else(|| "not in the repository".into());
+        jobs.push([job.name.clone(), job.image.clone(), means, job.terminals.to_string()]);
+    }
+    let mut images = vec![["IMAGE", "PAYLOAD", "FETCHING", "COMPLETE"].map(String::from)];
+    for view in &lab.images {
+        let size = show_bytes(view.image.bytes);
+        images.push([view.image.id(), size, view.incomplete.to_string(), view.complete.to_string()]);
+    }
+    let mut text = table(&jobs) + "\n" + &table(&images);
+    for problem in &lab.problems {
+        text += &format!("\n{}: {}\n  {}\n", problem.what, problem.error, problem.advice);
+    }
+    text
+}
+
+/// Columns as wide as their widest cell. Control characters, which may come from a terminal, are left out.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let clean: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| cell.replace(char::is_control, " ")).collect()).collect();
+    let widths: Vec<usize> =
+        (0..N).map(|i| clean.iter().map(|row| row[i].chars().count()).max().unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_string() + "\n"
+    };
+    clean.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_control_characters_do_not_reach_the_terminal() {
+        let rows = [["A", "B"], ["long\u{1b}[31m", "x"]].map(|row| row.map(String::from));
+        assert_eq!(table(&rows), "A          B\nlong [31m  x\n");
+    }
+}

@@ -1,0 +1,90 @@
+//! `flashmob serve`: the lab's server until it is told to stop.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::event::{Class, Failure};
+use crate::server::{Options, Server, config};
+
+/// Publish images, seed them, and tell terminals what to do.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Repository: folder of images, as flashmob-mkimage writes them.
+    #[arg(long, value_name = "DIR", required_unless_present = "print_sample_config")]
+    images: Option<PathBuf>,
+    /// Netboot files (vmlinuz, initramfs.img, localboot.efi), as flashmob-initramfs makes them.
+    #[arg(long, value_name = "DIR")]
+    boot: Option<PathBuf>,
+    /// Which terminals get what (TOML); without it nothing is assigned.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What must survive a restart.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/flashmob")]
+    state: PathBuf,
+    /// Public keys by which images are judged on the page.
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// Address and port for everything but the swarm [default: all addresses, port 6969].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Address and port of the server's own peer [default: all addresses, port 6881].
+    #[arg(long, value_name = "ADDR:PORT")]
+    peer_listen: Option<SocketAddr>,
+    /// Do not announce the server by mDNS.
+    #[arg(long)]
+    no_mdns: bool,
+    /// Print a configuration file with every key explained, and end.
+    #[arg(long)]
+    print_sample_config: bool,
+}
+
+/// Runs the server until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+pub async fn run(args: ServeArgs) -> Result<(), Failure> {
+    if args.print_sample_config {
+        return std::io::stdout().write_all(config::SAMPLE.as_bytes()).map_err(|e| {
+            Failure::new(
+                Class::Retry,
+                format!("writing to the standard output: {e}"),
+                "Redirect it into a file.",
+            )
+        });
+    }
+    let Some(images) = args.images else {
+        return Err(Failure::new(Class::Usage, "--images is missing", "Name the repository."));
+    };
+    let cannot_wait = |e: std::io::Error| {
+        Failure::new(Class::Retry, format!("waiting for signals: {e}"), "Look at this machine's limits.")
+    };
+    let mut hangup = signal(SignalKind::hangup()).map_err(cannot_wait)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
+    let server = Server::start(Options {
+        images,
+        boot: args.boot,
+        state: args.state,
+        config: args.config,
+        keys: args.keys,
+        listen: args.listen,
+        peer_listen: args.peer_listen,
+        mdns: !args.no_mdns,
+    })
+    .await?;
+    let address = server.local_addr();
+    let host = if address.ip().is_unspecified() { "localhost".into() } else { address.ip().to_string() };
+    let host = if address.is_ipv6() && host.contains(':') { format!("[{host}]") } else { host };
+    let peers = server.peer_port().map(|port| format!(", peers on port {port}")).unwrap_or_default();
+    eprintln!("flashmob serves on {address}{peers}. The lab: http://{host}:{}/", address.port());
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => server.reload(),
+            _ = terminate.recv() => break,
+            _ = tokio::signal::ctrl_c() => break,
+        }
+    }
+    eprintln!("flashmob stops.");
+    server.stop().await;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! What all handlers share.
+//!
+//! Invariant: locks are held for moments and never across an await; where two are needed, `lab` is taken last.
+//! Who changes what: `watch` the configuration, `repository` the catalog, handlers the lab and the tracker.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use super::catalog::{Catalog, Problem};
+use super::clock::Clock;
+use super::config::{Config, ImageRef, Job};
+use super::identity::Identity;
+use super::jobs::Target;
+use super::lab::Lab;
+use super::store::Store;
+use crate::api::Refusal;
+use crate::metainfo::Metainfo;
+use crate::swarm::SwarmStats;
+use crate::tracker::Tracker;
+use crate::units::{InfoHash, PeerId};
+
+/// The configuration in force, and what is wrong with the file as it is now.
+#[derive(Debug, Clone, Default)]
+pub struct Configured {
+    /// In force.
+    pub config: Arc<Config>,
+    /// With the file.
+    pub problem: Option<Problem>,
+}
+
+/// The images, and their torrents by name and version.
+#[derive(Debug, Clone, Default)]
+pub struct Repository {
+    /// What people and terminals see.
+    pub catalog: Catalog,
+    /// Torrents as stored.
+    pub torrents: HashMap<(String, String), Arc<Metainfo>>,
+}
+
+/// The server's own seeder: who it is, and where peers dial it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seeder {
+    /// Its name in every swarm.
+    pub peer_id: PeerId,
+    /// Its port.
+    pub port: u16,
+}
+
+/// Everything handlers need.
+pub struct App {
+    /// The time.
+    pub clock: Clock,
+    /// Where images lie.
+    pub images: PathBuf,
+    /// Where netboot files lie.
+    pub boot: Option<PathBuf>,
+    /// What is assigned.
+    pub configured: RwLock<Configured>,
+    /// What can be had.
+    pub repository: RwLock<Arc<Repository>>,
+    /// Who is in which swarm.
+    pub tracker: Mutex<Tracker>,
+    /// Who fetches what.
+    pub lab: Mutex<Lab>,
+    /// What survives.
+    pub store: Store,
+    /// Our own peer, if there is one.
+    pub seeder: Option<Seeder>,
+    /// What our own peer does, by swarm; refreshed with the repository.
+    pub seeding: RwLock<HashMap<InfoHash, SwarmStats>>,
+}
+
+/// Takes a lock. Nothing panics while one is held, and every value is valid after each line.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl App {
+    /// The time.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.configured.read().unwrap_or_else(PoisonError::into_inner).config)
+    }
+
+    /// The images.
+    pub fn repository(&self) -> Arc<Repository> {
+        Arc::clone(&self.repository.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What our own peer does in a swarm.
+    pub fn seeding(&self, swarm: &InfoHash) -> Option<SwarmStats> {
+        self.seeding.read().unwrap_or_else(PoisonError::into_inner).get(swarm).copied()
+    }
+
+    /// All that a person should look at.
+    pub fn problems(&self) -> Vec<Problem> {
+        let configured = self.configured.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let repository = self.repository();
+        let mut problems: Vec<Problem> = configured.problem.into_iter().collect();
+        for job in &configured.config.jobs {
+            if let Err(Refusal { error, advice }) = repository.catalog.resolve(&job.image) {
+                problems.push(Problem { what: format!("job {}", job.name), error, advice });
+            }
+        }
+        if !configured.config.jobs.is_empty() && !self.can_netboot() {
+            problems.push(Problem {
+                what: "netboot".into(),
+                error: "there are no netboot files (vmlinuz, initramfs.img) to send to terminals".into(),
+                advice: "Make them with flashmob-initramfs and name their folder with --boot.".into(),
+            });
+        }
+        problems.extend(repository.catalog.problems.iter().cloned());
+        problems
+    }
+
+    /// Are there a kernel and an initramfs to be sent?
+    pub fn can_netboot(&self) -> bool {
+        let there = |name: &str| self.boot.as_ref().is_some_and(|boot| boot.join(name).is_file());
+        there("vmlinuz") && there("initramfs.img")
+    }
+}
+
+/// The target of `job`: which version it means now.
+pub fn target_of(job: &Job, catalog: &Catalog) -> Result<Target, Refusal> {
+    let image = catalog.resolve(&job.image)?;
+    Ok(Target { job: job.clone(), image: image.name.clone(), version: image.version.clone() })
+}
+
+/// What the configuration wants of a machine now; `Ok(None)` when nothing.
+pub fn target_for(config: &Config, catalog: &Catalog, who: &Identity) -> Result<Option<Target>, Refusal> {
+    config.job_for(who).map(|job| target_of(job, catalog)).transpose()
+}
+
+/// The target of a terminal that asks for an image by name: its own job's terms if that is the image, and otherwise
+/// the usual ones.
+pub fn target_by_hand(
+    config: &Config,
+    catalog: &Catalog,
+    who: &Identity,
+    image: &ImageRef,
+) -> Result<Target, Refusal> {
+    let found = catalog.resolve(image)?;
+    let job = config.job_for(who).filter(|job| job.image.name == image.name);
+    let job = job.cloned().unwrap_or_else(|| Job::by_hand(image.clone()));
+    Ok(Target { job, image: found.name.clone(), version: found.version.clone() })
+}

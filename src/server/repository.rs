@@ -1,0 +1,178 @@
+//! The repository: finds image folders, checks each when it appears or changes, and says what is wrong with the others.
+//!
+//! Invariant: an image is published only after all of its sidecars had the hashes of its manifest. A folder is looked at
+//! again only when one of its files changed, so that a scan of many images is cheap. Signatures are judged here for
+//! people; terminals judge them by their own keys.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::catalog::{Catalog, Problem, Published, Signature};
+use crate::event::Failure;
+use crate::io::image::{ImageFolder, Listed, list};
+use crate::manifest::{TrustedKeys, names};
+
+/// Finds images again and again.
+pub struct Scanner {
+    root: PathBuf,
+    keys: Option<PathBuf>,
+    key_text: Option<String>,
+    seen: BTreeMap<PathBuf, Seen>,
+}
+
+struct Seen {
+    stamp: Stamp,
+    found: Result<(Published, Arc<ImageFolder>), Problem>,
+}
+
+type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
+
+/// What one scan found.
+#[derive(Debug, Clone, Default)]
+pub struct Scan {
+    /// For people and terminals.
+    pub catalog: Catalog,
+    /// The folders of `catalog.images`, in the same order.
+    pub folders: Vec<Arc<ImageFolder>>,
+}
+
+impl Scanner {
+    /// For the images below `root`.
+    pub fn new(root: PathBuf) -> Self {
+        Scanner { root, keys: None, key_text: None, seen: BTreeMap::new() }
+    }
+
+    /// Where images lie.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Judges signatures by the keys in this file from now on.
+    pub fn judge_by(&mut self, keys: Option<PathBuf>) {
+        self.keys = keys;
+    }
+
+    /// Looks at everything that is new or changed. Fails when the repository cannot be listed.
+    pub fn scan(&mut self) -> Result<Scan, Failure> {
+        let mut problems = Vec::new();
+        let keys = self.read_keys(&mut problems);
+        let listed = list(&self.root)?;
+        self.seen.retain(|path, _| listed.iter().any(|one| one.path == *path));
+        for one in &listed {
+            let stamp = stamp(&one.path);
+            if self.seen.get(&one.path).is_none_or(|seen| seen.stamp != stamp) {
+                let found = open(one, keys.as_ref());
+                match &found {
+                    Ok((image, _)) => log::info!("image {}: ready, {} bytes travel", image.id(), image.bytes),
+                    Err(problem) => log::error!("{}: {} {}", problem.what, problem.error, problem.advice),
+                }
+                self.seen.insert(one.path.clone(), Seen { stamp, found });
+            }
+        }
+        let mut scan = Scan::default();
+        for seen in self.seen.values() {
+            match &seen.found {
+                Ok((image, folder)) => {
+                    problems.extend(doubt(image));
+                    scan.catalog.images.push(image.clone());
+                    scan.folders.push(Arc::clone(folder));
+                }
+                Err(problem) => problems.push(problem.clone()),
+            }
+        }
+        if listed.is_empty() {
+            problems.push(Problem {
+                what: self.root.display().to_string(),
+                error: "the repository has no image".into(),
+                advice: "Make one with 'flashmob-mkimage capture', or name another folder with --images."
+                    .into(),
+            });
+        }
+        scan.catalog.problems = problems;
+        Ok(scan)
+    }
+
+    /// The keys as they are now; when they changed, every image is judged again.
+    fn read_keys(&mut self, problems: &mut Vec<Problem>) -> Option<TrustedKeys> {
+        let path = self.keys.as_ref()?;
+        let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+        if self.key_text != text.as_ref().ok().cloned() {
+            self.key_text = text.as_ref().ok().cloned();
+            self.seen.clear();
+        }
+        text.and_then(|text| TrustedKeys::parse(&text))
+            .map_err(|error| {
+                let advice =
+                    "The file has one public key a line, as 'flashmob-mkimage keygen' writes it.".into();
+                problems.push(Problem { what: format!("keys {}", path.display()), error, advice });
+            })
+            .ok()
+    }
+}
+
+/// All that can change of an image without its folder's name changing.
+fn stamp(folder: &Path) -> Stamp {
+    const FILES: [&str; 6] =
+        [names::MANIFEST, names::SIGNATURE, names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT];
+    let mut files: Vec<PathBuf> = FILES.iter().map(|name| folder.join(name)).collect();
+    if let Ok(entries) = std::fs::read_dir(folder.join(names::PAYLOAD)) {
+        files.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    files.sort();
+    let look = |path: PathBuf| {
+        let metadata = std::fs::metadata(&path).ok()?;
+        Some((path, metadata.len(), metadata.modified().ok()))
+    };
+    files.into_iter().filter_map(look).collect()
+}
+
+fn open(one: &Listed, keys: Option<&TrustedKeys>) -> Result<(Published, Arc<ImageFolder>), Problem> {
+    let what = one.path.display().to_string();
+    let folder = ImageFolder::open(&one.path).map_err(|f| Problem {
+        what: what.clone(),
+        error: f.message,
+        advice: f.advice,
+    })?;
+    let manifest = folder.manifest();
+    if manifest.name != one.name || manifest.version != one.version {
+        return Err(Problem {
+            what,
+            error: format!("its manifest says {}, its folder {}@{}", manifest.id(), one.name, one.version),
+            advice: "Give the folder back its name: REPOSITORY/IMAGE/VERSION.".into(),
+        });
+    }
+    let image = Published {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        sequence: manifest.sequence,
+        created: manifest.created.clone(),
+        bytes: manifest.payload.length(manifest.piece_length),
+        info_hash: manifest.payload.info_hash,
+        signature: judge(&folder, keys),
+    };
+    Ok((image, Arc::new(folder)))
+}
+
+fn judge(folder: &ImageFolder, keys: Option<&TrustedKeys>) -> Signature {
+    match (folder.signature(), keys) {
+        (None, _) => Signature::Missing,
+        (Some(_), None) => Signature::Unjudged,
+        (Some(_), Some(keys)) if folder.trusted(keys).is_ok() => Signature::Good,
+        (Some(_), Some(_)) => Signature::Bad,
+    }
+}
+
+fn doubt(image: &Published) -> Option<Problem> {
+    let error = match image.signature {
+        Signature::Good | Signature::Unjudged => return None,
+        Signature::Bad => "its signature is not by one of the configured keys",
+        Signature::Missing => "it is not signed",
+    };
+    Some(Problem {
+        what: format!("image {}", image.id()),
+        error: error.into(),
+        advice: "Terminals will refuse it. Sign it with 'flashmob-mkimage sign'.".into(),
+    })
+}

@@ -1,0 +1,144 @@
+//! What happens by itself: the configuration is read again when it changes, the repository is looked through again and
+//! again.
+//!
+//! ```text
+//!  configuration task: every 2 s, or at once when told ──► app.configured
+//!  repository task:    every 3 s ──scan (blocking thread)──► app.repository, app.tracker, the seeder
+//! ```
+//!
+//! Invariant: a file with a mistake never replaces a configuration that works; a repository that cannot be listed for a
+//! while (a network filesystem) takes no image away. Both are shown as problems.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, watch};
+
+use super::app::{App, Configured, Repository, lock};
+use super::catalog::Problem;
+use super::config::Config;
+use super::listen::stopped;
+use super::repository::{Scan, Scanner};
+use super::seeder::Seeders;
+use crate::event::{Class, Failure};
+use crate::units::InfoHash;
+
+const LOOK_AT_CONFIGURATION: Duration = Duration::from_secs(2);
+const LOOK_AT_REPOSITORY: Duration = Duration::from_secs(3);
+
+/// Reads a configuration file.
+pub fn read_config(path: &Path) -> Result<Config, Failure> {
+    let wrong = |why: String| {
+        let advice = "Correct the file; 'flashmob serve --print-sample-config' prints one with every key.";
+        Failure::new(Class::Usage, format!("configuration {}: {why}", path.display()), advice)
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    Config::parse(&text).map_err(wrong)
+}
+
+/// Follows the configuration file until `stop`.
+pub async fn configuration(
+    app: Arc<App>,
+    path: PathBuf,
+    reload: Arc<Notify>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let stamp =
+        || std::fs::metadata(&path).ok().map(|m| (m.len(), m.modified().unwrap_or(SystemTime::UNIX_EPOCH)));
+    let mut seen = stamp();
+    loop {
+        let told = tokio::select! {
+            () = tokio::time::sleep(LOOK_AT_CONFIGURATION) => false,
+            () = reload.notified() => true,
+            () = stopped(&mut stop) => return,
+        };
+        let now = stamp();
+        if !told && now == seen {
+            continue;
+        }
+        seen = now;
+        let read = read_config(&path);
+        let mut configured = app.configured.write().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Ok(config) => {
+                log::info!("configuration {} is in force, {} jobs", path.display(), config.jobs.len());
+                *configured = Configured { config: Arc::new(config), problem: None };
+            }
+            Err(Failure { message, advice, .. }) => {
+                log::error!("{message}\n{advice} The last good one stays in force.");
+                configured.problem = Some(Problem { what: "configuration".into(), error: message, advice });
+            }
+        }
+    }
+}
+
+/// Follows the repository until `stop`, then stops seeding.
+pub async fn repository(
+    app: Arc<App>,
+    mut scanner: Scanner,
+    mut seeders: Seeders,
+    keys_by_option: Option<PathBuf>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            () = seeders.refresh(&app, LOOK_AT_REPOSITORY) => {}
+            () = stopped(&mut stop) => break,
+        }
+        scanner.judge_by(keys_by_option.clone().or_else(|| app.config().keys.clone()));
+        let scanned = tokio::task::spawn_blocking(move || {
+            let result = scanner.scan();
+            (scanner, result)
+        });
+        let Ok((same, result)) = scanned.await else { break };
+        scanner = same;
+        match result {
+            Ok(scan) => publish(&app, &scan, &mut seeders).await,
+            Err(failure) => unreadable(&app, failure),
+        }
+    }
+    seeders.stop().await;
+}
+
+/// Makes what a scan found known to everybody.
+pub async fn publish(app: &App, scan: &Scan, seeders: &mut Seeders) {
+    let mut catalog = scan.catalog.clone();
+    catalog.problems.extend(seeders.follow(scan).await);
+    let torrents: HashMap<_, _> = scan
+        .folders
+        .iter()
+        .map(|folder| {
+            let manifest = folder.manifest();
+            ((manifest.name.clone(), manifest.version.clone()), Arc::clone(folder.metainfo()))
+        })
+        .collect();
+    let before = app.repository();
+    let hashes = |images: &[super::catalog::Published]| -> HashSet<InfoHash> {
+        images.iter().map(|image| image.info_hash).collect()
+    };
+    let (old, new) = (hashes(&before.catalog.images), hashes(&catalog.images));
+    {
+        let mut tracker = lock(&app.tracker);
+        new.iter().for_each(|hash| tracker.admit(*hash, seeders.has(hash)));
+        old.difference(&new).for_each(|hash| tracker.dismiss(hash));
+    }
+    if before.catalog != catalog {
+        let repository = Arc::new(Repository { catalog, torrents });
+        *app.repository.write().unwrap_or_else(PoisonError::into_inner) = repository;
+    }
+}
+
+fn unreadable(app: &App, failure: Failure) {
+    let before = app.repository();
+    let problem =
+        Problem { what: "repository".into(), error: failure.message.clone(), advice: failure.advice };
+    if before.catalog.problems.contains(&problem) {
+        return;
+    }
+    log::error!("{}", failure.message);
+    let mut repository = before.as_ref().clone();
+    repository.catalog.problems = vec![problem];
+    *app.repository.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(repository);
+}
