@@ -226,7 +226,7 @@ mod tests {
         piece[0] = 7;
         let examined = examine(&piece, 512).expect("data");
         assert_eq!(examined.sha256, sha256(&piece));
-        assert_eq!(examined.data, [0..512]);
+        assert_eq!(examined.data.as_slice(), std::slice::from_ref(&(0..512)));
         assert!(examine(&vec![0; 16384], 16384).is_none());
     }
 

@@ -1,7 +1,7 @@
 //! Disks become images, all of them or none.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -340,4 +340,60 @@ fn a_full_repository_is_a_clear_error_and_leaves_nothing() {
     let complaint = fail(&output, 3);
     assert!(complaint.contains("No space left on device") && complaint.contains("0000.bin"), "{complaint}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "", "the folder of the image is empty again");
+}
+
+/// A loop device of this test's own, detached when it is over.
+struct Loop(String);
+
+impl Loop {
+    fn of(file: &Path) -> Self {
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().expect("losetup");
+        Loop(succeed(&output).trim().to_string())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").args(["--detach", &self.0]).status();
+        assert!(std::thread::panicking() || detached.expect("losetup").success());
+    }
+}
+
+#[test]
+fn a_mounted_source_is_refused_and_a_free_block_device_is_captured() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = disks::ext4(dir.path());
+    let device = Loop::of(&file);
+    let place = dir.path().join("place");
+    fs::create_dir(&place).expect("a folder");
+    // Mounted in a namespace of its own, which ends with the program.
+    let mounted = |options: &str, source: &Path, version: &str| {
+        let script = "mount -o \"$1\" \"$2\" \"$3\" && exec \"$4\" capture \"$5\" --repository \"$6\" --name lab \
+                      --version \"$7\"";
+        Command::new("unshare")
+            .args(["--mount", "sh", "-c", script, "sh", options, &device.0])
+            .arg(&place)
+            .arg(env!("CARGO_BIN_EXE_flashmob-mkimage"))
+            .arg(source)
+            .arg(dir.path().join("r"))
+            .arg(version)
+            .output()
+            .expect("unshare")
+    };
+    let complaint = fail(&mounted("rw", Path::new(&device.0), "1"), 3);
+    assert!(complaint.contains("mounted read-write at") && complaint.contains("umount"), "{complaint}");
+    let complaint = fail(&mounted("rw", &file, "1"), 3);
+    assert!(complaint.contains("through a loop device"), "{complaint}");
+    assert!(!dir.path().join("r/lab/1").exists());
+    succeed(&mounted("ro", Path::new(&device.0), "2"));
+    let folder = capture(dir.path(), Path::new(&device.0));
+    succeed(&mkimage(&[&"verify", &folder, &"--disk", &device.0]));
+    let held = fs::File::options().read(true).custom_flags(nix::libc::O_EXCL).open(&device.0).expect("held");
+    let again = mkimage(&[&"capture", &device.0, &"--repository", &dir.path(), &"--name", &"held"]);
+    assert!(fail(&again, 3).contains("is in use"));
+    drop(held);
 }

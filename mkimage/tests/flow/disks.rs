@@ -14,7 +14,7 @@ pub fn run(program: &str, arguments: &[&str]) {
         .env("MTOOLS_SKIP_CHECK", "1")
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
         .output()
-        .unwrap_or_else(|e| panic!("{program}: {e}"));
+        .expect(program);
     assert!(
         output.status.success(),
         "{program} {arguments:?}: {}{}",
