@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use flashmob::cli::{job, serve};
+use flashmob::cli::{get, job, make, seed, serve};
 
 /// Re-images a whole computer lab at once.
 #[derive(Debug, Parser)]
@@ -15,6 +15,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Make(make::MakeArgs),
+    Get(get::GetArgs),
+    Seed(seed::SeedArgs),
     Serve(serve::ServeArgs),
     Job(job::JobArgs),
     Terminals(job::TerminalsArgs),
@@ -25,6 +28,9 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     let result = match cli.command {
+        Command::Make(args) => make::run(args).await,
+        Command::Get(args) => get::run(args).await,
+        Command::Seed(args) => seed::run(args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Job(args) => job::run(args).await,
         Command::Terminals(args) => job::run_terminals(args).await,

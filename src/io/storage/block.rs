@@ -15,6 +15,7 @@ use memmap2::MmapMut;
 
 use crate::event::{Class, Failure};
 use crate::io::storage::{failed, open_failure, read_all, within, write_all};
+use crate::io::sys;
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::units::show_bytes;
 
@@ -72,7 +73,8 @@ impl BlockStorage {
             ));
         }
         let device = file.metadata().map_err(failure)?.rdev();
-        let sector = queue_fact(device, "logical_block_size").unwrap_or(4096).clamp(512, 4096);
+        let sector = sys::logical_sector_size(&file).map_err(failure)?;
+        let sector = usize::try_from(sector).unwrap_or(4096).max(512);
         let rotational = queue_fact(device, "rotational") == Some(1);
         let bounce = Mutex::new(MmapMut::map_anon(BOUNCE_BYTES).map_err(failure)?);
         Ok(BlockStorage { file, path: path.to_owned(), len, sector, rotational, writable, bounce })

@@ -1,9 +1,9 @@
 //! One partition of an image as a storage: payload pieces ↔ their places on that partition.
 //!
 //! Invariant: a piece of this partition is written where the grid says and nowhere else; what a last piece
-//! lacks to full length is never written and reads as zeros, and so does every byte that is not data, whatever
-//! a live partition has there (DESIGN §4). Pieces of other partitions are refused. Which pieces are wanted is
-//! told to the session by whoever opens this.
+//! lacks to full length is never written and reads as zeros. From a source every byte that is not data reads as
+//! zero, whatever a live partition has there (DESIGN §4); a target reads as it is, so that what is checked is what
+//! is there. Pieces of other partitions are refused.
 
 use std::ops::Range;
 use std::path::Path;
@@ -32,7 +32,8 @@ impl PieceShape for ImageShape {
 pub struct ImageRuns {
     grid: Arc<Grid>,
     partition: usize,
-    target: Arc<dyn Storage>,
+    on: Arc<dyn Storage>,
+    masked: bool,
 }
 
 impl ImageRuns {
@@ -57,9 +58,14 @@ impl ImageRuns {
         Ok((manifest, Arc::new(grid)))
     }
 
-    /// The partition at position `partition` of the manifest's list, lying on `target` from its first byte.
-    pub fn new(grid: Arc<Grid>, partition: usize, target: Arc<dyn Storage>) -> Self {
-        ImageRuns { grid, partition, target }
+    /// The partition at position `partition` of the manifest's list as it lies on `on`, to be served.
+    pub fn source(grid: Arc<Grid>, partition: usize, on: Arc<dyn Storage>) -> Self {
+        ImageRuns { grid, partition, on, masked: true }
+    }
+
+    /// The partition at position `partition` of the manifest's list, to be written onto `on`.
+    pub fn target(grid: Arc<Grid>, partition: usize, on: Arc<dyn Storage>) -> Self {
+        ImageRuns { grid, partition, on, masked: false }
     }
 
     /// The payload pieces of this partition.
@@ -72,7 +78,7 @@ impl ImageRuns {
         let zeros = memmap2::MmapMut::map_anon(self.grid.piece_length().get() as usize)
             .map_err(|error| failed("writing", Path::new("zeros"), 0, 0, error))?;
         for span in self.grid.zero_cells().filter(|span| span.partition == self.partition) {
-            self.target.write_at(span.offset, &zeros[..span.len as usize])?;
+            self.on.write_at(span.offset, &zeros[..span.len as usize])?;
         }
         Ok(())
     }
@@ -120,7 +126,11 @@ impl Storage for ImageRuns {
             let (start, len) = self.place("reading", piece)?;
             let part = &mut into[range];
             let there = len.saturating_sub(inside).min(part.len());
-            self.target.read_at(start + inside as u64, &mut part[..there])?;
+            self.on.read_at(start + inside as u64, &mut part[..there])?;
+            part[there..].fill(0);
+            if !self.masked {
+                return Ok(());
+            }
             let mut zero_from = 0;
             for data in self.grid.data_ranges(piece) {
                 let from = (data.start as usize).saturating_sub(inside).min(there);
@@ -128,7 +138,7 @@ impl Storage for ImageRuns {
                 part[zero_from..from].fill(0);
                 zero_from = to;
             }
-            part[zero_from..].fill(0);
+            part[zero_from..there].fill(0);
             Ok(())
         })
     }
@@ -137,15 +147,15 @@ impl Storage for ImageRuns {
         self.split(offset, from.len(), |piece, inside, range| {
             let (start, len) = self.place("writing", piece)?;
             let there = len.saturating_sub(inside).min(range.len());
-            self.target.write_at(start + inside as u64, &from[range.start..range.start + there])
+            self.on.write_at(start + inside as u64, &from[range.start..range.start + there])
         })
     }
 
     fn sync(&self) -> Result<(), StorageError> {
-        self.target.sync()
+        self.on.sync()
     }
 
     fn attributes(&self) -> Attributes {
-        self.target.attributes()
+        self.on.attributes()
     }
 }

@@ -1,0 +1,138 @@
+//! SOURCE and TARGET: what was typed → a storage.
+//!
+//! Invariant: whatever can be refused is refused here, before the swarm is joined. How bytes get there is left to
+//! `io::storage`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::peers::PeerArgs;
+use crate::event::{Class, Failure};
+use crate::io::session::Have;
+use crate::io::storage::{
+    BlockStorage, FileStorage, FolderStorage, ImageRuns, ImageShape, Opened, Resize, disk_failure,
+    is_block_device,
+};
+use crate::metainfo::Metainfo;
+use crate::storage::Storage;
+use crate::swarm::{PieceShape, WholePieces};
+
+/// Where the payload is or shall be.
+pub struct Placed {
+    /// The storage.
+    pub storage: Arc<dyn Storage>,
+    /// Which bytes of it travel.
+    pub shape: Arc<dyn PieceShape>,
+    /// What is there.
+    pub have: Have,
+}
+
+/// Opens what is to be seeded.
+pub fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, Failure> {
+    let (storage, shape): (Arc<dyn Storage>, Arc<dyn PieceShape>) = match partition(meta, args)? {
+        Some((grid, position, size)) => {
+            let on: Arc<dyn Storage> = if is_block_device(path) {
+                Arc::new(BlockStorage::open(path, Some(size))?)
+            } else {
+                Arc::new(FileStorage::open_exact(path, size)?)
+            };
+            (Arc::new(ImageRuns::source(Arc::clone(&grid), position, on)), Arc::new(ImageShape(grid)))
+        }
+        None if !meta.is_single_file() => {
+            need_folder(path, meta)?;
+            let folder = FolderStorage::find(path, &meta.name, &meta.files);
+            (Arc::new(FolderStorage::open(&folder, &meta.files)?), Arc::new(WholePieces))
+        }
+        None if is_block_device(path) => {
+            (Arc::new(BlockStorage::open(path, Some(meta.total_length()))?), Arc::new(WholePieces))
+        }
+        None => {
+            let path = file_in(path, meta);
+            (Arc::new(FileStorage::open_exact(&path, meta.total_length())?), Arc::new(WholePieces))
+        }
+    };
+    Ok(Placed { storage, shape, have: Have::Everything })
+}
+
+/// Opens (claims, makes) what is to be written.
+pub fn target(path: &Path, meta: &Metainfo, args: &PeerArgs, resize: Resize) -> Result<Placed, Failure> {
+    let whole: Arc<dyn PieceShape> = Arc::new(WholePieces);
+    let total = meta.total_length();
+    match partition(meta, args)? {
+        Some((grid, position, size)) => {
+            let (on, fresh) = if is_block_device(path) {
+                let claimed: Arc<dyn Storage> = Arc::new(BlockStorage::claim(path, size)?);
+                (claimed, false)
+            } else {
+                let Opened { storage, fresh } = FileStorage::create(path, size, resize)?;
+                let file: Arc<dyn Storage> = Arc::new(storage);
+                (file, fresh)
+            };
+            let runs = ImageRuns::target(Arc::clone(&grid), position, on);
+            if !fresh {
+                runs.write_zeros().map_err(|error| disk_failure(&error))?;
+            }
+            let have = if fresh { Have::Nothing } else { Have::Check };
+            Ok(Placed { storage: Arc::new(runs), shape: Arc::new(ImageShape(grid)), have })
+        }
+        None if !meta.is_single_file() => {
+            need_folder(path, meta)?;
+            Ok(placed(FolderStorage::create(path, &meta.files, resize)?, whole))
+        }
+        None if is_block_device(path) => {
+            let storage = BlockStorage::claim(path, total)?;
+            Ok(placed(Opened { storage, fresh: false }, whole))
+        }
+        None => Ok(placed(FileStorage::create(&file_in(path, meta), total, resize)?, whole)),
+    }
+}
+
+fn placed<S: Storage + 'static>(opened: Opened<S>, shape: Arc<dyn PieceShape>) -> Placed {
+    let have = if opened.fresh { Have::Nothing } else { Have::Check };
+    Placed { storage: Arc::new(opened.storage), shape, have }
+}
+
+/// A single-file torrent's file: `path`, or the file of the torrent's name in it where it is a folder.
+fn file_in(path: &Path, meta: &Metainfo) -> PathBuf {
+    let plain = !meta.name.contains(['/', '\0']) && !matches!(meta.name.as_str(), "" | "." | "..");
+    if path.is_dir() && plain { path.join(&meta.name) } else { path.to_owned() }
+}
+
+fn need_folder(path: &Path, meta: &Metainfo) -> Result<(), Failure> {
+    if !path.exists() || path.is_dir() {
+        return Ok(());
+    }
+    let message = format!(
+        "the torrent '{}' has {} files, and {} is not a folder",
+        meta.name,
+        meta.files.len(),
+        path.display()
+    );
+    let advice = "name a folder; an image's partition is named with --manifest FILE --partition N";
+    Err(Failure::new(Class::Usage, message, advice))
+}
+
+/// The image's grid, the partition's position and its size, if the command names a manifest.
+type Partition = (Arc<crate::layout::grid::Grid>, usize, u64);
+
+fn partition(meta: &Metainfo, args: &PeerArgs) -> Result<Option<Partition>, Failure> {
+    let (Some(path), Some(number)) = (&args.manifest, args.partition) else { return Ok(None) };
+    let (manifest, grid) = ImageRuns::read_grid(path)?;
+    let name = format!("{} {}", manifest.name, manifest.version);
+    if manifest.payload.info_hash != meta.info_hash {
+        let message = format!("{} is not the manifest of this torrent but of {name}", path.display());
+        return Err(Failure::new(Class::Usage, message, "name the manifest.json beside the torrent"));
+    }
+    let position = manifest.partitions.iter().position(|partition| partition.number == number);
+    let Some(position) = position else {
+        let numbers: Vec<_> = manifest.partitions.iter().map(|p| p.number.to_string()).collect();
+        let message = format!("{name} has no partition {number}");
+        return Err(Failure::new(Class::Usage, message, format!("it has {}", numbers.join(", "))));
+    };
+    if grid.pieces_of(position) != (0..grid.pieces()) {
+        let message = format!("{name} has data on other partitions than {number} as well");
+        let advice = "whole images are written by flashmob-agent; a single partition's image by this command";
+        return Err(Failure::new(Class::Refused, message, advice));
+    }
+    Ok(Some((grid, position, manifest.partitions[position].size)))
+}
