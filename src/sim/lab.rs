@@ -71,6 +71,8 @@ pub(crate) struct LabSpec {
     pub(crate) short: u64,
     pub(crate) latency: Duration,
     pub(crate) shape: Arc<dyn PieceShape>,
+    /// Changes every engine's configuration.
+    pub(crate) tune: fn(&mut EngineConfig),
     pub(crate) seed: u64,
 }
 
@@ -80,7 +82,16 @@ impl LabSpec {
         let mut nodes = vec![NodeSpec::seeder()];
         nodes.resize(terminals + 1, NodeSpec::terminal());
         let latency = Duration::from_micros(200);
-        LabSpec { nodes, pieces, piece_length, short: 0, latency, shape: Arc::new(WholePieces), seed }
+        LabSpec {
+            nodes,
+            pieces,
+            piece_length,
+            short: 0,
+            latency,
+            shape: Arc::new(WholePieces),
+            tune: |_| {},
+            seed,
+        }
     }
 }
 
@@ -187,10 +198,9 @@ impl Lab {
     /// Time until the last one had everything, relative to the best that any scheme can do (DESIGN §6).
     pub(crate) fn ratio(&self) -> f64 {
         let terminals = self.nodes.iter().filter(|node| !node.spec.seeder).count();
-        let tau = f64::from(self.spec.piece_length) / self.nodes[0].spec.rate as f64;
-        let rounds = f64::from(self.spec.pieces) - 1.0 + ((terminals + 1) as f64).log2().ceil();
+        let best = yardstick(terminals, self.spec.pieces, self.spec.piece_length, self.nodes[0].spec.rate);
         let last = self.nodes.iter().filter_map(|node| node.finished).max().unwrap_or_default();
-        last.0.as_secs_f64() / (rounds * tau)
+        last.0.as_secs_f64() / best
     }
 
     /// Bytes that left the first seeder, relative to the payload.
@@ -231,7 +241,8 @@ impl Lab {
             Event::Received { conn, from, to, frame } => {
                 self.nodes[from].link.acknowledge(conn, frame.len());
                 self.transmit(from);
-                if self.conns.contains_key(&conn) {
+                let deaf = matches!(self.nodes[to].spec.character, Character::Script(_));
+                if self.conns.contains_key(&conn) && !deaf {
                     let message = match frame {
                         Frame::Message(message) => message,
                         Frame::Block(block, data) => {
@@ -268,6 +279,7 @@ impl Lab {
         let mut config = EngineConfig::new(INFO_HASH, self.id_of(node), self.spec.piece_length, total, have);
         config.seed = Rng::new(self.spec.seed.wrapping_add(node as u64)).next_u64();
         config.listen_port = 6881;
+        (self.spec.tune)(&mut config);
         let pool = BufPool::new(self.spec.piece_length as usize, spec.buffers);
         self.nodes[node].engine = Engine::new(config, pool, Arc::clone(&self.spec.shape));
         let others = (0..self.nodes.len()).filter(|other| self.nodes[*other].engine.is_some()).map(address);
@@ -379,6 +391,12 @@ impl Lab {
             self.at(self.now + time, Event::UplinkDone { node, conn, frame });
         }
     }
+}
+
+/// The smallest time in which everybody can have everything (DESIGN §6), for links of `rate`.
+pub(crate) fn yardstick(terminals: usize, pieces: u32, piece_length: u32, rate: u64) -> f64 {
+    let tau = f64::from(piece_length) / rate as f64;
+    (f64::from(pieces) - 1.0 + ((terminals + 1) as f64).log2().ceil()) * tau
 }
 
 /// Bytes that differ from piece to piece and are zero where the shape says so.

@@ -8,4 +8,4 @@ mod lab;
 mod link;
 mod tests;
 
-pub(crate) use lab::{Character, Lab, LabSpec, NodeSpec};
+pub(crate) use lab::{Character, Lab, LabSpec, NodeSpec, yardstick};
