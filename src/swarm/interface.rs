@@ -85,7 +85,7 @@ impl EngineConfig {
             max_dialling: 16,
             upload_slots: 24,
             upload_parallel: 2,
-            send_window: 16,
+            send_window: 8,
             request_queue: 2048,
             request_depth: 1024,
             stall_after: Duration::from_secs(10),
