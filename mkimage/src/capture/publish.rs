@@ -6,6 +6,7 @@
 //! folder tells dead from alive).
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use flashmob::event::{Class, Failure};
@@ -17,6 +18,8 @@ use flashmob::metainfo::{Metainfo, MetainfoBuilder, Pieces};
 use flashmob::units::{PieceLength, Sha1, Sha256};
 use jiff::{Timestamp, Unit};
 use minisign::SecretKey;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::plan::PartitionPlan;
 use crate::keys::{file_failure, sync_folder, write_new};
@@ -51,7 +54,7 @@ pub struct Partial {
     version: Option<String>,
     published: bool,
     /// Held as long as this capture lives.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Partial {
@@ -65,8 +68,7 @@ impl Partial {
         remove_dead(&image)?;
         let path = image.join(format!("{PARTIAL_PREFIX}{}", std::process::id()));
         fs::create_dir(&path).map_err(|e| file_failure("making", &path, &e))?;
-        let lock = File::open(&path).and_then(|folder| folder.lock().map(|()| folder));
-        let lock = lock.map_err(|e| file_failure("locking", &path, &e))?;
+        let lock = lock_folder(&path);
         let (name, version) = (name.to_string(), version.map(str::to_string));
         let partial = Partial { image, path, name, version, published: false, _lock: lock };
         let payload = partial.path.join(names::PAYLOAD);
@@ -87,8 +89,7 @@ impl Partial {
         comment: Option<&str>,
     ) -> Result<Published, Failure> {
         // One at a time chooses a version and a sequence number.
-        let lock = File::open(&self.image).and_then(|folder| folder.lock().map(|()| folder));
-        let _lock = lock.map_err(|e| file_failure("locking", &self.image, &e))?;
+        let _lock = lock_folder(&self.image);
         let now = Timestamp::now();
         let version = match &self.version {
             Some(version) => version.clone(),
@@ -105,9 +106,8 @@ impl Partial {
         let data_bytes = ImageFolder::open(&self.path)?.grid().data_bytes();
         let target = self.image.join(&manifest.version);
         refuse_existing(&target)?;
-        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-        renameat2(AT_FDCWD, &self.path, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE)
-            .map_err(|e| file_failure("renaming the finished image to", &target, &e.into()))?;
+        rename_new(&self.path, &target)
+            .map_err(|e| file_failure("renaming the finished image to", &target, &e))?;
         self.published = true;
         sync_folder(&self.image)?;
         Ok(Published { path: target, manifest, data_bytes })
@@ -174,6 +174,22 @@ impl Drop for Partial {
         {
             eprintln!("note: {} could not be removed: {e}", self.path.display());
         }
+    }
+}
+
+/// Waits for a folder's lock. Some network filesystems have none for folders: there, captures of one image must
+/// not run at the same time, and what a killed one left has to be removed by hand.
+fn lock_folder(path: &Path) -> Option<File> {
+    let locked = File::open(path).and_then(|folder| folder.lock().map(|()| folder));
+    locked.inspect_err(|e| log::warn!("{} cannot be locked: {e}", path.display())).ok()
+}
+
+/// Renames a folder to a name that must be free.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // Network filesystems know only the plain call, which does not replace a folder that has something in it.
+        Err(Errno::EINVAL | Errno::ENOSYS) => fs::rename(from, to),
+        other => other.map_err(io::Error::from),
     }
 }
 
