@@ -26,6 +26,7 @@ pub mod inventory;
 #[cfg(feature = "agent")]
 pub mod kexec;
 #[cfg(feature = "agent")]
+pub mod memory;
 pub mod modules;
 #[cfg(feature = "agent")]
 pub mod netlink;

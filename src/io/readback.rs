@@ -105,6 +105,11 @@ impl Readback {
         self.shared.all_written.store(true, Ordering::SeqCst);
     }
 
+    /// Nothing is left to read (or something was wrong): `finish` will not block.
+    pub fn is_through(&self) -> bool {
+        self.coordinator.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Reads what is left (blocking) and says whether all of it is right.
     pub fn finish(mut self) -> Result<ImageVerified, Failure> {
         self.all_written();

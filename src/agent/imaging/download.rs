@@ -1,0 +1,221 @@
+//! Fetching an image's description from the server, and trusting it.
+//!
+//! Invariant: a [`Description`] is complete and consistent: the manifest is signed (or unsigned ones are allowed)
+//! and names the image that was assigned, each sidecar is exactly the one that the manifest names, and torrent,
+//! piece hashes, extents and manifest say the same. Nothing larger than its limit is read into memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use crate::agent::imaging::ImagingContext;
+use crate::api::Assignment;
+use crate::event::{Class, Failure};
+use crate::io::image::{MAX_BOOT_BYTES, sha256, sha256_of_hashes};
+use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
+use crate::layout::grid::Grid;
+use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedManifest, names};
+use crate::metainfo::{MAX_TORRENT_BYTES, Metainfo};
+use crate::units::Sha256;
+
+/// A signature has a few hundred bytes.
+const MAX_SIGNATURE_BYTES: usize = 16 << 10;
+/// A server that sends nothing for so long is away.
+const SILENCE: Duration = Duration::from_secs(20);
+/// How often a file is asked for, and how long is waited in between: a thousand terminals may ask at once.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// All that is known about an image before its first piece.
+pub(super) struct Description {
+    pub(super) manifest: TrustedManifest,
+    pub(super) grid: Arc<Grid>,
+    pub(super) boot: Vec<u8>,
+    pub(super) hashes: Vec<Sha256>,
+    pub(super) torrent: Arc<Metainfo>,
+}
+
+fn untrusted(message: String) -> Failure {
+    Failure::new(
+        Class::Untrusted,
+        message,
+        "Nothing was written. Sign the image with a key that this terminal's netboot files know, or look who \
+         changed it on the server.",
+    )
+}
+
+fn unfit(message: String, advice: &str) -> Failure {
+    Failure::new(Class::Refused, message, advice)
+}
+
+/// Fetches and checks everything.
+pub(super) async fn describe(ctx: &ImagingContext, assignment: &Assignment) -> Result<Description, Failure> {
+    let files = Files { ctx, base: format!("{}{}", ctx.server, assignment.folder) };
+    let manifest = files.manifest(assignment).await?;
+    let m = manifest.manifest();
+    let pieces = u64::from(m.payload.pieces);
+    // Every file is read before anything is built from it, so that the hash is the first thing looked at.
+    let extents = files.sidecar(m, names::EXTENTS, MAX_EXTENTS_BYTES).await?;
+    let hash_bytes = usize::try_from(pieces.saturating_mul(32)).unwrap_or(usize::MAX);
+    let hashes = files.sidecar(m, names::PIECES, hash_bytes.min(MAX_TORRENT_BYTES)).await?;
+    let boot = files.sidecar(m, names::BOOT, MAX_BOOT_BYTES).await?;
+    let torrent = files.sidecar(m, names::TORRENT, MAX_TORRENT_BYTES).await?;
+    let broken = |what: &str, why: String| untrusted(format!("{what} of {} is not usable: {why}", m.id()));
+    let extents = Extents::decode(&extents, m).map_err(|e| broken(names::EXTENTS, e.to_string()))?;
+    let grid = Grid::new(m, extents).map_err(|e| broken(names::EXTENTS, e.to_string()))?;
+    let torrent = Metainfo::parse(&torrent).map_err(|e| broken(names::TORRENT, e.to_string()))?;
+    let hashes = read_hashes(m, &hashes)?;
+    check_torrent(m, &grid, &torrent)?;
+    Ok(Description { grid: Arc::new(grid), boot, hashes, torrent: Arc::new(torrent), manifest })
+}
+
+fn read_hashes(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<Sha256>, Failure> {
+    let (hashes, rest) = bytes.as_chunks::<32>();
+    let hashes: Vec<Sha256> = hashes.iter().map(|hash| Sha256(*hash)).collect();
+    let Some(whole) = manifest.payload.sha256 else {
+        return Err(unfit(
+            format!("{} was published without hashes, so it cannot be proved on the disk", manifest.id()),
+            "Add the hashes on the server (flashmob-mkimage hash) and run the job again.",
+        ));
+    };
+    if !rest.is_empty()
+        || hashes.len() != manifest.payload.pieces as usize
+        || sha256_of_hashes(&hashes) != whole
+    {
+        return Err(untrusted(format!("{} of {} is not the manifest's", names::PIECES, manifest.id())));
+    }
+    Ok(hashes)
+}
+
+fn check_torrent(manifest: &Manifest, grid: &Grid, torrent: &Metainfo) -> Result<(), Failure> {
+    let wrong = |what: String| {
+        Err(untrusted(format!("{} of {} is not the manifest's: {what}", names::TORRENT, manifest.id())))
+    };
+    if torrent.info_hash != manifest.payload.info_hash {
+        return wrong(format!("its info-hash is {}, not {}", torrent.info_hash, manifest.payload.info_hash));
+    }
+    if torrent.piece_length != manifest.piece_length.get() || torrent.total_length() != grid.payload_len() {
+        return wrong(format!("{} bytes in pieces of {}", torrent.total_length(), torrent.piece_length));
+    }
+    if torrent.unhashed {
+        return wrong("it has no hashes".into());
+    }
+    Ok(())
+}
+
+/// The image's folder on the server.
+struct Files<'a> {
+    ctx: &'a ImagingContext,
+    base: String,
+}
+
+impl Files<'_> {
+    async fn manifest(&self, assignment: &Assignment) -> Result<TrustedManifest, Failure> {
+        let bytes = self.need(names::MANIFEST, MAX_MANIFEST_BYTES).await?;
+        let signature = self.get(names::SIGNATURE, MAX_SIGNATURE_BYTES).await?;
+        let id = format!("{}@{}", assignment.image, assignment.version);
+        let signed = match &signature {
+            Some(signature) => {
+                let signature = String::from_utf8_lossy(signature);
+                TrustedManifest::verify(&bytes, &signature, &self.ctx.keys)
+            }
+            None => Err(ManifestError::Untrusted {
+                keys: self.ctx.keys.len(),
+                why: format!("there is no {}", names::SIGNATURE),
+            }),
+        };
+        let manifest = match signed {
+            Err(ManifestError::Untrusted { why, .. }) if self.ctx.allow_insecure => {
+                self.ctx.status.note(format!("{id} is used although its signature is not trusted: {why}"));
+                TrustedManifest::insecure(&bytes)
+            }
+            other => other,
+        };
+        let manifest = manifest.map_err(|e| match e {
+            ManifestError::Format(_) => unfit(
+                format!("{id}: {e}"),
+                "Build the netboot files again with the server's version of flashmob.",
+            ),
+            other => untrusted(format!("{id}: {other}")),
+        })?;
+        let named = manifest.manifest();
+        if named.name != assignment.image || named.version != assignment.version {
+            return Err(untrusted(format!("the server gave the manifest of {} for {id}", named.id())));
+        }
+        Ok(manifest)
+    }
+
+    async fn sidecar(&self, manifest: &Manifest, name: &str, limit: usize) -> Result<Vec<u8>, Failure> {
+        let bytes = self.need(name, limit).await?;
+        if manifest.sidecars.get(name) != Some(&sha256(&bytes)) {
+            return Err(untrusted(format!(
+                "{name} of {} is not the one that its manifest names",
+                manifest.id()
+            )));
+        }
+        Ok(bytes)
+    }
+
+    async fn need(&self, name: &str, limit: usize) -> Result<Vec<u8>, Failure> {
+        self.get(name, limit).await?.ok_or_else(|| {
+            Failure::new(
+                Class::Retry,
+                format!("the server has no {}{name}", self.base),
+                "Look whether the image is complete in the server's repository.",
+            )
+        })
+    }
+
+    /// A file, `None` if there is none. Asks again when the server is away for a moment.
+    async fn get(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.try_get(name, limit).await {
+                Err(failure) if failure.class == Class::Retry && tried < TRIES => {
+                    self.ctx.status.note(failure.message);
+                    tokio::time::sleep(PAUSE * tried).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_get(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
+        let url = format!("{}{name}", self.base);
+        let away = |why: String| {
+            Failure::new(
+                Class::Retry,
+                format!("fetching {url}: {why}"),
+                "Look whether the server runs and the network reaches it.",
+            )
+        };
+        let silent = |_| away(format!("nothing came for {} s", SILENCE.as_secs()));
+        let sent = tokio::time::timeout(SILENCE, self.ctx.http.get(&url).send()).await.map_err(silent)?;
+        let mut response = sent.map_err(|e| away(innermost(&e)))?;
+        match response.status() {
+            StatusCode::NOT_FOUND => return Ok(None),
+            status if !status.is_success() => return Err(away(format!("the server says {status}"))),
+            _ => {}
+        }
+        let mut bytes = Vec::new();
+        loop {
+            let next = tokio::time::timeout(SILENCE, response.chunk()).await.map_err(silent)?;
+            let Some(more) = next.map_err(|e| away(innermost(&e)))? else { return Ok(Some(bytes)) };
+            if bytes.len() + more.len() > limit {
+                return Err(untrusted(format!("{url} is longer than the {limit} bytes that are read")));
+            }
+            bytes.extend_from_slice(&more);
+        }
+    }
+}
+
+/// The innermost reason is the one a person understands ("Connection refused").
+fn innermost(error: &reqwest::Error) -> String {
+    let mut why: &dyn std::error::Error = error;
+    while let Some(source) = why.source() {
+        why = source;
+    }
+    why.to_string()
+}

@@ -1,0 +1,115 @@
+//! How far an attempt is: numbers of swarm, zero writer and read-back as one percentage.
+//!
+//! Invariant: it only reads counters that others keep; percent never shrinks and reaches 100 only after the
+//! commit. Receiving and writing a byte counts two, reading it back one; a byte of zeros half as much each.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::agent::status::Status;
+use crate::event::{Failure, Progress};
+use crate::io::readback::Readback;
+use crate::io::session::Swarm;
+use crate::swarm::SwarmStats;
+
+/// How often the numbers are renewed.
+const TICK: Duration = Duration::from_millis(500);
+/// What is left for the commit, in percent.
+const COMMIT_SHARE: f64 = 1.0;
+
+/// Reads the counters of one attempt.
+pub(super) struct Meter<'a> {
+    pub(super) status: &'a Status,
+    pub(super) swarm: &'a Swarm,
+    pub(super) readback: &'a Readback,
+    pub(super) zeros_written: Arc<AtomicU64>,
+    pub(super) zeros_total: u64,
+    pub(super) started: Instant,
+}
+
+impl Meter<'_> {
+    /// Waits for `work` while the numbers go on; ends early with what the read-back found wrong.
+    pub(super) async fn during<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut work = std::pin::pin!(work);
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                result = &mut work => {
+                    self.tick();
+                    return result;
+                }
+                _ = ticks.tick() => {
+                    self.tick();
+                    if let Some(failure) = self.readback.failure() {
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tick(&self) {
+        let stats = self.swarm.stats();
+        let verified = self.readback.verified();
+        let share = share(&stats, verified, self.zeros_written.load(Ordering::Relaxed), self.zeros_total);
+        let elapsed = self.started.elapsed();
+        if let Some(trouble) = self.swarm.trouble() {
+            self.status.note(trouble);
+        }
+        self.status.progress(|progress| {
+            traffic(progress, &stats);
+            progress.bytes_verified = verified.0;
+            let percent = percent(share);
+            progress.percent = progress.percent.max(percent);
+            progress.seconds_left = seconds_left(elapsed, share);
+        });
+    }
+}
+
+/// Copies the swarm's numbers.
+pub(super) fn traffic(progress: &mut Progress, stats: &SwarmStats) {
+    progress.bytes_done = stats.bytes_done;
+    progress.bytes_total = stats.bytes_total;
+    progress.rate_in = stats.rate_in;
+    progress.rate_out = stats.rate_out;
+    progress.bytes_out = stats.bytes_out;
+    progress.peers = u32::try_from(stats.peers).unwrap_or(u32::MAX);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share needs no more digits")]
+fn share(stats: &SwarmStats, verified: (u64, u64), zeros_written: u64, zeros_total: u64) -> f64 {
+    let done = 2.0 * stats.bytes_done as f64 + verified.0 as f64 + (zeros_written + verified.1) as f64 / 2.0;
+    let all = 3.0 * stats.bytes_total as f64 + zeros_total as f64;
+    if all > 0.0 { (done / all).clamp(0.0, 1.0) } else { 0.0 }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a percentage needs no more digits")]
+fn percent(share: f64) -> f32 {
+    (share * (100.0 - COMMIT_SHARE)) as f32
+}
+
+/// Told once a fiftieth is done: before that it is a guess.
+fn seconds_left(elapsed: Duration, share: f64) -> Option<u64> {
+    let left = elapsed.as_secs_f64() * (1.0 - share) / share;
+    (share > 0.02).then(|| Duration::try_from_secs_f64(left).map_or(u64::MAX, |left| left.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_ninety_nine_percent_until_the_commit() {
+        let stats = SwarmStats { bytes_total: 100, bytes_done: 100, ..SwarmStats::default() };
+        assert!((percent(share(&stats, (100, 40), 40, 40)) - 99.0).abs() < 0.01);
+        let half = share(&stats, (0, 0), 0, 40);
+        assert!(half > 0.5 && half < 0.9, "{half}");
+        assert_eq!(share(&SwarmStats::default(), (0, 0), 0, 0), 0.0);
+        assert_eq!(seconds_left(Duration::from_secs(30), 0.75), Some(10));
+        assert_eq!(seconds_left(Duration::from_secs(30), 0.01), None);
+    }
+}

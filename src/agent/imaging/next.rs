@@ -1,0 +1,59 @@
+//! What starts next: boot entries in the firmware, or the image's kernel for kexec.
+//!
+//! Invariant: the image is good whatever happens here, so what does not work is a warning and never a failure.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::api::After;
+use crate::boot::{entries, kexec};
+use crate::io::image_storage::ImageStorage;
+use crate::io::{efivars, kexec as loader};
+
+/// What starts next, as far as the attempt could prepare it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Whatever the firmware starts (or nothing, if the job says so).
+    Firmware,
+    /// A kernel is loaded: `reboot(LINUX_REBOOT_CMD_KEXEC)` starts it.
+    Kexec,
+}
+
+/// Writes boot entries where the machine was booted by UEFI, and loads the image's kernel where the job asks for
+/// it.
+pub(super) async fn prepare(after: After, storage: &Arc<ImageStorage>, warnings: &mut Vec<String>) -> Next {
+    let storage = Arc::clone(storage);
+    let prepared = tokio::task::spawn_blocking(move || {
+        let mut warnings = Vec::new();
+        if let Err(why) = boot_entries(&storage, Path::new(efivars::EFIVARS)) {
+            warnings.push(format!("the firmware's boot entries were not changed: {why}"));
+        }
+        let mut next = Next::Firmware;
+        if after == After::Kexec {
+            match kexec::plan(storage.plan()).and_then(|plan| loader::load(&storage, &plan)) {
+                Ok(()) => next = Next::Kexec,
+                Err(why) => warnings.push(format!("restarting by the firmware instead of kexec: {why}")),
+            }
+        }
+        (next, warnings)
+    });
+    match prepared.await {
+        Ok((next, said)) => {
+            warnings.extend(said);
+            next
+        }
+        Err(e) => {
+            warnings.push(format!("preparing the next start ended unexpectedly: {e}"));
+            Next::Firmware
+        }
+    }
+}
+
+fn boot_entries(storage: &ImageStorage, folder: &Path) -> std::io::Result<()> {
+    let wanted = entries::wanted(storage.plan());
+    if wanted.is_empty() || !efivars::is_there(folder) {
+        return Ok(());
+    }
+    let present = efivars::read(folder)?;
+    efivars::write(folder, &entries::plan(&present, &wanted))
+}
