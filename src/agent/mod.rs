@@ -2,7 +2,16 @@
 //!
 //! Invariant: PID 1 (`init`) never does work that can fail; the worker is a child whose crash is an outcome.
 
+pub mod attempt;
+pub mod cli;
 pub mod cmdline;
 pub mod console;
+pub mod find;
 pub mod imaging;
+pub mod init;
+pub mod leave;
+pub mod netboot;
+pub mod network;
+pub mod screen;
 pub mod status;
+pub mod worker;

@@ -7,6 +7,8 @@ pub mod announce;
 pub mod claim;
 pub mod commit;
 #[cfg(feature = "agent")]
+pub mod console;
+#[cfg(feature = "agent")]
 pub mod dhcp;
 #[cfg(feature = "agent")]
 pub mod discover;

@@ -1,0 +1,339 @@
+//! The agent on a running Linux: one attempt, asked for on its command line.
+//!
+//! Invariant: the same attempt as on a netbooted terminal, without bringing up the network, and the machine goes
+//! on running unless `--after` says otherwise. The exit code is the outcome's class (DESIGN §5).
+
+use std::future::Future;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::time::Instant;
+
+use crate::agent::attempt::{self, Ended, Imager, Pace, RealImager};
+use crate::agent::imaging::{ImagingContext, Next};
+use crate::agent::leave::Leave;
+use crate::agent::netboot::{MEMORY, PEER_PORT};
+use crate::agent::screen::Log;
+use crate::agent::status::Status;
+use crate::agent::worker::machine;
+use crate::api::{After, NicInfo, Take};
+use crate::event::{Class, Event, Failure, Outcome, Stage};
+use crate::io::http::{self, Api, CallError, Taken};
+use crate::io::init::{self, PowerOff};
+use crate::io::inventory;
+use crate::io::netlink::Netlink;
+use crate::lan::discovery::server_url;
+use crate::manifest::TrustedKeys;
+
+/// Fetches an image from a flashmob server onto a disk of this machine. Everything on the disk is replaced.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "flashmob-agent", version)]
+pub struct Args {
+    /// Address of the flashmob server, for example http://10.0.0.1:6969
+    #[arg(long, value_name = "URL", value_parser = server_url)]
+    pub server: String,
+    /// The image to fetch
+    #[arg(long, value_name = "NAME[@VERSION]")]
+    pub image: String,
+    /// The disk to write: a device, or a rule such as serial=WD-123
+    #[arg(long, value_name = "DISK")]
+    pub disk: String,
+    /// File with the minisign public keys that may sign images
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// Accept an image without a signature
+    #[arg(long)]
+    pub insecure: bool,
+    /// What to do with the machine when done: reboot, poweroff or kexec [default: nothing]
+    #[arg(long, value_name = "WHAT")]
+    pub after: Option<After>,
+    /// Address that peers connect to
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = SocketAddr::from(([0, 0, 0, 0], PEER_PORT)))]
+    pub listen: SocketAddr,
+    /// Print one JSON event a line on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs one attempt; the result is the exit code.
+pub fn run(args: Args) -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let json = args.json;
+    let after = args.after;
+    let ended = match start(args) {
+        Ok(ended) => ended,
+        Err(failure) => Ended::Failed { failure, disk_touched: false },
+    };
+    match ended {
+        Ended::Done(next) => {
+            let left = after.map_or(Ok(()), |after| leave(Leave::after(after, &next)));
+            match left {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => fail(&failure, json),
+            }
+        }
+        Ended::Failed { failure, .. } => fail(&failure, json),
+    }
+}
+
+fn fail(failure: &Failure, json: bool) -> ExitCode {
+    if json {
+        print_event(&Event::Error(failure.clone()));
+    }
+    eprintln!("flashmob-agent: {}", failure.message);
+    if !failure.advice.is_empty() {
+        eprintln!("flashmob-agent: {}", failure.advice);
+    }
+    ExitCode::from(failure.class.exit_code())
+}
+
+/// One event a line; flushed, because other programs wait for it.
+fn print_event(event: &Event) {
+    let mut out = std::io::stdout().lock();
+    if let Ok(line) = serde_json::to_string(event) {
+        // A reader that has gone away does not stop the imaging.
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+}
+
+fn start(args: Args) -> Result<Ended, Failure> {
+    let usage = |message: String, advice: &str| Failure::new(Class::Usage, message, advice);
+    if args.after == Some(After::Shell) {
+        return Err(usage("--after shell is for netbooted terminals".into(), "Leave --after out."));
+    }
+    let keys = match &args.keys {
+        None if args.insecure => TrustedKeys::default(),
+        None => {
+            return Err(usage(
+                "no keys are given that may sign images".into(),
+                "Give --keys FILE with the public key of the image's maker, or --insecure.",
+            ));
+        }
+        Some(path) => {
+            let advice = "Give the public key file that flashmob-mkimage keygen wrote.";
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| usage(format!("cannot read keys from {}: {e}", path.display()), advice))?;
+            TrustedKeys::parse(&text).map_err(|why| usage(format!("{}: {why}", path.display()), advice))?
+        }
+    };
+    let local = |e: &dyn std::fmt::Display| Failure::new(Class::Retry, format!("cannot start: {e}"), "Try again.");
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| local(&e))?;
+    let http = http::client().map_err(|e| local(&e))?;
+    let status = Status::new();
+    let imager = RealImager(ImagingContext {
+        server: String::new(),
+        keys,
+        allow_insecure: args.insecure,
+        status: status.clone(),
+        disk_override: Some(args.disk.clone()),
+        http: http.clone(),
+        memory_limit: MEMORY,
+        listen: args.listen,
+    });
+    let ended = runtime.block_on(async {
+        let api = Api::new(http, args.server.clone());
+        let teller = tokio::spawn(tell(status.clone(), args.json));
+        let stop = async {
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending().await
+            }
+        };
+        let ended = attempt(&api, &args.image, &imager, &status, Pace::default(), stop).await;
+        teller.abort();
+        ended
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+/// Introduces this machine, takes the job and carries it out.
+pub async fn attempt<I: Imager>(
+    api: &Api,
+    image: &str,
+    imager: &I,
+    status: &Status,
+    pace: Pace,
+    stop: impl Future<Output = ()>,
+) -> Result<Ended, Failure> {
+    status.stage(Stage::Discover);
+    let hello = inventory::hello(inventory::read(interfaces().await), None);
+    status.change(|view| view.machine = machine(&hello));
+    let welcome = api.hello(&hello, Duration::from_secs(10)).await.map_err(|e| failed_call(&e))?;
+    status.change(|view| view.server = api.base().to_owned());
+    let take = Take { job: None, image: Some(image.to_owned()) };
+    match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
+        Taken::Job(assignment) => {
+            let pace = Pace { tell: pace.tell.min(Duration::from_secs(30)), ..pace };
+            Ok(attempt::run(api, &assignment, imager, status, pace, stop).await)
+        }
+        Taken::Nothing => Err(Failure::new(
+            Class::Refused,
+            format!("the server {} has no job with image {image} for this machine", api.base()),
+            "Look at the server's page for its images, and at its configuration for what this machine may have.",
+        )),
+    }
+}
+
+/// The interfaces for the inventory; a machine where they cannot be listed is known by its UUID alone.
+async fn interfaces() -> Vec<NicInfo> {
+    let links = match Netlink::open() {
+        Ok(netlink) => netlink.links().await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    let nic = |link: crate::io::netlink::Link| NicInfo {
+        mac: link.mac_text(),
+        name: link.name,
+        link: link.carrier,
+        ..NicInfo::default()
+    };
+    links.into_iter().map(nic).collect()
+}
+
+fn failed_call(error: &CallError) -> Failure {
+    let message = error.to_string();
+    match error {
+        CallError::Away { .. } => {
+            Failure::new(Class::Retry, message, "Check the address, and that 'flashmob serve' runs there.")
+        }
+        CallError::Stranger { .. } => {
+            Failure::new(Class::Usage, message, "Give the address of a flashmob server with --server.")
+        }
+        CallError::Refused(rejected) => Failure::new(Class::Refused, message, rejected.advice.clone()),
+    }
+}
+
+/// Tells people (stderr) and programs (stdout, JSON) how it goes, until it is aborted.
+async fn tell(status: Status, json: bool) {
+    let began = Instant::now();
+    let mut changes = status.subscribe();
+    let (mut log, mut complete) = (Log::default(), false);
+    let people = !json || std::io::stderr().is_terminal();
+    let mut next = Instant::now();
+    loop {
+        let view = changes.borrow_and_update().clone();
+        if people {
+            eprint!("{}", log.update(&view, began.elapsed()));
+        }
+        if json && let (Some(Outcome::Done { bytes_in, .. }), false) = (&view.outcome, complete) {
+            complete = true;
+            print_event(&Event::Complete { bytes: *bytes_in, seconds: began.elapsed().as_secs_f64() });
+        }
+        if json && Instant::now() >= next {
+            next = Instant::now() + Duration::from_secs(1);
+            print_event(&Event::Progress(view.progress));
+        }
+        tokio::select! {
+            _ = changes.changed() => tokio::time::sleep(Duration::from_millis(50)).await,
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+}
+
+/// Ends this running system as asked.
+fn leave(leave: Leave) -> Result<(), Failure> {
+    let failed = |what: &str, why: String| {
+        let advice = "The image is on the disk; restart the machine by hand.";
+        Failure::new(Class::Retry, format!("cannot {what}: {why}"), advice)
+    };
+    let program = match leave {
+        Leave::Restart => "reboot",
+        Leave::Off => "poweroff",
+        Leave::Kexec => return Err(failed("start the new kernel", init::end(PowerOff::Kexec).to_string())),
+        Leave::Shell => return Ok(()),
+    };
+    match Command::new(program).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(failed(program, status.to_string())),
+        Err(e) => Err(failed(program, e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::attempt::tests::{PACE, Pretend, assignment};
+    use crate::io::http::tests::serve;
+    use std::sync::{Arc, Mutex};
+
+    /// A server that hands out `take` and releases at once; what it was told is in the list.
+    async fn lab(take: (u16, String)) -> (Api, Arc<Mutex<Vec<String>>>) {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let notes = heard.clone();
+        let url = serve(move |path, body| {
+            notes.lock().unwrap().push(format!("{path} {body}"));
+            let last = path.rsplit('/').next().unwrap_or_default();
+            match last {
+                "hello" => (200, r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#.into()),
+                "take" => take.clone(),
+                "outcome" => (200, r#"{"release":true,"cancel":false}"#.into()),
+                _ => (200, r#"{"release":false,"cancel":false}"#.into()),
+            }
+        })
+        .await;
+        (Api::new(http::client().unwrap(), url), heard)
+    }
+
+    fn job() -> (u16, String) {
+        (200, serde_json::to_string(&assignment(3600)).unwrap())
+    }
+
+    async fn once(api: &Api, imager: &Pretend) -> Result<Ended, Failure> {
+        attempt(api, "debian@1", imager, &Status::new(), PACE, std::future::pending()).await
+    }
+
+    #[tokio::test]
+    async fn hello_take_image_report_leave() {
+        let (api, heard) = lab(job()).await;
+        let ended = once(&api, &Pretend::failing(vec![])).await;
+        assert_eq!(ended, Ok(Ended::Done(Next::Firmware)));
+        let heard = heard.lock().unwrap();
+        assert!(heard[0].starts_with("/api/v1/hello ") && heard[0].contains("\"inventory\""), "{heard:?}");
+        assert_eq!(heard[1], r#"/api/v1/terminals/t/take {"job":null,"image":"debian@1"}"#);
+        assert!(heard.iter().any(|h| h.starts_with("/api/v1/attempts/3/outcome ")), "{heard:?}");
+    }
+
+    #[tokio::test]
+    async fn no_job_is_a_refusal_that_names_the_image() {
+        let (api, _) = lab((204, String::new())).await;
+        let failure = once(&api, &Pretend::failing(vec![])).await.unwrap_err();
+        assert_eq!(failure.class, Class::Refused);
+        assert!(failure.message.contains("debian@1"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn the_servers_reason_and_advice_come_through() {
+        let (api, _) = lab((409, r#"{"error":"image gone","advice":"publish it"}"#.into())).await;
+        let failure = once(&api, &Pretend::failing(vec![])).await.unwrap_err();
+        assert_eq!((failure.class, failure.advice.as_str()), (Class::Refused, "publish it"));
+    }
+
+    #[tokio::test]
+    async fn ctrl_c_stops_and_reports() {
+        struct Endless;
+        impl Imager for Endless {
+            type Held = crate::agent::attempt::tests::Disk;
+            async fn run(&self, _: &str, _: &crate::api::Assignment) -> Result<Self::Held, (Failure, bool)> {
+                std::future::pending().await
+            }
+        }
+        let (api, heard) = lab(job()).await;
+        let stop = std::future::ready(());
+        let ended = attempt(&api, "debian", &Endless, &Status::new(), PACE, stop).await.unwrap();
+        assert!(matches!(ended, Ended::Failed { ref failure, .. } if failure.class == Class::Retry), "{ended:?}");
+        assert!(heard.lock().unwrap().iter().any(|h| h.contains("/outcome") && h.contains("stopped")));
+    }
+
+    #[test]
+    fn the_command_line_of_the_design_is_understood() {
+        let line = "flashmob-agent --server 10.0.0.1 --image debian@1 --disk /dev/sdb --json";
+        let args = Args::try_parse_from(line.split(' ')).unwrap();
+        assert_eq!((args.server.as_str(), args.json), ("http://10.0.0.1:6969", true));
+        assert!(Args::try_parse_from(["flashmob-agent", "--server", "https://x"]).is_err());
+        let line = "flashmob-agent --server x --image y --disk z --after halt";
+        assert!(Args::try_parse_from(line.split(' ')).is_err());
+    }
+}

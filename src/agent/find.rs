@@ -1,0 +1,142 @@
+//! Finds the server: asks every candidate, in the order of `lan::discovery`, whether it is flashmob.
+//!
+//! Invariant: a candidate that does not answer as flashmob is reported and the next one is tried; each gets
+//! [`EACH`]. Trust is not decided here.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use reqwest::Client;
+
+use crate::agent::status::Status;
+use crate::api::{Hello, Welcome};
+use crate::io::discover;
+use crate::io::http::Api;
+use crate::lan::discovery::{Origin, Step};
+
+/// Time for one candidate or one search (DESIGN §5).
+pub const EACH: Duration = Duration::from_secs(5);
+
+/// A server that answered as flashmob.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its API.
+    pub api: Api,
+    /// Its answer.
+    pub welcome: Welcome,
+}
+
+/// One round through all candidates.
+pub struct Finder<'a> {
+    http: Client,
+    hello: &'a Hello,
+    status: &'a Status,
+    each: Duration,
+    steps: VecDeque<Step>,
+    asked: Vec<String>,
+}
+
+impl<'a> Finder<'a> {
+    /// A round through `steps`.
+    pub fn new(http: Client, hello: &'a Hello, status: &'a Status, steps: Vec<Step>, each: Duration) -> Self {
+        Finder { http, hello, status, each, steps: steps.into(), asked: Vec::new() }
+    }
+
+    /// The next candidate that is flashmob; `None` at the end of the round.
+    pub async fn next(&mut self) -> Option<Found> {
+        while let Some(step) = self.steps.pop_front() {
+            match step {
+                Step::Unusable { why, origin } => self.status.note(format!("from {origin}: {why}")),
+                Step::Ask { url, origin } => {
+                    if let Some(found) = self.ask(url, origin).await {
+                        return Some(found);
+                    }
+                }
+                Step::Srv { servers, domain } => {
+                    self.status.note(format!("asking DNS for flashmob servers in {domain}"));
+                    match discover::ask_dns(&servers, &domain, self.each).await {
+                        Ok(services) => {
+                            let hosts = services.into_iter().flat_map(|service| {
+                                let hosts: Vec<String> = match service.addresses.is_empty() {
+                                    true => vec![service.host],
+                                    false => service.addresses.iter().map(ToString::to_string).collect(),
+                                };
+                                hosts.into_iter().map(move |host| format!("http://{host}:{}", service.port))
+                            });
+                            let urls: Vec<String> = hosts.collect();
+                            self.ask_first(urls, Origin::Dns);
+                        }
+                        Err(e) => self.status.note(format!("DNS: {e}")),
+                    }
+                }
+                Step::Browse => {
+                    self.status.note("looking for flashmob servers by mDNS");
+                    match discover::browse_mdns(self.each).await {
+                        Ok(found) => {
+                            let urls = found.iter().map(|address| format!("http://{address}")).collect();
+                            self.ask_first(urls, Origin::Mdns);
+                        }
+                        Err(e) => self.status.note(e.to_string()),
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn ask_first(&mut self, urls: Vec<String>, origin: Origin) {
+        for url in urls.into_iter().rev() {
+            self.steps.push_front(Step::Ask { url, origin });
+        }
+    }
+
+    async fn ask(&mut self, url: String, origin: Origin) -> Option<Found> {
+        if self.asked.contains(&url) {
+            return None;
+        }
+        self.asked.push(url.clone());
+        let api = Api::new(self.http.clone(), url.clone());
+        match api.hello(self.hello, self.each).await {
+            Ok(welcome) => {
+                self.status.note(format!("server {url} found through {origin}"));
+                Some(Found { api, welcome })
+            }
+            Err(e) => {
+                self.status.note(format!("from {origin}: {e}"));
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::http::{client, tests::serve};
+
+    const GOOD: &str = r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#;
+
+    #[tokio::test]
+    async fn strangers_are_reported_and_the_next_is_asked_each_once() {
+        let stranger = serve(|_, _| (200, "<html>".into())).await;
+        let good = serve(|_, _| (200, GOOD.into())).await;
+        let other = serve(|_, _| (200, GOOD.into())).await;
+        let ask = |url: &str, origin| Step::Ask { url: url.into(), origin };
+        let steps = vec![
+            Step::Unusable { why: "'x y' is not an address".into(), origin: Origin::File },
+            ask(&stranger, Origin::DhcpOption),
+            ask(&good, Origin::NextServer),
+            ask(&good, Origin::Dns),
+            ask(&other, Origin::Mdns),
+        ];
+        let status = Status::new();
+        let hello = Hello { uuid: None, macs: vec![], inventory: Default::default(), agent: String::new() };
+        let mut finder = Finder::new(client().unwrap(), &hello, &status, steps, Duration::from_secs(20));
+        assert_eq!(finder.next().await.unwrap().api.base(), good);
+        assert_eq!(finder.next().await.unwrap().api.base(), other);
+        assert!(finder.next().await.is_none());
+        let notes = status.view().notes;
+        assert!(notes[0].contains("'x y'"), "{notes:?}");
+        assert!(notes[1].contains("DHCP option 224") && notes[1].contains("not a flashmob server"), "{notes:?}");
+    }
+}

@@ -1,0 +1,197 @@
+//! PID 1 of a terminal: makes a system out of a kernel and an initramfs, runs the worker, and ends the machine as
+//! the worker decided.
+//!
+//! Invariant: it never ends by itself (the kernel would panic). Work that can fail is the worker's, a child whose
+//! crash is shown and started again up to [`CRASHES`] times.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::agent::leave::Leave;
+use crate::io::console::{self, Console};
+use crate::io::init::{self, End, PowerOff};
+use crate::io::modules::{Loader, Round};
+
+/// The argument that makes this program the worker.
+pub const WORKER: &str = "--worker";
+/// Where the initramfs says what it consists of.
+const CONTENTS: &str = "/etc/flashmob/contents.sha256";
+/// Times the worker is started before the machine is restarted.
+const CRASHES: u32 = 3;
+/// How long a message stays on the screen before the machine is restarted.
+const SHOW: Duration = Duration::from_secs(120);
+/// How long, and how often, drivers for late devices are looked for.
+const LATE_ROUNDS: u32 = 30;
+const ROUND_EVERY: Duration = Duration::from_secs(1);
+/// Rounds at the start, while one driver's devices need another driver.
+const FIRST_ROUNDS: u32 = 8;
+
+/// Runs the machine. Never returns.
+pub fn run() -> ! {
+    let problems = init::mount_all();
+    let mut voice = Voice(console::open_all());
+    for problem in problems {
+        voice.say(&problem);
+    }
+    if let Err(e) = console::quiet_kernel() {
+        voice.say(&format!("cannot quiet the kernel's messages: {e}"));
+    }
+    voice.say(&format!("agent {} begins", env!("CARGO_PKG_VERSION")));
+    check_own_files(&mut voice);
+    load_drivers(&mut voice);
+    let leave = work(&mut voice);
+    end(&mut voice, leave)
+}
+
+/// Writes to all consoles.
+struct Voice(Vec<Console>);
+
+impl Voice {
+    fn say(&mut self, text: &str) {
+        for console in &mut self.0 {
+            // A console that is broken has nobody to tell.
+            let _ = console.write(&format!("flashmob: {text}\r\n"));
+        }
+    }
+}
+
+/// A machine with too little memory has unpacked only a part of the initramfs.
+fn check_own_files(voice: &mut Voice) {
+    let wrong = match fs::read_to_string(CONTENTS) {
+        Ok(list) => init::incomplete_files(&list, Path::new("/")),
+        // The list is made with the initramfs: without it something is missing, or this is no such initramfs.
+        Err(e) => vec![format!("{CONTENTS}: {e}")],
+    };
+    if wrong.is_empty() {
+        return;
+    }
+    voice.say("");
+    voice.say("FAILED: the initramfs is not complete.");
+    for line in wrong.iter().take(5) {
+        voice.say(&format!("  {line}"));
+    }
+    voice.say("Most likely this machine has too little memory: flashmob needs at least 512 MB.");
+    voice.say("Otherwise build the netboot files again with flashmob-initramfs.");
+    voice.say(&format!("The machine restarts in {} s.", SHOW.as_secs()));
+    std::thread::sleep(SHOW);
+    end(voice, Leave::Restart)
+}
+
+/// Loads what the devices want now, and goes on for a while in a thread of its own: USB, disks behind controllers.
+fn load_drivers(voice: &mut Voice) {
+    let release = match fs::read_to_string("/proc/sys/kernel/osrelease") {
+        Ok(release) => release.trim().to_owned(),
+        Err(e) => return voice.say(&format!("cannot read the kernel's version: {e}; no drivers are loaded")),
+    };
+    let tree = Path::new("/lib/modules").join(&release);
+    let mut loader = match Loader::open(&tree) {
+        Ok(loader) if loader.is_empty() => {
+            return voice.say(&format!("there are no drivers for kernel {release} in the initramfs"));
+        }
+        Ok(loader) => loader,
+        Err(e) => return voice.say(&format!("cannot read {}: {e}; no drivers are loaded", tree.display())),
+    };
+    let mut loaded = Vec::new();
+    for _ in 0..FIRST_ROUNDS {
+        let round = loader.load_for_devices(Path::new("/sys"));
+        let idle = round == Round::default();
+        loaded.extend(round.loaded);
+        for failed in round.failed {
+            voice.say(&format!("driver {failed}"));
+        }
+        if idle {
+            break;
+        }
+    }
+    if Path::new("/sys/firmware/efi").exists() {
+        loaded.extend(loader.load("efivarfs").loaded);
+        if let Err(e) = init::mount_efivars() {
+            voice.say(&format!("the firmware's variables cannot be read: {e}"));
+        }
+    }
+    voice.say(&format!("{} drivers loaded: {}", loaded.len(), loaded.join(" ")));
+    std::thread::spawn(move || {
+        for _ in 0..LATE_ROUNDS {
+            std::thread::sleep(ROUND_EVERY);
+            let round = loader.load_for_devices(Path::new("/sys"));
+            if round != Round::default() {
+                let Round { mut loaded, failed } = round;
+                loaded.extend(failed);
+                Voice(console::open_all()).say(&format!("late drivers: {}", loaded.join(" ")));
+            }
+        }
+    });
+}
+
+/// Runs the worker until it decides.
+fn work(voice: &mut Voice) -> Leave {
+    for crash in 1..=CRASHES {
+        let worker = match Command::new("/proc/self/exe").arg(WORKER).spawn() {
+            Ok(child) => child.id(),
+            Err(e) => {
+                voice.say(&format!("cannot start the worker: {e}"));
+                std::thread::sleep(Duration::from_secs(5));
+                continue;
+            }
+        };
+        let what = match init::reap_until(worker) {
+            Ok(End::Exited(status)) => match Leave::from_status(status) {
+                Some(leave) => return leave,
+                None => format!("ended with status {status}"),
+            },
+            Ok(End::Signalled(signal)) => format!("was killed by signal {signal}"),
+            Err(e) => format!("cannot be waited for: {e}"),
+        };
+        voice.say("");
+        voice.say(&format!("FAILED: the worker {what} (crash {crash} of {CRASHES})."));
+        voice.say("This is a fault of flashmob: please report it with a photo of this screen.");
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    voice.say(&format!("The machine restarts in {} s.", SHOW.as_secs()));
+    std::thread::sleep(SHOW);
+    Leave::Restart
+}
+
+/// Ends the machine.
+fn end(voice: &mut Voice, leave: Leave) -> ! {
+    let how = match leave {
+        Leave::Restart => PowerOff::Restart,
+        Leave::Off => PowerOff::Off,
+        Leave::Kexec => PowerOff::Kexec,
+        Leave::Shell => {
+            shell(voice);
+            PowerOff::Restart
+        }
+    };
+    voice.say(match how {
+        PowerOff::Restart => "restarting",
+        PowerOff::Off => "switching off",
+        PowerOff::Kexec => "starting the installed system's kernel",
+    });
+    let refused = init::end(how);
+    voice.say(&format!("the kernel refuses: {refused}; restarting"));
+    let refused = init::end(PowerOff::Restart);
+    voice.say(&format!("the kernel refuses: {refused}; switch the machine off and on"));
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// A shell on the kernel's console until it ends; where the initramfs has none, the machine stays as it is.
+fn shell(voice: &mut Voice) {
+    match Command::new("/bin/sh").spawn() {
+        Ok(child) => {
+            if let Err(e) = init::reap_until(child.id()) {
+                voice.say(&format!("the shell cannot be waited for: {e}"));
+            }
+        }
+        Err(e) => {
+            voice.say(&format!("there is no shell in the initramfs ({e}); staying as it is"));
+            loop {
+                std::thread::sleep(Duration::from_secs(3600));
+            }
+        }
+    }
+}

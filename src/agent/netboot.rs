@@ -1,0 +1,138 @@
+//! The worker process of a netbooted terminal: reads what it was told, then lets `worker` do it.
+//!
+//! Invariant: what it was told is checked in full before anything begins; a mistake there is shown, never guessed
+//! around.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::agent::attempt::{Pace, RealImager};
+use crate::agent::cmdline::{self, Cmdline};
+use crate::agent::imaging::ImagingContext;
+use crate::agent::leave::Leave;
+use crate::agent::network;
+use crate::agent::screen::Screens;
+use crate::agent::status::Status;
+use crate::agent::worker::Worker;
+use crate::event::{Class, Failure, Outcome, Stage};
+use crate::io::{console, http};
+use crate::manifest::TrustedKeys;
+
+const KEYS: &str = "/etc/flashmob/keys.pub";
+const SERVER: &str = "/etc/flashmob/server";
+/// There when the initramfs was built to accept unsigned manifests.
+const ALLOW_INSECURE: &str = "/etc/flashmob/allow-insecure";
+/// Where peers connect to.
+pub const PEER_PORT: u16 = 6881;
+/// Most memory for pieces; half of what is available is a bound as well.
+pub const MEMORY: u64 = 512 << 20;
+/// How long settings that are wrong are shown before the restart, which may bring better ones.
+const SHOW: Duration = Duration::from_secs(300);
+
+/// Runs the worker; its exit status is a [`Leave`] for PID 1.
+pub fn run() -> ExitCode {
+    let status = Status::new();
+    let screens = Screens::start(console::open_all(), &status);
+    let leave = match prepare().and_then(|setup| work(setup, &status)) {
+        Ok(leave) => leave,
+        Err(failure) => {
+            status.note(format!("restarting in {} minutes", SHOW.as_secs() / 60));
+            status.change(|view| {
+                view.outcome = Some(Outcome::Failed { stage: Stage::Start, failure, disk_touched: false });
+            });
+            std::thread::sleep(SHOW);
+            Leave::Restart
+        }
+    };
+    screens.finish();
+    leave.into()
+}
+
+/// Everything this terminal was told at its start.
+struct Setup {
+    cmdline: Cmdline,
+    file: Option<String>,
+    keys: TrustedKeys,
+    /// The initramfs allows unsigned manifests.
+    may_be_insecure: bool,
+}
+
+fn prepare() -> Result<Setup, Failure> {
+    let text = fs::read_to_string("/proc/cmdline")
+        .map_err(|e| Failure::new(Class::Usage, format!("/proc/cmdline: {e}"), "Report this."))?;
+    let cmdline = cmdline::parse(&text).map_err(|wrong| {
+        Failure::new(
+            Class::Usage,
+            format!("the kernel command line is wrong: {}", wrong.join("; ")),
+            "Correct it where the netboot script or the boot menu is written.",
+        )
+    })?;
+    env_logger::Builder::new().filter_level(cmdline.log.unwrap_or(log::LevelFilter::Warn)).init();
+    let keys = optional(KEYS)?.unwrap_or_default();
+    let keys = TrustedKeys::parse(&keys).map_err(|why| damaged(KEYS, &why))?;
+    let file = optional(SERVER)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    Ok(Setup { cmdline, file, keys, may_be_insecure: fs::exists(ALLOW_INSECURE).unwrap_or(false) })
+}
+
+/// A file that may be absent.
+fn optional(path: &str) -> Result<Option<String>, Failure> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(damaged(path, &e.to_string())),
+    }
+}
+
+fn damaged(path: &str, why: &str) -> Failure {
+    let advice = "Build the netboot files again with flashmob-initramfs.";
+    Failure::new(Class::Usage, format!("{path} in the initramfs: {why}"), advice)
+}
+
+/// Builds the runtime and works.
+fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
+    let Setup { cmdline, file, keys, may_be_insecure } = setup;
+    if cmdline.insecure && !may_be_insecure {
+        status.note("flashmob.insecure=1 is not heard: this initramfs was not built to allow it");
+    }
+    if keys.is_empty() && !(cmdline.insecure && may_be_insecure) {
+        status.note("there are no keys in the initramfs: every image will be refused as unsigned");
+    }
+    let kernel = |what: &str, e: &dyn std::fmt::Display| {
+        Failure::new(Class::Retry, format!("{what}: {e}"), "Report this with a photo of the screen.")
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| kernel("cannot start the runtime", &e))?;
+    let http = http::client().map_err(|e| kernel("cannot prepare HTTP", &e))?;
+    let leave = runtime.block_on(async {
+        let network = network::start(cmdline.boot_mac.clone(), status.clone())
+            .map_err(|e| kernel("cannot speak netlink", &e))?;
+        let context = ImagingContext {
+            server: String::new(),
+            keys,
+            allow_insecure: cmdline.insecure && may_be_insecure,
+            status: status.clone(),
+            disk_override: cmdline.disk.clone(),
+            http: http.clone(),
+            memory_limit: MEMORY,
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, PEER_PORT)),
+        };
+        let worker = Worker {
+            cmdline,
+            file,
+            imager: RealImager(context),
+            status: status.clone(),
+            http,
+            network,
+            pace: Pace::default(),
+        };
+        Ok(worker.run().await)
+    });
+    // What still runs in the background must not keep the machine from leaving.
+    runtime.shutdown_background();
+    leave
+}

@@ -1,0 +1,291 @@
+//! Brings up the network of a terminal: every interface with a link gets an address and keeps it.
+//!
+//! Invariant: one task owns the interfaces' state and is the only one that changes the kernel's; a task for each
+//! interface only speaks DHCP. Nothing here gives up: cables, switches and DHCP servers come when they come.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::agent::status::Status;
+use crate::api::NicInfo;
+use crate::io::dhcp::{Change, Runner};
+use crate::io::netlink::{Link, Netlink};
+use crate::lan::dhcp::Offer;
+use crate::lan::discovery::LeaseFacts;
+
+/// How often interfaces and cables are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Changes waiting for the owner; more interfaces than that wait themselves.
+const CHANGES: usize = 16;
+/// Metric of the default route through the interface that PXE used; the others come after it.
+const FIRST_METRIC: u32 = 50;
+const OTHER_METRIC: u32 = 100;
+
+/// An interface and what it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name, address and carrier.
+    pub link: Link,
+    /// Its lease, once there is one.
+    pub lease: Option<Offer>,
+}
+
+/// All interfaces, the one that PXE used first.
+pub type Interfaces = Vec<Interface>;
+
+/// For the inventory.
+pub fn nics(interfaces: &Interfaces) -> Vec<NicInfo> {
+    interfaces
+        .iter()
+        .map(|i| NicInfo {
+            name: i.link.name.clone(),
+            mac: i.link.mac_text(),
+            link: i.link.carrier,
+            address: i.lease.as_ref().map(|lease| format!("{}/{}", lease.address, lease.prefix)),
+            ..NicInfo::default()
+        })
+        .collect()
+}
+
+/// For the search for the server.
+pub fn lease_facts(interfaces: &Interfaces) -> Vec<LeaseFacts> {
+    let leases = interfaces.iter().filter_map(|i| i.lease.as_ref());
+    leases
+        .map(|lease| LeaseFacts {
+            flashmob: lease.flashmob.clone(),
+            next_server: lease.next_server,
+            dns: lease.dns.clone(),
+            domain: lease.domain.clone(),
+        })
+        .collect()
+}
+
+/// Starts to bring up the network and keeps it up as long as the runtime lives.
+pub fn start(boot_mac: Option<String>, status: Status) -> std::io::Result<watch::Receiver<Interfaces>> {
+    let (published, receiver) = watch::channel(Interfaces::new());
+    let (changes, incoming) = mpsc::channel(CHANGES);
+    let owner = Owner {
+        netlink: Netlink::open()?,
+        boot_mac,
+        status,
+        published,
+        changes,
+        cards: BTreeMap::new(),
+    };
+    tokio::spawn(owner.run(incoming));
+    Ok(receiver)
+}
+
+struct Owner {
+    netlink: Netlink,
+    boot_mac: Option<String>,
+    status: Status,
+    published: watch::Sender<Interfaces>,
+    changes: mpsc::Sender<(u32, Change)>,
+    cards: BTreeMap<u32, Card>,
+}
+
+struct Card {
+    interface: Interface,
+    carrier: watch::Sender<bool>,
+    /// Since when it waits for an address.
+    asking: Instant,
+}
+
+impl Owner {
+    async fn run(mut self, mut incoming: mpsc::Receiver<(u32, Change)>) {
+        if let Err(e) = self.netlink.set_loopback_up().await {
+            self.status.note(format!("cannot switch on the loopback interface: {e}"));
+        }
+        loop {
+            self.look().await;
+            self.publish();
+            if let Ok(Some((index, change))) = tokio::time::timeout(LOOK_EVERY, incoming.recv()).await {
+                self.change(index, change).await;
+            }
+        }
+    }
+
+    /// Finds new interfaces, and cables that were put in or pulled.
+    async fn look(&mut self) {
+        let links = match self.netlink.links().await {
+            Ok(links) => links,
+            Err(e) => return self.status.note(format!("cannot list the network interfaces: {e}")),
+        };
+        self.cards.retain(|index, _| links.iter().any(|link| link.index == *index));
+        for link in links {
+            if !link.up
+                && let Err(e) = self.netlink.set_up(link.index).await
+            {
+                self.status.note(format!("cannot switch on {}: {e}", link.name));
+            }
+            match self.cards.get_mut(&link.index) {
+                Some(card) => {
+                    if card.interface.link.carrier != link.carrier {
+                        card.asking = Instant::now();
+                    }
+                    card.carrier.send_if_modified(|was| std::mem::replace(was, link.carrier) != link.carrier);
+                    card.interface.link = link;
+                }
+                None => {
+                    let (carrier, seen) = watch::channel(link.carrier);
+                    tokio::spawn(ask(link.clone(), seen, self.changes.clone(), self.status.clone()));
+                    let interface = Interface { link, lease: None };
+                    self.cards.insert(interface.link.index, Card { interface, carrier, asking: Instant::now() });
+                }
+            }
+        }
+    }
+
+    async fn change(&mut self, index: u32, change: Change) {
+        let Some(card) = self.cards.get_mut(&index) else { return };
+        let name = card.interface.link.name.clone();
+        match change {
+            Change::Bound(offer) => {
+                let metric = if self.boot_mac.as_deref() == Some(&card.interface.link.mac_text()) {
+                    FIRST_METRIC
+                } else {
+                    OTHER_METRIC + index
+                };
+                match apply(&self.netlink, index, &offer, metric).await {
+                    Ok(problem) => {
+                        card.interface.lease = Some(*offer);
+                        if let Some(problem) = problem {
+                            self.status.note(format!("{name}: {problem}"));
+                        }
+                    }
+                    Err(e) => self.status.note(format!("{name}: cannot set the address {}: {e}", offer.address)),
+                }
+            }
+            Change::Lost(address) => {
+                card.interface.lease = None;
+                card.asking = Instant::now();
+                self.status.note(format!("{name}: lost the address {address}"));
+                if let Err(e) = self.netlink.remove_address(index, address).await {
+                    self.status.note(format!("{name}: cannot remove the address {address}: {e}"));
+                }
+            }
+        }
+        self.write_resolvers();
+    }
+
+    /// Names are resolved with the name servers of all leases.
+    fn write_resolvers(&self) {
+        let leases = || self.cards.values().filter_map(|card| card.interface.lease.as_ref());
+        let mut text = String::new();
+        for domain in leases().filter_map(|lease| lease.domain.as_ref()).take(1) {
+            text.push_str(&format!("search {domain}\n"));
+        }
+        for server in leases().flat_map(|lease| &lease.dns).take(3) {
+            text.push_str(&format!("nameserver {server}\n"));
+        }
+        if let Err(e) = std::fs::write("/etc/resolv.conf", text) {
+            self.status.note(format!("cannot write /etc/resolv.conf: {e}; servers are found by address only"));
+        }
+    }
+
+    fn publish(&self) {
+        let mut all: Interfaces = self.cards.values().map(|card| card.interface.clone()).collect();
+        all.sort_by_key(|i| self.boot_mac.as_deref() != Some(&i.link.mac_text()));
+        self.published.send_if_modified(|old| {
+            let changed = *old != all;
+            *old = all;
+            changed
+        });
+        let texts: Vec<String> = self.cards.values().map(Card::text).collect();
+        let text = if texts.is_empty() { "no network card found".into() } else { texts.join(", ") };
+        if self.status.view().address != text {
+            self.status.change(|view| view.address = text);
+        }
+    }
+}
+
+impl Card {
+    /// What this interface has or waits for.
+    fn text(&self) -> String {
+        let name = &self.interface.link.name;
+        match &self.interface.lease {
+            _ if !self.interface.link.carrier => format!("{name}: no cable or no link yet"),
+            Some(lease) => format!("{}/{} on {name}", lease.address, lease.prefix),
+            None => {
+                // In steps, so that a log is not filled with seconds.
+                let seconds = self.asking.elapsed().as_secs() / 10 * 10;
+                match seconds {
+                    0 => format!("{name}: asking for an address"),
+                    _ => format!("{name}: asking for an address for {seconds} s (switches may need 40 s)"),
+                }
+            }
+        }
+    }
+}
+
+/// Gives the lease to the kernel. What can be lived without comes back as a problem.
+async fn apply(
+    netlink: &Netlink,
+    index: u32,
+    offer: &Offer,
+    metric: u32,
+) -> Result<Option<String>, rtnetlink::Error> {
+    netlink.add_address(index, offer.address, offer.prefix).await?;
+    let mut problem = None;
+    if let Some(mtu) = offer.mtu
+        && let Err(e) = netlink.set_mtu(index, mtu).await
+    {
+        problem = Some(format!("cannot set the MTU {mtu}: {e}"));
+    }
+    if let Some(router) = offer.routers.first().filter(|router: &&Ipv4Addr| **router != offer.address)
+        && let Err(e) = netlink.set_default_route(index, *router, metric).await
+    {
+        problem = Some(format!("cannot set the route through {router}: {e}"));
+    }
+    Ok(problem)
+}
+
+/// Speaks DHCP on one interface while it exists.
+async fn ask(
+    link: Link,
+    mut carrier: watch::Receiver<bool>,
+    changes: mpsc::Sender<(u32, Change)>,
+    status: Status,
+) {
+    let mut runner: Option<Runner> = None;
+    loop {
+        let there = *carrier.borrow_and_update();
+        if there && runner.is_none() {
+            match Runner::start(&link.name, link.mac) {
+                Ok(started) => runner = Some(started),
+                Err(e) => {
+                    status.note(format!("{}: cannot ask for an address: {e}", link.name));
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    continue;
+                }
+            }
+        }
+        let next = async {
+            match &mut runner {
+                Some(runner) if there => runner.next().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            change = next => {
+                if changes.send((link.index, change)).await.is_err() {
+                    return;
+                }
+            }
+            changed = carrier.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let back = *carrier.borrow_and_update();
+                if let (true, Some(runner)) = (back, &mut runner) {
+                    runner.link_back();
+                }
+            }
+        }
+    }
+}
