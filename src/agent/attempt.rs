@@ -130,7 +130,8 @@ pub async fn run<I: Imager>(
     let began = Instant::now();
     status.begin_attempt(format!("{}@{}", assignment.image, assignment.version));
     let (orders, mut heard) = watch::channel(Orders::default());
-    let reporter = Reporter { api: api.clone(), assignment: assignment.clone(), status: status.clone(), pace, orders };
+    let reporter =
+        Reporter { api: api.clone(), assignment: assignment.clone(), status: status.clone(), pace, orders };
     let reporting = reporter.progress();
     tokio::pin!(reporting, stop);
     let imaged = tokio::select! {
@@ -154,7 +155,8 @@ pub async fn run<I: Imager>(
         status.note(warning);
     }
     let (bytes_in, bytes_out) = held.traffic();
-    let outcome = Outcome::Done { seconds: began.elapsed().as_secs(), bytes_in, bytes_out, disk: held.disk() };
+    let outcome =
+        Outcome::Done { seconds: began.elapsed().as_secs(), bytes_in, bytes_out, disk: held.disk() };
     status.change(|view| {
         view.progress.stage = Stage::Serve;
         view.progress.percent = 100.0;
@@ -451,7 +453,9 @@ pub(crate) mod tests {
         let imager = Pretend::failing(vec![(Class::Refused, false)]);
         let status = Status::new();
         let ended = run(&api, &assignment(3600), &imager, &status, PACE, never()).await;
-        assert!(matches!(ended, Ended::Failed { ref failure, disk_touched: false } if failure.class == Class::Refused));
+        assert!(
+            matches!(ended, Ended::Failed { ref failure, disk_touched: false } if failure.class == Class::Refused)
+        );
         assert_eq!(imager.runs.load(Ordering::SeqCst), 1);
         let heard = heard.lock().unwrap();
         let outcome = heard.last().unwrap();

@@ -120,7 +120,8 @@ fn start(args: Args) -> Result<Ended, Failure> {
             TrustedKeys::parse(&text).map_err(|why| usage(format!("{}: {why}", path.display()), advice))?
         }
     };
-    let local = |e: &dyn std::fmt::Display| Failure::new(Class::Retry, format!("cannot start: {e}"), "Try again.");
+    let local =
+        |e: &dyn std::fmt::Display| Failure::new(Class::Retry, format!("cannot start: {e}"), "Try again.");
     let runtime = tokio::runtime::Runtime::new().map_err(|e| local(&e))?;
     let http = http::client().map_err(|e| local(&e))?;
     let status = Status::new();
@@ -267,7 +268,9 @@ mod tests {
             notes.lock().unwrap().push(format!("{path} {body}"));
             let last = path.rsplit('/').next().unwrap_or_default();
             match last {
-                "hello" => (200, r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#.into()),
+                "hello" => {
+                    (200, r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#.into())
+                }
                 "take" => take.clone(),
                 "outcome" => (200, r#"{"release":true,"cancel":false}"#.into()),
                 _ => (200, r#"{"release":false,"cancel":false}"#.into()),
@@ -323,7 +326,10 @@ mod tests {
         let (api, heard) = lab(job()).await;
         let stop = std::future::ready(());
         let ended = attempt(&api, "debian", &Endless, &Status::new(), PACE, stop).await.unwrap();
-        assert!(matches!(ended, Ended::Failed { ref failure, .. } if failure.class == Class::Retry), "{ended:?}");
+        assert!(
+            matches!(ended, Ended::Failed { ref failure, .. } if failure.class == Class::Retry),
+            "{ended:?}"
+        );
         assert!(heard.lock().unwrap().iter().any(|h| h.contains("/outcome") && h.contains("stopped")));
     }
 

@@ -137,6 +137,9 @@ mod tests {
         assert!(finder.next().await.is_none());
         let notes = status.view().notes;
         assert!(notes[0].contains("'x y'"), "{notes:?}");
-        assert!(notes[1].contains("DHCP option 224") && notes[1].contains("not a flashmob server"), "{notes:?}");
+        assert!(
+            notes[1].contains("DHCP option 224") && notes[1].contains("not a flashmob server"),
+            "{notes:?}"
+        );
     }
 }

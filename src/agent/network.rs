@@ -68,14 +68,8 @@ pub fn lease_facts(interfaces: &Interfaces) -> Vec<LeaseFacts> {
 pub fn start(boot_mac: Option<String>, status: Status) -> std::io::Result<watch::Receiver<Interfaces>> {
     let (published, receiver) = watch::channel(Interfaces::new());
     let (changes, incoming) = mpsc::channel(CHANGES);
-    let owner = Owner {
-        netlink: Netlink::open()?,
-        boot_mac,
-        status,
-        published,
-        changes,
-        cards: BTreeMap::new(),
-    };
+    let owner =
+        Owner { netlink: Netlink::open()?, boot_mac, status, published, changes, cards: BTreeMap::new() };
     tokio::spawn(owner.run(incoming));
     Ok(receiver)
 }
@@ -135,7 +129,8 @@ impl Owner {
                     let (carrier, seen) = watch::channel(link.carrier);
                     tokio::spawn(ask(link.clone(), seen, self.changes.clone(), self.status.clone()));
                     let interface = Interface { link, lease: None };
-                    self.cards.insert(interface.link.index, Card { interface, carrier, asking: Instant::now() });
+                    self.cards
+                        .insert(interface.link.index, Card { interface, carrier, asking: Instant::now() });
                 }
             }
         }
@@ -158,7 +153,9 @@ impl Owner {
                             self.status.note(format!("{name}: {problem}"));
                         }
                     }
-                    Err(e) => self.status.note(format!("{name}: cannot set the address {}: {e}", offer.address)),
+                    Err(e) => {
+                        self.status.note(format!("{name}: cannot set the address {}: {e}", offer.address))
+                    }
                 }
             }
             Change::Lost(address) => {
@@ -184,7 +181,8 @@ impl Owner {
             text.push_str(&format!("nameserver {server}\n"));
         }
         if let Err(e) = std::fs::write("/etc/resolv.conf", text) {
-            self.status.note(format!("cannot write /etc/resolv.conf: {e}; servers are found by address only"));
+            self.status
+                .note(format!("cannot write /etc/resolv.conf: {e}; servers are found by address only"));
         }
     }
 

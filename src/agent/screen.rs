@@ -145,7 +145,10 @@ mod tests {
         status.note("eth1: no cable");
         status.stage(Stage::Fetch);
         let first = at(10);
-        assert!(first.starts_with("flashmob: address 10.0.0.7/24 on eth0\nflashmob: eth1: no cable\n"), "{first}");
+        assert!(
+            first.starts_with("flashmob: address 10.0.0.7/24 on eth0\nflashmob: eth1: no cable\n"),
+            "{first}"
+        );
         assert!(first.contains("flashmob: fetching the image 0% 0.0 MB/s in"), "{first}");
         status.progress(|p| p.percent = 50.0);
         assert_eq!(at(14), "");

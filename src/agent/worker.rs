@@ -137,7 +137,8 @@ impl<I: Imager> Worker<I> {
                 Ok(Taken::Job(assignment)) => {
                     let stop = std::future::pending();
                     let ended =
-                        attempt::run(&found.api, &assignment, &self.imager, &self.status, self.pace, stop).await;
+                        attempt::run(&found.api, &assignment, &self.imager, &self.status, self.pace, stop)
+                            .await;
                     let after = self.cmdline.after.unwrap_or(assignment.after);
                     match ended {
                         Ended::Done(next) => return Verdict::Leave(Leave::after(after, &next)),
@@ -147,7 +148,8 @@ impl<I: Imager> Worker<I> {
                             return Verdict::Leave(Leave::Restart);
                         }
                         Ended::Failed { failure, .. } => {
-                            self.status.note("holding; the server may start the job again: flashmob job retry");
+                            self.status
+                                .note("holding; the server may start the job again: flashmob job retry");
                             *held = Some(failure);
                             return Verdict::Next;
                         }
@@ -194,7 +196,8 @@ impl<I: Imager> Worker<I> {
 /// The machine for people.
 pub fn machine(hello: &Hello) -> String {
     let inventory = &hello.inventory;
-    let mut text = if inventory.machine.is_empty() { "unnamed machine".into() } else { inventory.machine.clone() };
+    let mut text =
+        if inventory.machine.is_empty() { "unnamed machine".into() } else { inventory.machine.clone() };
     if let Some(serial) = &inventory.serial {
         text.push_str(&format!(", serial number {serial}"));
     }
