@@ -1,0 +1,122 @@
+//! With the clients that labs have: aria2 and libtorrent, each as the seeder and as the leecher.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use flashmob::io::session::Have;
+use flashmob::io::storage::{FileStorage, Resize};
+use flashmob::metainfo::Metainfo;
+use flashmob::tracker::Event;
+
+use crate::tracker::TestTracker;
+use crate::world::{Guarded, add, payload, session, torrent, within, write_torrent};
+
+const PIECE: usize = 256 * 1024;
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/libtorrent_peer.py");
+
+/// One swarm: its torrent, tracker and folder.
+struct World {
+    folder: tempfile::TempDir,
+    bytes: Vec<u8>,
+    meta: Arc<Metainfo>,
+    tracker: TestTracker,
+}
+
+impl World {
+    async fn new(seed: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = payload(40 * PIECE + 12345, seed);
+        let meta = torrent("image.bin", &bytes, PIECE, Vec::new());
+        let tracker = TestTracker::start(meta.info_hash).await;
+        write_torrent(&folder.path().join("t.torrent"), &meta, &tracker.url());
+        std::fs::create_dir(folder.path().join("theirs")).unwrap();
+        World { folder, bytes, meta, tracker }
+    }
+
+    /// They seed, we fetch.
+    async fn fetch_from(mut self, start: impl Fn(&Path, &Path, &str) -> Guarded) {
+        std::fs::write(self.folder.path().join("theirs/image.bin"), &self.bytes).unwrap();
+        let _theirs =
+            start(&self.folder.path().join("t.torrent"), &self.folder.path().join("theirs"), "seed");
+        within(60, self.tracker.wait_for(Event::Started, 1)).await;
+        let target = self.folder.path().join("ours");
+        let storage = FileStorage::create(&target, self.bytes.len() as u64, Resize::Refuse).unwrap().storage;
+        let session = session().await;
+        let swarm = add(&session, &self.meta, Arc::new(storage), Have::Nothing, Some(self.tracker.url()));
+        within(90, swarm.complete()).await.unwrap();
+        assert!(std::fs::read(&target).unwrap() == self.bytes, "what arrived is what they had");
+        assert_eq!(swarm.stats().pieces_bad, 0);
+        within(10, session.shutdown()).await;
+    }
+
+    /// We seed, they fetch and end by themselves.
+    async fn serve_to(mut self, start: impl Fn(&Path, &Path, &str) -> Guarded) {
+        let source = self.folder.path().join("ours");
+        std::fs::write(&source, &self.bytes).unwrap();
+        let session = session().await;
+        let storage = Arc::new(FileStorage::open(&source).unwrap());
+        let swarm = add(&session, &self.meta, storage, Have::Everything, Some(self.tracker.url()));
+        within(10, self.tracker.wait_for(Event::Started, 1)).await;
+        let mut theirs =
+            start(&self.folder.path().join("t.torrent"), &self.folder.path().join("theirs"), "leech");
+        assert_eq!(theirs.exit_code(90).await, 0, "they say that it went well");
+        let theirs = std::fs::read(self.folder.path().join("theirs/image.bin")).unwrap();
+        assert!(theirs == self.bytes, "what they have is what we sent");
+        within(10, swarm.stop()).await;
+        assert!(swarm.stats().bytes_out >= self.bytes.len() as u64);
+    }
+}
+
+/// A port that was free a moment ago: aria2 cannot take a free one by itself.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn aria2(torrent: &Path, folder: &Path, role: &str) -> Guarded {
+    let mut command = Command::new("aria2c");
+    command
+        .args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"])
+        .args(["--enable-peer-exchange=false", "--disable-ipv6", "--interface=127.0.0.1"])
+        .args(["--file-allocation=none", "--bt-tracker-interval=3", "--summary-interval=0"])
+        .args(["--bt-request-peer-speed-limit=1000M", "--show-console-readout=false"])
+        .arg(format!("--listen-port={}", free_port()))
+        .arg(format!("--dir={}", folder.display()))
+        .stdout(Stdio::null());
+    match role {
+        "seed" => command.args(["--check-integrity=true", "--seed-ratio=0"]),
+        _ => command.arg("--seed-time=0"),
+    };
+    Guarded::start(command.arg(torrent), "aria2")
+}
+
+fn libtorrent(torrent: &Path, folder: &Path, role: &str) -> Guarded {
+    let import = Command::new("/usr/bin/python3").args(["-c", "import libtorrent"]).output();
+    assert!(
+        import.is_ok_and(|output| output.status.success()),
+        "/usr/bin/python3 cannot import libtorrent: install the Debian package python3-libtorrent"
+    );
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(SCRIPT).arg(role).arg(torrent).arg(folder).stdin(Stdio::piped());
+    Guarded::start(&mut command, "python3-libtorrent")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_fetches_from_aria2() {
+    World::new(11).await.fetch_from(aria2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_seeds_to_aria2() {
+    World::new(12).await.serve_to(aria2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_fetches_from_libtorrent() {
+    World::new(13).await.fetch_from(libtorrent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_seeds_to_libtorrent() {
+    World::new(14).await.serve_to(libtorrent).await;
+}

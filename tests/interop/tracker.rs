@@ -1,0 +1,91 @@
+//! A tracker for tests: the library's own registry behind the smallest HTTP that serves it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use flashmob::tracker::{Announce, Event, Everyone, Settings, Tracker, reply};
+use flashmob::units::InfoHash;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// A running tracker; it ends with the value.
+pub struct TestTracker {
+    address: SocketAddr,
+    heard: watch::Receiver<Vec<Event>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl TestTracker {
+    /// Begins to answer announces for one swarm.
+    pub async fn start(info_hash: InfoHash) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let mut tracker = Tracker::new(Settings::default(), Box::new(Everyone));
+        tracker.admit(info_hash, false);
+        let tracker = Arc::new(Mutex::new(tracker));
+        let (note, heard) = watch::channel(Vec::new());
+        let start = Instant::now();
+        let task = tokio::spawn(async move {
+            while let Ok((mut stream, from)) = listener.accept().await {
+                let (tracker, note) = (Arc::clone(&tracker), note.clone());
+                tokio::spawn(async move {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        let Ok(byte) = stream.read_u8().await else { return };
+                        head.push(byte);
+                    }
+                    let head = String::from_utf8_lossy(&head).into_owned();
+                    let query = head.split(['?', ' ']).nth(2).unwrap_or_default();
+                    let body = match Announce::parse(query) {
+                        Ok(asked) => {
+                            let mut chance = 0u64;
+                            let answer = tracker.lock().unwrap().announce(
+                                start.elapsed(),
+                                from.ip(),
+                                &asked,
+                                None,
+                                &mut || {
+                                    chance += 1;
+                                    chance
+                                },
+                            );
+                            note.send_modify(|heard| heard.push(asked.event));
+                            answer.map_or_else(
+                                |unknown| reply::failure(&unknown.to_string()),
+                                |answer| reply::announce(&answer, &asked),
+                            )
+                        }
+                        Err(malformed) => reply::failure(&malformed.to_string()),
+                    };
+                    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                    let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+                });
+            }
+        });
+        TestTracker { address, heard, task }
+    }
+
+    /// Its announce URL.
+    pub fn url(&self) -> String {
+        format!("http://{}/announce", self.address)
+    }
+
+    /// Waits until `event` was heard `times` times.
+    pub async fn wait_for(&mut self, event: Event, times: usize) {
+        let count = |heard: &Vec<Event>| heard.iter().filter(|one| **one == event).count();
+        self.heard.wait_for(|heard| count(heard) >= times).await.expect("the tracker runs");
+    }
+
+    /// How often `event` was heard.
+    pub fn count(&self, event: Event) -> usize {
+        self.heard.borrow().iter().filter(|one| **one == event).count()
+    }
+}
+
+impl Drop for TestTracker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
