@@ -75,8 +75,11 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let address = server.local_addr();
     let host = if address.ip().is_unspecified() { "localhost".into() } else { address.ip().to_string() };
     let host = if address.is_ipv6() && host.contains(':') { format!("[{host}]") } else { host };
-    let peers = server.peer_port().map(|port| format!(", peers on port {port}")).unwrap_or_default();
-    eprintln!("flashmob serves on {address}{peers}. The lab: http://{host}:{}/", address.port());
+    let peers = server.peer_port();
+    eprintln!(
+        "flashmob serves on {address}, peers on port {peers}. The lab: http://{host}:{}/",
+        address.port()
+    );
     loop {
         tokio::select! {
             _ = hangup.recv() => server.reload(),

@@ -66,8 +66,8 @@ pub struct App {
     pub lab: Mutex<Lab>,
     /// What survives.
     pub store: Store,
-    /// Our own peer, if there is one.
-    pub seeder: Option<Seeder>,
+    /// Our own peer.
+    pub seeder: Seeder,
     /// What our own peer does, by swarm; refreshed with the repository.
     pub seeding: RwLock<HashMap<InfoHash, SwarmStats>>,
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::{Identity, TerminalKey};
 use crate::api::{After, LayoutMode};
+use crate::layout::rule::Rule;
 use crate::manifest::is_plain_name;
 
 /// A configuration with every key explained.
@@ -227,9 +228,7 @@ impl Config {
             if self.jobs[..i].iter().any(|other| other.name == *name) {
                 return Err(format!("job '{name}' is there twice"));
             }
-            if job.disk.trim().is_empty() {
-                return Err(format!("job '{name}' says no disk"));
-            }
+            job.disk.parse::<Rule>().map_err(|e| format!("job '{name}': {e}"))?;
             if job.longest_stay > Duration::from_secs(24 * 3600) {
                 return Err(format!("job '{name}' has a longest_stay of more than a day"));
             }
@@ -331,6 +330,7 @@ mod tests {
             (job("dsik = 'internal'"), "line 5"),
             (job("longest_stay = '30'"), "line 5"),
             (job("after = 'dance'"), "line 5"),
+            (job("disk = 'the big one'"), "job 'x'"),
             ("[[job]]\nname='x'\nimage='a'\nterminals='some'".into(), "line 4"),
             ("[[job]]\nname='x'\nimage='a/b'\nterminals='all'".into(), "line 3"),
             ("[[job]]\nname='x'\nimage='a'\nterminals=['12:34']".into(), "line 4"),

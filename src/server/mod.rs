@@ -25,6 +25,8 @@ mod page;
 pub mod repository;
 mod seeder;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod tracking;
 mod watch;
 
@@ -152,8 +154,8 @@ impl Server {
     }
 
     /// Where its own peer is dialled.
-    pub fn peer_port(&self) -> Option<u16> {
-        self.app.seeder.map(|seeder| seeder.port)
+    pub fn peer_port(&self) -> u16 {
+        self.app.seeder.port
     }
 
     /// Reads the configuration again.

@@ -1,45 +1,141 @@
 //! The server's own peer: seeds every image of the repository from where it lies.
 //!
-//! Invariant: follows what a scan found; until the session exists, web seeds are the only source.
+//! Invariant: seeds what the latest scan found and nothing else; an image whose folder was replaced is opened anew. An
+//! image that cannot be read any more is a problem that is shown, and the tracker stops naming us for it. What is sent
+//! to whom is left to the session.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::app::{App, Seeder};
 use super::catalog::Problem;
 use super::repository::Scan;
+use super::{DEFAULT_PEER_PORT, cannot_listen};
 use crate::event::Failure;
+use crate::io::image::ImageFolder;
+use crate::io::session::{Have, Phase, Session, SessionConfig, Swarm, TorrentSpec};
+use crate::io::storage::ImageShape;
 use crate::units::InfoHash;
 
+/// Memory for pieces that are being sent, of each image.
+const MEMORY: u64 = 128 << 20;
+/// How old the numbers on the page may be.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// All seeders.
-pub struct Seeders {}
+pub struct Seeders {
+    session: Session,
+    swarms: HashMap<InfoHash, Seeding>,
+}
+
+struct Seeding {
+    folder: Arc<ImageFolder>,
+    swarm: Result<Swarm, Failure>,
+}
+
+impl Seeding {
+    fn failure(&self) -> Option<Failure> {
+        match &self.swarm {
+            Err(failure) => Some(failure.clone()),
+            Ok(swarm) => match swarm.phase() {
+                Phase::Failed(failure) => Some(failure),
+                _ => None,
+            },
+        }
+    }
+}
 
 impl Seeders {
-    /// Begins to listen for peers.
-    pub async fn start(_listen: Option<SocketAddr>) -> Result<Self, Failure> {
-        Ok(Seeders {})
+    /// Begins to listen for peers: at `listen`, or at every address, of IPv4 alone where the machine has no IPv6.
+    pub async fn start(listen: Option<SocketAddr>) -> Result<Self, Failure> {
+        let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PEER_PORT));
+        let four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PEER_PORT));
+        let first = listen.unwrap_or(both);
+        let session = match Session::start(SessionConfig::new(first)).await {
+            Err(e) if listen.is_none() && e.kind() != std::io::ErrorKind::AddrInUse => {
+                Session::start(SessionConfig::new(four)).await.map_err(|e| (four, e))
+            }
+            started => started.map_err(|e| (first, e)),
+        };
+        let session = session.map_err(cannot_listen("--peer-listen"))?;
+        Ok(Seeders { session, swarms: HashMap::new() })
     }
 
     /// Who we are to peers.
-    pub fn who(&self) -> Option<Seeder> {
-        None
+    pub fn who(&self) -> Seeder {
+        Seeder { peer_id: self.session.peer_id(), port: self.session.local_addr().port() }
     }
 
     /// Is this swarm seeded?
-    pub fn has(&self, _swarm: &InfoHash) -> bool {
-        false
+    pub fn has(&self, swarm: &InfoHash) -> bool {
+        self.swarms.get(swarm).is_some_and(|seeding| seeding.failure().is_none())
     }
 
-    /// Seeds what is new, stops what is gone.
-    pub async fn follow(&mut self, _scan: &Scan) -> Vec<Problem> {
-        Vec::new()
+    /// Seeds what is new, stops what is gone; says what cannot be seeded.
+    pub async fn follow(&mut self, scan: &Scan) -> Vec<Problem> {
+        let gone = |hash: &InfoHash, seeding: &Seeding| {
+            let still = |folder: &&Arc<ImageFolder>| {
+                folder.metainfo().info_hash == *hash && Arc::ptr_eq(folder, &seeding.folder)
+            };
+            !scan.folders.iter().any(|folder| still(&folder))
+        };
+        let leaving: Vec<InfoHash> =
+            self.swarms.iter().filter(|(hash, seeding)| gone(hash, seeding)).map(|(hash, _)| *hash).collect();
+        for hash in leaving {
+            if let Some(Seeding { swarm: Ok(swarm), .. }) = self.swarms.remove(&hash) {
+                swarm.stop().await;
+            }
+        }
+        for folder in &scan.folders {
+            let hash = folder.metainfo().info_hash;
+            if !self.swarms.contains_key(&hash) {
+                let swarm = self.seed(folder);
+                if let Err(failure) = &swarm {
+                    log::error!("image {} is not seeded: {failure}", folder.manifest().id());
+                }
+                self.swarms.insert(hash, Seeding { folder: Arc::clone(folder), swarm });
+            }
+        }
+        let problem = |seeding: &Seeding| {
+            let Failure { message: error, advice, .. } = seeding.failure()?;
+            Some(Problem { what: format!("seeding {}", seeding.folder.manifest().id()), error, advice })
+        };
+        let mut problems: Vec<Problem> = self.swarms.values().filter_map(problem).collect();
+        problems.sort_by(|a, b| a.what.cmp(&b.what));
+        problems
+    }
+
+    fn seed(&self, folder: &ImageFolder) -> Result<Swarm, Failure> {
+        self.session.add(TorrentSpec {
+            meta: Arc::clone(folder.metainfo()),
+            storage: Arc::new(folder.payload()?),
+            shape: Arc::new(ImageShape(Arc::clone(folder.grid()))),
+            have: Have::Everything,
+            trackers: Vec::new(),
+            verify: true,
+            memory: MEMORY,
+        })
     }
 
     /// Keeps `app.seeding` fresh for so long.
-    pub async fn refresh(&mut self, _app: &App, how_long: Duration) {
-        tokio::time::sleep(how_long).await;
+    pub async fn refresh(&self, app: &App, how_long: Duration) {
+        let end = tokio::time::Instant::now() + how_long;
+        while tokio::time::Instant::now() < end {
+            let stats = self
+                .swarms
+                .iter()
+                .filter(|(hash, _)| self.has(hash))
+                .filter_map(|(hash, seeding)| Some((*hash, seeding.swarm.as_ref().ok()?.stats())))
+                .collect();
+            *app.seeding.write().unwrap_or_else(PoisonError::into_inner) = stats;
+            tokio::time::sleep(FRESH).await;
+        }
     }
 
     /// Leaves all swarms.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        self.session.shutdown().await;
+    }
 }

@@ -30,11 +30,9 @@ pub async fn announce(
         Ok(announce) => announce,
         Err(error) => return bencoded(reply::failure(&error.to_string())),
     };
-    let home = app
-        .seeder
-        .map(|seeder| Home { peer_id: seeder.peer_id, address: (ends.local.ip(), seeder.port).into() });
+    let home = Home { peer_id: app.seeder.peer_id, address: (ends.local.ip(), app.seeder.port).into() };
     let now = app.now();
-    let answer = lock(&app.tracker).announce(now, ends.remote.ip(), &announce, home, &mut random);
+    let answer = lock(&app.tracker).announce(now, ends.remote.ip(), &announce, Some(home), &mut random);
     bencoded(match answer {
         Ok(answer) => reply::announce(&answer, &announce),
         Err(unknown) => reply::failure(&unknown.to_string()),

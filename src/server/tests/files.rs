@@ -1,0 +1,96 @@
+//! What lies under `/boot`, `/images` and `/torrents`, and what does not.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+/// A request exactly as written, which no polite client would send.
+async fn raw(world: &World, path: &str) -> String {
+    let address = world.server.as_ref().expect("running").local_addr();
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("read");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn images_and_netboot_files_are_served_with_ranges() {
+    let world = World::new("").await;
+    assert_eq!(world.text("/boot/vmlinuz").await, (StatusCode::OK, "vmlinuz".into()));
+    let manifest = fs::read_to_string(golden().join("manifest.json")).expect("read");
+    assert_eq!(world.text("/images/golden/format-1/manifest.json").await, (StatusCode::OK, manifest));
+    let payload = fs::read(golden().join("payload/0000.bin")).expect("read");
+    let request = world.http.get(world.url("/images/golden/format-1/payload/0000.bin"));
+    let answer = request.header("range", "bytes=1000-1999").send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(answer.headers()["content-range"], "bytes 1000-1999/131072");
+    assert_eq!(answer.bytes().await.expect("bytes"), payload[1000..2000]);
+}
+
+#[tokio::test]
+async fn nothing_else_of_the_machine_is_served() {
+    let world = World::new("").await;
+    copy(&golden(), &world.at("images/golden/.partial-2"));
+    fs::write(world.at("images/golden/notes.txt"), "secret").expect("written");
+    for path in [
+        "/images/../secret",
+        "/images/golden/../../secret",
+        "/images/golden/format-1/../../../secret",
+        "/images/%2e%2e/secret",
+        "/images/golden/%2e%2e/%2e%2e/secret",
+        "/boot/../secret",
+        "/boot/%2e%2e/secret",
+        "/boot/..%2fsecret",
+        "/images/golden/.partial-2/manifest.json",
+        "/images/golden/%2epartial-2/manifest.json",
+        "/images/golden/notes.txt",
+        "/images/golden/format-1/",
+        "/images/",
+        "/boot/",
+        "/nothing",
+    ] {
+        let answer = raw(&world, path).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+        assert!(!answer.contains("secret\n") && !answer.contains("piece_length"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_handed_out_torrent_knows_the_way_here_and_is_the_same_torrent() {
+    let world = World::new("").await;
+    let bytes =
+        world.http.get(world.url("/torrents/golden/format-1.torrent")).send().await.expect("an answer");
+    let bytes = bytes.bytes().await.expect("bytes");
+    let torrent = crate::metainfo::Metainfo::parse(&bytes).expect("a torrent");
+    let stored = fs::read(golden().join("image.torrent")).expect("read");
+    let stored = crate::metainfo::Metainfo::parse(&stored).expect("a torrent");
+    assert_eq!(torrent.info_hash, stored.info_hash);
+    assert_eq!(torrent.trackers, [world.url("/announce")]);
+    assert_eq!(torrent.url_list, [world.url("/images/golden/")]);
+    assert!(stored.trackers.is_empty());
+    assert_eq!(world.text("/torrents/golden/2.torrent").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn ipxe_is_asked_who_it_is_when_it_does_not_say() {
+    let world = World::new(FOR_ALL).await;
+    let (_, script) = world.text("/boot/ipxe").await;
+    assert!(script.starts_with("#!ipxe\nchain ") && script.contains("${uuid}"), "{script}");
+}
+
+#[tokio::test]
+async fn the_page_is_one_document_that_fetches_nothing_from_elsewhere() {
+    let world = World::new("").await;
+    let answer = world.http.get(world.url("/")).send().await.expect("an answer");
+    assert!(
+        answer.headers()["content-security-policy"].to_str().expect("text").contains("default-src 'none'")
+    );
+    let page = answer.text().await.expect("text");
+    for foreign in
+        ["src=\"http", "href=\"http", "@import", "innerHTML", "insertAdjacentHTML", "document.write"]
+    {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+}

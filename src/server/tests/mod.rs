@@ -1,0 +1,187 @@
+//! The whole server on a real port of its own, spoken to as terminals, peers, iPXE and people do.
+
+mod files;
+mod operation;
+mod swarm;
+mod terminals;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::lab::tests::hello_of;
+use super::{Options, Server};
+use crate::api::{
+    Assignment, Hello, Orders, OutcomeReport, ProgressReport, Take, TerminalState, TerminalView, Welcome,
+};
+use crate::event::{Failure, Outcome, Progress};
+
+const A: &str = "52:54:00:00:00:0a";
+const B: &str = "52:54:00:00:00:0b";
+const FOR_ALL: &str = "[[job]]\nname='lab'\nimage='golden'\nterminals='all'\n[boot]\narguments='quiet'\n";
+
+/// Folders of one test, and the server that works on them.
+struct World {
+    folder: tempfile::TempDir,
+    server: Option<Server>,
+    http: Client,
+}
+
+impl World {
+    /// A server with the golden image, netboot files and this configuration.
+    async fn new(config: &str) -> World {
+        let folder = tempfile::tempdir().expect("temp");
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("boot")).expect("made");
+        fs::create_dir_all(at("images")).expect("made");
+        for name in ["vmlinuz", "initramfs.img", "localboot.efi"] {
+            fs::write(at("boot").join(name), name).expect("written");
+        }
+        fs::write(at("config.toml"), config).expect("written");
+        fs::write(at("secret"), "secret").expect("written");
+        let http = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("client");
+        let mut world = World { folder, server: None, http };
+        world.add_image("golden", "format-1");
+        world.start().await;
+        world
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Puts the golden image into the repository under these names.
+    fn add_image(&self, name: &str, version: &str) -> PathBuf {
+        let to = self.at("images").join(name).join(version);
+        copy(&golden(), &to);
+        to
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            images: self.at("images"),
+            boot: Some(self.at("boot")),
+            state: self.at("state"),
+            config: Some(self.at("config.toml")),
+            keys: None,
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            peer_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            mdns: false,
+        }
+    }
+
+    async fn start(&mut self) {
+        self.server = Some(Server::start(self.options()).await.expect("starts"));
+    }
+
+    async fn restart(&mut self) {
+        self.server.take().expect("running").stop().await;
+        self.start().await;
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.server.as_ref().expect("running").local_addr())
+    }
+
+    async fn text(&self, path: &str) -> (StatusCode, String) {
+        let answer = self.http.get(self.url(path)).send().await.expect("an answer");
+        (answer.status(), answer.text().await.expect("text"))
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, StatusCode> {
+        let answer = self.http.post(self.url(path)).json(body).send().await.expect("an answer");
+        if answer.status() != StatusCode::OK {
+            return Err(answer.status());
+        }
+        Ok(answer.json().await.expect("the shape that was promised"))
+    }
+
+    async fn hello(&self, mac: &str) -> String {
+        let hello: Hello = hello_of(mac);
+        let welcome: Welcome = self.post("/api/v1/hello", &hello).await.expect("welcome");
+        assert_eq!(welcome.service, "flashmob");
+        welcome.terminal
+    }
+
+    async fn take(&self, terminal: &str, wish: Take) -> Result<Assignment, StatusCode> {
+        self.post(&format!("/api/v1/terminals/{terminal}/take"), &wish).await
+    }
+
+    /// Says hello and takes what waits.
+    async fn begin(&self, mac: &str) -> Assignment {
+        let terminal = self.hello(mac).await;
+        self.take(&terminal, Take::default()).await.expect("work waits")
+    }
+
+    async fn progress(&self, job: &Assignment, progress: Progress) -> Result<Orders, StatusCode> {
+        let report = ProgressReport { token: job.token.clone(), progress };
+        self.post(&format!("/api/v1/attempts/{}/progress", job.attempt), &report).await
+    }
+
+    async fn outcome(&self, job: &Assignment, outcome: Outcome) -> Result<Orders, StatusCode> {
+        let report = OutcomeReport { token: job.token.clone(), outcome };
+        self.post(&format!("/api/v1/attempts/{}/outcome", job.attempt), &report).await
+    }
+
+    async fn row(&self, mac: &str) -> TerminalView {
+        let rows: Vec<TerminalView> =
+            serde_json::from_str(&self.text("/api/v1/terminals").await.1).expect("rows");
+        rows.into_iter().find(|row| row.macs.iter().any(|m| m == mac)).expect("known")
+    }
+
+    async fn state(&self, mac: &str) -> TerminalState {
+        self.row(mac).await.state
+    }
+
+    async fn ipxe(&self, mac: &str, platform: &str) -> String {
+        self.text(&format!("/boot/ipxe?mac={mac}&uuid=&platform={platform}")).await.1
+    }
+
+    async fn decide(&self, terminal: &str, what: &str) -> StatusCode {
+        let url = self.url(&format!("/api/v1/terminals/{terminal}/{what}"));
+        self.http.post(url).send().await.expect("an answer").status()
+    }
+
+    /// Asks `path` until the answer has `text` in it; the test's deadline is 30 s.
+    async fn until(&self, path: &str, text: &str) -> String {
+        let mut answer = String::new();
+        for _ in 0..600 {
+            answer = self.text(path).await.1;
+            if answer.contains(text) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("'{text}' never came: {answer}");
+    }
+}
+
+/// An image that was made once and is kept for tests: `golden@format-1`, three pieces of 64 KiB, signed.
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("mkimage/tests/golden/format-1")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("listed") {
+        let entry = entry.expect("listed");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+async fn start_fails(options: Options) -> Failure {
+    match Server::start(options).await {
+        Ok(_) => panic!("it started"),
+        Err(failure) => failure,
+    }
+}

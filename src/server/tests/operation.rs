@@ -1,0 +1,117 @@
+//! Starting, stopping, the repository and the configuration while the server runs.
+
+use super::super::api::LabView;
+use super::super::catalog::Signature;
+use super::*;
+use crate::event::Class;
+
+async fn lab(world: &World) -> LabView {
+    serde_json::from_str(&world.text("/api/v1/lab").await.1).expect("the lab")
+}
+
+#[tokio::test]
+async fn good_images_are_published_and_the_others_are_named() {
+    let mut world = World::new(FOR_ALL).await;
+    let broken = world.add_image("broken", "format-1");
+    let mut extents = fs::read(broken.join("extents.bin")).expect("read");
+    extents[10] ^= 1;
+    fs::write(broken.join("extents.bin"), extents).expect("written");
+    world.add_image("renamed", "format-1");
+    fs::remove_file(world.add_image("short", "format-1").join("payload/0001.bin")).expect("removed");
+    copy(&golden(), &world.at("images/golden/.partial-2"));
+    world.restart().await;
+    let lab = lab(&world).await;
+    let ids: Vec<String> = lab.images.iter().map(|i| i.image.id()).collect();
+    assert_eq!(ids, ["golden@format-1"]);
+    assert!(lab.images[0].seeding.is_none() || lab.images[0].complete == 1);
+    let problem = |name: &str| lab.problems.iter().find(|p| p.what.contains(name)).map(|p| p.error.clone());
+    assert!(problem("broken").expect("named").contains("extents.bin"));
+    assert!(problem("renamed").expect("named").contains("golden@format-1"));
+    assert!(problem("short").expect("named").contains("0001.bin"));
+    assert_eq!(lab.problems.len(), 3, "{:?}", lab.problems);
+}
+
+#[tokio::test]
+async fn an_image_that_comes_and_goes_is_noticed() {
+    let world = World::new(FOR_ALL).await;
+    fs::remove_dir_all(world.at("images/golden")).expect("removed");
+    world.until("/api/v1/lab", "the repository has no image").await;
+    let hash = "%9e%09%16%bc%9e%dc%5c%83%db%84%40%81%3a%2f%ab%9f%56%82%90%fb";
+    let announce = format!("/announce?info_hash={hash}&peer_id=aaaaaaaaaaaaaaaaaaaa&port=6881&left=1");
+    assert!(world.text(&announce).await.1.contains("failure reason"));
+    assert!(world.text("/api/v1/lab").await.1.contains("image golden is not in the repository"));
+    world.add_image("golden", "format-1");
+    world.until(&announce, "interval").await;
+}
+
+#[tokio::test]
+async fn signatures_are_judged_when_keys_are_known() {
+    let world = World::new("").await;
+    assert_eq!(lab(&world).await.images[0].image.signature, Signature::Unjudged);
+    let good = golden().join("../format-1.pub");
+    let judged = |keys: PathBuf| {
+        let options = Options { keys: Some(keys), state: world.at("other"), ..world.options() };
+        let http = world.http.clone();
+        async move {
+            let server = Server::start(options).await.expect("starts");
+            let url = format!("http://{}/api/v1/lab", server.local_addr());
+            let lab: LabView = http.get(url).send().await.expect("an answer").json().await.expect("the lab");
+            server.stop().await;
+            (lab.images[0].image.signature.clone(), lab.problems.len())
+        }
+    };
+    assert_eq!(judged(good).await, (Signature::Good, 0));
+    let other = world.at("other.pub");
+    fs::write(&other, "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\n").expect("written");
+    assert_eq!(judged(other).await, (Signature::Bad, 1));
+}
+
+#[tokio::test]
+async fn a_changed_configuration_comes_into_force_and_a_wrong_one_does_not() {
+    let world = World::new("").await;
+    world.hello(A).await;
+    fs::write(world.at("config.toml"), FOR_ALL).expect("written");
+    world.server.as_ref().expect("running").reload();
+    world.until("/api/v1/terminals", "\"state\":\"waiting\"").await;
+    fs::write(world.at("config.toml"), "[[job]]\nnam = 'x'\n").expect("written");
+    let lab = world.until("/api/v1/lab", "unknown field").await;
+    assert!(lab.contains("line 2"), "{lab}");
+    assert_eq!(world.state(A).await, TerminalState::Waiting);
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_said_at_the_start() {
+    let world = World::new("").await;
+    let taken = world.server.as_ref().expect("running").local_addr();
+    let options = |change: &dyn Fn(&mut Options)| {
+        let mut options = Options { state: world.at("other"), ..world.options() };
+        change(&mut options);
+        options
+    };
+    let port = start_fails(options(&|o| o.listen = Some(taken))).await;
+    assert_eq!(port.class, Class::Refused);
+    assert!(port.message.contains("in use") && port.advice.contains("--listen"), "{port:?}");
+    let peers = SocketAddr::from(([127, 0, 0, 1], world.server.as_ref().expect("running").peer_port()));
+    let port = start_fails(options(&|o| o.peer_listen = Some(peers))).await;
+    assert!(port.message.contains("in use") && port.advice.contains("--peer-listen"), "{port:?}");
+    let images = start_fails(options(&|o| o.images = world.at("nowhere"))).await;
+    assert!(images.message.contains("nowhere"), "{images:?}");
+    let state = start_fails(options(&|o| o.state = world.at("secret"))).await;
+    assert!(state.message.contains("secret") && state.advice.contains("--state"), "{state:?}");
+    let busy = start_fails(options(&|o| o.state = world.at("state"))).await;
+    assert!(busy.message.contains("locked"), "{busy:?}");
+    fs::write(world.at("wrong.toml"), "colour = 'red'").expect("written");
+    let config = start_fails(options(&|o| o.config = Some(world.at("wrong.toml")))).await;
+    assert_eq!(config.class, Class::Usage);
+    assert!(config.message.contains("wrong.toml") && config.message.contains("line 1"), "{config:?}");
+}
+
+#[tokio::test]
+async fn metrics_count_what_there_is() {
+    let world = World::new(FOR_ALL).await;
+    world.begin(A).await;
+    let (_, text) = world.text("/metrics").await;
+    assert!(text.contains("flashmob_terminals{state=\"imaging\"} 1\n"), "{text}");
+    assert!(text.contains("flashmob_image_bytes{image=\"golden@format-1\"} 196608\n"), "{text}");
+    assert!(text.contains("flashmob_swarm_peers{image=\"golden@format-1\",role=\"complete\"} 1\n"), "{text}");
+}

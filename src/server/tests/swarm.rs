@@ -1,0 +1,108 @@
+//! Peers: the tracker tells them of each other and of the server's own seeder, and that one delivers.
+
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::io::image::ImageFolder;
+use crate::io::session::{Have, Session, SessionConfig, TorrentSpec};
+use crate::storage::{Attributes, Storage, StorageError};
+use crate::swarm::WholePieces;
+
+const HASH: &str = "%9e%09%16%bc%9e%dc%5c%83%db%84%40%81%3a%2f%ab%9f%56%82%90%fb";
+
+async fn announce(world: &World, id: char, port: u16, more: &str) -> Vec<u8> {
+    let id = id.to_string().repeat(20);
+    let url = world.url(&format!("/announce?info_hash={HASH}&peer_id={id}&port={port}{more}"));
+    world.http.get(url).send().await.expect("an answer").bytes().await.expect("bytes").to_vec()
+}
+
+fn has(answer: &[u8], port: u16) -> bool {
+    let peer = [&[127, 0, 0, 1][..], &port.to_be_bytes()].concat();
+    answer.windows(6).any(|window| window == peer)
+}
+
+#[tokio::test]
+async fn peers_learn_of_each_other_and_of_the_seeder() {
+    let world = World::new("").await;
+    let seeder = world.server.as_ref().expect("running").peer_port();
+    let first = announce(&world, 'a', 7001, "&left=1").await;
+    assert!(has(&first, seeder) && !has(&first, 7001), "{}", String::from_utf8_lossy(&first));
+    let second = announce(&world, 'b', 7002, "&left=1&compact=1").await;
+    assert!(has(&second, 7001) && has(&second, seeder));
+    assert!(has(&announce(&world, 'a', 7001, "&left=0&event=completed").await, 7002));
+    let list = announce(&world, 'c', 7003, "&left=1&compact=0").await;
+    assert!(String::from_utf8_lossy(&list).contains("2:ip9:127.0.0.17:peer id20:aaaa"));
+    announce(&world, 'b', 7002, "&event=stopped").await;
+    assert!(!has(&announce(&world, 'c', 7003, "&left=1").await, 7002));
+    let (_, scrape) = world.text(&format!("/scrape?info_hash={HASH}")).await;
+    // Hashes are bytes, so only the tail of this is text.
+    assert!(scrape.contains("d8:completei2e10:downloadedi1e10:incompletei1eeee"), "{scrape}");
+}
+
+#[tokio::test]
+async fn an_unknown_swarm_gets_a_failure_reason() {
+    let world = World::new("").await;
+    let (status, text) =
+        world.text("/announce?info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id=bbbbbbbbbbbbbbbbbbbb&port=1").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(text.starts_with("d14:failure reason"), "{text}");
+    assert!(world.text("/announce").await.1.contains("is missing"));
+}
+
+struct Memory(Mutex<Vec<u8>>);
+
+impl Storage for Memory {
+    fn len(&self) -> u64 {
+        self.0.lock().expect("lock").len() as u64
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
+        let at = usize::try_from(offset).expect("small");
+        into.copy_from_slice(&self.0.lock().expect("lock")[at..at + into.len()]);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
+        let at = usize::try_from(offset).expect("small");
+        self.0.lock().expect("lock")[at..at + from.len()].copy_from_slice(from);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn attributes(&self) -> Attributes {
+        Attributes { alignment: 1, rotational: false, read_only: false }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_fetches_an_image_from_the_servers_own_seeder() {
+    let world = World::new("").await;
+    let image = ImageFolder::open(&golden()).expect("golden");
+    let total = image.metainfo().total_length();
+    let memory = Arc::new(Memory(Mutex::new(vec![0xee; usize::try_from(total).expect("small")])));
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let session = Session::start(SessionConfig::new(listen)).await.expect("starts");
+    let swarm = session
+        .add(TorrentSpec {
+            meta: Arc::clone(image.metainfo()),
+            storage: Arc::clone(&memory) as Arc<dyn Storage>,
+            shape: Arc::new(WholePieces),
+            have: Have::Nothing,
+            trackers: vec![world.url("/announce")],
+            verify: true,
+            memory: 1 << 20,
+        })
+        .expect("added");
+    let fetched = tokio::time::timeout(Duration::from_secs(30), swarm.complete()).await;
+    fetched.expect("in time").expect("fetched");
+    let mut expected = Vec::new();
+    for file in ["payload/0000.bin", "payload/0001.bin"] {
+        expected.extend(fs::read(golden().join(file)).expect("read"));
+    }
+    assert!(*memory.0.lock().expect("lock") == expected, "byte for byte");
+    world.until("/metrics", "flashmob_seeder_sent_bytes_total{image=\"golden@format-1\"} 196608\n").await;
+    session.shutdown().await;
+}

@@ -1,0 +1,145 @@
+//! Terminals: hello, take, progress, outcome, what they boot, and what survives a restart.
+
+use super::super::jobs::tests::{done, failed};
+use super::*;
+use crate::event::{Class, Stage};
+
+#[tokio::test]
+async fn a_terminal_images_itself_and_then_boots_from_its_disk() {
+    let world = World::new(FOR_ALL).await;
+    let script = world.ipxe(A, "pcbios").await;
+    assert!(
+        script.contains("/boot/vmlinuz initrd=initramfs.img flashmob.server=http://127.0.0.1:"),
+        "{script}"
+    );
+    assert!(script.contains(" quiet || goto failed"), "{script}");
+
+    let terminal = world.hello(A).await;
+    assert_eq!((terminal.as_str(), world.state(A).await), (A, TerminalState::Waiting));
+    let job = world.take(&terminal, Take::default()).await.expect("work waits");
+    assert_eq!((job.image.as_str(), job.version.as_str()), ("golden", "format-1"));
+    assert_eq!(
+        (job.folder.as_str(), job.disk.as_str(), job.job.as_str()),
+        ("/images/golden/format-1/", "internal", "lab")
+    );
+
+    let fetching = Progress { percent: 40.0, peers: 3, ..Progress::at(Stage::Fetch) };
+    assert_eq!(world.progress(&job, fetching.clone()).await, Ok(Orders::default()));
+    let row = world.row(A).await;
+    assert_eq!((row.state, row.progress), (TerminalState::Imaging, Some(fetching)));
+    assert_eq!((row.image.as_deref(), row.address.as_deref()), (Some("golden@format-1"), Some("127.0.0.1")));
+
+    assert_eq!(world.outcome(&job, done()).await, Ok(Orders { release: true, cancel: false }));
+    assert_eq!(world.state(A).await, TerminalState::Done);
+    assert!(world.ipxe(A, "pcbios").await.contains("sanboot --no-describe --drive 0x80"));
+    assert!(world.ipxe(A, "efi").await.contains("/boot/localboot.efi || exit 1"));
+    assert_eq!(world.take(&terminal, Take::default()).await, Err(StatusCode::NO_CONTENT));
+}
+
+#[tokio::test]
+async fn a_terminal_without_a_job_boots_from_its_disk() {
+    let world = World::new("").await;
+    assert!(world.ipxe(A, "pcbios").await.contains("sanboot"));
+    let terminal = world.hello(A).await;
+    assert_eq!(world.take(&terminal, Take::default()).await, Err(StatusCode::NO_CONTENT));
+    assert_eq!(world.state(A).await, TerminalState::Idle);
+}
+
+#[tokio::test]
+async fn what_happened_survives_a_restart() {
+    let mut world = World::new(FOR_ALL).await;
+    let (a, b) = (world.begin(A).await, world.begin(B).await);
+    world.progress(&b, Progress::at(Stage::Fetch)).await.expect("taken");
+    world.outcome(&a, done()).await.expect("taken");
+    world.restart().await;
+    assert_eq!(world.state(A).await, TerminalState::Done);
+    assert_eq!(world.row(A).await.outcome, Some(done()));
+    // The one that was fetching goes on with the token it has.
+    assert_eq!(world.state(B).await, TerminalState::Imaging);
+    world.progress(&b, Progress::at(Stage::Verify)).await.expect("taken");
+    world.outcome(&b, failed(Class::Disk, true)).await.expect("taken");
+    world.restart().await;
+    assert_eq!(world.state(B).await, TerminalState::Failed);
+    assert!(world.ipxe(B, "pcbios").await.contains("echo writing sda failed"));
+    assert!(world.begin("52:54:00:00:00:0c").await.attempt > b.attempt, "numbers are never given twice");
+}
+
+#[tokio::test]
+async fn only_who_has_the_token_reports() {
+    let world = World::new(FOR_ALL).await;
+    let job = world.begin(A).await;
+    let stranger = Assignment { token: "guess".into(), ..job.clone() };
+    assert_eq!(world.progress(&stranger, Progress::at(Stage::Fetch)).await, Err(StatusCode::FORBIDDEN));
+    assert_eq!(world.outcome(&stranger, done()).await, Err(StatusCode::FORBIDDEN));
+    let nobody = Assignment { attempt: 4711, ..job };
+    assert_eq!(world.outcome(&nobody, done()).await, Err(StatusCode::NOT_FOUND));
+    assert_eq!(world.take("52:54:00:00:00:ff", Take::default()).await, Err(StatusCode::NOT_FOUND));
+}
+
+#[tokio::test]
+async fn a_failed_terminal_is_held_until_a_person_lets_it_try_again() {
+    let world = World::new(&format!("{FOR_ALL}[terminals.'{A}']\nlabel='lab-01'\n")).await;
+    let job = world.begin(A).await;
+    world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
+    let script = world.ipxe(A, "efi").await;
+    assert!(script.contains("echo writing sda failed") && script.contains("sleep 60"), "{script}");
+    assert!(!script.contains("localboot") && !script.contains("vmlinuz"), "{script}");
+    assert_eq!(world.decide("no-such", "retry").await, StatusCode::NOT_FOUND);
+    assert_eq!(world.decide("lab-01", "retry").await, StatusCode::NO_CONTENT);
+    assert_eq!(world.state(A).await, TerminalState::Waiting);
+    assert!(world.ipxe(A, "efi").await.contains("/boot/vmlinuz"));
+    let again = world.begin(A).await;
+    assert_eq!(world.decide(A, "retry").await, StatusCode::CONFLICT);
+    assert_eq!(world.decide(A, "cancel").await, StatusCode::NO_CONTENT);
+    assert!(world.progress(&again, Progress::at(Stage::Fetch)).await.expect("taken").cancel);
+}
+
+#[tokio::test]
+async fn a_page_in_a_browser_decides_nothing() {
+    let world = World::new(FOR_ALL).await;
+    let job = world.begin(A).await;
+    world.outcome(&job, done()).await.expect("taken");
+    let url = world.url(&format!("/api/v1/terminals/{A}/retry"));
+    let answer =
+        world.http.post(url).header("origin", "http://evil.example").send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    assert_eq!(world.state(A).await, TerminalState::Done);
+}
+
+#[tokio::test]
+async fn an_image_asked_for_by_name_is_given_whatever_waits() {
+    let world = World::new("").await;
+    let terminal = world.hello(A).await;
+    let wish = |image: &str| Take { job: None, image: Some(image.into()) };
+    let job = world.take(&terminal, wish("golden@format-1")).await.expect("given");
+    assert_eq!((job.job.as_str(), job.version.as_str()), ("by-hand", "format-1"));
+    for wrong in ["golden@2", "silver", "../x"] {
+        assert_eq!(world.take(&terminal, wish(wrong)).await, Err(StatusCode::CONFLICT), "{wrong}");
+    }
+    let unknown = Take { job: Some("night".into()), image: None };
+    assert_eq!(world.take(&terminal, unknown).await, Err(StatusCode::CONFLICT));
+}
+
+#[tokio::test]
+async fn without_netboot_files_nobody_is_sent_the_agent() {
+    let world = World::new(FOR_ALL).await;
+    fs::remove_file(world.at("boot/vmlinuz")).expect("removed");
+    assert!(world.ipxe(A, "pcbios").await.contains("sanboot"));
+    assert!(world.text("/api/v1/lab").await.1.contains("there are no netboot files"));
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_with_a_reason() {
+    let world = World::new(FOR_ALL).await;
+    let send = |body: Vec<u8>| {
+        let request = world.http.post(world.url("/api/v1/hello")).header("content-type", "application/json");
+        async move { request.body(body).send().await.expect("an answer") }
+    };
+    let answer = send(b"{\"macs\": 7}".to_vec()).await;
+    assert!(answer.status().is_client_error());
+    let refusal: crate::api::Refusal = answer.json().await.expect("a refusal");
+    assert!(refusal.error.contains("macs"), "{refusal:?}");
+    assert_eq!(send(vec![b' '; 300 << 10]).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let nobody = Hello { macs: vec!["nonsense".into()], ..hello_of(A) };
+    assert_eq!(world.post::<Welcome>("/api/v1/hello", &nobody).await, Err(StatusCode::CONFLICT));
+}
