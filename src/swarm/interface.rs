@@ -245,9 +245,6 @@ pub enum Fault {
     /// A bitfield that does not fit the torrent.
     #[error(transparent)]
     Bitfield(#[from] BitfieldError),
-    /// A second bitfield, or one after other messages that say what the peer has.
-    #[error("a second bitfield")]
-    SecondBitfield,
     /// A piece that does not exist.
     #[error("{0}, which does not exist")]
     NoSuchPiece(PieceIndex),

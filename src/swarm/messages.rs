@@ -93,10 +93,12 @@ impl Engine {
         Ok(())
     }
 
+    /// What the peer has. BEP 3 wants one at the beginning; aria2 also sends one instead of many `have`s, so a
+    /// later one adds to what is known.
     fn bitfield(&mut self, conn: ConnId, field: Bitfield) -> Result<(), Fault> {
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
         if std::mem::replace(&mut peer.said_bitfield, true) {
-            return Err(Fault::SecondBitfield);
+            return field.iter().try_for_each(|piece| self.peer_has(conn, piece));
         }
         let lacking = field.iter().filter(|piece| !self.have.has(*piece)).count();
         peer.useful = u32::try_from(lacking).unwrap_or(u32::MAX);
@@ -185,5 +187,42 @@ impl Engine {
         }
         self.part_if_pointless(conn);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::buf::BufPool;
+    use crate::swarm::wire::Handshake;
+    use crate::swarm::{Engine, EngineConfig, Input, Output, WholePieces};
+    use crate::units::{InfoHash, Now, PeerId};
+
+    #[test]
+    fn a_later_bitfield_adds_to_what_the_peer_has() {
+        let (info_hash, none) = (InfoHash([1; 20]), Bitfield::none(9));
+        let config = EngineConfig::new(info_hash, PeerId([2; 20]), 16384, 9 * 16384, none);
+        let mut engine = Engine::new(config, BufPool::new(16384, 9), Arc::new(WholePieces)).unwrap();
+        let conn = ConnId(7);
+        let handshake = Handshake::ours(info_hash, PeerId(*b"A2-1-36-0-0123456789"));
+        let addr = ([127, 0, 0, 1], 7).into();
+        engine.handle(Now::ZERO, Input::Connected { conn, addr, incoming: true, handshake });
+        for field in [&[0x80, 0x00], &[0xc0, 0x80]] {
+            let message = Message::Bitfield(Bytes::from_static(field));
+            engine.handle(Now::ZERO, Input::Message { conn, message });
+        }
+        engine.handle(Now::ZERO, Input::Message { conn, message: Message::Unchoke });
+        let mut asked = Vec::new();
+        while let Some(output) = engine.poll() {
+            match output {
+                Output::Close { why, .. } => panic!("{why}"),
+                Output::Send { message: Message::Request(block), .. } => asked.push(block.piece.0),
+                _ => {}
+            }
+        }
+        asked.sort_unstable();
+        assert_eq!(asked, [0, 1, 8]);
     }
 }

@@ -60,7 +60,7 @@ impl World {
         within(10, self.tracker.wait_for(Event::Started, 1)).await;
         let mut theirs =
             start(&self.folder.path().join("t.torrent"), &self.folder.path().join("theirs"), "leech");
-        assert_eq!(theirs.exit_code(90).await, 0, "they say that it went well");
+        assert_eq!(theirs.exit_code(45).await, 0, "they say that it went well");
         let theirs = std::fs::read(self.folder.path().join("theirs/image.bin")).unwrap();
         assert!(theirs == self.bytes, "what they have is what we sent");
         within(10, swarm.stop()).await;
