@@ -25,7 +25,9 @@ pub fn list() -> io::Result<Vec<DiskInfo>> {
             continue;
         }
         let disk = read(Path::new(CLASS), &name);
-        if disk.size > 0 {
+        // Paths of a multipath NVMe disk are shown here too, but cannot be opened.
+        let hidden = fs::read_to_string(Path::new(CLASS).join(&name).join("hidden"));
+        if disk.size > 0 && !hidden.is_ok_and(|hidden| hidden.trim() == "1") {
             disks.push(disk);
         }
     }

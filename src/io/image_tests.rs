@@ -103,9 +103,7 @@ fn a_kept_partition_and_the_table_are_not_touched() {
     let source = gpt_source(512);
     let image = image_of(&source, 512, PIECE, |manifest| manifest.partitions[1].policy = Policy::Keep);
     let mut other = source.clone();
-    for at in (2 << 20)..(23 << 20) {
-        other[at] ^= 0x55;
-    }
+    other[2 << 20..23 << 20].iter_mut().for_each(|byte| *byte ^= 0x55);
     let disk = LoopDisk::of(&other, 512);
     let storage = disarmed(&disk, &image, LayoutMode::Keep);
     assert_eq!(disk.bytes()[6 << 20..7 << 20], vec![0; 1 << 20], "the replaced partition starts nothing");
@@ -234,4 +232,52 @@ fn a_disk_that_refuses_a_write_is_a_failure_of_the_disk() {
         "{}",
         failure.message
     );
+}
+
+#[test]
+fn while_other_partitions_are_mounted_only_those_that_are_kept_may_be() {
+    let disk = LoopDisk::of(&gpt_source(512), 512);
+    let node = format!("{}p4", disk.path);
+    run("partx", &["--add", &disk.path]);
+    run("mkfs.ext4", &["-q", "-F", &node]);
+    let at = tempfile::tempdir().expect("a folder");
+    let at = at.path().to_str().expect("text");
+    run("mount", &[&node, at]);
+    let whole = claim(&disk.info(), LayoutMode::WholeDisk, &[2]).map(|_| ());
+    let mounted = claim(&disk.info(), LayoutMode::Keep, &[2, 4]).map(|_| ());
+    let missing = claim(&disk.info(), LayoutMode::Keep, &[3]).map(|_| ());
+    let kept = claim(&disk.info(), LayoutMode::Keep, &[2]);
+    let twice = claim(&disk.info(), LayoutMode::Keep, &[2]).map(|_| ());
+    run("umount", &[at]);
+    let facts = kept.as_ref().map(|claimed| claimed.facts().table.is_ok());
+    assert_eq!(facts, Ok(true));
+    drop(kept);
+    run("partx", &["--delete", &disk.path]);
+    for refused in [whole, mounted, twice, missing] {
+        assert_eq!(refused.as_ref().map_err(|f| f.class), Err(Class::Refused), "{refused:?}");
+    }
+}
+
+#[test]
+fn boot_entries_name_the_partition_as_the_disk_has_it() {
+    use crate::boot::entries::wanted;
+    use crate::boot::option::PartitionId;
+    use crate::manifest::{Entry, UefiLoader};
+    let source = gpt_source(512);
+    let image = image_of(&source, 512, PIECE, |manifest| {
+        let loader =
+            |path: &str, label: &str| UefiLoader { partition: 2, path: path.into(), label: label.into() };
+        manifest.boot.uefi =
+            vec![loader("/EFI/debian/shimx64.efi", "debian"), loader("/EFI/BOOT/BOOTX64.EFI", "fallback")];
+    });
+    let disk = LoopDisk::used(24 << 20, 512);
+    let claimed = claim(&disk.info(), LayoutMode::WholeDisk, &[]).expect("free");
+    let options = wanted(&plan(&claimed, &image, LayoutMode::WholeDisk).expect("it fits"));
+    let Entry::Gpt { guid, .. } = image.manifest.partition(2).expect("the ESP").entry else {
+        panic!("a GPT")
+    };
+    let [option] = options.as_slice() else { panic!("one entry, and none for the fallback: {options:?}") };
+    assert_eq!((option.label.as_str(), option.path.as_str()), ("debian", "\\EFI\\debian\\shimx64.efi"));
+    assert_eq!((option.id, option.partition), (PartitionId::Gpt(guid), 2));
+    assert_eq!((option.first, option.sectors), (4096, 8192));
 }

@@ -1,7 +1,10 @@
 //! One attempt: from a job to a disk that is proved and bootable, still serving others.
 //!
 //! Invariant: nothing is written before everything that can be refused was looked at, and nothing is committed
-//! for boot before all of it was read back from the device. What comes before (network, discovery, the job) and
+//! for boot before all of it was read back from the device. Memory is bounded: piece buffers by the smaller of
+//! [`ImagingContext::memory_limit`] and half of what is available at the start (six pieces at least), and beside
+//! them 1 MiB for each replaced partition (its held-back head), 5 MiB for reading back and writing zeros, and the
+//! image's description. What comes before (network, discovery, the job) and
 //! after (reports, how long to stay, what to start) is left to `agent`.
 
 mod download;
@@ -254,12 +257,27 @@ async fn write_image(
         }
         Ok(())
     };
-    meter.during(through).await?;
+    meter.during(through).await.map_err(|failure| blame(failure, assignment.verify))?;
     let verified: ImageVerified = blocking(move || readback.finish()).await?;
 
     ctx.status.stage(Stage::Commit);
     let (committed, warning) = blocking(move || commit(verified)).await?;
     Ok((swarm, committed, warning.into_iter().collect()))
+}
+
+/// Where pieces were not checked as they came, the disk is not the first to suspect.
+fn blame(failure: Failure, verify: bool) -> Failure {
+    if verify {
+        return failure;
+    }
+    Failure {
+        message: format!(
+            "{}; pieces were not checked as they arrived, so a peer may have sent it so",
+            failure.message
+        ),
+        advice: format!("Run the job with checking switched on. {}", failure.advice),
+        ..failure
+    }
 }
 
 /// Writes the zero pieces beside the swarm.

@@ -339,15 +339,48 @@ async fn an_attempt_that_is_dropped_in_the_middle_leaves_nothing_bootable_and_gi
     assert!(half[..1 << 20].iter().all(|byte| *byte == 0) && half[23 << 20..].iter().all(|byte| *byte == 0));
 }
 
+/// A disk whose fourth partition is an ext4 filesystem with `/boot/vmlinuz`, which is no kernel.
+fn linux_source() -> Vec<u8> {
+    let mut source = gpt_source(512);
+    let dir = tempfile::tempdir().expect("a folder");
+    let boot = dir.path().join("tree/boot");
+    std::fs::create_dir_all(&boot).expect("a folder");
+    std::fs::write(boot.join("vmlinuz"), vec![0x42; 3 << 20]).expect("written");
+    let file = dir.path().join("root.img");
+    let (tree, file) = (dir.path().join("tree"), file.to_str().expect("text").to_string());
+    crate::io::testing::run(
+        "mke2fs",
+        &["-q", "-t", "ext4", "-d", tree.to_str().expect("text"), &file, "16M"],
+    );
+    let filesystem = std::fs::read(file).expect("its bytes");
+    source[6 << 20..23 << 20].fill(0);
+    source[6 << 20..22 << 20].copy_from_slice(&filesystem);
+    source
+}
+
 #[tokio::test]
-async fn the_kernel_of_an_image_is_found_or_a_restart_takes_its_place() {
-    let (_, image) = small_image();
-    let lab = Lab::new(&image).await;
-    let disk = LoopDisk::used(24 << 20, 512);
-    let assignment = Assignment { after: After::Kexec, ..lab.assignment(&disk) };
-    let result = tokio::time::timeout(DEADLINE, run(lab.context(), assignment)).await.expect("in time");
-    let imaged = result.expect("imaged");
-    assert_eq!(imaged.next, Next::Firmware);
-    assert!(imaged.warnings.iter().any(|w| w.contains("records no Linux kernel")), "{:?}", imaged.warnings);
-    imaged.stop().await;
+async fn where_the_kernel_cannot_be_loaded_a_restart_takes_its_place_and_says_why() {
+    let source = linux_source();
+    let linux = |kernel: &str| crate::manifest::LinuxBoot {
+        partition: 4,
+        kernel: kernel.into(),
+        initrd: None,
+        cmdline: "quiet".into(),
+    };
+    let cases = [
+        (None, "records no Linux kernel"),
+        (Some(linux("/boot/none")), "reading /boot/none"),
+        (Some(linux("/boot/vmlinuz")), "the running kernel refused to load it"),
+    ];
+    for (linux, reason) in cases {
+        let image = image_of(&source, 512, PIECE, |manifest| manifest.boot.linux = linux);
+        let lab = Lab::new(&image).await;
+        let disk = LoopDisk::used(24 << 20, 512);
+        let assignment = Assignment { after: After::Kexec, ..lab.assignment(&disk) };
+        let result = tokio::time::timeout(DEADLINE, run(lab.context(), assignment)).await.expect("in time");
+        let imaged = result.expect("imaged");
+        assert_eq!(imaged.next, Next::Firmware);
+        assert!(imaged.warnings.iter().any(|w| w.contains(reason)), "{reason}: {:?}", imaged.warnings);
+        imaged.stop().await;
+    }
 }

@@ -117,7 +117,7 @@ fn a_kept_table_is_not_written_and_only_replaced_heads_are_wiped() {
     manifest.partitions[0].policy = Policy::Keep;
     let plan = plan(&manifest, &same_disk(&manifest, 64 * MIB), LayoutMode::Keep).expect("it matches");
     assert!(plan.table().is_empty());
-    assert_eq!(plan.wipes(), [4 * MIB..5 * MIB]);
+    assert_eq!(plan.wipes().to_vec(), vec![Range { start: 4 * MIB, end: 5 * MIB }]);
     assert_eq!(plan.place(1).map(|p| (p.replaced, p.held)), Some((false, 0)));
     assert_eq!(plan.place(3).and_then(|p| p.guid), Some(Uuid::from_u128(103)));
     let whole = refusal(&manifest, &empty_disk(64 * MIB), LayoutMode::WholeDisk);
