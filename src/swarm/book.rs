@@ -81,7 +81,9 @@ impl AddressBook {
 
     /// A dial led to nothing.
     pub fn failed(&mut self, addr: SocketAddr, now: Now) {
-        self.rest(addr, now, None);
+        if self.known.get(&canonical(addr)).is_some_and(|entry| entry.state == State::Dialling) {
+            self.rest(addr, now, None);
+        }
     }
 
     /// A connection with the peer that listens at `addr` is open.

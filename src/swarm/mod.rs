@@ -20,6 +20,8 @@ mod picker;
 mod rate;
 mod rng;
 mod serve;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use bitfield::{Bitfield, BitfieldError};
