@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use reqwest::{Client, Response, StatusCode, Url};
 
-use crate::api::{Refusal, TerminalView};
+use crate::api::{Refusal, TerminalState, TerminalView};
 use crate::event::{Class, Failure, Outcome};
 use crate::server::api::LabView;
 use crate::server::metrics::word;
@@ -171,7 +171,11 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
         rows.push([
             t.label.clone().unwrap_or_else(|| t.id.clone()),
             word(t.state).to_string(),
-            t.progress.as_ref().map_or_else(dash, |p| format!("{:.0} %", p.percent)),
+            match (t.state, &t.progress) {
+                (TerminalState::Done, _) => "100 %".into(),
+                (_, Some(p)) => format!("{:.0} %", p.percent),
+                (_, None) => dash(),
+            },
             p.map_or_else(dash, |p| format!("{}/s", show_bytes(p.rate_in))),
             p.map_or_else(dash, |p| format!("{}/s", show_bytes(p.rate_out))),
             p.map_or_else(dash, |p| p.peers.to_string()),
