@@ -3,6 +3,13 @@
 //! `tracker` is the tracker of these tests, `world` what they share; `loopback` drives sessions in this process,
 //! `command` runs the program, `clients` runs the others.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "this whole program is tests, with payloads of a few MB"
+)]
+
 mod clients;
 mod command;
 mod loopback;

@@ -96,7 +96,8 @@ impl ImageRuns {
         while done < length {
             let at = offset + u64::try_from(done).unwrap_or(u64::MAX);
             let piece = u32::try_from(at / piece_length).unwrap_or(u32::MAX);
-            let inside = (at % piece_length) as usize;
+            // Less than a piece, so it fits.
+            let inside = usize::try_from(at % piece_length).unwrap_or(0);
             let take = (self.grid.piece_length().get() as usize - inside).min(length - done);
             each(PieceIndex(piece), inside, done..done + take)?;
             done += take;
@@ -157,5 +158,71 @@ impl Storage for ImageRuns {
 
     fn attributes(&self) -> Attributes {
         self.on.attributes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::storage::{FileStorage, Resize};
+    use crate::layout::extents::{RangeKind, RunBuilder};
+    use crate::layout::grid::tests::manifest_of;
+    use crate::manifest::Policy;
+
+    const K: usize = 1024;
+
+    /// Four cells of 16 KiB, the last of 8: data and free, zero, data, data and zero. Three pieces travel.
+    fn grid() -> Arc<Grid> {
+        let mut runs = RunBuilder::default();
+        for (kind, kib) in [
+            (RangeKind::Data, 8),
+            (RangeKind::Free, 8),
+            (RangeKind::Zero, 16),
+            (RangeKind::Data, 20),
+            (RangeKind::Zero, 4),
+        ] {
+            runs.push(kind, kib << 10);
+        }
+        let extents = Extents { partitions: vec![runs.finish()] };
+        let manifest = manifest_of(&extents, 16 << 10, Policy::Replace);
+        Arc::new(Grid::new(&manifest, extents).unwrap())
+    }
+
+    fn file_of(path: &Path, byte: u8) -> Arc<dyn Storage> {
+        std::fs::write(path, vec![byte; 56 * K]).unwrap();
+        Arc::new(FileStorage::create(path, 56 << 10, Resize::Refuse).unwrap().storage)
+    }
+
+    #[test]
+    fn pieces_and_zeros_land_on_their_places_and_padding_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("partition");
+        let target = ImageRuns::target(grid(), 0, file_of(&path, 0xee));
+        assert_eq!((target.pieces(), target.len()), (0..3, 48 << 10));
+        target.write_zeros().unwrap();
+        let payload: Vec<u8> = [1, 2, 3].iter().flat_map(|byte| vec![*byte; 16 * K]).collect();
+        target.write_at(0, &payload).unwrap();
+        target.sync().unwrap();
+        let there = std::fs::read(&path).unwrap();
+        let expected = [vec![1; 16 * K], vec![0; 16 * K], vec![2; 16 * K], vec![3; 8 * K]].concat();
+        assert!(there == expected);
+        let mut back = vec![9; 48 * K];
+        target.read_at(0, &mut back).unwrap();
+        assert!(back[..40 * K] == payload[..40 * K], "a target reads as it is");
+        assert!(back[40 * K..].iter().all(|byte| *byte == 0), "the padding reads as zeros");
+        assert!(target.write_at(48 << 10, &[0]).is_err());
+    }
+
+    #[test]
+    fn a_source_gives_zeros_for_whatever_is_not_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = ImageRuns::source(grid(), 0, file_of(&folder.path().join("partition"), 0xee));
+        let mut back = vec![9; 48 * K];
+        source.read_at(0, &mut back).unwrap();
+        let expected = [vec![0xee; 8 * K], vec![0; 8 * K], vec![0xee; 20 * K], vec![0; 12 * K]].concat();
+        assert!(back == expected);
+        let mut part = vec![9; 10 * K];
+        source.read_at(4 << 10, &mut part).unwrap();
+        assert!(part == expected[4 * K..14 * K], "a part of a piece as well");
     }
 }
