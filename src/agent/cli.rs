@@ -14,7 +14,7 @@ use clap::Parser;
 use tokio::time::Instant;
 
 use crate::agent::attempt::{self, Ended, Imager, Pace, RealImager};
-use crate::agent::imaging::{ImagingContext, Next};
+use crate::agent::imaging::ImagingContext;
 use crate::agent::leave::Leave;
 use crate::agent::netboot::{MEMORY, PEER_PORT};
 use crate::agent::screen::Log;
@@ -256,6 +256,7 @@ fn leave(leave: Leave) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::imaging::Next;
     use crate::agent::attempt::tests::{PACE, Pretend, assignment};
     use crate::io::http::tests::serve;
     use std::sync::{Arc, Mutex};

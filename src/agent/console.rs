@@ -11,6 +11,9 @@ const BOLD: &str = "\x1b[1m";
 const RESET: &str = "\x1b[0m";
 const GREEN: &str = "\x1b[1;97;42m";
 const RED: &str = "\x1b[1;97;41m";
+/// Blocks that every console font of Linux has.
+const SOLID: char = '█';
+const EMPTY: char = '░';
 
 /// The whole screen for a console of `columns` × `rows`, from its upper left corner.
 pub fn screen(view: &View, columns: usize, rows: usize) -> String {
@@ -22,7 +25,7 @@ pub fn screen(view: &View, columns: usize, rows: usize) -> String {
         None => {
             let share = format!("{}%", whole_percent(&view.progress));
             lines.extend(
-                block_letters(&share, width).into_iter().map(|line| format!("  {BOLD}{line}{RESET}")),
+                block_letters(&share, width, SOLID).into_iter().map(|line| format!("  {BOLD}{line}{RESET}")),
             );
             lines.push(String::new());
             lines.push(format!("  {BOLD}{}{RESET}", view.progress.stage.title()));
@@ -63,7 +66,7 @@ pub fn line(progress: &Progress) -> String {
 pub fn outcome_text(outcome: &Outcome) -> String {
     let (word, _) = outcome_word(outcome);
     let mut text = String::from("\n");
-    for line in block_letters(word, 79) {
+    for line in block_letters(word, 79, '#') {
         text.push_str(&format!("  {line}\n"));
     }
     text.push('\n');
@@ -100,7 +103,7 @@ fn outcome_lines(outcome: &Outcome, width: usize) -> Vec<String> {
     let (word, colour) = outcome_word(outcome);
     let blank = format!("{colour}{:width$}{RESET}", "");
     let mut lines = vec![blank.clone()];
-    for line in block_letters(word, width) {
+    for line in block_letters(word, width, SOLID) {
         lines.push(format!("{colour}{:<width$}{RESET}", format!("  {line}")));
     }
     lines.push(blank);
@@ -183,7 +186,7 @@ fn clock(seconds: u64) -> String {
 fn bar(progress: &Progress, width: usize) -> String {
     let inside = width.saturating_sub(2);
     let full = inside * usize::from(whole_percent(progress)) / 100;
-    format!("[{}{}]", "#".repeat(full), ".".repeat(inside - full))
+    format!("[{}{}]", SOLID.to_string().repeat(full), EMPTY.to_string().repeat(inside - full))
 }
 
 /// At most `width` characters, without anything that moves the cursor.
@@ -218,13 +221,14 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 
 /// Text in letters of 5 × 5 blocks, each block two columns wide where there is room, so that a phone's photo shows
 /// it.
-fn block_letters(text: &str, width: usize) -> Vec<String> {
-    let (full, empty) = if text.len() * 12 < width { ("##", "  ") } else { ("#", " ") };
+fn block_letters(text: &str, width: usize, ink: char) -> Vec<String> {
+    let wide = if text.len() * 12 < width { 2 } else { 1 };
+    let (full, empty) = (&ink.to_string().repeat(wide), &" ".repeat(wide));
     (0..5)
         .map(|row| {
             let letters = text.chars().map(|c| {
                 let bits = letter(c)[row];
-                (0..5).map(|x| if bits & (16 >> x) != 0 { full } else { empty }).collect::<String>()
+                (0..5).map(|x| if bits & (16 >> x) != 0 { full.as_str() } else { empty }).collect::<String>()
             });
             letters.collect::<Vec<_>>().join(empty)
         })
@@ -309,15 +313,15 @@ mod tests {
   image    debian@1
   disk     vda, 2.0 GiB
 
-  ##    ##    ########    ####    ##
-  ##    ##            ##  ####  ##
-  ##########    ######        ##
-        ##    ##            ##  ####
-        ##    ##########  ##    ####
+  ██    ██    ████████    ████    ██
+  ██    ██            ██  ████  ██
+  ██████████    ██████        ██
+        ██    ██            ██  ████
+        ██    ██████████  ██    ████
 
   fetching the image
 
-  [##############################...........................................]
+  [██████████████████████████████░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░]
   88.1 MB/s in 35.0 MB/s out 3 peers 0:21 left
 
   the server does not answer; the swarm goes on";

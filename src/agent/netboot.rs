@@ -16,7 +16,7 @@ use crate::agent::leave::Leave;
 use crate::agent::network;
 use crate::agent::screen::Screens;
 use crate::agent::status::Status;
-use crate::agent::worker::Worker;
+use crate::agent::worker::{Patience, Worker};
 use crate::event::{Class, Failure, Outcome, Stage};
 use crate::io::{console, http};
 use crate::manifest::TrustedKeys;
@@ -124,11 +124,13 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
         let worker = Worker {
             cmdline,
             file,
+            browse: true,
             imager: RealImager(context),
             status: status.clone(),
             http,
             network,
             pace: Pace::default(),
+            patience: Patience::default(),
         };
         Ok(worker.run().await)
     });

@@ -50,10 +50,6 @@ impl Log {
                 say(&format!("flashmob: {name} {fact}"));
             }
         }
-        for note in view.notes_since(self.notes) {
-            say(&format!("flashmob: {note}"));
-        }
-        self.notes = view.notes_said;
         let moving = matches!(view.progress.stage, Stage::Fetch | Stage::Verify | Stage::Serve);
         let due = moving && self.progress.is_none_or(|last| now >= last + PROGRESS_EVERY);
         if self.stage != Some(view.progress.stage) || due {
@@ -61,6 +57,10 @@ impl Log {
             self.progress = Some(now);
             say(&console::line(&view.progress));
         }
+        for note in view.notes_since(self.notes) {
+            say(&format!("flashmob: {note}"));
+        }
+        self.notes = view.notes_said;
         if self.outcome != view.outcome {
             self.outcome.clone_from(&view.outcome);
             if let Some(outcome) = &view.outcome {
@@ -144,12 +144,12 @@ mod tests {
         status.change(|view| view.address = "10.0.0.7/24 on eth0".into());
         status.note("eth1: no cable");
         status.stage(Stage::Fetch);
-        let first = at(10);
-        assert!(
-            first.starts_with("flashmob: address 10.0.0.7/24 on eth0\nflashmob: eth1: no cable\n"),
-            "{first}"
+        assert_eq!(
+            at(10),
+            "flashmob: address 10.0.0.7/24 on eth0\n\
+             flashmob: fetching the image 0% 0.0 MB/s in 0.0 MB/s out 0 peers\n\
+             flashmob: eth1: no cable\n"
         );
-        assert!(first.contains("flashmob: fetching the image 0% 0.0 MB/s in"), "{first}");
         status.progress(|p| p.percent = 50.0);
         assert_eq!(at(14), "");
         assert!(at(15).starts_with("flashmob: fetching the image 50% "));

@@ -4,7 +4,6 @@
 //! the screen with the network up, by its class; a terminal that failed leaves only when a person or the server
 //! says so.
 
-use std::future::Future;
 use std::time::Duration;
 
 use reqwest::Client;
@@ -23,19 +22,42 @@ use crate::io::http::{CallError, Taken};
 use crate::io::{disks, inventory};
 use crate::lan::discovery::{Facts, steps};
 
-/// How long a terminal without a job waits for one before it leaves.
-const IDLE: Duration = Duration::from_secs(30);
-/// Between two questions for a job.
-const ASK_EVERY: Duration = Duration::from_secs(3);
-/// The same while a failure is on the screen, or the server refuses.
-const HOLD_EVERY: Duration = Duration::from_secs(30);
-/// How long a failure that may be gone next time is shown before the restart.
-const SHOW: Duration = Duration::from_secs(60);
-/// How long an outcome is shown before the machine leaves.
-const GLANCE: Duration = Duration::from_secs(3);
-/// A machine whose disks do not change for so long has all of them; it is not waited longer than the second.
-const SETTLED: Duration = Duration::from_millis(1500);
-const SETTLE_AT_MOST: Duration = Duration::from_secs(10);
+/// How long a person, a server and late disks are waited for; tests are less patient.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long a terminal without a job waits for one before it leaves.
+    pub idle: Duration,
+    /// Between two questions for a job.
+    pub ask: Duration,
+    /// The same while a failure is on the screen.
+    pub hold: Duration,
+    /// How long a failure that may be gone next time is shown before the restart.
+    pub show: Duration,
+    /// How long an outcome is shown before the machine leaves.
+    pub glance: Duration,
+    /// For each candidate while the server is looked for.
+    pub each: Duration,
+    /// A machine whose disks do not change for so long has all of them…
+    pub settled: Duration,
+    /// …and it is not waited longer than this.
+    pub settle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience {
+            idle: Duration::from_secs(30),
+            ask: Duration::from_secs(3),
+            hold: Duration::from_secs(30),
+            show: Duration::from_secs(60),
+            glance: Duration::from_secs(3),
+            each: EACH,
+            settled: Duration::from_millis(1500),
+            settle: Duration::from_secs(10),
+        }
+    }
+}
+
 /// Calls that fail in a row before the server is looked for anew.
 const DEAF: u32 = 3;
 
@@ -45,6 +67,8 @@ pub struct Worker<I> {
     pub cmdline: Cmdline,
     /// Content of the initramfs's file with the server's address.
     pub file: Option<String>,
+    /// Whether servers are looked for by mDNS as well.
+    pub browse: bool,
     /// What carries out jobs.
     pub imager: I,
     /// What it tells people.
@@ -55,6 +79,8 @@ pub struct Worker<I> {
     pub network: watch::Receiver<Interfaces>,
     /// The attempts' speed.
     pub pace: Pace,
+    /// Its own.
+    pub patience: Patience,
 }
 
 /// Where a conversation with one server ended.
@@ -69,7 +95,7 @@ impl<I: Imager> Worker<I> {
     /// Works until the machine may leave.
     pub async fn run(mut self) -> Leave {
         self.status.stage(Stage::Network);
-        settle_disks().await;
+        settle(|| disks::list().unwrap_or_default(), self.patience.settled, self.patience.settle).await;
         let mut round = 0u32;
         let mut held = None;
         loop {
@@ -83,18 +109,19 @@ impl<I: Imager> Worker<I> {
                 command_line: self.cmdline.server.clone(),
                 file: self.file.clone(),
                 leases: lease_facts(&self.network.borrow()),
+                browse: self.browse,
             };
             let status = self.status.clone();
-            let mut finder = Finder::new(self.http.clone(), &hello, &status, steps(&facts), EACH);
+            let mut finder = Finder::new(self.http.clone(), &hello, &status, steps(&facts), self.patience.each);
             while let Some(found) = finder.next().await {
                 if let Verdict::Leave(leave) = self.converse(&found, &mut held).await {
-                    tokio::time::sleep(GLANCE).await;
+                    tokio::time::sleep(self.patience.glance).await;
                     return leave;
                 }
             }
             round += 1;
             let pause = match held {
-                Some(_) => HOLD_EVERY,
+                Some(_) => self.patience.hold,
                 None => Duration::from_secs(u64::from(2 * round.min(7))),
             };
             if held.is_none() {
@@ -143,8 +170,8 @@ impl<I: Imager> Worker<I> {
                     match ended {
                         Ended::Done(next) => return Verdict::Leave(Leave::after(after, &next)),
                         Ended::Failed { failure, .. } if failure.class == Class::Retry => {
-                            self.status.note(format!("restarting in {} s to try again", SHOW.as_secs()));
-                            tokio::time::sleep(SHOW).await;
+                            self.status.note(format!("restarting in {} s to try again", self.patience.show.as_secs()));
+                            tokio::time::sleep(self.patience.show).await;
                             return Verdict::Leave(Leave::Restart);
                         }
                         Ended::Failed { failure, .. } => {
@@ -156,15 +183,15 @@ impl<I: Imager> Worker<I> {
                     }
                 }
                 Ok(Taken::Nothing) if held.is_some() => return Verdict::Next,
-                Ok(Taken::Nothing) if since.elapsed() >= IDLE => {
+                Ok(Taken::Nothing) if since.elapsed() >= self.patience.idle => {
                     let after = self.cmdline.after.unwrap_or(After::Reboot);
                     return Verdict::Leave(Leave::after(after, &crate::agent::imaging::Next::Firmware));
                 }
                 Ok(Taken::Nothing) => {
                     deaf = 0;
-                    let left = IDLE.saturating_sub(since.elapsed()).as_secs().div_ceil(10) * 10;
+                    let left = self.patience.idle.saturating_sub(since.elapsed()).as_secs().div_ceil(10) * 10;
                     self.status.note(format!("no job for this terminal; leaving in about {left} s"));
-                    tokio::time::sleep(ASK_EVERY).await;
+                    tokio::time::sleep(self.patience.ask).await;
                 }
                 Err(CallError::Refused(rejected)) => {
                     let failure = Failure::new(Class::Refused, rejected.to_string(), rejected.advice);
@@ -178,7 +205,7 @@ impl<I: Imager> Worker<I> {
                     if deaf == DEAF {
                         return Verdict::Next;
                     }
-                    tokio::time::sleep(ASK_EVERY).await;
+                    tokio::time::sleep(self.patience.ask).await;
                 }
             }
         }
@@ -209,24 +236,14 @@ pub fn machine(hello: &Hello) -> String {
 
 /// Waits until the list of disks does not change any more: drivers find them one after another, and "the only
 /// internal disk" must not be said too early.
-async fn settle_disks() {
-    settle(|| disks::list().unwrap_or_default(), SETTLED, SETTLE_AT_MOST).await;
-}
-
-fn settle(
-    list: impl Fn() -> Vec<DiskInfo>,
-    settled: Duration,
-    at_most: Duration,
-) -> impl Future<Output = ()> {
-    async move {
-        let began = Instant::now();
-        let (mut known, mut since) = (list(), began);
-        while began.elapsed() < at_most && (known.is_empty() || since.elapsed() < settled) {
-            tokio::time::sleep(settled / 8).await;
-            let now = list();
-            if now != known {
-                (known, since) = (now, Instant::now());
-            }
+async fn settle(list: impl Fn() -> Vec<DiskInfo>, settled: Duration, at_most: Duration) {
+    let began = Instant::now();
+    let (mut known, mut since) = (list(), began);
+    while began.elapsed() < at_most && (known.is_empty() || since.elapsed() < settled) {
+        tokio::time::sleep(settled / 8).await;
+        let now = list();
+        if now != known {
+            (known, since) = (now, Instant::now());
         }
     }
 }
@@ -234,7 +251,142 @@ fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::attempt::tests::{PACE, Pretend, assignment};
+    use crate::agent::network::Interface;
+    use crate::io::http::{client, tests::serve};
+    use crate::io::netlink::Link;
+    use crate::lan::dhcp::Offer;
     use std::cell::Cell;
+    use std::sync::{Arc, Mutex};
+
+    const SETTLED: Duration = Duration::from_millis(1500);
+    const AT_MOST: Duration = Duration::from_secs(10);
+    const SHORT: Duration = Duration::from_millis(5);
+    const PATIENCE: Patience = Patience {
+        idle: Duration::from_millis(50),
+        ask: SHORT,
+        hold: SHORT,
+        show: SHORT,
+        glance: SHORT,
+        each: Duration::from_millis(500),
+        settled: SHORT,
+        settle: SHORT,
+    };
+
+    /// A flashmob server whose answers to `take` are `takes`, then 204; what it was told is in the list.
+    async fn lab(takes: Vec<(u16, String)>) -> (String, Arc<Mutex<Vec<String>>>) {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let notes = heard.clone();
+        let takes = Mutex::new(takes.into_iter());
+        let url = serve(move |path, body| {
+            notes.lock().unwrap().push(format!("{path} {body}"));
+            match path.rsplit('/').next().unwrap_or_default() {
+                "hello" => (200, r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#.into()),
+                "take" => takes.lock().unwrap().next().unwrap_or((204, String::new())),
+                "outcome" => (200, r#"{"release":true,"cancel":false}"#.into()),
+                _ => (200, r#"{"release":false,"cancel":false}"#.into()),
+            }
+        })
+        .await;
+        (url, heard)
+    }
+
+    fn job() -> (u16, String) {
+        (200, serde_json::to_string(&assignment(3600)).unwrap())
+    }
+
+    /// A terminal with one interface whose lease names `option` as the server.
+    fn worker(
+        cmdline: Cmdline,
+        file: Option<&str>,
+        option: &str,
+        imager: Pretend,
+    ) -> (Worker<Pretend>, watch::Sender<Interfaces>) {
+        let link = Link { index: 2, name: "eth0".into(), mac: [2, 0, 0, 0, 0, 5], up: true, carrier: true };
+        let offer = Offer {
+            address: [10, 0, 0, 9].into(),
+            prefix: 24,
+            server: None,
+            next_server: None,
+            routers: vec![],
+            dns: vec![],
+            domain: None,
+            mtu: None,
+            flashmob: Some(option.into()),
+            lease: None,
+            renew: None,
+            rebind: None,
+        };
+        let (sender, network) = watch::channel(vec![Interface { link, lease: Some(offer) }]);
+        let worker = Worker {
+            cmdline,
+            file: file.map(str::to_owned),
+            // Whatever announces itself on the machine that runs the test is none of its business.
+            browse: false,
+            imager,
+            status: Status::new(),
+            http: client().unwrap(),
+            network,
+            pace: PACE,
+            patience: PATIENCE,
+        };
+        (worker, sender)
+    }
+
+    fn count(heard: &Mutex<Vec<String>>, what: &str) -> usize {
+        heard.lock().unwrap().iter().filter(|line| line.contains(what)).count()
+    }
+
+    #[tokio::test]
+    async fn a_job_is_done_and_what_follows_is_the_jobs_or_the_command_lines() {
+        for (after, leave) in [(None, Leave::Restart), (Some(After::Poweroff), Leave::Off)] {
+            let (url, heard) = lab(vec![job()]).await;
+            let cmdline = Cmdline { after, job: Some("night".into()), ..Cmdline::default() };
+            let (worker, _network) = worker(cmdline, None, &url, Pretend::failing(vec![]));
+            assert_eq!(worker.run().await, leave);
+            assert_eq!(count(&heard, r#"take {"job":"night","image":null}"#), 1);
+            assert_eq!(count(&heard, r#""macs":["02:00:00:00:00:05"]"#), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_job_the_terminal_waits_a_while_and_leaves() {
+        let (url, heard) = lab(vec![]).await;
+        let (worker, _network) = worker(Cmdline::default(), None, &url, Pretend::failing(vec![]));
+        assert_eq!(worker.run().await, Leave::Restart);
+        assert!(count(&heard, "/take") > 1);
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_image_is_not_trusted_is_left_for_the_next() {
+        let (bad, told) = lab(vec![job()]).await;
+        let (good, heard) = lab(vec![job()]).await;
+        let imager = Pretend::failing(vec![(Class::Untrusted, false)]);
+        let (worker, _network) = worker(Cmdline::default(), Some(&bad), &good, imager);
+        assert_eq!(worker.run().await, Leave::Restart);
+        assert_eq!(count(&told, r#""class":"untrusted""#), 1, "the first server is told");
+        assert_eq!(count(&heard, r#""result":"done""#), 1);
+    }
+
+    #[tokio::test]
+    async fn a_terminal_that_was_refused_holds_until_the_job_is_started_again() {
+        let (url, heard) = lab(vec![job(), (204, String::new()), (204, String::new()), job()]).await;
+        let imager = Pretend::failing(vec![(Class::Refused, false)]);
+        let (worker, _network) = worker(Cmdline { server: Some(url), ..Cmdline::default() }, None, "", imager);
+        let status = worker.status.clone();
+        assert_eq!(worker.run().await, Leave::Restart);
+        assert_eq!(count(&heard, "/take"), 4);
+        assert!(matches!(status.view().outcome, Some(Outcome::Done { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_may_be_gone_next_time_ends_with_a_restart() {
+        let (url, heard) = lab(vec![job()]).await;
+        let imager = Pretend::failing(vec![(Class::Retry, true); 3]);
+        let (worker, _network) = worker(Cmdline::default(), None, &url, imager);
+        assert_eq!(worker.run().await, Leave::Restart);
+        assert_eq!(count(&heard, r#""result":"failed""#), 1);
+    }
 
     fn disk(name: &str) -> DiskInfo {
         DiskInfo { name: name.into(), ..DiskInfo::default() }
@@ -252,7 +404,7 @@ mod tests {
             });
             ["sda", "sdb"][..last.get()].iter().map(|name| disk(name)).collect()
         };
-        settle(list, SETTLED, SETTLE_AT_MOST).await;
+        settle(list, SETTLED, AT_MOST).await;
         assert_eq!(last.get(), 2);
         assert!(began.elapsed() < Duration::from_secs(6));
     }
@@ -260,7 +412,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_machine_without_disks_is_not_waited_for_longer_than_ten_seconds() {
         let began = Instant::now();
-        settle(Vec::new, SETTLED, SETTLE_AT_MOST).await;
-        assert!(began.elapsed() <= SETTLE_AT_MOST + SETTLED);
+        settle(Vec::new, SETTLED, AT_MOST).await;
+        assert!(began.elapsed() <= AT_MOST + SETTLED);
     }
 }

@@ -48,6 +48,8 @@ pub struct Facts {
     pub file: Option<String>,
     /// What each interface's lease says, the interface used first in front.
     pub leases: Vec<LeaseFacts>,
+    /// Whether to ask everybody on the link by mDNS at the end.
+    pub browse: bool,
 }
 
 /// What a lease says about servers.
@@ -124,7 +126,9 @@ pub fn steps(facts: &Facts) -> Vec<Step> {
             push(Step::Srv { servers: lease.dns.clone(), domain: domain.clone() });
         }
     }
-    push(Step::Browse);
+    if facts.browse {
+        push(Step::Browse);
+    }
     steps
 }
 
@@ -189,6 +193,7 @@ mod tests {
                 dns: vec![Ipv4Addr::new(10, 0, 0, 5)],
                 domain: Some("lab".into()),
             }],
+            browse: true,
         };
         let ask = |url: &str, origin| Step::Ask { url: url.into(), origin };
         assert_eq!(
@@ -211,6 +216,7 @@ mod tests {
             command_line: Some("10.0.0.4".into()),
             file: Some("https://x".into()),
             leases: vec![lease.clone(), lease],
+            browse: true,
         };
         let steps = steps(&facts);
         assert_eq!(steps.len(), 3, "{steps:?}");
