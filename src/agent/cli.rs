@@ -256,8 +256,8 @@ fn leave(leave: Leave) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::imaging::Next;
     use crate::agent::attempt::tests::{PACE, Pretend, assignment};
+    use crate::agent::imaging::Next;
     use crate::io::http::tests::serve;
     use std::sync::{Arc, Mutex};
 

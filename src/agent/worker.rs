@@ -112,7 +112,8 @@ impl<I: Imager> Worker<I> {
                 browse: self.browse,
             };
             let status = self.status.clone();
-            let mut finder = Finder::new(self.http.clone(), &hello, &status, steps(&facts), self.patience.each);
+            let mut finder =
+                Finder::new(self.http.clone(), &hello, &status, steps(&facts), self.patience.each);
             while let Some(found) = finder.next().await {
                 if let Verdict::Leave(leave) = self.converse(&found, &mut held).await {
                     tokio::time::sleep(self.patience.glance).await;
@@ -170,7 +171,10 @@ impl<I: Imager> Worker<I> {
                     match ended {
                         Ended::Done(next) => return Verdict::Leave(Leave::after(after, &next)),
                         Ended::Failed { failure, .. } if failure.class == Class::Retry => {
-                            self.status.note(format!("restarting in {} s to try again", self.patience.show.as_secs()));
+                            self.status.note(format!(
+                                "restarting in {} s to try again",
+                                self.patience.show.as_secs()
+                            ));
                             tokio::time::sleep(self.patience.show).await;
                             return Verdict::Leave(Leave::Restart);
                         }
@@ -281,7 +285,9 @@ mod tests {
         let url = serve(move |path, body| {
             notes.lock().unwrap().push(format!("{path} {body}"));
             match path.rsplit('/').next().unwrap_or_default() {
-                "hello" => (200, r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#.into()),
+                "hello" => {
+                    (200, r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#.into())
+                }
                 "take" => takes.lock().unwrap().next().unwrap_or((204, String::new())),
                 "outcome" => (200, r#"{"release":true,"cancel":false}"#.into()),
                 _ => (200, r#"{"release":false,"cancel":false}"#.into()),
@@ -372,7 +378,8 @@ mod tests {
     async fn a_terminal_that_was_refused_holds_until_the_job_is_started_again() {
         let (url, heard) = lab(vec![job(), (204, String::new()), (204, String::new()), job()]).await;
         let imager = Pretend::failing(vec![(Class::Refused, false)]);
-        let (worker, _network) = worker(Cmdline { server: Some(url), ..Cmdline::default() }, None, "", imager);
+        let (worker, _network) =
+            worker(Cmdline { server: Some(url), ..Cmdline::default() }, None, "", imager);
         let status = worker.status.clone();
         assert_eq!(worker.run().await, Leave::Restart);
         assert_eq!(count(&heard, "/take"), 4);
