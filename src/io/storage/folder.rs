@@ -251,7 +251,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files: Vec<_> = (0..MAX_OPEN + 40).map(|i| entry(&[&format!("f{i}")], 2)).collect();
         let storage = FolderStorage::create(folder.path(), &files, Resize::Refuse).unwrap().storage;
-        let bytes: Vec<u8> = (0..2 * files.len()).map(|i| (i % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=250u8).cycle().take(2 * files.len()).collect();
         storage.write_at(0, &bytes).unwrap();
         storage.sync().unwrap();
         assert!(storage.lock().open.len() <= MAX_OPEN);
