@@ -1,9 +1,10 @@
 //! A network of a lab's own: namespace, bridge, taps, and dnsmasq for DHCP and TFTP.
 //!
-//! Invariant: nothing here is visible outside the namespace (unless a door is asked for), and the namespace is
+//! Invariant: nothing here is visible outside the namespace (unless a door is opened), and the namespace is
 //! deleted on drop. The name carries this process's id, so that what a killed run left behind is known and removed.
 
 use std::fs::File;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -16,8 +17,6 @@ use crate::command::run;
 
 /// The lab's server: bridge, DHCP, TFTP, and `flashmob serve`.
 pub const SERVER: &str = "10.77.0.1";
-/// The same host's address on the other side of the door.
-const VISITOR: &str = "10.77.0.254";
 const PREFIX: &str = "flashmob-";
 
 /// How DHCP tells iPXE what to run, and terminals where the server is.
@@ -69,13 +68,24 @@ impl Network {
         Ok(name)
     }
 
-    /// Makes the bridge reachable from this host, so that a person can open the page. Goes with the namespace.
-    pub fn open_door(&self) -> Result<()> {
-        let door = format!("fm{}", std::process::id());
-        run("ip", ["link", "add", &door, "type", "veth", "peer", "name", "door", "netns", &self.namespace])?;
-        self.ip("link set door master lab up")?;
-        run("ip", ["addr", "add", &format!("{VISITOR}/24"), "dev", &door])?;
-        run("ip", ["link", "set", &door, "up"]).map(drop)
+    /// Makes the server's `port` reachable from this host, on a port of its own of 127.0.0.1, so that a person can
+    /// open the page. Only TCP to this one port passes: nothing the lab says by multicast comes out.
+    pub fn open_door(&self, port: u16) -> Result<SocketAddr> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).context("opening a port for the page")?;
+        let address = listener.local_addr()?;
+        let namespace = self.namespace.clone();
+        // Lives as long as the process: a visitor's connection ends with the server.
+        thread::spawn(move || {
+            for visitor in listener.incoming().flatten() {
+                let namespace = namespace.clone();
+                thread::spawn(move || {
+                    if let Ok(server) = connect_inside(&namespace, port) {
+                        relay(&visitor, &server);
+                    }
+                });
+            }
+        });
+        Ok(address)
     }
 
     /// DHCP for the lab and TFTP from `tftp`, logging to `log`.
@@ -85,16 +95,40 @@ impl Network {
 
     /// Runs `work` on a thread that lives in the namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = format!("/run/netns/{}", self.namespace);
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let handle = File::open(&path).with_context(|| format!("opening {path}"))?;
-                setns(handle, CloneFlags::CLONE_NEWNET).context("entering the namespace")?;
+                enter(&self.namespace)?;
                 work()
             });
             thread.join().map_err(|_| anyhow!("the work inside the namespace panicked"))?
         })
     }
+}
+
+/// Moves this thread into a network namespace.
+fn enter(namespace: &str) -> Result<()> {
+    let path = format!("/run/netns/{namespace}");
+    let handle = File::open(&path).with_context(|| format!("opening {path}"))?;
+    setns(handle, CloneFlags::CLONE_NEWNET).context("entering the namespace")
+}
+
+/// A connection to the lab's server, made by this thread, which stays in the namespace.
+fn connect_inside(namespace: &str, port: u16) -> Result<TcpStream> {
+    enter(namespace)?;
+    TcpStream::connect((SERVER, port)).context("connecting to the lab's server")
+}
+
+/// Copies both ways until both ends have closed.
+fn relay(visitor: &TcpStream, server: &TcpStream) {
+    let copy = |mut from: &TcpStream, mut to: &TcpStream| {
+        // A visitor who leaves in the middle is no error of ours.
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| copy(visitor, server));
+        copy(server, visitor);
+    });
 }
 
 impl Drop for Network {

@@ -16,7 +16,6 @@ use qemu_tests::accel::Accel;
 use qemu_tests::assets::Assets;
 use qemu_tests::lab::{Job, Lab, PORT};
 use qemu_tests::machine::{Bus, Firmware, Machine};
-use qemu_tests::net::SERVER;
 
 /// Images three virtual terminals and shows how it goes. Needs root.
 #[derive(Parser)]
@@ -52,8 +51,8 @@ fn run(cli: &Cli) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
     let lab = Lab::start(&assets, "demo", &[Job::for_all()], &assets.images)?;
-    lab.network.open_door()?;
-    println!("\nthe lab on one page:  http://{SERVER}:{PORT}/");
+    let page = lab.network.open_door(PORT)?;
+    println!("\nthe lab on one page:  http://{page}/");
     println!("logs and disks:       {}", lab.folder.display());
     if Accel::probed() == Accel::Tcg {
         println!("KVM does not work here: software emulation, so booting takes half a minute each time");
