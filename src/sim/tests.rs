@@ -130,7 +130,7 @@ fn a_peer_that_breaks_the_protocol_is_closed_and_disturbs_nobody() {
     let block = |piece, offset, len| Block { piece: PieceIndex(piece), offset, len };
     let scripts: Vec<Vec<Message>> = vec![
         vec![Message::Bitfield(Bytes::from_static(&[0xff]))],
-        vec![Message::HaveAll, Message::HaveNone],
+        vec![Message::HaveAll, Message::Bitfield(Bytes::from_static(&[0; 5]))],
         vec![Message::Have(PieceIndex(32))],
         vec![Message::Suggest(PieceIndex(u32::MAX))],
         vec![Message::Request(block(0, 0, 0))],
