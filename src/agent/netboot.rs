@@ -25,6 +25,8 @@ const KEYS: &str = "/etc/flashmob/keys.pub";
 const SERVER: &str = "/etc/flashmob/server";
 /// There when the initramfs was built to accept unsigned manifests.
 const ALLOW_INSECURE: &str = "/etc/flashmob/allow-insecure";
+/// Where the C library reads its name servers.
+const RESOLVERS: &str = "/etc/resolv.conf";
 /// Where peers connect to.
 pub const PEER_PORT: u16 = 6881;
 /// Most memory for pieces; half of what is available is a bound as well.
@@ -109,7 +111,7 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
         .map_err(|e| kernel("cannot start the runtime", &e))?;
     let http = http::client().map_err(|e| kernel("cannot prepare HTTP", &e))?;
     let leave = runtime.block_on(async {
-        let network = network::start(cmdline.boot_mac.clone(), status.clone())
+        let network = network::start(cmdline.boot_mac.clone(), status.clone(), RESOLVERS.into())
             .map_err(|e| kernel("cannot speak netlink", &e))?;
         let context = ImagingContext {
             server: String::new(),

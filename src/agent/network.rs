@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -64,12 +65,24 @@ pub fn lease_facts(interfaces: &Interfaces) -> Vec<LeaseFacts> {
         .collect()
 }
 
-/// Starts to bring up the network and keeps it up as long as the runtime lives.
-pub fn start(boot_mac: Option<String>, status: Status) -> std::io::Result<watch::Receiver<Interfaces>> {
+/// Starts to bring up the network and keeps it up as long as the runtime lives. `resolvers` is where the C library
+/// reads its name servers, `/etc/resolv.conf`.
+pub fn start(
+    boot_mac: Option<String>,
+    status: Status,
+    resolvers: PathBuf,
+) -> std::io::Result<watch::Receiver<Interfaces>> {
     let (published, receiver) = watch::channel(Interfaces::new());
     let (changes, incoming) = mpsc::channel(CHANGES);
-    let owner =
-        Owner { netlink: Netlink::open()?, boot_mac, status, published, changes, cards: BTreeMap::new() };
+    let owner = Owner {
+        netlink: Netlink::open()?,
+        boot_mac,
+        status,
+        resolvers,
+        published,
+        changes,
+        cards: BTreeMap::new(),
+    };
     tokio::spawn(owner.run(incoming));
     Ok(receiver)
 }
@@ -78,6 +91,7 @@ struct Owner {
     netlink: Netlink,
     boot_mac: Option<String>,
     status: Status,
+    resolvers: PathBuf,
     published: watch::Sender<Interfaces>,
     changes: mpsc::Sender<(u32, Change)>,
     cards: BTreeMap<u32, Card>,
@@ -180,9 +194,9 @@ impl Owner {
         for server in leases().flat_map(|lease| &lease.dns).take(3) {
             text.push_str(&format!("nameserver {server}\n"));
         }
-        if let Err(e) = std::fs::write("/etc/resolv.conf", text) {
-            self.status
-                .note(format!("cannot write /etc/resolv.conf: {e}; servers are found by address only"));
+        if let Err(e) = std::fs::write(&self.resolvers, text) {
+            let path = self.resolvers.display();
+            self.status.note(format!("cannot write {path}: {e}; servers are found by address only"));
         }
     }
 

@@ -1,0 +1,139 @@
+//! Two network namespaces and a cable: in one dnsmasq or another server, in the other the code under test.
+//!
+//! Invariant: what a test made is gone when its `Lab` is, whatever happened.
+
+use std::fs::File;
+use std::future::Future;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+
+/// No test takes longer.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// The server's address on the cable.
+pub const SERVER: &str = "10.77.0.1";
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// One side of the cable each: `eth0` in both.
+pub struct Lab {
+    server: String,
+    terminal: String,
+    dnsmasq: Mutex<Option<Child>>,
+    files: tempfile::TempDir,
+}
+
+/// Runs `ip` and panics with what it says if it fails.
+pub fn ip(line: &str) -> String {
+    let output = Command::new("ip").args(line.split(' ')).output().expect("ip of package iproute2");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "ip {line}: {said} (these tests need root)");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        let name = format!("fm{}n{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
+        let (server, terminal) = (format!("{name}s"), format!("{name}t"));
+        ip(&format!("netns add {server}"));
+        let files = tempfile::tempdir().unwrap();
+        let lab = Lab { server, terminal, dnsmasq: Mutex::new(None), files };
+        ip(&format!("netns add {}", lab.terminal));
+        ip(&format!("-n {} link add eth0 type veth peer name eth0 netns {}", lab.server, lab.terminal));
+        ip(&format!("-n {} addr add {SERVER}/24 dev eth0", lab.server));
+        ip(&format!("-n {} link set lo up", lab.server));
+        lab.cable(true);
+        lab
+    }
+
+    /// Puts the cable in or pulls it, at the server's end.
+    pub fn cable(&self, there: bool) {
+        ip(&format!("-n {} link set eth0 {}", self.server, if there { "up" } else { "down" }));
+    }
+
+    /// Starts dnsmasq at the server's end with `more` options.
+    pub fn dnsmasq(&self, more: &[&str]) {
+        self.dnsmasq_in("10.77.0", more);
+    }
+
+    /// Gives the server's end another network, as if the cable were in another switch.
+    pub fn dnsmasq_elsewhere(&self) {
+        if let Some(mut child) = self.dnsmasq.lock().unwrap().take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        ip(&format!("-n {} addr flush dev eth0", self.server));
+        ip(&format!("-n {} addr add 10.78.0.1/24 dev eth0", self.server));
+        self.dnsmasq_in("10.78.0", &["--dhcp-authoritative"]);
+    }
+
+    fn dnsmasq_in(&self, network: &str, more: &[&str]) {
+        let range = format!("--dhcp-range={network}.50,{network}.60,255.255.255.0,2m");
+        let child = Command::new("ip")
+            .args(["netns", "exec", &self.server, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null"])
+            .args([
+                "--no-resolv",
+                "--no-hosts",
+                "--leasefile-ro",
+                "--pid-file=",
+                "--user=root",
+                "--interface=eth0",
+            ])
+            .args([&range, "--domain=lab.test", "--log-facility=-"])
+            .args(more)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dnsmasq of package dnsmasq-base");
+        *self.dnsmasq.lock().unwrap() = Some(child);
+    }
+
+    /// Where the terminal's `resolv.conf` is.
+    pub fn resolvers(&self) -> std::path::PathBuf {
+        self.files.path().join("resolv.conf")
+    }
+
+    /// What `ip` says at the terminal's end.
+    pub fn terminal_ip(&self, line: &str) -> String {
+        ip(&format!("-n {} {line}", self.terminal))
+    }
+
+    /// Runs `work` at the terminal's end.
+    pub fn at_terminal<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send) -> T {
+        inside(&self.terminal, work)
+    }
+
+    /// Runs `work` at the server's end.
+    pub fn at_server<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send) -> T {
+        inside(&self.server, work)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Ok(Some(mut child)) = self.dnsmasq.lock().map(|mut child| child.take()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for name in [&self.server, &self.terminal] {
+            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// A thread of its own enters the namespace and runs a runtime there, within the deadline.
+fn inside<T: Send, F: Future<Output = T>>(name: &str, work: impl FnOnce() -> F + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { tokio::time::timeout(DEADLINE, work()).await.expect("deadline") })
+        });
+        thread.join().unwrap()
+    })
+}
