@@ -7,6 +7,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 
 use crate::api::{Refusal, TerminalState, TerminalView};
 use crate::event::{Class, Failure, Outcome};
+use crate::io::announce::why;
 use crate::server::api::LabView;
 use crate::server::metrics::word;
 use crate::units::show_bytes;
@@ -118,9 +119,8 @@ async fn ask(server: &ServerArg, method: &str, path: &[&str]) -> Result<Response
         )
     };
     let away = |e: reqwest::Error| {
-        let why = std::error::Error::source(&e).map(|cause| format!(": {cause}")).unwrap_or_default();
         let advice = "Is 'flashmob serve' running there? Name another address with --server URL.";
-        Failure::new(Class::Retry, format!("asking {address}: {e}{why}"), advice)
+        Failure::new(Class::Retry, format!("asking {address}: {}", why(&e)), advice)
     };
     let mut url = Url::parse(address).map_err(|e| usage(e.to_string()))?;
     url.path_segments_mut().map_err(|()| usage("it has no host".into()))?.pop_if_empty().extend(path);

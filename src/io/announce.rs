@@ -52,10 +52,10 @@ pub struct Reply {
 /// Announces to the tracker at `url`. The error says what went wrong, for people.
 pub async fn announce(http: &reqwest::Client, url: &str, asked: &Asked) -> Result<Reply, String> {
     let url = with_query(url, asked)?;
-    let mut response = http.get(url).send().await.map_err(|error| chain(&error))?;
+    let mut response = http.get(url).send().await.map_err(|error| why(&error))?;
     let status = response.status();
     let mut body = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(|error| chain(&error))? {
+    while let Some(part) = response.chunk().await.map_err(|error| why(&error))? {
         if body.len() + part.len() > MAX_REPLY {
             return Err(format!("its answer is longer than {MAX_REPLY} bytes"));
         }
@@ -105,15 +105,16 @@ fn escape(bytes: &[u8], into: &mut String) {
     }
 }
 
-/// An error with its causes: reqwest keeps what people want to know at the bottom.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
+/// What a person wants to know of a failed request: the innermost reason ("Connection refused").
+pub fn why(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
     }
-    text
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 /// Reads an answer.

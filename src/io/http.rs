@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{Assignment, Hello, Orders, OutcomeReport, ProgressReport, Refusal, Take, Welcome};
+use crate::io::announce::why;
 
 /// Bytes of the longest answer that is read.
 pub const LARGEST_ANSWER: usize = 1 << 20;
@@ -169,13 +170,7 @@ impl Api {
     }
 
     fn away(&self, error: &reqwest::Error) -> CallError {
-        // The innermost reason is the one a person understands ("Connection refused").
-        let mut why: &dyn std::error::Error = error;
-        while let Some(source) = why.source() {
-            why = source;
-        }
-        let why = if error.is_timeout() { "no answer in time".to_owned() } else { why.to_string() };
-        CallError::Away { url: self.base.clone(), why }
+        CallError::Away { url: self.base.clone(), why: why(error) }
     }
 }
 

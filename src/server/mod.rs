@@ -123,7 +123,7 @@ impl Server {
         });
         watch::publish(&app, &scan, &mut seeders).await;
         for problem in app.problems() {
-            log::warn!("{}: {} {}", problem.what, problem.error, problem.advice);
+            log::warn!("{}: {}. {}", problem.what, problem.error, problem.advice);
         }
 
         let (stop, stopped) = channel::channel(false);

@@ -66,7 +66,7 @@ impl Scanner {
                 let found = open(one, keys.as_ref());
                 match &found {
                     Ok((image, _)) => log::info!("image {}: ready, {} bytes travel", image.id(), image.bytes),
-                    Err(problem) => log::error!("{}: {} {}", problem.what, problem.error, problem.advice),
+                    Err(problem) => log::error!("{}: {}. {}", problem.what, problem.error, problem.advice),
                 }
                 self.seen.insert(one.path.clone(), Seen { stamp, found });
             }

@@ -12,6 +12,7 @@ use reqwest::StatusCode;
 use crate::agent::imaging::ImagingContext;
 use crate::api::Assignment;
 use crate::event::{Class, Failure};
+use crate::io::announce::why;
 use crate::io::image::{MAX_BOOT_BYTES, sha256, sha256_of_hashes};
 use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use crate::layout::grid::Grid;
@@ -193,7 +194,7 @@ impl Files<'_> {
         };
         let silent = |_| away(format!("nothing came for {} s", SILENCE.as_secs()));
         let sent = tokio::time::timeout(SILENCE, self.ctx.http.get(&url).send()).await.map_err(silent)?;
-        let mut response = sent.map_err(|e| away(innermost(&e)))?;
+        let mut response = sent.map_err(|e| away(why(&e)))?;
         match response.status() {
             StatusCode::NOT_FOUND => return Ok(None),
             status if !status.is_success() => return Err(away(format!("the server says {status}"))),
@@ -202,20 +203,11 @@ impl Files<'_> {
         let mut bytes = Vec::new();
         loop {
             let next = tokio::time::timeout(SILENCE, response.chunk()).await.map_err(silent)?;
-            let Some(more) = next.map_err(|e| away(innermost(&e)))? else { return Ok(Some(bytes)) };
+            let Some(more) = next.map_err(|e| away(why(&e)))? else { return Ok(Some(bytes)) };
             if bytes.len() + more.len() > limit {
                 return Err(untrusted(format!("{url} is longer than the {limit} bytes that are read")));
             }
             bytes.extend_from_slice(&more);
         }
     }
-}
-
-/// The innermost reason is the one a person understands ("Connection refused").
-fn innermost(error: &reqwest::Error) -> String {
-    let mut why: &dyn std::error::Error = error;
-    while let Some(source) = why.source() {
-        why = source;
-    }
-    why.to_string()
 }
