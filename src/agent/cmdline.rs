@@ -37,10 +37,10 @@ pub fn parse(text: &str) -> Result<Cmdline, Vec<String>> {
         };
         if key == "BOOTIF" {
             line.boot_mac = value.and_then(boot_mac);
-        } else if let Some(name) = key.strip_prefix("flashmob.") {
-            if let Err(why) = set(&mut line, name, value.unwrap_or_default()) {
-                wrong.push(format!("{word}: {why}"));
-            }
+        } else if let Some(name) = key.strip_prefix("flashmob.")
+            && let Err(why) = set(&mut line, name, value.unwrap_or_default())
+        {
+            wrong.push(format!("{word}: {why}"));
         }
     }
     if wrong.is_empty() { Ok(line) } else { Err(wrong) }

@@ -11,7 +11,7 @@ use crate::lab::Lab;
 async fn lease(interfaces: &mut watch::Receiver<Interfaces>, fits: impl Fn(&Offer) -> bool) -> Offer {
     let lease_of = |all: &Interfaces| all.iter().find_map(|i| i.lease.clone());
     let there = |all: &Interfaces| lease_of(all).is_some_and(|lease| fits(&lease));
-    lease_of(&*interfaces.wait_for(there).await.unwrap()).unwrap()
+    lease_of(&interfaces.wait_for(there).await.unwrap()).unwrap()
 }
 
 async fn carrier(interfaces: &mut watch::Receiver<Interfaces>, there: bool) {

@@ -3,7 +3,7 @@
 //! Needs root: each test makes two network namespaces with a cable between them. `lab` makes and removes them.
 
 #![cfg(feature = "agent")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "this whole program is tests")]
+#![expect(clippy::unwrap_used, reason = "this whole program is tests")]
 
 mod address;
 mod discovery;

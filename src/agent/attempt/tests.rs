@@ -1,0 +1,158 @@
+//! Attempts with an imager that only pretends, against servers of a few lines.
+
+use super::*;
+use crate::api::{After, LayoutMode};
+use crate::io::http::{client, tests::serve};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Fails as often as it is told, then succeeds.
+pub(crate) struct Pretend {
+    pub(crate) failures: Mutex<Vec<(Failure, bool)>>,
+    pub(crate) runs: AtomicU32,
+}
+
+impl Pretend {
+    pub(crate) fn failing(failures: Vec<(Class, bool)>) -> Self {
+        let failure = |(class, touched)| (Failure::new(class, "it went wrong", "do this"), touched);
+        let failures = failures.into_iter().rev().map(failure).collect();
+        Pretend { failures: Mutex::new(failures), runs: AtomicU32::new(0) }
+    }
+}
+
+pub(crate) struct Disk;
+
+impl Imager for Pretend {
+    type Held = Disk;
+
+    async fn run(&self, _: &str, _: &Assignment) -> Result<Disk, (Failure, bool)> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        match self.failures.lock().unwrap().pop() {
+            Some(failure) => Err(failure),
+            None => Ok(Disk),
+        }
+    }
+}
+
+impl Held for Disk {
+    fn disk(&self) -> String {
+        "vda".into()
+    }
+    fn next(&self) -> Next {
+        Next::Firmware
+    }
+    fn warnings(&self) -> Vec<String> {
+        vec![]
+    }
+    fn traffic(&self) -> (u64, u64) {
+        (7, 9)
+    }
+    async fn stop(self) {}
+}
+
+pub(crate) const PACE: Pace = Pace {
+    report: Duration::from_millis(5),
+    again: Duration::from_millis(5),
+    tell: Duration::from_secs(5),
+    leave: Duration::from_secs(5),
+};
+
+pub(crate) fn assignment(longest_stay: u64) -> Assignment {
+    Assignment {
+        job: "j".into(),
+        attempt: 3,
+        token: "secret".into(),
+        image: "debian".into(),
+        version: "1".into(),
+        folder: "/images/debian/1/".into(),
+        disk: "internal".into(),
+        layout: LayoutMode::WholeDisk,
+        after: After::Reboot,
+        verify: true,
+        longest_stay,
+    }
+}
+
+/// A server that notes what it is told and answers outcomes and later progress with `orders`.
+async fn server(orders: &str) -> (Api, Arc<Mutex<Vec<String>>>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (notes, orders) = (heard.clone(), orders.to_owned());
+    let url = serve(move |path, body| {
+        assert!(body.contains("\"token\":\"secret\""));
+        let mut notes = notes.lock().unwrap();
+        let told = path.ends_with("/outcome") || notes.iter().any(|n: &String| n.contains("/outcome"));
+        notes.push(format!("{path} {body}"));
+        (200, if told { orders.clone() } else { r#"{"release":false,"cancel":false}"#.into() })
+    })
+    .await;
+    (Api::new(client().unwrap(), url), heard)
+}
+
+async fn never() {
+    std::future::pending().await
+}
+
+#[tokio::test]
+async fn a_terminal_stays_until_the_server_releases_it() {
+    let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
+    let imager = Pretend::failing(vec![(Class::Retry, true)]);
+    let status = Status::new();
+    let ended = run(&api, &assignment(3600), &imager, &status, PACE, never()).await;
+    assert_eq!(ended, Ended::Done(Next::Firmware));
+    assert_eq!(imager.runs.load(Ordering::SeqCst), 2, "what can be tried again is tried again");
+    assert!(matches!(status.view().outcome, Some(Outcome::Done { bytes_in: 7, .. })));
+    let heard = heard.lock().unwrap();
+    let outcome = heard.iter().find(|h| h.starts_with("/api/v1/attempts/3/outcome")).unwrap();
+    assert!(outcome.contains(r#""result":"done""#), "{outcome}");
+}
+
+#[tokio::test]
+async fn without_a_server_the_longest_stay_ends_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = Api::new(client().unwrap(), format!("http://{}", listener.local_addr().unwrap()));
+    drop(listener);
+    let status = Status::new();
+    let ended = run(&api, &assignment(1), &Pretend::failing(vec![]), &status, PACE, never()).await;
+    assert_eq!(ended, Ended::Done(Next::Firmware));
+    let notes = status.view().notes;
+    assert!(notes.iter().any(|n| n.contains("going on without the server")), "{notes:?}");
+    assert_eq!(notes.last().unwrap(), "the longest stay is over");
+}
+
+#[tokio::test]
+async fn a_refusal_is_reported_and_not_tried_again() {
+    let (api, heard) = server(r#"{"release":false,"cancel":false}"#).await;
+    let imager = Pretend::failing(vec![(Class::Refused, false)]);
+    let status = Status::new();
+    let ended = run(&api, &assignment(3600), &imager, &status, PACE, never()).await;
+    assert!(
+        matches!(ended, Ended::Failed { ref failure, disk_touched: false } if failure.class == Class::Refused)
+    );
+    assert_eq!(imager.runs.load(Ordering::SeqCst), 1);
+    let heard = heard.lock().unwrap();
+    let outcome = heard.last().unwrap();
+    assert!(outcome.contains("/outcome") && outcome.contains(r#""class":"refused""#), "{outcome}");
+}
+
+#[tokio::test]
+async fn a_disk_touched_in_an_earlier_try_stays_touched() {
+    let (api, _) = server(r#"{"release":false,"cancel":false}"#).await;
+    let imager = Pretend::failing(vec![(Class::Retry, true), (Class::Untrusted, false)]);
+    let ended = run(&api, &assignment(3600), &imager, &Status::new(), PACE, never()).await;
+    assert!(matches!(ended, Ended::Failed { disk_touched: true, .. }), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_cancelled_job_stops() {
+    struct Endless;
+    impl Imager for Endless {
+        type Held = Disk;
+        async fn run(&self, _: &str, _: &Assignment) -> Result<Disk, (Failure, bool)> {
+            std::future::pending().await
+        }
+    }
+    let url = serve(|_, _| (200, r#"{"release":false,"cancel":true}"#.into())).await;
+    let api = Api::new(client().unwrap(), url);
+    let ended = run(&api, &assignment(3600), &Endless, &Status::new(), PACE, never()).await;
+    assert!(matches!(ended, Ended::Failed { ref failure, .. } if failure.message.contains("cancelled")));
+}

@@ -1,0 +1,167 @@
+//! A whole worker against servers of a few lines, with an imager that only pretends.
+
+use super::*;
+use crate::agent::attempt::tests::{PACE, Pretend, assignment};
+use crate::agent::network::Interface;
+use crate::io::http::{client, tests::serve};
+use crate::io::netlink::Link;
+use crate::lan::dhcp::Offer;
+use std::cell::Cell;
+use std::sync::{Arc, Mutex};
+
+const SETTLED: Duration = Duration::from_millis(1500);
+const AT_MOST: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_millis(5);
+const PATIENCE: Patience = Patience {
+    idle: Duration::from_millis(50),
+    ask: SHORT,
+    hold: SHORT,
+    show: SHORT,
+    glance: SHORT,
+    each: Duration::from_millis(500),
+    settled: SHORT,
+    settle: SHORT,
+};
+
+/// A flashmob server whose answers to `take` are `takes`, then 204; what it was told is in the list.
+async fn lab(takes: Vec<(u16, String)>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let notes = heard.clone();
+    let takes = Mutex::new(takes.into_iter());
+    let url = serve(move |path, body| {
+        notes.lock().unwrap().push(format!("{path} {body}"));
+        match path.rsplit('/').next().unwrap_or_default() {
+            "hello" => (200, r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#.into()),
+            "take" => takes.lock().unwrap().next().unwrap_or((204, String::new())),
+            "outcome" => (200, r#"{"release":true,"cancel":false}"#.into()),
+            _ => (200, r#"{"release":false,"cancel":false}"#.into()),
+        }
+    })
+    .await;
+    (url, heard)
+}
+
+fn job() -> (u16, String) {
+    (200, serde_json::to_string(&assignment(3600)).unwrap())
+}
+
+/// A terminal with one interface whose lease names `option` as the server.
+fn worker(
+    cmdline: Cmdline,
+    file: Option<&str>,
+    option: &str,
+    imager: Pretend,
+) -> (Worker<Pretend>, watch::Sender<Interfaces>) {
+    let link = Link { index: 2, name: "eth0".into(), mac: [2, 0, 0, 0, 0, 5], up: true, carrier: true };
+    let offer = Offer {
+        address: [10, 0, 0, 9].into(),
+        prefix: 24,
+        server: None,
+        next_server: None,
+        routers: vec![],
+        dns: vec![],
+        domain: None,
+        mtu: None,
+        flashmob: Some(option.into()),
+        lease: None,
+        renew: None,
+        rebind: None,
+    };
+    let (sender, network) = watch::channel(vec![Interface { link, lease: Some(offer) }]);
+    let worker = Worker {
+        cmdline,
+        file: file.map(str::to_owned),
+        // Whatever announces itself on the machine that runs the test is none of its business.
+        browse: false,
+        imager,
+        status: Status::new(),
+        http: client().unwrap(),
+        network,
+        pace: PACE,
+        patience: PATIENCE,
+    };
+    (worker, sender)
+}
+
+fn count(heard: &Mutex<Vec<String>>, what: &str) -> usize {
+    heard.lock().unwrap().iter().filter(|line| line.contains(what)).count()
+}
+
+#[tokio::test]
+async fn a_job_is_done_and_what_follows_is_the_jobs_or_the_command_lines() {
+    for (after, leave) in [(None, Leave::Restart), (Some(After::Poweroff), Leave::Off)] {
+        let (url, heard) = lab(vec![job()]).await;
+        let cmdline = Cmdline { after, job: Some("night".into()), ..Cmdline::default() };
+        let (worker, _network) = worker(cmdline, None, &url, Pretend::failing(vec![]));
+        assert_eq!(worker.run().await, leave);
+        assert_eq!(count(&heard, r#"take {"job":"night","image":null}"#), 1);
+        assert_eq!(count(&heard, r#""macs":["02:00:00:00:00:05"]"#), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_a_job_the_terminal_waits_a_while_and_leaves() {
+    let (url, heard) = lab(vec![]).await;
+    let (worker, _network) = worker(Cmdline::default(), None, &url, Pretend::failing(vec![]));
+    assert_eq!(worker.run().await, Leave::Restart);
+    assert!(count(&heard, "/take") > 1);
+}
+
+#[tokio::test]
+async fn a_server_whose_image_is_not_trusted_is_left_for_the_next() {
+    let (bad, told) = lab(vec![job()]).await;
+    let (good, heard) = lab(vec![job()]).await;
+    let imager = Pretend::failing(vec![(Class::Untrusted, false)]);
+    let (worker, _network) = worker(Cmdline::default(), Some(&bad), &good, imager);
+    assert_eq!(worker.run().await, Leave::Restart);
+    assert_eq!(count(&told, r#""class":"untrusted""#), 1, "the first server is told");
+    assert_eq!(count(&heard, r#""result":"done""#), 1);
+}
+
+#[tokio::test]
+async fn a_terminal_that_was_refused_holds_until_the_job_is_started_again() {
+    let (url, heard) = lab(vec![job(), (204, String::new()), (204, String::new()), job()]).await;
+    let imager = Pretend::failing(vec![(Class::Refused, false)]);
+    let (worker, _network) = worker(Cmdline { server: Some(url), ..Cmdline::default() }, None, "", imager);
+    let status = worker.status.clone();
+    assert_eq!(worker.run().await, Leave::Restart);
+    assert_eq!(count(&heard, "/take"), 4);
+    assert!(matches!(status.view().outcome, Some(Outcome::Done { .. })));
+}
+
+#[tokio::test]
+async fn what_may_be_gone_next_time_ends_with_a_restart() {
+    let (url, heard) = lab(vec![job()]).await;
+    let imager = Pretend::failing(vec![(Class::Retry, true); 3]);
+    let (worker, _network) = worker(Cmdline::default(), None, &url, imager);
+    assert_eq!(worker.run().await, Leave::Restart);
+    assert_eq!(count(&heard, r#""result":"failed""#), 1);
+}
+
+fn disk(name: &str) -> DiskInfo {
+    DiskInfo { name: name.into(), ..DiskInfo::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn disks_that_come_late_are_waited_for() {
+    let began = Instant::now();
+    let last = Cell::new(0);
+    let list = || {
+        last.set(match began.elapsed().as_millis() {
+            0..2000 => 0,
+            2000..3000 => 1,
+            _ => 2,
+        });
+        ["sda", "sdb"][..last.get()].iter().map(|name| disk(name)).collect()
+    };
+    settle(list, SETTLED, AT_MOST).await;
+    assert_eq!(last.get(), 2);
+    assert!(began.elapsed() < Duration::from_secs(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_without_disks_is_not_waited_for_longer_than_ten_seconds() {
+    let began = Instant::now();
+    settle(Vec::new, SETTLED, AT_MOST).await;
+    assert!(began.elapsed() <= AT_MOST + SETTLED);
+}
