@@ -127,7 +127,6 @@ pub async fn run<I: Imager>(
     pace: Pace,
     stop: impl Future<Output = ()>,
 ) -> Ended {
-    let began = Instant::now();
     status.begin_attempt(format!("{}@{}", assignment.image, assignment.version));
     let (orders, mut heard) = watch::channel(Orders::default());
     let reporter =
@@ -156,7 +155,7 @@ pub async fn run<I: Imager>(
     }
     let (bytes_in, bytes_out) = held.traffic();
     let outcome =
-        Outcome::Done { seconds: began.elapsed().as_secs(), bytes_in, bytes_out, disk: held.disk() };
+        Outcome::Done { seconds: status.elapsed().as_secs(), bytes_in, bytes_out, disk: held.disk() };
     status.change(|view| {
         view.progress.stage = Stage::Serve;
         view.progress.percent = 100.0;
@@ -233,6 +232,8 @@ async fn released(orders: &mut watch::Receiver<Orders>) {
 async fn stay(reporter: &Reporter, outcome: Outcome, status: &Status, assignment: &Assignment) {
     let longest = Duration::from_secs(assignment.longest_stay);
     let told = async {
+        // The last numbers first: a release may follow the outcome at once.
+        let _ = reporter.progress_once().await;
         let _ = reporter.outcome(outcome, longest).await;
         std::future::pending::<()>().await;
     };
@@ -256,17 +257,12 @@ impl Reporter {
     async fn progress(&self) -> Infallible {
         let mut away = false;
         loop {
-            let mut progress = self.status.view().progress;
-            // A terminal that is done and serves is at 100 whatever the imaging last said.
-            progress.percent = progress.percent.clamp(0.0, 100.0);
-            let report = ProgressReport { token: self.assignment.token.clone(), progress };
-            match self.api.progress(self.assignment.attempt, &report).await {
-                Ok(orders) => {
+            match self.progress_once().await {
+                Ok(()) => {
                     if away {
                         self.status.note("the server answers again");
                     }
                     away = false;
-                    self.hear(orders);
                 }
                 Err(e) => {
                     if !away {
@@ -277,6 +273,14 @@ impl Reporter {
             }
             tokio::time::sleep(self.pace.report).await;
         }
+    }
+
+    async fn progress_once(&self) -> Result<(), CallError> {
+        let progress = self.status.view().progress;
+        let report = ProgressReport { token: self.assignment.token.clone(), progress };
+        let orders = self.api.progress(self.assignment.attempt, &report).await?;
+        self.hear(orders);
+        Ok(())
     }
 
     /// Reports the outcome until the server has it or the time is over.

@@ -4,6 +4,8 @@
 //! Invariant: readers only ever see whole values, and a writer never waits for a reader. How it looks is left to
 //! `agent::console`, how it travels to `agent::report`.
 
+use std::time::{Duration, Instant};
+
 use tokio::sync::watch;
 
 use crate::event::{Outcome, Progress, Stage};
@@ -46,6 +48,7 @@ impl View {
 #[derive(Debug, Clone)]
 pub struct Status {
     view: watch::Sender<View>,
+    began: Instant,
 }
 
 impl Default for Status {
@@ -68,7 +71,12 @@ impl Status {
             notes_said: 0,
             outcome: None,
         };
-        Status { view: watch::Sender::new(view) }
+        Status { view: watch::Sender::new(view), began: Instant::now() }
+    }
+
+    /// Time since the agent began.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Enters `stage`. The numbers of the progress stay as they are.
