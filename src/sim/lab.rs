@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(crate) struct NodeSpec {
     /// Piece buffers.
     pub(crate) buffers: usize,
     pub(crate) character: Character,
+    /// What it wants (and a seeder has); `None`: everything.
+    pub(crate) wanted: Option<Range<u32>>,
 }
 
 impl NodeSpec {
@@ -53,6 +56,7 @@ impl NodeSpec {
             leaves: None,
             buffers: 64,
             character: Character::Honest,
+            wanted: None,
         }
     }
 
@@ -274,11 +278,13 @@ impl Lab {
     fn arrive(&mut self, node: usize) {
         let spec = &self.nodes[node].spec;
         let pieces = self.spec.pieces;
-        let have = if spec.seeder { Bitfield::all(pieces) } else { Bitfield::none(pieces) };
+        let wanted = Bitfield::of_range(pieces, spec.wanted.clone().unwrap_or(0..pieces));
+        let have = if spec.seeder { wanted.clone() } else { Bitfield::none(pieces) };
         let total = self.geometry.total_length();
         let mut config = EngineConfig::new(INFO_HASH, self.id_of(node), self.spec.piece_length, total, have);
         config.seed = Rng::new(self.spec.seed.wrapping_add(node as u64)).next_u64();
         config.listen_port = 6881;
+        config.wanted = wanted;
         (self.spec.tune)(&mut config);
         let pool = BufPool::new(self.spec.piece_length as usize, spec.buffers);
         self.nodes[node].engine = Engine::new(config, pool, Arc::clone(&self.spec.shape));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Character, Lab, LabSpec, NodeSpec, yardstick};
 use crate::swarm::wire::Message;
-use crate::swarm::{Block, CloseReason, PieceShape, SwarmStats};
+use crate::swarm::{Bitfield, Block, CloseReason, PieceShape, SwarmStats};
 use crate::units::PieceIndex;
 
 const KIB: u32 = 1024;
@@ -149,6 +149,49 @@ fn a_peer_that_breaks_the_protocol_is_closed_and_disturbs_nobody() {
             .iter()
             .filter(|node| node.closes.iter().any(|why| matches!(why, CloseReason::Fault(_))));
         assert!(faults.count() >= 1, "script {number}");
+    }
+}
+
+/// Bytes and pieces that a node has; nothing else ever came to it.
+fn holds_exactly(lab: &Lab, node: usize, pieces: Range<u32>) -> bool {
+    let engine = lab.nodes[node].engine().expect("it is there");
+    let bytes = u64::from(pieces.end - pieces.start) * u64::from(64 * KIB);
+    let stats = engine.stats();
+    *engine.have() == Bitfield::of_range(64, pieces) && stats.bytes_in == bytes && stats.bytes_total == bytes
+}
+
+#[test]
+fn each_terminal_gets_the_part_it_wants_and_no_other_byte() {
+    for seed in 0..10 {
+        let parts = [0..32, 32..64, 0..32, 32..64, 20..40];
+        let mut spec = LabSpec::new(parts.len(), 64, 64 * KIB, seed);
+        for (node, part) in spec.nodes[1..].iter_mut().zip(&parts) {
+            node.wanted = Some(part.clone());
+        }
+        let lab = run(spec, MINUTE);
+        for (node, part) in (1..).zip(parts) {
+            assert!(holds_exactly(&lab, node, part), "seed {seed} node {node}: {:?}", stats(&lab, node));
+        }
+    }
+}
+
+#[test]
+fn those_who_have_parts_serve_the_whole_together() {
+    for seed in 0..10 {
+        let mut spec = LabSpec::new(5, 64, 64 * KIB, seed);
+        spec.nodes[0].wanted = Some(0..40);
+        spec.nodes[1] = NodeSpec { wanted: Some(30..64), ..NodeSpec::seeder() };
+        spec.nodes[2].wanted = Some(25..50);
+        // When this one comes, the seeders are gone: what others fetched is all there is.
+        spec.nodes[3].wanted = Some(50..64);
+        spec.nodes[4].wanted = Some(0..25);
+        spec.nodes[0].leaves = Some(MINUTE);
+        spec.nodes[1].leaves = Some(MINUTE);
+        spec.nodes[5].arrives = MINUTE + Duration::from_secs(1);
+        let lab = run(spec, 2 * MINUTE);
+        for (node, part) in [(2, 25..50), (3, 50..64), (4, 0..25), (5, 0..64)] {
+            assert!(holds_exactly(&lab, node, part), "seed {seed} node {node}: {:?}", stats(&lab, node));
+        }
     }
 }
 

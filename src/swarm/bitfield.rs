@@ -2,6 +2,8 @@
 //!
 //! Invariant: bits behind the last piece are zero, and the number of set bits is known without counting.
 
+use std::ops::Range;
+
 use crate::units::PieceIndex;
 
 /// Which pieces somebody has.
@@ -36,6 +38,15 @@ impl Bitfield {
             *last &= !spare_mask(pieces);
         }
         Bitfield { bytes, pieces, set: pieces }
+    }
+
+    /// Of `pieces` pieces, those in `range`; what lies behind the last piece is ignored.
+    pub fn of_range(pieces: u32, range: Range<u32>) -> Self {
+        let mut field = Bitfield::none(pieces);
+        for piece in range.start..range.end.min(pieces) {
+            field.insert(PieceIndex(piece));
+        }
+        field
     }
 
     /// Reads the bytes of a bitfield message.
@@ -106,6 +117,15 @@ impl Bitfield {
         (0..self.pieces).map(PieceIndex).filter(|piece| self.has(*piece))
     }
 
+    /// The pieces that `self` has and `other` lacks.
+    pub fn without(&self, other: &Bitfield) -> Bitfield {
+        let mut rest = self.clone();
+        for piece in other.iter() {
+            rest.remove(piece);
+        }
+        rest
+    }
+
     /// True if `self` has a piece that `other` lacks.
     pub fn has_more_than(&self, other: &Bitfield) -> bool {
         self.bytes.iter().zip(&other.bytes).any(|(mine, theirs)| mine & !theirs != 0)
@@ -147,6 +167,14 @@ mod tests {
         assert_eq!(Bitfield::from_wire(&[0, 0x20], 10), Err(BitfieldError::Spare));
         assert_eq!(Bitfield::from_wire(&[0xff, 0xc0], 10), Ok(Bitfield::all(10)));
         assert!(Bitfield::all(16).is_all() && Bitfield::none(0).is_all());
+    }
+
+    #[test]
+    fn ranges_and_differences_stay_inside() {
+        let field = Bitfield::of_range(10, 7..12);
+        assert_eq!(field.as_wire(), [0x01, 0xc0]);
+        assert_eq!(Bitfield::all(10).without(&field), Bitfield::of_range(10, 0..7));
+        assert!(field.without(&Bitfield::all(10)).is_none());
     }
 
     proptest! {

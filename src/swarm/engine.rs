@@ -14,6 +14,7 @@ use super::bitfield::Bitfield;
 use super::book::AddressBook;
 use super::fetch::{Fetcher, Giver};
 use super::geometry::{Block, Geometry, PieceShape};
+use super::holdings::Holdings;
 use super::interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
 use super::peer::{Peer, Peers};
 use super::rate::RateMeter;
@@ -37,7 +38,7 @@ pub struct Engine {
     pub(super) config: EngineConfig,
     pub(super) geometry: Geometry,
     pub(super) now: Now,
-    pub(super) have: Bitfield,
+    pub(super) holds: Holdings,
     pub(super) peers: Peers,
     pub(super) fetch: Fetcher,
     pub(super) serve: Server,
@@ -47,7 +48,6 @@ pub struct Engine {
     pub(super) bytes_in: RateMeter,
     pub(super) wasted: u64,
     bytes_out: RateMeter,
-    bytes_done: u64,
     bad_pieces: u64,
     book: AddressBook,
     rng: Rng,
@@ -55,20 +55,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for one torrent. `None` if `config`'s lengths make no torrent, its bitfield is of another
+    /// An engine for one torrent. `None` if `config`'s lengths make no torrent, its bitfields are of another
     /// one, or the pool's buffers are shorter than a piece.
     pub fn new(config: EngineConfig, pool: BufPool, shape: Arc<dyn PieceShape>) -> Option<Self> {
         let geometry = Geometry::new(config.piece_length, config.total_length)?;
-        if pool.buf_len() < config.piece_length as usize || config.have.pieces() != geometry.pieces() {
+        if pool.buf_len() < config.piece_length as usize {
             return None;
         }
+        let holds = Holdings::new(geometry, config.have.clone(), config.wanted.clone())?;
         let mut rng = Rng::new(config.seed);
-        let have = config.have.clone();
         let mut engine = Engine {
-            fetch: Fetcher::new(geometry, pool, shape, &have, config.request_depth, &mut rng),
+            fetch: Fetcher::new(geometry, pool, shape, &holds.missing(), config.request_depth, &mut rng),
             serve: Server::new(geometry.pieces()),
             book: AddressBook::new(&config.own_addresses, config.listen_port),
-            bytes_done: have.iter().map(|piece| u64::from(geometry.len_of(piece))).sum(),
             now: Now::ZERO,
             peers: Peers::new(),
             out: VecDeque::new(),
@@ -80,10 +79,10 @@ impl Engine {
             housekeeping: Now::ZERO,
             config,
             geometry,
-            have,
+            holds,
             rng,
         };
-        if engine.have.is_all() {
+        if engine.holds.complete() {
             engine.out.push_back(Output::Complete);
         }
         Some(engine)
@@ -139,16 +138,16 @@ impl Engine {
 
     /// What is stored.
     pub fn have(&self) -> &Bitfield {
-        &self.have
+        self.holds.have()
     }
 
     /// A snapshot.
     pub fn stats(&self) -> SwarmStats {
         SwarmStats {
-            pieces: self.geometry.pieces(),
-            pieces_done: self.have.count(),
-            bytes_total: self.geometry.total_length(),
-            bytes_done: self.bytes_done,
+            pieces: self.holds.pieces_wanted(),
+            pieces_done: self.holds.pieces_done(),
+            bytes_total: self.holds.bytes_wanted(),
+            bytes_done: self.holds.bytes_done(),
             bytes_in: self.bytes_in.total(),
             bytes_wasted: self.wasted,
             bytes_out: self.bytes_out.total(),
@@ -158,7 +157,7 @@ impl Engine {
             seeders: self.peers.values().filter(|peer| peer.seed).count(),
             pieces_active: self.fetch.active(),
             pieces_bad: self.bad_pieces,
-            complete: self.have.is_all(),
+            complete: self.holds.complete(),
         }
     }
 
@@ -180,11 +179,12 @@ impl Engine {
             // Said again: giving up an older connection to the same peer has freed its address.
             self.book.connected(addr);
         }
-        let first = match (fast, self.have.is_all(), self.have.is_none()) {
+        let have = self.holds.have();
+        let first = match (fast, have.is_all(), have.is_none()) {
             (true, true, _) => Some(Message::HaveAll),
             (true, _, true) => Some(Message::HaveNone),
             (false, _, true) => None,
-            _ => Some(Message::Bitfield(Bytes::copy_from_slice(self.have.as_wire()))),
+            _ => Some(Message::Bitfield(Bytes::copy_from_slice(have.as_wire()))),
         };
         if let Some(message) = first {
             self.send(conn, message);
@@ -221,7 +221,7 @@ impl Engine {
     fn introduce_to(&mut self, conn: ConnId) {
         let said = ExtendedHandshake {
             request_queue: Some(self.config.request_queue),
-            upload_only: Some(self.have.is_all()),
+            upload_only: Some(self.holds.complete()),
             client: Some(concat!("flashmob ", env!("CARGO_PKG_VERSION")).to_owned()),
             port: (self.config.listen_port != 0).then_some(self.config.listen_port),
             flashmob_id: Some(OUR_EXTENSION_ID),
@@ -264,10 +264,9 @@ impl Engine {
     }
 
     fn piece_done(&mut self, piece: PieceIndex) {
-        if !self.fetch.stored(piece) || !self.have.insert(piece) {
+        if !self.fetch.stored(piece) || !self.holds.insert(piece) {
             return;
         }
-        self.bytes_done += u64::from(self.geometry.len_of(piece));
         let conns: Vec<ConnId> = self.peers.keys().copied().collect();
         for conn in conns {
             self.send(conn, Message::Have(piece));
@@ -276,12 +275,22 @@ impl Engine {
                 self.update_interest(conn);
             }
         }
-        if self.have.is_all() {
-            self.out.push_back(Output::Complete);
-            let conns: Vec<ConnId> = self.peers.keys().copied().collect();
-            for conn in conns {
-                self.part_if_pointless(conn);
+        if self.holds.complete() {
+            self.completed();
+        }
+    }
+
+    /// Everything that is wanted is here. Who counts our pieces sees a seeder by itself; of one with a part of
+    /// them it must be told (BEP 21).
+    fn completed(&mut self) {
+        self.out.push_back(Output::Complete);
+        let conns: Vec<(ConnId, bool)> =
+            self.peers.iter().map(|(conn, peer)| (*conn, peer.extended)).collect();
+        for (conn, extended) in conns {
+            if extended && !self.holds.have().is_all() {
+                self.introduce_to(conn);
             }
+            self.part_if_pointless(conn);
         }
     }
 
@@ -308,10 +317,10 @@ impl Engine {
         }
     }
 
-    /// Two peers that both have everything (or will not download) need no connection.
+    /// Two peers that both have everything they want need no connection.
     pub(super) fn part_if_pointless(&mut self, conn: ConnId) {
         let done = |peer: &Peer| peer.seed || (peer.upload_only && !peer.interested);
-        if self.have.is_all() && self.peers.get(&conn).is_some_and(done) {
+        if self.holds.complete() && self.peers.get(&conn).is_some_and(done) {
             self.close(conn, CloseReason::NothingToTrade);
         }
     }

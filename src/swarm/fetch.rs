@@ -58,12 +58,12 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Wants everything that `have` lacks.
+    /// Wants the pieces of `missing`; no other piece is ever begun.
     pub fn new(
         geometry: Geometry,
         pool: BufPool,
         shape: Arc<dyn PieceShape>,
-        have: &Bitfield,
+        missing: &Bitfield,
         depth_limit: usize,
         rng: &mut Rng,
     ) -> Self {
@@ -71,7 +71,7 @@ impl Fetcher {
             geometry,
             pool,
             shape,
-            picker: Picker::new(have, rng),
+            picker: Picker::new(missing, rng),
             active: BTreeMap::new(),
             storing: BTreeMap::new(),
             suspect: Vec::new(),

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::bitfield::Bitfield;
 use crate::units::{BLOCK_LEN, PieceIndex};
 
 /// A range inside one piece: what one request asks for.
@@ -85,6 +86,11 @@ impl Geometry {
     pub fn len_of(&self, piece: PieceIndex) -> u32 {
         let rest = self.total_length.saturating_sub(self.start_of(piece));
         u32::try_from(rest).map_or(self.piece_length, |rest| rest.min(self.piece_length))
+    }
+
+    /// Bytes of all pieces of `field`.
+    pub fn bytes_of(&self, field: &Bitfield) -> u64 {
+        field.iter().map(|piece| u64::from(self.len_of(piece))).sum()
     }
 
     /// The index if such a piece exists.

@@ -34,8 +34,10 @@ pub struct EngineConfig {
     pub piece_length: u32,
     /// Bytes of the payload.
     pub total_length: u64,
-    /// What is on the medium already.
+    /// What is on the medium already; served whether it is wanted or not.
     pub have: Bitfield,
+    /// What shall be on the medium: no other piece is ever asked for.
+    pub wanted: Bitfield,
     /// Chance: equal seeds and equal inputs give equal outputs.
     pub seed: u64,
     /// Where we accept connections; told to peers (BEP 10 `p`), and never dialled on `own_addresses`.
@@ -63,7 +65,7 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Defaults for a lab: many peers on a fast network.
+    /// Defaults for a lab: many peers on a fast network, all pieces wanted.
     pub fn new(
         info_hash: InfoHash,
         peer_id: PeerId,
@@ -71,12 +73,14 @@ impl EngineConfig {
         total_length: u64,
         have: Bitfield,
     ) -> Self {
+        let wanted = Bitfield::all(have.pieces());
         EngineConfig {
             info_hash,
             peer_id,
             piece_length,
             total_length,
             have,
+            wanted,
             seed: 0,
             listen_port: 0,
             own_addresses: Vec::new(),
@@ -200,7 +204,7 @@ pub enum Output {
         /// Its bytes.
         buf: PieceBuf,
     },
-    /// Every piece is stored.
+    /// Every wanted piece is stored.
     Complete,
 }
 
@@ -216,7 +220,7 @@ pub enum CloseReason {
     /// All places are taken.
     #[error("there are enough peers")]
     Full,
-    /// Both sides have everything.
+    /// Both sides have everything they want.
     #[error("neither side needs anything")]
     NothingToTrade,
     /// The peer sent bad data before.
@@ -265,16 +269,16 @@ pub enum Fault {
     NotNegotiated,
 }
 
-/// A snapshot for people, pages and tests.
+/// A snapshot for people, pages and tests. Totals are of what is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct SwarmStats {
-    /// Pieces of the torrent.
+    /// Pieces wanted.
     pub pieces: u32,
-    /// Pieces stored.
+    /// Wanted pieces stored.
     pub pieces_done: u32,
-    /// Bytes of the payload.
+    /// Bytes of the wanted pieces.
     pub bytes_total: u64,
-    /// Bytes of pieces stored.
+    /// Bytes of wanted pieces stored.
     pub bytes_done: u64,
     /// Bytes of blocks received that were of use.
     pub bytes_in: u64,
@@ -294,6 +298,6 @@ pub struct SwarmStats {
     pub pieces_active: usize,
     /// Pieces that came with a wrong hash.
     pub pieces_bad: u64,
-    /// True when every piece is stored.
+    /// True when every wanted piece is stored.
     pub complete: bool,
 }

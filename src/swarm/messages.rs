@@ -82,7 +82,7 @@ impl Engine {
         if !peer.have.insert(piece) {
             return Ok(());
         }
-        peer.useful += u32::from(!self.have.has(piece));
+        peer.useful += u32::from(self.holds.lacks(piece));
         self.fetch.picker.gained(piece);
         if peer.have.is_all() {
             self.became_seed(conn);
@@ -100,7 +100,7 @@ impl Engine {
         if std::mem::replace(&mut peer.said_bitfield, true) {
             return field.iter().try_for_each(|piece| self.peer_has(conn, piece));
         }
-        let lacking = field.iter().filter(|piece| !self.have.has(*piece)).count();
+        let lacking = field.iter().filter(|piece| self.holds.lacks(*piece)).count();
         peer.useful = u32::try_from(lacking).unwrap_or(u32::MAX);
         peer.have = field;
         if peer.have.is_all() {
@@ -127,7 +127,7 @@ impl Engine {
             return Err(Fault::BadRequest(block));
         }
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
-        let we_have_it = self.have.has(block.piece);
+        let we_have_it = self.holds.have().has(block.piece);
         if self.serve.request(conn, peer, block, we_have_it, &self.config, &mut self.out) {
             Ok(())
         } else {

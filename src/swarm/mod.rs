@@ -13,6 +13,7 @@ mod book;
 mod engine;
 mod fetch;
 mod geometry;
+mod holdings;
 mod interface;
 mod messages;
 mod peer;

@@ -1,6 +1,6 @@
 //! What the engine knows about one connected peer.
 //!
-//! Invariant: `useful` is the number of pieces the peer has that we lack; every list here is bounded (requests
+//! Invariant: `useful` is the number of wanted pieces that the peer has and we lack; every list here is bounded (requests
 //! by `reqq`, recalled blocks and refusals by constants below). Decisions are left to `fetch` and `serve`.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -47,13 +47,15 @@ pub struct Peer {
     pub id: PeerId,
     /// Both sides speak BEP 6.
     pub fast: bool,
+    /// Both sides speak BEP 10.
+    pub extended: bool,
     /// What it has.
     pub have: Bitfield,
     /// A bitfield (or have-all, have-none) came.
     pub said_bitfield: bool,
     /// Counted as a peer that has everything.
     pub seed: bool,
-    /// Pieces it has that we lack.
+    /// Wanted pieces it has and we lack.
     pub useful: u32,
     /// BEP 10 `reqq`.
     pub request_queue: u32,
@@ -110,6 +112,7 @@ impl Peer {
             incoming,
             id: handshake.peer_id,
             fast: handshake.fast,
+            extended: handshake.extended,
             have: Bitfield::none(pieces),
             said_bitfield: false,
             seed: false,

@@ -1,4 +1,4 @@
-//! Which piece is the rarest: missing pieces in order of how many connected peers have them.
+//! Which piece is the rarest: wanted pieces in order of how many connected peers have them.
 //!
 //! Invariant: `order` holds exactly the wanted pieces, sorted by availability; pieces of one availability are in
 //! random order. Every update is constant work for each step of availability, so that a torrent of a million
@@ -26,9 +26,9 @@ pub struct Picker {
 }
 
 impl Picker {
-    /// Wants every piece that `have` lacks.
-    pub fn new(have: &Bitfield, rng: &mut Rng) -> Self {
-        let pieces = have.pieces();
+    /// Wants the pieces of `missing`.
+    pub fn new(missing: &Bitfield, rng: &mut Rng) -> Self {
+        let pieces = missing.pieces();
         let mut picker = Picker {
             order: Vec::new(),
             place: vec![ABSENT; pieces as usize],
@@ -36,7 +36,7 @@ impl Picker {
             ends: vec![0],
             seeds: 0,
         };
-        for piece in (0..pieces).map(PieceIndex).filter(|piece| !have.has(*piece)) {
+        for piece in missing.iter() {
             picker.want(piece, rng);
         }
         picker
@@ -163,7 +163,7 @@ mod tests {
         #[test]
         fn the_order_is_always_that_of_a_plain_sort(edits in proptest::collection::vec((0u8..4, 0..PIECES), 0..200), seed in any::<u64>()) {
             let mut rng = Rng::new(seed);
-            let mut picker = Picker::new(&Bitfield::none(PIECES), &mut rng);
+            let mut picker = Picker::new(&Bitfield::all(PIECES), &mut rng);
             let mut copies = vec![0u32; PIECES as usize];
             let mut wanted: std::collections::BTreeSet<u32> = (0..PIECES).collect();
             for (edit, piece) in edits {
@@ -187,14 +187,14 @@ mod tests {
 
     #[test]
     fn ties_are_broken_by_chance() {
-        let first = |seed| Picker::new(&Bitfield::none(64), &mut Rng::new(seed)).rarest(|_| true);
+        let first = |seed| Picker::new(&Bitfield::all(64), &mut Rng::new(seed)).rarest(|_| true);
         let firsts: std::collections::BTreeSet<_> = (0..32).map(first).collect();
         assert!(firsts.len() > 12, "{firsts:?}");
     }
 
     #[test]
     fn the_rarest_piece_comes_first() {
-        let mut picker = Picker::new(&Bitfield::none(3), &mut Rng::new(1));
+        let mut picker = Picker::new(&Bitfield::all(3), &mut Rng::new(1));
         picker.gained(PieceIndex(0));
         picker.gained(PieceIndex(2));
         picker.gained(PieceIndex(2));

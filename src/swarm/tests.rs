@@ -1,5 +1,7 @@
 //! The engine against peers that are played by hand: standard clients and rude ones.
 
+mod wanted;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,106 @@
+//! What is here, and what is to be here.
+//!
+//! Invariant: `done` and `bytes_done` count the wanted pieces that are here, and nothing else. Pieces that are
+//! here and not wanted are served like all others.
+
+use super::bitfield::Bitfield;
+use super::geometry::Geometry;
+use crate::units::PieceIndex;
+
+/// Pieces that are stored and pieces that are wanted.
+#[derive(Debug)]
+pub struct Holdings {
+    geometry: Geometry,
+    have: Bitfield,
+    wanted: Bitfield,
+    done: u32,
+    bytes_done: u64,
+    bytes_wanted: u64,
+}
+
+impl Holdings {
+    /// `None` if a bitfield is of another torrent.
+    pub fn new(geometry: Geometry, have: Bitfield, wanted: Bitfield) -> Option<Self> {
+        if have.pieces() != geometry.pieces() || wanted.pieces() != geometry.pieces() {
+            return None;
+        }
+        let bytes_wanted = geometry.bytes_of(&wanted);
+        let missing = wanted.without(&have);
+        let done = wanted.count() - missing.count();
+        let bytes_done = bytes_wanted - geometry.bytes_of(&missing);
+        Some(Holdings { geometry, have, wanted, done, bytes_done, bytes_wanted })
+    }
+
+    /// Everything that is here.
+    pub fn have(&self) -> &Bitfield {
+        &self.have
+    }
+
+    /// What is wanted and not here.
+    pub fn missing(&self) -> Bitfield {
+        self.wanted.without(&self.have)
+    }
+
+    /// Whether `piece` is wanted and not here.
+    pub fn lacks(&self, piece: PieceIndex) -> bool {
+        self.wanted.has(piece) && !self.have.has(piece)
+    }
+
+    /// `piece` is here; true if it was not before.
+    pub fn insert(&mut self, piece: PieceIndex) -> bool {
+        let was_lacking = self.lacks(piece);
+        if was_lacking {
+            self.done += 1;
+            self.bytes_done += u64::from(self.geometry.len_of(piece));
+        }
+        self.have.insert(piece)
+    }
+
+    /// True when everything that is wanted is here.
+    pub fn complete(&self) -> bool {
+        self.done == self.wanted.count()
+    }
+
+    /// Number of wanted pieces.
+    pub fn pieces_wanted(&self) -> u32 {
+        self.wanted.count()
+    }
+
+    /// Number of wanted pieces that are here.
+    pub fn pieces_done(&self) -> u32 {
+        self.done
+    }
+
+    /// Bytes of the wanted pieces.
+    pub fn bytes_wanted(&self) -> u64 {
+        self.bytes_wanted
+    }
+
+    /// Bytes of the wanted pieces that are here.
+    pub fn bytes_done(&self) -> u64 {
+        self.bytes_done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wanted_counts() {
+        let geometry = Geometry::new(100, 950).expect("a torrent");
+        let (have, wanted) = (Bitfield::of_range(10, 0..6), Bitfield::of_range(10, 5..10));
+        let mut holds = Holdings::new(geometry, have, wanted).expect("they fit");
+        assert_eq!((holds.pieces_wanted(), holds.bytes_wanted()), (5, 450));
+        assert_eq!((holds.pieces_done(), holds.bytes_done()), (1, 100));
+        assert_eq!(holds.missing(), Bitfield::of_range(10, 6..10));
+        for (piece, lacked) in [(4, false), (5, false), (6, true), (7, true), (8, true), (9, true)] {
+            assert!(!holds.complete());
+            assert_eq!(holds.lacks(PieceIndex(piece)), lacked, "{piece}");
+            holds.insert(PieceIndex(piece));
+        }
+        assert!(holds.complete() && !holds.have().has(PieceIndex(10)));
+        assert_eq!(holds.bytes_done(), 450);
+        assert!(Holdings::new(geometry, Bitfield::none(10), Bitfield::all(9)).is_none());
+    }
+}
