@@ -81,17 +81,18 @@ async fn fetch(args: GetArgs) -> Result<(), Failure> {
     let placed = tokio::task::spawn_blocking(move || place::target(&path, &for_place, &peers, resize))
         .await
         .map_err(|error| Failure::new(Class::Retry, format!("opening the target: {error}"), "try again"))??;
-    let total = meta.total_length();
-    let mut show = Show::new(args.peers.json, total);
     let swarm = session.add(TorrentSpec {
         meta,
         storage: placed.storage,
         shape: placed.shape,
         have: placed.have,
+        wanted: placed.wanted,
         trackers,
         verify: !args.no_verify,
         memory: args.peers.memory(),
     })?;
+    let total = swarm.stats().bytes_total;
+    let mut show = Show::new(args.peers.json, total);
     swarm.add_peers(args.peers.peers.clone()).await;
     let result = watch(&swarm, &mut show, &mut interrupts, total, args.seed_for).await;
     show.finish();

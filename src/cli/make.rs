@@ -54,7 +54,8 @@ pub async fn run(args: MakeArgs) -> Result<(), Failure> {
     let progress = Arc::new(HashProgress::default());
     let (counted, piece_length) = (Arc::clone(&progress), args.piece_length.get());
     let mut show = Show::new(false, total);
-    let mut hashing = tokio::task::spawn_blocking(move || hash_pieces(&*storage, piece_length, &counted));
+    let mut hashing =
+        tokio::task::spawn_blocking(move || hash_pieces(&*storage, piece_length, |_| true, &counted));
     let mut ticks = interval(Duration::from_millis(200));
     let hashes = loop {
         tokio::select! {

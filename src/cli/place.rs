@@ -13,9 +13,11 @@ use crate::io::storage::{
     BlockStorage, FileStorage, FolderStorage, ImageRuns, ImageShape, Opened, Resize, disk_failure,
     is_block_device,
 };
+use crate::layout::grid::Grid;
+use crate::manifest::Policy;
 use crate::metainfo::Metainfo;
 use crate::storage::Storage;
-use crate::swarm::{PieceShape, WholePieces};
+use crate::swarm::{Bitfield, PieceShape, WholePieces};
 
 /// Where the payload is or shall be.
 pub struct Placed {
@@ -25,18 +27,24 @@ pub struct Placed {
     pub shape: Arc<dyn PieceShape>,
     /// What is there.
     pub have: Have,
+    /// Which pieces belong there; `None`: all.
+    pub wanted: Option<Bitfield>,
 }
 
 /// Opens what is to be seeded.
 pub fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, Failure> {
     let (storage, shape): (Arc<dyn Storage>, Arc<dyn PieceShape>) = match partition(meta, args)? {
-        Some((grid, position, size)) => {
+        Some(Part { grid, position, size }) => {
             let on: Arc<dyn Storage> = if is_block_device(path) {
                 Arc::new(BlockStorage::open(path, Some(size))?)
             } else {
                 Arc::new(FileStorage::open_exact(path, size)?)
             };
-            (Arc::new(ImageRuns::source(Arc::clone(&grid), position, on)), Arc::new(ImageShape(grid)))
+            return Ok(placed_runs(
+                ImageRuns::source(Arc::clone(&grid), position, on),
+                grid,
+                Have::Everything,
+            ));
         }
         None if !meta.is_single_file() => {
             need_folder(path, meta)?;
@@ -51,7 +59,7 @@ pub fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, F
             (Arc::new(FileStorage::open_exact(&path, meta.total_length())?), Arc::new(WholePieces))
         }
     };
-    Ok(Placed { storage, shape, have: Have::Everything })
+    Ok(Placed { storage, shape, have: Have::Everything, wanted: None })
 }
 
 /// Opens (claims, makes) what is to be written.
@@ -59,7 +67,7 @@ pub fn target(path: &Path, meta: &Metainfo, args: &PeerArgs, resize: Resize) -> 
     let whole: Arc<dyn PieceShape> = Arc::new(WholePieces);
     let total = meta.total_length();
     match partition(meta, args)? {
-        Some((grid, position, size)) => {
+        Some(Part { grid, position, size }) => {
             let (on, fresh) = if is_block_device(path) {
                 let claimed: Arc<dyn Storage> = Arc::new(BlockStorage::claim(path, size)?);
                 (claimed, false)
@@ -73,7 +81,7 @@ pub fn target(path: &Path, meta: &Metainfo, args: &PeerArgs, resize: Resize) -> 
                 runs.write_zeros().map_err(|error| disk_failure(&error))?;
             }
             let have = if fresh { Have::Nothing } else { Have::Check };
-            Ok(Placed { storage: Arc::new(runs), shape: Arc::new(ImageShape(grid)), have })
+            Ok(placed_runs(runs, grid, have))
         }
         None if !meta.is_single_file() => {
             need_folder(path, meta)?;
@@ -89,7 +97,13 @@ pub fn target(path: &Path, meta: &Metainfo, args: &PeerArgs, resize: Resize) -> 
 
 fn placed<S: Storage + 'static>(opened: Opened<S>, shape: Arc<dyn PieceShape>) -> Placed {
     let have = if opened.fresh { Have::Nothing } else { Have::Check };
-    Placed { storage: Arc::new(opened.storage), shape, have }
+    Placed { storage: Arc::new(opened.storage), shape, have, wanted: None }
+}
+
+/// A partition's place: only its pieces are wanted, and what it has of them.
+fn placed_runs(runs: ImageRuns, grid: Arc<Grid>, have: Have) -> Placed {
+    let wanted = Some(Bitfield::of_range(grid.pieces(), runs.pieces()));
+    Placed { storage: Arc::new(runs), shape: Arc::new(ImageShape(grid)), have, wanted }
 }
 
 /// A single-file torrent's file: `path`, or the file of the torrent's name in it where it is a folder.
@@ -112,10 +126,17 @@ fn need_folder(path: &Path, meta: &Metainfo) -> Result<(), Failure> {
     Err(Failure::new(Class::Usage, message, advice))
 }
 
-/// The image's grid, the partition's position and its size, if the command names a manifest.
-type Partition = (Arc<crate::layout::grid::Grid>, usize, u64);
+/// A partition of an image.
+struct Part {
+    grid: Arc<Grid>,
+    /// In the manifest's list.
+    position: usize,
+    /// Bytes.
+    size: u64,
+}
 
-fn partition(meta: &Metainfo, args: &PeerArgs) -> Result<Option<Partition>, Failure> {
+/// The partition, if the command names a manifest.
+fn partition(meta: &Metainfo, args: &PeerArgs) -> Result<Option<Part>, Failure> {
     let (Some(path), Some(number)) = (&args.manifest, args.partition) else { return Ok(None) };
     let (manifest, grid) = ImageRuns::read_grid(path)?;
     let name = format!("{} {}", manifest.name, manifest.version);
@@ -129,10 +150,10 @@ fn partition(meta: &Metainfo, args: &PeerArgs) -> Result<Option<Partition>, Fail
         let message = format!("{name} has no partition {number}");
         return Err(Failure::new(Class::Usage, message, format!("it has {}", numbers.join(", "))));
     };
-    if grid.pieces_of(position) != (0..grid.pieces()) {
-        let message = format!("{name} has data on other partitions than {number} as well");
-        let advice = "whole images are written by flashmob-agent; a single partition's image by this command";
-        return Err(Failure::new(Class::Refused, message, advice));
+    let found = &manifest.partitions[position];
+    if found.policy == Policy::Keep {
+        let message = format!("partition {number} is kept by {name}, which has nothing of it");
+        return Err(Failure::new(Class::Refused, message, "name a partition that the image replaces"));
     }
-    Ok(Some((grid, position, manifest.partitions[position].size)))
+    Ok(Some(Part { grid, position, size: found.size }))
 }

@@ -37,17 +37,19 @@ async fn serve(args: SeedArgs) -> Result<(), Failure> {
     let placed = place::source(&args.source, &meta, &args.peers)?;
     let trackers = args.peers.all_trackers(&meta);
     let session = args.peers.start_session().await?;
-    let mut show = Show::new(args.peers.json, meta.total_length());
-    show.say(&format!("seeding {} on port {}", meta.name, session.local_addr().port()));
+    let name = meta.name.clone();
     let swarm = session.add(TorrentSpec {
         meta,
         storage: placed.storage,
         shape: placed.shape,
         have: placed.have,
+        wanted: placed.wanted,
         trackers,
         verify: true,
         memory: args.peers.memory(),
     })?;
+    let mut show = Show::new(args.peers.json, swarm.stats().bytes_total);
+    show.say(&format!("seeding {name} on port {}", session.local_addr().port()));
     swarm.add_peers(args.peers.peers.clone()).await;
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);

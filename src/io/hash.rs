@@ -31,11 +31,13 @@ pub struct HashProgress {
     pub stop: AtomicBool,
 }
 
-/// The SHA-1 of each piece of `storage`, cut at multiples of `piece_length`. `None` for pieces that were left
-/// out because `progress.stop` was set. Fails with the first error of the storage.
+/// The SHA-1 of each piece of `storage`, cut at multiples of `piece_length`, that passes `which`; the others are
+/// not read. `None` for pieces that were left out, so or because `progress.stop` was set. Fails with the first
+/// error of the storage.
 pub fn hash_pieces(
     storage: &dyn Storage,
     piece_length: u32,
+    which: impl Fn(PieceIndex) -> bool + Sync,
     progress: &HashProgress,
 ) -> Result<Vec<Option<Sha1>>, StorageError> {
     let count = u32::try_from(storage.len().div_ceil(u64::from(piece_length.max(1)))).unwrap_or(u32::MAX);
@@ -46,9 +48,14 @@ pub fn hash_pieces(
     std::thread::scope(|scope| {
         for _ in 0..threads.min(count.max(1) as usize) {
             scope.spawn(|| {
-                if let Err(error) = hash_some(storage, piece_length, count, &next, progress, |piece, hash| {
-                    lock().0[piece.get()] = Some(hash);
-                }) {
+                let take = || loop {
+                    let index = PieceIndex(next.fetch_add(1, Ordering::Relaxed));
+                    if index.0 >= count || which(index) {
+                        return (index.0 < count).then_some(index);
+                    }
+                };
+                let found = |piece: PieceIndex, hash| lock().0[piece.get()] = Some(hash);
+                if let Err(error) = hash_some(storage, piece_length, take, progress, found) {
                     progress.stop.store(true, Ordering::Relaxed);
                     lock().1.get_or_insert(error);
                 }
@@ -65,8 +72,7 @@ pub fn hash_pieces(
 fn hash_some(
     storage: &dyn Storage,
     piece_length: u32,
-    count: u32,
-    next: &AtomicU32,
+    take: impl Fn() -> Option<PieceIndex>,
     progress: &HashProgress,
     found: impl Fn(PieceIndex, Sha1),
 ) -> Result<(), StorageError> {
@@ -78,15 +84,12 @@ fn hash_some(
         source,
     })?;
     while !progress.stop.load(Ordering::Relaxed) {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        if index >= count {
-            break;
-        }
-        let start = u64::from(index) * u64::from(piece_length);
+        let Some(index) = take() else { break };
+        let start = u64::from(index.0) * u64::from(piece_length);
         let len = (storage.len() - start).min(u64::from(piece_length));
         let piece = &mut buffer[..usize::try_from(len).unwrap_or(0)];
         storage.read_at(start, piece)?;
-        found(PieceIndex(index), sha1(piece));
+        found(index, sha1(piece));
         progress.bytes.fetch_add(len, Ordering::Relaxed);
     }
     Ok(())
@@ -105,10 +108,13 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let storage = FileStorage::open(&path).unwrap();
         let progress = HashProgress::default();
-        let hashes = hash_pieces(&storage, 16384, &progress).unwrap();
+        let hashes = hash_pieces(&storage, 16384, |_| true, &progress).unwrap();
         let expected: Vec<_> = bytes.chunks(16384).map(|piece| Some(sha1(piece))).collect();
         assert_eq!(hashes, expected);
         assert_eq!(progress.bytes.load(Ordering::Relaxed), 100_000);
+        let one = hash_pieces(&storage, 16384, |piece| piece.0 == 5, &HashProgress::default()).unwrap();
+        assert_eq!(one.iter().filter(|hash| hash.is_some()).count(), 1, "the others are not read");
+        assert_eq!(one[5], expected[5]);
     }
 
     #[test]
@@ -117,9 +123,9 @@ mod tests {
         let path = folder.path().join("f");
         let storage = FileStorage::create(&path, 100_000, Resize::Refuse).unwrap().storage;
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(50_000).unwrap();
-        assert!(hash_pieces(&storage, 16384, &HashProgress::default()).is_err());
+        assert!(hash_pieces(&storage, 16384, |_| true, &HashProgress::default()).is_err());
         let stopped = HashProgress::default();
         stopped.stop.store(true, Ordering::Relaxed);
-        assert_eq!(hash_pieces(&storage, 16384, &stopped).unwrap(), vec![None; 7]);
+        assert_eq!(hash_pieces(&storage, 16384, |_| true, &stopped).unwrap(), vec![None; 7]);
     }
 }

@@ -22,6 +22,7 @@
 
 mod announcing;
 mod cache;
+mod check;
 mod dial;
 mod limits;
 mod listen;
@@ -79,9 +80,9 @@ impl SessionConfig {
 pub enum Have {
     /// Nothing.
     Nothing,
-    /// Everything: it is only seeded.
+    /// Everything that is wanted: it is only seeded.
     Everything,
-    /// Find out: hash what is there on all cores and skip what is right. (An unhashed torrent has nothing.)
+    /// Find out: hash what is wanted of it on all cores and skip what is right. (An unhashed torrent has nothing.)
     Check,
     /// These pieces, as the caller knows.
     Pieces(Bitfield),
@@ -91,12 +92,15 @@ pub enum Have {
 pub struct TorrentSpec {
     /// The torrent.
     pub meta: Arc<Metainfo>,
-    /// Where the payload lies or shall lie; as long as the payload.
+    /// Where the payload lies or shall lie; as long as the payload. Of pieces that are neither wanted nor there
+    /// nothing is read or written.
     pub storage: Arc<dyn Storage>,
     /// Which bytes of a piece travel.
     pub shape: Arc<dyn PieceShape>,
     /// What is there.
     pub have: Have,
+    /// What shall be there: other pieces are never asked for. `None`: all of it.
+    pub wanted: Option<Bitfield>,
     /// Announce URLs; `meta`'s own are not used.
     pub trackers: Vec<String>,
     /// Check pieces before they are written.
@@ -115,7 +119,7 @@ pub enum Phase {
     },
     /// Fetching (and serving).
     Fetching,
-    /// Every byte is written and synced; serving others.
+    /// Every wanted byte is written and synced; serving others.
     Complete,
     /// It ended because it was stopped.
     Stopped,
@@ -205,13 +209,17 @@ impl Session {
         let geometry = Geometry::new(meta.piece_length, total)
             .filter(|geometry| geometry.pieces() == meta.piece_count())
             .ok_or_else(|| refuse(format!("the torrent {} has impossible lengths", meta.name)))?;
+        let wanted = spec.wanted.clone().unwrap_or_else(|| Bitfield::all(geometry.pieces()));
+        if wanted.pieces() != geometry.pieces() {
+            return Err(refuse(format!("what is wanted of {} is of another torrent", meta.name)));
+        }
         let mut swarms = self.shared.swarms();
         if swarms.get(&meta.info_hash).is_some_and(|entry| !entry.swarm.is_over()) {
             return Err(refuse(format!("the torrent {} is in this session already", meta.name)));
         }
         let (incoming, accepted) = mpsc::channel(16);
-        let (swarm, ends) = Swarm::new(geometry);
-        let task = tokio::spawn(owner::run(Arc::clone(&self.shared), spec, geometry, accepted, ends));
+        let (swarm, ends) = Swarm::new(geometry, &wanted);
+        let task = tokio::spawn(owner::run(Arc::clone(&self.shared), spec, geometry, wanted, accepted, ends));
         swarm.inner.set_task(task);
         swarms.insert(meta.info_hash, Entry { incoming, swarm: swarm.clone() });
         Ok(swarm)
@@ -275,10 +283,10 @@ struct Ends {
 }
 
 impl Swarm {
-    fn new(geometry: Geometry) -> (Swarm, Ends) {
+    fn new(geometry: Geometry, wanted: &Bitfield) -> (Swarm, Ends) {
         let nothing = SwarmStats {
-            pieces: geometry.pieces(),
-            bytes_total: geometry.total_length(),
+            pieces: wanted.count(),
+            bytes_total: geometry.bytes_of(wanted),
             ..SwarmStats::default()
         };
         let (stats_sender, stats) = watch::channel(nothing);
@@ -319,7 +327,7 @@ impl Swarm {
         let _ = self.inner.candidates.send(peers).await;
     }
 
-    /// Returns when every byte is written and synced, or with the failure that ended the swarm.
+    /// Returns when every wanted byte is written and synced, or with the failure that ended the swarm.
     pub async fn complete(&self) -> Result<(), Failure> {
         let mut phase = self.inner.phase.clone();
         let over = |phase: &Phase| matches!(phase, Phase::Complete | Phase::Stopped | Phase::Failed(_));

@@ -113,6 +113,7 @@ impl Seeders {
             storage: Arc::new(folder.payload()?),
             shape: Arc::new(ImageShape(Arc::clone(folder.grid()))),
             have: Have::Everything,
+            wanted: None,
             trackers: Vec::new(),
             verify: true,
             memory: MEMORY,

@@ -68,6 +68,7 @@ pub fn add(
         storage,
         shape: Arc::new(WholePieces),
         have,
+        wanted: None,
         trackers: tracker.into_iter().collect(),
         verify: true,
         memory: 4 << 20,

@@ -232,6 +232,7 @@ async fn write_image(
         storage: storage.clone(),
         shape: Arc::new(ImageShape(image.grid)),
         have: Have::Nothing,
+        wanted: None,
         trackers: vec![format!("{}/announce", ctx.server)],
         verify: assignment.verify,
         memory: ctx.memory_limit.min(available / 2),

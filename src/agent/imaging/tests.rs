@@ -46,6 +46,7 @@ impl Lab {
                 storage: Arc::new(storage),
                 shape: Arc::new(WholePieces),
                 have: Have::Everything,
+                wanted: None,
                 trackers: vec![],
                 verify: true,
                 memory: 8 << 20,

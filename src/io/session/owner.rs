@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::cache::{PieceCache, Wanted};
+use super::check::check;
 use super::dial::{self, Dialled};
 use super::limits::Permit;
 use super::listen::Accepted;
@@ -24,7 +24,6 @@ use super::{Ends, Have, Phase, Shared, TorrentSpec, announcing};
 use crate::buf::{BufPool, PieceBuf};
 use crate::event::{Class, Failure};
 use crate::io::diskio::{DiskQueue, Done};
-use crate::io::hash::{HashProgress, hash_pieces};
 use crate::io::storage::disk_failure;
 use crate::swarm::wire::Handshake;
 use crate::swarm::{
@@ -33,7 +32,7 @@ use crate::swarm::{
 use crate::units::{Now, PieceIndex};
 
 /// How often the numbers are made known.
-const PUBLISH: Duration = Duration::from_millis(500);
+pub(super) const PUBLISH: Duration = Duration::from_millis(500);
 /// Messages of all peers that may wait for the owner.
 const EVENTS: usize = 512;
 /// Events taken at once.
@@ -46,11 +45,12 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     spec: TorrentSpec,
     geometry: Geometry,
+    wanted: Bitfield,
     accepted: mpsc::Receiver<Accepted>,
     mut ends: Ends,
 ) {
-    let end = match check(&spec, geometry, &mut ends).await {
-        Ok(Some(have)) => work(&shared, spec, geometry, have, accepted, &mut ends).await,
+    let end = match check(&spec, geometry, &wanted, &mut ends).await {
+        Ok(Some(have)) => work(&shared, spec, geometry, Pieces { have, wanted }, accepted, &mut ends).await,
         Ok(None) => Ok(()),
         Err(failure) => Err(failure),
     };
@@ -60,47 +60,10 @@ pub(super) async fn run(
     });
 }
 
-/// Finds out what is there; `None` if it was stopped meanwhile.
-async fn check(spec: &TorrentSpec, geometry: Geometry, ends: &mut Ends) -> Result<Option<Bitfield>, Failure> {
-    match &spec.have {
-        Have::Nothing => return Ok(Some(Bitfield::none(geometry.pieces()))),
-        Have::Everything => return Ok(Some(Bitfield::all(geometry.pieces()))),
-        Have::Pieces(have) => return Ok(Some(have.clone())),
-        Have::Check if spec.meta.unhashed => return Ok(Some(Bitfield::none(geometry.pieces()))),
-        Have::Check => {}
-    }
-    let progress = Arc::new(HashProgress::default());
-    let (storage, counted) = (Arc::clone(&spec.storage), Arc::clone(&progress));
-    let mut hashing =
-        tokio::task::spawn_blocking(move || hash_pieces(&*storage, geometry.piece_length(), &counted));
-    let mut ticks = interval(PUBLISH);
-    let hashes = loop {
-        tokio::select! {
-            hashes = &mut hashing => break hashes,
-            _ = ticks.tick() => {
-                let bytes = progress.bytes.load(Ordering::Relaxed);
-                ends.phase.send_replace(Phase::Checking { bytes });
-                if *ends.stop.borrow() || ends.stop.has_changed().is_err() {
-                    progress.stop.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-    };
-    let hashes = hashes
-        .map_err(|error| {
-            Failure::new(Class::Disk, format!("checking what is there: {error}"), "start again")
-        })?
-        .map_err(|error| disk_failure(&error))?;
-    if *ends.stop.borrow() {
-        return Ok(None);
-    }
-    let mut have = Bitfield::none(geometry.pieces());
-    for ((found, expected), index) in hashes.iter().zip(&spec.meta.pieces).zip(0u32..) {
-        if found.as_ref() == Some(expected) {
-            have.insert(PieceIndex(index));
-        }
-    }
-    Ok(Some(have))
+/// What is there, and what shall be.
+struct Pieces {
+    have: Bitfield,
+    wanted: Bitfield,
 }
 
 /// Fetches and serves. Returns when everything it started has ended.
@@ -108,14 +71,14 @@ async fn work(
     shared: &Arc<Shared>,
     spec: TorrentSpec,
     geometry: Geometry,
-    have: Bitfield,
+    pieces: Pieces,
     accepted: mpsc::Receiver<Accepted>,
     ends: &mut Ends,
 ) -> Result<(), Failure> {
     let nothing_to_sync = matches!(spec.have, Have::Everything);
     let storage = Arc::clone(&spec.storage);
     let trackers = spec.trackers.clone();
-    let (mut owner, channels) = Owner::new(shared, spec, geometry, have, accepted)?;
+    let (mut owner, channels) = Owner::new(shared, spec, geometry, pieces, accepted)?;
     owner.publish(ends);
     if !owner.engine.stats().complete {
         ends.phase.send_replace(Phase::Fetching);
@@ -180,7 +143,7 @@ impl Owner {
         shared: &Arc<Shared>,
         spec: TorrentSpec,
         geometry: Geometry,
-        have: Bitfield,
+        Pieces { have, wanted }: Pieces,
         accepted: mpsc::Receiver<Accepted>,
     ) -> Result<(Owner, Channels), Failure> {
         let cannot =
@@ -190,7 +153,7 @@ impl Owner {
             usize::try_from(spec.memory / u64::from(geometry.piece_length())).unwrap_or(usize::MAX);
         let buffers = in_memory.clamp(FEWEST_BUFFERS, 1 << 16);
         // A seeder only reads; who fetches needs most buffers for what is under way.
-        let for_engine = if have.is_all() { 1 } else { buffers - buffers / 4 };
+        let for_engine = if wanted.has_more_than(&have) { buffers - buffers / 4 } else { 1 };
         let pool = BufPool::new(buffer, for_engine);
         let load_pool = BufPool::new(buffer, buffers - for_engine);
         let cache = PieceCache::new((buffers / 2).max(load_pool.capacity()));
@@ -201,6 +164,7 @@ impl Owner {
             geometry.total_length(),
             have,
         );
+        config.wanted = wanted;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| cannot(error.to_string()))?;
         config.seed = u64::from_le_bytes(seed);

@@ -68,7 +68,7 @@ impl ImageRuns {
         ImageRuns { grid, partition, on, masked: false }
     }
 
-    /// The payload pieces of this partition.
+    /// The payload pieces of this partition: all that may be wanted of it or be there.
     pub fn pieces(&self) -> Range<u32> {
         self.grid.pieces_of(self.partition)
     }

@@ -91,6 +91,7 @@ async fn a_peer_fetches_an_image_from_the_servers_own_seeder() {
             storage: Arc::clone(&memory) as Arc<dyn Storage>,
             shape: Arc::new(WholePieces),
             have: Have::Nothing,
+            wanted: None,
             trackers: vec![world.url("/announce")],
             verify: true,
             memory: 1 << 20,
