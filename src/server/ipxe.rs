@@ -92,13 +92,15 @@ pub fn disk(caller: &Caller) -> String {
 
 /// The disk holds half a system: show why, and ask again until a person has decided.
 pub fn hold(caller: &Caller, error: &str, advice: &str) -> String {
+    // Without `--` a text that begins with a dash is an option that `echo` does not know, and ends the script.
+    let rule = "-".repeat(60);
     let mut script = String::from("#!ipxe\necho\n");
-    script += "echo ------------------------------------------------------------\n";
-    script += "echo flashmob: this terminal was not imaged, its disk cannot boot\n";
+    script += &format!("echo -- {rule}\n");
+    script += "echo -- flashmob: this terminal was not imaged, its disk cannot boot\n";
     for line in [error, advice].iter().flat_map(|text| wrapped(text)) {
-        script += &format!("echo {line}\n");
+        script += &format!("echo -- {line}\n");
     }
-    script += "echo ------------------------------------------------------------\n";
+    script += &format!("echo -- {rule}\n");
     script += ":again\nsleep 60\n";
     script += &format!("chain --replace {} || goto again\n", caller.again());
     script
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn a_held_terminal_sees_why_and_asks_again_by_itself() {
         let script = hold(&caller(Platform::Bios), "writing sda failed", "Replace the disk, then retry.");
-        assert!(script.contains("echo writing sda failed\necho Replace the disk, then retry.\n"));
+        assert!(script.contains("echo -- writing sda failed\necho -- Replace the disk, then retry.\n"));
         assert!(script.contains("sleep 60\nchain --replace http://10.0.0.1:6969/boot/ipxe?mac=52:54:00:00:00:01&uuid=4c4c4544-0042-3510-8052-b4c04f4d4e31&platform=pcbios || goto again\n"));
         assert!(!script.contains("sanboot") && !script.contains("localboot") && !script.contains("exit"));
     }
@@ -184,6 +186,17 @@ mod tests {
                 if first == "echo" {
                     assert!(!line.contains(['$', '|', '&', '"', ';', '#', '\\', '\u{1b}']), "{line}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_is_taken_for_an_option_of_echo() {
+        let caller = caller(Platform::Bios);
+        let dashes = "--bad -n text";
+        for script in [hold(&caller, dashes, dashes), agent(&caller, dashes, ""), disk(&caller)] {
+            for said in script.lines().filter_map(|line| line.strip_prefix("echo ")) {
+                assert!(said.starts_with("-- ") || !said.starts_with('-'), "{said}");
             }
         }
     }
