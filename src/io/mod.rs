@@ -16,6 +16,7 @@ pub mod disk;
 pub mod diskio;
 pub mod disks;
 pub mod efivars;
+pub mod handles;
 pub mod hash;
 #[cfg(feature = "agent")]
 pub mod http;

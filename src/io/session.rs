@@ -39,6 +39,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::event::{Class, Failure};
+use crate::io::handles;
 use crate::metainfo::Metainfo;
 use crate::storage::Storage;
 use crate::swarm::{Bitfield, Geometry, PieceShape, SwarmStats};
@@ -161,8 +162,16 @@ impl Shared {
 }
 
 impl Session {
-    /// Begins to listen. Fails when the address is in use or not this machine's.
+    /// Begins to listen, and lets this process have as many connections open as the system allows. Fails when the
+    /// address is in use or not this machine's.
     pub async fn start(config: SessionConfig) -> std::io::Result<Session> {
+        match handles::allow_all() {
+            Ok(allowed) if allowed < 2 * config.max_connections as u64 => {
+                log::warn!("only {allowed} files and connections may be open at once (ulimit -n)");
+            }
+            Ok(_) => {}
+            Err(error) => log::warn!("cannot raise the limit on open connections: {error}"),
+        }
         let listener = TcpListener::bind(config.listen).await?;
         let local_addr = listener.local_addr()?;
         let mut http = reqwest::Client::builder()
