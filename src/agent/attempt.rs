@@ -19,6 +19,9 @@ use crate::io::http::{Api, CallError};
 /// Tries of what can be tried again, before the attempt has failed.
 const TRIES: u32 = 3;
 
+/// No server keeps a finished terminal for longer, whatever it says.
+const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
+
 /// How fast things are repeated; tests are faster.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -230,7 +233,7 @@ async fn released(orders: &mut watch::Receiver<Orders>) {
 
 /// Stays in the swarm for the longest stay, telling the server the outcome meanwhile.
 async fn stay(reporter: &Reporter, outcome: Outcome, status: &Status, assignment: &Assignment) {
-    let longest = Duration::from_secs(assignment.longest_stay);
+    let longest = Duration::from_secs(assignment.longest_stay).min(LONGEST_STAY);
     let told = async {
         // The last numbers first: a release may follow the outcome at once.
         let _ = reporter.progress_once().await;

@@ -120,6 +120,15 @@ async fn without_a_server_the_longest_stay_ends_it() {
 }
 
 #[tokio::test]
+async fn a_stay_without_end_is_cut_and_no_fault() {
+    let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
+    let imager = Pretend::failing(vec![]);
+    let ended = run(&api, &assignment(u64::MAX), &imager, &Status::new(), PACE, never()).await;
+    assert_eq!(ended, Ended::Done(Next::Firmware));
+    assert!(heard.lock().unwrap().iter().any(|h| h.contains("/outcome")));
+}
+
+#[tokio::test]
 async fn a_refusal_is_reported_and_not_tried_again() {
     let (api, heard) = server(r#"{"release":false,"cancel":false}"#).await;
     let imager = Pretend::failing(vec![(Class::Refused, false)]);
