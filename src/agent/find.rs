@@ -16,6 +16,8 @@ use crate::lan::discovery::{Origin, Step};
 
 /// Time for one candidate or one search (DESIGN §5).
 pub const EACH: Duration = Duration::from_secs(5);
+/// Candidates of one search that are asked: whoever answers with thousands does not hold up the next round.
+const MOST: usize = 16;
 
 /// A server that answered as flashmob.
 #[derive(Debug, Clone)]
@@ -85,6 +87,7 @@ impl<'a> Finder<'a> {
     }
 
     fn ask_first(&mut self, urls: Vec<String>, origin: Origin) {
+        let urls: Vec<String> = urls.into_iter().take(MOST).collect();
         for url in urls.into_iter().rev() {
             self.steps.push_front(Step::Ask { url, origin });
         }
@@ -115,6 +118,17 @@ mod tests {
     use crate::io::http::{client, tests::serve};
 
     const GOOD: &str = r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#;
+
+    #[test]
+    fn a_search_that_finds_thousands_is_cut_short_at_the_first() {
+        let status = Status::new();
+        let hello = Hello { uuid: None, macs: vec![], inventory: Default::default(), agent: String::new() };
+        let mut finder = Finder::new(client().unwrap(), &hello, &status, vec![Step::Browse], EACH);
+        finder.ask_first((0..5000).map(|n| format!("http://s{n}:6969")).collect(), Origin::Mdns);
+        assert_eq!(finder.steps.len(), MOST + 1);
+        let first = Step::Ask { url: "http://s0:6969".into(), origin: Origin::Mdns };
+        assert_eq!(finder.steps.front(), Some(&first));
+    }
 
     #[tokio::test]
     async fn strangers_are_reported_and_the_next_is_asked_each_once() {
