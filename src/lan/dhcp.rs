@@ -212,8 +212,9 @@ impl Client {
             Held { offer, renew: None, rebind: None, expires: None }
         } else {
             let seconds = seconds.max(SHORTEST_LEASE);
-            let rebind = offer.rebind.filter(|r| *r < seconds).unwrap_or(seconds / 8 * 7);
-            let renew = offer.renew.filter(|r| *r < rebind).unwrap_or(seconds / 2);
+            let shortest = SHORTEST_LEASE / 2;
+            let rebind = offer.rebind.filter(|r| (shortest..seconds).contains(r)).unwrap_or(seconds / 8 * 7);
+            let renew = offer.renew.filter(|r| (shortest..rebind).contains(r)).unwrap_or(seconds / 2);
             let at = |s: u32| Some(now + Duration::from_secs(u64::from(s)));
             Held { offer, renew: at(renew), rebind: at(rebind), expires: at(seconds) }
         };
@@ -397,6 +398,17 @@ mod tests {
             }
         }
         assert!(broadcasts > 0);
+    }
+
+    #[test]
+    fn a_server_that_wants_renewals_at_once_is_not_flooded() {
+        for (renew, rebind) in [(Some(0), Some(0)), (Some(1), Some(500)), (None, Some(0))] {
+            let client = bound(&Offer { renew, rebind, ..sample() });
+            assert!(
+                client.deadline().is_some_and(|due| due >= at(u64::from(SHORTEST_LEASE / 2))),
+                "{renew:?}"
+            );
+        }
     }
 
     #[test]
