@@ -21,6 +21,8 @@ use crate::layout::rule::describe;
 use crate::units::Lba;
 
 const CLASS: &str = "/sys/class/block";
+/// What starts and sizes in sysfs count, whatever the disk's sectors are.
+const SYSFS_SECTOR: u64 = 512;
 
 /// A disk that nobody else uses.
 #[derive(Debug)]
@@ -70,6 +72,9 @@ pub fn claim(info: &DiskInfo, mode: LayoutMode, replaced: &[u32]) -> Result<Clai
     };
     let disk = Disk::open(&path, info.rotational).map_err(|e| broken(&path, "opening", &e))?;
     let facts = facts(&disk, info)?;
+    if !whole {
+        same_places(Path::new(CLASS), &info.name, replaced, &facts)?;
+    }
     Ok(ClaimedDisk { disk, guards, whole, facts })
 }
 
@@ -133,6 +138,29 @@ fn claim_partitions(disk: &str, numbers: &[u32]) -> Result<Vec<File>, Failure> {
         })?);
     }
     Ok(guards)
+}
+
+/// The partitions that are held are the ones the table describes: a table that was changed and not read again by the
+/// kernel would have pieces written into a partition that somebody else uses.
+fn same_places(class: &Path, disk: &str, numbers: &[u32], facts: &DiskFacts) -> Result<(), Failure> {
+    let Ok(existing) = &facts.table else { return Ok(()) };
+    let nodes = partition_nodes(class, disk);
+    for partition in existing.partitions.iter().filter(|p| numbers.contains(&p.number)) {
+        let node =
+            nodes.iter().find(|(n, _)| *n == partition.number).map(|(_, name)| class.join(disk).join(name));
+        let bytes = |file: &str| {
+            let text = fs::read_to_string(node.as_ref()?.join(file)).ok()?;
+            text.trim().parse::<u64>().ok()?.checked_mul(SYSFS_SECTOR)
+        };
+        let start = facts.sector.offset_of(partition.first).map(|offset| offset.0);
+        if start.is_none() || bytes("start") != start || bytes("size") != Some(partition.size) {
+            return Err(refused(
+                format!("the kernel has partition {} of {disk} elsewhere than its table", partition.number),
+                "Restart the machine, so that the kernel reads the partition table again.",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Partitions of a disk as the kernel knows them: number and name.
@@ -224,6 +252,37 @@ fn backup_of(disk: &Disk) -> Result<Option<Lba>, crate::storage::StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_held_partition_must_lie_where_the_table_says() {
+        use crate::manifest::{Entry, Table};
+        use crate::units::SectorSize;
+        let class = tempfile::tempdir().expect("a folder");
+        let node = class.path().join("sdz/sdz2");
+        fs::create_dir_all(&node).expect("made");
+        let entry = Entry::Mbr { kind: 0x83, active: false, ebr: None };
+        let partition = ExistingPartition { number: 2, first: Lba(256), size: 8 << 20, entry };
+        let facts = DiskFacts {
+            name: "sdz".into(),
+            size: 64 << 20,
+            sector: SectorSize::new(4096).expect("valid"),
+            table: Ok(Existing {
+                table: Table::Mbr { signature: [0; 4], extended: Vec::new() },
+                partitions: vec![partition],
+            }),
+            backup_gpt: None,
+        };
+        let says = |start: &str, size: &str| {
+            for (file, text) in [("partition", "2"), ("start", start), ("size", size)] {
+                fs::write(node.join(file), format!("{text}\n")).expect("written");
+            }
+            same_places(class.path(), "sdz", &[2], &facts)
+        };
+        assert_eq!(says("2048", "16384"), Ok(()));
+        for (start, size) in [("4096", "16384"), ("2048", "32768"), ("256", "16384"), ("", "16384")] {
+            assert!(says(start, size).is_err_and(|f| f.class == Class::Refused), "{start} {size}");
+        }
+    }
 
     #[test]
     fn mount_points_are_found_by_device_number() {
