@@ -149,7 +149,9 @@ impl Peer {
         if let Some(upload_only) = said.upload_only {
             self.upload_only = upload_only;
         }
-        if let Some(port) = said.port {
+        // Only while it is not known: who names ever new ports would fill the book of addresses, and the address
+        // that was dialled would never be dialled again.
+        if let (Some(port), None) = (said.port, self.listen) {
             self.listen = Some(SocketAddr::new(self.addr.ip(), port));
         }
     }

@@ -125,6 +125,29 @@ fn data(block: Block) -> Message {
 }
 
 #[test]
+fn a_peer_cannot_fill_the_book_with_ports_or_move_the_address_that_was_dialled() {
+    let dials = |outputs: Vec<Output>| {
+        let of = |output| if let Output::Dial(addr) = output { Some(addr) } else { None };
+        outputs.into_iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let mut rig = Rig::leecher();
+    assert_eq!(dials(rig.give(Input::Candidates(vec![addr(3)]))), [addr(3)]);
+    rig.connect(1, 2, true, true);
+    rig.connect(2, 3, false, true);
+    for port in 7001..7010 {
+        let said = ExtendedHandshake { port: Some(port), ..ExtendedHandshake::default() };
+        for conn in [1, 2] {
+            rig.say(conn, Message::Extended { id: 0, payload: said.encode().into() });
+        }
+    }
+    rig.give(Input::Closed { conn: ConnId(1) });
+    rig.give(Input::Closed { conn: ConnId(2) });
+    let mut again = dials(rig.wait(5));
+    again.sort();
+    assert_eq!(again, [SocketAddr::new(addr(2).ip(), 7001), addr(3)]);
+}
+
+#[test]
 fn a_standard_seeder_is_asked_within_its_queue_until_the_piece_is_whole() {
     let mut rig = Rig::leecher();
     assert!(rig.connect(1, 2, false, false).is_empty(), "nothing to say to a plain BEP 3 peer yet");
