@@ -3,8 +3,8 @@
 //! Invariant: it only reads counters that others keep; percent never shrinks and reaches 100 only after the
 //! commit. Receiving and writing a byte counts two, reading it back one; a byte of zeros half as much each.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::agent::status::Status;
@@ -17,6 +17,8 @@ use crate::swarm::SwarmStats;
 const TICK: Duration = Duration::from_millis(500);
 /// What is left for the commit, in percent.
 const COMMIT_SHARE: f64 = 1.0;
+/// An attempt without any peer for so long says so.
+const ALONE: Duration = Duration::from_secs(30);
 
 /// Reads the counters of one attempt.
 pub(super) struct Meter<'a> {
@@ -26,6 +28,26 @@ pub(super) struct Meter<'a> {
     pub(super) zeros_written: Arc<AtomicU64>,
     pub(super) zeros_total: u64,
     pub(super) started: Instant,
+    pub(super) loneliness: Mutex<Loneliness>,
+}
+
+/// Since when there is nobody to fetch from. An attempt waits for peers for ever, so it must say that it does.
+#[derive(Debug, Default)]
+pub(super) struct Loneliness {
+    since: Option<Duration>,
+    said: bool,
+}
+
+impl Loneliness {
+    /// True once for each time without a peer that is longer than [`ALONE`].
+    fn is_news(&mut self, now: Duration, waiting: bool, peers: usize) -> bool {
+        if !waiting || peers > 0 {
+            *self = Loneliness::default();
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        now.saturating_sub(since) >= ALONE && !std::mem::replace(&mut self.said, true)
+    }
 }
 
 impl Meter<'_> {
@@ -59,6 +81,17 @@ impl Meter<'_> {
         let elapsed = self.started.elapsed();
         if let Some(trouble) = self.swarm.trouble() {
             self.status.note(trouble);
+        }
+        let alone = self.loneliness.lock().unwrap_or_else(PoisonError::into_inner).is_news(
+            elapsed,
+            !stats.complete,
+            stats.peers,
+        );
+        if alone {
+            self.status.note(format!(
+                "nobody to fetch from for {} s; waiting (does the server seed this image, is its peer port open?)",
+                ALONE.as_secs()
+            ));
         }
         self.status.progress(|progress| {
             traffic(progress, &stats);
@@ -101,6 +134,17 @@ fn seconds_left(elapsed: Duration, share: f64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_without_peers_says_so_once_each_time() {
+        let mut alone = Loneliness::default();
+        let mut at = |seconds, waiting, peers| alone.is_news(Duration::from_secs(seconds), waiting, peers);
+        assert!(!at(0, true, 0) && !at(29, true, 0));
+        assert!(at(30, true, 0) && !at(31, true, 0), "once");
+        assert!(!at(40, true, 1) && !at(69, true, 0) && !at(98, true, 0));
+        assert!(at(99, true, 0), "once more after a peer was there");
+        assert!(!at(200, false, 0) && !at(400, false, 0), "nothing is missing");
+    }
 
     #[test]
     fn all_is_ninety_nine_percent_until_the_commit() {

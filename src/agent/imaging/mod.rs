@@ -12,8 +12,8 @@ mod meter;
 mod next;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -245,6 +245,7 @@ async fn write_image(
         zeros_written: Arc::clone(&zeros_written),
         zeros_total: zero_bytes(&storage),
         started: Instant::now(),
+        loneliness: Mutex::default(),
     };
     let stop = StopOnDrop(Arc::default());
     let zeros = write_zeros(Arc::clone(&storage), zeros_written, Arc::clone(&stop.0));
