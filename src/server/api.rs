@@ -181,11 +181,13 @@ pub async fn outcome(
     body: Body<OutcomeReport>,
 ) -> Result<Json<Orders>, Error> {
     let report = read(body)?;
-    log::info!("attempt {attempt}: {:?}", report.outcome);
     let (orders, saved) = {
         let mut lab = lock(&app.lab);
         let (orders, change) =
             lab.outcome(app.now(), attempt, &report.token, report.outcome).map_err(not_taken)?;
+        if let Some(Change::Attempt(id, ended)) = &change {
+            log::info!("terminal {id}, attempt {attempt}: {:?}", ended.outcome);
+        }
         (orders, app.store.save(change.into_iter().collect()))
     };
     keep(&app, saved).await?;

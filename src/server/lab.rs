@@ -189,7 +189,8 @@ impl Lab {
         let terminal = self.by_attempt.get(&number).and_then(|id| self.terminals.get_mut(id));
         let terminal = terminal.ok_or(ReportError::Unknown)?;
         match &terminal.last {
-            Some(attempt) if attempt.token == token => Ok(terminal),
+            // What a person cancelled before it ran has no token: nobody reports for it.
+            Some(attempt) if !token.is_empty() && attempt.token == token => Ok(terminal),
             _ => Err(ReportError::WrongToken),
         }
     }
@@ -466,6 +467,14 @@ pub mod tests {
         let b = begin(&mut lab, 4, B, "b");
         lab.outcome(at(5), b, "b", failed(Class::Disk, true)).expect("taken");
         assert!(lab.progress(at(6), a, "a", Progress::at(Stage::Serve)).expect("taken").0.release);
+    }
+
+    #[test]
+    fn nobody_reports_for_what_was_cancelled_before_it_ran() {
+        let mut lab = lab();
+        lab.cancel(at(1), A, Some(&target())).expect("waiting");
+        let number = lab.get(A).and_then(|t| t.last.as_ref()).expect("attempt").number;
+        assert_eq!(lab.outcome(at(2), number, "", done()).err(), Some(ReportError::WrongToken));
     }
 
     #[test]
