@@ -240,6 +240,9 @@ impl Config {
         if tracker.young_interval < Duration::from_secs(1) || tracker.interval < tracker.young_interval {
             return Err("tracker: young_interval must be 1s or more, and interval not below it".into());
         }
+        if tracker.interval > Duration::from_secs(3600) {
+            return Err("tracker: interval must not be more than 1h, peers believe no longer one".into());
+        }
         Ok(())
     }
 
@@ -337,6 +340,7 @@ mod tests {
             ("colour = 'red'".into(), "line 1"),
             (job("") + &job(""), "twice"),
             ("[tracker]\ninterval='1s'\nyoung_interval='2s'".into(), "young_interval"),
+            ("[tracker]\ninterval='999999999999999h'".into(), "not be more than 1h"),
             ("[terminals.'lab-01']\nlabel='x'".into(), "MAC"),
         ] {
             let error = Config::parse(&text).expect_err(&text);

@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use super::api::{ImageView, image_views, views};
 use super::app::App;
 use crate::api::{TerminalState, TerminalView};
+use crate::event::Progress;
 
 /// `GET /metrics`.
 pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
@@ -31,16 +32,14 @@ fn text(terminals: &[TerminalView], images: &[ImageView], problems: usize) -> St
     states.iter().for_each(|(state, n)| line(&mut out, "flashmob_terminals", &[("state", state)], *n));
 
     let live = || terminals.iter().filter(|t| t.silent < 10).filter_map(|t| t.progress.as_ref());
+    // Terminals say what they like: a sum of it must not overflow.
+    let sum = |rate: fn(&Progress) -> u64| live().map(rate).fold(0, u64::saturating_add);
     for (name, help, value) in [
-        (
-            "flashmob_terminals_rate_in_bytes",
-            "Bytes a second coming in, all terminals.",
-            live().map(|p| p.rate_in).sum(),
-        ),
+        ("flashmob_terminals_rate_in_bytes", "Bytes a second coming in, all terminals.", sum(|p| p.rate_in)),
         (
             "flashmob_terminals_rate_out_bytes",
             "Bytes a second going out, all terminals.",
-            live().map(|p| p.rate_out).sum(),
+            sum(|p| p.rate_out),
         ),
         ("flashmob_problems", "Things a person should look at.", u64::try_from(problems).unwrap_or(u64::MAX)),
     ] {
@@ -94,6 +93,7 @@ fn line(out: &mut String, name: &str, labels: &[(&str, &str)], value: impl std::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Stage;
 
     #[test]
     fn every_state_has_a_line_even_when_nobody_is_in_it() {
@@ -101,5 +101,24 @@ mod tests {
         assert!(text.contains("# TYPE flashmob_terminals gauge\n"));
         assert!(text.contains("flashmob_terminals{state=\"interrupted\"} 0\n"));
         assert!(text.contains("flashmob_problems 2\n"));
+    }
+
+    #[test]
+    fn absurd_rates_of_terminals_do_not_overflow() {
+        let terminal = TerminalView {
+            id: "a".into(),
+            label: None,
+            macs: Vec::new(),
+            uuid: None,
+            address: None,
+            machine: String::new(),
+            state: TerminalState::Imaging,
+            image: None,
+            progress: Some(Progress { rate_in: u64::MAX, ..Progress::at(Stage::Fetch) }),
+            outcome: None,
+            silent: 0,
+        };
+        let text = text(&[terminal.clone(), terminal], &[], 0);
+        assert!(text.contains(&format!("flashmob_terminals_rate_in_bytes {}\n", u64::MAX)), "{text}");
     }
 }
