@@ -71,7 +71,7 @@ pub fn outcome_text(outcome: &Outcome) -> String {
     }
     text.push('\n');
     for line in facts(outcome) {
-        text.push_str(&format!("flashmob: {line}\n"));
+        text.push_str(&format!("flashmob: {}\n", cut(&line, usize::MAX)));
     }
     text
 }
@@ -300,6 +300,14 @@ mod tests {
         });
         status.note("the server does not answer; the swarm goes on");
         status.view()
+    }
+
+    #[test]
+    fn a_log_of_an_outcome_has_no_controls_of_a_server() {
+        let failure = Failure::new(Class::Refused, "no\x1b[2Jimage", "\r\x07advice");
+        let text = outcome_text(&Outcome::Failed { stage: Stage::Discover, failure, disk_touched: false });
+        assert!(text.contains("no[2Jimage") && text.contains("advice"), "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
     }
 
     #[test]
