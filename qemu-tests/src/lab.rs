@@ -50,14 +50,14 @@ fn configuration(jobs: &[Job]) -> String {
 
 /// What the firmware says when no disk can be booted.
 pub const NOTHING_BOOTS: [&str; 3] =
-    ["No bootable device", "No bootable option or device was found", "Press ESC in"];
+    ["No bootable device", "No bootable option or device was found", "UEFI Interactive Shell"];
 
 /// A running lab.
 #[derive(Debug)]
 pub struct Lab {
     // Dropped in this order: processes before the namespace they live in.
     server: Guarded,
-    _dhcp: Guarded,
+    dhcp: Guarded,
     /// Its network.
     pub network: Network,
     /// Its files.
@@ -88,14 +88,14 @@ impl Lab {
         }
         let log = folder.join("server.log");
         let server = Guarded::spawn(Some(network.namespace()), &assets.programs.flashmob, args, &log)?;
-        let mut lab = Lab { server, _dhcp: dhcp, network, folder };
+        let mut lab = Lab { server, dhcp, network, folder };
         lab.wait_for_server()?;
         Ok(lab)
     }
 
     fn wait_for_server(&mut self) -> Result<()> {
         wait_until("the server answers", Duration::from_secs(30), || {
-            self.server.check()?;
+            self.check()?;
             Ok(self.get("/api/v1/terminals").is_ok())
         })
         .with_context(|| tail(&self.folder.join("server.log")))
@@ -141,8 +141,9 @@ impl Lab {
         Ok(())
     }
 
-    /// The server runs and nothing of it has ended.
+    /// An error if the server or the DHCP server has ended.
     pub fn check(&mut self) -> Result<()> {
+        self.dhcp.check()?;
         self.server.check()
     }
 

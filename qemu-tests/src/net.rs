@@ -90,7 +90,7 @@ impl Network {
 
     /// DHCP for the lab and TFTP from `tftp`, logging to `log`.
     pub fn serve_dhcp(&self, tftp: &Path, dhcp: &Dhcp, log: &Path) -> Result<Guarded> {
-        Guarded::spawn(Some(&self.namespace), "dnsmasq", dnsmasq_arguments(tftp, dhcp), log)
+        Guarded::spawn(Some(&self.namespace), "dnsmasq", dnsmasq_arguments(tftp, dhcp, log), log)
     }
 
     /// Runs `work` on a thread that lives in the namespace.
@@ -151,8 +151,9 @@ fn remove_stale() -> Result<()> {
     Ok(())
 }
 
-/// dnsmasq's arguments: addresses, iPXE for UEFI machines, and the script for every iPXE.
-fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp) -> Vec<String> {
+/// dnsmasq's arguments: addresses, iPXE for UEFI machines, and the script for every iPXE. Its file with a process
+/// id lies beside the log: the usual one would be shared by all labs.
+fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp, log: &Path) -> Vec<String> {
     let mut args: Vec<String> = [
         "--keep-in-foreground",
         "--conf-file=/dev/null",
@@ -176,6 +177,7 @@ fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp) -> Vec<String> {
     ]
     .map(str::to_string)
     .to_vec();
+    args.push(format!("--pid-file={}", log.with_extension("pid").display()));
     args.push(format!("--tftp-root={}", tftp.display()));
     if let Some(server) = &dhcp.option_224 {
         args.push(format!("--dhcp-option=224,{server}"));
@@ -189,7 +191,8 @@ mod tests {
 
     #[test]
     fn option_224_is_sent_only_when_asked_for() {
-        let with = |option_224| dnsmasq_arguments(Path::new("/boot"), &Dhcp { option_224 });
+        let with =
+            |option_224| dnsmasq_arguments(Path::new("/boot"), &Dhcp { option_224 }, Path::new("/lab/log"));
         assert!(with(None).iter().all(|a| !a.contains("224")));
         let args = with(Some("http://10.77.0.1:6969".into()));
         assert!(args.contains(&"--dhcp-option=224,http://10.77.0.1:6969".to_string()));

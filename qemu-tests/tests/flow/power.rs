@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use anyhow::Context;
 use flashmob::api::TerminalState;
-use qemu_tests::child::wait_until;
+use qemu_tests::child::{tail, wait_until};
 use qemu_tests::lab::{Job, Lab, NOTHING_BOOTS};
 use qemu_tests::machine::{Bus, Firmware, Start, Terminal};
 use qemu_tests::slots::Slots;
@@ -41,7 +42,7 @@ fn cut_at(name: &str, firmware: Firmware, bus: Bus, moment: impl Fn(&Terminal) -
     terminal.fill_disk(&assets.old).unwrap();
     let machine = terminal.switch_on(&lab.network, &Start::Network).unwrap();
     wait_until("the moment to cut the power", IMAGED, || Ok(moment(&terminal)))
-        .map_err(|error| panic!("{error:#}\n{}", machine.said()))
+        .with_context(|| tail(&terminal.serial()))
         .unwrap();
     let terminal = machine.cut_power();
     let state = lab.view(&terminal).unwrap().unwrap().state;
