@@ -18,7 +18,7 @@ fn flashmob() -> Command {
 }
 
 /// Runs it to its end, which must come by itself.
-async fn run(command: &mut Command) -> (i32, Vec<Event>, String) {
+pub async fn run(command: &mut Command) -> (i32, Vec<Event>, String) {
     let mut child = Guarded::start(command, "(built by cargo)");
     let mut events = Vec::new();
     let code = child.exit_code(60).await;
@@ -35,13 +35,21 @@ async fn run(command: &mut Command) -> (i32, Vec<Event>, String) {
     (code, events, String::from_utf8_lossy(&stderr).into_owned())
 }
 
-fn seed(torrent: &Path, source: &Path) -> Guarded {
+/// `flashmob seed` with a free port; nobody reads what it says.
+pub fn seed_command(torrent: &Path, source: &Path) -> Command {
     let mut command = flashmob();
     command.arg("seed").arg(torrent).arg(source).args(["--listen", "127.0.0.1:0", "--json"]);
-    Guarded::start(command.stdout(Stdio::null()).stderr(Stdio::null()), "(built by cargo)")
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
-fn get(torrent: &Path, target: &Path) -> Command {
+/// Runs it until the value is dropped.
+pub fn seed(torrent: &Path, source: &Path) -> Guarded {
+    Guarded::start(&mut seed_command(torrent, source), "(built by cargo)")
+}
+
+/// `flashmob get` with a free port.
+pub fn get(torrent: &Path, target: &Path) -> Command {
     let mut command = flashmob();
     command.arg("get").arg(torrent).arg(target).args(["--listen", "127.0.0.1:0", "--json"]);
     command

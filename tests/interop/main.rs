@@ -1,7 +1,7 @@
 //! Swarms on the loopback interface: flashmob with itself, by its command line, and with aria2 and libtorrent.
 //!
 //! `tracker` is the tracker of these tests, `world` what they share; `loopback` drives sessions in this process,
-//! `command` runs the program, `clients` runs the others.
+//! `command` runs the program, `partitions` runs it on images' partitions, `clients` runs the others.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,5 +13,6 @@
 mod clients;
 mod command;
 mod loopback;
+mod partitions;
 mod tracker;
 mod world;
