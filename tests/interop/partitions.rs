@@ -216,6 +216,10 @@ async fn each_partition_of_an_image_is_fetched_into_its_own_place() {
     assert_eq!(completed_with(&events), Some(4 * PIECE as u64), "what is wanted, not the torrent");
     image.assert_on(2, &std::fs::read(&target).unwrap(), 0xee);
 
+    let wanted = 4 * PIECE as u64;
+    assert_eq!(tracker.left(Announced::Started), [0, wanted], "what is wanted and missing");
+    assert_eq!(tracker.left(Announced::Stopped), [0]);
+
     // The last piece is a short one, and the device goes on behind it.
     let backing = image.path("disk");
     let device = LoopDevice::new(&backing, 1 << 20);
@@ -247,6 +251,7 @@ async fn partitions_that_are_served_apart_make_the_whole_together() {
         seeders.push(Guarded::start(&mut command, "(built by cargo)"));
     }
     within(20, tracker.wait_for(Announced::Started, 2)).await;
+    assert_eq!(tracker.left(Announced::Started), [0, 0], "each has all that it wants");
     let target = image.path("whole");
     let (code, events, err) = run(&mut get(&torrent, &target)).await;
     assert_eq!(code, 0, "{err}");

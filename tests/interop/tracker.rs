@@ -13,7 +13,8 @@ use tokio::sync::watch;
 /// A running tracker; it ends with the value.
 pub struct TestTracker {
     address: SocketAddr,
-    heard: watch::Receiver<Vec<Event>>,
+    /// Events, each with what was left to fetch.
+    heard: watch::Receiver<Vec<(Event, u64)>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -51,7 +52,7 @@ impl TestTracker {
                                     chance
                                 },
                             );
-                            note.send_modify(|heard| heard.push(asked.event));
+                            note.send_modify(|heard| heard.push((asked.event, asked.left)));
                             answer.map_or_else(
                                 |unknown| reply::failure(&unknown.to_string()),
                                 |answer| reply::announce(&answer, &asked),
@@ -74,13 +75,18 @@ impl TestTracker {
 
     /// Waits until `event` was heard `times` times.
     pub async fn wait_for(&mut self, event: Event, times: usize) {
-        let count = |heard: &Vec<Event>| heard.iter().filter(|one| **one == event).count();
+        let count = |heard: &[(Event, _)]| heard.iter().filter(|one| one.0 == event).count();
         self.heard.wait_for(|heard| count(heard) >= times).await.expect("the tracker runs");
     }
 
     /// How often `event` was heard.
     pub fn count(&self, event: Event) -> usize {
-        self.heard.borrow().iter().filter(|one| **one == event).count()
+        self.left(event).len()
+    }
+
+    /// What was left to fetch each time `event` was heard.
+    pub fn left(&self, event: Event) -> Vec<u64> {
+        self.heard.borrow().iter().filter(|one| one.0 == event).map(|one| one.1).collect()
     }
 }
 
