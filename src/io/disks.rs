@@ -74,9 +74,16 @@ fn read(class: &Path, name: &str) -> DiskInfo {
         bus: bus(name, &real),
         path: stable_path(&real),
         rotational: queue("rotational") == Some(1),
-        removable: number("removable") == Some(1),
+        removable: number("removable") == Some(1) || can_be_pulled(&dir, &real),
         read_only: number("ro") == Some(1),
     }
+}
+
+/// Not marked removable by itself, but people pull it: a card in a reader, whatever hangs on an external port.
+fn can_be_pulled(dir: &Path, real: &Path) -> bool {
+    let says = |file: &Path, word: &str| fs::read_to_string(file).is_ok_and(|text| text.trim() == word);
+    says(&dir.join("device/type"), "SD")
+        || real.ancestors().any(|device| says(&device.join("removable"), "removable"))
 }
 
 /// Unit serial number (SPC-5 §7.7.18): four bytes of header, then text.
@@ -163,6 +170,27 @@ mod tests {
         assert_eq!(of("vda", "/sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda"), "virtio");
         assert_eq!(of("nvme0n1", "/sys/devices/pci0000:00/0000:00:05.0/nvme/nvme0/nvme0n1"), "nvme");
         assert_eq!(of("loop0", "/sys/devices/virtual/block/loop0"), "loop");
+    }
+
+    #[test]
+    fn cards_and_disks_on_external_ports_are_removable() {
+        let sys = tempfile::tempdir().expect("a folder");
+        let disk = |path: &str, kind: &str, port: &str| {
+            let (dir, real) = (sys.path().join("class"), sys.path().join("devices").join(path));
+            fs::create_dir_all(real.join("device")).expect("made");
+            fs::create_dir_all(&dir).expect("made");
+            fs::write(real.join("removable"), "0\n").expect("written");
+            fs::write(real.join("device/type"), format!("{kind}\n")).expect("written");
+            let above = real.parent().expect("inside");
+            fs::write(above.join("removable"), format!("{port}\n")).expect("written");
+            let name = path.replace('/', "-");
+            std::os::unix::fs::symlink(&real, dir.join(&name)).expect("linked");
+            read(&dir, &name).removable
+        };
+        assert!(disk("mmc0/mmcblk0", "SD", "unknown"));
+        assert!(!disk("mmc1/mmcblk1", "MMC", "fixed"));
+        assert!(disk("pci3/nvme0n1", "", "removable"), "behind an external port");
+        assert!(!disk("pci4/nvme1n1", "", "unknown"));
     }
 
     #[test]
