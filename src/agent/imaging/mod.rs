@@ -30,7 +30,7 @@ use crate::io::storage::ImageShape;
 use crate::io::{disks, memory};
 use crate::layout::plan::LayoutPlan;
 use crate::layout::rule::{Rule, describe};
-use crate::manifest::{Manifest, Policy, TrustedKeys};
+use crate::manifest::{Manifest, Policy, Table, TrustedKeys};
 use download::Description;
 use meter::Meter;
 
@@ -155,6 +155,14 @@ fn choose(ctx: &ImagingContext, assignment: &Assignment, manifest: &Manifest) ->
         return rule.choose(&[info], manifest.disk.minimum_size).cloned();
     }
     let rule: Rule = text.parse().map_err(wrong)?;
+    if matches!(manifest.disk.table, Table::None) && rule.name().is_none() {
+        // It would lie over the table and all partitions of a disk that was only described.
+        return Err(Failure::new(
+            Class::Refused,
+            format!("{} is a single partition, and the rule '{rule}' chooses a whole disk", manifest.id()),
+            "Name the partition, or the bare disk, in the job's disk rule: /dev/….",
+        ));
+    }
     let mut all = disks::list().map_err(|e| {
         Failure::new(Class::Retry, format!("listing the disks: {e}"), "Look whether /sys is mounted.")
     })?;

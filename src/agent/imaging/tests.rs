@@ -304,6 +304,26 @@ async fn disks_that_do_not_fit_are_refused_untouched() {
 }
 
 #[tokio::test]
+async fn an_image_of_one_partition_goes_only_where_somebody_named() {
+    let (_, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let disk = LoopDisk::used(24 << 20, 512);
+    let mut manifest = image.manifest.clone();
+    manifest.disk.table = Table::None;
+    for described in ["internal", "size=24MiB", "bus=loop"] {
+        let assignment = Assignment { disk: described.into(), ..lab.assignment(&disk) };
+        let failure = choose(&lab.context(), &assignment, &manifest).expect_err(described);
+        assert_eq!(failure.class, Class::Refused, "{failure:?}");
+        assert!(failure.message.contains("single partition"), "{failure:?}");
+    }
+    let name = disk.path.trim_start_matches("/dev/").to_string();
+    for named in [disk.path.clone(), format!("name={name}")] {
+        let assignment = Assignment { disk: named, ..lab.assignment(&disk) };
+        assert_eq!(choose(&lab.context(), &assignment, &manifest).expect("named").name, name);
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_or_lacks_the_image_is_tried_again_later() {
     let (_, image) = small_image();
     let lab = Lab::new(&image).await;
