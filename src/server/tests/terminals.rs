@@ -60,7 +60,7 @@ async fn what_happened_survives_a_restart() {
     world.outcome(&b, failed(Class::Disk, true)).await.expect("taken");
     world.restart().await;
     assert_eq!(world.state(B).await, TerminalState::Failed);
-    assert!(world.ipxe(B, "pcbios").await.contains("echo writing sda failed"));
+    assert!(world.ipxe(B, "pcbios").await.contains("echo -- writing sda failed"));
     assert!(world.begin("52:54:00:00:00:0c").await.attempt > b.attempt, "numbers are never given twice");
 }
 
@@ -82,7 +82,7 @@ async fn a_failed_terminal_is_held_until_a_person_lets_it_try_again() {
     let job = world.begin(A).await;
     world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
     let script = world.ipxe(A, "efi").await;
-    assert!(script.contains("echo writing sda failed") && script.contains("sleep 60"), "{script}");
+    assert!(script.contains("echo -- writing sda failed") && script.contains("sleep 60"), "{script}");
     assert!(!script.contains("localboot") && !script.contains("vmlinuz"), "{script}");
     assert_eq!(world.decide("no-such", "retry").await, StatusCode::NOT_FOUND);
     assert_eq!(world.decide("lab-01", "retry").await, StatusCode::NO_CONTENT);
