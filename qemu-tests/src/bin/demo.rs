@@ -115,6 +115,8 @@ impl Watch {
             return Ok(());
         }
         let seconds = start.elapsed().as_secs();
+        // While firmware and kernels start, nothing moves for half a minute: a line now and then is enough.
+        let calm = seconds.is_multiple_of(5);
         let name = self.machine.terminal.name.clone();
         if self.machine.said().contains(UP) {
             self.reach(BOOTED, start);
@@ -123,7 +125,9 @@ impl Watch {
         }
         let Some(view) = view else {
             self.reach("netboot", start);
-            println!("[{seconds:>4} s] {name:<15} netbooting");
+            if calm {
+                println!("[{seconds:>4} s] {name:<15} netbooting");
+            }
             return Ok(());
         };
         if let (TerminalState::Failed, Some(Outcome::Failed { failure, .. })) = (view.state, &view.outcome) {
@@ -132,7 +136,9 @@ impl Watch {
         match (&view.state, &view.progress) {
             (TerminalState::Done, _) => {
                 self.reach("reboot into the new system", start);
-                println!("[{seconds:>4} s] {name:<15} imaged; waiting for the new system");
+                if calm {
+                    println!("[{seconds:>4} s] {name:<15} imaged; waiting for the new system");
+                }
             }
             (_, Some(progress)) => {
                 self.reach(progress.stage.title(), start);
