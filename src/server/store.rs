@@ -8,6 +8,7 @@
 //! Invariant: a change is acknowledged only when its transaction is synced. Changes are put into the queue while the
 //! lab is locked, so they are written in the order in which they happened. A full queue is an error, not a wait.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -86,7 +87,8 @@ impl Store {
     /// Opens or makes the database in `folder` and reads all of it.
     pub fn open(folder: &Path) -> Result<(Store, Restored, std::thread::JoinHandle<()>), StoreError> {
         let cannot = |e: std::io::Error| StoreError::Folder { path: folder.into(), why: e.to_string() };
-        std::fs::create_dir_all(folder).map_err(cannot)?;
+        // The attempts' tokens are in there: nobody else on the server needs to read them.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
         let path = folder.join("flashmob.sqlite");
         let error = |e: rusqlite::Error| StoreError::Database { path: path.clone(), why: e.to_string() };
         let connection = Connection::open(&path).map_err(error)?;
@@ -302,6 +304,17 @@ mod tests {
     use crate::event::{Class, Progress, Stage};
 
     const MACS: [&str; 3] = ["52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"];
+
+    #[test]
+    fn a_new_state_folder_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let (store, _, thread) = Store::open(&state).unwrap();
+        assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+        drop(store);
+        thread.join().unwrap();
+    }
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

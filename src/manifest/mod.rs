@@ -2,15 +2,19 @@
 //!
 //! Invariant: a `TrustedManifest` exists only if a key that the terminal was given signed exactly these bytes
 //! (or the administrator's initramfs allows unsigned ones), and if `Manifest::check` found nothing wrong.
-//! What the ranges are is left to `layout::extents`; whether it fits a disk, to `layout::plan`.
+//! What is consistent is said in `check`, who is trusted in `trust`; what the ranges are is left to `layout::extents`; whether it fits a disk, to `layout::plan`.
+
+mod check;
+mod trust;
 
 use std::collections::BTreeMap;
 
-use minisign_verify::{PublicKey, Signature};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::units::{DiskOffset, InfoHash, Lba, PieceLength, SectorSize, Sha256};
+
+pub use trust::{TrustedKeys, TrustedManifest};
 
 /// The format this code writes and reads.
 pub const FORMAT: u32 = 1;
@@ -353,97 +357,6 @@ impl Manifest {
     pub fn partition(&self, number: u32) -> Option<&Partition> {
         self.partitions.iter().find(|p| p.number == number)
     }
-
-    /// Looks for contradictions that need no disk and no sidecar to be seen.
-    fn check(&self) -> Result<(), String> {
-        for (what, text) in [("name", &self.name), ("version", &self.version)] {
-            if !is_plain_name(text) {
-                return Err(format!(
-                    "{what} '{text}' may have only letters, digits, '.', '_' and '-', and not begin with '.'"
-                ));
-            }
-        }
-        let sector = u64::from(self.disk.sector_size.get());
-        let mut end = 0u64;
-        let mut travelling = 0u64;
-        for p in &self.partitions {
-            let n = p.number;
-            let start = self
-                .disk
-                .sector_size
-                .offset_of(p.first)
-                .ok_or(format!("partition {n} begins beyond 2^64"))?;
-            if p.size == 0 || !p.size.is_multiple_of(sector) {
-                return Err(format!(
-                    "partition {n} has {} bytes, which is not a whole number of sectors",
-                    p.size
-                ));
-            }
-            if start.0 < end {
-                return Err(format!("partition {n} overlaps the one before it"));
-            }
-            end = start.0.checked_add(p.size).ok_or(format!("partition {n} ends beyond 2^64"))?;
-            let cells = p.size.div_ceil(self.piece_length.bytes());
-            let counted = u64::from(p.pieces.data) + u64::from(p.pieces.zero) + u64::from(p.pieces.free);
-            if cells != counted {
-                return Err(format!(
-                    "partition {n} has {cells} pieces on its grid, but {counted} are counted"
-                ));
-            }
-            if p.policy == Policy::Replace {
-                travelling += u64::from(p.pieces.data);
-            }
-            let fits = matches!(
-                (&self.disk.table, &p.entry),
-                (Table::Gpt { .. }, Entry::Gpt { .. })
-                    | (Table::Mbr { .. }, Entry::Mbr { .. })
-                    | (Table::None, Entry::None)
-            );
-            if !fits {
-                return Err(format!("partition {n} has an entry of another scheme than the table"));
-            }
-            if self.partitions.iter().filter(|other| other.number == n).count() > 1 {
-                return Err(format!("partition number {n} is there twice"));
-            }
-        }
-        if self.partitions.is_empty() {
-            return Err("there is no partition".into());
-        }
-        if matches!(self.disk.table, Table::None) && self.partitions.len() != 1 {
-            return Err("without a table there can be one partition only".into());
-        }
-        if end > self.disk.minimum_size {
-            return Err(format!(
-                "partitions end at byte {end}, beyond the smallest disk of {}",
-                self.disk.minimum_size
-            ));
-        }
-        if travelling != u64::from(self.payload.pieces) {
-            return Err(format!(
-                "partitions have {travelling} travelling pieces, the payload {}",
-                self.payload.pieces
-            ));
-        }
-        if self.payload.file_size == 0 || !self.payload.file_size.is_multiple_of(self.piece_length.bytes()) {
-            return Err(format!(
-                "virtual files of {} bytes are not a multiple of the piece length",
-                self.payload.file_size
-            ));
-        }
-        if self
-            .disk
-            .boot_areas
-            .iter()
-            .any(|area| area.offset.0.checked_add(area.length).is_none_or(|e| e > self.disk.minimum_size))
-        {
-            return Err("a boot area lies beyond the smallest disk".into());
-        }
-        let needed = [names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT];
-        if let Some(missing) = needed.iter().find(|name| !self.sidecars.contains_key(**name)) {
-            return Err(format!("the hash of {missing} is missing"));
-        }
-        Ok(())
-    }
 }
 
 /// Names of images and versions: safe as file names and in URLs.
@@ -454,78 +367,5 @@ pub fn is_plain_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Public keys that a terminal trusts: lines of base64 as `minisign` writes them; other lines are comments.
-#[derive(Clone, Default)]
-pub struct TrustedKeys {
-    keys: Vec<PublicKey>,
-}
-
-impl TrustedKeys {
-    /// Reads all keys in `text`. Lines that begin with `untrusted comment:` or `#` and empty lines are skipped.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let mut keys = Vec::new();
-        for line in text.lines().map(str::trim) {
-            if line.is_empty() || line.starts_with('#') || line.starts_with("untrusted comment:") {
-                continue;
-            }
-            keys.push(
-                PublicKey::from_base64(line)
-                    .map_err(|e| format!("'{line}' is not a minisign public key: {e}"))?,
-            );
-        }
-        Ok(TrustedKeys { keys })
-    }
-
-    /// How many keys there are.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// True when nothing can be trusted.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-}
-
-/// A manifest that may be acted on.
-#[derive(Debug, Clone)]
-pub struct TrustedManifest {
-    manifest: Manifest,
-    signed: bool,
-}
-
-impl TrustedManifest {
-    /// Checks the minisign signature of exactly `bytes` against each key, then reads them.
-    pub fn verify(bytes: &[u8], signature: &str, keys: &TrustedKeys) -> Result<Self, ManifestError> {
-        if bytes.len() > MAX_MANIFEST_BYTES {
-            return Err(ManifestError::TooLarge(bytes.len()));
-        }
-        let untrusted = |why: String| ManifestError::Untrusted { keys: keys.len(), why };
-        let signature =
-            Signature::decode(signature).map_err(|e| untrusted(format!("signature is not readable: {e}")))?;
-        let mut why = "no key is known".to_string();
-        for key in &keys.keys {
-            match key.verify(bytes, &signature, false) {
-                Ok(()) => return Ok(TrustedManifest { manifest: Manifest::parse(bytes)?, signed: true }),
-                Err(e) => why = e.to_string(),
-            }
-        }
-        Err(untrusted(why))
-    }
-
-    /// Accepts a manifest without a signature. Only for an initramfs that was built to allow it, and for an
-    /// administrator's own machine.
-    pub fn insecure(bytes: &[u8]) -> Result<Self, ManifestError> {
-        Ok(TrustedManifest { manifest: Manifest::parse(bytes)?, signed: false })
-    }
-
-    /// The manifest.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// False when it was accepted without a signature.
-    pub fn is_signed(&self) -> bool {
-        self.signed
-    }
-}
+#[cfg(test)]
+mod tests;
