@@ -4,4 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ./qemu-tests/setup.sh
-exec cargo run --quiet --release --locked -p qemu-tests --bin demo -- "$@"
+# All packages at once, so that they share one build of each dependency.
+cargo build --quiet --release --locked --workspace --bins
+exec "${CARGO_TARGET_DIR:-target}/release/demo" "$@"

@@ -142,9 +142,9 @@ fn build_programs(target: &Path) -> Result<Programs> {
         command.current_dir(workspace()).args(["build", "--quiet", "--release", "--locked"]);
         run_command(command.args(args.split(' ')))
     };
-    build(
-        "-p flashmob -p flashmob-mkimage -p flashmob-initramfs --bin flashmob --bin flashmob-mkimage --bin flashmob-initramfs",
-    )?;
+    // All packages at once, as `demo.sh` does: then they share one set of features and so one build of each
+    // dependency.
+    build("--workspace --bins")?;
     let musl = "x86_64-unknown-linux-musl";
     build(&format!(
         "-p flashmob --bin flashmob-agent --no-default-features --features agent --target {musl}"
