@@ -66,6 +66,8 @@ pub struct Terminal {
     pub mac: String,
     /// The folder with its files.
     pub folder: PathBuf,
+    /// A sector of its disk that takes no writes.
+    pub bad_sector: Option<u64>,
 }
 
 impl Terminal {
@@ -75,7 +77,7 @@ impl Terminal {
         let folder = folder.join(&name);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let mac = format!("52:54:00:fb:00:{number:02x}");
-        let terminal = Terminal { name, firmware, bus, mac, folder };
+        let terminal = Terminal { name, firmware, bus, mac, folder, bad_sector: None };
         File::create(terminal.disk())?.set_len(size)?;
         fs::write(terminal.serial_port(), 0x3f8u16.to_le_bytes())?;
         if firmware == Firmware::Uefi {
@@ -160,7 +162,7 @@ impl Terminal {
                 format!("name=etc/sercon-port,file={}", self.serial_port().display()),
             ]);
         }
-        args.extend(disk_arguments(self.bus, &self.disk(), &self.name));
+        args.extend(disk_arguments(self.bus, &self.disk(), &self.name, self.bad_sector));
         args.extend(card_arguments(self.firmware, start, tap, &self.mac));
         if let Start::Cd(iso) = start {
             args.extend([
@@ -186,7 +188,7 @@ impl Terminal {
 
 /// The disk. Host caching ignores flushes: the file outlives a killed QEMU anyway, and waiting for the host's
 /// disk would test the host.
-fn disk_arguments(bus: Bus, file: &Path, serial: &str) -> Vec<String> {
+fn disk_arguments(bus: Bus, file: &Path, serial: &str, bad_sector: Option<u64>) -> Vec<String> {
     let device = match bus {
         Bus::Virtio => "virtio-blk-pci,drive=disk,",
         Bus::Ahci => "ide-hd,drive=disk,bus=ide.0,",
@@ -194,7 +196,16 @@ fn disk_arguments(bus: Bus, file: &Path, serial: &str) -> Vec<String> {
     };
     // virtio-blk's serial number has room for 20 bytes.
     let serial: String = serial.chars().take(20).collect();
-    let drive = format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", file.display());
+    let source = match bad_sector {
+        None => format!("format=raw,file={}", file.display()),
+        Some(sector) => format!(
+            "driver=raw,werror=report,file.driver=blkdebug,file.image.driver=file,file.image.filename={},\
+             file.inject-error.0.event=none,file.inject-error.0.iotype=write,file.inject-error.0.sector={sector},\
+             file.inject-error.0.errno=5",
+            file.display()
+        ),
+    };
+    let drive = format!("if=none,id=disk,cache=unsafe,discard=unmap,{source}");
     vec!["-drive".into(), drive, "-device".into(), format!("{device}serial={serial},bootindex=2")]
 }
 
@@ -284,7 +295,14 @@ mod tests {
 
     fn terminal(firmware: Firmware, bus: Bus) -> Terminal {
         let folder = PathBuf::from("/lab/t");
-        Terminal { name: "t".into(), firmware, bus, mac: "52:54:00:fb:00:01".into(), folder }
+        Terminal {
+            name: "t".into(),
+            firmware,
+            bus,
+            mac: "52:54:00:fb:00:01".into(),
+            folder,
+            bad_sector: None,
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Terminals that must not be imaged: nothing is written, and the server says why.
+//! Terminals that must not be imaged, and one that cannot be: the server says why, and no half system starts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use flashmob::api::TerminalState;
 use flashmob::event::{Class, Outcome};
 use qemu_tests::assets::copy_folder;
-use qemu_tests::lab::{Job, Lab};
+use qemu_tests::child::wait_until;
+use qemu_tests::lab::{Job, Lab, NOTHING_BOOTS};
 use qemu_tests::machine::{Bus, Firmware, Start, Terminal};
 use qemu_tests::slots::Slots;
 
-use crate::{ASSETS, IMAGED};
+use crate::{ASSETS, BOOTED, IMAGED};
 
 /// Runs one terminal whose disk holds an older system against `images` until its attempt has failed.
 fn assert_refused(name: &str, images: &Path, disk_size: u64, class: Class) {
@@ -62,4 +63,32 @@ fn an_altered_manifest_is_refused_and_nothing_is_written() {
 #[test]
 fn a_disk_that_is_too_small_is_refused_and_nothing_is_written() {
     assert_refused("too-small", &ASSETS.images, 96 << 20, Class::Refused);
+}
+
+#[test]
+fn a_terminal_whose_disk_failed_is_held_and_not_sent_to_half_a_system() {
+    let assets = &*ASSETS;
+    let _slots = Slots::take(1);
+    let lab = Lab::start(assets, "held", &[Job::for_all()], &assets.images).unwrap();
+    let mut terminal = lab.terminal(1, Firmware::Bios, Bus::Virtio).unwrap();
+    terminal.fill_disk(&assets.old).unwrap();
+    // In the middle of the root, whose content travels.
+    terminal.bad_sector = Some((48 << 20) / 512);
+    let machine = terminal.switch_on(&lab.network, &Start::Network).unwrap();
+    lab.wait_for_state(&machine, TerminalState::Failed, IMAGED).unwrap();
+    let view = lab.view(&terminal).unwrap().unwrap();
+    let Some(Outcome::Failed { failure, disk_touched, .. }) = view.outcome else {
+        panic!("no failure was reported: {:?}", view.outcome);
+    };
+    assert_eq!((failure.class, disk_touched), (Class::Disk, true), "{failure:?}");
+
+    // Switched on again it is told why, waits, and asks again.
+    let machine = machine.cut_power().switch_on(&lab.network, &Start::Network).unwrap();
+    let told = || machine.said().matches("this terminal was not imaged").count();
+    wait_until("the terminal asks a second time", BOOTED, || Ok(told() >= 2))
+        .map_err(|error| panic!("{error:#}\n{}", machine.said()))
+        .unwrap();
+    let went_on =
+        NOTHING_BOOTS.iter().chain(&["Linux version", "GRUB"]).find(|text| machine.said().contains(**text));
+    assert_eq!(went_on, None, "it went on to its disk:\n{}", machine.said());
 }
