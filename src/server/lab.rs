@@ -185,12 +185,22 @@ impl Lab {
         Some((attempt, changes))
     }
 
-    fn reporting(&mut self, number: u64, token: &str) -> Result<&mut Terminal, ReportError> {
+    /// The attempt that `token` may report for, with the name of its terminal, which is heard by that.
+    fn reporting(
+        &mut self,
+        now: Duration,
+        number: u64,
+        token: &str,
+    ) -> Result<(String, &mut Attempt), ReportError> {
         let terminal = self.by_attempt.get(&number).and_then(|id| self.terminals.get_mut(id));
         let terminal = terminal.ok_or(ReportError::Unknown)?;
-        match &terminal.last {
+        match &mut terminal.last {
             // What a person cancelled before it ran has no token: nobody reports for it.
-            Some(attempt) if !token.is_empty() && attempt.token == token => Ok(terminal),
+            Some(attempt) if !token.is_empty() && attempt.token == token => {
+                terminal.heard = now;
+                attempt.heard = now;
+                Ok((terminal.id.clone(), attempt))
+            }
             _ => Err(ReportError::WrongToken),
         }
     }
@@ -203,11 +213,7 @@ impl Lab {
         token: &str,
         progress: Progress,
     ) -> Result<(Orders, Option<Change>), ReportError> {
-        let terminal = self.reporting(number, token)?;
-        terminal.heard = now;
-        let id = terminal.id.clone();
-        let Some(attempt) = terminal.last.as_mut() else { return Err(ReportError::Unknown) };
-        attempt.heard = now;
+        let (id, attempt) = self.reporting(now, number, token)?;
         let before = attempt.progress.replace(bounded_progress(progress)).map(|p| p.stage);
         let changed = before != attempt.progress.as_ref().map(|p| p.stage);
         let attempt = attempt.clone();
@@ -228,11 +234,7 @@ impl Lab {
         token: &str,
         outcome: Outcome,
     ) -> Result<(Orders, Option<Change>), ReportError> {
-        let terminal = self.reporting(number, token)?;
-        terminal.heard = now;
-        let id = terminal.id.clone();
-        let Some(attempt) = terminal.last.as_mut() else { return Err(ReportError::Unknown) };
-        attempt.heard = now;
+        let (id, attempt) = self.reporting(now, number, token)?;
         let mut change = None;
         if attempt.outcome.is_none() || attempt.cancelled {
             attempt.outcome = Some(bounded_outcome(outcome));
