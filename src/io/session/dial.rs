@@ -9,9 +9,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
-use super::Shared;
 use super::limits::Permit;
 use super::listen::read_handshake;
+use super::{Shared, peer};
 use crate::swarm::wire::Handshake;
 use crate::units::InfoHash;
 
@@ -55,7 +55,7 @@ async fn connect(
         socket.bind(SocketAddr::new(ip, 0))?;
     }
     let mut stream = socket.connect(address).await?;
-    stream.set_nodelay(true)?;
+    peer::tune(&stream)?;
     stream.write_all(&Handshake::ours(info_hash, shared.peer_id).encode()).await?;
     let theirs = read_handshake(&mut stream).await?;
     if theirs.info_hash != info_hash {

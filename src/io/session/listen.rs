@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::Shared;
 use super::limits::Permit;
+use super::{Shared, peer};
 use crate::swarm::wire::{HANDSHAKE_LEN, Handshake};
 
 /// Accepted connections whose handshake is awaited.
@@ -70,7 +70,7 @@ async fn greet(
     let Some(incoming) = incoming else {
         return Err(std::io::Error::other(format!("asks for {}, which is not here", theirs.info_hash)));
     };
-    stream.set_nodelay(true)?;
+    peer::tune(&stream)?;
     stream.write_all(&Handshake::ours(theirs.info_hash, shared.peer_id).encode()).await?;
     let accepted = Accepted { stream, address, handshake: theirs, permit };
     incoming.send(accepted).await.map_err(|_| std::io::Error::other("its torrent has just been stopped"))

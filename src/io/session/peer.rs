@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -28,6 +29,8 @@ const SILENCE: Duration = Duration::from_secs(180);
 const STALLED: Duration = Duration::from_secs(60);
 /// Room in the receive buffer before each read.
 const READ_ROOM: usize = 128 * 1024;
+/// Bytes that may wait in a socket without having been sent.
+const UNSENT: u32 = 64 * 1024;
 /// What is sent with one system call at most, in messages.
 const BATCH: usize = 64;
 
@@ -64,6 +67,13 @@ impl Drop for PeerHandle {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
     }
+}
+
+/// Small messages leave at once; and what was written is what is on its way: with megabytes in the socket, the engine
+/// would believe a piece sent and begin the next one beside it.
+pub(super) fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
 }
 
 /// Starts the tasks of a connection on which both handshakes are through.
