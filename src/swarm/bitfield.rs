@@ -126,6 +126,20 @@ impl Bitfield {
         rest
     }
 
+    /// The pieces that `self` has and `other` lacks, in order, from near `start` once around.
+    pub fn beyond<'a>(
+        &'a self,
+        other: &'a Bitfield,
+        start: PieceIndex,
+    ) -> impl Iterator<Item = PieceIndex> + 'a {
+        let first = (start.get() / 8).min(self.bytes.len());
+        let more = move |at: usize| self.bytes[at] & !other.bytes.get(at).copied().unwrap_or(0);
+        (first..self.bytes.len()).chain(0..first).filter(move |at| more(*at) != 0).flat_map(move |at| {
+            let base = u32::try_from(at * 8).unwrap_or(u32::MAX);
+            (0..8).filter(move |bit| more(at) & (0x80 >> bit) != 0).map(move |bit| PieceIndex(base + bit))
+        })
+    }
+
     /// True if `self` has a piece that `other` lacks.
     pub fn has_more_than(&self, other: &Bitfield) -> bool {
         self.bytes.iter().zip(&other.bytes).any(|(mine, theirs)| mine & !theirs != 0)

@@ -1,4 +1,4 @@
-//! Bytes a second over the last two seconds.
+//! Bytes a second: over the last two seconds, and what a link was seen to carry.
 //!
 //! Invariant: a meter that nobody feeds reads zero after two seconds, whenever it is read.
 
@@ -55,6 +55,48 @@ impl RateMeter {
     }
 }
 
+/// How long bytes are counted for one reading of a [`Capacity`].
+const READING: Duration = Duration::from_millis(100);
+
+/// What a link carries when it is busy: the best reading, forgotten slowly.
+#[derive(Debug, Clone, Default)]
+pub struct Capacity {
+    since: Now,
+    bytes: u64,
+    best: u64,
+}
+
+impl Capacity {
+    /// Counts `bytes` at `now`.
+    pub fn add(&mut self, now: Now, bytes: u64) {
+        let time = now.since(self.since);
+        if time >= READING {
+            self.run(self.bytes, time);
+            (self.since, self.bytes) = (now, 0);
+        }
+        self.bytes += bytes;
+    }
+
+    /// `bytes` came one after another in `time`: a reading of its own, good where the link idles in between.
+    pub fn run(&mut self, bytes: u64, time: Duration) {
+        let rate = u128::from(bytes) * 1_000_000 / time.as_micros().max(1);
+        let faded = self.best - self.best / 64;
+        self.best = u64::try_from(rate).unwrap_or(u64::MAX).max(faded);
+    }
+
+    /// Bytes a second; zero until there was a reading.
+    pub fn get(&self) -> u64 {
+        self.best
+    }
+
+    /// How long `bytes` take; zero as long as nothing is known.
+    pub fn time_of(&self, bytes: u64) -> Duration {
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(self.best.max(1));
+        let known = u64::try_from(micros).map_or(Duration::MAX, Duration::from_micros);
+        if self.best == 0 { Duration::ZERO } else { known }
+    }
+}
+
 fn slot_of(now: Now) -> u128 {
     now.0.as_millis() / SLOT.as_millis()
 }
@@ -66,6 +108,17 @@ fn index(slot: u128) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_capacity_is_the_best_of_late() {
+        let at = |ms| Now(Duration::from_millis(ms));
+        let mut link = Capacity::default();
+        assert_eq!((link.get(), link.time_of(1000)), (0, Duration::ZERO));
+        (0..=200).for_each(|ms| link.add(at(ms), 100));
+        assert_eq!((link.get(), link.time_of(100_000)), (100_000, Duration::from_secs(1)));
+        (201..=500).for_each(|ms| link.add(at(ms), 10));
+        assert!((90_000..100_000).contains(&link.get()), "{}", link.get());
+    }
 
     #[test]
     fn a_steady_stream_reads_its_rate_and_fades_when_it_ends() {

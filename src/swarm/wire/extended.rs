@@ -9,8 +9,8 @@ use crate::bencode::{self, BencodeError, Value};
 pub const OUR_EXTENSION: &str = "fm_flashmob";
 /// The message id under which we receive messages of our own extension.
 pub const OUR_EXTENSION_ID: u8 = 20;
-/// The version of our extension: 1 reserves the name and has no messages.
-pub const OUR_EXTENSION_VERSION: u8 = 1;
+/// The version of our extension: 1 reserved the name and had no messages.
+pub const OUR_EXTENSION_VERSION: u8 = 2;
 
 /// Values a handshake may hold in all; clients send a few dozen.
 const MAX_VALUES: usize = 512;

@@ -7,10 +7,12 @@
 mod codec;
 mod extended;
 mod handshake;
+mod schedule;
 
 pub use codec::{Decoder, WireError, encode, encode_piece_header};
 pub use extended::{ExtendedHandshake, OUR_EXTENSION, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
 pub use handshake::{HANDSHAKE_LEN, Handshake, HandshakeError};
+pub use schedule::{MAX_OFFERED, Schedule};
 
 use bytes::Bytes;
 

@@ -1,0 +1,135 @@
+//! The messages of flashmob's own extension (BEP 10, `fm_flashmob` version 2): who sends which piece to whom next.
+//!
+//! An offer is answered by a grant, which ordinary requests for that piece follow, or by a decline, or by the word that the
+//! receiver's downlink is taken.
+//! Invariant: reading and writing are each other's inverse; a message names at most [`MAX_OFFERED`] pieces. Whether
+//! those pieces exist is left to the engine.
+
+use std::time::Duration;
+
+use crate::units::PieceIndex;
+
+/// Pieces in one offer at most.
+pub const MAX_OFFERED: usize = 8;
+
+const OFFER: u8 = 0;
+const DECLINE: u8 = 1;
+const GRANT: u8 = 2;
+const TAKEN: u8 = 3;
+/// Stands for "no piece": no torrent has so many.
+const NONE: u32 = u32::MAX;
+
+/// One message of the extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Schedule {
+    /// The speaker can send one of these pieces, the one it would like best first.
+    Offer {
+        /// When its uplink will be free for it, in whole microseconds from now.
+        start_in: Duration,
+        /// One to [`MAX_OFFERED`] pieces.
+        pieces: Vec<PieceIndex>,
+    },
+    /// The speaker takes this piece of what was offered last; its requests follow.
+    Grant {
+        /// The piece.
+        piece: PieceIndex,
+        /// Bytes that the requests will name in all.
+        bytes: u32,
+    },
+    /// The speaker's downlink is taken: nothing new before. Said to all who may offer something whenever that changes; an
+    /// offer that waits for its answer is declined by it.
+    Taken {
+        /// For so long, in whole microseconds.
+        free_in: Duration,
+    },
+    /// The speaker has no use for the pieces that were offered last.
+    Decline {
+        /// A piece of the listener's that the speaker would take.
+        wish: Option<PieceIndex>,
+    },
+}
+
+impl Schedule {
+    /// The payload of the extended message.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Schedule::Offer { start_in, pieces } => {
+                let mut bytes = vec![OFFER];
+                bytes.extend(micros(*start_in).to_be_bytes());
+                pieces.iter().take(MAX_OFFERED).for_each(|piece| bytes.extend(piece.0.to_be_bytes()));
+                bytes
+            }
+            Schedule::Grant { piece, bytes } => {
+                [[GRANT].as_slice(), &piece.0.to_be_bytes(), &bytes.to_be_bytes()].concat()
+            }
+            Schedule::Taken { free_in } => [[TAKEN].as_slice(), &micros(*free_in).to_be_bytes()].concat(),
+            Schedule::Decline { wish } => {
+                [[DECLINE].as_slice(), &wish.map_or(NONE, |piece| piece.0).to_be_bytes()].concat()
+            }
+        }
+    }
+
+    /// Reads the payload of the extended message. `None` if it is none, or of a kind that is not known here.
+    pub fn decode(payload: &[u8]) -> Option<Self> {
+        let (kind, rest) = payload.split_first()?;
+        let (numbers, []) = rest.as_chunks::<4>() else { return None };
+        let numbers: Vec<u32> = numbers.iter().map(|bytes| u32::from_be_bytes(*bytes)).collect();
+        let time = |micros: u32| Duration::from_micros(micros.into());
+        match (*kind, numbers.as_slice()) {
+            (OFFER, [start, offered @ ..]) if (1..=MAX_OFFERED).contains(&offered.len()) => {
+                let pieces = offered.iter().copied().map(PieceIndex).collect();
+                Some(Schedule::Offer { start_in: time(*start), pieces })
+            }
+            (TAKEN, [free]) => Some(Schedule::Taken { free_in: time(*free) }),
+            (DECLINE, [wish]) => {
+                Some(Schedule::Decline { wish: (*wish != NONE).then_some(PieceIndex(*wish)) })
+            }
+            (GRANT, [piece, bytes]) => Some(Schedule::Grant { piece: PieceIndex(*piece), bytes: *bytes }),
+            _ => None,
+        }
+    }
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_offer_without_pieces_or_with_too_many_is_none() {
+        for pieces in [0, MAX_OFFERED + 1] {
+            let bytes = [vec![OFFER], vec![0; 4 + 4 * pieces]].concat();
+            assert_eq!(Schedule::decode(&bytes), None, "{pieces}");
+        }
+        assert_eq!(Schedule::decode(&[DECLINE, 0, 0, 1]), None);
+        assert_eq!(Schedule::decode(&[9, 0, 0, 0, 1, 0, 0, 0, 1]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_read_back(
+            micros in any::<u32>(),
+            pieces in proptest::collection::vec(0..NONE, 1..=MAX_OFFERED),
+            wish in proptest::option::of(0..NONE),
+        ) {
+            let time = Duration::from_micros(micros.into());
+            let offer = Schedule::Offer { start_in: time, pieces: pieces.into_iter().map(PieceIndex).collect() };
+            prop_assert_eq!(Schedule::decode(&offer.encode()), Some(offer));
+            let taken = Schedule::Taken { free_in: time };
+            prop_assert_eq!(Schedule::decode(&taken.encode()), Some(taken));
+            let decline = Schedule::Decline { wish: wish.map(PieceIndex) };
+            prop_assert_eq!(Schedule::decode(&decline.encode()), Some(decline));
+            let grant = Schedule::Grant { piece: PieceIndex(micros), bytes: micros };
+            prop_assert_eq!(Schedule::decode(&grant.encode()), Some(grant));
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Schedule::decode(&bytes);
+        }
+    }
+}
