@@ -39,11 +39,11 @@ fn mean(values: &[f64]) -> f64 {
 
 #[test]
 fn equal_terminals_finish_near_the_yardstick_and_the_seeder_repeats_little() {
-    let labs: Vec<Lab> = (0..50).map(|seed| run(LabSpec::new(8, 64, 64 * KIB, seed), MINUTE)).collect();
+    let labs: Vec<Lab> = (0..6).map(|seed| run(LabSpec::new(8, 64, 1024 * KIB, seed), MINUTE)).collect();
     let ratios: Vec<f64> = labs.iter().map(Lab::ratio).collect();
     let shares: Vec<f64> = labs.iter().map(Lab::seeder_share).collect();
-    assert!(mean(&ratios) < 1.5, "{ratios:?}");
-    assert!(mean(&shares) < 1.5, "{shares:?}");
+    assert!(mean(&ratios) < 1.15, "{ratios:?}");
+    assert!(mean(&shares) < 1.15, "{shares:?}");
     // Nobody can beat it: a smaller ratio means that the simulation gives something for nothing.
     assert!(ratios.iter().all(|ratio| *ratio >= 1.0), "{ratios:?}");
 }
@@ -252,9 +252,11 @@ fn figures() {
         (8, 64, 1024 * KIB),
         (16, 64, 256 * KIB),
         (32, 64, 256 * KIB),
-        (8, 256, 256 * KIB),
+        (8, 256, 1024 * KIB),
+        (8, 64, 4096 * KIB),
+        (16, 256, 1024 * KIB),
     ] {
-        let labs: Vec<Lab> = (0..5)
+        let labs: Vec<Lab> = (0..3)
             .map(|seed| run(LabSpec::new(terminals, pieces, piece_length, seed), 10 * MINUTE))
             .collect();
         let ratios: Vec<f64> = labs.iter().map(Lab::ratio).collect();

@@ -7,6 +7,7 @@ use super::geometry::Block;
 use super::interface::ConnId;
 use crate::buf::PieceBuf;
 use crate::units::Now;
+use std::time::Duration;
 
 /// What is known about one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct ActivePiece {
     pub solo: bool,
     /// When the owner was asked first.
     pub since: Now,
+    /// When its first block came, and how many bytes came since.
+    run: Option<(Now, u64)>,
     /// Who sent blocks of it, each once.
     pub givers: Vec<ConnId>,
 }
@@ -67,6 +70,7 @@ impl ActivePiece {
             owner: Some(owner),
             solo,
             since: now,
+            run: None,
             givers: Vec::new(),
         }
     }
@@ -74,6 +78,30 @@ impl ActivePiece {
     /// Blocks that are not here.
     pub fn missing(&self) -> usize {
         self.missing
+    }
+
+    /// A block of `bytes` came at `now`.
+    pub fn count(&mut self, bytes: u64, now: Now) {
+        self.run = Some(self.run.map_or((now, 0), |(first, before)| (first, before + bytes)));
+    }
+
+    /// Bytes that came after the first block, and the time they took: what one peer that sends the whole piece shows of
+    /// our downlink.
+    pub fn run(&self, now: Now) -> Option<(u64, Duration)> {
+        let (first, bytes) = self.run.filter(|(_, bytes)| *bytes > 0)?;
+        Some((bytes, now.since(first)))
+    }
+
+    /// Bytes that are not here.
+    pub fn missing_bytes(&self) -> u64 {
+        let lacking = self.slots.iter().zip(&self.blocks).filter(|(slot, _)| **slot != Slot::Here);
+        lacking.map(|(_, block)| u64::from(block.len)).sum()
+    }
+
+    /// Bytes that nobody was asked for.
+    pub fn free_bytes(&self) -> u32 {
+        let free = self.slots.iter().zip(&self.blocks).filter(|(slot, _)| **slot == Slot::Free);
+        free.map(|(_, block)| block.len).sum()
     }
 
     /// Blocks that nobody was asked for.

@@ -16,8 +16,9 @@ use super::fetch::{Fetcher, Giver};
 use super::geometry::{Block, Geometry, PieceShape};
 use super::holdings::Holdings;
 use super::interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
+use super::offers::Offers;
 use super::peer::{Peer, Peers};
-use super::rate::RateMeter;
+use super::rate::{Capacity, RateMeter};
 use super::rng::Rng;
 use super::serve::Server;
 use super::wire::{ExtendedHandshake, Handshake, Message, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
@@ -42,6 +43,10 @@ pub struct Engine {
     pub(super) peers: Peers,
     pub(super) fetch: Fetcher,
     pub(super) serve: Server,
+    pub(super) offers: Offers,
+    /// What our links were seen to carry.
+    pub(super) uplink: Capacity,
+    pub(super) downlink: Capacity,
     pub(super) out: VecDeque<Output>,
     /// Blocks were given back: every peer may have something new to do.
     pub(super) wake: bool,
@@ -50,7 +55,7 @@ pub struct Engine {
     bytes_out: RateMeter,
     bad_pieces: u64,
     book: AddressBook,
-    rng: Rng,
+    pub(super) rng: Rng,
     housekeeping: Now,
 }
 
@@ -67,6 +72,9 @@ impl Engine {
         let mut engine = Engine {
             fetch: Fetcher::new(geometry, pool, shape, &holds.missing(), config.request_depth, &mut rng),
             serve: Server::new(geometry.pieces()),
+            offers: Offers::default(),
+            uplink: Capacity::default(),
+            downlink: Capacity::default(),
             book: AddressBook::new(&config.own_addresses, config.listen_port),
             now: Now::ZERO,
             peers: Peers::new(),
@@ -116,7 +124,15 @@ impl Engine {
         if self.fetch.take_starved() || self.wake {
             self.fill_all();
         }
-        self.serve.pump(&mut self.peers, &self.fetch.picker, &self.config, self.now, &mut self.out);
+        self.offer();
+        self.serve.pump(
+            &mut self.peers,
+            &self.fetch.picker,
+            &self.config,
+            &self.uplink,
+            self.now,
+            &mut self.out,
+        );
         self.dial();
     }
 
@@ -128,7 +144,8 @@ impl Engine {
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Option<Now> {
         let serve = self.serve.deadline(&self.peers).map(|due| due.max(self.now + Duration::from_millis(1)));
-        [Some(self.housekeeping), self.fetch.deadline(self.now), serve].into_iter().flatten().min()
+        let offers = self.offers.deadline();
+        [Some(self.housekeeping), self.fetch.deadline(self.now), serve, offers].into_iter().flatten().min()
     }
 
     /// The sizes of the torrent.
@@ -239,6 +256,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         if self.serve.sent(conn, peer, block, self.now) {
             self.bytes_out.add(self.now, u64::from(block.len));
+            self.uplink.add(self.now, u64::from(block.len));
         }
     }
 
@@ -390,6 +408,7 @@ impl Engine {
             peer.have.iter().for_each(|piece| self.fetch.picker.lost(piece));
         }
         self.fetch.lose(conn, peer.asked);
+        self.offers.forget(conn);
         let known_otherwise = self.peers.values().any(|other| other.id == peer.id);
         if let Some(addr) = peer.listen.filter(|_| !known_otherwise) {
             if self.now.since(peer.connected_at) >= PROVED {

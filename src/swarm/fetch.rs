@@ -27,6 +27,8 @@ use crate::units::{Now, PeerId, PieceIndex};
 const BUFFER_RETRY: Duration = Duration::from_millis(20);
 /// How long an owner may leave a piece untouched before a peer with nothing to do takes it over.
 const WAIT_FOR_OWNER: Duration = Duration::from_secs(2);
+/// How long a scheduling peer may leave what it offered to send: it had agreed to begin.
+const GRANTED_STALL: Duration = Duration::from_secs(3);
 /// How long a stalled peer is left alone.
 const SNUB_REST: Duration = Duration::from_secs(5);
 
@@ -37,6 +39,13 @@ pub struct Giver {
     pub conn: ConnId,
     /// The peer's name.
     pub id: PeerId,
+}
+
+/// What a block that was of use shows.
+#[derive(Debug)]
+pub struct Seen {
+    /// It completed a piece that one peer sent: so many bytes came in so much time.
+    pub run: Option<(u64, Duration)>,
 }
 
 /// The downloading half of the engine.
@@ -51,7 +60,7 @@ pub struct Fetcher {
     /// Pieces that came with a wrong hash from several peers.
     suspect: Vec<PieceIndex>,
     /// The pool was empty when a piece was to be begun.
-    starved: bool,
+    pub(super) starved: bool,
     /// The medium failed.
     pub halted: bool,
     depth_limit: usize,
@@ -104,7 +113,7 @@ impl Fetcher {
             if self.halted || peer.choking_us || !peer.we_are_interested || !room {
                 return;
             }
-            let more = peer.asked.len() < peer.ahead(now);
+            let more = peer.schedules.is_none() && peer.asked.len() < peer.ahead(now);
             let Some(block) = self
                 .own_block(conn)
                 .or_else(|| more.then(|| self.find_block(conn, peers, now, out)).flatten())
@@ -113,7 +122,7 @@ impl Fetcher {
             };
             let Some(peer) = peers.get_mut(&conn) else { return };
             if peer.asked.is_empty() {
-                peer.progress = now;
+                peer.progress = now.max(peer.begins);
             }
             peer.asked.push_back(block);
             out.push_back(Output::Send { conn, message: Message::Request(block) });
@@ -160,28 +169,93 @@ impl Fetcher {
         active.ask(conn, false)
     }
 
+    /// The pieces that are being fetched.
+    pub fn pieces(&self) -> impl Iterator<Item = &ActivePiece> {
+        self.active.values()
+    }
+
+    /// `piece`, if it is being fetched.
+    pub fn piece(&self, piece: PieceIndex) -> Option<&ActivePiece> {
+        self.active.get(&piece)
+    }
+
+    /// Pieces that were begun and whose owner was lost.
+    pub fn pieces_of_nobody(&self) -> impl Iterator<Item = PieceIndex> {
+        self.active
+            .iter()
+            .filter(|(_, active)| active.owner.is_none() && active.free() > 0)
+            .map(|(at, _)| *at)
+    }
+
+    /// The sizes of the torrent.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// `conn` is to send what is missing of `piece`, from `start`; false if it has an owner or is not being fetched.
+    pub fn adopt_piece(&mut self, conn: ConnId, piece: PieceIndex, start: Now) -> bool {
+        let Some(active) = self.active.get_mut(&piece) else { return false };
+        let alone = active.givers.is_empty() || active.givers == [conn];
+        if active.owner.is_some() || active.free() == 0 || (active.solo && !alone) {
+            return false;
+        }
+        active.owner = Some(conn);
+        active.since = start;
+        true
+    }
+
+    /// `conn` is to send `piece`, from `start`; false if it is not wanted, there is no buffer for it, or nothing of
+    /// it travels.
+    pub fn begin_piece(
+        &mut self,
+        conn: ConnId,
+        piece: PieceIndex,
+        start: Now,
+        out: &mut VecDeque<Output>,
+    ) -> bool {
+        if !self.picker.wants(piece) {
+            return false;
+        }
+        let Some(buf) = self.pool.take() else {
+            self.starved = true;
+            return false;
+        };
+        self.picker.unwant(piece);
+        let blocks = self.geometry.blocks_of(piece, self.shape.as_ref());
+        let nothing_travels = blocks.is_empty();
+        let active = ActivePiece::new(buf, blocks, conn, self.suspect.contains(&piece), start);
+        if nothing_travels {
+            self.storing.insert(piece, Vec::new());
+            out.push_back(Output::Store { piece, buf: active.into_buf() });
+        } else {
+            self.active.insert(piece, active);
+        }
+        !nothing_travels
+    }
+
+    /// `owner` is not to send `piece` any more.
+    pub fn take_back(
+        &mut self,
+        owner: ConnId,
+        piece: PieceIndex,
+        peers: &mut Peers,
+        out: &mut VecDeque<Output>,
+    ) {
+        self.recall(owner, peers, out, |block| block.piece == piece);
+        self.disown(owner, |other| other == piece);
+    }
+
     /// A new piece, if there is a buffer for it.
     fn begin(&mut self, conn: ConnId, peers: &Peers, now: Now, out: &mut VecDeque<Output>) -> Option<Block> {
         let peer = peers.get(&conn)?;
         loop {
             let piece = self.picker.rarest(|piece| peer.offers(piece, now))?;
-            let Some(buf) = self.pool.take() else {
-                self.starved = true;
-                return None;
-            };
-            self.picker.unwant(piece);
-            let blocks = self.geometry.blocks_of(piece, self.shape.as_ref());
-            let nothing_travels = blocks.is_empty();
-            let solo = self.suspect.contains(&piece);
-            let mut active = ActivePiece::new(buf, blocks, conn, solo, now);
-            if nothing_travels {
-                self.storing.insert(piece, Vec::new());
-                out.push_back(Output::Store { piece, buf: active.into_buf() });
-                continue;
+            if self.begin_piece(conn, piece, now, out) {
+                return self.active.get_mut(&piece)?.ask(conn, false);
             }
-            let block = active.ask(conn, false);
-            self.active.insert(piece, active);
-            return block;
+            if self.starved {
+                return None;
+            }
         }
     }
 
@@ -245,20 +319,23 @@ impl Fetcher {
         pieces.into_iter().find_map(|(_, active)| active.ask_again(conn, slow))
     }
 
-    /// A block came from `conn`, which was asked for it (or had been). Returns the bytes that were of use.
+    /// A block came from `conn`, which was asked for it (or had been). `None` if it was of no use.
     pub fn arrived(
         &mut self,
         conn: ConnId,
         block: Block,
         data: &[u8],
         peers: &mut Peers,
+        now: Now,
         out: &mut VecDeque<Output>,
-    ) -> bool {
-        let Some(active) = self.active.get_mut(&block.piece) else { return false };
+    ) -> Option<Seen> {
+        let active = self.active.get_mut(&block.piece)?;
         if active.solo && active.owner != Some(conn) {
-            return false;
+            return None;
         }
-        let Arrival::New { recall } = active.accept(conn, block, data) else { return false };
+        let Arrival::New { recall } = active.accept(conn, block, data) else { return None };
+        active.count(u64::from(block.len), now);
+        let mut seen = Seen { run: None };
         if let Some(peer) = recall.and_then(|other| peers.get_mut(&other))
             && peer.take_asked(block)
         {
@@ -270,6 +347,8 @@ impl Fetcher {
         if active.missing() == 0
             && let Some(active) = self.active.remove(&block.piece)
         {
+            let whole = active.givers.len() == 1;
+            seen.run = active.run(now).filter(|_| whole);
             let known = |conn: &ConnId| peers.get(conn).map(|peer| Giver { conn: *conn, id: peer.id });
             let mut givers: Vec<Giver> = active.givers.iter().filter_map(known).collect();
             if givers.len() != active.givers.len() {
@@ -279,7 +358,7 @@ impl Fetcher {
             self.storing.insert(block.piece, givers);
             out.push_back(Output::Store { piece: block.piece, buf: active.into_buf() });
         }
-        true
+        Some(seen)
     }
 
     /// A piece was stored. False if it was not being stored.
@@ -340,7 +419,11 @@ impl Fetcher {
     ) -> bool {
         let stalled: Vec<ConnId> = peers
             .iter()
-            .filter(|(_, peer)| !peer.asked.is_empty() && now.since(peer.progress) >= stall_after)
+            .filter(|(_, peer)| {
+                let patience =
+                    if peer.schedules.is_some() { stall_after.min(GRANTED_STALL) } else { stall_after };
+                !peer.asked.is_empty() && now.since(peer.progress) >= patience
+            })
             .map(|(conn, _)| *conn)
             .collect();
         for conn in &stalled {

@@ -88,7 +88,7 @@ impl EngineConfig {
             dial_up_to: 80,
             max_dialling: 16,
             upload_slots: 24,
-            upload_parallel: 2,
+            upload_parallel: 1,
             send_window: 8,
             request_queue: 2048,
             request_depth: 1024,

@@ -9,7 +9,7 @@ use super::bitfield::Bitfield;
 use super::engine::Engine;
 use super::geometry::{Block, MAX_REQUEST_LEN};
 use super::interface::{ConnId, Fault};
-use super::wire::{ExtendedHandshake, Message};
+use super::wire::{ExtendedHandshake, Message, OUR_EXTENSION_ID, Schedule};
 use crate::units::PieceIndex;
 
 impl Engine {
@@ -83,6 +83,7 @@ impl Engine {
             return Ok(());
         }
         peer.useful += u32::from(self.holds.lacks(piece));
+        self.offers.announced(conn, piece);
         self.fetch.picker.gained(piece);
         if peer.have.is_all() {
             self.became_seed(conn);
@@ -129,6 +130,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
         let we_have_it = self.holds.have().has(block.piece);
         if self.serve.request(conn, peer, block, we_have_it, &self.config, &mut self.out) {
+            self.offers.requested(conn, block);
             Ok(())
         } else {
             Err(Fault::TooManyRequests)
@@ -151,8 +153,11 @@ impl Engine {
         peer.progress = self.now;
         peer.snubbed = None;
         peer.rate_in.add(self.now, u64::from(len));
-        if self.fetch.arrived(conn, block, data, &mut self.peers, &mut self.out) {
+        if let Some(seen) = self.fetch.arrived(conn, block, data, &mut self.peers, self.now, &mut self.out) {
             self.bytes_in.add(self.now, u64::from(len));
+            if let Some((bytes, time)) = seen.run {
+                self.downlink.run(bytes, time);
+            }
         } else {
             self.wasted += u64::from(len);
         }
@@ -175,15 +180,28 @@ impl Engine {
     }
 
     fn extended(&mut self, conn: ConnId, id: u8, payload: &[u8]) -> Result<(), Fault> {
+        if id == OUR_EXTENSION_ID {
+            match Schedule::decode(payload) {
+                Some(Schedule::Offer { start_in, pieces }) => self.offered(conn, start_in, &pieces)?,
+                Some(Schedule::Taken { free_in }) => self.taken(conn, free_in),
+                Some(Schedule::Decline { wish }) => self.declined(conn, wish),
+                Some(Schedule::Grant { piece, bytes }) => self.offers.granted(conn, piece, bytes, self.now),
+                None => {}
+            }
+            return Ok(());
+        }
         if id != 0 {
-            // Version 1 of our extension has no messages, and no other was offered.
             return Ok(());
         }
         let said = ExtendedHandshake::decode(payload).map_err(|_| Fault::Extension)?;
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
         peer.introduce(&said);
+        let schedules = peer.schedules.is_some();
         if let Some(addr) = peer.listen.filter(|_| said.port.is_some() && peer.incoming) {
             self.listens_at(addr);
+        }
+        if schedules {
+            self.rechoke();
         }
         self.part_if_pointless(conn);
         Ok(())

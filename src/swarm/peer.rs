@@ -29,10 +29,12 @@ const MIN_AHEAD: usize = 4;
 const SNUBBED_DEPTH: usize = 4;
 /// Recalled blocks that may still arrive, remembered for each peer.
 const MAX_RECALLED: usize = 4096;
-/// Pieces a peer refused, remembered for each peer.
+/// Pieces a peer refused or declined, remembered for each peer.
 const MAX_REFUSED: usize = 64;
-/// How long a refused piece is not asked for again.
+/// How long a refused piece is not asked for again, and a declined one not offered again.
 const REFUSED_REST: Duration = Duration::from_secs(3);
+/// The version of our extension that has offers.
+const SCHEDULING: u8 = 2;
 
 /// One connected peer.
 #[derive(Debug)]
@@ -101,6 +103,17 @@ pub struct Peer {
     pub last_turn: Option<PieceIndex>,
     /// Requests that could not be answered.
     pub unanswerable: u32,
+
+    /// It speaks our scheduling: the id it gave for these messages.
+    pub schedules: Option<u8>,
+    /// Its downlink is taken until then, as it said.
+    pub taken_until: Now,
+    /// Pieces it declined lately.
+    pub declined: VecDeque<(PieceIndex, Now)>,
+    /// A piece of ours that it asked to be offered.
+    pub wish: Option<PieceIndex>,
+    /// When it will begin to send what we granted it.
+    pub begins: Now,
 }
 
 impl Peer {
@@ -138,6 +151,11 @@ impl Peer {
             served: Now::ZERO,
             last_turn: None,
             unanswerable: 0,
+            schedules: None,
+            taken_until: Now::ZERO,
+            declined: VecDeque::new(),
+            wish: None,
+            begins: Now::ZERO,
         }
     }
 
@@ -149,6 +167,9 @@ impl Peer {
         if let Some(upload_only) = said.upload_only {
             self.upload_only = upload_only;
         }
+        if let Some(id) = said.flashmob_id.filter(|_| said.flashmob_version >= Some(SCHEDULING)) {
+            self.schedules = Some(id);
+        }
         // Only while it is not known: who names ever new ports would fill the book of addresses, and the address
         // that was dialled would never be dialled again.
         if let (Some(port), None) = (said.port, self.listen) {
@@ -156,8 +177,12 @@ impl Peer {
         }
     }
 
-    /// Requests that may be in the air at this peer: a second of its rate, never more than it queues.
+    /// Requests that may be in the air at this peer: a second of its rate, never more than it queues. What was granted
+    /// is asked for at once.
     pub fn depth(&self, now: Now, limit: usize) -> usize {
+        if self.schedules.is_some() {
+            return usize::try_from(self.request_queue).unwrap_or(usize::MAX);
+        }
         if let Some(until) = self.snubbed {
             return if now < until { 0 } else { SNUBBED_DEPTH };
         }
@@ -194,16 +219,33 @@ impl Peer {
 
     /// Remembers that the peer refused `piece`.
     pub fn refuse(&mut self, piece: PieceIndex, now: Now) {
-        self.refused.retain(|(refused, at)| *refused != piece && now.since(*at) < REFUSED_REST);
-        if self.refused.len() >= MAX_REFUSED {
-            self.refused.pop_front();
-        }
-        self.refused.push_back((piece, now));
+        remember(&mut self.refused, piece, now);
+    }
+
+    /// Remembers that the peer declined `piece`.
+    pub fn decline(&mut self, piece: PieceIndex, now: Now) {
+        remember(&mut self.declined, piece, now);
+    }
+
+    /// Whether the peer would take `piece` of ours, as far as we know.
+    pub fn may_take(&self, piece: PieceIndex, now: Now) -> bool {
+        !self.have.has(piece) && !is_fresh(&self.declined, piece, now)
     }
 
     /// Whether `piece` may be asked for: the peer has it and did not refuse it lately.
     pub fn offers(&self, piece: PieceIndex, now: Now) -> bool {
-        self.have.has(piece)
-            && !self.refused.iter().any(|(refused, at)| *refused == piece && now.since(*at) < REFUSED_REST)
+        self.have.has(piece) && !is_fresh(&self.refused, piece, now)
     }
+}
+
+fn remember(list: &mut VecDeque<(PieceIndex, Now)>, piece: PieceIndex, now: Now) {
+    list.retain(|(old, at)| *old != piece && now.since(*at) < REFUSED_REST);
+    if list.len() >= MAX_REFUSED {
+        list.pop_front();
+    }
+    list.push_back((piece, now));
+}
+
+fn is_fresh(list: &VecDeque<(PieceIndex, Now)>, piece: PieceIndex, now: Now) -> bool {
+    list.iter().any(|(old, at)| *old == piece && now.since(*at) < REFUSED_REST)
 }

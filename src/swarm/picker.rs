@@ -120,6 +120,16 @@ impl Picker {
         self.order.iter().copied().map(PieceIndex).find(|piece| test(*piece))
     }
 
+    /// The same, of the `most` rarest at most.
+    pub fn rarest_of(&self, most: usize, mut test: impl FnMut(PieceIndex) -> bool) -> Option<PieceIndex> {
+        self.order.iter().take(most).copied().map(PieceIndex).find(|piece| test(*piece))
+    }
+
+    /// Whether `piece` is wanted: neither here nor being fetched.
+    pub fn wants(&self, piece: PieceIndex) -> bool {
+        self.place.get(piece.get()).is_some_and(|place| *place != ABSENT)
+    }
+
     fn start_of(&self, bucket: u32) -> u32 {
         bucket.checked_sub(1).map_or(0, |below| self.ends[below as usize])
     }

@@ -7,8 +7,7 @@
 //!
 //! Invariant: a connection has at most `send_window` blocks in the network's hands; a peer that is unchoked
 //! stays so for [`MIN_UNCHOKE`] unless it loses interest; a request is answered, rejected (BEP 6) or, without
-//! BEP 6, dropped by a choke. This is the seam for offer/grant scheduling and super-seeding: they replace
-//! [`Server::next_turn`].
+//! BEP 6, dropped by a choke. Peers that speak our scheduling ask only for what `offers` agreed with them: they need no slot.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,11 +16,14 @@ use super::geometry::Block;
 use super::interface::{ConnId, EngineConfig, Output};
 use super::peer::{Peer, Peers};
 use super::picker::Picker;
+use super::rate::Capacity;
 use super::wire::Message;
 use crate::units::{Now, PieceIndex};
 
 /// Shortest time between unchoking and choking a peer that wants something.
 pub const MIN_UNCHOKE: Duration = Duration::from_secs(10);
+/// Who waited so long is served before all others, whatever it asks for.
+const FORGOTTEN: Duration = Duration::from_secs(2);
 /// A turn that moved nothing for so long does not keep others waiting.
 const SLOW: Duration = Duration::from_millis(50);
 
@@ -30,7 +32,18 @@ const SLOW: Duration = Duration::from_millis(50);
 struct Turn {
     conn: ConnId,
     piece: PieceIndex,
+    began: Now,
     moved: Now,
+    bytes: u64,
+}
+
+impl Turn {
+    /// Its receiver takes less than half of what our uplink can carry, or nothing for a while.
+    fn is_slow(&self, uplink: &Capacity, now: Now) -> bool {
+        let age = now.since(self.began);
+        let due = uplink.time_of(self.bytes).saturating_mul(2) + SLOW;
+        now.since(self.moved) >= SLOW || age > 2 * SLOW && age > due
+    }
 }
 
 /// The uploading half of the engine.
@@ -54,6 +67,7 @@ impl Server {
         peers: &mut Peers,
         picker: &Picker,
         config: &EngineConfig,
+        uplink: &Capacity,
         now: Now,
         out: &mut VecDeque<Output>,
     ) {
@@ -62,10 +76,10 @@ impl Server {
             fill_window(turn.conn, turn.piece, peer, config.send_window, out);
             peer.sending.iter().any(|block| block.piece == turn.piece)
         });
-        while self.turns.iter().filter(|turn| now.since(turn.moved) < SLOW).count() < config.upload_parallel
+        while self.turns.iter().filter(|turn| !turn.is_slow(uplink, now)).count() < config.upload_parallel
             && self.turns.len() < config.upload_slots
         {
-            let Some((conn, piece)) = self.next_turn(peers, picker) else { break };
+            let Some((conn, piece)) = self.next_turn(peers, picker, now) else { break };
             let Some(peer) = peers.get_mut(&conn) else { break };
             if peer.last_turn != Some(piece) {
                 self.given[piece.get()] += 1;
@@ -73,18 +87,30 @@ impl Server {
             peer.last_turn = Some(piece);
             peer.served = now;
             fill_window(conn, piece, peer, config.send_window, out);
-            self.turns.push(Turn { conn, piece, moved: now });
+            self.turns.push(Turn { conn, piece, began: now, moved: now, bytes: 0 });
         }
     }
 
-    /// Whom to serve next with what: first what was begun, then what the fewest have, then who waited longest.
-    fn next_turn(&self, peers: &Peers, picker: &Picker) -> Option<(ConnId, PieceIndex)> {
+    /// Bytes that scheduling peers were promised and that have not left, those for slow receivers apart.
+    pub fn committed(&self, peers: &Peers, uplink: &Capacity, now: Now) -> u64 {
+        let waiting = peers.iter().filter(|(conn, peer)| {
+            let slow = |turn: &Turn| turn.conn == **conn && turn.is_slow(uplink, now);
+            peer.schedules.is_some()
+                && !(peer.queue.is_empty() && peer.sending.is_empty())
+                && !self.turns.iter().any(slow)
+        });
+        waiting.flat_map(|(_, peer)| peer.queue.iter().chain(&peer.sending)).map(|b| u64::from(b.len)).sum()
+    }
+
+    /// Whom to serve next with what: first who was forgotten for long, then what was begun, then what the fewest have, then who waited longest.
+    fn next_turn(&self, peers: &Peers, picker: &Picker, now: Now) -> Option<(ConnId, PieceIndex)> {
         let mut best = None;
         for (conn, peer) in peers {
             let free = peer.sending.is_empty() && !self.turns.iter().any(|turn| turn.conn == *conn);
             if !free || peer.queue.is_empty() {
                 continue;
             }
+            let forgotten = now.since(peer.served.max(peer.choke_changed)) > FORGOTTEN;
             let mut last = None;
             for piece in peer.queue.iter().map(|block| block.piece) {
                 if last.replace(piece) == Some(piece) {
@@ -94,13 +120,13 @@ impl Server {
                 let running = self.turns.iter().filter(|turn| turn.piece == piece).count();
                 let given = self.given.get(piece.get()).copied().unwrap_or(0);
                 let copies = picker.availability(piece).max(given) as usize + running;
-                let rank = (!begun, copies, peer.served, *conn);
+                let rank = (!forgotten, !begun, copies, peer.served, *conn);
                 if best.is_none_or(|(least, _)| rank < least) {
                     best = Some((rank, piece));
                 }
             }
         }
-        best.map(|((_, _, _, conn), piece)| (conn, piece))
+        best.map(|((.., conn), piece)| (conn, piece))
     }
 
     /// A peer asks for `block`, which is inside the torrent. False if it asked for far more than it may.
@@ -146,6 +172,7 @@ impl Server {
         peer.served = now;
         for turn in self.turns.iter_mut().filter(|turn| turn.conn == conn) {
             turn.moved = now;
+            turn.bytes += u64::from(block.len);
         }
         true
     }
@@ -161,6 +188,12 @@ impl Server {
         let mut waiting: Vec<(Now, ConnId)> = Vec::new();
         let mut holding: Vec<(Now, ConnId)> = Vec::new();
         for (conn, peer) in peers.iter_mut() {
+            if peer.schedules.is_some() {
+                if peer.choked {
+                    unchoke(*conn, peer, now, out);
+                }
+                continue;
+            }
             match (peer.choked, peer.interested) {
                 (true, true) => waiting.push((peer.choke_changed, *conn)),
                 (false, true) => holding.push((peer.choke_changed, *conn)),
@@ -186,10 +219,7 @@ impl Server {
         }
         for (_, conn) in waiting.into_iter().take(free) {
             if let Some(peer) = peers.get_mut(&conn) {
-                peer.choked = false;
-                peer.choke_changed = now;
-                peer.unanswerable = 0;
-                out.push_back(Output::Send { conn, message: Message::Unchoke });
+                unchoke(conn, peer, now, out);
             }
         }
     }
@@ -211,6 +241,13 @@ fn fill_window(conn: ConnId, piece: PieceIndex, peer: &mut Peer, window: usize, 
         peer.sending.push(block);
         out.push_back(Output::SendBlock { conn, block });
     }
+}
+
+fn unchoke(conn: ConnId, peer: &mut Peer, now: Now, out: &mut VecDeque<Output>) {
+    peer.choked = false;
+    peer.choke_changed = now;
+    peer.unanswerable = 0;
+    out.push_back(Output::Send { conn, message: Message::Unchoke });
 }
 
 /// Chokes a peer; what it waits for is rejected, as BEP 6 asks.

@@ -1,0 +1,208 @@
+//! Which offers we take: the receiver's half of the scheduling between flashmob peers (the sender's is in
+//! `offers`).
+//!
+//! Our downlink shall carry one piece at a time, and never none: an offer is taken if what was granted before will be here by the
+//! time the new sender begins, give or take a part of a piece's time. Senders that are late or slow do not count, so they hold
+//! up nothing but their own piece.
+//!
+//! Invariant: a granted piece has its buffer, and one owner; nothing is asked of a scheduling peer that it did
+//! not offer.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::assembly::ActivePiece;
+use super::engine::Engine;
+use super::fetch::Fetcher;
+use super::interface::{ConnId, Fault, Output};
+use super::peer::{Peer, Peers};
+use super::rate::Capacity;
+use super::wire::{Message, Schedule};
+use crate::units::{Now, PieceIndex};
+
+/// A sender that lets us wait longer than this for a block does not keep others from sending.
+const LATE: Duration = Duration::from_millis(150);
+/// What a sender is told to wait while our downlink's rate is not known.
+const UNKNOWN: Duration = Duration::from_millis(15);
+/// What a sender is told to wait when there is no buffer, or nothing more is fetched.
+const FULL: Duration = Duration::from_millis(20);
+/// The part of a piece's time by which two pieces may overlap on our downlink: less leaves gaps, more shares it.
+pub const SLACK: u32 = 5;
+/// A piece is overdue after so many times the time it should take.
+const OVERDUE: u32 = 3;
+/// Granted pieces that are on their way at most, those of late senders apart.
+const AT_ONCE: usize = 3;
+/// Pieces that are looked at for a wish.
+const LOOKED_AT: usize = 1024;
+
+/// What becomes of an offer.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Granted(PieceIndex),
+    Busy(Duration),
+    Useless(Option<PieceIndex>),
+}
+
+impl Engine {
+    /// `conn` offers to send one of `pieces`, beginning after `start_in`.
+    pub(super) fn offered(
+        &mut self,
+        conn: ConnId,
+        start_in: Duration,
+        pieces: &[PieceIndex],
+    ) -> Result<(), Fault> {
+        for piece in pieces {
+            self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(*piece))?;
+        }
+        let verdict = self.fetch.grant(
+            conn,
+            pieces,
+            start_in.min(self.config.stall_after),
+            &self.downlink,
+            &mut self.peers,
+            self.now,
+            &mut self.out,
+        );
+        let answer = match verdict {
+            Verdict::Granted(piece) => {
+                let bytes = self.fetch.piece(piece).map_or(0, ActivePiece::free_bytes);
+                Schedule::Grant { piece, bytes }
+            }
+            Verdict::Busy(free_in) => Schedule::Taken { free_in },
+            Verdict::Useless(wish) => Schedule::Decline { wish },
+        };
+        if let Some(id) = self.peers.get(&conn).and_then(|peer| peer.schedules) {
+            self.send(conn, Message::Extended { id, payload: answer.encode().into() });
+        }
+        if matches!(verdict, Verdict::Granted(_)) {
+            self.fill(conn);
+            self.tell_taken(conn);
+        }
+        Ok(())
+    }
+
+    /// Tells all who might offer something, but `conn`, how long our downlink is taken.
+    fn tell_taken(&mut self, conn: ConnId) {
+        let free_in = self.fetch.taken(&self.peers, &self.downlink, self.now);
+        let payload: Bytes = Schedule::Taken { free_in }.encode().into();
+        for (other, peer) in &self.peers {
+            if let Some(id) = peer.schedules.filter(|_| *other != conn && peer.we_are_interested) {
+                let message = Message::Extended { id, payload: payload.clone() };
+                self.out.push_back(Output::Send { conn: *other, message });
+            }
+        }
+    }
+}
+
+impl Fetcher {
+    #[expect(clippy::too_many_arguments, reason = "the engine's parts that an offer touches")]
+    fn grant(
+        &mut self,
+        conn: ConnId,
+        offered: &[PieceIndex],
+        start_in: Duration,
+        downlink: &Capacity,
+        peers: &mut Peers,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Verdict {
+        let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
+        let taken = self.taken_for(peers, downlink, piece_time, now);
+        let Some(peer) = peers.get_mut(&conn) else { return Verdict::Busy(FULL) };
+        if self.halted || peer.choking_us || !peer.we_are_interested {
+            return Verdict::Busy(FULL);
+        }
+        let slack = piece_time / SLACK;
+        if taken > start_in + slack {
+            return Verdict::Busy(taken);
+        }
+        let start = now + start_in;
+        for piece in offered.iter().filter(|piece| peer.offers(**piece, now)) {
+            if self.adopt_piece(conn, *piece, start) || self.begin_piece(conn, *piece, start, out) {
+                peer.begins = start;
+                peer.progress = peer.progress.max(start);
+                return Verdict::Granted(*piece);
+            }
+            if self.starved {
+                return Verdict::Busy(FULL);
+            }
+        }
+        if let Some(piece) = self.relieve(conn, offered, start, piece_time, peers, now, out) {
+            self.adopt_piece(conn, piece, start);
+            if let Some(peer) = peers.get_mut(&conn) {
+                peer.begins = start;
+                peer.progress = peer.progress.max(start);
+            }
+            return Verdict::Granted(piece);
+        }
+        Verdict::Useless(peers.get(&conn).and_then(|peer| self.wish(peer, now)))
+    }
+
+    /// How long our downlink is taken by what was granted.
+    fn taken(&self, peers: &Peers, downlink: &Capacity, now: Now) -> Duration {
+        let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
+        self.taken_for(peers, downlink, piece_time, now)
+    }
+
+    /// How long our downlink is taken by what was granted.
+    fn taken_for(&self, peers: &Peers, downlink: &Capacity, piece_time: Duration, now: Now) -> Duration {
+        let mut granted: Vec<(Now, u64)> = Vec::new();
+        for active in self.pieces() {
+            let Some(peer) = active.owner.and_then(|owner| peers.get(&owner)) else { continue };
+            if peer.schedules.is_some() && !is_late(active, peer, piece_time, now) {
+                granted.push((active.since, active.missing_bytes()));
+            }
+        }
+        if downlink.get() == 0 && !granted.is_empty() {
+            return UNKNOWN;
+        }
+        granted.sort_unstable();
+        let count = granted.len();
+        let end = granted
+            .into_iter()
+            .fold(now, |end, (since, bytes)| end.max(since) + downlink.time_of(bytes))
+            .since(now);
+        if count >= AT_ONCE { end.max(piece_time) } else { end }
+    }
+
+    /// A piece of `offered` that another peer owns and that `conn` will bring sooner: only when nothing else is
+    /// missing. The other peer need not send it any more.
+    #[expect(clippy::too_many_arguments, reason = "the engine's parts that an offer touches")]
+    fn relieve(
+        &mut self,
+        conn: ConnId,
+        offered: &[PieceIndex],
+        start: Now,
+        piece_time: Duration,
+        peers: &mut Peers,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Option<PieceIndex> {
+        if self.picker.wanted() > 0 {
+            return None;
+        }
+        let (piece, owner) = offered.iter().find_map(|piece| {
+            let active = self.piece(*piece)?;
+            let owner = active.owner.filter(|owner| *owner != conn && !active.solo)?;
+            let other = peers.get(&owner)?;
+            let waits = active.untouched() && other.begins > start + piece_time / 4;
+            (waits || is_late(active, other, piece_time, now)).then_some((*piece, owner))
+        })?;
+        self.take_back(owner, piece, peers, out);
+        Some(piece)
+    }
+
+    /// A piece that `peer` has and that we would take.
+    fn wish(&self, peer: &Peer, now: Now) -> Option<PieceIndex> {
+        let lost = self.pieces_of_nobody().find(|piece| peer.offers(*piece, now));
+        lost.or_else(|| self.picker.rarest_of(LOOKED_AT, |piece| peer.offers(piece, now)))
+    }
+}
+
+/// Whether a piece should have been here, or its next block.
+fn is_late(active: &ActivePiece, owner: &Peer, piece_time: Duration, now: Now) -> bool {
+    let allowed = LATE.max(piece_time * OVERDUE);
+    now.since(owner.progress) > LATE || now.since(active.since) > allowed
+}

@@ -1,0 +1,257 @@
+//! Who gets what from us next, agreed before our uplink is free: the sender's half of the scheduling between
+//! flashmob peers. The receiver's half is in `grants`.
+//!
+//! ```text
+//!          uplink nearly free          grant             requests
+//!   quiet ────────────────────► offered ─────► granted ────────────► quiet (a turn of `serve` follows)
+//!     ▲                            │              │
+//!     └── declined, or nothing heard for PATIENCE ┘ : the next receiver is asked
+//! ```
+//!
+//! Finishing one piece for one peer beats halves for two, and a link that waits for an agreement is lost: so there is one
+//! offer at a time, made while the piece before it is still on its way. Which piece: the one with the fewest copies among our
+//! peers, where a piece that we gave and that its receiver has not announced yet counts as a copy. So a seeder
+//! repeats nothing while something is missing from the swarm. Which receiver: the one whose downlink becomes free just when
+//! our uplink does, as all receivers keep saying, with a little chance.
+//!
+//! Invariant: at most one offer is open, and each has a deadline; work for an offer is bounded whatever the
+//! number of pieces.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::engine::Engine;
+use super::geometry::Block;
+use super::grants::SLACK;
+use super::interface::ConnId;
+use super::peer::Peer;
+use super::wire::{MAX_OFFERED, Message, Schedule};
+use crate::units::{Now, PieceIndex};
+
+/// How long an offer waits for its answer.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// How soon another round is tried when nobody could be asked.
+const RETRY: Duration = Duration::from_millis(10);
+/// The soonest of these, when a receiver's time is about to come.
+const SOONEST: Duration = Duration::from_micros(200);
+/// The next piece is agreed when this part of a piece is left of those before it.
+const LEAD: u32 = 4;
+/// The part of a piece's time that chance adds in the choice of a receiver: who is asked first must not follow from
+/// the order in which peers came.
+const JITTER: u32 = 32;
+/// Longest time that a peer may say its downlink is taken.
+const LONGEST_TAKEN: Duration = Duration::from_secs(10);
+/// Pieces that are looked at for one offer.
+const LOOKED_AT: usize = 1024;
+/// An answer needs a round trip and some work: the next piece is agreed at least so long ahead.
+const ROUND_TRIP: Duration = Duration::from_millis(3);
+
+/// An offer that waits for its answer.
+#[derive(Debug)]
+struct Open {
+    conn: ConnId,
+    pieces: Vec<PieceIndex>,
+    since: Now,
+}
+
+/// A grant whose requests are on their way.
+#[derive(Debug)]
+struct Coming {
+    conn: ConnId,
+    piece: PieceIndex,
+    bytes: u32,
+    since: Now,
+}
+
+/// An offer or a grant waits for what follows it.
+#[derive(Debug)]
+struct StillOpen;
+
+/// What we offered and gave.
+#[derive(Debug, Default)]
+pub struct Offers {
+    open: Option<Open>,
+    coming: Option<Coming>,
+    /// Nobody could be asked: try again then.
+    retry: Option<Now>,
+    /// Pieces that were granted to us to send and that their receivers have not announced yet.
+    given: BTreeMap<PieceIndex, Vec<ConnId>>,
+}
+
+impl Offers {
+    /// When [`Engine::offer`] has something to do at the latest.
+    pub fn deadline(&self) -> Option<Now> {
+        let open = self.open.as_ref().map(|open| open.since);
+        let since = open.or(self.coming.as_ref().map(|coming| coming.since));
+        since.map(|since| since + PATIENCE).or(self.retry)
+    }
+
+    /// `conn` takes `piece`, and will ask for `bytes` of it.
+    pub fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) {
+        let offered = self.open.take_if(|open| open.conn == conn && open.pieces.contains(&piece));
+        if offered.is_some() {
+            self.coming = Some(Coming { conn, piece, bytes, since: now });
+        }
+    }
+
+    /// `conn` asks for `block`.
+    pub fn requested(&mut self, conn: ConnId, block: Block) {
+        let piece = block.piece;
+        if let Some(coming) = self.coming.as_mut().filter(|of| of.conn == conn && of.piece == piece) {
+            coming.bytes = coming.bytes.saturating_sub(block.len);
+            self.coming.take_if(|coming| coming.bytes == 0);
+        }
+        let to = self.given.entry(piece).or_default();
+        if !to.contains(&conn) {
+            to.push(conn);
+        }
+    }
+
+    /// `conn` has `piece` now.
+    pub fn announced(&mut self, conn: ConnId, piece: PieceIndex) {
+        if let Some(to) = self.given.get_mut(&piece) {
+            to.retain(|other| *other != conn);
+            if to.is_empty() {
+                self.given.remove(&piece);
+            }
+        }
+    }
+
+    /// `conn` is gone.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.open.take_if(|open| open.conn == conn);
+        self.coming.take_if(|coming| coming.conn == conn);
+        self.given.retain(|_, to| {
+            to.retain(|other| *other != conn);
+            !to.is_empty()
+        });
+    }
+
+    /// `conn` took nothing of what it was offered. Returns that, or `None` if it was offered nothing.
+    fn declined(&mut self, conn: ConnId) -> Option<Vec<PieceIndex>> {
+        self.open.take_if(|open| open.conn == conn).map(|open| open.pieces)
+    }
+
+    /// What is open: `Err` if it may still be answered, else it is closed and `Ok` says who was silent.
+    fn silent(&mut self, now: Now) -> Option<Result<ConnId, StillOpen>> {
+        let open = self.open.as_ref().map(|open| (open.conn, open.since));
+        let (conn, since) = open.or(self.coming.as_ref().map(|coming| (coming.conn, coming.since)))?;
+        if now.since(since) < PATIENCE {
+            return Some(Err(StillOpen));
+        }
+        (self.open, self.coming) = (None, None);
+        Some(Ok(conn))
+    }
+
+    fn copies_given(&self, piece: PieceIndex) -> usize {
+        self.given.get(&piece).map_or(0, Vec::len)
+    }
+}
+
+impl Engine {
+    /// Offers a piece to a peer if the uplink will soon be free for it.
+    pub(super) fn offer(&mut self) {
+        if let Some(silent) = self.offers.silent(self.now) {
+            let Ok(conn) = silent else { return };
+            if let Some(peer) = self.peers.get_mut(&conn) {
+                peer.taken_until = self.now + PATIENCE;
+            }
+        }
+        self.offers.retry = None;
+        let anybody = self.peers.values().any(|peer| peer.schedules.is_some() && peer.interested);
+        if self.holds.have().is_none() || !anybody {
+            return;
+        }
+        let committed = self.serve.committed(&self.peers, &self.uplink, self.now);
+        let start_in = self.uplink.time_of(committed);
+        if committed > u64::from(self.config.piece_length / LEAD) && start_in > ROUND_TRIP {
+            return;
+        }
+        let (ranked, soonest) = self.receivers(start_in);
+        for conn in ranked {
+            let start = self.rng.below(self.geometry.pieces() as usize);
+            let start = PieceIndex(u32::try_from(start).unwrap_or(0));
+            let Some(peer) = self.peers.get(&conn) else { continue };
+            let pieces = self.candidates(peer, start);
+            if let (Some(id), false) = (peer.schedules, pieces.is_empty()) {
+                let payload = Schedule::Offer { start_in, pieces: pieces.clone() }.encode().into();
+                self.send(conn, Message::Extended { id, payload });
+                self.offers.open = Some(Open { conn, pieces, since: self.now });
+                return;
+            }
+        }
+        self.offers.retry = Some(soonest);
+    }
+
+    /// Who might take a piece that we begin to send after `start_in`: first those whose downlink becomes free just
+    /// then. Also, when to look again if none of them takes one.
+    fn receivers(&mut self, start_in: Duration) -> (Vec<ConnId>, Now) {
+        let begin = self.now + start_in;
+        let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));
+        let latest = begin + piece_time / SLACK;
+        let jitter = usize::try_from((piece_time / JITTER).as_micros()).unwrap_or(usize::MAX);
+        let mut soonest = self.now + RETRY;
+        let mut ranked: Vec<(Duration, ConnId)> = Vec::new();
+        for (conn, peer) in self.peers.iter().filter(|(_, peer)| peer.schedules.is_some() && peer.interested)
+        {
+            let free = peer.taken_until.max(self.now);
+            if free > latest {
+                soonest = soonest.min(self.now + free.since(latest).max(SOONEST));
+                continue;
+            }
+            let mismatch = free.since(begin).max(begin.since(free));
+            let chance = u64::try_from(self.rng.below(jitter)).unwrap_or(0);
+            ranked.push((mismatch + Duration::from_micros(chance), *conn));
+        }
+        ranked.sort_unstable();
+        (ranked.into_iter().map(|(_, conn)| conn).collect(), soonest)
+    }
+
+    /// The pieces to offer to `peer`, the best first: what it wished for, then what has the fewest copies. A piece that has copies
+    /// is not offered beside one that has none.
+    fn candidates(&self, peer: &Peer, start: PieceIndex) -> Vec<PieceIndex> {
+        let have = self.holds.have();
+        let mut best: Vec<(usize, PieceIndex)> = Vec::with_capacity(MAX_OFFERED + 1);
+        for piece in have.beyond(&peer.have, start).take(LOOKED_AT) {
+            let copies = self.fetch.picker.availability(piece) as usize + self.offers.copies_given(piece);
+            let full = best.len() == MAX_OFFERED;
+            if full && best.last().is_some_and(|(worst, _)| *worst <= copies) {
+                continue;
+            }
+            if peer.may_take(piece, self.now) {
+                let at = best.partition_point(|(other, _)| *other <= copies);
+                best.insert(at, (copies, piece));
+                best.truncate(MAX_OFFERED);
+            }
+            if best.len() == MAX_OFFERED && best.last().is_some_and(|(worst, _)| *worst == 0) {
+                break;
+            }
+        }
+        let rarest = best.first().map_or(0, |(copies, _)| *copies);
+        if rarest == 0 {
+            best.retain(|(copies, _)| *copies == 0);
+        } else if let Some(wish) = peer.wish.filter(|wish| have.has(*wish) && peer.may_take(*wish, self.now))
+        {
+            best.retain(|(_, piece)| *piece != wish);
+            best.insert(0, (0, wish));
+            best.truncate(MAX_OFFERED);
+        }
+        best.into_iter().map(|(_, piece)| piece).collect()
+    }
+
+    /// The downlink of `conn` is taken for `free_in`.
+    pub(super) fn taken(&mut self, conn: ConnId, free_in: Duration) {
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            peer.taken_until = self.now + free_in.min(LONGEST_TAKEN);
+        }
+        self.offers.declined(conn);
+    }
+
+    /// `conn` has no use for what it was offered.
+    pub(super) fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>) {
+        let Some(pieces) = self.offers.declined(conn) else { return };
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        pieces.into_iter().for_each(|piece| peer.decline(piece, self.now));
+        peer.wish = wish;
+    }
+}
