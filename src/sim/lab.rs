@@ -37,6 +37,10 @@ pub(crate) struct NodeSpec {
     pub(crate) seeder: bool,
     /// Bytes a second, each way.
     pub(crate) rate: u64,
+    /// Bytes a second that are checked and written, one piece after another.
+    pub(crate) disk: u64,
+    /// Speaks only what standard clients speak: no extension of ours.
+    pub(crate) standard: bool,
     pub(crate) arrives: Duration,
     pub(crate) leaves: Option<Duration>,
     /// Piece buffers.
@@ -52,6 +56,8 @@ impl NodeSpec {
         NodeSpec {
             seeder: false,
             rate: 12_500_000,
+            disk: 500_000_000,
+            standard: false,
             arrives: Duration::ZERO,
             leaves: None,
             buffers: 64,
@@ -323,7 +329,8 @@ impl Lab {
             if incoming {
                 addr.set_port(40_000);
             }
-            let handshake = Handshake::ours(INFO_HASH, self.id_of(other));
+            let both = !self.nodes[node].spec.standard && !self.nodes[other].spec.standard;
+            let handshake = Handshake { extended: both, ..Handshake::ours(INFO_HASH, self.id_of(other)) };
             self.tell(node, Input::Connected { conn, addr, incoming, handshake });
             if let Character::Script(messages) = self.nodes[node].spec.character.clone() {
                 for message in messages {
@@ -383,9 +390,9 @@ impl Lab {
                 let len = self.geometry.len_of(piece) as usize;
                 let right = buf[..len] == self.payload[piece.get()][..];
                 let result = if right { StoreResult::Ok } else { StoreResult::WrongHash };
-                // Checked and written at 500 MB/s, one piece after another.
                 let start = self.nodes[node].disk_free.max(self.now);
-                self.nodes[node].disk_free = start + Duration::from_nanos(2 * len as u64);
+                let time = Duration::from_nanos(len as u64 * 1_000_000_000 / self.nodes[node].spec.disk);
+                self.nodes[node].disk_free = start + time;
                 self.at(self.nodes[node].disk_free, Event::Stored { node, piece, result });
             }
             Output::Complete => self.nodes[node].finished = Some(self.now),

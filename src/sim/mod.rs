@@ -6,6 +6,7 @@
 
 mod lab;
 mod link;
+mod schedule_tests;
 mod tests;
 
 pub(crate) use lab::{Character, Lab, LabSpec, NodeSpec, yardstick};
