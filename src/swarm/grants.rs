@@ -151,7 +151,7 @@ impl Fetcher {
         let mut granted: Vec<(Now, u64)> = Vec::new();
         for active in self.pieces() {
             let Some(peer) = active.owner.and_then(|owner| peers.get(&owner)) else { continue };
-            if peer.schedules.is_some() && !is_late(active, peer, piece_time, now) {
+            if peer.schedules.is_some() && !peer.slow_sender && !is_late(active, peer, piece_time, now) {
                 granted.push((active.since, active.missing_bytes()));
             }
         }

@@ -157,6 +157,9 @@ impl Engine {
             self.bytes_in.add(self.now, u64::from(len));
             if let Some((bytes, time)) = seen.run {
                 self.downlink.run(bytes, time);
+                if let Some(peer) = self.peers.get_mut(&conn) {
+                    peer.slow_sender = time > self.downlink.time_of(bytes).saturating_mul(2);
+                }
             }
         } else {
             self.wasted += u64::from(len);

@@ -114,6 +114,8 @@ pub struct Peer {
     pub wish: Option<PieceIndex>,
     /// When it will begin to send what we granted it.
     pub begins: Now,
+    /// Its last whole piece came at less than half of what our downlink carries: others may send beside it.
+    pub slow_sender: bool,
 }
 
 impl Peer {
@@ -156,6 +158,7 @@ impl Peer {
             declined: VecDeque::new(),
             wish: None,
             begins: Now::ZERO,
+            slow_sender: false,
         }
     }
 
