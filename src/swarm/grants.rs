@@ -204,5 +204,6 @@ impl Fetcher {
 /// Whether a piece should have been here, or its next block.
 fn is_late(active: &ActivePiece, owner: &Peer, piece_time: Duration, now: Now) -> bool {
     let allowed = LATE.max(piece_time * OVERDUE);
-    now.since(owner.progress) > LATE || now.since(active.since) > allowed
+    // On slow links and with large pieces the sender's word about when it begins is as coarse.
+    now.since(owner.progress) > LATE.max(piece_time) || now.since(active.since) > allowed
 }
