@@ -90,6 +90,20 @@ pub struct NicInfo {
     pub speed: Option<u32>,
     /// Address with prefix length, if it has one.
     pub address: Option<String>,
+    /// The switch at the other end, once it was heard (LLDP: every 30 s).
+    #[serde(default)]
+    pub neighbour: Option<Neighbour>,
+}
+
+/// A switch as it names itself on the port where a cable ends (IEEE 802.1AB).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// The switch: most often its MAC address.
+    pub chassis: String,
+    /// Its port.
+    pub port: String,
+    /// What its administrator calls it.
+    pub name: Option<String>,
 }
 
 /// Answer to [`Hello`].

@@ -12,11 +12,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::agent::status::Status;
-use crate::api::NicInfo;
+use crate::api::{Neighbour, NicInfo};
 use crate::io::dhcp::{Change, Runner};
+use crate::io::lldp;
 use crate::io::netlink::{Link, Netlink};
 use crate::lan::dhcp::Offer;
 use crate::lan::discovery::LeaseFacts;
+use crate::lan::lldp::Heard;
 
 /// How often interfaces and cables are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -33,6 +35,8 @@ pub struct Interface {
     pub link: Link,
     /// Its lease, once there is one.
     pub lease: Option<Offer>,
+    /// The switch at the other end of the cable, once it was heard.
+    pub neighbour: Option<Neighbour>,
 }
 
 /// All interfaces, the one that PXE used first.
@@ -47,6 +51,7 @@ pub fn nics(interfaces: &Interfaces) -> Vec<NicInfo> {
             mac: i.link.mac_text(),
             link: i.link.carrier,
             address: i.lease.as_ref().map(|lease| format!("{}/{}", lease.address, lease.prefix)),
+            neighbour: i.neighbour.clone(),
             ..NicInfo::default()
         })
         .collect()
@@ -74,8 +79,13 @@ pub fn start(
 ) -> std::io::Result<watch::Receiver<Interfaces>> {
     let (published, receiver) = watch::channel(Interfaces::new());
     let (changes, incoming) = mpsc::channel(CHANGES);
+    let ear = lldp::Listener::open();
+    if let Err(e) = &ear {
+        status.note(format!("cannot hear which switch this is ({e}); the address has to tell the zone"));
+    }
     let owner = Owner {
         netlink: Netlink::open()?,
+        ear: ear.ok(),
         boot_mac,
         status,
         resolvers,
@@ -89,6 +99,7 @@ pub fn start(
 
 struct Owner {
     netlink: Netlink,
+    ear: Option<lldp::Listener>,
     boot_mac: Option<String>,
     status: Status,
     resolvers: PathBuf,
@@ -112,8 +123,22 @@ impl Owner {
         loop {
             self.look().await;
             self.publish();
-            if let Ok(Some((index, change))) = tokio::time::timeout(LOOK_EVERY, incoming.recv()).await {
-                self.change(index, change).await;
+            let heard = async {
+                match &self.ear {
+                    Some(ear) => ear.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some((index, change)) = incoming.recv() => self.change(index, change).await,
+                heard = heard => match heard {
+                    Ok((index, heard)) => self.heard(index, heard),
+                    Err(e) => {
+                        self.status.note(format!("cannot hear switches any more: {e}"));
+                        self.ear = None;
+                    }
+                },
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
     }
@@ -135,6 +160,8 @@ impl Owner {
                 Some(card) => {
                     if card.interface.link.carrier != link.carrier {
                         card.asking = Instant::now();
+                        // The cable may be in another switch now.
+                        card.interface.neighbour = None;
                     }
                     card.carrier.send_if_modified(|was| std::mem::replace(was, link.carrier) != link.carrier);
                     card.interface.link = link;
@@ -142,12 +169,25 @@ impl Owner {
                 None => {
                     let (carrier, seen) = watch::channel(link.carrier);
                     tokio::spawn(ask(link.clone(), seen, self.changes.clone(), self.status.clone()));
-                    let interface = Interface { link, lease: None };
+                    // A card that takes no such frames only hears of no switch.
+                    if let Some(Err(e)) = self.ear.as_ref().map(|ear| ear.join(link.index)) {
+                        log::debug!("{}: cannot hear switches: {e}", link.name);
+                    }
+                    let interface = Interface { link, lease: None, neighbour: None };
                     self.cards
                         .insert(interface.link.index, Card { interface, carrier, asking: Instant::now() });
                 }
             }
         }
+    }
+
+    /// The switch at the other end of a cable said something.
+    fn heard(&mut self, index: u32, heard: Heard) {
+        let Some(card) = self.cards.get_mut(&index) else { return };
+        card.interface.neighbour = match heard {
+            Heard::Neighbour(neighbour) => Some(neighbour),
+            Heard::Gone => None,
+        };
     }
 
     async fn change(&mut self, index: u32, change: Change) {

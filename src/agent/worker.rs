@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::Client;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::agent::attempt::{self, Ended, Imager, Pace};
@@ -18,7 +19,7 @@ use crate::agent::network::{Interfaces, lease_facts, nics};
 use crate::agent::status::Status;
 use crate::api::{After, DiskInfo, Hello, Take};
 use crate::event::{Class, Failure, Outcome, Stage};
-use crate::io::http::{CallError, Taken};
+use crate::io::http::{Api, CallError, Taken};
 use crate::io::{disks, inventory};
 use crate::lan::discovery::{Facts, steps};
 
@@ -158,6 +159,9 @@ impl<I: Imager> Worker<I> {
             };
         });
         let take = Take { job: self.cmdline.job.clone(), image: None };
+        let mut beside = JoinSet::new();
+        let boot_mac = self.cmdline.boot_mac.clone();
+        beside.spawn(tell_neighbours(found.api.clone(), self.network.clone(), boot_mac));
         let since = Instant::now();
         let mut deaf = 0;
         loop {
@@ -221,6 +225,27 @@ impl<I: Imager> Worker<I> {
             let stage = view.progress.stage;
             view.outcome = Some(Outcome::Failed { stage, failure, disk_touched: false });
         });
+    }
+}
+
+/// Says hello again when a switch is heard: it tells in which zone the terminal is, and nobody waits for it. Ends when
+/// the network's owner has ended.
+async fn tell_neighbours(api: Api, mut network: watch::Receiver<Interfaces>, boot_mac: Option<String>) {
+    let mut told = Vec::new();
+    loop {
+        let nics = nics(&network.borrow_and_update());
+        let heard: Vec<_> = nics.iter().filter_map(|nic| nic.neighbour.clone()).collect();
+        if !heard.is_empty() && heard != told {
+            let hello = inventory::hello(inventory::read(nics), boot_mac.as_deref());
+            match api.hello(&hello, EACH).await {
+                Ok(_) => told = heard,
+                // With the next change, or by the hello of the next conversation.
+                Err(e) => log::warn!("cannot tell which switch this terminal is at: {e}"),
+            }
+        }
+        if network.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub mod inventory;
 #[cfg(feature = "agent")]
 pub mod kexec;
 #[cfg(feature = "agent")]
+pub mod lldp;
+#[cfg(feature = "agent")]
 pub mod memory;
 pub mod modules;
 #[cfg(feature = "agent")]

@@ -3,7 +3,10 @@
 //! Invariant: each function does one call, passes only memory that it was given or owns, and returns what the
 //! kernel said.
 
-#![expect(unsafe_code, reason = "ioctl and kexec_file_load have no safe wrapper in nix")]
+#![expect(
+    unsafe_code,
+    reason = "ioctl, kexec_file_load and packet sockets' groups have no safe wrapper in nix"
+)]
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -76,4 +79,30 @@ pub fn window_size(fd: impl AsFd) -> io::Result<(u16, u16)> {
         return Err(io::Error::last_os_error());
     }
     Ok((size.ws_col, size.ws_row))
+}
+
+/// `PACKET_ADD_MEMBERSHIP` (packet(7)): `interface` takes Ethernet frames sent to `group`, as long as the packet
+/// socket behind `fd` is open.
+pub fn join_packet_group(fd: impl AsFd, interface: u32, group: [u8; 6]) -> io::Result<()> {
+    /// `PACKET_MR_MULTICAST` and the request's length in the types that the kernel takes them in.
+    const MULTICAST: libc::c_ushort = 0;
+    const LENGTH: libc::socklen_t = 16;
+    const _: () = assert!(size_of::<libc::packet_mreq>() == 16 && libc::PACKET_MR_MULTICAST == 0);
+    let mut address = [0; 8];
+    address[..6].copy_from_slice(&group);
+    let index = i32::try_from(interface).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let request =
+        libc::packet_mreq { mr_ifindex: index, mr_type: MULTICAST, mr_alen: 6, mr_address: address };
+    // SAFETY: the descriptor is open for the length of the call, and the kernel reads one packet_mreq, which is
+    // what the pointer points to.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const request).cast(),
+            LENGTH,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -8,4 +8,6 @@ pub mod dhcp;
 #[cfg(feature = "agent")]
 mod dhcp_message;
 pub mod discovery;
+#[cfg(feature = "agent")]
+pub mod lldp;
 pub mod srv;

@@ -346,6 +346,9 @@ fn bounded_inventory(mut inventory: Inventory) -> Inventory {
     for nic in &mut inventory.nics {
         [&mut nic.name, &mut nic.mac].into_iter().for_each(shorten);
         [&mut nic.driver, &mut nic.address].into_iter().flatten().for_each(shorten);
+        if let Some(switch) = &mut nic.neighbour {
+            [&mut switch.chassis, &mut switch.port].into_iter().chain(&mut switch.name).for_each(shorten);
+        }
     }
     inventory
 }
@@ -376,6 +379,7 @@ pub mod tests {
     use super::super::config::Job;
     use super::super::jobs::tests::{done, failed};
     use super::*;
+    use crate::api::{Neighbour, NicInfo};
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -524,9 +528,13 @@ pub mod tests {
         let mut long = hello_of(A);
         long.inventory.machine = "ä".repeat(100_000);
         long.inventory.disks = vec![Default::default(); 1000];
+        let neighbour = Neighbour { name: Some("x".repeat(100_000)), ..Neighbour::default() };
+        long.inventory.nics = vec![NicInfo { neighbour: Some(neighbour), ..NicInfo::default() }];
         lab.hello(at(1), String::new(), long).expect("room");
         let inventory = &lab.get(A).expect("there").inventory;
         assert_eq!((inventory.machine.chars().count(), inventory.disks.len()), (MAX_WORD, MAX_PARTS));
+        let switch = inventory.nics[0].neighbour.as_ref().expect("kept");
+        assert_eq!(switch.name.as_ref().map(String::len), Some(MAX_WORD));
         let a = begin(&mut lab, 1, A, "a");
         let wild = Progress { percent: f32::NAN, ..Progress::at(Stage::Fetch) };
         lab.progress(at(2), a, "a", wild).expect("taken");

@@ -84,3 +84,17 @@ fn a_cable_that_is_moved_to_another_network_brings_another_address() {
         assert!(!addresses.contains(&first.to_string()), "{addresses}");
     });
 }
+
+#[test]
+fn the_switch_at_the_other_end_is_heard() {
+    let lab = Lab::new();
+    let mut interfaces = lab.at_terminal(async || {
+        let mut interfaces = network::start(None, Status::new(), lab.resolvers()).unwrap();
+        carrier(&mut interfaces, true).await;
+        lab.switch_says(b"\x02\x07\x04\x52\x54\0\0\0\x01\x04\x04\x05eth\x06\x02\0\x78\0\0");
+        let heard = |all: &Interfaces| all.iter().any(|i| i.neighbour.is_some());
+        interfaces.wait_for(heard).await.unwrap().clone()
+    });
+    let neighbour = interfaces.remove(0).neighbour.unwrap();
+    assert_eq!((&*neighbour.chassis, &*neighbour.port), ("52:54:00:00:00:01", "eth"));
+}

@@ -92,6 +92,15 @@ impl Lab {
         *self.dnsmasq.lock().unwrap() = Some(child);
     }
 
+    /// Sends an LLDP frame with this payload from the server's end, as a switch would.
+    pub fn switch_says(&self, payload: &[u8]) {
+        let send = "import socket, sys; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0)); \
+            s.send(bytes.fromhex('0180c200000e' '525400000001' '88cc' + sys.argv[1]))";
+        let payload: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        let python = ["netns", "exec", &self.server, "python3", "-c", send, &payload];
+        assert!(Command::new("ip").args(python).status().expect("ip of package iproute2").success());
+    }
+
     /// Where the terminal's `resolv.conf` is.
     pub fn resolvers(&self) -> std::path::PathBuf {
         self.files.path().join("resolv.conf")

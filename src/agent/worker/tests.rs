@@ -3,6 +3,7 @@
 use super::*;
 use crate::agent::attempt::tests::{PACE, Pretend, assignment};
 use crate::agent::network::Interface;
+use crate::api::Neighbour;
 use crate::io::http::{client, tests::serve};
 use crate::io::netlink::Link;
 use crate::lan::dhcp::Offer;
@@ -67,7 +68,7 @@ fn worker(
         renew: None,
         rebind: None,
     };
-    let (sender, network) = watch::channel(vec![Interface { link, lease: Some(offer) }]);
+    let (sender, network) = watch::channel(vec![Interface { link, lease: Some(offer), neighbour: None }]);
     let worker = Worker {
         cmdline,
         file: file.map(str::to_owned),
@@ -105,6 +106,32 @@ async fn without_a_job_the_terminal_waits_a_while_and_leaves() {
     let (worker, _network) = worker(Cmdline::default(), None, &url, Pretend::failing(vec![]));
     assert_eq!(worker.run().await, Leave::Restart);
     assert!(count(&heard, "/take") > 1);
+}
+
+#[tokio::test]
+async fn a_switch_that_is_heard_late_is_told_to_the_server() {
+    let (url, heard) = lab(vec![]).await;
+    let (mut worker, network) = worker(Cmdline::default(), None, &url, Pretend::failing(vec![]));
+    worker.patience.idle = Duration::from_secs(60);
+    let switch = |chassis: &str| Some(Neighbour { chassis: chassis.into(), port: "7".into(), name: None });
+    let told = async |chassis: &str| {
+        network.send_modify(|all| all[0].neighbour = switch(chassis));
+        while count(&heard, &format!(r#""neighbour":{{"chassis":"{chassis}""#)) == 0 {
+            tokio::time::sleep(SHORT).await;
+        }
+    };
+    let both = async {
+        while count(&heard, "/take") == 0 {
+            tokio::time::sleep(SHORT).await;
+        }
+        assert_eq!(count(&heard, r#""neighbour":null"#), 1);
+        told("a").await;
+        told("b").await;
+    };
+    tokio::select! {
+        leave = worker.run() => panic!("it must wait: {leave:?}"),
+        () = both => {}
+    }
 }
 
 #[tokio::test]
