@@ -14,7 +14,7 @@
 //!
 //! Imports point down only: programs (`agent`, `server`) → adapters (`io`, the only place with syscalls,
 //! sockets, clock and randomness) → stages (`layout`, `lan`, `tracker`, `swarm`, `boot`: pure) → formats
-//! (`bencode`, `metainfo`, `manifest`, `event`, `api`) → words (`units`, `storage`, `buf`).
+//! (`bencode`, `metainfo`, `manifest`, `event`, `rules`, `api`) → words (`units`, `storage`, `buf`).
 
 // words
 pub mod buf;
@@ -27,6 +27,7 @@ pub mod bencode;
 pub mod event;
 pub mod manifest;
 pub mod metainfo;
+pub mod rules;
 
 // stages
 pub mod boot;

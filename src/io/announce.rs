@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::bencode::Value;
+use crate::rules::Rules;
 use crate::units::{InfoHash, PeerId};
 
 pub use crate::tracker::Event;
@@ -36,6 +37,8 @@ pub struct Asked {
     pub left: u64,
     /// What happened.
     pub event: Event,
+    /// Our private address, for peers behind the same translated one.
+    pub local: Option<Ipv4Addr>,
 }
 
 /// What the tracker answered.
@@ -47,6 +50,8 @@ pub struct Reply {
     pub min_interval: Option<Duration>,
     /// Peers.
     pub peers: Vec<SocketAddr>,
+    /// Whom we may fetch from and serve, if the tracker says.
+    pub rules: Option<Rules>,
 }
 
 /// Announces to the tracker at `url`. The error says what went wrong, for people.
@@ -90,6 +95,10 @@ fn with_query(url: &str, asked: &Asked) -> Result<reqwest::Url, String> {
         "&port={port}&uploaded={uploaded}&downloaded={downloaded}&left={left}&compact=1&numwant=200{event}"
     );
     query.push_str(&numbers);
+    if let Some(local) = asked.local {
+        // Writing to a string cannot fail.
+        let _ = write!(query, "&ipv4={local}");
+    }
     url.set_query(Some(&query));
     Ok(url)
 }
@@ -138,7 +147,8 @@ fn parse_reply(body: &[u8]) -> Result<Reply, String> {
     }
     peers.extend(get("peers6").and_then(Value::as_bytes).into_iter().flat_map(compact_v6));
     peers.retain(|peer| peer.port() != 0 && !peer.ip().is_unspecified());
-    Ok(Reply { interval: seconds("interval"), min_interval: seconds("min interval"), peers })
+    let rules = get("fm").and_then(Rules::decode);
+    Ok(Reply { interval: seconds("interval"), min_interval: seconds("min interval"), peers, rules })
 }
 
 fn compact_v4(bytes: &[u8]) -> impl Iterator<Item = SocketAddr> {
@@ -202,13 +212,15 @@ mod tests {
             downloaded: 2,
             left: 3,
             event: Event::Started,
+            local: Some(Ipv4Addr::new(10, 0, 0, 7)),
         };
         let url = with_query("http://t/announce?key=x", &asked).unwrap();
         assert!(url.query().unwrap().starts_with("key=x&info_hash=%20%20"), "{url}");
         assert!(url.query().unwrap().contains("&peer_id=-FM0100-abcdefghijk%26&port=6881"), "{url}");
-        assert!(url.query().unwrap().ends_with("&event=started"), "{url}");
+        assert!(url.query().unwrap().ends_with("&event=started&ipv4=10.0.0.7"), "{url}");
         let read_back = crate::tracker::Announce::parse(url.query().unwrap()).unwrap();
         assert_eq!((read_back.info_hash, read_back.left), (asked.info_hash, 3));
+        assert_eq!(read_back.local, asked.local);
         assert!(with_query("udp://t:1/announce", &asked).is_err());
     }
 }

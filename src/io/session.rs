@@ -30,7 +30,7 @@ mod owner;
 mod peer;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,12 +41,14 @@ use tokio::task::JoinHandle;
 use crate::event::{Class, Failure};
 use crate::io::handles;
 use crate::metainfo::Metainfo;
+use crate::rules::Rules;
 use crate::storage::Storage;
 use crate::swarm::{Bitfield, Geometry, PieceShape, SwarmStats};
 use crate::units::{InfoHash, PeerId};
 
 use limits::Limits;
 use listen::Accepted;
+use owner::own_addresses;
 
 /// How a session behaves; start from [`SessionConfig::new`].
 #[derive(Debug, Clone)]
@@ -152,6 +154,17 @@ impl Shared {
     fn swarms(&self) -> MutexGuard<'_, HashMap<InfoHash, Entry>> {
         // Nothing panics while the lock is held.
         self.swarms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Our private address, if there is just one way to say it.
+    fn local_ipv4(&self) -> Option<Ipv4Addr> {
+        let chosen = self.outgoing_address();
+        let private = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) if ip.is_private() => Some(ip),
+            _ => None,
+        };
+        let mut ours = own_addresses().into_iter().filter_map(private);
+        chosen.map_or_else(|| ours.next().filter(|_| ours.next().is_none()), private)
     }
 
     /// The address that dials and announces go out from, when one was chosen.
@@ -267,7 +280,7 @@ struct Inner {
     phase: watch::Receiver<Phase>,
     trouble: watch::Receiver<Option<String>>,
     stop: watch::Sender<bool>,
-    candidates: mpsc::Sender<Vec<SocketAddr>>,
+    candidates: mpsc::Sender<Found>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -281,14 +294,20 @@ impl Inner {
     }
 }
 
+/// What a tracker or an administrator says: peers to dial, and what to keep to.
+struct Found {
+    peers: Vec<SocketAddr>,
+    rules: Option<Rules>,
+}
+
 /// The owner task's ends of a swarm's channels.
 struct Ends {
     stats: watch::Sender<SwarmStats>,
     phase: watch::Sender<Phase>,
     trouble: watch::Sender<Option<String>>,
     stop: watch::Receiver<bool>,
-    found: mpsc::Sender<Vec<SocketAddr>>,
-    candidates: mpsc::Receiver<Vec<SocketAddr>>,
+    found: mpsc::Sender<Found>,
+    candidates: mpsc::Receiver<Found>,
 }
 
 impl Swarm {
@@ -333,7 +352,7 @@ impl Swarm {
     /// Names peers to dial, beside those that trackers name.
     pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
         // Fails only when the swarm has ended.
-        let _ = self.inner.candidates.send(peers).await;
+        let _ = self.inner.candidates.send(Found { peers, rules: None }).await;
     }
 
     /// Returns when every wanted byte is written and synced, or with the failure that ended the swarm.

@@ -15,6 +15,7 @@ use super::identity::{Identity, TerminalKey};
 use crate::api::{After, LayoutMode};
 use crate::layout::rule::Rule;
 use crate::manifest::is_plain_name;
+use crate::tracker::{Pin, Topology, Zone};
 
 /// A configuration with every key explained.
 pub const SAMPLE: &str = include_str!("sample.toml");
@@ -37,6 +38,12 @@ pub struct Config {
     /// How often peers announce.
     #[serde(default)]
     pub tracker: TrackerConfig,
+    /// Terminals behind one switch or in one subnet.
+    #[serde(default, rename = "zone")]
+    pub zones: Vec<Zone>,
+    /// Terminals that fetch from named ones only.
+    #[serde(default, rename = "pin")]
+    pub pins: Vec<Pin>,
 }
 
 /// An image assigned to terminals.
@@ -243,7 +250,12 @@ impl Config {
         if tracker.interval > Duration::from_secs(3600) {
             return Err("tracker: interval must not be more than 1h, peers believe no longer one".into());
         }
-        Ok(())
+        self.topology().check()
+    }
+
+    /// The lab's shape.
+    pub fn topology(&self) -> Topology {
+        Topology { zones: self.zones.clone(), pins: self.pins.clone() }
     }
 
     /// The job with this name.
@@ -307,6 +319,7 @@ mod tests {
         assert_eq!(config.job_for(&who).map(|job| job.name.as_str()), Some("lab"));
         assert_eq!(config.label(&who), Some("lab-01"));
         assert_eq!(config.tracker, TrackerConfig::default());
+        assert_eq!((config.zones.len(), config.zones[0].links, config.pins.len()), (2, 2, 1));
         assert_eq!(config.jobs[0].longest_stay, Duration::from_secs(1800));
     }
 
@@ -342,6 +355,8 @@ mod tests {
             ("[tracker]\ninterval='1s'\nyoung_interval='2s'".into(), "young_interval"),
             ("[tracker]\ninterval='999999999999999h'".into(), "not be more than 1h"),
             ("[terminals.'lab-01']\nlabel='x'".into(), "MAC"),
+            ("[[zone]]\nname='a'\nnetworks=['10.0.0.0/33']".into(), "line 3"),
+            ("[[zone]]\nname='a'\nnetworks=['10.0.0.0/8']\nfrom=['b']".into(), "'b', which is no zone"),
         ] {
             let error = Config::parse(&text).expect_err(&text);
             assert!(error.contains(expected), "{text}\n{error}");

@@ -39,7 +39,7 @@ use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 
 use crate::event::{Class, Failure};
-use crate::tracker::{Everyone, Settings, Tracker};
+use crate::tracker::{Settings, Tracker, Zoned};
 use app::{App, Configured};
 use clock::Clock;
 use lab::Lab;
@@ -109,13 +109,14 @@ impl Server {
             young_interval: times.young_interval,
             ..Settings::default()
         };
+        let policy = Box::new(Zoned::new(config.topology()));
         let app = Arc::new(App {
             clock: Clock::start(),
             images: options.images,
             boot: options.boot,
             configured: RwLock::new(Configured { config: Arc::new(config), problem: None }),
             repository: RwLock::default(),
-            tracker: Mutex::new(Tracker::new(settings, Box::new(Everyone))),
+            tracker: Mutex::new(Tracker::new(settings, policy)),
             lab: Mutex::new(Lab::restore(restored.terminals, restored.last_number)),
             store,
             seeder: seeders.who(),

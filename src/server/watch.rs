@@ -23,6 +23,7 @@ use super::listen::stopped;
 use super::repository::{Scan, Scanner};
 use super::seeder::Seeders;
 use crate::event::{Class, Failure};
+use crate::tracker::Zoned;
 use crate::units::InfoHash;
 
 const LOOK_AT_CONFIGURATION: Duration = Duration::from_secs(2);
@@ -64,6 +65,9 @@ pub async fn configuration(
         match read {
             Ok(config) => {
                 log::info!("configuration {} is in force, {} jobs", path.display(), config.jobs.len());
+                if config.topology() != configured.config.topology() {
+                    lock(&app.tracker).follow(Box::new(Zoned::new(config.topology())));
+                }
                 *configured = Configured { config: Arc::new(config), problem: None };
             }
             Err(Failure { message, advice, .. }) => {

@@ -66,14 +66,22 @@ impl AddressBook {
         self.dialling
     }
 
-    /// An address whose time has come, by chance; it counts as being dialled from now on.
-    pub fn next_dial(&mut self, now: Now, rng: &mut Rng) -> Option<SocketAddr> {
-        let ready = |entry: &Entry| matches!(entry.state, State::RestUntil(until) if until <= now);
-        let count = self.known.values().filter(|entry| ready(entry)).count();
+    /// An address that `may` be dialled and whose time has come, by chance; it counts as being dialled from now on.
+    pub fn next_dial(
+        &mut self,
+        now: Now,
+        rng: &mut Rng,
+        may: impl Fn(SocketAddr) -> bool,
+    ) -> Option<SocketAddr> {
+        let ready = |addr: SocketAddr, entry: &Entry| {
+            matches!(entry.state, State::RestUntil(until) if until <= now) && may(addr)
+        };
+        let count = self.known.iter().filter(|(addr, entry)| ready(**addr, entry)).count();
         if count == 0 {
             return None;
         }
-        let (addr, entry) = self.known.iter_mut().filter(|(_, entry)| ready(entry)).nth(rng.below(count))?;
+        let mut all = self.known.iter_mut().filter(|(addr, entry)| ready(**addr, entry));
+        let (addr, entry) = all.nth(rng.below(count))?;
         entry.state = State::Dialling;
         self.dialling += 1;
         Some(*addr)
@@ -166,29 +174,29 @@ mod tests {
     fn an_address_is_dialled_once_and_rests_longer_after_each_failure() {
         let (mut book, mut rng) = (AddressBook::new(&[], 0), Rng::new(1));
         book.learn([addr("10.0.0.1:6881"), addr("[::ffff:10.0.0.1]:6881")]);
-        assert_eq!(book.next_dial(at(0), &mut rng), Some(addr("10.0.0.1:6881")));
-        assert_eq!(book.next_dial(at(0), &mut rng), None);
+        assert_eq!(book.next_dial(at(0), &mut rng, |_| true), Some(addr("10.0.0.1:6881")));
+        assert_eq!(book.next_dial(at(0), &mut rng, |_| true), None);
         book.failed(addr("10.0.0.1:6881"), at(0));
-        assert_eq!((book.dialling(), book.next_dial(at(0), &mut rng)), (0, None));
-        assert!(book.next_dial(at(1), &mut rng).is_some());
+        assert_eq!((book.dialling(), book.next_dial(at(0), &mut rng, |_| true)), (0, None));
+        assert!(book.next_dial(at(1), &mut rng, |_| true).is_some());
         book.failed(addr("10.0.0.1:6881"), at(1));
-        assert_eq!(book.next_dial(at(2), &mut rng), None);
-        assert!(book.next_dial(at(3), &mut rng).is_some());
+        assert_eq!(book.next_dial(at(2), &mut rng, |_| true), None);
+        assert!(book.next_dial(at(3), &mut rng, |_| true).is_some());
     }
 
     #[test]
     fn own_unusable_and_connected_addresses_are_not_dialled() {
         let (mut book, mut rng) = (AddressBook::new(&["10.0.0.9".parse().expect("ip")], 6881), Rng::new(1));
         book.learn(["10.0.0.9:6881", "10.0.0.1:0", "0.0.0.0:6881", "224.0.0.1:6881"].map(addr));
-        assert_eq!(book.next_dial(at(0), &mut rng), None);
+        assert_eq!(book.next_dial(at(0), &mut rng, |_| true), None);
         book.connected(addr("10.0.0.2:6881"));
-        assert_eq!(book.next_dial(at(1000), &mut rng), None);
+        assert_eq!(book.next_dial(at(1000), &mut rng, |_| true), None);
         book.closed(addr("10.0.0.2:6881"), at(1000), true);
-        assert_eq!(book.next_dial(at(1200), &mut rng), None);
-        assert!(book.next_dial(at(1300), &mut rng).is_some());
+        assert_eq!(book.next_dial(at(1200), &mut rng, |_| true), None);
+        assert!(book.next_dial(at(1300), &mut rng, |_| true).is_some());
         book.never(addr("10.0.0.2:6881"));
         book.failed(addr("10.0.0.2:6881"), at(1300));
-        assert_eq!((book.dialling(), book.next_dial(at(9999), &mut rng)), (0, None));
+        assert_eq!((book.dialling(), book.next_dial(at(9999), &mut rng, |_| true)), (0, None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The engine itself: takes inputs, keeps peers and time, and lets the parts decide.
 //!
 //! `messages` reads what peers say, `fetch` decides what is asked of whom, `serve` who is answered, `book` who is
-//! dialled. Invariant: each peer's pieces are counted in the picker exactly while it is connected.
+//! dialled, `rules` who may be met. Invariant: each peer's pieces are counted in the picker exactly while it is connected.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,9 +20,11 @@ use super::offers::Offers;
 use super::peer::{Peer, Peers};
 use super::rate::{Capacity, RateMeter};
 use super::rng::Rng;
+use super::rules::Pace;
 use super::serve::Server;
 use super::wire::{ExtendedHandshake, Handshake, Message, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
 use crate::buf::BufPool;
+use crate::rules::Rules;
 use crate::units::{Now, PieceIndex};
 
 /// How often the engine looks after silent, stalled and choked peers.
@@ -55,6 +57,9 @@ pub struct Engine {
     bytes_out: RateMeter,
     bad_pieces: u64,
     book: AddressBook,
+    /// Whom we may meet.
+    pub(super) rules: Option<Rules>,
+    pub(super) pace: Pace,
     pub(super) rng: Rng,
     housekeeping: Now,
 }
@@ -84,6 +89,8 @@ impl Engine {
             wasted: 0,
             bytes_out: RateMeter::default(),
             bad_pieces: 0,
+            rules: None,
+            pace: Pace::default(),
             housekeeping: Now::ZERO,
             config,
             geometry,
@@ -101,6 +108,7 @@ impl Engine {
         self.now = self.now.max(now);
         match input {
             Input::Candidates(addrs) => self.book.learn(addrs),
+            Input::Rules(rules) => self.follow(rules),
             Input::DialFailed(addr) => self.book.failed(addr, self.now),
             Input::Connected { conn, addr, incoming, handshake } => {
                 self.connected(conn, addr, incoming, &handshake);
@@ -189,7 +197,8 @@ impl Engine {
             }
             return;
         }
-        let peer = Peer::new(addr, incoming, handshake, self.geometry.pieces(), self.now);
+        let mut peer = Peer::new(addr, incoming, handshake, self.geometry.pieces(), self.now);
+        peer.standing = self.standing(addr.ip());
         let fast = peer.fast;
         self.peers.insert(conn, peer);
         if !incoming {
@@ -221,6 +230,9 @@ impl Engine {
         }
         if self.book.is_banned(handshake.peer_id) {
             return Some(CloseReason::Banned);
+        }
+        if !Engine::may_dial(self.rules.as_ref(), addr) {
+            return Some(CloseReason::NotAllowed);
         }
         let same = self.peers.iter().find(|(_, peer)| peer.id == handshake.peer_id);
         if let Some((old, peer)) = same.map(|(conn, peer)| (*conn, peer)) {
@@ -327,7 +339,7 @@ impl Engine {
     /// Tells the peer whether we want something of it, when that changes.
     pub(super) fn update_interest(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        let want = peer.useful > 0 && !self.fetch.halted;
+        let want = peer.useful > 0 && peer.standing.fetch && !self.fetch.halted;
         if want != peer.we_are_interested {
             peer.we_are_interested = want;
             let message = if want { Message::Interested } else { Message::NotInterested };
@@ -385,7 +397,9 @@ impl Engine {
         while self.peers.len() + self.book.dialling() < self.config.dial_up_to.min(self.config.max_peers)
             && self.book.dialling() < self.config.max_dialling
         {
-            let Some(addr) = self.book.next_dial(self.now, &mut self.rng) else { return };
+            let rules = self.rules.as_ref();
+            let may = |addr: SocketAddr| Engine::may_dial(rules, addr);
+            let Some(addr) = self.book.next_dial(self.now, &mut self.rng, may) else { return };
             self.out.push_back(Output::Dial(addr));
         }
     }

@@ -56,18 +56,28 @@ impl Engine {
         for piece in pieces {
             self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(*piece))?;
         }
-        let verdict = self.fetch.grant(
-            conn,
-            pieces,
-            start_in.min(self.config.stall_after),
-            &self.downlink,
-            &mut self.peers,
-            self.now,
-            &mut self.out,
-        );
+        let Some(peer) = self.peers.get(&conn) else { return Ok(()) };
+        let crosses_in = self.receives_in(peer);
+        let pieces = self.worth_crossing(peer, pieces);
+        let verdict = if crosses_in > start_in {
+            Verdict::Busy(crosses_in)
+        } else if pieces.is_empty() {
+            Verdict::Useless(self.wish_across(peer))
+        } else {
+            self.fetch.grant(
+                conn,
+                &pieces,
+                start_in.min(self.config.stall_after),
+                &self.downlink,
+                &mut self.peers,
+                self.now,
+                &mut self.out,
+            )
+        };
         let answer = match verdict {
             Verdict::Granted(piece) => {
                 let bytes = self.fetch.piece(piece).map_or(0, ActivePiece::free_bytes);
+                self.receives_across(conn, bytes);
                 Schedule::Grant { piece, bytes }
             }
             Verdict::Busy(free_in) => Schedule::Taken { free_in },
@@ -192,6 +202,11 @@ impl Fetcher {
         })?;
         self.take_back(owner, piece, peers, out);
         Some(piece)
+    }
+
+    /// The rarest missing piece of those looked at that nobody owns and that `fits`.
+    pub(super) fn rarest_where(&self, fits: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+        self.picker.rarest_of(LOOKED_AT, fits)
     }
 
     /// A piece that `peer` has and that we would take.

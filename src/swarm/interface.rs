@@ -11,6 +11,7 @@ use super::bitfield::{Bitfield, BitfieldError};
 use super::geometry::Block;
 use super::wire::{Handshake, Message, WireError};
 use crate::buf::PieceBuf;
+use crate::rules::Rules;
 use crate::units::{InfoHash, PeerId, PieceIndex};
 
 /// Names one connection for as long as the engine lives; never used twice.
@@ -113,6 +114,8 @@ pub enum StoreResult {
 pub enum Input {
     /// The tracker (or the administrator) named peers.
     Candidates(Vec<SocketAddr>),
+    /// The tracker says whom we may fetch from and serve.
+    Rules(Rules),
     /// A [`Output::Dial`] led to nothing.
     DialFailed(SocketAddr),
     /// A connection is open and both handshakes are done for this torrent.
@@ -220,6 +223,9 @@ pub enum CloseReason {
     /// All places are taken.
     #[error("there are enough peers")]
     Full,
+    /// The tracker's rules do not let us meet.
+    #[error("the tracker's rules keep us apart")]
+    NotAllowed,
     /// Both sides have everything they want.
     #[error("neither side needs anything")]
     NothingToTrade,

@@ -188,7 +188,10 @@ impl Engine {
                 Some(Schedule::Offer { start_in, pieces }) => self.offered(conn, start_in, &pieces)?,
                 Some(Schedule::Taken { free_in }) => self.taken(conn, free_in),
                 Some(Schedule::Decline { wish }) => self.declined(conn, wish),
-                Some(Schedule::Grant { piece, bytes }) => self.offers.granted(conn, piece, bytes, self.now),
+                Some(Schedule::Grant { piece, bytes }) => {
+                    let agreed = self.offers.granted(conn, piece, bytes, self.now);
+                    self.sends_across(conn, if agreed { bytes } else { 0 });
+                }
                 None => {}
             }
             return Ok(());

@@ -22,6 +22,7 @@ mod peer;
 mod picker;
 mod rate;
 mod rng;
+mod rules;
 mod serve;
 #[cfg(test)]
 mod tests;

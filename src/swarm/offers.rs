@@ -35,7 +35,7 @@ const RETRY: Duration = Duration::from_millis(10);
 /// The soonest of these, when a receiver's time is about to come.
 const SOONEST: Duration = Duration::from_micros(200);
 /// The next piece is agreed when this part of a piece is left of those before it.
-const LEAD: u32 = 4;
+const LEAD: u32 = 8;
 /// The part of a piece's time that chance adds in the choice of a receiver: who is asked first must not follow from
 /// the order in which peers came.
 const JITTER: u32 = 32;
@@ -86,12 +86,13 @@ impl Offers {
         since.map(|since| since + PATIENCE).or(self.retry)
     }
 
-    /// `conn` takes `piece`, and will ask for `bytes` of it.
-    pub fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) {
+    /// `conn` takes `piece`, and will ask for `bytes` of it. False if it was not offered that.
+    pub fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) -> bool {
         let offered = self.open.take_if(|open| open.conn == conn && open.pieces.contains(&piece));
         if offered.is_some() {
             self.coming = Some(Coming { conn, piece, bytes, since: now });
         }
+        offered.is_some()
     }
 
     /// `conn` asks for `block`.
@@ -168,19 +169,46 @@ impl Engine {
             return;
         }
         let (ranked, soonest) = self.receivers(start_in);
+        let Some((conn, id, pieces)) = self.best_offer(ranked) else {
+            self.offers.retry = Some(soonest);
+            return;
+        };
+        let payload = Schedule::Offer { start_in, pieces: pieces.clone() }.encode().into();
+        self.send(conn, Message::Extended { id, payload });
+        self.offers.open = Some(Open { conn, pieces, since: self.now });
+    }
+
+    /// Of those who might take a piece the first that lacks one. A gateway looks at all of them: what its own zone lacks
+    /// altogether goes first, then what other zones lack, and copies for its zone, which others there can make, last.
+    fn best_offer(&mut self, ranked: Vec<ConnId>) -> Option<(ConnId, u8, Vec<PieceIndex>)> {
+        let gateway = self.is_gateway();
+        let mut best = None;
+        let mut least = u8::MAX;
         for conn in ranked {
             let start = self.rng.below(self.geometry.pieces() as usize);
             let start = PieceIndex(u32::try_from(start).unwrap_or(0));
             let Some(peer) = self.peers.get(&conn) else { continue };
-            let pieces = self.candidates(peer, start);
-            if let (Some(id), false) = (peer.schedules, pieces.is_empty()) {
-                let payload = Schedule::Offer { start_in, pieces: pieces.clone() }.encode().into();
-                self.send(conn, Message::Extended { id, payload });
-                self.offers.open = Some(Open { conn, pieces, since: self.now });
-                return;
+            let (Some(id), (copies, pieces)) = (peer.schedules, self.candidates(peer, start)) else {
+                continue;
+            };
+            if pieces.is_empty() {
+                continue;
+            }
+            let class = match (peer.standing.beyond, copies) {
+                _ if !gateway => 0,
+                (false, 0) => 0,
+                (true, _) => 1,
+                (false, _) => 2,
+            };
+            if class < least {
+                best = Some((conn, id, pieces));
+                least = class;
+            }
+            if class == 0 {
+                break;
             }
         }
-        self.offers.retry = Some(soonest);
+        best
     }
 
     /// Who might take a piece that we begin to send after `start_in`: first those whose downlink becomes free just
@@ -192,9 +220,9 @@ impl Engine {
         let jitter = usize::try_from((piece_time / JITTER).as_micros()).unwrap_or(usize::MAX);
         let mut soonest = self.now + RETRY;
         let mut ranked: Vec<(Duration, ConnId)> = Vec::new();
-        for (conn, peer) in self.peers.iter().filter(|(_, peer)| peer.schedules.is_some() && peer.interested)
-        {
-            let free = peer.taken_until.max(self.now);
+        let takes = |peer: &Peer| peer.schedules.is_some() && peer.interested && peer.standing.serve;
+        for (conn, peer) in self.peers.iter().filter(|(_, peer)| takes(peer)) {
+            let free = peer.taken_until.max(self.now + self.sends_in(peer));
             if free > latest {
                 soonest = soonest.min(self.now + free.since(latest).max(SOONEST));
                 continue;
@@ -208,12 +236,12 @@ impl Engine {
     }
 
     /// The pieces to offer to `peer`, the best first: what it wished for, then what has the fewest copies. A piece that has copies
-    /// is not offered beside one that has none.
-    fn candidates(&self, peer: &Peer, start: PieceIndex) -> Vec<PieceIndex> {
+    /// is not offered beside one that has none. Also, how many copies the rarest has.
+    fn candidates(&self, peer: &Peer, start: PieceIndex) -> (usize, Vec<PieceIndex>) {
         let have = self.holds.have();
         let mut best: Vec<(usize, PieceIndex)> = Vec::with_capacity(MAX_OFFERED + 1);
         for piece in have.beyond(&peer.have, start).take(LOOKED_AT) {
-            let copies = self.fetch.picker.availability(piece) as usize + self.offers.copies_given(piece);
+            let copies = self.copies_beside(peer, piece) + self.offers.copies_given(piece);
             let full = best.len() == MAX_OFFERED;
             if full && best.last().is_some_and(|(worst, _)| *worst <= copies) {
                 continue;
@@ -236,7 +264,7 @@ impl Engine {
             best.insert(0, (0, wish));
             best.truncate(MAX_OFFERED);
         }
-        best.into_iter().map(|(_, piece)| piece).collect()
+        (rarest, best.into_iter().map(|(_, piece)| piece).collect())
     }
 
     /// The downlink of `conn` is taken for `free_in`.

@@ -11,6 +11,7 @@ use super::bitfield::Bitfield;
 use super::geometry::Block;
 use super::interface::ConnId;
 use super::rate::RateMeter;
+use super::rules::Standing;
 use super::wire::{ExtendedHandshake, Handshake};
 use crate::units::{BLOCK_LEN, Now, PeerId, PieceIndex};
 
@@ -104,6 +105,8 @@ pub struct Peer {
     /// Requests that could not be answered.
     pub unanswerable: u32,
 
+    /// What the rules let us do with it.
+    pub standing: Standing,
     /// It speaks our scheduling: the id it gave for these messages.
     pub schedules: Option<u8>,
     /// Its downlink is taken until then, as it said.
@@ -153,6 +156,7 @@ impl Peer {
             served: Now::ZERO,
             last_turn: None,
             unanswerable: 0,
+            standing: Standing::FREE,
             schedules: None,
             taken_until: Now::ZERO,
             declined: VecDeque::new(),

@@ -189,12 +189,14 @@ impl Server {
         let mut holding: Vec<(Now, ConnId)> = Vec::new();
         for (conn, peer) in peers.iter_mut() {
             if peer.schedules.is_some() {
-                if peer.choked {
-                    unchoke(*conn, peer, now, out);
+                match (peer.choked, peer.standing.serve) {
+                    (true, true) => unchoke(*conn, peer, now, out),
+                    (false, false) => choke(*conn, peer, now, out),
+                    _ => {}
                 }
                 continue;
             }
-            match (peer.choked, peer.interested) {
+            match (peer.choked, peer.interested && peer.standing.serve) {
                 (true, true) => waiting.push((peer.choke_changed, *conn)),
                 (false, true) => holding.push((peer.choke_changed, *conn)),
                 (false, false) => choke(*conn, peer, now, out),

@@ -1,7 +1,9 @@
 //! What a peer says to the tracker: the query string of `/announce` and `/scrape` → checked values.
 //!
 //! Invariant: an [`Announce`] that exists has hashes of full size and a port that can be dialled. Unknown keys are
-//! ignored, also `ip`: a peer is where its connection comes from. What is done with it is left to `registry`.
+//! ignored, also `ip`: a peer is where its connection comes from; `ipv4` counts only among peers at one such address. What is done with it is left to `registry`.
+
+use std::net::Ipv4Addr;
 
 use crate::units::{InfoHash, PeerId};
 
@@ -61,6 +63,8 @@ pub struct Announce {
     pub no_peer_id: bool,
     /// How many peers it would like, if it said.
     pub numwant: Option<usize>,
+    /// Its own private address (BEP 7 `ipv4`): peers behind the same translated address meet there.
+    pub local: Option<Ipv4Addr>,
 }
 
 impl Announce {
@@ -68,7 +72,7 @@ impl Announce {
     pub fn parse(query: &str) -> Result<Self, Malformed> {
         let (mut info_hash, mut peer_id, mut port, mut left) = (None, None, None, None);
         let (mut uploaded, mut downloaded, mut event) = (0, 0, Event::Regular);
-        let (mut compact, mut no_peer_id, mut numwant) = (true, false, None);
+        let (mut compact, mut no_peer_id, mut numwant, mut local) = (true, false, None, None);
         for (key, value) in pairs(query)? {
             match key {
                 "info_hash" => info_hash = Some(InfoHash(twenty(value, "info_hash")?)),
@@ -79,6 +83,8 @@ impl Announce {
                 "left" => left = Some(number(value, "left")?),
                 "event" => event = read_event(value)?,
                 "compact" => compact = value != "0",
+                // Some clients add their port. Only private addresses: nobody is sent elsewhere by a lie.
+                "ipv4" => local = value.parse().ok().filter(Ipv4Addr::is_private),
                 "no_peer_id" => no_peer_id = value == "1",
                 // Some clients send -1 for "as many as you like".
                 "numwant" if value.starts_with('-') => {}
@@ -101,6 +107,7 @@ impl Announce {
             compact,
             no_peer_id,
             numwant,
+            local,
         })
     }
 

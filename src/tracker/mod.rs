@@ -1,7 +1,7 @@
 //! The tracker: who is in which swarm, and whom a peer is told about (BEP 3, 7, 23, 48).
 //!
 //! [`announce`] reads what a peer says, [`registry`] keeps it and forgets it again, [`policy`] decides whom a
-//! peer is told, [`reply`] writes the answer.
+//! peer is told (by the lab's [`topology`] where it has zones: [`zoned`]), [`reply`] writes the answer.
 //!
 //! Invariant: pure and synchronous; only swarms that were admitted exist, and memory is bounded by the number of
 //! swarms times the cap on their peers. Sockets, clock and randomness are left to `server`.
@@ -10,7 +10,11 @@ pub mod announce;
 pub mod policy;
 pub mod registry;
 pub mod reply;
+pub mod topology;
+pub mod zoned;
 
 pub use announce::{Announce, Event, Malformed};
-pub use policy::{Candidate, Everyone, Policy};
+pub use policy::{Ask, Candidate, Choice, Everyone, Policy};
 pub use registry::{Answer, Home, Settings, SwarmCounts, Tracker, Unknown};
+pub use topology::{Pin, Topology, Zone};
+pub use zoned::Zoned;

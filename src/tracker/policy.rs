@@ -1,11 +1,16 @@
 //! Whom a peer is told about.
 //!
-//! Invariant: a policy only chooses among the candidates it is given, never more than asked. Today everyone may
-//! meet everyone; zones and relations (DESIGN §6) will be another [`Policy`].
+//! Invariant: a policy only chooses among the candidates it is given, never more than asked. Here is the one of a
+//! flat network; zones and relations are in `zoned`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::units::PeerId;
+use crate::rules::Rules;
+use crate::units::{InfoHash, PeerId};
+
+/// How flashmob peers begin their peer ids (BEP 20).
+const OURS: &[u8] = b"-FM";
 
 /// A peer that could be told, or the one that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,18 +21,48 @@ pub struct Candidate {
     pub address: SocketAddr,
     /// Lacks nothing.
     pub complete: bool,
+    /// Time since it was last heard.
+    pub silent: Duration,
+    /// It is the server's own seeder.
+    pub home: bool,
+}
+
+impl Candidate {
+    /// It speaks our extensions.
+    pub fn is_ours(&self) -> bool {
+        self.peer_id.0.starts_with(OURS)
+    }
+}
+
+/// Who asks for peers.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// Of which swarm.
+    pub swarm: InfoHash,
+    /// Who.
+    pub asker: Candidate,
+    /// How many at most.
+    pub want: usize,
+}
+
+/// What it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Choice {
+    /// Whom to dial, in this order.
+    pub peers: Vec<Candidate>,
+    /// Whom it may fetch from and serve, if not everybody.
+    pub rules: Option<Rules>,
+    /// When to ask again, if sooner than usual.
+    pub interval: Option<Duration>,
 }
 
 /// Decides whom a peer is told.
-pub trait Policy: Send + Sync {
-    /// At most `want` of `candidates`, in the order in which they should be dialled. `chance` gives random numbers.
-    fn choose(
-        &self,
-        asker: &Candidate,
-        candidates: Vec<Candidate>,
-        want: usize,
-        chance: &mut dyn FnMut() -> u64,
-    ) -> Vec<Candidate>;
+pub trait Policy: Send {
+    /// At most `ask.want` of `candidates`, which are of the same swarm. `chance` gives random numbers.
+    fn choose(&mut self, ask: &Ask, candidates: Vec<Candidate>, chance: &mut dyn FnMut() -> u64) -> Choice;
+
+    /// A swarm is no more.
+    fn forget(&mut self, _swarm: &InfoHash) {}
 }
 
 /// One flat network: everyone may meet everyone, in random order.
@@ -39,12 +74,12 @@ pub struct Everyone;
 
 impl Policy for Everyone {
     fn choose(
-        &self,
-        asker: &Candidate,
+        &mut self,
+        ask: &Ask,
         mut candidates: Vec<Candidate>,
-        want: usize,
         chance: &mut dyn FnMut() -> u64,
-    ) -> Vec<Candidate> {
+    ) -> Choice {
+        let Ask { asker, want, .. } = *ask;
         candidates.retain(|other| {
             other.peer_id != asker.peer_id
                 && other.address != asker.address
@@ -56,12 +91,12 @@ impl Policy for Everyone {
         others.truncate(want.saturating_sub(complete.len()));
         complete.extend(others);
         complete.truncate(want);
-        complete
+        Choice { peers: complete, ..Choice::default() }
     }
 }
 
 /// Fisher and Yates. The bias of a remainder of 64 bits is below 2^-50 for any lab.
-fn shuffle<T>(items: &mut [T], chance: &mut dyn FnMut() -> u64) {
+pub(super) fn shuffle<T>(items: &mut [T], chance: &mut dyn FnMut() -> u64) {
     for i in (1..items.len()).rev() {
         let bound = u64::try_from(i + 1).unwrap_or(u64::MAX);
         let j = usize::try_from(chance() % bound).unwrap_or(0);
@@ -74,7 +109,23 @@ mod tests {
     use super::*;
 
     fn peer(n: u8, complete: bool) -> Candidate {
-        Candidate { peer_id: PeerId([n; 20]), address: ([10, 0, 0, n], 6881).into(), complete }
+        Candidate {
+            peer_id: PeerId([n; 20]),
+            address: ([10, 0, 0, n], 6881).into(),
+            complete,
+            silent: Duration::ZERO,
+            home: false,
+        }
+    }
+
+    fn told(
+        asker: Candidate,
+        candidates: Vec<Candidate>,
+        want: usize,
+        chance: &mut dyn FnMut() -> u64,
+    ) -> Vec<Candidate> {
+        let ask = Ask { swarm: InfoHash([7; 20]), asker, want };
+        Everyone.choose(&ask, candidates, chance).peers
     }
 
     fn counter() -> impl FnMut() -> u64 {
@@ -88,25 +139,25 @@ mod tests {
     #[test]
     fn nobody_is_told_of_itself() {
         let me = peer(1, false);
-        let told = Everyone.choose(&me, vec![me, peer(2, false)], 10, &mut counter());
-        assert_eq!(told, [peer(2, false)]);
+        let list = told(me, vec![me, peer(2, false)], 10, &mut counter());
+        assert_eq!(list, [peer(2, false)]);
     }
 
     #[test]
     fn a_complete_peer_is_told_only_of_those_that_fetch() {
-        let told = Everyone.choose(&peer(1, true), vec![peer(2, true), peer(3, false)], 10, &mut counter());
-        assert_eq!(told, [peer(3, false)]);
+        let list = told(peer(1, true), vec![peer(2, true), peer(3, false)], 10, &mut counter());
+        assert_eq!(list, [peer(3, false)]);
     }
 
     #[test]
     fn complete_peers_come_first_and_fill_half_at_most() {
         let candidates: Vec<_> = (2..=21).map(|n| peer(n, n <= 11)).collect();
-        let told = Everyone.choose(&peer(1, false), candidates.clone(), 8, &mut counter());
-        assert_eq!(told.iter().map(|c| c.complete).collect::<Vec<_>>(), [[true; 4], [false; 4]].concat());
+        let list = told(peer(1, false), candidates.clone(), 8, &mut counter());
+        assert_eq!(list.iter().map(|c| c.complete).collect::<Vec<_>>(), [[true; 4], [false; 4]].concat());
         let few: Vec<_> = (2..=12).map(|n| peer(n, n <= 11)).collect();
-        let told = Everyone.choose(&peer(1, false), few, 8, &mut counter());
-        assert_eq!(told.iter().filter(|c| c.complete).count(), 7);
-        assert_eq!(told.len(), 8);
+        let list = told(peer(1, false), few, 8, &mut counter());
+        assert_eq!(list.iter().filter(|c| c.complete).count(), 7);
+        assert_eq!(list.len(), 8);
     }
 
     #[test]
@@ -115,9 +166,9 @@ mod tests {
         let mut chance = counter();
         let mut seen = std::collections::HashSet::new();
         for _ in 0..40 {
-            let told = Everyone.choose(&peer(1, false), candidates.clone(), 10, &mut chance);
-            assert_eq!(told.len(), 10);
-            seen.extend(told.into_iter().map(|c| c.address));
+            let list = told(peer(1, false), candidates.clone(), 10, &mut chance);
+            assert_eq!(list.len(), 10);
+            seen.extend(list.into_iter().map(|c| c.address));
         }
         assert_eq!(seen.len(), candidates.len());
     }

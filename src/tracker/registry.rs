@@ -10,14 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::announce::{Announce, Event};
-use super::policy::{Candidate, Policy};
+use super::policy::{Ask, Candidate, Choice, Policy};
+use crate::rules::Rules;
 use crate::units::{InfoHash, PeerId};
 
 /// Standard clients keep to their own shortest interval (libtorrent: 5 minutes) whatever a tracker asks, so they
 /// are remembered for at least twice that.
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(11 * 60);
-/// How flashmob peers begin their peer ids (BEP 20).
-const OURS: &[u8] = b"-FM";
 
 /// The tracker's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +75,8 @@ pub struct Answer {
     pub incomplete: usize,
     /// Whom to dial.
     pub peers: Vec<Candidate>,
+    /// What a flashmob peer must keep to.
+    pub rules: Option<Rules>,
 }
 
 /// Numbers of a swarm (BEP 48).
@@ -92,8 +93,22 @@ pub struct SwarmCounts {
 #[derive(Debug)]
 struct Peer {
     candidate: Candidate,
+    /// Its address in its own network, as it said.
+    local: Option<IpAddr>,
     first_heard: Duration,
     last_heard: Duration,
+}
+
+impl Peer {
+    /// How it looks from `ip`: behind one translated address peers meet by their local ones (BEP 7 `ipv4`).
+    fn seen_by(&self, ip: IpAddr, local: Option<IpAddr>, now: Duration) -> Candidate {
+        let mut candidate = self.candidate;
+        candidate.silent = now.saturating_sub(self.last_heard);
+        if let Some(mine) = self.local.filter(|_| local.is_some() && candidate.address.ip() == ip) {
+            candidate.address.set_ip(mine);
+        }
+        candidate
+    }
 }
 
 /// A peer may be in a swarm with one address of each family (BEP 7).
@@ -135,8 +150,14 @@ impl Tracker {
         self.swarms.entry(info_hash).or_default().seeded_here = seeded_here;
     }
 
+    /// From now on peers are chosen by this policy.
+    pub fn follow(&mut self, policy: Box<dyn Policy>) {
+        self.policy = policy;
+    }
+
     /// The swarm's image is gone.
     pub fn dismiss(&mut self, info_hash: &InfoHash) {
+        self.policy.forget(info_hash);
         self.swarms.remove(info_hash);
     }
 
@@ -157,28 +178,35 @@ impl Tracker {
             peer_id: announce.peer_id,
             address: SocketAddr::new(ip, announce.port),
             complete: announce.is_complete(),
+            silent: Duration::ZERO,
+            home: false,
         };
-        let first_heard = note(swarm, now, asker, announce.event, settings.peers_per_swarm);
+        let local = announce.local.map(IpAddr::V4);
+        let first_heard = note(swarm, now, asker, local, announce.event, settings.peers_per_swarm);
         let young = now.saturating_sub(first_heard) < settings.young_for;
-        let interval = if young { settings.young_interval } else { settings.interval };
-        let peers = if announce.event == Event::Stopped {
-            Vec::new()
+        let usual = if young { settings.young_interval } else { settings.interval };
+        let choice = if announce.event == Event::Stopped {
+            Choice::default()
         } else {
-            let mut candidates: Vec<Candidate> = swarm.peers.values().map(|p| p.candidate).collect();
+            let mut candidates: Vec<Candidate> =
+                swarm.peers.values().map(|peer| peer.seen_by(ip, local, now)).collect();
             if let Some(home) = home.filter(|_| swarm.seeded_here) {
                 let address = SocketAddr::new(home.address.ip().to_canonical(), home.address.port());
-                candidates.push(Candidate { peer_id: home.peer_id, address, complete: true });
+                let (complete, silent) = (true, Duration::ZERO);
+                candidates.push(Candidate { peer_id: home.peer_id, address, complete, silent, home: true });
             }
             let want = announce.numwant.unwrap_or(settings.usual_answer).min(settings.longest_answer);
-            self.policy.choose(&asker, candidates, want, chance)
+            self.policy.choose(&Ask { swarm: announce.info_hash, asker, want }, candidates, chance)
         };
+        let interval = choice.interval.map_or(usual, |often| often.min(usual));
         let counts = swarm.counts();
         Ok(Answer {
             interval,
             min_interval: interval / 2,
             complete: counts.complete,
             incomplete: counts.incomplete,
-            peers,
+            peers: choice.peers,
+            rules: choice.rules,
         })
     }
 
@@ -202,7 +230,14 @@ impl Tracker {
 }
 
 /// Keeps or forgets the peer that speaks; returns when it was first heard.
-fn note(swarm: &mut Swarm, now: Duration, asker: Candidate, event: Event, cap: usize) -> Duration {
+fn note(
+    swarm: &mut Swarm,
+    now: Duration,
+    asker: Candidate,
+    local: Option<IpAddr>,
+    event: Event,
+    cap: usize,
+) -> Duration {
     let key = (asker.peer_id, asker.address.is_ipv6());
     if event == Event::Stopped {
         swarm.peers.remove(&key);
@@ -213,21 +248,22 @@ fn note(swarm: &mut Swarm, now: Duration, asker: Candidate, event: Event, cap: u
     }
     if let Some(peer) = swarm.peers.get_mut(&key) {
         peer.candidate = asker;
+        peer.local = local;
         peer.last_heard = now;
         return peer.first_heard;
     }
     // A terminal that was switched off and on again has a new peer id at its old address.
     swarm.peers.retain(|_, peer| peer.candidate.address != asker.address);
     if swarm.peers.len() < cap {
-        swarm.peers.insert(key, Peer { candidate: asker, first_heard: now, last_heard: now });
+        swarm.peers.insert(key, Peer { candidate: asker, local, first_heard: now, last_heard: now });
     }
     now
 }
 
 fn expire(swarm: &mut Swarm, now: Duration, interval: Duration) {
     let ours = interval * 5 / 2;
-    swarm.peers.retain(|(id, _), peer| {
-        let patience = if id.0.starts_with(OURS) { ours } else { ours.max(PATIENCE_WITH_OTHERS) };
+    swarm.peers.retain(|_, peer| {
+        let patience = if peer.candidate.is_ours() { ours } else { ours.max(PATIENCE_WITH_OTHERS) };
         now.saturating_sub(peer.last_heard) <= patience
     });
 }
@@ -263,6 +299,7 @@ mod tests {
             compact: true,
             no_peer_id: false,
             numwant: None,
+            local: None,
         }
     }
 

@@ -14,6 +14,10 @@ use crate::units::InfoHash;
 pub fn announce(answer: &Answer, asked: &Announce) -> Vec<u8> {
     let mut out = b"d".to_vec();
     number(&mut out, "complete", answer.complete);
+    if let Some(rules) = &answer.rules {
+        text(&mut out, b"fm");
+        out.extend(rules.encode());
+    }
     number(&mut out, "incomplete", answer.incomplete);
     number(&mut out, "interval", answer.interval.as_secs());
     number(&mut out, "min interval", answer.min_interval.as_secs());
@@ -119,10 +123,12 @@ mod tests {
                 peer_id: PeerId([b'p'; 20]),
                 address: a.parse().expect("address"),
                 complete: false,
+                silent: Duration::ZERO,
+                home: false,
             })
             .collect();
         let (interval, min_interval) = (Duration::from_secs(30), Duration::from_secs(15));
-        Answer { interval, min_interval, complete: 1, incomplete: 2, peers }
+        Answer { interval, min_interval, complete: 1, incomplete: 2, peers, rules: None }
     }
 
     #[test]
@@ -133,6 +139,14 @@ mod tests {
             b"5:peers6:\x0a\x01\x02\x03\x1a\xe16:peers618:\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x01\x02e",
         );
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn rules_stand_where_their_key_belongs() {
+        let rules = Some(crate::rules::Rules { zone: "a".into(), ..Default::default() });
+        let bytes = announce(&Answer { rules, ..answer(&[]) }, &asked(""));
+        let fm = b"d8:completei1e2:fmd5:fetchle8:networksle6:pinnedi0e5:servele4:zone1:ae10:incomplete";
+        assert!(bytes.starts_with(fm), "{}", String::from_utf8_lossy(&bytes));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Ends, Phase, Shared};
+use super::{Ends, Found, Phase, Shared};
 use crate::io::announce::{Asked, Event, Reply, announce};
 use crate::swarm::SwarmStats;
 use crate::units::InfoHash;
@@ -34,7 +34,7 @@ struct Announcer {
     stats: watch::Receiver<SwarmStats>,
     phase: watch::Receiver<Phase>,
     stop: watch::Receiver<bool>,
-    found: mpsc::Sender<Vec<std::net::SocketAddr>>,
+    found: mpsc::Sender<Found>,
     trouble: watch::Sender<Option<String>>,
 }
 
@@ -117,13 +117,15 @@ impl Announcer {
             downloaded: stats.bytes_in,
             left: stats.bytes_total.saturating_sub(stats.bytes_done),
             event,
+            local: self.shared.local_ipv4(),
         };
         let reply = announce(&self.shared.http, &self.url, &asked).await?;
         self.trouble.send_if_modified(|trouble| trouble.take().is_some());
         log::debug!("tracker {}: {} peers", self.url, reply.peers.len());
-        if event != Event::Stopped && !reply.peers.is_empty() {
+        if event != Event::Stopped && (!reply.peers.is_empty() || reply.rules.is_some()) {
+            let found = Found { peers: reply.peers.clone(), rules: reply.rules.clone() };
             // Fails only when the owner has ended.
-            let _ = self.found.send(reply.peers.clone()).await;
+            let _ = self.found.send(found).await;
         }
         Ok(reply)
     }

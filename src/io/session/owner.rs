@@ -20,7 +20,7 @@ use super::dial::{self, Dialled};
 use super::limits::Permit;
 use super::listen::Accepted;
 use super::peer::{self, Outgoing, PeerEvent, PeerHandle};
-use super::{Ends, Have, Phase, Shared, TorrentSpec, announcing};
+use super::{Ends, Found, Have, Phase, Shared, TorrentSpec, announcing};
 use crate::buf::{BufPool, PieceBuf};
 use crate::event::{Class, Failure};
 use crate::io::diskio::{DiskQueue, Done};
@@ -232,7 +232,7 @@ impl Owner {
                     }
                     None => self.tell(Input::DialFailed(address)),
                 },
-                Some(peers) = ends.candidates.recv() => self.tell(Input::Candidates(peers)),
+                Some(found) = ends.candidates.recv() => self.heard_of(found),
                 () = sleep_until(wake) => self.tell(Input::Tick),
                 _ = ticks.tick() => {
                     while self.dials.try_join_next().is_some() {}
@@ -240,6 +240,14 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Rules first: who must not be met is not dialled.
+    fn heard_of(&mut self, found: Found) {
+        if let Some(rules) = found.rules {
+            self.tell(Input::Rules(rules));
+        }
+        self.tell(Input::Candidates(found.peers));
     }
 
     fn tell(&mut self, input: Input) {
@@ -420,7 +428,7 @@ impl Owner {
 }
 
 /// The addresses of this machine, so that it does not dial itself.
-fn own_addresses() -> Vec<IpAddr> {
+pub(super) fn own_addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
     interfaces
         .filter_map(|interface| {

@@ -1,0 +1,173 @@
+//! Whom a flashmob peer may fetch from and serve: the dictionary `fm` of an announce answer (docs/formats.md).
+//!
+//! The tracker writes it, the swarm engine obeys it. Invariant: rules that were read have at most [`MAX_NETWORKS`]
+//! networks and [`MAX_ADDRESSES`] addresses each way, and a share that makes sense. What follows from them for a
+//! connection is left to `swarm`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::bencode::Value;
+
+/// Networks of one zone at most.
+pub const MAX_NETWORKS: usize = 64;
+/// Peers beyond the zone that are named at most, each way.
+pub const MAX_ADDRESSES: usize = 256;
+
+/// What one peer may do in one swarm.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// The name of its zone, for people.
+    pub zone: String,
+    /// Peers at these addresses are of the same zone: it may serve them, and fetch from them unless it is pinned.
+    pub networks: Vec<IpNet>,
+    /// Other peers that it may fetch from.
+    pub fetch: Vec<IpAddr>,
+    /// Other peers that it may serve.
+    pub serve: Vec<IpAddr>,
+    /// It fetches from nobody but `fetch`.
+    pub pinned: bool,
+    /// Which part of the pieces it brings into its zone first, where it is one of several gateways.
+    pub share: Option<Share>,
+    /// Bytes a second that it may send, and receive, beyond its zone; `None`: as many as the link carries.
+    pub rate: Option<u64>,
+}
+
+/// Part `part` of `of` equal ones, counted from 0: the pieces whose number leaves the rest `part`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which one.
+    pub part: u32,
+    /// Of how many; more than `part`.
+    pub of: u32,
+}
+
+impl Rules {
+    /// The dictionary.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = b"d".to_vec();
+        list(&mut out, "fetch", self.fetch.iter().take(MAX_ADDRESSES));
+        list(&mut out, "networks", self.networks.iter().take(MAX_NETWORKS));
+        if let Some(share) = self.share {
+            number(&mut out, "of", share.of.into());
+            number(&mut out, "part", share.part.into());
+        }
+        number(&mut out, "pinned", self.pinned.into());
+        if let Some(rate) = self.rate {
+            number(&mut out, "rate", rate);
+        }
+        list(&mut out, "serve", self.serve.iter().take(MAX_ADDRESSES));
+        text(&mut out, "zone");
+        text(&mut out, &self.zone);
+        out.push(b'e');
+        out
+    }
+
+    /// Reads the dictionary. `None` if it is not one: no rules are better than half of them, and who has none keeps
+    /// those it had.
+    pub fn decode(value: &Value<'_>) -> Option<Rules> {
+        let dict = value.as_dict()?;
+        let get = |key: &str| dict.get(key.as_bytes());
+        let number = |key: &str| get(key)?.as_int();
+        let share = match (number("part"), number("of")) {
+            (Some(part), Some(of)) => {
+                let share = Share { part: u32::try_from(part).ok()?, of: u32::try_from(of).ok()? };
+                (share.part < share.of).then_some(share)
+            }
+            _ => None,
+        };
+        Some(Rules {
+            zone: get("zone")?.as_text()?.to_owned(),
+            networks: parsed(get("networks")?, MAX_NETWORKS)?,
+            fetch: parsed(get("fetch")?, MAX_ADDRESSES)?,
+            serve: parsed(get("serve")?, MAX_ADDRESSES)?,
+            pinned: number("pinned") == Some(1),
+            share,
+            rate: number("rate").and_then(|rate| u64::try_from(rate).ok()).filter(|rate| *rate > 0),
+        })
+    }
+}
+
+fn parsed<T: std::str::FromStr>(value: &Value<'_>, most: usize) -> Option<Vec<T>> {
+    let Value::List(items) = value else { return None };
+    (items.len() <= most).then_some(())?;
+    items.iter().map(|item| item.as_text()?.parse().ok()).collect()
+}
+
+fn list<T: ToString>(out: &mut Vec<u8>, key: &str, items: impl Iterator<Item = T>) {
+    text(out, key);
+    out.push(b'l');
+    items.for_each(|item| text(out, &item.to_string()));
+    out.push(b'e');
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: u64) {
+    text(out, key);
+    out.extend(format!("i{value}e").bytes());
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.extend(format!("{}:{text}", text.len()).bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn some_rules() -> impl Strategy<Value = Rules> {
+        let address = any::<IpAddr>();
+        let networks = prop::collection::vec((any::<[u8; 4]>(), 0u8..=32), 0..5).prop_map(|nets| {
+            let net = |(ip, len)| IpNet::new(IpAddr::from(ip), len).expect("a network").trunc();
+            nets.into_iter().map(net).collect::<Vec<IpNet>>()
+        });
+        let list = prop::collection::vec(address, 0..20);
+        let share =
+            prop::option::of((0u32..9, 1u32..9).prop_map(|(part, more)| Share { part, of: part + more }));
+        let rate = prop::option::of(1u64..1 << 40);
+        ("[a-z0-9-]{0,12}", networks, list.clone(), list, any::<bool>(), share, rate).prop_map(
+            |(zone, networks, fetch, serve, pinned, share, rate)| Rules {
+                zone,
+                networks,
+                fetch,
+                serve,
+                pinned,
+                share,
+                rate,
+            },
+        )
+    }
+
+    fn read(bytes: &[u8]) -> Option<Rules> {
+        Rules::decode(&Value::parse(bytes, 50_000).ok()?)
+    }
+
+    proptest! {
+        #[test]
+        fn rules_come_back_as_they_were_sent(rules in some_rules()) {
+            prop_assert_eq!(read(&rules.encode()), Some(rules));
+        }
+
+        #[test]
+        fn broken_rules_are_no_rules(rules in some_rules(), at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = rules.encode();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Some(read) = read(&bytes) {
+                prop_assert!(read.fetch.len() <= MAX_ADDRESSES);
+                prop_assert!(read.share.is_none_or(|share| share.part < share.of));
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_addresses_are_refused() {
+        let item = "8:10.0.0.1";
+        let many = format!("d5:fetchl{}e8:networksle5:servele4:zone1:ae", item.repeat(MAX_ADDRESSES + 1));
+        assert_eq!(read(many.as_bytes()), None);
+        let fits = format!("d5:fetchl{}e8:networksle5:servele4:zone1:ae", item.repeat(MAX_ADDRESSES));
+        assert!(read(fits.as_bytes()).is_some());
+    }
+}

@@ -1,0 +1,189 @@
+//! What the tracker's rules mean for connections: who is dialled and kept, who is asked and served, and at which pace
+//! pieces cross from zone to zone.
+//!
+//! A gateway brings into its zone only what nobody there has, and others' share only when its own is there, so that
+//! several gateways bring different pieces. Among peers of one zone nothing changes.
+//!
+//! Invariant: with rules, every peer's [`Standing`] follows from them and its address, and a peer that is neither
+//! fetched from nor served is not connected. Without rules everybody is near.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::engine::Engine;
+use super::interface::{CloseReason, ConnId};
+use super::peer::Peer;
+use crate::rules::Rules;
+use crate::units::{Now, PieceIndex};
+
+/// What we may do with one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// It is of another zone.
+    pub beyond: bool,
+    /// We may fetch from it.
+    pub fetch: bool,
+    /// We may serve it.
+    pub serve: bool,
+}
+
+impl Standing {
+    /// Where there are no rules.
+    pub const FREE: Standing = Standing { beyond: false, fetch: true, serve: true };
+
+    fn by(rules: Option<&Rules>, ip: IpAddr) -> Self {
+        let Some(rules) = rules else { return Standing::FREE };
+        let ip = ip.to_canonical();
+        let near = rules.networks.iter().any(|network| network.contains(&ip));
+        Standing {
+            beyond: !near,
+            fetch: rules.fetch.contains(&ip) || near && !rules.pinned,
+            serve: rules.serve.contains(&ip) || near,
+        }
+    }
+
+    fn allowed(self) -> bool {
+        self.fetch || self.serve
+    }
+}
+
+/// When the next bytes may cross, each way.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    sends: Now,
+    receives: Now,
+}
+
+impl Engine {
+    /// From now on these rules hold.
+    pub(super) fn follow(&mut self, rules: Rules) {
+        if self.rules.as_ref() == Some(&rules) {
+            return;
+        }
+        self.rules = Some(rules);
+        let conns: Vec<(ConnId, IpAddr)> =
+            self.peers.iter().map(|(conn, peer)| (*conn, peer.addr.ip())).collect();
+        for (conn, ip) in conns {
+            let standing = self.standing(ip);
+            if !standing.allowed() {
+                self.close(conn, CloseReason::NotAllowed);
+                continue;
+            }
+            if let Some(peer) = self.peers.get_mut(&conn) {
+                peer.standing = standing;
+            }
+            self.update_interest(conn);
+        }
+        self.rechoke();
+        self.wake = true;
+    }
+
+    /// What we may do with a peer at `ip`.
+    pub(super) fn standing(&self, ip: IpAddr) -> Standing {
+        Standing::by(self.rules.as_ref(), ip)
+    }
+
+    /// May `addr` be dialled?
+    pub(super) fn may_dial(rules: Option<&Rules>, addr: SocketAddr) -> bool {
+        Standing::by(rules, addr.ip()).allowed()
+    }
+
+    /// Of what `peer` offers, that which may be taken: from beyond our zone only what nobody near us has, and of our share
+    /// as long as something of it is missing. So two gateways do not bring the same.
+    pub(super) fn worth_crossing(&self, peer: &Peer, offered: &[PieceIndex]) -> Vec<PieceIndex> {
+        let mut worth: Vec<PieceIndex> = offered.to_vec();
+        if peer.standing.beyond {
+            let ours_is_missing = self.fetch.rarest_where(|p| self.is_ours(p) && !self.is_near(p)).is_some();
+            worth.retain(|piece| !self.is_near(*piece) && (self.is_ours(*piece) || !ours_is_missing));
+        }
+        worth
+    }
+
+    /// A piece of `peer`, which is beyond our zone, that we would take.
+    pub(super) fn wish_across(&self, peer: &Peer) -> Option<PieceIndex> {
+        let missing = |piece: PieceIndex| peer.offers(piece, self.now) && !self.is_near(piece);
+        self.fetch.rarest_where(|piece| self.is_ours(piece) && missing(piece))
+    }
+
+    /// Is it of the share that we bring into our zone?
+    fn is_ours(&self, piece: PieceIndex) -> bool {
+        let share = self.rules.as_ref().and_then(|rules| rules.share);
+        share.is_none_or(|share| piece.0 % share.of == share.part)
+    }
+
+    /// Do we exchange pieces with other zones?
+    pub(super) fn is_gateway(&self) -> bool {
+        self.rules.is_some() && self.peers.values().any(|peer| peer.standing.beyond && peer.standing.serve)
+    }
+
+    /// Has a peer of our own zone this piece?
+    fn is_near(&self, piece: PieceIndex) -> bool {
+        self.peers.values().any(|peer| !peer.standing.beyond && peer.have.has(piece))
+    }
+
+    /// Copies of a piece on the side of `peer`: in our zone, or beyond it.
+    pub(super) fn copies_beside(&self, peer: &Peer, piece: PieceIndex) -> usize {
+        if self.rules.is_none() {
+            return self.fetch.picker.availability(piece) as usize;
+        }
+        let beside = |other: &&Peer| other.standing.beyond == peer.standing.beyond && other.have.has(piece);
+        self.peers.values().filter(beside).count()
+    }
+
+    /// How long a peer must wait before the next bytes may cross to it.
+    pub(super) fn sends_in(&self, peer: &Peer) -> Duration {
+        if peer.standing.beyond { self.pace.sends.since(self.now) } else { Duration::ZERO }
+    }
+
+    /// How long until the next bytes may cross from `peer` to us.
+    pub(super) fn receives_in(&self, peer: &Peer) -> Duration {
+        if peer.standing.beyond { self.pace.receives.since(self.now) } else { Duration::ZERO }
+    }
+
+    /// `bytes` will cross to `conn`.
+    pub(super) fn sends_across(&mut self, conn: ConnId, bytes: u32) {
+        let time = self.crossing(conn, bytes);
+        self.pace.sends = self.pace.sends.max(self.now) + time;
+    }
+
+    /// `bytes` will cross from `conn` to us.
+    pub(super) fn receives_across(&mut self, conn: ConnId, bytes: u32) {
+        let time = self.crossing(conn, bytes);
+        self.pace.receives = self.pace.receives.max(self.now) + time;
+    }
+
+    /// How long `bytes` take between zones at the pace that the rules give.
+    fn crossing(&self, conn: ConnId, bytes: u32) -> Duration {
+        let beyond = self.peers.get(&conn).is_some_and(|peer| peer.standing.beyond);
+        let rate = self.rules.as_ref().and_then(|rules| rules.rate).filter(|rate| beyond && *rate > 0);
+        rate.map_or(Duration::ZERO, |rate| Duration::from_micros(u64::from(bytes) * 1_000_000 / rate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standing_follows_from_networks_lists_and_pins() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let rules = Rules {
+            networks: vec!["10.1.0.0/24".parse().expect("a network")],
+            fetch: vec![ip("10.2.0.1")],
+            serve: vec![ip("10.3.0.1")],
+            ..Rules::default()
+        };
+        let of = |rules: &Rules, at: &str| {
+            let standing = Standing::by(Some(rules), ip(at));
+            (standing.beyond, standing.fetch, standing.serve)
+        };
+        assert_eq!(of(&rules, "::ffff:10.1.0.9"), (false, true, true));
+        assert_eq!(of(&rules, "10.2.0.1"), (true, true, false));
+        assert_eq!(of(&rules, "10.3.0.1"), (true, false, true));
+        assert_eq!(of(&rules, "10.3.0.2"), (true, false, false));
+        let pinned = Rules { pinned: true, ..rules };
+        assert_eq!(of(&pinned, "10.1.0.9"), (false, false, true));
+        assert_eq!(of(&pinned, "10.2.0.1"), (true, true, false));
+        assert!(Standing::by(None, ip("10.3.0.2")).allowed());
+    }
+}

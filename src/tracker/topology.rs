@@ -1,0 +1,182 @@
+//! The lab's shape: which addresses lie behind which switch, and who may fetch from where.
+//!
+//! Invariant: a [`Topology`] that passed [`check`](Topology::check) has distinct names, and every name in it is one of
+//! its zones or [`REST`]. Choosing peers by it is left to `zoned`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// The zone of all addresses that lie in no other.
+pub const REST: &str = "rest";
+
+/// Zones, and terminals with rules of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Topology {
+    /// Terminals behind one switch or in one subnet.
+    pub zones: Vec<Zone>,
+    /// Terminals that fetch from named ones only.
+    pub pins: Vec<Pin>,
+}
+
+/// Terminals behind one switch or in one subnet.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// What people call it.
+    pub name: String,
+    /// Its addresses; of two zones that name an address the narrower network counts.
+    pub networks: Vec<IpNet>,
+    /// Zones that it may fetch from; `None`: all of them.
+    #[serde(default)]
+    pub from: Option<Vec<String>>,
+    /// How many of its terminals exchange pieces with other zones at the same time: its gateways.
+    #[serde(default = "two")]
+    pub links: usize,
+    /// What all of them together may send, and receive, through its uplink, in Mbit/s.
+    #[serde(default)]
+    pub limit_mbit: Option<u64>,
+}
+
+/// A terminal that fetches from named ones only, across zones too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// Its address.
+    pub terminal: IpAddr,
+    /// Whom it fetches from.
+    pub from: Vec<IpAddr>,
+}
+
+/// A zone of a [`Topology`], or the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ZoneId {
+    /// By its place in `Topology::zones`.
+    Zone(usize),
+    /// Addresses in no zone.
+    Rest,
+}
+
+fn two() -> usize {
+    2
+}
+
+impl Topology {
+    /// What is wrong with it, for people.
+    pub fn check(&self) -> Result<(), String> {
+        for (i, zone) in self.zones.iter().enumerate() {
+            let name = &zone.name;
+            if name.is_empty() || name == REST {
+                return Err(format!("a zone cannot be called '{name}'"));
+            }
+            if self.zones[..i].iter().any(|other| other.name == *name) {
+                return Err(format!("zone '{name}' is there twice"));
+            }
+            if zone.networks.is_empty() || zone.networks.len() > crate::rules::MAX_NETWORKS {
+                return Err(format!("zone '{name}' needs 1 to {} networks", crate::rules::MAX_NETWORKS));
+            }
+            if !(1..=64).contains(&zone.links) {
+                return Err(format!("zone '{name}': links must be 1 to 64; to cut it off say from = []"));
+            }
+            if zone.limit_mbit.is_some_and(|limit| !(1..=1_000_000).contains(&limit)) {
+                return Err(format!("zone '{name}': limit_mbit must be 1 to 1000000"));
+            }
+            let known = |from: &&String| *from == REST || self.zones.iter().any(|zone| zone.name == **from);
+            if let Some(unknown) = zone.from.iter().flatten().find(|from| !known(from)) {
+                return Err(format!("zone '{name}' fetches from '{unknown}', which is no zone"));
+            }
+            let twice = |net: &&IpNet| self.zones[..i].iter().any(|other| other.networks.contains(net));
+            if let Some(net) = zone.networks.iter().find(twice) {
+                return Err(format!("zone '{name}' has the network {net}, which another zone has"));
+            }
+        }
+        for (i, pin) in self.pins.iter().enumerate() {
+            let terminal = pin.terminal;
+            if pin.from.is_empty() || pin.from.len() > 16 || pin.from.contains(&terminal) {
+                return Err(format!("the pin of {terminal} needs 1 to 16 other terminals to fetch from"));
+            }
+            if self.pins[..i].iter().any(|other| other.terminal == terminal) {
+                return Err(format!("{terminal} is pinned twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does it say anything?
+    pub fn is_flat(&self) -> bool {
+        self.zones.is_empty() && self.pins.is_empty()
+    }
+
+    /// Where an address lies.
+    pub fn zone_of(&self, ip: IpAddr) -> ZoneId {
+        let lies_in =
+            |zone: &Zone| zone.networks.iter().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max();
+        let best = self.zones.iter().enumerate().filter_map(|(i, zone)| Some((lies_in(zone)?, i))).max();
+        best.map_or(ZoneId::Rest, |(_, i)| ZoneId::Zone(i))
+    }
+
+    /// May terminals of `zone` fetch from those of `from`?
+    pub fn may_fetch(&self, zone: ZoneId, from: ZoneId) -> bool {
+        let ZoneId::Zone(i) = zone else { return true };
+        let allowed = self.zones.get(i).and_then(|zone| zone.from.as_ref());
+        zone == from || allowed.is_none_or(|names| names.iter().any(|name| name == self.name(from)))
+    }
+
+    /// What people call it.
+    pub fn name(&self, zone: ZoneId) -> &str {
+        match zone {
+            ZoneId::Zone(i) => self.zones.get(i).map_or(REST, |zone| &zone.name),
+            ZoneId::Rest => REST,
+        }
+    }
+
+    /// Whom the terminal at `ip` is pinned to.
+    pub fn pinned(&self, ip: IpAddr) -> Option<&[IpAddr]> {
+        self.pins.iter().find(|pin| pin.terminal == ip).map(|pin| pin.from.as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zone(name: &str, networks: &[&str]) -> Zone {
+        let networks = networks.iter().map(|net| net.parse().expect("a network")).collect();
+        Zone { name: name.into(), networks, from: None, links: 2, limit_mbit: None }
+    }
+
+    #[test]
+    fn the_narrowest_network_counts() {
+        let zones = vec![zone("all", &["10.0.0.0/8"]), zone("lab", &["10.1.0.0/24", "fd00::/64"])];
+        let topology = Topology { zones, pins: Vec::new() };
+        let of = |ip: &str| topology.name(topology.zone_of(ip.parse().expect("an address"))).to_owned();
+        assert_eq!(["10.1.0.9", "10.2.0.9", "fd00::1", "192.168.0.1"].map(of), ["lab", "all", "lab", REST]);
+    }
+
+    #[test]
+    fn a_zone_fetches_from_itself_and_from_where_it_may() {
+        let mut zones = vec![zone("a", &["10.1.0.0/24"]), zone("b", &["10.2.0.0/24"])];
+        zones[0].from = Some(vec![REST.into()]);
+        let topology = Topology { zones, pins: Vec::new() };
+        let (a, b) = (ZoneId::Zone(0), ZoneId::Zone(1));
+        assert!(topology.may_fetch(a, a) && topology.may_fetch(a, ZoneId::Rest) && !topology.may_fetch(a, b));
+        assert!(topology.may_fetch(b, a) && topology.may_fetch(ZoneId::Rest, a));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |zones, pins| Topology { zones, pins }.check().expect_err("a mistake");
+        let net = ["10.0.0.0/8"];
+        assert!(check(vec![zone("rest", &net)], vec![]).contains("rest"));
+        assert!(check(vec![zone("a", &net), zone("a", &net)], vec![]).contains("twice"));
+        assert!(check(vec![zone("a", &net), zone("b", &net)], vec![]).contains("another zone"));
+        assert!(check(vec![zone("a", &[])], vec![]).contains("networks"));
+        assert!(check(vec![Zone { links: 0, ..zone("a", &net) }], vec![]).contains("links"));
+        assert!(check(vec![Zone { limit_mbit: Some(0), ..zone("a", &net) }], vec![]).contains("limit"));
+        let from = Some(vec!["moon".into()]);
+        assert!(check(vec![Zone { from, ..zone("a", &net) }], vec![]).contains("moon"));
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        assert!(check(vec![], vec![Pin { terminal: ip, from: vec![ip] }]).contains("other terminals"));
+    }
+}

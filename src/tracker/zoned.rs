@@ -1,0 +1,191 @@
+//! Whom a peer is told about where the lab has zones: everyone in its own, and beyond it only its gateways meet.
+//!
+//! In each swarm a zone has a few gateways (`Zone::links`): the flashmob peers that exchange pieces with the server's seeder, with
+//! the gateways of other zones and with peers in no zone. So each zone's uplink carries each piece about once, and every
+//! connection that crosses is one that was chosen. A gateway is the first that asks while a place is free, for as long as
+//! it is heard: it announces every few seconds, and one that is silent for longer than 8 s is replaced by the next
+//! of its zone that announces.
+//!
+//! Invariant: no peer of a zone is told of, or allowed, a peer beyond it unless it is a gateway or a pin says so, and never
+//! against `from`. Standard clients have no rules: they get a filtered list, and meet other zones only where no flashmob peer
+//! can. The policy keeps the names of gateways, nothing else.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::policy::{Ask, Candidate, Choice, Everyone, Policy, shuffle};
+use super::topology::{Topology, ZoneId};
+use crate::rules::{MAX_ADDRESSES, Rules, Share};
+use crate::units::{InfoHash, PeerId};
+
+/// How often a gateway announces.
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
+/// A gateway that was silent for so many heartbeats is replaced.
+const PATIENCE: u32 = 4;
+/// So many of a zone's other members announce in each heartbeat at least: one of them notices a gateway's silence.
+const MEMBERS_A_HEARTBEAT: u32 = 12;
+
+/// The policy.
+#[derive(Debug)]
+pub struct Zoned {
+    topology: Topology,
+    gateways: HashMap<(InfoHash, ZoneId), Vec<PeerId>>,
+    heartbeat: Duration,
+}
+
+impl Zoned {
+    /// By a topology that passed its check.
+    pub fn new(topology: Topology) -> Self {
+        Zoned { topology, gateways: HashMap::new(), heartbeat: HEARTBEAT }
+    }
+
+    /// The same with gateways that announce so often: for a lab in which time is scaled.
+    pub fn with_heartbeat(self, heartbeat: Duration) -> Self {
+        Zoned { heartbeat, ..self }
+    }
+
+    fn is_gateway(&self, swarm: InfoHash, of: ZoneId, peer: PeerId) -> bool {
+        self.gateways.get(&(swarm, of)).is_some_and(|list| list.contains(&peer))
+    }
+
+    /// Forgets gateways that are silent or gone, and takes the one that asks if there is room.
+    fn elect(&mut self, zone: ZoneId, ask: &Ask, candidates: &[Candidate]) {
+        let ZoneId::Zone(i) = zone else { return };
+        let links = self.topology.zones.get(i).map_or(0, |zone| zone.links);
+        let patience = self.heartbeat * PATIENCE;
+        let list = self.gateways.entry((ask.swarm, zone)).or_default();
+        let lives = |id: &PeerId| {
+            let heard = |c: &Candidate| c.peer_id == *id && c.silent <= patience;
+            *id == ask.asker.peer_id || candidates.iter().any(heard)
+        };
+        list.retain(lives);
+        list.truncate(links);
+        let pinned = self.topology.pinned(ask.asker.address.ip()).is_some();
+        if ask.asker.is_ours() && !pinned && list.len() < links && !list.contains(&ask.asker.peer_id) {
+            list.push(ask.asker.peer_id);
+        }
+    }
+
+    /// Whom a peer of `zone` may meet beyond it: those who may cross from where they are, and the server's seeder.
+    fn may_cross(&self, ask: &Ask, zone: ZoneId, other: &Candidate) -> bool {
+        let there = self.topology.zone_of(other.address.ip());
+        let opens = there == ZoneId::Rest || self.is_gateway(ask.swarm, there, other.peer_id);
+        let related = self.topology.may_fetch(zone, there) || self.topology.may_fetch(there, zone);
+        there != zone && (other.home || opens) && related
+    }
+
+    /// Peers of other zones for `asker` of `zone`, in random order.
+    fn beyond(
+        &self,
+        ask: &Ask,
+        zone: ZoneId,
+        candidates: &[Candidate],
+        chance: &mut dyn FnMut() -> u64,
+    ) -> Vec<Candidate> {
+        let crosses = self.is_gateway(ask.swarm, zone, ask.asker.peer_id)
+            // A zone of standard clients alone must not starve.
+            || !ask.asker.is_ours() && self.gateways.get(&(ask.swarm, zone)).is_none_or(Vec::is_empty);
+        let mut beyond: Vec<Candidate> =
+            candidates.iter().filter(|other| crosses && self.may_cross(ask, zone, other)).copied().collect();
+        shuffle(&mut beyond, chance);
+        // The seeder first: its pieces are the scarcest.
+        beyond.sort_by_key(|other| !other.home);
+        beyond.truncate(MAX_ADDRESSES / 2);
+        beyond
+    }
+
+    fn rules(&self, ask: &Ask, zone: ZoneId, beyond: &[Candidate]) -> Rules {
+        let ip = ask.asker.address.ip();
+        let there = |other: &&Candidate| self.topology.zone_of(other.address.ip());
+        let address = |other: &Candidate| other.address.ip();
+        let fetch = beyond.iter().filter(|o| self.topology.may_fetch(zone, there(o))).map(address);
+        let serve = beyond.iter().filter(|o| self.topology.may_fetch(there(o), zone)).map(address);
+        let pinned = self.topology.pinned(ip);
+        let pinned_to_us =
+            self.topology.pins.iter().filter(|pin| pin.from.contains(&ip)).map(|pin| pin.terminal);
+        let mut rules = Rules {
+            zone: self.topology.name(zone).to_owned(),
+            networks: Vec::new(),
+            fetch: pinned.map_or_else(|| fetch.collect(), <[IpAddr]>::to_vec),
+            serve: pinned_to_us.chain(serve).collect(),
+            pinned: pinned.is_some(),
+            share: None,
+            rate: None,
+        };
+        rules.fetch.truncate(MAX_ADDRESSES);
+        rules.serve.truncate(MAX_ADDRESSES);
+        match zone {
+            ZoneId::Rest => rules.networks = everywhere(),
+            ZoneId::Zone(i) => {
+                let Some(of) = self.topology.zones.get(i) else { return rules };
+                rules.networks.clone_from(&of.networks);
+                let gateways = self.gateways.get(&(ask.swarm, zone)).map_or(&[][..], Vec::as_slice);
+                let count = u32::try_from(gateways.len()).unwrap_or(u32::MAX);
+                let part = gateways.iter().position(|id| *id == ask.asker.peer_id);
+                let share = |part: usize| Some(Share { part: u32::try_from(part).ok()?, of: count });
+                rules.share = part.and_then(share).filter(|share| share.of > 1);
+                rules.rate = of.limit_mbit.map(|mbit| mbit * 125_000 / u64::from(count.max(1)));
+            }
+        }
+        rules
+    }
+}
+
+/// Peers in no zone are not held back themselves; others look whom they accept.
+fn everywhere() -> Vec<ipnet::IpNet> {
+    vec![ipnet::Ipv4Net::default().into(), ipnet::Ipv6Net::default().into()]
+}
+
+impl Policy for Zoned {
+    fn choose(&mut self, ask: &Ask, candidates: Vec<Candidate>, chance: &mut dyn FnMut() -> u64) -> Choice {
+        if self.topology.is_flat() {
+            return Everyone.choose(ask, candidates, chance);
+        }
+        let zone = self.topology.zone_of(ask.asker.address.ip());
+        self.elect(zone, ask, &candidates);
+        let useful = |other: &Candidate| !(ask.asker.complete && other.complete);
+        let mut beyond = match zone {
+            ZoneId::Rest => Vec::new(),
+            ZoneId::Zone(_) => self.beyond(ask, zone, &candidates, chance),
+        };
+        let rules = self.rules(ask, zone, &beyond);
+        let pins = [&rules.fetch[..], &rules.serve[..]].concat();
+        let pinned = |other: &Candidate| {
+            let named = pins.contains(&other.address.ip());
+            let to_them = self.topology.pinned(other.address.ip());
+            named && (rules.pinned || to_them.is_some())
+        };
+        // Who is pinned is served by those alone, and fetched from by anybody of its zone.
+        beyond.retain(|other| useful(other) && (!rules.pinned || pinned(other)));
+        beyond.truncate(ask.want.div_ceil(2));
+        let near = candidates.iter().filter(|other| {
+            let there = self.topology.zone_of(other.address.ip());
+            let open = zone == ZoneId::Rest && (other.home || self.may_cross(ask, zone, other));
+            let known = beyond.iter().any(|b| b.peer_id == other.peer_id);
+            !known && (there == zone || open || pinned(other))
+        });
+        let near: Vec<Candidate> = near.copied().collect();
+        let members = u32::try_from(near.len()).unwrap_or(u32::MAX);
+        let rest = Ask { want: ask.want.saturating_sub(beyond.len()), ..*ask };
+        beyond.extend(Everyone.choose(&rest, near, chance).peers);
+        let gateway = self.is_gateway(ask.swarm, zone, ask.asker.peer_id);
+        let often = match zone {
+            ZoneId::Rest => None,
+            ZoneId::Zone(_) if gateway => Some(self.heartbeat),
+            ZoneId::Zone(_) => Some(self.heartbeat * (members / MEMBERS_A_HEARTBEAT).max(1)),
+        };
+        Choice {
+            peers: beyond,
+            rules: ask.asker.is_ours().then_some(rules),
+            interval: often.filter(|_| ask.asker.is_ours()),
+        }
+    }
+
+    fn forget(&mut self, swarm: &InfoHash) {
+        self.gateways.retain(|(of, _), _| of != swarm);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The policy behind a tracker: who is told and allowed what, for labs drawn by chance.
+
+use std::net::{IpAddr, SocketAddr};
+
+use proptest::prelude::*;
+
+use super::super::topology::{Pin, Zone};
+use super::super::{Announce, Answer, Event, Home, Settings, Tracker};
+use super::*;
+
+const SWARM: InfoHash = InfoHash([7; 20]);
+
+fn zone(number: u8, from: Option<&[&str]>, links: usize) -> Zone {
+    Zone {
+        name: format!("z{number}"),
+        networks: vec![format!("10.{number}.0.0/16").parse().expect("a network")],
+        from: from.map(|names| names.iter().map(ToString::to_string).collect()),
+        links,
+        limit_mbit: Some(100),
+    }
+}
+
+fn id(zone: u8, n: u8) -> PeerId {
+    let mut id = *b"-FM0100-............";
+    (id[18], id[19]) = (zone, n);
+    PeerId(id)
+}
+
+struct Lab {
+    topology: Topology,
+    tracker: Tracker,
+    state: u64,
+}
+
+impl Lab {
+    fn new(zones: Vec<Zone>, pins: Vec<Pin>) -> Self {
+        let topology = Topology { zones, pins };
+        topology.check().expect("a topology");
+        let mut tracker = Tracker::new(Settings::default(), Box::new(Zoned::new(topology.clone())));
+        tracker.admit(SWARM, true);
+        Lab { topology, tracker, state: 1 }
+    }
+
+    fn say(&mut self, seconds: u64, zone: u8, n: u8, left: u64) -> Answer {
+        let announce = Announce {
+            info_hash: SWARM,
+            peer_id: id(zone, n),
+            port: 6881,
+            uploaded: 0,
+            downloaded: 0,
+            left,
+            event: Event::Regular,
+            compact: true,
+            no_peer_id: false,
+            numwant: Some(200),
+            local: None,
+        };
+        let home = Home { peer_id: id(0, 250), address: SocketAddr::from(([192, 168, 0, 1], 6881)) };
+        let mut state = self.state;
+        let mut chance = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 20
+        };
+        let (now, ip) = (Duration::from_secs(seconds), IpAddr::from([10, zone, 0, n]));
+        let answer = self.tracker.announce(now, ip, &announce, Some(home), &mut chance).expect("known");
+        self.state = state;
+        answer
+    }
+
+    /// Whom of other zones an answer names.
+    fn beyond(&self, zone: u8, answer: &Answer) -> Vec<IpAddr> {
+        let here = self.topology.zone_of([10, zone, 0, 1].into());
+        let ips = answer.peers.iter().map(|peer| peer.address.ip());
+        ips.filter(|ip| self.topology.zone_of(*ip) != here).collect()
+    }
+}
+
+#[test]
+fn only_gateways_meet_others_and_there_are_as_many_as_links() {
+    let mut lab = Lab::new(vec![zone(1, None, 2), zone(2, None, 1)], Vec::new());
+    for round in 0..2 {
+        for (zone, n) in (1..=6).flat_map(|n| [(1, n), (2, n)]) {
+            let answer = lab.say(round, zone, n, 5);
+            let rules = answer.rules.clone().expect("rules");
+            let gateway = n <= if zone == 1 { 2 } else { 1 };
+            assert_eq!(!lab.beyond(zone, &answer).is_empty(), gateway, "{zone} {n}: {answer:?}");
+            assert_eq!(!rules.fetch.is_empty(), gateway);
+            assert_eq!((rules.zone, rules.rate.is_some()), (format!("z{zone}"), true));
+        }
+    }
+    let last = lab.say(2, 1, 1, 5);
+    let rules = last.rules.expect("rules");
+    assert_eq!(rules.share, Some(Share { part: 0, of: 2 }));
+    assert_eq!(rules.rate, Some(100 * 125_000 / 2));
+    let mut fetch = rules.fetch;
+    fetch.sort();
+    assert_eq!(fetch, [IpAddr::from([10, 2, 0, 1]), IpAddr::from([192, 168, 0, 1])]);
+    assert_eq!(last.interval, HEARTBEAT);
+}
+
+#[test]
+fn a_silent_gateway_is_replaced_by_the_next_that_asks() {
+    let mut lab = Lab::new(vec![zone(1, None, 1)], Vec::new());
+    for n in 1..=3 {
+        lab.say(0, 1, n, 5);
+    }
+    assert!(lab.say(8, 1, 2, 5).rules.expect("rules").fetch.is_empty());
+    assert_eq!(lab.say(9, 1, 2, 5).rules.expect("rules").fetch, [IpAddr::from([192, 168, 0, 1])]);
+    assert!(lab.say(9, 1, 1, 5).rules.expect("rules").fetch.is_empty(), "one that comes back waits its turn");
+}
+
+#[test]
+fn what_from_forbids_is_neither_named_nor_allowed() {
+    let zones = vec![zone(1, Some(&["rest"]), 1), zone(2, Some(&["z1"]), 1), zone(3, Some(&[]), 1)];
+    let mut lab = Lab::new(zones, Vec::new());
+    for round in 0..2 {
+        for zone in 1..=3 {
+            lab.say(round, zone, 1, 5);
+        }
+    }
+    let mut rules = |zone| lab.say(3, zone, 1, 5).rules.expect("rules");
+    let (seeder, one, two) =
+        (IpAddr::from([192, 168, 0, 1]), IpAddr::from([10, 1, 0, 1]), IpAddr::from([10, 2, 0, 1]));
+    assert_eq!((rules(1).fetch, rules(1).serve), (vec![seeder], vec![seeder, two]));
+    assert_eq!((rules(2).fetch, rules(2).serve), (vec![one], vec![seeder]));
+    assert_eq!((rules(3).fetch, rules(3).serve), (vec![], vec![seeder]), "the rest may fetch anywhere");
+}
+
+#[test]
+fn a_pinned_terminal_fetches_from_those_named_wherever_they_are() {
+    let (a, b) = (IpAddr::from([10, 1, 0, 9]), IpAddr::from([10, 2, 0, 9]));
+    let pins = vec![Pin { terminal: b, from: vec![a] }];
+    let mut lab = Lab::new(vec![zone(1, None, 1), zone(2, None, 1)], pins);
+    for (zone, n) in [(1, 1), (1, 9), (2, 9), (2, 1)] {
+        lab.say(0, zone, n, 5);
+    }
+    let of_b = lab.say(1, 2, 9, 5);
+    let rules = of_b.rules.clone().expect("rules");
+    assert_eq!((rules.pinned, rules.fetch.clone()), (true, vec![a]));
+    assert_eq!(lab.beyond(2, &of_b), [a]);
+    let of_a = lab.say(1, 1, 9, 5);
+    assert_eq!(of_a.rules.as_ref().expect("rules").serve, [b]);
+    assert_eq!(lab.beyond(1, &of_a), [b]);
+}
+
+#[test]
+fn a_flat_lab_has_no_rules() {
+    let mut lab = Lab::new(Vec::new(), Vec::new());
+    assert_eq!(lab.say(0, 1, 1, 5).rules, None);
+    assert_eq!(lab.say(0, 2, 1, 5).peers.len(), 2);
+}
+
+proptest! {
+    #[test]
+    fn nobody_is_told_or_allowed_what_the_topology_forbids(
+        steps in prop::collection::vec((1u8..=4, 1u8..=9, 0u64..12, prop::bool::weighted(0.2)), 1..120),
+        from in prop::collection::vec(prop::option::of(prop::collection::vec(0usize..5, 0..4)), 3),
+        links in 1usize..4,
+    ) {
+        let names = ["z1", "z2", "z3", "rest", "rest"];
+        let zones = from.iter().zip(1..).map(|(from, number)| {
+            let from: Option<Vec<&str>> = from.as_ref().map(|list| list.iter().map(|i| names[*i]).collect());
+            zone(number, from.as_deref(), links)
+        });
+        // Zone 4 is in none.
+        let mut lab = Lab::new(zones.collect(), Vec::new());
+        let mut now = 0;
+        let mut crossing: HashMap<u8, HashMap<u8, u64>> = HashMap::new();
+        for (zone, n, pause, complete) in steps {
+            now += pause;
+            let answer = lab.say(now, zone, n, u64::from(!complete));
+            let here = lab.topology.zone_of([10, zone, 0, n].into());
+            let rules = answer.rules.clone().expect("rules");
+            for peer in &answer.peers {
+                let there = lab.topology.zone_of(peer.address.ip());
+                prop_assert!(lab.topology.may_fetch(here, there) || lab.topology.may_fetch(there, here));
+                prop_assert!(!complete || !peer.complete);
+                if here != ZoneId::Rest && here != there {
+                    prop_assert!([&rules.fetch[..], &rules.serve[..]].concat().contains(&peer.address.ip()));
+                }
+            }
+            if here != ZoneId::Rest {
+                for ip in &rules.fetch {
+                    prop_assert!(lab.topology.may_fetch(here, lab.topology.zone_of(*ip)));
+                }
+                for ip in &rules.serve {
+                    prop_assert!(lab.topology.may_fetch(lab.topology.zone_of(*ip), here));
+                }
+                let of = crossing.entry(zone).or_default();
+                of.remove(&n);
+                of.retain(|_, heard| now - *heard <= 8);
+                if !rules.fetch.is_empty() || !rules.serve.is_empty() {
+                    of.insert(n, now);
+                }
+                prop_assert!(of.len() <= links, "{of:?}");
+            }
+        }
+    }
+}
