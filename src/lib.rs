@@ -33,6 +33,8 @@ pub mod rules;
 pub mod boot;
 pub mod lan;
 pub mod layout;
+#[cfg(any(test, feature = "server"))]
+pub mod sim;
 pub mod swarm;
 pub mod tracker;
 
@@ -46,7 +48,3 @@ pub mod agent;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod server;
-
-// test support
-#[cfg(test)]
-mod sim;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use flashmob::cli::{get, job, make, seed, serve};
+use flashmob::cli::{get, job, make, plan, seed, serve};
 
 /// Re-images a whole computer lab at once.
 #[derive(Debug, Parser)]
@@ -21,6 +21,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Job(job::JobArgs),
     Terminals(job::TerminalsArgs),
+    Plan(plan::PlanArgs),
 }
 
 #[tokio::main]
@@ -34,6 +35,7 @@ async fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args).await,
         Command::Job(args) => job::run(args).await,
         Command::Terminals(args) => job::run_terminals(args).await,
+        Command::Plan(args) => plan::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ pub mod job;
 pub mod make;
 mod peers;
 mod place;
+pub mod plan;
 pub mod seed;
 pub mod serve;
 mod show;

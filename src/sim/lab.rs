@@ -1,167 +1,146 @@
-//! The lab: nodes, links, a tracker that names everybody, and a queue of events in virtual time.
+//! The lab at work: nodes, links, and a queue of events in virtual time.
+//!
+//! Without zones a tracker that names everybody is modelled; with them the real one answers, and what passes between zones
+//! waits for both zones' uplinks, which carry one frame at a time each way. Invariant: time never goes back; equal
+//! specs give equal runs.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::link::{Frame, Link};
+use super::spec::{Character, LabSpec, NodeSpec, Zones};
 use crate::buf::BufPool;
 use crate::swarm::wire::{Handshake, Message};
 use crate::swarm::{
     Bitfield, CloseReason, ConnId, Engine, EngineConfig, Geometry, Input, Output, PieceShape, Rng,
-    StoreResult, WholePieces,
+    StoreResult,
 };
+use crate::tracker::{self, Announce, Home, Settings, Tracker, Zoned, zoned};
 use crate::units::{InfoHash, Now, PeerId, PieceIndex};
-
-/// What is special about a node.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) enum Character {
-    /// Nothing.
-    #[default]
-    Honest,
-    /// Sends blocks with wrong bytes.
-    Liar,
-    /// Takes requests and sends no blocks.
-    Stalling,
-    /// Sends these messages to everybody who connects and reacts to nothing.
-    Script(Vec<Message>),
-}
-
-/// One node.
-#[derive(Debug, Clone)]
-pub(crate) struct NodeSpec {
-    pub(crate) seeder: bool,
-    /// Bytes a second, each way.
-    pub(crate) rate: u64,
-    /// Bytes a second that are checked and written, one piece after another.
-    pub(crate) disk: u64,
-    /// Speaks only what standard clients speak: no extension of ours.
-    pub(crate) standard: bool,
-    pub(crate) arrives: Duration,
-    pub(crate) leaves: Option<Duration>,
-    /// Piece buffers.
-    pub(crate) buffers: usize,
-    pub(crate) character: Character,
-    /// What it wants (and a seeder has); `None`: everything.
-    pub(crate) wanted: Option<Range<u32>>,
-}
-
-impl NodeSpec {
-    /// A terminal on a 100 Mbit/s link that is there from the start.
-    pub(crate) fn terminal() -> Self {
-        NodeSpec {
-            seeder: false,
-            rate: 12_500_000,
-            disk: 500_000_000,
-            standard: false,
-            arrives: Duration::ZERO,
-            leaves: None,
-            buffers: 64,
-            character: Character::Honest,
-            wanted: None,
-        }
-    }
-
-    pub(crate) fn seeder() -> Self {
-        NodeSpec { seeder: true, ..Self::terminal() }
-    }
-}
-
-/// The whole lab.
-#[derive(Clone)]
-pub(crate) struct LabSpec {
-    pub(crate) nodes: Vec<NodeSpec>,
-    pub(crate) pieces: u32,
-    pub(crate) piece_length: u32,
-    /// Bytes the last piece lacks to full length.
-    pub(crate) short: u64,
-    pub(crate) latency: Duration,
-    pub(crate) shape: Arc<dyn PieceShape>,
-    /// Changes every engine's configuration.
-    pub(crate) tune: fn(&mut EngineConfig),
-    pub(crate) seed: u64,
-}
-
-impl LabSpec {
-    /// One seeder and `terminals` terminals.
-    pub(crate) fn new(terminals: usize, pieces: u32, piece_length: u32, seed: u64) -> Self {
-        let mut nodes = vec![NodeSpec::seeder()];
-        nodes.resize(terminals + 1, NodeSpec::terminal());
-        let latency = Duration::from_micros(200);
-        LabSpec {
-            nodes,
-            pieces,
-            piece_length,
-            short: 0,
-            latency,
-            shape: Arc::new(WholePieces),
-            tune: |_| {},
-            seed,
-        }
-    }
-}
 
 #[derive(Debug)]
 enum Event {
     Arrive(usize),
     Leave(usize),
     Wake(usize),
-    Connect { from: usize, to: SocketAddr },
-    UplinkDone { node: usize, conn: ConnId, frame: Frame },
-    Reached { conn: ConnId, from: usize, to: usize, frame: Frame },
-    Received { conn: ConnId, from: usize, to: usize, frame: Frame },
-    HungUp { conn: ConnId, node: usize },
-    Stored { node: usize, piece: PieceIndex, result: StoreResult },
+    Connect {
+        from: usize,
+        to: SocketAddr,
+    },
+    /// Asks the tracker.
+    Announce(usize),
+    UplinkDone {
+        node: usize,
+        conn: ConnId,
+        frame: Frame,
+    },
+    /// A frame has passed the uplink of its sender's zone.
+    Crossed {
+        conn: ConnId,
+        from: usize,
+        to: usize,
+        frame: Frame,
+    },
+    Reached {
+        conn: ConnId,
+        from: usize,
+        to: usize,
+        frame: Frame,
+    },
+    Received {
+        conn: ConnId,
+        from: usize,
+        to: usize,
+        frame: Frame,
+    },
+    HungUp {
+        conn: ConnId,
+        node: usize,
+    },
+    Stored {
+        node: usize,
+        piece: PieceIndex,
+        result: StoreResult,
+    },
 }
 
 /// One node at work.
-pub(crate) struct Node {
+pub struct Node {
     spec: NodeSpec,
     engine: Option<Engine>,
     link: Link,
     woken_at: Option<Now>,
     disk_free: Now,
-    pub(crate) finished: Option<Now>,
-    pub(crate) payload_out: u64,
-    pub(crate) closes: Vec<CloseReason>,
+    pub finished: Option<Now>,
+    pub payload_out: u64,
+    pub closes: Vec<CloseReason>,
 }
 
 impl Node {
-    pub(crate) fn engine(&self) -> Option<&Engine> {
+    /// What it is.
+    pub fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    /// The part of what it wants that it has.
+    pub fn part_done(&self) -> f32 {
+        let stats = self.engine.as_ref().map(Engine::stats).unwrap_or_default();
+        if stats.pieces == 0 { 0.0 } else { stats.pieces_done as f32 / stats.pieces as f32 }
+    }
+
+    /// Its engine, while it is on.
+    pub fn engine(&self) -> Option<&Engine> {
         self.engine.as_ref()
     }
 }
 
 /// A lab at work.
-pub(crate) struct Lab {
+pub struct Lab {
     spec: LabSpec,
     geometry: Geometry,
     payload: Vec<Bytes>,
-    pub(crate) nodes: Vec<Node>,
+    pub nodes: Vec<Node>,
     /// The two ends of each connection.
     conns: BTreeMap<ConnId, (usize, usize)>,
     next_conn: u64,
     events: BTreeMap<(Now, u64), Event>,
     number: u64,
-    pub(crate) now: Now,
+    /// Nodes that are on, by address.
+    alive: BTreeMap<SocketAddr, usize>,
+    tracker: Option<Tracker>,
+    /// Each zone's uplink.
+    uplinks: BTreeMap<u8, Uplink>,
+    rng: Rng,
+    pub now: Now,
 }
 
 const INFO_HASH: InfoHash = InfoHash([9; 20]);
 
-fn address(node: usize) -> SocketAddr {
-    SocketAddr::new(Ipv4Addr::from(0x0a00_0001 + u32::try_from(node).expect("few nodes")).into(), 6881)
+/// A zone's connection to the others.
+#[derive(Debug, Default)]
+pub struct Uplink {
+    out_free: Now,
+    in_free: Now,
+    /// Bytes that left the zone.
+    pub sent: u64,
+    /// Bytes that came into it.
+    pub received: u64,
 }
 
 impl Lab {
-    pub(crate) fn new(spec: LabSpec) -> Self {
+    pub fn new(spec: LabSpec) -> Self {
         let total = u64::from(spec.pieces) * u64::from(spec.piece_length) - spec.short;
         let geometry = Geometry::new(spec.piece_length, total).expect("a torrent");
         let pieces = (0..spec.pieces).map(PieceIndex);
-        let payload = pieces.map(|piece| contents(geometry, spec.shape.as_ref(), piece)).collect();
+        let zeros = Bytes::from(vec![0; spec.piece_length as usize]);
+        let blank = |piece| zeros.slice(..geometry.len_of(piece) as usize);
+        let random = |piece| contents(geometry, spec.shape.as_ref(), piece);
+        let payload = pieces.map(|piece| if spec.blank { blank(piece) } else { random(piece) }).collect();
+        let tracker = spec.zones.as_ref().map(tracker);
         let nodes = spec.nodes.iter().map(|node| Node {
             spec: node.clone(),
             engine: None,
@@ -180,6 +159,10 @@ impl Lab {
             next_conn: 1,
             events: BTreeMap::new(),
             number: 0,
+            alive: BTreeMap::new(),
+            tracker,
+            uplinks: BTreeMap::new(),
+            rng: Rng::new(spec.seed ^ 0x7ac4e4),
             now: Now::ZERO,
             spec,
         };
@@ -193,12 +176,12 @@ impl Lab {
     }
 
     /// Runs until every honest terminal that stays has finished, or until `limit`. True if all have.
-    pub(crate) fn run(&mut self, limit: Duration) -> bool {
+    pub fn run(&mut self, limit: Duration) -> bool {
         while !self.all_finished() {
-            let Some(((at, _), event)) = self.events.pop_first() else { return false };
-            if at.0 > limit {
+            let Some(next) = self.events.first_entry().filter(|next| next.key().0.0 <= limit) else {
                 return false;
-            }
+            };
+            let ((at, _), event) = next.remove_entry();
             self.now = at;
             self.happen(event);
         }
@@ -206,7 +189,7 @@ impl Lab {
     }
 
     /// Time until the last one had everything, relative to the best that any scheme can do (DESIGN §6).
-    pub(crate) fn ratio(&self) -> f64 {
+    pub fn ratio(&self) -> f64 {
         let terminals = self.nodes.iter().filter(|node| !node.spec.seeder).count();
         let best = yardstick(terminals, self.spec.pieces, self.spec.piece_length, self.nodes[0].spec.rate);
         let last = self.nodes.iter().filter_map(|node| node.finished).max().unwrap_or_default();
@@ -214,7 +197,7 @@ impl Lab {
     }
 
     /// Bytes that left the first seeder, relative to the payload.
-    pub(crate) fn seeder_share(&self) -> f64 {
+    pub fn seeder_share(&self) -> f64 {
         self.nodes[0].payload_out as f64 / self.geometry.total_length() as f64
     }
 
@@ -244,6 +227,11 @@ impl Lab {
             }
             Event::Connect { from, to } => self.connect(from, to),
             Event::UplinkDone { node, conn, frame } => self.uplink_done(node, conn, frame),
+            Event::Announce(node) => self.announce(node),
+            Event::Crossed { conn, from, to, frame } => {
+                let at = self.enter(to, frame.len()) + self.spec.latency;
+                self.at(at, Event::Reached { conn, from, to, frame });
+            }
             Event::Reached { conn, from, to, frame } => {
                 let at = self.nodes[to].link.receive(self.now, frame.len());
                 self.at(at, Event::Received { conn, from, to, frame });
@@ -272,7 +260,12 @@ impl Lab {
         if let Some((a, b)) = self.conns.get(&conn).copied() {
             let block = if let Frame::Block(block, _) = &frame { Some(*block) } else { None };
             let to = if a == node { b } else { a };
-            self.at(self.now + self.spec.latency, Event::Reached { conn, from: node, to, frame });
+            if self.crosses(node, to) {
+                let at = self.leave_zone(node, frame.len());
+                self.at(at, Event::Crossed { conn, from: node, to, frame });
+            } else {
+                self.at(self.now + self.spec.latency, Event::Reached { conn, from: node, to, frame });
+            }
             if let Some(block) = block {
                 self.nodes[node].payload_out += u64::from(block.len);
                 self.tell(node, Input::BlockSent { conn, block });
@@ -294,13 +287,102 @@ impl Lab {
         (self.spec.tune)(&mut config);
         let pool = BufPool::new(self.spec.piece_length as usize, spec.buffers);
         self.nodes[node].engine = Engine::new(config, pool, Arc::clone(&self.spec.shape));
-        let others = (0..self.nodes.len()).filter(|other| self.nodes[*other].engine.is_some()).map(address);
-        let others = others.collect();
+        if self.tracker.is_some() {
+            self.alive.insert(self.address(node), node);
+            return if node > 0 {
+                self.announce(node)
+            };
+        }
+        self.alive.insert(self.address(node), node);
+        let others = self.alive.keys().copied().collect();
         self.tell(node, Input::Candidates(others));
+    }
+
+    fn address(&self, node: usize) -> SocketAddr {
+        let number = u32::try_from(node).expect("few nodes") + 1;
+        let zone = u32::from(self.nodes[node].spec.zone);
+        SocketAddr::new(Ipv4Addr::from(0x0a00_0000 + (zone << 16) + number).into(), 6881)
+    }
+
+    /// Asks the tracker whom to dial; again when it says.
+    fn announce(&mut self, node: usize) {
+        let addr = self.address(node);
+        let (id, home) = (self.id_of(node), Home { peer_id: self.id_of(0), address: self.address(0) });
+        let home = self.nodes[0].engine.is_some().then_some(home);
+        let Some(engine) = self.nodes[node].engine.as_ref() else { return };
+        let stats = engine.stats();
+        let announce = Announce {
+            info_hash: INFO_HASH,
+            peer_id: id,
+            port: addr.port(),
+            uploaded: stats.bytes_out,
+            downloaded: stats.bytes_in,
+            left: stats.bytes_total - stats.bytes_done,
+            event: tracker::Event::Regular,
+            compact: true,
+            no_peer_id: false,
+            numwant: Some(50),
+            local: None,
+        };
+        let (rng, now) = (&mut self.rng, self.now.0);
+        let answer = self
+            .tracker
+            .as_mut()
+            .map(|tracker| tracker.announce(now, addr.ip(), &announce, home, &mut || rng.next_u64()));
+        let Some(Ok(answer)) = answer else { return };
+        self.at(self.now + answer.interval, Event::Announce(node));
+        if let Some(rules) = answer.rules {
+            self.tell(node, Input::Rules(rules));
+        }
+        self.tell(node, Input::Candidates(answer.peers.into_iter().map(|peer| peer.address).collect()));
+    }
+
+    /// Does what these nodes send each other pass uplinks?
+    fn crosses(&self, a: usize, b: usize) -> bool {
+        self.spec.zones.is_some() && self.nodes[a].spec.zone != self.nodes[b].spec.zone
+    }
+
+    /// When `len` bytes of `node` have passed its zone's uplink.
+    fn leave_zone(&mut self, node: usize, len: usize) -> Now {
+        let (now, time) = (self.now, self.crossing(len));
+        let Some(uplink) = self.uplink(node) else { return now };
+        uplink.sent += len as u64;
+        uplink.out_free = uplink.out_free.max(now) + time;
+        uplink.out_free
+    }
+
+    /// When `len` bytes for `node` have passed its zone's uplink.
+    fn enter(&mut self, node: usize, len: usize) -> Now {
+        let (now, time) = (self.now, self.crossing(len));
+        let Some(uplink) = self.uplink(node) else { return now };
+        uplink.received += len as u64;
+        uplink.in_free = uplink.in_free.max(now) + time;
+        uplink.in_free
+    }
+
+    fn uplink(&mut self, node: usize) -> Option<&mut Uplink> {
+        let zone = self.nodes[node].spec.zone;
+        (zone != 0).then(|| self.uplinks.entry(zone).or_default())
+    }
+
+    fn crossing(&self, len: usize) -> Duration {
+        let rate = self.spec.zones.as_ref().map_or(u64::MAX, |zones| zones.uplink);
+        Duration::from_nanos(len as u64 * 1_000_000_000 / rate)
+    }
+
+    /// What passed the uplinks, by zone.
+    pub fn uplinks(&self) -> &BTreeMap<u8, Uplink> {
+        &self.uplinks
+    }
+
+    /// Its spec.
+    pub fn spec(&self) -> &LabSpec {
+        &self.spec
     }
 
     fn leave(&mut self, node: usize) {
         self.nodes[node].engine = None;
+        self.alive.remove(&self.address(node));
         let of_node = |(_, (a, b)): &(&ConnId, &(usize, usize))| *a == node || *b == node;
         let gone: Vec<ConnId> = self.conns.iter().filter(of_node).map(|(conn, _)| *conn).collect();
         gone.into_iter().for_each(|conn| self.hang_up(node, conn));
@@ -314,9 +396,9 @@ impl Lab {
     }
 
     fn connect(&mut self, from: usize, to: SocketAddr) {
-        let lives = |node: &usize| address(*node) == to && self.nodes[*node].engine.is_some();
-        let target = (0..self.nodes.len()).find(lives);
-        let Some(target) = target else { return self.tell(from, Input::DialFailed(to)) };
+        let Some(target) = self.alive.get(&to).copied() else {
+            return self.tell(from, Input::DialFailed(to));
+        };
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
         self.conns.insert(conn, (from, target));
@@ -325,7 +407,7 @@ impl Lab {
                 break;
             }
             self.nodes[node].link.open(conn);
-            let mut addr = address(other);
+            let mut addr = self.address(other);
             if incoming {
                 addr.set_port(40_000);
             }
@@ -406,8 +488,23 @@ impl Lab {
     }
 }
 
+/// The server's tracker, with its times as the model's.
+fn tracker(zones: &Zones) -> Tracker {
+    let usual = Settings::default();
+    let settings = Settings {
+        interval: usual.interval / zones.hurry,
+        young_interval: usual.young_interval / zones.hurry,
+        young_for: usual.young_for / zones.hurry,
+        ..usual
+    };
+    let policy = Zoned::new(zones.topology.clone()).with_heartbeat(zoned::HEARTBEAT / zones.hurry);
+    let mut tracker = Tracker::new(settings, Box::new(policy));
+    tracker.admit(INFO_HASH, true);
+    tracker
+}
+
 /// The smallest time in which everybody can have everything (DESIGN §6), for links of `rate`.
-pub(crate) fn yardstick(terminals: usize, pieces: u32, piece_length: u32, rate: u64) -> f64 {
+pub fn yardstick(terminals: usize, pieces: u32, piece_length: u32, rate: u64) -> f64 {
     let tau = f64::from(piece_length) / rate as f64;
     (f64::from(pieces) - 1.0 + ((terminals + 1) as f64).log2().ceil()) * tau
 }

@@ -18,14 +18,14 @@ const WINDOW: usize = 256 * 1024;
 
 /// What travels.
 #[derive(Debug, Clone)]
-pub(crate) enum Frame {
+pub enum Frame {
     Message(Message),
     Block(Block, Bytes),
 }
 
 impl Frame {
     /// Bytes on the wire.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         match self {
             Frame::Block(_, data) | Frame::Message(Message::Piece { data, .. }) => 13 + data.len(),
             Frame::Message(Message::Bitfield(bytes)) => 5 + bytes.len(),
@@ -52,7 +52,7 @@ impl Pipe {
 
 /// A node's two links.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub struct Link {
     rate: u64,
     pipes: BTreeMap<ConnId, Pipe>,
     last: ConnId,
@@ -62,19 +62,19 @@ pub(crate) struct Link {
 
 impl Link {
     /// `rate` in bytes a second, each way.
-    pub(crate) fn new(rate: u64) -> Self {
+    pub fn new(rate: u64) -> Self {
         Link { rate, pipes: BTreeMap::new(), last: ConnId(0), busy: false, down_free: Now::ZERO }
     }
 
-    pub(crate) fn open(&mut self, conn: ConnId) {
+    pub fn open(&mut self, conn: ConnId) {
         self.pipes.insert(conn, Pipe::default());
     }
 
-    pub(crate) fn close(&mut self, conn: ConnId) {
+    pub fn close(&mut self, conn: ConnId) {
         self.pipes.remove(&conn);
     }
 
-    pub(crate) fn push(&mut self, conn: ConnId, frame: Frame) {
+    pub fn push(&mut self, conn: ConnId, frame: Frame) {
         if let Some(pipe) = self.pipes.get_mut(&conn) {
             pipe.waiting.push_back(frame);
         }
@@ -82,7 +82,7 @@ impl Link {
 
     /// The next frame to carry, by turns over the connections, and how long that takes. The uplink is busy until
     /// [`idle`](Self::idle).
-    pub(crate) fn next(&mut self) -> Option<(ConnId, Frame, Duration)> {
+    pub fn next(&mut self) -> Option<(ConnId, Frame, Duration)> {
         if self.busy {
             return None;
         }
@@ -98,18 +98,18 @@ impl Link {
         Some((conn, frame, time))
     }
 
-    pub(crate) fn idle(&mut self) {
+    pub fn idle(&mut self) {
         self.busy = false;
     }
 
     /// When a frame that reaches the downlink now has been received.
-    pub(crate) fn receive(&mut self, now: Now, len: usize) -> Now {
+    pub fn receive(&mut self, now: Now, len: usize) -> Now {
         self.down_free = self.down_free.max(now) + self.time_of(len);
         self.down_free
     }
 
     /// The receiver has `len` bytes more.
-    pub(crate) fn acknowledge(&mut self, conn: ConnId, len: usize) {
+    pub fn acknowledge(&mut self, conn: ConnId, len: usize) {
         if let Some(pipe) = self.pipes.get_mut(&conn) {
             pipe.under_way -= len.min(pipe.under_way);
         }

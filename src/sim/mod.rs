@@ -1,12 +1,20 @@
-//! Test support: a lab of terminals in virtual time.
+//! A lab in virtual time: to test the swarm by, and to plan by.
 //!
-//! Real engines run on modelled links (rates, latency), disks and peers that leave, stall or lie; time is a number
-//! and chance comes from a seed, so that a run can be repeated exactly. Invariant: a piece is `Ok` for an engine
-//! only if its bytes are those of the payload.
+//! Real engines run on modelled links (rates, latency, uplinks of zones), disks and peers that leave, stall or lie, and
+//! the real tracker tells them whom to dial; time is a number and chance comes from a seed, so that a run can be repeated
+//! exactly. Invariant: a piece is `Ok` for an engine only if its bytes are those of the payload.
 
 mod lab;
 mod link;
+pub mod picture;
+pub mod plan;
+#[cfg(test)]
 mod schedule_tests;
+mod spec;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod zone_tests;
 
-pub(crate) use lab::{Character, Lab, LabSpec, NodeSpec, yardstick};
+pub use lab::{Lab, Node, yardstick};
+pub use spec::{Character, LabSpec, NodeSpec, Zones};

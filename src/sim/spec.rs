@@ -1,0 +1,128 @@
+//! What a lab consists of, before it runs.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::swarm::wire::Message;
+use crate::swarm::{EngineConfig, PieceShape, WholePieces};
+use crate::tracker::Topology;
+
+/// What is special about a node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Character {
+    /// Nothing.
+    #[default]
+    Honest,
+    /// Sends blocks with wrong bytes.
+    Liar,
+    /// Takes requests and sends no blocks.
+    Stalling,
+    /// Sends these messages to everybody who connects and reacts to nothing.
+    Script(Vec<Message>),
+}
+
+/// One node.
+#[derive(Debug, Clone)]
+pub struct NodeSpec {
+    /// It has everything from the start.
+    pub seeder: bool,
+    /// Bytes a second, each way.
+    pub rate: u64,
+    /// Bytes a second that are checked and written, one piece after another.
+    pub disk: u64,
+    /// Speaks only what standard clients speak: no extension of ours.
+    pub standard: bool,
+    /// When it is switched on.
+    pub arrives: Duration,
+    /// When it is switched off.
+    pub leaves: Option<Duration>,
+    /// Piece buffers.
+    pub buffers: usize,
+    /// What is special about it.
+    pub character: Character,
+    /// What it wants (and a seeder has); `None`: everything.
+    pub wanted: Option<Range<u32>>,
+    /// Which zone it is in, counted from 1; 0: none.
+    pub zone: u8,
+}
+
+impl NodeSpec {
+    /// A terminal on a 100 Mbit/s link that is there from the start.
+    pub fn terminal() -> Self {
+        NodeSpec {
+            seeder: false,
+            rate: 12_500_000,
+            disk: 500_000_000,
+            standard: false,
+            arrives: Duration::ZERO,
+            leaves: None,
+            buffers: 64,
+            character: Character::Honest,
+            wanted: None,
+            zone: 0,
+        }
+    }
+
+    /// One that has everything.
+    pub fn seeder() -> Self {
+        NodeSpec { seeder: true, ..Self::terminal() }
+    }
+}
+
+/// Zones behind switches, in a lab with a tracker.
+#[derive(Debug, Clone)]
+pub struct Zones {
+    /// Bytes a second through each zone's uplink, each way.
+    pub uplink: u64,
+    /// The lab's shape as the tracker knows it. Terminals of zone `n` have addresses in 10.`n`.0.0/16.
+    pub topology: Topology,
+    /// One second of the lab is so many of its model: what the tracker does by the clock goes with it.
+    pub hurry: u32,
+}
+
+/// The whole lab.
+#[derive(Clone)]
+pub struct LabSpec {
+    /// Nodes; the first is the server's seeder.
+    pub nodes: Vec<NodeSpec>,
+    /// Pieces of the payload.
+    pub pieces: u32,
+    /// Bytes of one.
+    pub piece_length: u32,
+    /// Bytes the last piece lacks to full length.
+    pub short: u64,
+    /// One way, between any two nodes.
+    pub latency: Duration,
+    /// Which ranges of pieces travel.
+    pub shape: Arc<dyn PieceShape>,
+    /// Changes every engine's configuration.
+    pub tune: fn(&mut EngineConfig),
+    /// All chance.
+    pub seed: u64,
+    /// The payload is zeros, all in one place in memory: for labs of many pieces. Liars need another one.
+    pub blank: bool,
+    /// How zones are connected, and what the tracker makes of them; `None`: everybody knows everybody.
+    pub zones: Option<Zones>,
+}
+
+impl LabSpec {
+    /// One seeder and `terminals` terminals.
+    pub fn new(terminals: usize, pieces: u32, piece_length: u32, seed: u64) -> Self {
+        let mut nodes = vec![NodeSpec::seeder()];
+        nodes.resize(terminals + 1, NodeSpec::terminal());
+        let latency = Duration::from_micros(200);
+        LabSpec {
+            nodes,
+            pieces,
+            piece_length,
+            short: 0,
+            latency,
+            shape: Arc::new(WholePieces),
+            tune: |_| {},
+            seed,
+            blank: false,
+            zones: None,
+        }
+    }
+}

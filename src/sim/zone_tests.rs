@@ -1,0 +1,111 @@
+//! Zones behind uplinks as narrow as one terminal's link, with the tracker's own policy.
+
+use std::time::Duration;
+
+use super::{Lab, LabSpec, Zones, yardstick};
+use crate::tracker::{Topology, Zone};
+
+const MIB: u32 = 1024 * 1024;
+const RATE: u64 = 12_500_000;
+
+/// `zones` zones of `each` terminals; the server is in none.
+fn lab(zones: u8, each: usize, pieces: u32, seed: u64) -> LabSpec {
+    let mut spec = LabSpec::new(usize::from(zones) * each, pieces, MIB, seed);
+    for (number, node) in spec.nodes.iter_mut().enumerate().skip(1) {
+        node.zone = u8::try_from((number - 1) / each + 1).expect("few zones");
+    }
+    let zone = |number: u8| Zone {
+        name: format!("zone-{number}"),
+        networks: vec![format!("10.{number}.0.0/16").parse().expect("a network")],
+        from: None,
+        links: 2,
+        limit_mbit: None,
+    };
+    let topology = Topology { zones: (1..=zones).map(zone).collect(), pins: Vec::new() };
+    spec.zones = Some(Zones {
+        uplink: RATE * std::env::var("UP").map_or(1, |v| v.parse().unwrap()),
+        topology,
+        hurry: 1,
+    });
+    spec.blank = true;
+    spec
+}
+
+fn run(spec: LabSpec) -> Lab {
+    let seed = spec.seed;
+    let mut lab = Lab::new(spec);
+    assert!(lab.run(Duration::from_secs(3600)), "seed {seed}: not everybody had everything");
+    lab
+}
+
+/// The most that came into a zone, relative to the payload.
+fn crossed(lab: &Lab) -> f64 {
+    let payload = f64::from(lab.spec().pieces) * f64::from(lab.spec().piece_length);
+    lab.uplinks().values().map(|uplink| uplink.received as f64 / payload).fold(0.0, f64::max)
+}
+
+fn last(lab: &Lab) -> f64 {
+    lab.nodes.iter().filter_map(|node| node.finished).max().unwrap_or_default().0.as_secs_f64()
+}
+
+#[test]
+fn each_uplink_carries_the_payload_about_once() {
+    for seed in 0..3 {
+        let lab = run(lab(3, 4, 64, seed));
+        assert!(crossed(&lab) < 1.2, "seed {seed}: {}", crossed(&lab));
+        let time = last(&lab) / yardstick(12, 64, MIB, RATE);
+        // Gateways meet within a heartbeat or two, which is long beside the 5.4 s that this takes at best.
+        assert!(time < 2.0, "seed {seed}: {time}");
+    }
+}
+
+#[test]
+fn when_a_gateway_dies_another_takes_over() {
+    for seed in 0..3 {
+        let mut spec = lab(2, 4, 96, seed);
+        // The first of a zone that asks is its gateway: terminals 1 and 5, alone in their zones.
+        if let Some(zones) = &mut spec.zones {
+            zones.topology.zones.iter_mut().for_each(|zone| zone.links = 1);
+        }
+        let undisturbed = last(&run(spec.clone()));
+        spec.nodes[1].leaves = Some(Duration::from_secs(3));
+        let disturbed = last(&run(spec));
+        // 8 s of patience, 2 s until the next announce, and what had not been passed on crosses again.
+        assert!(disturbed < undisturbed + 15.0, "seed {seed}: {disturbed} {undisturbed}");
+    }
+}
+
+#[test]
+fn a_limit_on_an_uplink_holds() {
+    let mut spec = lab(2, 3, 48, 1);
+    if let Some(zones) = &mut spec.zones {
+        zones.topology.zones.iter_mut().for_each(|zone| zone.limit_mbit = Some(25));
+    }
+    let lab = run(spec);
+    // 48 MiB at 25 Mbit/s take 16.1 s; the first pieces of a new connection are not held back.
+    assert!(last(&lab) > 14.0, "{}", last(&lab));
+    assert!(last(&lab) < 24.0, "{}", last(&lab));
+}
+
+/// Prints the figures of docs/bench.md.
+#[test]
+#[ignore = "a table for people"]
+fn zone_figures() {
+    for (zones, each, pieces, links, uplink) in
+        [(4, 8, 256, 2, 1), (4, 8, 256, 2, 2), (4, 8, 256, 3, 10), (8, 15, 256, 2, 1), (8, 15, 256, 2, 2)]
+    {
+        let mut spec = lab(zones, each, pieces, 1);
+        if let Some(zones) = &mut spec.zones {
+            zones.uplink = RATE * uplink;
+            zones.topology.zones.iter_mut().for_each(|zone| zone.links = links);
+        }
+        let lab = run(spec);
+        println!(
+            "{zones} zones of {each}, {links} gateways each, K={pieces}, uplinks of {uplink} links: \
+             an uplink brings {:.3} at most, time {:.3} of the bound, seeder {:.3}",
+            crossed(&lab),
+            last(&lab) / yardstick(usize::from(zones) * each, pieces, MIB, RATE),
+            lab.seeder_share()
+        );
+    }
+}
