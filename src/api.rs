@@ -256,6 +256,15 @@ pub struct TerminalView {
     pub outcome: Option<Outcome>,
     /// Seconds since it was last heard.
     pub silent: u64,
+    /// Its zone, where there are zones.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Its zone exchanges pieces with others through it.
+    #[serde(default)]
+    pub gateway: bool,
+    /// The switch that it hears, for people.
+    #[serde(default)]
+    pub switch: Option<String>,
 }
 
 /// Where a terminal stands.

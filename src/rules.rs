@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use crate::bencode::Value;
 
-/// Networks of one zone at most.
-pub const MAX_NETWORKS: usize = 64;
+/// Networks of one zone at most; where zones are learned, each of its terminals is one.
+pub const MAX_NETWORKS: usize = 256;
 /// Peers beyond the zone that are named at most, each way.
 pub const MAX_ADDRESSES: usize = 256;
 

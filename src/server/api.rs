@@ -19,6 +19,7 @@ use super::config::{Config, ImageRef};
 use super::jobs;
 use super::lab::{Change, Lab, ReportError, Terminal};
 use super::listen::Ends;
+use super::zones::{self, Ties, ZoneView};
 use crate::api::{
     Assignment, Hello, Orders, OutcomeReport, ProgressReport, Refusal, Take, TerminalView, Welcome,
 };
@@ -81,6 +82,7 @@ pub async fn hello(
         log::info!("terminal {id} says hello from {}", ends.remote.ip());
         (id, label, app.store.save(vec![change]))
     };
+    zones::arrange(&app);
     keep(&app, saved).await?;
     let version = env!("CARGO_PKG_VERSION").to_string();
     Ok(Json(Welcome { service: "flashmob".into(), version, terminal: id, label }))
@@ -165,9 +167,10 @@ pub async fn progress(
     body: Body<ProgressReport>,
 ) -> Result<Json<Orders>, Error> {
     let report = read(body)?;
+    let ties = Ties::of(&app);
     let mut lab = lock(&app.lab);
     let (orders, change) =
-        lab.progress(app.now(), attempt, &report.token, report.progress).map_err(not_taken)?;
+        lab.progress(app.now(), attempt, &report.token, report.progress, &ties).map_err(not_taken)?;
     if let Some(change) = change {
         drop(app.store.save(vec![change]));
     }
@@ -181,10 +184,11 @@ pub async fn outcome(
     body: Body<OutcomeReport>,
 ) -> Result<Json<Orders>, Error> {
     let report = read(body)?;
+    let ties = Ties::of(&app);
     let (orders, saved) = {
         let mut lab = lock(&app.lab);
         let (orders, change) =
-            lab.outcome(app.now(), attempt, &report.token, report.outcome).map_err(not_taken)?;
+            lab.outcome(app.now(), attempt, &report.token, report.outcome, &ties).map_err(not_taken)?;
         if let Some(Change::Attempt(id, ended)) = &change {
             log::info!("terminal {id}, attempt {attempt}: {:?}", ended.outcome);
         }
@@ -202,10 +206,11 @@ pub async fn terminals(State(app): Shared) -> Json<Vec<TerminalView>> {
 /// All rows of the lab.
 pub fn views(app: &App) -> Vec<TerminalView> {
     let (config, repository, now) = (app.config(), app.repository(), app.now());
+    let ties = Ties::of(app);
     let lab = lock(&app.lab);
     let view = |terminal: &Terminal| {
         let target = target_for(&config, &repository.catalog, &terminal.identity).ok().flatten();
-        terminal.view(config.label(&terminal.identity), target.as_ref(), now)
+        terminal.view(config.label(&terminal.identity), target.as_ref(), &ties, now)
     };
     lab.iter().map(view).collect()
 }
@@ -263,6 +268,8 @@ pub struct LabView {
     pub images: Vec<ImageView>,
     /// Jobs in order.
     pub jobs: Vec<JobView>,
+    /// Zones, if there are any.
+    pub zones: Vec<ZoneView>,
     /// What a person should look at.
     pub problems: Vec<Problem>,
 }
@@ -276,7 +283,8 @@ pub async fn lab(State(app): Shared) -> Json<LabView> {
         config.jobs.iter().map(|job| job_view(&config, &job.name, &repository.catalog, &lab)).collect()
     };
     let version = env!("CARGO_PKG_VERSION").to_string();
-    Json(LabView { version, images, jobs, problems: app.problems() })
+    let zones = zones::views(&Ties::of(&app).topology, &views(&app));
+    Json(LabView { version, images, jobs, zones, problems: app.problems() })
 }
 
 /// All images with their swarms.

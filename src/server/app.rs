@@ -1,6 +1,6 @@
 //! What all handlers share.
 //!
-//! Invariant: locks are held for moments and never across an await; where two are needed, `lab` is taken last.
+//! Invariant: locks are held for moments and never across an await; where two are needed, `topology` is taken first and `lab` last.
 //! Who changes what: `watch` the configuration, `repository` the catalog, handlers the lab and the tracker.
 
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use super::store::Store;
 use crate::api::Refusal;
 use crate::metainfo::Metainfo;
 use crate::swarm::SwarmStats;
-use crate::tracker::Tracker;
+use crate::tracker::{Topology, Tracker};
 use crate::units::{InfoHash, PeerId};
 
 /// The configuration in force, and what is wrong with the file as it is now.
@@ -62,6 +62,8 @@ pub struct App {
     pub repository: RwLock<Arc<Repository>>,
     /// Who is in which swarm.
     pub tracker: Mutex<Tracker>,
+    /// The lab's shape in force; `zones` keeps it.
+    pub topology: RwLock<Arc<Topology>>,
     /// Who fetches what.
     pub lab: Mutex<Lab>,
     /// What survives.

@@ -5,6 +5,7 @@
 //! for a terminal, to `jobs`.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::identity::{Identity, TerminalKey};
 use crate::api::{After, LayoutMode};
 use crate::layout::rule::Rule;
 use crate::manifest::is_plain_name;
-use crate::tracker::{Pin, Topology, Zone};
+use crate::tracker::{Topology, Zone};
 
 /// A configuration with every key explained.
 pub const SAMPLE: &str = include_str!("sample.toml");
@@ -43,7 +44,7 @@ pub struct Config {
     pub zones: Vec<Zone>,
     /// Terminals that fetch from named ones only.
     #[serde(default, rename = "pin")]
-    pub pins: Vec<Pin>,
+    pub pins: Vec<PinConfig>,
 }
 
 /// An image assigned to terminals.
@@ -189,6 +190,35 @@ pub struct Note {
     pub label: String,
 }
 
+/// A terminal that fetches from named ones only, across zones too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinConfig {
+    /// Which one.
+    pub terminal: Who,
+    /// Whom it fetches from.
+    pub from: Vec<Who>,
+}
+
+/// A terminal as people name it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum Who {
+    /// By its address.
+    Address(IpAddr),
+    /// By a MAC address or UUID.
+    Key(TerminalKey),
+    /// By what `[terminals]` calls it.
+    Label(String),
+}
+
+impl From<String> for Who {
+    fn from(text: String) -> Self {
+        let address = text.parse().map(Who::Address).ok();
+        address.or_else(|| text.parse().map(Who::Key).ok()).unwrap_or(Who::Label(text))
+    }
+}
+
 /// How terminals boot.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -208,11 +238,14 @@ pub struct TrackerConfig {
     /// In their first two minutes.
     #[serde(deserialize_with = "duration")]
     pub young_interval: Duration,
+    /// Each switch that terminals hear is a zone.
+    pub zones_by_switch: bool,
 }
 
 impl Default for TrackerConfig {
     fn default() -> Self {
-        TrackerConfig { interval: Duration::from_secs(30), young_interval: Duration::from_secs(10) }
+        let (interval, young_interval) = (Duration::from_secs(30), Duration::from_secs(10));
+        TrackerConfig { interval, young_interval, zones_by_switch: false }
     }
 }
 
@@ -250,12 +283,29 @@ impl Config {
         if tracker.interval > Duration::from_secs(3600) {
             return Err("tracker: interval must not be more than 1h, peers believe no longer one".into());
         }
-        self.topology().check()
+        self.check_pins()?;
+        Topology { zones: self.zones.clone(), ..Topology::default() }.check()
     }
 
-    /// The lab's shape.
-    pub fn topology(&self) -> Topology {
-        Topology { zones: self.zones.clone(), pins: self.pins.clone() }
+    fn check_pins(&self) -> Result<(), String> {
+        for (i, pin) in self.pins.iter().enumerate() {
+            if pin.from.is_empty() || pin.from.len() > 16 || pin.from.contains(&pin.terminal) {
+                return Err("a pin needs 1 to 16 other terminals to fetch from".into());
+            }
+            if self.pins[..i].iter().any(|other| other.terminal == pin.terminal) {
+                return Err(format!("{:?} is pinned twice", pin.terminal));
+            }
+            for who in pin.from.iter().chain([&pin.terminal]) {
+                if let Who::Label(label) = who
+                    && !self.terminals.values().any(|note| note.label == *label)
+                {
+                    return Err(format!(
+                        "a pin names '{label}', which is no address, no MAC address, no UUID and no label of a terminal"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The job with this name.
@@ -356,6 +406,8 @@ mod tests {
             ("[tracker]\ninterval='999999999999999h'".into(), "not be more than 1h"),
             ("[terminals.'lab-01']\nlabel='x'".into(), "MAC"),
             ("[[zone]]\nname='a'\nnetworks=['10.0.0.0/33']".into(), "line 3"),
+            ("[[pin]]\nterminal='10.0.0.1'\nfrom=['lab-09']".into(), "lab-09"),
+            ("[[pin]]\nterminal='10.0.0.1'\nfrom=['10.0.0.1']".into(), "other terminals"),
             ("[[zone]]\nname='a'\nnetworks=['10.0.0.0/8']\nfrom=['b']".into(), "'b', which is no zone"),
         ] {
             let error = Config::parse(&text).expect_err(&text);

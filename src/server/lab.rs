@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::identity::{self, Identity, Known, Mac};
 use super::jobs::{self, Attempt, Target};
+use super::zones::Ties;
 use crate::api::{Hello, Inventory, Orders, Refusal, TerminalState, TerminalView};
 use crate::event::{Class, Failure, Outcome, Progress, Stage};
 
@@ -212,6 +213,7 @@ impl Lab {
         number: u64,
         token: &str,
         progress: Progress,
+        ties: &Ties,
     ) -> Result<(Orders, Option<Change>), ReportError> {
         let (id, attempt) = self.reporting(now, number, token)?;
         let before = attempt.progress.replace(bounded_progress(progress)).map(|p| p.stage);
@@ -222,7 +224,7 @@ impl Lab {
             *written = now;
             Change::Attempt(id, Box::new(attempt.clone()))
         });
-        Ok((self.orders(&attempt, now), change))
+        Ok((self.orders(&attempt, ties, now), change))
     }
 
     /// An attempt ended. The first outcome stands, so that a report that is sent twice does no harm; only the one that
@@ -233,6 +235,7 @@ impl Lab {
         number: u64,
         token: &str,
         outcome: Outcome,
+        ties: &Ties,
     ) -> Result<(Orders, Option<Change>), ReportError> {
         let (id, attempt) = self.reporting(now, number, token)?;
         let mut change = None;
@@ -242,12 +245,19 @@ impl Lab {
             change = Some(Change::Attempt(id, Box::new(attempt.clone())));
         }
         let attempt = attempt.clone();
-        Ok((self.orders(&attempt, now), change))
+        Ok((self.orders(&attempt, ties, now), change))
     }
 
-    fn orders(&self, attempt: &Attempt, now: Duration) -> Orders {
-        let others = self.terminals.values().filter_map(|t| t.last.as_ref());
-        let release = jobs::may_leave(attempt, others, self.coming.values(), now);
+    fn orders(&self, attempt: &Attempt, ties: &Ties, now: Duration) -> Orders {
+        let me = self.by_attempt.get(&attempt.number).and_then(|id| self.get(id)).and_then(Terminal::ip);
+        let needs_me = |other: &&Terminal| ties.needs(other.ip(), me);
+        let others = self.terminals.values().filter(needs_me).filter_map(|t| t.last.as_ref());
+        // Who is on its way is where it was the last time, or anywhere.
+        let coming = self.coming.iter().filter(|(mac, _)| {
+            let known = self.terminals.values().find(|t| t.identity.macs.contains(mac));
+            ties.needs(known.and_then(Terminal::ip), me)
+        });
+        let release = jobs::may_leave(attempt, others, coming.map(|(_, what)| what), now);
         Orders {
             release,
             cancel: attempt.cancelled && !matches!(attempt.outcome, Some(Outcome::Done { .. })),
@@ -305,7 +315,13 @@ impl Lab {
 
 impl Terminal {
     /// Its row on the page.
-    pub fn view(&self, label: Option<&str>, target: Option<&Target>, now: Duration) -> TerminalView {
+    pub fn view(
+        &self,
+        label: Option<&str>,
+        target: Option<&Target>,
+        ties: &Ties,
+        now: Duration,
+    ) -> TerminalView {
         let last = self.last.as_ref();
         let state = jobs::state(last, target, now);
         let image = match (state, target, last) {
@@ -325,6 +341,12 @@ impl Terminal {
             progress: current.and_then(|a| a.progress.clone()),
             outcome: last.and_then(|a| a.outcome.clone()),
             silent: now.saturating_sub(self.heard).as_secs(),
+            zone: ties.zone(self.ip()),
+            gateway: self.ip().is_some_and(|ip| ties.gateways.contains(&ip)),
+            switch: self.neighbour().map(|switch| {
+                let name = switch.name.as_ref().unwrap_or(&switch.chassis);
+                format!("{name}, port {}", switch.port)
+            }),
         }
     }
 }
@@ -380,6 +402,7 @@ pub mod tests {
     use super::super::jobs::tests::{done, failed};
     use super::*;
     use crate::api::{Neighbour, NicInfo};
+    use crate::tracker::{Topology, Zone};
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -432,12 +455,21 @@ pub mod tests {
         let mut lab = lab();
         let first = begin(&mut lab, 1, A, "one");
         let progress = || Progress::at(Stage::Fetch);
-        assert_eq!(lab.progress(at(2), first, "two", progress()).err(), Some(ReportError::WrongToken));
-        assert_eq!(lab.progress(at(2), 99, "one", progress()).err(), Some(ReportError::Unknown));
-        assert!(lab.progress(at(2), first, "one", progress()).is_ok());
+        assert_eq!(
+            lab.progress(at(2), first, "two", progress(), &Ties::default()).err(),
+            Some(ReportError::WrongToken)
+        );
+        assert_eq!(
+            lab.progress(at(2), 99, "one", progress(), &Ties::default()).err(),
+            Some(ReportError::Unknown)
+        );
+        assert!(lab.progress(at(2), first, "one", progress(), &Ties::default()).is_ok());
         let second = begin(&mut lab, 3, A, "two");
         assert!(second > first);
-        assert_eq!(lab.progress(at(4), first, "one", progress()).err(), Some(ReportError::Unknown));
+        assert_eq!(
+            lab.progress(at(4), first, "one", progress(), &Ties::default()).err(),
+            Some(ReportError::Unknown)
+        );
         assert!(lab.get(A).and_then(|t| t.last.as_ref()).expect("attempt").dirty);
     }
 
@@ -445,8 +477,12 @@ pub mod tests {
     fn progress_is_written_at_each_stage_and_now_and_then() {
         let mut lab = lab();
         let number = begin(&mut lab, 100, A, "t");
-        let mut report =
-            |now, stage| lab.progress(at(now), number, "t", Progress::at(stage)).expect("taken").1.is_some();
+        let mut report = |now, stage| {
+            lab.progress(at(now), number, "t", Progress::at(stage), &Ties::default())
+                .expect("taken")
+                .1
+                .is_some()
+        };
         assert!(report(101, Stage::Claim));
         assert!(!report(102, Stage::Claim));
         assert!(report(103, Stage::Disarm));
@@ -458,10 +494,33 @@ pub mod tests {
     fn the_last_one_releases_all() {
         let mut lab = lab();
         let (a, b) = (begin(&mut lab, 1, A, "a"), begin(&mut lab, 1, B, "b"));
-        assert_eq!(lab.outcome(at(2), a, "a", done()).expect("taken").0, Orders::default());
-        assert!(lab.outcome(at(3), b, "b", done()).expect("taken").0.release);
+        assert_eq!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").0, Orders::default());
+        assert!(lab.outcome(at(3), b, "b", done(), &Ties::default()).expect("taken").0.release);
         let serving = Progress::at(Stage::Serve);
-        assert!(lab.progress(at(4), a, "a", serving).expect("taken").0.release);
+        assert!(lab.progress(at(4), a, "a", serving, &Ties::default()).expect("taken").0.release);
+    }
+
+    #[test]
+    fn a_zone_that_is_done_is_released_but_for_the_gateway_that_others_fetch_through() {
+        const C: &str = "52:54:00:00:00:0c";
+        let mut lab = Lab::default();
+        for (mac, address) in [(A, "10.1.0.1"), (B, "10.1.0.2"), (C, "10.2.0.1")] {
+            lab.hello(at(0), address.into(), hello_of(mac)).expect("room");
+        }
+        let zone = |name: &str, net: &str| Zone::new(name, vec![net.parse().expect("a network")]);
+        let zones = vec![zone("one", "10.1.0.0/16"), zone("two", "10.2.0.0/16")];
+        let ties = Ties {
+            topology: Topology { zones, ..Topology::default() }.into(),
+            gateways: [[10, 1, 0, 1].into(), [10, 2, 0, 1].into()].into(),
+        };
+        let [a, b, c] = [(A, "a"), (B, "b"), (C, "c")].map(|(id, token)| begin(&mut lab, 1, id, token));
+        let mut end = |now, attempt, token| {
+            lab.outcome(at(now), attempt, token, done(), &ties).expect("taken").0.release
+        };
+        assert!(!end(2, a, "a"));
+        assert!(end(3, b, "b"), "its zone is done, and nobody fetches through it");
+        assert!(!end(4, a, "a"), "zone two still fetches through it");
+        assert!(end(5, c, "c") && end(6, a, "a"));
     }
 
     #[test]
@@ -469,10 +528,15 @@ pub mod tests {
         let mut lab = lab();
         let a = begin(&mut lab, 1, A, "a");
         lab.expect(at(2), &Identity::new(&[B], None), "debian@1".into());
-        assert!(!lab.outcome(at(3), a, "a", done()).expect("taken").0.release);
+        assert!(!lab.outcome(at(3), a, "a", done(), &Ties::default()).expect("taken").0.release);
         let b = begin(&mut lab, 4, B, "b");
-        lab.outcome(at(5), b, "b", failed(Class::Disk, true)).expect("taken");
-        assert!(lab.progress(at(6), a, "a", Progress::at(Stage::Serve)).expect("taken").0.release);
+        lab.outcome(at(5), b, "b", failed(Class::Disk, true), &Ties::default()).expect("taken");
+        assert!(
+            lab.progress(at(6), a, "a", Progress::at(Stage::Serve), &Ties::default())
+                .expect("taken")
+                .0
+                .release
+        );
     }
 
     #[test]
@@ -480,15 +544,23 @@ pub mod tests {
         let mut lab = lab();
         lab.cancel(at(1), A, Some(&target())).expect("waiting");
         let number = lab.get(A).and_then(|t| t.last.as_ref()).expect("attempt").number;
-        assert_eq!(lab.outcome(at(2), number, "", done()).err(), Some(ReportError::WrongToken));
+        assert_eq!(
+            lab.outcome(at(2), number, "", done(), &Ties::default()).err(),
+            Some(ReportError::WrongToken)
+        );
     }
 
     #[test]
     fn the_first_outcome_stands() {
         let mut lab = lab();
         let a = begin(&mut lab, 1, A, "a");
-        assert!(lab.outcome(at(2), a, "a", done()).expect("taken").1.is_some());
-        assert!(lab.outcome(at(3), a, "a", failed(Class::Disk, true)).expect("taken").1.is_none());
+        assert!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1.is_some());
+        assert!(
+            lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default())
+                .expect("taken")
+                .1
+                .is_none()
+        );
         assert_eq!(lab.get(A).and_then(|t| t.last.clone()).and_then(|a| a.outcome), Some(done()));
     }
 
@@ -496,16 +568,17 @@ pub mod tests {
     fn a_person_can_stop_a_running_one_and_start_it_again() {
         let mut lab = lab();
         let a = begin(&mut lab, 1, A, "a");
-        lab.progress(at(2), a, "a", Progress::at(Stage::Fetch)).expect("taken");
+        lab.progress(at(2), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
         assert!(lab.retry(at(3), A).is_err(), "imaging now");
         lab.cancel(at(3), A, Some(&target())).expect("running");
-        let (orders, _) = lab.progress(at(4), a, "a", Progress::at(Stage::Fetch)).expect("taken");
+        let (orders, _) =
+            lab.progress(at(4), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
         assert!(orders.cancel);
         let attempt = lab.get(A).and_then(|t| t.last.clone()).expect("attempt");
         assert!(attempt.leaves_half_a_system() && !jobs::waits(Some(&attempt), Some(&target())));
         lab.retry(at(5), A).expect("stopped");
         assert_eq!(
-            lab.get(A).expect("there").view(None, Some(&target()), at(5)).state,
+            lab.get(A).expect("there").view(None, Some(&target()), &Ties::default(), at(5)).state,
             TerminalState::Waiting
         );
     }
@@ -515,7 +588,7 @@ pub mod tests {
         let mut lab = lab();
         assert_eq!(lab.cancel(at(1), A, Some(&target())).expect("waiting").len(), 2);
         assert_eq!(
-            lab.get(A).expect("there").view(None, Some(&target()), at(1)).state,
+            lab.get(A).expect("there").view(None, Some(&target()), &Ties::default(), at(1)).state,
             TerminalState::Failed
         );
         assert!(lab.cancel(at(2), A, Some(&target())).is_err(), "nothing left");
@@ -537,8 +610,8 @@ pub mod tests {
         assert_eq!(switch.name.as_ref().map(String::len), Some(MAX_WORD));
         let a = begin(&mut lab, 1, A, "a");
         let wild = Progress { percent: f32::NAN, ..Progress::at(Stage::Fetch) };
-        lab.progress(at(2), a, "a", wild).expect("taken");
-        let view = lab.get(A).expect("there").view(None, None, at(2));
+        lab.progress(at(2), a, "a", wild, &Ties::default()).expect("taken");
+        let view = lab.get(A).expect("there").view(None, None, &Ties::default(), at(2));
         assert_eq!(view.progress.map(|p| p.percent), Some(0.0));
     }
 

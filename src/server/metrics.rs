@@ -106,6 +106,9 @@ mod tests {
     #[test]
     fn absurd_rates_of_terminals_do_not_overflow() {
         let terminal = TerminalView {
+            zone: None,
+            gateway: false,
+            switch: None,
             id: "a".into(),
             label: None,
             macs: Vec::new(),

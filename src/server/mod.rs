@@ -1,6 +1,6 @@
 //! The lab's server: images, tracker, seeder, netboot files, terminals' calls and the lab's page on one port.
 //!
-//! `identity`, `config`, `catalog`, `jobs`, `lab` and `ipxe` are decisions and state without I/O; `store` keeps the
+//! `identity`, `config`, `catalog`, `jobs`, `lab`, `zones` and `ipxe` are decisions and state without I/O; `store` keeps the
 //! state, `repository` finds images, `seeder` seeds them, `watch` does what happens by itself; `listen`, `http` and the
 //! handlers (`api`, `netboot`, `tracking`, `metrics`, `page`) are the port.
 //!
@@ -29,6 +29,7 @@ pub mod store;
 mod tests;
 mod tracking;
 mod watch;
+pub mod zones;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -109,7 +110,9 @@ impl Server {
             young_interval: times.young_interval,
             ..Settings::default()
         };
-        let policy = Box::new(Zoned::new(config.topology()));
+        let lab = Lab::restore(restored.terminals, restored.last_number);
+        let topology = zones::topology(&config, &lab);
+        let policy = Box::new(Zoned::new(topology.clone()));
         let app = Arc::new(App {
             clock: Clock::start(),
             images: options.images,
@@ -117,7 +120,8 @@ impl Server {
             configured: RwLock::new(Configured { config: Arc::new(config), problem: None }),
             repository: RwLock::default(),
             tracker: Mutex::new(Tracker::new(settings, policy)),
-            lab: Mutex::new(Lab::restore(restored.terminals, restored.last_number)),
+            topology: RwLock::new(Arc::new(topology)),
+            lab: Mutex::new(lab),
             store,
             seeder: seeders.who(),
             seeding: RwLock::default(),

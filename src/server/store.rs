@@ -300,6 +300,7 @@ mod tests {
     use super::super::jobs::tests::{done, failed};
     use super::super::lab::Lab;
     use super::super::lab::tests::hello_of;
+    use super::super::zones::Ties;
     use super::*;
     use crate::event::{Class, Progress, Stage};
 
@@ -340,10 +341,16 @@ mod tests {
                 changes.extend(lab.take(at(20), mac, &target(), format!("token-{mac}")).expect("known").1);
             }
             let token = format!("token-{}", MACS[0]);
-            changes.extend(lab.progress(at(30), 3, &token, Progress::at(Stage::Disarm)).expect("taken").1);
-            changes.extend(lab.outcome(at(40), 3, &token, failed(Class::Disk, true)).expect("taken").1);
+            changes.extend(
+                lab.progress(at(30), 3, &token, Progress::at(Stage::Disarm), &Ties::default())
+                    .expect("taken")
+                    .1,
+            );
+            changes.extend(
+                lab.outcome(at(40), 3, &token, failed(Class::Disk, true), &Ties::default()).expect("taken").1,
+            );
             let token = format!("token-{}", MACS[1]);
-            changes.extend(lab.outcome(at(50), 2, &token, done()).expect("taken").1);
+            changes.extend(lab.outcome(at(50), 2, &token, done(), &Ties::default()).expect("taken").1);
             store.save(changes).await.expect("written");
             drop(store);
             thread.join().expect("ends");

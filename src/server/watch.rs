@@ -22,8 +22,8 @@ use super::config::Config;
 use super::listen::stopped;
 use super::repository::{Scan, Scanner};
 use super::seeder::Seeders;
+use super::zones;
 use crate::event::{Class, Failure};
-use crate::tracker::Zoned;
 use crate::units::InfoHash;
 
 const LOOK_AT_CONFIGURATION: Duration = Duration::from_secs(2);
@@ -65,9 +65,6 @@ pub async fn configuration(
         match read {
             Ok(config) => {
                 log::info!("configuration {} is in force, {} jobs", path.display(), config.jobs.len());
-                if config.topology() != configured.config.topology() {
-                    lock(&app.tracker).follow(Box::new(Zoned::new(config.topology())));
-                }
                 *configured = Configured { config: Arc::new(config), problem: None };
             }
             Err(Failure { message, advice, .. }) => {
@@ -75,6 +72,8 @@ pub async fn configuration(
                 configured.problem = Some(Problem { what: "configuration".into(), error: message, advice });
             }
         }
+        drop(configured);
+        zones::arrange(&app);
     }
 }
 

@@ -182,7 +182,7 @@ impl Plan {
             }
         }
         let hurry = u32::try_from(whole(self.hurry().clamp(1.0, 30.0))).unwrap_or(1);
-        let topology = Topology { zones: self.topology(), pins: Vec::new() };
+        let topology = Topology { zones: self.topology(), ..Topology::default() };
         spec.zones = Some(Zones { uplink: self.model_rate(self.uplink), topology, hurry });
         spec
     }
@@ -193,7 +193,7 @@ impl Plan {
         }
         let zone = |number: u8| {
             let networks = vec![ipnet::Ipv4Net::new_assert([10, number, 0, 0].into(), 16).into()];
-            Zone { name: number.to_string(), networks, from: None, links: self.links, limit_mbit: None }
+            Zone { links: self.links, ..Zone::new(number.to_string(), networks) }
         };
         (1u8..).zip(&self.zones).map(|(number, _)| zone(number)).collect()
     }

@@ -14,14 +14,11 @@ fn lab(zones: u8, each: usize, pieces: u32, seed: u64) -> LabSpec {
     for (number, node) in spec.nodes.iter_mut().enumerate().skip(1) {
         node.zone = u8::try_from((number - 1) / each + 1).expect("few zones");
     }
-    let zone = |number: u8| Zone {
-        name: format!("zone-{number}"),
-        networks: vec![format!("10.{number}.0.0/16").parse().expect("a network")],
-        from: None,
-        links: 2,
-        limit_mbit: None,
+    let zone = |number: u8| {
+        let network = format!("10.{number}.0.0/16").parse().expect("a network");
+        Zone::new(format!("zone-{number}"), vec![network])
     };
-    let topology = Topology { zones: (1..=zones).map(zone).collect(), pins: Vec::new() };
+    let topology = Topology { zones: (1..=zones).map(zone).collect(), ..Topology::default() };
     spec.zones = Some(Zones {
         uplink: RATE * std::env::var("UP").map_or(1, |v| v.parse().unwrap()),
         topology,

@@ -16,5 +16,5 @@ pub mod zoned;
 pub use announce::{Announce, Event, Malformed};
 pub use policy::{Ask, Candidate, Choice, Everyone, Policy};
 pub use registry::{Answer, Home, Settings, SwarmCounts, Tracker, Unknown};
-pub use topology::{Pin, Topology, Zone};
+pub use topology::{Pin, Topology, Zone, ZoneId};
 pub use zoned::Zoned;

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::topology::Topology;
 use crate::rules::Rules;
 use crate::units::{InfoHash, PeerId};
 
@@ -63,6 +64,14 @@ pub trait Policy: Send {
 
     /// A swarm is no more.
     fn forget(&mut self, _swarm: &InfoHash) {}
+
+    /// The lab's shape is another one from now on.
+    fn arrange(&mut self, _topology: &Topology) {}
+
+    /// The peers that exchange pieces beyond their zones, in each swarm.
+    fn gateways(&self) -> Vec<(InfoHash, PeerId)> {
+        Vec::new()
+    }
 }
 
 /// One flat network: everyone may meet everyone, in random order.

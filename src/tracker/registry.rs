@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::announce::{Announce, Event};
 use super::policy::{Ask, Candidate, Choice, Policy};
+use super::topology::Topology;
 use crate::rules::Rules;
 use crate::units::{InfoHash, PeerId};
 
@@ -150,9 +151,19 @@ impl Tracker {
         self.swarms.entry(info_hash).or_default().seeded_here = seeded_here;
     }
 
-    /// From now on peers are chosen by this policy.
-    pub fn follow(&mut self, policy: Box<dyn Policy>) {
-        self.policy = policy;
+    /// The lab's shape is another one from now on.
+    pub fn arrange(&mut self, topology: &Topology) {
+        self.policy.arrange(topology);
+    }
+
+    /// Where the peers are that exchange pieces beyond their zones, in each swarm.
+    pub fn gateways(&self) -> impl Iterator<Item = (InfoHash, IpAddr)> {
+        let address = |(swarm, id): (InfoHash, PeerId)| {
+            let peers = &self.swarms.get(&swarm)?.peers;
+            let peer = peers.get(&(id, false)).or_else(|| peers.get(&(id, true)))?;
+            Some((swarm, peer.candidate.address.ip()))
+        };
+        self.policy.gateways().into_iter().filter_map(address)
     }
 
     /// The swarm's image is gone.

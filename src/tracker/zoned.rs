@@ -14,9 +14,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::policy::{Ask, Candidate, Choice, Everyone, Policy, shuffle};
-use super::topology::{Topology, ZoneId};
-use crate::rules::{MAX_ADDRESSES, Rules, Share};
+use super::topology::{REST, Topology, ZoneId};
+use crate::rules::{MAX_ADDRESSES, MAX_NETWORKS, Rules, Share};
 use crate::units::{InfoHash, PeerId};
 
 /// How often a gateway announces.
@@ -32,12 +34,14 @@ pub struct Zoned {
     topology: Topology,
     gateways: HashMap<(InfoHash, ZoneId), Vec<PeerId>>,
     heartbeat: Duration,
+    /// There were zones once: peers that have rules must learn that there are none any more.
+    had_zones: bool,
 }
 
 impl Zoned {
     /// By a topology that passed its check.
     pub fn new(topology: Topology) -> Self {
-        Zoned { topology, gateways: HashMap::new(), heartbeat: HEARTBEAT }
+        Zoned { had_zones: !topology.is_flat(), topology, gateways: HashMap::new(), heartbeat: HEARTBEAT }
     }
 
     /// The same with gateways that announce so often: for a lab in which time is scaled.
@@ -51,12 +55,18 @@ impl Zoned {
 
     /// Forgets gateways that are silent or gone, and takes the one that asks if there is room.
     fn elect(&mut self, zone: ZoneId, ask: &Ask, candidates: &[Candidate]) {
+        let moved = |(swarm, of): &(InfoHash, ZoneId)| *swarm == ask.swarm && *of != zone;
+        for (_, list) in self.gateways.iter_mut().filter(|(of, _)| moved(of)) {
+            list.retain(|id| *id != ask.asker.peer_id);
+        }
         let ZoneId::Zone(i) = zone else { return };
         let links = self.topology.zones.get(i).map_or(0, |zone| zone.links);
         let patience = self.heartbeat * PATIENCE;
         let list = self.gateways.entry((ask.swarm, zone)).or_default();
         let lives = |id: &PeerId| {
-            let heard = |c: &Candidate| c.peer_id == *id && c.silent <= patience;
+            let heard = |c: &Candidate| {
+                c.peer_id == *id && c.silent <= patience && self.topology.zone_of(c.address.ip()) == zone
+            };
             *id == ask.asker.peer_id || candidates.iter().any(heard)
         };
         list.retain(lives);
@@ -102,12 +112,16 @@ impl Zoned {
         let fetch = beyond.iter().filter(|o| self.topology.may_fetch(zone, there(o))).map(address);
         let serve = beyond.iter().filter(|o| self.topology.may_fetch(there(o), zone)).map(address);
         let pinned = self.topology.pinned(ip);
-        let pinned_to_us =
-            self.topology.pins.iter().filter(|pin| pin.from.contains(&ip)).map(|pin| pin.terminal);
+        let may_meet = |other: &IpAddr| !self.topology.apart(zone, self.topology.zone_of(*other));
+        let pinned_to_us = self.topology.pins.iter().filter(|pin| pin.from.contains(&ip));
+        let pinned_to_us = pinned_to_us.map(|pin| pin.terminal).filter(may_meet);
         let mut rules = Rules {
             zone: self.topology.name(zone).to_owned(),
             networks: Vec::new(),
-            fetch: pinned.map_or_else(|| fetch.collect(), <[IpAddr]>::to_vec),
+            fetch: match pinned {
+                Some(from) => from.iter().copied().filter(may_meet).collect(),
+                None => fetch.collect(),
+            },
             serve: pinned_to_us.chain(serve).collect(),
             pinned: pinned.is_some(),
             share: None,
@@ -120,6 +134,8 @@ impl Zoned {
             ZoneId::Zone(i) => {
                 let Some(of) = self.topology.zones.get(i) else { return rules };
                 rules.networks.clone_from(&of.networks);
+                rules.networks.extend(self.topology.learned_in(zone).map(IpNet::from));
+                rules.networks.truncate(MAX_NETWORKS);
                 let gateways = self.gateways.get(&(ask.swarm, zone)).map_or(&[][..], Vec::as_slice);
                 let count = u32::try_from(gateways.len()).unwrap_or(u32::MAX);
                 let part = gateways.iter().position(|id| *id == ask.asker.peer_id);
@@ -140,7 +156,9 @@ fn everywhere() -> Vec<ipnet::IpNet> {
 impl Policy for Zoned {
     fn choose(&mut self, ask: &Ask, candidates: Vec<Candidate>, chance: &mut dyn FnMut() -> u64) -> Choice {
         if self.topology.is_flat() {
-            return Everyone.choose(ask, candidates, chance);
+            let free = Rules { zone: REST.to_owned(), networks: everywhere(), ..Rules::default() };
+            let rules = (self.had_zones && ask.asker.is_ours()).then_some(free);
+            return Choice { rules, ..Everyone.choose(ask, candidates, chance) };
         }
         let zone = self.topology.zone_of(ask.asker.address.ip());
         self.elect(zone, ask, &candidates);
@@ -184,6 +202,23 @@ impl Policy for Zoned {
 
     fn forget(&mut self, swarm: &InfoHash) {
         self.gateways.retain(|(of, _), _| of != swarm);
+    }
+
+    fn arrange(&mut self, topology: &Topology) {
+        let old = std::mem::replace(&mut self.topology, topology.clone());
+        self.had_zones |= !topology.is_flat();
+        // Zones are known by their names: their numbers may have changed.
+        let moved = self.gateways.drain().filter_map(|((swarm, zone), list)| {
+            let name = &old.zone(zone)?.name;
+            let now = topology.zones.iter().position(|zone| zone.name == *name)?;
+            Some(((swarm, ZoneId::Zone(now)), list))
+        });
+        self.gateways = moved.collect();
+    }
+
+    fn gateways(&self) -> Vec<(InfoHash, PeerId)> {
+        let all = self.gateways.iter().flat_map(|((swarm, _), list)| list.iter().map(|id| (*swarm, *id)));
+        all.collect()
     }
 }
 

@@ -107,3 +107,32 @@ async fn a_peer_fetches_an_image_from_the_servers_own_seeder() {
     world.until("/metrics", "flashmob_seeder_sent_bytes_total{image=\"golden@format-1\"} 196608\n").await;
     session.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_peer_of_a_zone_is_told_its_rules_and_people_see_its_zone() {
+    let zones = "[[zone]]\nname='room'\nnetworks=['127.0.0.0/8']\nlimit_mbit=80\nlinks=1\n";
+    let world = World::new(&format!("{FOR_ALL}{zones}")).await;
+    world.begin(A).await;
+    let told = |answer: &[u8]| {
+        let from = answer.windows(4).position(|window| window == b"2:fm")?;
+        Some(String::from_utf8_lossy(&answer[from..]).into_owned())
+    };
+    let announce = async |id: &str| {
+        let url = world.url(&format!("/announce?info_hash={HASH}&peer_id=-FM0100-{id}&port=7001&left=1"));
+        world.http.get(url).send().await.expect("an answer").bytes().await.expect("bytes").to_vec()
+    };
+    let rules = told(&announce("aaaaaaaaaaaa").await).expect("rules");
+    assert!(rules.contains("127.0.0.0/8") && rules.contains("4:ratei10000000e"), "{rules}");
+    assert!(rules.contains("4:room"), "{rules}");
+    assert_eq!(told(&super::swarm::announce(&world, 'x', 7002, "&left=1").await), None, "no standard client");
+    let (_, terminals) = world.text("/api/v1/terminals").await;
+    assert!(terminals.contains(r#""zone":"room","gateway":true"#), "{terminals}");
+    let (_, lab) = world.text("/api/v1/lab").await;
+    let view = format!(r#""zones":[{{"name":"room","terminals":1,"imaging":1,"gateways":["{A}"]}}]"#);
+    assert!(lab.contains(&view), "{lab}");
+    std::fs::write(world.at("config.toml"), FOR_ALL).expect("written");
+    world.server.as_ref().expect("running").reload();
+    world.until("/api/v1/lab", r#""zones":[]"#).await;
+    let free = told(&announce("aaaaaaaaaaaa").await).expect("rules that end the old ones");
+    assert!(free.contains("0.0.0.0/0") && !free.contains("4:rate"), "{free}");
+}

@@ -11,12 +11,12 @@ use super::*;
 const SWARM: InfoHash = InfoHash([7; 20]);
 
 fn zone(number: u8, from: Option<&[&str]>, links: usize) -> Zone {
+    let networks = vec![format!("10.{number}.0.0/16").parse().expect("a network")];
     Zone {
-        name: format!("z{number}"),
-        networks: vec![format!("10.{number}.0.0/16").parse().expect("a network")],
         from: from.map(|names| names.iter().map(ToString::to_string).collect()),
         links,
         limit_mbit: Some(100),
+        ..Zone::new(format!("z{number}"), networks)
     }
 }
 
@@ -34,7 +34,7 @@ struct Lab {
 
 impl Lab {
     fn new(zones: Vec<Zone>, pins: Vec<Pin>) -> Self {
-        let topology = Topology { zones, pins };
+        let topology = Topology { zones, pins, ..Topology::default() };
         topology.check().expect("a topology");
         let mut tracker = Tracker::new(Settings::default(), Box::new(Zoned::new(topology.clone())));
         tracker.admit(SWARM, true);
@@ -141,6 +141,47 @@ fn a_pinned_terminal_fetches_from_those_named_wherever_they_are() {
     let of_a = lab.say(1, 1, 9, 5);
     assert_eq!(of_a.rules.as_ref().expect("rules").serve, [b]);
     assert_eq!(lab.beyond(1, &of_a), [b]);
+}
+
+#[test]
+fn nothing_passes_between_zones_that_must_stay_apart_not_even_by_a_pin() {
+    let (a, b) = (IpAddr::from([10, 1, 0, 9]), IpAddr::from([10, 2, 0, 9]));
+    let zones = vec![Zone { never: vec!["z2".into()], ..zone(1, None, 1) }, zone(2, None, 1)];
+    let mut lab = Lab::new(zones, vec![Pin { terminal: b, from: vec![a] }]);
+    for round in 0..2 {
+        for (zone, n) in [(1, 9), (2, 9), (2, 1)] {
+            let answer = lab.say(round, zone, n, 5);
+            let there = format!("10.{}.", 3 - zone);
+            let rules = answer.rules.clone().expect("rules");
+            let allowed = [rules.fetch, rules.serve, lab.beyond(zone, &answer)].concat();
+            assert!(!allowed.iter().any(|ip| ip.to_string().starts_with(&there)), "{allowed:?}");
+        }
+    }
+}
+
+#[test]
+fn who_is_learned_to_be_elsewhere_moves_and_gateways_of_other_zones_stay() {
+    let mut lab = Lab::new(vec![zone(1, None, 1), zone(2, None, 1)], Vec::new());
+    for (zone, n) in [(1, 1), (1, 2), (2, 1)] {
+        lab.say(0, zone, n, 5);
+    }
+    let (one, two) = (IpAddr::from([10, 1, 0, 1]), IpAddr::from([10, 1, 0, 2]));
+    let mut topology = lab.topology.clone();
+    let upstairs = Zone { links: 1, ..Zone::new("upstairs", Vec::new()) };
+    topology.zones.insert(0, upstairs);
+    topology.learned = [one, two].map(|ip| (ip, "upstairs".to_owned())).into();
+    lab.tracker.arrange(&topology);
+    let rules = lab.say(1, 1, 2, 5).rules.expect("rules");
+    assert_eq!((rules.zone.as_str(), rules.rate), ("upstairs", None));
+    let networks: Vec<IpAddr> = rules.networks.iter().map(ipnet::IpNet::addr).collect();
+    assert_eq!(networks, [one, two]);
+    assert!(rules.fetch.contains(&[10, 2, 0, 1].into()), "the gateway of zone 2 is still that: {rules:?}");
+    assert!(
+        lab.say(1, 1, 1, 5).rules.expect("rules").fetch.is_empty(),
+        "its place in zone 1 went with the move"
+    );
+    let gateways: Vec<_> = lab.tracker.gateways().map(|(_, ip)| ip).collect();
+    assert!(gateways.contains(&two) && gateways.contains(&[10, 2, 0, 1].into()) && gateways.len() == 2);
 }
 
 #[test]
