@@ -19,13 +19,17 @@ pub struct TestTracker {
 }
 
 impl TestTracker {
-    /// Begins to answer announces for one swarm.
+    /// Begins to answer announces for one swarm on a free port of the loopback interface.
     pub async fn start(info_hash: InfoHash) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("its address");
         let mut tracker = Tracker::new(Settings::default(), Box::new(Everyone));
         tracker.admit(info_hash, false);
-        let tracker = Arc::new(Mutex::new(tracker));
+        Self::listen("127.0.0.1:0", Arc::new(Mutex::new(tracker))).await
+    }
+
+    /// Lets `tracker` answer at this address.
+    pub async fn listen(address: &str, tracker: Arc<Mutex<Tracker>>) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
         let (note, heard) = watch::channel(Vec::new());
         let start = Instant::now();
         let task = tokio::spawn(async move {

@@ -135,7 +135,7 @@ impl Drop for Lab {
 }
 
 /// A thread of its own enters the namespace and runs a runtime there, within the deadline.
-fn inside<T: Send, F: Future<Output = T>>(name: &str, work: impl FnOnce() -> F + Send) -> T {
+pub fn inside<T: Send, F: Future<Output = T>>(name: &str, work: impl FnOnce() -> F + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
