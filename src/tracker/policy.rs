@@ -89,11 +89,7 @@ impl Policy for Everyone {
         chance: &mut dyn FnMut() -> u64,
     ) -> Choice {
         let Ask { asker, want, .. } = *ask;
-        candidates.retain(|other| {
-            other.peer_id != asker.peer_id
-                && other.address != asker.address
-                && !(asker.complete && other.complete)
-        });
+        candidates.retain(|other| other.peer_id != asker.peer_id && !(asker.complete && other.complete));
         shuffle(&mut candidates, chance);
         let (mut complete, mut others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|c| c.complete);
         complete.truncate(want.div_ceil(2).max(want.saturating_sub(others.len())));

@@ -9,10 +9,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::announce::{Announce, Event};
 use super::policy::{Ask, Candidate, Choice, Policy};
 use super::topology::Topology;
-use crate::rules::Rules;
+use crate::rules::{MAX_NETWORKS, Rules};
 use crate::units::{InfoHash, PeerId};
 
 /// Standard clients keep to their own shortest interval (libtorrent: 5 minutes) whatever a tracker asks, so they
@@ -101,14 +103,15 @@ struct Peer {
 }
 
 impl Peer {
-    /// How it looks from `ip`: behind one translated address peers meet by their local ones (BEP 7 `ipv4`).
-    fn seen_by(&self, ip: IpAddr, local: Option<IpAddr>, now: Duration) -> Candidate {
-        let mut candidate = self.candidate;
-        candidate.silent = now.saturating_sub(self.last_heard);
-        if let Some(mine) = self.local.filter(|_| local.is_some() && candidate.address.ip() == ip) {
-            candidate.address.set_ip(mine);
-        }
-        candidate
+    fn seen(&self, now: Duration) -> Candidate {
+        Candidate { silent: now.saturating_sub(self.last_heard), ..self.candidate }
+    }
+
+    /// A terminal that was switched off and on again has a new peer id at its old address. Behind a translated address
+    /// several terminals may have the same one.
+    fn is_replaced_by(&self, other: &Candidate, local: Option<IpAddr>) -> bool {
+        let differ = self.local.is_some() && local.is_some() && self.local != local;
+        self.candidate.address == other.address && !differ
     }
 }
 
@@ -199,15 +202,19 @@ impl Tracker {
         let choice = if announce.event == Event::Stopped {
             Choice::default()
         } else {
-            let mut candidates: Vec<Candidate> =
-                swarm.peers.values().map(|peer| peer.seen_by(ip, local, now)).collect();
+            let mut candidates: Vec<Candidate> = swarm.peers.values().map(|peer| peer.seen(now)).collect();
             if let Some(home) = home.filter(|_| swarm.seeded_here) {
                 let address = SocketAddr::new(home.address.ip().to_canonical(), home.address.port());
                 let (complete, silent) = (true, Duration::ZERO);
                 candidates.push(Candidate { peer_id: home.peer_id, address, complete, silent, home: true });
             }
             let want = announce.numwant.unwrap_or(settings.usual_answer).min(settings.longest_answer);
-            self.policy.choose(&Ask { swarm: announce.info_hash, asker, want }, candidates, chance)
+            let ask = Ask { swarm: announce.info_hash, asker, want };
+            let mut choice = self.policy.choose(&ask, candidates, chance);
+            if local.is_some() {
+                meet_locally(swarm, ip, &mut choice);
+            }
+            choice
         };
         let interval = choice.interval.map_or(usual, |often| often.min(usual));
         let counts = swarm.counts();
@@ -240,6 +247,23 @@ impl Tracker {
     }
 }
 
+/// Behind one translated address, `ip`, peers meet by their local ones (BEP 7 `ipv4`), and their rules allow these. They are
+/// chosen before by the address that all of them have here, so that they are of one zone.
+fn meet_locally(swarm: &Swarm, ip: IpAddr, choice: &mut Choice) {
+    let there = |peer: &&Peer| peer.candidate.address.ip() == ip;
+    for told in choice.peers.iter_mut().filter(|told| told.address.ip() == ip) {
+        let peer = swarm.peers.get(&(told.peer_id, told.address.is_ipv6()));
+        if let Some(local) = peer.and_then(|peer| peer.local) {
+            told.address.set_ip(local);
+        }
+    }
+    if let Some(rules) = &mut choice.rules {
+        let local = swarm.peers.values().filter(there).filter_map(|peer| peer.local);
+        rules.networks.extend(local.filter(|local| *local != ip).map(IpNet::from));
+        rules.networks.truncate(MAX_NETWORKS);
+    }
+}
+
 /// Keeps or forgets the peer that speaks; returns when it was first heard.
 fn note(
     swarm: &mut Swarm,
@@ -263,8 +287,7 @@ fn note(
         peer.last_heard = now;
         return peer.first_heard;
     }
-    // A terminal that was switched off and on again has a new peer id at its old address.
-    swarm.peers.retain(|_, peer| peer.candidate.address != asker.address);
+    swarm.peers.retain(|_, peer| !peer.is_replaced_by(&asker, local));
     if swarm.peers.len() < cap {
         swarm.peers.insert(key, Peer { candidate: asker, local, first_heard: now, last_heard: now });
     }
@@ -282,6 +305,8 @@ fn expire(swarm: &mut Swarm, now: Duration, interval: Duration) {
 #[cfg(test)]
 mod tests {
     use super::super::policy::Everyone;
+    use super::super::topology::Zone;
+    use super::super::zoned::Zoned;
     use super::*;
 
     const HASH: InfoHash = InfoHash([7; 20]);
@@ -342,6 +367,41 @@ mod tests {
         assert_eq!(answer.peers[0].address, ([10, 0, 0, 1], 6881).into());
         assert_eq!((answer.complete, answer.incomplete), (1, 2));
         assert_eq!(say(&mut tracker, 2, 1, &hello(1, 5)).peers.len(), 1);
+    }
+
+    #[test]
+    fn terminals_behind_one_translated_address_meet_by_their_local_ones() {
+        let network = "10.0.0.0/24".parse().expect("a network");
+        let zone = Zone { links: 1, ..Zone::new("room", vec![network]) };
+        for zones in [Vec::new(), vec![zone]] {
+            let topology = Topology { zones, ..Topology::default() };
+            let mut tracker = Tracker::new(Settings::default(), Box::new(Zoned::new(topology.clone())));
+            tracker.admit(HASH, false);
+            let local = |n: u8| std::net::Ipv4Addr::new(192, 168, 0, n);
+            let inside = |n| Announce { local: Some(local(n)), ..hello(n, 5) };
+            let nat = IpAddr::from([10, 0, 0, 1]);
+            let mut say = |ip, announce: &Announce| {
+                tracker.announce(at(0), ip, announce, None, &mut || 4).expect("known swarm")
+            };
+            say(nat, &inside(1));
+            say(nat, &inside(2));
+            let answer = say(nat, &inside(3));
+            let mut told: Vec<SocketAddr> = answer.peers.iter().map(|peer| peer.address).collect();
+            told.sort();
+            assert_eq!(told, [1, 2].map(|n| SocketAddr::from((local(n), 6881))));
+            if let Some(rules) = answer.rules {
+                let allowed = |n: u8| rules.networks.iter().any(|net| net.contains(&IpAddr::V4(local(n))));
+                assert!(allowed(1) && allowed(2) && !allowed(9), "{rules:?}");
+            }
+            let outside = say([10, 0, 0, 7].into(), &hello(7, 5));
+            assert!(
+                outside.peers.iter().all(|peer| peer.address.ip() == nat),
+                "others see the translated one"
+            );
+            assert_eq!(outside.incomplete, 4);
+            let again = Announce { peer_id: id(b"-FM0100-", 99), ..inside(2) };
+            assert_eq!(say(nat, &again).incomplete, 4, "one that restarts replaces itself");
+        }
     }
 
     #[test]
