@@ -1,0 +1,330 @@
+//! What the benches share: clients of several makes as child processes, a tracker for them, and what they cost.
+//!
+//! Invariant: what a bench started has ended and what it made is gone when its values are dropped, whatever happened.
+
+#![expect(clippy::panic, reason = "a bench that cannot run ends")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use flashmob::metainfo::Metainfo;
+use flashmob::tracker::{Announce, Everyone, Settings, Tracker, reply};
+use nix::sched::{CloneFlags, setns};
+
+/// The program that is measured.
+pub const FLASHMOB: &str = env!("CARGO_BIN_EXE_flashmob");
+
+/// A BitTorrent client, with the options that suit a LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Client {
+    /// This project's.
+    Flashmob,
+    /// The same without checking pieces.
+    FlashmobUnchecked,
+    /// Package aria2.
+    Aria2,
+    /// Package python3-libtorrent.
+    Libtorrent,
+    /// The same with super-seeding.
+    LibtorrentSuper,
+    /// Package transmission-daemon.
+    Transmission,
+}
+
+/// Where a client runs and what it works on.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Network namespace; `None`: this one.
+    pub namespace: Option<String>,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// A folder of its own; the payload is `payload` in it.
+    pub folder: PathBuf,
+    /// The torrent, which names the tracker.
+    pub torrent: PathBuf,
+    /// Another place for the payload: a block device.
+    pub device: Option<PathBuf>,
+}
+
+/// A running client.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    done: PathBuf,
+    /// When it said that it has everything.
+    said: Arc<Mutex<Option<Instant>>>,
+}
+
+/// What a process used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Used {
+    /// Seconds of processor time.
+    pub cpu: f64,
+    /// Peak of resident memory, MiB.
+    pub memory: f64,
+}
+
+impl Client {
+    /// Starts it as seeder or as leecher.
+    pub fn start(self, place: &Place, seeds: bool) -> Running {
+        let done = place.folder.with_extension("done");
+        let said = Arc::new(Mutex::new(None));
+        let mut command = self.command(place, seeds, &done);
+        if let Some(namespace) = &place.namespace {
+            let mut inside = Command::new("nsenter");
+            inside.arg(format!("--net=/run/netns/{namespace}")).arg(command.get_program());
+            inside.args(command.get_args());
+            command = inside;
+        }
+        let speaks = matches!(self, Client::Flashmob | Client::FlashmobUnchecked);
+        command.stdin(Stdio::piped()).stderr(Stdio::null());
+        command.stdout(if speaks { Stdio::piped() } else { Stdio::null() });
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("starting {command:?}: {e}"));
+        if let Some(out) = child.stdout.take() {
+            let said = Arc::clone(&said);
+            std::thread::spawn(move || {
+                for line in BufReader::new(out).lines().map_while(Result::ok) {
+                    if line.contains("\"event\":\"complete\"") {
+                        said.lock().expect("lock").get_or_insert_with(Instant::now);
+                    }
+                }
+            });
+        }
+        Running { child, done, said }
+    }
+
+    fn command(self, place: &Place, seeds: bool, done: &Path) -> Command {
+        let (folder, torrent) = (&place.folder, &place.torrent);
+        let payload = place.device.clone().unwrap_or_else(|| folder.join("payload"));
+        let port = place.listen.port();
+        match self {
+            Client::Flashmob | Client::FlashmobUnchecked => {
+                let mut command = Command::new(FLASHMOB);
+                command.arg(if seeds { "seed" } else { "get" }).arg(torrent).arg(payload);
+                command.args(["--json", "--listen", &place.listen.to_string()]);
+                if !seeds {
+                    command.args(["--seed-for", "forever"]);
+                }
+                if self == Client::FlashmobUnchecked && !seeds {
+                    command.arg("--no-verify");
+                }
+                command
+            }
+            Client::Aria2 => {
+                let mut command = Command::new("aria2c");
+                let hook = hook(folder, done);
+                command.args(["--no-conf", "--seed-ratio=0", "--enable-dht=false", "--enable-dht6=false"]);
+                command.args(["--bt-enable-lpd=false", "--enable-peer-exchange=false", "--disable-ipv6"]);
+                command.args(["--bt-max-peers=0", "--bt-request-peer-speed-limit=1000M", "--disk-cache=64M"]);
+                command.args(["--file-allocation=none", "--bt-tracker-interval=5", "--summary-interval=0"]);
+                command.arg(format!("--listen-port={port}")).arg(format!("--dir={}", folder.display()));
+                command.arg(if seeds { "--check-integrity=true".into() } else { hook_option(&hook) });
+                command.arg(torrent);
+                command
+            }
+            Client::Libtorrent | Client::LibtorrentSuper => {
+                let mut command = Command::new("/usr/bin/python3");
+                command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/common/libtorrent_node.py"));
+                let superseeds = seeds && self == Client::LibtorrentSuper;
+                command.args([if superseeds {
+                    "super"
+                } else if seeds {
+                    "seed"
+                } else {
+                    "leech"
+                }]);
+                command.arg(place.listen.to_string()).arg(torrent).arg(folder).arg(done);
+                command
+            }
+            Client::Transmission => {
+                let settings = folder.with_extension("settings");
+                fs::create_dir_all(&settings).expect("a folder");
+                let text = transmission_settings(folder, port, &hook(folder, done));
+                fs::write(settings.join("settings.json"), text).expect("a file");
+                let mut command = Command::new("sh");
+                let add =
+                    format!("transmission-remote 127.0.0.1:{} --add {}", port + 2000, torrent.display());
+                // The daemon has no option to begin with a torrent.
+                let wait = format!("until {add}; do sleep 0.1; done >/dev/null 2>&1 &");
+                let daemon = format!("exec transmission-daemon -f -g {}", settings.display());
+                command.args(["-c", &format!("{wait} {daemon}")]);
+                command
+            }
+        }
+    }
+}
+
+/// A script that makes the file `done`.
+fn hook(folder: &Path, done: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.with_extension("hook");
+    fs::write(&path, format!("#!/bin/sh\n: > '{}'\n", done.display())).expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+    path
+}
+
+fn hook_option(hook: &Path) -> String {
+    format!("--on-bt-download-complete={}", hook.display())
+}
+
+fn transmission_settings(folder: &Path, port: u16, hook: &Path) -> String {
+    serde_json::json!({
+        "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "utp-enabled": false,
+        "port-forwarding-enabled": false, "encryption": 0, "peer-port": port, "rpc-port": port + 2000,
+        "rpc-whitelist-enabled": false, "rpc-host-whitelist-enabled": false, "preallocation": 0,
+        "peer-limit-global": 500, "peer-limit-per-torrent": 500, "upload-slots-per-torrent": 64,
+        "rename-partial-files": false, "download-dir": folder, "script-torrent-done-enabled": true,
+        "script-torrent-done-filename": hook, "start-added-torrents": true,
+    })
+    .to_string()
+}
+
+impl Running {
+    /// When it had everything, if it has.
+    pub fn finished(&self) -> Option<Instant> {
+        let mut said = self.said.lock().expect("lock");
+        if said.is_none() && self.done.exists() {
+            *said = Some(Instant::now());
+        }
+        *said
+    }
+
+    /// What it used so far.
+    pub fn used(&self) -> Used {
+        let of =
+            |name: &str| fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap_or_default();
+        let stat = of("stat");
+        let fields: Vec<f64> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|ticks| ticks.parse().ok())
+            .collect();
+        let peak = of("status").lines().find_map(|line| {
+            line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()
+        });
+        Used { cpu: fields.iter().sum::<f64>() / 100.0, memory: peak.unwrap_or_default() / 1024.0 }
+    }
+
+    /// False if it has ended by itself.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A tracker in a namespace; it answers until it is dropped.
+pub struct TrackerThread {
+    stop: Arc<AtomicBool>,
+    /// Its announce URL.
+    pub url: String,
+}
+
+impl TrackerThread {
+    /// Listens at `address`, which must be of the namespace.
+    pub fn start(namespace: Option<&str>, address: IpAddr) -> Self {
+        let namespace = namespace.map(str::to_owned);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            if let Some(name) = namespace {
+                enter(&name);
+            }
+            let listener = TcpListener::bind((address, 0)).expect("an address to listen at");
+            tell.send(listener.local_addr().expect("an address")).expect("a listener");
+            answer(&listener, &stopped);
+        });
+        let at = told.recv().expect("a tracker");
+        TrackerThread { stop, url: format!("http://{at}/announce") }
+    }
+}
+
+impl Drop for TrackerThread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn answer(listener: &TcpListener, stop: &AtomicBool) {
+    listener.set_nonblocking(true).expect("a socket");
+    let settings = Settings {
+        interval: Duration::from_secs(5),
+        young_interval: Duration::from_secs(5),
+        ..Settings::default()
+    };
+    let mut tracker = Tracker::new(settings, Box::new(Everyone));
+    let (begun, mut state) = (Instant::now(), 1u64);
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((mut stream, peer)) = listener.accept() else {
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
+        };
+        let _ = stream.set_nonblocking(false);
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+        let mut text = vec![0; 8192];
+        let read = stream.read(&mut text).unwrap_or(0);
+        let text = String::from_utf8_lossy(&text[..read]).into_owned();
+        let query = text.split_whitespace().nth(1).and_then(|path| path.split_once('?')).map_or("", |q| q.1);
+        let body = match Announce::parse(query) {
+            Ok(announce) => {
+                tracker.admit(announce.info_hash, false);
+                let mut chance = || {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    state >> 20
+                };
+                let answer = tracker.announce(begun.elapsed(), peer.ip(), &announce, None, &mut chance);
+                answer.map(|answer| reply::announce(&answer, &announce)).unwrap_or_default()
+            }
+            Err(error) => reply::failure(&error.to_string()),
+        };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+    }
+}
+
+/// This thread is in the namespace from now on.
+pub fn enter(namespace: &str) {
+    let file = fs::File::open(format!("/run/netns/{namespace}")).expect("a namespace");
+    setns(file, CloneFlags::CLONE_NEWNET).expect("entering a namespace (benches need root)");
+}
+
+/// Random bytes in `path`, and a torrent of them beside it that names the tracker.
+pub fn payload(path: &Path, bytes: u64, piece: u64, tracker: &str) -> PathBuf {
+    let mut random = fs::File::open("/dev/urandom").expect("/dev/urandom").take(bytes);
+    let mut file = fs::File::create(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    std::io::copy(&mut random, &mut file).expect("room for the payload");
+    let torrent = path.with_extension("torrent");
+    let made = Command::new(FLASHMOB)
+        .arg("make")
+        .args([path, &torrent])
+        .args(["--piece-length", &piece.to_string(), "--tracker", tracker])
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.is_ok_and(|status| status.success()), "flashmob make");
+    let read = Metainfo::parse(&fs::read(&torrent).expect("the torrent"));
+    assert!(read.is_ok(), "the torrent can be read");
+    torrent
+}
+
+/// Smallest and middle of some figures.
+pub fn spread(figures: &[f64]) -> (f64, f64) {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    (sorted.first().copied().unwrap_or_default(), sorted.get(sorted.len() / 2).copied().unwrap_or_default())
+}
