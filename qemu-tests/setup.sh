@@ -3,8 +3,8 @@
 set -euo pipefail
 packages=(
     aria2 busybox-static ca-certificates cpio dnsmasq-base dosfstools e2fsprogs fdisk gcc gdisk grub-common
-    grub-efi-amd64-bin grub-pc-bin iproute2 ipxe ipxe-qemu kmod libc6-dev minisign mtools ovmf
-    python3-libtorrent qemu-system-x86 qemu-utils seabios xorriso zstd
+    exfatprogs grub-efi-amd64-bin grub-pc-bin iproute2 ipxe ipxe-qemu kmod libc6-dev minisign mtools ntfs-3g ovmf
+    partclone python3-libtorrent qemu-system-x86 qemu-utils seabios xorriso zstd
 )
 missing=()
 for package in "${packages[@]}"; do

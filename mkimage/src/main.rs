@@ -7,6 +7,7 @@ mod capture;
 mod inspect;
 mod keygen;
 mod keys;
+mod loop_device;
 mod pipeline;
 mod progress;
 mod sign;
@@ -31,7 +32,7 @@ enum Verb {
     /// Make a key pair to sign images with.
     Keygen(keygen::Arguments),
     /// Make an image of a disk, a disk image file or a single partition.
-    Capture(capture::Arguments),
+    Capture(Box<capture::Arguments>),
     /// Sign an image's manifest.
     Sign(sign::Arguments),
     /// Say what is in an image.

@@ -4,6 +4,7 @@
 //! mismatches are named by partition, piece and place; nothing is repaired here.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use flashmob::event::{Class, Failure};
 use flashmob::io::image::{ImageFolder, sha256};
@@ -14,6 +15,7 @@ use flashmob::storage::Storage;
 use flashmob::units::{PieceIndex, Sha1, Sha256, show_bytes};
 use sha1::Digest;
 
+use crate::capture::used;
 use crate::inspect::SignatureState;
 use crate::keys::read_public;
 use crate::pipeline;
@@ -229,6 +231,16 @@ enum Wanted {
     Piece(PieceIndex, Sha256),
 }
 
+impl Wanted {
+    /// Where the bytes of a cell are not what they should be, as far as that can be said.
+    fn differs(&self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            Wanted::Zeros => bytes.iter().position(|byte| *byte != 0),
+            Wanted::Piece(_, sum) => (sha256(bytes) != *sum).then_some(0),
+        }
+    }
+}
+
 fn jobs<'a>(image: &'a ImageFolder, grid: &'a Grid) -> impl Iterator<Item = Job> + Send + 'a {
     let manifest = image.manifest();
     let replaced = manifest.partitions.iter().enumerate().filter(|(_, p)| p.policy == Policy::Replace);
@@ -251,6 +263,7 @@ fn jobs<'a>(image: &'a ImageFolder, grid: &'a Grid) -> impl Iterator<Item = Job>
 fn compare_cells(image: &ImageFolder, source: &Source, mismatches: &mut Mismatches) -> Result<(), Failure> {
     let manifest = image.manifest();
     let grid = image.grid();
+    let used = OnceLock::new();
     let buffer = usize::try_from(manifest.piece_length.bytes()).unwrap_or(usize::MAX);
     let mut progress = Progress::new("comparing", jobs(image, grid).map(|job| u64::from(job.span.len)).sum());
     let result = pipeline::run(
@@ -263,10 +276,16 @@ fn compare_cells(image: &ImageFolder, source: &Source, mismatches: &mut Mismatch
         },
         |job, buf| {
             let buf: &[u8] = buf.map_or(&[], |buf| buf);
-            match &job.wanted {
-                Wanted::Zeros => buf.iter().position(|byte| *byte != 0),
-                Wanted::Piece(_, sum) => (sha256(buf) != *sum).then_some(0),
-            }
+            job.wanted.differs(buf).and_then(|_| {
+                // What no file uses may be anything: on the golden machine it is what was deleted.
+                let mut bytes = buf.to_vec();
+                let number = manifest.partitions.get(job.span.partition).map(|p| p.number);
+                let used = used.get_or_init(|| used::known(source));
+                if let Some((_, used)) = used.iter().find(|(of, _)| Some(*of) == number) {
+                    used.mask(job.span.offset, &mut bytes[..job.span.len as usize]);
+                }
+                job.wanted.differs(&bytes)
+            })
         },
         |job, _, wrong| {
             if let Some(at) = wrong {

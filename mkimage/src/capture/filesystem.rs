@@ -36,12 +36,6 @@ pub fn name(start: &[u8]) -> Option<&'static str> {
     known.iter().find(|(at, text, _)| is(*at, text)).map(|(_, _, name)| *name)
 }
 
-/// True if an ext filesystem's journal has something that was not carried out: it was not unmounted.
-pub fn is_dirty_ext(start: &[u8]) -> bool {
-    let recovery = start.get(1024 + 96).is_some_and(|low| low & 0x4 != 0);
-    matches!(name(start), Some("ext3" | "ext4")) && recovery
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +56,5 @@ mod tests {
         assert_eq!(name(&start), Some("ext3"));
         start[1024 + 96] = 0x44;
         assert_eq!(name(&start), Some("ext4"));
-        assert!(is_dirty_ext(&start));
     }
 }

@@ -10,6 +10,8 @@ mod grub;
 mod payload;
 mod plan;
 mod publish;
+mod soundness;
+pub mod used;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -50,6 +52,9 @@ pub struct Arguments {
     /// Leave this partition as it is on terminals (it must be there already); may be repeated.
     #[arg(long, value_name = "N")]
     keep: Vec<u32>,
+    /// Take this partition as it is, whatever its filesystem says: all but zeros, also deleted files. May be repeated.
+    #[arg(long, value_name = "N")]
+    raw: Vec<u32>,
     /// The kernel for kexec, a path on one of the partitions (read from GRUB's configuration if left out).
     #[arg(long, value_name = "PATH", requires = "cmdline")]
     kernel: Option<String>,
@@ -76,7 +81,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     check(arguments)?;
     let key = arguments.key.as_deref().map(read_secret).transpose()?;
     let source = Source::claim(&arguments.source)?;
-    let plan = plan::make(&source, &arguments.keep)?;
+    let mut plan = plan::make(&source, &arguments.keep)?;
+    used::look(&source, &mut plan, &arguments.raw)?;
     let starts = boot::look(&source.file, &plan.partitions, arguments.named_kernel().as_ref())?;
     let areas = boot_areas::read(&source, &plan)?;
     for remark in plan.remarks.iter().chain(&starts.remarks).chain(&areas.remarks) {
@@ -94,6 +100,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             format!("{} has only zeros: there is nothing to make an image of", source.path.display()),
             "Check that it is the disk that you mean.",
         ));
+    }
+    for (partition, used) in plan.partitions.iter().zip(&plan.used) {
+        if let Some(used) = used {
+            let (number, name) = (partition.number, partition.filesystem.unwrap_or("data"));
+            let (used, size) = (show_bytes(used.bytes()), show_bytes(partition.size));
+            println!("  partition {number} ({name}): {used} of {size} in use");
+        }
     }
     let image = publish::Content {
         disk: Disk {

@@ -1,7 +1,8 @@
 //! The one pass over the source: read, find zeros, hash, write what travels.
 //!
 //! Invariant: each piece is hashed as it will be received, filled with zeros to its full length; only its data
-//! is written, so payload files are sparse; memory is bounded by the pipeline.
+//! is written, so payload files are sparse; what a filesystem does not use is neither read nor sent, and counts as zeros inside
+//! a cell that has data; memory is bounded by the pipeline.
 
 use std::fs::File;
 use std::ops::Range;
@@ -16,6 +17,7 @@ use flashmob::units::{PieceLength, Sha1, Sha256};
 use sha1::Digest;
 
 use super::plan::Plan;
+use super::used::Used;
 use super::{Arguments, sync_all};
 use crate::keys::file_failure;
 use crate::pipeline;
@@ -36,6 +38,8 @@ pub struct Taken {
 /// A cell of a partition's grid.
 struct Cell {
     partition: usize,
+    /// In the partition.
+    offset: u64,
     /// On the source.
     start: u64,
     len: u64,
@@ -69,12 +73,17 @@ pub fn take(
         buffer,
         cells(plan, arguments.piece_length),
         |cell, buf| {
-            if source.is_hole(cell.start, cell.len) {
+            let used = plan.used[cell.partition].as_ref();
+            if is_free(used, cell) || source.is_hole(cell.start, cell.len) {
                 return Ok(false);
             }
             let (on_disk, beyond) = buf.split_at_mut(usize::try_from(cell.len).unwrap_or(buffer));
             beyond.fill(0);
-            source.read(cell.start, on_disk).map(|()| true)
+            source.read(cell.start, on_disk)?;
+            if let Some(used) = used {
+                used.mask(cell.offset, on_disk);
+            }
+            Ok(true)
         },
         |cell, buf| {
             let buf = buf?;
@@ -88,6 +97,8 @@ pub fn take(
                 tell(builder, &examined.data, cell.len);
                 sha1.push(examined.sha1);
                 sha256.push(examined.sha256);
+            } else if is_free(plan.used[cell.partition].as_ref(), &cell) {
+                builder.push(RangeKind::Free, cell.len);
             } else {
                 builder.push(RangeKind::Zero, cell.len);
             }
@@ -106,10 +117,16 @@ fn cells(plan: &Plan, piece_length: PieceLength) -> impl Iterator<Item = Cell> +
         let length = piece_length.bytes();
         (0..p.size.div_ceil(length)).map(move |i| Cell {
             partition,
+            offset: i * length,
             start: p.start + i * length,
             len: (p.size - i * length).min(length),
         })
     })
+}
+
+/// Does the partition's filesystem use nothing of this cell?
+fn is_free(used: Option<&Used>, cell: &Cell) -> bool {
+    used.is_some_and(|used| used.is_free(cell.offset, cell.len))
 }
 
 /// `None` if the first `len` bytes are zeros; hashes are of all of `piece`.

@@ -8,6 +8,7 @@ use flashmob::manifest::{Entry, Policy, Role, Table};
 use flashmob::units::Lba;
 
 use super::filesystem;
+use super::used::Used;
 use crate::source::Source;
 
 /// Enough to know filesystems by.
@@ -45,6 +46,8 @@ pub struct Plan {
     pub minimum_size: u64,
     /// Bytes of all partitions that are read.
     pub bytes: u64,
+    /// What is used of each of them; `None`: not known, all but zeros is taken.
+    pub used: Vec<Option<Used>>,
     /// For people.
     pub remarks: Vec<String>,
 }
@@ -71,18 +74,18 @@ pub fn make(source: &Source, keep: &[u32]) -> Result<Plan, Failure> {
 }
 
 fn of_disk(source: &Source, found: DiskTable) -> Result<Plan, Failure> {
-    let mut remarks: Vec<String> = found.remarks.iter().map(|remark| remark.text().to_string()).collect();
+    let remarks: Vec<String> = found.remarks.iter().map(|remark| remark.text().to_string()).collect();
     let minimum_size = minimum_size(&found);
     let mut partitions = Vec::new();
     for TablePartition { number, first, size, entry } in found.partitions {
         // The table was checked to lie on the source.
         let start = source.sector_size.offset_of(first).map_or(0, |offset| offset.0);
-        let filesystem = look_at_start(source, number, start, size, &mut remarks)?;
+        let filesystem = look_at_start(source, start, size)?;
         let role = table::role(&entry);
         let policy = Policy::Replace;
         partitions.push(PartitionPlan { number, first, start, size, entry, role, filesystem, policy });
     }
-    Ok(Plan { table: found.table, partitions, minimum_size, bytes: 0, remarks })
+    Ok(Plan { table: found.table, partitions, minimum_size, bytes: 0, used: Vec::new(), remarks })
 }
 
 fn of_partition(source: &Source) -> Result<Plan, Failure> {
@@ -99,7 +102,7 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
         ));
     }
     let mut remarks = Vec::new();
-    let filesystem = look_at_start(source, 1, 0, source.size, &mut remarks)?;
+    let filesystem = look_at_start(source, 0, source.size)?;
     remarks.push(match filesystem {
         Some(name) => format!("there is no partition table: captured as one partition with {name}"),
         None => "there is no partition table and no known filesystem: captured as one partition".into(),
@@ -114,23 +117,19 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
         filesystem,
         policy: Policy::Replace,
     };
-    Ok(Plan { table: Table::None, partitions: vec![partition], minimum_size: source.size, bytes: 0, remarks })
+    Ok(Plan {
+        table: Table::None,
+        partitions: vec![partition],
+        minimum_size: source.size,
+        bytes: 0,
+        used: Vec::new(),
+        remarks,
+    })
 }
 
-fn look_at_start(
-    source: &Source,
-    number: u32,
-    start: u64,
-    size: u64,
-    remarks: &mut Vec<String>,
-) -> Result<Option<&'static str>, Failure> {
+fn look_at_start(source: &Source, start: u64, size: u64) -> Result<Option<&'static str>, Failure> {
     let mut bytes = vec![0; usize::try_from(size.min(START)).unwrap_or(0)];
     source.read(start, &mut bytes)?;
-    if filesystem::is_dirty_ext(&bytes) {
-        remarks.push(format!(
-            "partition {number} was not unmounted cleanly: each terminal will replay its journal at first boot"
-        ));
-    }
     Ok(filesystem::name(&bytes))
 }
 

@@ -4,16 +4,22 @@
 //! - `capture`: disks become images, all of them or none
 //! - `verify`: damage is found and named
 //! - `signing`: what `minisign` says about our signatures
+//! - `used`: free blocks stay at home
 //! - `golden`: the formats stay as they are
 
 mod capture;
 mod disks;
 mod golden;
 mod signing;
+mod used;
 mod verify;
 
 use std::path::Path;
 use std::process::{Command, Output};
+
+use flashmob::io::image::ImageFolder;
+use flashmob::storage::Storage;
+use flashmob::units::PieceIndex;
 
 /// The program.
 fn mkimage(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
@@ -60,6 +66,21 @@ fn capture(folder: &Path, source: &Path) -> std::path::PathBuf {
         &"256KiB",
     ]));
     repository.join("lab").join("1")
+}
+
+/// Writes partition `i` of an image over what a disk holds there; what is free is left as it is.
+fn restore(image: &ImageFolder, i: usize, disk: &mut [u8]) {
+    let (grid, payload) = (image.grid(), image.payload().expect("a payload"));
+    for span in grid.zero_cells().filter(|span| span.partition == i) {
+        let at = usize::try_from(span.offset).expect("small");
+        disk[at..at + span.len as usize].fill(0);
+    }
+    for piece in grid.pieces_of(i).map(PieceIndex) {
+        let span = grid.span(piece).expect("a piece");
+        let at = usize::try_from(span.offset).expect("small");
+        let part = &mut disk[at..at + span.len as usize];
+        payload.read_at(u64::from(piece.0) * image.manifest().piece_length.bytes(), part).expect("read");
+    }
 }
 
 /// Every file below a folder, with its bytes.
