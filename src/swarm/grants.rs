@@ -29,7 +29,9 @@ const UNKNOWN: Duration = Duration::from_millis(15);
 /// What a sender is told to wait when there is no buffer, or nothing more is fetched.
 const FULL: Duration = Duration::from_millis(20);
 /// The part of a piece's time by which two pieces may overlap on our downlink: less leaves gaps, more shares it.
-pub const SLACK: u32 = 5;
+const SLACK: u32 = 5;
+/// They overlap no longer than this.
+const LONGEST_SLACK: Duration = Duration::from_millis(25);
 /// A piece is overdue after so many times the time it should take.
 const OVERDUE: u32 = 3;
 /// Granted pieces that are on their way at most, those of late senders apart.
@@ -124,7 +126,7 @@ impl Fetcher {
         if self.halted || peer.choking_us || !peer.we_are_interested {
             return Verdict::Busy(FULL);
         }
-        let slack = piece_time / SLACK;
+        let slack = slack(piece_time);
         if taken > start_in + slack {
             return Verdict::Busy(taken);
         }
@@ -214,6 +216,11 @@ impl Fetcher {
         let lost = self.pieces_of_nobody().find(|piece| peer.offers(*piece, now));
         lost.or_else(|| self.picker.rarest_of(LOOKED_AT, |piece| peer.offers(piece, now)))
     }
+}
+
+/// By how long two pieces may overlap on a downlink.
+pub(super) fn slack(piece_time: Duration) -> Duration {
+    (piece_time / SLACK).min(LONGEST_SLACK)
 }
 
 /// Whether a piece should have been here, or its next block.

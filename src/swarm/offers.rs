@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::geometry::Block;
-use super::grants::SLACK;
+use super::grants::slack;
 use super::interface::ConnId;
 use super::peer::Peer;
 use super::wire::{MAX_OFFERED, Message, Schedule};
@@ -216,7 +216,7 @@ impl Engine {
     fn receivers(&mut self, start_in: Duration) -> (Vec<ConnId>, Now) {
         let begin = self.now + start_in;
         let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));
-        let latest = begin + piece_time / SLACK;
+        let latest = begin + slack(piece_time);
         let jitter = usize::try_from((piece_time / JITTER).as_micros()).unwrap_or(usize::MAX);
         let mut soonest = self.now + RETRY;
         let mut ranked: Vec<(Duration, ConnId)> = Vec::new();
