@@ -180,9 +180,29 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
             p.map_or_else(dash, |p| format!("{}/s", show_bytes(p.rate_out))),
             p.map_or_else(dash, |p| p.peers.to_string()),
             t.image.clone().unwrap_or_else(dash),
-            t.address.clone().unwrap_or_else(dash),
+            place(t),
             note,
         ]);
+    }
+    table(&rows)
+}
+
+/// Its address and zone.
+fn place(terminal: &TerminalView) -> String {
+    let address = terminal.address.as_deref().unwrap_or("-");
+    match &terminal.zone {
+        Some(zone) if terminal.gateway => format!("{address} (gateway of {zone})"),
+        Some(zone) => format!("{address} ({zone})"),
+        None => address.to_owned(),
+    }
+}
+
+fn zone_table(lab: &LabView) -> String {
+    let mut rows = vec![["ZONE", "TERMINALS", "IMAGING", "GATEWAYS"].map(String::from)];
+    for zone in &lab.zones {
+        let counts = [zone.terminals, zone.imaging].map(|count| count.to_string());
+        let [terminals, imaging] = counts;
+        rows.push([zone.name.clone(), terminals, imaging, zone.gateways.join(", ")]);
     }
     table(&rows)
 }
@@ -199,6 +219,9 @@ fn lab_tables(lab: &LabView) -> String {
         images.push([view.image.id(), size, view.incomplete.to_string(), view.complete.to_string()]);
     }
     let mut text = table(&jobs) + "\n" + &table(&images);
+    if !lab.zones.is_empty() {
+        text += &format!("\n{}", zone_table(lab));
+    }
     for problem in &lab.problems {
         text += &format!("\n{}: {}\n  {}\n", problem.what, problem.error, problem.advice);
     }
@@ -227,5 +250,16 @@ mod tests {
     fn columns_line_up_and_control_characters_do_not_reach_the_terminal() {
         let rows = [["A", "B"], ["long\u{1b}[31m", "x"]].map(|row| row.map(String::from));
         assert_eq!(table(&rows), "A          B\nlong [31m  x\n");
+    }
+
+    #[test]
+    fn zones_and_their_gateways_are_shown_where_there_are_any() {
+        let lab = |zones: &str| {
+            let text = format!(r#"{{"version":"1","images":[],"jobs":[],"zones":[{zones}],"problems":[]}}"#);
+            lab_tables(&serde_json::from_str(&text).expect("a lab"))
+        };
+        let zone = r#"{"name":"room","terminals":9,"imaging":8,"gateways":["lab-01","lab-02"]}"#;
+        assert!(lab(zone).ends_with("room  9          8        lab-01, lab-02\n"), "{}", lab(zone));
+        assert!(!lab("").contains("ZONE"));
     }
 }

@@ -250,7 +250,10 @@ impl Lab {
 
     fn orders(&self, attempt: &Attempt, ties: &Ties, now: Duration) -> Orders {
         let me = self.by_attempt.get(&attempt.number).and_then(|id| self.get(id)).and_then(Terminal::ip);
-        let needs_me = |other: &&Terminal| ties.needs(other.ip(), me);
+        // The zones are looked at last: a thousand terminals report each second.
+        let needs_me = |other: &&Terminal| {
+            other.last.as_ref().is_some_and(|last| last.is_live(now)) && ties.needs(other.ip(), me)
+        };
         let others = self.terminals.values().filter(needs_me).filter_map(|t| t.last.as_ref());
         // Who is on its way is where it was the last time, or anywhere.
         let coming = self.coming.iter().filter(|(mac, _)| {
