@@ -147,12 +147,26 @@ pub struct Assignment {
     pub disk: String,
     /// Write the image's own table, or use the partitions that are there.
     pub layout: LayoutMode,
+    /// Look for what is on the disk already.
+    #[serde(default)]
+    pub compare: Compare,
     /// What follows.
     pub after: After,
     /// Check pieces as they arrive.
     pub verify: bool,
     /// Longest stay in the swarm after the commit, seconds.
     pub longest_stay: u64,
+}
+
+/// What becomes of what lies on a disk already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compare {
+    /// Where the disk has pieces of the image, they are found by their hashes and not fetched again.
+    #[default]
+    Auto,
+    /// Everything is fetched and written.
+    Full,
 }
 
 /// What happens to the disk's table.

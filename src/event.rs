@@ -19,6 +19,8 @@ pub enum Stage {
     Manifest,
     /// Choosing and claiming the disk, planning.
     Claim,
+    /// Looking what of the image is on the disk already.
+    Compare,
     /// Making the disk unbootable before the first piece.
     Disarm,
     /// In the swarm: receiving and writing pieces.
@@ -42,6 +44,7 @@ impl Stage {
             Stage::Discover => "looking for the server",
             Stage::Manifest => "reading the manifest",
             Stage::Claim => "claiming the disk",
+            Stage::Compare => "comparing what is there",
             Stage::Disarm => "disarming the old system",
             Stage::Fetch => "fetching the image",
             Stage::Verify => "verifying from the disk",

@@ -39,7 +39,7 @@ fn fill(storage: &ImageStorage, image: &TestImage) {
 }
 
 fn finish(storage: &Arc<ImageStorage>, image: &TestImage) -> Result<(), Failure> {
-    let readback = Readback::start(Arc::clone(storage), image.hashes.clone(), 0).expect("a thread");
+    let readback = Readback::start(Arc::clone(storage), image.hashes.clone(), 0, 0).expect("a thread");
     let (committed, _warning) = commit(readback.finish()?)?;
     // What is served now comes from the disk.
     let mut payload = vec![0u8; image.payload.len()];

@@ -6,6 +6,7 @@
 pub mod announce;
 pub mod claim;
 pub mod commit;
+pub mod compare;
 #[cfg(feature = "agent")]
 pub mod console;
 #[cfg(feature = "agent")]

@@ -71,8 +71,15 @@ enum Work {
 
 impl Readback {
     /// Begins to follow the writes to `storage`, `lag` bytes behind them (usually [`LAG`]). `hashes` is
-    /// `pieces.sha256`, one for each piece.
-    pub fn start(storage: Arc<ImageStorage>, hashes: Vec<Sha256>, lag: u64) -> std::io::Result<Self> {
+    /// `pieces.sha256`, one for each piece. `kept` pieces were read and right in this attempt (`io::compare`), and nobody
+    /// writes them: they are not read again.
+    pub fn start(
+        storage: Arc<ImageStorage>,
+        hashes: Vec<Sha256>,
+        lag: u64,
+        kept: u32,
+    ) -> std::io::Result<Self> {
+        let kept = u64::from(kept) * storage.grid().piece_length().bytes();
         let lag = if storage.disk().rotational() { u64::MAX } else { lag };
         let shared = Arc::new(Shared {
             storage,
@@ -80,7 +87,7 @@ impl Readback {
             lag,
             all_written: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            payload: AtomicU64::new(0),
+            payload: AtomicU64::new(kept),
             zeros: AtomicU64::new(0),
             failure: Mutex::new(None),
         });

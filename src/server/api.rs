@@ -145,6 +145,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         folder,
         disk: job.disk,
         layout: job.layout,
+        compare: job.compare,
         after: job.after,
         verify: job.verify,
         longest_stay: job.longest_stay.as_secs(),

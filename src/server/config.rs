@@ -13,7 +13,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::identity::{Identity, TerminalKey};
-use crate::api::{After, LayoutMode};
+use crate::api::{After, Compare, LayoutMode};
 use crate::layout::rule::Rule;
 use crate::manifest::is_plain_name;
 use crate::tracker::{Topology, Zone};
@@ -63,6 +63,9 @@ pub struct Job {
     /// New table, or the partitions that are there.
     #[serde(default)]
     pub layout: LayoutMode,
+    /// Look for what is on the disk already.
+    #[serde(default)]
+    pub compare: Compare,
     /// What follows.
     #[serde(default)]
     pub after: After,
@@ -83,6 +86,7 @@ impl Job {
             terminals: Terminals::These(Vec::new()),
             disk: internal(),
             layout: LayoutMode::WholeDisk,
+            compare: Compare::Auto,
             after: After::Reboot,
             verify: true,
             longest_stay: half_an_hour(),

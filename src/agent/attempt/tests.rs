@@ -1,7 +1,7 @@
 //! Attempts with an imager that only pretends, against servers of a few lines.
 
 use super::*;
-use crate::api::{After, LayoutMode};
+use crate::api::{After, Compare, LayoutMode};
 use crate::io::http::{client, tests::serve};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -67,6 +67,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
         folder: "/images/debian/1/".into(),
         disk: "internal".into(),
         layout: LayoutMode::WholeDisk,
+        compare: Compare::Auto,
         after: After::Reboot,
         verify: true,
         longest_stay,

@@ -7,6 +7,7 @@
 //! image's description. What comes before (network, discovery, the job) and
 //! after (reports, how long to stay, what to start) is left to `agent`.
 
+mod compare;
 mod download;
 mod meter;
 mod next;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use crate::agent::status::Status;
-use crate::api::{Assignment, DiskInfo, LayoutMode};
+use crate::api::{Assignment, Compare, DiskInfo, LayoutMode};
 use crate::event::{Class, Failure, Stage};
 use crate::io::claim::{ClaimedDisk, claim};
 use crate::io::commit::{CommittedDisk, commit, disarm, disk_failed};
@@ -31,6 +32,7 @@ use crate::io::{disks, memory};
 use crate::layout::plan::LayoutPlan;
 use crate::layout::rule::{Rule, describe};
 use crate::manifest::{Manifest, Policy, Table, TrustedKeys};
+use crate::swarm::Bitfield;
 use download::Description;
 use meter::Meter;
 
@@ -114,13 +116,17 @@ async fn attempt(
     ctx.status.disk(describe(&info));
     let (claimed, plan) = claim_and_plan(&info, assignment.layout, &image).await?;
     let session = listen(ctx).await?;
+    let (claimed, plan, kept) = match assignment.compare {
+        Compare::Auto => compare::look(ctx, claimed, plan, &image).await?,
+        Compare::Full => (claimed, plan, Bitfield::none(image.grid.pieces())),
+    };
 
     ctx.status.stage(Stage::Disarm);
     *touched = true;
     let result = match blocking(move || disarm(claimed, plan)).await {
         Ok(disarmed) => {
             let storage = Arc::new(ImageStorage::new(disarmed, Arc::clone(&image.grid)));
-            write_image(ctx, assignment, image, storage, &session).await
+            write_image(ctx, assignment, image, storage, &session, kept).await
         }
         Err(failure) => Err(failure),
     };
@@ -213,12 +219,12 @@ async fn listen(ctx: &ImagingContext) -> Result<Session, Failure> {
     })
 }
 
-/// Sets its flag when it is dropped, whatever the reason.
-struct StopOnDrop(Arc<AtomicBool>);
+/// Has work on a thread end when it is dropped, whatever the reason.
+struct StopOnDrop<F: Fn()>(F);
 
-impl Drop for StopOnDrop {
+impl<F: Fn()> Drop for StopOnDrop<F> {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
+        (self.0)();
     }
 }
 
@@ -229,9 +235,10 @@ async fn write_image(
     image: Description,
     storage: Arc<ImageStorage>,
     session: &Session,
+    kept: Bitfield,
 ) -> Result<(Swarm, CommittedDisk, Vec<String>), Failure> {
     ctx.status.stage(Stage::Fetch);
-    let readback = Readback::start(Arc::clone(&storage), image.hashes, LAG).map_err(|e| {
+    let readback = Readback::start(Arc::clone(&storage), image.hashes, LAG, kept.count()).map_err(|e| {
         Failure::new(Class::Retry, format!("starting the read-back: {e}"), "Restart the terminal.")
     })?;
     let available = memory::available().unwrap_or(ctx.memory_limit);
@@ -239,7 +246,7 @@ async fn write_image(
         meta: image.torrent,
         storage: storage.clone(),
         shape: Arc::new(ImageShape(image.grid)),
-        have: Have::Nothing,
+        have: Have::Pieces(kept),
         wanted: None,
         trackers: vec![format!("{}/announce", ctx.server)],
         verify: assignment.verify,
@@ -255,8 +262,10 @@ async fn write_image(
         started: Instant::now(),
         loneliness: Mutex::default(),
     };
-    let stop = StopOnDrop(Arc::default());
-    let zeros = write_zeros(Arc::clone(&storage), zeros_written, Arc::clone(&stop.0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let _stop = StopOnDrop(move || stopped.store(true, Ordering::SeqCst));
+    let zeros = write_zeros(Arc::clone(&storage), zeros_written, stop);
     meter.during(async { tokio::try_join!(swarm.complete(), zeros).map(|_| ()) }).await?;
 
     ctx.status.stage(Stage::Verify);

@@ -16,6 +16,7 @@ use crate::io::storage::FolderStorage;
 use crate::io::testing::{LoopDisk, TestImage, gpt_source, image_of, mbr_source};
 use crate::manifest::names;
 use crate::swarm::WholePieces;
+use crate::units::PieceIndex;
 
 const PIECE: u32 = 256 << 10;
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -112,6 +113,7 @@ impl Lab {
             folder: "/images/lab/1/".into(),
             disk: disk.path.clone(),
             layout: LayoutMode::WholeDisk,
+            compare: Compare::Auto,
             after: After::Reboot,
             verify: true,
             longest_stay: 60,
@@ -205,6 +207,45 @@ async fn an_image_travels_from_a_seeder_onto_a_larger_disk_and_is_served_from_th
     again.stop().await;
     imaged.stop().await;
     claim(&disk.info(), LayoutMode::WholeDisk, &[]).expect("the disk was given back");
+}
+
+/// Bytes that an attempt on `disk` receives.
+async fn fetched(lab: &Lab, assignment: Assignment) -> u64 {
+    let imaged = tokio::time::timeout(DEADLINE, run(lab.context(), assignment)).await.expect("in time");
+    let imaged = imaged.expect("imaged");
+    let received = imaged.traffic().0;
+    imaged.stop().await;
+    received
+}
+
+#[tokio::test]
+async fn what_is_on_the_disk_already_is_not_fetched_again_and_what_is_damaged_is() {
+    use std::os::unix::fs::FileExt;
+    let (source, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let disk = LoopDisk::used(40 << 20, 512);
+    let everything = fetched(&lab, lab.assignment(&disk)).await;
+    assert_eq!(everything, image.grid.data_bytes(), "a disk that never had the image has nothing of it");
+    // One byte in the middle of the last piece of data.
+    let span = image.grid.span(PieceIndex(image.grid.pieces() - 1)).expect("a piece");
+    let partition = &image.manifest.partitions[span.partition];
+    let at = partition.first.0 * 512 + span.offset + 5;
+    let file = std::fs::File::options().read(true).write(true).open(&disk.path).expect("the disk");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("read");
+    file.write_all_at(&[!byte[0]], at).expect("written");
+    file.sync_all().expect("synced");
+    drop(file);
+    let again = fetched(&lab, lab.assignment(&disk)).await;
+    image.assert_on(&disk.bytes(), &source);
+    // The damaged piece, and the first MiB of each partition, which the disarm wipes.
+    let replaced = image.manifest.partitions.iter().filter(|p| p.policy == Policy::Replace).count() as u64;
+    assert!(again <= u64::from(PIECE) + (replaced << 20), "{again} of {everything}");
+    assert!(again > 0 && again < everything / 3, "{again} of {everything}");
+    // Without looking, everything comes again.
+    let full = Assignment { compare: Compare::Full, ..lab.assignment(&disk) };
+    assert_eq!(fetched(&lab, full).await, everything);
+    image.assert_on(&disk.bytes(), &source);
 }
 
 #[tokio::test]
