@@ -4,6 +4,7 @@
 //! DESIGN §5), what went wrong, and what to do next. Publishing and imaging are left to `flashmob` and the agent.
 
 mod capture;
+mod diff;
 mod inspect;
 mod keygen;
 mod keys;
@@ -13,6 +14,7 @@ mod progress;
 mod sign;
 mod source;
 mod verify;
+mod view;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,8 @@ enum Verb {
     Inspect(inspect::Arguments),
     /// Check an image folder against its manifest, or a disk against an image.
     Verify(verify::Arguments),
+    /// Say what changed between two versions of an image.
+    Diff(diff::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Sign(arguments) => sign::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
+        Verb::Diff(arguments) => diff::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

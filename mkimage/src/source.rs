@@ -1,4 +1,4 @@
-//! What is captured or compared: a block device or a file, opened so that nobody writes to it meanwhile.
+//! What is captured or compared: a block device, a file or a virtual disk, opened so that nobody writes to it meanwhile.
 //!
 //! Invariant: a [`Source`] of a block device that could be claimed is held O_EXCL, so the kernel keeps others
 //! from mounting it; one that is mounted read-only cannot be, and is read as it is. Nothing is ever written.
@@ -16,6 +16,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Whence, lseek64};
 
 use crate::keys::file_failure;
+use crate::view::{self, View};
 
 /// An opened source.
 pub struct Source {
@@ -29,6 +30,8 @@ pub struct Source {
     pub sector_size: SectorSize,
     /// The kernel knows holes of it (a sparse file).
     holes: bool,
+    /// Shows a virtual disk; after `file`, so that it outlives it.
+    view: Option<View>,
 }
 
 impl Source {
@@ -65,6 +68,9 @@ impl Source {
             let file = file.map_err(|e| file_failure("opening", path, &e))?;
             return Self::from_file(path, file, metadata.rdev());
         }
+        if let Some(format) = view::format_of(path) {
+            return Self::of_view(path, View::show(path, format)?);
+        }
         if let Some(mount) = loop_mounts(path)?.into_iter().find(|mount| mount.writable) {
             return Err(Failure::new(
                 Class::Refused,
@@ -77,6 +83,9 @@ impl Source {
 
     /// Opens a disk, a partition or a file to be compared, whoever else has it.
     pub fn look_at(path: &Path) -> Result<Self, Failure> {
+        if let Some(format) = view::format_of(path) {
+            return Self::of_view(path, View::show(path, format)?);
+        }
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if !metadata.is_file() && !metadata.file_type().is_block_device() {
             return Err(Failure::new(
@@ -88,6 +97,18 @@ impl Source {
         let file = File::open(path).map_err(|e| file_failure("opening", path, &e))?;
         let device = if metadata.is_file() { 0 } else { metadata.rdev() };
         Self::from_file(path, file, device)
+    }
+
+    /// A virtual disk, by the file that shows it.
+    fn of_view(path: &Path, view: View) -> Result<Self, Failure> {
+        let shown = view.path();
+        let file = File::open(&shown).map_err(|e| file_failure("opening", &shown, &e))?;
+        Ok(Source { view: Some(view), ..Self::from_file(path, file, 0)? })
+    }
+
+    /// Where its bytes are, for programs that read them.
+    pub fn data(&self) -> PathBuf {
+        self.view.as_ref().map_or_else(|| self.path.clone(), View::path)
     }
 
     fn from_file(path: &Path, file: File, device: u64) -> Result<Self, Failure> {
@@ -108,7 +129,7 @@ impl Source {
             }
         }
         let path = path.to_path_buf();
-        Ok(Source { path, file, size, sector_size, holes: is_file })
+        Ok(Source { path, file, size, sector_size, holes: is_file, view: None })
     }
 
     /// Fills `into` from `offset`.

@@ -29,7 +29,8 @@ use plan::PartitionPlan;
 /// What `capture` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A disk (/dev/sda), a partition (/dev/sda2), or a raw image file of either. Nothing of it may be mounted.
+    /// A disk (/dev/sda), a partition (/dev/sda2), a raw image file of either, or a virtual disk (qcow2, vhdx, vmdk, vdi, vhd).
+    /// Nothing of it may be mounted or running.
     source: PathBuf,
     /// The folder with one folder for each image; made if it is not there.
     #[arg(long, value_name = "DIR")]

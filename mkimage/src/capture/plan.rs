@@ -98,7 +98,7 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
                 source.path.display(),
                 source.size
             ),
-            "It is empty, was cut off, or is not a raw image (qcow2 and others: convert with qemu-img first).",
+            "It is empty, was cut off, or is no disk image.",
         ));
     }
     let mut remarks = Vec::new();

@@ -154,7 +154,7 @@ fn used_of(source: &Source, partition: &PartitionPlan) -> Result<Result<Used, St
         Some(other) => return Ok(Err(format!("which blocks {other} uses cannot be known"))),
         None => return Ok(Err("there is no known filesystem".into())),
     };
-    let device = match LoopDevice::attach(&source.path, partition.start, partition.size) {
+    let device = match LoopDevice::attach(&source.data(), partition.start, partition.size) {
         Ok(device) => device,
         Err(why) => return Ok(Err(format!("free blocks are not known ({why})"))),
     };

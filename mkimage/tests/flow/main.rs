@@ -5,6 +5,7 @@
 //! - `verify`: damage is found and named
 //! - `signing`: what `minisign` says about our signatures
 //! - `used`: free blocks stay at home
+//! - `versions`: what changed, and virtual disks
 //! - `golden`: the formats stay as they are
 
 mod capture;
@@ -13,6 +14,7 @@ mod golden;
 mod signing;
 mod used;
 mod verify;
+mod versions;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,0 +1,156 @@
+//! Virtual disks (qcow2, vhdx, vmdk, vdi, vhd) as the bytes that a machine would see, without converting them: QEMU's storage
+//! daemon shows one as a file, read-only, by FUSE.
+//!
+//! Invariant: the daemon and what it shows are gone when the value is dropped. QEMU takes its own locks, so a disk that a running
+//! machine writes to is refused.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flashmob::event::{Class, Failure};
+
+/// How long the daemon may take to show a disk.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(10);
+
+/// A virtual disk that is shown.
+#[derive(Debug)]
+pub struct View {
+    daemon: Child,
+    folder: tempfile::TempDir,
+}
+
+/// The format of a virtual disk, as QEMU calls it; `None` for raw ones and for all that is no file.
+pub fn format_of(path: &Path) -> Option<&'static str> {
+    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|m| m.is_file()))?;
+    let mut start = [0; 512];
+    let read = file.read_at(&mut start, 0).ok()?;
+    let start = &start[..read];
+    let is = |at: usize, mark: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(mark));
+    let known: [(usize, &[u8], &str); 6] = [
+        (0, b"QFI\xfb", "qcow2"),
+        (0, b"vhdxfile", "vhdx"),
+        (0, b"KDMV", "vmdk"),
+        (0, b"# Disk DescriptorFile", "vmdk"),
+        (0x40, b"\x7f\x10\xda\xbe", "vdi"),
+        (0, b"conectix", "vpc"),
+    ];
+    known.iter().find(|(at, mark, _)| is(*at, mark)).map(|(_, _, name)| *name)
+}
+
+impl View {
+    /// Shows the disk at `path`.
+    pub fn show(path: &Path, format: &str) -> Result<Self, Failure> {
+        let cannot = |what: String| {
+            Failure::new(
+                Class::Refused,
+                format!("{} is a virtual disk ({format}), and {what}", path.display()),
+                "Install qemu-system-common and run as root, shut down the machine that uses the disk, or convert it with \
+                 `qemu-img convert -O raw`.",
+            )
+        };
+        let folder =
+            tempfile::tempdir().map_err(|e| cannot(format!("there is no room for a view of it: {e}")))?;
+        let place = folder.path().join("disk");
+        File::create(&place).map_err(|e| cannot(format!("there is no room for a view of it: {e}")))?;
+        let said = folder.path().join("said");
+        let log =
+            File::create(&said).map_err(|e| cannot(format!("there is no room for a view of it: {e}")))?;
+        let mut command = Command::new("qemu-storage-daemon");
+        command.arg("--blockdev").arg(joined("driver=file,node-name=file,read-only=on,filename=", path));
+        command.arg("--blockdev").arg(format!("driver={format},node-name=disk,read-only=on,file=file"));
+        command
+            .arg("--export")
+            .arg(joined("type=fuse,id=view,node-name=disk,writable=off,mountpoint=", &place));
+        let daemon = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let daemon = daemon.map_err(|e| cannot(format!("qemu-storage-daemon cannot be run: {e}")))?;
+        let own = fs::metadata(folder.path()).map(|m| m.dev()).unwrap_or_default();
+        let mut view = View { daemon, folder };
+        let begun = Instant::now();
+        loop {
+            if fs::metadata(&place).is_ok_and(|m| m.dev() != own) {
+                return Ok(view);
+            }
+            if !matches!(view.daemon.try_wait(), Ok(None)) || begun.elapsed() > PATIENCE {
+                let said = fs::read_to_string(&said).unwrap_or_default();
+                let last = said.lines().last().unwrap_or("it does not come up").to_owned();
+                return Err(cannot(format!("QEMU cannot show it: {last}")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Where the disk's bytes are.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let ended = |daemon: &mut Child| matches!(daemon.try_wait(), Ok(Some(_)));
+        if let Ok(pid) = i32::try_from(self.daemon.id()) {
+            // It takes its view away itself.
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+        }
+        let begun = Instant::now();
+        while !ended(&mut self.daemon) && begun.elapsed() < END {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if !ended(&mut self.daemon) {
+            log::warn!("qemu-storage-daemon did not end by itself");
+            let _ = self.daemon.kill();
+            let _ = self.daemon.wait();
+        }
+    }
+}
+
+/// QEMU's options end at a comma; one inside a name is doubled.
+fn joined(option: &str, path: &Path) -> OsString {
+    let mut text = option.as_bytes().to_vec();
+    for byte in path.as_os_str().as_bytes() {
+        text.push(*byte);
+        if *byte == b',' {
+            text.push(b',');
+        }
+    }
+    OsString::from(std::ffi::OsStr::from_bytes(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_told_by_their_marks() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("disk");
+        let mut vdi = vec![0; 0x40];
+        vdi.extend([0x7f, 0x10, 0xda, 0xbe]);
+        for (bytes, format) in [
+            (b"QFI\xfb\0\0\0\x03".to_vec(), Some("qcow2")),
+            (b"vhdxfile".to_vec(), Some("vhdx")),
+            (vdi, Some("vdi")),
+            (b"# Disk DescriptorFile\nversion=1".to_vec(), Some("vmdk")),
+            (vec![0; 600], None),
+            (vec![], None),
+        ] {
+            fs::write(&path, bytes).expect("written");
+            assert_eq!(format_of(&path), format);
+        }
+        assert_eq!(format_of(folder.path()), None);
+        assert_eq!(format_of(Path::new("/dev/null")), None);
+    }
+
+    #[test]
+    fn commas_in_names_are_doubled() {
+        assert_eq!(joined("a=", Path::new("/x,y")), OsString::from("a=/x,,y"));
+    }
+}

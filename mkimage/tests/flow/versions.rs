@@ -1,0 +1,61 @@
+//! What changed between two versions, and virtual disks as sources.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use super::{capture, contents, disks, fail, mkimage, succeed};
+
+#[test]
+fn a_virtual_disk_gives_the_payload_of_the_raw_one_and_is_gone_from_view_afterwards() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let raw = disks::gpt(folder.path());
+    let expected = contents(&capture(folder.path(), &raw).join("payload"));
+    for format in ["qcow2", "vhdx", "vmdk", "vdi"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = folder.path().join(format!("a,{format}"));
+        let (from, to) = (raw.to_string_lossy(), disk.to_string_lossy());
+        disks::run("qemu-img", &["convert", "-f", "raw", "-O", format, &from, &to]);
+        let image = capture(folder.path(), &disk);
+        assert!(contents(&image.join("payload")) == expected, "{format}");
+        succeed(&mkimage(&[&"verify", &image, &"--disk", &disk]));
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let ours = folder.path().parent().expect("a folder").to_string_lossy().into_owned();
+    assert!(!mounts.lines().any(|line| line.contains("fuse") && line.contains(&ours)), "{mounts}");
+}
+
+#[test]
+fn a_virtual_disk_that_is_broken_is_refused_with_what_qemu_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = folder.path().join("broken");
+    fs::write(&disk, [b"QFI\xfb".as_slice(), &[0xff; 2000]].concat()).expect("written");
+    let repository = folder.path().join("r");
+    let said = fail(&mkimage(&[&"capture", &disk, &"--repository", &repository, &"--name", &"x"]), 3);
+    assert!(said.contains("qcow2") && said.contains("QEMU cannot show it"), "{said}");
+}
+
+#[test]
+fn a_difference_names_pieces_and_bytes_by_partition() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disks::gpt(folder.path());
+    let one = capture(folder.path(), &disk);
+    let said = succeed(&mkimage(&[&"diff", &one, &one, &"--json"]));
+    let same: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(same["bytes"], 0);
+    // The loader's last bytes in the ESP, as after an update.
+    let file = File::options().read(true).write(true).open(&disk).expect("the disk");
+    let mut byte = [0];
+    let at = disks::MIB + 5000;
+    file.read_exact_at(&mut byte, at).expect("read");
+    file.write_all_at(&[!byte[0]], at).expect("written");
+    let other = tempfile::tempdir().expect("a folder");
+    let two = capture(other.path(), &disk);
+    let said = succeed(&mkimage(&[&"diff", &one, &two, &"--json"]));
+    let changed: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let of = |number: usize| changed["partitions"][number - 1]["changed"].as_u64().expect("a number");
+    assert_eq!((of(1), of(2), of(3)), (1, 0, 0), "{said}");
+    assert_eq!(changed["partitions"][0]["moved"], 0);
+    let bytes = changed["bytes"].as_u64().expect("a number");
+    assert!((4096..=65536).contains(&bytes), "{bytes}");
+    assert!(succeed(&mkimage(&[&"diff", &one, &two])).contains("partition 1: 1 of 1 pieces differ"));
+}
