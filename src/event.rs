@@ -25,6 +25,8 @@ pub enum Stage {
     Disarm,
     /// In the swarm: receiving and writing pieces.
     Fetch,
+    /// All is written; waiting until somebody has added the hashes to prove it by.
+    Hashes,
     /// Reading everything back from the device.
     Verify,
     /// Writing what makes the system bootable.
@@ -47,6 +49,7 @@ impl Stage {
             Stage::Compare => "comparing what is there",
             Stage::Disarm => "disarming the old system",
             Stage::Fetch => "fetching the image",
+            Stage::Hashes => "waiting for the hashes",
             Stage::Verify => "verifying from the disk",
             Stage::Commit => "committing for boot",
             Stage::Serve => "done, serving others",

@@ -252,6 +252,13 @@ hex_bytes!(
     20
 );
 
+impl PeerId {
+    /// It is a flashmob's: `-FM…`.
+    pub fn is_ours(&self) -> bool {
+        self.0.starts_with(b"-FM")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

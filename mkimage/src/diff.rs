@@ -12,6 +12,8 @@ use flashmob::layout::grid::Cell;
 use flashmob::units::{Sha256, show_bytes};
 use serde_json::json;
 
+use crate::keys::require_hashes;
+
 /// What `diff` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -41,6 +43,8 @@ struct Change {
 /// Compares.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (old, new) = (ImageFolder::open(&arguments.old)?, ImageFolder::open(&arguments.new)?);
+    require_hashes(&old)?;
+    require_hashes(&new)?;
     let lengths = [&old, &new].map(|image| image.manifest().piece_length);
     if lengths[0] != lengths[1] {
         return Err(Failure::new(

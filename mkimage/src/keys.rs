@@ -99,3 +99,15 @@ pub fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
 pub fn sync_folder(path: &Path) -> Result<(), Failure> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| file_failure("syncing", path, &e))
 }
+
+/// Refuses an image that has no hashes yet.
+pub fn require_hashes(image: &flashmob::io::image::ImageFolder) -> Result<(), Failure> {
+    if image.manifest().payload.sha256.is_some() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Class::Refused,
+        format!("{} was published without hashes", image.manifest().id()),
+        "Add them first: flashmob-mkimage hash.",
+    ))
+}

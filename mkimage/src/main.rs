@@ -5,6 +5,7 @@
 
 mod capture;
 mod diff;
+mod hash;
 mod inspect;
 mod keygen;
 mod keys;
@@ -35,6 +36,8 @@ enum Verb {
     Keygen(keygen::Arguments),
     /// Make an image of a disk, a disk image file or a single partition.
     Capture(Box<capture::Arguments>),
+    /// Add the hashes to an image that was captured with --piece-hashes none.
+    Hash(hash::Arguments),
     /// Sign an image's manifest.
     Sign(sign::Arguments),
     /// Say what is in an image.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let result: Result<(), Failure> = match Arguments::parse().verb {
         Verb::Keygen(arguments) => keygen::run(&arguments),
         Verb::Capture(arguments) => capture::run(&arguments),
+        Verb::Hash(arguments) => hash::run(&arguments),
         Verb::Sign(arguments) => sign::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),

@@ -17,7 +17,7 @@ use sha1::Digest;
 
 use crate::capture::used;
 use crate::inspect::SignatureState;
-use crate::keys::read_public;
+use crate::keys::{read_public, require_hashes};
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::source::Source;
@@ -46,6 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if keys.is_some() {
         state.require()?;
     }
+    require_hashes(&image)?;
     let mut mismatches = Mismatches::default();
     let what = match &arguments.disk {
         None => {

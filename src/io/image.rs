@@ -132,8 +132,9 @@ impl ImageFolder {
             .map_err(|e| wrong(names::EXTENTS, e.to_string()))?;
         let grid = Grid::new(&manifest, extents).map_err(|e| wrong(names::EXTENTS, e.to_string()))?;
 
-        let hashes = sidecar(names::PIECES, 32 * pieces_of(&manifest))?;
-        if hashes.len() != 32 * pieces_of(&manifest) {
+        let hashed = manifest.payload.sha256.is_some();
+        let hashes = if hashed { sidecar(names::PIECES, 32 * pieces_of(&manifest))? } else { Vec::new() };
+        if hashed && hashes.len() != 32 * pieces_of(&manifest) {
             return Err(wrong(names::PIECES, format!("{} bytes are not one hash a piece", hashes.len())));
         }
         let hashes = hashes.as_chunks().0.iter().map(|hash| Sha256(*hash)).collect();
@@ -193,7 +194,7 @@ impl ImageFolder {
         &self.grid
     }
 
-    /// SHA-256 of each piece of the payload.
+    /// SHA-256 of each piece of the payload; none while it is published without hashes.
     pub fn piece_hashes(&self) -> &[Sha256] {
         &self.hashes
     }
@@ -224,6 +225,7 @@ fn check_torrent(metainfo: &Metainfo, manifest: &Manifest) -> Result<(), String>
         ("number of pieces", metainfo.piece_count() == payload.pieces),
         ("list of files", metainfo.files == files),
         ("private flag", metainfo.private),
+        ("lack of hashes", metainfo.unhashed || payload.sha256.is_some()),
     ];
     match same.iter().find(|(_, same)| !same) {
         Some((what, _)) => Err(format!("its {what} is not the manifest's")),
@@ -233,6 +235,10 @@ fn check_torrent(metainfo: &Metainfo, manifest: &Manifest) -> Result<(), String>
 
 /// The hashes of partitions and payload are those over the pieces' hashes.
 fn check_hashes(manifest: &Manifest, grid: &Grid, hashes: &[Sha256]) -> Result<(), String> {
+    if manifest.payload.sha256.is_none() {
+        let claims = manifest.partitions.iter().any(|partition| partition.sha256.is_some());
+        return if claims { Err("partitions have hashes and the payload has none".into()) } else { Ok(()) };
+    }
     if manifest.payload.sha256.is_some_and(|sum| sum != sha256_of_hashes(hashes)) {
         return Err("the hash of the payload is not the one over its pieces' hashes".into());
     }

@@ -152,6 +152,12 @@ fn open(one: &Listed, keys: Option<&TrustedKeys>) -> Result<(Published, Arc<Imag
         info_hash: manifest.payload.info_hash,
         signature: judge(&folder, keys),
     };
+    if manifest.payload.sha256.is_none() {
+        log::warn!(
+            "image {}: without hashes; terminals write it and wait for 'flashmob-mkimage hash'",
+            image.id()
+        );
+    }
     Ok((image, Arc::new(folder)))
 }
 

@@ -228,6 +228,9 @@ impl Engine {
             }
             return Some(CloseReason::Itself);
         }
+        if self.config.ours_only && !handshake.peer_id.is_ours() {
+            return Some(CloseReason::Foreign);
+        }
         if self.book.is_banned(handshake.peer_id) {
             return Some(CloseReason::Banned);
         }

@@ -61,6 +61,8 @@ pub struct EngineConfig {
     pub request_queue: u32,
     /// Requests we have waiting at one peer at most (its own `reqq` counts as well).
     pub request_depth: usize,
+    /// Only flashmob peers are welcome: others cannot take part without piece hashes.
+    pub ours_only: bool,
     /// How long a peer that has requests of ours may send no block before they are given to others.
     pub stall_after: Duration,
 }
@@ -93,6 +95,7 @@ impl EngineConfig {
             send_window: 8,
             request_queue: 2048,
             request_depth: 1024,
+            ours_only: false,
             stall_after: Duration::from_secs(10),
         }
     }
@@ -226,6 +229,9 @@ pub enum CloseReason {
     /// The tracker's rules do not let us meet.
     #[error("the tracker's rules keep us apart")]
     NotAllowed,
+    /// The torrent has no piece hashes and the peer is no flashmob.
+    #[error("only flashmob peers can take part while there are no piece hashes")]
+    Foreign,
     /// Both sides have everything they want.
     #[error("neither side needs anything")]
     NothingToTrade,

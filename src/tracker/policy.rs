@@ -10,9 +10,6 @@ use super::topology::Topology;
 use crate::rules::Rules;
 use crate::units::{InfoHash, PeerId};
 
-/// How flashmob peers begin their peer ids (BEP 20).
-const OURS: &[u8] = b"-FM";
-
 /// A peer that could be told, or the one that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
@@ -31,7 +28,7 @@ pub struct Candidate {
 impl Candidate {
     /// It speaks our extensions.
     pub fn is_ours(&self) -> bool {
-        self.peer_id.0.starts_with(OURS)
+        self.peer_id.is_ours()
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Arguments {
     /// Bytes of each payload file: a multiple of the piece length.
     #[arg(long, default_value = "64GiB", value_parser = parse_bytes)]
     file_size: u64,
+    /// "none" publishes without hashing; `flashmob-mkimage hash` adds the hashes while terminals write already.
+    #[arg(long, value_enum, default_value_t = PieceHashes::Make)]
+    piece_hashes: PieceHashes,
     /// Sign the manifest with this secret key.
     #[arg(long, value_name = "SECRET")]
     key: Option<PathBuf>,
@@ -68,6 +71,15 @@ pub struct Arguments {
     /// Text that is signed with the manifest and shown by `minisign -V`.
     #[arg(long, value_name = "TEXT", requires = "key")]
     trusted_comment: Option<String>,
+}
+
+/// Whether a capture hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PieceHashes {
+    /// Each piece, on all cores beside reading.
+    Make,
+    /// Later.
+    None,
 }
 
 impl Arguments {
@@ -95,7 +107,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let taken = payload::take(&source, &plan, arguments, partial.path(), &mut progress);
     progress.finish();
     let taken = taken?;
-    if taken.sha256.is_empty() {
+    if taken.pieces == 0 {
         return Err(Failure::new(
             Class::Refused,
             format!("{} has only zeros: there is nothing to make an image of", source.path.display()),
@@ -122,8 +134,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         boot_bytes: areas.bytes,
         piece_length: arguments.piece_length,
         file_size: arguments.file_size,
-        sha1: taken.sha1,
-        sha256: taken.sha256,
+        pieces: taken.pieces,
+        hashes: taken.hashes,
     };
     let comment = arguments.trusted_comment.as_deref();
     let published = partial.publish(image, key.as_ref(), comment)?;
@@ -139,6 +151,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         show_bytes(progress.rate()),
     );
     println!("  info-hash {}", manifest.payload.info_hash);
+    if arguments.piece_hashes == PieceHashes::None {
+        println!("  NOT hashed: terminals write it and wait with the last step until somebody runs");
+        println!("  flashmob-mkimage hash {} --key SECRET", published.path.display());
+    }
     if key.is_none() {
         println!("  NOT signed: terminals refuse it until somebody runs");
         println!("  flashmob-mkimage sign {} --key SECRET", published.path.display());

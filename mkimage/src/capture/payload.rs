@@ -18,7 +18,7 @@ use sha1::Digest;
 
 use super::plan::Plan;
 use super::used::Used;
-use super::{Arguments, sync_all};
+use super::{Arguments, PieceHashes, sync_all};
 use crate::keys::file_failure;
 use crate::pipeline;
 use crate::progress::Progress;
@@ -29,9 +29,18 @@ use crate::source::Source;
 pub struct Taken {
     /// Runs of each partition.
     pub runs: Vec<Vec<Run>>,
-    /// Of each piece that travels.
+    /// Pieces that travel.
+    pub pieces: u32,
+    /// Of each piece that travels; `None` where hashing was left out.
+    pub hashes: Option<Hashes>,
+}
+
+/// Hashes of all pieces that travel.
+#[derive(Debug, Default)]
+pub struct Hashes {
+    /// For the torrent.
     pub sha1: Vec<Sha1>,
-    /// Of each piece that travels.
+    /// For the manifest.
     pub sha256: Vec<Sha256>,
 }
 
@@ -48,8 +57,7 @@ struct Cell {
 /// What a worker found in a cell with data.
 struct Examined {
     data: Vec<Range<usize>>,
-    sha1: Sha1,
-    sha256: Sha256,
+    hashes: Option<(Sha1, Sha256)>,
 }
 
 /// Makes the payload in `folder`.
@@ -66,7 +74,8 @@ pub fn take(
             builder.push(RangeKind::Free, partition.size);
         }
     }
-    let (mut sha1, mut sha256) = (Vec::new(), Vec::new());
+    let hashed = arguments.piece_hashes == PieceHashes::Make;
+    let (mut pieces, mut hashes) = (0, hashed.then(Hashes::default));
     let mut writer = Writer::new(folder, arguments.piece_length, arguments.file_size);
     let buffer = usize::try_from(arguments.piece_length.bytes()).unwrap_or(usize::MAX);
     pipeline::run(
@@ -88,15 +97,18 @@ pub fn take(
         |cell, buf| {
             let buf = buf?;
             let len = usize::try_from(cell.len).unwrap_or(buffer);
-            examine(buf, len)
+            examine(buf, len, hashed)
         },
         |cell, buf, examined| {
             let builder = &mut builders[cell.partition];
             if let (Some(buf), Some(examined)) = (buf, examined) {
                 writer.add(&buf, &examined.data)?;
                 tell(builder, &examined.data, cell.len);
-                sha1.push(examined.sha1);
-                sha256.push(examined.sha256);
+                pieces += 1;
+                if let (Some(hashes), Some((sha1, sha256))) = (&mut hashes, examined.hashes) {
+                    hashes.sha1.push(sha1);
+                    hashes.sha256.push(sha256);
+                }
             } else if is_free(plan.used[cell.partition].as_ref(), &cell) {
                 builder.push(RangeKind::Free, cell.len);
             } else {
@@ -107,7 +119,7 @@ pub fn take(
         },
     )?;
     writer.finish()?;
-    Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), sha1, sha256 })
+    Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes })
 }
 
 /// The grids of all partitions that are read, in order.
@@ -130,13 +142,13 @@ fn is_free(used: Option<&Used>, cell: &Cell) -> bool {
 }
 
 /// `None` if the first `len` bytes are zeros; hashes are of all of `piece`.
-fn examine(piece: &[u8], len: usize) -> Option<Examined> {
+fn examine(piece: &[u8], len: usize, hashed: bool) -> Option<Examined> {
     let data = data_ranges(&piece[..len]);
     if data.is_empty() {
         return None;
     }
-    let sha1 = Sha1(sha1::Sha1::digest(piece).into());
-    Some(Examined { data, sha1, sha256: sha256(piece) })
+    let hashes = hashed.then(|| (Sha1(sha1::Sha1::digest(piece).into()), sha256(piece)));
+    Some(Examined { data, hashes })
 }
 
 /// Ranges that are not zero, to [`UNIT`], in order and never touching.
@@ -241,10 +253,11 @@ mod tests {
     fn a_piece_is_hashed_to_its_full_length() {
         let mut piece = vec![0u8; 16384];
         piece[0] = 7;
-        let examined = examine(&piece, 512).expect("data");
-        assert_eq!(examined.sha256, sha256(&piece));
+        let examined = examine(&piece, 512, true).expect("data");
+        assert_eq!(examined.hashes.map(|hashes| hashes.1), Some(sha256(&piece)));
+        assert!(examine(&piece, 512, false).is_some_and(|examined| examined.hashes.is_none()));
         assert_eq!(examined.data.as_slice(), std::slice::from_ref(&(0..512)));
-        assert!(examine(&vec![0; 16384], 16384).is_none());
+        assert!(examine(&vec![0; 16384], 16384, true).is_none());
     }
 
     #[test]

@@ -10,17 +10,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::image::{ImageFolder, PARTIAL_PREFIX, payload_files, sha256, sha256_of_hashes};
+use flashmob::io::image::{ImageFolder, PARTIAL_PREFIX, payload_files, sha256_of_hashes};
 use flashmob::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use flashmob::layout::grid::{classify, count};
 use flashmob::manifest::{Boot, Disk, FORMAT, Manifest, Partition, Payload, Policy, is_plain_name, names};
 use flashmob::metainfo::{Metainfo, MetainfoBuilder, Pieces};
-use flashmob::units::{PieceLength, Sha1, Sha256};
+use flashmob::units::{PieceLength, Sha256};
 use jiff::{Timestamp, Unit};
 use minisign::SecretKey;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use super::payload::Hashes;
 use super::plan::PartitionPlan;
 use crate::keys::{file_failure, sync_folder, write_new};
 use crate::sign::write_signature;
@@ -34,8 +35,8 @@ pub struct Content {
     pub boot_bytes: Vec<u8>,
     pub piece_length: PieceLength,
     pub file_size: u64,
-    pub sha1: Vec<Sha1>,
-    pub sha256: Vec<Sha256>,
+    pub pieces: u32,
+    pub hashes: Option<Hashes>,
 }
 
 /// An image that is there.
@@ -130,17 +131,17 @@ impl Partial {
                 "Capture its partitions one by one.",
             ));
         }
-        let hashes: Vec<u8> = content.sha256.iter().flat_map(|hash| hash.0).collect();
+        let sha256 = content.hashes.as_ref().map(|hashes| hashes.sha256.as_slice());
+        let hashes = sha256.map(|all| (names::PIECES, all.iter().flat_map(|hash| hash.0).collect()));
         let sidecars = [
             (names::EXTENTS, extents),
-            (names::PIECES, hashes),
             (names::BOOT, content.boot_bytes.clone()),
             (names::TORRENT, torrent.to_bytes()),
         ];
         let mut sums = std::collections::BTreeMap::new();
-        for (name, bytes) in &sidecars {
+        for (name, bytes) in sidecars.iter().chain(&hashes) {
             write_new(&self.path.join(name), 0o644, bytes)?;
-            sums.insert((*name).to_string(), sha256(bytes));
+            sums.insert((*name).to_string(), flashmob::io::image::sha256(bytes));
         }
         let created = now.round(Unit::Second).unwrap_or(now).to_string();
         let manifest = Manifest {
@@ -151,13 +152,13 @@ impl Partial {
             created,
             piece_length: content.piece_length,
             disk: content.disk,
-            partitions: describe(content.partitions, &content.extents, content.piece_length, &content.sha256),
+            partitions: describe(content.partitions, &content.extents, content.piece_length, sha256),
             boot: content.boot,
             payload: Payload {
                 pieces: torrent.piece_count(),
                 file_size: content.file_size,
                 info_hash: torrent.info_hash,
-                sha256: Some(sha256_of_hashes(&content.sha256)),
+                sha256: sha256.map(sha256_of_hashes),
             },
             sidecars: sums,
         };
@@ -194,12 +195,16 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn make_torrent(content: &Content, version: &str) -> Result<Metainfo, Failure> {
-    let length = content.sha1.len() as u64 * content.piece_length.bytes();
+    let length = u64::from(content.pieces) * content.piece_length.bytes();
     let builder = MetainfoBuilder {
         name: version.to_string(),
         piece_length: content.piece_length.get(),
         files: payload_files(length, content.file_size),
-        pieces: Pieces::Hashed(content.sha1.clone()),
+        pieces: match &content.hashes {
+            Some(hashes) => Pieces::Hashed(hashes.sha1.clone()),
+            // Or images of one size would be one swarm.
+            None => Pieces::Unhashed { nonce: *uuid::Uuid::new_v4().as_bytes() },
+        },
         private: true,
     };
     builder.build().map_err(|e| {
@@ -216,9 +221,9 @@ fn describe(
     plans: Vec<PartitionPlan>,
     extents: &Extents,
     piece_length: PieceLength,
-    hashes: &[Sha256],
+    hashes: Option<&[Sha256]>,
 ) -> Vec<Partition> {
-    let mut rest = hashes;
+    let mut rest = hashes.unwrap_or_default();
     let partition = |(plan, runs): (PartitionPlan, &Vec<_>)| {
         let pieces = count(&classify(runs, plan.size, piece_length));
         let own = if plan.policy == Policy::Replace { pieces.data as usize } else { 0 };
@@ -233,7 +238,7 @@ fn describe(
             filesystem: plan.filesystem.map(str::to_string),
             policy: plan.policy,
             pieces,
-            sha256: (plan.policy == Policy::Replace).then(|| sha256_of_hashes(own)),
+            sha256: (plan.policy == Policy::Replace && hashes.is_some()).then(|| sha256_of_hashes(own)),
         }
     };
     plans.into_iter().zip(&extents.partitions).map(partition).collect()

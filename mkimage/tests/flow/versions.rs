@@ -1,7 +1,9 @@
-//! What changed between two versions, and virtual disks as sources.
+//! What changed between two versions, virtual disks as sources, and hashes that come later.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+
+use flashmob::io::image::ImageFolder;
 
 use super::{capture, contents, disks, fail, mkimage, succeed};
 
@@ -58,4 +60,44 @@ fn a_difference_names_pieces_and_bytes_by_partition() {
     let bytes = changed["bytes"].as_u64().expect("a number");
     assert!((4096..=65536).contains(&bytes), "{bytes}");
     assert!(succeed(&mkimage(&[&"diff", &one, &two])).contains("partition 1: 1 of 1 pieces differ"));
+}
+
+#[test]
+fn hashes_can_be_added_to_an_image_that_is_distributed_already() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disks::gpt(folder.path());
+    let usual = ImageFolder::open(&capture(folder.path(), &disk)).expect("an image");
+    let (secret, public) = (folder.path().join("secret"), folder.path().join("public"));
+    succeed(&mkimage(&[&"keygen", &"--secret", &secret, &"--public", &public]));
+    let repository = folder.path().join("fast");
+    let image = repository.join("lab/1");
+    let said = succeed(&mkimage(&[
+        &"capture",
+        &disk,
+        &"--repository",
+        &repository,
+        &"--name",
+        &"lab",
+        &"--version",
+        &"1",
+        &"--piece-length",
+        &"64KiB",
+        &"--file-size",
+        &"256KiB",
+        &"--piece-hashes",
+        &"none",
+        &"--key",
+        &secret,
+    ]));
+    assert!(said.contains("NOT hashed"), "{said}");
+    let before = ImageFolder::open(&image).expect("an image");
+    assert!(before.metainfo().unhashed && before.piece_hashes().is_empty());
+    assert!(contents(&image.join("payload")) == contents(&usual.path().join("payload")));
+    assert!(fail(&mkimage(&[&"verify", &image]), 3).contains("without hashes"));
+    succeed(&mkimage(&[&"hash", &image, &"--key", &secret]));
+    let after = ImageFolder::open(&image).expect("an image");
+    assert_eq!(after.manifest().payload.info_hash, before.manifest().payload.info_hash);
+    assert_eq!(after.manifest().payload.sha256, usual.manifest().payload.sha256);
+    succeed(&mkimage(&[&"verify", &image, &"--disk", &disk, &"--public", &public]));
+    assert!(fail(&mkimage(&[&"hash", &image]), 3).contains("already"));
 }

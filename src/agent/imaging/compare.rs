@@ -11,6 +11,7 @@ use crate::io::claim::ClaimedDisk;
 use crate::io::compare::{CompareProgress, compare};
 use crate::layout::plan::LayoutPlan;
 use crate::swarm::Bitfield;
+use crate::units::Sha256;
 
 /// How often the numbers are renewed.
 const TICK: Duration = Duration::from_millis(500);
@@ -21,12 +22,13 @@ pub(super) async fn look(
     claimed: ClaimedDisk,
     plan: LayoutPlan,
     image: &Description,
+    hashes: Vec<Sha256>,
 ) -> Result<(ClaimedDisk, LayoutPlan, Bitfield), Failure> {
     ctx.status.stage(Stage::Compare);
     let (progress, begun) = (Arc::new(CompareProgress::default()), Instant::now());
     let watched = Arc::clone(&progress);
     let _stop = StopOnDrop(move || watched.stop.store(true, Ordering::Relaxed));
-    let (grid, hashes, counted) = (Arc::clone(&image.grid), image.hashes.clone(), Arc::clone(&progress));
+    let (grid, counted) = (Arc::clone(&image.grid), Arc::clone(&progress));
     let mut work = std::pin::pin!(blocking(move || {
         let kept = compare(claimed.disk(), &plan, &grid, &hashes, &counted);
         Ok((claimed, plan, kept))

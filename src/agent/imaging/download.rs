@@ -27,13 +27,17 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// How often a file is asked for, and how long is waited in between: a thousand terminals may ask at once.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often hashes that are still being made are asked for, and how often they may come with a signature that does not fit.
+const ASK_FOR_HASHES: Duration = Duration::from_secs(5);
+const DOUBTS: u32 = 6;
 
 /// All that is known about an image before its first piece.
 pub(super) struct Description {
     pub(super) manifest: TrustedManifest,
     pub(super) grid: Arc<Grid>,
     pub(super) boot: Vec<u8>,
-    pub(super) hashes: Vec<Sha256>,
+    /// Of each piece; `None` while the image is published without them.
+    pub(super) hashes: Option<Vec<Sha256>>,
     pub(super) torrent: Arc<Metainfo>,
 }
 
@@ -55,18 +59,15 @@ pub(super) async fn describe(ctx: &ImagingContext, assignment: &Assignment) -> R
     let files = Files { ctx, base: format!("{}{}", ctx.server, assignment.folder) };
     let manifest = files.manifest(assignment).await?;
     let m = manifest.manifest();
-    let pieces = u64::from(m.payload.pieces);
     // Every file is read before anything is built from it, so that the hash is the first thing looked at.
     let extents = files.sidecar(m, names::EXTENTS, MAX_EXTENTS_BYTES).await?;
-    let hash_bytes = usize::try_from(pieces.saturating_mul(32)).unwrap_or(usize::MAX);
-    let hashes = files.sidecar(m, names::PIECES, hash_bytes.min(MAX_TORRENT_BYTES)).await?;
+    let hashes = files.hashes(m).await?;
     let boot = files.sidecar(m, names::BOOT, MAX_BOOT_BYTES).await?;
     let torrent = files.sidecar(m, names::TORRENT, MAX_TORRENT_BYTES).await?;
     let broken = |what: &str, why: String| untrusted(format!("{what} of {} is not usable: {why}", m.id()));
     let extents = Extents::decode(&extents, m).map_err(|e| broken(names::EXTENTS, e.to_string()))?;
     let grid = Grid::new(m, extents).map_err(|e| broken(names::EXTENTS, e.to_string()))?;
     let torrent = Metainfo::parse(&torrent).map_err(|e| broken(names::TORRENT, e.to_string()))?;
-    let hashes = read_hashes(m, &hashes)?;
     check_torrent(m, &grid, &torrent)?;
     Ok(Description { grid: Arc::new(grid), boot, hashes, torrent: Arc::new(torrent), manifest })
 }
@@ -74,15 +75,9 @@ pub(super) async fn describe(ctx: &ImagingContext, assignment: &Assignment) -> R
 fn read_hashes(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<Sha256>, Failure> {
     let (hashes, rest) = bytes.as_chunks::<32>();
     let hashes: Vec<Sha256> = hashes.iter().map(|hash| Sha256(*hash)).collect();
-    let Some(whole) = manifest.payload.sha256 else {
-        return Err(unfit(
-            format!("{} was published without hashes, so it cannot be proved on the disk", manifest.id()),
-            "Add the hashes on the server (flashmob-mkimage hash) and run the job again.",
-        ));
-    };
     if !rest.is_empty()
         || hashes.len() != manifest.payload.pieces as usize
-        || sha256_of_hashes(&hashes) != whole
+        || Some(sha256_of_hashes(&hashes)) != manifest.payload.sha256
     {
         return Err(untrusted(format!("{} of {} is not the manifest's", names::PIECES, manifest.id())));
     }
@@ -99,10 +94,47 @@ fn check_torrent(manifest: &Manifest, grid: &Grid, torrent: &Metainfo) -> Result
     if torrent.piece_length != manifest.piece_length.get() || torrent.total_length() != grid.payload_len() {
         return wrong(format!("{} bytes in pieces of {}", torrent.total_length(), torrent.piece_length));
     }
-    if torrent.unhashed {
-        return wrong("it has no hashes".into());
-    }
     Ok(())
+}
+
+/// Waits until the image that is written without hashes has some, and gives them. The manifest that names them must be
+/// signed like the first one, and say the same in everything else.
+pub(super) async fn hashes(
+    ctx: &ImagingContext,
+    assignment: &Assignment,
+    first: &Manifest,
+) -> Result<Vec<Sha256>, Failure> {
+    let files = Files { ctx, base: format!("{}{}", ctx.server, assignment.folder) };
+    let mut doubts = 0;
+    loop {
+        let found = match files.manifest(assignment).await {
+            Ok(manifest) => files.hashes(manifest.manifest()).await.map(|hashes| Some((manifest, hashes))),
+            Err(failure) => Err(failure),
+        };
+        match found {
+            Ok(Some((manifest, Some(hashes)))) => {
+                if without_hashes(manifest.manifest()) != without_hashes(first) {
+                    return Err(untrusted(format!("{} changed while it was being written", first.id())));
+                }
+                return Ok(hashes);
+            }
+            Ok(_) => doubts = 0,
+            Err(failure) if failure.class == Class::Retry => ctx.status.note(failure.message),
+            // Manifest and signature do not appear in the same moment.
+            Err(failure) if failure.class == Class::Untrusted && doubts < DOUBTS => doubts += 1,
+            Err(failure) => return Err(failure),
+        }
+        tokio::time::sleep(ASK_FOR_HASHES).await;
+    }
+}
+
+/// What must not change when hashes are added.
+fn without_hashes(manifest: &Manifest) -> Manifest {
+    let mut rest = manifest.clone();
+    rest.payload.sha256 = None;
+    rest.partitions.iter_mut().for_each(|partition| partition.sha256 = None);
+    rest.sidecars.remove(names::PIECES);
+    rest
 }
 
 /// The image's folder on the server.
@@ -145,6 +177,17 @@ impl Files<'_> {
             return Err(untrusted(format!("the server gave the manifest of {} for {id}", named.id())));
         }
         Ok(manifest)
+    }
+
+    /// The pieces' hashes, if the manifest has them.
+    async fn hashes(&self, manifest: &Manifest) -> Result<Option<Vec<Sha256>>, Failure> {
+        if manifest.payload.sha256.is_none() {
+            return Ok(None);
+        }
+        let bytes =
+            usize::try_from(u64::from(manifest.payload.pieces).saturating_mul(32)).unwrap_or(usize::MAX);
+        let bytes = self.sidecar(manifest, names::PIECES, bytes.min(MAX_TORRENT_BYTES)).await?;
+        read_hashes(manifest, &bytes).map(Some)
     }
 
     async fn sidecar(&self, manifest: &Manifest, name: &str, limit: usize) -> Result<Vec<u8>, Failure> {

@@ -24,7 +24,8 @@ const ALONE: Duration = Duration::from_secs(30);
 pub(super) struct Meter<'a> {
     pub(super) status: &'a Status,
     pub(super) swarm: &'a Swarm,
-    pub(super) readback: &'a Readback,
+    /// Under way as soon as there are hashes.
+    pub(super) readback: Mutex<Option<Readback>>,
     pub(super) zeros_written: Arc<AtomicU64>,
     pub(super) zeros_total: u64,
     pub(super) started: Instant,
@@ -66,7 +67,7 @@ impl Meter<'_> {
                 }
                 _ = ticks.tick() => {
                     self.tick();
-                    if let Some(failure) = self.readback.failure() {
+                    if let Some(failure) = self.with(Readback::failure).flatten() {
                         return Err(failure);
                     }
                 }
@@ -74,9 +75,38 @@ impl Meter<'_> {
         }
     }
 
+    fn with<T>(&self, ask: impl FnOnce(&Readback) -> T) -> Option<T> {
+        self.readback.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ask)
+    }
+
+    /// Is there anything to compare with what is read?
+    pub(super) fn reads_back(&self) -> bool {
+        self.with(|_| ()).is_some()
+    }
+
+    /// The read-back begins now.
+    pub(super) fn begin(&self, readback: Readback) {
+        *self.readback.lock().unwrap_or_else(PoisonError::into_inner) = Some(readback);
+    }
+
+    /// Everything is written.
+    pub(super) fn all_written(&self) {
+        self.with(Readback::all_written);
+    }
+
+    /// Nothing is left to read.
+    pub(super) fn is_through(&self) -> bool {
+        self.with(Readback::is_through).unwrap_or(true)
+    }
+
+    /// Gives the read-back away; the numbers end.
+    pub(super) fn finish(self) -> Option<Readback> {
+        self.readback.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tick(&self) {
         let stats = self.swarm.stats();
-        let verified = self.readback.verified();
+        let verified = self.with(Readback::verified).unwrap_or_default();
         let share = share(&stats, verified, self.zeros_written.load(Ordering::Relaxed), self.zeros_total);
         let elapsed = self.started.elapsed();
         if let Some(trouble) = self.swarm.trouble() {

@@ -33,6 +33,7 @@ use crate::layout::plan::LayoutPlan;
 use crate::layout::rule::{Rule, describe};
 use crate::manifest::{Manifest, Policy, Table, TrustedKeys};
 use crate::swarm::Bitfield;
+use crate::units::Sha256;
 use download::Description;
 use meter::Meter;
 
@@ -116,9 +117,9 @@ async fn attempt(
     ctx.status.disk(describe(&info));
     let (claimed, plan) = claim_and_plan(&info, assignment.layout, &image).await?;
     let session = listen(ctx).await?;
-    let (claimed, plan, kept) = match assignment.compare {
-        Compare::Auto => compare::look(ctx, claimed, plan, &image).await?,
-        Compare::Full => (claimed, plan, Bitfield::none(image.grid.pieces())),
+    let (claimed, plan, kept) = match (assignment.compare, &image.hashes) {
+        (Compare::Auto, Some(hashes)) => compare::look(ctx, claimed, plan, &image, hashes.clone()).await?,
+        (Compare::Auto, None) | (Compare::Full, _) => (claimed, plan, Bitfield::none(image.grid.pieces())),
     };
 
     ctx.status.stage(Stage::Disarm);
@@ -238,9 +239,12 @@ async fn write_image(
     kept: Bitfield,
 ) -> Result<(Swarm, CommittedDisk, Vec<String>), Failure> {
     ctx.status.stage(Stage::Fetch);
-    let readback = Readback::start(Arc::clone(&storage), image.hashes, LAG, kept.count()).map_err(|e| {
-        Failure::new(Class::Retry, format!("starting the read-back: {e}"), "Restart the terminal.")
-    })?;
+    let first = image.manifest.manifest().clone();
+    let verify = assignment.verify && !image.torrent.unhashed;
+    let readback = match image.hashes {
+        Some(hashes) => Some(read_back(&storage, hashes, kept.count())?),
+        None => None,
+    };
     let available = memory::available().unwrap_or(ctx.memory_limit);
     let swarm = session.add(TorrentSpec {
         meta: image.torrent,
@@ -256,7 +260,7 @@ async fn write_image(
     let meter = Meter {
         status: &ctx.status,
         swarm: &swarm,
-        readback: &readback,
+        readback: Mutex::new(readback),
         zeros_written: Arc::clone(&zeros_written),
         zeros_total: zero_bytes(&storage),
         started: Instant::now(),
@@ -268,20 +272,36 @@ async fn write_image(
     let zeros = write_zeros(Arc::clone(&storage), zeros_written, stop);
     meter.during(async { tokio::try_join!(swarm.complete(), zeros).map(|_| ()) }).await?;
 
+    if !meter.reads_back() {
+        ctx.status.stage(Stage::Hashes);
+        let hashes = meter.during(download::hashes(ctx, assignment, &first)).await?;
+        meter.begin(read_back(&storage, hashes, 0)?);
+    }
     ctx.status.stage(Stage::Verify);
-    readback.all_written();
+    meter.all_written();
     let through = async {
-        while !readback.is_through() {
+        while !meter.is_through() {
             tokio::time::sleep(VERIFY_TICK).await;
         }
         Ok(())
     };
-    meter.during(through).await.map_err(|failure| blame(failure, assignment.verify))?;
-    let verified: ImageVerified = blocking(move || readback.finish()).await?;
+    meter.during(through).await.map_err(|failure| blame(failure, verify))?;
+    let readback = meter.finish();
+    let verified: ImageVerified = blocking(move || match readback {
+        Some(readback) => readback.finish(),
+        None => Err(Failure::new(Class::Disk, "nothing was read back", "Run the job again.")),
+    })
+    .await?;
 
     ctx.status.stage(Stage::Commit);
     let (committed, warning) = blocking(move || commit(verified)).await?;
     Ok((swarm, committed, warning.into_iter().collect()))
+}
+
+fn read_back(storage: &Arc<ImageStorage>, hashes: Vec<Sha256>, kept: u32) -> Result<Readback, Failure> {
+    Readback::start(Arc::clone(storage), hashes, LAG, kept).map_err(|e| {
+        Failure::new(Class::Retry, format!("starting the read-back: {e}"), "Restart the terminal.")
+    })
 }
 
 /// Where pieces were not checked as they came, the disk is not the first to suspect.

@@ -15,6 +15,7 @@ use crate::event::Class;
 use crate::io::storage::FolderStorage;
 use crate::io::testing::{LoopDisk, TestImage, gpt_source, image_of, mbr_source};
 use crate::manifest::names;
+use crate::metainfo::{MetainfoBuilder, Pieces};
 use crate::swarm::WholePieces;
 use crate::units::PieceIndex;
 
@@ -246,6 +247,94 @@ async fn what_is_on_the_disk_already_is_not_fetched_again_and_what_is_damaged_is
     let full = Assignment { compare: Compare::Full, ..lab.assignment(&disk) };
     assert_eq!(fetched(&lab, full).await, everything);
     image.assert_on(&disk.bytes(), &source);
+}
+
+/// The image as it is while it has no hashes, and the manifest that it has afterwards.
+fn unhashed(mut image: TestImage) -> (TestImage, Manifest) {
+    let builder = MetainfoBuilder {
+        name: image.torrent.name.clone(),
+        piece_length: image.torrent.piece_length,
+        files: image.torrent.files.clone(),
+        pieces: Pieces::Unhashed { nonce: [3; 16] },
+        private: true,
+    };
+    image.torrent = builder.build().expect("a torrent");
+    let bytes = image.torrent.to_bytes();
+    image.manifest.payload.info_hash = image.torrent.info_hash;
+    image.manifest.sidecars.insert(names::TORRENT.into(), crate::io::image::sha256(&bytes));
+    image
+        .sidecars
+        .iter_mut()
+        .filter(|(name, _)| *name == names::TORRENT)
+        .for_each(|(_, old)| *old = bytes.clone());
+    let hashed = image.manifest.clone();
+    image.manifest.payload.sha256 = None;
+    image.manifest.partitions.iter_mut().for_each(|partition| partition.sha256 = None);
+    image.manifest.sidecars.remove(names::PIECES);
+    (image, hashed)
+}
+
+/// Runs an attempt until all is written and it waits for hashes.
+async fn written(lab: &Lab, disk: &LoopDisk) -> tokio::task::JoinHandle<Result<Imaged, (Failure, bool)>> {
+    let ctx = lab.context();
+    let attempt = tokio::spawn(run(ctx.clone(), lab.assignment(disk)));
+    let waits = async {
+        while ctx.status.view().progress.stage != Stage::Hashes {
+            assert!(!attempt.is_finished(), "it must wait");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waits).await.expect("in time");
+    assert!(
+        disk.bytes()[..512].iter().all(|byte| *byte == 0),
+        "nothing starts from a disk that is not proved"
+    );
+    attempt
+}
+
+#[tokio::test]
+async fn an_image_without_hashes_is_written_and_committed_when_it_has_some() {
+    let (source, image) = small_image();
+    let (image, hashed) = unhashed(image);
+    let lab = Lab::new(&image).await;
+    lab.remove(names::PIECES);
+    let disk = LoopDisk::used(40 << 20, 512);
+    let attempt = written(&lab, &disk).await;
+    lab.put(names::PIECES, image.hashes.iter().flat_map(|hash| hash.0).collect());
+    lab.sign(&hashed.to_bytes(), &lab.pair);
+    let imaged = tokio::time::timeout(DEADLINE, attempt).await.expect("in time").expect("no panic");
+    imaged.expect("imaged").stop().await;
+    image.assert_on(&disk.bytes(), &source);
+}
+
+#[tokio::test]
+async fn hashes_that_come_with_another_image_or_do_not_fit_the_disk_boot_nothing() {
+    let (_, image) = small_image();
+    let (image, hashed) = unhashed(image);
+    for (change, class) in [
+        ((|manifest: &mut Manifest| manifest.sequence += 1) as fn(&mut Manifest), Class::Untrusted),
+        (|_| (), Class::Disk),
+    ] {
+        let lab = Lab::new(&image).await;
+        let disk = LoopDisk::used(40 << 20, 512);
+        let attempt = written(&lab, &disk).await;
+        let mut manifest = hashed.clone();
+        change(&mut manifest);
+        let mut hashes = image.hashes.clone();
+        if class == Class::Disk {
+            // Signed, and of other bytes than those that were written.
+            hashes[0] = crate::io::image::sha256(b"something else");
+            manifest.payload.sha256 = Some(crate::io::image::sha256_of_hashes(&hashes));
+        }
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+        manifest.sidecars.insert(names::PIECES.into(), crate::io::image::sha256(&bytes));
+        lab.put(names::PIECES, bytes);
+        lab.sign(&manifest.to_bytes(), &lab.pair);
+        let result = tokio::time::timeout(DEADLINE, attempt).await.expect("in time").expect("no panic");
+        let (failure, touched) = result.map(|_| ()).expect_err("it must fail");
+        assert_eq!((failure.class, touched), (class, true), "{failure:?}");
+        assert!(disk.bytes()[..512].iter().all(|byte| *byte == 0));
+    }
 }
 
 #[tokio::test]

@@ -165,6 +165,7 @@ impl Owner {
             have,
         );
         config.wanted = wanted;
+        config.ours_only = spec.meta.unhashed;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| cannot(error.to_string()))?;
         config.seed = u64::from_le_bytes(seed);
