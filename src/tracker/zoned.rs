@@ -6,6 +6,10 @@
 //! it is heard: it announces every few seconds, and one that is silent for longer than 8 s is replaced by the next
 //! of its zone that announces.
 //!
+//! With two gateways or more one half of them fetches for the zone and the other half serves other zones: what comes in does not
+//! compete with what goes out for the same link, and two that fetch at the same time would each wait for the other at
+//! the uplink. One gateway alone does both.
+//!
 //! Invariant: no peer of a zone is told of, or allowed, a peer beyond it unless it is a gateway or a pin says so, and never
 //! against `from`. Standard clients have no rules: they get a filtered list, and meet other zones only where no flashmob peer
 //! can. The policy keeps the names of gateways, nothing else.
@@ -27,6 +31,13 @@ pub const HEARTBEAT: Duration = Duration::from_secs(2);
 const PATIENCE: u32 = 4;
 /// So many of a zone's other members announce in each heartbeat at least: one of them notices a gateway's silence.
 const MEMBERS_A_HEARTBEAT: u32 = 12;
+
+/// What a peer does between zones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Duty {
+    fetches: bool,
+    serves: bool,
+}
 
 /// The policy.
 #[derive(Debug)]
@@ -77,12 +88,35 @@ impl Zoned {
         }
     }
 
+    /// What `peer` of `zone` does between zones. Peers in no zone do as they like, and so do standard clients of a zone
+    /// in which there is nobody else: it must not starve.
+    fn duty(&self, swarm: InfoHash, zone: ZoneId, peer: &Candidate) -> Duty {
+        let gateways = self.gateways.get(&(swarm, zone)).map_or(&[][..], Vec::as_slice);
+        let (fetches, serves) = match gateways.iter().position(|id| *id == peer.peer_id) {
+            _ if zone == ZoneId::Rest => (true, true),
+            Some(_) if gateways.len() == 1 => (true, true),
+            Some(place) => (place % 2 == 0, place % 2 == 1),
+            None => (gateways.is_empty() && !peer.is_ours(), gateways.is_empty() && !peer.is_ours()),
+        };
+        Duty { fetches, serves: serves || peer.home }
+    }
+
+    /// Whether the peer of `zone` that asks may fetch from `other`, which is beyond it, and serve it.
+    fn across(&self, ask: &Ask, zone: ZoneId, other: &Candidate) -> Duty {
+        let there = self.topology.zone_of(other.address.ip());
+        let mine = self.duty(ask.swarm, zone, &ask.asker);
+        let theirs = self.duty(ask.swarm, there, other);
+        Duty {
+            fetches: mine.fetches && theirs.serves && self.topology.may_fetch(zone, there),
+            serves: mine.serves && theirs.fetches && self.topology.may_fetch(there, zone),
+        }
+    }
+
     /// Whom a peer of `zone` may meet beyond it: those who may cross from where they are, and the server's seeder.
     fn may_cross(&self, ask: &Ask, zone: ZoneId, other: &Candidate) -> bool {
-        let there = self.topology.zone_of(other.address.ip());
-        let opens = there == ZoneId::Rest || self.is_gateway(ask.swarm, there, other.peer_id);
-        let related = self.topology.may_fetch(zone, there) || self.topology.may_fetch(there, zone);
-        there != zone && (other.home || opens) && related
+        let beyond = self.topology.zone_of(other.address.ip()) != zone;
+        let Duty { fetches, serves } = self.across(ask, zone, other);
+        beyond && (fetches || serves)
     }
 
     /// Peers of other zones for `asker` of `zone`, in random order.
@@ -93,11 +127,8 @@ impl Zoned {
         candidates: &[Candidate],
         chance: &mut dyn FnMut() -> u64,
     ) -> Vec<Candidate> {
-        let crosses = self.is_gateway(ask.swarm, zone, ask.asker.peer_id)
-            // A zone of standard clients alone must not starve.
-            || !ask.asker.is_ours() && self.gateways.get(&(ask.swarm, zone)).is_none_or(Vec::is_empty);
         let mut beyond: Vec<Candidate> =
-            candidates.iter().filter(|other| crosses && self.may_cross(ask, zone, other)).copied().collect();
+            candidates.iter().filter(|other| self.may_cross(ask, zone, other)).copied().collect();
         shuffle(&mut beyond, chance);
         // The seeder first: its pieces are the scarcest.
         beyond.sort_by_key(|other| !other.home);
@@ -107,10 +138,9 @@ impl Zoned {
 
     fn rules(&self, ask: &Ask, zone: ZoneId, beyond: &[Candidate]) -> Rules {
         let ip = ask.asker.address.ip();
-        let there = |other: &&Candidate| self.topology.zone_of(other.address.ip());
         let address = |other: &Candidate| other.address.ip();
-        let fetch = beyond.iter().filter(|o| self.topology.may_fetch(zone, there(o))).map(address);
-        let serve = beyond.iter().filter(|o| self.topology.may_fetch(there(o), zone)).map(address);
+        let fetch = beyond.iter().filter(|o| self.across(ask, zone, o).fetches).map(address);
+        let serve = beyond.iter().filter(|o| self.across(ask, zone, o).serves).map(address);
         let pinned = self.topology.pinned(ip);
         let may_meet = |other: &IpAddr| !self.topology.apart(zone, self.topology.zone_of(*other));
         let pinned_to_us = self.topology.pins.iter().filter(|pin| pin.from.contains(&ip));
@@ -132,16 +162,23 @@ impl Zoned {
         match zone {
             ZoneId::Rest => rules.networks = everywhere(),
             ZoneId::Zone(i) => {
-                let Some(of) = self.topology.zones.get(i) else { return rules };
-                rules.networks.clone_from(&of.networks);
+                let Some(here) = self.topology.zones.get(i) else { return rules };
+                let limit = here.limit_mbit;
+                rules.networks.clone_from(&here.networks);
                 rules.networks.extend(self.topology.learned_in(zone).map(IpNet::from));
                 rules.networks.truncate(MAX_NETWORKS);
                 let gateways = self.gateways.get(&(ask.swarm, zone)).map_or(&[][..], Vec::as_slice);
-                let count = u32::try_from(gateways.len()).unwrap_or(u32::MAX);
-                let part = gateways.iter().position(|id| *id == ask.asker.peer_id);
-                let share = |part: usize| Some(Share { part: u32::try_from(part).ok()?, of: count });
-                rules.share = part.and_then(share).filter(|share| share.of > 1);
-                rules.rate = of.limit_mbit.map(|mbit| mbit * 125_000 / u64::from(count.max(1)));
+                // Every second one fetches, beginning with the first.
+                let place = gateways.iter().position(|id| *id == ask.asker.peer_id);
+                let others = place.map_or(1, |place| match place % 2 {
+                    0 => gateways.len().div_ceil(2),
+                    _ => gateways.len() / 2,
+                });
+                let of = u32::try_from(others).unwrap_or(u32::MAX);
+                let part =
+                    place.filter(|place| place % 2 == 0).and_then(|place| u32::try_from(place / 2).ok());
+                rules.share = part.filter(|_| of > 1).map(|part| Share { part, of });
+                rules.rate = limit.map(|mbit| mbit * 125_000 / u64::from(of));
             }
         }
         rules

@@ -84,18 +84,40 @@ fn only_gateways_meet_others_and_there_are_as_many_as_links() {
             let rules = answer.rules.clone().expect("rules");
             let gateway = n <= if zone == 1 { 2 } else { 1 };
             assert_eq!(!lab.beyond(zone, &answer).is_empty(), gateway, "{zone} {n}: {answer:?}");
-            assert_eq!(!rules.fetch.is_empty(), gateway);
+            assert_eq!(!rules.fetch.is_empty() || !rules.serve.is_empty(), gateway);
             assert_eq!((rules.zone, rules.rate.is_some()), (format!("z{zone}"), true));
         }
     }
     let last = lab.say(2, 1, 1, 5);
+    let sorted = |mut list: Vec<IpAddr>| {
+        list.sort();
+        list
+    };
+    let (other, seeder) = (IpAddr::from([10, 2, 0, 1]), IpAddr::from([192, 168, 0, 1]));
     let rules = last.rules.expect("rules");
-    assert_eq!(rules.share, Some(Share { part: 0, of: 2 }));
-    assert_eq!(rules.rate, Some(100 * 125_000 / 2));
-    let mut fetch = rules.fetch;
-    fetch.sort();
-    assert_eq!(fetch, [IpAddr::from([10, 2, 0, 1]), IpAddr::from([192, 168, 0, 1])]);
+    assert_eq!((rules.share, rules.rate), (None, Some(100 * 125_000)), "the only one that fetches");
+    assert_eq!((sorted(rules.fetch), rules.serve), (vec![other, seeder], vec![]));
+    let second = lab.say(2, 1, 2, 5).rules.expect("rules");
+    assert_eq!((second.fetch, sorted(second.serve)), (vec![], vec![other, seeder]));
+    let alone = lab.say(2, 2, 1, 5).rules.expect("rules");
+    let both = [1, 2].map(|n| IpAddr::from([10, 1, 0, n]));
+    assert_eq!((sorted(alone.fetch), sorted(alone.serve)), (vec![both[1], seeder], vec![both[0], seeder]));
     assert_eq!(last.interval, HEARTBEAT);
+}
+
+#[test]
+fn of_four_gateways_two_fetch_a_half_each() {
+    let mut lab = Lab::new(vec![zone(1, None, 4)], Vec::new());
+    let mut shares = Vec::new();
+    for round in 0..2 {
+        shares = (1..=5).map(|n| lab.say(round, 1, n, 5).rules.expect("rules")).collect();
+    }
+    let share = |part| Some(Share { part, of: 2 });
+    let expected = [share(0), None, share(1), None, None];
+    assert_eq!(shares.iter().map(|rules| rules.share).collect::<Vec<_>>(), expected);
+    let fetches: Vec<bool> = shares.iter().map(|rules| !rules.fetch.is_empty()).collect();
+    assert_eq!(fetches, [true, false, true, false, false]);
+    assert_eq!(shares[0].rate, Some(100 * 125_000 / 2));
 }
 
 #[test]
