@@ -1,4 +1,5 @@
-//! With the clients that labs have: aria2 and libtorrent, each as the seeder and as the leecher.
+//! With the clients that labs have: aria2, libtorrent and Transmission, each as the seeder and as the leecher, and all of
+//! them in one swarm.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -99,6 +100,77 @@ fn libtorrent(torrent: &Path, folder: &Path, role: &str) -> Guarded {
     let mut command = Command::new("/usr/bin/python3");
     command.arg(SCRIPT).arg(role).arg(torrent).arg(folder).stdin(Stdio::piped());
     Guarded::start(&mut command, "python3-libtorrent")
+}
+
+/// Transmission has no option to end when it is done: a shell ends it when its script has run.
+fn transmission(torrent: &Path, folder: &Path, role: &str) -> Guarded {
+    let (settings, done) = (folder.with_extension("settings"), folder.with_extension("done"));
+    std::fs::create_dir(&settings).unwrap();
+    let options = r#"{"dht-enabled":false,"lpd-enabled":false,"pex-enabled":false,"utp-enabled":false,
+        "port-forwarding-enabled":false,"bind-address-ipv4":"127.0.0.1","preallocation":0}"#;
+    std::fs::write(settings.join("settings.json"), options).unwrap();
+    let script = folder.with_extension("script");
+    std::fs::write(&script, format!("#!/bin/sh\n: > '{}'\n", done.display())).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let client = format!(
+        "setpriv --pdeathsig KILL transmission-cli -g '{}' -w '{}' -p {} -f '{}' {} '{}'",
+        settings.display(),
+        folder.display(),
+        free_port(),
+        script.display(),
+        if role == "seed" { "-v" } else { "" },
+        torrent.display()
+    );
+    let done = done.display();
+    let line = match role {
+        "seed" => format!("exec {client}"),
+        _ => format!(
+            "{client} & pid=$!; until [ -e '{done}' ]; do sleep 0.1; done; kill $pid; wait $pid; exit 0"
+        ),
+    };
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]).stdout(Stdio::null()).stderr(Stdio::null());
+    Guarded::start(&mut command, "transmission-cli")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_fetches_from_transmission() {
+    World::new(15).await.fetch_from(transmission).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_seeds_to_transmission() {
+    World::new(16).await.serve_to(transmission).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_mixed_swarm_everybody_gets_everything() {
+    let mut world = World::new(17).await;
+    let source = world.folder.path().join("source");
+    std::fs::write(&source, &world.bytes).unwrap();
+    let (home, terminal) = (session().await, session().await);
+    let storage = Arc::new(FileStorage::open(&source).unwrap());
+    let _seeder = add(&home, &world.meta, storage, Have::Everything, Some(world.tracker.url()));
+    within(10, world.tracker.wait_for(Event::Started, 1)).await;
+    let torrent = world.folder.path().join("t.torrent");
+    let start: [fn(&Path, &Path, &str) -> Guarded; 3] = [aria2, libtorrent, transmission];
+    let mut others = Vec::new();
+    for (number, start) in start.into_iter().enumerate() {
+        let folder = world.folder.path().join(format!("other{number}"));
+        std::fs::create_dir(&folder).unwrap();
+        others.push((start(&torrent, &folder, "leech"), folder));
+    }
+    let target = world.folder.path().join("ours");
+    let storage = FileStorage::create(&target, world.bytes.len() as u64, Resize::Refuse).unwrap().storage;
+    let ours = add(&terminal, &world.meta, Arc::new(storage), Have::Nothing, Some(world.tracker.url()));
+    within(90, ours.complete()).await.unwrap();
+    assert!(std::fs::read(&target).unwrap() == world.bytes);
+    for (mut other, folder) in others {
+        assert_eq!(other.exit_code(60).await, 0, "{}", folder.display());
+        assert!(std::fs::read(folder.join("image.bin")).unwrap() == world.bytes, "{}", folder.display());
+    }
+    within(10, terminal.shutdown()).await;
+    within(10, home.shutdown()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
