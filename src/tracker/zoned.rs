@@ -64,13 +64,13 @@ impl Zoned {
         self.gateways.get(&(swarm, of)).is_some_and(|list| list.contains(&peer))
     }
 
-    /// Forgets gateways that are silent or gone, and takes the one that asks if there is room.
-    fn elect(&mut self, zone: ZoneId, ask: &Ask, candidates: &[Candidate]) {
+    /// Forgets gateways that are silent or gone, and takes the one that asks if there is room. True if it did.
+    fn elect(&mut self, zone: ZoneId, ask: &Ask, candidates: &[Candidate]) -> bool {
         let moved = |(swarm, of): &(InfoHash, ZoneId)| *swarm == ask.swarm && *of != zone;
         for (_, list) in self.gateways.iter_mut().filter(|(of, _)| moved(of)) {
             list.retain(|id| *id != ask.asker.peer_id);
         }
-        let ZoneId::Zone(i) = zone else { return };
+        let ZoneId::Zone(i) = zone else { return false };
         let links = self.topology.zones.get(i).map_or(0, |zone| zone.links);
         let patience = self.heartbeat * PATIENCE;
         let list = self.gateways.entry((ask.swarm, zone)).or_default();
@@ -83,9 +83,12 @@ impl Zoned {
         list.retain(lives);
         list.truncate(links);
         let pinned = self.topology.pinned(ask.asker.address.ip()).is_some();
-        if ask.asker.is_ours() && !pinned && list.len() < links && !list.contains(&ask.asker.peer_id) {
+        let elected =
+            ask.asker.is_ours() && !pinned && list.len() < links && !list.contains(&ask.asker.peer_id);
+        if elected {
             list.push(ask.asker.peer_id);
         }
+        elected
     }
 
     /// What `peer` of `zone` does between zones. Peers in no zone do as they like, and so do standard clients of a zone
@@ -198,7 +201,7 @@ impl Policy for Zoned {
             return Choice { rules, ..Everyone.choose(ask, candidates, chance) };
         }
         let zone = self.topology.zone_of(ask.asker.address.ip());
-        self.elect(zone, ask, &candidates);
+        let elected = self.elect(zone, ask, &candidates);
         let useful = |other: &Candidate| !(ask.asker.complete && other.complete);
         let mut beyond = match zone {
             ZoneId::Rest => Vec::new(),
@@ -227,6 +230,8 @@ impl Policy for Zoned {
         let gateway = self.is_gateway(ask.swarm, zone, ask.asker.peer_id);
         let often = match zone {
             ZoneId::Rest => None,
+            // When a lab starts, the gateways of all zones begin at once: they shall meet soon.
+            ZoneId::Zone(_) if elected => Some(self.heartbeat / 2),
             ZoneId::Zone(_) if gateway => Some(self.heartbeat),
             ZoneId::Zone(_) => Some(self.heartbeat * (members / MEMBERS_A_HEARTBEAT).max(1)),
         };

@@ -83,6 +83,9 @@ fn only_gateways_meet_others_and_there_are_as_many_as_links() {
             let answer = lab.say(round, zone, n, 5);
             let rules = answer.rules.clone().expect("rules");
             let gateway = n <= if zone == 1 { 2 } else { 1 };
+            if gateway {
+                assert_eq!(answer.interval, HEARTBEAT / if round == 0 { 2 } else { 1 });
+            }
             assert_eq!(!lab.beyond(zone, &answer).is_empty(), gateway, "{zone} {n}: {answer:?}");
             assert_eq!(!rules.fetch.is_empty() || !rules.serve.is_empty(), gateway);
             assert_eq!((rules.zone, rules.rate.is_some()), (format!("z{zone}"), true));
