@@ -10,13 +10,17 @@ use std::path::{Path, PathBuf};
 
 use flashmob::event::{Class, Failure};
 use flashmob::io::table;
-use flashmob::units::SectorSize;
+use flashmob::manifest::Lost;
+use flashmob::units::{DiskOffset, SectorSize};
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Whence, lseek64};
 
 use crate::keys::file_failure;
 use crate::view::{self, View};
+
+/// What cannot be read is given up in steps of so many bytes.
+const RESCUED: usize = 4096;
 
 /// An opened source.
 pub struct Source {
@@ -132,16 +136,48 @@ impl Source {
         Ok(Source { path, file, size, sector_size, holes: is_file, view: None })
     }
 
-    /// Fills `into` from `offset`.
+    /// Fills `into` from `offset`. The failure names the first sector that cannot be read.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
         self.file.read_exact_at(into, offset).map_err(|e| {
-            let length = into.len();
+            let path = self.path.display();
+            if e.kind() == io::ErrorKind::UnexpectedEof {
+                return Failure::new(
+                    Class::Disk,
+                    format!("{path} ends before byte {}: it shrank while it was read", offset + into.len() as u64),
+                    "Capture it again when nobody writes to it.",
+                );
+            }
+            let sector = u64::from(self.sector_size.get());
+            let mut one = vec![0; usize::try_from(sector).unwrap_or(512)];
+            let mut all = (offset / sector..).take(into.len().div_ceil(one.len()));
+            let bad = all.find(|lba| self.file.read_exact_at(&mut one, lba * sector).is_err());
+            let place = bad.map_or_else(|| format!("byte {offset}"), |lba| format!("sector {lba}"));
             Failure::new(
                 Class::Disk,
-                format!("reading {length} bytes at byte {offset} of {}: {e}", self.path.display()),
-                "The source cannot be read there: check the disk (smartctl, dmesg) or take another copy.",
+                format!("reading {} bytes at byte {offset} of {path}: {place}: {e}", into.len()),
+                "The source cannot be read there: check the disk (smartctl, dmesg) or take another copy. --rescue goes \
+                 on with zeros in its place.",
             )
         })
+    }
+
+    /// Fills `into` from `offset` as far as it can be read; the rest is zeros, and is returned.
+    pub fn rescue(&self, offset: u64, into: &mut [u8]) -> Vec<Lost> {
+        let mut lost: Vec<Lost> = Vec::new();
+        let mut at = offset;
+        for part in into.chunks_mut(RESCUED) {
+            let length = part.len() as u64;
+            if let Err(e) = self.file.read_exact_at(part, at) {
+                log::warn!("{} bytes at byte {at} of {}: {e}", part.len(), self.path.display());
+                part.fill(0);
+                match lost.last_mut() {
+                    Some(last) if last.offset.0 + last.length == at => last.length += length,
+                    _ => lost.push(Lost { offset: DiskOffset(at), length }),
+                }
+            }
+            at += length;
+        }
+        lost
     }
 
     /// True if the kernel says that nothing was ever written to `offset..offset + len`.

@@ -223,6 +223,7 @@ pub(crate) fn image_of(
         partitions,
         boot: Boot::default(),
         sidecars: Default::default(),
+        lost: Vec::new(),
     };
     change(&mut manifest);
     manifest.payload.pieces =

@@ -308,6 +308,7 @@ pub(crate) mod tests {
             boot: Boot::default(),
             payload: Payload { pieces, file_size: 64 << 30, info_hash: InfoHash([0; 20]), sha256: None },
             sidecars: Default::default(),
+            lost: Vec::new(),
         }
     }
 

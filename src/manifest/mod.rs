@@ -65,6 +65,9 @@ pub struct Manifest {
     pub payload: Payload,
     /// SHA-256 of each sidecar file by its name (`extents.bin`, `pieces.sha256`, `boot.bin`, `image.torrent`).
     pub sidecars: BTreeMap<String, Sha256>,
+    /// What could not be read at the capture and is zeros instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Lost>,
 }
 
 /// The disk an image came from and what it asks of another.
@@ -141,6 +144,16 @@ pub enum BootAreaKind {
     BootCode,
     /// Sectors between the table and the first partition, where BIOS GRUB keeps its core image.
     Gap,
+}
+
+/// A range of the golden disk that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lost {
+    /// Where it lies on the source.
+    pub offset: DiskOffset,
+    /// Its length in bytes.
+    pub length: u64,
 }
 
 /// One partition.

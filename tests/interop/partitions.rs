@@ -114,6 +114,7 @@ impl Image {
             boot: Boot::default(),
             payload: Payload { pieces, file_size, info_hash: InfoHash([0; 20]), sha256: None },
             sidecars: Default::default(),
+            lost: Vec::new(),
         };
         let grid = Grid::new(&manifest, extents).expect("they agree");
         let payload = payload_of(&grid, &sources);

@@ -47,6 +47,9 @@ pub struct Arguments {
     /// Bytes of each payload file: a multiple of the piece length.
     #[arg(long, default_value = "64GiB", value_parser = parse_bytes)]
     file_size: u64,
+    /// Go on where the source cannot be read: with zeros, and a list of them in the manifest.
+    #[arg(long)]
+    rescue: bool,
     /// "none" publishes without hashing; `flashmob-mkimage hash` adds the hashes while terminals write already.
     #[arg(long, value_enum, default_value_t = PieceHashes::Make)]
     piece_hashes: PieceHashes,
@@ -136,6 +139,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         file_size: arguments.file_size,
         pieces: taken.pieces,
         hashes: taken.hashes,
+        lost: taken.lost,
     };
     let comment = arguments.trusted_comment.as_deref();
     let published = partial.publish(image, key.as_ref(), comment)?;
@@ -151,6 +155,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         show_bytes(progress.rate()),
     );
     println!("  info-hash {}", manifest.payload.info_hash);
+    for lost in &manifest.lost {
+        println!("  LOST: {} bytes at byte {} could not be read and are zeros", lost.length, lost.offset.0);
+    }
     if arguments.piece_hashes == PieceHashes::None {
         println!("  NOT hashed: terminals write it and wait with the last step until somebody runs");
         println!("  flashmob-mkimage hash {} --key SECRET", published.path.display());

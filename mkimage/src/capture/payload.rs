@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use flashmob::event::Failure;
 use flashmob::io::image::sha256;
 use flashmob::layout::extents::{RangeKind, Run, RunBuilder, UNIT};
-use flashmob::manifest::{Policy, names};
+use flashmob::manifest::{Lost, Policy, names};
 use flashmob::units::{PieceLength, Sha1, Sha256};
 use sha1::Digest;
 
@@ -33,6 +33,8 @@ pub struct Taken {
     pub pieces: u32,
     /// Of each piece that travels; `None` where hashing was left out.
     pub hashes: Option<Hashes>,
+    /// What could not be read.
+    pub lost: Vec<Lost>,
 }
 
 /// Hashes of all pieces that travel.
@@ -74,6 +76,7 @@ pub fn take(
             builder.push(RangeKind::Free, partition.size);
         }
     }
+    let mut lost = Vec::new();
     let hashed = arguments.piece_hashes == PieceHashes::Make;
     let (mut pieces, mut hashes) = (0, hashed.then(Hashes::default));
     let mut writer = Writer::new(folder, arguments.piece_length, arguments.file_size);
@@ -88,7 +91,10 @@ pub fn take(
             }
             let (on_disk, beyond) = buf.split_at_mut(usize::try_from(cell.len).unwrap_or(buffer));
             beyond.fill(0);
-            source.read(cell.start, on_disk)?;
+            match source.read(cell.start, on_disk) {
+                Err(_) if arguments.rescue => lost.extend(source.rescue(cell.start, on_disk)),
+                read => read?,
+            }
             if let Some(used) = used {
                 used.mask(cell.offset, on_disk);
             }
@@ -119,7 +125,7 @@ pub fn take(
         },
     )?;
     writer.finish()?;
-    Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes })
+    Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes, lost })
 }
 
 /// The grids of all partitions that are read, in order.

@@ -13,7 +13,9 @@ use flashmob::event::{Class, Failure};
 use flashmob::io::image::{ImageFolder, PARTIAL_PREFIX, payload_files, sha256_of_hashes};
 use flashmob::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use flashmob::layout::grid::{classify, count};
-use flashmob::manifest::{Boot, Disk, FORMAT, Manifest, Partition, Payload, Policy, is_plain_name, names};
+use flashmob::manifest::{
+    Boot, Disk, FORMAT, Lost, Manifest, Partition, Payload, Policy, is_plain_name, names,
+};
 use flashmob::metainfo::{Metainfo, MetainfoBuilder, Pieces};
 use flashmob::units::{PieceLength, Sha256};
 use jiff::{Timestamp, Unit};
@@ -37,6 +39,7 @@ pub struct Content {
     pub file_size: u64,
     pub pieces: u32,
     pub hashes: Option<Hashes>,
+    pub lost: Vec<Lost>,
 }
 
 /// An image that is there.
@@ -161,6 +164,7 @@ impl Partial {
                 sha256: sha256.map(sha256_of_hashes),
             },
             sidecars: sums,
+            lost: content.lost,
         };
         let bytes = manifest.to_bytes();
         write_new(&self.path.join(names::MANIFEST), 0o644, &bytes)?;

@@ -4,11 +4,13 @@
 //! - `capture`: disks become images, all of them or none
 //! - `verify`: damage is found and named
 //! - `signing`: what `minisign` says about our signatures
+//! - `damage`: sources that cannot be read everywhere
 //! - `used`: free blocks stay at home
 //! - `versions`: what changed, and virtual disks
 //! - `golden`: the formats stay as they are
 
 mod capture;
+mod damage;
 mod disks;
 mod golden;
 mod signing;

@@ -53,6 +53,7 @@ fn manifest(table: Table, partitions: Vec<Partition>, minimum_size: u64, sector:
         partitions,
         boot: Boot::default(),
         payload: Payload { pieces: 0, file_size: 64 << 30, info_hash: InfoHash([0; 20]), sha256: None },
+        lost: Vec::new(),
         sidecars: [names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT]
             .map(|name| (name.to_string(), Sha256([0; 32])))
             .into(),

@@ -1,0 +1,86 @@
+//! Sources that cannot be read everywhere: QEMU's storage daemon shows a disk and fails where it is told.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use flashmob::io::image::ImageFolder;
+
+use super::{disks, fail, mkimage, succeed};
+
+/// A disk of which one sector cannot be read.
+struct Damaged {
+    daemon: Child,
+    path: PathBuf,
+}
+
+impl Damaged {
+    fn of(disk: &Path, sector: u64) -> Self {
+        let path = disk.with_extension("shown");
+        File::create(&path).expect("a file");
+        let debug = format!(
+            r#"{{"driver":"blkdebug","node-name":"bad","image":"file","inject-error":[
+                {{"event":"none","iotype":"read","sector":{sector},"errno":5}}]}}"#
+        );
+        let daemon = Command::new("qemu-storage-daemon")
+            .arg("--blockdev")
+            .arg(format!("driver=file,node-name=file,read-only=on,filename={}", disk.display()))
+            .args([
+                "--blockdev",
+                &debug,
+                "--blockdev",
+                "driver=raw,node-name=disk,read-only=on,file=bad",
+                "--export",
+            ])
+            .arg(format!("type=fuse,id=view,node-name=disk,writable=off,mountpoint={}", path.display()))
+            .spawn()
+            .expect("qemu-storage-daemon of package qemu-system-common");
+        let damaged = Damaged { daemon, path };
+        let begun = Instant::now();
+        while fs::metadata(&damaged.path).expect("there").len() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the disk is not shown");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        damaged
+    }
+}
+
+impl Drop for Damaged {
+    fn drop(&mut self) {
+        let pid = self.daemon.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        let _ = self.daemon.wait();
+    }
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_is_named_and_can_be_given_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = folder.path().join("disk");
+    fs::write(&disk, disks::noise(6, 1 << 20)).expect("a disk without a filesystem");
+    // The first sector of a page: by pages the view is read.
+    let damaged = Damaged::of(&disk, 1024);
+    let repository = folder.path().join("r");
+    let common: [&dyn AsRef<std::ffi::OsStr>; 10] = [
+        &"capture",
+        &damaged.path,
+        &"--repository",
+        &repository,
+        &"--name",
+        &"lab",
+        &"--version",
+        &"1",
+        &"--piece-length",
+        &"64KiB",
+    ];
+    let said = fail(&mkimage(&common), 5);
+    assert!(said.contains("sector 1024") && said.contains("--rescue"), "{said}");
+    assert!(!repository.join("lab/1").exists());
+    let rescue: [&dyn AsRef<std::ffi::OsStr>; 1] = [&"--rescue"];
+    let said = succeed(&mkimage(&[&common[..], &rescue[..]].concat()));
+    assert!(said.contains("LOST: 4096 bytes"), "{said}");
+    let image = ImageFolder::open(&repository.join("lab/1")).expect("an image");
+    let lost: Vec<_> = image.manifest().lost.iter().map(|lost| (lost.offset.0, lost.length)).collect();
+    assert_eq!(lost, [(512 << 10, 4096)]);
+}
