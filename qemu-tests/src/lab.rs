@@ -25,12 +25,14 @@ pub struct Job {
     pub terminals: Option<Vec<String>>,
     /// `reboot`, `kexec`, `poweroff`.
     pub after: &'static str,
+    /// `auto` or `full`: whether what is on the disk already is looked for.
+    pub compare: &'static str,
 }
 
 impl Job {
     /// The image for everybody, then reboot.
     pub fn for_all() -> Self {
-        Job { terminals: None, after: "reboot" }
+        Job { terminals: None, after: "reboot", compare: "auto" }
     }
 }
 
@@ -41,8 +43,8 @@ fn configuration(jobs: &[Job]) -> String {
         let terminals = job.terminals.as_ref().map_or_else(|| "\"all\"".into(), |macs| format!("{macs:?}"));
         text += &format!(
             "[[job]]\nname = \"job-{number}\"\nimage = \"{IMAGE}\"\nterminals = {terminals}\nafter = \"{}\"\n\
-             longest_stay = \"60s\"\n\n",
-            job.after
+             compare = \"{}\"\nlongest_stay = \"60s\"\n\n",
+            job.after, job.compare
         );
     }
     text + &format!("[boot]\narguments = \"{KERNEL_ARGUMENTS}\"\n")
@@ -168,7 +170,10 @@ mod tests {
     #[test]
     fn a_job_names_its_terminals_or_all() {
         let mac = "52:54:00:fb:00:01".to_string();
-        let text = configuration(&[Job { terminals: Some(vec![mac]), after: "kexec" }, Job::for_all()]);
+        let text = configuration(&[
+            Job { terminals: Some(vec![mac]), after: "kexec", ..Job::for_all() },
+            Job::for_all(),
+        ]);
         assert!(text.contains("terminals = [\"52:54:00:fb:00:01\"]\nafter = \"kexec\""), "{text}");
         assert!(text.contains("terminals = \"all\"\nafter = \"reboot\""), "{text}");
     }
