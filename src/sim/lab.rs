@@ -1,7 +1,6 @@
 //! The lab at work: nodes, links, and a queue of events in virtual time.
 //!
-//! Without zones a tracker that names everybody is modelled; with them the real one answers, and what passes between zones
-//! waits for both zones' uplinks, which carry one frame at a time each way. Invariant: time never goes back; equal
+//! Without zones a tracker that names everybody is modelled; zones are in `zones`. Invariant: time never goes back; equal
 //! specs give equal runs.
 
 use std::collections::BTreeMap;
@@ -12,18 +11,19 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::link::{Frame, Link};
-use super::spec::{Character, LabSpec, NodeSpec, Zones};
+use super::spec::{Character, LabSpec, NodeSpec};
+use super::zones::{Uplink, tracker};
 use crate::buf::BufPool;
 use crate::swarm::wire::{Handshake, Message};
 use crate::swarm::{
     Bitfield, CloseReason, ConnId, Engine, EngineConfig, Geometry, Input, Output, PieceShape, Rng,
     StoreResult,
 };
-use crate::tracker::{self, Announce, Home, Settings, Tracker, Zoned, zoned};
+use crate::tracker::Tracker;
 use crate::units::{InfoHash, Now, PeerId, PieceIndex};
 
 #[derive(Debug)]
-enum Event {
+pub(super) enum Event {
     Arrive(usize),
     Leave(usize),
     Wake(usize),
@@ -70,8 +70,8 @@ enum Event {
 
 /// One node at work.
 pub struct Node {
-    spec: NodeSpec,
-    engine: Option<Engine>,
+    pub(super) spec: NodeSpec,
+    pub(super) engine: Option<Engine>,
     link: Link,
     woken_at: Option<Now>,
     disk_free: Now,
@@ -100,7 +100,7 @@ impl Node {
 
 /// A lab at work.
 pub struct Lab {
-    spec: LabSpec,
+    pub(super) spec: LabSpec,
     geometry: Geometry,
     payload: Vec<Bytes>,
     pub nodes: Vec<Node>,
@@ -111,25 +111,14 @@ pub struct Lab {
     number: u64,
     /// Nodes that are on, by address.
     alive: BTreeMap<SocketAddr, usize>,
-    tracker: Option<Tracker>,
+    pub(super) tracker: Option<Tracker>,
     /// Each zone's uplink.
-    uplinks: BTreeMap<u8, Uplink>,
-    rng: Rng,
+    pub(super) uplinks: BTreeMap<u8, Uplink>,
+    pub(super) rng: Rng,
     pub now: Now,
 }
 
-const INFO_HASH: InfoHash = InfoHash([9; 20]);
-
-/// A zone's connection to the others.
-#[derive(Debug, Default)]
-pub struct Uplink {
-    out_free: Now,
-    in_free: Now,
-    /// Bytes that left the zone.
-    pub sent: u64,
-    /// Bytes that came into it.
-    pub received: u64,
-}
+pub(super) const INFO_HASH: InfoHash = InfoHash([9; 20]);
 
 impl Lab {
     pub fn new(spec: LabSpec) -> Self {
@@ -210,7 +199,7 @@ impl Lab {
         })
     }
 
-    fn at(&mut self, at: Now, event: Event) {
+    pub(super) fn at(&mut self, at: Now, event: Event) {
         self.number += 1;
         self.events.insert((at, self.number), event);
     }
@@ -298,81 +287,10 @@ impl Lab {
         self.tell(node, Input::Candidates(others));
     }
 
-    fn address(&self, node: usize) -> SocketAddr {
+    pub(super) fn address(&self, node: usize) -> SocketAddr {
         let number = u32::try_from(node).expect("few nodes") + 1;
         let zone = u32::from(self.nodes[node].spec.zone);
         SocketAddr::new(Ipv4Addr::from(0x0a00_0000 + (zone << 16) + number).into(), 6881)
-    }
-
-    /// Asks the tracker whom to dial; again when it says.
-    fn announce(&mut self, node: usize) {
-        let addr = self.address(node);
-        let (id, home) = (self.id_of(node), Home { peer_id: self.id_of(0), address: self.address(0) });
-        let home = self.nodes[0].engine.is_some().then_some(home);
-        let Some(engine) = self.nodes[node].engine.as_ref() else { return };
-        let stats = engine.stats();
-        let announce = Announce {
-            info_hash: INFO_HASH,
-            peer_id: id,
-            port: addr.port(),
-            uploaded: stats.bytes_out,
-            downloaded: stats.bytes_in,
-            left: stats.bytes_total - stats.bytes_done,
-            event: tracker::Event::Regular,
-            compact: true,
-            no_peer_id: false,
-            numwant: Some(50),
-            local: None,
-        };
-        let (rng, now) = (&mut self.rng, self.now.0);
-        let answer = self
-            .tracker
-            .as_mut()
-            .map(|tracker| tracker.announce(now, addr.ip(), &announce, home, &mut || rng.next_u64()));
-        let Some(Ok(answer)) = answer else { return };
-        self.at(self.now + answer.interval, Event::Announce(node));
-        if let Some(rules) = answer.rules {
-            self.tell(node, Input::Rules(rules));
-        }
-        self.tell(node, Input::Candidates(answer.peers.into_iter().map(|peer| peer.address).collect()));
-    }
-
-    /// Does what these nodes send each other pass uplinks?
-    fn crosses(&self, a: usize, b: usize) -> bool {
-        self.spec.zones.is_some() && self.nodes[a].spec.zone != self.nodes[b].spec.zone
-    }
-
-    /// When `len` bytes of `node` have passed its zone's uplink.
-    fn leave_zone(&mut self, node: usize, len: usize) -> Now {
-        let (now, time) = (self.now, self.crossing(len));
-        let Some(uplink) = self.uplink(node) else { return now };
-        uplink.sent += len as u64;
-        uplink.out_free = uplink.out_free.max(now) + time;
-        uplink.out_free
-    }
-
-    /// When `len` bytes for `node` have passed its zone's uplink.
-    fn enter(&mut self, node: usize, len: usize) -> Now {
-        let (now, time) = (self.now, self.crossing(len));
-        let Some(uplink) = self.uplink(node) else { return now };
-        uplink.received += len as u64;
-        uplink.in_free = uplink.in_free.max(now) + time;
-        uplink.in_free
-    }
-
-    fn uplink(&mut self, node: usize) -> Option<&mut Uplink> {
-        let zone = self.nodes[node].spec.zone;
-        (zone != 0).then(|| self.uplinks.entry(zone).or_default())
-    }
-
-    fn crossing(&self, len: usize) -> Duration {
-        let rate = self.spec.zones.as_ref().map_or(u64::MAX, |zones| zones.uplink);
-        Duration::from_nanos(len as u64 * 1_000_000_000 / rate)
-    }
-
-    /// What passed the uplinks, by zone.
-    pub fn uplinks(&self) -> &BTreeMap<u8, Uplink> {
-        &self.uplinks
     }
 
     /// Its spec.
@@ -388,7 +306,7 @@ impl Lab {
         gone.into_iter().for_each(|conn| self.hang_up(node, conn));
     }
 
-    fn id_of(&self, node: usize) -> PeerId {
+    pub(super) fn id_of(&self, node: usize) -> PeerId {
         let mut id = *b"-FM0100-............";
         let number = Rng::new(self.spec.seed ^ ((node as u64) << 32)).next_u64();
         id[8..16].copy_from_slice(&number.to_be_bytes());
@@ -432,7 +350,7 @@ impl Lab {
     }
 
     /// Gives an engine an input and does what it wants.
-    fn tell(&mut self, node: usize, input: Input) {
+    pub(super) fn tell(&mut self, node: usize, input: Input) {
         let Some(engine) = self.nodes[node].engine.as_mut() else { return };
         engine.handle(self.now, input);
         while let Some(output) = self.nodes[node].engine.as_mut().and_then(Engine::poll) {
@@ -486,21 +404,6 @@ impl Lab {
             self.at(self.now + time, Event::UplinkDone { node, conn, frame });
         }
     }
-}
-
-/// The server's tracker, with its times as the model's.
-fn tracker(zones: &Zones) -> Tracker {
-    let usual = Settings::default();
-    let settings = Settings {
-        interval: usual.interval / zones.hurry,
-        young_interval: usual.young_interval / zones.hurry,
-        young_for: usual.young_for / zones.hurry,
-        ..usual
-    };
-    let policy = Zoned::new(zones.topology.clone()).with_heartbeat(zoned::HEARTBEAT / zones.hurry);
-    let mut tracker = Tracker::new(settings, Box::new(policy));
-    tracker.admit(INFO_HASH, true);
-    tracker
 }
 
 /// The smallest time in which everybody can have everything (DESIGN §6), for links of `rate`.

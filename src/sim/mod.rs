@@ -15,6 +15,7 @@ mod spec;
 mod tests;
 #[cfg(test)]
 mod zone_tests;
+mod zones;
 
 pub use lab::{Lab, Node, yardstick};
 pub use spec::{Character, LabSpec, NodeSpec, Zones};

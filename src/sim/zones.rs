@@ -1,0 +1,112 @@
+//! Zones in the lab: the server's tracker in virtual time, and uplinks that frames between zones pass.
+//!
+//! Invariant: an uplink carries one frame at a time each way, in the order in which they came; what passes it is
+//! counted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::lab::{Event, INFO_HASH, Lab};
+use super::spec::Zones;
+use crate::swarm::Input;
+use crate::tracker::{self, Announce, Home, Settings, Tracker, Zoned, zoned};
+use crate::units::Now;
+
+/// A zone's connection to the others.
+#[derive(Debug, Default)]
+pub struct Uplink {
+    out_free: Now,
+    in_free: Now,
+    /// Bytes that left the zone.
+    pub sent: u64,
+    /// Bytes that came into it.
+    pub received: u64,
+}
+
+impl Lab {
+    /// Asks the tracker whom to dial; again when it says.
+    pub(super) fn announce(&mut self, node: usize) {
+        let addr = self.address(node);
+        let (id, home) = (self.id_of(node), Home { peer_id: self.id_of(0), address: self.address(0) });
+        let home = self.nodes[0].engine.is_some().then_some(home);
+        let Some(engine) = self.nodes[node].engine.as_ref() else { return };
+        let stats = engine.stats();
+        let announce = Announce {
+            info_hash: INFO_HASH,
+            peer_id: id,
+            port: addr.port(),
+            uploaded: stats.bytes_out,
+            downloaded: stats.bytes_in,
+            left: stats.bytes_total - stats.bytes_done,
+            event: tracker::Event::Regular,
+            compact: true,
+            no_peer_id: false,
+            numwant: Some(50),
+            local: None,
+        };
+        let (rng, now) = (&mut self.rng, self.now.0);
+        let answer = self
+            .tracker
+            .as_mut()
+            .map(|tracker| tracker.announce(now, addr.ip(), &announce, home, &mut || rng.next_u64()));
+        let Some(Ok(answer)) = answer else { return };
+        self.at(self.now + answer.interval, Event::Announce(node));
+        if let Some(rules) = answer.rules {
+            self.tell(node, Input::Rules(rules));
+        }
+        self.tell(node, Input::Candidates(answer.peers.into_iter().map(|peer| peer.address).collect()));
+    }
+
+    /// Does what these nodes send each other pass uplinks?
+    pub(super) fn crosses(&self, a: usize, b: usize) -> bool {
+        self.spec.zones.is_some() && self.nodes[a].spec.zone != self.nodes[b].spec.zone
+    }
+
+    /// When `len` bytes of `node` have passed its zone's uplink.
+    pub(super) fn leave_zone(&mut self, node: usize, len: usize) -> Now {
+        let (now, time) = (self.now, self.crossing(len));
+        let Some(uplink) = self.uplink(node) else { return now };
+        uplink.sent += len as u64;
+        uplink.out_free = uplink.out_free.max(now) + time;
+        uplink.out_free
+    }
+
+    /// When `len` bytes for `node` have passed its zone's uplink.
+    pub(super) fn enter(&mut self, node: usize, len: usize) -> Now {
+        let (now, time) = (self.now, self.crossing(len));
+        let Some(uplink) = self.uplink(node) else { return now };
+        uplink.received += len as u64;
+        uplink.in_free = uplink.in_free.max(now) + time;
+        uplink.in_free
+    }
+
+    pub(super) fn uplink(&mut self, node: usize) -> Option<&mut Uplink> {
+        let zone = self.nodes[node].spec.zone;
+        (zone != 0).then(|| self.uplinks.entry(zone).or_default())
+    }
+
+    pub(super) fn crossing(&self, len: usize) -> Duration {
+        let rate = self.spec.zones.as_ref().map_or(u64::MAX, |zones| zones.uplink);
+        Duration::from_nanos(len as u64 * 1_000_000_000 / rate)
+    }
+
+    /// What passed the uplinks, by zone.
+    pub fn uplinks(&self) -> &BTreeMap<u8, Uplink> {
+        &self.uplinks
+    }
+}
+
+/// The server's tracker, with its times as the model's.
+pub(super) fn tracker(zones: &Zones) -> Tracker {
+    let usual = Settings::default();
+    let settings = Settings {
+        interval: usual.interval / zones.hurry,
+        young_interval: usual.young_interval / zones.hurry,
+        young_for: usual.young_for / zones.hurry,
+        ..usual
+    };
+    let policy = Zoned::new(zones.topology.clone()).with_heartbeat(zoned::HEARTBEAT / zones.hurry);
+    let mut tracker = Tracker::new(settings, Box::new(policy));
+    tracker.admit(INFO_HASH, true);
+    tracker
+}
