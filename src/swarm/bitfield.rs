@@ -6,6 +6,9 @@ use std::ops::Range;
 
 use crate::units::PieceIndex;
 
+/// Bytes that are looked at in one go.
+const WORD: usize = 8;
+
 /// Which pieces somebody has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitfield {
@@ -126,18 +129,37 @@ impl Bitfield {
         rest
     }
 
-    /// The pieces that `self` has and `other` lacks, in order, from near `start` once around.
+    /// The pieces that `self` has and `other` lacks, in order, from `start` once around.
     pub fn beyond<'a>(
         &'a self,
         other: &'a Bitfield,
         start: PieceIndex,
     ) -> impl Iterator<Item = PieceIndex> + 'a {
-        let first = (start.get() / 8).min(self.bytes.len());
-        let more = move |at: usize| self.bytes[at] & !other.bytes.get(at).copied().unwrap_or(0);
-        (first..self.bytes.len()).chain(0..first).filter(move |at| more(*at) != 0).flat_map(move |at| {
-            let base = u32::try_from(at * 8).unwrap_or(u32::MAX);
-            (0..8).filter(move |bit| more(at) & (0x80 >> bit) != 0).map(move |bit| PieceIndex(base + bit))
+        let words = self.bytes.len().div_ceil(WORD);
+        let first = (start.get() / (8 * WORD)).min(words);
+        let late = u64::MAX >> (start.get() % (8 * WORD));
+        let rounds =
+            [(first, late)].into_iter().chain((first + 1..words).chain(0..first).map(|at| (at, u64::MAX)));
+        rounds.chain([(first, !late)]).flat_map(move |(at, mask)| {
+            let base = u32::try_from(at * 8 * WORD).unwrap_or(u32::MAX);
+            let mut rest = self.word(at) & !other.word(at) & mask;
+            std::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.leading_zeros())?;
+                rest &= !(1 << (63 - bit));
+                Some(PieceIndex(base + bit))
+            })
         })
+    }
+
+    /// The bytes of word `at`, the first one highest; zeros behind the end.
+    fn word(&self, at: usize) -> u64 {
+        let rest = self.bytes.get(at * WORD..).unwrap_or_default();
+        if let Some(word) = rest.first_chunk() {
+            return u64::from_be_bytes(*word);
+        }
+        let mut word = [0; WORD];
+        word[..rest.len()].copy_from_slice(rest);
+        u64::from_be_bytes(word)
     }
 
     /// True if `self` has a piece that `other` lacks.
@@ -189,6 +211,20 @@ mod tests {
         assert_eq!(field.as_wire(), [0x01, 0xc0]);
         assert_eq!(Bitfield::all(10).without(&field), Bitfield::of_range(10, 0..7));
         assert!(field.without(&Bitfield::all(10)).is_none());
+    }
+
+    #[test]
+    fn what_another_lacks_is_found_once_around_from_anywhere() {
+        for pieces in [1u32, 9, 64, 65, 130, 200] {
+            let mine = Bitfield::of_range(pieces, pieces / 3..pieces);
+            let theirs = Bitfield::of_range(pieces, pieces / 2..pieces - pieces / 4);
+            let expected: Vec<_> = mine.without(&theirs).iter().collect();
+            for start in 0..pieces {
+                let found: Vec<_> = mine.beyond(&theirs, PieceIndex(start)).collect();
+                let (before, after): (Vec<_>, Vec<_>) = expected.iter().partition(|piece| piece.0 < start);
+                assert_eq!(found, [after, before].concat(), "{pieces} {start}");
+            }
+        }
     }
 
     proptest! {

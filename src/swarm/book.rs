@@ -40,6 +40,8 @@ enum State {
 pub struct AddressBook {
     known: BTreeMap<SocketAddr, Entry>,
     dialling: usize,
+    /// Nobody can be dialled before.
+    quiet_until: Now,
     banned: VecDeque<PeerId>,
     own: Vec<SocketAddr>,
 }
@@ -48,7 +50,13 @@ impl AddressBook {
     /// An empty book of a machine that listens at `port` of `own`.
     pub fn new(own: &[IpAddr], port: u16) -> Self {
         let own = own.iter().map(|ip| SocketAddr::new(*ip, port)).map(canonical).collect();
-        AddressBook { known: BTreeMap::new(), dialling: 0, banned: VecDeque::new(), own }
+        AddressBook {
+            known: BTreeMap::new(),
+            dialling: 0,
+            quiet_until: Now::ZERO,
+            banned: VecDeque::new(),
+            own,
+        }
     }
 
     /// Notes addresses; those known already stay as they are.
@@ -56,7 +64,10 @@ impl AddressBook {
         for addr in addrs.into_iter().map(canonical) {
             let usable = addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast();
             if usable && self.known.len() < MAX_KNOWN && !self.own.contains(&addr) {
-                self.known.entry(addr).or_insert(Entry { state: State::RestUntil(Now::ZERO), failures: 0 });
+                self.known.entry(addr).or_insert_with(|| {
+                    self.quiet_until = Now::ZERO;
+                    Entry { state: State::RestUntil(Now::ZERO), failures: 0 }
+                });
             }
         }
     }
@@ -66,18 +77,32 @@ impl AddressBook {
         self.dialling
     }
 
+    /// Other addresses than before may be dialled.
+    pub fn look_again(&mut self) {
+        self.quiet_until = Now::ZERO;
+    }
+
     /// An address that `may` be dialled and whose time has come, by chance; it counts as being dialled from now on.
+    /// When there was none, the book is not read again before one's time has come.
     pub fn next_dial(
         &mut self,
         now: Now,
         rng: &mut Rng,
         may: impl Fn(SocketAddr) -> bool,
     ) -> Option<SocketAddr> {
+        if now < self.quiet_until {
+            return None;
+        }
         let ready = |addr: SocketAddr, entry: &Entry| {
             matches!(entry.state, State::RestUntil(until) if until <= now) && may(addr)
         };
         let count = self.known.iter().filter(|(addr, entry)| ready(**addr, entry)).count();
         if count == 0 {
+            let rests = self.known.values().filter_map(|entry| match entry.state {
+                State::RestUntil(until) if until > now => Some(until),
+                _ => None,
+            });
+            self.quiet_until = rests.min().unwrap_or(Now(Duration::MAX));
             return None;
         }
         let mut all = self.known.iter_mut().filter(|(addr, entry)| ready(**addr, entry));
@@ -149,6 +174,9 @@ impl AddressBook {
                 self.dialling -= 1;
             }
             entry.state = state;
+            if let State::RestUntil(until) = state {
+                self.quiet_until = self.quiet_until.min(until);
+            }
         }
     }
 }
@@ -197,6 +225,21 @@ mod tests {
         book.never(addr("10.0.0.2:6881"));
         book.failed(addr("10.0.0.2:6881"), at(1300));
         assert_eq!((book.dialling(), book.next_dial(at(9999), &mut rng, |_| true)), (0, None));
+    }
+
+    #[test]
+    fn whoever_may_be_dialled_later_is_found_then() {
+        let (mut book, mut rng) = (AddressBook::new(&[], 0), Rng::new(1));
+        book.learn([addr("10.0.0.1:1")]);
+        assert_eq!(book.next_dial(at(0), &mut rng, |_| false), None);
+        book.look_again();
+        assert_eq!(book.next_dial(at(0), &mut rng, |_| true), Some(addr("10.0.0.1:1")));
+        assert_eq!(book.next_dial(at(0), &mut rng, |_| true), None);
+        book.learn([addr("10.0.0.2:1")]);
+        assert_eq!(book.next_dial(at(0), &mut rng, |_| true), Some(addr("10.0.0.2:1")));
+        book.failed(addr("10.0.0.2:1"), at(5));
+        assert_eq!(book.next_dial(at(5), &mut rng, |_| true), None);
+        assert_eq!(book.next_dial(at(6), &mut rng, |_| true), Some(addr("10.0.0.2:1")));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct Engine {
     pub(super) wasted: u64,
     bytes_out: RateMeter,
     bad_pieces: u64,
-    book: AddressBook,
+    pub(super) book: AddressBook,
     /// Whom we may meet.
     pub(super) rules: Option<Rules>,
     pub(super) pace: Pace,
@@ -77,7 +77,7 @@ impl Engine {
         let mut engine = Engine {
             fetch: Fetcher::new(geometry, pool, shape, &holds.missing(), config.request_depth, &mut rng),
             serve: Server::new(geometry.pieces()),
-            offers: Offers::default(),
+            offers: Offers::new(geometry.pieces()),
             uplink: Capacity::default(),
             downlink: Capacity::default(),
             book: AddressBook::new(&config.own_addresses, config.listen_port),
@@ -300,6 +300,7 @@ impl Engine {
         if !self.fetch.stored(piece) || !self.holds.insert(piece) {
             return;
         }
+        self.offers.wake();
         let conns: Vec<ConnId> = self.peers.keys().copied().collect();
         for conn in conns {
             self.send(conn, Message::Have(piece));
@@ -373,11 +374,15 @@ impl Engine {
     fn fill_all(&mut self) {
         self.wake = false;
         self.fetch.restart_orphans(&mut self.rng);
-        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        // Who schedules is asked for what it was granted, and for nothing else.
+        let owners = self.fetch.owners();
+        let able = |(conn, peer): &(&ConnId, &Peer)| peer.schedules.is_none() || owners.contains(conn);
+        let conns: Vec<ConnId> = self.peers.iter().filter(able).map(|(conn, _)| *conn).collect();
         conns.into_iter().for_each(|conn| self.fill(conn));
     }
 
     fn keep_house(&mut self) {
+        self.offers.wake();
         let silent: Vec<ConnId> = self
             .peers
             .iter()

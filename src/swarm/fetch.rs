@@ -179,6 +179,11 @@ impl Fetcher {
         self.active.get(&piece)
     }
 
+    /// Peers that have something of their pieces left that they were not asked for.
+    pub fn owners(&self) -> Vec<ConnId> {
+        self.active.values().filter(|active| active.free() > 0).filter_map(|active| active.owner).collect()
+    }
+
     /// Pieces that were begun and whose owner was lost.
     pub fn pieces_of_nobody(&self) -> impl Iterator<Item = PieceIndex> {
         self.active

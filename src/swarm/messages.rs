@@ -9,6 +9,7 @@ use super::bitfield::Bitfield;
 use super::engine::Engine;
 use super::geometry::{Block, MAX_REQUEST_LEN};
 use super::interface::{ConnId, Fault};
+use super::peer::Peer;
 use super::wire::{ExtendedHandshake, Message, OUR_EXTENSION_ID, Schedule};
 use crate::units::PieceIndex;
 
@@ -38,11 +39,16 @@ impl Engine {
             }
             Message::Interested => {
                 peer.interested = true;
-                self.rechoke();
+                self.offers.wake();
+                if !is_settled(peer) {
+                    self.rechoke();
+                }
             }
             Message::NotInterested => {
                 peer.interested = false;
-                self.rechoke();
+                if !is_settled(peer) {
+                    self.rechoke();
+                }
                 self.part_if_pointless(conn);
             }
             Message::Have(piece) => self.peer_has(conn, piece)?,
@@ -85,12 +91,15 @@ impl Engine {
         peer.useful += u32::from(self.holds.lacks(piece));
         self.offers.announced(conn, piece);
         self.fetch.picker.gained(piece);
+        let schedules = peer.schedules.is_some();
         if peer.have.is_all() {
             self.became_seed(conn);
         }
         self.update_interest(conn);
         self.part_if_pointless(conn);
-        self.fill(conn);
+        if !schedules {
+            self.fill(conn);
+        }
         Ok(())
     }
 
@@ -208,10 +217,16 @@ impl Engine {
         }
         if schedules {
             self.rechoke();
+            self.offers.wake();
         }
         self.part_if_pointless(conn);
         Ok(())
     }
+}
+
+/// Whether it needs no slot and is unchoked for good.
+fn is_settled(peer: &Peer) -> bool {
+    peer.schedules.is_some() && !peer.choked
 }
 
 #[cfg(test)]

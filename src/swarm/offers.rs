@@ -14,6 +14,9 @@
 //! repeats nothing while something is missing from the swarm. Which receiver: the one whose downlink becomes free just when
 //! our uplink does, as all receivers keep saying, with a little chance.
 //!
+//! When nobody could be asked, nobody is looked for again before a receiver's time comes or something changed that could
+//! make one: a new piece, another's word.
+//!
 //! Invariant: at most one offer is open, and each has a deadline; work for an offer is bounded whatever the
 //! number of pieces.
 
@@ -30,8 +33,8 @@ use crate::units::{Now, PieceIndex};
 
 /// How long an offer waits for its answer.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// How soon another round is tried when nobody could be asked.
-const RETRY: Duration = Duration::from_millis(10);
+/// How soon another round is tried when nobody could be asked and nothing changed.
+const RETRY: Duration = Duration::from_millis(100);
 /// The soonest of these, when a receiver's time is about to come.
 const SOONEST: Duration = Duration::from_micros(200);
 /// The next piece is agreed when this part of a piece is left of those before it.
@@ -72,13 +75,27 @@ struct StillOpen;
 pub struct Offers {
     open: Option<Open>,
     coming: Option<Coming>,
-    /// Nobody could be asked: try again then.
+    /// Nobody could be asked, and nothing has changed since.
+    resting: bool,
+    /// Try again then all the same.
     retry: Option<Now>,
     /// Pieces that were granted to us to send and that their receivers have not announced yet.
     given: BTreeMap<PieceIndex, Vec<ConnId>>,
+    /// Of each piece, how many these are.
+    copies: Vec<u16>,
 }
 
 impl Offers {
+    /// Nothing given yet of so many pieces.
+    pub fn new(pieces: u32) -> Self {
+        Offers { copies: vec![0; pieces as usize], ..Offers::default() }
+    }
+
+    /// Something changed: there may be somebody to ask.
+    pub fn wake(&mut self) {
+        self.resting = false;
+    }
+
     /// When [`Engine::offer`] has something to do at the latest.
     pub fn deadline(&self) -> Option<Now> {
         let open = self.open.as_ref().map(|open| open.since);
@@ -105,6 +122,15 @@ impl Offers {
         let to = self.given.entry(piece).or_default();
         if !to.contains(&conn) {
             to.push(conn);
+            self.count(piece);
+        }
+    }
+
+    /// Counts to how many `piece` was given.
+    fn count(&mut self, piece: PieceIndex) {
+        let now = self.given.get(&piece).map_or(0, Vec::len);
+        if let Some(copies) = self.copies.get_mut(piece.get()) {
+            *copies = u16::try_from(now).unwrap_or(u16::MAX);
         }
     }
 
@@ -115,6 +141,7 @@ impl Offers {
             if to.is_empty() {
                 self.given.remove(&piece);
             }
+            self.count(piece);
         }
     }
 
@@ -122,14 +149,15 @@ impl Offers {
     pub fn forget(&mut self, conn: ConnId) {
         self.open.take_if(|open| open.conn == conn);
         self.coming.take_if(|coming| coming.conn == conn);
-        self.given.retain(|_, to| {
-            to.retain(|other| *other != conn);
-            !to.is_empty()
-        });
+        let theirs: Vec<PieceIndex> =
+            self.given.iter().filter(|(_, to)| to.contains(&conn)).map(|(piece, _)| *piece).collect();
+        theirs.into_iter().for_each(|piece| self.announced(conn, piece));
+        self.wake();
     }
 
     /// `conn` took nothing of what it was offered. Returns that, or `None` if it was offered nothing.
     fn declined(&mut self, conn: ConnId) -> Option<Vec<PieceIndex>> {
+        self.wake();
         self.open.take_if(|open| open.conn == conn).map(|open| open.pieces)
     }
 
@@ -145,7 +173,7 @@ impl Offers {
     }
 
     fn copies_given(&self, piece: PieceIndex) -> usize {
-        self.given.get(&piece).map_or(0, Vec::len)
+        self.copies.get(piece.get()).map_or(0, |copies| usize::from(*copies))
     }
 }
 
@@ -157,25 +185,33 @@ impl Engine {
             if let Some(peer) = self.peers.get_mut(&conn) {
                 peer.taken_until = self.now + PATIENCE;
             }
+            self.offers.wake();
         }
-        self.offers.retry = None;
-        let anybody = self.peers.values().any(|peer| peer.schedules.is_some() && peer.interested);
-        if self.holds.have().is_none() || !anybody {
+        if self.offers.resting && self.offers.retry.is_none_or(|retry| self.now < retry) {
             return;
         }
-        let committed = self.serve.committed(&self.peers, &self.uplink, self.now);
-        let start_in = self.uplink.time_of(committed);
-        if committed > u64::from(self.config.piece_length / LEAD) && start_in > ROUND_TRIP {
+        (self.offers.resting, self.offers.retry) = (false, None);
+        let Some(start_in) = self.free_in() else { return };
+        let anybody = self.peers.values().any(|peer| peer.schedules.is_some() && peer.interested);
+        if self.holds.have().is_none() || !anybody {
+            self.offers.resting = true;
             return;
         }
         let (ranked, soonest) = self.receivers(start_in);
         let Some((conn, id, pieces)) = self.best_offer(ranked) else {
-            self.offers.retry = Some(soonest);
+            (self.offers.resting, self.offers.retry) = (true, Some(soonest));
             return;
         };
         let payload = Schedule::Offer { start_in, pieces: pieces.clone() }.encode().into();
         self.send(conn, Message::Extended { id, payload });
         self.offers.open = Some(Open { conn, pieces, since: self.now });
+    }
+
+    /// How long our uplink is taken by what was promised; `None` while the next piece need not be agreed yet.
+    fn free_in(&self) -> Option<Duration> {
+        let near = u64::from(self.config.piece_length / LEAD).max(self.uplink.bytes_in(ROUND_TRIP));
+        let committed = self.serve.committed(&self.peers, &self.uplink, near, self.now);
+        (committed <= near).then(|| self.uplink.time_of(committed))
     }
 
     /// Of those who might take a piece the first that lacks one. A gateway looks at all of them: what its own zone lacks
@@ -272,6 +308,7 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.taken_until = self.now + free_in.min(LONGEST_TAKEN);
         }
+        // It may be free sooner than it said before.
         self.offers.declined(conn);
     }
 

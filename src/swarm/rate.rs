@@ -89,6 +89,12 @@ impl Capacity {
         self.best
     }
 
+    /// Bytes that it carries in `time`; no end of them as long as nothing is known.
+    pub fn bytes_in(&self, time: Duration) -> u64 {
+        let known = u64::try_from(u128::from(self.best) * time.as_micros() / 1_000_000);
+        if self.best == 0 { u64::MAX } else { known.unwrap_or(u64::MAX) }
+    }
+
     /// How long `bytes` take; zero as long as nothing is known.
     pub fn time_of(&self, bytes: u64) -> Duration {
         let micros = u128::from(bytes) * 1_000_000 / u128::from(self.best.max(1));

@@ -61,6 +61,8 @@ impl Engine {
             return;
         }
         self.rules = Some(rules);
+        self.book.look_again();
+        self.offers.wake();
         let conns: Vec<(ConnId, IpAddr)> =
             self.peers.iter().map(|(conn, peer)| (*conn, peer.addr.ip())).collect();
         for (conn, ip) in conns {

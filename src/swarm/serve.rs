@@ -9,7 +9,7 @@
 //! stays so for [`MIN_UNCHOKE`] unless it loses interest; a request is answered, rejected (BEP 6) or, without
 //! BEP 6, dropped by a choke. Peers that speak our scheduling ask only for what `offers` agreed with them: they need no slot.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::geometry::Block;
@@ -50,6 +50,8 @@ impl Turn {
 #[derive(Debug)]
 pub struct Server {
     turns: Vec<Turn>,
+    /// Connections that have requests waiting or blocks in the network's hands; some may have none any more.
+    busy: BTreeSet<ConnId>,
     /// How many peers each piece was sent to.
     given: Vec<u32>,
     rotated: Now,
@@ -58,7 +60,12 @@ pub struct Server {
 impl Server {
     /// Nothing sent yet.
     pub fn new(pieces: u32) -> Self {
-        Server { turns: Vec::new(), given: vec![0; pieces as usize], rotated: Now::ZERO }
+        Server {
+            turns: Vec::new(),
+            busy: BTreeSet::new(),
+            given: vec![0; pieces as usize],
+            rotated: Now::ZERO,
+        }
     }
 
     /// Starts and continues turns until the windows are full.
@@ -71,6 +78,7 @@ impl Server {
         now: Now,
         out: &mut VecDeque<Output>,
     ) {
+        self.busy.retain(|conn| peers.get(conn).is_some_and(is_busy));
         self.turns.retain(|turn| {
             let Some(peer) = peers.get_mut(&turn.conn) else { return false };
             fill_window(turn.conn, turn.piece, peer, config.send_window, out);
@@ -91,22 +99,35 @@ impl Server {
         }
     }
 
-    /// Bytes that scheduling peers were promised and that have not left, those for slow receivers apart.
-    pub fn committed(&self, peers: &Peers, uplink: &Capacity, now: Now) -> u64 {
-        let waiting = peers.iter().filter(|(conn, peer)| {
-            let slow = |turn: &Turn| turn.conn == **conn && turn.is_slow(uplink, now);
-            peer.schedules.is_some()
-                && !(peer.queue.is_empty() && peer.sending.is_empty())
-                && !self.turns.iter().any(slow)
-        });
-        waiting.flat_map(|(_, peer)| peer.queue.iter().chain(&peer.sending)).map(|b| u64::from(b.len)).sum()
+    /// Bytes that scheduling peers were promised and that have not left, those for slow receivers apart. Where there are
+    /// more than `enough`, a number above it.
+    pub fn committed(&self, peers: &Peers, uplink: &Capacity, enough: u64, now: Now) -> u64 {
+        let mut sum = 0;
+        for (conn, peer) in self.waiting(peers).filter(|(_, peer)| peer.schedules.is_some()) {
+            let slow = |turn: &Turn| turn.conn == conn && turn.is_slow(uplink, now);
+            if self.turns.iter().any(slow) {
+                continue;
+            }
+            for block in peer.sending.iter().chain(&peer.queue) {
+                sum += u64::from(block.len);
+                if sum > enough {
+                    return sum;
+                }
+            }
+        }
+        sum
+    }
+
+    /// Who waits for blocks of ours.
+    fn waiting<'a>(&self, peers: &'a Peers) -> impl Iterator<Item = (ConnId, &'a Peer)> {
+        self.busy.iter().filter_map(|conn| Some((*conn, peers.get(conn)?)))
     }
 
     /// Whom to serve next with what: first who was forgotten for long, then what was begun, then what the fewest have, then who waited longest.
     fn next_turn(&self, peers: &Peers, picker: &Picker, now: Now) -> Option<(ConnId, PieceIndex)> {
         let mut best = None;
-        for (conn, peer) in peers {
-            let free = peer.sending.is_empty() && !self.turns.iter().any(|turn| turn.conn == *conn);
+        for (conn, peer) in self.waiting(peers) {
+            let free = peer.sending.is_empty() && !self.turns.iter().any(|turn| turn.conn == conn);
             if !free || peer.queue.is_empty() {
                 continue;
             }
@@ -120,7 +141,7 @@ impl Server {
                 let running = self.turns.iter().filter(|turn| turn.piece == piece).count();
                 let given = self.given.get(piece.get()).copied().unwrap_or(0);
                 let copies = picker.availability(piece).max(given) as usize + running;
-                let rank = (!forgotten, !begun, copies, peer.served, *conn);
+                let rank = (!forgotten, !begun, copies, peer.served, conn);
                 if best.is_none_or(|(least, _)| rank < least) {
                     best = Some((rank, piece));
                 }
@@ -151,6 +172,7 @@ impl Server {
         }
         if !peer.queue.contains(&block) && !peer.sending.contains(&block) {
             peer.queue.push_back(block);
+            self.busy.insert(conn);
         }
         true
     }
@@ -228,11 +250,18 @@ impl Server {
 
     /// When a slow turn must be looked at, if others wait behind it.
     pub fn deadline(&self, peers: &Peers) -> Option<Now> {
-        let waits = |(conn, peer): (&ConnId, &Peer)| {
-            !peer.queue.is_empty() && !self.turns.iter().any(|turn| turn.conn == *conn)
+        let waits = |(conn, peer): (ConnId, &Peer)| {
+            !peer.queue.is_empty() && !self.turns.iter().any(|turn| turn.conn == conn)
         };
-        peers.iter().any(waits).then(|| self.turns.iter().map(|turn| turn.moved + SLOW).min()).flatten()
+        self.waiting(peers)
+            .any(waits)
+            .then(|| self.turns.iter().map(|turn| turn.moved + SLOW).min())
+            .flatten()
     }
+}
+
+fn is_busy(peer: &Peer) -> bool {
+    !(peer.queue.is_empty() && peer.sending.is_empty())
 }
 
 /// Moves requests for `piece` into the network's hands.

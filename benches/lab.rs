@@ -1,0 +1,119 @@
+//! Labs in virtual time, as large as one likes: makespan, the seeder's share, and what the machine needed for it.
+//!
+//! Every seed is a run of its own, on a thread of its own. What is printed in virtual time is the same on every machine.
+
+#![allow(clippy::unwrap_used, reason = "a bench may stop")]
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use flashmob::sim::{Lab, LabSpec, yardstick};
+
+#[derive(Parser)]
+struct Args {
+    /// Terminals, on links of 100 Mbit/s.
+    #[arg(long, default_value_t = 100)]
+    terminals: usize,
+    /// Pieces.
+    #[arg(long, default_value_t = 512)]
+    pieces: u32,
+    /// Bytes of a piece on the wire, in KiB.
+    #[arg(long, default_value_t = 1024)]
+    piece_kib: u32,
+    /// A run for each of these.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    seeds: Vec<u64>,
+    /// Runs at a time.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// The last so many terminals have a tenth of the link.
+    #[arg(long, default_value_t = 0)]
+    slow_link: usize,
+    /// The last so many terminals write at a tenth of the link's rate.
+    #[arg(long, default_value_t = 0)]
+    slow_disk: usize,
+    /// The last terminal is switched off after so many seconds.
+    #[arg(long)]
+    killed_after: Option<f64>,
+    /// The seeder is switched off when one terminal alone could have had the payload so many times.
+    #[arg(long)]
+    seeder_killed: Option<f64>,
+    /// Terminals arrive one by one over so many seconds.
+    #[arg(long)]
+    arrive_over: Option<f64>,
+    /// `cargo bench` says this.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let args = Args::parse();
+    let seeds = Mutex::new(args.seeds.clone().into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..args.threads {
+            scope.spawn(|| {
+                loop {
+                    let Some(seed) = seeds.lock().unwrap().next() else { return };
+                    run(&args, seed);
+                }
+            });
+        }
+    });
+}
+
+/// How many terminals are like all others.
+fn ordinary(args: &Args) -> usize {
+    let killed = usize::from(args.killed_after.is_some());
+    args.terminals - args.slow_link.max(args.slow_disk).max(killed)
+}
+
+fn spec(args: &Args, seed: u64) -> LabSpec {
+    let mut spec = LabSpec::new(args.terminals, args.pieces, args.piece_kib * 1024, seed);
+    spec.blank = true;
+    let count = spec.nodes.len();
+    let alone = yardstick(1, args.pieces, args.piece_kib * 1024, spec.nodes[0].rate);
+    spec.nodes[0].leaves = args.seeder_killed.map(|times| Duration::from_secs_f64(times * alone));
+    spec.nodes[count - 1].leaves = args.killed_after.map(Duration::from_secs_f64);
+    for node in &mut spec.nodes[count - args.slow_disk..] {
+        node.disk = node.rate / 10;
+    }
+    for node in &mut spec.nodes[count - args.slow_link..] {
+        node.rate /= 10;
+    }
+    if let Some(over) = args.arrive_over {
+        for (number, node) in spec.nodes.iter_mut().enumerate().skip(1) {
+            let part = (number - 1) as f64 / (args.terminals - 1).max(1) as f64;
+            node.arrives = Duration::from_secs_f64(over * part);
+        }
+    }
+    spec
+}
+
+fn run(args: &Args, seed: u64) {
+    let began = Instant::now();
+    let mut lab = Lab::new(spec(args, seed));
+    assert!(lab.run(Duration::from_secs(36_000)), "seed {seed}: not everybody had everything");
+    let rate = lab.nodes[0].spec().rate;
+    let mut times: Vec<f64> = lab.nodes[1..=ordinary(args)]
+        .iter()
+        .map(|node| node.finished.unwrap_or_default().0.as_secs_f64())
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let last = times[times.len() - 1];
+    // Whoever comes late is measured by the time of one.
+    let best = match args.arrive_over {
+        Some(over) => over + yardstick(1, args.pieces, args.piece_kib * 1024, rate),
+        None => yardstick(args.terminals, args.pieces, args.piece_kib * 1024, rate),
+    };
+    println!(
+        "N={} K={} {} KiB seed {seed}: makespan {:.4}, last/median {:.3}, seeder {:.3}; took {:.1} s",
+        args.terminals,
+        args.pieces,
+        args.piece_kib,
+        last / best,
+        last / times[times.len() / 2],
+        lab.seeder_share(),
+        began.elapsed().as_secs_f64()
+    );
+}
