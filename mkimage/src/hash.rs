@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use flashmob::event::{Class, Failure};
 use flashmob::io::image::{ImageFolder, sha256, sha256_of_hashes};
 use flashmob::manifest::{Manifest, Policy, names};
-use flashmob::storage::Storage;
 use flashmob::units::Sha256;
 
 use crate::keys::{file_failure, read_secret, sync_folder, write_new};

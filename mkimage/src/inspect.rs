@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use flashmob::event::{Class, Failure};
 use flashmob::io::image::ImageFolder;
 use flashmob::layout::extents::RangeKind;
+use flashmob::manifest::reference::Reference;
 use flashmob::manifest::{Entry, Manifest, ManifestError, Partition, Policy, Role, Table, TrustedKeys};
 use flashmob::units::show_bytes;
 use serde_json::json;
@@ -96,6 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             "signature": state.word(),
             "data_bytes": image.grid().data_bytes(),
             "payload_bytes": image.grid().payload_len(),
+            "stored": stored(&image),
         });
         println!("{document:#}");
     } else {
@@ -124,6 +126,7 @@ fn describe(image: &ImageFolder, state: &SignatureState) -> String {
             show_bytes(image.grid().data_bytes())
         ),
     );
+    line("stored", stored(image));
     line("info-hash", m.payload.info_hash.to_string());
     for area in &m.disk.boot_areas {
         line("boot area", format!("{:?}: {} bytes at {}", area.kind, area.length, area.offset));
@@ -164,6 +167,17 @@ fn describe(image: &ImageFolder, state: &SignatureState) -> String {
         );
     }
     out
+}
+
+/// Where the payload lies, and who can seed it from there.
+fn stored(image: &ImageFolder) -> String {
+    match image.reference() {
+        None => "payload files, which any BitTorrent client can seed".into(),
+        Some(Reference::Parts(list)) => {
+            let own = list.files.iter().filter(|part| part.from.is_none()).count();
+            format!("{} files of pieces, {own} of its own: only flashmob can seed them", list.files.len())
+        }
+    }
 }
 
 fn table(m: &Manifest) -> String {

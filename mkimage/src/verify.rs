@@ -11,7 +11,6 @@ use flashmob::io::image::{ImageFolder, sha256};
 use flashmob::io::table::{self, TablePartition};
 use flashmob::layout::grid::{Cell, Grid, Span};
 use flashmob::manifest::{Manifest, Policy, Table};
-use flashmob::storage::Storage;
 use flashmob::units::{PieceIndex, Sha1, Sha256, show_bytes};
 use sha1::Digest;
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use super::peers::PeerArgs;
 use crate::event::{Class, Failure};
+use crate::io::image::ImageFolder;
 use crate::io::session::Have;
 use crate::io::storage::{
     BlockStorage, FileStorage, FolderStorage, ImageRuns, ImageShape, Opened, Resize, disk_failure,
     is_block_device,
 };
 use crate::layout::grid::Grid;
-use crate::manifest::Policy;
+use crate::manifest::{Policy, names};
 use crate::metainfo::Metainfo;
 use crate::storage::Storage;
 use crate::swarm::{Bitfield, PieceShape, WholePieces};
@@ -45,6 +46,10 @@ pub fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, F
                 grid,
                 Have::Everything,
             ));
+        }
+        None if let Some(image) = image_in(path, meta)? => {
+            let shape = Arc::new(ImageShape(Arc::clone(image.grid())));
+            (image.payload()?, shape)
         }
         None if !meta.is_single_file() => {
             need_folder(path, meta)?;
@@ -110,6 +115,21 @@ fn placed_runs(runs: ImageRuns, grid: Arc<Grid>, have: Have) -> Placed {
 fn file_in(path: &Path, meta: &Metainfo) -> PathBuf {
     let plain = !meta.name.contains(['/', '\0']) && !matches!(meta.name.as_str(), "" | "." | "..");
     if path.is_dir() && plain { path.join(&meta.name) } else { path.to_owned() }
+}
+
+/// The version of an image in `path`, or in its folder of the torrent's name, if its payload does not lie as the torrent's files.
+fn image_in(path: &Path, meta: &Metainfo) -> Result<Option<ImageFolder>, Failure> {
+    let named = file_in(path, meta);
+    let Some(folder) = [path, &named].into_iter().find(|folder| folder.join(names::REFERENCE).exists())
+    else {
+        return Ok(None);
+    };
+    let image = ImageFolder::open(folder)?;
+    if image.metainfo().info_hash == meta.info_hash {
+        return Ok(Some(image));
+    }
+    let message = format!("{} is not of this torrent but of {}", folder.display(), image.manifest().id());
+    Err(Failure::new(Class::Usage, message, "name the folder that the torrent lies in"))
 }
 
 fn need_folder(path: &Path, meta: &Metainfo) -> Result<(), Failure> {

@@ -7,20 +7,21 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::Digest;
 
 use crate::event::{Class, Failure};
+use crate::io::payload::{self, PieceMap};
 use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use crate::layout::grid::Grid;
+use crate::manifest::reference::{MAX_REFERENCE_BYTES, Reference};
 use crate::manifest::{
     MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedKeys, TrustedManifest, is_plain_name, names,
 };
 use crate::metainfo::{FileEntry, MAX_TORRENT_BYTES, Metainfo};
-use crate::storage::{Attributes, Storage, StorageError};
+use crate::storage::Storage;
 use crate::units::Sha256;
 
 /// Boot areas are a few hundred KiB; a larger `boot.bin` is not read.
@@ -108,6 +109,7 @@ pub struct ImageFolder {
     grid: Arc<Grid>,
     hashes: Vec<Sha256>,
     boot: Vec<u8>,
+    reference: Option<Reference>,
 }
 
 impl ImageFolder {
@@ -149,7 +151,18 @@ impl ImageFolder {
         check_torrent(&metainfo, &manifest).map_err(|why| wrong(names::TORRENT, why))?;
         let (metainfo, grid) = (Arc::new(metainfo), Arc::new(grid));
         let path = path.to_path_buf();
-        let folder = ImageFolder { path, manifest_bytes, manifest, signature, metainfo, grid, hashes, boot };
+        let reference = read_reference(&path, &manifest)?;
+        let folder = ImageFolder {
+            path,
+            manifest_bytes,
+            manifest,
+            signature,
+            metainfo,
+            grid,
+            hashes,
+            boot,
+            reference,
+        };
         check_hashes(&folder.manifest, &folder.grid, &folder.hashes)
             .map_err(|why| untrusted(format!("{}: {why}", folder.path.join(names::PIECES).display())))?;
         folder.payload()?;
@@ -205,9 +218,29 @@ impl ImageFolder {
     }
 
     /// The payload, to be read only. Fails if a file is missing or has another size.
-    pub fn payload(&self) -> Result<PayloadFiles, Failure> {
-        PayloadFiles::open(&self.path, &self.manifest)
+    pub fn payload(&self) -> Result<Arc<dyn Storage>, Failure> {
+        payload::open(&self.path, &self.manifest, self.reference.as_ref())
     }
+
+    /// Where the payload lies, if not in the torrent's own files: only flashmob can seed it then.
+    pub fn reference(&self) -> Option<&Reference> {
+        self.reference.as_ref()
+    }
+
+    /// Which files of the repository have its pieces.
+    pub fn piece_map(&self) -> PieceMap {
+        PieceMap::of(&self.path, &self.manifest, self.reference.as_ref())
+    }
+}
+
+fn read_reference(folder: &Path, manifest: &Manifest) -> Result<Option<Reference>, Failure> {
+    let path = folder.join(names::REFERENCE);
+    if path.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    let bytes = read_bounded(&path, MAX_REFERENCE_BYTES)?;
+    let reference = Reference::parse(&bytes, manifest.payload.pieces);
+    reference.map(Some).map_err(|why| untrusted(format!("{}: {why}", path.display())))
 }
 
 fn pieces_of(manifest: &Manifest) -> usize {
@@ -276,7 +309,7 @@ fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn untrusted(message: String) -> Failure {
+pub(super) fn untrusted(message: String) -> Failure {
     Failure::new(
         Class::Untrusted,
         message,
@@ -284,7 +317,7 @@ fn untrusted(message: String) -> Failure {
     )
 }
 
-fn failed(action: &str, path: &Path, error: &io::Error, advice: &str) -> Failure {
+pub(super) fn failed(action: &str, path: &Path, error: &io::Error, advice: &str) -> Failure {
     let class = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => {
             Class::Refused
@@ -292,77 +325,4 @@ fn failed(action: &str, path: &Path, error: &io::Error, advice: &str) -> Failure
         _ => Class::Disk,
     };
     Failure::new(class, format!("{action} {}: {error}", path.display()), advice)
-}
-
-/// The payload's virtual files as one read-only storage.
-#[derive(Debug)]
-pub struct PayloadFiles {
-    files: Vec<(File, PathBuf)>,
-    file_size: u64,
-    len: u64,
-}
-
-impl PayloadFiles {
-    fn open(folder: &Path, manifest: &Manifest) -> Result<Self, Failure> {
-        let (file_size, len) = (manifest.payload.file_size, manifest.payload.length(manifest.piece_length));
-        let mut files = Vec::new();
-        for entry in payload_files(len, file_size) {
-            let path = entry.path.iter().fold(folder.to_path_buf(), |path, element| path.join(element));
-            let advice = "The payload is not complete: copy the image's folder again.";
-            let cannot = |e| failed("opening", &path, &e, advice);
-            let file = File::open(&path).map_err(cannot)?;
-            let found = file.metadata().map_err(cannot)?.len();
-            if found != entry.length {
-                return Err(untrusted(format!(
-                    "{} has {found} bytes and should have {}",
-                    path.display(),
-                    entry.length
-                )));
-            }
-            files.push((file, path));
-        }
-        Ok(PayloadFiles { files, file_size, len })
-    }
-
-    fn failed(&self, action: &'static str, offset: u64, length: usize, source: io::Error) -> StorageError {
-        let at = usize::try_from(offset / self.file_size).unwrap_or(usize::MAX);
-        let target = self.files.get(at).map_or("the payload".into(), |(_, path)| path.display().to_string());
-        StorageError { action, target, offset: offset % self.file_size, length: length as u64, source }
-    }
-}
-
-impl Storage for PayloadFiles {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
-        let mut rest = into;
-        let mut at = offset;
-        while !rest.is_empty() {
-            let inside = at % self.file_size;
-            let here = usize::try_from(self.file_size - inside).unwrap_or(usize::MAX).min(rest.len());
-            let (now, later) = rest.split_at_mut(here);
-            let file = usize::try_from(at / self.file_size).ok().and_then(|i| self.files.get(i));
-            let read = file.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-            read.and_then(|(file, _)| file.read_exact_at(now, inside))
-                .map_err(|e| self.failed("reading", at, here, e))?;
-            at += here as u64;
-            rest = later;
-        }
-        Ok(())
-    }
-
-    fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
-        let refused = io::Error::new(io::ErrorKind::PermissionDenied, "an image is never written to");
-        Err(self.failed("writing", offset, from.len(), refused))
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        Ok(())
-    }
-
-    fn attributes(&self) -> Attributes {
-        Attributes { alignment: 1, rotational: false, read_only: true }
-    }
 }

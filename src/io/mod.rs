@@ -36,6 +36,7 @@ pub mod memory;
 pub mod modules;
 #[cfg(feature = "agent")]
 pub mod netlink;
+pub mod payload;
 pub mod readback;
 pub mod session;
 pub mod storage;

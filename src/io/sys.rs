@@ -13,11 +13,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// From `linux/fs.h`; all of them are in the group 0x12.
+/// From `linux/fs.h`.
 mod request {
     nix::ioctl_none_bad!(blkrrpart, nix::request_code_none!(0x12, 95));
     nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
     nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
+    nix::ioctl_write_ptr!(ficlonerange, 0x94, 13, [u64; 4]);
 }
 
 /// `BLKSSZGET`: bytes of a logical sector of a block device.
@@ -40,6 +41,18 @@ pub fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()> {
     let range = [offset, length];
     // SAFETY: the kernel reads two u64 from `range`, which outlives the call.
     unsafe { request::blkzeroout(device.as_raw_fd(), &raw const range) }?;
+    Ok(())
+}
+
+/// `FICLONERANGE` (ioctl_ficlonerange(2)): `length` bytes at `offset` of `from` are also at `at` of `into`, shared until one of
+/// them is written to. An error where the filesystem cannot do that.
+pub fn clone_range(from: &File, offset: u64, length: u64, into: &File, at: u64) -> io::Result<()> {
+    // A descriptor, as a signed number of 64 bits, then what of it and where to.
+    let descriptor = u64::from(from.as_raw_fd().unsigned_abs());
+    let range = [descriptor, offset, length, at];
+    // SAFETY: both descriptors are open for the length of the call, and the kernel reads four u64 from `range`, which
+    // outlives it.
+    unsafe { request::ficlonerange(into.as_raw_fd(), &raw const range) }?;
     Ok(())
 }
 

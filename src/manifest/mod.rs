@@ -5,6 +5,7 @@
 //! What is consistent is said in `check`, who is trusted in `trust`; what the ranges are is left to `layout::extents`; whether it fits a disk, to `layout::plan`.
 
 mod check;
+pub mod reference;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,10 @@ pub mod names {
     pub const TORRENT: &str = "image.torrent";
     /// The folder of virtual files `0000.bin`, `0001.bin`, ….
     pub const PAYLOAD: &str = "payload";
+    /// Where the payload lies when it is not there (`manifest::reference`).
+    pub const REFERENCE: &str = "payload.reference";
+    /// The folder of files whose pieces versions share.
+    pub const PARTS: &str = "parts";
 }
 
 /// Everything a terminal must know about one version of one image.

@@ -36,7 +36,16 @@ pub struct Repository {
     /// What people and terminals see.
     pub catalog: Catalog,
     /// Torrents as stored.
-    pub torrents: HashMap<(String, String), Arc<Metainfo>>,
+    pub torrents: HashMap<(String, String), Torrent>,
+}
+
+/// A torrent that is handed out.
+#[derive(Debug, Clone)]
+pub struct Torrent {
+    /// As stored.
+    pub stored: Arc<Metainfo>,
+    /// Its files are there to be had by HTTP as well.
+    pub web_seed: bool,
 }
 
 /// The server's own seeder: who it is, and where peers dial it.

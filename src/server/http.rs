@@ -67,7 +67,12 @@ async fn only_images(request: Request, next: Next) -> Response {
     if !is_image_file(request.uri().path()) {
         return nothing_here().await;
     }
+    let path = request.uri().path().to_string();
     let mut response = next.run(request).await;
+    if response.status() == StatusCode::NOT_FOUND && path.contains("/payload/") {
+        let why = "this payload does not lie here as files: it comes through the swarm\n";
+        return (StatusCode::NOT_FOUND, why).into_response();
+    }
     // A version never changes; but one that was damaged may be copied again under its name.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response

@@ -114,11 +114,20 @@ impl Scanner {
 
 /// All that can change of an image without its folder's name changing.
 fn stamp(folder: &Path) -> Stamp {
-    const FILES: [&str; 6] =
-        [names::MANIFEST, names::SIGNATURE, names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT];
+    const FILES: [&str; 7] = [
+        names::MANIFEST,
+        names::SIGNATURE,
+        names::EXTENTS,
+        names::PIECES,
+        names::BOOT,
+        names::TORRENT,
+        names::REFERENCE,
+    ];
     let mut files: Vec<PathBuf> = FILES.iter().map(|name| folder.join(name)).collect();
-    if let Ok(entries) = std::fs::read_dir(folder.join(names::PAYLOAD)) {
-        files.extend(entries.flatten().map(|entry| entry.path()));
+    for payload in [names::PAYLOAD, names::PARTS] {
+        if let Ok(entries) = std::fs::read_dir(folder.join(payload)) {
+            files.extend(entries.flatten().map(|entry| entry.path()));
+        }
     }
     files.sort();
     let look = |path: PathBuf| {

@@ -110,7 +110,7 @@ impl Seeders {
     fn seed(&self, folder: &ImageFolder) -> Result<Swarm, Failure> {
         self.session.add(TorrentSpec {
             meta: Arc::clone(folder.metainfo()),
-            storage: Arc::new(folder.payload()?),
+            storage: folder.payload()?,
             shape: Arc::new(ImageShape(Arc::clone(folder.grid()))),
             have: Have::Everything,
             wanted: None,

@@ -1,7 +1,8 @@
 //! `/announce`, `/scrape` and `/torrents/…`: the tracker behind HTTP.
 //!
 //! Invariant: every answer to a peer is a bencoded dictionary with status 200, also a failure (BEP 3). The handed-out
-//! torrent has the stored `info` bytes; tracker and web seed are added outside (BEP 19).
+//! torrent has the stored `info` bytes; tracker and web seed are added outside (BEP 19), the latter only where the payload lies as
+//! the torrent's files.
 
 use std::sync::Arc;
 
@@ -66,14 +67,15 @@ pub async fn torrent(
 ) -> Response {
     let repository = app.repository();
     let version = file.strip_suffix(".torrent").unwrap_or_default();
-    let Some(stored) = repository.torrents.get(&(name.clone(), version.to_string())) else {
+    let Some(torrent) = repository.torrents.get(&(name.clone(), version.to_string())) else {
         return (StatusCode::NOT_FOUND, "there is no such image\n").into_response();
     };
     let host = host_of(&headers, ends);
-    let metainfo = stored.as_ref().clone();
+    let metainfo = torrent.stored.as_ref().clone();
+    let seeds = torrent.web_seed.then(|| format!("http://{host}/images/{name}/"));
     let bytes = metainfo
         .with_trackers(vec![format!("http://{host}/announce")])
-        .with_url_list(vec![format!("http://{host}/images/{name}/")])
+        .with_url_list(seeds.into_iter().collect())
         .to_bytes();
     let disposition = format!("attachment; filename=\"{name}-{version}.torrent\"");
     let headers = [

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
-use super::app::{App, Configured, Repository, lock};
+use super::app::{App, Configured, Repository, Torrent, lock};
 use super::catalog::Problem;
 use super::config::Config;
 use super::listen::stopped;
@@ -114,7 +114,9 @@ pub async fn publish(app: &App, scan: &Scan, seeders: &mut Seeders) {
         .iter()
         .map(|folder| {
             let manifest = folder.manifest();
-            ((manifest.name.clone(), manifest.version.clone()), Arc::clone(folder.metainfo()))
+            let torrent =
+                Torrent { stored: Arc::clone(folder.metainfo()), web_seed: folder.reference().is_none() };
+            ((manifest.name.clone(), manifest.version.clone()), torrent)
         })
         .collect();
     let before = app.repository();

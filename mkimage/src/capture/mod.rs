@@ -10,6 +10,7 @@ mod grub;
 mod payload;
 mod plan;
 mod publish;
+mod share;
 mod soundness;
 pub mod used;
 
@@ -24,7 +25,12 @@ use flashmob::units::{PieceLength, parse_bytes, show_bytes};
 use crate::keys::{file_failure, read_secret};
 use crate::progress::Progress;
 use crate::source::Source;
+use payload::Terms;
 use plan::PartitionPlan;
+use share::Parent;
+
+/// Bytes of each payload file, where nothing else is said.
+const FILE_SIZE: u64 = 64 << 30;
 
 /// What `capture` is told.
 #[derive(clap::Args)]
@@ -41,12 +47,19 @@ pub struct Arguments {
     /// The version; today's date (UTC) with a number if left out.
     #[arg(long)]
     version: Option<String>,
-    /// Length of a piece: 1, 2, 4, 8, 16 or 32 MiB (smaller powers of two from 16 KiB for small tests).
-    #[arg(long, default_value = "4MiB")]
-    piece_length: PieceLength,
-    /// Bytes of each payload file: a multiple of the piece length.
-    #[arg(long, default_value = "64GiB", value_parser = parse_bytes)]
-    file_size: u64,
+    /// Length of a piece: 1, 2, 4, 8, 16 or 32 MiB (smaller powers of two from 16 KiB for small tests); 4 MiB, or the parent's,
+    /// if left out.
+    #[arg(long)]
+    piece_length: Option<PieceLength>,
+    /// Bytes of each payload file: a multiple of the piece length; 64 GiB, or the parent's, if left out.
+    #[arg(long, value_parser = parse_bytes)]
+    file_size: Option<u64>,
+    /// Share what is unchanged since this version of the image with it instead of storing it again.
+    #[arg(long, value_name = "VERSION")]
+    parent: Option<String>,
+    /// With --parent: payload files that any BitTorrent client can seed, also where that costs a copy of what is unchanged.
+    #[arg(long, requires = "parent")]
+    whole_files: bool,
     /// Go on where the source cannot be read: with zeros, and a list of them in the manifest.
     #[arg(long)]
     rescue: bool,
@@ -90,12 +103,49 @@ impl Arguments {
         let (kernel, cmdline) = self.kernel.clone().zip(self.cmdline.clone())?;
         Some(boot::Named { kernel, initrd: self.initrd.clone(), cmdline })
     }
+
+    /// Opens the parent, if there is one.
+    fn open_parent(&self) -> Result<Option<Parent>, Failure> {
+        let Some(version) = &self.parent else { return Ok(None) };
+        let parent = Parent::open(&self.repository.join(&self.name).join(version))?;
+        if let Some(length) = self.piece_length {
+            share::refuse_other_length(&parent, length)?;
+        }
+        Ok(Some(parent))
+    }
+
+    /// How the payload is made.
+    fn terms<'a>(&self, parent: Option<&'a Parent>) -> Result<Terms<'a>, Failure> {
+        let theirs = parent.map(Parent::lengths);
+        let piece_length = match (self.piece_length, theirs) {
+            (Some(length), _) | (None, Some((length, _))) => length,
+            (None, None) => PieceLength::DEFAULT,
+        };
+        let file_size = self.file_size.or(theirs.map(|(_, size)| size)).unwrap_or(FILE_SIZE);
+        if file_size == 0 || !file_size.is_multiple_of(piece_length.bytes()) {
+            return Err(Failure::new(
+                Class::Usage,
+                format!("payload files of {file_size} bytes are not a multiple of the piece length"),
+                "Give --file-size as a multiple of --piece-length, for example 64GiB.",
+            ));
+        }
+        Ok(Terms {
+            piece_length,
+            file_size,
+            hashed: self.piece_hashes == PieceHashes::Make,
+            rescue: self.rescue,
+            parent,
+            whole_files: self.whole_files,
+        })
+    }
 }
 
 /// Captures.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     check(arguments)?;
     let key = arguments.key.as_deref().map(read_secret).transpose()?;
+    let parent = arguments.open_parent()?;
+    let terms = arguments.terms(parent.as_ref())?;
     let source = Source::claim(&arguments.source)?;
     let mut plan = plan::make(&source, &arguments.keep)?;
     used::look(&source, &mut plan, &arguments.raw)?;
@@ -107,7 +157,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let partial =
         publish::Partial::create(&arguments.repository, &arguments.name, arguments.version.as_deref())?;
     let mut progress = Progress::new("capturing", plan.bytes);
-    let taken = payload::take(&source, &plan, arguments, partial.path(), &mut progress);
+    let taken = payload::take(&source, &plan, &terms, partial.path(), &mut progress);
     progress.finish();
     let taken = taken?;
     if taken.pieces == 0 {
@@ -135,14 +185,29 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         extents: Extents { partitions: taken.runs },
         boot: Boot { bios: areas.boot_code, uefi: starts.uefi, linux: starts.linux },
         boot_bytes: areas.bytes,
-        piece_length: arguments.piece_length,
-        file_size: arguments.file_size,
+        piece_length: terms.piece_length,
+        file_size: terms.file_size,
         pieces: taken.pieces,
         hashes: taken.hashes,
         lost: taken.lost,
     };
     let comment = arguments.trusted_comment.as_deref();
     let published = partial.publish(image, key.as_ref(), comment)?;
+    tell(&published, plan.bytes, &progress);
+    if let Some(shared) = &taken.shared {
+        println!("  {}", shared.text());
+        if shared.damaged > 0 {
+            println!(
+                "  {} pieces of {} are DAMAGED on the disk, and stored anew here",
+                shared.damaged, shared.version
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Says what was made.
+fn tell(published: &publish::Published, read: u64, progress: &Progress) {
     let manifest = &published.manifest;
     println!("{} (sequence {}) is in {}", manifest.id(), manifest.sequence, published.path.display());
     println!(
@@ -150,7 +215,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         show_bytes(published.data_bytes),
         manifest.payload.pieces,
         show_bytes(manifest.piece_length.bytes()),
-        show_bytes(plan.bytes),
+        show_bytes(read),
         progress.seconds(),
         show_bytes(progress.rate()),
     );
@@ -158,15 +223,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for lost in &manifest.lost {
         println!("  LOST: {} bytes at byte {} could not be read and are zeros", lost.length, lost.offset.0);
     }
-    if arguments.piece_hashes == PieceHashes::None {
+    if manifest.payload.sha256.is_none() {
         println!("  NOT hashed: terminals write it and wait with the last step until somebody runs");
         println!("  flashmob-mkimage hash {} --key SECRET", published.path.display());
     }
-    if key.is_none() {
+    if !published.signed {
         println!("  NOT signed: terminals refuse it until somebody runs");
         println!("  flashmob-mkimage sign {} --key SECRET", published.path.display());
     }
-    Ok(())
 }
 
 /// Waits until a file is on the medium; only now does a full disk always say so.
@@ -177,7 +241,7 @@ fn sync_all(file: &File, path: &Path) -> Result<(), Failure> {
 /// What the command line alone shows to be wrong.
 fn check(arguments: &Arguments) -> Result<(), Failure> {
     let usage = |message: String, advice: &str| Err(Failure::new(Class::Usage, message, advice));
-    for text in std::iter::once(&arguments.name).chain(&arguments.version) {
+    for text in std::iter::once(&arguments.name).chain(&arguments.version).chain(&arguments.parent) {
         if !is_plain_name(text) {
             return usage(
                 format!("'{text}' cannot be the name of an image or a version"),
@@ -185,10 +249,10 @@ fn check(arguments: &Arguments) -> Result<(), Failure> {
             );
         }
     }
-    if arguments.file_size == 0 || !arguments.file_size.is_multiple_of(arguments.piece_length.bytes()) {
+    if arguments.parent.is_some() && arguments.piece_hashes == PieceHashes::None {
         return usage(
-            format!("payload files of {} bytes are not a multiple of the piece length", arguments.file_size),
-            "Give --file-size as a multiple of --piece-length, for example 64GiB.",
+            "without hashes nobody knows what is unchanged since the parent".into(),
+            "Leave out --parent or --piece-hashes none.",
         );
     }
     Ok(())

@@ -17,8 +17,9 @@ use flashmob::units::{PieceLength, Sha1, Sha256};
 use sha1::Digest;
 
 use super::plan::Plan;
+use super::share::{Parent, Shared, Sharing, Twin};
+use super::sync_all;
 use super::used::Used;
-use super::{Arguments, PieceHashes, sync_all};
 use crate::keys::file_failure;
 use crate::pipeline;
 use crate::progress::Progress;
@@ -35,6 +36,8 @@ pub struct Taken {
     pub hashes: Option<Hashes>,
     /// What could not be read.
     pub lost: Vec<Lost>,
+    /// What is shared with the parent.
+    pub shared: Option<Shared>,
 }
 
 /// Hashes of all pieces that travel.
@@ -60,13 +63,32 @@ struct Cell {
 struct Examined {
     data: Vec<Range<usize>>,
     hashes: Option<(Sha1, Sha256)>,
+    twin: Twin,
+}
+
+/// What a pass is told beside its source.
+pub struct Terms<'a> {
+    pub piece_length: PieceLength,
+    pub file_size: u64,
+    pub hashed: bool,
+    pub rescue: bool,
+    /// What is unchanged since this version is shared with it.
+    pub parent: Option<&'a Parent>,
+    /// Payload files that any client can seed, even where that costs a copy.
+    pub whole_files: bool,
+}
+
+/// Where pieces go.
+enum Store<'a> {
+    Files(Writer),
+    Shared(Sharing<'a>),
 }
 
 /// Makes the payload in `folder`.
 pub fn take(
     source: &Source,
     plan: &Plan,
-    arguments: &Arguments,
+    terms: &Terms<'_>,
     folder: &Path,
     progress: &mut Progress,
 ) -> Result<Taken, Failure> {
@@ -77,13 +99,18 @@ pub fn take(
         }
     }
     let mut lost = Vec::new();
-    let hashed = arguments.piece_hashes == PieceHashes::Make;
+    let (length, hashed) = (terms.piece_length, terms.hashed);
     let (mut pieces, mut hashes) = (0, hashed.then(Hashes::default));
-    let mut writer = Writer::new(folder, arguments.piece_length, arguments.file_size);
-    let buffer = usize::try_from(arguments.piece_length.bytes()).unwrap_or(usize::MAX);
+    let mut store = match terms.parent {
+        Some(parent) => {
+            Store::Shared(Sharing::begin(parent, folder, length, terms.file_size, terms.whole_files)?)
+        }
+        None => Store::Files(Writer::new(folder.join(names::PAYLOAD), length, terms.file_size)),
+    };
+    let buffer = usize::try_from(length.bytes()).unwrap_or(usize::MAX);
     pipeline::run(
         buffer,
-        cells(plan, arguments.piece_length),
+        cells(plan, length),
         |cell, buf| {
             let used = plan.used[cell.partition].as_ref();
             if is_free(used, cell) || source.is_hole(cell.start, cell.len) {
@@ -92,7 +119,7 @@ pub fn take(
             let (on_disk, beyond) = buf.split_at_mut(usize::try_from(cell.len).unwrap_or(buffer));
             beyond.fill(0);
             match source.read(cell.start, on_disk) {
-                Err(_) if arguments.rescue => lost.extend(source.rescue(cell.start, on_disk)),
+                Err(_) if terms.rescue => lost.extend(source.rescue(cell.start, on_disk)),
                 read => read?,
             }
             if let Some(used) = used {
@@ -103,12 +130,19 @@ pub fn take(
         |cell, buf| {
             let buf = buf?;
             let len = usize::try_from(cell.len).unwrap_or(buffer);
-            examine(buf, len, hashed)
+            let mut examined = examine(buf, len, hashed)?;
+            if let (Some(parent), Some((_, hash))) = (terms.parent, &examined.hashes) {
+                examined.twin = parent.twin(plan.partitions[cell.partition].number, cell.offset, hash, buf);
+            }
+            Some(examined)
         },
         |cell, buf, examined| {
             let builder = &mut builders[cell.partition];
             if let (Some(buf), Some(examined)) = (buf, examined) {
-                writer.add(&buf, &examined.data)?;
+                match &mut store {
+                    Store::Files(writer) => writer.add(&buf, &examined.data)?,
+                    Store::Shared(sharing) => sharing.add(&buf, &examined.data, examined.twin)?,
+                }
                 tell(builder, &examined.data, cell.len);
                 pieces += 1;
                 if let (Some(hashes), Some((sha1, sha256))) = (&mut hashes, examined.hashes) {
@@ -124,8 +158,12 @@ pub fn take(
             Ok(())
         },
     )?;
-    writer.finish()?;
-    Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes, lost })
+    let shared = match store {
+        Store::Files(mut writer) => writer.finish().map(|()| None)?,
+        Store::Shared(sharing) if pieces > 0 => Some(sharing.finish()?),
+        Store::Shared(_) => None,
+    };
+    Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes, lost, shared })
 }
 
 /// The grids of all partitions that are read, in order.
@@ -154,11 +192,11 @@ fn examine(piece: &[u8], len: usize, hashed: bool) -> Option<Examined> {
         return None;
     }
     let hashes = hashed.then(|| (Sha1(sha1::Sha1::digest(piece).into()), sha256(piece)));
-    Some(Examined { data, hashes })
+    Some(Examined { data, hashes, twin: Twin::None })
 }
 
 /// Ranges that are not zero, to [`UNIT`], in order and never touching.
-fn data_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
+pub fn data_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut start = 0;
@@ -188,8 +226,8 @@ fn tell(builder: &mut RunBuilder, data: &[Range<usize>], len: u64) {
     builder.push(RangeKind::Zero, len - end);
 }
 
-/// Writes the payload's virtual files one after another.
-struct Writer {
+/// Writes files of pieces one after another.
+pub struct Writer {
     folder: PathBuf,
     piece_length: u64,
     file_size: u64,
@@ -199,13 +237,13 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(folder: &Path, piece_length: PieceLength, file_size: u64) -> Self {
-        let folder = folder.join(names::PAYLOAD);
+    /// Files of `file_size` bytes in `folder`, which is there.
+    pub fn new(folder: PathBuf, piece_length: PieceLength, file_size: u64) -> Self {
         Writer { folder, piece_length: piece_length.bytes(), file_size, next: 0, open: None }
     }
 
     /// The next piece, of which only `data` is not zero.
-    fn add(&mut self, piece: &[u8], data: &[Range<usize>]) -> Result<(), Failure> {
+    pub fn add(&mut self, piece: &[u8], data: &[Range<usize>]) -> Result<(), Failure> {
         let inside = self.next % self.file_size;
         if inside == 0 {
             self.close(self.file_size)?;
@@ -230,7 +268,8 @@ impl Writer {
         sync_all(&file, &path)
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
+    /// Ends the last file.
+    pub fn finish(&mut self) -> Result<(), Failure> {
         let rest = self.next % self.file_size;
         self.close(if rest == 0 { self.file_size } else { rest })
     }
@@ -269,14 +308,13 @@ mod tests {
     #[test]
     fn payload_files_are_cut_at_their_size() {
         let dir = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(dir.path().join("payload")).expect("a folder");
         let length = PieceLength::new(16384).expect("a length");
-        let mut writer = Writer::new(dir.path(), length, 32768);
+        let mut writer = Writer::new(dir.path().to_path_buf(), length, 32768);
         for i in 1..=5u8 {
             writer.add(&[i; 16384], &[0..4096, 8192..8193]).expect("written");
         }
         writer.finish().expect("finished");
-        let file = |name: &str| std::fs::read(dir.path().join("payload").join(name)).expect("a file");
+        let file = |name: &str| std::fs::read(dir.path().join(name)).expect("a file");
         assert_eq!(
             (file("0000.bin").len(), file("0001.bin").len(), file("0002.bin").len()),
             (32768, 32768, 16384)

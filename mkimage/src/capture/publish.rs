@@ -48,6 +48,7 @@ pub struct Published {
     pub manifest: Manifest,
     /// Bytes of the payload that are not zero.
     pub data_bytes: u64,
+    pub signed: bool,
 }
 
 /// An image in the making. Dropped unpublished, it is removed.
@@ -105,7 +106,11 @@ impl Partial {
         if let Some(key) = key {
             write_signature(&self.path, &manifest, &bytes, key, comment)?;
         }
-        sync_folder(&self.path.join(names::PAYLOAD))?;
+        for folder in [names::PAYLOAD, names::PARTS].map(|name| self.path.join(name)) {
+            if folder.exists() {
+                sync_folder(&folder)?;
+            }
+        }
         sync_folder(&self.path)?;
         let data_bytes = ImageFolder::open(&self.path)?.grid().data_bytes();
         let target = self.image.join(&manifest.version);
@@ -114,7 +119,7 @@ impl Partial {
             .map_err(|e| file_failure("renaming the finished image to", &target, &e))?;
         self.published = true;
         sync_folder(&self.image)?;
-        Ok(Published { path: target, manifest, data_bytes })
+        Ok(Published { path: target, manifest, data_bytes, signed: key.is_some() })
     }
 
     /// Writes sidecars, torrent and manifest.

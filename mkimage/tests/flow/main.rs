@@ -7,12 +7,14 @@
 //! - `damage`: sources that cannot be read everywhere
 //! - `used`: free blocks stay at home
 //! - `versions`: what changed, and virtual disks
+//! - `parents`: versions that share what is unchanged
 //! - `golden`: the formats stay as they are
 
 mod capture;
 mod damage;
 mod disks;
 mod golden;
+mod parents;
 mod signing;
 mod used;
 mod verify;
@@ -22,7 +24,6 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use flashmob::io::image::ImageFolder;
-use flashmob::storage::Storage;
 use flashmob::units::PieceIndex;
 
 /// The program.

@@ -77,9 +77,8 @@ impl Storage for Memory {
     }
 }
 
-#[tokio::test]
-async fn a_peer_fetches_an_image_from_the_servers_own_seeder() {
-    let world = World::new("").await;
+/// What a peer gets that asks the tracker for the golden image's swarm.
+async fn fetch(world: &World) -> Vec<u8> {
     let image = ImageFolder::open(&golden()).expect("golden");
     let total = image.metainfo().total_length();
     let memory = Arc::new(Memory(Mutex::new(vec![0xee; usize::try_from(total).expect("small")])));
@@ -99,13 +98,45 @@ async fn a_peer_fetches_an_image_from_the_servers_own_seeder() {
         .expect("added");
     let fetched = tokio::time::timeout(Duration::from_secs(30), swarm.complete()).await;
     fetched.expect("in time").expect("fetched");
-    let mut expected = Vec::new();
-    for file in ["payload/0000.bin", "payload/0001.bin"] {
-        expected.extend(fs::read(golden().join(file)).expect("read"));
-    }
-    assert!(*memory.0.lock().expect("lock") == expected, "byte for byte");
-    world.until("/metrics", "flashmob_seeder_sent_bytes_total{image=\"golden@format-1\"} 196608\n").await;
     session.shutdown().await;
+    memory.0.lock().expect("lock").clone()
+}
+
+fn golden_payload() -> Vec<u8> {
+    let file = |name: &str| fs::read(golden().join("payload").join(name)).expect("read");
+    [file("0000.bin"), file("0001.bin")].concat()
+}
+
+#[tokio::test]
+async fn a_peer_fetches_an_image_from_the_servers_own_seeder() {
+    let world = World::new("").await;
+    assert!(fetch(&world).await == golden_payload(), "byte for byte");
+    world.until("/metrics", "flashmob_seeder_sent_bytes_total{image=\"golden@format-1\"} 196608\n").await;
+}
+
+#[tokio::test]
+async fn an_image_in_parts_is_seeded_and_is_no_web_seed() {
+    let mut world = World::new("").await;
+    let image = world.at("images/golden/format-1");
+    fs::create_dir(image.join("parts")).expect("made");
+    for (file, part) in [("0000.bin", "0001.bin"), ("0001.bin", "0000.bin")] {
+        fs::rename(image.join("payload").join(file), image.join("parts").join(part)).expect("moved");
+    }
+    let reference =
+        r#"{"kind":"parts","files":[{"name":"0000.bin"},{"name":"0001.bin"}],"runs":[[1,0,2],[0,0,1]]}"#;
+    fs::write(image.join("payload.reference"), reference).expect("written");
+    world.restart().await;
+    assert!(fetch(&world).await == golden_payload(), "byte for byte");
+    let (status, said) = world.text("/images/golden/format-1/payload/0000.bin").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(said.contains("comes through the swarm"), "{said}");
+    for hidden in ["payload.reference", "parts/0000.bin"] {
+        assert_eq!(world.text(&format!("/images/golden/format-1/{hidden}")).await.0, StatusCode::NOT_FOUND);
+    }
+    let torrent = world.http.get(world.url("/torrents/golden/format-1.torrent")).send().await.expect("sent");
+    let torrent = torrent.bytes().await.expect("bytes");
+    let has = |key: &[u8]| torrent.windows(key.len()).any(|window| window == key);
+    assert!(has(b"8:announce") && !has(b"8:url-list"));
 }
 
 #[tokio::test]

@@ -1,0 +1,413 @@
+//! `--parent`: what is unchanged since another version is not stored again.
+//!
+//! Invariant: a piece is shared only after its bytes were compared with those just read, so a new version never inherits
+//! damage; and whatever is shared stays when the parent's folder is removed: extents are cloned or files are hard links.
+//! Which form it takes is decided at the end, by what the filesystem can do.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flashmob::event::{Class, Failure};
+use flashmob::io::image::{ImageFolder, payload_files};
+use flashmob::io::payload::PieceMap;
+use flashmob::io::sys::clone_range;
+use flashmob::manifest::names;
+use flashmob::manifest::reference::{
+    MAX_PARTS, Part, PartList, PieceRun, Reference, find_run, push_piece, starts_of,
+};
+use flashmob::storage::Storage;
+use flashmob::units::{PieceIndex, PieceLength, Sha256, show_bytes};
+
+use super::payload::{Writer, data_ranges};
+use super::sync_all;
+use crate::keys::{file_failure, require_hashes, write_new};
+
+/// Bytes that are compared at once.
+const AT_ONCE: usize = 1 << 20;
+
+/// The version that pieces are shared with.
+pub struct Parent {
+    image: ImageFolder,
+    payload: Arc<dyn Storage>,
+    map: PieceMap,
+    starts: Vec<u32>,
+    known: HashMap<Sha256, PieceIndex>,
+    /// Positions of its partitions by their numbers.
+    partitions: HashMap<u32, usize>,
+}
+
+/// Has the parent this piece?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Twin {
+    /// No.
+    None,
+    /// Its hash, but not its bytes.
+    Damaged,
+    /// This one of its pieces.
+    Same(PieceIndex),
+}
+
+impl Parent {
+    /// Opens the version in `folder`. Refused where nothing of it could be found or shared.
+    pub fn open(folder: &Path) -> Result<Self, Failure> {
+        let image = ImageFolder::open(folder)?;
+        require_hashes(&image).map_err(|f| Failure {
+            message: format!("{}, so what is unchanged since cannot be found", f.message),
+            ..f
+        })?;
+        let (payload, map) = (image.payload()?, image.piece_map());
+        let starts = starts_of(&map.runs);
+        let known =
+            (0..).map(PieceIndex).zip(image.piece_hashes()).map(|(piece, hash)| (*hash, piece)).collect();
+        let numbers = image.manifest().partitions.iter().map(|partition| partition.number);
+        let partitions = numbers.enumerate().map(|(position, number)| (number, position)).collect();
+        Ok(Parent { image, payload, map, starts, known, partitions })
+    }
+
+    /// Length of its pieces, and of its payload files.
+    pub fn lengths(&self) -> (PieceLength, u64) {
+        (self.image.manifest().piece_length, self.image.manifest().payload.file_size)
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.image.manifest().version
+    }
+
+    /// Looks for the piece at `offset` of partition `number`: there first, then everywhere.
+    pub fn twin(&self, number: u32, offset: u64, hash: &Sha256, piece: &[u8]) -> Twin {
+        let hashes = self.image.piece_hashes();
+        let position = self.partitions.get(&number);
+        let there = position.and_then(|position| self.image.grid().piece_at(*position, offset));
+        let there = there.filter(|piece| hashes.get(piece.get()) == Some(hash));
+        match there.or_else(|| self.known.get(hash).copied()) {
+            None => Twin::None,
+            Some(twin) if self.has(twin, piece) => Twin::Same(twin),
+            Some(_) => Twin::Damaged,
+        }
+    }
+
+    fn has(&self, twin: PieceIndex, piece: &[u8]) -> bool {
+        let mut offset = u64::from(twin.0) * self.image.manifest().piece_length.bytes();
+        let mut other = vec![0; AT_ONCE.min(piece.len())];
+        piece.chunks(AT_ONCE).all(|part| {
+            let other = &mut other[..part.len()];
+            let read = self.payload.read_at(offset, other);
+            offset += part.len() as u64;
+            read.is_ok() && *other == *part
+        })
+    }
+}
+
+/// How unchanged pieces came to be shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Payload files whose unchanged extents are the parent's.
+    Cloned,
+    /// The parent's payload files.
+    Linked,
+    /// Files of pieces, and a list of what is where.
+    Referenced,
+    /// Not at all.
+    Copied,
+}
+
+/// What was shared.
+#[derive(Debug)]
+pub struct Shared {
+    pub form: Form,
+    pub version: String,
+    /// Pieces that the parent has.
+    pub unchanged: u32,
+    /// Of all.
+    pub pieces: u32,
+    /// Pieces whose hash the parent has and whose bytes it has not.
+    pub damaged: u32,
+}
+
+impl Shared {
+    /// For people.
+    pub fn text(&self) -> String {
+        let how = match self.form {
+            Form::Cloned => "shared with it on disk (reflinks)",
+            Form::Linked => "in the same payload files (hard links)",
+            Form::Referenced => {
+                "shared with it on disk (hard links in parts/: only flashmob can seed this folder)"
+            }
+            Form::Copied => "copied",
+        };
+        format!("{} of {} pieces are unchanged since {}, {how}", self.unchanged, self.pieces, self.version)
+    }
+}
+
+/// A payload in the making of which only what is new is written.
+pub struct Sharing<'a> {
+    parent: &'a Parent,
+    folder: PathBuf,
+    piece_length: PieceLength,
+    file_size: u64,
+    whole: bool,
+    own: Writer,
+    new: u32,
+    damaged: u32,
+    /// Pieces in the parent's files; what is new counts as the file behind the last of them.
+    runs: Vec<PieceRun>,
+}
+
+impl<'a> Sharing<'a> {
+    /// Begins one in `folder`. `whole`: payload files that any client can seed, whatever it costs.
+    pub fn begin(
+        parent: &'a Parent,
+        folder: &Path,
+        piece_length: PieceLength,
+        file_size: u64,
+        whole: bool,
+    ) -> Result<Self, Failure> {
+        let parts = folder.join(names::PARTS);
+        fs::create_dir(&parts).map_err(|e| file_failure("making", &parts, &e))?;
+        let own = Writer::new(parts, piece_length, u64::MAX);
+        let (folder, runs) = (folder.to_path_buf(), Vec::new());
+        Ok(Sharing { parent, folder, piece_length, file_size, whole, own, new: 0, damaged: 0, runs })
+    }
+
+    /// The next piece.
+    pub fn add(&mut self, piece: &[u8], data: &[std::ops::Range<usize>], twin: Twin) -> Result<(), Failure> {
+        if let Twin::Same(twin) = twin
+            && let Some((run, inside)) = find_run(&self.parent.map.runs, &self.parent.starts, twin.0)
+        {
+            push_piece(&mut self.runs, run.file, run.first + inside);
+            return Ok(());
+        }
+        self.damaged += u32::from(twin == Twin::Damaged);
+        let own = self.own_file();
+        push_piece(&mut self.runs, own, self.new);
+        self.new += 1;
+        self.own.add(piece, data)
+    }
+
+    fn own_file(&self) -> u32 {
+        u32::try_from(self.parent.map.files.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Puts the payload together.
+    pub fn finish(mut self) -> Result<Shared, Failure> {
+        self.own.finish()?;
+        let pieces = self.runs.iter().map(|run| run.count).sum::<u32>();
+        let form = if self.clone_all(pieces)? {
+            Form::Cloned
+        } else if let Some(whole) = self.whole_files(pieces)
+            && self.link_whole(&whole)?
+        {
+            Form::Linked
+        } else if !self.whole && self.link_parts()? {
+            Form::Referenced
+        } else {
+            self.copy_all(pieces)?;
+            Form::Copied
+        };
+        if form != Form::Referenced {
+            let parts = self.folder.join(names::PARTS);
+            fs::remove_dir_all(&parts).map_err(|e| file_failure("removing", &parts, &e))?;
+        }
+        let (unchanged, version) = (pieces - self.new, self.parent.version().to_string());
+        Ok(Shared { form, version, unchanged, pieces, damaged: self.damaged })
+    }
+
+    /// The file of a run.
+    fn path_of(&self, file: u32) -> PathBuf {
+        let files = &self.parent.map.files;
+        let own = || self.folder.join(names::PARTS).join("0000.bin");
+        files.get(file as usize).map_or_else(own, |(path, _)| path.clone())
+    }
+
+    fn bytes(&self, pieces: u32) -> u64 {
+        u64::from(pieces) * self.piece_length.bytes()
+    }
+
+    /// The payload files to be, and the runs that each consists of.
+    fn files(&self, pieces: u32) -> Vec<(PathBuf, u64, Vec<PieceRun>)> {
+        let mut runs = self.runs.iter().copied();
+        let mut rest = runs.next();
+        let mut files = Vec::new();
+        for entry in payload_files(self.bytes(pieces), self.file_size) {
+            let mut left = u32::try_from(entry.length / self.piece_length.bytes()).unwrap_or(u32::MAX);
+            let mut own = Vec::new();
+            while let Some(run) = rest.filter(|_| left > 0) {
+                let count = run.count.min(left);
+                own.push(PieceRun { count, ..run });
+                left -= count;
+                rest = if count < run.count {
+                    Some(PieceRun { file: run.file, first: run.first + count, count: run.count - count })
+                } else {
+                    runs.next()
+                };
+            }
+            let path = entry.path.iter().fold(self.folder.clone(), |path, element| path.join(element));
+            files.push((path, entry.length, own));
+        }
+        files
+    }
+
+    /// Makes payload files of clones of extents. False if the filesystem has none; then nothing is left of it.
+    fn clone_all(&self, pieces: u32) -> Result<bool, Failure> {
+        let mut sources = Sources::default();
+        for (path, length, runs) in self.files(pieces) {
+            let file = File::create_new(&path).map_err(|e| file_failure("creating", &path, &e))?;
+            file.set_len(length).map_err(|e| file_failure("writing", &path, &e))?;
+            let mut at = 0;
+            for run in runs {
+                let from = sources.open(&self.path_of(run.file))?;
+                let (offset, length) = (self.bytes(run.first), self.bytes(run.count));
+                match clone_range(from, offset, length, &file, at) {
+                    Err(e) if e.raw_os_error().is_some_and(|code| CANNOT_CLONE.contains(&code)) => {
+                        log::debug!("cloning into {}: {e}", path.display());
+                        self.empty_payload()?;
+                        return Ok(false);
+                    }
+                    cloned => cloned.map_err(|e| file_failure("cloning extents into", &path, &e))?,
+                }
+                at += length;
+            }
+            sync_all(&file, &path)?;
+        }
+        Ok(true)
+    }
+
+    /// For each payload file the parent's file that is the same, if there is one for all of them.
+    fn whole_files(&self, pieces: u32) -> Option<Vec<(PathBuf, PathBuf)>> {
+        let same = |(path, length, runs): (PathBuf, u64, Vec<PieceRun>)| {
+            let [run] = runs.as_slice() else { return None };
+            let (other, _) = self.parent.map.files.get(run.file as usize)?;
+            let all = fs::metadata(other).ok()?.len() == length;
+            (all && run.first == 0).then(|| (other.clone(), path))
+        };
+        self.files(pieces).into_iter().map(same).collect()
+    }
+
+    /// False if there are no hard links here; then nothing is left of them.
+    fn link_whole(&self, files: &[(PathBuf, PathBuf)]) -> Result<bool, Failure> {
+        match files.iter().try_for_each(|(other, path)| fs::hard_link(other, path)) {
+            Ok(()) => Ok(true),
+            Err(e) => {
+                log::debug!("hard links into {}: {e}", self.folder.display());
+                self.empty_payload().map(|()| false)
+            }
+        }
+    }
+
+    /// Links the parent's files that have something of this version, and writes down what is where. False if there are no
+    /// hard links here, or too many files.
+    fn link_parts(&self) -> Result<bool, Failure> {
+        let own = self.own_file();
+        let mut numbers = BTreeMap::new();
+        let mut files = Vec::new();
+        let name = |number: usize| format!("{number:04}.bin");
+        if self.new > 0 {
+            numbers.insert(own, 0);
+            files.push(Part { name: name(0), from: None });
+        }
+        for run in &self.runs {
+            let Some((path, version)) = self.parent.map.files.get(run.file as usize) else { continue };
+            if numbers.contains_key(&run.file) {
+                continue;
+            }
+            let part = Part { name: name(files.len()), from: Some(version.clone()) };
+            let target = self.folder.join(names::PARTS).join(&part.name);
+            if let Err(e) = fs::hard_link(path, &target) {
+                eprintln!(
+                    "note: {} cannot be linked here ({e}): what is unchanged is copied",
+                    path.display()
+                );
+                return Ok(false);
+            }
+            numbers.insert(run.file, u32::try_from(files.len()).unwrap_or(u32::MAX));
+            files.push(part);
+        }
+        if files.len() > MAX_PARTS {
+            eprintln!("note: pieces of more than {MAX_PARTS} files are unchanged: they are copied");
+            return Ok(false);
+        }
+        let number = |run: &PieceRun| PieceRun { file: numbers.get(&run.file).copied().unwrap_or(0), ..*run };
+        let runs = self.runs.iter().map(number).collect();
+        let reference = Reference::Parts(PartList { files, runs });
+        write_new(&self.folder.join(names::REFERENCE), 0o644, &reference.to_bytes())?;
+        let payload = self.folder.join(names::PAYLOAD);
+        fs::remove_dir(&payload).map_err(|e| file_failure("removing", &payload, &e))?;
+        Ok(true)
+    }
+
+    /// Payload files with bytes of their own, linked where one is the parent's.
+    fn copy_all(&self, pieces: u32) -> Result<(), Failure> {
+        let mut sources = Sources::default();
+        let mut buffer = vec![0; usize::try_from(self.piece_length.bytes()).unwrap_or(AT_ONCE)];
+        for (path, length, runs) in self.files(pieces) {
+            let file = File::create_new(&path).map_err(|e| file_failure("creating", &path, &e))?;
+            let mut at = 0;
+            for run in runs {
+                let from = self.path_of(run.file);
+                for piece in run.first..run.end() {
+                    let source = sources.open(&from)?;
+                    let read = source.read_exact_at(&mut buffer, self.bytes(piece));
+                    read.map_err(|e| file_failure("reading", &from, &e))?;
+                    for range in data_ranges(&buffer) {
+                        let place = at + range.start as u64;
+                        let written = file.write_all_at(&buffer[range], place);
+                        written.map_err(|e| file_failure("writing", &path, &e))?;
+                    }
+                    at += self.piece_length.bytes();
+                }
+            }
+            file.set_len(length).map_err(|e| file_failure("writing", &path, &e))?;
+            sync_all(&file, &path)?;
+        }
+        Ok(())
+    }
+
+    fn empty_payload(&self) -> Result<(), Failure> {
+        let payload = self.folder.join(names::PAYLOAD);
+        let emptied = fs::remove_dir_all(&payload).and_then(|()| fs::create_dir(&payload));
+        emptied.map_err(|e| file_failure("emptying", &payload, &e))
+    }
+}
+
+/// What `FICLONERANGE` says where extents cannot be shared: other filesystems, or none that can.
+const CANNOT_CLONE: [i32; 5] =
+    [nix::libc::EOPNOTSUPP, nix::libc::EXDEV, nix::libc::EINVAL, nix::libc::ENOTTY, nix::libc::ENOSYS];
+
+/// Files that are read from, one of them open at a time.
+#[derive(Default)]
+struct Sources {
+    open: Option<(PathBuf, File)>,
+}
+
+impl Sources {
+    fn open(&mut self, path: &Path) -> Result<&File, Failure> {
+        let file = match self.open.take() {
+            Some((same, file)) if same == path => file,
+            _ => File::open(path).map_err(|e: io::Error| file_failure("opening", path, &e))?,
+        };
+        Ok(&self.open.insert((path.to_path_buf(), file)).1)
+    }
+}
+
+/// Refuses lengths that are not the parent's: nothing would be the same.
+pub fn refuse_other_length(parent: &Parent, length: PieceLength) -> Result<(), Failure> {
+    let (theirs, _) = parent.lengths();
+    if theirs == length {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Class::Refused,
+        format!(
+            "{} has pieces of {}, and pieces of {} share nothing with it",
+            parent.version(),
+            show_bytes(theirs.bytes()),
+            show_bytes(length.bytes())
+        ),
+        "Leave out --piece-length: it is the parent's then.",
+    ))
+}

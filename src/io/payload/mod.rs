@@ -1,0 +1,123 @@
+//! An image's payload where it lies: the torrent's own files, or what `payload.reference` names instead.
+//!
+//! Invariant: whatever the form, a payload reads as the same bytes and is never written to. What it contains is checked by
+//! who reads it.
+
+mod files;
+mod parts;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::event::Failure;
+use crate::io::image::payload_files;
+use crate::manifest::reference::{PieceRun, Reference};
+use crate::manifest::{Manifest, names};
+use crate::storage::{Attributes, Storage, StorageError};
+
+pub use files::PayloadFiles;
+pub use parts::Parts;
+
+use crate::io::image::untrusted;
+
+const READ_ONLY: Attributes = Attributes { alignment: 1, rotational: false, read_only: true };
+
+/// Opens the payload of the version in `folder`.
+pub fn open(
+    folder: &Path,
+    manifest: &Manifest,
+    reference: Option<&Reference>,
+) -> Result<Arc<dyn Storage>, Failure> {
+    Ok(match reference {
+        None => Arc::new(PayloadFiles::open(folder, manifest)?),
+        Some(Reference::Parts(list)) => Arc::new(Parts::open(folder, manifest, list)?),
+    })
+}
+
+/// The files that have a payload's pieces, and which piece is where: what versions can share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PieceMap {
+    /// The files, with the version that wrote each.
+    pub files: Vec<(PathBuf, String)>,
+    /// Of the payload's pieces in their order: so many, from that one on, of this file.
+    pub runs: Vec<PieceRun>,
+}
+
+impl PieceMap {
+    /// Of the version in `folder`.
+    pub fn of(folder: &Path, manifest: &Manifest, reference: Option<&Reference>) -> Self {
+        let own = || manifest.version.clone();
+        match reference {
+            Some(Reference::Parts(list)) => {
+                let path = |name: &str| folder.join(names::PARTS).join(name);
+                let file = |part: &crate::manifest::reference::Part| {
+                    (path(&part.name), part.from.clone().unwrap_or_else(own))
+                };
+                PieceMap { files: list.files.iter().map(file).collect(), runs: list.runs.clone() }
+            }
+            None => {
+                let length = manifest.piece_length;
+                let entries = payload_files(manifest.payload.length(length), manifest.payload.file_size);
+                let pieces = |bytes: u64| u32::try_from(bytes / length.bytes()).unwrap_or(u32::MAX);
+                let runs = (0u32..).zip(&entries).map(|(file, entry)| PieceRun {
+                    file,
+                    first: 0,
+                    count: pieces(entry.length),
+                });
+                let runs = runs.collect();
+                let path =
+                    |element: &Vec<String>| element.iter().fold(folder.to_path_buf(), |p, e| p.join(e));
+                let files = entries.iter().map(|entry| (path(&entry.path), own())).collect();
+                PieceMap { files, runs }
+            }
+        }
+    }
+}
+
+/// Splits `offset..offset + into.len()` at the pieces: `(piece, offset in it, bytes)`.
+fn by_piece(
+    piece_length: u64,
+    offset: u64,
+    into: &mut [u8],
+    mut each: impl FnMut(u64, u64, &mut [u8]) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let (mut rest, mut at) = (into, offset);
+    while !rest.is_empty() {
+        let inside = at % piece_length;
+        let here = usize::try_from(piece_length - inside).unwrap_or(usize::MAX).min(rest.len());
+        let (now, later) = rest.split_at_mut(here);
+        each(at / piece_length, inside, now)?;
+        at += here as u64;
+        rest = later;
+    }
+    Ok(())
+}
+
+fn never_written() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "an image is never written to")
+}
+
+fn refused(offset: u64, from: &[u8]) -> StorageError {
+    let (target, length) = ("the payload".into(), from.len() as u64);
+    StorageError { action: "writing", target, offset, length, source: never_written() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_are_split_at_the_pieces() {
+        let mut seen = Vec::new();
+        let mut into = [0; 9];
+        by_piece(4, 6, &mut into, |piece, inside, part| {
+            seen.push((piece, inside, part.len()));
+            part.fill(u8::try_from(piece).unwrap());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [(1, 2, 2), (2, 0, 4), (3, 0, 3)]);
+        assert_eq!(into, [1, 1, 2, 2, 2, 2, 3, 3, 3]);
+    }
+}

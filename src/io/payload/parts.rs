@@ -1,0 +1,99 @@
+//! A payload whose pieces lie in files that versions share (`parts/`, hard links), put together by its list of runs.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::untrusted;
+use crate::event::Failure;
+use crate::io::image::failed;
+use crate::manifest::Manifest;
+use crate::manifest::names;
+use crate::manifest::reference::{PartList, PieceRun, find_run, starts_of};
+use crate::storage::{Attributes, Storage, StorageError};
+
+/// The payload as one read-only storage.
+#[derive(Debug)]
+pub struct Parts {
+    files: Vec<(File, PathBuf)>,
+    runs: Vec<PieceRun>,
+    starts: Vec<u32>,
+    piece_length: u64,
+    len: u64,
+}
+
+impl Parts {
+    /// Opens the files of `list`, which was checked. Fails if one is missing or too short for what is to be in it.
+    pub fn open(folder: &Path, manifest: &Manifest, list: &PartList) -> Result<Self, Failure> {
+        let piece_length = manifest.piece_length.bytes();
+        let mut needed = vec![0; list.files.len()];
+        for run in &list.runs {
+            let end = u64::from(run.first) + u64::from(run.count);
+            if let Some(needed) = needed.get_mut(run.file as usize) {
+                *needed = end.max(*needed);
+            }
+        }
+        let mut files = Vec::new();
+        for (part, needed) in list.files.iter().zip(needed) {
+            let path = folder.join(names::PARTS).join(&part.name);
+            let advice = "The payload is not complete: copy the image's folder again.";
+            let cannot = |e| failed("opening", &path, &e, advice);
+            let file = File::open(&path).map_err(cannot)?;
+            let found = file.metadata().map_err(cannot)?.len();
+            if found < needed * piece_length {
+                let needed = needed * piece_length;
+                return Err(untrusted(format!(
+                    "{} has {found} bytes and should have {needed}",
+                    path.display()
+                )));
+            }
+            files.push((file, path));
+        }
+        let (starts, runs) = (starts_of(&list.runs), list.runs.clone());
+        Ok(Parts { files, runs, starts, piece_length, len: manifest.payload.length(manifest.piece_length) })
+    }
+
+    /// Reads a part of one piece.
+    fn read_part(&self, piece: u64, inside: u64, into: &mut [u8]) -> Result<(), StorageError> {
+        let place = u32::try_from(piece).ok().and_then(|piece| find_run(&self.runs, &self.starts, piece));
+        let found = place.and_then(|(run, at)| {
+            let offset = (u64::from(run.first) + u64::from(at)) * self.piece_length + inside;
+            Some((self.files.get(run.file as usize)?, offset))
+        });
+        let length = into.len() as u64;
+        let Some(((file, path), offset)) = found else {
+            let (target, source) = ("the payload".into(), io::Error::from(io::ErrorKind::UnexpectedEof));
+            let offset = piece * self.piece_length + inside;
+            return Err(StorageError { action: "reading", target, offset, length, source });
+        };
+        file.read_exact_at(into, offset).map_err(|source| {
+            let target = path.display().to_string();
+            StorageError { action: "reading", target, offset, length, source }
+        })
+    }
+}
+
+impl Storage for Parts {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
+        super::by_piece(self.piece_length, offset, into, |piece, inside, part| {
+            self.read_part(piece, inside, part)
+        })
+    }
+
+    fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
+        Err(super::refused(offset, from))
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn attributes(&self) -> Attributes {
+        super::READ_ONLY
+    }
+}
