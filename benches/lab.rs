@@ -2,7 +2,7 @@
 //!
 //! Every seed is a run of its own, on a thread of its own. What is printed in virtual time is the same on every machine.
 
-#![allow(clippy::unwrap_used, reason = "a bench may stop")]
+#![expect(clippy::unwrap_used, reason = "a bench that cannot run ends")]
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -42,6 +42,9 @@ struct Args {
     /// Terminals arrive one by one over so many seconds.
     #[arg(long)]
     arrive_over: Option<f64>,
+    /// With a payload of full length in memory: the same lab, for comparison.
+    #[arg(long)]
+    heavy: bool,
     /// `cargo bench` says this.
     #[arg(long, hide = true)]
     bench: bool,
@@ -70,7 +73,9 @@ fn ordinary(args: &Args) -> usize {
 
 fn spec(args: &Args, seed: u64) -> LabSpec {
     let mut spec = LabSpec::new(args.terminals, args.pieces, args.piece_kib * 1024, seed);
-    spec.blank = true;
+    if !args.heavy {
+        spec = spec.light();
+    }
     let count = spec.nodes.len();
     let alone = yardstick(1, args.pieces, args.piece_kib * 1024, spec.nodes[0].rate);
     spec.nodes[0].leaves = args.seeder_killed.map(|times| Duration::from_secs_f64(times * alone));

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::link::{Frame, Link};
+use super::agenda::Agenda;
+use super::link::{Frame, Link, PipeId};
 use super::spec::{Character, LabSpec, NodeSpec};
 use super::zones::{Uplink, tracker};
 use crate::buf::BufPool;
@@ -33,11 +34,14 @@ pub(super) enum Event {
     },
     /// Asks the tracker.
     Announce(usize),
+    /// A block has left.
     UplinkDone {
         node: usize,
         conn: ConnId,
         frame: Frame,
     },
+    /// Messages have left.
+    UplinkIdle(usize),
     /// A frame has passed the uplink of its sender's zone.
     Crossed {
         conn: ConnId,
@@ -98,17 +102,32 @@ impl Node {
     }
 }
 
+/// An open connection: its two nodes, and its pipes there.
+#[derive(Debug, Clone, Copy)]
+struct Conn {
+    ends: [usize; 2],
+    pipes: [PipeId; 2],
+}
+
+impl Conn {
+    fn pipe_of(&self, node: usize) -> PipeId {
+        self.pipes[usize::from(self.ends[0] != node)]
+    }
+
+    fn other(&self, node: usize) -> usize {
+        self.ends[usize::from(self.ends[0] == node)]
+    }
+}
+
 /// A lab at work.
 pub struct Lab {
     pub(super) spec: LabSpec,
     geometry: Geometry,
     payload: Vec<Bytes>,
     pub nodes: Vec<Node>,
-    /// The two ends of each connection.
-    conns: BTreeMap<ConnId, (usize, usize)>,
-    next_conn: u64,
-    events: BTreeMap<(Now, u64), Event>,
-    number: u64,
+    /// Connections that are open, by number.
+    conns: Vec<Option<Conn>>,
+    agenda: Agenda<Event>,
     /// Nodes that are on, by address.
     alive: BTreeMap<SocketAddr, usize>,
     pub(super) tracker: Option<Tracker>,
@@ -118,14 +137,19 @@ pub struct Lab {
     pub now: Now,
 }
 
+/// Messages that leave one after another are one event, up to this time.
+const LONGEST_TRAIN: Duration = Duration::from_micros(100);
+/// Events after which it is seen whether all have finished.
+const EVENTS_BETWEEN_LOOKS: u32 = 64;
+
 pub(super) const INFO_HASH: InfoHash = InfoHash([9; 20]);
 
 impl Lab {
     pub fn new(spec: LabSpec) -> Self {
-        let total = u64::from(spec.pieces) * u64::from(spec.piece_length) - spec.short;
-        let geometry = Geometry::new(spec.piece_length, total).expect("a torrent");
+        let total = u64::from(spec.pieces) * u64::from(spec.held_length()) - spec.short;
+        let geometry = Geometry::new(spec.held_length(), total).expect("a torrent");
         let pieces = (0..spec.pieces).map(PieceIndex);
-        let zeros = Bytes::from(vec![0; spec.piece_length as usize]);
+        let zeros = Bytes::from(vec![0; spec.held_length() as usize]);
         let blank = |piece| zeros.slice(..geometry.len_of(piece) as usize);
         let random = |piece| contents(geometry, spec.shape.as_ref(), piece);
         let payload = pieces.map(|piece| if spec.blank { blank(piece) } else { random(piece) }).collect();
@@ -133,7 +157,7 @@ impl Lab {
         let nodes = spec.nodes.iter().map(|node| Node {
             spec: node.clone(),
             engine: None,
-            link: Link::new(node.rate),
+            link: Link::new(node.rate, spec.grain as usize),
             woken_at: None,
             disk_free: Now::ZERO,
             finished: None,
@@ -144,10 +168,8 @@ impl Lab {
             nodes: nodes.collect(),
             geometry,
             payload,
-            conns: BTreeMap::new(),
-            next_conn: 1,
-            events: BTreeMap::new(),
-            number: 0,
+            conns: vec![None],
+            agenda: Agenda::new(),
             alive: BTreeMap::new(),
             tracker,
             uplinks: BTreeMap::new(),
@@ -167,12 +189,12 @@ impl Lab {
     /// Runs until every honest terminal that stays has finished, or until `limit`. True if all have.
     pub fn run(&mut self, limit: Duration) -> bool {
         while !self.all_finished() {
-            let Some(next) = self.events.first_entry().filter(|next| next.key().0.0 <= limit) else {
-                return false;
-            };
-            let ((at, _), event) = next.remove_entry();
-            self.now = at;
-            self.happen(event);
+            // Looking at all of them takes longer than a few events more.
+            for _ in 0..EVENTS_BETWEEN_LOOKS {
+                let Some((at, event)) = self.agenda.next(Now(limit)) else { return self.all_finished() };
+                self.now = at;
+                self.happen(event);
+            }
         }
         true
     }
@@ -200,8 +222,23 @@ impl Lab {
     }
 
     pub(super) fn at(&mut self, at: Now, event: Event) {
-        self.number += 1;
-        self.events.insert((at, self.number), event);
+        self.agenda.plan(at, event);
+    }
+
+    /// Bytes of `frame` on the wire.
+    fn len_of(&self, frame: &Frame) -> usize {
+        frame.len(self.spec.grain as usize)
+    }
+
+    /// A connection, if it is open.
+    fn conn(&self, conn: ConnId) -> Option<Conn> {
+        *self.conns.get(usize::try_from(conn.0).ok()?)?
+    }
+
+    fn push(&mut self, node: usize, conn: ConnId, frame: Frame) {
+        if let Some(open) = self.conn(conn) {
+            self.nodes[node].link.push(open.pipe_of(node), frame);
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -216,20 +253,29 @@ impl Lab {
             }
             Event::Connect { from, to } => self.connect(from, to),
             Event::UplinkDone { node, conn, frame } => self.uplink_done(node, conn, frame),
+            Event::UplinkIdle(node) => {
+                self.nodes[node].link.idle();
+                self.transmit(node);
+            }
             Event::Announce(node) => self.announce(node),
             Event::Crossed { conn, from, to, frame } => {
-                let at = self.enter(to, frame.len()) + self.spec.latency;
+                let at = self.enter(to, self.len_of(&frame)) + self.spec.latency;
                 self.at(at, Event::Reached { conn, from, to, frame });
             }
             Event::Reached { conn, from, to, frame } => {
-                let at = self.nodes[to].link.receive(self.now, frame.len());
+                let len = self.len_of(&frame);
+                let at = self.nodes[to].link.receive(self.now, len);
                 self.at(at, Event::Received { conn, from, to, frame });
             }
             Event::Received { conn, from, to, frame } => {
-                self.nodes[from].link.acknowledge(conn, frame.len());
-                self.transmit(from);
+                let len = self.len_of(&frame);
+                let open = self.conn(conn);
+                if let Some(open) = open {
+                    self.nodes[from].link.acknowledge(open.pipe_of(from), len);
+                    self.transmit(from);
+                }
                 let deaf = matches!(self.nodes[to].spec.character, Character::Script(_));
-                if self.conns.contains_key(&conn) && !deaf {
+                if open.is_some() && !deaf {
                     let message = match frame {
                         Frame::Message(message) => message,
                         Frame::Block(block, data) => {
@@ -244,23 +290,32 @@ impl Lab {
         }
     }
 
+    /// A block has left.
     fn uplink_done(&mut self, node: usize, conn: ConnId, frame: Frame) {
         self.nodes[node].link.idle();
-        if let Some((a, b)) = self.conns.get(&conn).copied() {
-            let block = if let Frame::Block(block, _) = &frame { Some(*block) } else { None };
-            let to = if a == node { b } else { a };
-            if self.crosses(node, to) {
-                let at = self.leave_zone(node, frame.len());
-                self.at(at, Event::Crossed { conn, from: node, to, frame });
-            } else {
-                self.at(self.now + self.spec.latency, Event::Reached { conn, from: node, to, frame });
-            }
-            if let Some(block) = block {
-                self.nodes[node].payload_out += u64::from(block.len);
-                self.tell(node, Input::BlockSent { conn, block });
-            }
+        let block = if let Frame::Block(block, _) = &frame { Some(*block) } else { None };
+        if self.depart(node, conn, frame, self.now)
+            && let Some(block) = block
+        {
+            self.nodes[node].payload_out += u64::from(block.len);
+            self.tell(node, Input::BlockSent { conn, block });
         }
         self.transmit(node);
+    }
+
+    /// A frame has left the uplink of `node` at `at`. False if its connection is closed.
+    fn depart(&mut self, node: usize, conn: ConnId, frame: Frame, at: Now) -> bool {
+        let Some(open) = self.conn(conn) else { return false };
+        let (len, to) = (self.len_of(&frame), open.other(node));
+        if self.crosses(node, to) {
+            let at = self.leave_zone(node, len, at);
+            self.at(at, Event::Crossed { conn, from: node, to, frame });
+        } else {
+            // All frames inside a zone are on their way for the same time, so they arrive in the order of their departures.
+            let at = self.nodes[to].link.receive(at + self.spec.latency, len);
+            self.at(at, Event::Received { conn, from: node, to, frame });
+        }
+        true
     }
 
     fn arrive(&mut self, node: usize) {
@@ -269,12 +324,12 @@ impl Lab {
         let wanted = Bitfield::of_range(pieces, spec.wanted.clone().unwrap_or(0..pieces));
         let have = if spec.seeder { wanted.clone() } else { Bitfield::none(pieces) };
         let total = self.geometry.total_length();
-        let mut config = EngineConfig::new(INFO_HASH, self.id_of(node), self.spec.piece_length, total, have);
+        let mut config = EngineConfig::new(INFO_HASH, self.id_of(node), self.spec.held_length(), total, have);
         config.seed = Rng::new(self.spec.seed.wrapping_add(node as u64)).next_u64();
         config.listen_port = 6881;
         config.wanted = wanted;
         (self.spec.tune)(&mut config);
-        let pool = BufPool::new(self.spec.piece_length as usize, spec.buffers);
+        let pool = BufPool::new(self.spec.held_length() as usize, spec.buffers);
         self.nodes[node].engine = Engine::new(config, pool, Arc::clone(&self.spec.shape));
         if self.tracker.is_some() {
             self.alive.insert(self.address(node), node);
@@ -301,8 +356,12 @@ impl Lab {
     fn leave(&mut self, node: usize) {
         self.nodes[node].engine = None;
         self.alive.remove(&self.address(node));
-        let of_node = |(_, (a, b)): &(&ConnId, &(usize, usize))| *a == node || *b == node;
-        let gone: Vec<ConnId> = self.conns.iter().filter(of_node).map(|(conn, _)| *conn).collect();
+        let of_node = |open: &Option<Conn>| open.is_some_and(|open| open.ends.contains(&node));
+        let gone: Vec<ConnId> = (0u64..)
+            .zip(&self.conns)
+            .filter(|(_, open)| of_node(open))
+            .map(|(conn, _)| ConnId(conn))
+            .collect();
         gone.into_iter().for_each(|conn| self.hang_up(node, conn));
     }
 
@@ -317,14 +376,14 @@ impl Lab {
         let Some(target) = self.alive.get(&to).copied() else {
             return self.tell(from, Input::DialFailed(to));
         };
-        let conn = ConnId(self.next_conn);
-        self.next_conn += 1;
-        self.conns.insert(conn, (from, target));
+        let conn = ConnId(self.conns.len() as u64);
+        let ends = [from, target];
+        let pipes = ends.map(|node| self.nodes[node].link.open(conn));
+        self.conns.push(Some(Conn { ends, pipes }));
         for (node, other, incoming) in [(from, target, false), (target, from, true)] {
             if incoming && from == target {
                 break;
             }
-            self.nodes[node].link.open(conn);
             let mut addr = self.address(other);
             if incoming {
                 addr.set_port(40_000);
@@ -334,7 +393,7 @@ impl Lab {
             self.tell(node, Input::Connected { conn, addr, incoming, handshake });
             if let Character::Script(messages) = self.nodes[node].spec.character.clone() {
                 for message in messages {
-                    self.nodes[node].link.push(conn, Frame::Message(message));
+                    self.push(node, conn, Frame::Message(message));
                 }
                 self.transmit(node);
             }
@@ -342,11 +401,12 @@ impl Lab {
     }
 
     fn hang_up(&mut self, node: usize, conn: ConnId) {
-        let Some((a, b)) = self.conns.remove(&conn) else { return };
-        self.nodes[a].link.close(conn);
-        self.nodes[b].link.close(conn);
-        let other = if a == node { b } else { a };
-        self.at(self.now + self.spec.latency, Event::HungUp { conn, node: other });
+        let open = usize::try_from(conn.0).ok().and_then(|at| self.conns.get_mut(at)?.take());
+        let Some(open) = open else { return };
+        for (end, pipe) in open.ends.into_iter().zip(open.pipes) {
+            self.nodes[end].link.close(pipe);
+        }
+        self.at(self.now + self.spec.latency, Event::HungUp { conn, node: open.other(node) });
     }
 
     /// Gives an engine an input and does what it wants.
@@ -371,7 +431,7 @@ impl Lab {
         match output {
             Output::Dial(to) => self.at(self.now + 3 * self.spec.latency, Event::Connect { from: node, to }),
             Output::Send { .. } | Output::SendBlock { .. } if mute => {}
-            Output::Send { conn, message } => self.nodes[node].link.push(conn, Frame::Message(message)),
+            Output::Send { conn, message } => self.push(node, conn, Frame::Message(message)),
             Output::SendBlock { conn, block } => {
                 let start = block.offset as usize;
                 let data = self.payload[block.piece.get()].slice(start..start + block.len as usize);
@@ -380,7 +440,7 @@ impl Lab {
                     Character::Liar => Bytes::from(data.iter().map(|byte| !byte).collect::<Vec<_>>()),
                     _ => data,
                 };
-                self.nodes[node].link.push(conn, Frame::Block(block, data));
+                self.push(node, conn, Frame::Block(block, data));
             }
             Output::Close { conn, why } => {
                 self.nodes[node].closes.push(why);
@@ -391,7 +451,7 @@ impl Lab {
                 let right = buf[..len] == self.payload[piece.get()][..];
                 let result = if right { StoreResult::Ok } else { StoreResult::WrongHash };
                 let start = self.nodes[node].disk_free.max(self.now);
-                let time = Duration::from_nanos(len as u64 * 1_000_000_000 / self.nodes[node].spec.disk);
+                let time = self.nodes[node].spec.writing(len as u64 * u64::from(self.spec.grain));
                 self.nodes[node].disk_free = start + time;
                 self.at(self.nodes[node].disk_free, Event::Stored { node, piece, result });
             }
@@ -399,9 +459,22 @@ impl Lab {
         }
     }
 
+    /// Lets frames leave: messages together, up to the next block or for [`LONGEST_TRAIN`].
     fn transmit(&mut self, node: usize) {
-        if let Some((conn, frame, time)) = self.nodes[node].link.next() {
-            self.at(self.now + time, Event::UplinkDone { node, conn, frame });
+        let mut end = self.now;
+        while end.since(self.now) < LONGEST_TRAIN
+            && let Some((conn, frame, time)) = self.nodes[node].link.next()
+        {
+            end = end + time;
+            if matches!(frame, Frame::Block(..)) {
+                return self.at(end, Event::UplinkDone { node, conn, frame });
+            }
+            self.nodes[node].link.idle();
+            self.depart(node, conn, frame, end);
+        }
+        if end > self.now {
+            self.nodes[node].link.occupy();
+            self.at(end, Event::UplinkIdle(node));
         }
     }
 }

@@ -3,8 +3,7 @@
 //! Invariant: an uplink and a downlink carry one frame at a time; a connection has at most [`WINDOW`] bytes
 //! between both, as TCP would with a slow receiver.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,10 +23,10 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// Bytes on the wire.
-    pub fn len(&self) -> usize {
+    /// Bytes on the wire, when one of the payload stands for `grain`.
+    pub fn len(&self, grain: usize) -> usize {
         match self {
-            Frame::Block(_, data) | Frame::Message(Message::Piece { data, .. }) => 13 + data.len(),
+            Frame::Block(_, data) | Frame::Message(Message::Piece { data, .. }) => 13 + data.len() * grain,
             Frame::Message(Message::Bitfield(bytes)) => 5 + bytes.len(),
             Frame::Message(Message::Extended { payload, .. }) => 6 + payload.len(),
             Frame::Message(Message::Request(_) | Message::Cancel(_) | Message::Reject(_)) => 17,
@@ -37,46 +36,65 @@ impl Frame {
 }
 
 /// One direction of a connection, at its sender.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pipe {
+    conn: ConnId,
     waiting: VecDeque<Frame>,
     under_way: usize,
 }
 
 impl Pipe {
-    fn ready(&self) -> bool {
-        let fits = |frame: &Frame| self.under_way == 0 || self.under_way + frame.len() <= WINDOW;
+    fn ready(&self, grain: usize) -> bool {
+        let fits = |frame: &Frame| self.under_way == 0 || self.under_way + frame.len(grain) <= WINDOW;
         self.waiting.front().is_some_and(fits)
     }
 }
+
+/// Names a pipe of one link, for as long as its connection is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeId(usize);
 
 /// A node's two links.
 #[derive(Debug)]
 pub struct Link {
     rate: u64,
-    pipes: BTreeMap<ConnId, Pipe>,
-    last: ConnId,
+    grain: usize,
+    pipes: Vec<Option<Pipe>>,
+    /// One bit for each pipe that has a frame which may leave.
+    ready: Vec<u64>,
+    last: usize,
     busy: bool,
     down_free: Now,
 }
 
 impl Link {
-    /// `rate` in bytes a second, each way.
-    pub fn new(rate: u64) -> Self {
-        Link { rate, pipes: BTreeMap::new(), last: ConnId(0), busy: false, down_free: Now::ZERO }
+    /// `rate` in bytes a second, each way; a byte of the payload stands for `grain` on the wire.
+    pub fn new(rate: u64, grain: usize) -> Self {
+        let (pipes, ready) = (Vec::new(), Vec::new());
+        Link { rate, grain, pipes, ready, last: 0, busy: false, down_free: Now::ZERO }
     }
 
-    pub fn open(&mut self, conn: ConnId) {
-        self.pipes.insert(conn, Pipe::default());
+    pub fn open(&mut self, conn: ConnId) -> PipeId {
+        let pipe = Some(Pipe { conn, waiting: VecDeque::new(), under_way: 0 });
+        let at = self.pipes.iter().position(Option::is_none).unwrap_or(self.pipes.len());
+        if at == self.pipes.len() {
+            self.pipes.push(pipe);
+            self.ready.resize(self.pipes.len().div_ceil(64), 0);
+        } else {
+            self.pipes[at] = pipe;
+        }
+        PipeId(at)
     }
 
-    pub fn close(&mut self, conn: ConnId) {
-        self.pipes.remove(&conn);
+    pub fn close(&mut self, PipeId(at): PipeId) {
+        self.pipes[at] = None;
+        self.ready[at / 64] &= !(1 << (at % 64));
     }
 
-    pub fn push(&mut self, conn: ConnId, frame: Frame) {
-        if let Some(pipe) = self.pipes.get_mut(&conn) {
+    pub fn push(&mut self, PipeId(at): PipeId, frame: Frame) {
+        if let Some(pipe) = &mut self.pipes[at] {
             pipe.waiting.push_back(frame);
+            self.see(at);
         }
     }
 
@@ -86,20 +104,49 @@ impl Link {
         if self.busy {
             return None;
         }
-        let after = self.pipes.range((Bound::Excluded(self.last), Bound::Unbounded));
-        let mut around = after.chain(self.pipes.range(..=self.last));
-        let conn = around.find(|(_, pipe)| pipe.ready()).map(|(conn, _)| *conn)?;
-        let pipe = self.pipes.get_mut(&conn)?;
-        let frame = pipe.waiting.pop_front()?;
-        pipe.under_way += frame.len();
-        self.last = conn;
+        let at = self.next_ready()?;
+        let pipe = self.pipes[at].as_mut()?;
+        let (conn, frame) = (pipe.conn, pipe.waiting.pop_front()?);
+        let len = frame.len(self.grain);
+        pipe.under_way += len;
+        self.see(at);
+        self.last = at;
         self.busy = true;
-        let time = self.time_of(frame.len());
-        Some((conn, frame, time))
+        Some((conn, frame, self.time_of(len)))
+    }
+
+    /// The first pipe that is ready behind the last one, once around.
+    fn next_ready(&self) -> Option<usize> {
+        let words = self.ready.len();
+        let first = (self.last + 1) / 64;
+        let late = u64::MAX << ((self.last + 1) % 64);
+        for (round, word) in (first..words).chain(0..words.min(first + 1)).enumerate() {
+            let mask = if round == 0 && first < words { late } else { u64::MAX };
+            let bits = self.ready[word] & mask;
+            if bits != 0 {
+                return Some(word * 64 + bits.trailing_zeros() as usize);
+            }
+        }
+        None
+    }
+
+    /// Notes whether a pipe has a frame that may leave.
+    fn see(&mut self, at: usize) {
+        let ready = self.pipes[at].as_ref().is_some_and(|pipe| pipe.ready(self.grain));
+        let bit = 1 << (at % 64);
+        if ready {
+            self.ready[at / 64] |= bit;
+        } else {
+            self.ready[at / 64] &= !bit;
+        }
     }
 
     pub fn idle(&mut self) {
         self.busy = false;
+    }
+
+    pub fn occupy(&mut self) {
+        self.busy = true;
     }
 
     /// When a frame that reaches the downlink now has been received.
@@ -109,13 +156,42 @@ impl Link {
     }
 
     /// The receiver has `len` bytes more.
-    pub fn acknowledge(&mut self, conn: ConnId, len: usize) {
-        if let Some(pipe) = self.pipes.get_mut(&conn) {
+    pub fn acknowledge(&mut self, PipeId(at): PipeId, len: usize) {
+        if let Some(pipe) = &mut self.pipes[at] {
             pipe.under_way -= len.min(pipe.under_way);
+            self.see(at);
         }
     }
 
     fn time_of(&self, len: usize) -> Duration {
         Duration::from_nanos(len as u64 * 1_000_000_000 / self.rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::PieceIndex;
+
+    #[test]
+    fn connections_take_turns_and_wait_while_their_window_is_full() {
+        let mut link = Link::new(1_000_000, 1);
+        let pipes: Vec<PipeId> = (0..130).map(|conn| link.open(ConnId(conn))).collect();
+        let block = Block { piece: PieceIndex(0), offset: 0, len: 0 };
+        let frame = || Frame::Block(block, Bytes::from(vec![0; WINDOW - 13]));
+        for at in [129, 3, 64, 3] {
+            link.push(pipes[at], frame());
+        }
+        let mut next = || {
+            let (conn, ..) = link.next()?;
+            link.idle();
+            Some(conn.0)
+        };
+        assert_eq!([next(), next(), next(), next()], [Some(3), Some(64), Some(129), None]);
+        link.acknowledge(pipes[3], WINDOW);
+        link.close(pipes[64]);
+        link.push(pipes[129], Frame::Message(Message::Choke));
+        assert_eq!(link.next().map(|(conn, ..)| conn), Some(ConnId(3)));
+        assert_eq!(link.open(ConnId(500)), pipes[64]);
     }
 }

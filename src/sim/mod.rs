@@ -4,6 +4,7 @@
 //! the real tracker tells them whom to dial; time is a number and chance comes from a seed, so that a run can be repeated
 //! exactly. Invariant: a piece is `Ok` for an engine only if its bytes are those of the payload.
 
+mod agenda;
 mod lab;
 mod link;
 pub mod picture;

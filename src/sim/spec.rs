@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::swarm::wire::Message;
 use crate::swarm::{EngineConfig, PieceShape, WholePieces};
 use crate::tracker::Topology;
+use crate::units::{BLOCK_LEN, PieceIndex};
 
 /// What is special about a node.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -64,6 +65,11 @@ impl NodeSpec {
         }
     }
 
+    /// How long its disk takes for `bytes`.
+    pub fn writing(&self, bytes: u64) -> Duration {
+        Duration::from_nanos(bytes * 1_000_000_000 / self.disk)
+    }
+
     /// One that has everything.
     pub fn seeder() -> Self {
         NodeSpec { seeder: true, ..Self::terminal() }
@@ -88,8 +94,10 @@ pub struct LabSpec {
     pub nodes: Vec<NodeSpec>,
     /// Pieces of the payload.
     pub pieces: u32,
-    /// Bytes of one.
+    /// Bytes of one, on the wire.
     pub piece_length: u32,
+    /// One byte that engines hold stands for so many on the wire: see [`light`](Self::light).
+    pub grain: u32,
     /// Bytes the last piece lacks to full length.
     pub short: u64,
     /// One way, between any two nodes.
@@ -116,6 +124,7 @@ impl LabSpec {
             nodes,
             pieces,
             piece_length,
+            grain: 1,
             short: 0,
             latency,
             shape: Arc::new(WholePieces),
@@ -124,5 +133,32 @@ impl LabSpec {
             blank: false,
             zones: None,
         }
+    }
+
+    /// The same lab with a payload of zeros that weighs little in memory: as many blocks, each of a few bytes that stand for
+    /// 16 KiB on every link. Only for flashmob peers: standard ones reckon with blocks of the usual length.
+    pub fn light(mut self) -> Self {
+        self.grain = BLOCK_LEN / LIGHT_BLOCK;
+        self.blank = true;
+        self.shape = Arc::new(LightBlocks);
+        self
+    }
+
+    /// Bytes of a piece that engines hold.
+    pub fn held_length(&self) -> u32 {
+        self.piece_length / self.grain
+    }
+}
+
+/// Bytes of a block that stands for 16 KiB.
+const LIGHT_BLOCK: u32 = 64;
+
+/// Pieces cut in blocks of a few bytes.
+struct LightBlocks;
+
+impl PieceShape for LightBlocks {
+    fn data_ranges(&self, _piece: PieceIndex, len: u32) -> Vec<Range<u32>> {
+        let step = LIGHT_BLOCK as usize;
+        (0..len).step_by(step).map(|start| start..(start + LIGHT_BLOCK).min(len)).collect()
     }
 }

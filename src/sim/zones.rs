@@ -51,7 +51,9 @@ impl Lab {
             .map(|tracker| tracker.announce(now, addr.ip(), &announce, home, &mut || rng.next_u64()));
         let Some(Ok(answer)) = answer else { return };
         self.at(self.now + answer.interval, Event::Announce(node));
-        if let Some(rules) = answer.rules {
+        if let Some(mut rules) = answer.rules {
+            let grain = u64::from(self.spec.grain);
+            rules.rate = rules.rate.map(|rate| (rate / grain).max(1));
             self.tell(node, Input::Rules(rules));
         }
         self.tell(node, Input::Candidates(answer.peers.into_iter().map(|peer| peer.address).collect()));
@@ -62,9 +64,9 @@ impl Lab {
         self.spec.zones.is_some() && self.nodes[a].spec.zone != self.nodes[b].spec.zone
     }
 
-    /// When `len` bytes of `node` have passed its zone's uplink.
-    pub(super) fn leave_zone(&mut self, node: usize, len: usize) -> Now {
-        let (now, time) = (self.now, self.crossing(len));
+    /// When `len` bytes of `node`, which left it at `now`, have passed its zone's uplink.
+    pub(super) fn leave_zone(&mut self, node: usize, len: usize, now: Now) -> Now {
+        let time = self.crossing(len);
         let Some(uplink) = self.uplink(node) else { return now };
         uplink.sent += len as u64;
         uplink.out_free = uplink.out_free.max(now) + time;
