@@ -177,6 +177,7 @@ fn stored(image: &ImageFolder) -> String {
             let own = list.files.iter().filter(|part| part.from.is_none()).count();
             format!("{} files of pieces, {own} of its own: only flashmob can seed them", list.files.len())
         }
+        Some(Reference::Source(source)) => format!("in place, on {}: only flashmob can seed it", source.path),
     }
 }
 

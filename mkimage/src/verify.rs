@@ -3,6 +3,7 @@
 //! Invariant: success means that every byte the manifest answers for was read and is right. The first
 //! mismatches are named by partition, piece and place; nothing is repaired here.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -115,8 +116,14 @@ fn verify_payload(image: &ImageFolder, mismatches: &mut Mismatches) -> Result<()
         (0..grid.pieces()).map(PieceIndex),
         |piece, buf| {
             let read = payload.read_at(u64::from(piece.0) * length.bytes(), buf);
-            read.map(|()| true).map_err(|e| {
-                Failure::new(Class::Disk, e.to_string(), "Check the disk that the repository is on.")
+            read.map(|()| true).map_err(|e| match e.source.kind() {
+                // A payload in place proves its pieces itself.
+                ErrorKind::InvalidData => Failure::new(
+                    Class::Untrusted,
+                    e.to_string(),
+                    "Capture the source again as a new version.",
+                ),
+                _ => Failure::new(Class::Disk, e.to_string(), "Check the disk that the repository is on."),
             })
         },
         |piece, buf| buf.map(|buf| what_is_wrong(image, *piece, buf)),

@@ -49,7 +49,7 @@ pub fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, F
         }
         None if let Some(image) = image_in(path, meta)? => {
             let shape = Arc::new(ImageShape(Arc::clone(image.grid())));
-            (image.payload()?, shape)
+            (image.payload_to_serve()?, shape)
         }
         None if !meta.is_single_file() => {
             need_folder(path, meta)?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use sha2::Digest;
 
 use crate::event::{Class, Failure};
-use crate::io::payload::{self, PieceMap};
+use crate::io::payload::{self, Hold, PieceMap};
 use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use crate::layout::grid::Grid;
 use crate::manifest::reference::{MAX_REFERENCE_BYTES, Reference};
@@ -107,7 +107,7 @@ pub struct ImageFolder {
     signature: Option<String>,
     metainfo: Arc<Metainfo>,
     grid: Arc<Grid>,
-    hashes: Vec<Sha256>,
+    hashes: Arc<Vec<Sha256>>,
     boot: Vec<u8>,
     reference: Option<Reference>,
 }
@@ -139,7 +139,7 @@ impl ImageFolder {
         if hashed && hashes.len() != 32 * pieces_of(&manifest) {
             return Err(wrong(names::PIECES, format!("{} bytes are not one hash a piece", hashes.len())));
         }
-        let hashes = hashes.as_chunks().0.iter().map(|hash| Sha256(*hash)).collect();
+        let hashes = Arc::new(hashes.as_chunks().0.iter().map(|hash| Sha256(*hash)).collect());
         let boot = sidecar(names::BOOT, MAX_BOOT_BYTES)?;
         let areas = manifest.disk.boot_areas.iter();
         let needed = areas.map(|area| area.at.saturating_add(area.length)).max().unwrap_or(0);
@@ -217,9 +217,25 @@ impl ImageFolder {
         &self.boot
     }
 
-    /// The payload, to be read only. Fails if a file is missing or has another size.
+    /// The payload, to be read only. Fails if a file is missing or has another size, or a source is not as it was.
     pub fn payload(&self) -> Result<Arc<dyn Storage>, Failure> {
-        payload::open(&self.path, &self.manifest, self.reference.as_ref())
+        self.open_payload(Hold::No)
+    }
+
+    /// The same, to be served: a block device that it lies on is claimed, so that nobody mounts it.
+    pub fn payload_to_serve(&self) -> Result<Arc<dyn Storage>, Failure> {
+        self.open_payload(Hold::Claim)
+    }
+
+    fn open_payload(&self, hold: Hold) -> Result<Arc<dyn Storage>, Failure> {
+        let of = payload::Of {
+            folder: &self.path,
+            manifest: &self.manifest,
+            grid: &self.grid,
+            hashes: &self.hashes,
+            reference: self.reference.as_ref(),
+        };
+        payload::open(&of, hold)
     }
 
     /// Where the payload lies, if not in the torrent's own files: only flashmob can seed it then.
@@ -227,7 +243,7 @@ impl ImageFolder {
         self.reference.as_ref()
     }
 
-    /// Which files of the repository have its pieces.
+    /// Which files of the repository have its pieces; none if its payload lies on its source.
     pub fn piece_map(&self) -> PieceMap {
         PieceMap::of(&self.path, &self.manifest, self.reference.as_ref())
     }

@@ -19,6 +19,62 @@ pub const MAX_PARTS: usize = 1024;
 pub enum Reference {
     /// In files of the folder `parts`, most of which are hard links to those of other versions.
     Parts(PartList),
+    /// On the disk, partition or file that was captured.
+    Source(SourceReference),
+}
+
+/// What was captured, and what tells it from others and from what it may become.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceReference {
+    /// Where it is.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// As it was, if it is a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileState>,
+    /// What the disk says of itself, if it is a block device that says something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Ranges, as first byte on the source and length, that belong to nobody although a part of their 4 KiB is data: zeros in
+    /// the payload. In order, never touching.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masks: Vec<(u64, u64)>,
+}
+
+/// What changes when a file is written to or replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileState {
+    /// Its number on its filesystem.
+    pub inode: u64,
+    /// When it was last written to, since 1970.
+    pub seconds: i64,
+    /// And so much later.
+    pub nanoseconds: i64,
+}
+
+impl SourceReference {
+    /// Fills what is masked of `bytes`, which begin at `start` of the source, with zeros.
+    pub fn mask(&self, start: u64, bytes: &mut [u8]) {
+        let end = start.saturating_add(bytes.len() as u64);
+        let first = self.masks.partition_point(|(at, length)| at.saturating_add(*length) <= start);
+        let inside = |at: u64| usize::try_from(at.clamp(start, end) - start).unwrap_or(bytes.len());
+        let here = self.masks[first..].iter().take_while(|(at, _)| *at < end);
+        let ranges: Vec<_> =
+            here.map(|(at, length)| inside(*at)..inside(at.saturating_add(*length))).collect();
+        ranges.into_iter().for_each(|range| bytes[range].fill(0));
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let mut end = 0;
+        for (at, length) in &self.masks {
+            let after = at.checked_add(*length).filter(|after| *after <= self.size && *length > 0);
+            end = after.filter(|_| *at >= end).ok_or(format!("the mask at {at} lies wrong"))?;
+        }
+        Ok(())
+    }
 }
 
 /// Files that have pieces, and which piece is where.
@@ -106,6 +162,7 @@ impl Reference {
         let reference: Reference = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         match &reference {
             Reference::Parts(parts) => parts.check(pieces)?,
+            Reference::Source(source) => source.check()?,
         }
         Ok(reference)
     }
@@ -172,6 +229,29 @@ mod tests {
         assert!(Reference::parse(&Reference::Parts(list).to_bytes(), 5).is_err());
         assert!(Reference::parse(br#"{"kind":"elsewhere"}"#, 5).is_err());
         assert!(Reference::parse(br#"{"kind":"parts","files":[],"runs":[],"more":1}"#, 0).is_err());
+    }
+
+    #[test]
+    fn masks_are_zeros_wherever_a_read_begins_and_must_lie_in_order() {
+        let state = FileState { inode: 7, seconds: 1, nanoseconds: 2 };
+        let masks = vec![(10, 5), (20, 1), (30, 10)];
+        let (path, device) = ("/srv/disk.img".into(), None);
+        let source = SourceReference { path, size: 40, file: Some(state), device, masks };
+        let reference = Reference::Source(source.clone());
+        assert_eq!(Reference::parse(&reference.to_bytes(), 1), Ok(reference));
+        for (start, len) in [(0, 40), (12, 3), (14, 20), (15, 5), (35, 20)] {
+            let mut bytes = vec![1; len];
+            source.mask(start, &mut bytes);
+            for (at, byte) in (start..).zip(&bytes) {
+                let masked =
+                    source.masks.iter().any(|(first, length)| (*first..first + length).contains(&at));
+                assert_eq!(*byte == 0, masked, "{at} of {start}");
+            }
+        }
+        for wrong in [vec![(39, 2)], vec![(5, 0)], vec![(10, 5), (14, 2)], vec![(u64::MAX, 2)]] {
+            let other = Reference::Source(SourceReference { masks: wrong.clone(), ..source.clone() });
+            assert!(Reference::parse(&other.to_bytes(), 1).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

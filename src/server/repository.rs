@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use super::catalog::{Catalog, Problem, Published, Signature};
 use crate::event::Failure;
 use crate::io::image::{ImageFolder, Listed, list};
+use crate::manifest::reference::Reference;
 use crate::manifest::{TrustedKeys, names};
 
 /// Finds images again and again.
@@ -24,6 +25,8 @@ pub struct Scanner {
 
 struct Seen {
     stamp: Stamp,
+    /// Where its payload lies, if not in the folder.
+    source: Option<PathBuf>,
     found: Result<(Published, Arc<ImageFolder>), Problem>,
 }
 
@@ -61,14 +64,20 @@ impl Scanner {
         let listed = list(&self.root)?;
         self.seen.retain(|path, _| listed.iter().any(|one| one.path == *path));
         for one in &listed {
-            let stamp = stamp(&one.path);
-            if self.seen.get(&one.path).is_none_or(|seen| seen.stamp != stamp) {
+            let seen = self.seen.get(&one.path);
+            let mut stamp = stamp(&one.path);
+            let source = match seen {
+                Some(seen) if seen.stamp.starts_with(&stamp) => seen.source.clone(),
+                _ => source_of(&one.path),
+            };
+            stamp.extend(source.as_deref().and_then(look_at_source));
+            if seen.is_none_or(|seen| seen.stamp != stamp) {
                 let found = open(one, keys.as_ref());
                 match &found {
                     Ok((image, _)) => log::info!("image {}: ready, {} bytes travel", image.id(), image.bytes),
                     Err(problem) => log::error!("{}: {}. {}", problem.what, problem.error, problem.advice),
                 }
-                self.seen.insert(one.path.clone(), Seen { stamp, found });
+                self.seen.insert(one.path.clone(), Seen { stamp, source, found });
             }
         }
         let mut scan = Scan::default();
@@ -135,6 +144,22 @@ fn stamp(folder: &Path) -> Stamp {
         Some((path, metadata.len(), metadata.modified().ok()))
     };
     files.into_iter().filter_map(look).collect()
+}
+
+/// The source that the payload in `folder` lies on. A reference that cannot be read is told of when the image is opened.
+fn source_of(folder: &Path) -> Option<PathBuf> {
+    let bytes = std::fs::read(folder.join(names::REFERENCE)).ok()?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Reference::Source(source)) => Some(PathBuf::from(source.path)),
+        _ => None,
+    }
+}
+
+/// What changes of a source when somebody writes to it; of a block device only that it is there.
+fn look_at_source(path: &Path) -> Option<(PathBuf, u64, Option<SystemTime>)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let modified = metadata.is_file().then(|| metadata.modified().ok()).flatten();
+    Some((path.to_path_buf(), metadata.len(), modified))
 }
 
 fn open(one: &Listed, keys: Option<&TrustedKeys>) -> Result<(Published, Arc<ImageFolder>), Problem> {

@@ -21,6 +21,8 @@ use crate::units::InfoHash;
 
 /// Memory for pieces that are being sent, of each image.
 const MEMORY: u64 = 128 << 20;
+/// What to do about a piece that cannot be sent.
+const TROUBLE: &str = "Terminals cannot finish without it: check the image with 'flashmob-mkimage verify', then capture it again.";
 /// How old the numbers on the page may be.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -44,6 +46,13 @@ impl Seeding {
                 _ => None,
             },
         }
+    }
+}
+
+impl Seeding {
+    /// What it cannot send, while it goes on with the rest.
+    fn trouble(&self) -> Option<String> {
+        self.swarm.as_ref().ok()?.trouble()
     }
 }
 
@@ -90,16 +99,23 @@ impl Seeders {
         }
         for folder in &scan.folders {
             let hash = folder.metainfo().info_hash;
-            if !self.swarms.contains_key(&hash) {
+            let before = self.swarms.get(&hash).map(|seeding| seeding.swarm.as_ref().err().cloned());
+            // What could not be opened may be free by now.
+            if !matches!(before, Some(None)) {
                 let swarm = self.seed(folder);
-                if let Err(failure) = &swarm {
+                if let Err(failure) = &swarm
+                    && before.flatten().as_ref() != Some(failure)
+                {
                     log::error!("image {} is not seeded: {failure}", folder.manifest().id());
                 }
                 self.swarms.insert(hash, Seeding { folder: Arc::clone(folder), swarm });
             }
         }
         let problem = |seeding: &Seeding| {
-            let Failure { message: error, advice, .. } = seeding.failure()?;
+            let (error, advice) = match seeding.failure() {
+                Some(failure) => (failure.message, failure.advice),
+                None => (seeding.trouble()?, TROUBLE.into()),
+            };
             Some(Problem { what: format!("seeding {}", seeding.folder.manifest().id()), error, advice })
         };
         let mut problems: Vec<Problem> = self.swarms.values().filter_map(problem).collect();
@@ -110,7 +126,7 @@ impl Seeders {
     fn seed(&self, folder: &ImageFolder) -> Result<Swarm, Failure> {
         self.session.add(TorrentSpec {
             meta: Arc::clone(folder.metainfo()),
-            storage: folder.payload()?,
+            storage: folder.payload_to_serve()?,
             shape: Arc::new(ImageShape(Arc::clone(folder.grid()))),
             have: Have::Everything,
             wanted: None,

@@ -7,6 +7,7 @@ mod boot;
 mod boot_areas;
 mod filesystem;
 mod grub;
+mod in_place;
 mod payload;
 mod plan;
 mod publish;
@@ -25,6 +26,7 @@ use flashmob::units::{PieceLength, parse_bytes, show_bytes};
 use crate::keys::{file_failure, read_secret};
 use crate::progress::Progress;
 use crate::source::Source;
+use in_place::Place;
 use payload::Terms;
 use plan::PartitionPlan;
 use share::Parent;
@@ -54,6 +56,9 @@ pub struct Arguments {
     /// Bytes of each payload file: a multiple of the piece length; 64 GiB, or the parent's, if left out.
     #[arg(long, value_parser = parse_bytes)]
     file_size: Option<u64>,
+    /// "reference" leaves the payload on the source, which must stay as it is and where `flashmob serve` can read it; no copy is made.
+    #[arg(long, value_enum, default_value_t = Keeping::Copy)]
+    payload: Keeping,
     /// Share what is unchanged since this version of the image with it instead of storing it again.
     #[arg(long, value_name = "VERSION")]
     parent: Option<String>,
@@ -98,6 +103,15 @@ pub enum PieceHashes {
     None,
 }
 
+/// Where the payload is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Keeping {
+    /// In the version's folder.
+    Copy,
+    /// On the source.
+    Reference,
+}
+
 impl Arguments {
     fn named_kernel(&self) -> Option<boot::Named> {
         let (kernel, cmdline) = self.kernel.clone().zip(self.cmdline.clone())?;
@@ -134,6 +148,7 @@ impl Arguments {
             file_size,
             hashed: self.piece_hashes == PieceHashes::Make,
             rescue: self.rescue,
+            copy: self.payload == Keeping::Copy,
             parent,
             whole_files: self.whole_files,
         })
@@ -145,6 +160,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     check(arguments)?;
     let key = arguments.key.as_deref().map(read_secret).transpose()?;
     let parent = arguments.open_parent()?;
+    let place =
+        (arguments.payload == Keeping::Reference).then(|| Place::of(&arguments.source)).transpose()?;
     let terms = arguments.terms(parent.as_ref())?;
     let source = Source::claim(&arguments.source)?;
     let mut plan = plan::make(&source, &arguments.keep)?;
@@ -167,6 +184,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             "Check that it is the disk that you mean.",
         ));
     }
+    let place = place.map(|place| place.finish(partial.path(), &plan)).transpose()?;
     for (partition, used) in plan.partitions.iter().zip(&plan.used) {
         if let Some(used) = used {
             let (number, name) = (partition.number, partition.filesystem.unwrap_or("data"));
@@ -194,6 +212,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let comment = arguments.trusted_comment.as_deref();
     let published = partial.publish(image, key.as_ref(), comment)?;
     tell(&published, plan.bytes, &progress);
+    if let Some(place) = place {
+        println!(
+            "  the payload stays on {place}: keep it as it is, there, as long as this version is served"
+        );
+    }
     if let Some(shared) = &taken.shared {
         println!("  {}", shared.text());
         if shared.damaged > 0 {
@@ -248,6 +271,18 @@ fn check(arguments: &Arguments) -> Result<(), Failure> {
                 "Use letters, digits, '.', '_' and '-' only, and do not begin with '.'.",
             );
         }
+    }
+    if arguments.payload == Keeping::Reference && arguments.piece_hashes == PieceHashes::None {
+        return usage(
+            "without hashes nobody can prove that a source that is served in place is still the same".into(),
+            "Leave out --payload reference or --piece-hashes none.",
+        );
+    }
+    if arguments.payload == Keeping::Reference && arguments.parent.is_some() {
+        return usage(
+            "a payload that stays on its source shares nothing with a parent".into(),
+            "Leave out --parent or --payload reference.",
+        );
     }
     if arguments.parent.is_some() && arguments.piece_hashes == PieceHashes::None {
         return usage(

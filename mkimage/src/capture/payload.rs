@@ -72,6 +72,8 @@ pub struct Terms<'a> {
     pub file_size: u64,
     pub hashed: bool,
     pub rescue: bool,
+    /// False: nothing is written, the payload stays where it is.
+    pub copy: bool,
     /// What is unchanged since this version is shared with it.
     pub parent: Option<&'a Parent>,
     /// Payload files that any client can seed, even where that costs a copy.
@@ -82,6 +84,7 @@ pub struct Terms<'a> {
 enum Store<'a> {
     Files(Writer),
     Shared(Sharing<'a>),
+    Nowhere,
 }
 
 /// Makes the payload in `folder`.
@@ -105,6 +108,7 @@ pub fn take(
         Some(parent) => {
             Store::Shared(Sharing::begin(parent, folder, length, terms.file_size, terms.whole_files)?)
         }
+        None if !terms.copy => Store::Nowhere,
         None => Store::Files(Writer::new(folder.join(names::PAYLOAD), length, terms.file_size)),
     };
     let buffer = usize::try_from(length.bytes()).unwrap_or(usize::MAX);
@@ -142,6 +146,7 @@ pub fn take(
                 match &mut store {
                     Store::Files(writer) => writer.add(&buf, &examined.data)?,
                     Store::Shared(sharing) => sharing.add(&buf, &examined.data, examined.twin)?,
+                    Store::Nowhere => {}
                 }
                 tell(builder, &examined.data, cell.len);
                 pieces += 1;
@@ -161,7 +166,7 @@ pub fn take(
     let shared = match store {
         Store::Files(mut writer) => writer.finish().map(|()| None)?,
         Store::Shared(sharing) if pieces > 0 => Some(sharing.finish()?),
-        Store::Shared(_) => None,
+        Store::Shared(_) | Store::Nowhere => None,
     };
     Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes, lost, shared })
 }

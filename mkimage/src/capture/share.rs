@@ -59,6 +59,17 @@ impl Parent {
             message: format!("{}, so what is unchanged since cannot be found", f.message),
             ..f
         })?;
+        if let Some(Reference::Source(source)) = image.reference() {
+            return Err(Failure::new(
+                Class::Refused,
+                format!(
+                    "the payload of {} lies on {}: there is nothing to share",
+                    image.manifest().id(),
+                    source.path
+                ),
+                "Leave out --parent.",
+            ));
+        }
         let (payload, map) = (image.payload()?, image.piece_map());
         let starts = starts_of(&map.runs);
         let known =

@@ -81,6 +81,24 @@ impl Used {
         self.ranges.get(first).is_none_or(|range| range.start >= start + len)
     }
 
+    /// What is not used of units of `unit` bytes that are used in part, in order, not touching.
+    pub fn edges(&self, unit: u64, size: u64) -> Vec<Range<u64>> {
+        let ends = std::iter::once(0).chain(self.ranges.iter().map(|range| range.end));
+        let starts = self.ranges.iter().map(|range| range.start).chain(std::iter::once(size));
+        let mut edges = Vec::new();
+        for (gap_start, gap_end) in ends.zip(starts) {
+            let first = gap_start.next_multiple_of(unit).min(gap_end);
+            let last = if gap_end == size { gap_end } else { gap_end - gap_end % unit };
+            if first >= last {
+                edges.push(gap_start..gap_end);
+            } else {
+                edges.extend([gap_start..first, last..gap_end]);
+            }
+        }
+        edges.retain(|edge| edge.start < edge.end);
+        edges
+    }
+
     /// Fills what is not used of `bytes`, which begin at `start`, with zeros.
     pub fn mask(&self, start: u64, bytes: &mut [u8]) {
         let end = start + bytes.len() as u64;
@@ -223,6 +241,22 @@ mod tests {
         assert_eq!(used.ranges, [0..BOOT_AREA, 0x20000..0x21000]);
         let used = Used::from_map("0x0 0x8000 ?\n0x8000 0x1000 +", 0x9000).expect("a map");
         assert_eq!(used.ranges, std::slice::from_ref(&(0..0x9000)));
+    }
+
+    #[test]
+    fn edges_are_what_is_free_of_units_that_are_used_in_part() {
+        let (unit, size) = (0x1000, 0x5800);
+        let used = Used { ranges: vec![0..0x800, 0xa00..0x1200, 0x4100..0x4200] };
+        let edges = used.edges(unit, size);
+        assert_eq!(edges, [0x800..0xa00, 0x1200..0x2000, 0x4000..0x4100, 0x4200..0x5000]);
+        let mut bytes = vec![1; 0x5800];
+        used.mask(0, &mut bytes);
+        for (number, unit) in bytes.chunks(0x1000).enumerate() {
+            for (at, byte) in (number as u64 * 0x1000..).zip(unit) {
+                let edge = edges.iter().any(|edge| edge.contains(&at));
+                assert_eq!(edge, *byte == 0 && unit.contains(&1), "{at:#x}");
+            }
+        }
     }
 
     #[test]

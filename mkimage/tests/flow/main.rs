@@ -8,12 +8,14 @@
 //! - `used`: free blocks stay at home
 //! - `versions`: what changed, and virtual disks
 //! - `parents`: versions that share what is unchanged
+//! - `in_place`: payloads that stay on their source
 //! - `golden`: the formats stay as they are
 
 mod capture;
 mod damage;
 mod disks;
 mod golden;
+mod in_place;
 mod parents;
 mod signing;
 mod used;

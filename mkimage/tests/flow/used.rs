@@ -13,7 +13,7 @@ use super::disks::{self, noise};
 use super::{capture, contents, fail, mkimage, restore, succeed};
 
 /// What the deleted files are full of.
-const SECRET: &[u8] = b"deleted, and nobody else's business ";
+pub const SECRET: &[u8] = b"deleted, and nobody else's business ";
 
 fn secret(len: usize) -> Vec<u8> {
     SECRET.iter().copied().cycle().take(len).collect()
@@ -104,6 +104,19 @@ fn an_ntfs_travels_without_its_deleted_files_and_is_sound_where_it_arrives() {
 fn fat(folder: &Path, bits: &str, size: u64) -> PathBuf {
     let source = image(folder, "fat", size);
     run("mkfs.vfat", &[&"-F", &bits, &source]);
+    fill_fat(folder, &source);
+    source
+}
+
+/// A FAT whose clusters are single sectors, filled likewise.
+pub fn fat_of_small_clusters(folder: &Path) -> PathBuf {
+    let source = image(folder, "fat", 24 << 20);
+    run("mkfs.vfat", &[&"-F", &"16", &"-s", &"1", &source]);
+    fill_fat(folder, &source);
+    source
+}
+
+fn fill_fat(folder: &Path, source: &Path) {
     let (kept, gone) = (folder.join("kept"), folder.join("gone"));
     fs::write(&kept, noise(3, 60_000)).expect("a file");
     fs::write(&gone, secret(100_000)).expect("a file");
@@ -112,7 +125,6 @@ fn fat(folder: &Path, bits: &str, size: u64) -> PathBuf {
         run("mcopy", &[&"-i", &source, &kept, &format!("::kept{number}")]);
     }
     (0..8).for_each(|number| run("mdel", &[&"-i", &source, &format!("::gone{number}")]));
-    source
 }
 
 fn fat_is_whole(folder: &Path, target: &Path) {

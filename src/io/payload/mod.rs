@@ -4,6 +4,7 @@
 //! who reads it.
 
 mod files;
+mod in_place;
 mod parts;
 
 use std::io;
@@ -12,26 +13,41 @@ use std::sync::Arc;
 
 use crate::event::Failure;
 use crate::io::image::payload_files;
+use crate::layout::grid::Grid;
 use crate::manifest::reference::{PieceRun, Reference};
 use crate::manifest::{Manifest, names};
 use crate::storage::{Attributes, Storage, StorageError};
+use crate::units::Sha256;
 
 pub use files::PayloadFiles;
+pub use in_place::{Hold, InPlace, look};
 pub use parts::Parts;
 
 use crate::io::image::untrusted;
 
 const READ_ONLY: Attributes = Attributes { alignment: 1, rotational: false, read_only: true };
 
-/// Opens the payload of the version in `folder`.
-pub fn open(
-    folder: &Path,
-    manifest: &Manifest,
-    reference: Option<&Reference>,
-) -> Result<Arc<dyn Storage>, Failure> {
+/// What is known of a version whose payload is opened.
+pub struct Of<'a> {
+    /// Its folder.
+    pub folder: &'a Path,
+    /// Its manifest.
+    pub manifest: &'a Manifest,
+    /// Its grid.
+    pub grid: &'a Arc<Grid>,
+    /// The hashes of its pieces.
+    pub hashes: &'a Arc<Vec<Sha256>>,
+    /// Where the payload lies, if not as the torrent's files.
+    pub reference: Option<&'a Reference>,
+}
+
+/// Opens a payload.
+pub fn open(of: &Of<'_>, hold: Hold) -> Result<Arc<dyn Storage>, Failure> {
+    let Of { folder, manifest, grid, hashes, reference } = of;
     Ok(match reference {
         None => Arc::new(PayloadFiles::open(folder, manifest)?),
         Some(Reference::Parts(list)) => Arc::new(Parts::open(folder, manifest, list)?),
+        Some(Reference::Source(source)) => Arc::new(InPlace::open(manifest, grid, hashes, source, hold)?),
     })
 }
 
@@ -56,6 +72,7 @@ impl PieceMap {
                 };
                 PieceMap { files: list.files.iter().map(file).collect(), runs: list.runs.clone() }
             }
+            Some(Reference::Source(_)) => PieceMap { files: Vec::new(), runs: Vec::new() },
             None => {
                 let length = manifest.piece_length;
                 let entries = payload_files(manifest.payload.length(length), manifest.payload.file_size);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::io::image::ImageFolder;
 use crate::io::session::{Have, Session, SessionConfig, TorrentSpec};
+use crate::manifest::reference::Reference;
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::swarm::WholePieces;
 
@@ -77,6 +78,20 @@ impl Storage for Memory {
     }
 }
 
+/// The golden image's torrent, to be fetched into memory.
+fn of_golden(world: &World, image: &ImageFolder, memory: &Arc<Memory>) -> TorrentSpec {
+    TorrentSpec {
+        meta: Arc::clone(image.metainfo()),
+        storage: Arc::clone(memory) as Arc<dyn Storage>,
+        shape: Arc::new(WholePieces),
+        have: Have::Nothing,
+        wanted: None,
+        trackers: vec![world.url("/announce")],
+        verify: true,
+        memory: 1 << 20,
+    }
+}
+
 /// What a peer gets that asks the tracker for the golden image's swarm.
 async fn fetch(world: &World) -> Vec<u8> {
     let image = ImageFolder::open(&golden()).expect("golden");
@@ -84,18 +99,7 @@ async fn fetch(world: &World) -> Vec<u8> {
     let memory = Arc::new(Memory(Mutex::new(vec![0xee; usize::try_from(total).expect("small")])));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let session = Session::start(SessionConfig::new(listen)).await.expect("starts");
-    let swarm = session
-        .add(TorrentSpec {
-            meta: Arc::clone(image.metainfo()),
-            storage: Arc::clone(&memory) as Arc<dyn Storage>,
-            shape: Arc::new(WholePieces),
-            have: Have::Nothing,
-            wanted: None,
-            trackers: vec![world.url("/announce")],
-            verify: true,
-            memory: 1 << 20,
-        })
-        .expect("added");
+    let swarm = session.add(of_golden(world, &image, &memory)).expect("added");
     let fetched = tokio::time::timeout(Duration::from_secs(30), swarm.complete()).await;
     fetched.expect("in time").expect("fetched");
     session.shutdown().await;
@@ -137,6 +141,71 @@ async fn an_image_in_parts_is_seeded_and_is_no_web_seed() {
     let torrent = torrent.bytes().await.expect("bytes");
     let has = |key: &[u8]| torrent.windows(key.len()).any(|window| window == key);
     assert!(has(b"8:announce") && !has(b"8:url-list"));
+}
+
+/// Puts the golden image's payload where its source is: pieces 0 and 1 are cells 0 and 4, piece 2 is the last sector.
+fn put_in_place(world: &World) -> PathBuf {
+    let image = world.at("images/golden/format-1");
+    let source = world.at("source.img");
+    let payload = golden_payload();
+    let mut disk = vec![0; 1_049_088];
+    disk[..65_536].copy_from_slice(&payload[..65_536]);
+    disk[262_144..327_680].copy_from_slice(&payload[65_536..131_072]);
+    disk[1_048_576..].copy_from_slice(&payload[131_072..131_584]);
+    // What nobody captured, between the data of piece 1.
+    disk[262_144] = 0x77;
+    fs::write(&source, disk).expect("written");
+    fs::remove_dir_all(image.join("payload")).expect("removed");
+    let place = Reference::Source(crate::io::payload::look(&source).expect("a source"));
+    fs::write(image.join("payload.reference"), place.to_bytes()).expect("written");
+    source
+}
+
+#[tokio::test]
+async fn an_image_in_place_is_seeded_until_its_source_changes() {
+    let mut world = World::new("").await;
+    let source = put_in_place(&world);
+    world.restart().await;
+    assert!(fetch(&world).await == golden_payload(), "byte for byte, without what was not captured");
+    assert_eq!(world.text("/images/golden/format-1/payload/0000.bin").await.0, StatusCode::NOT_FOUND);
+    let disk = fs::read(&source).expect("read");
+    fs::write(&source, &disk[..1_048_576]).expect("written");
+    world.until("/api/v1/lab", "any more: it has 1048576 bytes").await;
+    // As it was, but for one byte and the time.
+    let mut wrong = disk.clone();
+    wrong[300_000] ^= 1;
+    let modified = fs::metadata(&source).and_then(|m| m.modified()).expect("a time");
+    fs::write(&source, wrong).expect("written");
+    let file = fs::File::options().write(true).open(&source).expect("open");
+    file.set_modified(modified + Duration::from_secs(5)).expect("a time");
+    world.until("/api/v1/lab", "any more: it was written to").await;
+}
+
+#[tokio::test]
+async fn a_piece_that_is_not_what_was_captured_is_not_sent_and_people_are_told() {
+    let mut world = World::new("").await;
+    let source = put_in_place(&world);
+    let modified = fs::metadata(&source).and_then(|m| m.modified()).expect("a time");
+    let file = fs::File::options().write(true).open(&source).expect("open");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"?", 300_010).expect("written");
+    file.set_modified(modified).expect("a time");
+    world.restart().await;
+    let image = ImageFolder::open(&golden()).expect("golden");
+    let total = usize::try_from(image.metainfo().total_length()).expect("small");
+    let memory = Arc::new(Memory(Mutex::new(vec![0; total])));
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let session = Session::start(SessionConfig::new(listen)).await.expect("starts");
+    let swarm = session.add(of_golden(&world, &image, &memory)).expect("added");
+    world.until("/api/v1/lab", "piece 1 is not what was captured").await;
+    let pieces = async {
+        while swarm.stats().pieces_done < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), pieces).await.expect("the others come");
+    let stats = swarm.stats();
+    assert_eq!((stats.pieces_done, stats.pieces_bad), (2, 0), "it was never sent");
+    session.shutdown().await;
 }
 
 #[tokio::test]
