@@ -9,6 +9,7 @@
 //! - `versions`: what changed, and virtual disks
 //! - `parents`: versions that share what is unchanged
 //! - `in_place`: payloads that stay on their source
+//! - `unusual`: tables and lengths that are rare
 //! - `golden`: the formats stay as they are
 
 mod capture;
@@ -18,6 +19,7 @@ mod golden;
 mod in_place;
 mod parents;
 mod signing;
+mod unusual;
 mod used;
 mod verify;
 mod versions;

@@ -241,6 +241,60 @@ fn a_gpt_that_asks_for_much_memory_is_refused() {
     assert!(matches!(read_bytes(bytes), Err(TableError::Unsupported(_))));
 }
 
+#[test]
+fn a_hybrid_mbr_is_read_by_its_gpt_and_remarked_on() {
+    let image = gpt_disk();
+    let plain = read_bytes(image.bytes()).expect("sound").expect("a table");
+    run("sgdisk", &["--hybrid=1:3"], &image.path);
+    let hybrid = read_bytes(image.bytes()).expect("sound").expect("a table");
+    assert_eq!(hybrid.remarks, [Remark::HybridMbr]);
+    assert_eq!((hybrid.table, hybrid.partitions), (plain.table, plain.partitions));
+}
+
+#[test]
+fn a_gpt_with_more_than_128_entries_is_read_with_all_of_them() {
+    let image = gpt_disk();
+    run("sgdisk", &["--resize-table=256", "--new=200:20480:+1M"], &image.path);
+    let table = read_bytes(image.bytes()).expect("sound").expect("a table");
+    let Table::Gpt { entries, first_usable, .. } = table.table else { panic!("no GPT") };
+    assert_eq!((entries, first_usable), (256, Lba(66)));
+    let numbers: Vec<_> = table.partitions.iter().map(|p| p.number).collect();
+    assert_eq!(numbers, [1, 2, 3, 200]);
+}
+
+/// Makes the sums of header and entries of both tables of a disk with 128 entries right again.
+fn mend(bytes: &mut [u8]) {
+    let last = bytes.len() - 512;
+    for (header, entries) in [(512, 1024), (last, last - 128 * 128)] {
+        let sum = crc32(&bytes[entries..entries + 128 * 128]);
+        bytes[header + 88..header + 92].copy_from_slice(&sum.to_le_bytes());
+        bytes[header + 16..header + 20].fill(0);
+        let sum = crc32(&bytes[header..header + 92]);
+        bytes[header + 16..header + 20].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+#[test]
+fn gpt_entries_that_overlap_or_run_backwards_are_refused_whatever_their_sums_say() {
+    let good = gpt_disk().bytes();
+    let last = good.len() - 512;
+    let with = |number: usize, at: usize, lba: u64| {
+        let mut bytes = good.clone();
+        for entries in [1024, last - 128 * 128] {
+            let field = entries + (number - 1) * 128 + at;
+            bytes[field..field + 8].copy_from_slice(&lba.to_le_bytes());
+        }
+        mend(&mut bytes);
+        read_bytes(bytes)
+    };
+    assert!(with(2, 40, 6143).expect("as it was").is_some());
+    // The last sector of the second one is the first of the third.
+    assert!(matches!(with(2, 40, 8192), Err(TableError::Overlap(..))));
+    assert!(matches!(with(2, 40, 4095), Err(TableError::Damaged(_))));
+    assert!(matches!(with(2, 40, 32_768), Err(TableError::Damaged(_))), "beyond what may be used");
+    assert!(matches!(with(2, 32, 20), Err(TableError::Damaged(_))), "on the table");
+}
+
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |mut sum, byte| {
         sum ^= u32::from(*byte);

@@ -1,0 +1,89 @@
+//! Disks with unusual tables and lengths: captured as they are, or refused by name.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use flashmob::io::image::ImageFolder;
+use flashmob::manifest::Table;
+
+use super::{capture, disks, mkimage, succeed};
+
+/// Captures, and compares the disk with the image: table, boot areas, partitions.
+fn goes_through(folder: &Path, disk: &Path) -> ImageFolder {
+    let image = capture(folder, disk);
+    succeed(&mkimage(&[&"verify", &image]));
+    succeed(&mkimage(&[&"verify", &image, &"--disk", &disk]));
+    ImageFolder::open(&image).expect("an image")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+#[test]
+fn a_table_of_256_entries_is_captured_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disks::gpt(folder.path());
+    disks::run("sgdisk", &["--resize-table=256", "--new=170:51200:+2M", path(&disk)]);
+    let file = File::options().write(true).open(&disk).expect("the disk");
+    file.write_all_at(&disks::noise(3, 9000), 25 << 20).expect("written");
+    let image = goes_through(folder.path(), &disk);
+    assert!(matches!(image.manifest().disk.table, Table::Gpt { entries: 256, .. }));
+    let last = image.manifest().partitions.last().expect("partitions");
+    assert_eq!((last.number, last.pieces.data), (170, 1));
+}
+
+#[test]
+fn a_hybrid_mbr_is_said_to_stay_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disks::gpt(folder.path());
+    disks::run("sgdisk", &["--hybrid=3", path(&disk)]);
+    let repository = folder.path().join("noted");
+    let said = mkimage(&[&"capture", &disk, &"--repository", &repository, &"--name", &"lab"]);
+    let (_, notes) = super::texts(&said);
+    assert!(said.status.success() && notes.contains("the image keeps only the GPT"), "{notes}");
+    goes_through(folder.path(), &disk);
+}
+
+#[test]
+fn a_disk_image_with_more_behind_its_table_is_captured_without_that() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disks::gpt(folder.path());
+    let before = goes_through(folder.path(), &disk);
+    let file = File::options().write(true).open(&disk).expect("the disk");
+    file.write_all_at(&disks::noise(3, 3 << 20), 40 << 20).expect("written");
+    let other = tempfile::tempdir().expect("a folder");
+    let after = goes_through(other.path(), &disk);
+    assert_eq!(after.manifest().payload.sha256, before.manifest().payload.sha256);
+    assert_eq!(after.manifest().disk.minimum_size, before.manifest().disk.minimum_size);
+}
+
+#[test]
+fn a_disk_of_4096_byte_sectors_is_captured_from_its_file() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = folder.path().join("disk.img");
+    File::create(&disk).and_then(|file| file.set_len(32 << 20)).expect("a file");
+    let device = Command::new("losetup")
+        .args(["--find", "--show", "--sector-size", "4096"])
+        .arg(&disk)
+        .output()
+        .expect("losetup");
+    let device = succeed(&device).trim().to_string();
+    let made = Command::new("sgdisk").args(["--new=3:1024:+8M", "--typecode=3:8300", &device]).output();
+    let detached = Command::new("losetup").args(["--detach", &device]).status().expect("losetup");
+    assert!(detached.success());
+    succeed(&made.expect("sgdisk"));
+    let file = File::options().write(true).open(&disk).expect("the disk");
+    file.write_all_at(&disks::noise(3, 100_000), 5 << 20).expect("written");
+    let image = goes_through(folder.path(), &disk);
+    let manifest = image.manifest();
+    assert_eq!(manifest.disk.sector_size.get(), 4096);
+    assert_eq!((manifest.partitions[0].first.0, manifest.partitions[0].size), (1024, 8 << 20));
+    assert!(fs::metadata(&disk).is_ok());
+}
