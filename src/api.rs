@@ -10,11 +10,11 @@
 //! | `POST /api/v1/attempts/{attempt}/progress` | [`ProgressReport`] | [`Orders`] |
 //! | `POST /api/v1/attempts/{attempt}/outcome` | [`OutcomeReport`] | [`Orders`] |
 //! | `GET /api/v1/terminals` | | `[`[`TerminalView`]`]` |
-//! | `POST /api/v1/terminals/{id}/retry` | | 204; only from the server itself |
+//! | `POST /api/v1/terminals/{id}/retry[?compare=…]` | | 204; only from the server itself |
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Outcome, Progress};
+use crate::event::{Installed, Outcome, Progress};
 
 /// A terminal introduces itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -137,6 +137,23 @@ pub struct Assignment {
     pub attempt: u64,
     /// Must come with every report, so that nobody else reports for this terminal.
     pub token: String,
+    /// Which image goes where.
+    #[serde(flatten)]
+    pub task: Task,
+    /// What the server's records say is on the terminal's disks.
+    #[serde(default)]
+    pub installed: Vec<Installed>,
+    /// What follows.
+    pub after: After,
+    /// Check pieces as they arrive.
+    pub verify: bool,
+    /// Longest stay in the swarm after the commit, seconds.
+    pub longest_stay: u64,
+}
+
+/// One image onto one disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
     /// Image name.
     pub image: String,
     /// Image version.
@@ -147,26 +164,50 @@ pub struct Assignment {
     pub disk: String,
     /// Write the image's own table, or use the partitions that are there.
     pub layout: LayoutMode,
-    /// Look for what is on the disk already.
+    /// What becomes of what is on the disk already.
     #[serde(default)]
     pub compare: Compare,
-    /// What follows.
-    pub after: After,
-    /// Check pieces as they arrive.
-    pub verify: bool,
-    /// Longest stay in the swarm after the commit, seconds.
-    pub longest_stay: u64,
+}
+
+impl Task {
+    /// `name@version`.
+    pub fn image_id(&self) -> String {
+        format!("{}@{}", self.image, self.version)
+    }
 }
 
 /// What becomes of what lies on a disk already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compare {
-    /// Where the disk has pieces of the image, they are found by their hashes and not fetched again.
+    /// Pieces of the image that are on the disk are found by their hashes and not fetched again.
     #[default]
     Auto,
     /// Everything is fetched and written.
     Full,
+    /// The server's record of what is on the disk is believed, and only what differs from it is fetched.
+    Trust,
+}
+
+impl Compare {
+    /// As people write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Compare::Auto => "auto",
+            Compare::Full => "full",
+            Compare::Trust => "trust",
+        }
+    }
+}
+
+impl std::str::FromStr for Compare {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Compare::Auto, Compare::Full, Compare::Trust];
+        let found = all.into_iter().find(|mode| mode.word() == text);
+        found.ok_or_else(|| format!("'{text}' is not one of auto, full, trust"))
+    }
 }
 
 /// What happens to the disk's table.

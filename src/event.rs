@@ -157,6 +157,9 @@ pub enum Outcome {
         bytes_out: u64,
         /// The disk it is on: name, model, serial number.
         disk: String,
+        /// What is on which disk now.
+        #[serde(default)]
+        installed: Vec<Installed>,
     },
     /// It failed.
     Failed {
@@ -167,6 +170,17 @@ pub enum Outcome {
         /// True when the disk's old content is gone.
         disk_touched: bool,
     },
+}
+
+/// A version of an image that an attempt wrote to a disk, proved and committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// Image name.
+    pub image: String,
+    /// Image version.
+    pub version: String,
+    /// The disk: name, model, serial number, size.
+    pub disk: String,
 }
 
 /// A line of `--json` on stdout (DESIGN §5).

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::agent::imaging::{self, Imaged, ImagingContext, Next};
 use crate::agent::status::Status;
-use crate::api::{Assignment, Orders, OutcomeReport, ProgressReport};
-use crate::event::{Class, Failure, Outcome, Stage};
+use crate::api::{Assignment, Compare, Orders, OutcomeReport, ProgressReport};
+use crate::event::{Class, Failure, Installed, Outcome, Stage};
 use crate::io::http::{Api, CallError};
 
 /// Tries of what can be tried again, before the attempt has failed.
@@ -60,8 +60,8 @@ pub trait Imager {
 
 /// An image that is on the disk and still served to others.
 pub trait Held {
-    /// The disk, for people.
-    fn disk(&self) -> String;
+    /// What is on which disk now.
+    fn installed(&self) -> Vec<Installed>;
     /// What can start next.
     fn next(&self) -> Next;
     /// What did not work although the image is good.
@@ -86,8 +86,8 @@ impl Imager for RealImager {
 }
 
 impl Held for Imaged {
-    fn disk(&self) -> String {
-        self.disk.clone()
+    fn installed(&self) -> Vec<Installed> {
+        self.installed.clone()
     }
 
     fn next(&self) -> Next {
@@ -130,7 +130,7 @@ pub async fn run<I: Imager>(
     pace: Pace,
     stop: impl Future<Output = ()>,
 ) -> Ended {
-    status.begin_attempt(format!("{}@{}", assignment.image, assignment.version));
+    status.begin_attempt(assignment.task.image_id());
     let (orders, mut heard) = watch::channel(Orders::default());
     let reporter =
         Reporter { api: api.clone(), assignment: assignment.clone(), status: status.clone(), pace, orders };
@@ -157,8 +157,10 @@ pub async fn run<I: Imager>(
         status.note(warning);
     }
     let (bytes_in, bytes_out) = held.traffic();
-    let outcome =
-        Outcome::Done { seconds: status.elapsed().as_secs(), bytes_in, bytes_out, disk: held.disk() };
+    let installed = held.installed();
+    let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
+    let (seconds, disk) = (status.elapsed().as_secs(), disks.join(" and "));
+    let outcome = Outcome::Done { seconds, bytes_in, bytes_out, disk, installed };
     status.change(|view| {
         view.progress.stage = Stage::Serve;
         view.progress.percent = 100.0;
@@ -187,14 +189,18 @@ async fn image<I: Imager>(
     status: &Status,
     pace: Pace,
 ) -> Result<I::Held, (Failure, bool)> {
+    let mut assignment = assignment.clone();
     let mut touched = false;
     let mut tried = 0;
     loop {
         tried += 1;
-        match imager.run(api.base(), assignment).await {
+        match imager.run(api.base(), &assignment).await {
             Ok(held) => return Ok(held),
             Err((failure, now)) => {
                 touched |= now;
+                if touched {
+                    resume(&mut assignment);
+                }
                 if failure.class != Class::Retry || tried == TRIES {
                     return Err((failure, touched));
                 }
@@ -204,6 +210,12 @@ async fn image<I: Imager>(
             }
         }
     }
+}
+
+/// What is on the disk now is no record's, and what this attempt wrote there is looked for, not discarded.
+fn resume(assignment: &mut Assignment) {
+    assignment.task.compare = Compare::Auto;
+    assignment.installed.clear();
 }
 
 /// The failure of an attempt that was told to stop.

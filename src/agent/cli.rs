@@ -20,7 +20,7 @@ use crate::agent::netboot::{MEMORY, PEER_PORT};
 use crate::agent::screen::Log;
 use crate::agent::status::Status;
 use crate::agent::worker::machine;
-use crate::api::{After, NicInfo, Take};
+use crate::api::{After, Compare, NicInfo, Take};
 use crate::event::{Class, Event, Failure, Outcome, Stage};
 use crate::io::http::{self, Api, CallError, Taken};
 use crate::io::init::{self, PowerOff};
@@ -42,6 +42,9 @@ pub struct Args {
     /// The disk to write: a device, or a rule such as serial=WD-123
     #[arg(long, value_name = "DISK")]
     pub disk: String,
+    /// What becomes of what is on the disk: auto, full or trust [default: as the server's job says]
+    #[arg(long, value_name = "HOW")]
+    pub compare: Option<Compare>,
     /// File with the minisign public keys that may sign images
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
@@ -143,7 +146,7 @@ fn start(args: Args) -> Result<Ended, Failure> {
                 std::future::pending().await
             }
         };
-        let ended = attempt(&api, &args.image, &imager, &status, Pace::default(), stop).await;
+        let ended = attempt(&api, (&args.image, args.compare), &imager, &status, Pace::default(), stop).await;
         teller.abort();
         ended
     });
@@ -154,12 +157,13 @@ fn start(args: Args) -> Result<Ended, Failure> {
 /// Introduces this machine, takes the job and carries it out.
 pub async fn attempt<I: Imager>(
     api: &Api,
-    image: &str,
+    wish: (&str, Option<Compare>),
     imager: &I,
     status: &Status,
     pace: Pace,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, Failure> {
+    let (image, compare) = wish;
     status.stage(Stage::Discover);
     let hello = inventory::hello(inventory::read(interfaces().await), None);
     status.change(|view| view.machine = machine(&hello));
@@ -167,7 +171,8 @@ pub async fn attempt<I: Imager>(
     status.change(|view| view.server = api.base().to_owned());
     let take = Take { job: None, image: Some(image.to_owned()) };
     match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
-        Taken::Job(assignment) => {
+        Taken::Job(mut assignment) => {
+            assignment.task.compare = compare.unwrap_or(assignment.task.compare);
             let pace = Pace { tell: pace.tell.min(Duration::from_secs(30)), ..pace };
             Ok(attempt::run(api, &assignment, imager, status, pace, stop).await)
         }
@@ -286,7 +291,7 @@ mod tests {
     }
 
     async fn once(api: &Api, imager: &Pretend) -> Result<Ended, Failure> {
-        attempt(api, "debian@1", imager, &Status::new(), PACE, std::future::pending()).await
+        attempt(api, ("debian@1", None), imager, &Status::new(), PACE, std::future::pending()).await
     }
 
     #[tokio::test]
@@ -326,7 +331,7 @@ mod tests {
         }
         let (api, heard) = lab(job()).await;
         let stop = std::future::ready(());
-        let ended = attempt(&api, "debian", &Endless, &Status::new(), PACE, stop).await.unwrap();
+        let ended = attempt(&api, ("debian", None), &Endless, &Status::new(), PACE, stop).await.unwrap();
         assert!(
             matches!(ended, Ended::Failed { ref failure, .. } if failure.class == Class::Retry),
             "{ended:?}"

@@ -117,7 +117,7 @@ fn outcome_lines(outcome: &Outcome, width: usize) -> Vec<String> {
 /// What a person must read of an outcome, one fact a line.
 fn facts(outcome: &Outcome) -> Vec<String> {
     match outcome {
-        Outcome::Done { seconds, bytes_in, bytes_out, disk } => vec![
+        Outcome::Done { seconds, bytes_in, bytes_out, disk, .. } => vec![
             format!("the image is on {disk}, read back and right"),
             format!(
                 "took {}, received {}, sent {}",
@@ -372,8 +372,13 @@ mod tests {
     #[test]
     fn success_is_green() {
         let mut view = fetching();
-        view.outcome =
-            Some(Outcome::Done { seconds: 3725, bytes_in: 1 << 30, bytes_out: 0, disk: "vda".into() });
+        view.outcome = Some(Outcome::Done {
+            seconds: 3725,
+            bytes_in: 1 << 30,
+            bytes_out: 0,
+            disk: "vda".into(),
+            installed: vec![],
+        });
         let text = screen(&view, 80, 25);
         assert!(text.contains(GREEN) && !text.contains(RED));
         assert!(

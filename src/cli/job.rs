@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use reqwest::{Client, Response, StatusCode, Url};
 
-use crate::api::{Refusal, TerminalState, TerminalView};
+use crate::api::{Compare, Refusal, TerminalState, TerminalView};
 use crate::event::{Class, Failure, Outcome};
 use crate::io::announce::why;
 use crate::server::api::LabView;
@@ -43,6 +43,9 @@ enum JobCommand {
     Retry {
         /// Label, MAC or UUID.
         terminal: String,
+        /// What becomes of what is on the disk, this once: auto, full or trust [default: as the job says]
+        #[arg(long, value_name = "HOW")]
+        compare: Option<Compare>,
         #[command(flatten)]
         server: ServerArg,
     },
@@ -69,13 +72,13 @@ pub struct TerminalsArgs {
 pub async fn run(args: JobArgs) -> Result<(), Failure> {
     match args.command {
         JobCommand::List { server, json } => list(&server, json).await,
-        JobCommand::Retry { terminal, server } => {
-            decide(&server, &terminal, "retry").await?;
+        JobCommand::Retry { terminal, compare, server } => {
+            decide(&server, &terminal, "retry", compare).await?;
             println!("{terminal} images itself again at its next network boot.");
             Ok(())
         }
         JobCommand::Cancel { terminal, server } => {
-            decide(&server, &terminal, "cancel").await?;
+            decide(&server, &terminal, "cancel", None).await?;
             println!("{terminal} is told to stop. 'flashmob job retry {terminal}' starts it again.");
             Ok(())
         }
@@ -84,7 +87,7 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
 
 /// Runs `flashmob terminals`.
 pub async fn run_terminals(args: TerminalsArgs) -> Result<(), Failure> {
-    let text = text_of(ask(&args.server, "GET", &["api", "v1", "terminals"]).await?).await?;
+    let text = text_of(ask(&args.server, "GET", &["api", "v1", "terminals"], None).await?).await?;
     if args.json {
         println!("{text}");
         return Ok(());
@@ -96,7 +99,7 @@ pub async fn run_terminals(args: TerminalsArgs) -> Result<(), Failure> {
 }
 
 async fn list(server: &ServerArg, json: bool) -> Result<(), Failure> {
-    let text = text_of(ask(server, "GET", &["api", "v1", "lab"]).await?).await?;
+    let text = text_of(ask(server, "GET", &["api", "v1", "lab"], None).await?).await?;
     if json {
         println!("{text}");
         return Ok(());
@@ -105,11 +108,23 @@ async fn list(server: &ServerArg, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn decide(server: &ServerArg, terminal: &str, what: &str) -> Result<(), Failure> {
-    ask(server, "POST", &["api", "v1", "terminals", terminal, what]).await.map(drop)
+async fn decide(
+    server: &ServerArg,
+    terminal: &str,
+    what: &str,
+    compare: Option<Compare>,
+) -> Result<(), Failure> {
+    let path = ["api", "v1", "terminals", terminal, what];
+    let query = compare.map(|compare| format!("compare={}", compare.word()));
+    ask(server, "POST", &path, query.as_deref()).await.map(drop)
 }
 
-async fn ask(server: &ServerArg, method: &str, path: &[&str]) -> Result<Response, Failure> {
+async fn ask(
+    server: &ServerArg,
+    method: &str,
+    path: &[&str],
+    query: Option<&str>,
+) -> Result<Response, Failure> {
     let address = &server.server;
     let usage = |why: String| {
         Failure::new(
@@ -124,6 +139,7 @@ async fn ask(server: &ServerArg, method: &str, path: &[&str]) -> Result<Response
     };
     let mut url = Url::parse(address).map_err(|e| usage(e.to_string()))?;
     url.path_segments_mut().map_err(|()| usage("it has no host".into()))?.pop_if_empty().extend(path);
+    url.set_query(query);
     let client = Client::builder().timeout(Duration::from_secs(20)).no_proxy().build().map_err(away)?;
     let request = if method == "POST" { client.post(url) } else { client.get(url) };
     let response = request.send().await.map_err(away)?;
@@ -208,10 +224,11 @@ fn zone_table(lab: &LabView) -> String {
 }
 
 fn lab_tables(lab: &LabView) -> String {
-    let mut jobs = vec![["JOB", "IMAGE", "MEANS", "TERMINALS"].map(String::from)];
+    let mut jobs = vec![["JOB", "IMAGE", "MEANS", "COMPARE", "TERMINALS"].map(String::from)];
     for job in &lab.jobs {
         let means = job.means.clone().unwrap_or_else(|| "not in the repository".into());
-        jobs.push([job.name.clone(), job.image.clone(), means, job.terminals.to_string()]);
+        let compare = job.compare.word().to_string();
+        jobs.push([job.name.clone(), job.image.clone(), means, compare, job.terminals.to_string()]);
     }
     let mut images = vec![["IMAGE", "PAYLOAD", "FETCHING", "COMPLETE"].map(String::from)];
     for view in &lab.images {

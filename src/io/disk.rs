@@ -179,6 +179,13 @@ impl Disk {
         }
     }
 
+    /// Tells the device that whole sectors are of no use any more. It may refuse, and it may do nothing.
+    pub fn discard(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.check_sectors(offset, length)?;
+        let length_asked = usize::try_from(length).unwrap_or(usize::MAX);
+        sys::discard(&self.file, offset, length).map_err(self.error("discarding", offset, length_asked))
+    }
+
     /// Writes zeros to whole sectors.
     pub fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.check_sectors(offset, length)?;

@@ -14,7 +14,9 @@ use crate::io::commit::DisarmedDisk;
 use crate::io::disk::Disk;
 use crate::layout::grid::{Grid, Span};
 use crate::layout::plan::{LayoutPlan, Place};
+use crate::layout::present;
 use crate::storage::{Attributes, Storage, StorageError};
+use crate::swarm::Bitfield;
 use crate::units::PieceIndex;
 
 /// Neighbouring zero pieces are written together up to about this many bytes, between two looks at whether the
@@ -100,12 +102,26 @@ impl ImageStorage {
         written.get(known..).map(<[PieceIndex]>::to_vec).unwrap_or_default()
     }
 
-    /// Makes every zero piece zero, neighbours at once. `go_on` is told how many bytes were done and may stop it.
-    pub fn write_zeros(&self, mut go_on: impl FnMut(u64) -> bool) -> Result<(), StorageError> {
+    /// How many pieces were written so far.
+    pub fn written(&self) -> usize {
+        lock(&self.written).len()
+    }
+
+    /// The cells that must be zero, with their positions.
+    pub fn zero_cells(&self) -> impl Iterator<Item = (PieceIndex, Span)> + '_ {
+        (0..).map(PieceIndex).zip(present::zero_cells(&self.plan, &self.grid))
+    }
+
+    /// Makes every zero cell zero but those in `known`, neighbours at once. `go_on` is told how many bytes were done and may
+    /// stop it.
+    pub fn write_zeros(
+        &self,
+        known: &Bitfield,
+        mut go_on: impl FnMut(u64) -> bool,
+    ) -> Result<(), StorageError> {
         let mut pending: Option<(u64, u64)> = None;
-        let places =
-            self.grid.zero_cells().filter_map(|span| Some((self.offset_of(&span)?, u64::from(span.len))));
-        for (start, length) in places {
+        let unknown = self.zero_cells().filter(|(at, _)| !known.has(*at));
+        for (start, length) in unknown.filter_map(|(_, s)| Some((self.offset_of(&s)?, u64::from(s.len)))) {
             pending = match pending {
                 Some((from, so_far)) if from + so_far == start && so_far < ZERO_AT_ONCE => {
                     Some((from, so_far + length))

@@ -8,13 +8,14 @@ use crate::event::{Class, Failure};
 use crate::io::claim::{ClaimedDisk, claim};
 use crate::io::commit::{commit, disarm};
 use crate::io::image_storage::ImageStorage;
-use crate::io::readback::Readback;
+use crate::io::readback::{Finding, Known, Readback};
 use crate::io::table;
 use crate::io::testing::*;
 use crate::layout::plan::LayoutPlan;
 use crate::manifest::{Manifest, Policy, TrustedManifest};
 use crate::storage::Storage;
-use crate::units::SectorSize;
+use crate::swarm::Bitfield;
+use crate::units::{PieceIndex, SectorSize};
 
 const PIECE: u32 = 256 << 10;
 
@@ -35,12 +36,22 @@ fn fill(storage: &ImageStorage, image: &TestImage) {
     for (i, piece) in image.payload.chunks(PIECE as usize).enumerate().rev() {
         storage.write_at(i as u64 * u64::from(PIECE), piece).expect("written");
     }
-    storage.write_zeros(|_| true).expect("zeroed");
+    storage.write_zeros(&nothing(storage).zeros, |_| true).expect("zeroed");
+}
+
+fn nothing(storage: &ImageStorage) -> Known {
+    let zeros = u32::try_from(storage.zero_cells().count()).expect("few");
+    Known { pieces: Bitfield::none(storage.grid().pieces()), zeros: Bitfield::none(zeros), writes: 0 }
+}
+
+fn read_back(storage: &Arc<ImageStorage>, image: &TestImage, lenient: bool) -> Result<Finding, Failure> {
+    let readback = Readback::start(Arc::clone(storage), image.hashes.clone(), nothing(storage), 0, lenient);
+    readback.expect("a thread").finish()
 }
 
 fn finish(storage: &Arc<ImageStorage>, image: &TestImage) -> Result<(), Failure> {
-    let readback = Readback::start(Arc::clone(storage), image.hashes.clone(), 0, 0).expect("a thread");
-    let (committed, _warning) = commit(readback.finish()?)?;
+    let Finding::Right(verified) = read_back(storage, image, false)? else { panic!("wrong pieces end it") };
+    let (committed, _warning) = commit(verified)?;
     // What is served now comes from the disk.
     let mut payload = vec![0u8; image.payload.len()];
     committed.storage().read_at(0, &mut payload).expect("read");
@@ -164,6 +175,59 @@ fn what_changes_on_the_medium_after_the_write_is_found_and_not_committed() {
 }
 
 #[test]
+fn pieces_that_nobody_checked_are_named_when_they_are_wrong() {
+    let source = gpt_source(512);
+    let image = image_of(&source, 512, PIECE, keep_all);
+    let disk = LoopDisk::used(24 << 20, 512);
+    let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
+    fill(&storage, &image);
+    for piece in [0, 3] {
+        let wrong = vec![0x77; PIECE as usize];
+        storage.write_at(piece * u64::from(PIECE), &wrong).expect("written");
+    }
+    // Written twice is read twice: the storage is asked for what is there at the end.
+    let Ok(Finding::Wrong(wrong)) = read_back(&storage, &image, true) else { panic!("two are wrong") };
+    assert_eq!(wrong.iter().collect::<Vec<_>>(), [PieceIndex(0), PieceIndex(3)]);
+}
+
+#[test]
+fn only_free_cells_are_discarded_beside_an_image_and_all_of_it_before_one_and_never_what_was_wiped() {
+    use crate::io::discard::{Discard, discard};
+    use crate::layout::extents::{Extents, RangeKind};
+    use crate::layout::grid::Grid;
+    let source = gpt_source(512);
+    let mut image = image_of(&source, 512, PIECE, keep_all);
+    // What is zero in the test's image belongs to nobody in this one.
+    let free = |partition: usize| {
+        let runs = image.grid.runs(partition).iter().copied();
+        runs.map(|mut run| {
+            run.kind = if run.kind == RangeKind::Zero { RangeKind::Free } else { run.kind };
+            run
+        })
+        .collect()
+    };
+    let extents = Extents { partitions: (0..3).map(free).collect() };
+    for partition in &mut image.manifest.partitions {
+        let zero = std::mem::take(&mut partition.pieces.zero);
+        partition.pieces.free = zero;
+    }
+    image.grid = Arc::new(Grid::new(&image.manifest, extents).expect("they agree"));
+    for (what, gone) in [(Discard::Free, false), (Discard::All, true)] {
+        let disk = LoopDisk::used(24 << 20, 512);
+        let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
+        let taken = discard(&storage, what, || true);
+        let after = disk.bytes();
+        // A loop device gives zeros for what was discarded; the disk was 0xaa. 12 MiB into it nothing is used.
+        assert_eq!(after[(12 << 20)..(13 << 20)], vec![0; 1 << 20]);
+        assert_eq!(after[21 << 20] == 0, gone, "{what:?}: there is data of the image");
+        let wiped: u64 = storage.plan().wipes().iter().map(|wipe| wipe.end - wipe.start).sum();
+        let all: u64 = storage.plan().places().iter().map(|place| place.size).sum();
+        assert!(taken > 0 && taken <= all - (wiped - (2 << 20)), "{what:?}: {taken}");
+        assert_eq!(gone, taken == all - (wiped - (2 << 20)), "{what:?}: {taken}");
+    }
+}
+
+#[test]
 fn a_piece_that_was_never_written_is_found() {
     let source = gpt_source(512);
     let image = image_of(&source, 512, PIECE, keep_all);
@@ -172,7 +236,7 @@ fn a_piece_that_was_never_written_is_found() {
     for (i, piece) in image.payload.chunks(PIECE as usize).enumerate().skip(1) {
         storage.write_at(i as u64 * u64::from(PIECE), piece).expect("written");
     }
-    storage.write_zeros(|_| true).expect("zeroed");
+    storage.write_zeros(&nothing(&storage).zeros, |_| true).expect("zeroed");
     let failure = finish(&storage, &image).expect_err("one is missing");
     assert!(failure.message.contains("not all pieces"), "{}", failure.message);
 }

@@ -11,6 +11,7 @@ pub mod compare;
 pub mod console;
 #[cfg(feature = "agent")]
 pub mod dhcp;
+pub mod discard;
 #[cfg(feature = "agent")]
 pub mod discover;
 pub mod disk;
@@ -34,6 +35,7 @@ pub mod lldp;
 #[cfg(feature = "agent")]
 pub mod memory;
 pub mod modules;
+pub mod moving;
 #[cfg(feature = "agent")]
 pub mod netlink;
 pub mod payload;

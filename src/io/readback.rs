@@ -4,9 +4,10 @@
 //! disk threads ──written pieces──► coordinator ──batches──► up to 4 readers (1 MiB each), all gone after a batch
 //! ```
 //!
-//! Invariant: an [`ImageVerified`] exists only after each travelling piece was read from the device (its held-back
+//! Invariant: an [`ImageVerified`] exists only after each piece that was written was read from the device (its held-back
 //! head from memory: that is proved at the commit) and had the SHA-256 that `pieces.sha256` gives, and each
-//! zero piece read as zero. A piece is read only after a flush that came after its write. While pieces still
+//! zero cell that was written read as zero. What was not written is known by [`Known`]: read and right in this attempt, or
+//! believed where the job says so. A piece is read only after a flush that came after its write. While pieces still
 //! arrive, reading stays behind the writes by `LAG`, so that it is the medium that answers and not its cache; on
 //! rotating disks it waits for the end, because seeking would cost more than it gains.
 
@@ -22,7 +23,9 @@ use crate::io::commit::disk_failed;
 use crate::io::disk::{Aligned, STEP};
 use crate::io::image_storage::ImageStorage;
 use crate::layout::grid::Span;
+use crate::layout::present::wanted;
 use crate::storage::Storage;
+use crate::swarm::Bitfield;
 use crate::units::{PieceIndex, Sha256};
 
 /// Reading stays this many bytes behind the writes.
@@ -45,10 +48,35 @@ impl ImageVerified {
     }
 }
 
+/// What need not be read back.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Pieces that are on the disk without having been written (`io::compare`), or were read back before.
+    pub pieces: Bitfield,
+    /// The same of zero cells, by their position.
+    pub zeros: Bitfield,
+    /// So many of the storage's writes are of these pieces, or will be written again.
+    pub writes: usize,
+}
+
+/// What reading back comes to.
+pub enum Finding {
+    /// All of it is right.
+    Right(ImageVerified),
+    /// These pieces are not.
+    Wrong(Bitfield),
+}
+
 struct Shared {
     storage: Arc<ImageStorage>,
     hashes: Vec<Sha256>,
+    known: Known,
+    /// All pieces that are to be there.
+    wanted: Bitfield,
     lag: u64,
+    /// Pieces were not checked before they were written: wrong ones are gathered; else the first ends it.
+    lenient: bool,
+    wrong: Mutex<Vec<PieceIndex>>,
     /// Everything is written, zeros too.
     all_written: AtomicBool,
     stop: AtomicBool,
@@ -71,24 +99,32 @@ enum Work {
 
 impl Readback {
     /// Begins to follow the writes to `storage`, `lag` bytes behind them (usually [`LAG`]). `hashes` is
-    /// `pieces.sha256`, one for each piece. `kept` pieces were read and right in this attempt (`io::compare`), and nobody
-    /// writes them: they are not read again.
+    /// `pieces.sha256`, one for each piece. `lenient`: nobody has checked the pieces before they were written, so that wrong
+    /// ones may have come so, and are named at the end; else the first one is the disk's failure.
     pub fn start(
         storage: Arc<ImageStorage>,
         hashes: Vec<Sha256>,
+        known: Known,
         lag: u64,
-        kept: u32,
+        lenient: bool,
     ) -> std::io::Result<Self> {
-        let kept = u64::from(kept) * storage.grid().piece_length().bytes();
+        let wanted = wanted(storage.plan(), storage.grid());
+        let pieces = u64::from(known.pieces.count()) * storage.grid().piece_length().bytes();
+        let zeros = storage.zero_cells().filter(|(at, _)| known.zeros.has(*at));
+        let zeros = zeros.map(|(_, span)| u64::from(span.len)).sum();
         let lag = if storage.disk().rotational() { u64::MAX } else { lag };
         let shared = Arc::new(Shared {
             storage,
             hashes,
+            known,
+            wanted,
             lag,
+            lenient,
+            wrong: Mutex::default(),
             all_written: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            payload: AtomicU64::new(kept),
-            zeros: AtomicU64::new(0),
+            payload: AtomicU64::new(pieces),
+            zeros: AtomicU64::new(zeros),
             failure: Mutex::new(None),
         });
         let for_thread = Arc::clone(&shared);
@@ -118,19 +154,26 @@ impl Readback {
     }
 
     /// Reads what is left (blocking) and says whether all of it is right.
-    pub fn finish(mut self) -> Result<ImageVerified, Failure> {
+    pub fn finish(mut self) -> Result<Finding, Failure> {
         self.all_written();
         let ended = self.coordinator.take().is_some_and(|thread| thread.join().is_ok());
         if let Some(failure) = self.shared.failure() {
             return Err(failure);
         }
-        let pieces = u64::from(self.shared.storage.grid().pieces());
-        let expected = pieces * self.shared.storage.grid().piece_length().bytes();
+        let mut wrong = Bitfield::none(self.shared.wanted.pieces());
+        for piece in self.shared.wrong.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            wrong.insert(*piece);
+        }
+        let right = u64::from(self.shared.wanted.count().saturating_sub(wrong.count()));
+        let expected = right * self.shared.storage.grid().piece_length().bytes();
         if !ended || self.verified() != (expected, zero_bytes(&self.shared.storage)) {
             let message = "not all pieces of the image were read back";
             return Err(Failure::new(Class::Disk, message, "Run the job again."));
         }
-        Ok(ImageVerified { storage: Arc::clone(&self.shared.storage) })
+        if !wrong.is_none() {
+            return Ok(Finding::Wrong(wrong));
+        }
+        Ok(Finding::Right(ImageVerified { storage: Arc::clone(&self.shared.storage) }))
     }
 }
 
@@ -145,9 +188,9 @@ impl Drop for Readback {
     }
 }
 
-/// Bytes of the pieces that must be zero.
+/// Bytes of the cells that must be zero.
 pub fn zero_bytes(storage: &ImageStorage) -> u64 {
-    storage.grid().zero_cells().map(|span| u64::from(span.len)).sum()
+    storage.zero_cells().map(|(_, span)| u64::from(span.len)).sum()
 }
 
 impl Shared {
@@ -163,7 +206,7 @@ impl Shared {
         let piece_length = self.storage.grid().piece_length().bytes();
         let batch = usize::try_from(BATCH / piece_length).unwrap_or(1).max(1);
         let lag = usize::try_from(self.lag / piece_length).unwrap_or(usize::MAX);
-        let mut read = 0;
+        let mut read = self.known.writes;
         while !self.stopped() {
             // Asked before looking: what was written before `all_written` is in what is seen after.
             let all_written = self.all_written.load(Ordering::SeqCst);
@@ -182,7 +225,8 @@ impl Shared {
             self.read(new[..now].iter().map(|piece| Work::Piece(*piece)).collect());
             read += now;
         }
-        let zeros: Vec<Span> = self.storage.grid().zero_cells().collect();
+        let unknown = self.storage.zero_cells().filter(|(at, _)| !self.known.zeros.has(*at));
+        let zeros: Vec<Span> = unknown.map(|(_, span)| span).collect();
         for part in zeros.chunks(batch) {
             if !self.stopped() {
                 self.read(part.iter().map(|span| Work::Zero(*span)).collect());
@@ -240,8 +284,12 @@ impl Shared {
             done += step as u64;
         }
         if self.hashes.get(piece.get()) != Some(&Sha256(hasher.finalize().into())) {
+            if self.lenient {
+                self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+                return Ok(());
+            }
             let span = self.storage.grid().span(piece);
-            return Err(self.wrong(&piece.to_string(), span.as_ref()));
+            return Err(self.differs(&piece.to_string(), span.as_ref()));
         }
         self.payload.fetch_add(length, Ordering::Relaxed);
         Ok(())
@@ -256,7 +304,7 @@ impl Shared {
             let bytes = &mut buffer.bytes_mut()[..step];
             self.storage.disk().read_at(start + done, bytes).map_err(|e| disk_failed(&e))?;
             if bytes.iter().any(|byte| *byte != 0) {
-                return Err(self.wrong("a piece of zeros", Some(span)));
+                return Err(self.differs("a piece of zeros", Some(span)));
             }
             done += step as u64;
         }
@@ -264,7 +312,7 @@ impl Shared {
         Ok(())
     }
 
-    fn wrong(&self, what: &str, span: Option<&Span>) -> Failure {
+    fn differs(&self, what: &str, span: Option<&Span>) -> Failure {
         let disk = self.storage.disk();
         let place = span.and_then(|span| {
             let offset = self.storage.offset_of(span)?;

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 mod request {
     nix::ioctl_none_bad!(blkrrpart, nix::request_code_none!(0x12, 95));
     nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
+    nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
     nix::ioctl_write_ptr!(ficlonerange, 0x94, 13, [u64; 4]);
 }
@@ -53,6 +54,14 @@ pub fn clone_range(from: &File, offset: u64, length: u64, into: &File, at: u64) 
     // SAFETY: both descriptors are open for the length of the call, and the kernel reads four u64 from `range`, which
     // outlives it.
     unsafe { request::ficlonerange(into.as_raw_fd(), &raw const range) }?;
+    Ok(())
+}
+
+/// `BLKDISCARD`: the device may forget `length` bytes at `offset`; what they read as afterwards is its choice.
+pub fn discard(device: &File, offset: u64, length: u64) -> io::Result<()> {
+    let range = [offset, length];
+    // SAFETY: the kernel reads two u64 from `range`, which outlives the call.
+    unsafe { request::blkdiscard(device.as_raw_fd(), &raw const range) }?;
     Ok(())
 }
 

@@ -5,6 +5,8 @@
 
 pub mod extents;
 pub mod grid;
+pub mod moves;
 pub mod plan;
+pub mod present;
 pub mod rule;
 pub mod table;

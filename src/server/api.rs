@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -21,7 +21,8 @@ use super::lab::{Change, Lab, ReportError, Terminal};
 use super::listen::Ends;
 use super::zones::{self, Ties, ZoneView};
 use crate::api::{
-    Assignment, Hello, Orders, OutcomeReport, ProgressReport, Refusal, Take, TerminalView, Welcome,
+    Assignment, Compare, Hello, Orders, OutcomeReport, ProgressReport, Refusal, Take, Task, TerminalView,
+    Welcome,
 };
 use crate::swarm::SwarmStats;
 
@@ -106,7 +107,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         error(StatusCode::INTERNAL_SERVER_ERROR, format!("no random number: {e}"), "Look at the server.")
     })?;
     let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (attempt, target, saved) = {
+    let (attempt, target, compare, saved) = {
         let mut lab = lock(&app.lab);
         let terminal = lab.get(&id).ok_or_else(|| stranger(&id))?;
         let last = terminal.last.as_ref();
@@ -129,8 +130,9 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         };
         let wanted = target.filter(|target| wish.image.is_some() || jobs::waits(last, Some(target)));
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+        let compare = jobs::compare_of_next(last, &target);
         let (attempt, changes) = lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id))?;
-        (attempt, target, app.store.save(changes))
+        (attempt, target, compare, app.store.save(changes))
     };
     keep(&app, saved).await?;
     log::info!("terminal {id} takes {} as attempt {}", target.image_id(), attempt.number);
@@ -140,12 +142,15 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         job: job.name,
         attempt: attempt.number,
         token: attempt.token,
-        image: target.image,
-        version: target.version,
-        folder,
-        disk: job.disk,
-        layout: job.layout,
-        compare: job.compare,
+        task: Task {
+            image: target.image,
+            version: target.version,
+            folder,
+            disk: job.disk,
+            layout: job.layout,
+            compare,
+        },
+        installed: attempt.installed,
         after: job.after,
         verify: job.verify,
         longest_stay: job.longest_stay.as_secs(),
@@ -256,6 +261,9 @@ pub struct JobView {
     pub image: String,
     /// `name@version` that this means now.
     pub means: Option<String>,
+    /// What becomes of what is on the disk.
+    #[serde(default)]
+    pub compare: Compare,
     /// How many of the known terminals it is for.
     pub terminals: usize,
 }
@@ -313,6 +321,7 @@ fn job_view(config: &Config, name: &str, catalog: &super::catalog::Catalog, lab:
         name: name.to_string(),
         image: job.map(|job| job.image.to_string()).unwrap_or_default(),
         means: job.and_then(|job| target_of(job, catalog).ok()).map(|target| target.image_id()),
+        compare: job.map(|job| job.compare).unwrap_or_default(),
         terminals: lab.iter().filter(|t| config.job_for(&t.identity).is_some_and(|j| j.name == name)).count(),
     }
 }
@@ -363,16 +372,28 @@ async fn decide(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /api/v1/terminals/{id}/retry`.
+/// What a person may add to a retry.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct RetryQuery {
+    /// What becomes of what is on the disk, instead of what the job says.
+    compare: Option<Compare>,
+}
+
+/// `POST /api/v1/terminals/{id}/retry[?compare=auto|full|trust]`.
 pub async fn retry(
     State(app): Shared,
     Extension(ends): Extension<Ends>,
     Path(id): Path<String>,
+    query: Result<Query<RetryQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Error> {
+    let advice = "compare is auto, full or trust.";
+    let Query(RetryQuery { compare }) = query.map_err(|e| error(e.status(), e.body_text(), advice))?;
     let now = app.now();
-    decide(&app, ends, &headers, &id, "retry", |lab, id, _| Ok(lab.retry(now, id)?.into_iter().collect()))
-        .await
+    let retry = |lab: &mut Lab, id: &str, _: Option<&jobs::Target>| {
+        Ok(lab.retry(now, id, compare)?.into_iter().collect())
+    };
+    decide(&app, ends, &headers, &id, "retry", retry).await
 }
 
 /// `POST /api/v1/terminals/{id}/cancel`.

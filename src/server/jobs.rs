@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::config::Job;
-use crate::api::TerminalState;
-use crate::event::{Class, Outcome, Progress, Stage};
+use crate::api::{Compare, TerminalState};
+use crate::event::{Class, Installed, Outcome, Progress, Stage};
 
 /// An attempt that says nothing for so long is interrupted: switched off, or cut off.
 pub const SILENCE: Duration = Duration::from_secs(60);
@@ -45,6 +45,10 @@ pub struct Attempt {
     pub dirty: bool,
     /// A person wants another attempt whatever came of this one.
     pub retried: bool,
+    /// What becomes of what is on the disk then, if the person said so.
+    pub retried_as: Option<Compare>,
+    /// What was on the terminal's disks when it began, as far as is known.
+    pub installed: Vec<Installed>,
     /// A person wants it to stop.
     pub cancelled: bool,
 }
@@ -66,6 +70,19 @@ impl Attempt {
             Some(Outcome::Done { .. }) => false,
             Some(Outcome::Failed { disk_touched, .. }) => *disk_touched || self.dirty,
             None => self.dirty || self.progress.as_ref().is_some_and(|p| p.stage >= Stage::Disarm),
+        }
+    }
+
+    /// What is on the terminal's disks after it, as far as is known: a disk that was touched is no record's.
+    pub fn leaves_installed(&self) -> Vec<Installed> {
+        match &self.outcome {
+            Some(Outcome::Done { installed: new, .. }) => {
+                let others = self.installed.iter().filter(|old| !new.iter().any(|new| new.disk == old.disk));
+                others.chain(new).cloned().collect()
+            }
+            Some(Outcome::Failed { disk_touched: false, .. }) if !self.dirty => self.installed.clone(),
+            // What was heard last says too little: the next thing may have been the disarm.
+            _ => Vec::new(),
         }
     }
 
@@ -163,6 +180,16 @@ pub fn tries_of_next(last: Option<&Attempt>, target: &Target) -> u32 {
     }
 }
 
+/// What becomes of what is on the disk, in the attempt that begins now. What an interrupted attempt at the same thing wrote is
+/// looked for: it is not discarded and fetched twice.
+pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
+    match last {
+        Some(last) if last.retried => last.retried_as.unwrap_or(target.job.compare),
+        Some(last) if last.is_for(target) && last.leaves_half_a_system() => Compare::Auto,
+        _ => target.job.compare,
+    }
+}
+
 /// May a terminal that is done leave the swarm? Yes when nobody fetches the same image any more: no other attempt at it
 /// is live, and no terminal that was just sent the agent is expected.
 pub fn may_leave<'a>(
@@ -207,13 +234,22 @@ pub mod tests {
             tries: 1,
             dirty: false,
             retried: false,
+            retried_as: None,
+            installed: Vec::new(),
             cancelled: false,
         }
     }
 
     /// A good outcome for tests.
     pub fn done() -> Outcome {
-        Outcome::Done { seconds: 60, bytes_in: 1, bytes_out: 2, disk: "sda".into() }
+        let installed = Installed { image: "debian".into(), version: "1".into(), disk: "sda".into() };
+        Outcome::Done {
+            seconds: 60,
+            bytes_in: 1,
+            bytes_out: 2,
+            disk: "sda".into(),
+            installed: vec![installed],
+        }
     }
 
     /// A bad outcome for tests.
@@ -314,6 +350,39 @@ pub mod tests {
         assert!(leaves(&[], &[(at(900), "debian@2".into()), (at(820), "debian@1".into())], 1000));
         let unfinished = attempt(None);
         assert!(!may_leave(&unfinished, [].into_iter(), [].into_iter(), at(1000)));
+    }
+
+    #[test]
+    fn a_record_of_a_disk_holds_until_something_is_written_there() {
+        let on = |version: &str, disk: &str| Installed {
+            image: "debian".into(),
+            version: version.into(),
+            disk: disk.into(),
+        };
+        let before = vec![on("0", "sda"), on("7", "sdb")];
+        let after = |outcome, dirty| {
+            Attempt { installed: before.clone(), dirty, ..attempt(outcome) }.leaves_installed()
+        };
+        assert_eq!(after(Some(done()), true), [on("7", "sdb"), on("1", "sda")]);
+        assert_eq!(after(Some(failed(Class::Refused, false)), false), before);
+        assert_eq!(after(Some(failed(Class::Refused, false)), true), []);
+        assert_eq!(after(Some(failed(Class::Disk, true)), false), []);
+        assert_eq!(after(None, false), [], "nobody knows how far it came");
+    }
+
+    #[test]
+    fn an_interrupted_attempt_is_resumed_by_looking_whatever_the_job_says() {
+        let mut target = target("1");
+        target.job.compare = Compare::Full;
+        let of = |last: Option<&Attempt>| compare_of_next(last, &target);
+        assert_eq!(of(None), Compare::Full);
+        assert_eq!(of(Some(&in_stage(Stage::Fetch))), Compare::Auto);
+        assert_eq!(of(Some(&in_stage(Stage::Claim))), Compare::Full);
+        assert_eq!(of(Some(&Attempt { version: "0".into(), ..in_stage(Stage::Fetch) })), Compare::Full);
+        let retried = Attempt { retried: true, ..attempt(Some(failed(Class::Disk, true))) };
+        assert_eq!(of(Some(&retried)), Compare::Full, "a person may mean it");
+        let trusting = Attempt { retried_as: Some(Compare::Trust), ..retried };
+        assert_eq!(of(Some(&trusting)), Compare::Trust);
     }
 
     #[test]

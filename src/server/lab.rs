@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::identity::{self, Identity, Known, Mac};
 use super::jobs::{self, Attempt, Target};
 use super::zones::Ties;
-use crate::api::{Hello, Inventory, Orders, Refusal, TerminalState, TerminalView};
-use crate::event::{Class, Failure, Outcome, Progress, Stage};
+use crate::api::{Compare, Hello, Inventory, Orders, Refusal, TerminalState, TerminalView};
+use crate::event::{Class, Failure, Installed, Outcome, Progress, Stage};
 
 /// Most terminals that are remembered.
 pub const MAX_TERMINALS: usize = 10_000;
@@ -167,6 +167,8 @@ impl Lab {
             tries: jobs::tries_of_next(last.as_ref(), target),
             dirty: last.as_ref().is_some_and(Attempt::leaves_half_a_system),
             retried: false,
+            retried_as: None,
+            installed: last.as_ref().map(Attempt::leaves_installed).unwrap_or_default(),
             cancelled: false,
         };
         if let Some(mut old) = last {
@@ -267,8 +269,13 @@ impl Lab {
         }
     }
 
-    /// A person wants another attempt.
-    pub fn retry(&mut self, now: Duration, id: &str) -> Result<Option<Change>, Refusal> {
+    /// A person wants another attempt, and may say what becomes of what is on the disk.
+    pub fn retry(
+        &mut self,
+        now: Duration,
+        id: &str,
+        compare: Option<Compare>,
+    ) -> Result<Option<Change>, Refusal> {
         let Some(attempt) = self.terminals.get_mut(id).and_then(|t| t.last.as_mut()) else { return Ok(None) };
         if attempt.is_live(now) {
             return Err(Refusal {
@@ -277,6 +284,7 @@ impl Lab {
             });
         }
         attempt.retried = true;
+        attempt.retried_as = compare;
         Ok(Some(Change::Attempt(id.into(), Box::new(attempt.clone()))))
     }
 
@@ -385,8 +393,14 @@ fn bounded_progress(mut progress: Progress) -> Progress {
 
 fn bounded_outcome(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Done { seconds, bytes_in, bytes_out, disk } => {
-            Outcome::Done { seconds, bytes_in, bytes_out, disk: bounded(disk, MAX_WORD) }
+        Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed } => {
+            installed.truncate(MAX_PARTS);
+            for Installed { image, version, disk } in &mut installed {
+                [image, version, disk]
+                    .into_iter()
+                    .for_each(|text| *text = bounded(std::mem::take(text), MAX_WORD));
+            }
+            Outcome::Done { seconds, bytes_in, bytes_out, disk: bounded(disk, MAX_WORD), installed }
         }
         Outcome::Failed { stage, failure: Failure { class, message, advice }, disk_touched } => {
             let failure = Failure {
@@ -554,6 +568,20 @@ pub mod tests {
     }
 
     #[test]
+    fn the_next_attempt_knows_what_the_last_one_left_on_the_disk() {
+        let mut lab = lab();
+        let first = begin(&mut lab, 1, A, "a");
+        let installed = |lab: &Lab| lab.get(A).and_then(|t| t.last.clone()).expect("attempt").installed;
+        assert!(installed(&lab).is_empty());
+        lab.outcome(at(2), first, "a", done(), &Ties::default()).expect("taken");
+        let second = begin(&mut lab, 3, A, "b");
+        assert_eq!(installed(&lab).len(), 1);
+        lab.progress(at(4), second, "b", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
+        begin(&mut lab, 5, A, "c");
+        assert!(installed(&lab).is_empty(), "half of something");
+    }
+
+    #[test]
     fn the_first_outcome_stands() {
         let mut lab = lab();
         let a = begin(&mut lab, 1, A, "a");
@@ -572,14 +600,14 @@ pub mod tests {
         let mut lab = lab();
         let a = begin(&mut lab, 1, A, "a");
         lab.progress(at(2), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
-        assert!(lab.retry(at(3), A).is_err(), "imaging now");
+        assert!(lab.retry(at(3), A, None).is_err(), "imaging now");
         lab.cancel(at(3), A, Some(&target())).expect("running");
         let (orders, _) =
             lab.progress(at(4), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
         assert!(orders.cancel);
         let attempt = lab.get(A).and_then(|t| t.last.clone()).expect("attempt");
         assert!(attempt.leaves_half_a_system() && !jobs::waits(Some(&attempt), Some(&target())));
-        lab.retry(at(5), A).expect("stopped");
+        lab.retry(at(5), A, None).expect("stopped");
         assert_eq!(
             lab.get(A).expect("there").view(None, Some(&target()), &Ties::default(), at(5)).state,
             TerminalState::Waiting

@@ -21,7 +21,7 @@ use super::jobs::Attempt;
 use super::lab::{Change, Terminal};
 
 /// The schema this program writes.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// Batches that may wait.
 const QUEUE: usize = 4096;
 /// Batches that become one transaction.
@@ -140,6 +140,15 @@ fn prepare(connection: &Connection, found: i64) -> rusqlite::Result<()> {
              COMMIT;",
         )?;
     }
+    if found <= 1 {
+        connection.execute_batch(
+            "BEGIN;
+             ALTER TABLE attempts ADD COLUMN retried_as TEXT;
+             ALTER TABLE attempts ADD COLUMN installed TEXT;
+             PRAGMA user_version = 2;
+             COMMIT;",
+        )?;
+    }
     Ok(())
 }
 
@@ -197,10 +206,10 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
     transaction
         .prepare_cached(
             "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, ended,
-                 outcome, tries, dirty, retried, cancelled)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)
+                 outcome, tries, dirty, retried, cancelled, retried_as, installed)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)
              ON CONFLICT (number) DO UPDATE SET heard=?8, progress=?9, ended=?10, outcome=?11, tries=?12, dirty=?13,
-                 retried=?14, cancelled=?15",
+                 retried=?14, cancelled=?15, retried_as=?16, installed=?17",
         )?
         .execute(params![
             i64::try_from(a.number).unwrap_or(i64::MAX),
@@ -218,6 +227,8 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             a.dirty,
             a.retried,
             a.cancelled,
+            a.retried_as.as_ref().map(json).transpose()?,
+            json(&a.installed)?,
         ])?;
     Ok(())
 }
@@ -226,7 +237,7 @@ fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
     let mut statement = connection.prepare(
         "SELECT t.id, t.macs, t.uuid, t.inventory, t.agent, t.address, t.heard,
                 a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended, a.outcome,
-                a.tries, a.dirty, a.retried, a.cancelled
+                a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed
          FROM terminals t
          LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
          ORDER BY t.id",
@@ -271,6 +282,8 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
         dirty: row.get(18)?,
         retried: row.get(19)?,
         cancelled: row.get(20)?,
+        retried_as: unjson(row, 21)?,
+        installed: unjson(row, 22)?.unwrap_or_default(),
     })
 }
 
@@ -359,6 +372,29 @@ mod tests {
         assert_eq!(restored.last_number, 3);
         let before: Vec<&Terminal> = lab.iter().collect();
         assert_eq!(restored.terminals.iter().collect::<Vec<_>>(), before);
+    }
+
+    #[tokio::test]
+    async fn a_database_of_the_first_schema_is_read_and_written() {
+        let folder = tempfile::tempdir().expect("temp");
+        let path = folder.path().join("flashmob.sqlite");
+        let (store, _, thread) = Store::open(folder.path()).expect("new");
+        drop(store);
+        thread.join().expect("ends");
+        let connection = Connection::open(&path).expect("it is there");
+        let old = "ALTER TABLE attempts DROP COLUMN retried_as; ALTER TABLE attempts DROP COLUMN installed;
+             INSERT INTO terminals VALUES ('t', '52:54:00:00:00:01', NULL,
+                 '{\"machine\":\"\",\"serial\":null,\"cpu\":\"\",\"memory\":0,\"firmware\":\"\",\"disks\":[],\"nics\":[]}', '1', NULL, 0);
+             INSERT INTO attempts VALUES (1, 't', 'token', 'j', 'i', '1', 0, 0, NULL, NULL, NULL, 1, 0, 0, 0);
+             PRAGMA user_version = 1;";
+        connection.execute_batch(old).expect("as the first schema was");
+        drop(connection);
+        let (store, restored, _) = Store::open(folder.path()).expect("understood");
+        let terminal = restored.terminals.first().expect("one");
+        let attempt = terminal.last.clone().expect("its attempt");
+        assert_eq!((attempt.image.as_str(), attempt.installed.len()), ("i", 0));
+        let change = Change::Attempt("t".into(), Box::new(attempt));
+        store.save(vec![change]).await.expect("written");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Attempts with an imager that only pretends, against servers of a few lines.
 
 use super::*;
-use crate::api::{After, Compare, LayoutMode};
+use crate::api::{After, Compare, LayoutMode, Task};
 use crate::io::http::{client, tests::serve};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex};
 pub(crate) struct Pretend {
     pub(crate) failures: Mutex<Vec<(Failure, bool)>>,
     pub(crate) runs: AtomicU32,
+    pub(crate) compared: Mutex<Vec<Compare>>,
 }
 
 impl Pretend {
     pub(crate) fn failing(failures: Vec<(Class, bool)>) -> Self {
         let failure = |(class, touched)| (Failure::new(class, "it went wrong", "do this"), touched);
         let failures = failures.into_iter().rev().map(failure).collect();
-        Pretend { failures: Mutex::new(failures), runs: AtomicU32::new(0) }
+        Pretend { failures: Mutex::new(failures), runs: AtomicU32::new(0), compared: Mutex::default() }
     }
 }
 
@@ -25,8 +26,9 @@ pub(crate) struct Disk;
 impl Imager for Pretend {
     type Held = Disk;
 
-    async fn run(&self, _: &str, _: &Assignment) -> Result<Disk, (Failure, bool)> {
+    async fn run(&self, _: &str, assignment: &Assignment) -> Result<Disk, (Failure, bool)> {
         self.runs.fetch_add(1, Ordering::SeqCst);
+        self.compared.lock().unwrap().push(assignment.task.compare);
         match self.failures.lock().unwrap().pop() {
             Some(failure) => Err(failure),
             None => Ok(Disk),
@@ -35,8 +37,8 @@ impl Imager for Pretend {
 }
 
 impl Held for Disk {
-    fn disk(&self) -> String {
-        "vda".into()
+    fn installed(&self) -> Vec<Installed> {
+        vec![Installed { image: "debian".into(), version: "1".into(), disk: "vda".into() }]
     }
     fn next(&self) -> Next {
         Next::Firmware
@@ -62,12 +64,15 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
         job: "j".into(),
         attempt: 3,
         token: "secret".into(),
-        image: "debian".into(),
-        version: "1".into(),
-        folder: "/images/debian/1/".into(),
-        disk: "internal".into(),
-        layout: LayoutMode::WholeDisk,
-        compare: Compare::Auto,
+        task: Task {
+            image: "debian".into(),
+            version: "1".into(),
+            folder: "/images/debian/1/".into(),
+            disk: "internal".into(),
+            layout: LayoutMode::WholeDisk,
+            compare: Compare::Full,
+        },
+        installed: vec![],
         after: After::Reboot,
         verify: true,
         longest_stay,
@@ -150,6 +155,14 @@ async fn a_disk_touched_in_an_earlier_try_stays_touched() {
     let imager = Pretend::failing(vec![(Class::Retry, true), (Class::Untrusted, false)]);
     let ended = run(&api, &assignment(3600), &imager, &Status::new(), PACE, never()).await;
     assert!(matches!(ended, Ended::Failed { disk_touched: true, .. }), "{ended:?}");
+}
+
+#[tokio::test]
+async fn what_a_try_left_on_the_disk_is_looked_for_by_the_next_and_not_discarded_again() {
+    let (api, _) = server(r#"{"release":true,"cancel":false}"#).await;
+    let imager = Pretend::failing(vec![(Class::Retry, false), (Class::Retry, true)]);
+    run(&api, &assignment(3600), &imager, &Status::new(), PACE, never()).await;
+    assert_eq!(*imager.compared.lock().unwrap(), [Compare::Full, Compare::Full, Compare::Auto]);
 }
 
 #[tokio::test]

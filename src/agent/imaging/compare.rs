@@ -1,44 +1,106 @@
-//! Looks what of the image is on the disk already, and shows how far that is.
+//! Looks what of the image is on the disk already, or believes the server's record of it, and shows how far that is.
+//!
+//! Invariant: a record that cannot be had, is not trusted or does not fit the disk is never more than a reason to look.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::download::Description;
-use super::{ImagingContext, StopOnDrop, blocking};
-use crate::event::{Failure, Stage};
-use crate::io::claim::ClaimedDisk;
-use crate::io::compare::{CompareProgress, compare};
-use crate::layout::plan::LayoutPlan;
-use crate::swarm::Bitfield;
-use crate::units::Sha256;
+use super::target::Target;
+use super::{ImagingContext, StopOnDrop, blocking, download};
+use crate::api::Compare;
+use crate::event::{Failure, Installed, Stage};
+use crate::io::compare::{CompareProgress, believe, compare};
+use crate::layout::present::{Present, wanted};
+use crate::layout::rule::describe;
 
 /// How often the numbers are renewed.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The pieces that need not travel; the disk and its plan come back.
+/// What need not travel; the target comes back.
 pub(super) async fn look(
     ctx: &ImagingContext,
-    claimed: ClaimedDisk,
-    plan: LayoutPlan,
-    image: &Description,
-    hashes: Vec<Sha256>,
-) -> Result<(ClaimedDisk, LayoutPlan, Bitfield), Failure> {
+    target: Target,
+    records: &[Installed],
+) -> Result<(Target, Present), Failure> {
+    if target.task.compare == Compare::Full || target.image.hashes.is_none() {
+        let nothing = Present::nothing(&target.plan, &target.image.grid);
+        return Ok((target, nothing));
+    }
     ctx.status.stage(Stage::Compare);
-    let (progress, begun) = (Arc::new(CompareProgress::default()), Instant::now());
+    let begun = Instant::now();
+    let (target, believed) = match target.task.compare {
+        Compare::Trust => by_record(ctx, target, records).await?,
+        Compare::Auto | Compare::Full => (target, None),
+    };
+    let how = if believed.is_some() { "by the server's record" } else { "already" };
+    let (target, present) = match believed {
+        Some(present) => (target, present),
+        None => by_reading(ctx, target).await?,
+    };
+    let pieces = wanted(&target.plan, &target.image.grid).count();
+    let found = present.kept.count().saturating_add(u32::try_from(present.moves.len()).unwrap_or(u32::MAX));
+    if found > 0 {
+        let share = 100.0 * f64::from(found) / f64::from(pieces.max(1));
+        let seconds = begun.elapsed().as_secs_f64();
+        ctx.status.note(format!("{share:.0} % of the image is on the disk {how} (found in {seconds:.0} s)"));
+    }
+    ctx.status.progress(|progress| {
+        progress.bytes_done = 0;
+        progress.percent = 0.0;
+    });
+    Ok((target, present))
+}
+
+/// Takes the server's word for what is on the disk, if it fits.
+async fn by_record(
+    ctx: &ImagingContext,
+    target: Target,
+    records: &[Installed],
+) -> Result<(Target, Option<Present>), Failure> {
+    let disk = describe(&target.info);
+    let (target, result) = match records.iter().find(|record| record.disk == disk) {
+        None => (target, Err("the server knows of no image on it".into())),
+        Some(installed) => match download::older(ctx, installed).await {
+            Err(failure) => (target, Err(failure.message)),
+            Ok(older) => {
+                blocking(move || {
+                    let Target { claimed, plan, image, .. } = &target;
+                    let hashes = image.hashes.as_deref().unwrap_or(&[]);
+                    let table = &claimed.facts().table;
+                    let result = believe(claimed.disk(), plan, table, &image.grid, hashes, &older.version());
+                    Ok((target, result))
+                })
+                .await?
+            }
+        },
+    };
+    let present = result.map_err(|why: String| {
+        ctx.status
+            .note(format!("the server's record of this disk cannot be used: {why}; looking what is on it"));
+    });
+    Ok((target, present.ok()))
+}
+
+/// Finds what is on the disk by its hashes.
+async fn by_reading(ctx: &ImagingContext, target: Target) -> Result<(Target, Present), Failure> {
+    let progress = Arc::new(CompareProgress::default());
     let watched = Arc::clone(&progress);
     let _stop = StopOnDrop(move || watched.stop.store(true, Ordering::Relaxed));
-    let (grid, counted) = (Arc::clone(&image.grid), Arc::clone(&progress));
+    let counted = Arc::clone(&progress);
     let mut work = std::pin::pin!(blocking(move || {
-        let kept = compare(claimed.disk(), &plan, &grid, &hashes, &counted);
-        Ok((claimed, plan, kept))
+        let Target { claimed, plan, image, .. } = &target;
+        let hashes = image.hashes.as_deref().unwrap_or(&[]);
+        let table = claimed.facts().table.as_ref().ok();
+        let present = compare(claimed.disk(), plan, table, &image.grid, hashes, &counted);
+        Ok((target, present))
     }));
-    let total = u64::from(image.grid.pieces()) * image.grid.piece_length().bytes();
     let mut ticks = tokio::time::interval(TICK);
-    let found = loop {
+    loop {
         tokio::select! {
-            found = &mut work => break found?,
+            found = &mut work => return found,
             _ = ticks.tick() => {
+                let total = progress.total.load(Ordering::Relaxed);
                 let bytes = progress.bytes.load(Ordering::Relaxed);
                 ctx.status.progress(|progress| {
                     progress.bytes_total = total;
@@ -47,17 +109,5 @@ pub(super) async fn look(
                 });
             }
         }
-    };
-    let kept = found.2.count();
-    let share = 100.0 * f64::from(kept) / f64::from(image.grid.pieces().max(1));
-    if kept > 0 {
-        let seconds = begun.elapsed().as_secs_f64();
-        ctx.status
-            .note(format!("{share:.0} % of the image is on the disk already (found in {seconds:.0} s)"));
     }
-    ctx.status.progress(|progress| {
-        progress.bytes_done = 0;
-        progress.percent = 0.0;
-    });
-    Ok(found)
 }

@@ -10,12 +10,13 @@ use std::time::Duration;
 use reqwest::StatusCode;
 
 use crate::agent::imaging::ImagingContext;
-use crate::api::Assignment;
-use crate::event::{Class, Failure};
+use crate::api::Task;
+use crate::event::{Class, Failure, Installed};
 use crate::io::announce::why;
 use crate::io::image::{MAX_BOOT_BYTES, sha256, sha256_of_hashes};
 use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use crate::layout::grid::Grid;
+use crate::layout::present::Version;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedManifest, names};
 use crate::metainfo::{MAX_TORRENT_BYTES, Metainfo};
 use crate::units::Sha256;
@@ -55,9 +56,9 @@ fn unfit(message: String, advice: &str) -> Failure {
 }
 
 /// Fetches and checks everything.
-pub(super) async fn describe(ctx: &ImagingContext, assignment: &Assignment) -> Result<Description, Failure> {
-    let files = Files { ctx, base: format!("{}{}", ctx.server, assignment.folder) };
-    let manifest = files.manifest(assignment).await?;
+pub(super) async fn describe(ctx: &ImagingContext, task: &Task) -> Result<Description, Failure> {
+    let files = Files::of(ctx, task);
+    let manifest = files.manifest().await?;
     let m = manifest.manifest();
     // Every file is read before anything is built from it, so that the hash is the first thing looked at.
     let extents = files.sidecar(m, names::EXTENTS, MAX_EXTENTS_BYTES).await?;
@@ -70,6 +71,36 @@ pub(super) async fn describe(ctx: &ImagingContext, assignment: &Assignment) -> R
     let torrent = Metainfo::parse(&torrent).map_err(|e| broken(names::TORRENT, e.to_string()))?;
     check_torrent(m, &grid, &torrent)?;
     Ok(Description { grid: Arc::new(grid), boot, hashes, torrent: Arc::new(torrent), manifest })
+}
+
+/// A version that may be on the disk: what is needed to know its pieces.
+pub(super) struct Older {
+    manifest: TrustedManifest,
+    grid: Grid,
+    hashes: Vec<Sha256>,
+}
+
+impl Older {
+    pub(super) fn version(&self) -> Version<'_> {
+        Version { manifest: self.manifest.manifest(), grid: &self.grid, hashes: &self.hashes }
+    }
+}
+
+/// Fetches and checks the description of an older version, signed like any other.
+pub(super) async fn older(ctx: &ImagingContext, installed: &Installed) -> Result<Older, Failure> {
+    let Installed { image: name, version, .. } = installed;
+    let base = format!("{}/images/{name}/{version}/", ctx.server);
+    let files = Files { ctx, base, name, version };
+    let manifest = files.manifest().await?;
+    let m = manifest.manifest();
+    let extents = files.sidecar(m, names::EXTENTS, MAX_EXTENTS_BYTES).await?;
+    let broken = |why: String| untrusted(format!("{} of {} is not usable: {why}", names::EXTENTS, m.id()));
+    let extents = Extents::decode(&extents, m).map_err(|e| broken(e.to_string()))?;
+    let grid = Grid::new(m, extents).map_err(|e| broken(e.to_string()))?;
+    let hashes = files.hashes(m).await?;
+    let hashes =
+        hashes.ok_or_else(|| unfit(format!("{} has no hashes", m.id()), "Add them with mkimage hash."))?;
+    Ok(Older { grid, hashes, manifest })
 }
 
 fn read_hashes(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<Sha256>, Failure> {
@@ -101,13 +132,13 @@ fn check_torrent(manifest: &Manifest, grid: &Grid, torrent: &Metainfo) -> Result
 /// signed like the first one, and say the same in everything else.
 pub(super) async fn hashes(
     ctx: &ImagingContext,
-    assignment: &Assignment,
+    task: &Task,
     first: &Manifest,
 ) -> Result<Vec<Sha256>, Failure> {
-    let files = Files { ctx, base: format!("{}{}", ctx.server, assignment.folder) };
+    let files = Files::of(ctx, task);
     let mut doubts = 0;
     loop {
-        let found = match files.manifest(assignment).await {
+        let found = match files.manifest().await {
             Ok(manifest) => files.hashes(manifest.manifest()).await.map(|hashes| Some((manifest, hashes))),
             Err(failure) => Err(failure),
         };
@@ -141,13 +172,20 @@ fn without_hashes(manifest: &Manifest) -> Manifest {
 struct Files<'a> {
     ctx: &'a ImagingContext,
     base: String,
+    name: &'a str,
+    version: &'a str,
 }
 
-impl Files<'_> {
-    async fn manifest(&self, assignment: &Assignment) -> Result<TrustedManifest, Failure> {
+impl<'a> Files<'a> {
+    fn of(ctx: &'a ImagingContext, task: &'a Task) -> Self {
+        let base = format!("{}{}", ctx.server, task.folder);
+        Files { ctx, base, name: &task.image, version: &task.version }
+    }
+
+    async fn manifest(&self) -> Result<TrustedManifest, Failure> {
         let bytes = self.need(names::MANIFEST, MAX_MANIFEST_BYTES).await?;
         let signature = self.get(names::SIGNATURE, MAX_SIGNATURE_BYTES).await?;
-        let id = format!("{}@{}", assignment.image, assignment.version);
+        let id = format!("{}@{}", self.name, self.version);
         let signed = match &signature {
             Some(signature) => {
                 let signature = String::from_utf8_lossy(signature);
@@ -173,7 +211,7 @@ impl Files<'_> {
             other => untrusted(format!("{id}: {other}")),
         })?;
         let named = manifest.manifest();
-        if named.name != assignment.image || named.version != assignment.version {
+        if named.name != self.name || named.version != self.version {
             return Err(untrusted(format!("the server gave the manifest of {} for {id}", named.id())));
         }
         Ok(manifest)

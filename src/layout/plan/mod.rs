@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::api::LayoutMode;
 use crate::event::{Class, Failure};
+use crate::layout::grid::Span;
 use crate::layout::table::Write;
 use crate::manifest::{BootAreaKind, Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
 use crate::units::{DiskOffset, Lba, SectorSize};
@@ -180,6 +181,17 @@ impl LayoutPlan {
         self.places.iter().find(|place| place.number == number)
     }
 
+    /// Is the partition at this position of the manifest's list written?
+    pub fn replaces(&self, partition: usize) -> bool {
+        self.places.get(partition).is_some_and(|place| place.replaced)
+    }
+
+    /// The bytes of the disk that `span` is.
+    pub fn range_of(&self, span: &Span) -> Option<Range<u64>> {
+        let start = self.places.get(span.partition)?.start.0.checked_add(span.offset)?;
+        Some(start..start.checked_add(u64::from(span.len))?)
+    }
+
     /// What is wiped before the first piece: byte ranges of the disk, in order, not touching each other.
     pub fn wipes(&self) -> &[Range<u64>] {
         &self.wipes
@@ -217,11 +229,7 @@ fn whole_disk(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
             "Set the job's layout to 'keep', so that the table and the partition stay.",
         ));
     }
-    let guid = |p: &Partition| match &p.entry {
-        Entry::Gpt { guid, .. } => Some(*guid),
-        Entry::Mbr { .. } | Entry::None => None,
-    };
-    manifest.partitions.iter().map(|p| place_of(p, disk.sector, guid(p))).collect()
+    manifest.partitions.iter().map(|p| place_of(p, disk.sector, guid_of(&p.entry))).collect()
 }
 
 /// The disk's table stays, and every partition of the image must be in it.
@@ -251,18 +259,29 @@ fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
         if there.size != p.size {
             return Err(differs(format!("it has {} bytes, not {}", there.size, p.size)));
         }
-        let guid = match (&there.entry, &p.entry) {
-            (Entry::Gpt { kind: have, guid, .. }, Entry::Gpt { kind: want, .. }) if have == want => {
-                Some(*guid)
-            }
-            (Entry::Mbr { kind: have, .. }, Entry::Mbr { kind: want, .. }) if have == want => None,
-            (have, want) => {
-                return Err(differs(format!("its type is {}, not {}", show_type(have), show_type(want))));
-            }
-        };
-        places.push(place_of(p, disk.sector, guid)?);
+        if !same_type(&there.entry, &p.entry) {
+            let (have, want) = (show_type(&there.entry), show_type(&p.entry));
+            return Err(differs(format!("its type is {have}, not {want}")));
+        }
+        places.push(place_of(p, disk.sector, guid_of(&there.entry))?);
     }
     Ok(places)
+}
+
+fn guid_of(entry: &Entry) -> Option<Uuid> {
+    match entry {
+        Entry::Gpt { guid, .. } => Some(*guid),
+        Entry::Mbr { .. } | Entry::None => None,
+    }
+}
+
+/// Are two entries of the same scheme and partition type?
+pub fn same_type(one: &Entry, other: &Entry) -> bool {
+    match (one, other) {
+        (Entry::Gpt { kind: one, .. }, Entry::Gpt { kind: other, .. }) => one == other,
+        (Entry::Mbr { kind: one, .. }, Entry::Mbr { kind: other, .. }) => one == other,
+        _ => false,
+    }
 }
 
 fn show_type(entry: &Entry) -> String {

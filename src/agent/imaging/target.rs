@@ -1,0 +1,107 @@
+//! The disk of an attempt: chosen, claimed, planned for, and disarmed.
+//!
+//! Invariant: a [`Target`] has passed everything that can be refused; a [`Ready`] disk starts nothing any more.
+
+use std::sync::Arc;
+
+use super::download::Description;
+use super::{ImagingContext, blocking};
+use crate::api::{Compare, DiskInfo, Task};
+use crate::event::{Class, Failure, Installed};
+use crate::io::claim::{ClaimedDisk, claim};
+use crate::io::commit::disarm;
+use crate::io::disks;
+use crate::io::image_storage::ImageStorage;
+use crate::io::moving::Saved;
+use crate::layout::plan::LayoutPlan;
+use crate::layout::present::Present;
+use crate::layout::rule::{Rule, describe};
+use crate::manifest::{Manifest, Policy, Table};
+
+/// An image and the disk that it will be on.
+pub(super) struct Target {
+    pub(super) task: Task,
+    pub(super) info: DiskInfo,
+    pub(super) image: Description,
+    pub(super) claimed: ClaimedDisk,
+    pub(super) plan: LayoutPlan,
+}
+
+/// A disk that waits for the image's pieces.
+pub(super) struct Ready {
+    pub(super) image: Description,
+    pub(super) storage: Arc<ImageStorage>,
+    pub(super) present: Present,
+    pub(super) saved: Saved,
+    /// Nothing was looked for on it.
+    pub(super) afresh: bool,
+}
+
+impl Target {
+    /// Chooses and claims the disk of `task`, and plans `image` onto it.
+    pub(super) async fn claim(
+        ctx: &ImagingContext,
+        task: &Task,
+        image: Description,
+    ) -> Result<Self, Failure> {
+        let task = task.clone();
+        let info = choose(ctx, &task, image.manifest.manifest())?;
+        let partitions = &image.manifest.manifest().partitions;
+        let replaced: Vec<u32> =
+            partitions.iter().filter(|p| p.policy == Policy::Replace).map(|p| p.number).collect();
+        blocking(move || {
+            let claimed = claim(&info, task.layout, &replaced)?;
+            let plan = LayoutPlan::new(&image.manifest, &image.boot, claimed.facts(), task.layout)?;
+            Ok(Target { task, info, image, claimed, plan })
+        })
+        .await
+    }
+
+    /// What the disk has once this is done.
+    pub(super) fn will_be_installed(&self) -> Installed {
+        let Task { image, version, .. } = self.task.clone();
+        Installed { image, version, disk: describe(&self.info) }
+    }
+
+    /// Wipes what could start. What of it is of use was read before.
+    pub(super) async fn disarm(self, present: Present) -> Result<Ready, Failure> {
+        let Target { task, image, claimed, plan, .. } = self;
+        blocking(move || {
+            let saved = Saved::read(claimed.disk(), plan.wipes(), &present.moves);
+            let storage = Arc::new(ImageStorage::new(disarm(claimed, plan)?, Arc::clone(&image.grid)));
+            Ok(Ready { image, storage, present, saved, afresh: task.compare == Compare::Full })
+        })
+        .await
+    }
+}
+
+/// The disk that the rule means.
+pub(super) fn choose(ctx: &ImagingContext, task: &Task, manifest: &Manifest) -> Result<DiskInfo, Failure> {
+    let text = ctx.disk_override.as_deref().unwrap_or(&task.disk).trim();
+    let wrong = |why: String| Failure::new(Class::Usage, why, "Correct the job's disk rule.");
+    if text.starts_with("/dev/") && !text.contains(',') {
+        // May be a link (`/dev/disk/by-id/…`), a loop device, a partition: whatever was named is meant.
+        let info = disks::find(text)?;
+        let rule: Rule = format!("name={}", info.name).parse().map_err(wrong)?;
+        return rule.choose(&[info], manifest.disk.minimum_size).cloned();
+    }
+    let rule: Rule = text.parse().map_err(wrong)?;
+    if matches!(manifest.disk.table, Table::None) && rule.name().is_none() {
+        // It would lie over the table and all partitions of a disk that was only described.
+        return Err(Failure::new(
+            Class::Refused,
+            format!("{} is a single partition, and the rule '{rule}' chooses a whole disk", manifest.id()),
+            "Name the partition, or the bare disk, in the job's disk rule: /dev/….",
+        ));
+    }
+    let mut all = disks::list().map_err(|e| {
+        Failure::new(Class::Retry, format!("listing the disks: {e}"), "Look whether /sys is mounted.")
+    })?;
+    if let Some(name) = rule.name()
+        && !all.iter().any(|disk| disk.name == name)
+        && let Ok(info) = disks::find(&format!("/dev/{name}"))
+    {
+        all.push(info);
+    }
+    rule.choose(&all, manifest.disk.minimum_size).cloned()
+}

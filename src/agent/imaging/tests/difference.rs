@@ -1,0 +1,250 @@
+//! What is on a disk already is not fetched: at its place, elsewhere, by a record.
+
+use std::os::unix::fs::FileExt;
+
+use super::*;
+use crate::io::testing::{MIB, noise};
+use crate::layout::grid::Span;
+use crate::units::PieceIndex;
+
+/// Sectors that the kernel has read from a disk, in bytes.
+fn bytes_read(disk: &LoopDisk) -> u64 {
+    let name = disk.path.trim_start_matches("/dev/");
+    let stat = std::fs::read_to_string(format!("/sys/block/{name}/stat")).expect("its numbers");
+    512 * stat.split_whitespace().nth(2).and_then(|field| field.parse::<u64>().ok()).expect("a number")
+}
+
+/// A version of the small image's disk, changed by `change`.
+fn version(number: &str, change: impl FnOnce(&mut Vec<u8>)) -> (Vec<u8>, TestImage) {
+    let mut source = gpt_source(512);
+    change(&mut source);
+    let image = image_of(&source, 512, PIECE, |manifest| manifest.version = number.into());
+    (source, image)
+}
+
+fn assignment_of(lab: &Lab, image: &TestImage, disk: &LoopDisk, compare: Compare) -> Assignment {
+    let mut assignment = lab.assignment(disk);
+    let version = image.manifest.version.clone();
+    assignment.task.folder = format!("/images/lab/{version}/");
+    assignment.task.version = version;
+    assignment.task.compare = compare;
+    assignment
+}
+
+/// What the server has recorded about `disk`.
+fn record(image: &TestImage, disk: &LoopDisk) -> Installed {
+    let disk = crate::layout::rule::describe(&disk.info());
+    Installed { image: "lab".into(), version: image.manifest.version.clone(), disk }
+}
+
+fn place(image: &TestImage, span: Span) -> usize {
+    usize::try_from(image.manifest.partitions[span.partition].first.0 * 512 + span.offset).expect("small")
+}
+
+/// Bytes of the pieces that `new` has and `old` has nowhere.
+fn changed(new: &TestImage, old: &TestImage) -> u64 {
+    let is_new = |piece: &u32| !old.hashes.contains(&new.hashes[*piece as usize]);
+    let pieces = (0..new.grid.pieces()).filter(is_new);
+    let data = pieces.flat_map(|piece| new.grid.data_ranges(PieceIndex(piece)));
+    data.map(|range| u64::from(range.end - range.start)).sum()
+}
+
+/// A few bytes in three pieces.
+fn with_changes(source: &mut [u8]) {
+    for at in [21 * MIB + 5000, 7 * MIB + 100, 3 * MIB] {
+        let at = usize::try_from(at).expect("small");
+        source[at..at + 700].copy_from_slice(&noise(99, 700));
+    }
+}
+
+#[tokio::test]
+async fn of_a_new_version_only_what_changed_leaves_the_seeder_heads_included() {
+    let ((old_source, old), (source, new)) = (version("1", |_| ()), version("2", |s| with_changes(s)));
+    let lab = Lab::new(&new).await;
+    let disk = LoopDisk::of(&old_source, 512);
+    let (received, notes) = fetched(&lab, assignment_of(&lab, &new, &disk, Compare::Auto)).await;
+    new.assert_on(&disk.bytes(), &source);
+    let changed = changed(&new, &old);
+    assert!(changed > 0 && changed * 8 < new.grid.data_bytes(), "{changed}");
+    assert_eq!(received, changed);
+    // Counted where it leaves; the numbers there are half a second old.
+    let counted = async {
+        while lab.seeded()[0].bytes_out < changed {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, counted).await.expect("in time");
+    assert_eq!(lab.seeded()[0].bytes_out, changed);
+    assert!(notes.iter().any(|note| note.contains("% of the image is on the disk already")), "{notes:?}");
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_mended_and_full_fetches_everything() {
+    let (source, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let disk = LoopDisk::used(40 << 20, 512);
+    let (everything, _) = fetched(&lab, lab.assignment(&disk)).await;
+    assert_eq!(everything, image.grid.data_bytes(), "a disk that never had the image has nothing of it");
+    // One byte in the middle of the last piece of data.
+    let last = image.grid.span(PieceIndex(image.grid.pieces() - 1)).expect("a piece");
+    disk.corrupt(place(&image, last) as u64 + 5);
+    let (again, _) = fetched(&lab, lab.assignment(&disk)).await;
+    image.assert_on(&disk.bytes(), &source);
+    let data = image.grid.data_ranges(PieceIndex(image.grid.pieces() - 1));
+    assert_eq!(again, data.iter().map(|range| u64::from(range.end - range.start)).sum::<u64>());
+    let mut full = lab.assignment(&disk);
+    full.task.compare = Compare::Full;
+    assert_eq!(fetched(&lab, full).await.0, everything);
+    image.assert_on(&disk.bytes(), &source);
+}
+
+#[tokio::test]
+async fn pieces_that_lie_elsewhere_on_the_disk_are_copied_also_where_they_swapped_places() {
+    let (old_source, old) = version("1", |_| ());
+    let (source, new) = version("2", |source| {
+        // A swap of 2 MiB inside the ESP and the data partition, and a shift by one piece within the latter.
+        let (a, b, len) = (3 << 20, 21 << 20, 1 << 20);
+        let (first, second) = (source[a..a + len].to_vec(), source[b..b + len].to_vec());
+        source[a..a + len].copy_from_slice(&second);
+        source[b..b + len].copy_from_slice(&first);
+        let shift = PIECE as usize;
+        source.copy_within((6 << 20) + (1 << 20)..(8 << 20), (7 << 20) + shift);
+    });
+    let lab = Lab::new(&new).await;
+    let disk = LoopDisk::of(&old_source, 512);
+    let (received, notes) = fetched(&lab, assignment_of(&lab, &new, &disk, Compare::Auto)).await;
+    new.assert_on(&disk.bytes(), &source);
+    assert_eq!(received, changed(&new, &old));
+    assert!(received < 2 * u64::from(PIECE), "{received}: only the edge of what was shifted is new");
+    assert!(notes.iter().any(|note| note.contains("elsewhere and are copied")), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_partition_that_lay_elsewhere_is_found_there() {
+    let (_, old) = version("1", |_| ());
+    let source = gpt_source(512);
+    // The same data partition, 100 KiB further, as another installer would have it.
+    let disk = LoopDisk::of(&source, 512);
+    let start = (6 * MIB + 100 * 1024) / 512;
+    crate::io::testing::run(
+        "sgdisk",
+        &["--set-alignment=1", "--delete=4", &format!("--new=4:{start}:{}", 23 * 2048 - 3), &disk.path],
+    );
+    crate::io::testing::run("blockdev", &["--flushbufs", &disk.path]);
+    let file = std::fs::File::options().write(true).open(&disk.path).expect("the disk");
+    file.write_all_at(&source[6 << 20..(22 << 20)], start * 512).expect("written");
+    file.sync_all().expect("synced");
+    drop(file);
+    let lab = Lab::new(&old).await;
+    let (received, _) = fetched(&lab, assignment_of(&lab, &old, &disk, Compare::Auto)).await;
+    old.assert_on(&disk.bytes(), &source);
+    assert!(received <= MIB + u64::from(PIECE), "{received}: what was cut off at the end");
+}
+
+#[tokio::test]
+async fn a_disk_that_never_had_the_image_is_not_read_but_for_a_sample() {
+    let (source, image) = small_image();
+    let lab = Lab::new(&image).await;
+    for fresh in [LoopDisk::used(24 << 20, 512), LoopDisk::of(&vec![0; 24 << 20], 512)] {
+        let mut assignment = lab.assignment(&fresh);
+        let sample = bytes_read(&fresh);
+        let (received, _) = fetched(&lab, assignment.clone()).await;
+        let automatic = bytes_read(&fresh) - sample;
+        assert_eq!(received, image.grid.data_bytes());
+        image.assert_on(&fresh.bytes(), &source);
+        // The same without looking; what `auto` read more is the sample.
+        let again = LoopDisk::used(24 << 20, 512);
+        assignment.task.disk = again.path.clone();
+        assignment.task.compare = Compare::Full;
+        let before = bytes_read(&again);
+        fetched(&lab, assignment).await;
+        let full = bytes_read(&again) - before;
+        let cells: u64 = 24 * MIB / u64::from(PIECE);
+        assert!(cells > 64, "there is something not to read");
+        assert!(automatic <= full + 64 * u64::from(PIECE), "{automatic} read, {full} without looking");
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_attempt_goes_on_where_it_was_and_full_does_not_begin_again() {
+    let (source, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let disk = LoopDisk::used(24 << 20, 512);
+    // What an attempt leaves whose power was cut: no table, no heads, most of the pieces.
+    let mut half = source.clone();
+    half[..1 << 20].fill(0);
+    half[23 << 20..].fill(0);
+    for partition in &image.manifest.partitions {
+        let start = usize::try_from(partition.first.0 * 512).expect("small");
+        half[start..start + (1 << 20)].fill(0);
+    }
+    let lost = image.grid.span(PieceIndex(image.grid.pieces() - 2)).expect("a piece");
+    half[place(&image, lost)..][..lost.len as usize].fill(0x11);
+    std::fs::write(&disk.file, &half).expect("written");
+    let (received, _) = fetched(&lab, lab.assignment(&disk)).await;
+    image.assert_on(&disk.bytes(), &source);
+    let heads = 3 * MIB;
+    assert!(received <= heads + u64::from(PIECE) && received > 0, "{received}");
+}
+
+#[tokio::test]
+async fn trust_reads_nothing_but_heads_and_what_it_writes() {
+    let ((old_source, old), (source, new)) = (version("1", |_| ()), version("2", |s| with_changes(s)));
+    let lab = Lab::new(&new).await;
+    lab.publish(&old);
+    let disk = LoopDisk::of(&old_source, 512);
+    let mut assignment = assignment_of(&lab, &new, &disk, Compare::Trust);
+    assignment.installed = vec![record(&old, &disk)];
+    let before = bytes_read(&disk);
+    let (received, notes) = fetched(&lab, assignment.clone()).await;
+    let read = bytes_read(&disk) - before;
+    new.assert_on(&disk.bytes(), &source);
+    assert_eq!(received, changed(&new, &old), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("by the server's record")), "{notes:?}");
+    // What is wiped is read before and after, and written again: three partitions, table and backup.
+    let wiped = 5 * MIB;
+    let bound = 4 * wiped + 2 * (changed(&new, &old) + 3 * u64::from(PIECE));
+    assert!(read <= bound && read < 20 * MIB, "{read} bytes read, at most {bound}");
+
+    // It sees nothing of what was changed behind its back: that is what trust means.
+    let last = new.grid.span(PieceIndex(new.grid.pieces() - 1)).expect("a piece");
+    disk.corrupt(place(&new, last) as u64 + 5);
+    assignment.installed = vec![record(&new, &disk)];
+    assert_eq!(fetched(&lab, assignment.clone()).await.0, 0);
+    assert!(disk.bytes()[place(&new, last) + 5] != source[place(&new, last) + 5]);
+    // And auto sees it.
+    assignment.task.compare = Compare::Auto;
+    assert!(fetched(&lab, assignment).await.0 > 0);
+    new.assert_on(&disk.bytes(), &source);
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_fit_the_disk_is_a_reason_to_look() {
+    let ((old_source, old), (source, new)) = (version("1", |_| ()), version("2", |s| with_changes(s)));
+    let lab = Lab::new(&new).await;
+    lab.publish(&old);
+    let other = |disk: &LoopDisk| Installed { disk: "another".into(), ..record(&old, disk) };
+    let unknown = |disk: &LoopDisk| Installed { version: "0".into(), ..record(&old, disk) };
+    let mut used = old_source.clone();
+    used[(2 << 20) + 700] ^= 1;
+    let mut retabled = old_source.clone();
+    retabled[..34 * 512].fill(0);
+    retabled[23 << 20..].fill(0);
+    type Record<'a> = Box<dyn Fn(&LoopDisk) -> Vec<Installed> + 'a>;
+    let cases: [(&[u8], Record<'_>, &str); 5] = [
+        (&old_source, Box::new(|_| vec![]), "knows of no image"),
+        (&old_source, Box::new(|disk| vec![other(disk)]), "knows of no image"),
+        (&old_source, Box::new(|disk| vec![unknown(disk)]), "has no http"),
+        (&used, Box::new(|disk| vec![record(&old, disk)]), "was changed at byte 2097152"),
+        (&retabled, Box::new(|disk| vec![record(&old, disk)]), "no partition table"),
+    ];
+    for (content, installed, why) in cases {
+        let disk = LoopDisk::of(content, 512);
+        let mut assignment = assignment_of(&lab, &new, &disk, Compare::Trust);
+        assignment.installed = installed(&disk);
+        let (received, notes) = fetched(&lab, assignment).await;
+        assert!(notes.iter().any(|note| note.contains(why)), "{why}: {notes:?}");
+        assert!(received <= changed(&new, &old) + 4 * u64::from(PIECE), "{why}: {received}");
+        new.assert_on(&disk.bytes(), &source);
+    }
+}

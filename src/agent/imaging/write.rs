@@ -1,0 +1,241 @@
+//! Everything between disarm and commit: pieces that are on the disk are moved to their places, the rest comes from the swarm,
+//! zeros are written beside it, and all of it is read back.
+//!
+//! Invariant: what comes out is proved; wrong pieces that nobody could check as they came are fetched again, and not for
+//! ever. Dropping the future ends the work on threads as soon as they notice.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::download;
+use super::meter::Meter;
+use super::target::Ready;
+use super::{ImagingContext, StopOnDrop, blocking};
+use crate::api::Assignment;
+use crate::event::{Class, Failure, Stage};
+use crate::io::commit::disk_failed;
+use crate::io::discard::{Discard, discard};
+use crate::io::image_storage::ImageStorage;
+use crate::io::memory;
+use crate::io::moving;
+use crate::io::readback::{Finding, ImageVerified, Known, LAG, Readback, zero_bytes};
+use crate::io::session::{Have, Session, Swarm, TorrentSpec};
+use crate::io::storage::ImageShape;
+use crate::layout::present::{Present, wanted};
+use crate::metainfo::Metainfo;
+use crate::swarm::Bitfield;
+use crate::units::{PieceIndex, Sha256, show_bytes};
+
+/// How often it is looked whether the read-back is through.
+const VERIFY_TICK: Duration = Duration::from_millis(50);
+/// How often pieces are fetched again that were wrong on the disk.
+const REPAIRS: u32 = 4;
+
+/// What a round of fetching and reading back works with.
+struct Work<'a> {
+    ctx: &'a ImagingContext,
+    assignment: &'a Assignment,
+    session: &'a Session,
+    storage: Arc<ImageStorage>,
+    torrent: Arc<Metainfo>,
+    wanted: Bitfield,
+    zeros_written: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    started: Instant,
+}
+
+/// Brings all of the image onto the disk and proves it; the swarm goes on serving it.
+pub(super) async fn write(
+    ctx: &ImagingContext,
+    assignment: &Assignment,
+    ready: Ready,
+    session: &Session,
+) -> Result<(Swarm, ImageVerified), Failure> {
+    let Ready { image, storage, present, saved, afresh } = ready;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let _stop = StopOnDrop(move || stopped.store(true, Ordering::SeqCst));
+    let work = Work {
+        ctx,
+        assignment,
+        session,
+        torrent: image.torrent,
+        wanted: wanted(storage.plan(), storage.grid()),
+        zeros_written: Arc::default(),
+        stop,
+        started: Instant::now(),
+        storage,
+    };
+    let first = image.manifest.manifest().clone();
+    let mut hashes = image.hashes;
+    let Present { kept, moves, zeros } = present;
+    let mut have = kept.clone();
+    if !moves.is_empty() {
+        work.move_pieces(moves, saved, hashes.clone().unwrap_or_default(), &mut have).await?;
+    }
+    work.discard(if afresh { Discard::All } else { Discard::Free }).await?;
+    let mut known = Known { pieces: kept, zeros, writes: 0 };
+    for round in 0.. {
+        let (swarm, finding) = work.round(&first, &mut hashes, have, known).await?;
+        let wrong = match finding {
+            Finding::Right(verified) => return Ok((swarm, verified)),
+            Finding::Wrong(wrong) => wrong,
+        };
+        swarm.stop().await;
+        if round == REPAIRS {
+            return Err(work.blame(&wrong));
+        }
+        ctx.status.note(format!("{} pieces came wrong; fetching them again", wrong.count()));
+        ctx.status.stage(Stage::Fetch);
+        have = work.wanted.without(&wrong);
+        let all_zeros = u32::try_from(work.storage.zero_cells().count()).unwrap_or(u32::MAX);
+        known =
+            Known { pieces: have.clone(), zeros: Bitfield::all(all_zeros), writes: work.storage.written() };
+    }
+    Err(Failure::new(Class::Retry, "the image was never complete", "Run the job again."))
+}
+
+impl Work<'_> {
+    /// Pieces may have come wrong: nobody checked them.
+    fn lenient(&self) -> bool {
+        !self.assignment.verify || self.torrent.unhashed
+    }
+
+    /// Moves pieces on the disk; those that are in their places are added to `have`.
+    async fn move_pieces(
+        &self,
+        moves: Vec<crate::layout::moves::Move>,
+        saved: moving::Saved,
+        hashes: Vec<Sha256>,
+        have: &mut Bitfield,
+    ) -> Result<(), Failure> {
+        let total = moves.len() as u64 * self.storage.grid().piece_length().bytes();
+        self.ctx.status.note(format!("{} are on the disk elsewhere and are copied", show_bytes(total)));
+        let (storage, stop) = (Arc::clone(&self.storage), Arc::clone(&self.stop));
+        let there = blocking(move || {
+            moving::carry_out(&storage, moves, &saved, &hashes, &stop).map_err(|e| disk_failed(&e))
+        })
+        .await?;
+        for piece in there.iter() {
+            have.insert(piece);
+        }
+        Ok(())
+    }
+
+    /// Tells the disk what it need not keep.
+    async fn discard(&self, what: Discard) -> Result<(), Failure> {
+        let (storage, stop) = (Arc::clone(&self.storage), Arc::clone(&self.stop));
+        let done = blocking(move || Ok(discard(&storage, what, || !stop.load(Ordering::Relaxed)))).await?;
+        log::info!("{} were discarded", show_bytes(done));
+        Ok(())
+    }
+
+    /// Fetches what is not in `have`, and reads back what is not in `known`.
+    async fn round(
+        &self,
+        first: &crate::manifest::Manifest,
+        hashes: &mut Option<Vec<Sha256>>,
+        have: Bitfield,
+        known: Known,
+    ) -> Result<(Swarm, Finding), Failure> {
+        let ctx = self.ctx;
+        let readback = match hashes {
+            Some(hashes) => Some(self.read_back(hashes.clone(), known.clone())?),
+            None => None,
+        };
+        let swarm = self.session.add(self.torrent_spec(have, known.writes > 0))?;
+        let zeros_known = self.bytes_of_zeros(&known.zeros);
+        self.zeros_written.store(zeros_known, Ordering::Relaxed);
+        let meter = Meter {
+            status: &ctx.status,
+            swarm: &swarm,
+            readback: Mutex::new(readback),
+            zeros_written: Arc::clone(&self.zeros_written),
+            zeros_total: zero_bytes(&self.storage),
+            started: self.started,
+            loneliness: Mutex::default(),
+        };
+        let zeros = self.write_zeros(known.zeros.clone());
+        meter.during(async { tokio::try_join!(swarm.complete(), zeros).map(|_| ()) }).await?;
+        if !meter.reads_back() {
+            ctx.status.stage(Stage::Hashes);
+            let late = meter.during(download::hashes(ctx, &self.assignment.task, first)).await?;
+            meter.begin(self.read_back(late.clone(), known)?);
+            *hashes = Some(late);
+        }
+        ctx.status.stage(Stage::Verify);
+        meter.all_written();
+        let through = async {
+            while !meter.is_through() {
+                tokio::time::sleep(VERIFY_TICK).await;
+            }
+            Ok(())
+        };
+        meter.during(through).await?;
+        let readback = meter.finish();
+        let finding = blocking(move || match readback {
+            Some(readback) => readback.finish(),
+            None => Err(Failure::new(Class::Disk, "nothing was read back", "Run the job again.")),
+        });
+        let finding = finding.await?;
+        Ok((swarm, finding))
+    }
+
+    fn torrent_spec(&self, have: Bitfield, again: bool) -> TorrentSpec {
+        let available = memory::available().unwrap_or(self.ctx.memory_limit);
+        TorrentSpec {
+            meta: Arc::clone(&self.torrent),
+            storage: self.storage.clone(),
+            shape: Arc::new(ImageShape(Arc::clone(self.storage.grid()))),
+            have: Have::Pieces(have),
+            wanted: (!self.wanted.is_all()).then(|| self.wanted.clone()),
+            trackers: vec![format!("{}/announce", self.ctx.server)],
+            // What came wrong once is checked the next time.
+            verify: self.assignment.verify || again,
+            memory: self.ctx.memory_limit.min(available / 2),
+        }
+    }
+
+    fn read_back(&self, hashes: Vec<Sha256>, known: Known) -> Result<Readback, Failure> {
+        Readback::start(Arc::clone(&self.storage), hashes, known, LAG, self.lenient()).map_err(|e| {
+            Failure::new(Class::Retry, format!("starting the read-back: {e}"), "Restart the terminal.")
+        })
+    }
+
+    fn bytes_of_zeros(&self, which: &Bitfield) -> u64 {
+        let cells = self.storage.zero_cells().filter(|(at, _): &(PieceIndex, _)| which.has(*at));
+        cells.map(|(_, span)| u64::from(span.len)).sum()
+    }
+
+    /// Writes the zero cells that are not `known` to be zero, beside the swarm.
+    async fn write_zeros(&self, known: Bitfield) -> Result<(), Failure> {
+        let (storage, written, stop) =
+            (Arc::clone(&self.storage), Arc::clone(&self.zeros_written), Arc::clone(&self.stop));
+        blocking(move || {
+            let go_on = |bytes| {
+                written.fetch_add(bytes, Ordering::Relaxed);
+                !stop.load(Ordering::Relaxed)
+            };
+            storage.write_zeros(&known, go_on).map_err(|e| disk_failed(&e))
+        })
+        .await
+    }
+
+    /// Where pieces were not checked as they came, the disk is not the first to suspect.
+    fn blame(&self, wrong: &Bitfield) -> Failure {
+        let pieces: Vec<String> = wrong.iter().take(3).map(|piece| piece.to_string()).collect();
+        Failure::new(
+            Class::Disk,
+            format!(
+                "{} pieces ({}{}) read back wrong from {}, also after they were fetched again {REPAIRS} times; pieces were \
+                 not checked as they arrived, so a peer may have sent them so",
+                wrong.count(),
+                pieces.join(", "),
+                if wrong.count() > 3 { ", …" } else { "" },
+                self.storage.disk().name()
+            ),
+            "Run the job with checking switched on. If it fails then too, replace the disk, or test the machine's memory.",
+        )
+    }
+}

@@ -1,0 +1,182 @@
+//! What of an image need not be fetched: pieces that lie where they shall or elsewhere on the disk, and zeros that are
+//! zero already; and the same by the record of an older version, without looking at the disk.
+//!
+//! Invariant: pure arithmetic. [`Present`] is about the pieces and zero cells that a plan replaces, and about no others; a
+//! kept piece has no byte in what the disarm wipes or the commit writes. What is really on a disk is found by `io::compare`.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::layout::grid::{Cell, Grid, Span};
+use crate::layout::moves::Move;
+use crate::layout::plan::{Existing, LayoutPlan, same_type};
+use crate::manifest::{Manifest, Policy, Table};
+use crate::swarm::Bitfield;
+use crate::units::{PieceIndex, Sha256};
+
+/// What of an image is on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// Pieces that are right where they are; nothing is written there.
+    pub kept: Bitfield,
+    /// Pieces whose bytes are on the disk and have to be written all the same: they lie elsewhere, or are wiped.
+    pub moves: Vec<Move>,
+    /// Zero cells that are zero, by their position in [`zero_cells`].
+    pub zeros: Bitfield,
+}
+
+impl Present {
+    /// Nothing.
+    pub fn nothing(plan: &LayoutPlan, grid: &Grid) -> Self {
+        let zeros = u32::try_from(zero_cells(plan, grid).count()).unwrap_or(u32::MAX);
+        Present { kept: Bitfield::none(grid.pieces()), moves: Vec::new(), zeros: Bitfield::none(zeros) }
+    }
+}
+
+/// The cells that are written as zeros, in order.
+pub fn zero_cells<'a>(plan: &'a LayoutPlan, grid: &'a Grid) -> impl Iterator<Item = Span> + 'a {
+    grid.zero_cells().filter(|span| plan.replaces(span.partition))
+}
+
+/// The pieces that are written.
+pub fn wanted(plan: &LayoutPlan, grid: &Grid) -> Bitfield {
+    let mut wanted = Bitfield::none(grid.pieces());
+    for partition in (0..plan.places().len()).filter(|i| plan.replaces(*i)) {
+        for piece in grid.pieces_of(partition) {
+            wanted.insert(PieceIndex(piece));
+        }
+    }
+    wanted
+}
+
+/// Is any byte of `range` wiped at the start or held back until the commit?
+pub fn is_disturbed(plan: &LayoutPlan, range: &Range<u64>) -> bool {
+    let overlaps = |other: Range<u64>| other.start < range.end && range.start < other.end;
+    let held = plan.places().iter().map(|place| place.start.0..place.start.0 + place.held);
+    plan.wipes().iter().cloned().chain(held).any(overlaps)
+}
+
+/// A version of an image that a disk is said to have.
+#[derive(Debug, Clone, Copy)]
+pub struct Version<'a> {
+    /// Its description.
+    pub manifest: &'a Manifest,
+    /// Its grid.
+    pub grid: &'a Grid,
+    /// Its `pieces.sha256`.
+    pub hashes: &'a [Sha256],
+}
+
+/// A cell of an older version.
+#[derive(Debug, Clone)]
+struct OldCell {
+    range: Range<u64>,
+    /// Of a piece; `None`: zeros.
+    hash: Option<Sha256>,
+}
+
+impl Version<'_> {
+    fn cells(&self) -> Vec<OldCell> {
+        let mut cells = Vec::new();
+        for (i, partition) in self.manifest.partitions.iter().enumerate() {
+            let Some(start) = self.manifest.disk.sector_size.offset_of(partition.first) else { continue };
+            if partition.policy != Policy::Replace {
+                continue;
+            }
+            let mut piece = self.grid.pieces_of(i).start as usize;
+            for (span, cell) in self.grid.cells(i) {
+                let hash = match cell {
+                    Cell::Free => continue,
+                    Cell::Zero => None,
+                    Cell::Data => {
+                        piece += 1;
+                        match self.hashes.get(piece - 1) {
+                            Some(hash) => Some(*hash),
+                            None => continue,
+                        }
+                    }
+                };
+                let from = start.0 + span.offset;
+                cells.push(OldCell { range: from..from + u64::from(span.len), hash });
+            }
+        }
+        cells
+    }
+
+    /// The first piece of each partition, where it has one: what a system in use changes first.
+    pub fn heads(&self) -> Vec<(Range<u64>, Sha256)> {
+        let heads = self.manifest.partitions.iter().enumerate().filter_map(|(i, partition)| {
+            let piece = self.grid.piece_at(i, 0)?;
+            let start = self.manifest.disk.sector_size.offset_of(partition.first)?.0;
+            let span = self.grid.span(piece)?;
+            Some((start..start + u64::from(span.len), *self.hashes.get(piece.get())?))
+        });
+        heads.collect()
+    }
+
+    /// Whether this version can be on a disk with the table `existing`, so that `grid` can be compared with it; else why
+    /// not.
+    pub fn fits(
+        &self,
+        existing: &Result<Existing, String>,
+        plan: &LayoutPlan,
+        grid: &Grid,
+    ) -> Result<(), String> {
+        if self.grid.piece_length() != grid.piece_length() {
+            return Err("its pieces have another length".into());
+        }
+        if self.manifest.disk.sector_size != plan.sector() {
+            return Err("it is for another sector size".into());
+        }
+        if matches!(self.manifest.disk.table, Table::None) {
+            return Ok(());
+        }
+        let existing = existing.as_ref().map_err(Clone::clone)?;
+        for partition in &self.manifest.partitions {
+            let there = existing.partitions.iter().find(|there| there.number == partition.number);
+            let same = there.is_some_and(|there| {
+                (there.first, there.size) == (partition.first, partition.size)
+                    && same_type(&there.entry, &partition.entry)
+            });
+            if !same {
+                return Err(format!("partition {} of the disk is not that version's", partition.number));
+            }
+        }
+        Ok(())
+    }
+
+    /// What of the image of `plan` and `grid` is on a disk that has this version.
+    pub fn difference(&self, plan: &LayoutPlan, grid: &Grid, hashes: &[Sha256]) -> Present {
+        let cells = self.cells();
+        let mut by_hash: HashMap<Sha256, &OldCell> = HashMap::new();
+        let mut by_place: HashMap<u64, &OldCell> = HashMap::new();
+        for cell in &cells {
+            by_place.insert(cell.range.start, cell);
+            if let Some(hash) = cell.hash {
+                by_hash.entry(hash).or_insert(cell);
+            }
+        }
+        let mut present = Present::nothing(plan, grid);
+        for piece in wanted(plan, grid).iter() {
+            let Some(to) = grid.span(piece).and_then(|span| plan.range_of(&span)) else { continue };
+            let Some(hash) = hashes.get(piece.get()) else { continue };
+            let there =
+                by_place.get(&to.start).filter(|old| old.range.end >= to.end && old.hash == Some(*hash));
+            match there.or_else(|| by_hash.get(hash)) {
+                Some(old) if old.range.start == to.start && !is_disturbed(plan, &to) => {
+                    present.kept.insert(piece);
+                }
+                Some(old) => present.moves.push(Move { piece, from: old.range.clone(), to }),
+                None => {}
+            }
+        }
+        for (at, span) in (0u32..).zip(zero_cells(plan, grid)) {
+            let Some(range) = plan.range_of(&span) else { continue };
+            let is_zero = |old: &&OldCell| old.hash.is_none() && old.range.end >= range.end;
+            if by_place.get(&range.start).is_some_and(is_zero) {
+                present.zeros.insert(PieceIndex(at));
+            }
+        }
+        present
+    }
+}
