@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use flashmob::sim::{Lab, LabSpec, yardstick};
+use flashmob::sim::{Lab, LabSpec, Zones, yardstick};
+use flashmob::tracker::{Topology, Zone};
 
 #[derive(Parser)]
 struct Args {
@@ -27,6 +28,15 @@ struct Args {
     /// Runs at a time.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// The terminals are in so many zones of equal size, behind uplinks of their own.
+    #[arg(long, default_value_t = 1)]
+    zones: u8,
+    /// A zone's uplink, in terminals' links.
+    #[arg(long, default_value_t = 1.0)]
+    uplink: f64,
+    /// Gateways of each zone.
+    #[arg(long, default_value_t = 2)]
+    links: usize,
     /// The last so many terminals have a tenth of the link.
     #[arg(long, default_value_t = 0)]
     slow_link: usize,
@@ -76,6 +86,9 @@ fn spec(args: &Args, seed: u64) -> LabSpec {
     if !args.heavy {
         spec = spec.light();
     }
+    if args.zones > 1 {
+        divide(args, &mut spec);
+    }
     let count = spec.nodes.len();
     let alone = yardstick(1, args.pieces, args.piece_kib * 1024, spec.nodes[0].rate);
     spec.nodes[0].leaves = args.seeder_killed.map(|times| Duration::from_secs_f64(times * alone));
@@ -95,6 +108,22 @@ fn spec(args: &Args, seed: u64) -> LabSpec {
     spec
 }
 
+/// Puts the terminals into zones.
+fn divide(args: &Args, spec: &mut LabSpec) {
+    let each = args.terminals.div_ceil(args.zones.into());
+    for (nodes, zone) in spec.nodes[1..].chunks_mut(each).zip(1..) {
+        nodes.iter_mut().for_each(|node| node.zone = zone);
+    }
+    let zone = |number: u8| {
+        let network = format!("10.{number}.0.0/16").parse().unwrap();
+        Zone { links: args.links, ..Zone::new(format!("zone-{number}"), vec![network]) }
+    };
+    let topology = Topology { zones: (1..=args.zones).map(zone).collect(), ..Topology::default() };
+    // Whole bytes a second.
+    let uplink = Duration::from_secs_f64(spec.nodes[0].rate as f64 * args.uplink).as_secs();
+    spec.zones = Some(Zones { uplink, topology, hurry: 1 });
+}
+
 fn run(args: &Args, seed: u64) {
     let began = Instant::now();
     let mut lab = Lab::new(spec(args, seed));
@@ -111,8 +140,11 @@ fn run(args: &Args, seed: u64) {
         Some(over) => over + yardstick(1, args.pieces, args.piece_kib * 1024, rate),
         None => yardstick(args.terminals, args.pieces, args.piece_kib * 1024, rate),
     };
+    let payload = f64::from(args.pieces) * f64::from(args.piece_kib) * 1024.0;
+    let crossed = lab.uplinks().values().map(|uplink| uplink.received as f64 / payload);
+    let crossed = crossed.reduce(f64::max).map_or(String::new(), |most| format!(", uplinks {most:.3}"));
     println!(
-        "N={} K={} {} KiB seed {seed}: makespan {:.4}, last/median {:.3}, seeder {:.3}; took {:.1} s",
+        "N={} K={} {} KiB seed {seed}: makespan {:.4}, last/median {:.3}, seeder {:.3}{crossed}; took {:.1} s",
         args.terminals,
         args.pieces,
         args.piece_kib,

@@ -32,6 +32,18 @@ pub struct Rules {
     pub share: Option<Share>,
     /// Bytes a second that it may send, and receive, beyond its zone; `None`: as many as the link carries.
     pub rate: Option<u64>,
+    /// Zones behind uplinks of their own, for a peer that is in none and may meet everybody: the server's seeder, which
+    /// hears of them inside the server. They do not travel.
+    pub behind: Vec<Behind>,
+}
+
+/// A zone, seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Behind {
+    /// Its addresses.
+    pub networks: Vec<IpNet>,
+    /// Bytes a second that may be sent into it.
+    pub rate: Option<u64>,
 }
 
 /// Part `part` of `of` equal ones, counted from 0: the pieces whose number leaves the rest `part`.
@@ -85,6 +97,7 @@ impl Rules {
             pinned: number("pinned") == Some(1),
             share,
             rate: number("rate").and_then(|rate| u64::try_from(rate).ok()).filter(|rate| *rate > 0),
+            behind: Vec::new(),
         })
     }
 }
@@ -136,6 +149,7 @@ mod tests {
                 pinned,
                 share,
                 rate,
+                behind: Vec::new(),
             },
         )
     }

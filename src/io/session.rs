@@ -349,6 +349,12 @@ impl Swarm {
         self.inner.trouble.borrow().clone()
     }
 
+    /// Says whom we may meet, and at which pace, as a tracker would.
+    pub async fn guide(&self, rules: Rules) {
+        // Fails only when the swarm has ended.
+        let _ = self.inner.candidates.send(Found { peers: Vec::new(), rules: Some(rules) }).await;
+    }
+
     /// Names peers to dial, beside those that trackers name.
     pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
         // Fails only when the swarm has ended.

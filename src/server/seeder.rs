@@ -1,15 +1,15 @@
 //! The server's own peer: seeds every image of the repository from where it lies.
 //!
 //! Invariant: seeds what the latest scan found and nothing else; an image whose folder was replaced is opened anew. An
-//! image that cannot be read any more is a problem that is shown, and the tracker stops naming us for it. What is sent
-//! to whom is left to the session.
+//! image that cannot be read any more is a problem that is shown, and the tracker stops naming us for it. Limits of zones
+//! hold for us as for any peer: the tracker's rules are heard inside the server. What is sent to whom is left to the session.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::app::{App, Seeder};
+use super::app::{App, Seeder, lock};
 use super::catalog::Problem;
 use super::repository::Scan;
 use super::{DEFAULT_PEER_PORT, cannot_listen};
@@ -17,6 +17,7 @@ use crate::event::Failure;
 use crate::io::image::ImageFolder;
 use crate::io::session::{Have, Phase, Session, SessionConfig, Swarm, TorrentSpec};
 use crate::io::storage::ImageShape;
+use crate::rules::Rules;
 use crate::units::InfoHash;
 
 /// Memory for pieces that are being sent, of each image.
@@ -35,6 +36,8 @@ pub struct Seeders {
 struct Seeding {
     folder: Arc<ImageFolder>,
     swarm: Result<Swarm, Failure>,
+    /// What it was told to keep to.
+    told: Option<Rules>,
 }
 
 impl Seeding {
@@ -108,7 +111,7 @@ impl Seeders {
                 {
                     log::error!("image {} is not seeded: {failure}", folder.manifest().id());
                 }
-                self.swarms.insert(hash, Seeding { folder: Arc::clone(folder), swarm });
+                self.swarms.insert(hash, Seeding { folder: Arc::clone(folder), swarm, told: None });
             }
         }
         let problem = |seeding: &Seeding| {
@@ -136,10 +139,22 @@ impl Seeders {
         })
     }
 
-    /// Keeps `app.seeding` fresh for so long.
-    pub async fn refresh(&self, app: &App, how_long: Duration) {
+    /// Tells every swarm what the lab's zones ask of us, when that has changed.
+    async fn guide(&mut self, app: &App) {
+        let Some(rules) = lock(&app.tracker).home_rules() else { return };
+        for seeding in self.swarms.values_mut().filter(|seeding| seeding.told.as_ref() != Some(&rules)) {
+            if let Ok(swarm) = &seeding.swarm {
+                swarm.guide(rules.clone()).await;
+            }
+            seeding.told = Some(rules.clone());
+        }
+    }
+
+    /// Keeps `app.seeding`, and what the seeders keep to, fresh for so long.
+    pub async fn refresh(&mut self, app: &App, how_long: Duration) {
         let end = tokio::time::Instant::now() + how_long;
         while tokio::time::Instant::now() < end {
+            self.guide(app).await;
             let stats = self
                 .swarms
                 .iter()

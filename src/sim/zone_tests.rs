@@ -19,11 +19,7 @@ fn lab(zones: u8, each: usize, pieces: u32, seed: u64) -> LabSpec {
         Zone::new(format!("zone-{number}"), vec![network])
     };
     let topology = Topology { zones: (1..=zones).map(zone).collect(), ..Topology::default() };
-    spec.zones = Some(Zones {
-        uplink: RATE * std::env::var("UP").map_or(1, |v| v.parse().unwrap()),
-        topology,
-        hurry: 1,
-    });
+    spec.zones = Some(Zones { uplink: RATE, topology, hurry: 1 });
     spec.blank = true;
     spec
 }
@@ -82,6 +78,26 @@ fn a_limit_on_an_uplink_holds() {
     // 48 MiB at 25 Mbit/s take 16.1 s; the first pieces of a new connection are not held back.
     assert!(last(&lab) > 14.0, "{}", last(&lab));
     assert!(last(&lab) < 24.0, "{}", last(&lab));
+}
+
+#[test]
+fn the_seeder_keeps_the_limit_of_a_zone_also_for_clients_that_know_no_rules() {
+    for seed in 0..3 {
+        let mut spec = lab(2, 3, 48, seed);
+        spec.nodes[1..=3].iter_mut().for_each(|node| node.standard = true);
+        if let Some(zones) = &mut spec.zones {
+            zones.topology.zones[0].limit_mbit = Some(25);
+            zones.topology.zones[0].from = Some(vec!["rest".into()]);
+        }
+        let lab = run(spec);
+        let done = lab.nodes[1..=3].iter().filter_map(|node| node.finished).max().expect("finished");
+        let brought = lab.uplinks()[&1].received as f64;
+        assert!(brought >= 48.0 * f64::from(MIB), "seed {seed}");
+        let rate = brought / done.0.as_secs_f64();
+        assert!(rate < 1.2 * 25.0 * 125_000.0, "seed {seed}: {rate} bytes a second");
+        let others = lab.nodes[4..=6].iter().filter_map(|node| node.finished).max().expect("finished");
+        assert!(others.0 < done.0 / 2, "seed {seed}: the other zone has no limit: {others:?} {done:?}");
+    }
 }
 
 /// Prints the figures of docs/bench.md.

@@ -59,6 +59,17 @@ impl Lab {
         self.tell(node, Input::Candidates(answer.peers.into_iter().map(|peer| peer.address).collect()));
     }
 
+    /// The server's own seeder hears from the tracker what it must keep to.
+    pub(super) fn guide_home(&mut self) {
+        let grain = u64::from(self.spec.grain);
+        if let Some(mut rules) = self.tracker.as_ref().and_then(Tracker::home_rules) {
+            for zone in &mut rules.behind {
+                zone.rate = zone.rate.map(|rate| (rate / grain).max(1));
+            }
+            self.tell(0, Input::Rules(rules));
+        }
+    }
+
     /// Does what these nodes send each other pass uplinks?
     pub(super) fn crosses(&self, a: usize, b: usize) -> bool {
         self.spec.zones.is_some() && self.nodes[a].spec.zone != self.nodes[b].spec.zone

@@ -16,6 +16,7 @@ use super::fetch::{Fetcher, Giver};
 use super::geometry::{Block, Geometry, PieceShape};
 use super::holdings::Holdings;
 use super::interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
+use super::near::Near;
 use super::offers::Offers;
 use super::peer::{Peer, Peers};
 use super::rate::{Capacity, RateMeter};
@@ -60,6 +61,10 @@ pub struct Engine {
     /// Whom we may meet.
     pub(super) rules: Option<Rules>,
     pub(super) pace: Pace,
+    /// What peers of our own zone have.
+    pub(super) near: Near,
+    /// Connected peers that pieces cross to, from zone to zone.
+    pub(super) crossing: usize,
     pub(super) rng: Rng,
     housekeeping: Now,
 }
@@ -91,6 +96,8 @@ impl Engine {
             bad_pieces: 0,
             rules: None,
             pace: Pace::default(),
+            near: Near::default(),
+            crossing: 0,
             housekeeping: Now::ZERO,
             config,
             geometry,
@@ -151,7 +158,10 @@ impl Engine {
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Option<Now> {
-        let serve = self.serve.deadline(&self.peers).map(|due| due.max(self.now + Duration::from_millis(1)));
+        let serve = self
+            .serve
+            .deadline(&self.peers, self.now)
+            .map(|due| due.max(self.now + Duration::from_millis(1)));
         let offers = self.offers.deadline();
         [Some(self.housekeeping), self.fetch.deadline(self.now), serve, offers].into_iter().flatten().min()
     }
@@ -199,6 +209,7 @@ impl Engine {
         }
         let mut peer = Peer::new(addr, incoming, handshake, self.geometry.pieces(), self.now);
         peer.standing = self.standing(addr.ip());
+        self.crossing += usize::from(peer.standing.crosses());
         let fast = peer.fast;
         self.peers.insert(conn, peer);
         if !incoming {
@@ -270,8 +281,13 @@ impl Engine {
     fn block_sent(&mut self, conn: ConnId, block: Block) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         if self.serve.sent(conn, peer, block, self.now) {
+            let schedules = peer.schedules.is_some();
             self.bytes_out.add(self.now, u64::from(block.len));
             self.uplink.add(self.now, u64::from(block.len));
+            // Who schedules was reckoned with when it was granted.
+            if !schedules {
+                self.sends_across(conn, block.len);
+            }
         }
     }
 
@@ -428,6 +444,10 @@ impl Engine {
             self.fetch.picker.count_seed(false);
         } else {
             peer.have.iter().for_each(|piece| self.fetch.picker.lost(piece));
+        }
+        self.crossing -= usize::from(peer.standing.crosses());
+        if !peer.standing.beyond {
+            self.near.went(&peer.have);
         }
         self.fetch.lose(conn, peer.asked);
         self.offers.forget(conn);

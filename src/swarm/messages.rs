@@ -91,6 +91,9 @@ impl Engine {
         peer.useful += u32::from(self.holds.lacks(piece));
         self.offers.announced(conn, piece);
         self.fetch.picker.gained(piece);
+        if !peer.standing.beyond {
+            self.near.gained(piece);
+        }
         let schedules = peer.schedules.is_some();
         if peer.have.is_all() {
             self.became_seed(conn);
@@ -113,6 +116,9 @@ impl Engine {
         let lacking = field.iter().filter(|piece| self.holds.lacks(*piece)).count();
         peer.useful = u32::try_from(lacking).unwrap_or(u32::MAX);
         peer.have = field;
+        if !peer.standing.beyond {
+            self.near.came(&peer.have);
+        }
         if peer.have.is_all() {
             peer.seed = true;
             self.fetch.picker.count_seed(true);

@@ -17,6 +17,7 @@ mod grants;
 mod holdings;
 mod interface;
 mod messages;
+mod near;
 mod offers;
 mod peer;
 mod picker;

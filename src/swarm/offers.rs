@@ -39,6 +39,13 @@ const RETRY: Duration = Duration::from_millis(100);
 const SOONEST: Duration = Duration::from_micros(200);
 /// The next piece is agreed when this part of a piece is left of those before it.
 const LEAD: u32 = 8;
+/// The same where pieces cross from zone to zone: there are few to agree with, and messages wait at the uplinks.
+const LEAD_ACROSS: u32 = 4;
+/// A receiver in another zone is asked when its downlink becomes free within so many parts of a piece's time more, of
+/// [`PARTS`]: it says what is true by now.
+const SLACK_ACROSS: u32 = 8;
+/// Parts of a piece's time.
+const PARTS: u32 = 20;
 /// The part of a piece's time that chance adds in the choice of a receiver: who is asked first must not follow from
 /// the order in which peers came.
 const JITTER: u32 = 32;
@@ -209,7 +216,8 @@ impl Engine {
 
     /// How long our uplink is taken by what was promised; `None` while the next piece need not be agreed yet.
     fn free_in(&self) -> Option<Duration> {
-        let near = u64::from(self.config.piece_length / LEAD).max(self.uplink.bytes_in(ROUND_TRIP));
+        let lead = if self.is_gateway() { LEAD_ACROSS } else { LEAD };
+        let near = u64::from(self.config.piece_length / lead).max(self.uplink.bytes_in(ROUND_TRIP));
         let committed = self.serve.committed(&self.peers, &self.uplink, near, self.now);
         (committed <= near).then(|| self.uplink.time_of(committed))
     }
@@ -231,7 +239,7 @@ impl Engine {
                 continue;
             }
             let class = match (peer.standing.beyond, copies) {
-                _ if !gateway => 0,
+                _ if !gateway || self.is_outside() => 0,
                 (false, 0) => 0,
                 (true, _) => 1,
                 (false, _) => 2,
@@ -252,13 +260,14 @@ impl Engine {
     fn receivers(&mut self, start_in: Duration) -> (Vec<ConnId>, Now) {
         let begin = self.now + start_in;
         let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));
-        let latest = begin + slack(piece_time);
+        let (latest, across) = (begin + slack(piece_time), begin + piece_time * SLACK_ACROSS / PARTS);
         let jitter = usize::try_from((piece_time / JITTER).as_micros()).unwrap_or(usize::MAX);
         let mut soonest = self.now + RETRY;
         let mut ranked: Vec<(Duration, ConnId)> = Vec::new();
         let takes = |peer: &Peer| peer.schedules.is_some() && peer.interested && peer.standing.serve;
         for (conn, peer) in self.peers.iter().filter(|(_, peer)| takes(peer)) {
             let free = peer.taken_until.max(self.now + self.sends_in(peer));
+            let latest = if peer.standing.beyond { across } else { latest };
             if free > latest {
                 soonest = soonest.min(self.now + free.since(latest).max(SOONEST));
                 continue;

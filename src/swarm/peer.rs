@@ -105,6 +105,9 @@ pub struct Peer {
     /// Requests that could not be answered.
     pub unanswerable: u32,
 
+    /// It gets no new piece before: the uplink it is behind is at its limit.
+    pub held_until: Now,
+
     /// What the rules let us do with it.
     pub standing: Standing,
     /// It speaks our scheduling: the id it gave for these messages.
@@ -156,6 +159,7 @@ impl Peer {
             served: Now::ZERO,
             last_turn: None,
             unanswerable: 0,
+            held_until: Now::ZERO,
             standing: Standing::FREE,
             schedules: None,
             taken_until: Now::ZERO,

@@ -10,10 +10,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::engine::Engine;
 use super::interface::{CloseReason, ConnId};
 use super::peer::Peer;
-use crate::rules::Rules;
+use crate::rules::{Behind, Rules};
 use crate::units::{Now, PieceIndex};
 
 /// What we may do with one peer.
@@ -21,6 +23,8 @@ use crate::units::{Now, PieceIndex};
 pub struct Standing {
     /// It is of another zone.
     pub beyond: bool,
+    /// Behind which uplink it is, for a peer that knows uplinks of others.
+    pub behind: Option<usize>,
     /// We may fetch from it.
     pub fetch: bool,
     /// We may serve it.
@@ -29,14 +33,21 @@ pub struct Standing {
 
 impl Standing {
     /// Where there are no rules.
-    pub const FREE: Standing = Standing { beyond: false, fetch: true, serve: true };
+    pub const FREE: Standing = Standing { beyond: false, behind: None, fetch: true, serve: true };
 
     fn by(rules: Option<&Rules>, ip: IpAddr) -> Self {
         let Some(rules) = rules else { return Standing::FREE };
         let ip = ip.to_canonical();
-        let near = rules.networks.iter().any(|network| network.contains(&ip));
+        let among = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
+        // Where zones overlap the narrower network counts.
+        let narrowest =
+            |zone: &Behind| zone.networks.iter().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max();
+        let behind = rules.behind.iter().enumerate().filter_map(|(at, zone)| Some((narrowest(zone)?, at)));
+        let behind = behind.max_by_key(|(width, _)| *width).map(|(_, at)| at);
+        let near = among(&rules.networks);
         Standing {
-            beyond: !near,
+            beyond: !near || behind.is_some(),
+            behind,
             fetch: rules.fetch.contains(&ip) || near && !rules.pinned,
             serve: rules.serve.contains(&ip) || near,
         }
@@ -45,13 +56,20 @@ impl Standing {
     fn allowed(self) -> bool {
         self.fetch || self.serve
     }
+
+    /// Pieces cross to it.
+    pub fn crosses(self) -> bool {
+        self.beyond && self.serve
+    }
 }
 
 /// When the next bytes may cross, each way.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Pace {
     sends: Now,
     receives: Now,
+    /// Into each zone of [`Rules::behind`].
+    into: Vec<Now>,
 }
 
 impl Engine {
@@ -60,6 +78,7 @@ impl Engine {
         if self.rules.as_ref() == Some(&rules) {
             return;
         }
+        self.pace.into.resize(rules.behind.len(), Now::ZERO);
         self.rules = Some(rules);
         self.book.look_again();
         self.offers.wake();
@@ -76,6 +95,8 @@ impl Engine {
             }
             self.update_interest(conn);
         }
+        self.near.recount(&self.peers, self.geometry.pieces());
+        self.crossing = self.peers.values().filter(|peer| peer.standing.crosses()).count();
         self.rechoke();
         self.wake = true;
     }
@@ -115,26 +136,38 @@ impl Engine {
 
     /// Do we exchange pieces with other zones?
     pub(super) fn is_gateway(&self) -> bool {
-        self.rules.is_some() && self.peers.values().any(|peer| peer.standing.beyond && peer.standing.serve)
+        self.crossing > 0
+    }
+
+    /// Are we in no zone, and know of those of others?
+    pub(super) fn is_outside(&self) -> bool {
+        self.rules.as_ref().is_some_and(|rules| !rules.behind.is_empty())
     }
 
     /// Has a peer of our own zone this piece?
     fn is_near(&self, piece: PieceIndex) -> bool {
-        self.peers.values().any(|peer| !peer.standing.beyond && peer.have.has(piece))
+        self.near.copies(piece) > 0
     }
 
     /// Copies of a piece on the side of `peer`: in our zone, or beyond it.
     pub(super) fn copies_beside(&self, peer: &Peer, piece: PieceIndex) -> usize {
-        if self.rules.is_none() {
-            return self.fetch.picker.availability(piece) as usize;
+        let all = self.fetch.picker.availability(piece) as usize;
+        match &self.rules {
+            None => all,
+            Some(rules) if !rules.behind.is_empty() => all,
+            Some(_) if peer.standing.beyond => all.saturating_sub(self.near.copies(piece)),
+            Some(_) => self.near.copies(piece),
         }
-        let beside = |other: &&Peer| other.standing.beyond == peer.standing.beyond && other.have.has(piece);
-        self.peers.values().filter(beside).count()
     }
 
     /// How long a peer must wait before the next bytes may cross to it.
     pub(super) fn sends_in(&self, peer: &Peer) -> Duration {
-        if peer.standing.beyond { self.pace.sends.since(self.now) } else { Duration::ZERO }
+        let into = peer.standing.behind.and_then(|zone| self.pace.into.get(zone));
+        match into {
+            Some(into) => into.since(self.now),
+            None if peer.standing.beyond => self.pace.sends.since(self.now),
+            None => Duration::ZERO,
+        }
     }
 
     /// How long until the next bytes may cross from `peer` to us.
@@ -142,22 +175,42 @@ impl Engine {
         if peer.standing.beyond { self.pace.receives.since(self.now) } else { Duration::ZERO }
     }
 
-    /// `bytes` will cross to `conn`.
+    /// `bytes` will cross to `conn`, or have.
     pub(super) fn sends_across(&mut self, conn: ConnId, bytes: u32) {
-        let time = self.crossing(conn, bytes);
-        self.pace.sends = self.pace.sends.max(self.now) + time;
+        let time = self.crossing_time(conn, bytes);
+        let behind = self.peers.get(&conn).and_then(|peer| peer.standing.behind);
+        let next = match behind {
+            Some(zone) => self.pace.into.get_mut(zone),
+            None => Some(&mut self.pace.sends),
+        };
+        let Some(next) = next else { return };
+        *next = (*next).max(self.now) + time;
+        let next = *next;
+        // Who does not schedule is held back here.
+        if time > Duration::ZERO && behind.is_some() {
+            let there = |peer: &&mut Peer| peer.standing.behind == behind && peer.schedules.is_none();
+            self.peers.values_mut().filter(there).for_each(|peer| peer.held_until = next);
+        }
     }
 
     /// `bytes` will cross from `conn` to us.
     pub(super) fn receives_across(&mut self, conn: ConnId, bytes: u32) {
-        let time = self.crossing(conn, bytes);
+        let time = self.crossing_time(conn, bytes);
         self.pace.receives = self.pace.receives.max(self.now) + time;
     }
 
     /// How long `bytes` take between zones at the pace that the rules give.
-    fn crossing(&self, conn: ConnId, bytes: u32) -> Duration {
-        let beyond = self.peers.get(&conn).is_some_and(|peer| peer.standing.beyond);
-        let rate = self.rules.as_ref().and_then(|rules| rules.rate).filter(|rate| beyond && *rate > 0);
+    fn crossing_time(&self, conn: ConnId, bytes: u32) -> Duration {
+        let Some((standing, rules)) =
+            self.peers.get(&conn).map(|peer| peer.standing).zip(self.rules.as_ref())
+        else {
+            return Duration::ZERO;
+        };
+        let rate = match standing.behind {
+            Some(zone) => rules.behind.get(zone).and_then(|zone| zone.rate),
+            None => rules.rate.filter(|_| standing.beyond),
+        };
+        let rate = rate.filter(|rate| *rate > 0);
         rate.map_or(Duration::ZERO, |rate| Duration::from_micros(u64::from(bytes) * 1_000_000 / rate))
     }
 }
@@ -186,6 +239,16 @@ mod tests {
         let pinned = Rules { pinned: true, ..rules };
         assert_eq!(of(&pinned, "10.1.0.9"), (false, false, true));
         assert_eq!(of(&pinned, "10.2.0.1"), (true, true, false));
+        let behind =
+            |networks: &str| Behind { networks: vec![networks.parse().expect("a network")], rate: None };
+        let outside = Rules {
+            networks: vec!["0.0.0.0/0".parse().expect("a network")],
+            behind: vec![behind("10.1.0.0/16"), behind("10.2.0.0/16")],
+            ..Rules::default()
+        };
+        assert_eq!(of(&outside, "10.2.0.1"), (true, true, true));
+        assert_eq!(of(&outside, "10.3.0.1"), (false, true, true));
+        assert_eq!(Standing::by(Some(&outside), ip("10.2.0.1")).behind, Some(1));
         assert!(Standing::by(None, ip("10.3.0.2")).allowed());
     }
 }

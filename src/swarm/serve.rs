@@ -128,7 +128,7 @@ impl Server {
         let mut best = None;
         for (conn, peer) in self.waiting(peers) {
             let free = peer.sending.is_empty() && !self.turns.iter().any(|turn| turn.conn == conn);
-            if !free || peer.queue.is_empty() {
+            if !free || peer.queue.is_empty() || now < peer.held_until {
                 continue;
             }
             let forgotten = now.since(peer.served.max(peer.choke_changed)) > FORGOTTEN;
@@ -248,15 +248,15 @@ impl Server {
         }
     }
 
-    /// When a slow turn must be looked at, if others wait behind it.
-    pub fn deadline(&self, peers: &Peers) -> Option<Now> {
+    /// When a slow turn must be looked at, if others wait behind it, or somebody need not be held back any more.
+    pub fn deadline(&self, peers: &Peers, now: Now) -> Option<Now> {
+        let held = self.waiting(peers).map(|(_, peer)| peer.held_until).filter(|until| *until > now).min();
         let waits = |(conn, peer): (ConnId, &Peer)| {
             !peer.queue.is_empty() && !self.turns.iter().any(|turn| turn.conn == conn)
         };
-        self.waiting(peers)
-            .any(waits)
-            .then(|| self.turns.iter().map(|turn| turn.moved + SLOW).min())
-            .flatten()
+        let slow = || self.turns.iter().map(|turn| turn.moved + SLOW).min();
+        let slow = self.waiting(peers).any(waits).then(slow).flatten();
+        held.into_iter().chain(slow).min()
     }
 }
 

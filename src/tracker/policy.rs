@@ -65,6 +65,11 @@ pub trait Policy: Send {
     /// The lab's shape is another one from now on.
     fn arrange(&mut self, _topology: &Topology) {}
 
+    /// What the server's own seeder must keep to; `None` where the lab has no zones and never had.
+    fn home(&self) -> Option<Rules> {
+        None
+    }
+
     /// The peers that exchange pieces beyond their zones, in each swarm.
     fn gateways(&self) -> Vec<(InfoHash, PeerId)> {
         Vec::new()

@@ -159,6 +159,11 @@ impl Tracker {
         self.policy.arrange(topology);
     }
 
+    /// What the server's own seeder must keep to, in every swarm; `None` where the lab has no zones and never had.
+    pub fn home_rules(&self) -> Option<Rules> {
+        self.policy.home()
+    }
+
     /// Where the peers are that exchange pieces beyond their zones, in each swarm.
     pub fn gateways(&self) -> impl Iterator<Item = (InfoHash, IpAddr)> {
         let address = |(swarm, id): (InfoHash, PeerId)| {

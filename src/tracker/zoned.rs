@@ -21,8 +21,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::policy::{Ask, Candidate, Choice, Everyone, Policy, shuffle};
-use super::topology::{REST, Topology, ZoneId};
-use crate::rules::{MAX_ADDRESSES, MAX_NETWORKS, Rules, Share};
+use super::topology::{REST, Topology, Zone, ZoneId};
+use crate::rules::{Behind, MAX_ADDRESSES, MAX_NETWORKS, Rules, Share};
 use crate::units::{InfoHash, PeerId};
 
 /// How often a gateway announces.
@@ -159,6 +159,7 @@ impl Zoned {
             pinned: pinned.is_some(),
             share: None,
             rate: None,
+            behind: Vec::new(),
         };
         rules.fetch.truncate(MAX_ADDRESSES);
         rules.serve.truncate(MAX_ADDRESSES);
@@ -256,6 +257,17 @@ impl Policy for Zoned {
             Some(((swarm, ZoneId::Zone(now)), list))
         });
         self.gateways = moved.collect();
+    }
+
+    fn home(&self) -> Option<Rules> {
+        let behind = |(number, zone): (usize, &Zone)| {
+            let learned = self.topology.learned_in(ZoneId::Zone(number)).map(IpNet::from);
+            let rate = zone.limit_mbit.map(|mbit| mbit * 125_000);
+            Behind { networks: zone.networks.iter().copied().chain(learned).collect(), rate }
+        };
+        let behind = self.topology.zones.iter().enumerate().map(behind).collect();
+        let rules = Rules { zone: REST.to_owned(), networks: everywhere(), behind, ..Rules::default() };
+        self.had_zones.then_some(rules)
     }
 
     fn gateways(&self) -> Vec<(InfoHash, PeerId)> {

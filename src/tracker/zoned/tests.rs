@@ -210,6 +210,24 @@ fn who_is_learned_to_be_elsewhere_moves_and_gateways_of_other_zones_stay() {
 }
 
 #[test]
+fn the_servers_seeder_hears_what_lies_behind_which_uplink() {
+    let open = Zone { limit_mbit: None, ..zone(2, None, 1) };
+    let mut lab = Lab::new(vec![zone(1, None, 1), open], Vec::new());
+    let mut topology = lab.topology.clone();
+    topology.learned = [([10, 9, 0, 9].into(), "z2".to_owned())].into();
+    lab.tracker.arrange(&topology);
+    let rules = lab.tracker.home_rules().expect("rules");
+    let networks = |of: usize| rules.behind[of].networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((networks(0), rules.behind[0].rate), (vec!["10.1.0.0/16".into()], Some(12_500_000)));
+    let learned = vec!["10.2.0.0/16".to_owned(), "10.9.0.9/32".into()];
+    assert_eq!((networks(1), rules.behind[1].rate), (learned, None));
+    lab.tracker.arrange(&Topology::default());
+    let free = lab.tracker.home_rules().expect("rules that end the old ones");
+    assert!(free.behind.is_empty() && !free.networks.is_empty());
+    assert_eq!(Lab::new(Vec::new(), Vec::new()).tracker.home_rules(), None);
+}
+
+#[test]
 fn a_flat_lab_has_no_rules() {
     let mut lab = Lab::new(Vec::new(), Vec::new());
     assert_eq!(lab.say(0, 1, 1, 5).rules, None);
