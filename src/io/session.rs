@@ -7,7 +7,7 @@
 //!  dial tasks ────dialled (16)────►│ owner task, one for each torrent:     │
 //!                                  │ the only one that touches its Engine  │
 //!  reader task of each peer        │ and its cache of pieces               │
-//!        ──messages (512, all)────►│                                      │──queue (4096 each)─► writer task
+//!        ──messages (64, all)─────►│                                      │──queue (4096 each)─► writer task
 //!  disk threads ──done────────────►│                                      │     of each peer
 //!                                  └──────────────────────────────────────┘──jobs (≤ buffers)──► disk threads
 //! ```
@@ -28,6 +28,7 @@ mod limits;
 mod listen;
 mod owner;
 mod peer;
+mod reader;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

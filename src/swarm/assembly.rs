@@ -1,12 +1,13 @@
 //! One piece on its way from blocks to a whole.
 //!
-//! Invariant: a block is written into the buffer once; `missing` counts the blocks that are not here, `free`
-//! those that nobody was asked for; bytes that do not travel are zero from the start.
+//! Invariant: `missing` counts the blocks that are not here, `free` those that nobody was asked for. Where their bytes
+//! lie is the [`Landing`]'s.
 
 use super::geometry::Block;
 use super::interface::ConnId;
-use crate::buf::PieceBuf;
+use super::landing::Landing;
 use crate::units::Now;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is known about one block.
@@ -22,11 +23,12 @@ enum Slot {
 /// A piece that is being fetched.
 #[derive(Debug)]
 pub struct ActivePiece {
-    buf: PieceBuf,
-    blocks: Vec<Block>,
+    landing: Arc<Landing>,
     slots: Vec<Slot>,
     missing: usize,
     free: usize,
+    /// No slot before this one is free.
+    first: usize,
     /// The peer that is to send all of it, if there is one.
     pub owner: Option<ConnId>,
     /// It came with a wrong hash before: only one peer sends it, so that the next time it is clear who is to blame.
@@ -44,6 +46,8 @@ pub struct ActivePiece {
 pub enum Arrival {
     /// It was here already, or is not a block of this piece.
     Useless,
+    /// Its place was not its sender's when it came: its bytes are nowhere. It is still missing.
+    Lost,
     /// It was missing; the other peer that was asked for it need not send it.
     New {
         /// Who was asked as well.
@@ -52,21 +56,15 @@ pub enum Arrival {
 }
 
 impl ActivePiece {
-    /// A piece of `blocks` (ascending), of which nothing is here.
-    pub fn new(mut buf: PieceBuf, blocks: Vec<Block>, owner: ConnId, solo: bool, now: Now) -> Self {
-        let mut end = 0;
-        for block in &blocks {
-            buf[end..block.offset as usize].fill(0);
-            end = (block.offset + block.len) as usize;
-        }
-        buf[end..].fill(0);
-        let count = blocks.len();
+    /// A piece of which nothing is here.
+    pub fn new(landing: Arc<Landing>, owner: ConnId, solo: bool, now: Now) -> Self {
+        let count = landing.blocks().len();
         ActivePiece {
-            buf,
+            landing,
             slots: vec![Slot::Free; count],
-            blocks,
             missing: count,
             free: count,
+            first: 0,
             owner: Some(owner),
             solo,
             since: now,
@@ -94,13 +92,13 @@ impl ActivePiece {
 
     /// Bytes that are not here.
     pub fn missing_bytes(&self) -> u64 {
-        let lacking = self.slots.iter().zip(&self.blocks).filter(|(slot, _)| **slot != Slot::Here);
+        let lacking = self.slots.iter().zip(self.landing.blocks()).filter(|(slot, _)| **slot != Slot::Here);
         lacking.map(|(_, block)| u64::from(block.len)).sum()
     }
 
     /// Bytes that nobody was asked for.
     pub fn free_bytes(&self) -> u32 {
-        let free = self.slots.iter().zip(&self.blocks).filter(|(slot, _)| **slot == Slot::Free);
+        let free = self.slots.iter().zip(self.landing.blocks()).filter(|(slot, _)| **slot == Slot::Free);
         free.map(|(_, block)| block.len).sum()
     }
 
@@ -111,18 +109,21 @@ impl ActivePiece {
 
     /// True if no block arrived yet.
     pub fn untouched(&self) -> bool {
-        self.missing == self.blocks.len()
+        self.missing == self.slots.len()
     }
 
     /// Marks a block that nobody was asked for as asked of `conn`: the first, or the last for a helper.
     pub fn ask(&mut self, conn: ConnId, from_end: bool) -> Option<Block> {
         let is_free = |slot: &Slot| *slot == Slot::Free;
-        let at =
-            if from_end { self.slots.iter().rposition(is_free) } else { self.slots.iter().position(is_free) };
-        let at = at?;
+        let slots = &self.slots[self.first..];
+        let at = if from_end { slots.iter().rposition(is_free) } else { slots.iter().position(is_free) };
+        let at = self.first + at?;
+        if !from_end {
+            self.first = at + 1;
+        }
         self.slots[at] = Slot::Asked(conn);
         self.free -= 1;
-        Some(self.blocks[at])
+        Some(self.landing.blocks()[at])
     }
 
     /// End game: the last block that only `from` was asked for is asked of `conn` too.
@@ -134,15 +135,16 @@ impl ActivePiece {
         if let Slot::Asked(other) = self.slots[at] {
             self.slots[at] = Slot::Twice(other, conn);
         }
-        Some(self.blocks[at])
+        Some(self.landing.blocks()[at])
     }
 
     /// `conn` will not send `block`.
     pub fn release(&mut self, conn: ConnId, block: Block) {
-        let Some(at) = self.position(block) else { return };
+        let Some(at) = self.landing.position(block) else { return };
         self.slots[at] = match self.slots[at] {
             Slot::Asked(asked) if asked == conn => {
                 self.free += 1;
+                self.first = self.first.min(at);
                 Slot::Free
             }
             Slot::Twice(other, asked) | Slot::Twice(asked, other) if asked == conn => Slot::Asked(other),
@@ -150,11 +152,14 @@ impl ActivePiece {
         };
     }
 
-    /// A block's bytes came from `conn`.
-    pub fn accept(&mut self, conn: ConnId, block: Block, data: &[u8]) -> Arrival {
-        let Some(at) = self.position(block).filter(|at| self.slots[*at] != Slot::Here) else {
+    /// A block came from `conn`: its bytes, or `None` if they were read into their place.
+    pub fn accept(&mut self, conn: ConnId, block: Block, data: Option<&[u8]>) -> Arrival {
+        let Some(at) = self.landing.position(block).filter(|at| self.slots[*at] != Slot::Here) else {
             return Arrival::Useless;
         };
+        if !data.map_or_else(|| self.landing.settle(at, conn), |data| self.landing.write(at, data)) {
+            return Arrival::Lost;
+        }
         let recall = match self.slots[at] {
             Slot::Free => {
                 self.free -= 1;
@@ -164,26 +169,12 @@ impl ActivePiece {
             Slot::Twice(a, b) => Some(if a == conn { b } else { a }),
             Slot::Here => None,
         };
-        let start = block.offset as usize;
-        self.buf[start..start + block.len as usize].copy_from_slice(data);
         self.slots[at] = Slot::Here;
         self.missing -= 1;
         if !self.givers.contains(&conn) {
             self.givers.push(conn);
         }
         Arrival::New { recall }
-    }
-
-    /// The buffer, when all is here.
-    pub fn into_buf(self) -> PieceBuf {
-        self.buf
-    }
-
-    fn position(&self, block: Block) -> Option<usize> {
-        self.blocks
-            .binary_search_by_key(&block.offset, |known| known.offset)
-            .ok()
-            .filter(|at| self.blocks[*at] == block)
     }
 }
 
@@ -198,27 +189,18 @@ mod tests {
     }
 
     fn piece() -> ActivePiece {
-        let pool = BufPool::new(64, 1);
-        pool.take().expect("a buffer").fill(0xee);
-        let buf = pool.take().expect("the same buffer, still dirty");
-        ActivePiece::new(buf, vec![block(8, 8), block(32, 4)], ConnId(1), false, Now::ZERO)
+        let buf = BufPool::new(64, 1).take().expect("a buffer");
+        let landing = Arc::new(Landing::new(buf, vec![block(8, 8), block(32, 4)]));
+        ActivePiece::new(landing, ConnId(1), false, Now::ZERO)
     }
 
     #[test]
-    fn what_does_not_travel_is_zero() {
+    fn a_block_that_did_not_land_is_still_missing() {
         let mut piece = piece();
-        assert_eq!(piece.accept(ConnId(1), block(8, 8), &[1; 8]), Arrival::New { recall: None });
-        assert_eq!(piece.accept(ConnId(1), block(32, 4), &[2; 4]), Arrival::New { recall: None });
-        assert_eq!((piece.missing(), piece.free()), (0, 0));
-        let buf = piece.into_buf();
-        let expected: Vec<u8> = (0..64)
-            .map(|i| match i {
-                8..16 => 1,
-                32..36 => 2,
-                _ => 0,
-            })
-            .collect();
-        assert_eq!(&buf[..], expected);
+        assert_eq!(piece.accept(ConnId(1), block(8, 8), None), Arrival::Lost);
+        assert_eq!(piece.accept(ConnId(1), block(8, 8), Some(&[1; 8])), Arrival::New { recall: None });
+        assert_eq!(piece.accept(ConnId(2), block(8, 8), Some(&[1; 8])), Arrival::Useless);
+        assert_eq!((piece.missing(), piece.free()), (1, 1));
     }
 
     #[test]
@@ -228,8 +210,8 @@ mod tests {
         assert_eq!(asked, block(32, 4));
         assert_eq!(piece.ask_again(ConnId(1), |_| true), None);
         assert_eq!(piece.ask_again(ConnId(2), |_| true), Some(asked));
-        assert_eq!(piece.accept(ConnId(2), asked, &[2; 4]), Arrival::New { recall: Some(ConnId(1)) });
-        assert_eq!(piece.accept(ConnId(1), asked, &[3; 4]), Arrival::Useless);
+        assert_eq!(piece.accept(ConnId(2), asked, Some(&[2; 4])), Arrival::New { recall: Some(ConnId(1)) });
+        assert_eq!(piece.accept(ConnId(1), asked, Some(&[3; 4])), Arrival::Useless);
         assert_eq!(piece.givers, [ConnId(2)]);
     }
 

@@ -16,6 +16,7 @@ use super::fetch::{Fetcher, Giver};
 use super::geometry::{Block, Geometry, PieceShape};
 use super::holdings::Holdings;
 use super::interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
+use super::landing::Landings;
 use super::near::Near;
 use super::offers::Offers;
 use super::peer::{Peer, Peers};
@@ -53,6 +54,8 @@ pub struct Engine {
     pub(super) out: VecDeque<Output>,
     /// Blocks were given back: every peer may have something new to do.
     pub(super) wake: bool,
+    /// Peers that sent blocks and can be asked for more.
+    pub(super) hungry: Vec<ConnId>,
     pub(super) bytes_in: RateMeter,
     pub(super) wasted: u64,
     bytes_out: RateMeter,
@@ -90,6 +93,7 @@ impl Engine {
             peers: Peers::new(),
             out: VecDeque::new(),
             wake: false,
+            hungry: Vec::new(),
             bytes_in: RateMeter::default(),
             wasted: 0,
             bytes_out: RateMeter::default(),
@@ -112,7 +116,24 @@ impl Engine {
 
     /// Takes what happened at `now`. Drain [`poll`](Self::poll) afterwards.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.handle_all(now, [input]);
+    }
+
+    /// The same for what happened at about the same time: what follows is thought of once.
+    pub fn handle_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) {
         self.now = self.now.max(now);
+        for input in inputs {
+            self.take(input);
+        }
+        self.settle();
+    }
+
+    /// Where blocks are read into.
+    pub fn landings(&self) -> Landings {
+        self.fetch.landings.clone()
+    }
+
+    fn take(&mut self, input: Input) {
         match input {
             Input::Candidates(addrs) => self.book.learn(addrs),
             Input::Rules(rules) => self.follow(rules),
@@ -125,12 +146,24 @@ impl Engine {
                     self.close(conn, fault.into());
                 }
             }
+            Input::Landed { conn, block } => {
+                if let Err(fault) = self.block_came(conn, block, None) {
+                    self.close(conn, fault.into());
+                }
+            }
             Input::Garbage { conn, error } => self.close(conn, Fault::from(error).into()),
             Input::Closed { conn } => self.forget(conn, false),
             Input::BlockSent { conn, block } => self.block_sent(conn, block),
             Input::BlockUnreadable { conn, block } => self.block_unreadable(conn, block),
             Input::Stored { piece, result } => self.stored(piece, result),
             Input::Tick => {}
+        }
+    }
+
+    /// Does what follows from what was taken.
+    fn settle(&mut self) {
+        for conn in std::mem::take(&mut self.hungry) {
+            self.fill(conn);
         }
         if self.now >= self.housekeeping {
             self.housekeeping = self.now + HOUSEKEEPING;

@@ -16,6 +16,7 @@ use super::assembly::{ActivePiece, Arrival};
 use super::bitfield::Bitfield;
 use super::geometry::{Block, Geometry, PieceShape};
 use super::interface::{ConnId, Output};
+use super::landing::{Landing, Landings};
 use super::peer::Peers;
 use super::picker::Picker;
 use super::rng::Rng;
@@ -56,6 +57,8 @@ pub struct Fetcher {
     /// Rarest first, over the pieces that nobody fetches yet.
     pub picker: Picker,
     active: BTreeMap<PieceIndex, ActivePiece>,
+    /// The buffers of the active pieces.
+    pub landings: Landings,
     storing: BTreeMap<PieceIndex, Vec<Giver>>,
     /// Pieces that came with a wrong hash from several peers.
     suspect: Vec<PieceIndex>,
@@ -82,6 +85,7 @@ impl Fetcher {
             shape,
             picker: Picker::new(missing, rng),
             active: BTreeMap::new(),
+            landings: Landings::default(),
             storing: BTreeMap::new(),
             suspect: Vec::new(),
             starved: false,
@@ -228,14 +232,23 @@ impl Fetcher {
         self.picker.unwant(piece);
         let blocks = self.geometry.blocks_of(piece, self.shape.as_ref());
         let nothing_travels = blocks.is_empty();
-        let active = ActivePiece::new(buf, blocks, conn, self.suspect.contains(&piece), start);
+        let landing = Arc::new(Landing::new(buf, blocks));
+        self.landings.open(piece, Arc::clone(&landing));
         if nothing_travels {
-            self.storing.insert(piece, Vec::new());
-            out.push_back(Output::Store { piece, buf: active.into_buf() });
+            self.store(piece, Vec::new(), out);
         } else {
-            self.active.insert(piece, active);
+            let solo = self.suspect.contains(&piece);
+            self.active.insert(piece, ActivePiece::new(landing, conn, solo, start));
         }
         !nothing_travels
+    }
+
+    /// All of `piece` is here.
+    fn store(&mut self, piece: PieceIndex, givers: Vec<Giver>, out: &mut VecDeque<Output>) {
+        if let Some(buf) = self.landings.shut(piece) {
+            self.storing.insert(piece, givers);
+            out.push_back(Output::Store { piece, buf });
+        }
     }
 
     /// `owner` is not to send `piece` any more.
@@ -324,12 +337,13 @@ impl Fetcher {
         pieces.into_iter().find_map(|(_, active)| active.ask_again(conn, slow))
     }
 
-    /// A block came from `conn`, which was asked for it (or had been). `None` if it was of no use.
+    /// A block came from `conn`, which was asked for it (or had been): its bytes, or `None` if they are in their
+    /// place. `None` if it was of no use.
     pub fn arrived(
         &mut self,
         conn: ConnId,
         block: Block,
-        data: &[u8],
+        data: Option<&[u8]>,
         peers: &mut Peers,
         now: Now,
         out: &mut VecDeque<Output>,
@@ -338,7 +352,16 @@ impl Fetcher {
         if active.solo && active.owner != Some(conn) {
             return None;
         }
-        let Arrival::New { recall } = active.accept(conn, block, data) else { return None };
+        let recall = match active.accept(conn, block, data) {
+            Arrival::New { recall } => recall,
+            Arrival::Useless => return None,
+            Arrival::Lost => {
+                // It was asked for before, and again after the piece was begun anew: a second one may follow.
+                active.release(conn, block);
+                peers.get_mut(&conn)?.remember_recalled(block);
+                return None;
+            }
+        };
         active.count(u64::from(block.len), now);
         let mut seen = Seen { run: None };
         if let Some(peer) = recall.and_then(|other| peers.get_mut(&other))
@@ -360,8 +383,7 @@ impl Fetcher {
                 // Somebody who helped is gone: nobody who stayed can be blamed alone.
                 givers.clear();
             }
-            self.storing.insert(block.piece, givers);
-            out.push_back(Output::Store { piece: block.piece, buf: active.into_buf() });
+            self.store(block.piece, givers, out);
         }
         Some(seen)
     }
@@ -392,7 +414,9 @@ impl Fetcher {
         for conn in conns {
             self.recall(conn, peers, out, |_| true);
         }
-        self.active.clear();
+        while let Some((piece, _)) = self.active.pop_first() {
+            self.landings.shut(piece);
+        }
         self.storing.clear();
     }
 
@@ -481,6 +505,7 @@ impl Fetcher {
             .collect();
         for piece in orphans {
             self.active.remove(&piece);
+            self.landings.shut(piece);
             self.picker.want(piece, rng);
         }
     }

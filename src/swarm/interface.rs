@@ -139,6 +139,13 @@ pub enum Input {
         /// The message.
         message: Message,
     },
+    /// A peer's block was read into its place, which had been claimed of the engine's [`super::Landings`].
+    Landed {
+        /// On which connection.
+        conn: ConnId,
+        /// The block.
+        block: Block,
+    },
     /// A peer sent what is no message.
     Garbage {
         /// On which connection.

@@ -3,8 +3,6 @@
 //! Invariant: nothing a peer says is believed before it was checked against the torrent and against what was
 //! asked; a peer that breaks the protocol gets a [`Fault`] and is closed, and never disturbs the others.
 
-use bytes::Bytes;
-
 use super::bitfield::Bitfield;
 use super::engine::Engine;
 use super::geometry::{Block, MAX_REQUEST_LEN};
@@ -60,7 +58,10 @@ impl Engine {
             Message::HaveNone => self.bitfield(conn, Bitfield::none(self.geometry.pieces()))?,
             Message::Request(block) => self.requested(conn, block)?,
             Message::Cancel(block) => self.serve.cancel(conn, peer, block, &mut self.out),
-            Message::Piece { piece, offset, data } => self.block_came(conn, piece, offset, &data)?,
+            Message::Piece { piece, offset, data } => {
+                let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+                self.block_came(conn, Block { piece, offset, len }, Some(&data[..]))?;
+            }
             Message::Reject(block) => self.rejected(conn, block)?,
             // Hints about what to ask for: rarest first knows better.
             Message::Suggest(piece) | Message::AllowedFast(piece) => {
@@ -152,16 +153,16 @@ impl Engine {
         }
     }
 
-    fn block_came(
+    /// A block came: its bytes, or `None` if they were read into their place.
+    pub(super) fn block_came(
         &mut self,
         conn: ConnId,
-        piece: PieceIndex,
-        offset: u32,
-        data: &Bytes,
+        block: Block,
+        data: Option<&[u8]>,
     ) -> Result<(), Fault> {
-        let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let block = Block { piece, offset, len };
+        let len = block.len;
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        peer.heard = self.now;
         if !peer.take_asked(block) && !peer.take_recalled(block) {
             return Err(Fault::UnaskedBlock(block));
         }
@@ -179,7 +180,9 @@ impl Engine {
         } else {
             self.wasted += u64::from(len);
         }
-        self.fill(conn);
+        if self.hungry.last() != Some(&conn) {
+            self.hungry.push(conn);
+        }
         Ok(())
     }
 
@@ -238,6 +241,8 @@ fn is_settled(peer: &Peer) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use bytes::Bytes;
 
     use super::*;
     use crate::buf::BufPool;

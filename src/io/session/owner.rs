@@ -20,6 +20,7 @@ use super::dial::{self, Dialled};
 use super::limits::Permit;
 use super::listen::Accepted;
 use super::peer::{self, Outgoing, PeerEvent, PeerHandle};
+use super::reader::Heard;
 use super::{Ends, Found, Have, Phase, Shared, TorrentSpec, announcing};
 use crate::buf::{BufPool, PieceBuf};
 use crate::event::{Class, Failure};
@@ -33,10 +34,8 @@ use crate::units::{Now, PieceIndex};
 
 /// How often the numbers are made known.
 pub(super) const PUBLISH: Duration = Duration::from_millis(500);
-/// Messages of all peers that may wait for the owner.
-const EVENTS: usize = 512;
-/// Events taken at once.
-const BATCH: usize = 256;
+/// Events of all peers that may wait for the owner; each is what came, or what left, with one system call.
+const EVENTS: usize = 64;
 /// Fewest piece buffers: less would stop the flow between network and disk.
 const FEWEST_BUFFERS: usize = 6;
 
@@ -205,7 +204,7 @@ impl Owner {
     async fn serve(&mut self, mut from: Channels, ends: &mut Ends) -> Result<(), Failure> {
         let mut ticks = interval(PUBLISH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::with_capacity(EVENTS);
         let mut stop = ends.stop.clone();
         self.tell(Input::Tick);
         loop {
@@ -214,9 +213,7 @@ impl Owner {
             let wake = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
-                _ = from.events.recv_many(&mut batch, BATCH) => {
-                    batch.drain(..).for_each(|event| self.peer_event(event));
-                }
+                _ = from.events.recv_many(&mut batch, EVENTS) => self.peer_events(&mut batch),
                 Some(done) = from.done.recv() => {
                     self.disk_event(done, ends)?;
                     while let Ok(done) = from.done.try_recv() {
@@ -329,29 +326,34 @@ impl Owner {
     ) {
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
-        let peer = peer::start(conn, stream, address, self.geometry.pieces(), permit, &self.to_owner);
+        let places = (self.geometry.pieces(), self.engine.landings());
+        let peer = peer::start(conn, stream, address, places, permit, &self.to_owner);
         self.conns.insert(conn, peer);
         self.tell(Input::Connected { conn, addr: address, incoming, handshake });
     }
 
-    fn peer_event(&mut self, event: PeerEvent) {
-        let (conn, input) = match event {
-            PeerEvent::Message(conn, message) => (conn, Input::Message { conn, message }),
-            PeerEvent::Garbage(conn, error) => (conn, Input::Garbage { conn, error }),
-            PeerEvent::Sent(conn, block) => (conn, Input::BlockSent { conn, block }),
-            PeerEvent::Closed(conn, why) => {
-                if let Some(peer) = self.conns.remove(&conn) {
-                    log::debug!("{}: {why}", peer.address);
-                    self.tell(Input::Closed { conn });
+    /// Tells the engine all of what happened, and lets it think once. (It takes no notice of what a closed connection said last.)
+    fn peer_events(&mut self, events: &mut Vec<PeerEvent>) {
+        let mut inputs = Vec::new();
+        for event in events.drain(..) {
+            match event {
+                PeerEvent::Heard(conn, heard) => inputs.extend(heard.into_iter().map(|heard| match heard {
+                    Heard::Message(message) => Input::Message { conn, message },
+                    Heard::Landed(block) => Input::Landed { conn, block },
+                })),
+                PeerEvent::Garbage(conn, error) => inputs.push(Input::Garbage { conn, error }),
+                PeerEvent::Sent(conn, blocks) => {
+                    inputs.extend(blocks.into_iter().map(|block| Input::BlockSent { conn, block }));
                 }
-                return;
+                PeerEvent::Closed(conn, why) => {
+                    if let Some(peer) = self.conns.remove(&conn) {
+                        log::debug!("{}: {why}", peer.address);
+                        inputs.push(Input::Closed { conn });
+                    }
+                }
             }
-        };
-        // What a closed connection said last is of no use.
-        if self.conns.contains_key(&conn) {
-            self.tell(input);
-            self.obey();
         }
+        self.engine.handle_all(Now(self.started.elapsed()), inputs);
     }
 
     fn disk_event(&mut self, done: Done, ends: &mut Ends) -> Result<(), Failure> {

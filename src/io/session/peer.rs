@@ -1,7 +1,7 @@
-//! The two tasks of a connection: one reads messages, one writes them.
+//! The two tasks of a connection: one reads (`reader`), one writes.
 //!
-//! Invariant: both end when the owner drops its [`PeerHandle`]; a peer that sends nothing for [`SILENCE`], or
-//! takes nothing for [`STALLED`], is given up. What messages mean is left to the engine.
+//! Invariant: both end when the owner drops its [`PeerHandle`]; a peer that takes nothing for [`STALLED`] is given up. What
+//! messages mean is left to the engine.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -10,25 +10,22 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::limits::Permit;
-use crate::swarm::wire::{Decoder, Message, WireError, encode, encode_piece_header};
-use crate::swarm::{Block, ConnId};
+use super::reader::{Heard, read_messages};
+use crate::swarm::wire::{Message, WireError, encode, encode_piece_header};
+use crate::swarm::{Block, ConnId, Landings};
 
 /// Messages and blocks that may wait for one peer: a peer that lets more gather does not read.
 const QUEUE: usize = 4096;
-/// Keep-alives come every two minutes (BEP 3).
-const SILENCE: Duration = Duration::from_secs(180);
 /// A batch of a few hundred KiB takes longer than this only when the peer is stuck.
 const STALLED: Duration = Duration::from_secs(60);
-/// Room in the receive buffer before each read.
-const READ_ROOM: usize = 128 * 1024;
 /// Bytes that may wait in a socket without having been sent.
 const UNSENT: u32 = 64 * 1024;
 /// What is sent with one system call at most, in messages.
@@ -36,9 +33,9 @@ const BATCH: usize = 64;
 
 /// What a peer's tasks tell the owner.
 pub(super) enum PeerEvent {
-    Message(ConnId, Message),
+    Heard(ConnId, Vec<Heard>),
     Garbage(ConnId, WireError),
-    Sent(ConnId, Block),
+    Sent(ConnId, Vec<Block>),
     Closed(ConnId, String),
 }
 
@@ -81,7 +78,7 @@ pub(super) fn start(
     conn: ConnId,
     stream: TcpStream,
     address: SocketAddr,
-    pieces: u32,
+    (pieces, landings): (u32, Landings),
     permit: Permit,
     events: &mpsc::Sender<PeerEvent>,
 ) -> PeerHandle {
@@ -89,7 +86,7 @@ pub(super) fn start(
     let (queue, outgoing) = mpsc::channel(QUEUE);
     let (to_owner, events) = (events.clone(), events.clone());
     let reader = tokio::spawn(async move {
-        let why = match read_messages(conn, read, pieces, &to_owner).await {
+        let why = match read_messages(conn, read, pieces, landings, &to_owner).await {
             Ok(()) => "it closed the connection".to_owned(),
             Err(error) => error.to_string(),
         };
@@ -101,37 +98,6 @@ pub(super) fn start(
         }
     });
     PeerHandle { address, queue, tasks: [reader.abort_handle(), writer.abort_handle()], _permit: permit }
-}
-
-/// Reads until the peer closes, breaks the framing or falls silent.
-async fn read_messages(
-    conn: ConnId,
-    mut stream: OwnedReadHalf,
-    pieces: u32,
-    events: &mpsc::Sender<PeerEvent>,
-) -> std::io::Result<()> {
-    let mut decoder = Decoder::new(pieces);
-    loop {
-        loop {
-            let event = match decoder.next_message() {
-                Ok(Some(message)) => PeerEvent::Message(conn, message),
-                Ok(None) => break,
-                Err(error) => {
-                    let _ = events.send(PeerEvent::Garbage(conn, error)).await;
-                    return Err(std::io::Error::other(error));
-                }
-            };
-            if events.send(event).await.is_err() {
-                return Ok(());
-            }
-        }
-        let buffer = decoder.buffer();
-        buffer.reserve(READ_ROOM);
-        let read = timeout(SILENCE, stream.read_buf(buffer)).await??;
-        if read == 0 {
-            return Ok(());
-        }
-    }
 }
 
 /// Writes what is queued, many messages with one call, and reports the blocks that left.
@@ -159,10 +125,8 @@ async fn write_messages(
         }
         wire.push(small.split().freeze());
         timeout(STALLED, stream.write_all_buf(&mut wire)).await??;
-        for block in blocks {
-            if events.send(PeerEvent::Sent(conn, block)).await.is_err() {
-                return Ok(());
-            }
+        if !blocks.is_empty() && events.send(PeerEvent::Sent(conn, blocks)).await.is_err() {
+            return Ok(());
         }
     }
     Ok(())

@@ -58,6 +58,21 @@ impl Decoder {
         &mut self.buffer
     }
 
+    /// The block whose data comes next: the stream is at a `piece` message whose header is here. For those who want
+    /// the data elsewhere than in a message; they [skip](Self::skip) the header and take the data out of the [buffer](Self::buffer).
+    pub fn next_block(&self) -> Option<Block> {
+        let header = self.buffer.first_chunk::<PIECE_HEADER_LEN>()?;
+        let [prefix, piece, offset] = [0, 5, 9]
+            .map(|at| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
+        let block = Block { piece: PieceIndex(piece), offset, len: prefix.checked_sub(9)? };
+        (header[4] == 7 && block.len <= MAX_REQUEST_LEN).then_some(block)
+    }
+
+    /// Takes `count` bytes off the stream: the header of [`next_block`](Self::next_block), or data behind it.
+    pub fn skip(&mut self, count: usize) {
+        self.buffer.advance(count.min(self.buffer.len()));
+    }
+
     /// The next complete message; `None` means that more bytes are needed.
     pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
         let Some(prefix) = self.buffer.first_chunk::<4>() else { return Ok(None) };
@@ -70,53 +85,69 @@ impl Decoder {
             self.buffer.reserve(whole - self.buffer.len());
             return Ok(None);
         }
+        if let Some(message) = decode_short(&self.buffer[4..whole])? {
+            self.buffer.advance(whole);
+            return Ok(Some(message));
+        }
         let mut body = self.buffer.split_to(whole).freeze();
         body.advance(4);
-        decode_body(body).map(Some)
+        decode_long(body).map(Some)
     }
 }
 
-fn decode_body(mut body: Bytes) -> Result<Message, WireError> {
+/// A message that holds no bytes of the stream; `None` if it is one that does.
+fn decode_short(mut body: &[u8]) -> Result<Option<Message>, WireError> {
     if body.is_empty() {
-        return Ok(Message::KeepAlive);
+        return Ok(Some(Message::KeepAlive));
     }
     let kind = body.get_u8();
     let bad = WireError::BadLength { kind, length: body.len() };
-    let exactly = |length: usize, body: &Bytes| if body.len() == length { Ok(()) } else { Err(bad) };
-    let simple = |message: Message, body: &Bytes| exactly(0, body).map(|()| message);
-    match kind {
-        0 => simple(Message::Choke, &body),
-        1 => simple(Message::Unchoke, &body),
-        2 => simple(Message::Interested, &body),
-        3 => simple(Message::NotInterested, &body),
+    let exactly = |length: usize, body: &[u8]| if body.len() == length { Ok(()) } else { Err(bad) };
+    let simple = |message: Message| exactly(0, body).map(|()| message);
+    let message = match kind {
+        0 => simple(Message::Choke)?,
+        1 => simple(Message::Unchoke)?,
+        2 => simple(Message::Interested)?,
+        3 => simple(Message::NotInterested)?,
         4 | 13 | 17 => {
-            exactly(4, &body)?;
+            exactly(4, body)?;
             let piece = PieceIndex(body.get_u32());
-            Ok(match kind {
+            match kind {
                 4 => Message::Have(piece),
                 13 => Message::Suggest(piece),
                 _ => Message::AllowedFast(piece),
-            })
+            }
         }
-        5 => Ok(Message::Bitfield(body)),
         6 | 8 | 16 => {
-            exactly(12, &body)?;
+            exactly(12, body)?;
             let block =
                 Block { piece: PieceIndex(body.get_u32()), offset: body.get_u32(), len: body.get_u32() };
-            Ok(match kind {
+            match kind {
                 6 => Message::Request(block),
                 8 => Message::Cancel(block),
                 _ => Message::Reject(block),
-            })
+            }
         }
+        14 => simple(Message::HaveAll)?,
+        15 => simple(Message::HaveNone)?,
+        5 | 7 | 20 => return Ok(None),
+        other => Message::Unknown(other),
+    };
+    Ok(Some(message))
+}
+
+/// A message whose body is kept.
+fn decode_long(mut body: Bytes) -> Result<Message, WireError> {
+    let kind = body.get_u8();
+    let bad = WireError::BadLength { kind, length: body.len() };
+    match kind {
+        5 => Ok(Message::Bitfield(body)),
         7 => {
             if body.len() < 8 || body.len() - 8 > MAX_REQUEST_LEN as usize {
                 return Err(bad);
             }
             Ok(Message::Piece { piece: PieceIndex(body.get_u32()), offset: body.get_u32(), data: body })
         }
-        14 => simple(Message::HaveAll, &body),
-        15 => simple(Message::HaveNone, &body),
         20 => {
             if body.is_empty() || body.len() > MAX_EXTENDED_LEN as usize {
                 return Err(bad);
@@ -162,9 +193,12 @@ pub fn encode(message: &Message, out: &mut BytesMut) {
     }
 }
 
-/// The 13 bytes in front of a block's data, for those who send the data from where it lies.
-pub fn encode_piece_header(block: Block) -> [u8; 13] {
-    let mut header = [0; 13];
+/// Bytes in front of a block's data.
+pub const PIECE_HEADER_LEN: usize = 13;
+
+/// What stands in front of a block's data, for those who send the data from where it lies.
+pub fn encode_piece_header(block: Block) -> [u8; PIECE_HEADER_LEN] {
+    let mut header = [0; PIECE_HEADER_LEN];
     header[..4].copy_from_slice(&(block.len.saturating_add(9)).to_be_bytes());
     header[4] = 7;
     header[5..9].copy_from_slice(&block.piece.0.to_be_bytes());
@@ -298,5 +332,12 @@ mod tests {
         let data = Bytes::from_static(b"hello");
         encode(&Message::Piece { piece: block.piece, offset: block.offset, data }, &mut whole);
         assert_eq!(&whole[..13], encode_piece_header(block));
+        let mut decoder = Decoder::new(8);
+        decoder.push(&whole[..12]);
+        assert_eq!(decoder.next_block(), None);
+        decoder.push(&whole[12..]);
+        assert_eq!(decoder.next_block(), Some(block));
+        decoder.skip(PIECE_HEADER_LEN);
+        assert_eq!(&decoder.buffer()[..], b"hello");
     }
 }

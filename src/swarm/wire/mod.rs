@@ -9,7 +9,7 @@ mod extended;
 mod handshake;
 mod schedule;
 
-pub use codec::{Decoder, WireError, encode, encode_piece_header};
+pub use codec::{Decoder, PIECE_HEADER_LEN, WireError, encode, encode_piece_header};
 pub use extended::{ExtendedHandshake, OUR_EXTENSION, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
 pub use handshake::{HANDSHAKE_LEN, Handshake, HandshakeError};
 pub use schedule::{MAX_OFFERED, Schedule};
