@@ -35,6 +35,8 @@ pub enum Client {
     LibtorrentSuper,
     /// Package transmission-daemon.
     Transmission,
+    /// `cargo install rqbit`: on the path, or where `RQBIT` says.
+    Rqbit,
 }
 
 /// Where a client runs and what it works on.
@@ -82,15 +84,23 @@ impl Client {
             inside.args(command.get_args());
             command = inside;
         }
-        let speaks = matches!(self, Client::Flashmob | Client::FlashmobUnchecked);
-        command.stdin(Stdio::piped()).stderr(Stdio::null());
-        command.stdout(if speaks { Stdio::piped() } else { Stdio::null() });
+        let word = match self {
+            Client::Flashmob | Client::FlashmobUnchecked => Some("\"event\":\"complete\""),
+            Client::Rqbit => Some("torrent finished downloading"),
+            _ => None,
+        };
+        let output = || if word.is_some() { Stdio::piped() } else { Stdio::null() };
+        command.stdin(Stdio::piped()).stdout(output()).stderr(output());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("starting {command:?}: {e}"));
-        if let Some(out) = child.stdout.take() {
+        let outputs = [
+            child.stdout.take().map(|out| Box::new(out) as Box<dyn Read + Send>),
+            child.stderr.take().map(|out| Box::new(out) as Box<dyn Read + Send>),
+        ];
+        for out in outputs.into_iter().flatten() {
             let said = Arc::clone(&said);
             std::thread::spawn(move || {
                 for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    if line.contains("\"event\":\"complete\"") {
+                    if word.is_some_and(|word| line.contains(word)) {
                         said.lock().expect("lock").get_or_insert_with(Instant::now);
                     }
                 }
@@ -154,6 +164,24 @@ impl Client {
                 let wait = format!("until {add}; do sleep 0.1; done >/dev/null 2>&1 &");
                 let daemon = format!("exec transmission-daemon -f -g {}", settings.display());
                 command.args(["-c", &format!("{wait} {daemon}")]);
+                command
+            }
+            Client::Rqbit => {
+                let mut command = Command::new(std::env::var_os("RQBIT").unwrap_or("rqbit".into()));
+                command.env("NO_COLOR", "1").args([
+                    "-v",
+                    "info",
+                    "-i",
+                    "1s",
+                    "--disable-dht",
+                    "--disable-lsd",
+                ]);
+                command.args(["--disable-upnp-port-forward", "--ipv4-only", "--peer-limit", "500"]);
+                command.args(["--listen-ip", "127.0.0.1", "--listen-port", &port.to_string()]);
+                command
+                    .args(["download", "--overwrite", "--disable-http-api", "-o"])
+                    .arg(folder)
+                    .arg(torrent);
                 command
             }
         }
