@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariant: a piece always goes to the same thread, so that its write and a read after it are ordered without
-//! a lock. Each job carries a buffer of a bounded pool, so queues as long as the pools never make the owner
+//! a lock. Most jobs carry a buffer of a bounded pool, and the owner counts the others, so queues as long as both never make the owner
 //! wait, and the way back needs no bound of its own. Threads end when the queue is dropped, after what was
 //! queued; [`DiskQueue::finish`] waits for that.
 
@@ -36,6 +36,8 @@ enum Kind {
     Store(PieceBuf, Option<Sha1>),
     /// Fill this buffer.
     Load(PieceBuf),
+    /// Have the system keep these bytes.
+    Warm,
     /// Make everything durable.
     Sync,
 }
@@ -49,6 +51,8 @@ pub enum Done {
     WrongHash(PieceIndex),
     /// The piece was read.
     Loaded(PieceIndex, Bytes),
+    /// The system keeps the piece in memory.
+    Warm(PieceIndex),
     /// Everything that was stored before is durable.
     Synced,
     /// The piece could not be read.
@@ -90,6 +94,11 @@ impl DiskQueue {
     /// Reads `len` bytes at `offset` into `buf`.
     pub fn load(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf) {
         self.send(Job { piece, offset, len, kind: Kind::Load(buf) });
+    }
+
+    /// Has the system keep `len` bytes at `offset`.
+    pub fn warm(&self, piece: PieceIndex, offset: u64, len: usize) {
+        self.send(Job { piece, offset, len, kind: Kind::Warm });
     }
 
     /// Syncs the storage. To be called when no store is outstanding.
@@ -146,6 +155,10 @@ fn run(storage: &dyn Storage, job: Job) -> Result<Done, StorageError> {
         }
         Kind::Load(mut buf) => Ok(match storage.read_at(offset, &mut buf[..len]) {
             Ok(()) => Done::Loaded(piece, Bytes::from_owner(Lent { buf, len })),
+            Err(error) => Done::Unreadable(piece, error),
+        }),
+        Kind::Warm => Ok(match storage.warm(offset, len as u64) {
+            Ok(()) => Done::Warm(piece),
             Err(error) => Done::Unreadable(piece, error),
         }),
         Kind::Sync => storage.sync().map(|()| Done::Synced),

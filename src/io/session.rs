@@ -29,6 +29,7 @@ mod listen;
 mod owner;
 mod peer;
 mod reader;
+mod writer;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

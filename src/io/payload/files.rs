@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::untrusted;
 use crate::event::Failure;
 use crate::io::image::{failed, payload_files};
+use crate::io::storage::warm_file;
 use crate::manifest::Manifest;
 use crate::storage::{Attributes, Storage, StorageError};
 
@@ -73,6 +74,24 @@ impl Storage for PayloadFiles {
 
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
         Err(self.failed("writing", offset, from.len(), super::never_written()))
+    }
+
+    fn is_kept(&self) -> bool {
+        true
+    }
+
+    fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        let mut at = offset;
+        while at < offset + length {
+            let inside = at % self.file_size;
+            let here = (self.file_size - inside).min(offset + length - at);
+            let file = usize::try_from(at / self.file_size).ok().and_then(|i| self.files.get(i));
+            if let Some((file, path)) = file {
+                warm_file(file, path, inside, here)?;
+            }
+            at += here;
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), StorageError> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::untrusted;
 use crate::event::Failure;
 use crate::io::image::failed;
+use crate::io::storage::warm_file;
 use crate::manifest::Manifest;
 use crate::manifest::names;
 use crate::manifest::reference::{PartList, PieceRun, find_run, starts_of};
@@ -54,15 +55,17 @@ impl Parts {
         Ok(Parts { files, runs, starts, piece_length, len: manifest.payload.length(manifest.piece_length) })
     }
 
+    /// The file that has a piece, and where in it the byte `inside` of the piece is.
+    fn find(&self, piece: u64, inside: u64) -> Option<(&(File, PathBuf), u64)> {
+        let (run, at) = find_run(&self.runs, &self.starts, u32::try_from(piece).ok()?)?;
+        let offset = (u64::from(run.first) + u64::from(at)) * self.piece_length + inside;
+        Some((self.files.get(run.file as usize)?, offset))
+    }
+
     /// Reads a part of one piece.
     fn read_part(&self, piece: u64, inside: u64, into: &mut [u8]) -> Result<(), StorageError> {
-        let place = u32::try_from(piece).ok().and_then(|piece| find_run(&self.runs, &self.starts, piece));
-        let found = place.and_then(|(run, at)| {
-            let offset = (u64::from(run.first) + u64::from(at)) * self.piece_length + inside;
-            Some((self.files.get(run.file as usize)?, offset))
-        });
         let length = into.len() as u64;
-        let Some(((file, path), offset)) = found else {
+        let Some(((file, path), offset)) = self.find(piece, inside) else {
             let (target, source) = ("the payload".into(), io::Error::from(io::ErrorKind::UnexpectedEof));
             let offset = piece * self.piece_length + inside;
             return Err(StorageError { action: "reading", target, offset, length, source });
@@ -87,6 +90,23 @@ impl Storage for Parts {
 
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
         Err(super::refused(offset, from))
+    }
+
+    fn is_kept(&self) -> bool {
+        true
+    }
+
+    fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        let mut at = offset;
+        while at < offset + length {
+            let inside = at % self.piece_length;
+            let here = (self.piece_length - inside).min(offset + length - at);
+            if let Some(((file, path), start)) = self.find(at / self.piece_length, inside) {
+                warm_file(file, path, start, here)?;
+            }
+            at += here;
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), StorageError> {

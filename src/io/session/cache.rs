@@ -23,8 +23,17 @@ pub(super) struct PieceCache {
     to_load: VecDeque<PieceIndex>,
 }
 
+/// Where the bytes of a block are.
+#[derive(Debug, Clone)]
+pub(super) enum Data {
+    /// Here.
+    Here(Bytes),
+    /// In memory that the system keeps: reading the storage gives them at once.
+    Kept,
+}
+
 struct Kept {
-    bytes: Bytes,
+    data: Data,
     used: u64,
 }
 
@@ -40,11 +49,11 @@ impl PieceCache {
     }
 
     /// The bytes of `block`, or `None` after it was noted who waits for them.
-    pub(super) fn get(&mut self, conn: ConnId, block: Block) -> Option<Bytes> {
+    pub(super) fn get(&mut self, conn: ConnId, block: Block) -> Option<Data> {
         self.clock += 1;
         if let Some(kept) = self.pieces.get_mut(&block.piece) {
             kept.used = self.clock;
-            return slice(&kept.bytes, block);
+            return slice(&kept.data, block);
         }
         let waiting = self.waiting.entry(block.piece).or_default();
         if waiting.is_empty() {
@@ -55,13 +64,13 @@ impl PieceCache {
     }
 
     /// Keeps a piece; returns the blocks that waited for it, with their bytes.
-    pub(super) fn insert(&mut self, piece: PieceIndex, bytes: Bytes) -> Vec<(Wanted, Option<Bytes>)> {
-        while self.pieces.len() >= self.limit && self.evict() {}
+    pub(super) fn insert(&mut self, piece: PieceIndex, data: Data) -> Vec<(Wanted, Option<Data>)> {
+        while self.pieces.len() >= self.limit && self.forget(|_| true) {}
         self.clock += 1;
         let waited = self.waiting.remove(&piece).unwrap_or_default();
         self.to_load.retain(|other| *other != piece);
-        let served = waited.into_iter().map(|wanted| (wanted, slice(&bytes, wanted.1))).collect();
-        self.pieces.insert(piece, Kept { bytes, used: self.clock });
+        let served = waited.into_iter().map(|wanted| (wanted, slice(&data, wanted.1))).collect();
+        self.pieces.insert(piece, Kept { data, used: self.clock });
         served
     }
 
@@ -80,18 +89,24 @@ impl PieceCache {
         !self.to_load.is_empty()
     }
 
-    /// Forgets the piece that was not used for the longest time; false if there is none.
+    /// Forgets the piece with bytes here that was not used for the longest time; false if there is none.
     pub(super) fn evict(&mut self) -> bool {
-        let oldest = self.pieces.iter().min_by_key(|(_, kept)| kept.used).map(|(piece, _)| *piece);
+        self.forget(|data| matches!(data, Data::Here(_)))
+    }
+
+    fn forget(&mut self, which: impl Fn(&Data) -> bool) -> bool {
+        let some = self.pieces.iter().filter(|(_, kept)| which(&kept.data));
+        let oldest = some.min_by_key(|(_, kept)| kept.used).map(|(piece, _)| *piece);
         oldest.is_some_and(|piece| self.pieces.remove(&piece).is_some())
     }
 }
 
 /// The block's part of a piece; `None` if it does not lie inside.
-fn slice(piece: &Bytes, block: Block) -> Option<Bytes> {
+fn slice(piece: &Data, block: Block) -> Option<Data> {
+    let Data::Here(piece) = piece else { return Some(Data::Kept) };
     let start = block.offset as usize;
     let end = start.checked_add(block.len as usize)?;
-    (end <= piece.len()).then(|| piece.slice(start..end))
+    (end <= piece.len()).then(|| Data::Here(piece.slice(start..end)))
 }
 
 #[cfg(test)]
@@ -99,6 +114,17 @@ mod tests {
     use super::*;
 
     const CONN: ConnId = ConnId(1);
+
+    fn here(bytes: &'static [u8]) -> Data {
+        Data::Here(Bytes::from_static(bytes))
+    }
+
+    fn bytes(data: Option<&Data>) -> &[u8] {
+        match data {
+            Some(Data::Here(bytes)) => bytes,
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn block(piece: u32, offset: u32) -> Block {
         Block { piece: PieceIndex(piece), offset, len: 2 }
@@ -113,20 +139,30 @@ mod tests {
         assert_eq!(cache.next_load(), None);
         assert!(cache.get(CONN, block(3, 1)).is_none(), "it is still being read");
         assert_eq!(cache.next_load(), None);
-        let served = cache.insert(PieceIndex(3), Bytes::from_static(b"abcd"));
-        let bytes: Vec<_> = served.iter().map(|(_, bytes)| bytes.as_deref().unwrap()).collect();
-        assert_eq!(bytes, [b"ab", b"cd", b"bc"]);
-        assert_eq!(cache.get(CONN, block(3, 2)).as_deref(), Some(&b"cd"[..]));
+        let served = cache.insert(PieceIndex(3), here(b"abcd"));
+        let parts: Vec<_> = served.iter().map(|(_, data)| bytes(data.as_ref())).collect();
+        assert_eq!(parts, [b"ab", b"cd", b"bc"]);
+        assert_eq!(bytes(cache.get(CONN, block(3, 2)).as_ref()), b"cd");
     }
 
     #[test]
     fn the_piece_that_was_not_used_for_longest_is_forgotten() {
         let mut cache = PieceCache::new(2);
-        cache.insert(PieceIndex(1), Bytes::from_static(b"abcd"));
-        cache.insert(PieceIndex(2), Bytes::from_static(b"abcd"));
+        cache.insert(PieceIndex(1), here(b"abcd"));
+        cache.insert(PieceIndex(2), here(b"abcd"));
         assert!(cache.get(CONN, block(1, 0)).is_some());
-        cache.insert(PieceIndex(3), Bytes::from_static(b"abcd"));
+        cache.insert(PieceIndex(3), here(b"abcd"));
         assert!(cache.get(CONN, block(1, 0)).is_some());
         assert!(cache.get(CONN, block(2, 0)).is_none());
+    }
+
+    #[test]
+    fn what_the_system_keeps_is_not_given_up_for_buffers() {
+        let mut cache = PieceCache::new(2);
+        cache.insert(PieceIndex(1), Data::Kept);
+        cache.insert(PieceIndex(2), here(b"abcd"));
+        assert!(cache.evict());
+        assert!(!cache.evict());
+        assert!(matches!(cache.get(CONN, block(1, 0)), Some(Data::Kept)));
     }
 }

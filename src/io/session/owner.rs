@@ -9,17 +9,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::cache::{PieceCache, Wanted};
+use super::cache::{Data, PieceCache, Wanted};
 use super::check::check;
 use super::dial::{self, Dialled};
 use super::limits::Permit;
 use super::listen::Accepted;
-use super::peer::{self, Outgoing, PeerEvent, PeerHandle};
+use super::peer::{self, Outgoing, PeerEvent, PeerHandle, Torrent};
 use super::reader::Heard;
 use super::{Ends, Found, Have, Phase, Shared, TorrentSpec, announcing};
 use crate::buf::{BufPool, PieceBuf};
@@ -36,6 +35,8 @@ use crate::units::{Now, PieceIndex};
 pub(super) const PUBLISH: Duration = Duration::from_millis(500);
 /// Events of all peers that may wait for the owner; each is what came, or what left, with one system call.
 const EVENTS: usize = 64;
+/// Pieces that are being brought into the system's memory at once.
+const WARMING: usize = 16;
 /// Fewest piece buffers: less would stop the flow between network and disk.
 const FEWEST_BUFFERS: usize = 6;
 
@@ -128,6 +129,8 @@ struct Owner {
     /// Buffers that pieces are read into for peers.
     load_pool: BufPool,
     cache: PieceCache,
+    /// Pieces that are being brought into the system's memory.
+    warming: usize,
     disk: DiskQueue,
     /// The engine found no buffer in its pool; it is told when there is one.
     starved: bool,
@@ -176,7 +179,7 @@ impl Owner {
         let (to_owner_dialled, dialled) = mpsc::channel(16);
         let (done_sender, done) = mpsc::unbounded_channel();
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
-        let disk = DiskQueue::start(Arc::clone(&spec.storage), threads, buffers + 1, done_sender)
+        let disk = DiskQueue::start(Arc::clone(&spec.storage), threads, buffers + WARMING + 1, done_sender)
             .map_err(|error| cannot(error.to_string()))?;
         let owner = Owner {
             shared: Arc::clone(shared),
@@ -190,6 +193,7 @@ impl Owner {
             pool,
             load_pool,
             cache,
+            warming: 0,
             disk,
             starved: false,
             syncing: false,
@@ -277,8 +281,8 @@ impl Owner {
             }
             Output::Send { conn, message } => self.send(conn, Outgoing::Message(message)),
             Output::SendBlock { conn, block } => {
-                if let Some(bytes) = self.cache.get(conn, block) {
-                    self.send(conn, Outgoing::Block(block, bytes));
+                if let Some(data) = self.cache.get(conn, block) {
+                    self.send(conn, Outgoing::Block(block, data));
                 }
             }
             Output::Close { conn, why } => {
@@ -326,8 +330,12 @@ impl Owner {
     ) {
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
-        let places = (self.geometry.pieces(), self.engine.landings());
-        let peer = peer::start(conn, stream, address, places, permit, &self.to_owner);
+        let torrent = Torrent {
+            geometry: self.geometry,
+            landings: self.engine.landings(),
+            storage: Arc::clone(&self.spec.storage),
+        };
+        let peer = peer::start(conn, stream, address, torrent, permit, &self.to_owner);
         self.conns.insert(conn, peer);
         self.tell(Input::Connected { conn, addr: address, incoming, handshake });
     }
@@ -345,6 +353,10 @@ impl Owner {
                 PeerEvent::Sent(conn, blocks) => {
                     inputs.extend(blocks.into_iter().map(|block| Input::BlockSent { conn, block }));
                 }
+                PeerEvent::Unreadable(conn, block, error) => {
+                    log::error!("{block} cannot be served: {error}");
+                    inputs.push(Input::BlockUnreadable { conn, block });
+                }
                 PeerEvent::Closed(conn, why) => {
                     if let Some(peer) = self.conns.remove(&conn) {
                         log::debug!("{}: {why}", peer.address);
@@ -359,7 +371,8 @@ impl Owner {
     fn disk_event(&mut self, done: Done, ends: &mut Ends) -> Result<(), Failure> {
         match done {
             Done::Stored(piece, bytes) => {
-                let waited = self.cache.insert(piece, bytes);
+                let data = if self.spec.storage.is_kept() { Data::Kept } else { Data::Here(bytes) };
+                let waited = self.cache.insert(piece, data);
                 // Half of the pool is for pieces under way, whatever else could be kept.
                 while self.pool.available() < self.pool.capacity() / 2 && self.cache.evict() {}
                 self.tell(Input::Stored { piece, result: StoreResult::Ok });
@@ -370,10 +383,17 @@ impl Owner {
                 self.tell(Input::Stored { piece, result: StoreResult::WrongHash });
             }
             Done::Loaded(piece, bytes) => {
-                let waited = self.cache.insert(piece, bytes);
+                let waited = self.cache.insert(piece, Data::Here(bytes));
+                self.serve_waiting(waited);
+            }
+            Done::Warm(piece) => {
+                self.warming = self.warming.saturating_sub(1);
+                let waited = self.cache.insert(piece, Data::Kept);
                 self.serve_waiting(waited);
             }
             Done::Unreadable(piece, error) => {
+                // Either kind of reading: one that carried a buffer was not counted.
+                self.warming = self.warming.saturating_sub(1);
                 log::error!("{piece} cannot be served: {error}");
                 ends.trouble.send_replace(Some(format!("{piece} cannot be read: {error}")));
                 for (conn, block) in self.cache.give_up(piece) {
@@ -393,21 +413,30 @@ impl Owner {
         Ok(())
     }
 
-    fn serve_waiting(&mut self, waited: Vec<(Wanted, Option<Bytes>)>) {
-        for ((conn, block), bytes) in waited {
-            self.serve_block(conn, block, bytes);
+    fn serve_waiting(&mut self, waited: Vec<(Wanted, Option<Data>)>) {
+        for ((conn, block), data) in waited {
+            self.serve_block(conn, block, data);
         }
     }
 
-    fn serve_block(&mut self, conn: ConnId, block: Block, bytes: Option<Bytes>) {
-        match bytes {
-            Some(bytes) => self.send(conn, Outgoing::Block(block, bytes)),
+    fn serve_block(&mut self, conn: ConnId, block: Block, data: Option<Data>) {
+        match data {
+            Some(data) => self.send(conn, Outgoing::Block(block, data)),
             None => self.tell(Input::BlockUnreadable { conn, block }),
         }
     }
 
     /// Begins to read the pieces that peers wait for, as far as there are buffers.
     fn load_wanted(&mut self) {
+        if self.spec.storage.is_kept() {
+            while self.warming < WARMING {
+                let Some(piece) = self.cache.next_load() else { return };
+                let len = self.geometry.len_of(piece) as usize;
+                self.disk.warm(piece, self.geometry.start_of(piece), len);
+                self.warming += 1;
+            }
+            return;
+        }
         while self.cache.wants_load() {
             let buffer = loop {
                 match self.load_pool.take() {

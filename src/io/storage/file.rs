@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::event::{Class, Failure};
 use crate::io::storage::{
-    Opened, Resize, failed, open_failure, parent_of, read_all, sync_folder, within, write_all,
+    Opened, Resize, failed, open_failure, parent_of, read_all, sync_folder, warm_file, within, write_all,
 };
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::units::show_bytes;
@@ -95,6 +95,14 @@ impl Storage for FileStorage {
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
         within(self.len, "writing", &self.path, offset, from.len())?;
         write_all(&self.file, &self.path, offset, from)
+    }
+
+    fn is_kept(&self) -> bool {
+        true
+    }
+
+    fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        warm_file(&self.file, &self.path, offset, length)
     }
 
     fn sync(&self) -> Result<(), StorageError> {

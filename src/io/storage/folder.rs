@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::event::{Class, Failure};
 use crate::io::storage::file::FileStorage;
 use crate::io::storage::{
-    Opened, Resize, failed, open_failure, parent_of, read_all, sync_folder, within, write_all,
+    Opened, Resize, failed, open_failure, parent_of, read_all, sync_folder, warm_file, within, write_all,
 };
 use crate::metainfo::FileEntry;
 use crate::storage::{Attributes, Storage, StorageError};
@@ -189,6 +189,18 @@ impl Storage for FolderStorage {
             }
         }
         Ok(())
+    }
+
+    fn is_kept(&self) -> bool {
+        true
+    }
+
+    fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        self.parts(offset, length).try_for_each(|(index, inside, take)| {
+            let file = self.handle(index, false)?;
+            warm_file(&file, &self.files[index].path, inside, take as u64)
+        })
     }
 
     fn sync(&self) -> Result<(), StorageError> {

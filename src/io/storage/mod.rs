@@ -13,6 +13,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use crate::event::{Class, Failure};
 use crate::storage::StorageError;
 
@@ -20,6 +22,9 @@ pub use block::{BlockStorage, is_block_device};
 pub use file::FileStorage;
 pub use folder::FolderStorage;
 pub use runs::{ImageRuns, ImageShape};
+
+/// The least that the kernel brings from a medium when it is told that a range will be needed.
+const STRETCH: usize = 128 * 1024;
 
 /// What may become of a target file that exists and has another size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +73,18 @@ fn within(
 
 fn read_all(file: &File, path: &Path, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
     file.read_exact_at(into, offset).map_err(|error| failed("reading", path, offset, into.len(), error))
+}
+
+/// Has the kernel bring a range of a file into its page cache.
+pub(crate) fn warm_file(file: &File, path: &Path, offset: u64, length: u64) -> Result<(), StorageError> {
+    let (Ok(start), Ok(count)) = (i64::try_from(offset), i64::try_from(length)) else { return Ok(()) };
+    // Where the kernel takes no advice, the reads below bring at least a part.
+    let _ = posix_fadvise(file, start, count, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+    // One byte of each stretch is here when the stretch is.
+    for at in (0..length).step_by(STRETCH).chain(length.checked_sub(1)) {
+        read_all(file, path, offset + at, &mut [0])?;
+    }
+    Ok(())
 }
 
 fn write_all(file: &File, path: &Path, offset: u64, from: &[u8]) -> Result<(), StorageError> {
