@@ -177,7 +177,8 @@ impl Client {
                     "--disable-lsd",
                 ]);
                 command.args(["--disable-upnp-port-forward", "--ipv4-only", "--peer-limit", "500"]);
-                command.args(["--listen-ip", "127.0.0.1", "--listen-port", &port.to_string()]);
+                let (ip, port) = (place.listen.ip().to_string(), port.to_string());
+                command.args(["--listen-ip", &ip, "--listen-port", &port, "--announce-port", &port]);
                 command
                     .args(["download", "--overwrite", "--disable-http-api", "-o"])
                     .arg(folder)
