@@ -11,14 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::agenda::Agenda;
+use super::frames::{self, FrameStore};
 use super::link::{Frame, Link, PipeId};
 use super::spec::{Character, LabSpec, NodeSpec};
 use super::zones::{Uplink, tracker};
 use crate::buf::BufPool;
 use crate::swarm::wire::{Handshake, Message};
 use crate::swarm::{
-    Bitfield, CloseReason, ConnId, Engine, EngineConfig, Geometry, Input, Output, PieceShape, Rng,
-    StoreResult,
+    Bitfield, CloseReason, ConnId, Engine, EngineConfig, FrameState, Geometry, Input, Output, PieceShape,
+    Rng, StoreResult,
 };
 use crate::tracker::Tracker;
 use crate::units::{InfoHash, Now, PeerId, PieceIndex};
@@ -70,6 +71,12 @@ pub(super) enum Event {
         piece: PieceIndex,
         result: StoreResult,
     },
+    /// The node has a frame, of this maker; or has found that a piece is not worth one.
+    Framed {
+        node: usize,
+        piece: PieceIndex,
+        maker: Option<usize>,
+    },
 }
 
 /// One node at work.
@@ -79,6 +86,8 @@ pub struct Node {
     link: Link,
     woken_at: Option<Now>,
     disk_free: Now,
+    /// The frames that it keeps, and whose each is.
+    frames: FrameStore,
     pub finished: Option<Now>,
     pub payload_out: u64,
     pub closes: Vec<CloseReason>,
@@ -160,6 +169,7 @@ impl Lab {
             link: Link::new(node.rate, spec.grain as usize),
             woken_at: None,
             disk_free: Now::ZERO,
+            frames: FrameStore::new(node.frames),
             finished: None,
             payload_out: 0,
             closes: Vec::new(),
@@ -287,6 +297,7 @@ impl Lab {
             }
             Event::HungUp { conn, node } => self.tell(node, Input::Closed { conn }),
             Event::Stored { node, piece, result } => self.tell(node, Input::Stored { piece, result }),
+            Event::Framed { node, piece, maker } => self.framed(node, piece, maker),
         }
     }
 
@@ -328,6 +339,8 @@ impl Lab {
         config.seed = Rng::new(self.spec.seed.wrapping_add(node as u64)).next_u64();
         config.listen_port = 6881;
         config.wanted = wanted;
+        config.takes_frames = spec.frames > 0;
+        config.frames_ahead = spec.frames.min(2);
         (self.spec.tune)(&mut config);
         let pool = BufPool::new(self.spec.held_length() as usize, spec.buffers);
         self.nodes[node].engine = Engine::new(config, pool, Arc::clone(&self.spec.shape));
@@ -431,11 +444,20 @@ impl Lab {
             Output::Send { .. } | Output::SendBlock { .. } if mute => {}
             Output::Send { conn, message } => self.push(node, conn, Frame::Message(message)),
             Output::SendBlock { conn, block } => {
-                let start = block.offset as usize;
-                let data = self.payload[block.piece.get()].slice(start..start + block.len as usize);
+                let whole = if block.in_frame() {
+                    let Some(frame) = self.nodes[node].frames.get(block.piece) else {
+                        return self.tell(node, Input::BlockUnreadable { conn, block });
+                    };
+                    frame.clone()
+                } else {
+                    self.payload[block.piece.get()].clone()
+                };
+                let data = whole.slice(block.start() as usize..(block.start() + block.len) as usize);
+                let lie = || Bytes::from(data.iter().map(|byte| !byte).collect::<Vec<_>>());
                 let data = match self.nodes[node].spec.character {
                     Character::Stalling => return,
-                    Character::Liar => Bytes::from(data.iter().map(|byte| !byte).collect::<Vec<_>>()),
+                    Character::Liar => lie(),
+                    Character::Garbler if block.in_frame() => lie(),
                     _ => data,
                 };
                 self.push(node, conn, Frame::Block(block, data));
@@ -444,17 +466,41 @@ impl Lab {
                 self.nodes[node].closes.push(why);
                 self.hang_up(node, conn);
             }
-            Output::Store { piece, buf } => {
+            Output::Store { piece, buf, frame } => {
                 let len = self.geometry.len_of(piece) as usize;
-                let right = buf[..len] == self.payload[piece.get()][..];
+                let right = if let Some(frame) = frame {
+                    let maker = frames::maker(&buf[..frame as usize], piece, self.geometry.len_of(piece));
+                    if maker.is_some() {
+                        self.at(self.now, Event::Framed { node, piece, maker });
+                    }
+                    maker.is_some()
+                } else {
+                    buf[..len] == self.payload[piece.get()][..]
+                };
                 let result = if right { StoreResult::Ok } else { StoreResult::WrongHash };
                 let start = self.nodes[node].disk_free.max(self.now);
                 let time = self.nodes[node].spec.writing(len as u64 * u64::from(self.spec.grain));
                 self.nodes[node].disk_free = start + time;
                 self.at(self.nodes[node].disk_free, Event::Stored { node, piece, result });
             }
+            Output::MakeFrame { piece, at_most } => {
+                let len =
+                    frames::len_of(piece, node, self.geometry.len_of(piece)).filter(|len| *len <= at_most);
+                self.at(self.now + frames::TIME, Event::Framed { node, piece, maker: len.map(|_| node) });
+            }
             Output::Complete => self.nodes[node].finished = Some(self.now),
         }
+    }
+
+    /// The node keeps a frame; one that it has no more room for is gone.
+    fn framed(&mut self, node: usize, piece: PieceIndex, maker: Option<usize>) {
+        let whole = self.geometry.len_of(piece);
+        let len = maker.and_then(|maker| frames::len_of(piece, maker, whole));
+        let frame = maker.map(|maker| frames::contents(piece, maker, whole));
+        if let Some(gone) = frame.and_then(|frame| self.nodes[node].frames.keep(piece, frame)) {
+            self.tell(node, Input::Frame { piece: gone, state: FrameState::Gone });
+        }
+        self.tell(node, Input::Frame { piece, state: len.map_or(FrameState::Useless, FrameState::Ready) });
     }
 
     /// Lets frames leave: messages together, up to the next block or for [`LONGEST_TRAIN`].

@@ -5,6 +5,9 @@
 //! exactly. Invariant: a piece is `Ok` for an engine only if its bytes are those of the payload.
 
 mod agenda;
+#[cfg(test)]
+mod frame_tests;
+mod frames;
 mod lab;
 mod link;
 pub mod picture;

@@ -17,6 +17,8 @@ pub enum Character {
     Honest,
     /// Sends blocks with wrong bytes.
     Liar,
+    /// Sends frames that are none, and pieces as they are.
+    Garbler,
     /// Takes requests and sends no blocks.
     Stalling,
     /// Sends these messages to everybody who connects and reacts to nothing.
@@ -46,6 +48,8 @@ pub struct NodeSpec {
     pub wanted: Option<Range<u32>>,
     /// Which zone it is in, counted from 1; 0: none.
     pub zone: u8,
+    /// It takes frames, keeps as many of them, and makes its own. 0: it knows nothing of frames.
+    pub frames: usize,
 }
 
 impl NodeSpec {
@@ -62,6 +66,7 @@ impl NodeSpec {
             character: Character::Honest,
             wanted: None,
             zone: 0,
+            frames: 0,
         }
     }
 

@@ -1,7 +1,7 @@
-//! One piece on its way from blocks to a whole.
+//! One piece on its way from blocks to a whole, as it is or as a frame.
 //!
 //! Invariant: `missing` counts the blocks that are not here, `free` those that nobody was asked for. Where their bytes
-//! lie is the [`Landing`]'s.
+//! lie is the [`Landing`]'s. A frame comes from one peer: others' frames of the same piece are other bytes.
 
 use super::geometry::Block;
 use super::interface::ConnId;
@@ -56,7 +56,7 @@ pub enum Arrival {
 }
 
 impl ActivePiece {
-    /// A piece of which nothing is here.
+    /// A piece (or its frame) of which nothing is here.
     pub fn new(landing: Arc<Landing>, owner: ConnId, solo: bool, now: Now) -> Self {
         let count = landing.blocks().len();
         ActivePiece {
@@ -71,6 +71,29 @@ impl ActivePiece {
             run: None,
             givers: Vec::new(),
         }
+    }
+
+    /// Begins anew where other blocks land. Returns how many bytes were here in vain.
+    pub fn restart(&mut self, landing: Arc<Landing>) -> u64 {
+        let here = self.slots.iter().zip(self.landing.blocks()).filter(|(slot, _)| **slot == Slot::Here);
+        let dropped = here.map(|(_, block)| u64::from(block.len)).sum();
+        let count = landing.blocks().len();
+        self.landing = landing;
+        self.slots = vec![Slot::Free; count];
+        (self.missing, self.free, self.first) = (count, count, 0);
+        self.run = None;
+        self.givers.clear();
+        dropped
+    }
+
+    /// It may come from its owner only.
+    pub fn has_one_giver(&self) -> bool {
+        self.solo || self.frame().is_some()
+    }
+
+    /// What comes is a frame of so many bytes.
+    pub fn frame(&self) -> Option<u32> {
+        self.landing.blocks().last().filter(|block| block.in_frame()).and_then(Block::end)
     }
 
     /// Blocks that are not here.
@@ -201,6 +224,26 @@ mod tests {
         assert_eq!(piece.accept(ConnId(1), block(8, 8), Some(&[1; 8])), Arrival::New { recall: None });
         assert_eq!(piece.accept(ConnId(2), block(8, 8), Some(&[1; 8])), Arrival::Useless);
         assert_eq!((piece.missing(), piece.free()), (1, 1));
+    }
+
+    #[test]
+    fn a_frame_gives_way_to_the_piece_itself() {
+        let landing = |blocks| {
+            let mut buf = BufPool::new(64, 1).take().expect("a buffer");
+            buf.fill(0xee);
+            Arc::new(Landing::new(buf, blocks))
+        };
+        let mut piece = piece();
+        piece.restart(landing(Block::of_frame(PieceIndex(0), 5)));
+        assert_eq!((piece.frame(), piece.has_one_giver()), (Some(5), true));
+        let asked = piece.ask(ConnId(1), false).expect("all of it");
+        assert_eq!(piece.accept(ConnId(1), asked, Some(&[9; 5])), Arrival::New { recall: None });
+        assert_eq!(piece.missing(), 0);
+        assert_eq!(piece.restart(landing(vec![block(8, 8)])), 5);
+        assert_eq!((piece.frame(), piece.missing_bytes(), piece.untouched()), (None, 8, true));
+        assert_eq!(piece.accept(ConnId(1), asked, Some(&[9; 5])), Arrival::Useless);
+        piece.accept(ConnId(2), block(8, 8), Some(&[1; 8]));
+        assert_eq!(piece.givers, [ConnId(2)]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::bitfield::Bitfield;
 use super::book::AddressBook;
 use super::fetch::{Fetcher, Giver};
+use super::frames::Frames;
 use super::geometry::{Block, Geometry, PieceShape};
 use super::holdings::Holdings;
 use super::interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
@@ -48,6 +49,7 @@ pub struct Engine {
     pub(super) fetch: Fetcher,
     pub(super) serve: Server,
     pub(super) offers: Offers,
+    pub(super) frames: Frames,
     /// What our links were seen to carry.
     pub(super) uplink: Capacity,
     pub(super) downlink: Capacity,
@@ -86,6 +88,7 @@ impl Engine {
             fetch: Fetcher::new(geometry, pool, shape, &holds.missing(), config.request_depth, &mut rng),
             serve: Server::new(geometry.pieces()),
             offers: Offers::new(geometry.pieces()),
+            frames: Frames::new(geometry.pieces()),
             uplink: Capacity::default(),
             downlink: Capacity::default(),
             book: AddressBook::new(&config.own_addresses, config.listen_port),
@@ -156,6 +159,7 @@ impl Engine {
             Input::BlockSent { conn, block } => self.block_sent(conn, block),
             Input::BlockUnreadable { conn, block } => self.block_unreadable(conn, block),
             Input::Stored { piece, result } => self.stored(piece, result),
+            Input::Frame { piece, state } => self.frame_changed(piece, state),
             Input::Tick => {}
         }
     }
@@ -217,7 +221,7 @@ impl Engine {
             bytes_total: self.holds.bytes_wanted(),
             bytes_done: self.holds.bytes_done(),
             bytes_in: self.bytes_in.total(),
-            bytes_wasted: self.wasted,
+            bytes_wasted: self.wasted + self.fetch.dropped,
             bytes_out: self.bytes_out.total(),
             rate_in: self.bytes_in.rate(self.now),
             rate_out: self.bytes_out.rate(self.now),
@@ -302,6 +306,7 @@ impl Engine {
             port: (self.config.listen_port != 0).then_some(self.config.listen_port),
             flashmob_id: Some(OUR_EXTENSION_ID),
             flashmob_version: Some(OUR_EXTENSION_VERSION),
+            frames: self.takes_frames().then_some(1),
         };
         self.send(conn, Message::Extended { id: 0, payload: said.encode().into() });
     }

@@ -8,19 +8,22 @@
 //! Invariant: a piece is begun only with a buffer from the pool; a block in a peer's `asked` list is marked so in
 //! its piece, and the other way round; nothing is asked of a peer beyond its queue.
 
+mod lost;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::assembly::{ActivePiece, Arrival};
 use super::bitfield::Bitfield;
+use super::frames::longest;
 use super::geometry::{Block, Geometry, PieceShape};
 use super::interface::{ConnId, Output};
 use super::landing::{Landing, Landings};
 use super::peer::Peers;
 use super::picker::Picker;
 use super::rng::Rng;
-use super::wire::Message;
+use super::wire::{Message, Offered};
 use crate::buf::BufPool;
 use crate::units::{Now, PeerId, PieceIndex};
 
@@ -28,10 +31,6 @@ use crate::units::{Now, PeerId, PieceIndex};
 const BUFFER_RETRY: Duration = Duration::from_millis(20);
 /// How long an owner may leave a piece untouched before a peer with nothing to do takes it over.
 const WAIT_FOR_OWNER: Duration = Duration::from_secs(2);
-/// How long a scheduling peer may leave what it offered to send: it had agreed to begin.
-const GRANTED_STALL: Duration = Duration::from_secs(3);
-/// How long a stalled peer is left alone.
-const SNUB_REST: Duration = Duration::from_secs(5);
 
 /// Who sent parts of a piece: enough to ban them after they are gone.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +65,8 @@ pub struct Fetcher {
     pub(super) starved: bool,
     /// The medium failed.
     pub halted: bool,
+    /// Bytes of frames whose sender was lost before they were whole.
+    pub dropped: u64,
     depth_limit: usize,
 }
 
@@ -90,6 +91,7 @@ impl Fetcher {
             suspect: Vec::new(),
             starved: false,
             halted: false,
+            dropped: 0,
             depth_limit,
         }
     }
@@ -201,8 +203,25 @@ impl Fetcher {
         self.geometry
     }
 
-    /// `conn` is to send what is missing of `piece`, from `start`; false if it has an owner or is not being fetched.
-    pub fn adopt_piece(&mut self, conn: ConnId, piece: PieceIndex, start: Now) -> bool {
+    /// Bytes of `piece` that travel when it is not compressed.
+    pub fn travels(&self, piece: PieceIndex) -> u64 {
+        let ranges = self.shape.data_ranges(piece, self.geometry.len_of(piece));
+        ranges.iter().map(|range| u64::from(range.end - range.start)).sum()
+    }
+
+    /// What is asked for to have `piece`: the blocks of its frame of `frame` bytes if it is worth it (0: there is none),
+    /// else those of its bytes that travel.
+    fn blocks_of(&self, piece: PieceIndex, frame: u32) -> Vec<Block> {
+        if (1..=longest(self.travels(piece))).contains(&frame) {
+            return Block::of_frame(piece, frame);
+        }
+        self.geometry.blocks_of(piece, self.shape.as_ref())
+    }
+
+    /// `conn` is to send what is missing of `piece`, from `start`; if nothing came yet, its frame of `frame` bytes. False if it
+    /// has an owner or is not being fetched.
+    pub fn adopt_piece(&mut self, conn: ConnId, Offered { piece, frame }: Offered, start: Now) -> bool {
+        let blocks = if frame > 0 { self.blocks_of(piece, frame) } else { Vec::new() };
         let Some(active) = self.active.get_mut(&piece) else { return false };
         let alone = active.givers.is_empty() || active.givers == [conn];
         if active.owner.is_some() || active.free() == 0 || (active.solo && !alone) {
@@ -210,15 +229,18 @@ impl Fetcher {
         }
         active.owner = Some(conn);
         active.since = start;
+        if !blocks.is_empty() && active.untouched() && active.free() == active.missing() {
+            self.restart(piece, blocks);
+        }
         true
     }
 
-    /// `conn` is to send `piece`, from `start`; false if it is not wanted, there is no buffer for it, or nothing of
+    /// `conn` is to send `piece` or its frame, from `start`; false if it is not wanted, there is no buffer for it, or nothing of
     /// it travels.
     pub fn begin_piece(
         &mut self,
         conn: ConnId,
-        piece: PieceIndex,
+        Offered { piece, frame }: Offered,
         start: Now,
         out: &mut VecDeque<Output>,
     ) -> bool {
@@ -230,12 +252,12 @@ impl Fetcher {
             return false;
         };
         self.picker.unwant(piece);
-        let blocks = self.geometry.blocks_of(piece, self.shape.as_ref());
+        let blocks = self.blocks_of(piece, frame);
         let nothing_travels = blocks.is_empty();
         let landing = Arc::new(Landing::new(buf, blocks));
         self.landings.open(piece, Arc::clone(&landing));
         if nothing_travels {
-            self.store(piece, Vec::new(), out);
+            self.store(piece, Vec::new(), None, out);
         } else {
             let solo = self.suspect.contains(&piece);
             self.active.insert(piece, ActivePiece::new(landing, conn, solo, start));
@@ -244,23 +266,17 @@ impl Fetcher {
     }
 
     /// All of `piece` is here.
-    fn store(&mut self, piece: PieceIndex, givers: Vec<Giver>, out: &mut VecDeque<Output>) {
-        if let Some(buf) = self.landings.shut(piece) {
-            self.storing.insert(piece, givers);
-            out.push_back(Output::Store { piece, buf });
-        }
-    }
-
-    /// `owner` is not to send `piece` any more.
-    pub fn take_back(
+    fn store(
         &mut self,
-        owner: ConnId,
         piece: PieceIndex,
-        peers: &mut Peers,
+        givers: Vec<Giver>,
+        frame: Option<u32>,
         out: &mut VecDeque<Output>,
     ) {
-        self.recall(owner, peers, out, |block| block.piece == piece);
-        self.disown(owner, |other| other == piece);
+        if let Some(buf) = self.landings.shut(piece) {
+            self.storing.insert(piece, givers);
+            out.push_back(Output::Store { piece, buf, frame });
+        }
     }
 
     /// A new piece, if there is a buffer for it.
@@ -268,7 +284,7 @@ impl Fetcher {
         let peer = peers.get(&conn)?;
         loop {
             let piece = self.picker.rarest(|piece| peer.offers(piece, now))?;
-            if self.begin_piece(conn, piece, now, out) {
+            if self.begin_piece(conn, Offered { piece, frame: 0 }, now, out) {
                 return self.active.get_mut(&piece)?.ask(conn, false);
             }
             if self.starved {
@@ -283,7 +299,9 @@ impl Fetcher {
         let (_, active) = self
             .active
             .iter_mut()
-            .filter(|(piece, active)| !active.solo && active.free() > 0 && peer.offers(**piece, now))
+            .filter(|(piece, active)| {
+                !active.has_one_giver() && active.free() > 0 && peer.offers(**piece, now)
+            })
             .max_by_key(|(_, active)| active.free())?;
         active.ask(conn, true)
     }
@@ -309,7 +327,7 @@ impl Fetcher {
             (active.untouched() && peer.offers(*piece, now) && (relieve || !patient))
                 .then_some((*piece, owner))
         })?;
-        self.recall(owner, peers, out, |block| block.piece == piece);
+        self.take_back(owner, piece, peers, out);
         let active = self.active.get_mut(&piece)?;
         active.owner = Some(conn);
         active.since = now;
@@ -331,7 +349,7 @@ impl Fetcher {
         let mut pieces: Vec<_> = self
             .active
             .iter_mut()
-            .filter(|(piece, active)| !active.solo && peer.offers(**piece, now))
+            .filter(|(piece, active)| !active.has_one_giver() && peer.offers(**piece, now))
             .collect();
         pieces.sort_by_key(|(_, active)| std::cmp::Reverse(active.missing()));
         pieces.into_iter().find_map(|(_, active)| active.ask_again(conn, slow))
@@ -349,7 +367,7 @@ impl Fetcher {
         out: &mut VecDeque<Output>,
     ) -> Option<Seen> {
         let active = self.active.get_mut(&block.piece)?;
-        if active.solo && active.owner != Some(conn) {
+        if active.has_one_giver() && active.owner != Some(conn) {
             return None;
         }
         let recall = match active.accept(conn, block, data) {
@@ -358,7 +376,9 @@ impl Fetcher {
             Arrival::Lost => {
                 // It was asked for before, and again after the piece was begun anew: a second one may follow.
                 active.release(conn, block);
-                peers.get_mut(&conn)?.remember_recalled(block);
+                if !block.in_frame() {
+                    peers.get_mut(&conn)?.remember_recalled(block);
+                }
                 return None;
             }
         };
@@ -383,7 +403,7 @@ impl Fetcher {
                 // Somebody who helped is gone: nobody who stayed can be blamed alone.
                 givers.clear();
             }
-            self.store(block.piece, givers, out);
+            self.store(block.piece, givers, active.frame(), out);
         }
         Some(seen)
     }
@@ -405,108 +425,5 @@ impl Fetcher {
             self.suspect.push(piece);
         }
         None
-    }
-
-    /// The medium failed: gives everything up.
-    pub fn halt(&mut self, peers: &mut Peers, out: &mut VecDeque<Output>) {
-        self.halted = true;
-        let conns: Vec<ConnId> = peers.keys().copied().collect();
-        for conn in conns {
-            self.recall(conn, peers, out, |_| true);
-        }
-        while let Some((piece, _)) = self.active.pop_first() {
-            self.landings.shut(piece);
-        }
-        self.storing.clear();
-    }
-
-    /// `conn` will not send what it was asked for, because it choked us or is gone.
-    pub fn lose(&mut self, conn: ConnId, asked: impl IntoIterator<Item = Block>) {
-        for block in asked {
-            if let Some(active) = self.active.get_mut(&block.piece) {
-                active.release(conn, block);
-            }
-        }
-        self.disown(conn, |_| true);
-    }
-
-    /// `conn` will not send `block`.
-    pub fn refused(&mut self, conn: ConnId, block: Block) {
-        if let Some(active) = self.active.get_mut(&block.piece) {
-            active.release(conn, block);
-        }
-        self.disown(conn, |piece| piece == block.piece);
-    }
-
-    /// Peers that were asked and send nothing lose their blocks to others. True if there was one.
-    pub fn snub(
-        &mut self,
-        peers: &mut Peers,
-        stall_after: Duration,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> bool {
-        let stalled: Vec<ConnId> = peers
-            .iter()
-            .filter(|(_, peer)| {
-                let patience =
-                    if peer.schedules.is_some() { stall_after.min(GRANTED_STALL) } else { stall_after };
-                !peer.asked.is_empty() && now.since(peer.progress) >= patience
-            })
-            .map(|(conn, _)| *conn)
-            .collect();
-        for conn in &stalled {
-            self.recall(*conn, peers, out, |_| true);
-            self.disown(*conn, |_| true);
-            if let Some(peer) = peers.get_mut(conn) {
-                peer.snubbed = Some(now + SNUB_REST);
-            }
-        }
-        !stalled.is_empty()
-    }
-
-    /// Takes back from `conn` the requests that pass `test`.
-    fn recall(
-        &mut self,
-        conn: ConnId,
-        peers: &mut Peers,
-        out: &mut VecDeque<Output>,
-        test: impl Fn(&Block) -> bool,
-    ) {
-        let Some(peer) = peers.get_mut(&conn) else { return };
-        let (back, keep): (VecDeque<Block>, VecDeque<Block>) = peer.asked.drain(..).partition(test);
-        peer.asked = keep;
-        for block in back {
-            peer.remember_recalled(block);
-            out.push_back(Output::Send { conn, message: Message::Cancel(block) });
-            if let Some(active) = self.active.get_mut(&block.piece) {
-                active.release(conn, block);
-            }
-        }
-    }
-
-    /// Pieces of `conn` that pass `test` belong to nobody. A piece that only one peer may send and that it has
-    /// begun starts again from nothing, with another peer.
-    fn disown(&mut self, conn: ConnId, test: impl Fn(PieceIndex) -> bool) {
-        for (_, active) in self.active.iter_mut().filter(|(piece, _)| test(**piece)) {
-            if active.owner == Some(conn) {
-                active.owner = None;
-            }
-        }
-    }
-
-    /// Gives up pieces that may come from one peer only and whose peer is lost.
-    pub fn restart_orphans(&mut self, rng: &mut Rng) {
-        let orphans: Vec<PieceIndex> = self
-            .active
-            .iter()
-            .filter(|(_, active)| active.solo && active.owner.is_none() && !active.untouched())
-            .map(|(piece, _)| *piece)
-            .collect();
-        for piece in orphans {
-            self.active.remove(&piece);
-            self.landings.shut(piece);
-            self.picker.want(piece, rng);
-        }
     }
 }

@@ -14,15 +14,45 @@ use crate::units::{BLOCK_LEN, PieceIndex};
 pub struct Block {
     /// The piece.
     pub piece: PieceIndex,
-    /// First byte, counted from the start of the piece.
+    /// First byte, counted from the start of the piece; with [`FRAME`] set, from the start of the piece's frame.
     pub offset: u32,
     /// Bytes; 16 KiB at most in what we ask for.
     pub len: u32,
 }
 
+/// The highest bit of an offset says that a block is of the piece's zstd frame and not of the piece. Between flashmob peers
+/// that agreed on it requests, blocks, cancels and rejects are used for frames so, as they are; pieces are shorter.
+pub const FRAME: u32 = 1 << 31;
+
+impl Block {
+    /// It is of the piece's frame.
+    pub fn in_frame(&self) -> bool {
+        self.offset & FRAME != 0
+    }
+
+    /// Where its bytes begin in the piece, or in the frame.
+    pub fn start(&self) -> u32 {
+        self.offset & !FRAME
+    }
+
+    /// Where its bytes end; `None` if that is no 32-bit number.
+    pub fn end(&self) -> Option<u32> {
+        self.start().checked_add(self.len)
+    }
+
+    /// The blocks of a frame of `len` bytes.
+    pub fn of_frame(piece: PieceIndex, len: u32) -> Vec<Block> {
+        let starts = (0..len).step_by(BLOCK_LEN as usize);
+        starts
+            .map(|start| Block { piece, offset: start | FRAME, len: (len - start).min(BLOCK_LEN) })
+            .collect()
+    }
+}
+
 impl fmt::Display for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes at {} of {}", self.len, self.offset, self.piece)
+        let of = if self.in_frame() { "the frame of " } else { "" };
+        write!(f, "{} bytes at {} of {of}{}", self.len, self.start(), self.piece)
     }
 }
 
@@ -147,6 +177,17 @@ mod tests {
         assert!(geometry.check_block(Block { piece: PieceIndex(2), offset: 40, len: 10 }));
         assert_eq!(Geometry::new(0, 1), None);
         assert_eq!(Geometry::new(1, u64::MAX), None);
+    }
+
+    #[test]
+    fn a_frames_blocks_are_none_of_the_piece() {
+        let geometry = Geometry::new(100_000, 100_000).expect("valid");
+        let blocks = Block::of_frame(PieceIndex(0), 40_000);
+        let shown: Vec<_> = blocks.iter().map(|block| (block.start(), block.end())).collect();
+        assert_eq!(shown, [(0, Some(16384)), (16384, Some(32768)), (32768, Some(40_000))]);
+        assert!(blocks.iter().all(|block| block.in_frame() && !geometry.check_block(*block)));
+        assert!(!geometry.blocks_of(PieceIndex(0), &WholePieces).iter().any(Block::in_frame));
+        assert_eq!(Block::of_frame(PieceIndex(0), 0), []);
     }
 
     #[test]

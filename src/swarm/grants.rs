@@ -19,7 +19,7 @@ use super::fetch::Fetcher;
 use super::interface::{ConnId, Fault, Output};
 use super::peer::{Peer, Peers};
 use super::rate::Capacity;
-use super::wire::{Message, Schedule};
+use super::wire::{Message, Offered, Schedule};
 use crate::units::{Now, PieceIndex};
 
 /// A sender that lets us wait longer than this for a block does not keep others from sending.
@@ -55,14 +55,16 @@ impl Engine {
         &mut self,
         conn: ConnId,
         start_in: Duration,
-        pieces: &[PieceIndex],
+        pieces: &[Offered],
     ) -> Result<(), Fault> {
-        for piece in pieces {
+        for Offered { piece, .. } in pieces {
             self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(*piece))?;
         }
         let Some(peer) = self.peers.get(&conn) else { return Ok(()) };
         let crosses_in = self.receives_in(peer);
-        let pieces = self.worth_crossing(peer, pieces);
+        let takes_frames = self.takes_frames() && peer.fast;
+        let mut pieces = self.worth_crossing(peer, pieces);
+        pieces.iter_mut().filter(|_| !takes_frames).for_each(|offered| offered.frame = 0);
         let verdict = if crosses_in > start_in {
             Verdict::Busy(crosses_in)
         } else if pieces.is_empty() {
@@ -115,7 +117,7 @@ impl Fetcher {
     fn grant(
         &mut self,
         conn: ConnId,
-        offered: &[PieceIndex],
+        offered: &[Offered],
         start_in: Duration,
         downlink: &Capacity,
         peers: &mut Peers,
@@ -134,23 +136,23 @@ impl Fetcher {
             return Verdict::Busy(taken);
         }
         let start = now + start_in;
-        for piece in offered.iter().filter(|piece| peer.offers(**piece, now)) {
-            if self.adopt_piece(conn, *piece, start) || self.begin_piece(conn, *piece, start, out) {
+        for offered in offered.iter().filter(|offered| peer.offers(offered.piece, now)) {
+            if self.adopt_piece(conn, *offered, start) || self.begin_piece(conn, *offered, start, out) {
                 peer.begins = start;
                 peer.progress = peer.progress.max(start);
-                return Verdict::Granted(*piece);
+                return Verdict::Granted(offered.piece);
             }
             if self.starved {
                 return Verdict::Busy(FULL);
             }
         }
-        if let Some(piece) = self.relieve(conn, offered, start, piece_time, peers, now, out) {
-            self.adopt_piece(conn, piece, start);
+        if let Some(offered) = self.relieve(conn, offered, start, piece_time, peers, now, out) {
+            self.adopt_piece(conn, offered, start);
             if let Some(peer) = peers.get_mut(&conn) {
                 peer.begins = start;
                 peer.progress = peer.progress.max(start);
             }
-            return Verdict::Granted(piece);
+            return Verdict::Granted(offered.piece);
         }
         Verdict::Useless(peers.get(&conn).and_then(|peer| self.wish(peer, now)))
     }
@@ -188,25 +190,25 @@ impl Fetcher {
     fn relieve(
         &mut self,
         conn: ConnId,
-        offered: &[PieceIndex],
+        offered: &[Offered],
         start: Now,
         piece_time: Duration,
         peers: &mut Peers,
         now: Now,
         out: &mut VecDeque<Output>,
-    ) -> Option<PieceIndex> {
+    ) -> Option<Offered> {
         if self.picker.wanted() > 0 {
             return None;
         }
-        let (piece, owner) = offered.iter().find_map(|piece| {
-            let active = self.piece(*piece)?;
+        let (offered, owner) = offered.iter().find_map(|offered| {
+            let active = self.piece(offered.piece)?;
             let owner = active.owner.filter(|owner| *owner != conn && !active.solo)?;
             let other = peers.get(&owner)?;
             let waits = active.untouched() && other.begins > start + piece_time / 4;
-            (waits || is_late(active, other, piece_time, now)).then_some((*piece, owner))
+            (waits || is_late(active, other, piece_time, now)).then_some((*offered, owner))
         })?;
-        self.take_back(owner, piece, peers, out);
-        Some(piece)
+        self.take_back(owner, offered.piece, peers, out);
+        Some(offered)
     }
 
     /// The rarest missing piece of those looked at that nobody owns and that `fits`.

@@ -65,6 +65,11 @@ pub struct EngineConfig {
     pub ours_only: bool,
     /// How long a peer that has requests of ours may send no block before they are given to others.
     pub stall_after: Duration,
+    /// Flashmob peers may send us frames: pieces compressed with zstd.
+    pub takes_frames: bool,
+    /// Frames of pieces that are about to be offered that are asked for at a time; 0: only those that came from peers are
+    /// passed on.
+    pub frames_ahead: usize,
 }
 
 impl EngineConfig {
@@ -97,8 +102,21 @@ impl EngineConfig {
             request_depth: 1024,
             ours_only: false,
             stall_after: Duration::from_secs(10),
+            takes_frames: false,
+            frames_ahead: 0,
         }
     }
+}
+
+/// What there is of a piece's frame: its bytes compressed with zstd, in the memory of whoever drives the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameState {
+    /// It has so many bytes. Until `Gone` it is the same frame.
+    Ready(u32),
+    /// There is none any more, and it may be asked for again.
+    Gone,
+    /// The piece can hardly be compressed, or could not be read: it is not asked for again.
+    Useless,
 }
 
 /// What became of a piece that was handed out with [`Output::Store`].
@@ -179,6 +197,14 @@ pub enum Input {
         /// What became of it.
         result: StoreResult,
     },
+    /// What there is of a piece's frame has changed: after [`Output::MakeFrame`], because it came from a peer, or because
+    /// memory was needed.
+    Frame {
+        /// The piece.
+        piece: PieceIndex,
+        /// What there is now.
+        state: FrameState,
+    },
     /// Nothing; time has passed (also good after buffers went back to the pool).
     Tick,
 }
@@ -195,7 +221,7 @@ pub enum Output {
         /// The message; never [`Message::Piece`].
         message: Message,
     },
-    /// Read this block from the medium (or from memory) and send it; answer with `BlockSent`.
+    /// Read this block from the medium (or from memory, which frames are in) and send it; answer with `BlockSent`.
     SendBlock {
         /// On which connection.
         conn: ConnId,
@@ -214,8 +240,18 @@ pub enum Output {
     Store {
         /// The piece.
         piece: PieceIndex,
-        /// Its bytes.
+        /// Its bytes, or its frame.
         buf: PieceBuf,
+        /// The buffer begins with a frame of so many bytes, which is to become the piece first. One that does not is as
+        /// if the hash were wrong.
+        frame: Option<u32>,
+    },
+    /// Compress this piece, which is stored, beside everything else; answer with `Frame`.
+    MakeFrame {
+        /// The piece.
+        piece: PieceIndex,
+        /// A longer frame is useless.
+        at_most: u32,
     },
     /// Every wanted piece is stored.
     Complete,

@@ -45,12 +45,14 @@ pub struct Landing {
 
 impl Landing {
     pub(super) fn new(mut buf: PieceBuf, blocks: Vec<Block>) -> Self {
-        let mut end = 0;
-        for block in &blocks {
-            buf[end..block.offset as usize].fill(0);
-            end = (block.offset + block.len) as usize;
+        if !blocks.last().is_some_and(Block::in_frame) {
+            let mut end = 0;
+            for block in blocks.iter().map(range) {
+                buf[end..block.start].fill(0);
+                end = block.end;
+            }
+            buf[end..].fill(0);
         }
-        buf[end..].fill(0);
         let places = blocks.iter().map(|_| AtomicU64::new(OPEN)).collect();
         Landing { blocks, places, buf: Mutex::new(Some(buf)) }
     }
@@ -72,7 +74,7 @@ impl Landing {
     /// Writes a block that came another way. False if there is no place for it.
     pub(super) fn write(&self, at: usize, data: &[u8]) -> bool {
         let mut buf = self.lock();
-        let start = self.blocks[at].offset as usize;
+        let start = self.blocks[at].start() as usize;
         let Some(place) = buf.as_mut().and_then(|buf| buf.get_mut(start..start + data.len())) else {
             return false;
         };
@@ -151,7 +153,7 @@ impl Descent {
         let count = bytes.len().min(self.rest());
         let mut buf = self.landing.lock();
         if let Some(buf) = buf.as_mut().filter(|_| self.keeps_place()) {
-            let start = self.block().offset as usize + self.done;
+            let start = self.block().start() as usize + self.done;
             buf[start..start + count].copy_from_slice(&bytes[..count]);
         }
         drop(buf);
@@ -261,5 +263,5 @@ impl Drop for Descent {
 }
 
 fn range(block: &Block) -> std::ops::Range<usize> {
-    block.offset as usize..(block.offset + block.len) as usize
+    block.start() as usize..(block.start() + block.len) as usize
 }

@@ -140,11 +140,17 @@ impl Engine {
     }
 
     fn requested(&mut self, conn: ConnId, block: Block) -> Result<(), Fault> {
-        if !self.geometry.check_block(block) || block.len > MAX_REQUEST_LEN {
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        let of_frame = block.in_frame() && peer.takes_frames && peer.fast && block.len > 0;
+        let legal = if of_frame {
+            self.geometry.check_piece(block.piece.0).is_some()
+        } else {
+            self.geometry.check_block(block)
+        };
+        if !legal || block.len > MAX_REQUEST_LEN {
             return Err(Fault::BadRequest(block));
         }
-        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
-        let we_have_it = self.holds.have().has(block.piece);
+        let we_have_it = if of_frame { self.frames.has(block) } else { self.holds.have().has(block.piece) };
         if self.serve.request(conn, peer, block, we_have_it, &self.config, &mut self.out) {
             self.offers.requested(conn, block);
             Ok(())
@@ -163,8 +169,14 @@ impl Engine {
         let len = block.len;
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
         peer.heard = self.now;
-        if !peer.take_asked(block) && !peer.take_recalled(block) {
+        // Of frames, what was recalled is not taken for what was asked again: that may be another frame.
+        let recalled = block.in_frame() && peer.take_recalled(block);
+        if !recalled && !peer.take_asked(block) && !peer.take_recalled(block) {
             return Err(Fault::UnaskedBlock(block));
+        }
+        if recalled {
+            self.wasted += u64::from(len);
+            return Ok(());
         }
         peer.progress = self.now;
         peer.snubbed = None;
@@ -194,7 +206,9 @@ impl Engine {
         if !peer.take_asked(block) {
             return Err(Fault::UnaskedBlock(block));
         }
-        peer.refuse(block.piece, self.now);
+        if !block.in_frame() {
+            peer.refuse(block.piece, self.now);
+        }
         self.fetch.refused(conn, block);
         self.wake = true;
         Ok(())

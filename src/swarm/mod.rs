@@ -12,6 +12,7 @@ mod bitfield;
 mod book;
 mod engine;
 mod fetch;
+mod frames;
 mod geometry;
 mod grants;
 mod holdings;
@@ -32,7 +33,9 @@ pub mod wire;
 
 pub use bitfield::{Bitfield, BitfieldError};
 pub use engine::Engine;
-pub use geometry::{Block, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};
-pub use interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
+pub use geometry::{Block, FRAME, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};
+pub use interface::{
+    CloseReason, ConnId, EngineConfig, Fault, FrameState, Input, Output, StoreResult, SwarmStats,
+};
 pub use landing::{Descent, Landings};
 pub use rng::Rng;

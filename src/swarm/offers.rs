@@ -209,7 +209,12 @@ impl Engine {
             (self.offers.resting, self.offers.retry) = (true, Some(soonest));
             return;
         };
-        let payload = Schedule::Offer { start_in, pieces: pieces.clone() }.encode().into();
+        let peer = self.peers.get(&conn);
+        let offered = peer.map(|peer| self.with_frames(peer, &pieces)).unwrap_or_default();
+        if peer.is_some_and(|peer| peer.takes_frames) {
+            self.prepare_frames(&pieces);
+        }
+        let payload = Schedule::Offer { start_in, pieces: offered }.encode().into();
         self.send(conn, Message::Extended { id, payload });
         self.offers.open = Some(Open { conn, pieces, since: self.now });
     }
@@ -280,18 +285,21 @@ impl Engine {
         (ranked.into_iter().map(|(_, conn)| conn).collect(), soonest)
     }
 
-    /// The pieces to offer to `peer`, the best first: what it wished for, then what has the fewest copies. A piece that has copies
-    /// is not offered beside one that has none. Also, how many copies the rarest has.
+    /// The pieces to offer to `peer`, the best first: what it wished for, then what has the fewest copies, of equals first
+    /// what has a frame for it. A piece that has copies is not offered beside one that has none. Also, how many copies the
+    /// rarest has.
     fn candidates(&self, peer: &Peer, start: PieceIndex) -> (usize, Vec<PieceIndex>) {
         let have = self.holds.have();
         let mut best: Vec<(usize, PieceIndex)> = Vec::with_capacity(MAX_OFFERED + 1);
-        for piece in have.beyond(&peer.have, start).take(LOOKED_AT) {
+        let framed = self.frames.around(start).take(if peer.takes_frames { LOOKED_AT } else { 0 });
+        let framed = framed.filter(|piece| have.has(*piece));
+        for piece in framed.chain(have.beyond(&peer.have, start).take(LOOKED_AT)) {
             let copies = self.copies_beside(peer, piece) + self.offers.copies_given(piece);
             let full = best.len() == MAX_OFFERED;
             if full && best.last().is_some_and(|(worst, _)| *worst <= copies) {
                 continue;
             }
-            if peer.may_take(piece, self.now) {
+            if peer.may_take(piece, self.now) && !best.iter().any(|(_, other)| *other == piece) {
                 let at = best.partition_point(|(other, _)| *other <= copies);
                 best.insert(at, (copies, piece));
                 best.truncate(MAX_OFFERED);

@@ -112,6 +112,8 @@ pub struct Peer {
     pub standing: Standing,
     /// It speaks our scheduling: the id it gave for these messages.
     pub schedules: Option<u8>,
+    /// It takes frames.
+    pub takes_frames: bool,
     /// Its downlink is taken until then, as it said.
     pub taken_until: Now,
     /// Pieces it declined lately.
@@ -162,6 +164,7 @@ impl Peer {
             held_until: Now::ZERO,
             standing: Standing::FREE,
             schedules: None,
+            takes_frames: false,
             taken_until: Now::ZERO,
             declined: VecDeque::new(),
             wish: None,
@@ -180,6 +183,7 @@ impl Peer {
         }
         if let Some(id) = said.flashmob_id.filter(|_| said.flashmob_version >= Some(SCHEDULING)) {
             self.schedules = Some(id);
+            self.takes_frames = said.frames.is_some();
         }
         // Only while it is not known: who names ever new ports would fill the book of addresses, and the address
         // that was dialled would never be dialled again.

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use super::engine::Engine;
 use super::interface::{CloseReason, ConnId};
 use super::peer::Peer;
+use super::wire::Offered;
 use crate::rules::{Behind, Rules};
 use crate::units::{Now, PieceIndex};
 
@@ -113,11 +114,13 @@ impl Engine {
 
     /// Of what `peer` offers, that which may be taken: from beyond our zone only what nobody near us has, and of our share
     /// as long as something of it is missing. So two gateways do not bring the same.
-    pub(super) fn worth_crossing(&self, peer: &Peer, offered: &[PieceIndex]) -> Vec<PieceIndex> {
-        let mut worth: Vec<PieceIndex> = offered.to_vec();
+    pub(super) fn worth_crossing(&self, peer: &Peer, offered: &[Offered]) -> Vec<Offered> {
+        let mut worth: Vec<Offered> = offered.to_vec();
         if peer.standing.beyond {
             let ours_is_missing = self.fetch.rarest_where(|p| self.is_ours(p) && !self.is_near(p)).is_some();
-            worth.retain(|piece| !self.is_near(*piece) && (self.is_ours(*piece) || !ours_is_missing));
+            worth.retain(|Offered { piece, .. }| {
+                !self.is_near(*piece) && (self.is_ours(*piece) || !ours_is_missing)
+            });
         }
         worth
     }

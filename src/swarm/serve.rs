@@ -170,11 +170,29 @@ impl Server {
             }
             return peer.unanswerable <= limit.saturating_mul(4);
         }
-        if !peer.queue.contains(&block) && !peer.sending.contains(&block) {
+        // Each request for a frame's block has an answer of its own: the peer may have begun anew with another frame.
+        if !peer.queue.contains(&block) && (block.in_frame() || !peer.sending.contains(&block)) {
             peer.queue.push_back(block);
             self.busy.insert(conn);
         }
         true
+    }
+
+    /// The frame of `piece` is gone: what was asked of it is rejected.
+    pub fn withdraw_frame(
+        &mut self,
+        conn: ConnId,
+        peer: &mut Peer,
+        piece: PieceIndex,
+        out: &mut VecDeque<Output>,
+    ) {
+        let of_it = |block: &Block| block.piece == piece && block.in_frame();
+        let (gone, keep) = peer.queue.drain(..).partition(of_it);
+        peer.queue = keep;
+        let gone: VecDeque<Block> = gone;
+        for block in gone {
+            out.push_back(Output::Send { conn, message: Message::Reject(block) });
+        }
     }
 
     /// A peer no longer wants `block`.

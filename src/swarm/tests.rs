@@ -11,7 +11,7 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_o
 
 use super::wire::{ExtendedHandshake, Handshake, Message};
 use super::{
-    Bitfield, Block, CloseReason, ConnId, Engine, EngineConfig, Fault, Input, Output, StoreResult,
+    Bitfield, Block, CloseReason, ConnId, Engine, EngineConfig, FRAME, Fault, Input, Output, StoreResult,
     WholePieces,
 };
 use crate::buf::BufPool;
@@ -186,7 +186,7 @@ fn no_piece_is_begun_without_a_buffer() {
     while let Some(next) = asked.pop() {
         for output in rig.say(1, data(next)) {
             match output {
-                Output::Store { piece, buf } => {
+                Output::Store { piece, buf, .. } => {
                     whole.insert(piece);
                     held.push(buf);
                 }
@@ -379,7 +379,9 @@ fn silent_peers_are_dropped_and_quiet_ones_kept_alive() {
 
 fn any_message() -> impl Strategy<Value = Message> {
     let piece = || (0..PIECES + 1).prop_map(PieceIndex);
-    let block = || (0..PIECES, 0u32..5).prop_map(|(piece, number)| block(piece, number));
+    let raw = || (0..PIECES, 0u32..5).prop_map(|(piece, number)| block(piece, number));
+    let framed = || raw().prop_map(|raw| Block { offset: raw.offset | FRAME, ..raw });
+    let block = || prop_oneof![9 => raw(), 1 => framed()];
     prop_oneof![
         Just(Message::Choke),
         Just(Message::Unchoke),
@@ -426,7 +428,7 @@ proptest! {
                         out.extend(rig.connect(next, 10 + next % 200, false, next % 3 != 0));
                         next += 1;
                     }
-                    Output::Store { piece, buf } => {
+                    Output::Store { piece, buf, .. } => {
                         prop_assert!(buf.iter().all(|byte| *byte == 7), "a hole in {}", piece);
                         let result = if milliseconds % 5 == 0 { StoreResult::WrongHash } else { StoreResult::Ok };
                         drop(buf);

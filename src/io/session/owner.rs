@@ -290,7 +290,8 @@ impl Owner {
                     log::debug!("{}: closing: {why}", peer.address);
                 }
             }
-            Output::Store { piece, buf } => self.store(piece, buf),
+            Output::Store { piece, buf, .. } => self.store(piece, buf),
+            Output::MakeFrame { .. } => {}
             Output::Complete => self.begin_sync(),
         }
     }

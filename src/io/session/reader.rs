@@ -248,7 +248,7 @@ mod tests {
                     Output::Send { conn, message: Message::Request(block) } => {
                         self.peers.get_mut(&conn).unwrap().2.push(block);
                     }
-                    Output::Store { piece, buf } => {
+                    Output::Store { piece, buf, .. } => {
                         assert_eq!(&buf[..], payload(piece), "{piece}");
                         self.whole.push(piece);
                         drop(buf);

@@ -30,6 +30,8 @@ pub struct ExtendedHandshake {
     pub flashmob_id: Option<u8>,
     /// The version of [`OUR_EXTENSION`] that the speaker knows (`fm_version`).
     pub flashmob_version: Option<u8>,
+    /// The version of frames, compressed pieces, that the speaker takes (`fm_zstd`).
+    pub frames: Option<u8>,
 }
 
 impl ExtendedHandshake {
@@ -55,6 +57,9 @@ impl ExtendedHandshake {
         if let Some(version) = self.flashmob_version {
             entries.push(("fm_version", Value::Int(i64::from(version))));
         }
+        if let Some(version) = self.frames {
+            entries.push(("fm_zstd", Value::Int(i64::from(version))));
+        }
         bencode::dict(entries).encode()
     }
 
@@ -78,6 +83,7 @@ impl ExtendedHandshake {
             port: number("p").and_then(|n| u16::try_from(n).ok()).filter(|port| *port != 0),
             flashmob_id: own_id.and_then(|n| u8::try_from(n).ok()).filter(|id| *id != 0),
             flashmob_version: number("fm_version").and_then(|n| u8::try_from(n).ok()),
+            frames: number("fm_zstd").and_then(|n| u8::try_from(n).ok()).filter(|version| *version != 0),
         })
     }
 }
@@ -96,6 +102,7 @@ mod tests {
             port: Some(6881),
             flashmob_id: Some(OUR_EXTENSION_ID),
             flashmob_version: Some(OUR_EXTENSION_VERSION),
+            frames: Some(1),
         };
         assert_eq!(ExtendedHandshake::decode(&said.encode()), Ok(said));
         let quiet = ExtendedHandshake::default();

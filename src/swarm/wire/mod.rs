@@ -12,7 +12,7 @@ mod schedule;
 pub use codec::{Decoder, PIECE_HEADER_LEN, WireError, encode, encode_piece_header};
 pub use extended::{ExtendedHandshake, OUR_EXTENSION, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
 pub use handshake::{HANDSHAKE_LEN, Handshake, HandshakeError};
-pub use schedule::{MAX_OFFERED, Schedule};
+pub use schedule::{MAX_OFFERED, Offered, Schedule};
 
 use bytes::Bytes;
 

@@ -1,7 +1,8 @@
 //! The messages of flashmob's own extension (BEP 10, `fm_flashmob` version 2): who sends which piece to whom next.
 //!
 //! An offer is answered by a grant, which ordinary requests for that piece follow, or by a decline, or by the word that the
-//! receiver's downlink is taken.
+//! receiver's downlink is taken. An offer may name frames: the same pieces, compressed; requests with [`FRAME`](crate::swarm::geometry::FRAME) in their
+//! offset are for bytes of those.
 //! Invariant: reading and writing are each other's inverse; a message names at most [`MAX_OFFERED`] pieces. Whether
 //! those pieces exist is left to the engine.
 
@@ -16,8 +17,18 @@ const OFFER: u8 = 0;
 const DECLINE: u8 = 1;
 const GRANT: u8 = 2;
 const TAKEN: u8 = 3;
+const OFFER_FRAMES: u8 = 4;
 /// Stands for "no piece": no torrent has so many.
 const NONE: u32 = u32::MAX;
+
+/// A piece of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offered {
+    /// The piece.
+    pub piece: PieceIndex,
+    /// Bytes of the frame that the speaker has of it; 0: none, or none that is worth it.
+    pub frame: u32,
+}
 
 /// One message of the extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +37,8 @@ pub enum Schedule {
     Offer {
         /// When its uplink will be free for it, in whole microseconds from now.
         start_in: Duration,
-        /// One to [`MAX_OFFERED`] pieces.
-        pieces: Vec<PieceIndex>,
+        /// One to [`MAX_OFFERED`] pieces. Frames are named only to those who take them.
+        pieces: Vec<Offered>,
     },
     /// The speaker takes this piece of what was offered last; its requests follow.
     Grant {
@@ -54,9 +65,13 @@ impl Schedule {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Schedule::Offer { start_in, pieces } => {
-                let mut bytes = vec![OFFER];
+                let frames = pieces.iter().any(|offered| offered.frame > 0);
+                let mut bytes = vec![if frames { OFFER_FRAMES } else { OFFER }];
                 bytes.extend(micros(*start_in).to_be_bytes());
-                pieces.iter().take(MAX_OFFERED).for_each(|piece| bytes.extend(piece.0.to_be_bytes()));
+                for Offered { piece, frame } in pieces.iter().take(MAX_OFFERED) {
+                    bytes.extend(piece.0.to_be_bytes());
+                    bytes.extend(frames.then(|| frame.to_be_bytes()).iter().flatten());
+                }
                 bytes
             }
             Schedule::Grant { piece, bytes } => {
@@ -77,8 +92,16 @@ impl Schedule {
         let time = |micros: u32| Duration::from_micros(micros.into());
         match (*kind, numbers.as_slice()) {
             (OFFER, [start, offered @ ..]) if (1..=MAX_OFFERED).contains(&offered.len()) => {
-                let pieces = offered.iter().copied().map(PieceIndex).collect();
-                Some(Schedule::Offer { start_in: time(*start), pieces })
+                let raw = |piece: &u32| Offered { piece: PieceIndex(*piece), frame: 0 };
+                Some(Schedule::Offer { start_in: time(*start), pieces: offered.iter().map(raw).collect() })
+            }
+            (OFFER_FRAMES, [start, offered @ ..]) => {
+                let (offered, []) = offered.as_chunks::<2>() else { return None };
+                let pieces =
+                    offered.iter().map(|[piece, frame]| Offered { piece: PieceIndex(*piece), frame: *frame });
+                (1..=MAX_OFFERED)
+                    .contains(&offered.len())
+                    .then(|| Schedule::Offer { start_in: time(*start), pieces: pieces.collect() })
             }
             (TAKEN, [free]) => Some(Schedule::Taken { free_in: time(*free) }),
             (DECLINE, [wish]) => {
@@ -104,7 +127,10 @@ mod tests {
         for pieces in [0, MAX_OFFERED + 1] {
             let bytes = [vec![OFFER], vec![0; 4 + 4 * pieces]].concat();
             assert_eq!(Schedule::decode(&bytes), None, "{pieces}");
+            let bytes = [vec![OFFER_FRAMES], vec![0; 4 + 8 * pieces]].concat();
+            assert_eq!(Schedule::decode(&bytes), None, "{pieces} with frames");
         }
+        assert_eq!(Schedule::decode(&[vec![OFFER_FRAMES], vec![0; 8]].concat()), None, "half a piece");
         assert_eq!(Schedule::decode(&[DECLINE, 0, 0, 1]), None);
         assert_eq!(Schedule::decode(&[9, 0, 0, 0, 1, 0, 0, 0, 1]), None);
     }
@@ -113,11 +139,13 @@ mod tests {
         #[test]
         fn what_is_said_is_read_back(
             micros in any::<u32>(),
-            pieces in proptest::collection::vec(0..NONE, 1..=MAX_OFFERED),
+            pieces in proptest::collection::vec((0..NONE, any::<u32>()), 1..=MAX_OFFERED),
+            framed in any::<bool>(),
             wish in proptest::option::of(0..NONE),
         ) {
             let time = Duration::from_micros(micros.into());
-            let offer = Schedule::Offer { start_in: time, pieces: pieces.into_iter().map(PieceIndex).collect() };
+            let offered = |(piece, frame)| Offered { piece: PieceIndex(piece), frame: if framed { frame } else { 0 } };
+            let offer = Schedule::Offer { start_in: time, pieces: pieces.into_iter().map(offered).collect() };
             prop_assert_eq!(Schedule::decode(&offer.encode()), Some(offer));
             let taken = Schedule::Taken { free_in: time };
             prop_assert_eq!(Schedule::decode(&taken.encode()), Some(taken));

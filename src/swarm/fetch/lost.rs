@@ -1,0 +1,158 @@
+//! What becomes of pieces and requests whose peer is lost, slow or unwilling.
+//!
+//! Invariant: a request that is taken back is free to be asked of others and remembered, for its answer may still come; a frame
+//! never outlives its owner: what came of it is dropped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Fetcher;
+use crate::swarm::geometry::Block;
+use crate::swarm::interface::{ConnId, Output};
+use crate::swarm::landing::Landing;
+use crate::swarm::peer::Peers;
+use crate::swarm::rng::Rng;
+use crate::swarm::wire::Message;
+use crate::units::{Now, PieceIndex};
+
+/// How long a scheduling peer may leave what it offered to send: it had agreed to begin.
+const GRANTED_STALL: Duration = Duration::from_secs(3);
+/// How long a stalled peer is left alone.
+const SNUB_REST: Duration = Duration::from_secs(5);
+
+impl Fetcher {
+    /// `owner` is not to send `piece` any more.
+    pub fn take_back(
+        &mut self,
+        owner: ConnId,
+        piece: PieceIndex,
+        peers: &mut Peers,
+        out: &mut VecDeque<Output>,
+    ) {
+        self.recall(owner, peers, out, |block| block.piece == piece);
+        self.disown(owner, |other| other == piece);
+    }
+
+    /// The medium failed: gives everything up.
+    pub fn halt(&mut self, peers: &mut Peers, out: &mut VecDeque<Output>) {
+        self.halted = true;
+        let conns: Vec<ConnId> = peers.keys().copied().collect();
+        for conn in conns {
+            self.recall(conn, peers, out, |_| true);
+        }
+        while let Some((piece, _)) = self.active.pop_first() {
+            self.landings.shut(piece);
+        }
+        self.storing.clear();
+    }
+
+    /// `conn` will not send what it was asked for, because it choked us or is gone.
+    pub fn lose(&mut self, conn: ConnId, asked: impl IntoIterator<Item = Block>) {
+        for block in asked {
+            if let Some(active) = self.active.get_mut(&block.piece) {
+                active.release(conn, block);
+            }
+        }
+        self.disown(conn, |_| true);
+    }
+
+    /// `conn` will not send `block`.
+    pub fn refused(&mut self, conn: ConnId, block: Block) {
+        if let Some(active) = self.active.get_mut(&block.piece) {
+            if block.in_frame() != active.frame().is_some() {
+                return;
+            }
+            active.release(conn, block);
+        }
+        self.disown(conn, |piece| piece == block.piece);
+    }
+
+    /// Peers that were asked and send nothing lose their blocks to others. True if there was one.
+    pub fn snub(
+        &mut self,
+        peers: &mut Peers,
+        stall_after: Duration,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> bool {
+        let stalled: Vec<ConnId> = peers
+            .iter()
+            .filter(|(_, peer)| {
+                let patience =
+                    if peer.schedules.is_some() { stall_after.min(GRANTED_STALL) } else { stall_after };
+                !peer.asked.is_empty() && now.since(peer.progress) >= patience
+            })
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in &stalled {
+            self.recall(*conn, peers, out, |_| true);
+            self.disown(*conn, |_| true);
+            if let Some(peer) = peers.get_mut(conn) {
+                peer.snubbed = Some(now + SNUB_REST);
+            }
+        }
+        !stalled.is_empty()
+    }
+
+    /// Takes back from `conn` the requests that pass `test`.
+    fn recall(
+        &mut self,
+        conn: ConnId,
+        peers: &mut Peers,
+        out: &mut VecDeque<Output>,
+        test: impl Fn(&Block) -> bool,
+    ) {
+        let Some(peer) = peers.get_mut(&conn) else { return };
+        let (back, keep): (VecDeque<Block>, VecDeque<Block>) = peer.asked.drain(..).partition(test);
+        peer.asked = keep;
+        for block in back {
+            peer.remember_recalled(block);
+            out.push_back(Output::Send { conn, message: Message::Cancel(block) });
+            if let Some(active) = self.active.get_mut(&block.piece) {
+                active.release(conn, block);
+            }
+        }
+    }
+
+    /// Pieces of `conn` that pass `test` belong to nobody. A piece that only one peer may send and that it has
+    /// begun starts again from nothing, with another peer; one that came as a frame is as if nothing had come: who sends
+    /// it next has another frame, or none.
+    fn disown(&mut self, conn: ConnId, test: impl Fn(PieceIndex) -> bool) {
+        let mut frames = Vec::new();
+        for (piece, active) in self.active.iter_mut().filter(|(piece, _)| test(**piece)) {
+            if active.owner == Some(conn) {
+                active.owner = None;
+                frames.extend(active.frame().map(|_| *piece));
+            }
+        }
+        for piece in frames {
+            self.restart(piece, self.blocks_of(piece, 0));
+        }
+    }
+
+    /// Fetches `piece` from the beginning, in other blocks.
+    pub(super) fn restart(&mut self, piece: PieceIndex, blocks: Vec<Block>) {
+        let Some(buf) = self.landings.shut(piece) else { return };
+        let landing = Arc::new(Landing::new(buf, blocks));
+        self.landings.open(piece, Arc::clone(&landing));
+        if let Some(active) = self.active.get_mut(&piece) {
+            self.dropped += active.restart(landing);
+        }
+    }
+
+    /// Gives up pieces that may come from one peer only and whose peer is lost.
+    pub fn restart_orphans(&mut self, rng: &mut Rng) {
+        let orphans: Vec<PieceIndex> = self
+            .active
+            .iter()
+            .filter(|(_, active)| active.solo && active.owner.is_none() && !active.untouched())
+            .map(|(piece, _)| *piece)
+            .collect();
+        for piece in orphans {
+            self.active.remove(&piece);
+            self.landings.shut(piece);
+            self.picker.want(piece, rng);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Frames: pieces compressed with zstd, as they may travel between flashmob peers.
+//!
+//! A frame lies in the memory of whoever drives the engine, which knows only how long each is. Those that came from peers are
+//! passed on; others are asked for when their pieces are about to be offered. Nobody waits for one: what has no
+//! frame when it is offered travels as it is.
+//!
+//! Invariant: a frame that was named in an offer is served until the driver says that it is gone, and then requests for it are
+//! rejected; at most `frames_ahead` are being made. Compressing, and what is worth keeping, is left to the driver.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bitfield::Bitfield;
+use super::engine::Engine;
+use super::geometry::{Block, FRAME};
+use super::interface::{ConnId, FrameState, Output};
+use super::peer::Peer;
+use super::wire::Offered;
+use crate::units::PieceIndex;
+
+/// Frames are taken that have at most this part of the bytes that travel otherwise: for less it is not worth the work.
+const WORTH: (u64, u64) = (9, 10);
+
+/// What is known about our pieces' frames.
+#[derive(Debug)]
+pub struct Frames {
+    ready: BTreeMap<PieceIndex, u32>,
+    useless: Bitfield,
+    making: BTreeSet<PieceIndex>,
+}
+
+impl Frames {
+    /// None yet.
+    pub fn new(pieces: u32) -> Self {
+        Frames { ready: BTreeMap::new(), useless: Bitfield::none(pieces), making: BTreeSet::new() }
+    }
+
+    /// Bytes of the frame of `piece`; 0: there is none.
+    pub fn len_of(&self, piece: PieceIndex) -> u32 {
+        self.ready.get(&piece).copied().unwrap_or(0)
+    }
+
+    /// The pieces that have frames, from `start` on and around.
+    pub fn around(&self, start: PieceIndex) -> impl Iterator<Item = PieceIndex> {
+        self.ready.range(start..).chain(self.ready.range(..start)).map(|(piece, _)| *piece)
+    }
+
+    /// Whether `block` is of a frame that is there.
+    pub fn has(&self, block: Block) -> bool {
+        block.end().is_some_and(|end| end <= self.len_of(block.piece))
+    }
+
+    fn is_settled(&self, piece: PieceIndex) -> bool {
+        self.ready.contains_key(&piece) || self.useless.has(piece)
+    }
+}
+
+/// The longest frame that is taken for a piece of which `travels` bytes travel otherwise.
+pub(super) fn longest(travels: u64) -> u32 {
+    u32::try_from(travels * WORTH.0 / WORTH.1).unwrap_or(u32::MAX)
+}
+
+impl Engine {
+    /// Do we take frames? Not of pieces so long that their offsets need the bit that marks frames.
+    pub(super) fn takes_frames(&self) -> bool {
+        self.config.takes_frames && self.config.piece_length < FRAME
+    }
+
+    /// The driver says what there is of a frame.
+    pub(super) fn frame_changed(&mut self, piece: PieceIndex, state: FrameState) {
+        self.frames.making.remove(&piece);
+        match state {
+            FrameState::Ready(len) => {
+                self.frames.ready.insert(piece, len);
+            }
+            FrameState::Useless => {
+                self.frames.useless.insert(piece);
+            }
+            FrameState::Gone => {
+                self.frames.ready.remove(&piece);
+                let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+                for conn in conns {
+                    let Some(peer) = self.peers.get_mut(&conn) else { continue };
+                    self.serve.withdraw_frame(conn, peer, piece, &mut self.out);
+                }
+            }
+        }
+    }
+
+    /// How `pieces` are offered to `peer`.
+    pub(super) fn with_frames(&self, peer: &Peer, pieces: &[PieceIndex]) -> Vec<Offered> {
+        let frame = |piece| if peer.takes_frames { self.frames.len_of(piece) } else { 0 };
+        pieces.iter().map(|piece| Offered { piece: *piece, frame: frame(*piece) }).collect()
+    }
+
+    /// These pieces are being offered to a peer that takes frames: has some made for the next offers.
+    pub(super) fn prepare_frames(&mut self, pieces: &[PieceIndex]) {
+        let ahead = self.config.frames_ahead;
+        let ready = pieces.iter().filter(|piece| self.frames.len_of(**piece) > 0).count();
+        let mut room = ahead.saturating_sub(ready).min(ahead.saturating_sub(self.frames.making.len()));
+        for piece in pieces {
+            if room > 0 && !self.frames.is_settled(*piece) && self.frames.making.insert(*piece) {
+                let at_most = longest(self.fetch.travels(*piece));
+                self.out.push_back(Output::MakeFrame { piece: *piece, at_most });
+                room -= 1;
+            }
+        }
+    }
+}
