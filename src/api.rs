@@ -143,6 +143,9 @@ pub struct Assignment {
     /// What the server's records say is on the terminal's disks.
     #[serde(default)]
     pub installed: Vec<Installed>,
+    /// Let pieces travel compressed.
+    #[serde(default)]
+    pub compress: Compress,
     /// What follows.
     pub after: After,
     /// Check pieces as they arrive.
@@ -207,6 +210,32 @@ impl std::str::FromStr for Compare {
         let all = [Compare::Auto, Compare::Full, Compare::Trust];
         let found = all.into_iter().find(|mode| mode.word() == text);
         found.ok_or_else(|| format!("'{text}' is not one of auto, full, trust"))
+    }
+}
+
+/// Whether pieces travel compressed between flashmob peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compress {
+    /// If the processor is fast enough for the link.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl std::str::FromStr for Compress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Compress::Auto),
+            "on" => Ok(Compress::On),
+            "off" => Ok(Compress::Off),
+            other => Err(format!("'{other}' is not one of auto, on, off")),
+        }
     }
 }
 

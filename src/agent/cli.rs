@@ -20,7 +20,7 @@ use crate::agent::netboot::{MEMORY, PEER_PORT};
 use crate::agent::screen::Log;
 use crate::agent::status::Status;
 use crate::agent::worker::machine;
-use crate::api::{After, Compare, NicInfo, Take};
+use crate::api::{After, Compare, Compress, NicInfo, Take};
 use crate::event::{Class, Event, Failure, Outcome, Stage};
 use crate::io::http::{self, Api, CallError, Taken};
 use crate::io::init::{self, PowerOff};
@@ -57,6 +57,9 @@ pub struct Args {
     /// Address that peers connect to
     #[arg(long, value_name = "ADDR:PORT", default_value_t = SocketAddr::from(([0, 0, 0, 0], PEER_PORT)))]
     pub listen: SocketAddr,
+    /// Let pieces travel compressed: auto, on or off [default: what the server says]
+    #[arg(long, value_name = "WHEN")]
+    pub compress: Option<Compress>,
     /// Print one JSON event a line on stdout
     #[arg(long)]
     pub json: bool,
@@ -134,6 +137,7 @@ fn start(args: Args) -> Result<Ended, Failure> {
         allow_insecure: args.insecure,
         status: status.clone(),
         disk_override: Some(args.disk.clone()),
+        compress: args.compress,
         http: http.clone(),
         memory_limit: MEMORY,
         listen: args.listen,

@@ -119,6 +119,7 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
             allow_insecure: cmdline.insecure && may_be_insecure,
             status: status.clone(),
             disk_override: cmdline.disk.clone(),
+            compress: None,
             http: http.clone(),
             memory_limit: MEMORY,
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, PEER_PORT)),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::api::Compress;
 use crate::event::{Class, Failure};
 use crate::io::session::{Session, SessionConfig};
 use crate::metainfo::{MAX_TORRENT_BYTES, Metainfo};
@@ -40,6 +41,9 @@ pub struct PeerArgs {
     /// Number of the image's partition that TARGET or SOURCE is.
     #[arg(long, value_name = "N", requires = "manifest")]
     pub partition: Option<u32>,
+    /// Let pieces travel compressed between flashmob peers: on, off, or auto: if the processor is fast enough for the link.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub compress: Compress,
     /// Print one event a line, as JSON, on the standard output.
     #[arg(long)]
     pub json: bool,
@@ -63,10 +67,14 @@ impl PeerArgs {
         self.memory.unwrap_or(MEMORY).min(half)
     }
 
+    fn config(&self, listen: SocketAddr) -> SessionConfig {
+        SessionConfig { compress: self.compress, ..SessionConfig::new(listen) }
+    }
+
     /// Begins to listen for peers.
     pub async fn start_session(&self) -> Result<Session, Failure> {
         if let Some(listen) = self.listen {
-            return Session::start(SessionConfig::new(listen)).await.map_err(|error| {
+            return Session::start(self.config(listen)).await.map_err(|error| {
                 listen_failure(
                     &listen.to_string(),
                     &error,
@@ -79,7 +87,7 @@ impl PeerArgs {
             for listen in
                 [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), (Ipv4Addr::UNSPECIFIED, port).into()]
             {
-                match Session::start(SessionConfig::new(listen)).await {
+                match Session::start(self.config(listen)).await {
                     Ok(session) => return Ok(session),
                     // The port is taken, or there is no IPv6 here.
                     Err(error) => last = Some(error),

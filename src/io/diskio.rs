@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariant: a piece always goes to the same thread, so that its write and a read after it are ordered without
-//! a lock. Most jobs carry a buffer of a bounded pool, and the owner counts the others, so queues as long as both never make the owner
+//! a lock. What came as a frame is undone into a buffer that the thread has of its own, which then becomes the piece's; the
+//! frame's becomes the thread's. Most jobs carry a buffer of a bounded pool, and the owner counts the others, so queues as long as both never make the owner
 //! wait, and the way back needs no bound of its own. Threads end when the queue is dropped, after what was
 //! queued; [`DiskQueue::finish`] waits for that.
 
@@ -18,7 +19,8 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::buf::PieceBuf;
+use crate::buf::{BufPool, PieceBuf};
+use crate::io::frames::Unpacker;
 use crate::io::hash::sha1;
 use crate::storage::{Storage, StorageError};
 use crate::units::{PieceIndex, Sha1};
@@ -32,8 +34,8 @@ struct Job {
 }
 
 enum Kind {
-    /// Write these bytes, if their hash is right (`None`: whatever they are).
-    Store(PieceBuf, Option<Sha1>),
+    /// Write these bytes, or what this frame of so many bytes becomes, if their hash is right (`None`: whatever they are).
+    Store(PieceBuf, Option<Sha1>, Option<usize>),
     /// Fill this buffer.
     Load(PieceBuf),
     /// Have the system keep these bytes.
@@ -45,10 +47,12 @@ enum Kind {
 /// What became of a job.
 #[derive(Debug)]
 pub enum Done {
-    /// The piece is written (not yet synced); its bytes, to be served while they are fresh.
-    Stored(PieceIndex, Bytes),
-    /// The bytes do not have the piece's hash. Nothing was written.
+    /// The piece is written (not yet synced); its bytes, to be served while they are fresh, and the frame that it came as.
+    Stored(PieceIndex, Bytes, Option<Bytes>),
+    /// The bytes do not have the piece's hash, or the frame is none of it. Nothing was written.
     WrongHash(PieceIndex),
+    /// The piece was to be compressed: its frame, if that was of use.
+    Framed(PieceIndex, Option<Bytes>),
     /// The piece was read.
     Loaded(PieceIndex, Bytes),
     /// The system keeps the piece in memory.
@@ -68,19 +72,22 @@ pub struct DiskQueue {
 
 impl DiskQueue {
     /// Starts `threads` threads for `storage`. `depth` is how many jobs can be outstanding: as many as there are
-    /// buffers. Results go to `done`.
+    /// buffers. Where frames may come, each thread takes a buffer of `frames`, the pool that they come in. Results go to `done`.
     pub fn start(
         storage: Arc<dyn Storage>,
         threads: usize,
         depth: usize,
+        frames: Option<&BufPool>,
         done: UnboundedSender<Done>,
     ) -> std::io::Result<Self> {
         let threads = (0..threads.max(1)).map(|index| {
             let (sender, receiver) = sync_channel(depth + 1);
-            let (storage, done) = (Arc::clone(&storage), done.clone());
+            let done = done.clone();
+            let unpacking = frames.map(Unpacking::new).transpose()?;
+            let mut worker = Worker { storage: Arc::clone(&storage), unpacking };
             let name = format!("disk-{index}");
             let handle =
-                std::thread::Builder::new().name(name).spawn(move || work(&*storage, &receiver, &done))?;
+                std::thread::Builder::new().name(name).spawn(move || worker.work(&receiver, &done))?;
             Ok((sender, handle))
         });
         Ok(DiskQueue { threads: threads.collect::<std::io::Result<_>>()? })
@@ -88,7 +95,19 @@ impl DiskQueue {
 
     /// Checks and writes the first `len` bytes of `buf` at `offset`.
     pub fn store(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf, hash: Option<Sha1>) {
-        self.send(Job { piece, offset, len, kind: Kind::Store(buf, hash) });
+        self.send(Job { piece, offset, len, kind: Kind::Store(buf, hash, None) });
+    }
+
+    /// The same for `len` bytes that come as a frame: the first `frame` bytes of `buf`.
+    pub fn store_frame(
+        &self,
+        piece: PieceIndex,
+        offset: u64,
+        len: usize,
+        (buf, frame): (PieceBuf, usize),
+        hash: Option<Sha1>,
+    ) {
+        self.send(Job { piece, offset, len, kind: Kind::Store(buf, hash, Some(frame)) });
     }
 
     /// Reads `len` bytes at `offset` into `buf`.
@@ -136,32 +155,72 @@ impl AsRef<[u8]> for Lent {
     }
 }
 
-fn work(storage: &dyn Storage, jobs: &Receiver<Job>, done: &UnboundedSender<Done>) {
-    for job in jobs {
-        // Fails only when the owner is gone, and then nobody wants to know.
-        let _ = done.send(run(storage, job).unwrap_or_else(Done::Failed));
+/// What a thread needs to undo frames.
+struct Unpacking {
+    unpacker: Unpacker,
+    /// Where the next frame is undone into.
+    spare: PieceBuf,
+}
+
+impl Unpacking {
+    fn new(pool: &BufPool) -> std::io::Result<Self> {
+        let spare = pool.take().ok_or_else(|| std::io::Error::other("there is no memory for pieces"))?;
+        Ok(Unpacking { unpacker: Unpacker::new()?, spare })
+    }
+
+    /// Makes a piece of `len` bytes of the frame in `buf`, and returns a copy of the frame; `None` if it is none.
+    fn unpack(&mut self, buf: &mut PieceBuf, frame: usize, len: usize) -> Option<Bytes> {
+        let bytes = buf.get(..frame)?;
+        if !self.unpacker.unpack(bytes, self.spare.get_mut(..len)?) {
+            return None;
+        }
+        let frame = Bytes::copy_from_slice(bytes);
+        std::mem::swap(buf, &mut self.spare);
+        Some(frame)
     }
 }
 
-fn run(storage: &dyn Storage, job: Job) -> Result<Done, StorageError> {
-    let Job { piece, offset, len, kind } = job;
-    match kind {
-        Kind::Store(buf, hash) => {
-            if hash.is_some_and(|hash| sha1(&buf[..len]) != hash) {
-                return Ok(Done::WrongHash(piece));
-            }
-            storage.write_at(offset, &buf[..len])?;
-            Ok(Done::Stored(piece, Bytes::from_owner(Lent { buf, len })))
+/// One disk thread.
+struct Worker {
+    storage: Arc<dyn Storage>,
+    unpacking: Option<Unpacking>,
+}
+
+impl Worker {
+    fn work(&mut self, jobs: &Receiver<Job>, done: &UnboundedSender<Done>) {
+        for job in jobs {
+            // Fails only when the owner is gone, and then nobody wants to know.
+            let _ = done.send(self.run(job).unwrap_or_else(Done::Failed));
         }
-        Kind::Load(mut buf) => Ok(match storage.read_at(offset, &mut buf[..len]) {
-            Ok(()) => Done::Loaded(piece, Bytes::from_owner(Lent { buf, len })),
-            Err(error) => Done::Unreadable(piece, error),
-        }),
-        Kind::Warm => Ok(match storage.warm(offset, len as u64) {
-            Ok(()) => Done::Warm(piece),
-            Err(error) => Done::Unreadable(piece, error),
-        }),
-        Kind::Sync => storage.sync().map(|()| Done::Synced),
+    }
+
+    fn run(&mut self, job: Job) -> Result<Done, StorageError> {
+        let Job { piece, offset, len, kind } = job;
+        match kind {
+            Kind::Store(mut buf, hash, frame) => {
+                let mut came_as = None;
+                if let Some(frame) = frame {
+                    came_as = self.unpacking.as_mut().and_then(|with| with.unpack(&mut buf, frame, len));
+                    if came_as.is_none() {
+                        return Ok(Done::WrongHash(piece));
+                    }
+                }
+                if hash.is_some_and(|hash| sha1(&buf[..len]) != hash) {
+                    return Ok(Done::WrongHash(piece));
+                }
+                self.storage.write_at(offset, &buf[..len])?;
+                Ok(Done::Stored(piece, Bytes::from_owner(Lent { buf, len }), came_as))
+            }
+            Kind::Load(mut buf) => Ok(match self.storage.read_at(offset, &mut buf[..len]) {
+                Ok(()) => Done::Loaded(piece, Bytes::from_owner(Lent { buf, len })),
+                Err(error) => Done::Unreadable(piece, error),
+            }),
+            Kind::Warm => Ok(match self.storage.warm(offset, len as u64) {
+                Ok(()) => Done::Warm(piece),
+                Err(error) => Done::Unreadable(piece, error),
+            }),
+            Kind::Sync => self.storage.sync().map(|()| Done::Synced),
+        }
     }
 }
 
@@ -169,6 +228,7 @@ fn run(storage: &dyn Storage, job: Job) -> Result<Done, StorageError> {
 mod tests {
     use super::*;
     use crate::buf::BufPool;
+    use crate::io::frames::Packer;
     use crate::io::storage::{FileStorage, Resize};
 
     fn next(done: &mut tokio::sync::mpsc::UnboundedReceiver<Done>) -> Done {
@@ -182,11 +242,13 @@ mod tests {
         let storage = Arc::new(FileStorage::create(&path, 20, Resize::Refuse).unwrap().storage);
         let pool = BufPool::new(10, 2);
         let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
-        let queue = DiskQueue::start(storage, 2, 2, sender).unwrap();
+        let queue = DiskQueue::start(storage, 2, 2, None, sender).unwrap();
         let mut buf = pool.take().unwrap();
         buf.copy_from_slice(b"0123456789");
         queue.store(PieceIndex(1), 10, 10, buf, Some(sha1(b"0123456789")));
-        assert!(matches!(next(&mut done), Done::Stored(PieceIndex(1), bytes) if &bytes[..] == b"0123456789"));
+        assert!(
+            matches!(next(&mut done), Done::Stored(PieceIndex(1), bytes, None) if &bytes[..] == b"0123456789")
+        );
         let mut buf = pool.take().unwrap();
         buf.copy_from_slice(b"abcdefghij");
         queue.store(PieceIndex(0), 0, 10, buf, Some(sha1(b"0123456789")));
@@ -198,5 +260,39 @@ mod tests {
         queue.finish();
         assert_eq!(std::fs::read(&path).unwrap(), b"\0\0\0\0\0\0\0\0\0\x000123456789");
         assert_eq!(pool.available(), 2, "all buffers came back");
+    }
+
+    #[test]
+    fn a_frame_becomes_its_piece_and_one_that_is_none_a_wrong_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let storage = Arc::new(FileStorage::create(&path, 100_000, Resize::Refuse).unwrap().storage);
+        let pool = BufPool::new(50_000, 3);
+        let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+        let queue = DiskQueue::start(storage, 1, 3, Some(&pool), sender).unwrap();
+        let bytes: Vec<u8> = (0..50_000u32).map(|i| (i / 100 % 251) as u8).collect();
+        let frame = Packer::new().unwrap().pack(&bytes, 45_000).expect("it is no noise");
+        let framed = |frame: &[u8]| {
+            let mut buf = pool.take().expect("a buffer");
+            buf[..frame.len()].copy_from_slice(frame);
+            (buf, frame.len())
+        };
+        // Twice: the first one's buffer undoes the second.
+        for piece in [1, 0] {
+            let hash = Some(sha1(&bytes));
+            queue.store_frame(PieceIndex(piece), u64::from(piece) * 50_000, 50_000, framed(&frame), hash);
+            let Done::Stored(_, stored, Some(came_as)) = next(&mut done) else { panic!("not stored") };
+            assert!(stored == bytes && came_as == frame);
+        }
+        let hash = Some(sha1(b"others"));
+        queue.store_frame(PieceIndex(0), 0, 50_000, framed(&frame), hash);
+        assert!(matches!(next(&mut done), Done::WrongHash(PieceIndex(0))), "another piece's");
+        for wrong in [&frame[1..], &frame[..frame.len() - 1], &bytes[..40_000]] {
+            queue.store_frame(PieceIndex(1), 50_000, 50_000, framed(wrong), None);
+            assert!(matches!(next(&mut done), Done::WrongHash(PieceIndex(1))), "unchecked, and no frame");
+        }
+        queue.finish();
+        assert!(std::fs::read(&path).unwrap() == [bytes.clone(), bytes].concat());
+        assert_eq!(pool.available(), 3, "all buffers came back");
     }
 }

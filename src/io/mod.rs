@@ -18,6 +18,7 @@ pub mod disk;
 pub mod diskio;
 pub mod disks;
 pub mod efivars;
+pub mod frames;
 pub mod handles;
 pub mod hash;
 #[cfg(feature = "agent")]

@@ -14,7 +14,7 @@
 //!
 //! Who waits for whom: readers and dialers wait for the owner, so a busy owner slows the network down; the
 //! owner waits for nobody. A writer whose queue is full belongs to a peer that does not read: it is closed. Disk
-//! jobs are bounded by the buffers they carry. Who stops whom: `stop` ends the owner; the owner, when it ends,
+//! jobs are bounded by the buffers they carry, and threads that compress get no more than the engine asks for ahead. Who stops whom: `stop` ends the owner; the owner, when it ends,
 //! ends its readers, writers, dialers and trackers (which say `stopped`), and waits for the disk threads.
 //!
 //! Invariant: nothing a peer or tracker does ends a torrent; a failing storage does. What is fetched from whom
@@ -24,11 +24,13 @@ mod announcing;
 mod cache;
 mod check;
 mod dial;
+mod frames;
 mod limits;
 mod listen;
 mod owner;
 mod peer;
 mod reader;
+mod shares;
 mod writer;
 
 use std::collections::HashMap;
@@ -40,6 +42,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::api::Compress;
 use crate::event::{Class, Failure};
 use crate::io::handles;
 use crate::metainfo::Metainfo;
@@ -65,6 +68,8 @@ pub struct SessionConfig {
     pub max_half_open: usize,
     /// How long a connection may take until both handshakes are through.
     pub handshake_timeout: Duration,
+    /// Whether pieces travel compressed between flashmob peers.
+    pub compress: Compress,
 }
 
 impl SessionConfig {
@@ -76,6 +81,7 @@ impl SessionConfig {
             max_per_address: 64,
             max_half_open: 64,
             handshake_timeout: Duration::from_secs(10),
+            compress: Compress::Auto,
         }
     }
 }
@@ -110,7 +116,8 @@ pub struct TorrentSpec {
     pub trackers: Vec<String>,
     /// Check pieces before they are written.
     pub verify: bool,
-    /// Bytes for piece buffers; at least six pieces are taken whatever it says.
+    /// Bytes for pieces and frames; at least six pieces are taken whatever it says, and with frames one more for each
+    /// disk thread.
     pub memory: u64,
 }
 

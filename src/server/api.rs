@@ -151,6 +151,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
             compare,
         },
         installed: attempt.installed,
+        compress: config.compress,
         after: job.after,
         verify: job.verify,
         longest_stay: job.longest_stay.as_secs(),

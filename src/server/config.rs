@@ -13,7 +13,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::identity::{Identity, TerminalKey};
-use crate::api::{After, Compare, LayoutMode};
+use crate::api::{After, Compare, Compress, LayoutMode};
 use crate::layout::rule::Rule;
 use crate::manifest::is_plain_name;
 use crate::tracker::{Topology, Zone};
@@ -27,6 +27,9 @@ pub const SAMPLE: &str = include_str!("sample.toml");
 pub struct Config {
     /// File of public keys by which images are judged.
     pub keys: Option<PathBuf>,
+    /// Whether pieces travel compressed, from the server and between terminals.
+    #[serde(default)]
+    pub compress: Compress,
     /// Jobs in the order of the file.
     #[serde(default, rename = "job")]
     pub jobs: Vec<Job>,
@@ -373,6 +376,8 @@ mod tests {
         assert_eq!(config.job_for(&who).map(|job| job.name.as_str()), Some("lab"));
         assert_eq!(config.label(&who), Some("lab-01"));
         assert_eq!(config.tracker, TrackerConfig::default());
+        assert_eq!(config.compress, Compress::Auto);
+        assert_eq!(Config::parse("compress = 'off'").expect("valid").compress, Compress::Off);
         assert_eq!((config.zones.len(), config.zones[0].links, config.pins.len()), (2, 2, 1));
         assert_eq!(config.jobs[0].longest_stay, Duration::from_secs(1800));
     }
@@ -405,6 +410,7 @@ mod tests {
             ("[[job]]\nname='x'\nimage='a/b'\nterminals='all'".into(), "line 3"),
             ("[[job]]\nname='x'\nimage='a'\nterminals=['12:34']".into(), "line 4"),
             ("colour = 'red'".into(), "line 1"),
+            ("compress = 'a little'".into(), "line 1"),
             (job("") + &job(""), "twice"),
             ("[tracker]\ninterval='1s'\nyoung_interval='2s'".into(), "young_interval"),
             ("[tracker]\ninterval='999999999999999h'".into(), "not be more than 1h"),

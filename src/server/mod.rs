@@ -102,7 +102,7 @@ impl Server {
             let advice = "Name a folder for the server's state with --state, one for each server.";
             Failure::new(Class::Refused, e.to_string(), advice)
         })?;
-        let mut seeders = Seeders::start(options.peer_listen).await?;
+        let mut seeders = Seeders::start(options.peer_listen, config.compress).await?;
 
         let times = &config.tracker;
         let settings = Settings {

@@ -13,6 +13,7 @@ use super::app::{App, Seeder, lock};
 use super::catalog::Problem;
 use super::repository::Scan;
 use super::{DEFAULT_PEER_PORT, cannot_listen};
+use crate::api::Compress;
 use crate::event::Failure;
 use crate::io::image::ImageFolder;
 use crate::io::session::{Have, Phase, Session, SessionConfig, Swarm, TorrentSpec};
@@ -61,13 +62,14 @@ impl Seeding {
 
 impl Seeders {
     /// Begins to listen for peers: at `listen`, or at every address, of IPv4 alone where the machine has no IPv6.
-    pub async fn start(listen: Option<SocketAddr>) -> Result<Self, Failure> {
+    pub async fn start(listen: Option<SocketAddr>, compress: Compress) -> Result<Self, Failure> {
         let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PEER_PORT));
         let four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PEER_PORT));
         let first = listen.unwrap_or(both);
-        let session = match Session::start(SessionConfig::new(first)).await {
+        let at = |listen| SessionConfig { compress, ..SessionConfig::new(listen) };
+        let session = match Session::start(at(first)).await {
             Err(e) if listen.is_none() && e.kind() != std::io::ErrorKind::AddrInUse => {
-                Session::start(SessionConfig::new(four)).await.map_err(|e| (four, e))
+                Session::start(at(four)).await.map_err(|e| (four, e))
             }
             started => started.map_err(|e| (first, e)),
         };

@@ -70,11 +70,11 @@ impl World {
 }
 
 /// A port that was free a moment ago: aria2 cannot take a free one by itself.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn aria2(torrent: &Path, folder: &Path, role: &str) -> Guarded {
+pub fn aria2(torrent: &Path, folder: &Path, role: &str) -> Guarded {
     let mut command = Command::new("aria2c");
     command
         .args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"])
@@ -91,7 +91,7 @@ fn aria2(torrent: &Path, folder: &Path, role: &str) -> Guarded {
     Guarded::start(command.arg(torrent), "aria2")
 }
 
-fn libtorrent(torrent: &Path, folder: &Path, role: &str) -> Guarded {
+pub fn libtorrent(torrent: &Path, folder: &Path, role: &str) -> Guarded {
     let import = Command::new("/usr/bin/python3").args(["-c", "import libtorrent"]).output();
     assert!(
         import.is_ok_and(|output| output.status.success()),

@@ -12,6 +12,7 @@
 
 mod clients;
 mod command;
+mod frames;
 mod loopback;
 mod partitions;
 mod tracker;

@@ -1,7 +1,7 @@
 //! Attempts with an imager that only pretends, against servers of a few lines.
 
 use super::*;
-use crate::api::{After, Compare, LayoutMode, Task};
+use crate::api::{After, Compare, Compress, LayoutMode, Task};
 use crate::io::http::{client, tests::serve};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -73,6 +73,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
             compare: Compare::Full,
         },
         installed: vec![],
+        compress: Compress::Auto,
         after: After::Reboot,
         verify: true,
         longest_stay,

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::agent::status::Status;
-use crate::api::Assignment;
+use crate::api::{Assignment, Compress};
 use crate::event::{Class, Failure, Installed, Stage};
 use crate::io::commit::{CommittedDisk, commit};
 use crate::io::session::{Session, SessionConfig, Swarm};
@@ -45,6 +45,8 @@ pub struct ImagingContext {
     pub status: Status,
     /// A disk rule from the command line: goes before the job's.
     pub disk_override: Option<String>,
+    /// Whether pieces travel compressed, from the command line: goes before what the server says.
+    pub compress: Option<Compress>,
     /// For the manifest and its sidecars.
     pub http: reqwest::Client,
     /// Most bytes of memory for piece buffers. Half of what is available at the start is a bound as well.
@@ -104,7 +106,7 @@ async fn attempt(
     let target = Target::claim(ctx, &assignment.task, image).await?;
     let installed = target.will_be_installed();
     ctx.status.disk(installed.disk.clone());
-    let session = listen(ctx).await?;
+    let session = listen(ctx, assignment).await?;
     let (target, present) = compare::look(ctx, target, &assignment.installed).await?;
 
     ctx.status.stage(Stage::Disarm);
@@ -161,8 +163,10 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Listening is tried before anything is written.
-async fn listen(ctx: &ImagingContext) -> Result<Session, Failure> {
-    Session::start(SessionConfig::new(ctx.listen)).await.map_err(|e| {
+async fn listen(ctx: &ImagingContext, assignment: &Assignment) -> Result<Session, Failure> {
+    let compress = ctx.compress.unwrap_or(assignment.compress);
+    let config = SessionConfig { compress, ..SessionConfig::new(ctx.listen) };
+    Session::start(config).await.map_err(|e| {
         let message = format!("listening for peers on {}: {e}", ctx.listen);
         Failure::new(Class::Retry, message, "Stop what uses that port, or wait until it is free.")
     })

@@ -63,6 +63,14 @@ impl PieceCache {
         None
     }
 
+    /// The bytes of a piece that is here.
+    pub(super) fn peek(&self, piece: PieceIndex) -> Option<Bytes> {
+        self.pieces.get(&piece).and_then(|kept| match &kept.data {
+            Data::Here(bytes) => Some(bytes.clone()),
+            Data::Kept => None,
+        })
+    }
+
     /// Keeps a piece; returns the blocks that waited for it, with their bytes.
     pub(super) fn insert(&mut self, piece: PieceIndex, data: Data) -> Vec<(Wanted, Option<Data>)> {
         while self.pieces.len() >= self.limit && self.forget(|_| true) {}

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -16,18 +17,22 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::cache::{Data, PieceCache, Wanted};
 use super::check::check;
 use super::dial::{self, Dialled};
+use super::frames::FrameStore;
 use super::limits::Permit;
 use super::listen::Accepted;
 use super::peer::{self, Outgoing, PeerEvent, PeerHandle, Torrent};
 use super::reader::Heard;
+use super::shares::Shares;
 use super::{Ends, Found, Have, Phase, Shared, TorrentSpec, announcing};
 use crate::buf::{BufPool, PieceBuf};
 use crate::event::{Class, Failure};
 use crate::io::diskio::{DiskQueue, Done};
+use crate::io::frames::{self, FrameMaker};
 use crate::io::storage::disk_failure;
 use crate::swarm::wire::Handshake;
 use crate::swarm::{
-    Bitfield, Block, ConnId, Engine, EngineConfig, Geometry, Input, Output, StoreResult, SwarmStats,
+    Bitfield, Block, ConnId, Engine, EngineConfig, FrameState, Geometry, Input, Output, StoreResult,
+    SwarmStats,
 };
 use crate::units::{Now, PieceIndex};
 
@@ -37,8 +42,6 @@ pub(super) const PUBLISH: Duration = Duration::from_millis(500);
 const EVENTS: usize = 64;
 /// Pieces that are being brought into the system's memory at once.
 const WARMING: usize = 16;
-/// Fewest piece buffers: less would stop the flow between network and disk.
-const FEWEST_BUFFERS: usize = 6;
 
 /// Runs a torrent until it is stopped or fails.
 pub(super) async fn run(
@@ -94,8 +97,11 @@ async fn work(
         ends.phase.send_replace(Phase::Failed(failure.clone()));
     }
     owner.publish(ends);
-    let Owner { disk, complete, .. } = owner;
+    let Owner { disk, complete, frame_maker, .. } = owner;
     let finished = tokio::task::spawn_blocking(move || {
+        if let Some(maker) = frame_maker {
+            maker.finish();
+        }
         disk.finish();
         // What was written before a stop is kept: the next start finds it.
         if complete { Ok(()) } else { storage.sync() }
@@ -131,6 +137,9 @@ struct Owner {
     cache: PieceCache,
     /// Pieces that are being brought into the system's memory.
     warming: usize,
+    frames: FrameStore,
+    /// Compresses for those who take frames.
+    frame_maker: Option<FrameMaker>,
     disk: DiskQueue,
     /// The engine found no buffer in its pool; it is told when there is one.
     starved: bool,
@@ -151,14 +160,12 @@ impl Owner {
         let cannot =
             |what: String| Failure::new(Class::Retry, format!("cannot start the swarm: {what}"), "try again");
         let buffer = geometry.piece_length() as usize;
-        let in_memory =
-            usize::try_from(spec.memory / u64::from(geometry.piece_length())).unwrap_or(usize::MAX);
-        let buffers = in_memory.clamp(FEWEST_BUFFERS, 1 << 16);
-        // A seeder only reads; who fetches needs most buffers for what is under way.
-        let for_engine = if wanted.has_more_than(&have) { buffers - buffers / 4 } else { 1 };
-        let pool = BufPool::new(buffer, for_engine);
-        let load_pool = BufPool::new(buffer, buffers - for_engine);
-        let cache = PieceCache::new((buffers / 2).max(load_pool.capacity()));
+        let fetches = wanted.has_more_than(&have);
+        let part = frames::part(shared.config.compress, !fetches);
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let shares = Shares::of(spec.memory, geometry.piece_length(), fetches, part, cores);
+        let pool = BufPool::new(buffer, shares.engine + shares.undoing);
+        let load_pool = BufPool::new(buffer, shares.loading);
         let mut config = EngineConfig::new(
             spec.meta.info_hash,
             shared.peer_id,
@@ -173,14 +180,22 @@ impl Owner {
         config.seed = u64::from_le_bytes(seed);
         config.listen_port = shared.local_addr.port();
         config.own_addresses = own_addresses();
+        config.takes_frames = part.takes;
+        config.frames_ahead = part.ahead;
         let engine = Engine::new(config, pool.clone(), Arc::clone(&spec.shape))
             .ok_or_else(|| cannot("the torrent's sizes contradict each other".into()))?;
         let (to_owner, events) = mpsc::channel(EVENTS);
         let (to_owner_dialled, dialled) = mpsc::channel(16);
         let (done_sender, done) = mpsc::unbounded_channel();
-        let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
-        let disk = DiskQueue::start(Arc::clone(&spec.storage), threads, buffers + WARMING + 1, done_sender)
-            .map_err(|error| cannot(error.to_string()))?;
+        let failed = |error: std::io::Error| cannot(error.to_string());
+        let frame_maker = (part.ahead > 0)
+            .then(|| FrameMaker::start(&spec.storage, shares.frame_threads, part.ahead, &done_sender));
+        let frame_maker = frame_maker.transpose().map_err(failed)?;
+        let undo_in = (shares.undoing > 0).then_some(&pool);
+        let depth = shares.engine + shares.loading + WARMING + 1;
+        let disk =
+            DiskQueue::start(Arc::clone(&spec.storage), shares.disk_threads, depth, undo_in, done_sender)
+                .map_err(failed)?;
         let owner = Owner {
             shared: Arc::clone(shared),
             spec,
@@ -192,8 +207,10 @@ impl Owner {
             dials: JoinSet::new(),
             pool,
             load_pool,
-            cache,
+            cache: PieceCache::new(shares.cached),
             warming: 0,
+            frames: FrameStore::new(shares.frames),
+            frame_maker,
             disk,
             starved: false,
             syncing: false,
@@ -280,6 +297,10 @@ impl Owner {
                 self.dials.spawn(dial::dial(shared, address, self.spec.meta.info_hash, dialled));
             }
             Output::Send { conn, message } => self.send(conn, Outgoing::Message(message)),
+            Output::SendBlock { conn, block } if block.in_frame() => {
+                let data = self.frames.get(block).map(Data::Here);
+                self.serve_block(conn, block, data);
+            }
             Output::SendBlock { conn, block } => {
                 if let Some(data) = self.cache.get(conn, block) {
                     self.send(conn, Outgoing::Block(block, data));
@@ -290,18 +311,42 @@ impl Owner {
                     log::debug!("{}: closing: {why}", peer.address);
                 }
             }
-            Output::Store { piece, buf, .. } => self.store(piece, buf),
-            Output::MakeFrame { .. } => {}
+            Output::Store { piece, buf, frame } => self.store(piece, buf, frame),
+            Output::MakeFrame { piece, at_most } => self.make_frame(piece, at_most),
             Output::Complete => self.begin_sync(),
         }
     }
 
-    fn store(&mut self, piece: PieceIndex, buf: PieceBuf) {
+    fn store(&mut self, piece: PieceIndex, buf: PieceBuf, frame: Option<u32>) {
         let hash = (self.spec.verify && !self.spec.meta.unhashed)
             .then(|| self.spec.meta.pieces.get(piece.get()).copied())
             .flatten();
         let len = self.geometry.len_of(piece) as usize;
-        self.disk.store(piece, self.geometry.start_of(piece), len, buf, hash);
+        let start = self.geometry.start_of(piece);
+        match frame {
+            None => self.disk.store(piece, start, len, buf, hash),
+            Some(frame) => self.disk.store_frame(piece, start, len, (buf, frame as usize), hash),
+        }
+    }
+
+    /// Has a piece compressed, from memory if it is there.
+    fn make_frame(&mut self, piece: PieceIndex, at_most: u32) {
+        let (start, len) = (self.geometry.start_of(piece), self.geometry.len_of(piece) as usize);
+        let bytes = self.cache.peek(piece);
+        let maker = self.frame_maker.as_ref();
+        if !maker.is_some_and(|maker| maker.make(piece, start, len, at_most as usize, bytes)) {
+            self.tell(Input::Frame { piece, state: FrameState::Gone });
+        }
+    }
+
+    /// Keeps a frame for peers, as far as there is memory.
+    fn keep_frame(&mut self, piece: PieceIndex, frame: Bytes) {
+        for gone in self.frames.keep(piece, frame) {
+            self.tell(Input::Frame { piece: gone, state: FrameState::Gone });
+        }
+        if let Some(len) = self.frames.len_of(piece).and_then(|len| u32::try_from(len).ok()) {
+            self.tell(Input::Frame { piece, state: FrameState::Ready(len) });
+        }
     }
 
     /// Everything is stored: makes it durable, once.
@@ -371,7 +416,10 @@ impl Owner {
 
     fn disk_event(&mut self, done: Done, ends: &mut Ends) -> Result<(), Failure> {
         match done {
-            Done::Stored(piece, bytes) => {
+            Done::Stored(piece, bytes, frame) => {
+                if let Some(frame) = frame {
+                    self.keep_frame(piece, frame);
+                }
                 let data = if self.spec.storage.is_kept() { Data::Kept } else { Data::Here(bytes) };
                 let waited = self.cache.insert(piece, data);
                 // Half of the pool is for pieces under way, whatever else could be kept.
@@ -383,6 +431,8 @@ impl Owner {
                 log::warn!("{piece} came with a wrong hash and is fetched again");
                 self.tell(Input::Stored { piece, result: StoreResult::WrongHash });
             }
+            Done::Framed(piece, Some(frame)) => self.keep_frame(piece, frame),
+            Done::Framed(piece, None) => self.tell(Input::Frame { piece, state: FrameState::Useless }),
             Done::Loaded(piece, bytes) => {
                 let waited = self.cache.insert(piece, Data::Here(bytes));
                 self.serve_waiting(waited);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::api::Compress;
 use crate::io::image::ImageFolder;
 use crate::io::session::{Have, Session, SessionConfig, TorrentSpec};
 use crate::manifest::reference::Reference;
@@ -98,7 +99,9 @@ async fn fetch(world: &World) -> Vec<u8> {
     let total = image.metainfo().total_length();
     let memory = Arc::new(Memory(Mutex::new(vec![0xee; usize::try_from(total).expect("small")])));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let session = Session::start(SessionConfig::new(listen)).await.expect("starts");
+    let session = Session::start(SessionConfig { compress: Compress::Off, ..SessionConfig::new(listen) })
+        .await
+        .expect("starts");
     let swarm = session.add(of_golden(world, &image, &memory)).expect("added");
     let fetched = tokio::time::timeout(Duration::from_secs(30), swarm.complete()).await;
     fetched.expect("in time").expect("fetched");
