@@ -13,6 +13,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,9 @@ struct Args {
     /// Bytes of the payload.
     #[arg(long, default_value = "256MiB", value_parser = parse_bytes)]
     size: u64,
+    /// What the payload is: its first bytes.
+    #[arg(long, default_value = "/dev/urandom")]
+    payload: PathBuf,
     /// Bytes of a piece.
     #[arg(long, default_value = "1MiB", value_parser = parse_bytes)]
     piece: u64,
@@ -81,7 +85,7 @@ fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
         }
     };
     let home = place(0);
-    payload(&home.folder.join("payload"), args.size, args.piece, &tracker.url);
+    payload(&home.folder.join("payload"), &args.payload, args.size, args.piece, &tracker.url);
     let seeder = client.start(&home, true);
     // Until it has looked at its payload and announced itself.
     settle(&seeder);
@@ -112,11 +116,13 @@ fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
     let (_, median) = spread(&times);
     let memory: Vec<f64> = leechers.iter().map(|leecher| leecher.used().memory).collect();
     println!(
-        "{client:?}: makespan {:.3} of the yardstick, last {:.3} of the median, seeder {:.3} of the payload, \
-         peak memory {:.0} MiB (seeder {:.0} MiB), processors {:.0} % busy{}",
+        "{client:?}: makespan {:.3} of the yardstick ({last:.1} s), last {:.3} of the median, seeder {:.3} of the payload, \
+         processor seconds {:.2} (seeder {:.2}), peak memory {:.0} MiB (seeder {:.0} MiB), processors {:.0} % busy{}",
         last / best,
         last / median,
         sent / args.size as f64,
+        leechers.iter().map(|leecher| leecher.used().cpu).sum::<f64>() / f64::from(args.nodes),
+        seeder.used().cpu,
         memory.iter().copied().fold(0.0, f64::max),
         seeder.used().memory,
         load * 100.0,

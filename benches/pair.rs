@@ -10,7 +10,7 @@
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,8 @@ fn main() {
     let tracker = TrackerThread::start(None, loopback);
     let home = files.path().join("home");
     std::fs::create_dir(&home).unwrap();
-    let torrent = payload(&home.join("payload"), args.size, args.piece, &tracker.url);
+    let torrent =
+        payload(&home.join("payload"), Path::new("/dev/urandom"), args.size, args.piece, &tracker.url);
     let device = args.disk.as_ref().map(|folder| Loop::new(folder, args.size));
     let mut all: Vec<(Client, Figures)> =
         args.clients.iter().map(|client| (*client, Figures::default())).collect();

@@ -27,6 +27,10 @@ pub enum Client {
     Flashmob,
     /// The same without checking pieces.
     FlashmobUnchecked,
+    /// The same with pieces compressed on their way, whatever the processor.
+    FlashmobZstd,
+    /// The same with pieces as they are.
+    FlashmobPlain,
     /// Package aria2.
     Aria2,
     /// Package python3-libtorrent.
@@ -85,9 +89,8 @@ impl Client {
             command = inside;
         }
         let word = match self {
-            Client::Flashmob | Client::FlashmobUnchecked => Some("\"event\":\"complete\""),
             Client::Rqbit => Some("torrent finished downloading"),
-            _ => None,
+            _ => self.is_ours().then_some("\"event\":\"complete\""),
         };
         let output = || if word.is_some() { Stdio::piped() } else { Stdio::null() };
         command.stdin(Stdio::piped()).stdout(output()).stderr(output());
@@ -109,21 +112,29 @@ impl Client {
         Running { child, done, said }
     }
 
+    fn is_ours(self) -> bool {
+        use Client::{Flashmob, FlashmobPlain, FlashmobUnchecked, FlashmobZstd};
+        matches!(self, Flashmob | FlashmobUnchecked | FlashmobZstd | FlashmobPlain)
+    }
+
     fn command(self, place: &Place, seeds: bool, done: &Path) -> Command {
         let (folder, torrent) = (&place.folder, &place.torrent);
         let payload = place.device.clone().unwrap_or_else(|| folder.join("payload"));
         let port = place.listen.port();
         match self {
-            Client::Flashmob | Client::FlashmobUnchecked => {
+            Client::Flashmob | Client::FlashmobUnchecked | Client::FlashmobZstd | Client::FlashmobPlain => {
                 let mut command = Command::new(FLASHMOB);
                 command.arg(if seeds { "seed" } else { "get" }).arg(torrent).arg(payload);
                 command.args(["--json", "--listen", &place.listen.to_string()]);
                 if !seeds {
                     command.args(["--seed-for", "forever"]);
                 }
-                if self == Client::FlashmobUnchecked && !seeds {
-                    command.arg("--no-verify");
-                }
+                match self {
+                    Client::FlashmobUnchecked if !seeds => command.arg("--no-verify"),
+                    Client::FlashmobZstd => command.args(["--compress", "on"]),
+                    Client::FlashmobPlain => command.args(["--compress", "off"]),
+                    _ => &mut command,
+                };
                 command
             }
             Client::Aria2 => {
@@ -333,11 +344,13 @@ pub fn enter(namespace: &str) {
     setns(file, CloneFlags::CLONE_NEWNET).expect("entering a namespace (benches need root)");
 }
 
-/// Random bytes in `path`, and a torrent of them beside it that names the tracker.
-pub fn payload(path: &Path, bytes: u64, piece: u64, tracker: &str) -> PathBuf {
-    let mut random = fs::File::open("/dev/urandom").expect("/dev/urandom").take(bytes);
+/// The first bytes of `source` in `path`, and a torrent of them beside it that names the tracker.
+pub fn payload(path: &Path, source: &Path, bytes: u64, piece: u64, tracker: &str) -> PathBuf {
+    let open = fs::File::open(source).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
+    let mut content = open.take(bytes);
     let mut file = fs::File::create(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    std::io::copy(&mut random, &mut file).expect("room for the payload");
+    let copied = std::io::copy(&mut content, &mut file).expect("room for the payload");
+    assert!(copied == bytes, "{} has only {copied} bytes", source.display());
     let torrent = path.with_extension("torrent");
     let made = Command::new(FLASHMOB)
         .arg("make")
