@@ -5,6 +5,7 @@
 
 mod boot;
 mod boot_areas;
+mod btrfs;
 mod filesystem;
 mod grub;
 mod in_place;
@@ -14,6 +15,8 @@ mod publish;
 mod share;
 mod soundness;
 pub mod used;
+mod windows;
+mod xfs;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@
 use flashmob::event::{Class, Failure};
 
 use super::plan::PartitionPlan;
+use super::{windows, xfs};
 use crate::source::Source;
 
 /// Checks one partition.
@@ -16,7 +17,12 @@ pub fn check(source: &Source, partition: &PartitionPlan) -> Result<(), Failure> 
         let fits = offset.checked_add(into.len() as u64).is_some_and(|end| end <= partition.size);
         fits && source.read(partition.start + offset, into).is_ok()
     };
-    let Some(Unsound { problem, advice }) = problem_of(partition.filesystem, &start, read) else {
+    let hibernated = || {
+        let found = partition.filesystem == Some("ntfs") && windows::look(source, partition).hibernated;
+        found.then_some(HIBERNATED)
+    };
+    let found = problem_of(partition.filesystem, &start, read).or_else(hibernated);
+    let Some(Unsound { problem, advice }) = found else {
         return Ok(());
     };
     Err(Failure::new(
@@ -32,6 +38,11 @@ struct Unsound {
     problem: &'static str,
     advice: &'static str,
 }
+
+const HIBERNATED: Unsound = Unsound {
+    problem: "Windows is hibernated in it (hiberfil.sys is in use), perhaps by fast startup",
+    advice: "Start Windows, run `powercfg /h off` and shut down, or once hold Shift while choosing Shut down.",
+};
 
 fn problem_of(
     filesystem: Option<&str>,
@@ -52,6 +63,14 @@ fn problem_of(
             unsound("it is marked as damaged", repair)
         }
         Some("ext2") if byte(1024 + 58) & 0x1 == 0 => unsound("it was not unmounted", repair),
+        Some("xfs") => xfs::problem(start, read).and_then(|problem| match problem {
+            xfs::Problem::Log => unsound("its log was not carried out: it was not unmounted", repair),
+            xfs::Problem::Elsewhere => unsound(
+                "its log or its realtime part lies on another device, which an image does not have",
+                "Make it anew with an internal log.",
+            ),
+            xfs::Problem::Damaged => unsound("it is damaged", "Run xfs_repair."),
+        }),
         Some("ntfs") => ntfs(start, read).and_then(|state| match state {
             Ntfs::Dirty => unsound("it is marked as dirty", windows),
             Ntfs::Unreadable => unsound("its file table cannot be read", windows),

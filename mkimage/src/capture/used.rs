@@ -1,7 +1,8 @@
-//! Which parts of a partition its filesystem uses, as partclone says.
+//! Which parts of a partition its filesystem uses: as partclone says, or as its own trees say (`btrfs`).
 //!
-//! Invariant: what a map does not name is used, so nothing that a filesystem needs is left out. A filesystem that partclone cannot read is refused, never guessed at. Whether
-//! a filesystem is sound is left to `soundness`: partclone reads many that are not.
+//! Invariant: what a map does not name is used, so nothing that a filesystem needs is left out. A filesystem that cannot be read is
+//! refused, never guessed at. Pages of memory in swap areas and paging files count as unused. Whether a filesystem is sound is left to
+//! `soundness`: partclone reads many that are not.
 
 use std::ops::Range;
 use std::process::Command;
@@ -9,8 +10,9 @@ use std::process::Command;
 use flashmob::event::{Class, Failure};
 use flashmob::manifest::Policy;
 
+use super::btrfs::{self, Extents};
 use super::plan::{PartitionPlan, Plan};
-use super::soundness;
+use super::{soundness, windows};
 use crate::loop_device::LoopDevice;
 use crate::source::Source;
 
@@ -68,6 +70,32 @@ impl Used {
             ranges.push(at..size);
         }
         Used { ranges }
+    }
+
+    /// These ranges, in whatever order, and the boot area.
+    fn of(mut used: Vec<Range<u64>>, size: u64) -> Self {
+        used.push(0..BOOT_AREA.min(size));
+        used.sort_unstable_by_key(|range| range.start);
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for range in used {
+            match ranges.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => ranges.push(range),
+            }
+        }
+        Used { ranges }
+    }
+
+    /// The same without `unused`.
+    fn without(&self, unused: &[Range<u64>], size: u64) -> Self {
+        let mut free = unused.to_vec();
+        let mut at = 0;
+        for range in &self.ranges {
+            free.push(at..range.start);
+            at = range.end;
+        }
+        free.push(at..size);
+        Used::all_but(free, size)
     }
 
     /// Bytes in use.
@@ -157,35 +185,58 @@ pub fn known(source: &Source) -> Vec<(u32, Used)> {
 
 /// The inner error says why it cannot be known, where that is no reason to refuse.
 fn used_of(source: &Source, partition: &PartitionPlan) -> Result<Result<Used, String>, Failure> {
-    let program = match partition.filesystem {
-        Some("ext2" | "ext3" | "ext4") => "partclone.extfs",
-        Some("ntfs") => "partclone.ntfs",
-        Some("vfat") => "partclone.fat",
-        Some("exfat") => "partclone.exfat",
-        Some("xfs") => "partclone.xfs",
-        Some("btrfs") => "partclone.btrfs",
-        Some("f2fs") => "partclone.f2fs",
+    match partition.filesystem {
+        Some("ext2" | "ext3" | "ext4") => by_partclone("partclone.extfs", source, partition),
+        Some("ntfs") => {
+            let used = by_partclone("partclone.ntfs", source, partition)?;
+            let pages = windows::look(source, partition).pages;
+            Ok(used.map(|used| used.without(&pages, partition.size)))
+        }
+        Some("vfat") => by_partclone("partclone.fat", source, partition),
+        Some("exfat") => by_partclone("partclone.exfat", source, partition),
+        Some("xfs") => by_partclone("partclone.xfs", source, partition),
+        Some("f2fs") => by_partclone("partclone.f2fs", source, partition),
+        Some("btrfs") => by_btrfs(source, partition),
         Some("swap") => {
             let header = 0..SWAP_HEADER.min(partition.size);
-            return Ok(Ok(Used { ranges: std::iter::once(header).collect() }));
+            Ok(Ok(Used { ranges: std::iter::once(header).collect() }))
         }
-        Some(other) => return Ok(Err(format!("which blocks {other} uses cannot be known"))),
-        None => return Ok(Err("there is no known filesystem".into())),
+        Some(other) => Ok(Err(format!("which blocks {other} uses cannot be known"))),
+        None => Ok(Err("there is no known filesystem".into())),
+    }
+}
+
+/// What to say when a filesystem cannot be read.
+fn cannot(partition: &PartitionPlan, what: &str) -> Failure {
+    let number = partition.number;
+    let advice = format!(
+        "Check the filesystem (fsck, chkdsk) and capture again, or take the partition as it is with --raw {number}."
+    );
+    Failure::new(Class::Refused, format!("partition {number}: {what}"), advice)
+}
+
+fn by_btrfs(source: &Source, partition: &PartitionPlan) -> Result<Result<Used, String>, Failure> {
+    let read = |offset: u64, into: &mut [u8]| {
+        let fits = offset.checked_add(into.len() as u64).is_some_and(|end| end <= partition.size);
+        fits && source.read(partition.start + offset, into).is_ok()
     };
+    match btrfs::extents(partition.size, read) {
+        Ok(Extents::Known(ranges)) => Ok(Ok(Used::of(ranges, partition.size))),
+        Ok(Extents::Unknown(why)) => Ok(Err(format!("which blocks this btrfs uses is not known: {why}"))),
+        Err(why) => Err(cannot(partition, &format!("this btrfs cannot be read: {why}"))),
+    }
+}
+
+fn by_partclone(
+    program: &str,
+    source: &Source,
+    partition: &PartitionPlan,
+) -> Result<Result<Used, String>, Failure> {
     let device = match LoopDevice::attach(&source.data(), partition.start, partition.size) {
         Ok(device) => device,
         Err(why) => return Ok(Err(format!("free blocks are not known ({why})"))),
     };
-    let cannot = |what: String| {
-        Failure::new(
-            Class::Refused,
-            format!("partition {}: {program} {what}", partition.number),
-            format!(
-                "Check the filesystem (fsck, chkdsk) and capture again, or take the partition as it is with --raw {}.",
-                partition.number
-            ),
-        )
-    };
+    let cannot = |what: String| cannot(partition, &format!("{program} {what}"));
     // A new folder each time: partclone adds to a map that is there.
     let folder = tempfile::tempdir().map_err(|e| cannot(format!("has no room for its map: {e}")))?;
     let (map, log) = (folder.path().join("map"), folder.path().join("log"));
@@ -233,6 +284,15 @@ mod tests {
         assert!(Used::from_map("# nothing\n", 4096).is_err());
         assert!(Used::from_map("0xZZ 0x10 +\n", 4096).is_err());
         assert!(Used::from_map("0xffffffffffffffff 0xff ?\n", 4096).is_err());
+    }
+
+    #[test]
+    fn named_ranges_are_put_in_order_and_pages_of_memory_are_taken_out() {
+        let used =
+            Used::of(vec![0x40000..0x50000, 0x20000..0x30000, 0x2f000..0x40000, 0x60000..0x61000], 1 << 20);
+        assert_eq!(used.ranges, [0..BOOT_AREA, 0x20000..0x50000, 0x60000..0x61000]);
+        let without = used.without(&[0x48000..0x60800, 0x21000..0x22000, 0..0x1000], 1 << 20);
+        assert_eq!(without.ranges, [0..BOOT_AREA, 0x20000..0x21000, 0x22000..0x48000, 0x60800..0x61000]);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! - `verify`: damage is found and named
 //! - `signing`: what `minisign` says about our signatures
 //! - `damage`: sources that cannot be read everywhere
-//! - `used`: free blocks stay at home
+//! - `used`: free blocks stay at home: ext, NTFS, FAT, swap
+//! - `filesystems`: the same for exFAT, XFS, Btrfs and F2FS
+//! - `windows`: hibernated, encrypted, and with paging files
 //! - `versions`: what changed, and virtual disks
 //! - `parents`: versions that share what is unchanged
 //! - `in_place`: payloads that stay on their source
@@ -15,6 +17,7 @@
 mod capture;
 mod damage;
 mod disks;
+mod filesystems;
 mod golden;
 mod in_place;
 mod parents;
@@ -23,6 +26,7 @@ mod unusual;
 mod used;
 mod verify;
 mod versions;
+mod windows;
 
 use std::path::Path;
 use std::process::{Command, Output};

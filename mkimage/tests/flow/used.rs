@@ -15,11 +15,11 @@ use super::{capture, contents, fail, mkimage, restore, succeed};
 /// What the deleted files are full of.
 pub const SECRET: &[u8] = b"deleted, and nobody else's business ";
 
-fn secret(len: usize) -> Vec<u8> {
+pub fn secret(len: usize) -> Vec<u8> {
     SECRET.iter().copied().cycle().take(len).collect()
 }
 
-fn run(program: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) {
+pub fn run(program: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) {
     let mut command = Command::new(program);
     arguments.iter().for_each(|argument| {
         command.arg(argument);
@@ -29,23 +29,26 @@ fn run(program: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) {
     assert!(output.status.success(), "{command:?}\n{out}\n{err}");
 }
 
-fn image(folder: &Path, name: &str, size: u64) -> PathBuf {
+pub fn image(folder: &Path, name: &str, size: u64) -> PathBuf {
     let path = folder.join(name);
     File::create(&path).expect("a file").set_len(size).expect("its size");
     path
 }
 
 /// Writes a one-partition image onto a disk full of old bytes.
-fn written(image: &Path, target: &Path) {
+pub fn written(image: &Path, target: &Path) {
     let image = ImageFolder::open(image).expect("an image");
     let size = image.manifest().partitions[0].size;
-    let mut disk = noise(9, usize::try_from(size).expect("small"));
+    let size = usize::try_from(size).expect("small");
+    let mut disk = noise(9, 1 << 20).repeat(size.div_ceil(1 << 20));
+    disk.truncate(size);
     restore(&image, 0, &mut disk);
     fs::write(target, disk).expect("written");
 }
 
-fn has_secret(image: &Path) -> bool {
-    let found = |bytes: &Vec<u8>| bytes.windows(SECRET.len()).any(|window| window == SECRET);
+pub fn has_secret(image: &Path) -> bool {
+    let begins = |bytes: &[u8]| bytes.first() == SECRET.first() && bytes == SECRET;
+    let found = |bytes: &Vec<u8>| bytes.windows(SECRET.len()).any(begins);
     contents(&image.join("payload")).values().any(found)
 }
 

@@ -1,0 +1,126 @@
+//! What Windows keeps in an NTFS that a terminal does not need, and whether it only sleeps: hibernation and paging files.
+//!
+//! Invariant: only reads; what cannot be read is taken as part of the filesystem like any other file.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ntfs::Ntfs;
+use ntfs::attribute_value::NtfsAttributeValue;
+use ntfs::indexes::NtfsFileNameIndex;
+
+use super::plan::PartitionPlan;
+use crate::source::Source;
+
+/// In the root folder.
+const HIBERNATION: &str = "hiberfil.sys";
+const PAGING: [&str; 2] = ["pagefile.sys", "swapfile.sys"];
+/// So much of each travels: what tells its state.
+const HEADER: u64 = 4096;
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    /// It sleeps (also by fast startup) or was stopped while waking up.
+    pub hibernated: bool,
+    /// Bytes of the partition that hold pages of memory.
+    pub pages: Vec<Range<u64>>,
+}
+
+/// Looks into an NTFS. What cannot be read is left out: others say that a filesystem is damaged.
+pub fn look(source: &Source, partition: &PartitionPlan) -> Windows {
+    let mut view = View { source, start: partition.start, size: partition.size, at: 0 };
+    // The reader of the format expects a sound filesystem.
+    let found = catch_unwind(AssertUnwindSafe(|| look_inside(&mut view)));
+    match found {
+        Ok(Ok(found)) => found,
+        Ok(Err(e)) => {
+            log::info!("partition {}: paging files are not known: {e}", partition.number);
+            Windows::default()
+        }
+        Err(_) => Windows::default(),
+    }
+}
+
+fn look_inside<T: Read + Seek>(volume: &mut T) -> ntfs::Result<Windows> {
+    let mut ntfs = Ntfs::new(volume)?;
+    ntfs.read_upcase_table(volume)?;
+    let mut found = Windows::default();
+    for name in PAGING.into_iter().chain([HIBERNATION]) {
+        let Some((header, pages)) = file(&ntfs, volume, name)? else { continue };
+        found.pages.extend(pages);
+        // What it begins with while it is in use; "wake" and zeros say that it was carried out.
+        let marks: [&[u8]; 3] = [b"hibr", b"rstr", b"hbbp"];
+        let mark = header.to_ascii_lowercase();
+        found.hibernated |= name == HIBERNATION && marks.contains(&mark.as_slice());
+    }
+    Ok(found)
+}
+
+/// The first bytes of a file, and where the rest of it lies behind its header.
+type Place = ([u8; 4], Vec<Range<u64>>);
+
+/// Looks for a file of the root folder.
+fn file<T: Read + Seek>(ntfs: &Ntfs, volume: &mut T, name: &str) -> ntfs::Result<Option<Place>> {
+    let root = ntfs.root_directory(volume)?;
+    let index = root.directory_index(volume)?;
+    let mut finder = index.finder();
+    let Some(entry) = NtfsFileNameIndex::find(&mut finder, ntfs, volume, name) else { return Ok(None) };
+    let file = entry?.to_file(ntfs, volume)?;
+    let Some(data) = file.data(volume, "") else { return Ok(None) };
+    let data = data?;
+    let attribute = data.to_attribute()?;
+    let plain = attribute.flags().is_empty() && !file.is_directory();
+    let value = attribute.value(volume)?;
+    let mut header = [0; 4];
+    let mut pages = Vec::new();
+    if let (true, NtfsAttributeValue::NonResident(value)) = (plain, &value) {
+        let mut inside = 0;
+        for run in value.data_runs() {
+            let run = run?;
+            let len = run.allocated_size();
+            if let Some(start) = run.data_position().value() {
+                let header = HEADER.saturating_sub(inside).min(len);
+                pages.push(start.get() + header..start.get() + len);
+            }
+            inside += len;
+        }
+    }
+    value.attach(volume).read_exact(&mut header).or_else(|e| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => Ok(()),
+        _ => Err(e),
+    })?;
+    Ok(Some((header, pages)))
+}
+
+/// A partition as the reader of the format wants it.
+struct View<'a> {
+    source: &'a Source,
+    start: u64,
+    size: u64,
+    at: u64,
+}
+
+impl Read for View<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        use std::os::unix::fs::FileExt;
+        let left = usize::try_from(self.size.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let wanted = into.len().min(left);
+        let read = self.source.file.read_at(&mut into[..wanted], self.start + self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for View<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
