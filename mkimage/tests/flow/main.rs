@@ -7,6 +7,7 @@
 //! - `damage`: sources that cannot be read everywhere
 //! - `used`: free blocks stay at home: ext, NTFS, FAT, swap
 //! - `filesystems`: the same for exFAT, XFS, Btrfs and F2FS
+//! - `imaging`: from a golden disk to terminals
 //! - `windows`: hibernated, encrypted, and with paging files
 //! - `versions`: what changed, and virtual disks
 //! - `parents`: versions that share what is unchanged
@@ -19,6 +20,7 @@ mod damage;
 mod disks;
 mod filesystems;
 mod golden;
+mod imaging;
 mod in_place;
 mod parents;
 mod signing;
