@@ -1,0 +1,109 @@
+//! What an image costs: bytes in use, in the payload and on the wire, for filesystems of real files, fresh and aged; and how fast a capture is.
+//!
+//!     cargo build --release --workspace --bins
+//!     cargo bench -p flashmob-mkimage --bench images -- bytes --tree /usr --size 1GiB
+//!     cargo bench -p flashmob-mkimage --bench images -- speed --tree /usr --size 2GiB
+//!
+//! Needs root, for mounts in a namespace of its own. Filesystems that this kernel cannot mount are left out, but for FAT, which
+//! mtools fills.
+
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a bench that cannot run ends")]
+
+mod bytes;
+mod speed;
+mod volume;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use clap::{Parser, Subcommand};
+use flashmob::units::parse_bytes;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Content {
+    /// Files are taken from there.
+    #[arg(long, default_value = "/usr")]
+    tree: PathBuf,
+    /// Until they have so many bytes.
+    #[arg(long, default_value = "1GiB", value_parser = parse_bytes)]
+    size: u64,
+    /// Room for all that is made: about four times the size.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bytes in use, in the payload, and on the wire.
+    Bytes(bytes::Arguments),
+    /// Captures beside `cat` and partclone, in turn.
+    Speed(speed::Arguments),
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    volume::own_mounts();
+    match arguments.verb {
+        Verb::Bytes(arguments) => bytes::run(&arguments),
+        Verb::Speed(arguments) => speed::run(&arguments),
+    }
+}
+
+/// The folder for everything, removed at the end.
+fn folder(content: &Content) -> tempfile::TempDir {
+    let base = content.folder.clone().unwrap_or_else(std::env::temp_dir);
+    tempfile::tempdir_in(base).unwrap()
+}
+
+/// Runs a program that must end well.
+fn run(program: impl AsRef<OsStr>, arguments: &[&dyn AsRef<OsStr>]) -> Output {
+    let mut command = Command::new(program.as_ref());
+    arguments.iter().for_each(|argument| {
+        command.arg(argument);
+    });
+    let output = command.env("MTOOLS_SKIP_CHECK", "1").output();
+    let output = output.unwrap_or_else(|e| panic!("{command:?}: {e} (packages in qemu-tests/setup.sh)"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}{said}", String::from_utf8_lossy(&output.stdout));
+    output
+}
+
+/// `flashmob-mkimage`, as built for this bench.
+fn mkimage() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_flashmob-mkimage"))
+}
+
+/// A program of the other packages, beside it.
+fn beside(name: &str) -> PathBuf {
+    let path = mkimage().with_file_name(name);
+    assert!(path.exists(), "{} is missing: cargo build --release --workspace --bins", path.display());
+    path
+}
+
+/// Captures, and returns the image's folder.
+fn capture(source: &Path, repository: &Path, version: &str, more: &[&str]) -> PathBuf {
+    let mut arguments: Vec<&dyn AsRef<OsStr>> =
+        vec![&"capture", &source, &"--repository", &repository, &"--name", &"bench", &"--version", &version];
+    more.iter().for_each(|argument| arguments.push(argument));
+    run(mkimage(), &arguments);
+    repository.join("bench").join(version)
+}
+
+/// A small random number generator: figures can be had again.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % n.max(1)
+    }
+}
