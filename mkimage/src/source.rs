@@ -319,4 +319,18 @@ mod tests {
             assert!(source.is_hole(6 << 20, 2 << 20));
         }
     }
+
+    #[test]
+    fn a_source_that_shrinks_while_it_is_read_is_named_as_such() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("source");
+        fs::write(&path, vec![1; 1 << 20]).expect("written");
+        let source = Source::claim(&path).expect("a source");
+        let mut buf = vec![0; 64 << 10];
+        source.read(900 << 10, &mut buf).expect("there");
+        File::options().write(true).open(&path).and_then(|file| file.set_len(920 << 10)).expect("shorter");
+        let failure = source.read(900 << 10, &mut buf).expect_err("gone");
+        assert_eq!(failure.class, Class::Disk);
+        assert!(failure.message.contains("it shrank while it was read"), "{}", failure.message);
+    }
 }

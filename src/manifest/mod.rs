@@ -21,6 +21,8 @@ pub use trust::{TrustedKeys, TrustedManifest};
 pub const FORMAT: u32 = 1;
 /// A manifest is smaller than this, so that anybody may read one into memory before trusting it.
 pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
+/// More pieces are not published: hashes and torrent of so many stay below what terminals read into memory.
+pub const MAX_PIECES: u32 = 2_000_000;
 
 /// File names inside a version's folder.
 pub mod names {

@@ -169,6 +169,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let source = Source::claim(&arguments.source)?;
     let mut plan = plan::make(&source, &arguments.keep)?;
     used::look(&source, &mut plan, &arguments.raw)?;
+    payload::refuse_too_many(&plan, terms.piece_length)?;
     let starts = boot::look(&source.file, &plan.partitions, arguments.named_kernel().as_ref())?;
     let areas = boot_areas::read(&source, &plan)?;
     for remark in plan.remarks.iter().chain(&starts.remarks).chain(&areas.remarks) {

@@ -9,11 +9,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use flashmob::event::Failure;
+use flashmob::event::{Class, Failure};
 use flashmob::io::image::sha256;
 use flashmob::layout::extents::{RangeKind, Run, RunBuilder, UNIT};
-use flashmob::manifest::{Lost, Policy, names};
-use flashmob::units::{PieceLength, Sha1, Sha256};
+use flashmob::manifest::{Lost, MAX_PIECES, Policy, names};
+use flashmob::units::{PieceLength, Sha1, Sha256, show_bytes};
 use sha1::Digest;
 
 use super::plan::Plan;
@@ -169,6 +169,19 @@ pub fn take(
         Store::Shared(_) | Store::Nowhere => None,
     };
     Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes, lost, shared })
+}
+
+/// Refuses, before anything is read, what could have more pieces than terminals take.
+pub fn refuse_too_many(plan: &Plan, piece_length: PieceLength) -> Result<(), Failure> {
+    let taken = cells(plan, piece_length).filter(|cell| !is_free(plan.used[cell.partition].as_ref(), cell));
+    if taken.take(MAX_PIECES as usize + 1).count() <= MAX_PIECES as usize {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Class::Refused,
+        format!("that can be more than {MAX_PIECES} pieces of {}", show_bytes(piece_length.bytes())),
+        "Use a larger --piece-length, up to 32MiB.",
+    ))
 }
 
 /// The grids of all partitions that are read, in order.

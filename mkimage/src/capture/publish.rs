@@ -14,7 +14,7 @@ use flashmob::io::image::{ImageFolder, PARTIAL_PREFIX, payload_files, sha256_of_
 use flashmob::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use flashmob::layout::grid::{classify, count};
 use flashmob::manifest::{
-    Boot, Disk, FORMAT, Lost, Manifest, Partition, Payload, Policy, is_plain_name, names,
+    Boot, Disk, FORMAT, Lost, MAX_MANIFEST_BYTES, Manifest, Partition, Payload, Policy, is_plain_name, names,
 };
 use flashmob::metainfo::{Metainfo, MetainfoBuilder, Pieces};
 use flashmob::units::{PieceLength, Sha256};
@@ -172,6 +172,17 @@ impl Partial {
             lost: content.lost,
         };
         let bytes = manifest.to_bytes();
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(Failure::new(
+                Class::Refused,
+                format!(
+                    "the manifest would have {} bytes, with {} ranges that could not be read; at most {MAX_MANIFEST_BYTES} are read",
+                    bytes.len(),
+                    manifest.lost.len()
+                ),
+                "Copy the source with ddrescue to a sound disk, and capture that.",
+            ));
+        }
         write_new(&self.path.join(names::MANIFEST), 0o644, &bytes)?;
         Ok(manifest)
     }

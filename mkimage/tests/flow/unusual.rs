@@ -87,3 +87,27 @@ fn a_disk_of_4096_byte_sectors_is_captured_from_its_file() {
     assert_eq!((manifest.partitions[0].first.0, manifest.partitions[0].size), (1024, 8 << 20));
     assert!(fs::metadata(&disk).is_ok());
 }
+
+#[test]
+fn more_pieces_than_terminals_take_are_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = folder.path().join("disk");
+    File::create(&disk).and_then(|file| file.set_len(3 << 40)).expect("a sparse file");
+    let repository = folder.path().join("r");
+    let said = mkimage(&[
+        &"capture",
+        &disk,
+        &"--repository",
+        &repository,
+        &"--name",
+        &"lab",
+        &"--piece-length",
+        &"1MiB",
+    ]);
+    let said = super::fail(&said, 3);
+    assert!(
+        said.contains("more than 2000000 pieces of 1") && said.contains("larger --piece-length"),
+        "{said}"
+    );
+    assert!(!repository.exists());
+}
