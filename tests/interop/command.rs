@@ -43,6 +43,13 @@ pub fn seed_command(torrent: &Path, source: &Path) -> Command {
     command
 }
 
+/// The same, and it is listened to.
+pub fn seed_loud(torrent: &Path, source: &Path) -> Command {
+    let mut command = seed_command(torrent, source);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// Runs it until the value is dropped.
 pub fn seed(torrent: &Path, source: &Path) -> Guarded {
     Guarded::start(&mut seed_command(torrent, source), "(built by cargo)")

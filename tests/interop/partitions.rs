@@ -16,7 +16,7 @@ use flashmob::metainfo::{Metainfo, MetainfoBuilder, Pieces};
 use flashmob::tracker::Event as Announced;
 use flashmob::units::{InfoHash, Lba, PieceIndex, PieceLength, SectorSize};
 
-use crate::command::{get, run, seed, seed_command};
+use crate::command::{get, run, seed, seed_command, seed_loud};
 use crate::tracker::TestTracker;
 use crate::world::{Guarded, LoopDevice, payload, within, write_torrent};
 
@@ -283,6 +283,46 @@ async fn a_partition_that_is_not_in_the_image_is_refused() {
         assert!(matches!(events.last(), Some(Event::Error(failure)) if failure.class == class), "{events:?}");
     }
     assert_eq!(std::fs::read(&small).unwrap(), b"precious");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_payload_is_elsewhere_is_served_by_its_folder() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("mkimage/tests/golden/format-1");
+    let folder = tempfile::tempdir().unwrap();
+    let (version, torrent, target) =
+        (folder.path().join("format-1"), folder.path().join("t.torrent"), folder.path().join("target"));
+    std::fs::create_dir_all(version.join(names::PARTS)).unwrap();
+    for name in [names::MANIFEST, names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT] {
+        std::fs::copy(golden.join(name), version.join(name)).unwrap();
+    }
+    let files =
+        ["0000.bin", "0001.bin"].map(|name| std::fs::read(golden.join("payload").join(name)).unwrap());
+    std::fs::write(version.join("parts/all.bin"), [&files[1][..], &files[0]].concat()).unwrap();
+    let reference = r#"{"kind":"parts","files":[{"name":"all.bin"}],"runs":[[0,1,2],[0,0,1]]}"#;
+    std::fs::write(version.join(names::REFERENCE), reference).unwrap();
+    let meta = Metainfo::parse(&std::fs::read(golden.join(names::TORRENT)).unwrap()).unwrap();
+    let mut tracker = TestTracker::start(meta.info_hash).await;
+    write_torrent(&torrent, &meta, &tracker.url());
+    // The folder, or the one above it.
+    for source in [version.as_path(), folder.path()] {
+        let mut seeder = seed(&torrent, source);
+        within(20, tracker.wait_for(Announced::Started, 1)).await;
+        let (code, _, err) = run(&mut get(&torrent, &target)).await;
+        assert_eq!(code, 0, "{err}");
+        for (name, bytes) in ["0000.bin", "0001.bin"].iter().zip(&files) {
+            assert!(std::fs::read(target.join("payload").join(name)).unwrap() == *bytes, "{name}");
+        }
+        seeder.terminate();
+        assert_eq!(seeder.exit_code(10).await, 0);
+        std::fs::remove_dir_all(&target).unwrap();
+        tracker = TestTracker::start(meta.info_hash).await;
+        write_torrent(&torrent, &meta, &tracker.url());
+    }
+    let other = Image::new();
+    let (_tracker, others) = other.tracker().await;
+    let (code, _, err) = run(&mut seed_loud(&others, &version)).await;
+    assert_eq!(code, i32::from(Class::Usage.exit_code()));
+    assert!(err.contains("is not of this torrent but of golden@format-1"), "{err}");
 }
 
 /// Seeds `bytes` by a torrent with these hashes and fetches them; where the fetched file is.
