@@ -6,6 +6,7 @@
 use super::geometry::Block;
 use super::interface::ConnId;
 use super::landing::Landing;
+use super::rate::SWALLOWED;
 use crate::units::Now;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,9 @@ pub struct ActivePiece {
     pub solo: bool,
     /// When the owner was asked first.
     pub since: Now,
-    /// When its first block came, and how many bytes came since.
+    /// Bytes that are still to come before the run.
+    head: u64,
+    /// When its run began, and how many bytes came since.
     run: Option<(Now, u64)>,
     /// Who sent blocks of it, each once.
     pub givers: Vec<ConnId>,
@@ -59,6 +62,7 @@ impl ActivePiece {
     /// A piece (or its frame) of which nothing is here.
     pub fn new(landing: Arc<Landing>, owner: ConnId, solo: bool, now: Now) -> Self {
         let count = landing.blocks().len();
+        let travels: u64 = landing.blocks().iter().map(|block| u64::from(block.len)).sum();
         ActivePiece {
             landing,
             slots: vec![Slot::Free; count],
@@ -68,6 +72,7 @@ impl ActivePiece {
             owner: Some(owner),
             solo,
             since: now,
+            head: SWALLOWED.min(travels / 4),
             run: None,
             givers: Vec::new(),
         }
@@ -103,11 +108,16 @@ impl ActivePiece {
 
     /// A block of `bytes` came at `now`.
     pub fn count(&mut self, bytes: u64, now: Now) {
-        self.run = Some(self.run.map_or((now, 0), |(first, before)| (first, before + bytes)));
+        if self.head > 0 || self.run.is_none() {
+            self.head = self.head.saturating_sub(bytes);
+            self.run = Some((now, 0));
+        } else if let Some((_, came)) = &mut self.run {
+            *came += bytes;
+        }
     }
 
-    /// Bytes that came after the first block, and the time they took: what one peer that sends the whole piece shows of
-    /// our downlink.
+    /// Bytes that came after the first of them, which queues may have held, and the time they took: what one peer that
+    /// sends the whole piece shows of our downlink.
     pub fn run(&self, now: Now) -> Option<(u64, Duration)> {
         let (first, bytes) = self.run.filter(|(_, bytes)| *bytes > 0)?;
         Some((bytes, now.since(first)))

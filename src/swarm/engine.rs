@@ -21,7 +21,7 @@ use super::landing::Landings;
 use super::near::Near;
 use super::offers::Offers;
 use super::peer::{Peer, Peers};
-use super::rate::{Capacity, RateMeter};
+use super::rate::{Capacity, RateMeter, Recent};
 use super::rng::Rng;
 use super::rules::Pace;
 use super::serve::Server;
@@ -53,6 +53,8 @@ pub struct Engine {
     /// What our links were seen to carry.
     pub(super) uplink: Capacity,
     pub(super) downlink: Capacity,
+    /// What comes just now.
+    pub(super) inflow: Recent,
     pub(super) out: VecDeque<Output>,
     /// Blocks were given back: every peer may have something new to do.
     pub(super) wake: bool,
@@ -91,6 +93,7 @@ impl Engine {
             frames: Frames::new(geometry.pieces()),
             uplink: Capacity::default(),
             downlink: Capacity::default(),
+            inflow: Recent::default(),
             book: AddressBook::new(&config.own_addresses, config.listen_port),
             now: Now::ZERO,
             peers: Peers::new(),
@@ -325,6 +328,9 @@ impl Engine {
             // Who schedules was reckoned with when it was granted.
             if !schedules {
                 self.sends_across(conn, block.len);
+            }
+            if self.serve.is_idle(&self.peers) {
+                self.uplink.pause();
             }
         }
     }

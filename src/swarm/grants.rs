@@ -41,6 +41,16 @@ const AT_ONCE: usize = 3;
 /// Pieces that are looked at for a wish.
 const LOOKED_AT: usize = 1024;
 
+/// The downlink is full when less than this part of what it carries is left.
+const FULL_PART: u64 = 6;
+
+/// Our downlink.
+struct Downlink {
+    carries: Capacity,
+    /// It carries that just now.
+    full: bool,
+}
+
 /// What becomes of an offer.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -70,11 +80,12 @@ impl Engine {
         } else if pieces.is_empty() {
             Verdict::Useless(self.wish_across(peer))
         } else {
+            let link = self.downlink_now();
             self.fetch.grant(
                 conn,
                 &pieces,
                 start_in.min(self.config.stall_after),
-                &self.downlink,
+                &link,
                 &mut self.peers,
                 self.now,
                 &mut self.out,
@@ -99,9 +110,17 @@ impl Engine {
         Ok(())
     }
 
+    /// What our downlink carries, and whether it does so just now.
+    fn downlink_now(&mut self) -> Downlink {
+        let carries = self.downlink.clone();
+        let full = self.inflow.rate(self.now) > carries.get() - carries.get() / FULL_PART;
+        Downlink { carries, full }
+    }
+
     /// Tells all who might offer something, but `conn`, how long our downlink is taken.
     fn tell_taken(&mut self, conn: ConnId) {
-        let free_in = self.fetch.taken(&self.peers, &self.downlink, self.now);
+        let link = self.downlink_now();
+        let free_in = self.fetch.taken_for(None, &self.peers, &link, self.now);
         let payload: Bytes = Schedule::Taken { free_in }.encode().into();
         for (other, peer) in &self.peers {
             if let Some(id) = peer.schedules.filter(|_| *other != conn && peer.we_are_interested) {
@@ -119,13 +138,13 @@ impl Fetcher {
         conn: ConnId,
         offered: &[Offered],
         start_in: Duration,
-        downlink: &Capacity,
+        downlink: &Downlink,
         peers: &mut Peers,
         now: Now,
         out: &mut VecDeque<Output>,
     ) -> Verdict {
-        let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
-        let taken = self.taken_for(peers, downlink, piece_time, now);
+        let piece_time = downlink.carries.time_of(u64::from(self.geometry().piece_length()));
+        let taken = self.taken_for(Some(conn), peers, downlink, now);
         let Some(peer) = peers.get_mut(&conn) else { return Verdict::Busy(FULL) };
         if self.halted || peer.choking_us || !peer.we_are_interested {
             return Verdict::Busy(FULL);
@@ -157,18 +176,16 @@ impl Fetcher {
         Verdict::Useless(peers.get(&conn).and_then(|peer| self.wish(peer, now)))
     }
 
-    /// How long our downlink is taken by what was granted.
-    fn taken(&self, peers: &Peers, downlink: &Capacity, now: Now) -> Duration {
+    /// How long our downlink is taken by what was granted to others than `asker`, which sends one piece after another. Where
+    /// it is full just now, late senders count: another one would only make all of them later.
+    fn taken_for(&self, asker: Option<ConnId>, peers: &Peers, link: &Downlink, now: Now) -> Duration {
+        let Downlink { carries: downlink, full } = link;
         let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
-        self.taken_for(peers, downlink, piece_time, now)
-    }
-
-    /// How long our downlink is taken by what was granted.
-    fn taken_for(&self, peers: &Peers, downlink: &Capacity, piece_time: Duration, now: Now) -> Duration {
         let mut granted: Vec<(Now, u64)> = Vec::new();
-        for active in self.pieces() {
+        for active in self.pieces().filter(|active| asker.is_none() || active.owner != asker) {
             let Some(peer) = active.owner.and_then(|owner| peers.get(&owner)) else { continue };
-            if peer.schedules.is_some() && !peer.slow_sender && !is_late(active, peer, piece_time, now) {
+            let counts = *full || !peer.slow_sender && !is_late(active, peer, piece_time, now);
+            if peer.schedules.is_some() && counts {
                 granted.push((active.since, active.missing_bytes()));
             }
         }

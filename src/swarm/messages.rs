@@ -181,10 +181,13 @@ impl Engine {
         peer.progress = self.now;
         peer.snubbed = None;
         peer.rate_in.add(self.now, u64::from(len));
+        self.inflow.add(self.now, u64::from(len));
         if let Some(seen) = self.fetch.arrived(conn, block, data, &mut self.peers, self.now, &mut self.out) {
             self.bytes_in.add(self.now, u64::from(len));
             if let Some((bytes, time)) = seen.run {
                 self.downlink.run(bytes, time);
+                // Most links are alike in both directions.
+                self.uplink.suppose(self.downlink.get());
                 if let Some(peer) = self.peers.get_mut(&conn) {
                     peer.slow_sender = time > self.downlink.time_of(bytes).saturating_mul(2);
                 }

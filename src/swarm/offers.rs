@@ -46,6 +46,11 @@ const LEAD_ACROSS: u32 = 4;
 const SLACK_ACROSS: u32 = 8;
 /// Parts of a piece's time.
 const PARTS: u32 = 20;
+/// The same for a peer that gets one piece after another from us: nobody else fills its downlink.
+const LEAD_OF_PARTNERS: u32 = 2;
+/// So many pieces go to one peer in a row, as far as it takes them: who knows whom it sends to next need not look for somebody, and
+/// connections that carried nothing for a while begin slowly (RFC 5681, 4.1). More would make long chains out of the swarm.
+const ROW: u32 = 4;
 /// The part of a piece's time that chance adds in the choice of a receiver: who is asked first must not follow from
 /// the order in which peers came.
 const JITTER: u32 = 32;
@@ -82,6 +87,8 @@ struct StillOpen;
 pub struct Offers {
     open: Option<Open>,
     coming: Option<Coming>,
+    /// Who got the last piece, and how many in a row.
+    last: Option<(ConnId, u32)>,
     /// Nobody could be asked, and nothing has changed since.
     resting: bool,
     /// Try again then all the same.
@@ -115,6 +122,8 @@ impl Offers {
         let offered = self.open.take_if(|open| open.conn == conn && open.pieces.contains(&piece));
         if offered.is_some() {
             self.coming = Some(Coming { conn, piece, bytes, since: now });
+            let row = self.last.filter(|(last, _)| *last == conn).map_or(0, |(_, row)| row);
+            self.last = Some((conn, row + 1));
         }
         offered.is_some()
     }
@@ -156,10 +165,16 @@ impl Offers {
     pub fn forget(&mut self, conn: ConnId) {
         self.open.take_if(|open| open.conn == conn);
         self.coming.take_if(|coming| coming.conn == conn);
+        self.part(conn);
         let theirs: Vec<PieceIndex> =
             self.given.iter().filter(|(_, to)| to.contains(&conn)).map(|(piece, _)| *piece).collect();
         theirs.into_iter().for_each(|piece| self.announced(conn, piece));
         self.wake();
+    }
+
+    /// `conn` does not get the next piece too.
+    fn part(&mut self, conn: ConnId) {
+        self.last.take_if(|(last, _)| *last == conn);
     }
 
     /// `conn` took nothing of what it was offered. Returns that, or `None` if it was offered nothing.
@@ -198,13 +213,20 @@ impl Engine {
             return;
         }
         (self.offers.resting, self.offers.retry) = (false, None);
-        let Some(start_in) = self.free_in() else { return };
+        let Some(start_in) = self.free_in(LEAD_OF_PARTNERS) else { return };
+        let lead = if self.is_gateway() { LEAD_ACROSS } else { LEAD };
+        let (partner, soon) = (self.partner(), self.free_in(lead).is_some());
+        if partner.is_none() && !soon {
+            return;
+        }
         let anybody = self.peers.values().any(|peer| peer.schedules.is_some() && peer.interested);
         if self.holds.have().is_none() || !anybody {
             self.offers.resting = true;
             return;
         }
-        let (ranked, soonest) = self.receivers(start_in);
+        let (mut ranked, soonest) = self.receivers(start_in);
+        ranked.retain(|conn| soon && Some(*conn) != partner);
+        ranked.splice(0..0, partner);
         let Some((conn, id, pieces)) = self.best_offer(ranked) else {
             (self.offers.resting, self.offers.retry) = (true, Some(soonest));
             return;
@@ -219,12 +241,28 @@ impl Engine {
         self.offers.open = Some(Open { conn, pieces, since: self.now });
     }
 
-    /// How long our uplink is taken by what was promised; `None` while the next piece need not be agreed yet.
-    fn free_in(&self) -> Option<Duration> {
-        let lead = if self.is_gateway() { LEAD_ACROSS } else { LEAD };
+    /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece is left: the next
+    /// piece need not be agreed yet.
+    fn free_in(&self, lead: u32) -> Option<Duration> {
         let near = u64::from(self.config.piece_length / lead).max(self.uplink.bytes_in(ROUND_TRIP));
         let committed = self.serve.committed(&self.peers, &self.uplink, near, self.now);
         (committed <= near).then(|| self.uplink.time_of(committed))
+    }
+
+    /// Who is to get the next piece too: who gets one now, but only so many in a row, and not while somebody else waits whose
+    /// downlink nobody fills.
+    fn partner(&self) -> Option<ConnId> {
+        let (conn, _) = self.offers.last.filter(|(_, row)| *row < ROW)?;
+        let peer = self.peers.get(&conn)?;
+        // What crosses zones goes by its own order.
+        if self.is_gateway() || peer.standing.beyond || !peer.takes_offers() || peer.waits_for_nothing() {
+            return None;
+        }
+        let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));
+        let hungry = |(other, peer): (&ConnId, &Peer)| {
+            *other != conn && peer.takes_offers() && peer.taken_until + piece_time / 2 < self.now
+        };
+        (!self.peers.iter().any(hungry)).then_some(conn)
     }
 
     /// Of those who might take a piece the first that lacks one. A gateway looks at all of them: what its own zone lacks
@@ -269,8 +307,7 @@ impl Engine {
         let jitter = usize::try_from((piece_time / JITTER).as_micros()).unwrap_or(usize::MAX);
         let mut soonest = self.now + RETRY;
         let mut ranked: Vec<(Duration, ConnId)> = Vec::new();
-        let takes = |peer: &Peer| peer.schedules.is_some() && peer.interested && peer.standing.serve;
-        for (conn, peer) in self.peers.iter().filter(|(_, peer)| takes(peer)) {
+        for (conn, peer) in self.peers.iter().filter(|(_, peer)| peer.takes_offers()) {
             let free = peer.taken_until.max(self.now + self.sends_in(peer));
             let latest = if peer.standing.beyond { across } else { latest };
             if free > latest {
@@ -322,6 +359,9 @@ impl Engine {
 
     /// The downlink of `conn` is taken for `free_in`.
     pub(super) fn taken(&mut self, conn: ConnId, free_in: Duration) {
+        if self.offers.open.as_ref().is_some_and(|open| open.conn == conn) {
+            self.offers.part(conn);
+        }
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.taken_until = self.now + free_in.min(LONGEST_TAKEN);
         }
@@ -332,6 +372,7 @@ impl Engine {
     /// `conn` has no use for what it was offered.
     pub(super) fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>) {
         let Some(pieces) = self.offers.declined(conn) else { return };
+        self.offers.part(conn);
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         pieces.into_iter().for_each(|piece| peer.decline(piece, self.now));
         peer.wish = wish;

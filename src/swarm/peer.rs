@@ -173,6 +173,16 @@ impl Peer {
         }
     }
 
+    /// It may be offered pieces of ours.
+    pub fn takes_offers(&self) -> bool {
+        self.schedules.is_some() && self.interested && self.standing.serve
+    }
+
+    /// True if nothing is to be sent to it that it asked for.
+    pub fn waits_for_nothing(&self) -> bool {
+        self.queue.is_empty() && self.sending.is_empty()
+    }
+
     /// Takes what the peer says about itself.
     pub fn introduce(&mut self, said: &ExtendedHandshake) {
         if let Some(requests) = said.request_queue {

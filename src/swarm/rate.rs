@@ -55,26 +55,109 @@ impl RateMeter {
     }
 }
 
-/// How long bytes are counted for one reading of a [`Capacity`].
-const READING: Duration = Duration::from_millis(100);
+/// Bytes at the beginning of a busy time that say nothing about a link: what sockets, queues and a shaper's bucket
+/// swallow at once.
+pub const SWALLOWED: u64 = 256 * 1024;
+/// Fewest bytes of a reading of a [`Capacity`], and the shortest time.
+const READING: (u64, Duration) = (1024 * 1024, Duration::from_millis(40));
+
+/// How long bytes are counted for a guess.
+const GUESS: Duration = Duration::from_millis(10);
 
 /// What a link carries when it is busy: the best reading, forgotten slowly.
 #[derive(Debug, Clone, Default)]
 pub struct Capacity {
+    /// Bytes of the busy time that were swallowed.
+    swallowed: u64,
     since: Now,
     bytes: u64,
     best: u64,
+    /// There was a reading.
+    proved: bool,
+    guessing: Option<(Now, u64)>,
+}
+
+/// The span that [`Recent`] looks back over.
+const SPAN: Duration = Duration::from_millis(150);
+
+/// Bytes a second over the last moments: whether a link is full just now.
+#[derive(Debug, Clone, Default)]
+pub struct Recent {
+    began: Now,
+    before: u64,
+    bytes: u64,
+}
+
+impl Recent {
+    /// Counts `bytes` at `now`.
+    pub fn add(&mut self, now: Now, bytes: u64) {
+        self.turn_to(now);
+        self.bytes += bytes;
+    }
+
+    /// Bytes a second, as of `now`.
+    pub fn rate(&mut self, now: Now) -> u64 {
+        self.turn_to(now);
+        let (age, span) = (now.since(self.began).as_micros(), SPAN.as_micros());
+        let bytes = u128::from(self.before) * (span - age) / span + u128::from(self.bytes);
+        u64::try_from(bytes * 1_000_000 / span).unwrap_or(u64::MAX)
+    }
+
+    fn turn_to(&mut self, now: Now) {
+        let age = now.since(self.began);
+        if age >= 2 * SPAN {
+            (self.began, self.before, self.bytes) = (now, 0, 0);
+        } else if age >= SPAN {
+            (self.began, self.before, self.bytes) = (self.began + SPAN, self.bytes, 0);
+        }
+    }
 }
 
 impl Capacity {
-    /// Counts `bytes` at `now`.
+    /// Counts `bytes` at `now`, of a link that was busy since the last [`pause`](Self::pause).
     pub fn add(&mut self, now: Now, bytes: u64) {
+        if !self.proved {
+            self.guess(now, bytes);
+        }
+        if self.swallowed < SWALLOWED {
+            self.swallowed += bytes;
+            (self.since, self.bytes) = (now, 0);
+            return;
+        }
+        self.bytes += bytes;
         let time = now.since(self.since);
-        if time >= READING {
+        if self.bytes >= READING.0 && time >= READING.1 {
+            if !std::mem::replace(&mut self.proved, true) {
+                self.best = 0;
+            }
             self.run(self.bytes, time);
             (self.since, self.bytes) = (now, 0);
         }
-        self.bytes += bytes;
+    }
+
+    /// As long as nothing better is known: what came in a short time, whatever was swallowed.
+    fn guess(&mut self, now: Now, bytes: u64) {
+        let (since, counted) = self.guessing.get_or_insert((now, 0));
+        let time = now.since(*since);
+        if time >= GUESS {
+            let counted = *counted;
+            self.guessing = Some((now, bytes));
+            self.run(counted, time);
+        } else {
+            *counted += bytes;
+        }
+    }
+
+    /// As long as nothing was seen, it is supposed to carry so many bytes a second.
+    pub fn suppose(&mut self, rate: u64) {
+        if self.best == 0 {
+            self.best = rate;
+        }
+    }
+
+    /// The link has nothing to do.
+    pub fn pause(&mut self) {
+        self.swallowed = 0;
     }
 
     /// `bytes` came one after another in `time`: a reading of its own, good where the link idles in between.
@@ -116,14 +199,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_capacity_is_the_best_of_late() {
+    fn a_capacity_is_the_best_of_late_and_not_what_queues_swallow() {
         let at = |ms| Now(Duration::from_millis(ms));
         let mut link = Capacity::default();
         assert_eq!((link.get(), link.time_of(1000)), (0, Duration::ZERO));
-        (0..=200).for_each(|ms| link.add(at(ms), 100));
-        assert_eq!((link.get(), link.time_of(100_000)), (100_000, Duration::from_secs(1)));
-        (201..=500).for_each(|ms| link.add(at(ms), 10));
-        assert!((90_000..100_000).contains(&link.get()), "{}", link.get());
+        link.add(at(0), 4 * SWALLOWED);
+        (1..=400).for_each(|ms| link.add(at(ms), 10_000));
+        assert_eq!((link.get(), link.time_of(10_000_000)), (10_000_000, Duration::from_secs(1)));
+        (401..=1000).for_each(|ms| link.add(at(ms), 1_000));
+        assert!((9_000_000..10_000_000).contains(&link.get()), "{}", link.get());
+        link.pause();
+        link.add(at(5000), 4 * SWALLOWED);
+        assert!(link.get() < 10_000_000);
+    }
+
+    #[test]
+    fn what_came_of_late_is_forgotten_soon() {
+        let at = |ms| Now(Duration::from_millis(ms));
+        let mut recent = Recent::default();
+        (0..=1000).for_each(|ms| recent.add(at(ms), 1000));
+        assert!((950_000..=1_050_000).contains(&recent.rate(at(1000))), "{}", recent.rate(at(1000)));
+        assert!(recent.rate(at(1100)) < 600_000);
+        assert_eq!(recent.rate(at(1400)), 0);
     }
 
     #[test]

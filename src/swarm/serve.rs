@@ -118,6 +118,11 @@ impl Server {
         sum
     }
 
+    /// Nobody waits for anything.
+    pub fn is_idle(&self, peers: &Peers) -> bool {
+        self.waiting(peers).all(|(_, peer)| peer.waits_for_nothing())
+    }
+
     /// Who waits for blocks of ours.
     fn waiting<'a>(&self, peers: &'a Peers) -> impl Iterator<Item = (ConnId, &'a Peer)> {
         self.busy.iter().filter_map(|conn| Some((*conn, peers.get(conn)?)))
