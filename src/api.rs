@@ -167,15 +167,42 @@ pub struct Task {
     pub disk: String,
     /// Write the image's own table, or use the partitions that are there.
     pub layout: LayoutMode,
+    /// Numbers of the partitions that are written; the others stay, as the table does. `None`: all of the image's.
+    #[serde(default)]
+    pub partitions: Option<Vec<u32>>,
     /// What becomes of what is on the disk already.
     #[serde(default)]
     pub compare: Compare,
 }
 
 impl Task {
+    /// Some partitions only: that leaves the table as it is.
+    pub fn only(&mut self, partitions: Vec<u32>) {
+        self.partitions = Some(partitions);
+        self.layout = LayoutMode::Keep;
+    }
+
     /// `name@version`.
     pub fn image_id(&self) -> String {
         format!("{}@{}", self.image, self.version)
+    }
+}
+
+/// Reads a list of partition numbers as people write it: `1,3`.
+pub fn partition_numbers(text: &str) -> Result<Vec<u32>, String> {
+    let numbers: Result<Vec<u32>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    let numbers = numbers.map_err(|_| format!("'{text}' is not a list of partition numbers such as 1,3"))?;
+    check_partitions(&numbers)?;
+    Ok(numbers)
+}
+
+/// A choice of partitions names some, and each of them once.
+pub fn check_partitions(numbers: &[u32]) -> Result<(), String> {
+    let twice = numbers.iter().enumerate().find(|(i, number)| numbers[..*i].contains(number));
+    match (numbers.is_empty(), twice) {
+        (true, _) => Err("a choice of partitions must name one at least".into()),
+        (_, Some((_, number))) => Err(format!("partition {number} is named twice")),
+        _ => Ok(()),
     }
 }
 

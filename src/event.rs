@@ -181,6 +181,9 @@ pub struct Installed {
     pub version: String,
     /// The disk: name, model, serial number, size.
     pub disk: String,
+    /// The partitions that were written; `None`: all of the image's.
+    #[serde(default)]
+    pub partitions: Option<Vec<u32>>,
 }
 
 /// A line of `--json` on stdout (DESIGN §5).

@@ -20,7 +20,7 @@ use crate::agent::netboot::{MEMORY, PEER_PORT};
 use crate::agent::screen::Log;
 use crate::agent::status::Status;
 use crate::agent::worker::machine;
-use crate::api::{After, Compare, Compress, NicInfo, Take};
+use crate::api::{After, Compare, Compress, NicInfo, Take, partition_numbers};
 use crate::event::{Class, Event, Failure, Outcome, Stage};
 use crate::io::http::{self, Api, CallError, Taken};
 use crate::io::init::{self, PowerOff};
@@ -45,6 +45,9 @@ pub struct Args {
     /// What becomes of what is on the disk: auto, full or trust [default: as the server's job says]
     #[arg(long, value_name = "HOW")]
     pub compare: Option<Compare>,
+    /// Write only these partitions of the image; the table and the others stay
+    #[arg(long, value_name = "1,3,…", value_parser = Only::parse)]
+    pub partitions: Option<Only>,
     /// File with the minisign public keys that may sign images
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
@@ -63,6 +66,27 @@ pub struct Args {
     /// Print one JSON event a line on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// A choice of partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Only(Vec<u32>);
+
+impl Only {
+    fn parse(text: &str) -> Result<Self, String> {
+        partition_numbers(text).map(Only)
+    }
+}
+
+/// What a person asks for beside the job's own terms.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// The image.
+    pub image: String,
+    /// What becomes of what is on the disk.
+    pub compare: Option<Compare>,
+    /// Some of its partitions.
+    pub partitions: Option<Vec<u32>>,
 }
 
 /// Runs one attempt; the result is the exit code.
@@ -142,6 +166,8 @@ fn start(args: Args) -> Result<Ended, Failure> {
         memory_limit: MEMORY,
         listen: args.listen,
     });
+    let Args { image, compare, partitions, .. } = args.clone();
+    let wish = Wish { image, compare, partitions: partitions.map(|only| only.0) };
     let ended = runtime.block_on(async {
         let api = Api::new(http, args.server.clone());
         let teller = tokio::spawn(tell(status.clone(), args.json));
@@ -150,7 +176,7 @@ fn start(args: Args) -> Result<Ended, Failure> {
                 std::future::pending().await
             }
         };
-        let ended = attempt(&api, (&args.image, args.compare), &imager, &status, Pace::default(), stop).await;
+        let ended = attempt(&api, wish, &imager, &status, Pace::default(), stop).await;
         teller.abort();
         ended
     });
@@ -161,22 +187,25 @@ fn start(args: Args) -> Result<Ended, Failure> {
 /// Introduces this machine, takes the job and carries it out.
 pub async fn attempt<I: Imager>(
     api: &Api,
-    wish: (&str, Option<Compare>),
+    wish: Wish,
     imager: &I,
     status: &Status,
     pace: Pace,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, Failure> {
-    let (image, compare) = wish;
+    let Wish { image, compare, partitions } = wish;
     status.stage(Stage::Discover);
     let hello = inventory::hello(inventory::read(interfaces().await), None);
     status.change(|view| view.machine = machine(&hello));
     let welcome = api.hello(&hello, Duration::from_secs(10)).await.map_err(|e| failed_call(&e))?;
     status.change(|view| view.server = api.base().to_owned());
-    let take = Take { job: None, image: Some(image.to_owned()) };
+    let take = Take { job: None, image: Some(image.clone()) };
     match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
         Taken::Job(mut assignment) => {
             assignment.task.compare = compare.unwrap_or(assignment.task.compare);
+            if let Some(partitions) = partitions {
+                assignment.task.only(partitions);
+            }
             let pace = Pace { tell: pace.tell.min(Duration::from_secs(30)), ..pace };
             Ok(attempt::run(api, &assignment, imager, status, pace, stop).await)
         }
@@ -294,8 +323,12 @@ mod tests {
         (200, serde_json::to_string(&assignment(3600)).unwrap())
     }
 
+    fn wish(image: &str) -> Wish {
+        Wish { image: image.into(), ..Wish::default() }
+    }
+
     async fn once(api: &Api, imager: &Pretend) -> Result<Ended, Failure> {
-        attempt(api, ("debian@1", None), imager, &Status::new(), PACE, std::future::pending()).await
+        attempt(api, wish("debian@1"), imager, &Status::new(), PACE, std::future::pending()).await
     }
 
     #[tokio::test]
@@ -335,7 +368,7 @@ mod tests {
         }
         let (api, heard) = lab(job()).await;
         let stop = std::future::ready(());
-        let ended = attempt(&api, ("debian", None), &Endless, &Status::new(), PACE, stop).await.unwrap();
+        let ended = attempt(&api, wish("debian"), &Endless, &Status::new(), PACE, stop).await.unwrap();
         assert!(
             matches!(ended, Ended::Failed { ref failure, .. } if failure.class == Class::Retry),
             "{ended:?}"
@@ -349,6 +382,13 @@ mod tests {
         let args = Args::try_parse_from(line.split(' ')).unwrap();
         assert_eq!((args.server.as_str(), args.json), ("http://10.0.0.1:6969", true));
         assert!(Args::try_parse_from(["flashmob-agent", "--server", "https://x"]).is_err());
+        let more = |more: &str| Args::try_parse_from(format!("{line} {more}").split(' '));
+        let args = more("--compare trust --partitions 1,3").unwrap();
+        assert_eq!((args.compare, args.partitions), (Some(Compare::Trust), Some(Only(vec![1, 3]))));
+        assert!(more("--compare some").is_err());
+        assert!(
+            ["1,,3", "", "1,1", "one"].into_iter().all(|list| more(&format!("--partitions={list}")).is_err())
+        );
         let line = "flashmob-agent --server x --image y --disk z --after halt";
         assert!(Args::try_parse_from(line.split(' ')).is_err());
     }

@@ -40,7 +40,8 @@ pub fn wanted(plan: &LayoutPlan) -> Vec<LoadOption> {
     let loaders = manifest.boot.uefi.iter().filter(|loader| !is_fallback(&loader.path));
     loaders
         .filter_map(|loader| {
-            let place = plan.place(loader.partition)?;
+            // What was not written has entries of its own.
+            let place = plan.place(loader.partition).filter(|place| place.replaced)?;
             let id = match (&manifest.disk.table, place.guid) {
                 (_, Some(guid)) => PartitionId::Gpt(guid),
                 // A table that stays has its own signature, which the image does not know.

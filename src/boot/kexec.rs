@@ -28,6 +28,9 @@ pub fn plan(layout: &LayoutPlan) -> Result<KexecPlan, String> {
     let place = layout.place(linux.partition);
     let place =
         place.ok_or_else(|| format!("the kernel's partition {} is not in the image", linux.partition))?;
+    if !place.replaced {
+        return Err(format!("the kernel's partition {} was not written, and is not proved", linux.partition));
+    }
     Ok(KexecPlan {
         start: place.start,
         size: place.size,

@@ -226,7 +226,11 @@ fn zone_table(lab: &LabView) -> String {
 fn lab_tables(lab: &LabView) -> String {
     let mut jobs = vec![["JOB", "IMAGE", "MEANS", "COMPARE", "TERMINALS"].map(String::from)];
     for job in &lab.jobs {
-        let means = job.means.clone().unwrap_or_else(|| "not in the repository".into());
+        let mut means = job.means.clone().unwrap_or_else(|| "not in the repository".into());
+        if let Some(partitions) = &job.partitions {
+            let numbers: Vec<String> = partitions.iter().map(u32::to_string).collect();
+            means += &format!(", partitions {}", numbers.join(", "));
+        }
         let compare = job.compare.word().to_string();
         jobs.push([job.name.clone(), job.image.clone(), means, compare, job.terminals.to_string()]);
     }

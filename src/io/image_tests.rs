@@ -21,7 +21,7 @@ const PIECE: u32 = 256 << 10;
 
 fn plan(claim: &ClaimedDisk, image: &TestImage, mode: LayoutMode) -> Result<LayoutPlan, Failure> {
     let trusted = TrustedManifest::insecure(&image.manifest.to_bytes()).expect("consistent");
-    LayoutPlan::new(&trusted, &image.boot, claim.facts(), mode)
+    LayoutPlan::new(&trusted, &image.boot, claim.facts(), mode, None)
 }
 
 fn disarmed(disk: &LoopDisk, image: &TestImage, mode: LayoutMode) -> Arc<ImageStorage> {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::layout::grid::{Cell, Grid, Span};
 use crate::layout::moves::Move;
 use crate::layout::plan::{Existing, LayoutPlan, same_type};
-use crate::manifest::{Manifest, Policy, Table};
+use crate::manifest::{Manifest, Partition, Policy, Table};
 use crate::swarm::Bitfield;
 use crate::units::{PieceIndex, Sha256};
 
@@ -65,6 +65,8 @@ pub struct Version<'a> {
     pub grid: &'a Grid,
     /// Its `pieces.sha256`.
     pub hashes: &'a [Sha256],
+    /// The partitions that are its; `None`: all.
+    pub only: Option<&'a [u32]>,
 }
 
 /// A cell of an older version.
@@ -76,11 +78,15 @@ struct OldCell {
 }
 
 impl Version<'_> {
+    fn has(&self, partition: &Partition) -> bool {
+        partition.policy == Policy::Replace && self.only.is_none_or(|only| only.contains(&partition.number))
+    }
+
     fn cells(&self) -> Vec<OldCell> {
         let mut cells = Vec::new();
         for (i, partition) in self.manifest.partitions.iter().enumerate() {
             let Some(start) = self.manifest.disk.sector_size.offset_of(partition.first) else { continue };
-            if partition.policy != Policy::Replace {
+            if !self.has(partition) {
                 continue;
             }
             let mut piece = self.grid.pieces_of(i).start as usize;
@@ -106,7 +112,7 @@ impl Version<'_> {
     /// The first piece of each partition, where it has one: what a system in use changes first.
     pub fn heads(&self) -> Vec<(Range<u64>, Sha256)> {
         let heads = self.manifest.partitions.iter().enumerate().filter_map(|(i, partition)| {
-            let piece = self.grid.piece_at(i, 0)?;
+            let piece = self.grid.piece_at(i, 0).filter(|_| self.has(partition))?;
             let start = self.manifest.disk.sector_size.offset_of(partition.first)?.0;
             let span = self.grid.span(piece)?;
             Some((start..start + u64::from(span.len), *self.hashes.get(piece.get())?))

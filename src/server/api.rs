@@ -138,18 +138,23 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
     log::info!("terminal {id} takes {} as attempt {}", target.image_id(), attempt.number);
     let folder = format!("/images/{}/{}/", target.image, target.version);
     let job = target.job;
+    let mut task = Task {
+        image: target.image,
+        version: target.version,
+        folder,
+        disk: job.disk,
+        layout: job.layout,
+        partitions: None,
+        compare,
+    };
+    if let Some(partitions) = job.partitions {
+        task.only(partitions);
+    }
     let assignment = Assignment {
         job: job.name,
         attempt: attempt.number,
         token: attempt.token,
-        task: Task {
-            image: target.image,
-            version: target.version,
-            folder,
-            disk: job.disk,
-            layout: job.layout,
-            compare,
-        },
+        task,
         installed: attempt.installed,
         compress: config.compress,
         after: job.after,
@@ -262,6 +267,9 @@ pub struct JobView {
     pub image: String,
     /// `name@version` that this means now.
     pub means: Option<String>,
+    /// Some of its partitions, if not all.
+    #[serde(default)]
+    pub partitions: Option<Vec<u32>>,
     /// What becomes of what is on the disk.
     #[serde(default)]
     pub compare: Compare,
@@ -322,6 +330,7 @@ fn job_view(config: &Config, name: &str, catalog: &super::catalog::Catalog, lab:
         name: name.to_string(),
         image: job.map(|job| job.image.to_string()).unwrap_or_default(),
         means: job.and_then(|job| target_of(job, catalog).ok()).map(|target| target.image_id()),
+        partitions: job.and_then(|job| job.partitions.clone()),
         compare: job.map(|job| job.compare).unwrap_or_default(),
         terminals: lab.iter().filter(|t| config.job_for(&t.identity).is_some_and(|j| j.name == name)).count(),
     }

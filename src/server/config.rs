@@ -13,7 +13,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::identity::{Identity, TerminalKey};
-use crate::api::{After, Compare, Compress, LayoutMode};
+use crate::api::{After, Compare, Compress, LayoutMode, check_partitions};
 use crate::layout::rule::Rule;
 use crate::manifest::is_plain_name;
 use crate::tracker::{Topology, Zone};
@@ -66,7 +66,10 @@ pub struct Job {
     /// New table, or the partitions that are there.
     #[serde(default)]
     pub layout: LayoutMode,
-    /// Look for what is on the disk already.
+    /// Some partitions of the image only; the table and the others stay.
+    #[serde(default)]
+    pub partitions: Option<Vec<u32>>,
+    /// What becomes of what is on the disk already.
     #[serde(default)]
     pub compare: Compare,
     /// What follows.
@@ -89,6 +92,7 @@ impl Job {
             terminals: Terminals::These(Vec::new()),
             disk: internal(),
             layout: LayoutMode::WholeDisk,
+            partitions: None,
             compare: Compare::Auto,
             after: After::Reboot,
             verify: true,
@@ -276,6 +280,8 @@ impl Config {
                 return Err(format!("job '{name}' is there twice"));
             }
             job.disk.parse::<Rule>().map_err(|e| format!("job '{name}': {e}"))?;
+            let choice = job.partitions.as_deref().map_or(Ok(()), check_partitions);
+            choice.map_err(|e| format!("job '{name}': {e}"))?;
             if job.longest_stay > Duration::from_secs(24 * 3600) {
                 return Err(format!("job '{name}' has a longest_stay of more than a day"));
             }
@@ -406,6 +412,8 @@ mod tests {
             (job("longest_stay = '30'"), "line 5"),
             (job("after = 'dance'"), "line 5"),
             (job("disk = 'the big one'"), "job 'x'"),
+            (job("partitions = []"), "job 'x'"),
+            (job("partitions = [3, 1, 3]"), "partition 3 is named twice"),
             ("[[job]]\nname='x'\nimage='a'\nterminals='some'".into(), "line 4"),
             ("[[job]]\nname='x'\nimage='a/b'\nterminals='all'".into(), "line 3"),
             ("[[job]]\nname='x'\nimage='a'\nterminals=['12:34']".into(), "line 4"),

@@ -242,7 +242,8 @@ pub mod tests {
 
     /// A good outcome for tests.
     pub fn done() -> Outcome {
-        let installed = Installed { image: "debian".into(), version: "1".into(), disk: "sda".into() };
+        let installed =
+            Installed { image: "debian".into(), version: "1".into(), disk: "sda".into(), partitions: None };
         Outcome::Done {
             seconds: 60,
             bytes_in: 1,
@@ -358,6 +359,7 @@ pub mod tests {
             image: "debian".into(),
             version: version.into(),
             disk: disk.into(),
+            partitions: None,
         };
         let before = vec![on("0", "sda"), on("7", "sdb")];
         let after = |outcome, dirty| {

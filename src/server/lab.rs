@@ -21,6 +21,8 @@ const MAX_WORD: usize = 200;
 const MAX_SENTENCE: usize = 2000;
 /// Most disks or interfaces of one terminal.
 const MAX_PARTS: usize = 64;
+/// Most partitions that one attempt names.
+const MAX_PARTITIONS: usize = 256;
 /// Progress is written down so often; stages at once.
 const WRITE_EVERY: Duration = Duration::from_secs(20);
 
@@ -395,7 +397,8 @@ fn bounded_outcome(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed } => {
             installed.truncate(MAX_PARTS);
-            for Installed { image, version, disk } in &mut installed {
+            for Installed { image, version, disk, partitions } in &mut installed {
+                partitions.iter_mut().for_each(|partitions| partitions.truncate(MAX_PARTITIONS));
                 [image, version, disk]
                     .into_iter()
                     .for_each(|text| *text = bounded(std::mem::take(text), MAX_WORD));

@@ -38,7 +38,7 @@ impl Imager for Pretend {
 
 impl Held for Disk {
     fn installed(&self) -> Vec<Installed> {
-        vec![Installed { image: "debian".into(), version: "1".into(), disk: "vda".into() }]
+        vec![Installed { image: "debian".into(), version: "1".into(), disk: "vda".into(), partitions: None }]
     }
     fn next(&self) -> Next {
         Next::Firmware
@@ -70,6 +70,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
             folder: "/images/debian/1/".into(),
             disk: "internal".into(),
             layout: LayoutMode::WholeDisk,
+            partitions: None,
             compare: Compare::Full,
         },
         installed: vec![],

@@ -78,17 +78,19 @@ pub(super) struct Older {
     manifest: TrustedManifest,
     grid: Grid,
     hashes: Vec<Sha256>,
+    only: Option<Vec<u32>>,
 }
 
 impl Older {
     pub(super) fn version(&self) -> Version<'_> {
-        Version { manifest: self.manifest.manifest(), grid: &self.grid, hashes: &self.hashes }
+        let only = self.only.as_deref();
+        Version { manifest: self.manifest.manifest(), grid: &self.grid, hashes: &self.hashes, only }
     }
 }
 
 /// Fetches and checks the description of an older version, signed like any other.
 pub(super) async fn older(ctx: &ImagingContext, installed: &Installed) -> Result<Older, Failure> {
-    let Installed { image: name, version, .. } = installed;
+    let Installed { image: name, version, partitions, .. } = installed;
     let base = format!("{}/images/{name}/{version}/", ctx.server);
     let files = Files { ctx, base, name, version };
     let manifest = files.manifest().await?;
@@ -100,7 +102,7 @@ pub(super) async fn older(ctx: &ImagingContext, installed: &Installed) -> Result
     let hashes = files.hashes(m).await?;
     let hashes =
         hashes.ok_or_else(|| unfit(format!("{} has no hashes", m.id()), "Add them with mkimage hash."))?;
-    Ok(Older { grid, hashes, manifest })
+    Ok(Older { grid, hashes, manifest, only: partitions.clone() })
 }
 
 fn read_hashes(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<Sha256>, Failure> {

@@ -47,11 +47,13 @@ impl Target {
         let task = task.clone();
         let info = choose(ctx, &task, image.manifest.manifest())?;
         let partitions = &image.manifest.manifest().partitions;
-        let replaced: Vec<u32> =
-            partitions.iter().filter(|p| p.policy == Policy::Replace).map(|p| p.number).collect();
+        let chosen = |number: &u32| task.partitions.as_ref().is_none_or(|only| only.contains(number));
+        let replaced = partitions.iter().filter(|p| p.policy == Policy::Replace).map(|p| p.number);
+        let replaced: Vec<u32> = replaced.filter(chosen).collect();
         blocking(move || {
             let claimed = claim(&info, task.layout, &replaced)?;
-            let plan = LayoutPlan::new(&image.manifest, &image.boot, claimed.facts(), task.layout)?;
+            let (facts, only) = (claimed.facts(), task.partitions.as_deref());
+            let plan = LayoutPlan::new(&image.manifest, &image.boot, facts, task.layout, only)?;
             Ok(Target { task, info, image, claimed, plan })
         })
         .await
@@ -59,8 +61,8 @@ impl Target {
 
     /// What the disk has once this is done.
     pub(super) fn will_be_installed(&self) -> Installed {
-        let Task { image, version, .. } = self.task.clone();
-        Installed { image, version, disk: describe(&self.info) }
+        let Task { image, version, partitions, .. } = self.task.clone();
+        Installed { image, version, disk: describe(&self.info), partitions }
     }
 
     /// Wipes what could start. What of it is of use was read before.

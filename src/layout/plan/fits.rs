@@ -7,7 +7,7 @@ use super::{AreaWrite, DiskFacts, Existing, Place, refused};
 use crate::api::LayoutMode;
 use crate::event::Failure;
 use crate::layout::table::{self, Write};
-use crate::manifest::{BootAreaKind, Entry, Extended, Manifest, Partition, Table};
+use crate::manifest::{BootAreaKind, Entry, Extended, Manifest, Partition, Policy, Table};
 use crate::units::{Lba, SectorSize, show_bytes};
 
 /// Boot code in the first sector ends where the table's signature begins.
@@ -43,6 +43,40 @@ pub(super) fn check_size(manifest: &Manifest, disk: &DiskFacts) -> Result<(), Fa
             ),
             "Use a larger disk, or capture an image whose partitions end earlier.",
         ));
+    }
+    Ok(())
+}
+
+/// The partitions that a job names are there to be written, and nothing is asked for that would lose the others.
+pub(super) fn check_choice(
+    manifest: &Manifest,
+    mode: LayoutMode,
+    only: Option<&[u32]>,
+) -> Result<(), Failure> {
+    let Some(only) = only else { return Ok(()) };
+    if mode != LayoutMode::Keep {
+        return Err(refused(
+            format!("only some partitions of {} are to be written, and a new table as well", manifest.id()),
+            "Set the job's layout to 'keep', or let it write all partitions.",
+        ));
+    }
+    for number in only {
+        match manifest.partition(*number) {
+            Some(partition) if partition.policy == Policy::Replace => {}
+            Some(_) => {
+                return Err(refused(
+                    format!("{} keeps partition {number}: it has no content of it", manifest.id()),
+                    "Leave it out of the job's partitions.",
+                ));
+            }
+            None => {
+                let numbers: Vec<String> = manifest.partitions.iter().map(|p| p.number.to_string()).collect();
+                return Err(refused(
+                    format!("{} has no partition {number}", manifest.id()),
+                    format!("It has {}: correct the job's partitions.", numbers.join(", ")),
+                ));
+            }
+        }
     }
     Ok(())
 }

@@ -109,20 +109,24 @@ pub struct LayoutPlan {
 }
 
 impl LayoutPlan {
-    /// Plans an image onto a disk. `boot` is the content of `boot.bin`.
+    /// Plans an image onto a disk. `boot` is the content of `boot.bin`. Of the partitions only those with the numbers `only`
+    /// are written, if it says so: the others must be there like kept ones.
     pub fn new(
         image: &TrustedManifest,
         boot: &[u8],
         disk: &DiskFacts,
         mode: LayoutMode,
+        only: Option<&[u32]>,
     ) -> Result<Self, Failure> {
         let manifest = image.manifest();
+        fits::check_choice(manifest, mode, only)?;
         fits::check_size(manifest, disk)?;
         let mut places = match mode {
             LayoutMode::WholeDisk => whole_disk(manifest, disk)?,
             LayoutMode::Keep => kept_table(manifest, disk)?,
         };
         for place in &mut places {
+            place.replaced &= only.is_none_or(|only| only.contains(&place.number));
             place.held =
                 if place.replaced { HEAD.min(manifest.piece_length.bytes()).min(place.size) } else { 0 };
         }
@@ -136,7 +140,10 @@ impl LayoutPlan {
             LayoutMode::WholeDisk => fits::table_writes(manifest, disk)?,
             LayoutMode::Keep => Vec::new(),
         };
-        let areas = fits::boot_areas(manifest, boot, &places, &table, disk, mode)?;
+        let mut areas = fits::boot_areas(manifest, boot, &places, &table, disk, mode)?;
+        if !boots_from(manifest, &places) {
+            areas.clear();
+        }
         fits::check_places(&places, &table, disk)?;
         let wipes = wipes(&places, disk, mode);
         Ok(LayoutPlan {
@@ -266,6 +273,20 @@ fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
         places.push(place_of(p, disk.sector, guid_of(&there.entry))?);
     }
     Ok(places)
+}
+
+/// Is the partition written that the boot areas lead to? They are of one version with it: GRUB's core image lies on the
+/// BIOS boot partition, or in the gap and looks for the rest of itself; other boot code starts the active partition.
+fn boots_from(manifest: &Manifest, places: &[Place]) -> bool {
+    let is_booted = |p: &Partition| match p.entry {
+        Entry::Mbr { active, .. } => active,
+        Entry::Gpt { .. } | Entry::None => p.role == Role::BiosBoot,
+    };
+    let named = manifest.boot.linux.as_ref().map(|linux| linux.partition);
+    let booted: Vec<u32> =
+        manifest.partitions.iter().filter(|p| is_booted(p)).map(|p| p.number).chain(named).collect();
+    let written = |place: &Place| place.replaced && (booted.is_empty() || booted.contains(&place.number));
+    places.iter().any(written)
 }
 
 fn guid_of(entry: &Entry) -> Option<Uuid> {

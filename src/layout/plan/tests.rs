@@ -90,7 +90,7 @@ fn same_disk(manifest: &Manifest, size: u64) -> DiskFacts {
 
 fn plan(manifest: &Manifest, disk: &DiskFacts, mode: LayoutMode) -> Result<LayoutPlan, Failure> {
     let trusted = TrustedManifest::insecure(&manifest.to_bytes()).expect("a consistent manifest");
-    LayoutPlan::new(&trusted, &[0x11; 4096], disk, mode)
+    LayoutPlan::new(&trusted, &[0x11; 4096], disk, mode, None)
 }
 
 fn refusal(manifest: &Manifest, disk: &DiskFacts, mode: LayoutMode) -> String {
@@ -276,4 +276,37 @@ proptest! {
             }
         }
     }
+}
+
+fn chosen(manifest: &Manifest, mode: LayoutMode, only: &[u32]) -> Result<LayoutPlan, Failure> {
+    let trusted = TrustedManifest::insecure(&manifest.to_bytes()).expect("a consistent manifest");
+    LayoutPlan::new(&trusted, &[0x11; 4096], &same_disk(manifest, 64 * MIB), mode, Some(only))
+}
+
+#[test]
+fn partitions_that_are_not_chosen_stay_and_must_be_there() {
+    let mut manifest = gpt_manifest();
+    let plan = chosen(&manifest, LayoutMode::Keep, &[3]).expect("it fits");
+    let places: Vec<_> = plan.places().iter().map(|p| (p.number, p.replaced, p.held)).collect();
+    assert_eq!(places, [(1, false, 0), (3, true, MIB)]);
+    assert!(matches!(plan.wipes(), [wipe] if *wipe == (4 * MIB..5 * MIB)), "{:?}", plan.wipes());
+    let refusal = |manifest: &Manifest, mode, only: &[u32]| {
+        let failure = chosen(manifest, mode, only).expect_err("a refusal");
+        assert_eq!(failure.class, Class::Refused);
+        failure.message
+    };
+    assert!(refusal(&manifest, LayoutMode::Keep, &[2]).contains("has no partition 2"));
+    assert!(refusal(&manifest, LayoutMode::WholeDisk, &[3]).contains("a new table as well"));
+    manifest.partitions[0].policy = Policy::Keep;
+    assert!(refusal(&manifest, LayoutMode::Keep, &[1]).contains("keeps partition 1"));
+}
+
+#[test]
+fn boot_code_is_written_with_the_partition_it_leads_to_and_not_without() {
+    let mut manifest = gpt_manifest();
+    manifest.partitions[0].role = Role::BiosBoot;
+    manifest.disk.boot_areas =
+        vec![BootArea { kind: BootAreaKind::BootCode, offset: DiskOffset(0), length: 440, at: 0 }];
+    let areas = |only: &[u32]| chosen(&manifest, LayoutMode::Keep, only).expect("it fits").areas().len();
+    assert_eq!((areas(&[1]), areas(&[3]), areas(&[1, 3])), (1, 0, 1));
 }

@@ -2,6 +2,7 @@
 
 mod difference;
 mod refusals;
+mod sets;
 mod unhashed;
 mod whole;
 
@@ -135,6 +136,7 @@ impl Lab {
                 folder: "/images/lab/1/".into(),
                 disk: disk.path.clone(),
                 layout: LayoutMode::WholeDisk,
+                partitions: None,
                 compare: Compare::Auto,
             },
             installed: vec![],
