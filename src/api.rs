@@ -140,6 +140,9 @@ pub struct Assignment {
     /// Which image goes where.
     #[serde(flatten)]
     pub task: Task,
+    /// Further images for further disks of the same terminal: all in this attempt, or none.
+    #[serde(default)]
+    pub also: Vec<Task>,
     /// What the server's records say is on the terminal's disks.
     #[serde(default)]
     pub installed: Vec<Installed>,
@@ -152,6 +155,24 @@ pub struct Assignment {
     pub verify: bool,
     /// Longest stay in the swarm after the commit, seconds.
     pub longest_stay: u64,
+}
+
+impl Assignment {
+    /// All that is to be done: the image that starts first.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        std::iter::once(&self.task).chain(&self.also)
+    }
+
+    /// All of it, to change.
+    pub fn tasks_mut(&mut self) -> impl Iterator<Item = &mut Task> {
+        std::iter::once(&mut self.task).chain(&mut self.also)
+    }
+
+    /// `name@version` of each image, for people.
+    pub fn title(&self) -> String {
+        let ids: Vec<String> = self.tasks().map(Task::image_id).collect();
+        ids.join(" + ")
+    }
 }
 
 /// One image onto one disk.

@@ -130,7 +130,7 @@ pub async fn run<I: Imager>(
     pace: Pace,
     stop: impl Future<Output = ()>,
 ) -> Ended {
-    status.begin_attempt(assignment.task.image_id());
+    status.begin_attempt(assignment.title());
     let (orders, mut heard) = watch::channel(Orders::default());
     let reporter =
         Reporter { api: api.clone(), assignment: assignment.clone(), status: status.clone(), pace, orders };
@@ -214,7 +214,7 @@ async fn image<I: Imager>(
 
 /// What is on the disk now is no record's, and what this attempt wrote there is looked for, not discarded.
 fn resume(assignment: &mut Assignment) {
-    assignment.task.compare = Compare::Auto;
+    assignment.tasks_mut().for_each(|task| task.compare = Compare::Auto);
     assignment.installed.clear();
 }
 

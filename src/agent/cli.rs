@@ -202,7 +202,8 @@ pub async fn attempt<I: Imager>(
     let take = Take { job: None, image: Some(image.clone()) };
     match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
         Taken::Job(mut assignment) => {
-            assignment.task.compare = compare.unwrap_or(assignment.task.compare);
+            let as_job = assignment.task.compare;
+            assignment.tasks_mut().for_each(|task| task.compare = compare.unwrap_or(as_job));
             if let Some(partitions) = partitions {
                 assignment.task.only(partitions);
             }

@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use super::app::{App, lock, target_by_hand, target_for, target_of};
 use super::catalog::{Problem, Published};
-use super::config::{Config, ImageRef};
+use super::config::{Config, ImageRef, Job};
 use super::jobs;
 use super::lab::{Change, Lab, ReportError, Terminal};
 use super::listen::Ends;
 use super::zones::{self, Ties, ZoneView};
 use crate::api::{
-    Assignment, Compare, Hello, Orders, OutcomeReport, ProgressReport, Refusal, Take, Task, TerminalView,
-    Welcome,
+    Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Refusal, Take, Task,
+    TerminalView, Welcome,
 };
 use crate::swarm::SwarmStats;
 
@@ -135,26 +135,21 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         (attempt, target, compare, app.store.save(changes))
     };
     keep(&app, saved).await?;
-    log::info!("terminal {id} takes {} as attempt {}", target.image_id(), attempt.number);
-    let folder = format!("/images/{}/{}/", target.image, target.version);
+    log::info!("terminal {id} takes {} as attempt {}", target.title(), attempt.number);
     let job = target.job;
-    let mut task = Task {
-        image: target.image,
-        version: target.version,
-        folder,
-        disk: job.disk,
-        layout: job.layout,
-        partitions: None,
-        compare,
-    };
-    if let Some(partitions) = job.partitions {
-        task.only(partitions);
-    }
+    let first = ImageRef { name: target.image, version: Some(target.version) };
+    let task = task(&first, &job.disk, (job.layout, job.partitions.as_deref()), compare);
+    let further = job.also.iter().zip(&target.also);
+    let further = further.map(|(also, image)| {
+        self::task(image, &also.disk, (also.layout, also.partitions.as_deref()), compare)
+    });
+    let also = further.collect();
     let assignment = Assignment {
         job: job.name,
         attempt: attempt.number,
         token: attempt.token,
         task,
+        also,
         installed: attempt.installed,
         compress: config.compress,
         after: job.after,
@@ -162,6 +157,23 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         longest_stay: job.longest_stay.as_secs(),
     };
     Ok(Json(assignment).into_response())
+}
+
+/// `image`, whose version is known, for one disk.
+fn task(
+    image: &ImageRef,
+    disk: &str,
+    (layout, partitions): (LayoutMode, Option<&[u32]>),
+    compare: Compare,
+) -> Task {
+    let (name, version) = (image.name.clone(), image.version.clone().unwrap_or_default());
+    let folder = format!("/images/{name}/{version}/");
+    let disk = disk.to_string();
+    let mut task = Task { image: name, version, folder, disk, layout, partitions: None, compare };
+    if let Some(partitions) = partitions {
+        task.only(partitions.to_vec());
+    }
+    task
 }
 
 fn not_taken(why: ReportError) -> Error {
@@ -324,12 +336,18 @@ pub fn image_views(app: &App) -> Vec<ImageView> {
     repository.catalog.images.iter().map(view).collect()
 }
 
+/// The images of a job as configured.
+fn images_of(job: &Job) -> String {
+    let also = job.also.iter().map(|also| also.image.to_string());
+    std::iter::once(job.image.to_string()).chain(also).collect::<Vec<_>>().join(" + ")
+}
+
 fn job_view(config: &Config, name: &str, catalog: &super::catalog::Catalog, lab: &Lab) -> JobView {
     let job = config.job(name);
     JobView {
         name: name.to_string(),
-        image: job.map(|job| job.image.to_string()).unwrap_or_default(),
-        means: job.and_then(|job| target_of(job, catalog).ok()).map(|target| target.image_id()),
+        image: job.map(images_of).unwrap_or_default(),
+        means: job.and_then(|job| target_of(job, catalog).ok()).map(|target| target.title()),
         partitions: job.and_then(|job| job.partitions.clone()),
         compare: job.map(|job| job.compare).unwrap_or_default(),
         terminals: lab.iter().filter(|t| config.job_for(&t.identity).is_some_and(|j| j.name == name)).count(),

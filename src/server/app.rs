@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::catalog::{Catalog, Problem};
 use super::clock::Clock;
-use super::config::{Config, ImageRef, Job};
+use super::config::{Also, Config, ImageRef, Job};
 use super::identity::Identity;
 use super::jobs::Target;
 use super::lab::Lab;
@@ -115,7 +115,7 @@ impl App {
         let repository = self.repository();
         let mut problems: Vec<Problem> = configured.problem.into_iter().collect();
         for job in &configured.config.jobs {
-            if let Err(Refusal { error, advice }) = repository.catalog.resolve(&job.image) {
+            if let Err(Refusal { error, advice }) = target_of(job, &repository.catalog) {
                 problems.push(Problem { what: format!("job {}", job.name), error, advice });
             }
         }
@@ -140,7 +140,12 @@ impl App {
 /// The target of `job`: which version it means now.
 pub fn target_of(job: &Job, catalog: &Catalog) -> Result<Target, Refusal> {
     let image = catalog.resolve(&job.image)?;
-    Ok(Target { job: job.clone(), image: image.name.clone(), version: image.version.clone() })
+    let exactly = |also: &Also| {
+        let found = catalog.resolve(&also.image)?;
+        Ok(ImageRef { name: found.name.clone(), version: Some(found.version.clone()) })
+    };
+    let also = job.also.iter().map(exactly).collect::<Result<_, Refusal>>()?;
+    Ok(Target { job: job.clone(), image: image.name.clone(), version: image.version.clone(), also })
 }
 
 /// What the configuration wants of a machine now; `Ok(None)` when nothing.
@@ -158,6 +163,8 @@ pub fn target_by_hand(
 ) -> Result<Target, Refusal> {
     let found = catalog.resolve(image)?;
     let job = config.job_for(who).filter(|job| job.image.name == image.name);
-    let job = job.cloned().unwrap_or_else(|| Job::by_hand(image.clone()));
-    Ok(Target { job, image: found.name.clone(), version: found.version.clone() })
+    let mut job = job.cloned().unwrap_or_else(|| Job::by_hand(image.clone()));
+    // One image was asked for, and one disk named.
+    job.also.clear();
+    Ok(Target { job, image: found.name.clone(), version: found.version.clone(), also: Vec::new() })
 }

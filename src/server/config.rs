@@ -66,6 +66,9 @@ pub struct Job {
     /// New table, or the partitions that are there.
     #[serde(default)]
     pub layout: LayoutMode,
+    /// Further images for further disks of the same terminals.
+    #[serde(default)]
+    pub also: Vec<Also>,
     /// Some partitions of the image only; the table and the others stay.
     #[serde(default)]
     pub partitions: Option<Vec<u32>>,
@@ -84,6 +87,22 @@ pub struct Job {
 }
 
 impl Job {
+    fn check_disks(&self) -> Result<(), String> {
+        let also = self.also.iter().map(|also| (&also.disk, &also.partitions));
+        for (disk, partitions) in std::iter::once((&self.disk, &self.partitions)).chain(also) {
+            disk.parse::<Rule>()?;
+            partitions.as_deref().map_or(Ok(()), check_partitions)?;
+        }
+        let mut images = vec![&self.image.name];
+        for also in &self.also {
+            if images.contains(&&also.image.name) {
+                return Err(format!("image '{}' can be in it once only", also.image.name));
+            }
+            images.push(&also.image.name);
+        }
+        Ok(())
+    }
+
     /// What a person gets who asks for an image on the agent's command line, outside any job.
     pub fn by_hand(image: ImageRef) -> Self {
         Job {
@@ -92,6 +111,7 @@ impl Job {
             terminals: Terminals::These(Vec::new()),
             disk: internal(),
             layout: LayoutMode::WholeDisk,
+            also: Vec::new(),
             partitions: None,
             compare: Compare::Auto,
             after: After::Reboot,
@@ -99,6 +119,22 @@ impl Job {
             longest_stay: half_an_hour(),
         }
     }
+}
+
+/// One more image of a job, for another disk of the terminal.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Also {
+    /// The image.
+    pub image: ImageRef,
+    /// Which disk: never left to chance.
+    pub disk: String,
+    /// New table, or the partitions that are there.
+    #[serde(default)]
+    pub layout: LayoutMode,
+    /// Some partitions of the image only.
+    #[serde(default)]
+    pub partitions: Option<Vec<u32>>,
 }
 
 /// `NAME` (the version with the highest sequence) or `NAME@VERSION`.
@@ -279,9 +315,7 @@ impl Config {
             if self.jobs[..i].iter().any(|other| other.name == *name) {
                 return Err(format!("job '{name}' is there twice"));
             }
-            job.disk.parse::<Rule>().map_err(|e| format!("job '{name}': {e}"))?;
-            let choice = job.partitions.as_deref().map_or(Ok(()), check_partitions);
-            choice.map_err(|e| format!("job '{name}': {e}"))?;
+            job.check_disks().map_err(|e| format!("job '{name}': {e}"))?;
             if job.longest_stay > Duration::from_secs(24 * 3600) {
                 return Err(format!("job '{name}' has a longest_stay of more than a day"));
             }
@@ -412,6 +446,9 @@ mod tests {
             (job("longest_stay = '30'"), "line 5"),
             (job("after = 'dance'"), "line 5"),
             (job("disk = 'the big one'"), "job 'x'"),
+            (job("[[job.also]]\nimage = 'b'"), "missing field `disk`"),
+            (job("[[job.also]]\nimage = 'b'\ndisk = 'the other one'"), "job 'x'"),
+            (job("[[job.also]]\nimage = 'a'\ndisk = 'bus=nvme'"), "once only"),
             (job("partitions = []"), "job 'x'"),
             (job("partitions = [3, 1, 3]"), "partition 3 is named twice"),
             ("[[job]]\nname='x'\nimage='a'\nterminals='some'".into(), "line 4"),

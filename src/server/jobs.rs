@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::config::Job;
+use super::config::{ImageRef, Job};
 use crate::api::{Compare, TerminalState};
 use crate::event::{Class, Installed, Outcome, Progress, Stage};
 
@@ -29,6 +29,8 @@ pub struct Attempt {
     pub image: String,
     /// The version.
     pub version: String,
+    /// `name@version` of further images for further disks.
+    pub also: Vec<String>,
     /// When it began.
     pub started: Duration,
     /// When it was last heard.
@@ -54,9 +56,15 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// `name@version`.
-    pub fn image_id(&self) -> String {
-        format!("{}@{}", self.image, self.version)
+    /// `name@version` of each image, the one that starts first.
+    pub fn image_ids(&self) -> Vec<String> {
+        let first = format!("{}@{}", self.image, self.version);
+        std::iter::once(first).chain(self.also.iter().cloned()).collect()
+    }
+
+    /// The same for people.
+    pub fn title(&self) -> String {
+        self.image_ids().join(" + ")
     }
 
     /// Under way, and heard lately.
@@ -87,7 +95,7 @@ impl Attempt {
     }
 
     fn is_for(&self, target: &Target) -> bool {
-        (&self.job, &self.image, &self.version) == (&target.job.name, &target.image, &target.version)
+        self.job == target.job.name && self.image_ids() == target.image_ids()
     }
 }
 
@@ -100,12 +108,20 @@ pub struct Target {
     pub image: String,
     /// The version that this means now.
     pub version: String,
+    /// The versions that the job's further images mean now, in its order.
+    pub also: Vec<ImageRef>,
 }
 
 impl Target {
-    /// `name@version`.
-    pub fn image_id(&self) -> String {
-        format!("{}@{}", self.image, self.version)
+    /// `name@version` of each image, the one that starts first.
+    pub fn image_ids(&self) -> Vec<String> {
+        let first = format!("{}@{}", self.image, self.version);
+        std::iter::once(first).chain(self.also.iter().map(ImageRef::to_string)).collect()
+    }
+
+    /// The same for people.
+    pub fn title(&self) -> String {
+        self.image_ids().join(" + ")
     }
 }
 
@@ -163,7 +179,7 @@ pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtB
             AtBoot::Hold { error: failure.message.clone(), advice: format!("{} {again}", failure.advice) }
         }
         _ => AtBoot::Hold {
-            error: format!("writing {} was interrupted, and no job is assigned any more", last.image_id()),
+            error: format!("writing {} was interrupted, and no job is assigned any more", last.title()),
             advice: format!("Assign a job to this terminal in the server's configuration. {again}"),
         },
     }
@@ -198,10 +214,11 @@ pub fn may_leave<'a>(
     mut coming: impl Iterator<Item = &'a (Duration, String)>,
     now: Duration,
 ) -> bool {
-    let image = me.image_id();
+    let mine = me.image_ids();
+    let fetches = |other: &Attempt| other.image_ids().iter().any(|image| mine.contains(image));
     me.outcome.is_some()
-        && !others.any(|other| other.number != me.number && other.image_id() == image && other.is_live(now))
-        && !coming.any(|(since, what)| *what == image && now.saturating_sub(*since) < COMING)
+        && !others.any(|other| other.number != me.number && other.is_live(now) && fetches(other))
+        && !coming.any(|(since, what)| mine.contains(what) && now.saturating_sub(*since) < COMING)
 }
 
 #[cfg(test)]
@@ -216,7 +233,7 @@ pub mod tests {
     fn target(version: &str) -> Target {
         let image = "debian".parse().expect("valid");
         let job = Job { name: "lab".into(), ..Job::by_hand(image) };
-        Target { job, image: "debian".into(), version: version.into() }
+        Target { job, image: "debian".into(), version: version.into(), also: Vec::new() }
     }
 
     fn attempt(outcome: Option<Outcome>) -> Attempt {
@@ -226,6 +243,7 @@ pub mod tests {
             job: "lab".into(),
             image: "debian".into(),
             version: "1".into(),
+            also: Vec::new(),
             started: at(1000),
             heard: at(1000),
             progress: None,
@@ -291,6 +309,18 @@ pub mod tests {
     }
 
     #[test]
+    fn a_new_version_of_a_further_image_makes_it_wait_again() {
+        let of = |data: &str| Target { also: vec![data.parse().expect("valid")], ..target("1") };
+        let done = Attempt { also: vec!["data@1".into()], ..attempt(Some(done())) };
+        assert!(!waits(Some(&done), Some(&of("data@1"))));
+        assert!(waits(Some(&done), Some(&of("data@2"))) && waits(Some(&done), Some(&target("1"))));
+        assert_eq!(
+            (done.title(), of("data@2").title()),
+            ("debian@1 + data@1".into(), "debian@1 + data@2".into())
+        );
+    }
+
+    #[test]
     fn an_attempt_is_imaging_while_heard_and_interrupted_when_silent() {
         let (running, target) = (in_stage(Stage::Fetch), target("1"));
         assert_eq!(state(Some(&running), Some(&target), at(1059)), TerminalState::Imaging);
@@ -349,6 +379,8 @@ pub mod tests {
         assert!(leaves(&[&Attempt { outcome: Some(done()), ..other.clone() }], &[], 1000));
         assert!(!leaves(&[], &[(at(900), "debian@1".into())], 1000), "one is on its way");
         assert!(leaves(&[], &[(at(900), "debian@2".into()), (at(820), "debian@1".into())], 1000));
+        let both = Attempt { version: "2".into(), also: vec!["debian@1".into()], ..other };
+        assert!(!leaves(&[&me, &both], &[], 1000), "it fetches this one for another disk");
         let unfinished = attempt(None);
         assert!(!may_leave(&unfinished, [].into_iter(), [].into_iter(), at(1000)));
     }

@@ -71,7 +71,7 @@ pub struct Lab {
     terminals: BTreeMap<String, Terminal>,
     by_attempt: HashMap<u64, String>,
     last_number: u64,
-    coming: HashMap<Mac, (Duration, String)>,
+    coming: HashMap<Mac, (Duration, Vec<String>)>,
     written: HashMap<u64, Duration>,
 }
 
@@ -104,11 +104,11 @@ impl Lab {
         identity::find(known, who).and_then(|id| self.terminals.get(id))
     }
 
-    /// A netbooting terminal was sent the agent, to fetch `image`.
-    pub fn expect(&mut self, now: Duration, who: &Identity, image: String) {
+    /// A netbooting terminal was sent the agent, to fetch `images`.
+    pub fn expect(&mut self, now: Duration, who: &Identity, images: Vec<String>) {
         self.coming.retain(|_, (since, _)| now.saturating_sub(*since) < jobs::COMING);
         if let Some(mac) = who.macs.first().filter(|_| self.coming.len() < MAX_TERMINALS) {
-            self.coming.insert(*mac, (now, image));
+            self.coming.insert(*mac, (now, images));
         }
     }
 
@@ -161,6 +161,7 @@ impl Lab {
             job: target.job.name.clone(),
             image: target.image.clone(),
             version: target.version.clone(),
+            also: target.image_ids().split_off(1),
             started: now,
             heard: now,
             progress: None,
@@ -264,7 +265,10 @@ impl Lab {
             let known = self.terminals.values().find(|t| t.identity.macs.contains(mac));
             ties.needs(known.and_then(Terminal::ip), me)
         });
-        let release = jobs::may_leave(attempt, others, coming.map(|(_, what)| what), now);
+        let coming: Vec<(Duration, String)> = coming
+            .flat_map(|(_, (since, images))| images.iter().map(|image| (*since, image.clone())))
+            .collect();
+        let release = jobs::may_leave(attempt, others, coming.iter(), now);
         Orders {
             release,
             cancel: attempt.cancelled && !matches!(attempt.outcome, Some(Outcome::Done { .. })),
@@ -338,8 +342,8 @@ impl Terminal {
         let last = self.last.as_ref();
         let state = jobs::state(last, target, now);
         let image = match (state, target, last) {
-            (TerminalState::Waiting, Some(target), _) => Some(target.image_id()),
-            (_, _, last) => last.map(Attempt::image_id),
+            (TerminalState::Waiting, Some(target), _) => Some(target.title()),
+            (_, _, last) => last.map(Attempt::title),
         };
         let current = last.filter(|_| state != TerminalState::Waiting);
         TerminalView {
@@ -430,7 +434,7 @@ pub mod tests {
 
     fn target() -> Target {
         let job = Job { name: "lab".into(), ..Job::by_hand("debian".parse().expect("valid")) };
-        Target { job, image: "debian".into(), version: "1".into() }
+        Target { job, image: "debian".into(), version: "1".into(), also: Vec::new() }
     }
 
     /// A terminal with one MAC introduces itself.
@@ -547,7 +551,7 @@ pub mod tests {
     fn one_that_netboots_is_waited_for_until_it_takes() {
         let mut lab = lab();
         let a = begin(&mut lab, 1, A, "a");
-        lab.expect(at(2), &Identity::new(&[B], None), "debian@1".into());
+        lab.expect(at(2), &Identity::new(&[B], None), vec!["debian@1".into()]);
         assert!(!lab.outcome(at(3), a, "a", done(), &Ties::default()).expect("taken").0.release);
         let b = begin(&mut lab, 4, B, "b");
         lab.outcome(at(5), b, "b", failed(Class::Disk, true), &Ties::default()).expect("taken");

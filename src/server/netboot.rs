@@ -70,11 +70,11 @@ fn decide(app: &App, caller: &Caller) -> String {
     let half = last.is_some_and(jobs::Attempt::leaves_half_a_system);
     match (jobs::at_boot(id, last, target.as_ref()), target) {
         (AtBoot::Agent, Some(target)) if can_netboot => {
-            log::info!("{id} netboots: sent the agent for {}", target.image_id());
-            lab.expect(now, &caller.identity, target.image_id());
+            log::info!("{id} netboots: sent the agent for {}", target.title());
+            lab.expect(now, &caller.identity, target.image_ids());
             ipxe::agent(
                 caller,
-                &format!("imaging this terminal with {}", target.image_id()),
+                &format!("imaging this terminal with {}", target.title()),
                 &config.boot.arguments,
             )
         }

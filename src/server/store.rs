@@ -21,7 +21,7 @@ use super::jobs::Attempt;
 use super::lab::{Change, Terminal};
 
 /// The schema this program writes.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 /// Batches that may wait.
 const QUEUE: usize = 4096;
 /// Batches that become one transaction.
@@ -149,6 +149,11 @@ fn prepare(connection: &Connection, found: i64) -> rusqlite::Result<()> {
              COMMIT;",
         )?;
     }
+    if found <= 2 {
+        connection.execute_batch(
+            "BEGIN; ALTER TABLE attempts ADD COLUMN also TEXT; PRAGMA user_version = 3; COMMIT;",
+        )?;
+    }
     Ok(())
 }
 
@@ -206,8 +211,8 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
     transaction
         .prepare_cached(
             "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, ended,
-                 outcome, tries, dirty, retried, cancelled, retried_as, installed)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)
+                 outcome, tries, dirty, retried, cancelled, retried_as, installed, also)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)
              ON CONFLICT (number) DO UPDATE SET heard=?8, progress=?9, ended=?10, outcome=?11, tries=?12, dirty=?13,
                  retried=?14, cancelled=?15, retried_as=?16, installed=?17",
         )?
@@ -229,6 +234,7 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             a.cancelled,
             a.retried_as.as_ref().map(json).transpose()?,
             json(&a.installed)?,
+            json(&a.also)?,
         ])?;
     Ok(())
 }
@@ -237,7 +243,7 @@ fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
     let mut statement = connection.prepare(
         "SELECT t.id, t.macs, t.uuid, t.inventory, t.agent, t.address, t.heard,
                 a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended, a.outcome,
-                a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed
+                a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed, a.also
          FROM terminals t
          LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
          ORDER BY t.id",
@@ -284,6 +290,7 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
         cancelled: row.get(20)?,
         retried_as: unjson(row, 21)?,
         installed: unjson(row, 22)?.unwrap_or_default(),
+        also: unjson(row, 23)?.unwrap_or_default(),
     })
 }
 
@@ -336,7 +343,12 @@ mod tests {
 
     fn target() -> Target {
         let job = Job { name: "lab".into(), ..Job::by_hand("debian".parse().expect("valid")) };
-        Target { job, image: "debian".into(), version: "1".into() }
+        Target {
+            job,
+            image: "debian".into(),
+            version: "1".into(),
+            also: vec!["data@2".parse().expect("valid")],
+        }
     }
 
     #[tokio::test]
@@ -382,7 +394,7 @@ mod tests {
         drop(store);
         thread.join().expect("ends");
         let connection = Connection::open(&path).expect("it is there");
-        let old = "ALTER TABLE attempts DROP COLUMN retried_as; ALTER TABLE attempts DROP COLUMN installed;
+        let old = "ALTER TABLE attempts DROP COLUMN retried_as; ALTER TABLE attempts DROP COLUMN installed; ALTER TABLE attempts DROP COLUMN also;
              INSERT INTO terminals VALUES ('t', '52:54:00:00:00:01', NULL,
                  '{\"machine\":\"\",\"serial\":null,\"cpu\":\"\",\"memory\":0,\"firmware\":\"\",\"disks\":[],\"nics\":[]}', '1', NULL, 0);
              INSERT INTO attempts VALUES (1, 't', 'token', 'j', 'i', '1', 0, 0, NULL, NULL, NULL, 1, 0, 0, 0);

@@ -73,6 +73,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
             partitions: None,
             compare: Compare::Full,
         },
+        also: vec![],
         installed: vec![],
         compress: Compress::Auto,
         after: After::Reboot,

@@ -91,8 +91,7 @@ impl Older {
 /// Fetches and checks the description of an older version, signed like any other.
 pub(super) async fn older(ctx: &ImagingContext, installed: &Installed) -> Result<Older, Failure> {
     let Installed { image: name, version, partitions, .. } = installed;
-    let base = format!("{}/images/{name}/{version}/", ctx.server);
-    let files = Files { ctx, base, name, version };
+    let files = Files::named(ctx, name, version);
     let manifest = files.manifest().await?;
     let m = manifest.manifest();
     let extents = files.sidecar(m, names::EXTENTS, MAX_EXTENTS_BYTES).await?;
@@ -132,12 +131,8 @@ fn check_torrent(manifest: &Manifest, grid: &Grid, torrent: &Metainfo) -> Result
 
 /// Waits until the image that is written without hashes has some, and gives them. The manifest that names them must be
 /// signed like the first one, and say the same in everything else.
-pub(super) async fn hashes(
-    ctx: &ImagingContext,
-    task: &Task,
-    first: &Manifest,
-) -> Result<Vec<Sha256>, Failure> {
-    let files = Files::of(ctx, task);
+pub(super) async fn hashes(ctx: &ImagingContext, first: &Manifest) -> Result<Vec<Sha256>, Failure> {
+    let files = Files::named(ctx, &first.name, &first.version);
     let mut doubts = 0;
     loop {
         let found = match files.manifest().await {
@@ -182,6 +177,11 @@ impl<'a> Files<'a> {
     fn of(ctx: &'a ImagingContext, task: &'a Task) -> Self {
         let base = format!("{}{}", ctx.server, task.folder);
         Files { ctx, base, name: &task.image, version: &task.version }
+    }
+
+    /// Where every server has it.
+    fn named(ctx: &'a ImagingContext, name: &'a str, version: &'a str) -> Self {
+        Files { ctx, base: format!("{}/images/{name}/{version}/", ctx.server), name, version }
     }
 
     async fn manifest(&self) -> Result<TrustedManifest, Failure> {

@@ -20,7 +20,38 @@ const COMMIT_SHARE: f64 = 1.0;
 /// An attempt without any peer for so long says so.
 const ALONE: Duration = Duration::from_secs(30);
 
-/// Reads the counters of one attempt.
+/// Which part of an attempt an image is, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Share {
+    from: f64,
+    to: f64,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Share { from: 0.0, to: 1.0 }
+    }
+}
+
+impl Share {
+    /// The parts of images with so many bytes, in the order in which they are written.
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits")]
+    pub(super) fn of_each(bytes: &[u64]) -> Vec<Share> {
+        let all = bytes.iter().map(|bytes| *bytes as f64).sum::<f64>().max(1.0);
+        let mut from = 0.0;
+        let mut share = |bytes: &u64| {
+            let to = from + *bytes as f64 / all;
+            Share { from: std::mem::replace(&mut from, to), to }
+        };
+        bytes.iter().map(&mut share).collect()
+    }
+
+    fn at(self, done: f64) -> f64 {
+        self.from + (self.to - self.from) * done
+    }
+}
+
+/// Reads the counters of one image of an attempt.
 pub(super) struct Meter<'a> {
     pub(super) status: &'a Status,
     pub(super) swarm: &'a Swarm,
@@ -29,6 +60,7 @@ pub(super) struct Meter<'a> {
     pub(super) zeros_written: Arc<AtomicU64>,
     pub(super) zeros_total: u64,
     pub(super) started: Instant,
+    pub(super) part: Share,
     pub(super) loneliness: Mutex<Loneliness>,
 }
 
@@ -126,10 +158,23 @@ impl Meter<'_> {
         self.status.progress(|progress| {
             traffic(progress, &stats);
             progress.bytes_verified = verified.0;
-            let percent = percent(share);
+            let percent = percent(self.part.at(share));
             progress.percent = progress.percent.max(percent);
             progress.seconds_left = seconds_left(elapsed, share);
         });
+    }
+}
+
+/// The numbers of two swarms together.
+pub(super) fn sum(one: SwarmStats, other: SwarmStats) -> SwarmStats {
+    SwarmStats {
+        bytes_done: one.bytes_done + other.bytes_done,
+        bytes_total: one.bytes_total + other.bytes_total,
+        rate_in: one.rate_in + other.rate_in,
+        rate_out: one.rate_out + other.rate_out,
+        bytes_out: one.bytes_out + other.bytes_out,
+        peers: one.peers + other.peers,
+        ..one
     }
 }
 
@@ -174,6 +219,14 @@ mod tests {
         assert!(!at(40, true, 1) && !at(69, true, 0) && !at(98, true, 0));
         assert!(at(99, true, 0), "once more after a peer was there");
         assert!(!at(200, false, 0) && !at(400, false, 0), "nothing is missing");
+    }
+
+    #[test]
+    fn images_of_one_attempt_are_one_percentage() {
+        let shares = Share::of_each(&[300, 100]);
+        assert_eq!([shares[0].at(0.0), shares[0].at(1.0), shares[1].at(0.0)], [0.0, 0.75, 0.75]);
+        assert_eq!((shares[1].at(0.5), shares[1].at(1.0)), (0.875, 1.0));
+        assert_eq!(Share::of_each(&[0]), [Share { from: 0.0, to: 0.0 }]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! One attempt: from a job to a disk that is proved and bootable, still serving others.
+//! One attempt: from a job to disks that are proved and bootable, still serving others.
 //!
-//! Invariant: nothing is written before everything that can be refused was looked at, and nothing is committed
-//! for boot before all of it was read back from the device. Memory is bounded: piece buffers by the smaller of
+//! Invariant: nothing is written before everything that can be refused was looked at, on all disks of the job, and nothing
+//! is committed for boot before all of it was read back from the devices. Memory is bounded: piece buffers by the smaller of
 //! [`ImagingContext::memory_limit`] and half of what is available at the start (six pieces at least), and beside
 //! them 2 MiB for each replaced partition (its held-back head and what was wiped there), 5 MiB for reading back and writing
 //! zeros, 32 MiB (two pieces at least) while pieces move on the disk, and the image's description. What comes before (network, discovery, the job) and
@@ -24,7 +24,9 @@ use crate::api::{Assignment, Compress};
 use crate::event::{Class, Failure, Installed, Stage};
 use crate::io::commit::{CommittedDisk, commit};
 use crate::io::session::{Session, SessionConfig, Swarm};
+use crate::layout::present::Present;
 use crate::manifest::TrustedKeys;
+use meter::Share;
 use target::{Ready, Target};
 
 pub use next::Next;
@@ -65,22 +67,24 @@ pub struct Imaged {
     /// What did not work although the image is good (boot entries, kexec), for people.
     pub warnings: Vec<String>,
     session: Session,
-    swarm: Swarm,
+    swarms: Vec<Swarm>,
     numbers: JoinHandle<()>,
-    committed: CommittedDisk,
+    committed: Vec<CommittedDisk>,
 }
 
 impl Imaged {
     /// Bytes received and sent so far.
     pub fn traffic(&self) -> (u64, u64) {
-        let stats = self.swarm.stats();
-        (stats.bytes_in, stats.bytes_out)
+        let stats = self.swarms.iter().map(Swarm::stats);
+        stats.fold((0, 0), |(bytes_in, bytes_out), one| (bytes_in + one.bytes_in, bytes_out + one.bytes_out))
     }
 
-    /// Leaves the swarm (which tells the tracker) and gives the disk back.
+    /// Leaves the swarms (which tells the tracker) and gives the disks back.
     pub async fn stop(self) {
         self.numbers.abort();
-        self.swarm.stop().await;
+        for swarm in &self.swarms {
+            swarm.stop().await;
+        }
         self.session.shutdown().await;
         drop(self.committed);
     }
@@ -100,22 +104,29 @@ async fn attempt(
     touched: &mut bool,
 ) -> Result<Imaged, Failure> {
     ctx.status.stage(Stage::Manifest);
-    let image = download::describe(ctx, &assignment.task).await?;
+    let mut images = Vec::new();
+    for task in assignment.tasks() {
+        images.push(download::describe(ctx, task).await?);
+    }
 
     ctx.status.stage(Stage::Claim);
-    let target = Target::claim(ctx, &assignment.task, image).await?;
-    let installed = target.will_be_installed();
-    ctx.status.disk(installed.disk.clone());
+    let mut targets: Vec<Target> = Vec::new();
+    for (task, image) in assignment.tasks().zip(images) {
+        targets.push(Target::claim(ctx, task, image, &targets).await?);
+    }
+    let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();
+    let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
+    ctx.status.disk(disks.join(" and "));
     let session = listen(ctx, assignment).await?;
-    let (target, present) = compare::look(ctx, target, &assignment.installed).await?;
+    let mut found = Vec::new();
+    for target in targets {
+        found.push(compare::look(ctx, target, &assignment.installed).await?);
+    }
 
     ctx.status.stage(Stage::Disarm);
     *touched = true;
-    let result = match target.disarm(present).await {
-        Ok(ready) => finish(ctx, assignment, ready, &session).await,
-        Err(failure) => Err(failure),
-    };
-    let (swarm, committed, mut warnings) = match result {
+    let finished = finish(ctx, assignment, found, &session).await;
+    let (swarms, committed, mut warnings) = match finished {
         Ok(done) => done,
         Err(failure) => {
             // Nobody else may find the disk still held when the job is tried again.
@@ -123,7 +134,10 @@ async fn attempt(
             return Err(failure);
         }
     };
-    let next = next::prepare(assignment.after, committed.storage(), &mut warnings).await;
+    let next = match committed.first() {
+        Some(first) => next::prepare(assignment.after, first.storage(), &mut warnings).await,
+        None => Next::Firmware,
+    };
 
     ctx.status.stage(Stage::Serve);
     ctx.status.progress(|progress| {
@@ -131,22 +145,39 @@ async fn attempt(
         progress.seconds_left = Some(0);
     });
     warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
-    let numbers = tokio::spawn(serve_numbers(ctx.status.clone(), swarm.clone()));
-    Ok(Imaged { installed: vec![installed], next, warnings, session, swarm, numbers, committed })
+    let numbers = tokio::spawn(serve_numbers(ctx.status.clone(), swarms.clone()));
+    Ok(Imaged { installed, next, warnings, session, swarms, numbers, committed })
 }
 
-/// From a disarmed disk to one that starts the new system.
+/// From claimed disks to ones that start the new system: none is committed before all are proved, and the one that
+/// starts comes last.
 async fn finish(
     ctx: &ImagingContext,
     assignment: &Assignment,
-    ready: Ready,
+    found: Vec<(Target, Present)>,
     session: &Session,
-) -> Result<(Swarm, CommittedDisk, Vec<String>), Failure> {
-    ctx.status.stage(Stage::Fetch);
-    let (swarm, verified) = write::write(ctx, assignment, ready, session).await?;
+) -> Result<(Vec<Swarm>, Vec<CommittedDisk>, Vec<String>), Failure> {
+    let mut ready = Vec::new();
+    for (target, present) in found {
+        ready.push(target.disarm(present).await?);
+    }
+    let (mut swarms, mut proved) = (Vec::new(), Vec::new());
+    let mut shares = Share::of_each(&ready.iter().map(Ready::bytes).collect::<Vec<_>>()).into_iter();
+    for ready in ready {
+        ctx.status.stage(Stage::Fetch);
+        let share = shares.next().unwrap_or_default();
+        let (swarm, verified) = write::write(ctx, assignment, ready, session, share).await?;
+        swarms.push(swarm);
+        proved.push(verified);
+    }
     ctx.status.stage(Stage::Commit);
-    let (committed, warning) = blocking(move || commit(verified)).await?;
-    Ok((swarm, committed, warning.into_iter().collect()))
+    let (mut committed, mut warnings) = (Vec::new(), Vec::new());
+    for verified in proved.into_iter().rev() {
+        let (disk, warning) = blocking(move || commit(verified)).await?;
+        committed.insert(0, disk);
+        warnings.extend(warning);
+    }
+    Ok((swarms, committed, warnings))
 }
 
 /// Work with the disk, away from the network's threads.
@@ -182,11 +213,11 @@ impl<F: Fn()> Drop for StopOnDrop<F> {
 }
 
 /// What is served to others after the commit.
-async fn serve_numbers(status: Status, swarm: Swarm) {
+async fn serve_numbers(status: Status, swarms: Vec<Swarm>) {
     let mut ticks = tokio::time::interval(SERVE_TICK);
     loop {
         ticks.tick().await;
-        let stats = swarm.stats();
+        let stats = swarms.iter().map(Swarm::stats).reduce(meter::sum).unwrap_or_default();
         status.progress(|progress| meter::traffic(progress, &stats));
     }
 }

@@ -14,7 +14,7 @@ use crate::io::disks;
 use crate::io::image_storage::ImageStorage;
 use crate::io::moving::Saved;
 use crate::layout::plan::LayoutPlan;
-use crate::layout::present::Present;
+use crate::layout::present::{Present, wanted};
 use crate::layout::rule::{Rule, describe};
 use crate::manifest::{Manifest, Policy, Table};
 
@@ -37,15 +37,39 @@ pub(super) struct Ready {
     pub(super) afresh: bool,
 }
 
+impl Ready {
+    /// Bytes of the pieces that are to be on the disk.
+    pub(super) fn bytes(&self) -> u64 {
+        let pieces = wanted(self.storage.plan(), self.storage.grid()).count();
+        u64::from(pieces) * self.storage.grid().piece_length().bytes()
+    }
+}
+
 impl Target {
-    /// Chooses and claims the disk of `task`, and plans `image` onto it.
+    /// Chooses and claims the disk of `task`, and plans `image` onto it. `others` of the same attempt have theirs already.
     pub(super) async fn claim(
         ctx: &ImagingContext,
         task: &Task,
         image: Description,
+        others: &[Target],
     ) -> Result<Self, Failure> {
-        let task = task.clone();
-        let info = choose(ctx, &task, image.manifest.manifest())?;
+        let mut task = task.clone();
+        // What the command line says of a disk is about the image that starts.
+        let named = ctx.disk_override.clone().filter(|_| others.is_empty());
+        task.disk = named.unwrap_or(task.disk);
+        let info = choose(&task, image.manifest.manifest())?;
+        if let Some(other) = others.iter().find(|other| other.info.name == info.name) {
+            return Err(Failure::new(
+                Class::Refused,
+                format!(
+                    "{} and {} of the same job both choose the disk {}",
+                    other.task.image_id(),
+                    task.image_id(),
+                    describe(&info)
+                ),
+                "Name each disk in the job by a rule that fits no other: serial=…, bus=…, size=….",
+            ));
+        }
         let partitions = &image.manifest.manifest().partitions;
         let chosen = |number: &u32| task.partitions.as_ref().is_none_or(|only| only.contains(number));
         let replaced = partitions.iter().filter(|p| p.policy == Policy::Replace).map(|p| p.number);
@@ -78,8 +102,8 @@ impl Target {
 }
 
 /// The disk that the rule means.
-pub(super) fn choose(ctx: &ImagingContext, task: &Task, manifest: &Manifest) -> Result<DiskInfo, Failure> {
-    let text = ctx.disk_override.as_deref().unwrap_or(&task.disk).trim();
+pub(super) fn choose(task: &Task, manifest: &Manifest) -> Result<DiskInfo, Failure> {
+    let text = task.disk.trim();
     let wrong = |why: String| Failure::new(Class::Usage, why, "Correct the job's disk rule.");
     if text.starts_with("/dev/") && !text.contains(',') {
         // May be a link (`/dev/disk/by-id/…`), a loop device, a partition: whatever was named is meant.

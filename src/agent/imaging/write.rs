@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::download;
-use super::meter::Meter;
+use super::meter::{Meter, Share};
 use super::target::Ready;
 use super::{ImagingContext, StopOnDrop, blocking};
 use crate::api::Assignment;
@@ -23,6 +23,7 @@ use crate::io::readback::{Finding, ImageVerified, Known, LAG, Readback, zero_byt
 use crate::io::session::{Have, Session, Swarm, TorrentSpec};
 use crate::io::storage::ImageShape;
 use crate::layout::present::{Present, wanted};
+use crate::manifest::Manifest;
 use crate::metainfo::Metainfo;
 use crate::swarm::Bitfield;
 use crate::units::{PieceIndex, Sha256, show_bytes};
@@ -43,6 +44,8 @@ struct Work<'a> {
     zeros_written: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     started: Instant,
+    share: Share,
+    image: Manifest,
 }
 
 /// Brings all of the image onto the disk and proves it; the swarm goes on serving it.
@@ -51,6 +54,7 @@ pub(super) async fn write(
     assignment: &Assignment,
     ready: Ready,
     session: &Session,
+    share: Share,
 ) -> Result<(Swarm, ImageVerified), Failure> {
     let Ready { image, storage, present, saved, afresh } = ready;
     let stop = Arc::new(AtomicBool::new(false));
@@ -65,9 +69,10 @@ pub(super) async fn write(
         zeros_written: Arc::default(),
         stop,
         started: Instant::now(),
+        share,
+        image: image.manifest.manifest().clone(),
         storage,
     };
-    let first = image.manifest.manifest().clone();
     let mut hashes = image.hashes;
     let Present { kept, moves, zeros } = present;
     let mut have = kept.clone();
@@ -77,7 +82,7 @@ pub(super) async fn write(
     work.discard(if afresh { Discard::All } else { Discard::Free }).await?;
     let mut known = Known { pieces: kept, zeros, writes: 0 };
     for round in 0.. {
-        let (swarm, finding) = work.round(&first, &mut hashes, have, known).await?;
+        let (swarm, finding) = work.round(&mut hashes, have, known).await?;
         let wrong = match finding {
             Finding::Right(verified) => return Ok((swarm, verified)),
             Finding::Wrong(wrong) => wrong,
@@ -134,7 +139,6 @@ impl Work<'_> {
     /// Fetches what is not in `have`, and reads back what is not in `known`.
     async fn round(
         &self,
-        first: &crate::manifest::Manifest,
         hashes: &mut Option<Vec<Sha256>>,
         have: Bitfield,
         known: Known,
@@ -154,13 +158,14 @@ impl Work<'_> {
             zeros_written: Arc::clone(&self.zeros_written),
             zeros_total: zero_bytes(&self.storage),
             started: self.started,
+            part: self.share,
             loneliness: Mutex::default(),
         };
         let zeros = self.write_zeros(known.zeros.clone());
         meter.during(async { tokio::try_join!(swarm.complete(), zeros).map(|_| ()) }).await?;
         if !meter.reads_back() {
             ctx.status.stage(Stage::Hashes);
-            let late = meter.during(download::hashes(ctx, &self.assignment.task, first)).await?;
+            let late = meter.during(download::hashes(ctx, &self.image)).await?;
             meter.begin(self.read_back(late.clone(), known)?);
             *hashes = Some(late);
         }
@@ -193,7 +198,8 @@ impl Work<'_> {
             trackers: vec![format!("{}/announce", self.ctx.server)],
             // What came wrong once is checked the next time.
             verify: self.assignment.verify || again,
-            memory: self.ctx.memory_limit.min(available / 2),
+            // Each swarm of the attempt goes on serving, so they share what there is.
+            memory: self.ctx.memory_limit.min(available / 2) / self.assignment.tasks().count() as u64,
         }
     }
 

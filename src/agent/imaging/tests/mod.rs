@@ -1,6 +1,7 @@
 //! Whole attempts against a small server, a seeder and loop devices.
 
 mod difference;
+mod disks;
 mod refusals;
 mod sets;
 mod unhashed;
@@ -139,6 +140,7 @@ impl Lab {
                 partitions: None,
                 compare: Compare::Auto,
             },
+            also: vec![],
             installed: vec![],
             compress: Compress::Auto,
             after: After::Reboot,

@@ -100,7 +100,7 @@ async fn an_image_of_one_partition_goes_only_where_somebody_named() {
     for described in ["internal", "size=24MiB", "bus=loop"] {
         let mut assignment = lab.assignment(&disk);
         assignment.task.disk = described.into();
-        let failure = choose(&lab.context(), &assignment.task, &manifest).expect_err(described);
+        let failure = choose(&assignment.task, &manifest).expect_err(described);
         assert_eq!(failure.class, Class::Refused, "{failure:?}");
         assert!(failure.message.contains("single partition"), "{failure:?}");
     }
@@ -108,7 +108,7 @@ async fn an_image_of_one_partition_goes_only_where_somebody_named() {
     for named in [disk.path.clone(), format!("name={name}")] {
         let mut assignment = lab.assignment(&disk);
         assignment.task.disk = named;
-        assert_eq!(choose(&lab.context(), &assignment.task, &manifest).expect("named").name, name);
+        assert_eq!(choose(&assignment.task, &manifest).expect("named").name, name);
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::metainfo::{MetainfoBuilder, Pieces};
 
 /// The image as it is while it has no hashes, and the manifest that it has afterwards.
-fn unhashed(mut image: TestImage) -> (TestImage, Manifest) {
+pub(super) fn unhashed(mut image: TestImage) -> (TestImage, Manifest) {
     let builder = MetainfoBuilder {
         name: image.torrent.name.clone(),
         piece_length: image.torrent.piece_length,

@@ -1,0 +1,105 @@
+//! Several disks in one attempt: all or nothing.
+
+use super::*;
+use crate::io::testing::mbr_source;
+
+/// A system image and one of data, for a disk each.
+fn both() -> [(Vec<u8>, TestImage); 2] {
+    let data = mbr_source();
+    let image = image_of(&data, 512, PIECE, |manifest| manifest.name = "data".into());
+    [small_image(), (data, image)]
+}
+
+fn task(name: &str, disk: &LoopDisk) -> Task {
+    Task {
+        image: name.into(),
+        version: "1".into(),
+        folder: format!("/images/{name}/1/"),
+        disk: disk.path.clone(),
+        layout: LayoutMode::WholeDisk,
+        partitions: None,
+        compare: Compare::Auto,
+    }
+}
+
+#[tokio::test]
+async fn two_images_go_onto_two_disks_in_one_attempt() {
+    let [(system, first), (data, second)] = both();
+    let lab = Lab::new(&first).await;
+    lab.publish(&second);
+    let disks = [LoopDisk::used(24 << 20, 512), LoopDisk::used(24 << 20, 512)];
+    let mut assignment = lab.assignment(&disks[0]);
+    assignment.also = vec![task("data", &disks[1])];
+    let ctx = lab.context();
+    let status = ctx.status.clone();
+    let imaged = tokio::time::timeout(DEADLINE, run(ctx, assignment)).await.expect("in time");
+    let imaged = imaged.expect("imaged");
+    first.assert_on(&disks[0].bytes(), &system);
+    second.assert_on(&disks[1].bytes(), &data);
+    assert_eq!(imaged.traffic().0, first.grid.data_bytes() + second.grid.data_bytes());
+    let named: Vec<_> = imaged.installed.iter().map(|one| (one.image.as_str(), &one.disk)).collect();
+    assert_eq!((named[0].0, named[1].0), ("lab", "data"));
+    assert!(named[0].1 != named[1].1);
+    assert_eq!(status.view().progress.percent, 100.0);
+    imaged.stop().await;
+    for disk in &disks {
+        claim(&disk.info(), LayoutMode::WholeDisk, &[]).expect("given back");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_for_one_disk_leaves_all_of_them_untouched() {
+    let [(system, first), (_, second)] = both();
+    let lab = Lab::new(&first).await;
+    lab.publish(&second);
+    let disk = LoopDisk::of(&system, 512);
+    let small = LoopDisk::used(20 << 20, 512);
+    let mut assignment = lab.assignment(&disk);
+    for (task, why) in [
+        (task("data", &small), "needs a writable disk of"),
+        (task("data", &disk), "both choose the disk"),
+        (
+            Task { version: "2".into(), folder: "/images/data/2/".into(), ..task("data", &small) },
+            "has no http",
+        ),
+    ] {
+        assignment.also = vec![task];
+        let failure = lab.refused(lab.context(), assignment.clone(), &disk).await;
+        assert!(failure.message.contains(why), "{failure:?}");
+        assert!(small.bytes().iter().all(|byte| *byte == 0xaa), "not a byte was written to the other one");
+    }
+}
+
+#[tokio::test]
+async fn no_disk_is_committed_before_all_are_proved() {
+    let [(_, first), (_, second)] = both();
+    let (second, hashed) = super::unhashed::unhashed(second);
+    let lab = Lab::new(&first).await;
+    lab.publish(&second);
+    let files = |name: &str| format!("/images/data/1/{name}");
+    lab.files.lock().expect("whole").remove(&files(names::PIECES));
+    let disks = [LoopDisk::used(24 << 20, 512), LoopDisk::used(24 << 20, 512)];
+    let mut assignment = lab.assignment(&disks[0]);
+    assignment.also = vec![task("data", &disks[1])];
+    let ctx = lab.context();
+    let mut views = ctx.status.subscribe();
+    let attempt = tokio::spawn(run(ctx, assignment));
+    // The first one is proved, the second one cannot be yet.
+    let waits = views.wait_for(|view| view.progress.stage == Stage::Hashes);
+    tokio::time::timeout(DEADLINE, waits).await.expect("in time").expect("it goes on");
+    for disk in &disks {
+        assert!(disk.bytes()[..1 << 20].iter().all(|byte| *byte == 0), "nothing starts from {}", disk.path);
+    }
+    let pieces: Vec<u8> = second.hashes.iter().flat_map(|hash| hash.0).collect();
+    let manifest = hashed.to_bytes();
+    let signature = minisign::sign(None, &lab.pair.sk, &manifest[..], None, None).expect("signed");
+    {
+        let mut all = lab.files.lock().expect("whole");
+        all.insert(files(names::PIECES), pieces);
+        all.insert(files(names::MANIFEST), manifest);
+        all.insert(files(names::SIGNATURE), signature.into_string().into_bytes());
+    }
+    let imaged = tokio::time::timeout(DEADLINE, attempt).await.expect("in time").expect("no panic");
+    imaged.expect("imaged").stop().await;
+    assert!(disks.iter().all(|disk| disk.bytes()[510..512] == [0x55, 0xaa]));
+}
