@@ -71,6 +71,8 @@ impl Volume {
             (Kind::Ntfs, false) => "rw",
             (Kind::Ntfs, true) => "ro",
             (_, false) => "loop",
+            // Two of one name are mounted at once to be compared.
+            (Kind::Xfs, true) => "loop,ro,nouuid",
             (_, true) => "loop,ro",
         };
         command.args(["-o", options]).arg(&self.image).arg(&self.place);
