@@ -37,6 +37,8 @@ pub struct Asked {
     pub left: u64,
     /// What happened.
     pub event: Event,
+    /// Bytes a second that we were seen to be able to pass on; zero while that is not known.
+    pub carries: u64,
     /// Our private address, for peers behind the same translated one.
     pub local: Option<Ipv4Addr>,
 }
@@ -95,8 +97,11 @@ fn with_query(url: &str, asked: &Asked) -> Result<reqwest::Url, String> {
         "&port={port}&uploaded={uploaded}&downloaded={downloaded}&left={left}&compact=1&numwant=200{event}"
     );
     query.push_str(&numbers);
+    // Writing to a string cannot fail.
+    if asked.carries > 0 {
+        let _ = write!(query, "&fm_carries={}", asked.carries);
+    }
     if let Some(local) = asked.local {
-        // Writing to a string cannot fail.
         let _ = write!(query, "&ipv4={local}");
     }
     url.set_query(Some(&query));
@@ -212,15 +217,16 @@ mod tests {
             downloaded: 2,
             left: 3,
             event: Event::Started,
+            carries: 4,
             local: Some(Ipv4Addr::new(10, 0, 0, 7)),
         };
         let url = with_query("http://t/announce?key=x", &asked).unwrap();
         assert!(url.query().unwrap().starts_with("key=x&info_hash=%20%20"), "{url}");
         assert!(url.query().unwrap().contains("&peer_id=-FM0100-abcdefghijk%26&port=6881"), "{url}");
-        assert!(url.query().unwrap().ends_with("&event=started&ipv4=10.0.0.7"), "{url}");
+        assert!(url.query().unwrap().ends_with("&event=started&fm_carries=4&ipv4=10.0.0.7"), "{url}");
         let read_back = crate::tracker::Announce::parse(url.query().unwrap()).unwrap();
         assert_eq!((read_back.info_hash, read_back.left), (asked.info_hash, 3));
-        assert_eq!(read_back.local, asked.local);
+        assert_eq!((read_back.local, read_back.carries), (asked.local, Some(4)));
         assert!(with_query("udp://t:1/announce", &asked).is_err());
     }
 }

@@ -69,6 +69,31 @@ fn when_a_gateway_dies_another_takes_over() {
 }
 
 #[test]
+fn a_slow_terminal_does_not_hold_up_its_zone_as_gateway() {
+    // The first two of a zone that ask are its gateways: here terminals 1 and 2, which fetch and serve.
+    let slow: [(&str, fn(&mut LabSpec)); 3] = [
+        ("fetches on a slow link", |lab| lab.nodes[1].rate /= 10),
+        ("serves on a slow link", |lab| lab.nodes[2].rate /= 10),
+        ("fetches to a slow disk", |lab| lab.nodes[1].disk = RATE / 10),
+    ];
+    for (what, change) in slow {
+        for seed in 0..2 {
+            let spec = lab(2, 5, 192, seed).light();
+            let fast = |lab: &Lab| {
+                let fast = lab.nodes[3..].iter().filter_map(|node| node.finished);
+                fast.max().unwrap_or_default().0.as_secs_f64()
+            };
+            let undisturbed = fast(&run(spec.clone()));
+            let mut changed = spec;
+            change(&mut changed);
+            // 192 pieces through a tenth of a link would take 161 s instead of 20.
+            let disturbed = fast(&run(changed));
+            assert!(disturbed < undisturbed + 8.0, "{what}, seed {seed}: {disturbed} {undisturbed}");
+        }
+    }
+}
+
+#[test]
 fn a_limit_on_an_uplink_holds() {
     let mut spec = lab(2, 3, 48, 1);
     if let Some(zones) = &mut spec.zones {

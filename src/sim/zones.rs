@@ -42,6 +42,7 @@ impl Lab {
             compact: true,
             no_peer_id: false,
             numwant: Some(50),
+            carries: Some(stats.carries).filter(|rate| *rate > 0),
             local: None,
         };
         let (rng, now) = (&mut self.rng, self.now.0);

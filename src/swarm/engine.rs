@@ -18,6 +18,7 @@ use super::geometry::{Block, Geometry, PieceShape};
 use super::holdings::Holdings;
 use super::interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
 use super::landing::Landings;
+use super::medium::Medium;
 use super::near::Near;
 use super::offers::Offers;
 use super::peer::{Peer, Peers};
@@ -55,6 +56,8 @@ pub struct Engine {
     pub(super) downlink: Capacity,
     /// What comes just now.
     pub(super) inflow: Recent,
+    /// How fast our medium was seen to be.
+    medium: Medium,
     pub(super) out: VecDeque<Output>,
     /// Blocks were given back: every peer may have something new to do.
     pub(super) wake: bool,
@@ -107,6 +110,7 @@ impl Engine {
             rules: None,
             pace: Pace::default(),
             near: Near::default(),
+            medium: Medium::default(),
             crossing: 0,
             housekeeping: Now::ZERO,
             config,
@@ -176,6 +180,7 @@ impl Engine {
             self.housekeeping = self.now + HOUSEKEEPING;
             self.keep_house();
         }
+        self.medium.see(self.fetch.is_storing(), self.now);
         if self.fetch.take_starved() || self.wake {
             self.fill_all();
         }
@@ -233,7 +238,15 @@ impl Engine {
             pieces_active: self.fetch.active(),
             pieces_bad: self.bad_pieces,
             complete: self.holds.complete(),
+            carries: self.carries(),
         }
+    }
+
+    /// What we can pass on: the better direction of our link (the other one may have been held up by others), unless the
+    /// medium is slower.
+    fn carries(&self) -> u64 {
+        let link = self.uplink.get().max(self.downlink.get());
+        self.medium.get().map_or(link, |medium| medium.min(link))
     }
 
     fn connected(&mut self, conn: ConnId, addr: SocketAddr, incoming: bool, handshake: &Handshake) {
@@ -348,6 +361,7 @@ impl Engine {
     }
 
     fn stored(&mut self, piece: PieceIndex, result: StoreResult) {
+        self.medium.stored(u64::from(self.geometry.len_of(piece)), self.now);
         match result {
             StoreResult::Ok => self.piece_done(piece),
             StoreResult::WrongHash => self.piece_wrong(piece),

@@ -185,6 +185,11 @@ impl Fetcher {
         self.active.get(&piece)
     }
 
+    /// Pieces wait for the medium.
+    pub fn is_storing(&self) -> bool {
+        !self.storing.is_empty()
+    }
+
     /// Peers that have something of their pieces left that they were not asked for.
     pub fn owners(&self) -> Vec<ConnId> {
         self.active.values().filter(|active| active.free() > 0).filter_map(|active| active.owner).collect()

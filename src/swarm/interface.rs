@@ -355,4 +355,6 @@ pub struct SwarmStats {
     pub pieces_bad: u64,
     /// True when every wanted piece is stored.
     pub complete: bool,
+    /// Bytes a second that this peer was seen to be able to receive, store and pass on; zero until then.
+    pub carries: u64,
 }

@@ -18,6 +18,7 @@ mod grants;
 mod holdings;
 mod interface;
 mod landing;
+mod medium;
 mod messages;
 mod near;
 mod offers;

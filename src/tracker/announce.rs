@@ -63,6 +63,8 @@ pub struct Announce {
     pub no_peer_id: bool,
     /// How many peers it would like, if it said.
     pub numwant: Option<usize>,
+    /// Bytes a second that a flashmob peer was seen to be able to pass on (`fm_carries`).
+    pub carries: Option<u64>,
     /// Its own private address (BEP 7 `ipv4`): peers behind the same translated address meet there.
     pub local: Option<Ipv4Addr>,
 }
@@ -73,6 +75,7 @@ impl Announce {
         let (mut info_hash, mut peer_id, mut port, mut left) = (None, None, None, None);
         let (mut uploaded, mut downloaded, mut event) = (0, 0, Event::Regular);
         let (mut compact, mut no_peer_id, mut numwant, mut local) = (true, false, None, None);
+        let mut carries = None;
         for (key, value) in pairs(query)? {
             match key {
                 "info_hash" => info_hash = Some(InfoHash(twenty(value, "info_hash")?)),
@@ -83,6 +86,7 @@ impl Announce {
                 "left" => left = Some(number(value, "left")?),
                 "event" => event = read_event(value)?,
                 "compact" => compact = value != "0",
+                "fm_carries" => carries = Some(number(value, "fm_carries")?).filter(|rate| *rate > 0),
                 // Some clients add their port. Only private addresses: nobody is sent elsewhere by a lie.
                 "ipv4" => local = value.parse().ok().filter(Ipv4Addr::is_private),
                 "no_peer_id" => no_peer_id = value == "1",
@@ -107,6 +111,7 @@ impl Announce {
             compact,
             no_peer_id,
             numwant,
+            carries,
             local,
         })
     }

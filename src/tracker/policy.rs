@@ -23,6 +23,8 @@ pub struct Candidate {
     pub silent: Duration,
     /// It is the server's own seeder.
     pub home: bool,
+    /// Bytes a second that it was seen to be able to pass on, if it says.
+    pub carries: Option<u64>,
 }
 
 impl Candidate {
@@ -122,6 +124,7 @@ mod tests {
             complete,
             silent: Duration::ZERO,
             home: false,
+            carries: None,
         }
     }
 

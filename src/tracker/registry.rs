@@ -199,6 +199,7 @@ impl Tracker {
             complete: announce.is_complete(),
             silent: Duration::ZERO,
             home: false,
+            carries: announce.carries,
         };
         let local = announce.local.map(IpAddr::V4);
         let first_heard = note(swarm, now, asker, local, announce.event, settings.peers_per_swarm);
@@ -211,7 +212,14 @@ impl Tracker {
             if let Some(home) = home.filter(|_| swarm.seeded_here) {
                 let address = SocketAddr::new(home.address.ip().to_canonical(), home.address.port());
                 let (complete, silent) = (true, Duration::ZERO);
-                candidates.push(Candidate { peer_id: home.peer_id, address, complete, silent, home: true });
+                candidates.push(Candidate {
+                    peer_id: home.peer_id,
+                    address,
+                    complete,
+                    silent,
+                    home: true,
+                    carries: None,
+                });
             }
             let want = announce.numwant.unwrap_or(settings.usual_answer).min(settings.longest_answer);
             let ask = Ask { swarm: announce.info_hash, asker, want };
@@ -340,6 +348,7 @@ mod tests {
             compact: true,
             no_peer_id: false,
             numwant: None,
+            carries: None,
             local: None,
         }
     }

@@ -125,6 +125,7 @@ mod tests {
                 complete: false,
                 silent: Duration::ZERO,
                 home: false,
+                carries: None,
             })
             .collect();
         let (interval, min_interval) = (Duration::from_secs(30), Duration::from_secs(15));

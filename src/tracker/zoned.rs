@@ -4,7 +4,8 @@
 //! the gateways of other zones and with peers in no zone. So each zone's uplink carries each piece about once, and every
 //! connection that crosses is one that was chosen. A gateway is the first that asks while a place is free, for as long as
 //! it is heard: it announces every few seconds, and one that is silent for longer than 8 s is replaced by the next
-//! of its zone that announces.
+//! of its zone that announces. A slow one gives its place to the first of its zone that says it was seen to pass on more than twice
+//! as much: what peers receive from and send to their neighbours shows that within seconds.
 //!
 //! With two gateways or more one half of them fetches for the zone and the other half serves other zones: what comes in does not
 //! compete with what goes out for the same link, and two that fetch at the same time would each wait for the other at
@@ -29,6 +30,8 @@ use crate::units::{InfoHash, PeerId};
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A gateway that was silent for so many heartbeats is replaced.
 const PATIENCE: u32 = 4;
+/// A gateway gives way to another terminal of its zone that was seen to pass on more than so many times as much.
+const MUCH_FASTER: u64 = 2;
 /// So many of a zone's other members announce in each heartbeat at least: one of them notices a gateway's silence.
 const MEMBERS_A_HEARTBEAT: u32 = 12;
 
@@ -87,8 +90,16 @@ impl Zoned {
             ask.asker.is_ours() && !pinned && list.len() < links && !list.contains(&ask.asker.peer_id);
         if elected {
             list.push(ask.asker.peer_id);
+            return true;
         }
-        elected
+        let eligible = ask.asker.is_ours() && !pinned && !list.contains(&ask.asker.peer_id);
+        let slower = slowest(list, candidates).filter(|(_, carries)| {
+            eligible && ask.asker.carries.is_some_and(|mine| mine > carries.saturating_mul(MUCH_FASTER))
+        });
+        if let Some((place, _)) = slower {
+            list[place] = ask.asker.peer_id;
+        }
+        slower.is_some()
     }
 
     /// What `peer` of `zone` does between zones. Peers in no zone do as they like, and so do standard clients of a zone
@@ -187,6 +198,13 @@ impl Zoned {
         }
         rules
     }
+}
+
+/// The gateway that carries least of those of which it is known, and how much that is.
+fn slowest(gateways: &[PeerId], candidates: &[Candidate]) -> Option<(usize, u64)> {
+    let carries = |id: &PeerId| candidates.iter().find(|c| c.peer_id == *id)?.carries;
+    let known = gateways.iter().enumerate().filter_map(|(place, id)| Some((place, carries(id)?)));
+    known.min_by_key(|(_, carries)| *carries)
 }
 
 /// Peers in no zone are not held back themselves; others look whom they accept.

@@ -30,6 +30,8 @@ struct Lab {
     topology: Topology,
     tracker: Tracker,
     state: u64,
+    /// What whoever speaks next says that it can pass on.
+    carries: Option<u64>,
 }
 
 impl Lab {
@@ -38,7 +40,7 @@ impl Lab {
         topology.check().expect("a topology");
         let mut tracker = Tracker::new(Settings::default(), Box::new(Zoned::new(topology.clone())));
         tracker.admit(SWARM, true);
-        Lab { topology, tracker, state: 1 }
+        Lab { topology, tracker, state: 1, carries: None }
     }
 
     fn say(&mut self, seconds: u64, zone: u8, n: u8, left: u64) -> Answer {
@@ -53,6 +55,7 @@ impl Lab {
             compact: true,
             no_peer_id: false,
             numwant: Some(200),
+            carries: self.carries,
             local: None,
         };
         let home = Home { peer_id: id(0, 250), address: SocketAddr::from(([192, 168, 0, 1], 6881)) };
@@ -132,6 +135,25 @@ fn a_silent_gateway_is_replaced_by_the_next_that_asks() {
     assert!(lab.say(8, 1, 2, 5).rules.expect("rules").fetch.is_empty());
     assert_eq!(lab.say(9, 1, 2, 5).rules.expect("rules").fetch, [IpAddr::from([192, 168, 0, 1])]);
     assert!(lab.say(9, 1, 1, 5).rules.expect("rules").fetch.is_empty(), "one that comes back waits its turn");
+}
+
+#[test]
+fn a_gateway_gives_way_to_one_that_carries_more_than_twice_as_much() {
+    let mut lab = Lab::new(vec![zone(1, None, 2)], Vec::new());
+    let mut say = |seconds, n, carries| {
+        lab.carries = carries;
+        let rules = lab.say(seconds, 1, n, 5).rules.expect("rules");
+        (!rules.fetch.is_empty(), !rules.serve.is_empty())
+    };
+    let (fetches, serves, neither) = ((true, false), (false, true), (false, false));
+    assert_eq!([say(0, 1, None), say(0, 2, None), say(0, 3, None)], [(true, true), serves, neither]);
+    // Nobody is judged by what is not known, nor for a little.
+    assert_eq!([say(1, 3, Some(9)), say(1, 1, Some(10)), say(1, 2, Some(100))], [neither, fetches, serves]);
+    assert_eq!(say(2, 3, Some(20)), neither);
+    assert_eq!(say(2, 4, Some(21)), fetches);
+    assert_eq!([say(3, 1, Some(10)), say(3, 2, Some(100))], [neither, serves]);
+    assert_eq!(say(4, 5, Some(300)), fetches, "the slowest goes first");
+    assert_eq!([say(5, 4, Some(21)), say(5, 6, Some(500))], [neither, serves]);
 }
 
 #[test]
