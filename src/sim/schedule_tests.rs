@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use super::{Lab, LabSpec, NodeSpec, yardstick};
 
-type Change = fn(&mut LabSpec);
-
 const MIB: u32 = 1024 * 1024;
 const HOUR: Duration = Duration::from_secs(3600);
 const RATE: u64 = 12_500_000;
@@ -100,32 +98,4 @@ fn a_standard_seeder_feeds_a_flashmob_lab() {
     spec.nodes[0] = NodeSpec { standard: true, ..NodeSpec::seeder() };
     let lab = run(spec);
     assert!(lab.ratio() < 2.0, "{}", lab.ratio());
-}
-
-/// Prints what the goals ask for: `cargo test --lib -- --ignored --nocapture scenes`.
-#[test]
-#[ignore = "a table for people"]
-fn scenes() {
-    let table: [(&str, Change); 3] = [
-        ("one of 16 on a tenth of the link", |lab| lab.nodes[16].rate /= 10),
-        ("one of 16 writes at a tenth of it", |lab| lab.nodes[16].disk = RATE / 10),
-        ("one of 16 killed in the middle", |lab| lab.nodes[16].leaves = Some(Duration::from_secs(10))),
-    ];
-    for (name, change) in table {
-        println!("{name}: the others take {:.3} of the time without it", cost(15, 256, 1, change));
-    }
-    let mut spec = LabSpec::new(16, 256, MIB, 1);
-    for (number, node) in spec.nodes.iter_mut().enumerate().skip(1) {
-        node.arrives = Duration::from_secs(8 * (number as u64 - 1));
-    }
-    let (lab, alone) = (run(spec), yardstick(1, 256, MIB, RATE));
-    println!(
-        "16 arriving over 120 s: the last is done within {:.3} of its arrival and the time of one",
-        last(&lab, 1..=16) / (120.0 + alone)
-    );
-    // Pieces of a quarter on links of a quarter: the same in rounds, and sooner done.
-    let mut spec = LabSpec::new(100, 512, MIB / 4, 1);
-    spec.nodes.iter_mut().for_each(|node| node.rate /= 4);
-    let lab = run(spec);
-    println!("N=100 K=512: {:.3}, seeder {:.3}", lab.ratio(), lab.seeder_share());
 }

@@ -270,15 +270,3 @@ fn figures() {
         );
     }
 }
-
-/// Prints the large labs of docs/bench.md; takes four minutes for the first, and much longer for the others.
-#[test]
-#[ignore = "a table for people"]
-fn large_figures() {
-    for (terminals, pieces) in [(100, 512), (300, 512), (100, 2048)] {
-        let mut spec = LabSpec::new(terminals, pieces, 1024 * KIB, 1);
-        spec.blank = true;
-        let lab = run(spec, 100 * MINUTE);
-        println!("N={terminals} K={pieces} 1 MiB: {:.3}, seeder {:.3}", lab.ratio(), lab.seeder_share());
-    }
-}

@@ -124,26 +124,3 @@ fn the_seeder_keeps_the_limit_of_a_zone_also_for_clients_that_know_no_rules() {
         assert!(others.0 < done.0 / 2, "seed {seed}: the other zone has no limit: {others:?} {done:?}");
     }
 }
-
-/// Prints the figures of docs/bench.md.
-#[test]
-#[ignore = "a table for people"]
-fn zone_figures() {
-    for (zones, each, pieces, links, uplink) in
-        [(4, 8, 256, 2, 1), (4, 8, 256, 2, 2), (4, 8, 256, 3, 10), (8, 15, 256, 2, 1), (8, 15, 256, 2, 2)]
-    {
-        let mut spec = lab(zones, each, pieces, 1);
-        if let Some(zones) = &mut spec.zones {
-            zones.uplink = RATE * uplink;
-            zones.topology.zones.iter_mut().for_each(|zone| zone.links = links);
-        }
-        let lab = run(spec);
-        println!(
-            "{zones} zones of {each}, {links} gateways each, K={pieces}, uplinks of {uplink} links: \
-             an uplink brings {:.3} at most, time {:.3} of the bound, seeder {:.3}",
-            crossed(&lab),
-            last(&lab) / yardstick(usize::from(zones) * each, pieces, MIB, RATE),
-            lab.seeder_share()
-        );
-    }
-}
