@@ -70,8 +70,9 @@ fn when_a_gateway_dies_another_takes_over() {
 
 #[test]
 fn a_slow_terminal_does_not_hold_up_its_zone_as_gateway() {
+    type Change = fn(&mut LabSpec);
     // The first two of a zone that ask are its gateways: here terminals 1 and 2, which fetch and serve.
-    let slow: [(&str, fn(&mut LabSpec)); 3] = [
+    let slow: [(&str, Change); 3] = [
         ("fetches on a slow link", |lab| lab.nodes[1].rate /= 10),
         ("serves on a slow link", |lab| lab.nodes[2].rate /= 10),
         ("fetches to a slow disk", |lab| lab.nodes[1].disk = RATE / 10),
