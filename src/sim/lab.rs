@@ -338,6 +338,7 @@ impl Lab {
         let mut config = EngineConfig::new(INFO_HASH, self.id_of(node), self.spec.held_length(), total, have);
         config.seed = Rng::new(self.spec.seed.wrapping_add(node as u64)).next_u64();
         config.listen_port = 6881;
+        config.grain = self.spec.grain;
         config.wanted = wanted;
         config.takes_frames = spec.frames > 0;
         config.frames_ahead = spec.frames.min(2);

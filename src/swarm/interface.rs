@@ -65,6 +65,8 @@ pub struct EngineConfig {
     pub ours_only: bool,
     /// How long a peer that has requests of ours may send no block before they are given to others.
     pub stall_after: Duration,
+    /// Bytes on the wire that each of ours stands for: 1, but in simulations whose payload weighs little.
+    pub grain: u32,
     /// Flashmob peers may send us frames: pieces compressed with zstd.
     pub takes_frames: bool,
     /// Frames of pieces that are about to be offered that are asked for at a time; 0: only those that came from peers are
@@ -102,6 +104,7 @@ impl EngineConfig {
             request_depth: 1024,
             ours_only: false,
             stall_after: Duration::from_secs(10),
+            grain: 1,
             takes_frames: false,
             frames_ahead: 0,
         }

@@ -67,6 +67,8 @@ const GUESS: Duration = Duration::from_millis(10);
 /// What a link carries when it is busy: the best reading, forgotten slowly.
 #[derive(Debug, Clone, Default)]
 pub struct Capacity {
+    /// Bytes that one counted byte stands for, less one: none in earnest.
+    more: u64,
     /// Bytes of the busy time that were swallowed.
     swallowed: u64,
     since: Now,
@@ -114,19 +116,25 @@ impl Recent {
 }
 
 impl Capacity {
+    /// Of a link on which each byte that is counted stands for `grain`: in simulations.
+    pub fn of_grain(grain: u32) -> Self {
+        Capacity { more: u64::from(grain.saturating_sub(1)), ..Capacity::default() }
+    }
+
     /// Counts `bytes` at `now`, of a link that was busy since the last [`pause`](Self::pause).
     pub fn add(&mut self, now: Now, bytes: u64) {
         if !self.proved {
             self.guess(now, bytes);
         }
-        if self.swallowed < SWALLOWED {
+        let grain = self.more + 1;
+        if self.swallowed * grain < SWALLOWED {
             self.swallowed += bytes;
             (self.since, self.bytes) = (now, 0);
             return;
         }
         self.bytes += bytes;
         let time = now.since(self.since);
-        if self.bytes >= READING.0 && time >= READING.1 {
+        if self.bytes * grain >= READING.0 && time >= READING.1 {
             if !std::mem::replace(&mut self.proved, true) {
                 self.best = 0;
             }
