@@ -51,7 +51,7 @@ fn look_inside<T: Read + Seek>(volume: &mut T) -> ntfs::Result<Windows> {
         let Some((header, pages)) = file(&ntfs, volume, name)? else { continue };
         found.pages.extend(pages);
         // What it begins with while it is in use; "wake" and zeros say that it was carried out.
-        let marks: [&[u8]; 3] = [b"hibr", b"rstr", b"hbbp"];
+        let marks: [&[u8]; 2] = [b"hibr", b"rstr"];
         let mark = header.to_ascii_lowercase();
         found.hibernated |= name == HIBERNATION && marks.contains(&mark.as_slice());
     }
