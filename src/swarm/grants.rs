@@ -3,7 +3,7 @@
 //!
 //! Our downlink shall carry one piece at a time, and never none: an offer is taken if what was granted before will be here by the
 //! time the new sender begins, give or take a part of a piece's time. Senders that are late or slow do not count, so they hold
-//! up nothing but their own piece.
+//! up nothing but their own piece; unless our downlink is full all the same, where one more would make all of them later.
 //!
 //! Invariant: a granted piece has its buffer, and one owner; nothing is asked of a scheduling peer that it did
 //! not offer.

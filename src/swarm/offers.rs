@@ -12,7 +12,9 @@
 //! offer at a time, made while the piece before it is still on its way. Which piece: the one with the fewest copies among our
 //! peers, where a piece that we gave and that its receiver has not announced yet counts as a copy. So a seeder
 //! repeats nothing while something is missing from the swarm. Which receiver: the one whose downlink becomes free just when
-//! our uplink does, as all receivers keep saying, with a little chance.
+//! our uplink does, as all receivers keep saying, with a little chance. Who
+//! gets a piece now is offered the next one too, some times and early, as long as nobody else waits: who sends on need not look for
+//! somebody, and a connection that carries one piece after another does not start slowly each time.
 //!
 //! When nobody could be asked, nobody is looked for again before a receiver's time comes or something changed that could
 //! make one: a new piece, another's word.
