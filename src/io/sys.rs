@@ -5,7 +5,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "ioctl, kexec_file_load and packet sockets' groups have no safe wrapper in nix"
+    reason = "ioctl, sync_file_range, kexec_file_load and packet sockets' groups have no safe wrapper in nix"
 )]
 
 use std::ffi::CStr;
@@ -55,6 +55,17 @@ pub fn clone_range(from: &File, offset: u64, length: u64, into: &File, at: u64) 
     // outlives it.
     unsafe { request::ficlonerange(into.as_raw_fd(), &raw const range) }?;
     Ok(())
+}
+
+/// `sync_file_range(2)`: has the kernel begin to write `length` bytes at `offset` of `file` to the medium, without waiting for it. That they are
+/// there is what a sync says afterwards.
+pub fn begin_writing(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let signed = |value: u64| i64::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let (offset, length) = (signed(offset)?, signed(length)?);
+    // SAFETY: the descriptor is open for the length of the call, and nothing else is passed but numbers.
+    let result =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `BLKDISCARD`: the device may forget `length` bytes at `offset`; what they read as afterwards is its choice.

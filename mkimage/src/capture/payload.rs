@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flashmob::event::{Class, Failure};
 use flashmob::io::image::sha256;
+use flashmob::io::sys::begin_writing;
 use flashmob::layout::extents::{RangeKind, Run, RunBuilder, UNIT};
 use flashmob::manifest::{Lost, MAX_PIECES, Policy, names};
 use flashmob::units::{PieceLength, Sha1, Sha256, show_bytes};
@@ -244,6 +245,9 @@ fn tell(builder: &mut RunBuilder, data: &[Range<usize>], len: u64) {
     builder.push(RangeKind::Zero, len - end);
 }
 
+/// The medium gets to work each time that there is so much for it, or all of a small image would wait for the end.
+const WRITE_BACK: u64 = 16 << 20;
+
 /// Writes files of pieces one after another.
 pub struct Writer {
     folder: PathBuf,
@@ -251,7 +255,15 @@ pub struct Writer {
     file_size: u64,
     /// Payload offset of the next piece.
     next: u64,
-    open: Option<(File, PathBuf)>,
+    open: Option<Open>,
+}
+
+/// The file that is written.
+struct Open {
+    file: File,
+    path: PathBuf,
+    /// Bytes that the kernel was told to write to the medium.
+    begun: u64,
 }
 
 impl Writer {
@@ -267,13 +279,15 @@ impl Writer {
             self.close(self.file_size)?;
             let path = self.folder.join(format!("{:04}.bin", self.next / self.file_size));
             let file = File::create_new(&path).map_err(|e| file_failure("creating", &path, &e))?;
-            self.open = Some((file, path));
+            self.open = Some(Open { file, path, begun: 0 });
         }
-        if let Some((file, path)) = &self.open {
+        if let Some(open) = &mut self.open {
             for range in data {
-                file.write_all_at(&piece[range.clone()], inside + range.start as u64)
-                    .map_err(|e| file_failure("writing", path, &e))?;
+                open.file
+                    .write_all_at(&piece[range.clone()], inside + range.start as u64)
+                    .map_err(|e| file_failure("writing", &open.path, &e))?;
             }
+            open.write_back(inside + self.piece_length);
         }
         self.next += self.piece_length;
         Ok(())
@@ -281,7 +295,7 @@ impl Writer {
 
     /// Ends the open file at `len` bytes and waits until it is on the medium.
     fn close(&mut self, len: u64) -> Result<(), Failure> {
-        let Some((file, path)) = self.open.take() else { return Ok(()) };
+        let Some(Open { file, path, .. }) = self.open.take() else { return Ok(()) };
         file.set_len(len).map_err(|e| file_failure("writing", &path, &e))?;
         sync_all(&file, &path)
     }
@@ -290,6 +304,20 @@ impl Writer {
     pub fn finish(&mut self) -> Result<(), Failure> {
         let rest = self.next % self.file_size;
         self.close(if rest == 0 { self.file_size } else { rest })
+    }
+}
+
+impl Open {
+    /// The first `len` bytes will not change.
+    fn write_back(&mut self, len: u64) {
+        if len - self.begun < WRITE_BACK {
+            return;
+        }
+        // No more than a hint: a filesystem that does not know it writes when it likes.
+        if let Err(e) = begin_writing(&self.file, self.begun, len - self.begun) {
+            log::debug!("{} is not written early: {e}", self.path.display());
+        }
+        self.begun = len;
     }
 }
 
@@ -340,5 +368,27 @@ mod tests {
         let second = file("0001.bin");
         assert_eq!((second[4095], second[4096], second[8192], second[8193]), (3, 0, 3, 0));
         assert_eq!(second[16384], 4);
+    }
+
+    #[test]
+    fn what_goes_to_the_medium_early_is_all_of_each_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let length = PieceLength::new(1 << 20).expect("a length");
+        let (pieces, in_file) = (45usize, 20usize);
+        let mut writer = Writer::new(dir.path().to_path_buf(), length, (in_file as u64) << 20);
+        let piece = |n: usize| vec![u8::try_from(n + 1).expect("small"); 1 << 20];
+        for n in 0..pieces {
+            writer.add(&piece(n), std::slice::from_ref(&(0..1 << 20))).expect("written");
+            let begun = writer.open.as_ref().expect("a file").begun;
+            let written = (n % in_file + 1) as u64 * length.bytes();
+            assert!(begun <= written && written - begun < WRITE_BACK, "{begun} of {written}");
+        }
+        writer.finish().expect("finished");
+        for n in 0..pieces {
+            let file = File::open(dir.path().join(format!("{:04}.bin", n / in_file))).expect("a file");
+            let mut found = vec![0; 1 << 20];
+            file.read_exact_at(&mut found, (n % in_file) as u64 * length.bytes()).expect("read");
+            assert!(found == piece(n), "piece {n}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! `soundness`: partclone reads many that are not.
 
 use std::ops::Range;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use flashmob::event::{Class, Failure};
 use flashmob::manifest::Policy;
@@ -240,22 +240,25 @@ fn by_partclone(
     // A new folder each time: partclone adds to a map that is there.
     let folder = tempfile::tempdir().map_err(|e| cannot(format!("has no room for its map: {e}")))?;
     let (map, log) = (folder.path().join("map"), folder.path().join("log"));
+    // Without `-f 0` it sleeps until its next line of progress is due, two seconds for each partition. Nobody reads these lines.
     let ran = Command::new(program)
-        .arg("-D")
+        .args(["-D", "-q", "-f", "0"])
         .arg("-s")
         .arg(device.path())
         .arg("-o")
         .arg(&map)
         .arg("-L")
         .arg(&log)
-        .output();
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     let ran = match ran {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Ok(Err(format!("{program} is not installed (package partclone)")));
         }
         ran => ran.map_err(|e| cannot(format!("cannot be run: {e}")))?,
     };
-    if !ran.status.success() {
+    if !ran.success() {
         let said = std::fs::read_to_string(&log).unwrap_or_default();
         let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
         return Err(cannot(format!("cannot read the filesystem, it says: {}", last.trim())));
