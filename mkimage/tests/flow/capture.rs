@@ -12,7 +12,8 @@ use flashmob::manifest::{BootAreaKind, Entry, PieceCount, Policy, Role, Table};
 use flashmob::units::{DiskOffset, Lba};
 
 use crate::disks::{self, MIB};
-use crate::{capture, contents, fail, mkimage, restore, succeed};
+use crate::loops::Loop;
+use crate::{capture, capture_as, contents, fail, mkimage, restore, succeed};
 
 #[test]
 fn a_gpt_disk_is_captured_with_its_table_its_filesystems_and_how_it_starts() {
@@ -141,7 +142,7 @@ fn the_same_disk_twice_gives_the_same_payload_and_the_next_version() {
     let disk = disks::gpt(dir.path());
     let repository = dir.path().join("repository");
     for _ in 0..2 {
-        succeed(&mkimage(&[&"capture", &disk, &"--repository", &repository, &"--name", &"lab"]));
+        succeed(&capture_as("lab", &disk, &repository, &[]));
     }
     let images = list(&repository).expect("a repository");
     assert_eq!(images.len(), 2);
@@ -161,20 +162,7 @@ fn a_kept_partition_is_described_and_not_read() {
     let disk = disks::gpt(dir.path());
     let repository = dir.path().join("r");
     let keep = |number: &str| {
-        mkimage(&[
-            &"capture",
-            &disk,
-            &"--repository",
-            &repository,
-            &"--name",
-            &"lab",
-            &"--version",
-            &"1",
-            &"--piece-length",
-            &"64KiB",
-            &"--keep",
-            &number,
-        ])
+        capture_as("lab@1", &disk, &repository, &[&"--piece-length", &"64KiB", &"--keep", &number])
     };
     assert!(fail(&keep("9"), 2).contains("no partition 9"));
     succeed(&keep("3"));
@@ -192,20 +180,8 @@ fn kernels_can_be_named_and_must_exist() {
     let source = disks::ext4(dir.path());
     let repository = dir.path().join("r");
     let with = |kernel: &str| {
-        mkimage(&[
-            &"capture",
-            &source,
-            &"--repository",
-            &repository,
-            &"--name",
-            &"lab",
-            &"--version",
-            &"1",
-            &"--kernel",
-            &kernel,
-            &"--cmdline",
-            &"root=/dev/vda1 console=ttyS0",
-        ])
+        let cmdline = "root=/dev/vda1 console=ttyS0";
+        capture_as("lab@1", &source, &repository, &[&"--kernel", &kernel, &"--cmdline", &cmdline])
     };
     assert!(fail(&with("/vmlinuz"), 2).contains("/vmlinuz"));
     assert!(list(&repository).is_err() || list(&repository).expect("a list").is_empty());
@@ -219,9 +195,7 @@ fn kernels_can_be_named_and_must_exist() {
 fn what_cannot_be_captured_is_refused_clearly_and_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     let repository = dir.path().join("r");
-    let refused = |source: &Path, code: i32| {
-        fail(&mkimage(&[&"capture", &source, &"--repository", &repository, &"--name", &"lab"]), code)
-    };
+    let refused = |source: &Path, code: i32| fail(&capture_as("lab", source, &repository, &[]), code);
     let disk = disks::gpt(dir.path());
     let bytes = fs::read(&disk).expect("the disk");
     let altered = dir.path().join("altered.img");
@@ -242,16 +216,7 @@ fn what_cannot_be_captured_is_refused_clearly_and_leaves_nothing() {
     assert!(!left.exists() || fs::read_dir(left).expect("a folder").next().is_none());
 
     capture(dir.path(), &disk);
-    let again = mkimage(&[
-        &"capture",
-        &disk,
-        &"--repository",
-        &dir.path().join("repository"),
-        &"--name",
-        &"lab",
-        &"--version",
-        &"1",
-    ]);
+    let again = capture_as("lab@1", &disk, dir.path().join("repository"), &[]);
     assert!(fail(&again, 3).contains("exists"));
 }
 
@@ -265,12 +230,9 @@ fn filesystems_that_cannot_be_read_are_captured_all_the_same_when_one_asks_for_i
     file.write_all_at(&[0xff; 8], 2 * MIB + 11).expect("written");
     file.write_all_at(&[0xff; 56], 6 * MIB + 1024).expect("written");
     let repository = dir.path().join("r");
-    let common: [&dyn AsRef<std::ffi::OsStr>; 8] =
-        [&"capture", &disk, &"--repository", &repository, &"--name", &"lab", &"--version", &"1"];
-    let said = fail(&mkimage(&common), 3);
+    let said = fail(&capture_as("lab@1", &disk, &repository, &[]), 3);
     assert!(said.contains("--raw 2"), "{said}");
-    let raw: [&dyn AsRef<std::ffi::OsStr>; 4] = [&"--raw", &"2", &"--raw", &"3"];
-    let output = mkimage(&[&common[..], &raw[..]].concat());
+    let output = capture_as("lab@1", &disk, &repository, &[&"--raw", &"2", &"--raw", &"3"]);
     succeed(&output);
     assert!(String::from_utf8_lossy(&output.stderr).contains("partition 3: no kernel"), "{output:?}");
     let image = ImageFolder::open(&repository.join("lab/1")).expect("an image");
@@ -345,23 +307,6 @@ fn a_full_repository_is_a_clear_error_and_leaves_nothing() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "", "the folder of the image is empty again");
 }
 
-/// A loop device of this test's own, detached when it is over.
-struct Loop(String);
-
-impl Loop {
-    fn of(file: &Path) -> Self {
-        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().expect("losetup");
-        Loop(succeed(&output).trim().to_string())
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let detached = Command::new("losetup").args(["--detach", &self.0]).status();
-        assert!(std::thread::panicking() || detached.expect("losetup").success());
-    }
-}
-
 #[test]
 fn a_mounted_source_is_refused_and_a_free_block_device_is_captured() {
     if !nix::unistd::geteuid().is_root() {
@@ -370,7 +315,7 @@ fn a_mounted_source_is_refused_and_a_free_block_device_is_captured() {
     }
     let dir = tempfile::tempdir().expect("a folder");
     let file = disks::ext4(dir.path());
-    let device = Loop::of(&file);
+    let device = Loop::of(&file, &[]);
     let place = dir.path().join("place");
     fs::create_dir(&place).expect("a folder");
     // Mounted in a namespace of its own, which ends with the program.
@@ -396,7 +341,7 @@ fn a_mounted_source_is_refused_and_a_free_block_device_is_captured() {
     let folder = capture(dir.path(), Path::new(&device.0));
     succeed(&mkimage(&[&"verify", &folder, &"--disk", &device.0]));
     let held = fs::File::options().read(true).custom_flags(nix::libc::O_EXCL).open(&device.0).expect("held");
-    let again = mkimage(&[&"capture", &device.0, &"--repository", &dir.path(), &"--name", &"held"]);
+    let again = capture_as("held", &device.0, dir.path(), &[]);
     assert!(fail(&again, 3).contains("is in use"));
     drop(held);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use flashmob::io::image::ImageFolder;
 
-use super::{disks, fail, mkimage, succeed};
+use super::{capture_as, disks, fail, succeed};
 
 /// A disk of which one sector cannot be read.
 struct Damaged {
@@ -62,23 +62,11 @@ fn a_sector_that_cannot_be_read_is_named_and_can_be_given_up() {
     // The first sector of a page: by pages the view is read.
     let damaged = Damaged::of(&disk, 1024);
     let repository = folder.path().join("r");
-    let common: [&dyn AsRef<std::ffi::OsStr>; 10] = [
-        &"capture",
-        &damaged.path,
-        &"--repository",
-        &repository,
-        &"--name",
-        &"lab",
-        &"--version",
-        &"1",
-        &"--piece-length",
-        &"64KiB",
-    ];
-    let said = fail(&mkimage(&common), 5);
+    let said = fail(&capture_as("lab@1", &damaged.path, &repository, &[&"--piece-length", &"64KiB"]), 5);
     assert!(said.contains("sector 1024") && said.contains("--rescue"), "{said}");
     assert!(!repository.join("lab/1").exists());
-    let rescue: [&dyn AsRef<std::ffi::OsStr>; 1] = [&"--rescue"];
-    let said = succeed(&mkimage(&[&common[..], &rescue[..]].concat()));
+    let rescue: [&dyn AsRef<std::ffi::OsStr>; 3] = [&"--piece-length", &"64KiB", &"--rescue"];
+    let said = succeed(&capture_as("lab@1", &damaged.path, &repository, &rescue));
     assert!(said.contains("LOST: 4096 bytes"), "{said}");
     let image = ImageFolder::open(&repository.join("lab/1")).expect("an image");
     let lost: Vec<_> = image.manifest().lost.iter().map(|lost| (lost.offset.0, lost.length)).collect();

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use super::disks::{MIB, noise};
 use super::used::{SECRET, image, run, secret, written};
-use super::{capture, fail, mkimage, succeed};
+use super::{capture, capture_as, fail, succeed};
 
 const BLOCK: usize = 4096;
 
@@ -98,9 +98,7 @@ fn an_xfs_travels_without_what_is_free_and_is_sound_where_it_arrives() {
 fn an_xfs_that_was_not_unmounted_or_lies_on_two_devices_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let repository = folder.path().join("repository");
-    let refused = |source: &Path| {
-        fail(&mkimage(&[&"capture", &source, &"--repository", &repository, &"--name", &"lab"]), 3)
-    };
+    let refused = |source: &Path| fail(&capture_as("lab", source, &repository, &[]), 3);
     let source = image(folder.path(), "xfs", 320 * MIB);
     run("mkfs.xfs", &[&"-q", &"-K", &source]);
     // The record that says "unmounted" becomes another one.
@@ -156,9 +154,7 @@ fn btrfs_nodes(volume: &[u8]) -> HashMap<&[u8], usize> {
 fn a_btrfs_on_several_devices_is_taken_whole_and_a_damaged_one_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let repository = folder.path().join("repository");
-    let take = |source: &Path, name: &str| {
-        mkimage(&[&"capture", &source, &"--repository", &repository, &"--name", &name])
-    };
+    let take = |source: &Path, name: &str| capture_as(name, source, &repository, &[]);
     let (one, two) = (old(folder.path(), "one", 128 * MIB, MIB), image(folder.path(), "two", 128 * MIB));
     run("mkfs.btrfs", &[&"-q", &"-f", &"-K", &"-d", &"single", &"-m", &"raid1", &one, &two]);
     let output = take(&one, "two-devices");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use flashmob::io::image::ImageFolder;
 
-use crate::{contents, disks, mkimage, succeed};
+use crate::{capture_as, contents, disks, mkimage, succeed};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/format-1")
@@ -37,20 +37,8 @@ fn a_capture_of_the_same_source_gives_the_golden_bytes_but_for_the_time() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("source.img");
     fs::write(&path, source()).expect("a file");
-    succeed(&mkimage(&[
-        &"capture",
-        &path,
-        &"--repository",
-        &dir.path(),
-        &"--name",
-        &"golden",
-        &"--version",
-        &"format-1",
-        &"--piece-length",
-        &"64KiB",
-        &"--file-size",
-        &"128KiB",
-    ]));
+    let terms: [&dyn AsRef<std::ffi::OsStr>; 4] = [&"--piece-length", &"64KiB", &"--file-size", &"128KiB"];
+    succeed(&capture_as("golden@format-1", &path, dir.path(), &terms));
     let mut made = contents(&dir.path().join("golden/format-1"));
     let mut kept = contents(&golden());
     kept.remove("manifest.json.minisig").expect("it is signed");

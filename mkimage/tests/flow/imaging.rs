@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use flashmob::io::image::ImageFolder;
 
 use super::disks::{MIB, noise};
+use super::loops::Loop;
 use super::used::{has_secret, image, run, secret};
-use super::{mkimage, succeed};
+use super::{capture_as, mkimage, succeed};
 
 /// A run that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -89,7 +90,7 @@ impl Golden {
 
     /// Looks at a terminal's disk with the filesystems' own programs.
     fn check(&self, folder: &Path, disk: &Path) {
-        let parts = self.parts().map(|(start, size)| Loop::attach(disk, start, size));
+        let parts = self.parts().map(|(start, size)| Loop::part(disk, start, size));
         let [ext4, ntfs, fat] = [&parts[0].0, &parts[1].0, &parts[2].0];
         run("e2fsck", &[&"-f", &"-n", ext4]);
         run("ntfsfix", &[&"-n", ntfs]);
@@ -113,26 +114,6 @@ impl Golden {
             assert!(fs::read(&copy).expect("a file") == *bytes, "{name} of FAT is not the same");
         }
         fs::remove_dir_all(&tree).expect("removed");
-    }
-}
-
-/// A loop device of this test's own, detached when it is over.
-struct Loop(String);
-
-impl Loop {
-    fn attach(file: &Path, start: u64, size: u64) -> Self {
-        let output = Command::new("losetup")
-            .args(["--find", "--show", "--offset", &start.to_string(), "--sizelimit", &size.to_string()])
-            .arg(file)
-            .output();
-        Loop(succeed(&output.expect("losetup")).trim().to_string())
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let detached = Command::new("losetup").args(["--detach", &self.0]).status();
-        assert!(std::thread::panicking() || detached.expect("losetup").success());
     }
 }
 
@@ -255,19 +236,8 @@ fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
     let (key, public, repository) = (folder.join("key"), folder.join("pub"), folder.join("images"));
     succeed(&mkimage(&[&"keygen", &"--secret", &key, &"--public", &public]));
     let begun = Instant::now();
-    let common: [&dyn AsRef<std::ffi::OsStr>; 10] = [
-        &"capture",
-        &disk,
-        &"--repository",
-        &repository,
-        &"--name",
-        &"lab",
-        &"--version",
-        &"1",
-        &"--piece-length",
-        &piece,
-    ];
-    let said = succeed(&mkimage(&[&common[..], &[&"--key", &key]].concat()));
+    let terms: [&dyn AsRef<std::ffi::OsStr>; 4] = [&"--piece-length", &piece, &"--key", &key];
+    let said = succeed(&capture_as("lab@1", &disk, &repository, &terms));
     let captured = begun.elapsed();
     let image = repository.join("lab/1");
     assert!(!has_secret(&image), "deleted content travels");
@@ -305,7 +275,7 @@ fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
         (0..8)
             .for_each(|i| file.write_all_at(&old, START / 2 + i * (golden.other_size / 4)).expect("written"));
     }
-    let devices: Vec<Loop> = targets.iter().map(|target| Loop::attach(target, 0, size)).collect();
+    let devices: Vec<Loop> = targets.iter().map(|target| Loop::of(target, &[])).collect();
     let begun = Instant::now();
     let agents: Vec<Program> = devices
         .iter()

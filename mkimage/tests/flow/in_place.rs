@@ -4,32 +4,20 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use flashmob::io::image::ImageFolder;
 use flashmob::manifest::reference::Reference;
 
-use super::{capture, disks, fail, mkimage, succeed, used};
+use super::loops::Loop;
+use super::{capture, capture_as, disks, fail, mkimage, succeed, used};
 
 /// Captures into `<folder>/repository/placed/1`, without a copy of the payload.
 fn place(folder: &Path, source: &Path, more: &[&str]) -> (PathBuf, Output) {
     let repository = folder.join("repository");
-    let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![
-        &"capture",
-        &source,
-        &"--repository",
-        &repository,
-        &"--name",
-        &"placed",
-        &"--version",
-        &"1",
-        &"--piece-length",
-        &"64KiB",
-        &"--payload",
-        &"reference",
-    ];
-    more.iter().for_each(|argument| arguments.push(argument));
-    (repository.join("placed/1"), mkimage(&arguments))
+    let mut terms: Vec<&dyn AsRef<OsStr>> = vec![&"--piece-length", &"64KiB", &"--payload", &"reference"];
+    more.iter().for_each(|argument| terms.push(argument));
+    (repository.join("placed/1"), capture_as("placed@1", source, &repository, &terms))
 }
 
 fn payload(folder: &Path) -> Vec<u8> {
@@ -104,22 +92,15 @@ fn a_block_device_is_held_while_it_is_served() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let disk = disks::gpt(folder.path());
-    let device = Command::new("losetup").args(["--find", "--show"]).arg(&disk).output().expect("losetup");
-    let device = PathBuf::from(succeed(&device).trim());
-    let (image, said) = place(folder.path(), &device, &[]);
-    let said = (said.status.success(), super::texts(&said));
-    let served = ImageFolder::open(&image).and_then(|image| image.payload_to_serve());
-    let looked = mkimage(&[&"verify", &image]);
-    let taken = mkimage(&[&"capture", &device, &"--repository", &folder.path(), &"--name", &"taken"]);
-    let served = served.map(|payload| {
-        let mut byte = [0];
-        payload.read_at(0, &mut byte)
-    });
-    let detached = Command::new("losetup").arg("--detach").arg(&device).status().expect("losetup");
-    assert!(detached.success() && said.0, "{said:?}");
-    assert!(served.is_ok_and(|read| read.is_ok()));
-    succeed(&looked);
+    let device = Loop::of(&disk, &[]);
+    let (image, said) = place(folder.path(), Path::new(&device.0), &[]);
+    succeed(&said);
+    let served = ImageFolder::open(&image).and_then(|image| image.payload_to_serve()).expect("a payload");
+    succeed(&mkimage(&[&"verify", &image]));
+    let taken = capture_as("taken", &device.0, folder.path(), &[]);
     assert!(fail(&taken, 3).contains("is in use"));
+    served.read_at(0, &mut [0]).expect("read");
+    drop(served);
 }
 
 #[test]
@@ -140,19 +121,8 @@ fn what_cannot_be_served_in_place_is_refused_before_anything_is_read() {
     assert!(refused(&disk, 2, &["--parent", "0"]).contains("shares nothing with a parent"));
     let (image, said) = place(folder.path(), &disk, &[]);
     succeed(&said);
-    let said = fail(
-        &mkimage(&[
-            &"capture",
-            &disk,
-            &"--repository",
-            &folder.path().join("repository"),
-            &"--name",
-            &"placed",
-            &"--parent",
-            &"1",
-        ]),
-        3,
-    );
+    let repository = folder.path().join("repository");
+    let said = fail(&capture_as("placed", &disk, &repository, &[&"--parent", &"1"]), 3);
     assert!(said.contains("there is nothing to share"), "{said}");
     assert!(image.exists());
 }

@@ -1,6 +1,7 @@
 //! The program as people call it: disks made with the usual tools, captured, looked at, proved, damaged.
 //!
 //! - `disks`: what the tests capture, made without mounts or loop devices
+//! - `loops`: loop devices for the tests that need some
 //! - `capture`: disks become images, all of them or none
 //! - `verify`: damage is found and named
 //! - `signing`: what `minisign` says about our signatures
@@ -22,6 +23,7 @@ mod filesystems;
 mod golden;
 mod imaging;
 mod in_place;
+mod loops;
 mod parents;
 mod signing;
 mod unusual;
@@ -30,6 +32,7 @@ mod verify;
 mod versions;
 mod windows;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -37,7 +40,7 @@ use flashmob::io::image::ImageFolder;
 use flashmob::units::PieceIndex;
 
 /// The program.
-fn mkimage(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
+fn mkimage(arguments: &[&dyn AsRef<OsStr>]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flashmob-mkimage"));
     for argument in arguments {
         command.arg(argument);
@@ -63,24 +66,31 @@ fn texts(output: &Output) -> (String, String) {
     (String::from_utf8_lossy(&output.stdout).into(), String::from_utf8_lossy(&output.stderr).into())
 }
 
+/// Pieces and payload files small enough that small disks have several.
+const SMALL: [&dyn AsRef<OsStr>; 4] = [&"--piece-length", &"64KiB", &"--file-size", &"256KiB"];
+
 /// Captures into `<folder>/repository/lab/1` with pieces of 64 KiB and returns that folder.
 fn capture(folder: &Path, source: &Path) -> std::path::PathBuf {
     let repository = folder.join("repository");
-    succeed(&mkimage(&[
-        &"capture",
-        &source,
-        &"--repository",
-        &repository,
-        &"--name",
-        &"lab",
-        &"--version",
-        &"1",
-        &"--piece-length",
-        &"64KiB",
-        &"--file-size",
-        &"256KiB",
-    ]));
+    succeed(&capture_as("lab@1", source, &repository, &SMALL));
     repository.join("lab").join("1")
+}
+
+/// Captures as `image`, a name or `name@version`, with `more` behind the arguments that are always needed.
+fn capture_as(
+    image: &str,
+    source: impl AsRef<OsStr>,
+    repository: impl AsRef<OsStr>,
+    more: &[&dyn AsRef<OsStr>],
+) -> Output {
+    let (name, version) =
+        image.split_once('@').map_or((image, None), |(name, version)| (name, Some(version)));
+    let mut arguments: Vec<&dyn AsRef<OsStr>> =
+        vec![&"capture", &source, &"--repository", &repository, &"--name", &name];
+    if let Some(version) = &version {
+        arguments.extend([&"--version" as &dyn AsRef<OsStr>, version]);
+    }
+    mkimage(&[&arguments[..], more].concat())
 }
 
 /// Writes partition `i` of an image over what a disk holds there; what is free is left as it is.

@@ -9,17 +9,14 @@ use std::process::{Command, Output};
 use flashmob::io::image::ImageFolder;
 use flashmob::manifest::reference::Reference;
 
-use super::{capture, contents, disks, fail, mkimage, succeed};
+use super::{capture, capture_as, contents, disks, fail, mkimage, succeed};
 
 const PIECE: u64 = 64 << 10;
 
 /// Captures `disk` as another version of the image that [`capture`] makes.
 fn version(folder: &Path, disk: &Path, version: &str, more: &[&str]) -> Output {
-    let repository = folder.join("repository");
-    let mut arguments: Vec<&dyn AsRef<OsStr>> =
-        vec![&"capture", &disk, &"--repository", &repository, &"--name", &"lab", &"--version", &version];
-    more.iter().for_each(|argument| arguments.push(argument));
-    mkimage(&arguments)
+    let more: Vec<&dyn AsRef<OsStr>> = more.iter().map(|argument| argument as &dyn AsRef<OsStr>).collect();
+    capture_as(&format!("lab@{version}"), disk, folder.join("repository"), &more)
 }
 
 /// The payload as it reads.

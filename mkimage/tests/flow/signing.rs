@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{capture, disks, fail, mkimage, succeed};
+use crate::{capture, capture_as, disks, fail, mkimage, succeed};
 
 fn keygen(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
     let (secret, public) = (folder.join(format!("{name}.key")), folder.join(format!("{name}.pub")));
@@ -31,18 +31,7 @@ fn the_minisign_program_accepts_our_signatures_and_so_do_we() {
     let (_, other) = keygen(dir.path(), "other");
     let source = disks::ext4(dir.path());
     let repository = dir.path().join("r");
-    succeed(&mkimage(&[
-        &"capture",
-        &source,
-        &"--repository",
-        &repository,
-        &"--name",
-        &"lab",
-        &"--version",
-        &"7",
-        &"--key",
-        &secret,
-    ]));
+    succeed(&capture_as("lab@7", &source, &repository, &[&"--key", &secret]));
     let folder = repository.join("lab/7");
     let said = succeed(&minisign(&folder, &public));
     assert!(said.contains("Trusted comment: flashmob image lab@7 sequence 1"), "{said}");

@@ -3,12 +3,12 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 
 use flashmob::io::image::ImageFolder;
 use flashmob::manifest::Table;
 
-use super::{capture, disks, mkimage, succeed};
+use super::loops::Loop;
+use super::{capture, capture_as, disks, mkimage, succeed};
 
 /// Captures, and compares the disk with the image: table, boot areas, partitions.
 fn goes_through(folder: &Path, disk: &Path) -> ImageFolder {
@@ -40,8 +40,7 @@ fn a_hybrid_mbr_is_said_to_stay_behind() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = disks::gpt(folder.path());
     disks::run("sgdisk", &["--hybrid=3", path(&disk)]);
-    let repository = folder.path().join("noted");
-    let said = mkimage(&[&"capture", &disk, &"--repository", &repository, &"--name", &"lab"]);
+    let said = capture_as("lab", &disk, folder.path().join("noted"), &[]);
     let (_, notes) = super::texts(&said);
     assert!(said.status.success() && notes.contains("the image keeps only the GPT"), "{notes}");
     goes_through(folder.path(), &disk);
@@ -69,16 +68,9 @@ fn a_disk_of_4096_byte_sectors_is_captured_from_its_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = folder.path().join("disk.img");
     File::create(&disk).and_then(|file| file.set_len(32 << 20)).expect("a file");
-    let device = Command::new("losetup")
-        .args(["--find", "--show", "--sector-size", "4096"])
-        .arg(&disk)
-        .output()
-        .expect("losetup");
-    let device = succeed(&device).trim().to_string();
-    let made = Command::new("sgdisk").args(["--new=3:1024:+8M", "--typecode=3:8300", &device]).output();
-    let detached = Command::new("losetup").args(["--detach", &device]).status().expect("losetup");
-    assert!(detached.success());
-    succeed(&made.expect("sgdisk"));
+    let device = Loop::of(&disk, &["--sector-size", "4096"]);
+    disks::run("sgdisk", &["--new=3:1024:+8M", "--typecode=3:8300", &device.0]);
+    drop(device);
     let file = File::options().write(true).open(&disk).expect("the disk");
     file.write_all_at(&disks::noise(3, 100_000), 5 << 20).expect("written");
     let image = goes_through(folder.path(), &disk);
@@ -94,17 +86,7 @@ fn more_pieces_than_terminals_take_are_refused_before_anything_is_read() {
     let disk = folder.path().join("disk");
     File::create(&disk).and_then(|file| file.set_len(3 << 40)).expect("a sparse file");
     let repository = folder.path().join("r");
-    let said = mkimage(&[
-        &"capture",
-        &disk,
-        &"--repository",
-        &repository,
-        &"--name",
-        &"lab",
-        &"--piece-length",
-        &"1MiB",
-    ]);
-    let said = super::fail(&said, 3);
+    let said = super::fail(&capture_as("lab", &disk, &repository, &[&"--piece-length", &"1MiB"]), 3);
     assert!(
         said.contains("more than 2000000 pieces of 1") && said.contains("larger --piece-length"),
         "{said}"

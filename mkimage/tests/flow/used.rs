@@ -10,7 +10,7 @@ use std::process::Command;
 use flashmob::io::image::ImageFolder;
 
 use super::disks::{self, noise};
-use super::{capture, contents, fail, mkimage, restore, succeed};
+use super::{capture, capture_as, contents, fail, restore, succeed};
 
 /// What the deleted files are full of.
 pub const SECRET: &[u8] = b"deleted, and nobody else's business ";
@@ -76,9 +76,7 @@ fn an_ext4_travels_without_its_deleted_files_and_is_sound_where_it_arrives() {
     assert_eq!(fs::read(&read).expect("read"), noise(1, 700_000));
     // The same as it is: then everything travels.
     let repository = folder.path().join("raw");
-    let raw: [&dyn AsRef<std::ffi::OsStr>; 8] =
-        [&"capture", &source, &"--repository", &repository, &"--name", &"raw", &"--raw", &"1"];
-    succeed(&mkimage(&raw));
+    succeed(&capture_as("raw", &source, &repository, &[&"--raw", &"1"]));
     let version = fs::read_dir(repository.join("raw")).expect("a folder").next().expect("a version");
     assert!(has_secret(&version.expect("an entry").path()));
 }
@@ -186,17 +184,10 @@ fn filesystems_that_are_not_whole_are_refused_by_name_unless_taken_as_they_are()
     let source = disks::ext4(folder.path());
     run("debugfs", &[&"-w", &"-R", &"ssv state 2", &source]);
     let repository = folder.path().join("repository");
-    let common: [&dyn AsRef<std::ffi::OsStr>; 6] =
-        [&"capture", &source, &"--repository", &repository, &"--name", &"lab"];
-    let said = fail(&mkimage(&common), 3);
+    let said = fail(&capture_as("lab", &source, &repository, &[]), 3);
     assert!(said.contains("marked as damaged") && said.contains("--raw 1"), "{said}");
-    let raw: Vec<&dyn AsRef<std::ffi::OsStr>> =
-        common.iter().copied().chain([&"--raw" as &dyn AsRef<std::ffi::OsStr>, &"1"]).collect();
-    succeed(&mkimage(&raw));
-    let said = fail(
-        &mkimage(&[&"capture", &source, &"--repository", &repository, &"--name", &"x", &"--raw", &"7"]),
-        2,
-    );
+    succeed(&capture_as("lab", &source, &repository, &[&"--raw", &"1"]));
+    let said = fail(&capture_as("x", &source, &repository, &[&"--raw", &"7"]), 2);
     assert!(said.contains("no partition 7"), "{said}");
 }
 
@@ -207,7 +198,6 @@ fn a_damaged_filesystem_is_refused_with_what_partclone_says() {
     // Group descriptors gone: partclone cannot find the bitmaps.
     let file = File::options().write(true).open(&source).expect("the filesystem");
     file.write_all_at(&noise(5, 2048), 2048).expect("written");
-    let repository = folder.path().join("repository");
-    let said = fail(&mkimage(&[&"capture", &source, &"--repository", &repository, &"--name", &"lab"]), 3);
+    let said = fail(&capture_as("lab", &source, folder.path().join("repository"), &[]), 3);
     assert!(said.contains("partclone.extfs") && said.contains("--raw 1"), "{said}");
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use flashmob::io::image::ImageFolder;
 
-use super::{capture, contents, disks, fail, mkimage, succeed};
+use super::{SMALL, capture, capture_as, contents, disks, fail, mkimage, succeed};
 
 #[test]
 fn a_virtual_disk_gives_the_payload_of_the_raw_one_and_is_gone_from_view_afterwards() {
@@ -31,8 +31,7 @@ fn a_virtual_disk_that_is_broken_is_refused_with_what_qemu_says() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = folder.path().join("broken");
     fs::write(&disk, [b"QFI\xfb".as_slice(), &[0xff; 2000]].concat()).expect("written");
-    let repository = folder.path().join("r");
-    let said = fail(&mkimage(&[&"capture", &disk, &"--repository", &repository, &"--name", &"x"]), 3);
+    let said = fail(&capture_as("x", &disk, folder.path().join("r"), &[]), 3);
     assert!(said.contains("qcow2") && said.contains("QEMU cannot show it"), "{said}");
 }
 
@@ -71,24 +70,8 @@ fn hashes_can_be_added_to_an_image_that_is_distributed_already() {
     succeed(&mkimage(&[&"keygen", &"--secret", &secret, &"--public", &public]));
     let repository = folder.path().join("fast");
     let image = repository.join("lab/1");
-    let said = succeed(&mkimage(&[
-        &"capture",
-        &disk,
-        &"--repository",
-        &repository,
-        &"--name",
-        &"lab",
-        &"--version",
-        &"1",
-        &"--piece-length",
-        &"64KiB",
-        &"--file-size",
-        &"256KiB",
-        &"--piece-hashes",
-        &"none",
-        &"--key",
-        &secret,
-    ]));
+    let unhashed: [&dyn AsRef<std::ffi::OsStr>; 4] = [&"--piece-hashes", &"none", &"--key", &secret];
+    let said = succeed(&capture_as("lab@1", &disk, &repository, &[SMALL, unhashed].concat()));
     assert!(said.contains("NOT hashed"), "{said}");
     let before = ImageFolder::open(&image).expect("an image");
     assert!(before.metainfo().unhashed && before.piece_hashes().is_empty());

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::disks::{MIB, noise};
 use super::used::{has_secret, image, run, secret, written};
-use super::{capture, fail, mkimage, succeed};
+use super::{capture, capture_as, fail, succeed};
 
 /// An NTFS with these files in its root folder.
 fn ntfs(folder: &Path, files: &[(&str, Vec<u8>)]) -> PathBuf {
@@ -26,8 +26,7 @@ fn hibernation(mark: &[u8]) -> Vec<u8> {
 }
 
 fn refused(folder: &Path, source: &Path) -> String {
-    let repository = folder.join("refused");
-    fail(&mkimage(&[&"capture", &source, &"--repository", &repository, &"--name", &"lab"]), 3)
+    fail(&capture_as("lab", source, folder.join("refused"), &[]), 3)
 }
 
 #[test]
@@ -38,8 +37,7 @@ fn a_hibernated_windows_is_refused_unless_taken_as_it_is() {
         let said = refused(folder.path(), &source);
         assert!(said.contains("Windows is hibernated") && said.contains("powercfg /h off"), "{said}");
         assert!(said.contains("Shift") && said.contains("--raw 1"), "{said}");
-        let raw = folder.path().join("raw");
-        succeed(&mkimage(&[&"capture", &source, &"--repository", &raw, &"--name", &"lab", &"--raw", &"1"]));
+        succeed(&capture_as("lab", &source, folder.path().join("raw"), &[&"--raw", &"1"]));
     }
 }
 
@@ -71,16 +69,7 @@ fn paging_and_hibernation_files_travel_as_their_headers() {
     // Another file with the same content is not a paging file.
     let source = ntfs(folder.path(), &[("page.sys", secret(2 << 20))]);
     let repository = folder.path().join("other");
-    succeed(&mkimage(&[
-        &"capture",
-        &source,
-        &"--repository",
-        &repository,
-        &"--name",
-        &"lab",
-        &"--version",
-        &"1",
-    ]));
+    succeed(&capture_as("lab@1", &source, &repository, &[]));
     assert!(has_secret(&repository.join("lab/1")));
 }
 
