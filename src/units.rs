@@ -182,6 +182,20 @@ pub fn show_bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Reads `90s`, `30min` or `2h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match text[digits..].trim() {
+        "s" => 1,
+        "min" => 60,
+        "h" => 3600,
+        _ => return Err(format!("'{text}' is not a duration: use 90s, 30min or 2h")),
+    };
+    let number: u64 = text[..digits].parse().map_err(|_| format!("'{text}' does not begin with a number"))?;
+    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| format!("'{text}' is too long"))
+}
+
 /// Defines a fixed-size byte string that is shown, read and serialised as lower-case hexadecimal.
 macro_rules! hex_bytes {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
@@ -296,5 +310,14 @@ mod tests {
         assert_eq!(show_bytes(5), "5 B");
         assert_eq!(show_bytes(1536), "1.5 KiB");
         assert_eq!(show_bytes(64 << 30), "64.0 GiB");
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("2 h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "90", "s", "1d", "99999999999999999999h", "9999999999999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::event::{Class, Failure};
-use crate::server::config::parse_duration;
 use crate::sim::picture::{clock, svg};
 use crate::sim::plan::{Forecast, Plan};
-use crate::units::parse_bytes;
+use crate::units::{parse_bytes, parse_duration};
 
 /// Say how long imaging a lab will take, by simulating it.
 #[derive(Debug, Args)]

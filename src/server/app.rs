@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use super::catalog::{Catalog, Problem};
 use super::clock::Clock;
-use super::config::{Also, Config, ImageRef, Job};
-use super::identity::Identity;
-use super::jobs::Target;
+use super::config::Config;
 use super::lab::Lab;
 use super::store::Store;
+use super::target::target_of;
 use crate::api::Refusal;
 use crate::metainfo::Metainfo;
 use crate::swarm::SwarmStats;
@@ -135,36 +134,4 @@ impl App {
         let there = |name: &str| self.boot.as_ref().is_some_and(|boot| boot.join(name).is_file());
         there("vmlinuz") && there("initramfs.img")
     }
-}
-
-/// The target of `job`: which version it means now.
-pub fn target_of(job: &Job, catalog: &Catalog) -> Result<Target, Refusal> {
-    let image = catalog.resolve(&job.image)?;
-    let exactly = |also: &Also| {
-        let found = catalog.resolve(&also.image)?;
-        Ok(ImageRef { name: found.name.clone(), version: Some(found.version.clone()) })
-    };
-    let also = job.also.iter().map(exactly).collect::<Result<_, Refusal>>()?;
-    Ok(Target { job: job.clone(), image: image.name.clone(), version: image.version.clone(), also })
-}
-
-/// What the configuration wants of a machine now; `Ok(None)` when nothing.
-pub fn target_for(config: &Config, catalog: &Catalog, who: &Identity) -> Result<Option<Target>, Refusal> {
-    config.job_for(who).map(|job| target_of(job, catalog)).transpose()
-}
-
-/// The target of a terminal that asks for an image by name: its own job's terms if that is the image, and otherwise
-/// the usual ones.
-pub fn target_by_hand(
-    config: &Config,
-    catalog: &Catalog,
-    who: &Identity,
-    image: &ImageRef,
-) -> Result<Target, Refusal> {
-    let found = catalog.resolve(image)?;
-    let job = config.job_for(who).filter(|job| job.image.name == image.name);
-    let mut job = job.cloned().unwrap_or_else(|| Job::by_hand(image.clone()));
-    // One image was asked for, and one disk named.
-    job.also.clear();
-    Ok(Target { job, image: found.name.clone(), version: found.version.clone(), also: Vec::new() })
 }

@@ -10,14 +10,14 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 
-use super::api::{ImageView, image_views, views};
+use super::api::{self, ImageView};
 use super::app::App;
 use crate::api::{TerminalState, TerminalView};
 use crate::event::Progress;
 
 /// `GET /metrics`.
 pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let text = text(&views(&app), &image_views(&app), app.problems().len());
+    let text = text(&api::rows(&app), &api::images(&app), app.problems().len());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

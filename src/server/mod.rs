@@ -1,6 +1,6 @@
 //! The lab's server: images, tracker, seeder, netboot files, terminals' calls and the lab's page on one port.
 //!
-//! `identity`, `config`, `catalog`, `jobs`, `lab`, `zones` and `ipxe` are decisions and state without I/O; `store` keeps the
+//! `identity`, `config`, `catalog`, `target`, `attempt`, `jobs`, `lab`, `zones` and `ipxe` are decisions and state without I/O; `store` keeps the
 //! state, `repository` finds images, `seeder` seeds them, `watch` does what happens by itself; `listen`, `http` and the
 //! handlers (`api`, `netboot`, `tracking`, `metrics`, `page`) are the port.
 //!
@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod app;
+pub mod attempt;
 pub mod catalog;
 pub mod clock;
 pub mod config;
@@ -25,6 +26,7 @@ mod page;
 pub mod repository;
 mod seeder;
 pub mod store;
+pub mod target;
 #[cfg(test)]
 mod tests;
 mod tracking;

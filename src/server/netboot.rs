@@ -10,11 +10,13 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::app::{App, lock, target_for};
+use super::app::{App, lock};
+use super::attempt::Attempt;
 use super::identity::Identity;
 use super::ipxe::{self, Caller, Platform};
 use super::jobs::{self, AtBoot};
 use super::listen::Ends;
+use super::target::target_for;
 
 /// What iPXE says of the machine it runs on.
 #[derive(Debug, Default, Deserialize)]
@@ -67,7 +69,7 @@ fn decide(app: &App, caller: &Caller) -> String {
     let name = caller.identity.macs.first().map(ToString::to_string).unwrap_or_default();
     let id = terminal.map_or(name.as_str(), |t| t.id.as_str());
     let last = terminal.and_then(|t| t.last.as_ref());
-    let half = last.is_some_and(jobs::Attempt::leaves_half_a_system);
+    let half = last.is_some_and(Attempt::leaves_half_a_system);
     match (jobs::at_boot(id, last, target.as_ref()), target) {
         (AtBoot::Agent, Some(target)) if can_netboot => {
             log::info!("{id} netboots: sent the agent for {}", target.title());

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::app::{App, lock};
 use super::config::{Config, Who};
 use super::lab::{Lab, Terminal};
-use crate::api::{Neighbour, TerminalState, TerminalView};
+use crate::api::{TerminalState, TerminalView};
 use crate::tracker::{Pin, Topology, Zone, ZoneId};
 
 /// Most zones that are made of switches.
@@ -154,31 +154,13 @@ pub fn views(topology: &Topology, rows: &[TerminalView]) -> Vec<ZoneView> {
     zones.chain((rest.terminals > 0).then_some(rest)).collect()
 }
 
-impl Terminal {
-    /// Where it spoke from last.
-    pub fn ip(&self) -> Option<IpAddr> {
-        self.address.as_ref()?.parse().ok().map(|ip: IpAddr| ip.to_canonical())
-    }
-
-    /// The switch at the card it speaks from, or at another one where that is not known.
-    pub fn neighbour(&self) -> Option<&Neighbour> {
-        let nics = &self.inventory.nics;
-        let speaks = |address: &String| self.address.as_deref() == address.split('/').next();
-        let speaking = nics.iter().find(|nic| nic.address.as_ref().is_some_and(speaks));
-        match speaking {
-            Some(nic) => nic.neighbour.as_ref(),
-            None => nics.iter().find_map(|nic| nic.neighbour.as_ref()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::super::lab::tests::hello_of;
     use super::*;
-    use crate::api::NicInfo;
+    use crate::api::{Neighbour, NicInfo};
 
     const A: &str = "52:54:00:00:00:0a";
     const B: &str = "52:54:00:00:00:0b";

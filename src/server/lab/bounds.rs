@@ -1,0 +1,72 @@
+//! Bounds on what terminals say: nothing that one of them sends can fill the memory, the database or the page.
+//!
+//! Invariant: what comes out of here is short and has finite numbers; words and lists that are too long are cut, never refused.
+
+use crate::api::Inventory;
+use crate::event::{Failure, Installed, Outcome, Progress};
+
+/// Longest word from a terminal (model, serial number).
+pub(super) const MAX_WORD: usize = 200;
+/// Longest sentence from a terminal (error, advice).
+const MAX_SENTENCE: usize = 2000;
+/// Most disks or interfaces of one terminal.
+pub(super) const MAX_PARTS: usize = 64;
+/// Most partitions that one attempt names.
+const MAX_PARTITIONS: usize = 256;
+
+/// A word.
+pub(super) fn word(text: String) -> String {
+    cut(text, MAX_WORD)
+}
+
+fn cut(text: String, limit: usize) -> String {
+    if text.len() <= limit { text } else { text.chars().take(limit).collect() }
+}
+
+/// What a terminal is made of.
+pub(super) fn inventory(mut inventory: Inventory) -> Inventory {
+    inventory.disks.truncate(MAX_PARTS);
+    inventory.nics.truncate(MAX_PARTS);
+    let shorten = |text: &mut String| *text = cut(std::mem::take(text), MAX_WORD);
+    [&mut inventory.machine, &mut inventory.cpu, &mut inventory.firmware].into_iter().for_each(shorten);
+    inventory.serial.iter_mut().for_each(shorten);
+    for disk in &mut inventory.disks {
+        [&mut disk.name, &mut disk.bus, &mut disk.path].into_iter().for_each(shorten);
+        [&mut disk.model, &mut disk.serial, &mut disk.wwn].into_iter().flatten().for_each(shorten);
+    }
+    for nic in &mut inventory.nics {
+        [&mut nic.name, &mut nic.mac].into_iter().for_each(shorten);
+        [&mut nic.driver, &mut nic.address].into_iter().flatten().for_each(shorten);
+        if let Some(switch) = &mut nic.neighbour {
+            [&mut switch.chassis, &mut switch.port].into_iter().chain(&mut switch.name).for_each(shorten);
+        }
+    }
+    inventory
+}
+
+/// How far an attempt is.
+pub(super) fn progress(mut progress: Progress) -> Progress {
+    progress.percent = if progress.percent.is_finite() { progress.percent.clamp(0.0, 100.0) } else { 0.0 };
+    progress
+}
+
+/// How an attempt ended.
+pub(super) fn outcome(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed } => {
+            installed.truncate(MAX_PARTS);
+            for Installed { image, version, disk, partitions } in &mut installed {
+                partitions.iter_mut().for_each(|partitions| partitions.truncate(MAX_PARTITIONS));
+                [image, version, disk]
+                    .into_iter()
+                    .for_each(|text| *text = cut(std::mem::take(text), MAX_WORD));
+            }
+            Outcome::Done { seconds, bytes_in, bytes_out, disk: cut(disk, MAX_WORD), installed }
+        }
+        Outcome::Failed { stage, failure: Failure { class, message, advice }, disk_touched } => {
+            let failure =
+                Failure { class, message: cut(message, MAX_SENTENCE), advice: cut(advice, MAX_SENTENCE) };
+            Outcome::Failed { stage, failure, disk_touched }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! All terminals as the server knows them, in memory: who they are, and which attempt is theirs.
+//!
+//! `terminal` is one of them, `bounds` cuts what they say, `reports` takes what their attempts report and answers with orders,
+//! `decisions` does what people want of one.
+//!
+//! Invariant: each terminal has at most one current attempt; the number of terminals and of those that are expected is
+//! bounded. Time, tokens and targets come in as arguments; what changed goes out as [`Change`]s, which `store` keeps.
+
+mod bounds;
+mod decisions;
+mod reports;
+mod terminal;
+#[cfg(test)]
+pub mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::attempt::Attempt;
+use super::identity::{self, Identity, Known, Mac};
+use super::jobs;
+use super::target::Target;
+use crate::api::Hello;
+pub use reports::ReportError;
+pub use terminal::Terminal;
+
+/// Most terminals that are remembered.
+pub const MAX_TERMINALS: usize = 10_000;
+
+/// What has to be written down.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A terminal is new or says something new of itself.
+    Terminal(Box<Terminal>),
+    /// An attempt began or went on.
+    Attempt(String, Box<Attempt>),
+}
+
+/// The lab.
+#[derive(Debug, Default)]
+pub struct Lab {
+    terminals: BTreeMap<String, Terminal>,
+    by_attempt: HashMap<u64, String>,
+    last_number: u64,
+    /// Terminals that were sent the agent and have taken nothing yet: when, and for which images.
+    coming: HashMap<Mac, (Duration, Vec<String>)>,
+    /// When the progress of each attempt was written down last.
+    written: HashMap<u64, Duration>,
+}
+
+impl Lab {
+    /// The lab as it was written down. `last_number` is the highest attempt number ever given.
+    pub fn restore(terminals: Vec<Terminal>, last_number: u64) -> Self {
+        let by_attempt =
+            terminals.iter().filter_map(|t| Some((t.last.as_ref()?.number, t.id.clone()))).collect();
+        let terminals = terminals.into_iter().map(|t| (t.id.clone(), t)).collect();
+        Lab { terminals, by_attempt, last_number, ..Lab::default() }
+    }
+
+    /// The terminal with this name.
+    pub fn get(&self, id: &str) -> Option<&Terminal> {
+        self.terminals.get(id)
+    }
+
+    /// All terminals.
+    pub fn iter(&self) -> impl Iterator<Item = &Terminal> {
+        self.terminals.values()
+    }
+
+    /// Which terminal is this?
+    pub fn find(&self, who: &Identity, now: Duration) -> Option<&Terminal> {
+        let known = self.terminals.values().map(|t| Known {
+            id: &t.id,
+            identity: &t.identity,
+            silent: now.saturating_sub(t.heard).as_secs(),
+        });
+        identity::find(known, who).and_then(|id| self.terminals.get(id))
+    }
+
+    /// A netbooting terminal was sent the agent, to fetch `images`.
+    pub fn expect(&mut self, now: Duration, who: &Identity, images: Vec<String>) {
+        self.coming.retain(|_, (since, _)| now.saturating_sub(*since) < jobs::COMING);
+        if let Some(mac) = who.macs.first().filter(|_| self.coming.len() < MAX_TERMINALS) {
+            self.coming.insert(*mac, (now, images));
+        }
+    }
+
+    /// A terminal introduces itself. `None` when the lab is full.
+    pub fn hello(&mut self, now: Duration, address: String, hello: Hello) -> Option<(String, Change)> {
+        let who = Identity::new(&hello.macs, hello.uuid.as_deref());
+        let id = match self.find(&who, now) {
+            Some(known) => known.id.clone(),
+            None => self.new_id(&who)?,
+        };
+        let last = self.terminals.get(&id).and_then(|t| t.last.clone());
+        let terminal = Terminal {
+            id: id.clone(),
+            identity: who,
+            inventory: bounds::inventory(hello.inventory),
+            agent: bounds::word(hello.agent),
+            address: Some(address),
+            heard: now,
+            last,
+        };
+        self.terminals.insert(id.clone(), terminal.clone());
+        Some((id, Change::Terminal(Box::new(terminal))))
+    }
+
+    fn new_id(&self, who: &Identity) -> Option<String> {
+        if self.terminals.len() >= MAX_TERMINALS {
+            return None;
+        }
+        let mac = who.macs.first().map(ToString::to_string);
+        let name = mac.or_else(|| who.uuid.map(|uuid| uuid.to_string()))?;
+        let free = |id: &String| !self.terminals.contains_key(id);
+        std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}"))).find(free)
+    }
+
+    /// A terminal takes `target`: a new attempt begins.
+    pub fn take(
+        &mut self,
+        now: Duration,
+        id: &str,
+        target: &Target,
+        token: String,
+    ) -> Option<(Attempt, Vec<Change>)> {
+        let terminal = self.terminals.get_mut(id)?;
+        let last = terminal.last.take();
+        let mut changes = Vec::new();
+        self.last_number += 1;
+        let attempt = Attempt::after(last.as_ref(), self.last_number, token, target, now);
+        if let Some(mut old) = last {
+            self.by_attempt.remove(&old.number);
+            self.written.remove(&old.number);
+            old.ended.get_or_insert(now);
+            changes.push(Change::Attempt(id.into(), Box::new(old)));
+        }
+        terminal.heard = now;
+        terminal.last = Some(attempt.clone());
+        for mac in &terminal.identity.macs {
+            self.coming.remove(mac);
+        }
+        self.by_attempt.insert(attempt.number, id.into());
+        self.written.insert(attempt.number, now);
+        changes.push(Change::Attempt(id.into(), Box::new(attempt.clone())));
+        Some((attempt, changes))
+    }
+}

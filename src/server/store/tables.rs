@@ -1,0 +1,205 @@
+//! The database's tables: how they came to be, and terminals and attempts as rows.
+//!
+//! Invariant: a database of any older schema is brought up to [`SCHEMA`] and keeps all it has; one statement names all columns of a
+//! table for writing and one for reading, in the same order. Transactions and who waits for them are left to the module above.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, Row, Transaction, params};
+
+use crate::server::attempt::Attempt;
+use crate::server::identity::Identity;
+use crate::server::lab::{Change, Terminal};
+
+/// The schema this program writes.
+pub(super) const SCHEMA: i64 = 3;
+
+/// What was written down.
+#[derive(Debug)]
+pub struct Restored {
+    /// All terminals with their latest attempt.
+    pub terminals: Vec<Terminal>,
+    /// The highest attempt number ever given.
+    pub last_number: u64,
+}
+
+/// Brings a database of schema `found` up to date.
+pub(super) fn prepare(connection: &Connection, found: i64) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    // One server for each database: a second one is refused here and not when it first writes.
+    connection.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN IMMEDIATE; COMMIT;",
+    )?;
+    if found == 0 {
+        connection.execute_batch(
+            "BEGIN;
+             CREATE TABLE terminals (
+                 id TEXT PRIMARY KEY, macs TEXT NOT NULL, uuid TEXT, inventory TEXT NOT NULL,
+                 agent TEXT NOT NULL, address TEXT, heard INTEGER NOT NULL) STRICT;
+             CREATE TABLE attempts (
+                 number INTEGER PRIMARY KEY, terminal TEXT NOT NULL REFERENCES terminals (id), token TEXT NOT NULL,
+                 job TEXT NOT NULL, image TEXT NOT NULL, version TEXT NOT NULL, started INTEGER NOT NULL,
+                 heard INTEGER NOT NULL, progress TEXT, ended INTEGER, outcome TEXT, tries INTEGER NOT NULL,
+                 dirty INTEGER NOT NULL, retried INTEGER NOT NULL, cancelled INTEGER NOT NULL) STRICT;
+             CREATE INDEX attempts_of_terminal ON attempts (terminal, number);
+             PRAGMA user_version = 1;
+             COMMIT;",
+        )?;
+    }
+    if found <= 1 {
+        connection.execute_batch(
+            "BEGIN;
+             ALTER TABLE attempts ADD COLUMN retried_as TEXT;
+             ALTER TABLE attempts ADD COLUMN installed TEXT;
+             PRAGMA user_version = 2;
+             COMMIT;",
+        )?;
+    }
+    if found <= 2 {
+        connection.execute_batch(
+            "BEGIN; ALTER TABLE attempts ADD COLUMN also TEXT; PRAGMA user_version = 3; COMMIT;",
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes changes, all or none.
+pub(super) fn write_all<'a>(
+    connection: &mut Connection,
+    changes: impl Iterator<Item = &'a Change>,
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for change in changes {
+        match change {
+            Change::Terminal(terminal) => write_terminal(&transaction, terminal)?,
+            Change::Attempt(terminal, attempt) => write_attempt(&transaction, terminal, attempt)?,
+        }
+    }
+    transaction.commit()
+}
+
+fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlite::Result<()> {
+    let macs: Vec<String> = terminal.identity.macs.iter().map(ToString::to_string).collect();
+    transaction
+        .prepare_cached(
+            "INSERT INTO terminals (id, macs, uuid, inventory, agent, address, heard) VALUES (?1,?2,?3,?4,?5,?6,?7)
+             ON CONFLICT (id) DO UPDATE SET macs=?2, uuid=?3, inventory=?4, agent=?5, address=?6, heard=?7",
+        )?
+        .execute(params![
+            terminal.id,
+            macs.join(" "),
+            terminal.identity.uuid.map(|uuid| uuid.to_string()),
+            json(&terminal.inventory)?,
+            terminal.agent,
+            terminal.address,
+            millis(terminal.heard),
+        ])?;
+    Ok(())
+}
+
+fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, ended,
+                 outcome, tries, dirty, retried, cancelled, retried_as, installed, also)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)
+             ON CONFLICT (number) DO UPDATE SET heard=?8, progress=?9, ended=?10, outcome=?11, tries=?12, dirty=?13,
+                 retried=?14, cancelled=?15, retried_as=?16, installed=?17",
+        )?
+        .execute(params![
+            i64::try_from(a.number).unwrap_or(i64::MAX),
+            terminal,
+            a.token,
+            a.job,
+            a.image,
+            a.version,
+            millis(a.started),
+            millis(a.heard),
+            a.progress.as_ref().map(json).transpose()?,
+            a.ended.map(millis),
+            a.outcome.as_ref().map(json).transpose()?,
+            a.tries,
+            a.dirty,
+            a.retried,
+            a.cancelled,
+            a.retried_as.as_ref().map(json).transpose()?,
+            json(&a.installed)?,
+            json(&a.also)?,
+        ])?;
+    Ok(())
+}
+
+/// Reads all of it.
+pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
+    let mut statement = connection.prepare(
+        "SELECT t.id, t.macs, t.uuid, t.inventory, t.agent, t.address, t.heard,
+                a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended, a.outcome,
+                a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed, a.also
+         FROM terminals t
+         LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
+         ORDER BY t.id",
+    )?;
+    let terminals = statement.query_map([], read_terminal)?.collect::<Result<_, _>>()?;
+    let last: Option<i64> = connection.query_row("SELECT max(number) FROM attempts", [], |row| row.get(0))?;
+    Ok(Restored { terminals, last_number: last.and_then(|n| u64::try_from(n).ok()).unwrap_or(0) })
+}
+
+fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
+    let macs: String = row.get(1)?;
+    let uuid: Option<String> = row.get(2)?;
+    let last = match row.get::<_, Option<i64>>(7)? {
+        Some(number) => Some(read_attempt(row, number)?),
+        None => None,
+    };
+    let heard = last.as_ref().map(|a| a.heard).unwrap_or_default().max(time(row.get(6)?));
+    Ok(Terminal {
+        id: row.get(0)?,
+        identity: Identity::new(&macs.split(' ').collect::<Vec<_>>(), uuid.as_deref()),
+        inventory: unjson(row, 3)?.unwrap_or_default(),
+        agent: row.get(4)?,
+        address: row.get(5)?,
+        heard,
+        last,
+    })
+}
+
+fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
+    Ok(Attempt {
+        number: u64::try_from(number).unwrap_or(0),
+        token: row.get(8)?,
+        job: row.get(9)?,
+        image: row.get(10)?,
+        version: row.get(11)?,
+        started: time(row.get(12)?),
+        heard: time(row.get(13)?),
+        progress: unjson(row, 14)?,
+        ended: row.get::<_, Option<i64>>(15)?.map(time),
+        outcome: unjson(row, 16)?,
+        tries: row.get(17)?,
+        dirty: row.get(18)?,
+        retried: row.get(19)?,
+        cancelled: row.get(20)?,
+        retried_as: unjson(row, 21)?,
+        installed: unjson(row, 22)?.unwrap_or_default(),
+        also: unjson(row, 23)?.unwrap_or_default(),
+    })
+}
+
+fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+}
+
+fn unjson<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    let text: Option<String> = row.get(column)?;
+    let wrong =
+        |e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e));
+    text.map(|text| serde_json::from_str(&text).map_err(wrong)).transpose()
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn time(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
