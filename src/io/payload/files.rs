@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::cuts::{Cut, cuts, read_cuts};
 use super::untrusted;
 use crate::event::Failure;
 use crate::io::image::{failed, payload_files};
@@ -43,9 +44,13 @@ impl PayloadFiles {
         Ok(PayloadFiles { files, file_size, len })
     }
 
+    fn file(&self, index: u64) -> Option<&(File, PathBuf)> {
+        usize::try_from(index).ok().and_then(|index| self.files.get(index))
+    }
+
     fn failed(&self, action: &'static str, offset: u64, length: usize, source: io::Error) -> StorageError {
-        let at = usize::try_from(offset / self.file_size).unwrap_or(usize::MAX);
-        let target = self.files.get(at).map_or("the payload".into(), |(_, path)| path.display().to_string());
+        let file = self.file(offset / self.file_size);
+        let target = file.map_or("the payload".into(), |(_, path)| path.display().to_string());
         StorageError { action, target, offset: offset % self.file_size, length: length as u64, source }
     }
 }
@@ -56,20 +61,12 @@ impl Storage for PayloadFiles {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
-        let mut rest = into;
-        let mut at = offset;
-        while !rest.is_empty() {
-            let inside = at % self.file_size;
-            let here = usize::try_from(self.file_size - inside).unwrap_or(usize::MAX).min(rest.len());
-            let (now, later) = rest.split_at_mut(here);
-            let file = usize::try_from(at / self.file_size).ok().and_then(|i| self.files.get(i));
-            let read = file.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-            read.and_then(|(file, _)| file.read_exact_at(now, inside))
-                .map_err(|e| self.failed("reading", at, here, e))?;
-            at += here as u64;
-            rest = later;
-        }
-        Ok(())
+        read_cuts(self.file_size, offset, into, |index, inside, part| {
+            let file = self.file(index).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
+            let at = index * self.file_size + inside;
+            file.and_then(|(file, _)| file.read_exact_at(part, inside))
+                .map_err(|e| self.failed("reading", at, part.len(), e))
+        })
     }
 
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
@@ -81,15 +78,10 @@ impl Storage for PayloadFiles {
     }
 
     fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
-        let mut at = offset;
-        while at < offset + length {
-            let inside = at % self.file_size;
-            let here = (self.file_size - inside).min(offset + length - at);
-            let file = usize::try_from(at / self.file_size).ok().and_then(|i| self.files.get(i));
-            if let Some((file, path)) = file {
-                warm_file(file, path, inside, here)?;
+        for Cut { index, inside, length } in cuts(self.file_size, offset, length) {
+            if let Some((file, path)) = self.file(index) {
+                warm_file(file, path, inside, length)?;
             }
-            at += here;
         }
         Ok(())
     }

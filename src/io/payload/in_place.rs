@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::cuts::read_cuts;
 use crate::event::{Class, Failure};
 use crate::io::hash::sha256;
 use crate::io::image::failed;
@@ -113,7 +114,7 @@ impl Storage for InPlace {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
         let length = self.grid.piece_length().bytes();
-        super::by_piece(length, offset, into, |piece, inside, part| {
+        read_cuts(length, offset, into, |piece, inside, part| {
             let piece = PieceIndex(u32::try_from(piece).unwrap_or(u32::MAX));
             if part.len() as u64 == length {
                 return self.read_piece(piece, part);

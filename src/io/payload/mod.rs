@@ -3,6 +3,7 @@
 //! Invariant: whatever the form, a payload reads as the same bytes and is never written to. What it contains is checked by
 //! who reads it.
 
+mod cuts;
 mod files;
 mod in_place;
 mod parts;
@@ -92,25 +93,6 @@ impl PieceMap {
     }
 }
 
-/// Splits `offset..offset + into.len()` at the pieces: `(piece, offset in it, bytes)`.
-fn by_piece(
-    piece_length: u64,
-    offset: u64,
-    into: &mut [u8],
-    mut each: impl FnMut(u64, u64, &mut [u8]) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
-    let (mut rest, mut at) = (into, offset);
-    while !rest.is_empty() {
-        let inside = at % piece_length;
-        let here = usize::try_from(piece_length - inside).unwrap_or(usize::MAX).min(rest.len());
-        let (now, later) = rest.split_at_mut(here);
-        each(at / piece_length, inside, now)?;
-        at += here as u64;
-        rest = later;
-    }
-    Ok(())
-}
-
 fn never_written() -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, "an image is never written to")
 }
@@ -118,23 +100,4 @@ fn never_written() -> io::Error {
 fn refused(offset: u64, from: &[u8]) -> StorageError {
     let (target, length) = ("the payload".into(), from.len() as u64);
     StorageError { action: "writing", target, offset, length, source: never_written() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_are_split_at_the_pieces() {
-        let mut seen = Vec::new();
-        let mut into = [0; 9];
-        by_piece(4, 6, &mut into, |piece, inside, part| {
-            seen.push((piece, inside, part.len()));
-            part.fill(u8::try_from(piece).unwrap());
-            Ok(())
-        })
-        .unwrap();
-        assert_eq!(seen, [(1, 2, 2), (2, 0, 4), (3, 0, 3)]);
-        assert_eq!(into, [1, 1, 2, 2, 2, 2, 3, 3, 3]);
-    }
 }

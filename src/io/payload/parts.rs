@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::cuts::{Cut, cuts, read_cuts};
 use super::untrusted;
 use crate::event::Failure;
 use crate::io::image::failed;
@@ -83,9 +84,7 @@ impl Storage for Parts {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
-        super::by_piece(self.piece_length, offset, into, |piece, inside, part| {
-            self.read_part(piece, inside, part)
-        })
+        read_cuts(self.piece_length, offset, into, |piece, inside, part| self.read_part(piece, inside, part))
     }
 
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
@@ -97,14 +96,10 @@ impl Storage for Parts {
     }
 
     fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
-        let mut at = offset;
-        while at < offset + length {
-            let inside = at % self.piece_length;
-            let here = (self.piece_length - inside).min(offset + length - at);
-            if let Some(((file, path), start)) = self.find(at / self.piece_length, inside) {
-                warm_file(file, path, start, here)?;
+        for Cut { index, inside, length } in cuts(self.piece_length, offset, length) {
+            if let Some(((file, path), start)) = self.find(index, inside) {
+                warm_file(file, path, start, length)?;
             }
-            at += here;
         }
         Ok(())
     }
