@@ -51,9 +51,9 @@ use crate::storage::Storage;
 use crate::swarm::{Bitfield, Geometry, PieceShape, SwarmStats};
 use crate::units::{InfoHash, PeerId};
 
+use dial::own_addresses;
 use limits::Limits;
 use listen::Accepted;
-use owner::own_addresses;
 
 /// How a session behaves; start from [`SessionConfig::new`].
 #[derive(Debug, Clone)]

@@ -1,0 +1,144 @@
+//! Pieces on their way between the engine, the disk threads and the memory in which they are kept for peers.
+//!
+//! Invariant: half of the engine's buffers stay free for pieces under way, whatever else could be kept; a piece that cannot be read
+//! is refused to those who asked for it, one that cannot be written ends the torrent.
+
+use bytes::Bytes;
+
+use super::Owner;
+use crate::buf::PieceBuf;
+use crate::event::Failure;
+use crate::io::diskio::Done;
+use crate::io::session::cache::{Data, Wanted};
+use crate::io::session::peer::Outgoing;
+use crate::io::session::{Ends, Phase};
+use crate::io::storage::disk_failure;
+use crate::swarm::{Block, ConnId, FrameState, Input, StoreResult};
+use crate::units::PieceIndex;
+
+/// Pieces that are being brought into the system's memory at once.
+pub(super) const WARMING: usize = 16;
+
+impl Owner {
+    pub(super) fn store(&mut self, piece: PieceIndex, buf: PieceBuf, frame: Option<u32>) {
+        let hash = (self.spec.verify && !self.spec.meta.unhashed)
+            .then(|| self.spec.meta.pieces.get(piece.get()).copied())
+            .flatten();
+        let len = self.geometry.len_of(piece) as usize;
+        let start = self.geometry.start_of(piece);
+        match frame {
+            None => self.disk.store(piece, start, len, buf, hash),
+            Some(frame) => self.disk.store_frame(piece, start, len, (buf, frame as usize), hash),
+        }
+    }
+
+    /// Has a piece compressed, from memory if it is there.
+    pub(super) fn make_frame(&mut self, piece: PieceIndex, at_most: u32) {
+        let (start, len) = (self.geometry.start_of(piece), self.geometry.len_of(piece) as usize);
+        let bytes = self.cache.peek(piece);
+        let maker = self.frame_maker.as_ref();
+        if !maker.is_some_and(|maker| maker.make(piece, start, len, at_most as usize, bytes)) {
+            self.tell(Input::Frame { piece, state: FrameState::Gone });
+        }
+    }
+
+    /// Keeps a frame for peers, as far as there is memory.
+    fn keep_frame(&mut self, piece: PieceIndex, frame: Bytes) {
+        for gone in self.frames.keep(piece, frame) {
+            self.tell(Input::Frame { piece: gone, state: FrameState::Gone });
+        }
+        if let Some(len) = self.frames.len_of(piece).and_then(|len| u32::try_from(len).ok()) {
+            self.tell(Input::Frame { piece, state: FrameState::Ready(len) });
+        }
+    }
+
+    pub(super) fn disk_event(&mut self, done: Done, ends: &mut Ends) -> Result<(), Failure> {
+        match done {
+            Done::Stored(piece, bytes, frame) => {
+                if let Some(frame) = frame {
+                    self.keep_frame(piece, frame);
+                }
+                let data = if self.spec.storage.is_kept() { Data::Kept } else { Data::Here(bytes) };
+                let waited = self.cache.insert(piece, data);
+                // Half of the pool is for pieces under way, whatever else could be kept.
+                while self.pool.available() < self.pool.capacity() / 2 && self.cache.evict() {}
+                self.tell(Input::Stored { piece, result: StoreResult::Ok });
+                self.serve_waiting(waited);
+            }
+            Done::WrongHash(piece) => {
+                log::warn!("{piece} came with a wrong hash and is fetched again");
+                self.tell(Input::Stored { piece, result: StoreResult::WrongHash });
+            }
+            Done::Framed(piece, Some(frame)) => self.keep_frame(piece, frame),
+            Done::Framed(piece, None) => self.tell(Input::Frame { piece, state: FrameState::Useless }),
+            Done::Loaded(piece, bytes) => {
+                let waited = self.cache.insert(piece, Data::Here(bytes));
+                self.serve_waiting(waited);
+            }
+            Done::Warm(piece) => {
+                self.warming = self.warming.saturating_sub(1);
+                let waited = self.cache.insert(piece, Data::Kept);
+                self.serve_waiting(waited);
+            }
+            Done::Unreadable(piece, error) => {
+                // Either kind of reading: one that carried a buffer was not counted.
+                self.warming = self.warming.saturating_sub(1);
+                log::error!("{piece} cannot be served: {error}");
+                ends.trouble.send_replace(Some(format!("{piece} cannot be read: {error}")));
+                for (conn, block) in self.cache.give_up(piece) {
+                    self.tell(Input::BlockUnreadable { conn, block });
+                }
+            }
+            Done::Synced => {
+                self.complete = true;
+                self.publish(ends);
+                ends.phase.send_replace(Phase::Complete);
+            }
+            Done::Failed(error) => {
+                return Err(disk_failure(&error));
+            }
+        }
+        self.obey();
+        Ok(())
+    }
+
+    fn serve_waiting(&mut self, waited: Vec<(Wanted, Option<Data>)>) {
+        for ((conn, block), data) in waited {
+            self.serve_block(conn, block, data);
+        }
+    }
+
+    pub(super) fn serve_block(&mut self, conn: ConnId, block: Block, data: Option<Data>) {
+        match data {
+            Some(data) => self.send(conn, Outgoing::Block(block, data)),
+            None => self.tell(Input::BlockUnreadable { conn, block }),
+        }
+    }
+
+    /// Begins to read the pieces that peers wait for, as far as there are buffers.
+    pub(super) fn load_wanted(&mut self) {
+        if self.spec.storage.is_kept() {
+            while self.warming < WARMING {
+                let Some(piece) = self.cache.next_load() else { return };
+                let len = self.geometry.len_of(piece) as usize;
+                self.disk.warm(piece, self.geometry.start_of(piece), len);
+                self.warming += 1;
+            }
+            return;
+        }
+        while self.cache.wants_load() {
+            let buffer = loop {
+                match self.load_pool.take() {
+                    Some(buffer) => break Some(buffer),
+                    None if self.cache.evict() => {}
+                    None => break None,
+                }
+            };
+            // Without a buffer all are on their way to peers; the next block sent brings us here again.
+            let Some(buffer) = buffer else { return };
+            let Some(piece) = self.cache.next_load() else { return };
+            let len = self.geometry.len_of(piece) as usize;
+            self.disk.load(piece, self.geometry.start_of(piece), len, buffer);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! How an owner comes to be: memory and cores are divided, the engine and the threads beside it begin.
+//!
+//! Invariant: nothing is on its way yet when this returns. Shares are decided in `shares`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::pieces::WARMING;
+use super::{Channels, Owner, Pieces};
+use crate::buf::BufPool;
+use crate::event::{Class, Failure};
+use crate::io::diskio::DiskQueue;
+use crate::io::frames::{self, FrameMaker};
+use crate::io::session::cache::PieceCache;
+use crate::io::session::dial::own_addresses;
+use crate::io::session::frames::FrameStore;
+use crate::io::session::listen::Accepted;
+use crate::io::session::shares::Shares;
+use crate::io::session::{Shared, TorrentSpec};
+use crate::swarm::{Engine, EngineConfig, Geometry};
+
+/// Events of all peers that may wait for the owner; each is what came, or what left, with one system call.
+pub(super) const EVENTS: usize = 64;
+
+impl Owner {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        spec: TorrentSpec,
+        geometry: Geometry,
+        Pieces { have, wanted }: Pieces,
+        accepted: mpsc::Receiver<Accepted>,
+    ) -> Result<(Owner, Channels), Failure> {
+        let cannot =
+            |what: String| Failure::new(Class::Retry, format!("cannot start the swarm: {what}"), "try again");
+        let buffer = geometry.piece_length() as usize;
+        let fetches = wanted.has_more_than(&have);
+        let part = frames::part(shared.config.compress, !fetches);
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let shares = Shares::of(spec.memory, geometry.piece_length(), fetches, part, cores);
+        let pool = BufPool::new(buffer, shares.engine + shares.undoing);
+        let load_pool = BufPool::new(buffer, shares.loading);
+        let mut config = EngineConfig::new(
+            spec.meta.info_hash,
+            shared.peer_id,
+            geometry.piece_length(),
+            geometry.total_length(),
+            have,
+        );
+        config.wanted = wanted;
+        config.ours_only = spec.meta.unhashed;
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| cannot(error.to_string()))?;
+        config.seed = u64::from_le_bytes(seed);
+        config.listen_port = shared.local_addr.port();
+        config.own_addresses = own_addresses();
+        config.takes_frames = part.takes;
+        config.frames_ahead = part.ahead;
+        let engine = Engine::new(config, pool.clone(), Arc::clone(&spec.shape))
+            .ok_or_else(|| cannot("the torrent's sizes contradict each other".into()))?;
+        let (to_owner, events) = mpsc::channel(EVENTS);
+        let (to_owner_dialled, dialled) = mpsc::channel(16);
+        let (done_sender, done) = mpsc::unbounded_channel();
+        let failed = |error: std::io::Error| cannot(error.to_string());
+        let frame_maker = (part.ahead > 0)
+            .then(|| FrameMaker::start(&spec.storage, shares.frame_threads, part.ahead, &done_sender));
+        let frame_maker = frame_maker.transpose().map_err(failed)?;
+        let undo_in = (shares.undoing > 0).then_some(&pool);
+        let depth = shares.engine + shares.loading + WARMING + 1;
+        let disk =
+            DiskQueue::start(Arc::clone(&spec.storage), shares.disk_threads, depth, undo_in, done_sender)
+                .map_err(failed)?;
+        let owner = Owner {
+            shared: Arc::clone(shared),
+            spec,
+            geometry,
+            engine,
+            started: Instant::now(),
+            conns: HashMap::new(),
+            next_conn: 0,
+            dials: JoinSet::new(),
+            pool,
+            load_pool,
+            cache: PieceCache::new(shares.cached),
+            warming: 0,
+            frames: FrameStore::new(shares.frames),
+            frame_maker,
+            disk,
+            starved: false,
+            syncing: false,
+            complete: false,
+            to_owner,
+            to_owner_dialled,
+        };
+        Ok((owner, Channels { accepted, events, dialled, done }))
+    }
+}
