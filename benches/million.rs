@@ -222,14 +222,8 @@ async fn join(image: &ImageFolder) {
     let start =
         || async { Session::start(SessionConfig::new(([127, 0, 0, 1], 0).into())).await.expect("a session") };
     let spec = |storage: Arc<dyn Storage>, have: Have| TorrentSpec {
-        meta: Arc::clone(image.metainfo()),
-        storage,
         shape: Arc::new(ImageShape(Arc::clone(image.grid()))),
-        have,
-        wanted: None,
-        trackers: Vec::new(),
-        verify: true,
-        memory: 64 << 20,
+        ..TorrentSpec::new(Arc::clone(image.metainfo()), storage, have, 64 << 20)
     };
     let (before, begun) = (resident(), Instant::now());
     let seeder = start().await;

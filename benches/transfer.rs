@@ -14,7 +14,6 @@ use flashmob::io::session::{Have, Session, SessionConfig, Swarm, TorrentSpec};
 use flashmob::io::storage::{FileStorage, Resize};
 use flashmob::metainfo::{FileEntry, Metainfo, MetainfoBuilder, Pieces};
 use flashmob::storage::Storage;
-use flashmob::swarm::WholePieces;
 use nix::sys::resource::{UsageWho, getrusage};
 
 const BYTES: u64 = 1 << 30;
@@ -75,16 +74,7 @@ async fn transfer(meta: &Arc<Metainfo>, source: &Path, target: &Path) -> (f64, f
 
 async fn start(meta: &Arc<Metainfo>, storage: Arc<dyn Storage>, have: Have) -> (Session, Swarm) {
     let session = Session::start(SessionConfig::new("127.0.0.1:0".parse().unwrap())).await.unwrap();
-    let spec = TorrentSpec {
-        meta: Arc::clone(meta),
-        storage,
-        shape: Arc::new(WholePieces),
-        have,
-        wanted: None,
-        trackers: Vec::new(),
-        verify: true,
-        memory: 256 << 20,
-    };
+    let spec = TorrentSpec::new(Arc::clone(meta), storage, have, 256 << 20);
     let swarm = session.add(spec).unwrap();
     (session, swarm)
 }

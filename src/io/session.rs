@@ -48,7 +48,7 @@ use crate::io::handles;
 use crate::metainfo::Metainfo;
 use crate::rules::Rules;
 use crate::storage::Storage;
-use crate::swarm::{Bitfield, Geometry, PieceShape, SwarmStats};
+use crate::swarm::{Bitfield, Geometry, PieceShape, SwarmStats, WholePieces};
 use crate::units::{InfoHash, PeerId};
 
 use dial::own_addresses;
@@ -119,6 +119,22 @@ pub struct TorrentSpec {
     /// Bytes for pieces and frames; at least six pieces are taken whatever it says, and with frames one more for each
     /// disk thread.
     pub memory: u64,
+}
+
+impl TorrentSpec {
+    /// All of a torrent, whose pieces travel whole and are checked; from nobody yet.
+    pub fn new(meta: Arc<Metainfo>, storage: Arc<dyn Storage>, have: Have, memory: u64) -> Self {
+        TorrentSpec {
+            meta,
+            storage,
+            shape: Arc::new(WholePieces),
+            have,
+            wanted: None,
+            trackers: Vec::new(),
+            verify: true,
+            memory,
+        }
+    }
 }
 
 /// What a swarm is doing.

@@ -130,14 +130,13 @@ impl Seeders {
 
     fn seed(&self, folder: &ImageFolder) -> Result<Swarm, Failure> {
         self.session.add(TorrentSpec {
-            meta: Arc::clone(folder.metainfo()),
-            storage: folder.payload_to_serve()?,
             shape: Arc::new(ImageShape(Arc::clone(folder.grid()))),
-            have: Have::Everything,
-            wanted: None,
-            trackers: Vec::new(),
-            verify: true,
-            memory: MEMORY,
+            ..TorrentSpec::new(
+                Arc::clone(folder.metainfo()),
+                folder.payload_to_serve()?,
+                Have::Everything,
+                MEMORY,
+            )
         })
     }
 

@@ -10,7 +10,6 @@ use flashmob::io::hash::sha1;
 use flashmob::io::session::{Have, Session, SessionConfig, Swarm, TorrentSpec};
 use flashmob::metainfo::{FileEntry, Metainfo, MetainfoBuilder, Pieces};
 use flashmob::storage::Storage;
-use flashmob::swarm::WholePieces;
 
 /// Ends a test that hangs.
 pub async fn within<T>(seconds: u64, what: impl Future<Output = T>) -> T {
@@ -63,16 +62,8 @@ pub fn add(
     have: Have,
     tracker: Option<String>,
 ) -> Swarm {
-    let spec = TorrentSpec {
-        meta: Arc::clone(meta),
-        storage,
-        shape: Arc::new(WholePieces),
-        have,
-        wanted: None,
-        trackers: tracker.into_iter().collect(),
-        verify: true,
-        memory: 4 << 20,
-    };
+    let mut spec = TorrentSpec::new(Arc::clone(meta), storage, have, 4 << 20);
+    spec.trackers.extend(tracker);
     session.add(spec).expect("it fits")
 }
 

@@ -16,7 +16,6 @@ use flashmob::io::hash::sha1;
 use flashmob::io::session::{Have, Session, SessionConfig, Swarm, TorrentSpec};
 use flashmob::metainfo::{FileEntry, Metainfo, MetainfoBuilder, Pieces};
 use flashmob::storage::{Attributes, Storage, StorageError};
-use flashmob::swarm::WholePieces;
 
 const MIB: u64 = 1 << 20;
 const PIECE: u64 = MIB;
@@ -104,16 +103,7 @@ fn torrent() -> Arc<Metainfo> {
 
 async fn start(meta: &Arc<Metainfo>, storage: Arc<Gate>, have: Have) -> (Session, Swarm) {
     let session = Session::start(SessionConfig::new("127.0.0.1:0".parse().unwrap())).await.unwrap();
-    let spec = TorrentSpec {
-        meta: Arc::clone(meta),
-        storage,
-        shape: Arc::new(WholePieces),
-        have,
-        wanted: None,
-        trackers: Vec::new(),
-        verify: true,
-        memory: MEMORY,
-    };
+    let spec = TorrentSpec::new(Arc::clone(meta), storage, have, MEMORY);
     let swarm = session.add(spec).expect("it fits");
     (session, swarm)
 }

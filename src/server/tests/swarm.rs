@@ -8,7 +8,6 @@ use crate::io::image::ImageFolder;
 use crate::io::session::{Have, Session, SessionConfig, TorrentSpec};
 use crate::manifest::reference::Reference;
 use crate::storage::{Attributes, Storage, StorageError};
-use crate::swarm::WholePieces;
 
 const HASH: &str = "%9e%09%16%bc%9e%dc%5c%83%db%84%40%81%3a%2f%ab%9f%56%82%90%fb";
 
@@ -81,15 +80,10 @@ impl Storage for Memory {
 
 /// The golden image's torrent, to be fetched into memory.
 fn of_golden(world: &World, image: &ImageFolder, memory: &Arc<Memory>) -> TorrentSpec {
+    let storage = Arc::clone(memory) as Arc<dyn Storage>;
     TorrentSpec {
-        meta: Arc::clone(image.metainfo()),
-        storage: Arc::clone(memory) as Arc<dyn Storage>,
-        shape: Arc::new(WholePieces),
-        have: Have::Nothing,
-        wanted: None,
         trackers: vec![world.url("/announce")],
-        verify: true,
-        memory: 1 << 20,
+        ..TorrentSpec::new(Arc::clone(image.metainfo()), storage, Have::Nothing, 1 << 20)
     }
 }
 

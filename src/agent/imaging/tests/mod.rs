@@ -24,7 +24,7 @@ use crate::io::session::{Have, TorrentSpec};
 use crate::io::storage::FolderStorage;
 use crate::io::testing::{LoopDisk, TestImage, gpt_source, image_of};
 use crate::manifest::{Manifest, names};
-use crate::swarm::{SwarmStats, WholePieces};
+use crate::swarm::SwarmStats;
 
 const PIECE: u32 = 256 << 10;
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -64,16 +64,8 @@ impl Lab {
         let folder = self.folder.path().join(name).join(version);
         image.write(&folder);
         let storage = FolderStorage::open(&folder, &image.torrent.files).expect("the payload");
-        let spec = TorrentSpec {
-            meta: Arc::new(image.torrent.clone()),
-            storage: Arc::new(storage),
-            shape: Arc::new(WholePieces),
-            have: Have::Everything,
-            wanted: None,
-            trackers: vec![],
-            verify: true,
-            memory: 8 << 20,
-        };
+        let torrent = Arc::new(image.torrent.clone());
+        let spec = TorrentSpec::new(torrent, Arc::new(storage), Have::Everything, 8 << 20);
         let seeder = self.seeder.lock().expect("whole");
         let seed = seeder.as_ref().expect("it seeds").add(spec).expect("seeding");
         self.seeds.lock().expect("whole").push(seed);
