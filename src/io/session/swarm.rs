@@ -1,0 +1,176 @@
+//! A torrent of a session as its user holds it, and the owner task's ends of the same channels.
+//!
+//! Invariant: all clones of a [`Swarm`] are one swarm; who asks it to stop twice waits for the same end. What the owner does with
+//! what it is told is left to `owner`.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::event::{Class, Failure};
+use crate::rules::Rules;
+use crate::swarm::{Bitfield, Geometry, SwarmStats};
+
+/// What a swarm is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    /// Hashing what is on the storage; so many bytes are done.
+    Checking {
+        /// Bytes hashed.
+        bytes: u64,
+    },
+    /// Fetching (and serving).
+    Fetching,
+    /// Every wanted byte is written and synced; serving others.
+    Complete,
+    /// It ended because it was stopped.
+    Stopped,
+    /// It ended because it failed.
+    Failed(Failure),
+}
+
+/// A torrent of a session; clones are handles to the same one.
+#[derive(Clone)]
+pub struct Swarm {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    stats: watch::Receiver<SwarmStats>,
+    phase: watch::Receiver<Phase>,
+    trouble: watch::Receiver<Option<String>>,
+    stop: watch::Sender<bool>,
+    candidates: mpsc::Sender<Found>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a tracker or an administrator says: peers to dial, and what to keep to.
+pub(super) struct Found {
+    pub(super) peers: Vec<SocketAddr>,
+    pub(super) rules: Option<Rules>,
+}
+
+/// The owner task's ends of a swarm's channels.
+pub(super) struct Ends {
+    pub(super) stats: watch::Sender<SwarmStats>,
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) trouble: watch::Sender<Option<String>>,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) found: mpsc::Sender<Found>,
+    pub(super) candidates: mpsc::Receiver<Found>,
+}
+
+impl Swarm {
+    pub(super) fn new(geometry: Geometry, wanted: &Bitfield) -> (Swarm, Ends) {
+        let nothing = SwarmStats {
+            pieces: wanted.count(),
+            bytes_total: geometry.bytes_of(wanted),
+            ..SwarmStats::default()
+        };
+        let (stats_sender, stats) = watch::channel(nothing);
+        let (phase_sender, phase) = watch::channel(Phase::Checking { bytes: 0 });
+        let (trouble_sender, trouble) = watch::channel(None);
+        let (stop, stop_receiver) = watch::channel(false);
+        let (found, candidates) = mpsc::channel(16);
+        let ends = Ends {
+            stats: stats_sender,
+            phase: phase_sender,
+            trouble: trouble_sender,
+            stop: stop_receiver,
+            found: found.clone(),
+            candidates,
+        };
+        let task = Mutex::default();
+        (Swarm { inner: Arc::new(Inner { stats, phase, trouble, stop, candidates: found, task }) }, ends)
+    }
+
+    /// The task that is waited for when it is stopped.
+    pub(super) fn is_run_by(&self, task: JoinHandle<()>) {
+        *self.task() = Some(task);
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.inner.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The numbers of now (at most half a second old).
+    pub fn stats(&self) -> SwarmStats {
+        *self.inner.stats.borrow()
+    }
+
+    /// What it is doing.
+    pub fn phase(&self) -> Phase {
+        self.inner.phase.borrow().clone()
+    }
+
+    /// What is wrong with the trackers, while there is something.
+    pub fn trouble(&self) -> Option<String> {
+        self.inner.trouble.borrow().clone()
+    }
+
+    /// Says whom we may meet, and at which pace, as a tracker would.
+    pub async fn guide(&self, rules: Rules) {
+        // Fails only when the swarm has ended.
+        let _ = self.inner.candidates.send(Found { peers: Vec::new(), rules: Some(rules) }).await;
+    }
+
+    /// Names peers to dial, beside those that trackers name.
+    pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
+        // Fails only when the swarm has ended.
+        let _ = self.inner.candidates.send(Found { peers, rules: None }).await;
+    }
+
+    /// Returns when every wanted byte is written and synced, or with the failure that ended the swarm.
+    pub async fn complete(&self) -> Result<(), Failure> {
+        let mut phase = self.inner.phase.clone();
+        let over = |phase: &Phase| matches!(phase, Phase::Complete | Phase::Stopped | Phase::Failed(_));
+        match phase.wait_for(over).await.map(|phase| phase.clone()) {
+            Ok(Phase::Complete) => Ok(()),
+            Ok(Phase::Failed(failure)) => Err(failure),
+            _ => Err(Failure::new(
+                Class::Retry,
+                "stopped before everything was there",
+                "start again: it resumes",
+            )),
+        }
+    }
+
+    /// Returns when the swarm has ended, with its failure if it has one.
+    pub async fn ended(&self) -> Option<Failure> {
+        let mut phase = self.inner.phase.clone();
+        let over = |phase: &Phase| matches!(phase, Phase::Stopped | Phase::Failed(_));
+        match phase.wait_for(over).await.map(|phase| phase.clone()) {
+            Ok(Phase::Failed(failure)) => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// Tells the owner to end, and waits for nothing.
+    pub(super) fn ask_to_stop(&self) {
+        self.inner.stop.send_replace(true);
+    }
+
+    /// Leaves the swarm: tells the trackers (for two seconds at most), closes the connections, lets go of the
+    /// storage. Returns when that is done.
+    pub async fn stop(&self) {
+        self.ask_to_stop();
+        let task = self.task().take();
+        match task {
+            Some(task) => {
+                if task.await.is_err_and(|error| error.is_panic()) {
+                    log::error!("the owner task of a swarm panicked");
+                }
+            }
+            None => {
+                self.ended().await;
+            }
+        }
+    }
+
+    /// Has it ended, in whatever way?
+    pub(super) fn is_over(&self) -> bool {
+        matches!(*self.inner.phase.borrow(), Phase::Stopped | Phase::Failed(_))
+    }
+}
