@@ -1,7 +1,8 @@
 //! What terminals and the server say to each other as JSON under `/api/v1/`.
 //!
 //! Invariant: only shapes, no behaviour; both sides use these same types. Unknown fields are ignored, so that an
-//! agent of yesterday's initramfs still talks to today's server. Who may say what is decided in `server::api`.
+//! agent of yesterday's initramfs still talks to today's server. The words that a job chooses among are in `terms`. Who may
+//! say what is decided in `server::api`.
 //!
 //! | call | body | answer |
 //! |---|---|---|
@@ -12,9 +13,12 @@
 //! | `GET /api/v1/terminals` | | `[`[`TerminalView`]`]` |
 //! | `POST /api/v1/terminals/{id}/retry[?compare=…]` | | 204; only from the server itself |
 
+mod terms;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Installed, Outcome, Progress};
+pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 
 /// A terminal introduces itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -206,124 +210,6 @@ impl Task {
     /// `name@version`.
     pub fn image_id(&self) -> String {
         format!("{}@{}", self.image, self.version)
-    }
-}
-
-/// Reads a list of partition numbers as people write it: `1,3`.
-pub fn partition_numbers(text: &str) -> Result<Vec<u32>, String> {
-    let numbers: Result<Vec<u32>, _> = text.split(',').map(|number| number.trim().parse()).collect();
-    let numbers = numbers.map_err(|_| format!("'{text}' is not a list of partition numbers such as 1,3"))?;
-    check_partitions(&numbers)?;
-    Ok(numbers)
-}
-
-/// A choice of partitions names some, and each of them once.
-pub fn check_partitions(numbers: &[u32]) -> Result<(), String> {
-    let twice = numbers.iter().enumerate().find(|(i, number)| numbers[..*i].contains(number));
-    match (numbers.is_empty(), twice) {
-        (true, _) => Err("a choice of partitions must name one at least".into()),
-        (_, Some((_, number))) => Err(format!("partition {number} is named twice")),
-        _ => Ok(()),
-    }
-}
-
-/// What becomes of what lies on a disk already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Compare {
-    /// Pieces of the image that are on the disk are found by their hashes and not fetched again.
-    #[default]
-    Auto,
-    /// Everything is fetched and written.
-    Full,
-    /// The server's record of what is on the disk is believed, and only what differs from it is fetched.
-    Trust,
-}
-
-impl Compare {
-    /// As people write it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Compare::Auto => "auto",
-            Compare::Full => "full",
-            Compare::Trust => "trust",
-        }
-    }
-}
-
-impl std::str::FromStr for Compare {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Compare::Auto, Compare::Full, Compare::Trust];
-        let found = all.into_iter().find(|mode| mode.word() == text);
-        found.ok_or_else(|| format!("'{text}' is not one of auto, full, trust"))
-    }
-}
-
-/// Whether pieces travel compressed between flashmob peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Compress {
-    /// If the processor is fast enough for the link.
-    #[default]
-    Auto,
-    /// Always.
-    On,
-    /// Never.
-    Off,
-}
-
-impl std::str::FromStr for Compress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Compress::Auto),
-            "on" => Ok(Compress::On),
-            "off" => Ok(Compress::Off),
-            other => Err(format!("'{other}' is not one of auto, on, off")),
-        }
-    }
-}
-
-/// What happens to the disk's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LayoutMode {
-    /// The disk gets the image's table.
-    #[default]
-    WholeDisk,
-    /// The table stays; partitions match by number, start, size and type.
-    Keep,
-}
-
-/// What a terminal does when it is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum After {
-    /// Restart by the firmware.
-    #[default]
-    Reboot,
-    /// Switch off.
-    Poweroff,
-    /// Start the image's kernel directly; restart where that is refused.
-    Kexec,
-    /// Stay with a shell on the console.
-    Shell,
-}
-
-impl std::str::FromStr for After {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "reboot" => Ok(After::Reboot),
-            "poweroff" => Ok(After::Poweroff),
-            "kexec" => Ok(After::Kexec),
-            "shell" => Ok(After::Shell),
-            other => Err(format!("'{other}' is not one of reboot, poweroff, kexec, shell")),
-        }
     }
 }
 
