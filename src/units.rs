@@ -182,13 +182,13 @@ pub fn show_bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Reads `90s`, `30min` or `2h`.
+/// Reads a time as people write it: `90s`, `30min` or `30m`, `2h`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit = match text[digits..].trim() {
         "s" => 1,
-        "min" => 60,
+        "m" | "min" => 60,
         "h" => 3600,
         _ => return Err(format!("'{text}' is not a duration: use 90s, 30min or 2h")),
     };
@@ -316,6 +316,7 @@ mod tests {
     fn durations_have_units() {
         assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("2 h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(parse_duration("10m"), parse_duration("10min"));
         for bad in ["", "90", "s", "1d", "99999999999999999999h", "9999999999999999999h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

@@ -12,6 +12,7 @@ use super::{place, show::failed};
 use crate::event::{Class, Failure};
 use crate::io::session::{Swarm, TorrentSpec};
 use crate::io::storage::Resize;
+use crate::units::parse_duration;
 
 /// Fetch a torrent's payload into a file, a folder or a block device.
 #[derive(Debug, Args)]
@@ -26,7 +27,7 @@ pub struct GetArgs {
     /// Write pieces without checking their hashes.
     #[arg(long)]
     no_verify: bool,
-    /// After the end serve others for so long: 90s, 10m, 2h, forever.
+    /// After the end serve others for so long: 90s, 10min, 2h, or forever.
     #[arg(long, value_name = "TIME", value_parser = parse_stay, default_value = "0s")]
     seed_for: Stay,
     /// Give a target file of another size the payload's size instead of refusing it.
@@ -47,16 +48,7 @@ fn parse_stay(text: &str) -> Result<Stay, String> {
     if text == "forever" {
         return Ok(Stay::Forever);
     }
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit = match &text[digits..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(format!("'{text}' is not a time: use 90s, 10m, 2h or forever")),
-    };
-    let number: u32 =
-        text[..digits].parse().map_err(|_| format!("'{text}' is not a time: use 90s, 10m, 2h or forever"))?;
-    Ok(Stay::For(Duration::from_secs(u64::from(number) * unit)))
+    parse_duration(text).map(Stay::For).map_err(|error| format!("{error}, or forever"))
 }
 
 /// Runs until everything is there (and was seeded for as long as wanted), a failure, or a signal.
@@ -120,7 +112,7 @@ async fn watch(
                 show.complete(total);
                 match stay {
                     Stay::For(time) if time.is_zero() => return Ok(()),
-                    Stay::For(time) => break Some(Instant::now() + time),
+                    Stay::For(time) => break Instant::now().checked_add(time),
                     Stay::Forever => break None,
                 }
             }
@@ -136,7 +128,7 @@ async fn watch(
         tokio::select! {
             failure = swarm.ended() => return failure.map_or(Ok(()), Err),
             () = interrupts.wait() => return Ok(()),
-            () = sleep_until(leave.unwrap_or(forever)) => return Ok(()),
+            () = sleep_until(leave.map_or(forever, |leave| leave.min(forever))) => return Ok(()),
             _ = seconds.tick() => show.swarm(swarm),
         }
     }
@@ -149,10 +141,9 @@ mod tests {
     #[test]
     fn times_are_read_as_people_write_them() {
         assert_eq!(parse_stay("90s"), Ok(Stay::For(Duration::from_secs(90))));
-        assert_eq!(parse_stay("90"), Ok(Stay::For(Duration::from_secs(90))));
         assert_eq!(parse_stay("2h"), Ok(Stay::For(Duration::from_secs(7200))));
         assert_eq!(parse_stay("forever"), Ok(Stay::Forever));
-        for bad in ["", "s", "-1s", "1d", "99999999999s"] {
+        for bad in ["", "s", "90", "-1s", "1d", "99999999999999999999s"] {
             assert!(parse_stay(bad).is_err(), "{bad}");
         }
     }
