@@ -42,7 +42,7 @@ struct BuildArgs {
     /// Folder that gets the netboot files.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The static agent (`cargo build --release --target x86_64-unknown-linux-musl --bin flashmob-agent
+    /// The static agent (`cargo build --profile agent --target x86_64-unknown-linux-musl --bin flashmob-agent
     /// --no-default-features --features agent`).
     #[arg(long, value_name = "FILE")]
     agent: PathBuf,

@@ -139,22 +139,22 @@ fn build_programs(target: &Path) -> Result<Programs> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let build = |args: &str| {
         let mut command = Command::new(&cargo);
-        command.current_dir(workspace()).args(["build", "--quiet", "--release", "--locked"]);
+        command.current_dir(workspace()).args(["build", "--quiet", "--locked"]);
         run_command(command.args(args.split(' ')))
     };
     // All packages at once, as `demo.sh` does: then they share one set of features and so one build of each
     // dependency.
-    build("--workspace --bins")?;
+    build("--release --workspace --bins")?;
     let musl = "x86_64-unknown-linux-musl";
     build(&format!(
-        "-p flashmob --bin flashmob-agent --no-default-features --features agent --target {musl}"
+        "--profile agent -p flashmob --bin flashmob-agent --no-default-features --features agent --target {musl}"
     ))?;
     let release = target.join("release");
     Ok(Programs {
         flashmob: release.join("flashmob"),
         mkimage: release.join("flashmob-mkimage"),
         initramfs: release.join("flashmob-initramfs"),
-        agent: target.join(musl).join("release/flashmob-agent"),
+        agent: target.join(musl).join("agent/flashmob-agent"),
     })
 }
 
