@@ -1,77 +1,17 @@
-//! The first and the last writes of an attempt: what makes the old system unbootable, and what makes the new one
-//! bootable.
+//! The last writes of an attempt: what makes the new system bootable.
 //!
-//! Invariant: an [`ImageStorage`] exists only on a disarmed disk, and a commit needs an [`ImageVerified`]. Each
-//! write of both is synced and read back from the device before the next one, in the order of DESIGN §7, so that
-//! an interruption at any moment leaves a disk that starts nothing half-written.
+//! Invariant: a commit needs an [`ImageVerified`]. Each write is synced and read back from the device before the next one, in
+//! the order of DESIGN §7, so that an interruption at any moment leaves a disk that starts nothing half-written.
 
 use std::sync::Arc;
 
-use crate::event::{Class, Failure};
-use crate::io::claim::ClaimedDisk;
-use crate::io::disk::{Disk, STEP};
+use crate::event::Failure;
+use crate::io::disarm::{disk_failed, not_kept};
+use crate::io::disk::Disk;
 use crate::io::image_storage::ImageStorage;
 use crate::io::readback::ImageVerified;
-use crate::layout::plan::LayoutPlan;
 use crate::manifest::{BootAreaKind, Role};
 use crate::storage::StorageError;
-
-const ADVICE: &str =
-    "Replace the disk, or look at its cable and its health report (SMART); then run the job again.";
-
-/// A failed access as a failure of the disk.
-pub fn disk_failed(error: &StorageError) -> Failure {
-    Failure::new(Class::Disk, error.to_string(), ADVICE)
-}
-
-/// A disk from which nothing starts any more.
-#[derive(Debug)]
-pub struct DisarmedDisk {
-    claim: ClaimedDisk,
-    plan: LayoutPlan,
-}
-
-impl DisarmedDisk {
-    /// Disk and plan.
-    pub fn into_parts(self) -> (ClaimedDisk, LayoutPlan) {
-        (self.claim, self.plan)
-    }
-}
-
-/// Wipes what the plan says, and looks whether it is gone. The first write of an attempt.
-pub fn disarm(claim: ClaimedDisk, plan: LayoutPlan) -> Result<DisarmedDisk, Failure> {
-    let disk = claim.disk();
-    if disk.size() != plan.disk_size() || disk.sector() != plan.sector() {
-        let message = format!("{} is not the disk that was planned for", disk.name());
-        return Err(Failure::new(Class::Refused, message, "Run the job again."));
-    }
-    for range in plan.wipes() {
-        disk.write_zeros(range.start, range.end - range.start).map_err(|e| disk_failed(&e))?;
-    }
-    disk.sync().map_err(|e| disk_failed(&e))?;
-    let mut bytes = vec![0u8; STEP];
-    for range in plan.wipes() {
-        let mut at = range.start;
-        while at < range.end {
-            let length = usize::try_from(range.end - at).unwrap_or(STEP).min(STEP);
-            disk.read_at(at, &mut bytes[..length]).map_err(|e| disk_failed(&e))?;
-            if bytes[..length].iter().any(|byte| *byte != 0) {
-                return Err(not_kept(disk, "the wiped head of a partition or table", at));
-            }
-            at += length as u64;
-        }
-    }
-    Ok(DisarmedDisk { claim, plan })
-}
-
-fn not_kept(disk: &Disk, what: &str, at: u64) -> Failure {
-    let message = format!(
-        "{} does not keep what is written: {what} at byte {at} (sector {}) reads back differently",
-        disk.name(),
-        at / u64::from(disk.sector().get())
-    );
-    Failure::new(Class::Disk, message, ADVICE)
-}
 
 /// A disk that starts the new system.
 pub struct CommittedDisk {

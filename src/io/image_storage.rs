@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::io::claim::ClaimedDisk;
-use crate::io::commit::DisarmedDisk;
+use crate::io::disarm::DisarmedDisk;
 use crate::io::disk::Disk;
 use crate::layout::grid::{Grid, Span};
 use crate::layout::plan::{LayoutPlan, Place};

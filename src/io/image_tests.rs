@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::api::LayoutMode;
 use crate::event::{Class, Failure};
 use crate::io::claim::{ClaimedDisk, claim};
-use crate::io::commit::{commit, disarm};
+use crate::io::commit::commit;
+use crate::io::disarm::disarm;
 use crate::io::image_storage::ImageStorage;
 use crate::io::readback::{Finding, Known, Readback};
 use crate::io::table;
@@ -284,7 +285,7 @@ fn a_disk_that_refuses_a_write_is_a_failure_of_the_disk() {
             let mut pieces = image.payload.chunks(PIECE as usize).enumerate();
             let error =
                 pieces.find_map(|(i, piece)| storage.write_at(i as u64 * u64::from(PIECE), piece).err());
-            crate::io::commit::disk_failed(&error.expect("there is no room for all pieces"))
+            crate::io::disarm::disk_failed(&error.expect("there is no room for all pieces"))
         }
         Err(failure) => failure,
     };

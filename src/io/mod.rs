@@ -11,6 +11,7 @@ pub mod compare;
 pub mod console;
 #[cfg(feature = "agent")]
 pub mod dhcp;
+pub mod disarm;
 pub mod discard;
 #[cfg(feature = "agent")]
 pub mod discover;

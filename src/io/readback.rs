@@ -19,7 +19,7 @@ use std::time::Duration;
 use sha2::Digest;
 
 use crate::event::{Class, Failure};
-use crate::io::commit::disk_failed;
+use crate::io::disarm::disk_failed;
 use crate::io::disk::{Aligned, STEP};
 use crate::io::image_storage::ImageStorage;
 use crate::layout::grid::Span;

@@ -9,7 +9,7 @@ use super::{ImagingContext, blocking};
 use crate::api::{Compare, DiskInfo, Task};
 use crate::event::{Class, Failure, Installed};
 use crate::io::claim::{ClaimedDisk, claim};
-use crate::io::commit::disarm;
+use crate::io::disarm::disarm;
 use crate::io::disks;
 use crate::io::image_storage::ImageStorage;
 use crate::io::moving::Saved;

@@ -14,7 +14,7 @@ use super::target::Ready;
 use super::{ImagingContext, StopOnDrop, blocking};
 use crate::api::Assignment;
 use crate::event::{Class, Failure, Stage};
-use crate::io::commit::disk_failed;
+use crate::io::disarm::disk_failed;
 use crate::io::discard::{Discard, discard};
 use crate::io::image_storage::ImageStorage;
 use crate::io::memory;
