@@ -56,6 +56,9 @@ pub use spec::{Have, SessionConfig, TorrentSpec};
 use swarm::{Ends, Found};
 pub use swarm::{Phase, Swarm};
 
+/// How often the numbers of a swarm are made known.
+const PUBLISH: Duration = Duration::from_millis(500);
+
 /// The peers' side of a program: one listener, many torrents. Dropping it stops all of them without waiting.
 pub struct Session {
     shared: Arc<Shared>,

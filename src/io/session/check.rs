@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::interval;
 
-use super::owner::PUBLISH;
-use super::{Ends, Have, Phase, TorrentSpec};
+use super::{Ends, Have, PUBLISH, Phase, TorrentSpec};
 use crate::event::{Class, Failure};
 use crate::io::hash::{HashProgress, hash_pieces};
 use crate::io::storage::disk_failure;

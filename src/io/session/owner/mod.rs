@@ -23,7 +23,7 @@ use super::dial::{self, Dialled};
 use super::frames::FrameStore;
 use super::listen::Accepted;
 use super::peer::{Outgoing, PeerEvent, PeerHandle};
-use super::{Ends, Found, Have, Phase, Shared, TorrentSpec, announcing};
+use super::{Ends, Found, Have, PUBLISH, Phase, Shared, TorrentSpec, announcing};
 use crate::buf::BufPool;
 use crate::event::Failure;
 use crate::io::diskio::{DiskQueue, Done};
@@ -32,9 +32,6 @@ use crate::io::storage::disk_failure;
 use crate::swarm::{Bitfield, ConnId, Engine, Geometry, Input, Output, SwarmStats};
 use crate::units::Now;
 use start::EVENTS;
-
-/// How often the numbers are made known.
-pub(super) const PUBLISH: Duration = Duration::from_millis(500);
 
 /// Runs a torrent until it is stopped or fails.
 pub(super) async fn run(
