@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use flashmob::buf::BufPool;
-use flashmob::io::image::{ImageFolder, payload_files, sha256, sha256_of_hashes};
+use flashmob::io::hash::{sha256, sha256_of_hashes};
+use flashmob::io::image::ImageFolder;
+use flashmob::io::payload::payload_files;
 use flashmob::io::session::{Have, Session, SessionConfig, TorrentSpec};
 use flashmob::io::storage::ImageShape;
 use flashmob::layout::extents::{Extents, RangeKind, RunBuilder};

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::image::{ImageFolder, sha256, sha256_of_hashes};
+use flashmob::io::hash::{sha256, sha256_of_hashes};
+use flashmob::io::image::ImageFolder;
 use flashmob::manifest::{Manifest, Policy, names};
 use flashmob::units::Sha256;
 

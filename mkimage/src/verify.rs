@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::image::{ImageFolder, sha256};
+use flashmob::io::hash::sha256;
+use flashmob::io::image::ImageFolder;
 use flashmob::io::table::{self, TablePartition};
 use flashmob::layout::grid::{Cell, Grid, Span};
 use flashmob::manifest::{Manifest, Policy, Table};

@@ -22,6 +22,13 @@ pub fn sha256(bytes: &[u8]) -> Sha256 {
     Sha256(sha2::Sha256::digest(bytes).into())
 }
 
+/// SHA-256 over piece hashes in order: what the manifest gives for a partition and for the payload.
+pub fn sha256_of_hashes(hashes: &[Sha256]) -> Sha256 {
+    let mut hasher = sha2::Sha256::new();
+    hashes.iter().for_each(|hash| hasher.update(hash.0));
+    Sha256(hasher.finalize().into())
+}
+
 /// How far a [`hash_pieces`] is, and the means to end it early; shared with whoever shows it.
 #[derive(Debug, Default)]
 pub struct HashProgress {

@@ -6,21 +6,20 @@
 //! sizes. What the payload files contain is checked by who reads them; who signed, by [`ImageFolder::trusted`].
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::Digest;
-
-use crate::event::{Class, Failure};
-use crate::io::payload::{self, Hold, PieceMap};
+use crate::event::Failure;
+use crate::io::hash::{sha256, sha256_of_hashes};
+use crate::io::payload::{self, Hold, PieceMap, failed, payload_files, untrusted};
 use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use crate::layout::grid::Grid;
 use crate::manifest::reference::{MAX_REFERENCE_BYTES, Reference};
 use crate::manifest::{
     MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedKeys, TrustedManifest, is_plain_name, names,
 };
-use crate::metainfo::{FileEntry, MAX_TORRENT_BYTES, Metainfo};
+use crate::metainfo::{MAX_TORRENT_BYTES, Metainfo};
 use crate::storage::Storage;
 use crate::units::Sha256;
 
@@ -30,29 +29,6 @@ pub const MAX_BOOT_BYTES: usize = 32 << 20;
 const MAX_SIGNATURE_BYTES: usize = 16 << 10;
 /// Begins the name of a folder that a capture is still writing; never an image.
 pub const PARTIAL_PREFIX: &str = ".partial-";
-
-/// SHA-256 of some bytes.
-pub fn sha256(bytes: &[u8]) -> Sha256 {
-    Sha256(sha2::Sha256::digest(bytes).into())
-}
-
-/// SHA-256 over piece hashes in order: what the manifest gives for a partition and for the payload.
-pub fn sha256_of_hashes(hashes: &[Sha256]) -> Sha256 {
-    let mut hasher = sha2::Sha256::new();
-    hashes.iter().for_each(|hash| hasher.update(hash.0));
-    Sha256(hasher.finalize().into())
-}
-
-/// The virtual files of a payload, as the torrent and the folder have them.
-pub fn payload_files(length: u64, file_size: u64) -> Vec<FileEntry> {
-    let count = if file_size == 0 { 0 } else { length.div_ceil(file_size) };
-    (0..count)
-        .map(|i| FileEntry {
-            path: vec![names::PAYLOAD.to_string(), format!("{i:04}.bin")],
-            length: (length - i * file_size).min(file_size),
-        })
-        .collect()
-}
 
 /// A version of an image that a repository seems to have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -323,22 +299,4 @@ fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
         return Err(untrusted(format!("{} has more than {limit} bytes", path.display())));
     }
     Ok(bytes)
-}
-
-pub(super) fn untrusted(message: String) -> Failure {
-    Failure::new(
-        Class::Untrusted,
-        message,
-        "The image is damaged or was altered: copy its folder again from where it was made, or capture anew.",
-    )
-}
-
-pub(super) fn failed(action: &str, path: &Path, error: &io::Error, advice: &str) -> Failure {
-    let class = match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => {
-            Class::Refused
-        }
-        _ => Class::Disk,
-    };
-    Failure::new(class, format!("{action} {}: {error}", path.display()), advice)
 }

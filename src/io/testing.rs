@@ -12,7 +12,8 @@ use std::sync::Arc;
 use sha1::Digest;
 
 use crate::api::DiskInfo;
-use crate::io::image::{payload_files, sha256, sha256_of_hashes};
+use crate::io::hash::{sha256, sha256_of_hashes};
+use crate::io::payload::payload_files;
 use crate::io::{disks, table};
 use crate::layout::extents::{Extents, RangeKind, Run, RunBuilder};
 use crate::layout::grid::{Grid, classify, count};

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::image::sha256;
+use flashmob::io::hash::sha256;
 use flashmob::io::sys::begin_writing;
 use flashmob::layout::extents::{RangeKind, Run, RunBuilder, UNIT};
 use flashmob::manifest::{Lost, MAX_PIECES, Policy, names};

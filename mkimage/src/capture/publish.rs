@@ -10,7 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::image::{ImageFolder, PARTIAL_PREFIX, payload_files, sha256_of_hashes};
+use flashmob::io::hash::{self, sha256_of_hashes};
+use flashmob::io::image::{ImageFolder, PARTIAL_PREFIX};
+use flashmob::io::payload::payload_files;
 use flashmob::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use flashmob::layout::grid::{classify, count};
 use flashmob::manifest::{
@@ -149,7 +151,7 @@ impl Partial {
         let mut sums = std::collections::BTreeMap::new();
         for (name, bytes) in sidecars.iter().chain(&hashes) {
             write_new(&self.path.join(name), 0o644, bytes)?;
-            sums.insert((*name).to_string(), flashmob::io::image::sha256(bytes));
+            sums.insert((*name).to_string(), hash::sha256(bytes));
         }
         let created = now.round(Unit::Second).unwrap_or(now).to_string();
         let manifest = Manifest {

@@ -118,7 +118,7 @@ fn extents_that_hide_data_are_found_even_when_every_hash_is_right() {
     runs[0] = Run { start: UNIT, len: runs[0].len - UNIT, ..runs[0] };
     runs.insert(0, Run { kind: RangeKind::Zero, start: 0, len: UNIT });
     let extents = Extents { partitions: vec![runs] }.encode();
-    manifest.sidecars.insert("extents.bin".into(), flashmob::io::image::sha256(&extents));
+    manifest.sidecars.insert("extents.bin".into(), flashmob::io::hash::sha256(&extents));
     fs::write(folder.join("extents.bin"), extents).expect("written");
     fs::write(folder.join("manifest.json"), manifest.to_bytes()).expect("written");
     let complaint = fail(&mkimage(&[&"verify", &folder]), 4);

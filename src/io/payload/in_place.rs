@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cuts::read_cuts;
+use super::failed;
 use crate::event::{Class, Failure};
 use crate::io::hash::sha256;
-use crate::io::image::failed;
 use crate::io::storage::{BlockStorage, FileStorage, is_block_device};
 use crate::layout::grid::{Grid, Span};
 use crate::manifest::Manifest;

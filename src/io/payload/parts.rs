@@ -6,9 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::cuts::{Cut, cuts, read_cuts};
-use super::untrusted;
+use super::{failed, untrusted};
 use crate::event::Failure;
-use crate::io::image::failed;
 use crate::io::storage::warm_file;
 use crate::manifest::Manifest;
 use crate::manifest::names;

@@ -15,7 +15,7 @@ pub(super) fn unhashed(mut image: TestImage) -> (TestImage, Manifest) {
     image.torrent = builder.build().expect("a torrent");
     let bytes = image.torrent.to_bytes();
     image.manifest.payload.info_hash = image.torrent.info_hash;
-    image.manifest.sidecars.insert(names::TORRENT.into(), crate::io::image::sha256(&bytes));
+    image.manifest.sidecars.insert(names::TORRENT.into(), crate::io::hash::sha256(&bytes));
     image
         .sidecars
         .iter_mut()
@@ -77,11 +77,11 @@ async fn hashes_that_come_with_another_image_or_do_not_fit_the_disk_boot_nothing
         let mut hashes = image.hashes.clone();
         if class == Class::Disk {
             // Signed, and of other bytes than those that were written.
-            hashes[0] = crate::io::image::sha256(b"something else");
-            manifest.payload.sha256 = Some(crate::io::image::sha256_of_hashes(&hashes));
+            hashes[0] = crate::io::hash::sha256(b"something else");
+            manifest.payload.sha256 = Some(crate::io::hash::sha256_of_hashes(&hashes));
         }
         let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-        manifest.sidecars.insert(names::PIECES.into(), crate::io::image::sha256(&bytes));
+        manifest.sidecars.insert(names::PIECES.into(), crate::io::hash::sha256(&bytes));
         lab.put(names::PIECES, bytes);
         lab.sign(&manifest.to_bytes(), &lab.pair);
         let result = tokio::time::timeout(DEADLINE, attempt).await.expect("in time").expect("no panic");
