@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::attempt::{self, Ended, Imager, Pace, RealImager};
@@ -170,14 +171,20 @@ fn start(args: Args) -> Result<Ended, Failure> {
     let wish = Wish { image, compare, partitions: partitions.map(|only| only.0) };
     let ended = runtime.block_on(async {
         let api = Api::new(http, args.server.clone());
-        let teller = tokio::spawn(tell(status.clone(), args.json));
+        let (end, over) = watch::channel(false);
+        let people = !args.json || std::io::stderr().is_terminal();
+        let teller = tokio::spawn(tell(status.clone(), people, args.json.then_some(print_event), over));
         let stop = async {
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending().await
             }
         };
         let ended = attempt(&api, wish, &imager, &status, Pace::default(), stop).await;
-        teller.abort();
+        // It has the last word: a server may release a terminal at once.
+        let _ = end.send(true);
+        if teller.await.is_err() {
+            log::error!("telling how it went ended unexpectedly");
+        }
         ended
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -246,29 +253,36 @@ fn failed_call(error: &CallError) -> Failure {
     }
 }
 
-/// Tells people (stderr) and programs (stdout, JSON) how it goes, until it is aborted.
-async fn tell(status: Status, json: bool) {
+/// Tells people (stderr) and programs (by `say`) how it goes, until it is `over`, and once more then.
+async fn tell(status: Status, people: bool, say: Option<impl Fn(&Event)>, mut over: watch::Receiver<bool>) {
     let began = Instant::now();
     let mut changes = status.subscribe();
     let (mut log, mut complete) = (Log::default(), false);
-    let people = !json || std::io::stderr().is_terminal();
     let mut next = Instant::now();
     loop {
+        // Asked before looking, so that the last look sees all.
+        let last = *over.borrow();
         let view = changes.borrow_and_update().clone();
         if people {
             eprint!("{}", log.update(&view, began.elapsed()));
         }
-        if json && let (Some(Outcome::Done { bytes_in, .. }), false) = (&view.outcome, complete) {
-            complete = true;
-            print_event(&Event::Complete { bytes: *bytes_in, seconds: began.elapsed().as_secs_f64() });
+        if let Some(say) = &say {
+            if let (Some(Outcome::Done { bytes_in, .. }), false) = (&view.outcome, complete) {
+                complete = true;
+                say(&Event::Complete { bytes: *bytes_in, seconds: began.elapsed().as_secs_f64() });
+            }
+            if Instant::now() >= next {
+                next = Instant::now() + Duration::from_secs(1);
+                say(&Event::Progress(view.progress));
+            }
         }
-        if json && Instant::now() >= next {
-            next = Instant::now() + Duration::from_secs(1);
-            print_event(&Event::Progress(view.progress));
+        if last {
+            return;
         }
         tokio::select! {
             _ = changes.changed() => tokio::time::sleep(Duration::from_millis(50)).await,
-            () = tokio::time::sleep_until(next) => {}
+            () = tokio::time::sleep_until(next), if say.is_some() => {}
+            _ = over.changed() => {}
         }
     }
 }
@@ -341,6 +355,31 @@ mod tests {
         assert!(heard[0].starts_with("/api/v1/hello ") && heard[0].contains("\"inventory\""), "{heard:?}");
         assert_eq!(heard[1], r#"/api/v1/terminals/t/take {"job":null,"image":"debian@1"}"#);
         assert!(heard.iter().any(|h| h.starts_with("/api/v1/attempts/3/outcome ")), "{heard:?}");
+    }
+
+    #[tokio::test]
+    async fn programs_hear_that_it_is_complete_also_when_it_ends_at_once() {
+        let (status, said) = (Status::new(), Arc::new(Mutex::new(Vec::new())));
+        let (end, over) = watch::channel(false);
+        let heard = said.clone();
+        let say = move |event: &Event| heard.lock().unwrap().push(event.clone());
+        let teller = tokio::spawn(tell(status.clone(), false, Some(say), over));
+        while said.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        status.change(|view| {
+            view.outcome = Some(Outcome::Done {
+                seconds: 1,
+                bytes_in: 5,
+                bytes_out: 0,
+                disk: String::new(),
+                installed: vec![],
+            });
+        });
+        end.send(true).unwrap();
+        teller.await.unwrap();
+        let complete = |event: &&Event| matches!(event, Event::Complete { bytes: 5, .. });
+        assert_eq!(said.lock().unwrap().iter().filter(complete).count(), 1);
     }
 
     #[tokio::test]

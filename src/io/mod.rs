@@ -42,6 +42,7 @@ pub mod moving;
 pub mod netlink;
 pub mod payload;
 pub mod readback;
+pub mod scan;
 pub mod session;
 pub mod storage;
 pub mod sys;

@@ -1,7 +1,7 @@
 //! Reading everything back from the device: the proof that what was written is what was signed.
 //!
 //! ```text
-//! disk threads ──written pieces──► coordinator ──batches──► up to 4 readers (1 MiB each), all gone after a batch
+//! disk threads ──written pieces──► coordinator ──batches──► readers (`io::scan`), all gone after a batch
 //! ```
 //!
 //! Invariant: an [`ImageVerified`] exists only after each piece that was written was read from the device (its held-back
@@ -11,17 +11,16 @@
 //! arrive, reading stays behind the writes by `LAG`, so that it is the medium that answers and not its cache; on
 //! rotating disks it waits for the end, because seeking would cost more than it gains.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use sha2::Digest;
-
 use crate::event::{Class, Failure};
 use crate::io::disarm::disk_failed;
-use crate::io::disk::{Aligned, STEP};
+use crate::io::hash::sha256;
 use crate::io::image_storage::ImageStorage;
+use crate::io::scan::{Buffers, scan};
 use crate::layout::grid::Span;
 use crate::layout::present::wanted;
 use crate::storage::Storage;
@@ -32,7 +31,8 @@ use crate::units::{PieceIndex, Sha256};
 pub const LAG: u64 = 1 << 30;
 /// Bytes of a batch: one flush of the device each.
 const BATCH: u64 = 256 << 20;
-const READERS: usize = 4;
+/// Bytes of buffers.
+const ROOM: usize = 16 << 20;
 /// How often the coordinator looks whether it shall stop.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -234,7 +234,7 @@ impl Shared {
         }
     }
 
-    /// Flushes, then reads a batch in the order of the disk with several readers.
+    /// Flushes, then reads a batch in the order of the disk.
     fn read(&self, mut work: Vec<Work>) {
         if let Err(error) = self.storage.sync() {
             return self.fail(disk_failed(&error));
@@ -243,47 +243,41 @@ impl Shared {
             Work::Piece(piece) => u64::from(piece.0),
             Work::Zero(span) => self.storage.offset_of(span).unwrap_or(0),
         });
-        let next = AtomicUsize::new(0);
-        let readers = std::thread::available_parallelism().map_or(1, usize::from).min(READERS);
-        let readers = if self.storage.disk().rotational() { 1 } else { readers };
-        std::thread::scope(|scope| {
-            for _ in 0..readers {
-                scope.spawn(|| {
-                    let mut buffer = Aligned::zeroed(STEP);
-                    while let Some(work) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if self.stopped() {
-                            return;
-                        }
-                        let result = match work {
-                            Work::Piece(piece) => self.check_piece(*piece, &mut buffer),
-                            Work::Zero(span) => self.check_zero(span, &mut buffer),
-                        };
-                        if let Err(failure) = result {
-                            self.fail(failure);
-                        }
-                    }
-                });
+        let length = self.storage.grid().piece_length().get() as usize;
+        let fill = |work: &Work, into: &mut [u8]| match work {
+            Work::Piece(piece) => {
+                self.storage.read_at(u64::from(piece.0) * length as u64, into).map(|()| length)
             }
-        });
+            Work::Zero(span) => {
+                let (start, len) = (self.storage.offset_of(span).unwrap_or(u64::MAX), span.len as usize);
+                self.storage.disk().read_at(start, &mut into[..len]).map(|()| len)
+            }
+        };
+        let buffers = Buffers { length, room: ROOM };
+        scan(
+            self.storage.disk(),
+            buffers,
+            &work,
+            || !self.stopped(),
+            fill,
+            |work, bytes| {
+                let checked = bytes.map_err(|e| disk_failed(&e)).and_then(|bytes| match work {
+                    Work::Piece(piece) => self.check_piece(*piece, bytes),
+                    Work::Zero(span) => self.check_zero(span, bytes),
+                });
+                if let Err(failure) = checked {
+                    self.fail(failure);
+                }
+            },
+        );
     }
 
     fn fail(&self, failure: Failure) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
     }
 
-    fn check_piece(&self, piece: PieceIndex, buffer: &mut Aligned) -> Result<(), Failure> {
-        let length = self.storage.grid().piece_length().bytes();
-        let start = u64::from(piece.0) * length;
-        let mut hasher = sha2::Sha256::new();
-        let mut done = 0;
-        while done < length {
-            let step = usize::try_from(length - done).unwrap_or(STEP).min(STEP);
-            let bytes = &mut buffer.bytes_mut()[..step];
-            self.storage.read_at(start + done, bytes).map_err(|e| disk_failed(&e))?;
-            hasher.update(&*bytes);
-            done += step as u64;
-        }
-        if self.hashes.get(piece.get()) != Some(&Sha256(hasher.finalize().into())) {
+    fn check_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<(), Failure> {
+        if self.hashes.get(piece.get()) != Some(&sha256(bytes)) {
             if self.lenient {
                 self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
                 return Ok(());
@@ -291,24 +285,15 @@ impl Shared {
             let span = self.storage.grid().span(piece);
             return Err(self.differs(&piece.to_string(), span.as_ref()));
         }
-        self.payload.fetch_add(length, Ordering::Relaxed);
+        self.payload.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    fn check_zero(&self, span: &Span, buffer: &mut Aligned) -> Result<(), Failure> {
-        let start = self.storage.offset_of(span).unwrap_or(u64::MAX);
-        let length = u64::from(span.len);
-        let mut done = 0;
-        while done < length {
-            let step = usize::try_from(length - done).unwrap_or(STEP).min(STEP);
-            let bytes = &mut buffer.bytes_mut()[..step];
-            self.storage.disk().read_at(start + done, bytes).map_err(|e| disk_failed(&e))?;
-            if bytes.iter().any(|byte| *byte != 0) {
-                return Err(self.differs("a piece of zeros", Some(span)));
-            }
-            done += step as u64;
+    fn check_zero(&self, span: &Span, bytes: &[u8]) -> Result<(), Failure> {
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(self.differs("a piece of zeros", Some(span)));
         }
-        self.zeros.fetch_add(length, Ordering::Relaxed);
+        self.zeros.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 

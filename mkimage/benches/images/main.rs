@@ -1,8 +1,10 @@
-//! What an image costs: bytes in use, in the payload and on the wire, for filesystems of real files, fresh and aged; and how fast a capture is.
+//! What an image costs: bytes in use, in the payload and on the wire, for filesystems of real files, fresh and aged; how fast a capture is, and
+//! how fast a disk becomes the next version.
 //!
 //!     cargo build --release --workspace --bins
 //!     cargo bench -p flashmob-mkimage --bench images -- bytes --tree /usr --size 1GiB
 //!     cargo bench -p flashmob-mkimage --bench images -- speed --tree /usr --size 2GiB
+//!     cargo bench -p flashmob-mkimage --bench images -- difference --size 4GiB
 //!
 //! Needs root, for mounts in a namespace of its own. Filesystems that this kernel cannot mount are left out, but for FAT, which
 //! mtools fills.
@@ -10,6 +12,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a bench that cannot run ends")]
 
 mod bytes;
+mod difference;
 mod speed;
 mod volume;
 
@@ -47,6 +50,8 @@ enum Verb {
     Bytes(bytes::Arguments),
     /// Captures beside `cat` and partclone, in turn.
     Speed(speed::Arguments),
+    /// A disk that becomes the next version, beside reading it once, in turn.
+    Difference(difference::Arguments),
 }
 
 fn main() {
@@ -55,6 +60,7 @@ fn main() {
     match arguments.verb {
         Verb::Bytes(arguments) => bytes::run(&arguments),
         Verb::Speed(arguments) => speed::run(&arguments),
+        Verb::Difference(arguments) => difference::run_all(&arguments),
     }
 }
 

@@ -6,11 +6,11 @@ use std::ops::Range;
 
 use sha2::Digest;
 
-use crate::io::disk::{Aligned, Disk, STEP};
 use crate::layout::grid::{Cell as Kind, Grid};
 use crate::layout::plan::{Existing, LayoutPlan};
-use crate::storage::StorageError;
 use crate::units::{PieceIndex, PieceLength, SectorSize, Sha256};
+
+const ZEROS: [u8; 4096] = [0; 4096];
 
 /// A part of the disk of at most a piece's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,40 +103,19 @@ pub(super) fn elsewhere(
     cells
 }
 
-/// The SHA-256 of these bytes of the disk, filled up with zeros to `length`; `None` where all of them are zero.
-pub fn hash_of(
-    disk: &Disk,
-    range: Range<u64>,
-    length: u64,
-    buffer: &mut Aligned,
-) -> Result<Option<Sha256>, StorageError> {
-    // Zeros at the beginning are hashed only when something else follows: most of what is zero is so to its end.
-    let (mut hasher, mut zeros) = (None, 0);
-    let mut at = range.start;
-    while at < range.end {
-        let step = usize::try_from(range.end - at).unwrap_or(STEP).min(STEP);
-        let bytes = &mut buffer.bytes_mut()[..step];
-        disk.read_at(at, bytes)?;
-        at += step as u64;
-        if hasher.is_none() && bytes.iter().all(|byte| *byte == 0) {
-            zeros += step as u64;
-            continue;
-        }
-        let hasher = hasher.get_or_insert_with(|| {
-            let mut hasher = sha2::Sha256::new();
-            pad(&mut hasher, zeros);
-            hasher
-        });
-        hasher.update(&*bytes);
+/// The SHA-256 of `bytes`, filled up with zeros to `length`; `None` where all of them are zero.
+pub(super) fn hash_of(bytes: &[u8], length: PieceLength) -> Option<Sha256> {
+    // What is zero is so to its end, mostly, and costs no hashing.
+    if bytes.chunks(ZEROS.len()).all(|part| part == &ZEROS[..part.len()]) {
+        return None;
     }
-    Ok(hasher.map(|mut hasher| {
-        pad(&mut hasher, length.saturating_sub(range.end - range.start));
-        Sha256(hasher.finalize().into())
-    }))
+    let mut hasher = sha2::Sha256::new();
+    hasher.update(bytes);
+    pad(&mut hasher, length.bytes().saturating_sub(bytes.len() as u64));
+    Some(Sha256(hasher.finalize().into()))
 }
 
 fn pad(hasher: &mut sha2::Sha256, zeros: u64) {
-    const ZEROS: [u8; 4096] = [0; 4096];
     let mut left = zeros;
     while left > 0 {
         let step = usize::try_from(left).unwrap_or(ZEROS.len()).min(ZEROS.len());

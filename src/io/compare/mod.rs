@@ -15,25 +15,26 @@ mod record;
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::io::disk::{Aligned, Disk, STEP};
+use crate::io::disk::Disk;
+use crate::io::scan::{Buffers, scan};
 use crate::layout::grid::Grid;
 use crate::layout::moves::Move;
 use crate::layout::plan::{Existing, LayoutPlan};
 use crate::layout::present::{Present, is_disturbed, wanted};
 use crate::units::{PieceIndex, Sha256};
 
-use cells::{Cell, What, elsewhere, owned, unused};
+use cells::{Cell, What, elsewhere, hash_of, owned, unused};
 use index::Index;
 
-pub use cells::hash_of;
 pub use record::believe;
 
 /// Cells that are looked at before all are.
 const SAMPLES: usize = 64;
-const READERS: usize = 8;
+/// Bytes of buffers: there are none of pieces yet.
+const ROOM: usize = 64 << 20;
 /// A disk reads about so many times as fast as a link brings bytes: more is not read for what is missing.
 const WORTH: u64 = 4;
 
@@ -105,7 +106,8 @@ impl Search<'_> {
         // Not the first ones of partitions, which the disarm of an interrupted attempt has wiped.
         let chosen: Vec<Cell> = cells.iter().skip(step / 2).step_by(step).copied().collect();
         let found = AtomicBool::new(false);
-        self.each(&chosen, |_, hash| {
+        let go_on = || !found.load(Ordering::Relaxed);
+        self.each(&chosen, go_on, |_, hash| {
             if hash.is_some_and(|hash| self.index.group(&hash).is_some()) {
                 found.store(true, Ordering::Relaxed);
             }
@@ -115,32 +117,29 @@ impl Search<'_> {
 
     /// Reads cells and remembers what they have.
     fn read(&self, cells: &[Cell]) {
-        self.each(cells, |cell, hash| self.remember(cell, hash));
+        self.each(cells, || true, |cell, hash| self.remember(cell, hash));
     }
 
-    /// Hashes each of the cells on several cores; `None` where all is zero.
-    fn each(&self, cells: &[Cell], tell: impl Fn(&Cell, Option<Sha256>) + Sync) {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        // A rotating disk reads fastest from one end to the other.
-        let readers = if self.disk.rotational() { 1 } else { cores.min(READERS) };
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..readers {
-                scope.spawn(|| {
-                    let mut buffer = Aligned::zeroed(STEP);
-                    while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if self.progress.stop.load(Ordering::Relaxed) {
-                            return;
-                        }
-                        let length = self.grid.piece_length().bytes();
-                        match hash_of(self.disk, cell.range(), length, &mut buffer) {
-                            Ok(hash) => tell(cell, hash),
-                            Err(error) => log::warn!("it counts as missing: {error}"),
-                        }
-                        self.progress.bytes.fetch_add(u64::from(cell.len), Ordering::Relaxed);
-                    }
-                });
+    /// Hashes each of the cells; `None` where all is zero.
+    fn each(
+        &self,
+        cells: &[Cell],
+        go_on: impl Fn() -> bool + Sync,
+        tell: impl Fn(&Cell, Option<Sha256>) + Sync,
+    ) {
+        let length = self.grid.piece_length();
+        let buffers = Buffers { length: length.get() as usize, room: ROOM };
+        let go_on = || go_on() && !self.progress.stop.load(Ordering::Relaxed);
+        let read = |cell: &Cell, into: &mut [u8]| {
+            let len = cell.len as usize;
+            self.disk.read_at(cell.offset, &mut into[..len]).map(|()| len)
+        };
+        scan(self.disk, buffers, cells, go_on, read, |cell, bytes| {
+            match bytes {
+                Ok(bytes) => tell(cell, hash_of(bytes, length)),
+                Err(error) => log::warn!("it counts as missing: {error}"),
             }
+            self.progress.bytes.fetch_add(u64::from(cell.len), Ordering::Relaxed);
         });
     }
 

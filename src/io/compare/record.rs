@@ -5,8 +5,10 @@
 //! has changed at least one of them (mount counts, logs), one that a restore card has reset has not. What else was
 //! changed on the disk behind flashmob's back is not seen here.
 
-use crate::io::compare::hash_of;
-use crate::io::disk::{Aligned, Disk, STEP};
+use std::ops::Range;
+
+use crate::io::compare::cells::hash_of;
+use crate::io::disk::{Aligned, Disk};
 use crate::layout::grid::Grid;
 use crate::layout::plan::{Existing, LayoutPlan};
 use crate::layout::present::{Present, Version};
@@ -22,13 +24,14 @@ pub fn believe(
     old: &Version<'_>,
 ) -> Result<Present, String> {
     old.fits(existing, plan, grid)?;
-    let mut buffer = Aligned::zeroed(STEP);
-    for (range, hash) in old.heads() {
-        let start = range.start;
-        match hash_of(disk, range, grid.piece_length().bytes(), &mut buffer) {
-            Ok(Some(found)) if found == hash => {}
-            Ok(_) => return Err(format!("the disk was changed at byte {start}")),
-            Err(error) => return Err(error.to_string()),
+    let length = grid.piece_length();
+    let mut buffer = Aligned::zeroed(length.get() as usize);
+    for (Range { start, end }, hash) in old.heads() {
+        let len = usize::try_from(end - start).unwrap_or(usize::MAX).min(buffer.bytes().len());
+        let bytes = &mut buffer.bytes_mut()[..len];
+        disk.read_at(start, bytes).map_err(|error| error.to_string())?;
+        if hash_of(bytes, length) != Some(hash) {
+            return Err(format!("the disk was changed at byte {start}"));
         }
     }
     Ok(old.difference(plan, grid, hashes))
