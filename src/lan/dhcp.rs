@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use dhcproto::v4::MessageType;
 
+pub use super::dhcp_message::Offer;
 use super::dhcp_message::{self, Fields, Reply};
 
 /// The longest pause between two DISCOVERs.
@@ -22,35 +23,6 @@ const RENEW_AGAIN: Duration = Duration::from_secs(30);
 const LEASE_WITHOUT_TIME: u32 = 3600;
 /// Shorter leases are held this long, or the network would hear nothing but renewals.
 const SHORTEST_LEASE: u32 = 60;
-
-/// What a server offers or has leased.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// The address for this interface.
-    pub address: Ipv4Addr,
-    /// Length of the network's prefix.
-    pub prefix: u8,
-    /// The DHCP server's identifier.
-    pub server: Option<Ipv4Addr>,
-    /// `siaddr`: where the netboot files come from.
-    pub next_server: Option<Ipv4Addr>,
-    /// Default routers, best first.
-    pub routers: Vec<Ipv4Addr>,
-    /// Name servers.
-    pub dns: Vec<Ipv4Addr>,
-    /// Domain of the lab.
-    pub domain: Option<String>,
-    /// MTU of the interface.
-    pub mtu: Option<u16>,
-    /// Option 224: the flashmob server.
-    pub flashmob: Option<String>,
-    /// Seconds the lease lasts.
-    pub lease: Option<u32>,
-    /// Seconds until it is renewed.
-    pub renew: Option<u32>,
-    /// Seconds until any server is asked.
-    pub rebind: Option<u32>,
-}
 
 /// What the client wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]

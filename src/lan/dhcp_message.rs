@@ -10,12 +10,39 @@ use std::net::Ipv4Addr;
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, OptionCode};
 use dhcproto::{Encodable, Encoder};
 
-use super::dhcp::Offer;
-
 /// What the options begin with (RFC 2131 §3).
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
 /// The option that names the flashmob server: from the range for private use (RFC 3942).
 const FLASHMOB: u8 = 224;
+
+/// What a server offers or has leased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The address for this interface.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+    /// The DHCP server's identifier.
+    pub server: Option<Ipv4Addr>,
+    /// `siaddr`: where the netboot files come from.
+    pub next_server: Option<Ipv4Addr>,
+    /// Default routers, best first.
+    pub routers: Vec<Ipv4Addr>,
+    /// Name servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// Domain of the lab.
+    pub domain: Option<String>,
+    /// MTU of the interface.
+    pub mtu: Option<u16>,
+    /// Option 224: the flashmob server.
+    pub flashmob: Option<String>,
+    /// Seconds the lease lasts.
+    pub lease: Option<u32>,
+    /// Seconds until it is renewed.
+    pub renew: Option<u32>,
+    /// Seconds until any server is asked.
+    pub rebind: Option<u32>,
+}
 
 /// What a message of the client carries beside its type.
 #[derive(Debug, Clone, Copy, Default)]
