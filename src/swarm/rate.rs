@@ -123,14 +123,14 @@ impl Capacity {
 
     /// Counts `bytes` at `now`, of a link that was busy since the last [`pause`](Self::pause).
     pub fn add(&mut self, now: Now, bytes: u64) {
-        if !self.proved {
-            self.guess(now, bytes);
-        }
         let grain = self.more + 1;
         if self.swallowed * grain < SWALLOWED {
             self.swallowed += bytes;
             (self.since, self.bytes) = (now, 0);
             return;
+        }
+        if !self.proved {
+            self.guess(now, bytes);
         }
         self.bytes += bytes;
         let time = now.since(self.since);
@@ -184,6 +184,11 @@ impl Capacity {
     pub fn bytes_in(&self, time: Duration) -> u64 {
         let known = u64::try_from(u128::from(self.best) * time.as_micros() / 1_000_000);
         if self.best == 0 { u64::MAX } else { known.unwrap_or(u64::MAX) }
+    }
+
+    /// How long `bytes` on the wire take, each counted byte standing for its grain; zero as long as nothing is known.
+    pub fn time_on_wire(&self, bytes: u64) -> Duration {
+        self.time_of(bytes / (self.more + 1))
     }
 
     /// How long `bytes` take; zero as long as nothing is known.

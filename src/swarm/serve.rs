@@ -24,8 +24,10 @@ use crate::units::{Now, PieceIndex};
 pub const MIN_UNCHOKE: Duration = Duration::from_secs(10);
 /// Who waited so long is served before all others, whatever it asks for.
 const FORGOTTEN: Duration = Duration::from_secs(2);
-/// A turn that moved nothing for so long does not keep others waiting.
+/// A turn that moved nothing for so long does not keep others waiting, where links are fast.
 const SLOW: Duration = Duration::from_millis(50);
+/// Blocks leave in bursts of so many bytes.
+const BURST: u64 = 128 * 1024;
 
 /// One piece being sent to one peer.
 #[derive(Debug)]
@@ -38,11 +40,30 @@ struct Turn {
 }
 
 impl Turn {
-    /// Its receiver takes less than half of what our uplink can carry, or nothing for a while.
-    fn is_slow(&self, uplink: &Capacity, now: Now) -> bool {
+    /// Its receiver takes less than half of its share of what our uplink can carry, or nothing for a while. Who shares the
+    /// uplink with others is not slow for that: else each new turn would make all of them slow, and them a reason for
+    /// one more.
+    fn is_slow(&self, share: &Share, now: Now) -> bool {
         let age = now.since(self.began);
-        let due = uplink.time_of(self.bytes).saturating_mul(2) + SLOW;
-        now.since(self.moved) >= SLOW || age > 2 * SLOW && age > due
+        let pause = share.pause();
+        now.since(self.moved) >= pause || age > 2 * pause && age > share.time_of(self.bytes) * 2 + pause
+    }
+}
+
+/// What one of several turns at once gets of the uplink.
+struct Share<'a> {
+    uplink: &'a Capacity,
+    turns: u32,
+}
+
+impl Share<'_> {
+    fn time_of(&self, bytes: u64) -> Duration {
+        self.uplink.time_of(bytes).saturating_mul(self.turns)
+    }
+
+    /// How long it may seem to move nothing.
+    fn pause(&self) -> Duration {
+        SLOW.max(self.uplink.time_on_wire(4 * BURST).saturating_mul(self.turns))
     }
 }
 
@@ -84,9 +105,12 @@ impl Server {
             fill_window(turn.conn, turn.piece, peer, config.send_window, out);
             peer.sending.iter().any(|block| block.piece == turn.piece)
         });
-        while self.turns.iter().filter(|turn| !turn.is_slow(uplink, now)).count() < config.upload_parallel
-            && self.turns.len() < config.upload_slots
-        {
+        loop {
+            let share = self.share(uplink);
+            let brisk = self.turns.iter().filter(|turn| !turn.is_slow(&share, now)).count();
+            if brisk >= config.upload_parallel || self.turns.len() >= config.upload_slots {
+                break;
+            }
             let Some((conn, piece)) = self.next_turn(peers, picker, now) else { break };
             let Some(peer) = peers.get_mut(&conn) else { break };
             if peer.last_turn != Some(piece) {
@@ -103,8 +127,9 @@ impl Server {
     /// more than `enough`, a number above it.
     pub fn committed(&self, peers: &Peers, uplink: &Capacity, enough: u64, now: Now) -> u64 {
         let mut sum = 0;
+        let share = self.share(uplink);
         for (conn, peer) in self.waiting(peers).filter(|(_, peer)| peer.schedules.is_some()) {
-            let slow = |turn: &Turn| turn.conn == conn && turn.is_slow(uplink, now);
+            let slow = |turn: &Turn| turn.conn == conn && turn.is_slow(&share, now);
             if self.turns.iter().any(slow) {
                 continue;
             }
@@ -116,6 +141,10 @@ impl Server {
             }
         }
         sum
+    }
+
+    fn share<'a>(&self, uplink: &'a Capacity) -> Share<'a> {
+        Share { uplink, turns: u32::try_from(self.turns.len()).unwrap_or(u32::MAX) }
     }
 
     /// Nobody waits for anything.
@@ -272,12 +301,13 @@ impl Server {
     }
 
     /// When a slow turn must be looked at, if others wait behind it, or somebody need not be held back any more.
-    pub fn deadline(&self, peers: &Peers, now: Now) -> Option<Now> {
+    pub fn deadline(&self, peers: &Peers, uplink: &Capacity, now: Now) -> Option<Now> {
         let held = self.waiting(peers).map(|(_, peer)| peer.held_until).filter(|until| *until > now).min();
         let waits = |(conn, peer): (ConnId, &Peer)| {
             !peer.queue.is_empty() && !self.turns.iter().any(|turn| turn.conn == conn)
         };
-        let slow = || self.turns.iter().map(|turn| turn.moved + SLOW).min();
+        let pause = self.share(uplink).pause();
+        let slow = || self.turns.iter().map(|turn| turn.moved + pause).min();
         let slow = self.waiting(peers).any(waits).then(slow).flatten();
         held.into_iter().chain(slow).min()
     }
