@@ -30,8 +30,6 @@ const UNKNOWN: Duration = Duration::from_millis(15);
 const FULL: Duration = Duration::from_millis(20);
 /// The part of a piece's time by which two pieces may overlap on our downlink: less leaves gaps, more shares it.
 const SLACK: u32 = 5;
-/// The same for pieces from another zone: they share the zone's uplink before.
-const SLACK_ACROSS: u32 = 7;
 /// They overlap no longer than this.
 const LONGEST_SLACK: Duration = Duration::from_millis(25);
 /// A piece is overdue after so many times the time it should take.
@@ -149,9 +147,7 @@ impl Fetcher {
         if self.halted || peer.choking_us || !peer.we_are_interested {
             return Verdict::Busy(FULL);
         }
-        let usual = slack(piece_time);
-        let slack = if peer.standing.beyond { usual.min(piece_time / SLACK_ACROSS) } else { usual };
-        if taken > start_in + slack {
+        if taken > start_in + slack(piece_time) {
             return Verdict::Busy(taken);
         }
         let start = now + start_in;
