@@ -21,7 +21,7 @@ use crate::agent::netboot::{MEMORY, PEER_PORT};
 use crate::agent::screen::Log;
 use crate::agent::status::Status;
 use crate::agent::worker::machine;
-use crate::api::{After, Compare, Compress, NicInfo, Take, partition_numbers};
+use crate::api::{After, Compare, Compress, Further, NicInfo, Take, partition_numbers};
 use crate::event::{Class, Event, Failure, Outcome, Stage};
 use crate::io::http::{self, Api, CallError, Taken};
 use crate::io::init::{self, PowerOff};
@@ -43,6 +43,9 @@ pub struct Args {
     /// The disk to write: a device, or a rule such as serial=WD-123
     #[arg(long, value_name = "DISK")]
     pub disk: String,
+    /// One more image for one more disk of this machine, in the same attempt: nothing is written before all of them can be; may be repeated
+    #[arg(long, value_name = "NAME[@VERSION]=DISK", value_parser = further)]
+    pub also: Vec<Further>,
     /// What becomes of what is on the disk: auto, full or trust [default: as the server's job says]
     #[arg(long, value_name = "HOW")]
     pub compare: Option<Compare>,
@@ -79,11 +82,23 @@ impl Only {
     }
 }
 
+/// `NAME[@VERSION]=DISK`; a rule for the disk may have more of `=`.
+fn further(text: &str) -> Result<Further, String> {
+    match text.split_once('=') {
+        Some((image, disk)) if !image.is_empty() && !disk.is_empty() => {
+            Ok(Further { image: image.into(), disk: disk.into() })
+        }
+        _ => Err("an image and its disk, for example data=/dev/sdb".into()),
+    }
+}
+
 /// What a person asks for beside the job's own terms.
 #[derive(Debug, Clone, Default)]
 pub struct Wish {
     /// The image.
     pub image: String,
+    /// Further ones.
+    pub also: Vec<Further>,
     /// What becomes of what is on the disk.
     pub compare: Option<Compare>,
     /// Some of its partitions.
@@ -167,8 +182,8 @@ fn start(args: Args) -> Result<Ended, Failure> {
         memory_limit: MEMORY,
         listen: args.listen,
     });
-    let Args { image, compare, partitions, .. } = args.clone();
-    let wish = Wish { image, compare, partitions: partitions.map(|only| only.0) };
+    let Args { image, also, compare, partitions, .. } = args.clone();
+    let wish = Wish { image, also, compare, partitions: partitions.map(|only| only.0) };
     let ended = runtime.block_on(async {
         let api = Api::new(http, args.server.clone());
         let (end, over) = watch::channel(false);
@@ -200,14 +215,24 @@ pub async fn attempt<I: Imager>(
     pace: Pace,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, Failure> {
-    let Wish { image, compare, partitions } = wish;
+    let Wish { image, also, compare, partitions } = wish;
     status.stage(Stage::Discover);
     let hello = inventory::hello(inventory::read(interfaces().await), None);
     status.change(|view| view.machine = machine(&hello));
     let welcome = api.hello(&hello, Duration::from_secs(10)).await.map_err(|e| failed_call(&e))?;
     status.change(|view| view.server = api.base().to_owned());
-    let take = Take { job: None, image: Some(image.clone()) };
+    let asked = also.len();
+    let take = Take { job: None, image: Some(image.clone()), also };
     match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
+        Taken::Job(assignment) if assignment.also.len() != asked => Err(Failure::new(
+            Class::Refused,
+            format!(
+                "the server {} gives {} further images instead of {asked}",
+                api.base(),
+                assignment.also.len()
+            ),
+            "Use a server and an agent of the same version, or write one image after the other.",
+        )),
         Taken::Job(mut assignment) => {
             let as_job = assignment.task.compare;
             assignment.tasks_mut().for_each(|task| task.compare = compare.unwrap_or(as_job));

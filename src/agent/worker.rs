@@ -158,7 +158,7 @@ impl<I: Imager> Worker<I> {
                 None => found.api.base().to_owned(),
             };
         });
-        let take = Take { job: self.cmdline.job.clone(), image: None };
+        let take = Take { job: self.cmdline.job.clone(), ..Take::default() };
         let mut beside = JoinSet::new();
         let boot_mac = self.cmdline.boot_mac.clone();
         beside.spawn(tell_neighbours(found.api.clone(), self.network.clone(), boot_mac));

@@ -130,6 +130,18 @@ pub struct Take {
     pub job: Option<String>,
     /// Image asked for on the agent's command line (`NAME` or `NAME@VERSION`), or `None`.
     pub image: Option<String>,
+    /// Further images for further disks, asked for beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Further>,
+}
+
+/// One more image that is asked for, and its disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Further {
+    /// `NAME` or `NAME@VERSION`.
+    pub image: String,
+    /// A device, or a rule.
+    pub disk: String,
 }
 
 /// A job for one terminal: one attempt.

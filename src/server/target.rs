@@ -50,18 +50,57 @@ pub fn target_for(config: &Config, catalog: &Catalog, who: &Identity) -> Result<
     config.job_for(who).map(|job| target_of(job, catalog)).transpose()
 }
 
-/// The target of a terminal that asks for an image by name: its own job's terms if that is the image, and otherwise
-/// the usual ones.
+/// The target of a terminal that asks for images by name, for disks that it names: its own job's terms if that is the image that
+/// starts, and otherwise the usual ones. Only what was asked for is given.
 pub fn target_by_hand(
     config: &Config,
     catalog: &Catalog,
     who: &Identity,
     image: &ImageRef,
+    further: Vec<(ImageRef, String)>,
 ) -> Result<Target, Refusal> {
-    let found = catalog.resolve(image)?;
     let job = config.job_for(who).filter(|job| job.image.name == image.name);
     let mut job = job.cloned().unwrap_or_else(|| Job::by_hand(image.clone()));
-    // One image was asked for, and one disk named.
-    job.also.clear();
-    Ok(Target { job, image: found.name.clone(), version: found.version.clone(), also: Vec::new() })
+    job.image = image.clone();
+    let terms = |(image, disk): (ImageRef, String)| {
+        let known = job.also.iter().find(|also| also.image.name == image.name);
+        let (layout, partitions) =
+            known.map_or_else(Default::default, |also| (also.layout, also.partitions.clone()));
+        Also { image, disk, layout, partitions }
+    };
+    job.also = further.into_iter().map(terms).collect();
+    job.check_images().map_err(|error| Refusal { error, advice: "Name each image once.".into() })?;
+    target_of(&job, catalog)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::catalog::tests::published;
+
+    #[test]
+    fn further_images_by_hand_come_with_the_disks_that_were_named_and_the_terms_of_the_own_job() {
+        let text = "[[job]]\nname='lab'\nimage='debian'\nterminals='all'\n\
+            [[job.also]]\nimage='data'\ndisk='bus=ata'\npartitions=[1]\n";
+        let config = Config::parse(text).expect("valid");
+        let images = vec![
+            published("debian", "1", 1),
+            published("data", "7", 2),
+            published("data", "8", 3),
+            published("x", "1", 4),
+        ];
+        let catalog = Catalog { images, problems: Vec::new() };
+        let who = Identity::new(&["52:54:00:00:00:0a"], None);
+        let ask = |further: &[(&str, &str)]| {
+            let further = further.iter().map(|(image, disk)| (image.parse().expect("valid"), (*disk).into()));
+            target_by_hand(&config, &catalog, &who, &"debian".parse().expect("valid"), further.collect())
+        };
+        assert!(ask(&[]).expect("given").job.also.is_empty(), "only what was asked for");
+        let given = ask(&[("data@7", "/dev/sdb"), ("x", "/dev/sdc")]).expect("given");
+        assert_eq!(given.image_ids(), ["debian@1", "data@7", "x@1"]);
+        let also: Vec<_> = given.job.also.iter().map(|a| (a.disk.as_str(), a.partitions.clone())).collect();
+        assert_eq!(also, [("/dev/sdb", Some(vec![1])), ("/dev/sdc", None)]);
+        assert!(ask(&[("x", "/dev/sdb"), ("x", "/dev/sdc")]).expect_err("twice").error.contains("once"));
+        assert!(ask(&[("y", "/dev/sdb")]).is_err());
+    }
 }

@@ -73,6 +73,20 @@ async fn programs_hear_that_it_is_complete_also_when_it_ends_at_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_gives_fewer_images_than_were_asked_for_is_refused() {
+    let (api, heard) = lab(job()).await;
+    let also = vec![further("data@2=serial=WD-1").unwrap()];
+    let wish = Wish { also, ..wish("debian") };
+    let imager = Pretend::failing(vec![]);
+    let stop = std::future::pending();
+    let failure = attempt(&api, wish, &imager, &Status::new(), PACE, stop).await.unwrap_err();
+    assert_eq!(failure.class, Class::Refused);
+    let also = r#""also":[{"image":"data@2","disk":"serial=WD-1"}]"#;
+    assert!(heard.lock().unwrap()[1].contains(also));
+    assert!(["data", "=/dev/sdb", "data="].into_iter().all(|text| further(text).is_err()));
+}
+
+#[tokio::test]
 async fn no_job_is_a_refusal_that_names_the_image() {
     let (api, _) = lab((204, String::new())).await;
     let failure = once(&api, &Pretend::failing(vec![])).await.unwrap_err();

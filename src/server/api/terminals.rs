@@ -62,10 +62,11 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         let last = terminal.last.as_ref();
         let target = match (&wish.image, &wish.job) {
             (Some(image), _) => {
-                let advice = "Use --image NAME or --image NAME@VERSION.";
-                let image: ImageRef =
-                    image.parse().map_err(|e: String| error(StatusCode::CONFLICT, e, advice))?;
-                Some(target_by_hand(&config, catalog, &terminal.identity, &image).map_err(conflict)?)
+                let further = wish.also.iter().map(|one| Ok((named(&one.image)?, one.disk.clone())));
+                let further = further.collect::<Result<_, Error>>()?;
+                let image = named(image)?;
+                let target = target_by_hand(&config, catalog, &terminal.identity, &image, further);
+                Some(target.map_err(conflict)?)
             }
             (None, Some(name)) => {
                 let job = config.job(name).ok_or_else(|| {
@@ -106,6 +107,12 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         longest_stay: job.longest_stay.as_secs(),
     };
     Ok(Json(assignment).into_response())
+}
+
+/// An image that an agent's command line names.
+fn named(image: &str) -> Result<ImageRef, Error> {
+    let advice = "Name images as NAME or NAME@VERSION.";
+    image.parse().map_err(|e: String| error(StatusCode::CONFLICT, e, advice))
 }
 
 /// `image`, whose version is known, for one disk.

@@ -57,6 +57,11 @@ impl Job {
             disk.parse::<Rule>()?;
             partitions.as_deref().map_or(Ok(()), check_partitions)?;
         }
+        self.check_images()
+    }
+
+    /// Each of its images is in it once.
+    pub fn check_images(&self) -> Result<(), String> {
         let mut images = vec![&self.image.name];
         for also in &self.also {
             if images.contains(&&also.image.name) {

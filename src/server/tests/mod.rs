@@ -17,7 +17,8 @@ use serde::de::DeserializeOwned;
 use super::lab::tests::hello_of;
 use super::{Options, Server};
 use crate::api::{
-    Assignment, Hello, Orders, OutcomeReport, ProgressReport, Take, TerminalState, TerminalView, Welcome,
+    Assignment, Further, Hello, Orders, OutcomeReport, ProgressReport, Take, TerminalState, TerminalView,
+    Welcome,
 };
 use crate::event::{Failure, Outcome, Progress};
 

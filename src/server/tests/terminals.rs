@@ -110,14 +110,25 @@ async fn a_page_in_a_browser_decides_nothing() {
 async fn an_image_asked_for_by_name_is_given_whatever_waits() {
     let world = World::new("").await;
     let terminal = world.hello(A).await;
-    let wish = |image: &str| Take { job: None, image: Some(image.into()) };
+    let wish = |image: &str| Take { image: Some(image.into()), ..Take::default() };
     let job = world.take(&terminal, wish("golden@format-1")).await.expect("given");
     assert_eq!((job.job.as_str(), job.task.version.as_str()), ("by-hand", "format-1"));
     for wrong in ["golden@2", "silver", "../x"] {
         assert_eq!(world.take(&terminal, wish(wrong)).await, Err(StatusCode::CONFLICT), "{wrong}");
     }
-    let unknown = Take { job: Some("night".into()), image: None };
+    let unknown = Take { job: Some("night".into()), ..Take::default() };
     assert_eq!(world.take(&terminal, unknown).await, Err(StatusCode::CONFLICT));
+}
+
+#[tokio::test]
+async fn further_images_asked_for_by_name_are_looked_up_like_the_first() {
+    let world = World::new("").await;
+    let terminal = world.hello(A).await;
+    for wrong in ["golden", "silver", "../x"] {
+        let also = vec![Further { image: wrong.into(), disk: "/dev/sdb".into() }];
+        let wish = Take { job: None, image: Some("golden".into()), also };
+        assert_eq!(world.take(&terminal, wish).await, Err(StatusCode::CONFLICT), "{wrong}");
+    }
 }
 
 #[tokio::test]
