@@ -53,8 +53,11 @@ const LEAD_OF_PARTNERS: u32 = 2;
 /// So many pieces go to one peer in a row, as far as it takes them: who knows whom it sends to next need not look for somebody, and
 /// connections that carried nothing for a while begin slowly (RFC 5681, 4.1). More would make long chains out of the swarm.
 const ROW: u32 = 4;
-/// The same in a zone: it has fewer terminals, and each piece comes in through one of them.
-const ROW_IN_ZONE: u32 = 2;
+/// The same in a zone, which has fewer terminals and gets each piece through one of them, and where a piece takes longer than
+/// [`LONG`]: then each piece in a row keeps others waiting for too long.
+const SHORT_ROW: u32 = 2;
+/// A long time for one piece.
+const LONG: Duration = Duration::from_millis(500);
 /// The part of a piece's time that chance adds in the choice of a receiver: who is asked first must not follow from
 /// the order in which peers came.
 const JITTER: u32 = 32;
@@ -257,14 +260,14 @@ impl Engine {
     /// Who is to get the next piece too: who gets one now, but only so many in a row, and not while somebody else waits whose
     /// downlink nobody fills.
     fn partner(&self) -> Option<ConnId> {
-        let most = if self.rules.is_some() { ROW_IN_ZONE } else { ROW };
+        let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));
+        let most = if self.rules.is_some() || piece_time > LONG { SHORT_ROW } else { ROW };
         let (conn, _) = self.offers.last.filter(|(_, row)| *row < most)?;
         let peer = self.peers.get(&conn)?;
         // What crosses zones goes by its own order.
         if self.is_gateway() || peer.standing.beyond || !peer.takes_offers() || peer.waits_for_nothing() {
             return None;
         }
-        let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));
         let hungry = |(other, peer): (&ConnId, &Peer)| {
             *other != conn && peer.takes_offers() && peer.taken_until + piece_time / 2 < self.now
         };
