@@ -34,8 +34,8 @@ pub struct Arguments {
     #[arg(long, default_value = "4MiB", value_parser = parse_bytes)]
     piece: u64,
     /// So many pieces of a hundred differ.
-    #[arg(long, default_value_t = 5.0)]
-    changed: f64,
+    #[arg(long, default_value_t = 5)]
+    changed: usize,
     /// Turns.
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -66,7 +66,7 @@ pub fn run_all(arguments: &Arguments) {
     let disk = Loop::attach(&target, arguments.rotational);
     let _limit = arguments.rate.map(|rate| Limit::new(&disk, rate * 1_000_000));
     let pieces = image.manifest().payload.pieces;
-    let changed = (f64::from(pieces) * arguments.changed / 100.0).round() as usize;
+    let changed = (pieces as usize * arguments.changed).div_ceil(100);
     let bytes = changed as u64 * arguments.piece;
     println!("{pieces} pieces of {} KiB, {changed} of them differ", arguments.piece >> 10);
     println!("| turn | read once s | comparison s | ÷ once | agent s | ÷ once | fetched ÷ changed |");
