@@ -63,6 +63,8 @@ const READING: (u64, Duration) = (1024 * 1024, Duration::from_millis(40));
 
 /// How long bytes are counted for a guess.
 const GUESS: Duration = Duration::from_millis(10);
+/// A time so long without bytes says something about who takes them, not about the link.
+const STALL: Duration = Duration::from_secs(1);
 
 /// What a link carries when it is busy: the best reading, forgotten slowly.
 #[derive(Debug, Clone, Default)]
@@ -126,7 +128,7 @@ impl Capacity {
         let grain = self.more + 1;
         if self.swallowed * grain < SWALLOWED {
             self.swallowed += bytes;
-            (self.since, self.bytes) = (now, 0);
+            (self.since, self.bytes, self.guessing) = (now, 0, None);
             return;
         }
         if !self.proved {
@@ -143,11 +145,13 @@ impl Capacity {
         }
     }
 
-    /// As long as nothing better is known: what came in a short time, whatever was swallowed.
+    /// As long as nothing better is known: what came in a short time of the same busy time.
     fn guess(&mut self, now: Now, bytes: u64) {
         let (since, counted) = self.guessing.get_or_insert((now, 0));
         let time = now.since(*since);
-        if time >= GUESS {
+        if time >= STALL {
+            self.guessing = Some((now, bytes));
+        } else if time >= GUESS {
             let counted = *counted;
             self.guessing = Some((now, bytes));
             self.run(counted, time);
@@ -165,7 +169,7 @@ impl Capacity {
 
     /// The link has nothing to do.
     pub fn pause(&mut self) {
-        self.swallowed = 0;
+        (self.swallowed, self.guessing) = (0, None);
     }
 
     /// `bytes` came one after another in `time`: a reading of its own, good where the link idles in between.
@@ -224,6 +228,25 @@ mod tests {
         link.pause();
         link.add(at(5000), 4 * SWALLOWED);
         assert!(link.get() < 10_000_000);
+    }
+
+    #[test]
+    fn a_guess_reaches_over_no_pause_and_no_stall() {
+        let at = |ms| Now(Duration::from_millis(ms));
+        let idle = |link: &mut Capacity| link.pause();
+        let stalled = |_: &mut Capacity| {};
+        let between: [fn(&mut Capacity); 2] = [idle, stalled];
+        for between in between {
+            let mut link = Capacity::default();
+            link.add(at(0), SWALLOWED);
+            link.add(at(5), 16_384);
+            between(&mut link);
+            link.add(at(8000), SWALLOWED);
+            link.add(at(8005), 16_384);
+            assert_eq!(link.get(), 0, "nothing is known yet");
+            link.add(at(8020), 16_384);
+            assert!(link.get() > 1_000_000, "{}", link.get());
+        }
     }
 
     #[test]
