@@ -128,7 +128,7 @@ impl Capacity {
         let grain = self.more + 1;
         if self.swallowed * grain < SWALLOWED {
             self.swallowed += bytes;
-            (self.since, self.bytes, self.guessing) = (now, 0, None);
+            (self.since, self.bytes) = (now, 0);
             return;
         }
         if !self.proved {
@@ -145,7 +145,8 @@ impl Capacity {
         }
     }
 
-    /// As long as nothing better is known: what came in a short time of the same busy time.
+    /// As long as nothing better is known: what came in a short time. One that reaches over a little idle
+    /// time reads low, which does no harm: the best counts.
     fn guess(&mut self, now: Now, bytes: u64) {
         let (since, counted) = self.guessing.get_or_insert((now, 0));
         let time = now.since(*since);
@@ -169,7 +170,7 @@ impl Capacity {
 
     /// The link has nothing to do.
     pub fn pause(&mut self) {
-        (self.swallowed, self.guessing) = (0, None);
+        self.swallowed = 0;
     }
 
     /// `bytes` came one after another in `time`: a reading of its own, good where the link idles in between.
@@ -231,16 +232,15 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_reaches_over_no_pause_and_no_stall() {
+    fn a_guess_reaches_over_no_stall() {
         let at = |ms| Now(Duration::from_millis(ms));
-        let idle = |link: &mut Capacity| link.pause();
-        let stalled = |_: &mut Capacity| {};
-        let between: [fn(&mut Capacity); 2] = [idle, stalled];
-        for between in between {
+        for pause in [false, true] {
             let mut link = Capacity::default();
             link.add(at(0), SWALLOWED);
             link.add(at(5), 16_384);
-            between(&mut link);
+            if pause {
+                link.pause();
+            }
             link.add(at(8000), SWALLOWED);
             link.add(at(8005), 16_384);
             assert_eq!(link.get(), 0, "nothing is known yet");
