@@ -205,7 +205,7 @@ impl Engine {
     pub fn deadline(&self) -> Option<Now> {
         let serve = self
             .serve
-            .deadline(&self.peers, &self.uplink, self.now)
+            .deadline(&self.peers, &self.config, &self.uplink, self.now)
             .map(|due| due.max(self.now + Duration::from_millis(1)));
         let offers = self.offers.deadline();
         [Some(self.housekeeping), self.fetch.deadline(self.now), serve, offers].into_iter().flatten().min()

@@ -251,9 +251,8 @@ impl Engine {
     /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece is left: the next
     /// piece need not be agreed yet.
     fn free_in(&self, lead: u32) -> Option<Duration> {
-        let ahead = if self.uplink.get() == 0 { 0 } else { self.uplink.bytes_in(ROUND_TRIP) };
-        let near = u64::from(self.config.piece_length / lead).max(ahead);
-        let committed = self.serve.committed(&self.peers, &self.uplink, near, self.now);
+        let near = u64::from(self.config.piece_length / lead).max(self.uplink.bytes_in(ROUND_TRIP));
+        let committed = self.serve.committed(&self.peers, &self.config, &self.uplink, near, self.now);
         (committed <= near).then(|| self.uplink.time_of(committed))
     }
 

@@ -185,10 +185,9 @@ impl Capacity {
         self.best
     }
 
-    /// Bytes that it carries in `time`; no end of them as long as nothing is known.
+    /// Bytes that it carries in `time`; none as long as nothing is known.
     pub fn bytes_in(&self, time: Duration) -> u64 {
-        let known = u64::try_from(u128::from(self.best) * time.as_micros() / 1_000_000);
-        if self.best == 0 { u64::MAX } else { known.unwrap_or(u64::MAX) }
+        u64::try_from(u128::from(self.best) * time.as_micros() / 1_000_000).unwrap_or(u64::MAX)
     }
 
     /// How long `bytes` on the wire take, each counted byte standing for its grain; zero as long as nothing is known.

@@ -18,7 +18,7 @@ use super::peer::{Peer, Peers};
 use super::picker::Picker;
 use super::rate::Capacity;
 use super::wire::Message;
-use crate::units::{Now, PieceIndex};
+use crate::units::{BLOCK_LEN, Now, PieceIndex};
 
 /// Shortest time between unchoking and choking a peer that wants something.
 pub const MIN_UNCHOKE: Duration = Duration::from_secs(10);
@@ -26,8 +26,8 @@ pub const MIN_UNCHOKE: Duration = Duration::from_secs(10);
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// A turn that moved nothing for so long does not keep others waiting, where links are fast.
 const SLOW: Duration = Duration::from_millis(50);
-/// Blocks leave in bursts of so many bytes.
-const BURST: u64 = 128 * 1024;
+/// So many times what a connection has in the network's hands leaves before a turn that moved nothing is slow.
+const BURSTS: u64 = 4;
 
 /// One piece being sent to one peer.
 #[derive(Debug)]
@@ -46,7 +46,8 @@ impl Turn {
     fn is_slow(&self, share: &Share, now: Now) -> bool {
         let age = now.since(self.began);
         let pause = share.pause();
-        now.since(self.moved) >= pause || age > 2 * pause && age > share.time_of(self.bytes) * 2 + pause
+        let due = share.time_of(self.bytes).saturating_mul(2).saturating_add(pause);
+        now.since(self.moved) >= pause || age > pause.saturating_mul(2) && age > due
     }
 }
 
@@ -54,6 +55,8 @@ impl Turn {
 struct Share<'a> {
     uplink: &'a Capacity,
     turns: u32,
+    /// Bytes that leave at once.
+    burst: u64,
 }
 
 impl Share<'_> {
@@ -63,7 +66,7 @@ impl Share<'_> {
 
     /// How long it may seem to move nothing.
     fn pause(&self) -> Duration {
-        SLOW.max(self.uplink.time_on_wire(4 * BURST).saturating_mul(self.turns))
+        SLOW.max(self.uplink.time_on_wire(BURSTS * self.burst).saturating_mul(self.turns))
     }
 }
 
@@ -105,12 +108,7 @@ impl Server {
             fill_window(turn.conn, turn.piece, peer, config.send_window, out);
             peer.sending.iter().any(|block| block.piece == turn.piece)
         });
-        loop {
-            let share = self.share(uplink);
-            let brisk = self.turns.iter().filter(|turn| !turn.is_slow(&share, now)).count();
-            if brisk >= config.upload_parallel || self.turns.len() >= config.upload_slots {
-                break;
-            }
+        while self.may_begin(config, uplink, now) {
             let Some((conn, piece)) = self.next_turn(peers, picker, now) else { break };
             let Some(peer) = peers.get_mut(&conn) else { break };
             if peer.last_turn != Some(piece) {
@@ -125,9 +123,16 @@ impl Server {
 
     /// Bytes that scheduling peers were promised and that have not left, those for slow receivers apart. Where there are
     /// more than `enough`, a number above it.
-    pub fn committed(&self, peers: &Peers, uplink: &Capacity, enough: u64, now: Now) -> u64 {
+    pub fn committed(
+        &self,
+        peers: &Peers,
+        config: &EngineConfig,
+        uplink: &Capacity,
+        enough: u64,
+        now: Now,
+    ) -> u64 {
         let mut sum = 0;
-        let share = self.share(uplink);
+        let share = self.share(config, uplink);
         for (conn, peer) in self.waiting(peers).filter(|(_, peer)| peer.schedules.is_some()) {
             let slow = |turn: &Turn| turn.conn == conn && turn.is_slow(&share, now);
             if self.turns.iter().any(slow) {
@@ -143,8 +148,16 @@ impl Server {
         sum
     }
 
-    fn share<'a>(&self, uplink: &'a Capacity) -> Share<'a> {
-        Share { uplink, turns: u32::try_from(self.turns.len()).unwrap_or(u32::MAX) }
+    /// There is room for one more turn.
+    fn may_begin(&self, config: &EngineConfig, uplink: &Capacity, now: Now) -> bool {
+        let share = self.share(config, uplink);
+        let brisk = self.turns.iter().filter(|turn| !turn.is_slow(&share, now)).count();
+        brisk < config.upload_parallel && self.turns.len() < config.upload_slots
+    }
+
+    fn share<'a>(&self, config: &EngineConfig, uplink: &'a Capacity) -> Share<'a> {
+        let turns = u32::try_from(self.turns.len()).unwrap_or(u32::MAX);
+        Share { uplink, turns, burst: config.send_window as u64 * u64::from(BLOCK_LEN) }
     }
 
     /// Nobody waits for anything.
@@ -301,12 +314,12 @@ impl Server {
     }
 
     /// When a slow turn must be looked at, if others wait behind it, or somebody need not be held back any more.
-    pub fn deadline(&self, peers: &Peers, uplink: &Capacity, now: Now) -> Option<Now> {
+    pub fn deadline(&self, peers: &Peers, config: &EngineConfig, uplink: &Capacity, now: Now) -> Option<Now> {
         let held = self.waiting(peers).map(|(_, peer)| peer.held_until).filter(|until| *until > now).min();
         let waits = |(conn, peer): (ConnId, &Peer)| {
             !peer.queue.is_empty() && !self.turns.iter().any(|turn| turn.conn == conn)
         };
-        let pause = self.share(uplink).pause();
+        let pause = self.share(config, uplink).pause();
         let slow = || self.turns.iter().map(|turn| turn.moved + pause).min();
         let slow = self.waiting(peers).any(waits).then(slow).flatten();
         held.into_iter().chain(slow).min()
