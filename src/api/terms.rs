@@ -23,6 +23,15 @@ pub fn check_partitions(numbers: &[u32]) -> Result<(), String> {
     }
 }
 
+/// The choice whose word `text` is.
+fn one_of<T: Copy>(text: &str, all: &[(&str, T)]) -> Result<T, String> {
+    let found = all.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
+    found.ok_or_else(|| {
+        let words: Vec<&str> = all.iter().map(|(word, _)| *word).collect();
+        format!("'{text}' is not one of {}", words.join(", "))
+    })
+}
+
 /// What becomes of what lies on a disk already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -51,9 +60,7 @@ impl std::str::FromStr for Compare {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Compare::Auto, Compare::Full, Compare::Trust];
-        let found = all.into_iter().find(|mode| mode.word() == text);
-        found.ok_or_else(|| format!("'{text}' is not one of auto, full, trust"))
+        one_of(text, &[Compare::Auto, Compare::Full, Compare::Trust].map(|mode| (mode.word(), mode)))
     }
 }
 
@@ -74,12 +81,7 @@ impl std::str::FromStr for Compress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Compress::Auto),
-            "on" => Ok(Compress::On),
-            "off" => Ok(Compress::Off),
-            other => Err(format!("'{other}' is not one of auto, on, off")),
-        }
+        one_of(text, &[("auto", Compress::Auto), ("on", Compress::On), ("off", Compress::Off)])
     }
 }
 
@@ -113,12 +115,12 @@ impl std::str::FromStr for After {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "reboot" => Ok(After::Reboot),
-            "poweroff" => Ok(After::Poweroff),
-            "kexec" => Ok(After::Kexec),
-            "shell" => Ok(After::Shell),
-            other => Err(format!("'{other}' is not one of reboot, poweroff, kexec, shell")),
-        }
+        let all = [
+            ("reboot", After::Reboot),
+            ("poweroff", After::Poweroff),
+            ("kexec", After::Kexec),
+            ("shell", After::Shell),
+        ];
+        one_of(text, &all)
     }
 }
