@@ -73,16 +73,8 @@ async fn fetch(args: GetArgs) -> Result<(), Failure> {
     let placed = tokio::task::spawn_blocking(move || place::target(&path, &for_place, &peers, resize))
         .await
         .map_err(|error| Failure::new(Class::Retry, format!("opening the target: {error}"), "try again"))??;
-    let swarm = session.add(TorrentSpec {
-        meta,
-        storage: placed.storage,
-        shape: placed.shape,
-        have: placed.have,
-        wanted: placed.wanted,
-        trackers,
-        verify: !args.no_verify,
-        memory: args.peers.memory(),
-    })?;
+    let torrent = placed.torrent(meta, trackers, args.peers.memory());
+    let swarm = session.add(TorrentSpec { verify: !args.no_verify, ..torrent })?;
     let total = swarm.stats().bytes_total;
     let mut show = Show::new(args.peers.json, total);
     swarm.add_peers(args.peers.peers.clone()).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::peers::PeerArgs;
 use crate::event::{Class, Failure};
 use crate::io::image::ImageFolder;
-use crate::io::session::Have;
+use crate::io::session::{Have, TorrentSpec};
 use crate::io::storage::{
     BlockStorage, FileStorage, FolderStorage, ImageRuns, ImageShape, Opened, Resize, disk_failure,
     is_block_device,
@@ -30,6 +30,14 @@ pub struct Placed {
     pub have: Have,
     /// Which pieces belong there; `None`: all.
     pub wanted: Option<Bitfield>,
+}
+
+impl Placed {
+    /// The torrent for a session, in at most `memory` bytes of buffers.
+    pub fn torrent(self, meta: Arc<Metainfo>, trackers: Vec<String>, memory: u64) -> TorrentSpec {
+        let Placed { storage, shape, have, wanted } = self;
+        TorrentSpec { shape, wanted, trackers, ..TorrentSpec::new(meta, storage, have, memory) }
+    }
 }
 
 /// Opens what is to be seeded.

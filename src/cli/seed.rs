@@ -10,7 +10,6 @@ use super::peers::{Interrupts, PeerArgs, read_torrent};
 use super::place;
 use super::show::{Show, failed};
 use crate::event::Failure;
-use crate::io::session::TorrentSpec;
 
 /// Serve a torrent's payload from a file, a folder or a block device.
 #[derive(Debug, Args)]
@@ -38,16 +37,7 @@ async fn serve(args: SeedArgs) -> Result<(), Failure> {
     let trackers = args.peers.all_trackers(&meta);
     let session = args.peers.start_session().await?;
     let name = meta.name.clone();
-    let swarm = session.add(TorrentSpec {
-        meta,
-        storage: placed.storage,
-        shape: placed.shape,
-        have: placed.have,
-        wanted: placed.wanted,
-        trackers,
-        verify: true,
-        memory: args.peers.memory(),
-    })?;
+    let swarm = session.add(placed.torrent(meta, trackers, args.peers.memory()))?;
     let mut show = Show::new(args.peers.json, swarm.stats().bytes_total);
     show.say(&format!("seeding {name} on port {}", session.local_addr().port()));
     swarm.add_peers(args.peers.peers.clone()).await;
