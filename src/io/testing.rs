@@ -17,9 +17,7 @@ use crate::io::payload::payload_files;
 use crate::io::{disks, table};
 use crate::layout::extents::{Extents, RangeKind, Run, RunBuilder};
 use crate::layout::grid::{Grid, classify, count};
-use crate::manifest::{
-    Boot, BootArea, BootAreaKind, Disk, FORMAT, Manifest, Partition, Payload, Policy, Table, names,
-};
+use crate::manifest::{BootArea, BootAreaKind, Disk, Manifest, Partition, Policy, Table, names};
 use crate::metainfo::{Metainfo, MetainfoBuilder, Pieces};
 use crate::units::{DiskOffset, PieceIndex, PieceLength, SectorSize, Sha1, Sha256};
 
@@ -207,25 +205,9 @@ pub(crate) fn image_of(
         })
         .collect();
     let (boot, boot_areas) = boot_areas(disk, &found.table);
-    let mut manifest = Manifest {
-        format: FORMAT,
-        name: "lab".into(),
-        version: "1".into(),
-        sequence: 1,
-        created: "2026-01-01T00:00:00Z".into(),
-        piece_length,
-        disk: Disk { sector_size, minimum_size: disk.len() as u64, table: found.table.clone(), boot_areas },
-        payload: Payload {
-            pieces: partitions.iter().map(|p| p.pieces.data).sum(),
-            file_size: 4 * piece_length.bytes(),
-            info_hash: crate::units::InfoHash([0; 20]),
-            sha256: None,
-        },
-        partitions,
-        boot: Boot::default(),
-        sidecars: Default::default(),
-        lost: Vec::new(),
-    };
+    let mut manifest = crate::manifest::tests::image_of(piece_length, disk.len() as u64, partitions);
+    manifest.disk = Disk { sector_size, table: found.table.clone(), boot_areas, ..manifest.disk };
+    manifest.payload.file_size = 4 * piece_length.bytes();
     change(&mut manifest);
     manifest.payload.pieces =
         manifest.partitions.iter().filter(|p| p.policy == Policy::Replace).map(|p| p.pieces.data).sum();

@@ -388,4 +388,4 @@ pub fn is_plain_name(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -191,10 +191,28 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A peer says that it is there, and no more than it must.
+    pub(in crate::tracker) fn regular(info_hash: InfoHash, peer_id: PeerId, left: u64) -> Announce {
+        Announce {
+            info_hash,
+            peer_id,
+            port: 6881,
+            uploaded: 0,
+            downloaded: 0,
+            left,
+            event: Event::Regular,
+            compact: true,
+            no_peer_id: false,
+            numwant: None,
+            carries: None,
+            local: None,
+        }
+    }
 
     const HASH: &str = "%12%34%56%78%9a%bc%de%f1%23%45%67%89%ab%cd%ef%12%34%56%78%9a";
 

@@ -2,15 +2,15 @@
 
 use super::*;
 use crate::layout::extents::tests::runs_strategy;
-use crate::manifest::{Boot, Disk, Entry, FORMAT, Partition, Payload, Role, Table};
-use crate::units::{InfoHash, Lba, SectorSize};
+use crate::manifest::tests::image_of;
+use crate::manifest::{Entry, Partition, Role};
+use crate::units::Lba;
 use proptest::prelude::*;
 
 /// A manifest whose partitions have the sizes and counts of `extents`.
 pub(crate) fn manifest_of(extents: &Extents, piece_length: u32, policy: Policy) -> Manifest {
     let piece_length = PieceLength::new(piece_length).expect("a piece length");
     let mut lba = 64;
-    let mut pieces = 0;
     let partitions: Vec<Partition> = (1u32..)
         .zip(&extents.partitions)
         .map(|(number, runs)| {
@@ -18,9 +18,6 @@ pub(crate) fn manifest_of(extents: &Extents, piece_length: u32, policy: Policy) 
             let first = Lba(lba);
             lba += size / 512;
             let counted = count(&classify(runs, size, piece_length));
-            if policy == Policy::Replace {
-                pieces += counted.data;
-            }
             let entry = Entry::Mbr { kind: 0x83, active: false, ebr: None };
             Partition {
                 number,
@@ -35,25 +32,7 @@ pub(crate) fn manifest_of(extents: &Extents, piece_length: u32, policy: Policy) 
             }
         })
         .collect();
-    Manifest {
-        format: FORMAT,
-        name: "lab".into(),
-        version: "1".into(),
-        sequence: 1,
-        created: "2026-01-01T00:00:00Z".into(),
-        piece_length,
-        disk: Disk {
-            sector_size: SectorSize::DEFAULT,
-            minimum_size: lba * 512,
-            table: Table::Mbr { signature: [1, 2, 3, 4], extended: vec![] },
-            boot_areas: vec![],
-        },
-        partitions,
-        boot: Boot::default(),
-        payload: Payload { pieces, file_size: 64 << 30, info_hash: InfoHash([0; 20]), sha256: None },
-        sidecars: Default::default(),
-        lost: Vec::new(),
-    }
+    image_of(piece_length, lba * 512, partitions)
 }
 
 proptest! {

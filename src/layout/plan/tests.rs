@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::layout::table::gpt_entry_sectors;
-use crate::manifest::{Boot, BootArea, Disk, Extended, FORMAT, Payload, PieceCount, names};
-use crate::units::{InfoHash, PieceLength, Sha256};
+use crate::manifest::tests::image_of;
+use crate::manifest::{BootArea, Disk, Extended, PieceCount, names};
+use crate::units::{PieceLength, Sha256};
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -37,26 +38,14 @@ fn mbr_partition(number: u32, first: u64, size: u64, ebr: Option<u64>) -> Partit
 }
 
 fn manifest(table: Table, partitions: Vec<Partition>, minimum_size: u64, sector: u32) -> Manifest {
+    let image = image_of(PieceLength::new(1 << 20).expect("1 MiB"), minimum_size, partitions);
+    let sector_size = SectorSize::new(sector).expect("a size");
     Manifest {
-        format: FORMAT,
-        name: "lab".into(),
-        version: "1".into(),
-        sequence: 1,
-        created: "2026-01-01T00:00:00Z".into(),
-        piece_length: PieceLength::new(1 << 20).expect("1 MiB"),
-        disk: Disk {
-            sector_size: SectorSize::new(sector).expect("a size"),
-            minimum_size,
-            table,
-            boot_areas: vec![],
-        },
-        partitions,
-        boot: Boot::default(),
-        payload: Payload { pieces: 0, file_size: 64 << 30, info_hash: InfoHash([0; 20]), sha256: None },
-        lost: Vec::new(),
+        disk: Disk { sector_size, table, ..image.disk },
         sidecars: [names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT]
             .map(|name| (name.to_string(), Sha256([0; 32])))
             .into(),
+        ..image
     }
 }
 

@@ -1,6 +1,7 @@
 //! Peers that come, meet, fall silent and go.
 
 use super::*;
+use crate::tracker::announce::tests::regular;
 use crate::tracker::policy::Everyone;
 use crate::tracker::topology::Zone;
 use crate::tracker::zoned::Zoned;
@@ -20,20 +21,7 @@ fn id(prefix: &[u8], n: u8) -> PeerId {
 }
 
 fn hello(n: u8, left: u64) -> Announce {
-    Announce {
-        info_hash: HASH,
-        peer_id: id(b"-FM0100-", n),
-        port: 6881,
-        uploaded: 0,
-        downloaded: 0,
-        left,
-        event: Event::Regular,
-        compact: true,
-        no_peer_id: false,
-        numwant: None,
-        carries: None,
-        local: None,
-    }
+    regular(HASH, id(b"-FM0100-", n), left)
 }
 
 fn at(seconds: u64) -> Duration {

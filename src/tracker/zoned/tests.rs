@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 
+use super::super::announce::tests::regular;
 use super::super::topology::{Pin, Zone};
-use super::super::{Announce, Answer, Event, Home, Settings, Tracker};
+use super::super::{Announce, Answer, Home, Settings, Tracker};
 use super::*;
 
 const SWARM: InfoHash = InfoHash([7; 20]);
@@ -44,20 +45,8 @@ impl Lab {
     }
 
     fn say(&mut self, seconds: u64, zone: u8, n: u8, left: u64) -> Answer {
-        let announce = Announce {
-            info_hash: SWARM,
-            peer_id: id(zone, n),
-            port: 6881,
-            uploaded: 0,
-            downloaded: 0,
-            left,
-            event: Event::Regular,
-            compact: true,
-            no_peer_id: false,
-            numwant: Some(200),
-            carries: self.carries,
-            local: None,
-        };
+        let announce = regular(SWARM, id(zone, n), left);
+        let announce = Announce { numwant: Some(200), carries: self.carries, ..announce };
         let home = Home { peer_id: id(0, 250), address: SocketAddr::from(([192, 168, 0, 1], 6881)) };
         let mut state = self.state;
         let mut chance = || {
