@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use flashmob::io::image::ImageFolder;
 use flashmob::units::PieceIndex;
 
 use super::volume::{Kind, Volume, stage};
-use super::{Content, beside, capture, folder};
+use super::{Content, Running, beside, capture, folder};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -146,13 +146,4 @@ fn transfer(image: &Path, folder: &Path) -> u64 {
     }
     fs::remove_file(target).expect("removed");
     sent
-}
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use flashmob::api::LayoutMode;
@@ -18,7 +18,7 @@ use flashmob::manifest::TrustedManifest;
 use flashmob::units::parse_bytes;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use super::{Chance, beside, capture, run};
+use super::{Chance, Running, beside, capture, run};
 
 /// How `dd` reads a disk once, past the kernel's memory.
 const READ: [&str; 3] = ["of=/dev/null", "iflag=direct", "bs=4M"];
@@ -157,24 +157,15 @@ fn imaged(disk: &Loop) -> (u64, f64) {
 }
 
 /// Starts a server and waits until it is there.
-fn serve(repository: &Path, state: &Path) -> Server {
+fn serve(repository: &Path, state: &Path) -> Running {
     let mut command = Command::new(beside("flashmob"));
     command.arg("serve").arg("--images").arg(repository).arg("--state").arg(state);
     command.args(["--listen", SERVER, "--peer-listen", "127.0.0.1:0", "--no-mdns"]);
-    let mut server = Server(command.stderr(Stdio::piped()).spawn().expect("flashmob serve"));
+    let mut server = Running(command.stderr(Stdio::piped()).spawn().expect("flashmob serve"));
     let mut lines = BufReader::new(server.0.stderr.take().expect("its words")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("flashmob serves on ")), "the server ends");
     std::thread::spawn(move || lines.for_each(drop));
     server
-}
-
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A control group of this process, whose children are in it too, in which a disk is slow.
