@@ -151,7 +151,7 @@ pub fn write_iso(netboot: &Path, iso: &Path, cmdline: &str) -> Result<()> {
     std::fs::write(grub.join("grub.cfg"), iso_config(cmdline)).context("writing grub.cfg")?;
     let mut rescue = command("grub-mkrescue")?;
     rescue.arg("-o").arg(iso).arg(work.path());
-    rescue.args(["--locales=", "--themes=", "--fonts=", "--compress=xz"]);
+    rescue.args(["--locales=", "--themes=", "--fonts=", "--compress=gz"]);
     rescue.arg(format!("--install-modules={ISO_MODULES}"));
     rescue.args(["--", "-volid", "FLASHMOB"]);
     run(&mut rescue, &format!("making {}", iso.display()))?;
