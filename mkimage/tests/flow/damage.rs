@@ -6,6 +6,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use flashmob::io::image::ImageFolder;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{capture_as, disks, fail, succeed};
 
@@ -48,8 +50,10 @@ impl Damaged {
 
 impl Drop for Damaged {
     fn drop(&mut self) {
-        let pid = self.daemon.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        // Asked to, it takes its view away itself.
+        if let Ok(pid) = i32::try_from(self.daemon.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
         let _ = self.daemon.wait();
     }
 }
