@@ -123,6 +123,13 @@ impl ActivePiece {
         Some((bytes, now.since(first)))
     }
 
+    /// Bytes a second that came since its owner was to begin.
+    pub fn pace(&self, now: Now) -> u64 {
+        let here = self.slots.iter().zip(self.landing.blocks()).filter(|(slot, _)| **slot == Slot::Here);
+        let bytes: u128 = here.map(|(_, block)| u128::from(block.len)).sum();
+        u64::try_from(bytes * 1_000_000 / now.since(self.since).as_micros().max(1)).unwrap_or(u64::MAX)
+    }
+
     /// Bytes that are not here.
     pub fn missing_bytes(&self) -> u64 {
         let lacking = self.slots.iter().zip(self.landing.blocks()).filter(|(slot, _)| **slot != Slot::Here);

@@ -3,7 +3,8 @@
 //!
 //! Our downlink shall carry one piece at a time, and never none: an offer is taken if what was granted before will be here by the
 //! time the new sender begins, give or take a part of a piece's time. Senders that are late or slow do not count, so they hold
-//! up nothing but their own piece; unless our downlink is full all the same, where one more would make all of them later.
+//! up nothing but their own piece; unless our downlink is full and they have their share of it, where one more would make all of
+//! them later. When nothing else is missing, somebody faster may bring what a slow one was to bring.
 //!
 //! Invariant: a granted piece has its buffer, and one owner; nothing is asked of a scheduling peer that it did
 //! not offer.
@@ -34,6 +35,9 @@ const SLACK: u32 = 5;
 const LONGEST_SLACK: Duration = Duration::from_millis(25);
 /// A piece is overdue after so many times the time it should take.
 const OVERDUE: u32 = 3;
+/// A sender is slow when after so many times the time that its piece should take less came than this part of what our downlink
+/// carries.
+const CREEPING: (u32, u64) = (2, 4);
 /// Granted pieces that are on their way at most, those of late senders apart.
 const AT_ONCE: usize = 3;
 /// Pieces that are looked at for a wish.
@@ -161,7 +165,7 @@ impl Fetcher {
                 return Verdict::Busy(FULL);
             }
         }
-        if let Some(offered) = self.relieve(conn, offered, start, piece_time, peers, now, out) {
+        if let Some(offered) = self.relieve(conn, offered, start, &downlink.carries, peers, now, out) {
             self.adopt_piece(conn, offered, start);
             if let Some(peer) = peers.get_mut(&conn) {
                 peer.begins = start;
@@ -177,10 +181,12 @@ impl Fetcher {
     fn taken_for(&self, asker: Option<ConnId>, peers: &Peers, link: &Downlink, now: Now) -> Duration {
         let Downlink { carries: downlink, full } = link;
         let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
+        let share = downlink.get() / (2 * self.active().max(1) as u64);
         let mut granted: Vec<(Now, u64)> = Vec::new();
         for active in self.pieces().filter(|active| asker.is_none() || active.owner != asker) {
             let Some(peer) = active.owner.and_then(|owner| peers.get(&owner)) else { continue };
-            let counts = *full || !peer.slow_sender && !is_late(active, peer, piece_time, now);
+            let shares = || *full && active.pace(now) >= share;
+            let counts = !self.drags(active, peer, downlink, now) || shares();
             if peer.schedules.is_some() && counts {
                 granted.push((active.since, active.missing_bytes()));
             }
@@ -197,6 +203,19 @@ impl Fetcher {
         if count >= AT_ONCE { end.max(piece_time) } else { end }
     }
 
+    /// Whether `owner` holds up nothing but its own piece: it is known to be slow, the piece should have been here, or its
+    /// next block, or by now more of it.
+    fn drags(&self, active: &ActivePiece, owner: &Peer, downlink: &Capacity, now: Now) -> bool {
+        let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
+        let (times, part) = CREEPING;
+        let age = now.since(active.since);
+        owner.slow_sender
+            // On slow links and with large pieces the sender's word about when it begins is as coarse.
+            || now.since(owner.progress) > LATE.max(piece_time)
+            || age > LATE.max(piece_time * OVERDUE)
+            || age > LATE.max(piece_time * times) && active.pace(now) < downlink.get() / part
+    }
+
     /// A piece of `offered` that another peer owns and that `conn` will bring sooner: only when nothing else is
     /// missing. The other peer need not send it any more.
     #[expect(clippy::too_many_arguments, reason = "the engine's parts that an offer touches")]
@@ -205,20 +224,21 @@ impl Fetcher {
         conn: ConnId,
         offered: &[Offered],
         start: Now,
-        piece_time: Duration,
+        downlink: &Capacity,
         peers: &mut Peers,
         now: Now,
         out: &mut VecDeque<Output>,
     ) -> Option<Offered> {
-        if self.picker.wanted() > 0 {
+        if self.picker.wanted() > 0 || peers.get(&conn).is_none_or(|peer| peer.slow_sender) {
             return None;
         }
+        let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
         let (offered, owner) = offered.iter().find_map(|offered| {
             let active = self.piece(offered.piece)?;
             let owner = active.owner.filter(|owner| *owner != conn && !active.solo)?;
             let other = peers.get(&owner)?;
             let waits = active.untouched() && other.begins > start + piece_time / 4;
-            (waits || is_late(active, other, piece_time, now)).then_some((*offered, owner))
+            (waits || self.drags(active, other, downlink, now)).then_some((*offered, owner))
         })?;
         self.take_back(owner, offered.piece, peers, out);
         Some(offered)
@@ -239,11 +259,4 @@ impl Fetcher {
 /// By how long two pieces may overlap on a downlink.
 pub(super) fn slack(piece_time: Duration) -> Duration {
     (piece_time / SLACK).min(LONGEST_SLACK)
-}
-
-/// Whether a piece should have been here, or its next block.
-fn is_late(active: &ActivePiece, owner: &Peer, piece_time: Duration, now: Now) -> bool {
-    let allowed = LATE.max(piece_time * OVERDUE);
-    // On slow links and with large pieces the sender's word about when it begins is as coarse.
-    now.since(owner.progress) > LATE.max(piece_time) || now.since(active.since) > allowed
 }
