@@ -12,9 +12,7 @@
 //! offer at a time, made while the piece before it is still on its way. Which piece: the one with the fewest copies among our
 //! peers, where a piece that we gave and that its receiver has not announced yet counts as a copy. So a seeder
 //! repeats nothing while something is missing from the swarm. Which receiver: the one whose downlink becomes free just when
-//! our uplink does, as all receivers keep saying, with a little chance. Who
-//! gets a piece now is offered the next one too, some times and early, as long as nobody else waits: who sends on need not look for
-//! somebody, and a connection that carries one piece after another does not start slowly each time.
+//! our uplink does, as all receivers keep saying, with a little chance.
 //!
 //! When nobody could be asked, nobody is looked for again before a receiver's time comes or something changed that could
 //! make one: a new piece, another's word.
@@ -42,22 +40,12 @@ const SOONEST: Duration = Duration::from_micros(200);
 /// The next piece is agreed when this part of a piece is left of those before it.
 const LEAD: u32 = 8;
 /// The same where pieces cross from zone to zone: there are few to agree with, and messages wait at the uplinks.
-const LEAD_ACROSS: u32 = 4;
+const LEAD_ACROSS: u32 = 3;
 /// A receiver in another zone is asked when its downlink becomes free within so many parts of a piece's time more, of
 /// [`PARTS`]: it says what is true by now.
 const SLACK_ACROSS: u32 = 8;
 /// Parts of a piece's time.
 const PARTS: u32 = 20;
-/// The same for a peer that gets one piece after another from us: nobody else fills its downlink.
-const LEAD_OF_PARTNERS: u32 = 2;
-/// So many pieces go to one peer in a row, as far as it takes them: who knows whom it sends to next need not look for somebody, and
-/// connections that carried nothing for a while begin slowly (RFC 5681, 4.1). More would make long chains out of the swarm.
-const ROW: u32 = 4;
-/// The same in a zone, which has fewer terminals and gets each piece through one of them, and where a piece takes longer than
-/// [`LONG`]: then each piece in a row keeps others waiting for too long.
-const SHORT_ROW: u32 = 2;
-/// A long time for one piece.
-const LONG: Duration = Duration::from_millis(500);
 /// The part of a piece's time that chance adds in the choice of a receiver: who is asked first must not follow from
 /// the order in which peers came.
 const JITTER: u32 = 32;
@@ -65,8 +53,10 @@ const JITTER: u32 = 32;
 const LONGEST_TAKEN: Duration = Duration::from_secs(10);
 /// Pieces that are looked at for one offer.
 const LOOKED_AT: usize = 1024;
-/// An answer needs a round trip and some work: the next piece is agreed at least so long ahead.
+/// Answers are taken to need at least so long.
 const ROUND_TRIP: Duration = Duration::from_millis(3);
+/// The part of what answers needed so far that one more counts for.
+const SMOOTHED: u32 = 8;
 
 /// An offer that waits for its answer.
 #[derive(Debug)]
@@ -94,8 +84,6 @@ struct StillOpen;
 pub struct Offers {
     open: Option<Open>,
     coming: Option<Coming>,
-    /// Who got the last piece, and how many in a row.
-    last: Option<(ConnId, u32)>,
     /// Nobody could be asked, and nothing has changed since.
     resting: bool,
     /// Try again then all the same.
@@ -104,6 +92,8 @@ pub struct Offers {
     given: BTreeMap<PieceIndex, Vec<ConnId>>,
     /// Of each piece, how many these are.
     copies: Vec<u16>,
+    /// How long answers take: the way there and back through full queues, and some work.
+    round_trip: Duration,
 }
 
 impl Offers {
@@ -126,13 +116,21 @@ impl Offers {
 
     /// `conn` takes `piece`, and will ask for `bytes` of it. False if it was not offered that.
     pub fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) -> bool {
+        self.answered(conn, now);
         let offered = self.open.take_if(|open| open.conn == conn && open.pieces.contains(&piece));
         if offered.is_some() {
             self.coming = Some(Coming { conn, piece, bytes, since: now });
-            let row = self.last.filter(|(last, _)| *last == conn).map_or(0, |(_, row)| row);
-            self.last = Some((conn, row + 1));
         }
         offered.is_some()
+    }
+
+    /// `conn` says something; if that is its answer, it shows how long answers take.
+    fn answered(&mut self, conn: ConnId, now: Now) {
+        if let Some(open) = self.open.as_ref().filter(|open| open.conn == conn) {
+            // Who is slow to answer is not the rule.
+            let took = now.since(open.since).min(self.round_trip * 2 + ROUND_TRIP);
+            self.round_trip = self.round_trip - self.round_trip / SMOOTHED + took / SMOOTHED;
+        }
     }
 
     /// `conn` asks for `block`.
@@ -172,16 +170,10 @@ impl Offers {
     pub fn forget(&mut self, conn: ConnId) {
         self.open.take_if(|open| open.conn == conn);
         self.coming.take_if(|coming| coming.conn == conn);
-        self.part(conn);
         let theirs: Vec<PieceIndex> =
             self.given.iter().filter(|(_, to)| to.contains(&conn)).map(|(piece, _)| *piece).collect();
         theirs.into_iter().for_each(|piece| self.announced(conn, piece));
         self.wake();
-    }
-
-    /// `conn` does not get the next piece too.
-    fn part(&mut self, conn: ConnId) {
-        self.last.take_if(|(last, _)| *last == conn);
     }
 
     /// `conn` took nothing of what it was offered. Returns that, or `None` if it was offered nothing.
@@ -220,20 +212,14 @@ impl Engine {
             return;
         }
         (self.offers.resting, self.offers.retry) = (false, None);
-        let Some(start_in) = self.free_in(LEAD_OF_PARTNERS) else { return };
         let lead = if self.is_gateway() { LEAD_ACROSS } else { LEAD };
-        let (partner, soon) = (self.partner(), self.free_in(lead).is_some());
-        if partner.is_none() && !soon {
-            return;
-        }
+        let Some(start_in) = self.free_in(lead) else { return };
         let anybody = self.peers.values().any(|peer| peer.schedules.is_some() && peer.interested);
         if self.holds.have().is_none() || !anybody {
             self.offers.resting = true;
             return;
         }
-        let (mut ranked, soonest) = self.receivers(start_in);
-        ranked.retain(|conn| soon && Some(*conn) != partner);
-        ranked.splice(0..0, partner);
+        let (ranked, soonest) = self.receivers(start_in);
         let Some((conn, id, pieces)) = self.best_offer(ranked) else {
             (self.offers.resting, self.offers.retry) = (true, Some(soonest));
             return;
@@ -248,29 +234,13 @@ impl Engine {
         self.offers.open = Some(Open { conn, pieces, since: self.now });
     }
 
-    /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece is left: the next
-    /// piece need not be agreed yet.
+    /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece is left, and more
+    /// than leaves while an answer comes: the next piece need not be agreed yet.
     fn free_in(&self, lead: u32) -> Option<Duration> {
-        let near = u64::from(self.config.piece_length / lead).max(self.uplink.bytes_in(ROUND_TRIP));
+        let answer = self.offers.round_trip.max(ROUND_TRIP);
+        let near = u64::from(self.config.piece_length / lead).max(self.uplink.bytes_in(answer));
         let committed = self.serve.committed(&self.peers, &self.config, &self.uplink, near, self.now);
         (committed <= near).then(|| self.uplink.time_of(committed))
-    }
-
-    /// Who is to get the next piece too: who gets one now, but only so many in a row, and not while somebody else waits whose
-    /// downlink nobody fills.
-    fn partner(&self) -> Option<ConnId> {
-        let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));
-        let most = if self.rules.is_some() || piece_time > LONG { SHORT_ROW } else { ROW };
-        let (conn, _) = self.offers.last.filter(|(_, row)| *row < most)?;
-        let peer = self.peers.get(&conn)?;
-        // What crosses zones goes by its own order.
-        if self.is_gateway() || peer.standing.beyond || !peer.takes_offers() || peer.waits_for_nothing() {
-            return None;
-        }
-        let hungry = |(other, peer): (&ConnId, &Peer)| {
-            *other != conn && peer.takes_offers() && peer.taken_until + piece_time / 2 < self.now
-        };
-        (!self.peers.iter().any(hungry)).then_some(conn)
     }
 
     /// Of those who might take a piece the first that lacks one. A gateway looks at all of them: what its own zone lacks
@@ -367,9 +337,7 @@ impl Engine {
 
     /// The downlink of `conn` is taken for `free_in`.
     pub(super) fn taken(&mut self, conn: ConnId, free_in: Duration) {
-        if self.offers.open.as_ref().is_some_and(|open| open.conn == conn) {
-            self.offers.part(conn);
-        }
+        self.offers.answered(conn, self.now);
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.taken_until = self.now + free_in.min(LONGEST_TAKEN);
         }
@@ -379,8 +347,8 @@ impl Engine {
 
     /// `conn` has no use for what it was offered.
     pub(super) fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>) {
+        self.offers.answered(conn, self.now);
         let Some(pieces) = self.offers.declined(conn) else { return };
-        self.offers.part(conn);
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         pieces.into_iter().for_each(|piece| peer.decline(piece, self.now));
         peer.wish = wish;
