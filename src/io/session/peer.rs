@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use super::cache::Data;
 use super::limits::Permit;
 use super::reader::{Heard, read_messages};
+use super::receive_window::ReceiveWindow;
 use super::writer::write_messages;
 use crate::storage::{Storage, StorageError};
 use crate::swarm::wire::{Message, WireError};
@@ -43,6 +44,7 @@ pub(super) struct Torrent {
     pub(super) geometry: Geometry,
     pub(super) landings: Landings,
     pub(super) storage: Arc<dyn Storage>,
+    pub(super) window: ReceiveWindow,
 }
 
 /// The owner's end of a connection.
@@ -86,8 +88,9 @@ pub(super) fn start(
     let (queue, outgoing) = mpsc::channel(QUEUE);
     let (to_owner, events) = (events.clone(), events.clone());
     let (pieces, landings) = (torrent.geometry.pieces(), torrent.landings.clone());
+    let window = torrent.window.clone();
     let reader = tokio::spawn(async move {
-        let why = match read_messages(conn, read, pieces, landings, &to_owner).await {
+        let why = match read_messages(conn, read, pieces, landings, window, &to_owner).await {
             Ok(()) => "it closed the connection".to_owned(),
             Err(error) => error.to_string(),
         };

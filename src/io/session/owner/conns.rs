@@ -37,6 +37,7 @@ impl Owner {
             geometry: self.geometry,
             landings: self.engine.landings(),
             storage: Arc::clone(&self.spec.storage),
+            window: self.window.clone(),
         };
         let peer = peer::start(conn, stream, address, torrent, permit, &self.to_owner);
         self.conns.insert(conn, peer);

@@ -23,6 +23,7 @@ use super::dial::{self, Dialled};
 use super::frames::FrameStore;
 use super::listen::Accepted;
 use super::peer::{Outgoing, PeerEvent, PeerHandle};
+use super::receive_window::ReceiveWindow;
 use super::{Ends, Found, Have, PUBLISH, Phase, Shared, TorrentSpec, announcing};
 use crate::buf::BufPool;
 use crate::event::Failure;
@@ -118,6 +119,7 @@ struct Owner {
     engine: Engine,
     started: Instant,
     conns: HashMap<ConnId, PeerHandle>,
+    window: ReceiveWindow,
     next_conn: u64,
     dials: JoinSet<()>,
     /// Buffers that the engine fills.
@@ -246,6 +248,7 @@ impl Owner {
 
     fn publish(&self, ends: &Ends) {
         let stats: SwarmStats = self.engine.stats();
+        self.window.follow(stats.carries);
         ends.stats.send_replace(stats);
     }
 }

@@ -19,6 +19,7 @@ use crate::io::session::cache::PieceCache;
 use crate::io::session::dial::own_addresses;
 use crate::io::session::frames::FrameStore;
 use crate::io::session::listen::Accepted;
+use crate::io::session::receive_window::ReceiveWindow;
 use crate::io::session::shares::Shares;
 use crate::io::session::{Shared, TorrentSpec};
 use crate::swarm::{Engine, EngineConfig, Geometry};
@@ -80,6 +81,7 @@ impl Owner {
             engine,
             started: Instant::now(),
             conns: HashMap::new(),
+            window: ReceiveWindow::new(),
             next_conn: 0,
             dials: JoinSet::new(),
             pool,
