@@ -178,11 +178,7 @@ impl Lan {
             ip(&format!("-n {name} link set lo up"));
             ip(&format!("-n {name} addr add {}/24 dev eth0", lan.address(node)));
             ip(&format!("-n {name} link set eth0 up"));
-            // What terminals use: the kernel's default, which a machine may have changed for itself.
-            called(
-                "nsenter",
-                &format!("--net=/run/netns/{name} sysctl -qw net.ipv4.tcp_congestion_control=cubic"),
-            );
+            as_on_terminals(&name);
             for (namespace, device) in
                 [(name.as_str(), "eth0".to_owned()), (switch.as_str(), format!("p{node}"))]
             {
@@ -261,6 +257,20 @@ impl Drop for Lan {
             let _ = Command::new("ip").args(["netns", "del", &name]).stderr(Stdio::null()).status();
         }
     }
+}
+
+/// Terminals use the kernel's congestion control, which a machine may have changed for itself, and the agent lets connections
+/// that rested go on as before; here for all clients.
+fn as_on_terminals(namespace: &str) {
+    let set = || {
+        enter(namespace);
+        let settings = [("tcp_congestion_control", "cubic"), ("tcp_slow_start_after_idle", "0")];
+        for (name, value) in settings {
+            let path = format!("/proc/sys/net/ipv4/{name}");
+            std::fs::write(&path, value).unwrap_or_else(|e| panic!("{path}: {e}"));
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(set).join()).expect("settings of a namespace");
 }
 
 /// A namespace may only choose a congestion control that the machine allows to everyone.

@@ -38,6 +38,9 @@ pub fn run() -> ! {
     if let Err(e) = console::quiet_kernel() {
         voice.say(&format!("cannot quiet the kernel's messages: {e}"));
     }
+    if let Err(e) = init::keep_pace_after_idle() {
+        voice.say(&format!("connections begin slowly after each pause: {e}"));
+    }
     voice.say(&format!("agent {} begins", env!("CARGO_PKG_VERSION")));
     check_own_files(&mut voice);
     load_drivers(&mut voice);

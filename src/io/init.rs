@@ -76,6 +76,12 @@ fn mount_one(m: &Mount) -> nix::Result<()> {
     }
 }
 
+/// Lets connections that rested go on as fast as they were (tcp(7), `tcp_slow_start_after_idle`): a terminal sends to one peer
+/// after another, and each would begin slowly again.
+pub fn keep_pace_after_idle() -> io::Result<()> {
+    fs::write("/proc/sys/net/ipv4/tcp_slow_start_after_idle", "0")
+}
+
 /// Files that are missing or have another size than the list says (lines of `SIZE  PATH`), below `root`. A machine
 /// with too little memory unpacks its initramfs partly and boots it without saying so.
 pub fn incomplete_files(list: &str, root: &Path) -> Vec<String> {
