@@ -116,8 +116,6 @@ impl Session {
             Err(error) => log::warn!("cannot raise the limit on open connections: {error}"),
         }
         let listener = TcpListener::bind(config.listen).await?;
-        // Those that it accepts have the same.
-        receive_window::set(&listener, receive_window::WIDEST)?;
         let local_addr = listener.local_addr()?;
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("flashmob/", env!("CARGO_PKG_VERSION")))

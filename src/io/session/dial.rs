@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::limits::Permit;
 use super::listen::read_handshake;
-use super::{Shared, peer, receive_window};
+use super::{Shared, peer};
 use crate::swarm::wire::Handshake;
 use crate::units::InfoHash;
 
@@ -51,7 +51,6 @@ async fn connect(
     info_hash: InfoHash,
 ) -> std::io::Result<(TcpStream, Handshake)> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    receive_window::set(&socket, receive_window::WIDEST)?;
     if let Some(ip) = shared.outgoing_address().filter(|ip: &IpAddr| ip.is_ipv4() == address.is_ipv4()) {
         socket.bind(SocketAddr::new(ip, 0))?;
     }

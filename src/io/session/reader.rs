@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::peer::PeerEvent;
-use super::receive_window::{self, ReceiveWindow};
+use super::receive_window::ReceiveWindow;
 use crate::swarm::wire::{Decoder, Message, PIECE_HEADER_LEN, WireError};
 use crate::swarm::{Block, ConnId, Descent, Landings};
 
@@ -40,12 +40,9 @@ pub(super) async fn read_messages(
     events: &mpsc::Sender<PeerEvent>,
 ) -> io::Result<()> {
     let mut intake = Intake::new(conn, pieces, landings);
-    let mut buffer = receive_window::WIDEST;
+    let mut buffer = 0;
     loop {
-        if buffer != window.get() {
-            buffer = window.get();
-            receive_window::set(stream.as_ref(), buffer)?;
-        }
+        window.keep(stream.as_ref(), &mut buffer)?;
         let mut heard = Vec::new();
         let sorted = intake.sort(&mut heard);
         if !heard.is_empty() && events.send(PeerEvent::Heard(conn, heard)).await.is_err() {

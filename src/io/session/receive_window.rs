@@ -1,10 +1,11 @@
-//! How much one connection may have under way to us: the receive buffer of its socket.
+//! How much one connection may have under way to us on a slow link: the receive buffer of its socket.
 //!
 //! Two senders often overlap on our downlink, at the end of one piece and the beginning of the next. With all that the kernel would
-//! let them have under way they fill the queue before the link and lose packets, and every answer waits behind them. So
+//! let them have under way they fill the queue before a slow link and lose packets, and every answer waits behind them. So
 //! each may have what the link carries in [`QUEUED`], which is more than round trips in a LAN take.
 //!
-//! Invariant: a buffer is never set below [`NARROWEST`], nor above what a program without privileges may ask for.
+//! Invariant: a buffer is never set below [`NARROWEST`]. Where more than [`WIDEST`] were right it is left to the kernel, which
+//! lets it grow as the connection needs.
 
 use std::io;
 use std::sync::Arc;
@@ -12,47 +13,48 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::net::TcpStream;
 
 /// What one connection may keep the link busy for.
 const QUEUED: Duration = Duration::from_millis(10);
 /// Enough for 1 Gbit/s over half a millisecond.
-const NARROWEST: usize = 64 * 1024;
+const NARROWEST: u64 = 64 * 1024;
 /// Linux allows so much to everybody (`net.core.rmem_max`), and uses twice that for data and its own records (socket(7)).
-pub(super) const WIDEST: usize = 208 * 1024;
+const WIDEST: u64 = 208 * 1024;
+/// Left to the kernel.
+const FREE: usize = 0;
 
-/// What connections of one torrent may have under way now; shared by its owner and its readers.
-#[derive(Debug, Clone)]
+/// What connections of one torrent may have under way; shared by its owner and its readers.
+#[derive(Debug, Clone, Default)]
 pub(super) struct ReceiveWindow(Arc<AtomicUsize>);
 
 impl ReceiveWindow {
-    /// Nothing is known of the link.
-    pub(super) fn new() -> Self {
-        ReceiveWindow(Arc::new(AtomicUsize::new(WIDEST)))
-    }
-
     /// The link carries so many bytes a second; 0 if that is not known.
     pub(super) fn follow(&self, carries: u64) {
-        self.0.store(buffer_for(carries), Ordering::Relaxed);
+        let buffer = buffer_for(carries).unwrap_or(FREE);
+        // Once it was set the kernel does not let it grow again: a link that looks faster for a moment has the widest.
+        if buffer != FREE || self.0.load(Ordering::Relaxed) != FREE {
+            let widest = usize::try_from(WIDEST).unwrap_or(usize::MAX);
+            self.0.store(if buffer == FREE { widest } else { buffer }, Ordering::Relaxed);
+        }
     }
 
-    /// Bytes now.
-    pub(super) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    /// Gives `stream` the buffer that is right now; `set` is the one that it was given last, 0 at first.
+    pub(super) fn keep(&self, stream: &TcpStream, set: &mut usize) -> io::Result<()> {
+        let buffer = self.0.load(Ordering::Relaxed);
+        if buffer != *set {
+            SockRef::from(stream).set_recv_buffer_size(buffer)?;
+            *set = buffer;
+        }
+        Ok(())
     }
 }
 
-/// Gives `socket` a receive buffer of `bytes`. Before it is connected or listens, so that the window can be as wide (tcp(7)); a
-/// narrower one may follow at any time.
-pub(super) fn set<'s, S>(socket: &'s S, bytes: usize) -> io::Result<()>
-where
-    SockRef<'s>: From<&'s S>,
-{
-    SockRef::from(socket).set_recv_buffer_size(bytes)
-}
-
-fn buffer_for(carries: u64) -> usize {
+/// Bytes, or `None` where it is left to the kernel.
+fn buffer_for(carries: u64) -> Option<usize> {
     let bytes = u128::from(carries) * QUEUED.as_millis() / 1000;
-    if carries == 0 { WIDEST } else { usize::try_from(bytes).unwrap_or(WIDEST).clamp(NARROWEST, WIDEST) }
+    let bytes = u64::try_from(bytes).ok().filter(|bytes| carries > 0 && *bytes <= WIDEST)?;
+    usize::try_from(bytes.max(NARROWEST)).ok()
 }
 
 #[cfg(test)]
@@ -60,23 +62,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_links_get_narrow_buffers_and_what_is_unknown_or_fast_the_widest() {
+    fn slow_links_get_narrow_buffers_and_those_of_fast_ones_are_left_alone() {
+        let narrowest = Some(64 * 1024);
         assert_eq!(
-            [0, 5_000_000, 12_500_000, u64::MAX].map(buffer_for),
-            [WIDEST, NARROWEST, 125_000, WIDEST]
+            [0, 1, 5_000_000, 12_500_000, 125_000_000, u64::MAX].map(buffer_for),
+            [None, narrowest, narrowest, Some(125_000), None, None]
         );
     }
 
-    #[test]
-    fn a_socket_has_the_buffer_that_it_was_given() {
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let window = ReceiveWindow::new();
-        for carries in [0, 1] {
+    #[tokio::test]
+    async fn a_socket_has_the_buffer_that_the_link_asks_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let buffer = || SockRef::from(&stream).recv_buffer_size().expect("known");
+        let (window, mut set, before) = (ReceiveWindow::default(), FREE, buffer());
+        for carries in [0, 125_000_000] {
             window.follow(carries);
-            set(&socket, window.get()).expect("set");
-            let buffer = SockRef::from(&socket).recv_buffer_size().expect("known");
+            window.keep(&stream, &mut set).expect("kept");
+            assert_eq!(buffer(), before, "left to the kernel");
+        }
+        for (carries, bytes) in [(12_500_000, 125_000), (1, 65_536), (125_000_000, 212_992)] {
+            window.follow(carries);
+            window.keep(&stream, &mut set).expect("kept");
             // The kernel doubles it for its own records.
-            assert!((window.get()..=2 * window.get()).contains(&buffer), "{buffer}");
+            assert!((bytes..=2 * bytes).contains(&buffer()), "{}", buffer());
         }
     }
 }

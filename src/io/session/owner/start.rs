@@ -81,7 +81,7 @@ impl Owner {
             engine,
             started: Instant::now(),
             conns: HashMap::new(),
-            window: ReceiveWindow::new(),
+            window: ReceiveWindow::default(),
             next_conn: 0,
             dials: JoinSet::new(),
             pool,
