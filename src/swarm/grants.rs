@@ -145,7 +145,7 @@ impl Fetcher {
         now: Now,
         out: &mut VecDeque<Output>,
     ) -> Verdict {
-        let piece_time = downlink.carries.time_of(u64::from(self.geometry().piece_length()));
+        let piece_time = self.piece_time(&downlink.carries);
         let taken = self.taken_for(Some(conn), peers, downlink, now);
         let Some(peer) = peers.get_mut(&conn) else { return Verdict::Busy(FULL) };
         if self.halted || peer.choking_us || !peer.we_are_interested {
@@ -176,11 +176,16 @@ impl Fetcher {
         Verdict::Useless(peers.get(&conn).and_then(|peer| self.wish(peer, now)))
     }
 
+    /// How long a whole piece takes on `link`.
+    fn piece_time(&self, link: &Capacity) -> Duration {
+        link.time_of(u64::from(self.geometry().piece_length()))
+    }
+
     /// How long our downlink is taken by what was granted to others than `asker`, which sends one piece after another. Where
     /// it is full just now, late senders count: another one would only make all of them later.
     fn taken_for(&self, asker: Option<ConnId>, peers: &Peers, link: &Downlink, now: Now) -> Duration {
         let Downlink { carries: downlink, full } = link;
-        let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
+        let piece_time = self.piece_time(downlink);
         let share = downlink.get() / (2 * self.active().max(1) as u64);
         let mut granted: Vec<(Now, u64)> = Vec::new();
         for active in self.pieces().filter(|active| asker.is_none() || active.owner != asker) {
@@ -206,7 +211,7 @@ impl Fetcher {
     /// Whether `owner` holds up nothing but its own piece: it is known to be slow, the piece should have been here, or its
     /// next block, or by now more of it.
     fn drags(&self, active: &ActivePiece, owner: &Peer, downlink: &Capacity, now: Now) -> bool {
-        let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
+        let piece_time = self.piece_time(downlink);
         let (times, part) = CREEPING;
         let age = now.since(active.since);
         owner.slow_sender
@@ -232,7 +237,7 @@ impl Fetcher {
         if self.picker.wanted() > 0 || peers.get(&conn).is_none_or(|peer| peer.slow_sender) {
             return None;
         }
-        let piece_time = downlink.time_of(u64::from(self.geometry().piece_length()));
+        let piece_time = self.piece_time(downlink);
         let (offered, owner) = offered.iter().find_map(|offered| {
             let active = self.piece(offered.piece)?;
             let owner = active.owner.filter(|owner| *owner != conn && !active.solo)?;

@@ -177,8 +177,9 @@ impl Offers {
     }
 
     /// `conn` took nothing of what it was offered. Returns that, or `None` if it was offered nothing.
-    fn declined(&mut self, conn: ConnId) -> Option<Vec<PieceIndex>> {
+    fn declined(&mut self, conn: ConnId, now: Now) -> Option<Vec<PieceIndex>> {
         self.wake();
+        self.answered(conn, now);
         self.open.take_if(|open| open.conn == conn).map(|open| open.pieces)
     }
 
@@ -337,18 +338,16 @@ impl Engine {
 
     /// The downlink of `conn` is taken for `free_in`.
     pub(super) fn taken(&mut self, conn: ConnId, free_in: Duration) {
-        self.offers.answered(conn, self.now);
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.taken_until = self.now + free_in.min(LONGEST_TAKEN);
         }
         // It may be free sooner than it said before.
-        self.offers.declined(conn);
+        self.offers.declined(conn, self.now);
     }
 
     /// `conn` has no use for what it was offered.
     pub(super) fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>) {
-        self.offers.answered(conn, self.now);
-        let Some(pieces) = self.offers.declined(conn) else { return };
+        let Some(pieces) = self.offers.declined(conn, self.now) else { return };
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         pieces.into_iter().for_each(|piece| peer.decline(piece, self.now));
         peer.wish = wish;
