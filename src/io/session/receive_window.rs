@@ -18,9 +18,9 @@ use tokio::net::TcpStream;
 /// What one connection may keep the link busy for.
 const QUEUED: Duration = Duration::from_millis(10);
 /// Enough for 1 Gbit/s over half a millisecond.
-const NARROWEST: u64 = 64 * 1024;
+const NARROWEST: usize = 64 * 1024;
 /// Linux allows so much to everybody (`net.core.rmem_max`), and uses twice that for data and its own records (socket(7)).
-const WIDEST: u64 = 208 * 1024;
+const WIDEST: usize = 208 * 1024;
 /// Left to the kernel.
 const FREE: usize = 0;
 
@@ -31,12 +31,9 @@ pub(super) struct ReceiveWindow(Arc<AtomicUsize>);
 impl ReceiveWindow {
     /// The link carries so many bytes a second; 0 if that is not known.
     pub(super) fn follow(&self, carries: u64) {
-        let buffer = buffer_for(carries).unwrap_or(FREE);
         // Once it was set the kernel does not let it grow again: a link that looks faster for a moment has the widest.
-        if buffer != FREE || self.0.load(Ordering::Relaxed) != FREE {
-            let widest = usize::try_from(WIDEST).unwrap_or(usize::MAX);
-            self.0.store(if buffer == FREE { widest } else { buffer }, Ordering::Relaxed);
-        }
+        let fast = if self.0.load(Ordering::Relaxed) == FREE { FREE } else { WIDEST };
+        self.0.store(buffer_for(carries).unwrap_or(fast), Ordering::Relaxed);
     }
 
     /// Gives `stream` the buffer that is right now; `set` is the one that it was given last, 0 at first.
@@ -52,9 +49,8 @@ impl ReceiveWindow {
 
 /// Bytes, or `None` where it is left to the kernel.
 fn buffer_for(carries: u64) -> Option<usize> {
-    let bytes = u128::from(carries) * QUEUED.as_millis() / 1000;
-    let bytes = u64::try_from(bytes).ok().filter(|bytes| carries > 0 && *bytes <= WIDEST)?;
-    usize::try_from(bytes.max(NARROWEST)).ok()
+    let bytes = usize::try_from(u128::from(carries) * QUEUED.as_millis() / 1000).ok()?;
+    (carries > 0 && bytes <= WIDEST).then(|| bytes.max(NARROWEST))
 }
 
 #[cfg(test)]
