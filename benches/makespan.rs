@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use common::{Client, Place, TrackerThread, enter, payload, spread};
+use flashmob::io::init::keep_pace_after_idle;
 use flashmob::units::parse_bytes;
 
 #[derive(Debug, Parser)]
@@ -264,11 +265,9 @@ impl Drop for Lan {
 fn as_on_terminals(namespace: &str) {
     let set = || {
         enter(namespace);
-        let settings = [("tcp_congestion_control", "cubic"), ("tcp_slow_start_after_idle", "0")];
-        for (name, value) in settings {
-            let path = format!("/proc/sys/net/ipv4/{name}");
-            std::fs::write(&path, value).unwrap_or_else(|e| panic!("{path}: {e}"));
-        }
+        let path = "/proc/sys/net/ipv4/tcp_congestion_control";
+        std::fs::write(path, "cubic").unwrap_or_else(|e| panic!("{path}: {e}"));
+        keep_pace_after_idle().expect("connections that rested go on");
     };
     std::thread::scope(|scope| scope.spawn(set).join()).expect("settings of a namespace");
 }
