@@ -49,7 +49,7 @@ fn torrent(source: &Path) -> Arc<Metainfo> {
     let builder = MetainfoBuilder {
         name: "transfer".into(),
         piece_length: PIECE,
-        files: vec![FileEntry { path: Vec::new(), length: BYTES }],
+        files: vec![FileEntry::data(Vec::new(), BYTES)],
         pieces: Pieces::Hashed(hashes.into_iter().map(Option::unwrap).collect()),
         private: true,
     };

@@ -1,7 +1,7 @@
 //! Bencoding (BEP 3) with limits: bytes ↔ a tree that borrows from them.
 //!
 //! Invariant: what is read is canonical (sorted keys, no leading zeros, nothing behind the value), no deeper
-//! than [`MAX_DEPTH`] and has no more values than the caller allows, so that a small message cannot ask for
+//! than [`MAX_DEPTH`] (or what the caller allows) and has no more values than the caller allows, so that a small message cannot ask for
 //! much memory. What the keys mean is left to the readers of each format.
 
 use std::borrow::Cow;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use bendy::decoding::{Decoder, Object};
 
-/// Deepest nesting that is read: a torrent's file list needs five.
+/// Deepest nesting of a message.
 pub const MAX_DEPTH: usize = 12;
 
 /// One bencoded value.
@@ -56,7 +56,16 @@ impl From<bendy::decoding::Error> for BencodeError {
 impl<'a> Value<'a> {
     /// Reads exactly one value of at most `max_values` values in all.
     pub fn parse(bytes: &'a [u8], max_values: usize) -> Result<Value<'a>, BencodeError> {
-        let mut decoder = Decoder::new(bytes).with_max_depth(MAX_DEPTH);
+        Value::parse_nested(bytes, max_values, MAX_DEPTH)
+    }
+
+    /// The same of a value that may nest `max_depth` deep.
+    pub fn parse_nested(
+        bytes: &'a [u8],
+        max_values: usize,
+        max_depth: usize,
+    ) -> Result<Value<'a>, BencodeError> {
+        let mut decoder = Decoder::new(bytes).with_max_depth(max_depth);
         let mut budget = Budget { left: max_values, max: max_values };
         let value = match decoder.next_object()? {
             Some(object) => read(object, &mut budget)?,
@@ -138,8 +147,8 @@ pub fn dict<'a>(entries: impl IntoIterator<Item = (&'a str, Value<'a>)>) -> Valu
 }
 
 /// The exact bytes of the dictionary under `key` of the top-level dictionary `bytes`, if there is one.
-pub fn raw_dict<'a>(bytes: &'a [u8], key: &[u8]) -> Result<Option<&'a [u8]>, BencodeError> {
-    let mut decoder = Decoder::new(bytes).with_max_depth(MAX_DEPTH);
+pub fn raw_dict<'a>(bytes: &'a [u8], key: &[u8], max_depth: usize) -> Result<Option<&'a [u8]>, BencodeError> {
+    let mut decoder = Decoder::new(bytes).with_max_depth(max_depth);
     let Some(Object::Dict(mut top)) = decoder.next_object()? else { return Ok(None) };
     while let Some((found, object)) = top.next_pair()? {
         if found == key {
@@ -242,8 +251,8 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_inner_dictionary_are_found() {
-        assert_eq!(raw_dict(b"d1:ai1e4:infod1:xi2eee", b"info"), Ok(Some(&b"d1:xi2ee"[..])));
-        assert_eq!(raw_dict(b"d4:infoi2ee", b"info"), Ok(None));
-        assert_eq!(raw_dict(b"i2e", b"info"), Ok(None));
+        assert_eq!(raw_dict(b"d1:ai1e4:infod1:xi2eee", b"info", MAX_DEPTH), Ok(Some(&b"d1:xi2ee"[..])));
+        assert_eq!(raw_dict(b"d4:infoi2ee", b"info", MAX_DEPTH), Ok(None));
+        assert_eq!(raw_dict(b"i2e", b"info", MAX_DEPTH), Ok(None));
     }
 }

@@ -1,4 +1,4 @@
-//! Torrents: bencoded bytes ↔ a checked description (BEP 3, 12, 19, 27).
+//! Torrents: bencoded bytes ↔ a checked description (BEP 3, 12, 19, 27, 47).
 //!
 //! Invariant: a `Metainfo` that exists is consistent (lengths add up, there is a hash for each piece, no path
 //! leaves its folder), and its info-hash is that of the exact bytes it was read from, which it keeps: written
@@ -27,14 +27,37 @@ const MAX_NAME: usize = 255;
 const MAX_URLS: usize = 100;
 /// Bencoded values a torrent may have: each file takes `4 + path` of them.
 const MAX_VALUES: usize = 1_000_000;
+/// Nesting that a torrent may have. The `file tree` of a hybrid torrent (BEP 52) nests a dictionary for each folder,
+/// inside the top-level dictionary and `info`, and ends with the file's own two.
+const MAX_TORRENT_DEPTH: usize = MAX_PATH_DEPTH + 5;
 
-/// One file of the payload.
+/// What an entry of the file list stands for (its `attr`, BEP 47).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A file with bytes of its own.
+    Data,
+    /// Zeros that align the next file to a piece. Nobody has them on disk.
+    Padding,
+    /// A symbolic link, which has no bytes. It is never made, because its target may lie outside the folder.
+    Link,
+}
+
+/// One entry of the payload's file list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Path below the torrent's name, one element a folder. Empty for a single-file torrent.
+    /// Path below the torrent's name, one element a folder. Empty for a single-file torrent and for padding.
     pub path: Vec<String>,
     /// Bytes.
     pub length: u64,
+    /// Whether it is on disk.
+    pub kind: FileKind,
+}
+
+impl FileEntry {
+    /// A file with bytes of its own.
+    pub fn data(path: Vec<String>, length: u64) -> Self {
+        FileEntry { path, length, kind: FileKind::Data }
+    }
 }
 
 /// A torrent.
@@ -112,9 +135,10 @@ impl Metainfo {
         if bytes.len() > MAX_TORRENT_BYTES {
             return Err(MetainfoError::TooLarge(bytes.len()));
         }
-        let value = Value::parse(bytes, MAX_VALUES)?;
+        let value = Value::parse_nested(bytes, MAX_VALUES, MAX_TORRENT_DEPTH)?;
         let top = value.as_dict().ok_or(MetainfoError::Field("info", "a dictionary"))?;
-        let raw = bencode::raw_dict(bytes, b"info")?.ok_or(MetainfoError::Field("info", "a dictionary"))?;
+        let raw = bencode::raw_dict(bytes, b"info", MAX_TORRENT_DEPTH)?
+            .ok_or(MetainfoError::Field("info", "a dictionary"))?;
         let info =
             get(top, "info").and_then(Value::as_dict).ok_or(MetainfoError::Field("info", "a dictionary"))?;
         let mut metainfo = read_info(info, raw)?;
@@ -171,7 +195,12 @@ impl Metainfo {
 
     /// True for a torrent of one file without a folder.
     pub fn is_single_file(&self) -> bool {
-        self.files.len() == 1 && self.files[0].path.is_empty()
+        matches!(&self.files[..], [only] if only.path.is_empty() && only.kind == FileKind::Data)
+    }
+
+    /// Symbolic links that the torrent names, which are never made.
+    pub fn links(&self) -> impl Iterator<Item = &FileEntry> {
+        self.files.iter().filter(|file| file.kind == FileKind::Link)
     }
 
     /// The info dictionary, bencoded: what the info-hash is of.
@@ -234,11 +263,19 @@ impl MetainfoBuilder {
             entries.push(("flashmob-nonce", Value::bytes(nonce)));
         }
         match self.files.as_slice() {
-            [only] if only.path.is_empty() => entries.push(("length", length_value(only.length))),
+            [only] if only.path.is_empty() && only.kind == FileKind::Data => {
+                entries.push(("length", length_value(only.length)))
+            }
             files => {
                 let list = files.iter().map(|file| {
                     let path = file.path.iter().map(|element| Value::text(element)).collect();
-                    bencode::dict([("length", length_value(file.length)), ("path", Value::List(path))])
+                    let mut entry = vec![("length", length_value(file.length)), ("path", Value::List(path))];
+                    match file.kind {
+                        FileKind::Data => {}
+                        FileKind::Padding => entry.push(("attr", Value::text("p"))),
+                        FileKind::Link => entry.push(("attr", Value::text("l"))),
+                    }
+                    bencode::dict(entry)
                 });
                 entries.push(("files", Value::List(list.collect())));
             }
@@ -278,8 +315,8 @@ fn read_info(info: &Dict<'_>, raw: &[u8]) -> Result<Metainfo, MetainfoError> {
     if get(info, "pieces").is_none() && get(info, "meta version").is_some() {
         return Err(MetainfoError::OnlyV2);
     }
-    let name = get(info, "name").and_then(Value::as_text).ok_or(MetainfoError::Field("name", "a text"))?;
-    check_element(name)?;
+    let name = text_of(info, "name.utf-8", "name").ok_or(MetainfoError::Field("name", "a text"))?;
+    check_element(&name)?;
     let piece_length = get(info, "piece length")
         .and_then(Value::as_int)
         .ok_or(MetainfoError::Field("piece length", "a number"))?;
@@ -287,7 +324,7 @@ fn read_info(info: &Dict<'_>, raw: &[u8]) -> Result<Metainfo, MetainfoError> {
         .ok()
         .filter(|length| (1..=MAX_PIECE_LENGTH).contains(length))
         .ok_or(MetainfoError::PieceLength(piece_length))?;
-    let files = read_files(info, name)?;
+    let files = read_files(info, &name)?;
     let bytes = sum_lengths(&files)?;
     let hashes = get(info, "pieces")
         .and_then(Value::as_bytes)
@@ -300,7 +337,7 @@ fn read_info(info: &Dict<'_>, raw: &[u8]) -> Result<Metainfo, MetainfoError> {
     let flag = |key| get(info, key).and_then(Value::as_int) == Some(1);
     Ok(Metainfo {
         info_hash: InfoHash(sha1::Sha1::digest(raw).into()),
-        name: name.to_owned(),
+        name,
         piece_length,
         pieces: hashes.iter().map(|hash| Sha1(*hash)).collect(),
         files,
@@ -313,12 +350,8 @@ fn read_info(info: &Dict<'_>, raw: &[u8]) -> Result<Metainfo, MetainfoError> {
 }
 
 fn read_files(info: &Dict<'_>, name: &str) -> Result<Vec<FileEntry>, MetainfoError> {
-    let length_of = |dict: &Dict<'_>, what: &str| match get(dict, "length").and_then(Value::as_int) {
-        Some(length) => u64::try_from(length).map_err(|_| MetainfoError::Length(what.to_owned())),
-        None => Err(MetainfoError::Field("length", "a number")),
-    };
     let Some(list) = get(info, "files") else {
-        return Ok(vec![FileEntry { path: Vec::new(), length: length_of(info, name)? }]);
+        return Ok(vec![FileEntry::data(Vec::new(), read_length(info, name)?)]);
     };
     let list = list.as_list().ok_or(MetainfoError::Field("files", "a list"))?;
     if list.is_empty() {
@@ -327,24 +360,58 @@ fn read_files(info: &Dict<'_>, name: &str) -> Result<Vec<FileEntry>, MetainfoErr
     if list.len() > MAX_FILES {
         return Err(MetainfoError::TooManyFiles(list.len()));
     }
-    let mut files = Vec::with_capacity(list.len());
-    for entry in list {
-        let entry = entry.as_dict().ok_or(MetainfoError::Field("files", "a list of dictionaries"))?;
-        let path = get(entry, "path")
-            .and_then(Value::as_list)
-            .filter(|path| (1..=MAX_PATH_DEPTH).contains(&path.len()))
-            .ok_or(MetainfoError::Field("path", "a list of names"))?;
-        let path = path
-            .iter()
-            .map(|element| {
-                let element = element.as_text().ok_or(MetainfoError::Field("path", "a list of texts"))?;
-                check_element(element).map(|()| element.to_owned())
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        files.push(FileEntry { length: length_of(entry, &path.join("/"))?, path });
-    }
+    let entry = |entry: &Value<'_>| {
+        read_entry(entry.as_dict().ok_or(MetainfoError::Field("files", "a list of dictionaries"))?)
+    };
+    let files = list.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
     check_distinct(&files)?;
     Ok(files)
+}
+
+fn read_length(dict: &Dict<'_>, what: &str) -> Result<u64, MetainfoError> {
+    let length =
+        get(dict, "length").and_then(Value::as_int).ok_or(MetainfoError::Field("length", "a number"))?;
+    u64::try_from(length).map_err(|_| MetainfoError::Length(what.to_owned()))
+}
+
+fn read_entry(entry: &Dict<'_>) -> Result<FileEntry, MetainfoError> {
+    let attributes = get(entry, "attr").and_then(Value::as_bytes).unwrap_or_default();
+    if attributes.contains(&b'p') {
+        // Several paddings may share a path, and some clients write none: it says nothing.
+        let length = read_length(entry, "padding")?;
+        return Ok(FileEntry { path: Vec::new(), length, kind: FileKind::Padding });
+    }
+    let path = read_path(entry)?;
+    if attributes.contains(&b'l') && get(entry, "length").and_then(Value::as_int).unwrap_or(0) == 0 {
+        return Ok(FileEntry { path, length: 0, kind: FileKind::Link });
+    }
+    Ok(FileEntry { length: read_length(entry, &path.join("/"))?, path, kind: FileKind::Data })
+}
+
+/// `path.utf-8` where it can be read, else `path`.
+fn read_path(entry: &Dict<'_>) -> Result<Vec<String>, MetainfoError> {
+    let texts = |list: &Value<'_>, read: fn(&Value<'_>) -> Option<String>| {
+        list.as_list()?.iter().map(read).collect::<Option<Vec<String>>>()
+    };
+    let path = get(entry, "path.utf-8")
+        .and_then(|list| texts(list, |element| element.as_text().map(str::to_owned)))
+        .or_else(|| get(entry, "path").and_then(|list| texts(list, lossy)))
+        .filter(|path| (1..=MAX_PATH_DEPTH).contains(&path.len()))
+        .ok_or(MetainfoError::Field("path", "a list of names"))?;
+    path.iter().try_for_each(|element| check_element(element))?;
+    Ok(path)
+}
+
+/// The text under `utf8`, where a client wrote the UTF-8 form of a name in another encoding, else that under `plain`.
+fn text_of(dict: &Dict<'_>, utf8: &str, plain: &str) -> Option<String> {
+    let preferred = get(dict, utf8).and_then(Value::as_text).map(str::to_owned);
+    preferred.or_else(|| get(dict, plain).and_then(lossy))
+}
+
+/// A name whose encoding nobody tells: what is not UTF-8 becomes U+FFFD, because a strange name still reaches its
+/// payload.
+fn lossy(value: &Value<'_>) -> Option<String> {
+    value.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// A name that stays inside its folder on every filesystem.
@@ -360,7 +427,7 @@ fn check_element(element: &str) -> Result<(), MetainfoError> {
 /// No two files at one path, and no file where another one needs a folder.
 fn check_distinct(files: &[FileEntry]) -> Result<(), MetainfoError> {
     let mut seen: BTreeMap<&[String], bool> = BTreeMap::new();
-    for file in files {
+    for file in files.iter().filter(|file| file.kind != FileKind::Padding) {
         for depth in 1..=file.path.len() {
             let is_file = depth == file.path.len();
             match seen.insert(&file.path[..depth], is_file) {

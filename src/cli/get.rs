@@ -67,6 +67,13 @@ async fn fetch(args: GetArgs) -> Result<(), Failure> {
             "the torrent names no tracker: only peers that dial here can send anything (see --tracker)"
         );
     }
+    for link in meta.links() {
+        log::warn!(
+            "{} is a symbolic link in this torrent and is not made, because its target may lie outside the target \
+             folder",
+            link.path.join("/")
+        );
+    }
     let session = args.peers.start_session().await?;
     let resize = if args.resize { Resize::Allow } else { Resize::Refuse };
     let (path, for_place, peers) = (args.target.clone(), meta.clone(), args.peers.clone());

@@ -92,7 +92,7 @@ pub async fn run(args: MakeArgs) -> Result<(), Failure> {
 
 /// The source as a storage, with the torrent's list of files.
 fn open(source: &Path) -> Result<(Box<dyn Storage>, Vec<FileEntry>), Failure> {
-    let single = |length| vec![FileEntry { path: Vec::new(), length }];
+    let single = |length| vec![FileEntry::data(Vec::new(), length)];
     if is_block_device(source) {
         let storage = BlockStorage::open(source, None)?;
         let files = single(storage.len());
@@ -126,7 +126,7 @@ fn list(folder: &Path, above: &mut Vec<String>, into: &mut Vec<FileEntry>) -> Re
         if metadata.is_dir() {
             list(&path, above, into)?;
         } else if metadata.is_file() {
-            into.push(FileEntry { path: above.clone(), length: metadata.len() });
+            into.push(FileEntry::data(above.clone(), metadata.len()));
         } else {
             return Err(cannot("it is neither a file nor a folder", &path));
         }

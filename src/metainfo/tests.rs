@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn file(path: &[&str], length: u64) -> FileEntry {
-    FileEntry { path: path.iter().map(|p| (*p).to_owned()).collect(), length }
+    FileEntry::data(path.iter().map(|p| (*p).to_owned()).collect(), length)
 }
 
 fn builder() -> MetainfoBuilder {
@@ -109,6 +109,88 @@ fn what_is_no_torrent_says_so() {
         let error = Metainfo::parse(bytes).expect_err("refused").to_string();
         assert!(error.contains(says), "{error}");
     }
+}
+
+/// A torrent of other programs: `info` with these keys beside name, piece length and hashes, sorted as they must be.
+fn foreign(entries: Vec<(&str, Value<'_>)>, pieces: usize) -> Result<Metainfo, MetainfoError> {
+    let hashes = vec![7; 20 * pieces];
+    let mut info = vec![
+        ("name", Value::text("set")),
+        ("piece length", Value::Int(16)),
+        ("pieces", Value::bytes(&hashes)),
+    ];
+    info.extend(entries);
+    Metainfo::parse(&bencode::dict([("info", bencode::dict(info))]).encode())
+}
+
+fn path<'a>(elements: &[&'a [u8]]) -> Value<'a> {
+    Value::List(elements.iter().map(|element| Value::bytes(element)).collect())
+}
+
+#[test]
+fn paddings_may_share_a_path_or_have_none() {
+    let data = |name: &'static [u8]| bencode::dict([("length", Value::Int(10)), ("path", path(&[name]))]);
+    let padding = |path: Option<Value<'static>>| {
+        let entries = [("attr", Value::text("p")), ("length", Value::Int(6))];
+        bencode::dict(entries.into_iter().chain(path.map(|path| ("path", path))))
+    };
+    let same = || padding(Some(path(&[b".pad", b"6"])));
+    let list = vec![data(b"a"), same(), data(b"b"), same(), data(b"c"), padding(None)];
+    let read = foreign(vec![("files", Value::List(list))], 3).expect("reads");
+    let kinds: Vec<_> = read.files.iter().map(|file| (file.kind, file.length)).collect();
+    let (data, padding) = ((FileKind::Data, 10), (FileKind::Padding, 6));
+    assert_eq!(kinds, [data, padding, data, padding, data, padding]);
+    assert_eq!(read.total_length(), 48);
+    assert_eq!(Metainfo::parse(&read.to_bytes()), Ok(read));
+}
+
+#[test]
+fn names_in_another_encoding_are_read_from_their_utf8_form() {
+    let file = |utf8: Option<Value<'static>>| {
+        let entries = [("length", Value::Int(4)), ("path", path(&[b"gr\xfc\xdfe"]))];
+        bencode::dict(entries.into_iter().chain(utf8.map(|utf8| ("path.utf-8", utf8))))
+    };
+    let read = |file| {
+        let files = ("files", Value::List(vec![file]));
+        foreign(vec![files, ("name.utf-8", Value::text("Übung"))], 1).expect("reads")
+    };
+    let named = read(file(Some(path(&["grüße".as_bytes()]))));
+    assert_eq!((named.name.as_str(), named.files[0].path.join("/").as_str()), ("Übung", "grüße"));
+    let unreadable = read(file(Some(path(&[b"gr\xfc\xdfe"]))));
+    assert_eq!(unreadable.files[0].path, ["gr\u{fffd}\u{fffd}e"], "a strange name still reaches its payload");
+    assert_eq!(read(file(None)).files, unreadable.files);
+    let escape = file(Some(path(&[b".."])));
+    let refused = foreign(vec![("files", Value::List(vec![escape]))], 1);
+    assert!(matches!(refused, Err(MetainfoError::Path(_))), "{refused:?}");
+}
+
+#[test]
+fn a_hybrid_torrent_is_read_by_its_v1_half_however_deep_its_folders_are() {
+    let elements: Vec<String> = (0..MAX_PATH_DEPTH).map(|i| format!("d{i}")).collect();
+    let root = [9; 32];
+    let leaf = bencode::dict([("length", Value::Int(4)), ("pieces root", Value::bytes(&root))]);
+    let tree = elements
+        .iter()
+        .rev()
+        .fold(bencode::dict([("", leaf)]), |inner, element| bencode::dict([(element.as_str(), inner)]));
+    let list: Vec<&[u8]> = elements.iter().map(|element| element.as_bytes()).collect();
+    let file = bencode::dict([("length", Value::Int(4)), ("path", path(&list))]);
+    let keys = vec![("file tree", tree), ("files", Value::List(vec![file])), ("meta version", Value::Int(2))];
+    let read = foreign(keys, 1).expect("reads");
+    assert_eq!((read.files.len(), read.files[0].path.len()), (1, MAX_PATH_DEPTH));
+}
+
+#[test]
+fn symbolic_links_are_told_apart_from_files() {
+    let file = bencode::dict([("length", Value::Int(4)), ("path", path(&[b"a"]))]);
+    let link = bencode::dict([
+        ("attr", Value::text("l")),
+        ("path", path(&[b"b"])),
+        ("symlink path", path(&[b"..", b"etc"])),
+    ]);
+    let read = foreign(vec![("files", Value::List(vec![file, link]))], 1).expect("reads");
+    assert_eq!(read.links().map(|link| link.path.join("/")).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(read.total_length(), 4);
 }
 
 proptest! {

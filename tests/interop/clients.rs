@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use flashmob::io::session::Have;
-use flashmob::io::storage::{FileStorage, Resize};
-use flashmob::metainfo::Metainfo;
+use flashmob::io::storage::{FileStorage, FolderStorage, Resize};
+use flashmob::metainfo::{FileKind, Metainfo};
 use flashmob::tracker::Event;
 
 use crate::tracker::TestTracker;
@@ -191,4 +191,50 @@ async fn it_fetches_from_libtorrent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_seeds_to_libtorrent() {
     World::new(14).await.serve_to(libtorrent).await;
+}
+
+/// A torrent of `folder` as libtorrent makes it: BitTorrent v1 and v2 in one (BEP 52), with padding between files.
+fn hybrid_by_libtorrent(folder: &Path) -> Vec<u8> {
+    let make = "import libtorrent as lt, sys\n\
+                files = lt.file_storage()\n\
+                lt.add_files(files, sys.argv[1])\n\
+                made = lt.create_torrent(files, 65536)\n\
+                lt.set_piece_hashes(made, sys.argv[1].rsplit('/', 1)[0])\n\
+                sys.stdout.buffer.write(lt.bencode(made.generate()))";
+    let output = Command::new("/usr/bin/python3").args(["-c", make]).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hybrid_torrent_of_libtorrent_is_fetched_without_its_padding() {
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = folder.path().join("set");
+    std::fs::create_dir(&theirs).unwrap();
+    for name in ["a", "b", "c"] {
+        std::fs::write(theirs.join(name), payload(100_000, u64::from(name.as_bytes()[0]))).unwrap();
+    }
+    let bytes = hybrid_by_libtorrent(&theirs);
+    let meta = Arc::new(Metainfo::parse(&bytes).unwrap());
+    assert!(meta.files.iter().any(|file| file.kind == FileKind::Padding), "{:?}", meta.files);
+    let mut tracker = TestTracker::start(meta.info_hash).await;
+    let (path, url) = (folder.path().join("t.torrent"), tracker.url());
+    // `announce` sorts before the keys that libtorrent wrote.
+    let head = format!("d8:announce{}:{url}", url.len());
+    std::fs::write(&path, [head.as_bytes(), &bytes[1..]].concat()).unwrap();
+    let _seeder = libtorrent(&path, folder.path(), "seed");
+    within(60, tracker.wait_for(Event::Started, 1)).await;
+    let ours = folder.path().join("ours");
+    let storage = FolderStorage::create(&ours, &meta.files, Resize::Refuse).unwrap().storage;
+    let session = session().await;
+    let swarm = add(&session, &meta, Arc::new(storage), Have::Nothing, Some(url));
+    within(60, swarm.complete()).await.unwrap();
+    assert_eq!(std::fs::read_dir(&ours).unwrap().count(), 3, "no padding on disk");
+    for name in ["a", "b", "c"] {
+        assert!(
+            std::fs::read(ours.join(name)).unwrap() == std::fs::read(theirs.join(name)).unwrap(),
+            "{name}"
+        );
+    }
+    within(10, session.shutdown()).await;
 }

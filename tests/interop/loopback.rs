@@ -107,9 +107,8 @@ async fn three_leechers_and_a_seeder_meet_at_the_tracker_and_all_end_complete() 
 async fn a_folder_arrives_file_by_file() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = payload(5 * PIECE + 100, 2);
-    let entry = |path: &[&str], length: usize| FileEntry {
-        path: path.iter().map(ToString::to_string).collect(),
-        length: length as u64,
+    let entry = |path: &[&str], length: usize| {
+        FileEntry::data(path.iter().map(ToString::to_string).collect(), length as u64)
     };
     let files = vec![
         entry(&["a"], 3),

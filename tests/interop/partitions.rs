@@ -334,7 +334,7 @@ async fn carry(bytes: &[u8], pieces: Pieces, options: &[&str]) -> (tempfile::Tem
     let builder = MetainfoBuilder {
         name: "file".into(),
         piece_length: PIECE as u32,
-        files: vec![flashmob::metainfo::FileEntry { path: Vec::new(), length: bytes.len() as u64 }],
+        files: vec![flashmob::metainfo::FileEntry::data(Vec::new(), bytes.len() as u64)],
         pieces,
         private: true,
     };

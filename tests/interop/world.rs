@@ -32,7 +32,7 @@ pub fn payload(length: usize, seed: u64) -> Vec<u8> {
 
 /// A torrent of `bytes`, cut into `files` (empty: a single file called `name`).
 pub fn torrent(name: &str, bytes: &[u8], piece_length: usize, files: Vec<FileEntry>) -> Arc<Metainfo> {
-    let whole = FileEntry { path: Vec::new(), length: bytes.len() as u64 };
+    let whole = FileEntry::data(Vec::new(), bytes.len() as u64);
     let builder = MetainfoBuilder {
         name: name.into(),
         piece_length: piece_length as u32,

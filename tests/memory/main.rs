@@ -94,7 +94,7 @@ fn torrent() -> Arc<Metainfo> {
     let builder = MetainfoBuilder {
         name: "memory".into(),
         piece_length: PIECE as u32,
-        files: vec![FileEntry { path: Vec::new(), length: PAYLOAD }],
+        files: vec![FileEntry::data(Vec::new(), PAYLOAD)],
         pieces: Pieces::Hashed((0..PAYLOAD / PIECE).map(hash).collect()),
         private: true,
     };

@@ -30,9 +30,9 @@ const READ_ONLY: Attributes = Attributes { alignment: 1, rotational: false, read
 pub fn payload_files(length: u64, file_size: u64) -> Vec<FileEntry> {
     let count = if file_size == 0 { 0 } else { length.div_ceil(file_size) };
     (0..count)
-        .map(|i| FileEntry {
-            path: vec![names::PAYLOAD.to_string(), format!("{i:04}.bin")],
-            length: (length - i * file_size).min(file_size),
+        .map(|i| {
+            let path = vec![names::PAYLOAD.to_string(), format!("{i:04}.bin")];
+            FileEntry::data(path, (length - i * file_size).min(file_size))
         })
         .collect()
 }

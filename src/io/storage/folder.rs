@@ -1,5 +1,8 @@
 //! A multi-file torrent in a folder: its files, one after another, are the payload.
 //!
+//! Padding between files (BEP 47) is not on disk: it reads as zeros, and what is written there is dropped. Symbolic
+//! links are not made.
+//!
 //! Invariant: no path leaves the folder (each element is a plain name, looked at again here); every file has
 //! its size while the storage is open. Not more than [`MAX_OPEN`] files are open at once.
 
@@ -13,7 +16,7 @@ use crate::io::storage::file::FileStorage;
 use crate::io::storage::{
     Opened, Resize, failed, open_failure, parent_of, read_all, sync_folder, warm_file, within, write_all,
 };
-use crate::metainfo::FileEntry;
+use crate::metainfo::{FileEntry, FileKind};
 use crate::storage::{Attributes, Storage, StorageError};
 
 /// File handles kept at once: far below the usual limit of 1024 for a process.
@@ -30,7 +33,8 @@ pub struct FolderStorage {
 
 #[derive(Debug)]
 struct Placed {
-    path: PathBuf,
+    /// `None` for padding.
+    path: Option<PathBuf>,
     /// First byte in the payload.
     start: u64,
     len: u64,
@@ -51,8 +55,8 @@ impl FolderStorage {
     /// Opens the files below `folder` for reading; each must exist with its size.
     pub fn open(folder: &Path, files: &[FileEntry]) -> Result<Self, Failure> {
         let storage = Self::place(folder, files, false)?;
-        for file in &storage.files {
-            FileStorage::open_exact(&file.path, file.len)?;
+        for (path, len) in storage.on_disk() {
+            FileStorage::open_exact(path, len)?;
         }
         Ok(storage)
     }
@@ -62,11 +66,11 @@ impl FolderStorage {
         let storage = Self::place(folder, files, true)?;
         let mut fresh = true;
         let mut new_names = BTreeSet::new();
-        for file in &storage.files {
-            let parent = parent_of(&file.path);
+        for (path, len) in storage.on_disk() {
+            let parent = parent_of(path);
             std::fs::create_dir_all(parent).map_err(|error| open_failure("cannot make", parent, &error))?;
             new_names.extend(parent.ancestors().take_while(|a| a.starts_with(folder)).map(Path::to_owned));
-            fresh &= FileStorage::create(&file.path, file.len, resize)?.fresh;
+            fresh &= FileStorage::create(path, len, resize)?.fresh;
         }
         storage.lock().new_names = new_names;
         Ok(Opened { storage, fresh })
@@ -77,7 +81,8 @@ impl FolderStorage {
         let inside = source.join(name);
         let holds = |folder: &Path| {
             files
-                .first()
+                .iter()
+                .find(|file| file.kind == FileKind::Data)
                 .is_some_and(|file| file.path.iter().fold(folder.to_owned(), |p, e| p.join(e)).exists())
         };
         if is_plain(name) && !holds(source) && holds(&inside) { inside } else { source.to_owned() }
@@ -95,10 +100,14 @@ impl FolderStorage {
                     "do not use this torrent: it is damaged or malicious",
                 )
             };
-            if file.path.is_empty() || !file.path.iter().all(|element| is_plain(element)) {
-                return Err(unusable());
-            }
-            let path = file.path.iter().fold(folder.to_owned(), |path, element| path.join(element));
+            let path = match file.kind {
+                FileKind::Link => continue,
+                FileKind::Padding => None,
+                FileKind::Data if !file.path.is_empty() && file.path.iter().all(|e| is_plain(e)) => {
+                    Some(file.path.iter().fold(folder.to_owned(), |path, element| path.join(element)))
+                }
+                FileKind::Data => return Err(unusable()),
+            };
             placed.push(Placed { path, start, len: file.length });
             start = start.checked_add(file.length).ok_or_else(unusable)?;
         }
@@ -106,14 +115,18 @@ impl FolderStorage {
         Ok(FolderStorage { folder, files: placed, len: start, writable, state: Mutex::default() })
     }
 
+    /// The files that are on disk, with their bytes.
+    fn on_disk(&self) -> impl Iterator<Item = (&Path, u64)> {
+        self.files.iter().filter_map(|file| Some((file.path.as_deref()?, file.len)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is valid after each line.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The handle of a file, opened when it is not, with the oldest closed when there are too many.
-    fn handle(&self, index: usize, for_write: bool) -> Result<Arc<File>, StorageError> {
-        let path = &self.files[index].path;
+    /// The handle of the file at `path`, opened when it is not, with the oldest closed when there are too many.
+    fn handle(&self, index: usize, path: &Path, for_write: bool) -> Result<Arc<File>, StorageError> {
         let mut state = self.lock();
         if for_write {
             state.dirty.insert(index);
@@ -137,12 +150,12 @@ impl FolderStorage {
         Ok(file)
     }
 
-    /// The parts of files that `offset..offset + length` lies in: (file, offset in it, bytes).
-    fn parts(&self, offset: u64, length: usize) -> impl Iterator<Item = (usize, u64, usize)> {
+    /// The parts of files that `offset..offset + length` lies in.
+    fn parts(&self, offset: u64, length: usize) -> impl Iterator<Item = Part<'_>> {
         let first = self.files.partition_point(|file| file.start + file.len <= offset);
         let mut at = offset;
         let mut left = length;
-        self.files.iter().enumerate().skip(first).map_while(move |(index, file)| {
+        let parts = self.files.iter().enumerate().skip(first).map_while(move |(index, file)| {
             if left == 0 {
                 return None;
             }
@@ -150,9 +163,21 @@ impl FolderStorage {
             let take = usize::try_from(file.len - inside).unwrap_or(usize::MAX).min(left);
             at += u64::try_from(take).ok()?;
             left -= take;
-            Some((index, inside, take))
-        })
+            Some(Part { index, path: file.path.as_deref(), inside, take })
+        });
+        parts.filter(|part| part.take > 0)
     }
+}
+
+/// A range of the payload inside one file.
+struct Part<'a> {
+    index: usize,
+    /// `None` for padding.
+    path: Option<&'a Path>,
+    /// First byte in the file.
+    inside: u64,
+    /// Bytes, at least one.
+    take: usize,
 }
 
 /// A name that is one element of a path and nothing else.
@@ -168,12 +193,13 @@ impl Storage for FolderStorage {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
         within(self.len, "reading", &self.folder, offset, into.len())?;
         let mut done = 0;
-        for (index, inside, take) in self.parts(offset, into.len()) {
-            if take > 0 {
-                let file = self.handle(index, false)?;
-                read_all(&file, &self.files[index].path, inside, &mut into[done..done + take])?;
-                done += take;
+        for Part { index, path, inside, take } in self.parts(offset, into.len()) {
+            let into = &mut into[done..done + take];
+            match path {
+                Some(path) => read_all(&*self.handle(index, path, false)?, path, inside, into)?,
+                None => into.fill(0),
             }
+            done += take;
         }
         Ok(())
     }
@@ -181,12 +207,11 @@ impl Storage for FolderStorage {
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
         within(self.len, "writing", &self.folder, offset, from.len())?;
         let mut done = 0;
-        for (index, inside, take) in self.parts(offset, from.len()) {
-            if take > 0 {
-                let file = self.handle(index, true)?;
-                write_all(&file, &self.files[index].path, inside, &from[done..done + take])?;
-                done += take;
+        for Part { index, path, inside, take } in self.parts(offset, from.len()) {
+            if let Some(path) = path {
+                write_all(&*self.handle(index, path, true)?, path, inside, &from[done..done + take])?;
             }
+            done += take;
         }
         Ok(())
     }
@@ -197,9 +222,9 @@ impl Storage for FolderStorage {
 
     fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        self.parts(offset, length).try_for_each(|(index, inside, take)| {
-            let file = self.handle(index, false)?;
-            warm_file(&file, &self.files[index].path, inside, take as u64)
+        self.parts(offset, length).try_for_each(|Part { index, path, inside, take }| match path {
+            Some(path) => warm_file(&*self.handle(index, path, false)?, path, inside, take as u64),
+            None => Ok(()),
         })
     }
 
@@ -208,9 +233,10 @@ impl Storage for FolderStorage {
             let state = self.lock();
             (state.dirty.clone(), state.new_names.clone())
         };
-        for index in &dirty {
-            let file = self.handle(*index, false)?;
-            file.sync_all().map_err(|error| failed("syncing", &self.files[*index].path, 0, 0, error))?;
+        for index in dirty {
+            let Some(path) = &self.files[index].path else { continue };
+            let file = self.handle(index, path, false)?;
+            file.sync_all().map_err(|error| failed("syncing", path, 0, 0, error))?;
         }
         folders.iter().try_for_each(|folder| sync_folder(folder))?;
         self.lock().new_names.clear();
@@ -227,7 +253,7 @@ mod tests {
     use super::*;
 
     fn entry(path: &[&str], length: u64) -> FileEntry {
-        FileEntry { path: path.iter().map(ToString::to_string).collect(), length }
+        FileEntry::data(path.iter().map(ToString::to_string).collect(), length)
     }
 
     #[test]
@@ -256,6 +282,29 @@ mod tests {
             assert_eq!(result.err().map(|failure| failure.class), Some(Class::Usage), "{bad:?}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+    }
+
+    #[test]
+    fn padding_reads_as_zeros_and_is_not_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let padding = FileEntry { path: Vec::new(), length: 5, kind: FileKind::Padding };
+        let link = FileEntry { path: vec!["l".into()], length: 0, kind: FileKind::Link };
+        let files = [padding.clone(), entry(&["a"], 3), padding, link, entry(&["b"], 2)];
+        let storage = FolderStorage::create(folder.path(), &files, Resize::Refuse).unwrap().storage;
+        assert_eq!(storage.len(), 15);
+        storage.write_at(0, b"xxxxxabcyyyyyde").unwrap();
+        storage.warm(0, 15).unwrap();
+        storage.sync().unwrap();
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["a", "b"], "neither padding nor links");
+        let mut back = [1; 15];
+        FolderStorage::open(folder.path(), &files).unwrap().read_at(0, &mut back).unwrap();
+        assert_eq!(&back, b"\0\0\0\0\0abc\0\0\0\0\0de");
+        let parent = folder.path().parent().unwrap();
+        let name = folder.path().file_name().unwrap().to_str().unwrap();
+        assert_eq!(FolderStorage::find(parent, name, &files), folder.path(), "found by its first file");
     }
 
     #[test]
