@@ -12,13 +12,15 @@ use nix::unistd::Pid;
 use super::{capture_as, disks, fail, succeed};
 
 /// A disk of which one sector cannot be read.
-struct Damaged {
+pub struct Damaged {
     daemon: Child,
-    path: PathBuf,
+    /// Where it can be read.
+    pub path: PathBuf,
 }
 
 impl Damaged {
-    fn of(disk: &Path, sector: u64) -> Self {
+    /// Shows `disk`, without that sector of 512 bytes.
+    pub fn of(disk: &Path, sector: u64) -> Self {
         let path = disk.with_extension("shown");
         File::create(&path).expect("a file");
         let debug = format!(

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use flashmob::io::image::ImageFolder;
@@ -117,33 +117,59 @@ impl Golden {
     }
 }
 
+/// A program of the root package, which `cargo test --workspace` builds beside `flashmob-mkimage`.
+pub fn beside(name: &str) -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_flashmob-mkimage")).with_file_name(name);
+    if !beside.exists() {
+        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--workspace", "--bins"]).status();
+        assert!(built.expect("cargo").success() && beside.exists(), "{name} is not built");
+    }
+    beside
+}
+
 /// A program of this project, killed when it is dropped.
-struct Program(Child);
+pub struct Program(Child);
 
 impl Program {
-    /// On one of the machines of a lab.
-    fn start(machine: &str, name: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Self {
-        let beside = Path::new(env!("CARGO_BIN_EXE_flashmob-mkimage")).with_file_name(name);
-        if !beside.exists() {
-            let built =
-                Command::new(env!("CARGO")).args(["build", "--quiet", "--workspace", "--bins"]).status();
-            assert!(built.expect("cargo").success() && beside.exists(), "{name} is not built");
-        }
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", machine]).arg(beside);
-        arguments.iter().for_each(|argument| {
-            command.arg(argument);
-        });
+    /// Starts it; its output is kept.
+    pub fn of(command: &mut Command) -> Self {
         Program(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts"))
     }
 
-    /// Waits until it ends well; returns what it printed.
-    fn finish(mut self) -> String {
-        let begun = Instant::now();
-        let out = self.0.stdout.take().expect("its output");
-        let reader = std::thread::spawn(move || {
-            BufReader::new(out).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n")
+    /// On one of the machines of a lab; `None`: on this one.
+    fn start(machine: Option<&str>, name: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Self {
+        let mut command = match machine {
+            Some(machine) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", machine]).arg(beside(name));
+                command
+            }
+            None => Command::new(beside(name)),
+        };
+        arguments.iter().for_each(|argument| {
+            command.arg(argument);
         });
+        Program::of(&mut command)
+    }
+
+    /// Waits until it ends well; returns what it printed.
+    pub fn finish(self) -> String {
+        let (status, out, err) = self.end();
+        assert!(status.success(), "{status}: {out}\n{err}");
+        out
+    }
+
+    /// Waits until it ends with this exit code; returns its complaint.
+    pub fn fails(self, code: i32) -> String {
+        let (status, out, err) = self.end();
+        assert_eq!(status.code(), Some(code), "{out}\n{err}");
+        err
+    }
+
+    fn end(mut self) -> (ExitStatus, String, String) {
+        let begun = Instant::now();
+        let out = self.0.stdout.take().map(listen);
+        let err = self.0.stderr.take().map(listen);
         let status = loop {
             if let Some(status) = self.0.try_wait().expect("its state") {
                 break status;
@@ -151,10 +177,17 @@ impl Program {
             assert!(begun.elapsed() < DEADLINE, "it does not end");
             std::thread::sleep(Duration::from_millis(20));
         };
-        let said = reader.join().expect("its output");
-        assert!(status.success(), "{status}: {said}");
-        said
+        let [out, err] =
+            [out, err].map(|text| text.map_or_else(String::new, |text| text.join().expect("its output")));
+        (status, out, err)
     }
+}
+
+/// Reads a program's output, so that it never waits for a reader.
+fn listen(from: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        BufReader::new(from).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n")
+    })
 }
 
 impl Drop for Program {
@@ -162,6 +195,41 @@ impl Drop for Program {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A running server.
+pub struct Server {
+    /// Where it answers.
+    pub url: String,
+    _program: Program,
+}
+
+/// Serves a repository at `listen` on one of the machines of a lab; `None`: on this one.
+pub fn serve(machine: Option<&str>, repository: &Path, state: &Path, listen: &str) -> Server {
+    let mut program = Program::start(
+        machine,
+        "flashmob",
+        &[
+            &"serve",
+            &"--images",
+            &repository,
+            &"--state",
+            &state,
+            &"--listen",
+            &listen,
+            &"--peer-listen",
+            &listen,
+            &"--no-mdns",
+        ],
+    );
+    let mut lines = BufReader::new(program.0.stderr.take().expect("its words")).lines().map_while(Result::ok);
+    let address = lines.find_map(|line| {
+        let (_, rest) = line.split_once("flashmob serves on ")?;
+        rest.split(',').next().map(str::to_string)
+    });
+    let url = format!("http://{}", address.expect("the server's address"));
+    std::thread::spawn(move || lines.for_each(drop));
+    Server { url, _program: program }
 }
 
 /// A server and terminals: network namespaces on one bridge, so that each has an address and a name of its own.
@@ -243,29 +311,8 @@ fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
     assert!(!has_secret(&image), "deleted content travels");
 
     let lab = Lab::new(count);
-    let mut server = Program::start(
-        lab.server(),
-        "flashmob",
-        &[
-            &"serve",
-            &"--images",
-            &repository,
-            &"--state",
-            &folder.join("state"),
-            &"--listen",
-            &"10.79.0.1:0",
-            &"--peer-listen",
-            &"10.79.0.1:0",
-            &"--no-mdns",
-        ],
-    );
-    let mut lines = BufReader::new(server.0.stderr.take().expect("its words")).lines().map_while(Result::ok);
-    let address = lines.find_map(|line| {
-        line.split_once("flashmob serves on ")
-            .map(|(_, rest)| rest.split(',').next().unwrap_or("").to_string())
-    });
-    let url = format!("http://{}", address.expect("the server's address"));
-    std::thread::spawn(move || lines.for_each(drop));
+    let server = serve(Some(lab.server()), &repository, &folder.join("state"), "10.79.0.1:0");
+    let url = &server.url;
     let size = fs::metadata(&disk).expect("the disk").len();
     let targets: Vec<PathBuf> = (0..count).map(|i| self::image(folder, &format!("disk{i}"), size)).collect();
     let old = noise(9, 1 << 20);
@@ -282,15 +329,15 @@ fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
         .zip(&lab.machines[1..])
         .map(|(device, machine)| {
             let arguments: [&dyn AsRef<std::ffi::OsStr>; 9] =
-                [&"--server", &url, &"--image", &"lab", &"--disk", &device.0, &"--keys", &public, &"--json"];
-            Program::start(machine, "flashmob-agent", &arguments)
+                [&"--server", url, &"--image", &"lab", &"--disk", &device.0, &"--keys", &public, &"--json"];
+            Program::start(Some(machine), "flashmob-agent", &arguments)
         })
         .collect();
     for agent in agents {
         agent.finish();
     }
     let imaged = begun.elapsed();
-    let sent = metric(&lab, &url, "flashmob_seeder_sent_bytes_total");
+    let sent = metric(&lab, url, "flashmob_seeder_sent_bytes_total");
     drop((server, devices, lab));
     for target in &targets {
         golden.check(folder, target);

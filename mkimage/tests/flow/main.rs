@@ -14,12 +14,14 @@
 //! - `parents`: versions that share what is unchanged
 //! - `in_place`: payloads that stay on their source
 //! - `unusual`: tables and lengths that are rare
+//! - `forms`: every command answers for every form of an image
 //! - `golden`: the formats stay as they are
 
 mod capture;
 mod damage;
 mod disks;
 mod filesystems;
+mod forms;
 mod golden;
 mod imaging;
 mod in_place;
