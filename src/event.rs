@@ -173,7 +173,7 @@ pub enum Outcome {
 }
 
 /// A version of an image that an attempt wrote to a disk, proved and committed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Installed {
     /// Image name.
     pub image: String,
@@ -184,6 +184,35 @@ pub struct Installed {
     /// The partitions that were written; `None`: all of the image's.
     #[serde(default)]
     pub partitions: Option<Vec<u32>>,
+    /// The rule that chose the disk.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// The disk, to be known again.
+    #[serde(default)]
+    pub identity: Option<DiskIdentity>,
+}
+
+/// What tells one disk from another, whatever name the kernel gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DiskIdentity {
+    /// Serial number.
+    pub serial: Option<String>,
+    /// World wide name.
+    pub wwn: Option<String>,
+    /// Path in the device tree.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl DiskIdentity {
+    /// Whether both are one piece of hardware: by the serial number, else by the WWN, else by place and size.
+    pub fn same(&self, other: &DiskIdentity) -> bool {
+        let by_number = |one: &Option<String>, other: &Option<String>| Some(one.as_ref()? == other.as_ref()?);
+        by_number(&self.serial, &other.serial)
+            .or_else(|| by_number(&self.wwn, &other.wwn))
+            .unwrap_or_else(|| (&self.path, self.size) == (&other.path, other.size))
+    }
 }
 
 /// A line of `--json` on stdout (DESIGN §5).

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::attempt::{self, Ended, Imager, Pace, RealImager};
-use crate::agent::imaging::ImagingContext;
+use crate::agent::imaging::{ImagingContext, LATE_DISKS};
 use crate::agent::leave::Leave;
 use crate::agent::netboot::{MEMORY, PEER_PORT};
 use crate::agent::screen::Log;
@@ -177,6 +177,8 @@ fn start(args: Args) -> Result<Ended, Failure> {
         allow_insecure: args.insecure,
         status: status.clone(),
         disk_override: Some(args.disk.clone()),
+        attended: true,
+        late_disks: LATE_DISKS,
         compress: args.compress,
         http: http.clone(),
         memory_limit: MEMORY,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::agent::attempt::{Pace, RealImager};
 use crate::agent::cmdline::{self, Cmdline};
-use crate::agent::imaging::ImagingContext;
+use crate::agent::imaging::{ImagingContext, LATE_DISKS};
 use crate::agent::leave::Leave;
 use crate::agent::network;
 use crate::agent::screen::Screens;
@@ -119,6 +119,8 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
             allow_insecure: cmdline.insecure && may_be_insecure,
             status: status.clone(),
             disk_override: cmdline.disk.clone(),
+            attended: false,
+            late_disks: LATE_DISKS,
             compress: None,
             http: http.clone(),
             memory_limit: MEMORY,

@@ -11,13 +11,13 @@
 //! | `POST /api/v1/attempts/{attempt}/progress` | [`ProgressReport`] | [`Orders`] |
 //! | `POST /api/v1/attempts/{attempt}/outcome` | [`OutcomeReport`] | [`Orders`] |
 //! | `GET /api/v1/terminals` | | `[`[`TerminalView`]`]` |
-//! | `POST /api/v1/terminals/{id}/retry[?compare=…]` | | 204; only from the server itself |
+//! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; only from the server itself |
 
 mod terms;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Installed, Outcome, Progress};
+use crate::event::{DiskIdentity, Installed, Outcome, Progress};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 
 /// A terminal introduces itself.
@@ -77,6 +77,18 @@ pub struct DiskInfo {
     pub removable: bool,
     /// Writes are refused by the device.
     pub read_only: bool,
+}
+
+impl DiskInfo {
+    /// What tells it from other disks.
+    pub fn identity(&self) -> DiskIdentity {
+        DiskIdentity {
+            serial: self.serial.clone(),
+            wwn: self.wwn.clone(),
+            path: self.path.clone(),
+            size: self.size,
+        }
+    }
 }
 
 /// A network interface.
@@ -162,6 +174,9 @@ pub struct Assignment {
     /// What the server's records say is on the terminal's disks.
     #[serde(default)]
     pub installed: Vec<Installed>,
+    /// The fixed disks that the terminal ever had, unless a person has accepted that some are gone.
+    #[serde(default)]
+    pub known_disks: Vec<DiskInfo>,
     /// Let pieces travel compressed.
     #[serde(default)]
     pub compress: Compress,

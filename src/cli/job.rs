@@ -46,6 +46,9 @@ enum JobCommand {
         /// What becomes of what is on the disk, this once: auto, full or trust [default: as the job says]
         #[arg(long, value_name = "HOW")]
         compare: Option<Compare>,
+        /// The disks that the terminal has now are the ones that it should have, although some that it had are gone.
+        #[arg(long)]
+        accept_disks: bool,
         #[command(flatten)]
         server: ServerArg,
     },
@@ -72,13 +75,16 @@ pub struct TerminalsArgs {
 pub async fn run(args: JobArgs) -> Result<(), Failure> {
     match args.command {
         JobCommand::List { server, json } => list(&server, json).await,
-        JobCommand::Retry { terminal, compare, server } => {
-            decide(&server, &terminal, "retry", compare).await?;
+        JobCommand::Retry { terminal, compare, accept_disks, server } => {
+            let compare = compare.map(|compare| format!("compare={}", compare.word()));
+            let accept = accept_disks.then(|| "accept_disks=true".to_string());
+            let query: Vec<String> = compare.into_iter().chain(accept).collect();
+            decide(&server, &terminal, "retry", &query.join("&")).await?;
             println!("{terminal} images itself again at its next network boot.");
             Ok(())
         }
         JobCommand::Cancel { terminal, server } => {
-            decide(&server, &terminal, "cancel", None).await?;
+            decide(&server, &terminal, "cancel", "").await?;
             println!("{terminal} is told to stop. 'flashmob job retry {terminal}' starts it again.");
             Ok(())
         }
@@ -108,15 +114,9 @@ async fn list(server: &ServerArg, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn decide(
-    server: &ServerArg,
-    terminal: &str,
-    what: &str,
-    compare: Option<Compare>,
-) -> Result<(), Failure> {
+async fn decide(server: &ServerArg, terminal: &str, what: &str, query: &str) -> Result<(), Failure> {
     let path = ["api", "v1", "terminals", terminal, what];
-    let query = compare.map(|compare| format!("compare={}", compare.word()));
-    ask(server, "POST", &path, query.as_deref()).await.map(drop)
+    ask(server, "POST", &path, Some(query).filter(|query| !query.is_empty())).await.map(drop)
 }
 
 async fn ask(

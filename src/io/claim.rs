@@ -15,7 +15,8 @@ use nix::fcntl::OFlag;
 use crate::api::{DiskInfo, LayoutMode};
 use crate::event::{Class, Failure};
 use crate::io::disk::{Disk, DiskReader};
-use crate::io::{sys, table};
+use crate::io::{disks, sys, table};
+use crate::layout::known::check_opened;
 use crate::layout::plan::{DiskFacts, Existing, ExistingPartition};
 use crate::layout::rule::describe;
 use crate::units::Lba;
@@ -70,6 +71,8 @@ pub fn claim(info: &DiskInfo, mode: LayoutMode, replaced: &[u32]) -> Result<Clai
         Err(e) if is_busy(&e) => return Err(held(&path, &holders(Path::new(CLASS), &info.name))),
         Err(e) => return Err(broken(&path, "opening", &e)),
     };
+    // A name can move to another disk between the choice and the open; from here on it cannot.
+    check_opened(info, &disks::find(&path)?)?;
     let disk = Disk::open(&path, info.rotational).map_err(|e| broken(&path, "opening", &e))?;
     let facts = facts(&disk, info)?;
     if !whole {

@@ -9,30 +9,44 @@ use std::path::Path;
 
 use crate::api::DiskInfo;
 use crate::event::{Class, Failure};
+use crate::layout::rule::is_external;
 
 const CLASS: &str = "/sys/class/block";
 /// What a size in sysfs counts, whatever the disk's sectors are.
 const SYSFS_SECTOR: u64 = 512;
 
-/// All disks that have a medium, in the order of their names. Partitions, ramdisks, optical drives, and loop
-/// devices are not disks to choose from (see [`find`] for those that are named).
+/// All disks that could hold a system, in the order of their names. Partitions, ramdisks, optical drives, flash chips of
+/// the firmware, areas that eMMC keeps for its own boot code, and loop devices are not disks to choose from (see
+/// [`find`] for those that are named). A fixed disk of size 0 is listed: it is there and does not answer, which is
+/// a reason to ask a person and not to take its neighbour. A card reader without a card is not.
 pub fn list() -> io::Result<Vec<DiskInfo>> {
     let mut disks = Vec::new();
     for entry in fs::read_dir("/sys/block")? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let virtual_kind = ["loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd"];
-        if virtual_kind.iter().any(|kind| name.starts_with(kind)) {
+        if !is_disk(&name) {
             continue;
         }
         let disk = read(Path::new(CLASS), &name);
         // Paths of a multipath NVMe disk are shown here too, but cannot be opened.
         let hidden = fs::read_to_string(Path::new(CLASS).join(&name).join("hidden"));
-        if disk.size > 0 && !hidden.is_ok_and(|hidden| hidden.trim() == "1") {
+        if (disk.size > 0 || !is_external(&disk)) && !hidden.is_ok_and(|hidden| hidden.trim() == "1") {
             disks.push(disk);
         }
     }
     disks.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(disks)
+}
+
+/// Whether a name in `/sys/block` is that of a kind of device that systems are installed on.
+fn is_disk(name: &str) -> bool {
+    let other = [
+        "loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd", "mtdblock", "ubiblock", "bcache", "drbd",
+        "rbd",
+    ];
+    // mmcblk0boot0, mmcblk0boot1, mmcblk0rpmb: areas beside the user area of an eMMC.
+    let of_emmc =
+        name.strip_prefix("mmcblk").is_some_and(|rest| rest.contains("boot") || rest.contains("rpmb"));
+    !of_emmc && !other.iter().any(|kind| name.starts_with(kind))
 }
 
 /// The block device at `path` (`/dev/sda`, `/dev/disk/by-id/…`, `/dev/loop3`, `/dev/sda2`).
@@ -173,6 +187,18 @@ mod tests {
     }
 
     #[test]
+    fn areas_of_an_emmc_and_flash_chips_are_no_disks() {
+        for disk in ["sda", "nvme0n1", "vda", "mmcblk0", "xvda", "pmem0"] {
+            assert!(is_disk(disk), "{disk}");
+        }
+        for other in
+            ["mmcblk0boot0", "mmcblk0boot1", "mmcblk0rpmb", "mtdblock0", "md0", "dm-1", "sr0", "loop0"]
+        {
+            assert!(!is_disk(other), "{other}");
+        }
+    }
+
+    #[test]
     fn cards_and_disks_on_external_ports_are_removable() {
         let sys = tempfile::tempdir().expect("a folder");
         let disk = |path: &str, kind: &str, port: &str| {
@@ -196,7 +222,7 @@ mod tests {
     #[test]
     fn disks_are_listed_with_their_sizes_and_what_is_no_disk_is_not_found() {
         for disk in list().expect("sysfs") {
-            assert!(disk.size > 0 && !disk.name.is_empty() && disk.sector_size >= 512, "{disk:?}");
+            assert!(!disk.name.is_empty() && disk.sector_size >= 512, "{disk:?}");
             assert_eq!(find(&format!("/dev/{}", disk.name)).expect("it is there"), disk);
         }
         assert_eq!(find("/dev/null").expect_err("no disk").class, Class::Refused);

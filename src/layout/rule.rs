@@ -1,14 +1,16 @@
 //! Which disk: a rule that a job sets, never an accident.
 //!
-//! Invariant: a rule chooses exactly one disk or none. Two candidates are a refusal that lists them; removable and
-//! USB disks are chosen only when something names them (name, serial number, WWN, path, or `bus=usb`).
+//! Invariant: a rule chooses exactly one disk or none. All disks that the rule could mean are counted first; only then is the
+//! one that is left asked whether it is large enough and takes writes. So a disk is never chosen because another one is
+//! too small, worn out or dead. Two candidates are a refusal that lists them. Removable and USB disks are chosen only
+//! when the rule has something that no other disk has (serial number, WWN, path) or says `bus=usb`.
 //!
 //! A rule is a list of terms with commas, all of which must hold:
 //!
 //! | term | holds for |
 //! |---|---|
-//! | `internal` | the default: neither removable nor USB, writable, large enough |
-//! | `name=sda`, `/dev/sda` | the kernel's name |
+//! | `internal` | the default: neither removable nor USB |
+//! | `name=sda`, `/dev/sda` | the kernel's name, which may be another disk's at the next start |
 //! | `serial=…`, `wwn=…`, `model=…`, `path=…` | exactly that text (case does not count) |
 //! | `bus=nvme` | `virtio`, `ata`, `nvme`, `scsi`, `usb`, `mmc`, `loop` |
 //! | `size=500GiB` | within 5 % of it; `size=200GiB..1TiB`, `size=200GiB..`, `size=..1TiB` |
@@ -119,17 +121,25 @@ impl Term {
         }
     }
 
-    /// It can only mean a disk that somebody had in mind.
-    fn names(&self) -> bool {
+    /// Whether a removable or USB disk can be meant. A kernel name cannot: the stick that a pupil left in may have it.
+    fn reaches_external(&self) -> bool {
         match self {
-            Term::Name(_) | Term::Serial(_) | Term::Wwn(_) | Term::Path(_) => true,
+            Term::Serial(_) | Term::Wwn(_) | Term::Path(_) => true,
             Term::Bus(bus) => matches!(bus.as_str(), "usb" | "loop"),
+            // Loop devices are not in the list of disks: a program on a running Linux made them and named them.
+            Term::Name(name) => name.starts_with("loop"),
             Term::Internal | Term::Model(_) | Term::Size { .. } | Term::Rotational(_) => false,
         }
     }
+
+    /// Whether the term can hold for one piece of hardware only.
+    fn identifies(&self) -> bool {
+        matches!(self, Term::Serial(_) | Term::Wwn(_))
+    }
 }
 
-fn is_external(disk: &DiskInfo) -> bool {
+/// Whether a disk is one that people plug in and pull out.
+pub fn is_external(disk: &DiskInfo) -> bool {
     disk.removable || matches!(disk.bus.as_str(), "usb" | "loop")
 }
 
@@ -153,45 +163,74 @@ impl Rule {
         })
     }
 
-    /// The one disk of `disks` that the rule means and that can take `needed` bytes.
+    /// Whether the rule names one piece of hardware, by its serial number or WWN, so that another one never fits it.
+    pub fn identifies(&self) -> bool {
+        self.terms.iter().any(Term::identifies)
+    }
+
+    /// The one disk of `disks` that the rule means, if it takes writes and has at least `needed` bytes.
     pub fn choose<'a>(&self, disks: &'a [DiskInfo], needed: u64) -> Result<&'a DiskInfo, Failure> {
-        let named = self.terms.iter().any(Term::names);
-        let matching: Vec<&DiskInfo> = disks
-            .iter()
-            .filter(|disk| named || !is_external(disk))
-            .filter(|disk| self.terms.iter().all(|term| term.holds(disk)))
-            .collect();
-        let usable: Vec<&DiskInfo> =
-            matching.iter().copied().filter(|disk| !disk.read_only && disk.size >= needed).collect();
-        let list =
-            |disks: &[&DiskInfo]| disks.iter().map(|disk| describe(disk)).collect::<Vec<_>>().join("; ");
-        match usable[..] {
-            [one] => Ok(one),
-            [] if matching.is_empty() => {
+        let external = self.terms.iter().any(Term::reaches_external);
+        let holds = |disk: &&DiskInfo| self.terms.iter().all(|term| term.holds(disk));
+        let (meant, passed_over): (Vec<&DiskInfo>, Vec<&DiskInfo>) =
+            disks.iter().filter(holds).partition(|disk| external || !is_external(disk));
+        match meant[..] {
+            [one] => usable(one, needed),
+            [] if !passed_over.is_empty() => Err(refused(
+                format!("the rule '{self}' fits only removable or USB disks: {}", list(&passed_over)),
+                "If such a disk is meant, add bus=usb to the rule, or name it by serial=….",
+            )),
+            [] => {
                 let all: Vec<&DiskInfo> = disks.iter().collect();
                 let there = if all.is_empty() { "none at all".to_string() } else { list(&all) };
-                Err(Failure::new(
-                    Class::Refused,
+                Err(refused(
                     format!("no disk is meant by the rule '{self}'; disks here: {there}"),
                     "Change the job's disk rule, or look whether the disk or its driver is missing.",
                 ))
             }
-            [] => Err(Failure::new(
-                Class::Refused,
-                format!(
-                    "the image needs a writable disk of {}, and there is only: {}",
-                    show_bytes(needed),
-                    list(&matching)
-                ),
-                "Use a larger disk, or an image whose partitions are smaller.",
-            )),
-            _ => Err(Failure::new(
-                Class::Refused,
-                format!("the rule '{self}' means {} disks: {}", usable.len(), list(&usable)),
+            _ => Err(refused(
+                format!("the rule '{self}' means {} disks: {}", meant.len(), list(&meant)),
                 "Name one of them in the job's disk rule, for example by serial=…, size=… or bus=….",
             )),
         }
     }
+}
+
+fn refused(message: String, advice: &str) -> Failure {
+    Failure::new(Class::Refused, message, advice)
+}
+
+fn list(disks: &[&DiskInfo]) -> String {
+    disks.iter().map(|disk| describe(disk)).collect::<Vec<_>>().join("; ")
+}
+
+/// The only disk that a rule means, if an image of `needed` bytes can be on it.
+pub fn usable(disk: &DiskInfo, needed: u64) -> Result<&DiskInfo, Failure> {
+    if disk.size == 0 {
+        return Err(refused(
+            format!("{} does not tell its size", describe(disk)),
+            "Replace the disk: it is there and does not answer.",
+        ));
+    }
+    if disk.read_only {
+        return Err(refused(
+            format!("{} refuses writes", describe(disk)),
+            "Look for a write-protect switch, or replace the disk: worn-out SSDs end like this.",
+        ));
+    }
+    if disk.size < needed {
+        return Err(refused(
+            format!(
+                "the image needs {needed} bytes ({}), and {} has {} bytes: {} too few",
+                show_bytes(needed),
+                describe(disk),
+                disk.size,
+                needed - disk.size
+            ),
+            "Use a larger disk, or capture an image whose partitions end earlier.",
+        ));
+    }
+    Ok(disk)
 }
 
 impl fmt::Display for Rule {
@@ -270,6 +309,45 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_is_never_chosen_because_another_one_is_too_small_worn_out_or_dead() {
+        let (ssd, hdd) = (disk("nvme0n1", "nvme", 8 * GIB), disk("sda", "ata", 2048 * GIB));
+        let worn_out = DiskInfo { read_only: true, size: 500 * GIB, ..ssd.clone() };
+        let dead = DiskInfo { size: 0, ..ssd.clone() };
+        for first in [ssd, worn_out, dead] {
+            let failure = choose("internal", &[first.clone(), hdd.clone()]).expect_err("two internal disks");
+            assert!(failure.message.contains("means 2 disks"), "{}", failure.message);
+            let failure = choose("bus=nvme", &[first, hdd.clone()]).expect_err("the one that is meant");
+            assert!(failure.message.contains("nvme0n1") && !failure.message.contains("sda"));
+        }
+        let (small, large) = (disk("sda", "ata", 8 * GIB), disk("sdb", "ata", 2048 * GIB));
+        assert_eq!(choose("size=1TiB..", &[small, large]).as_deref(), Ok("sdb"), "the rule says which size");
+    }
+
+    #[test]
+    fn a_kernel_name_never_reaches_a_stick() {
+        let stick = [disk("sda", "usb", 64 * GIB)];
+        for rule in ["/dev/sda", "name=sda", "name=sda,size=64GiB"] {
+            let failure = choose(rule, &stick).expect_err("a stick took the name");
+            assert!(failure.message.contains("only removable or USB disks"), "{}", failure.message);
+            assert!(failure.advice.contains("bus=usb"), "{}", failure.advice);
+        }
+        assert_eq!(choose("name=sda,bus=usb", &stick).as_deref(), Ok("sda"));
+        let card = DiskInfo { removable: true, ..disk("mmcblk1", "mmc", 64 * GIB) };
+        assert!(choose("/dev/mmcblk1", std::slice::from_ref(&card)).is_err());
+        assert_eq!(choose("serial=S-mmcblk1", &[card]).as_deref(), Ok("mmcblk1"));
+        assert_eq!(choose("/dev/loop3", &[disk("loop3", "loop", 64 * GIB)]).as_deref(), Ok("loop3"));
+    }
+
+    #[test]
+    fn a_refusal_about_sizes_says_the_difference_in_bytes() {
+        let almost = [disk("sda", "ata", 10 * GIB - 512)];
+        let failure = choose("internal", &almost).expect_err("one sector too small");
+        for part in ["10737418240 bytes", "10737417728 bytes", "512 too few"] {
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+    }
+
+    #[test]
     fn too_small_and_read_only_disks_are_told_apart_from_missing_ones() {
         let mut small = disk("sda", "ata", 5 * GIB);
         let failure = choose("internal", &[small.clone()]).expect_err("too small");
@@ -301,27 +379,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_chosen_disk_is_the_only_usable_match_and_no_stick_unless_named(
-            sizes in proptest::collection::vec((1u64..100, 0usize..8, any::<bool>()), 0..6),
-            from in 1u64..60, needed in 1u64..60
+        fn a_chosen_disk_is_the_only_one_that_the_rule_means_whatever_fits(
+            sizes in proptest::collection::vec((0u64..100, 0usize..8, any::<bool>()), 0..6),
+            from in 0u64..60, needed in 1u64..60
         ) {
             let disks: Vec<DiskInfo> = sizes.iter().enumerate().map(|(i, (size, bus, read_only))| {
                 let mut disk = disk(&format!("d{i}"), BUSES[*bus], size * GIB);
                 disk.read_only = *read_only;
                 disk
             }).collect();
-            let rule: Rule = format!("size={from}GiB..").parse().expect("a rule");
-            let fits = |d: &DiskInfo| {
-                !is_external(d) && !d.read_only && d.size >= needed * GIB && d.size >= from * GIB
-            };
+            let rule: Rule = if from == 0 { "internal".into() } else { format!("size={from}GiB..") }.parse().expect("a rule");
+            let meant: Vec<&DiskInfo> =
+                disks.iter().filter(|d| !is_external(d) && d.size >= from * GIB).collect();
+            let fits = |d: &DiskInfo| d.size > 0 && d.size >= needed * GIB && !d.read_only;
             match rule.choose(&disks, needed * GIB) {
                 Ok(disk) => {
                     prop_assert!(fits(disk));
-                    prop_assert_eq!(disks.iter().filter(|d| fits(d)).count(), 1);
+                    prop_assert_eq!(meant, vec![disk]);
                 }
                 Err(failure) => {
                     prop_assert_eq!(failure.class, Class::Refused);
-                    prop_assert_ne!(disks.iter().filter(|d| fits(d)).count(), 1);
+                    prop_assert!(meant.len() != 1 || !fits(meant[0]));
                 }
             }
         }

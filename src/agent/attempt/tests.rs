@@ -38,7 +38,12 @@ impl Imager for Pretend {
 
 impl Held for Disk {
     fn installed(&self) -> Vec<Installed> {
-        vec![Installed { image: "debian".into(), version: "1".into(), disk: "vda".into(), partitions: None }]
+        vec![Installed {
+            image: "debian".into(),
+            version: "1".into(),
+            disk: "vda".into(),
+            ..Installed::default()
+        }]
     }
     fn next(&self) -> Next {
         Next::Firmware
@@ -75,6 +80,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
         },
         also: vec![],
         installed: vec![],
+        known_disks: vec![],
         compress: Compress::Auto,
         after: After::Reboot,
         verify: true,

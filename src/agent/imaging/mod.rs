@@ -35,6 +35,10 @@ pub use next::Next;
 /// How often the numbers of a terminal that only serves are renewed.
 const SERVE_TICK: Duration = Duration::from_secs(1);
 
+/// How long disks that the terminal had are waited for: rotating disks need up to 10 s to spin up, and some host adapters
+/// start one after another.
+pub const LATE_DISKS: Duration = Duration::from_secs(30);
+
 /// What an attempt is given by the agent.
 #[derive(Clone)]
 pub struct ImagingContext {
@@ -48,6 +52,10 @@ pub struct ImagingContext {
     pub status: Status,
     /// A disk rule from the command line: goes before the job's.
     pub disk_override: Option<String>,
+    /// A person sits here and named the disk: what the server remembers of this machine's disks does not count.
+    pub attended: bool,
+    /// How long disks that the terminal had are waited for.
+    pub late_disks: Duration,
     /// Whether pieces travel compressed, from the command line: goes before what the server says.
     pub compress: Option<Compress>,
     /// For the manifest and its sidecars.
@@ -113,7 +121,7 @@ async fn attempt(
     ctx.status.stage(Stage::Claim);
     let mut targets: Vec<Target> = Vec::new();
     for (task, image) in assignment.tasks().zip(images) {
-        targets.push(Target::claim(ctx, task, image, &targets).await?);
+        targets.push(Target::claim(ctx, assignment, task, image, &targets).await?);
     }
     let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();
     let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();

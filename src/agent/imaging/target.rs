@@ -3,19 +3,21 @@
 //! Invariant: a [`Target`] has passed everything that can be refused; a [`Ready`] disk starts nothing any more.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::download::Description;
 use super::{ImagingContext, blocking};
-use crate::api::{Compare, DiskInfo, Task};
+use crate::api::{Assignment, Compare, DiskInfo, Task};
 use crate::event::{Class, Failure, Installed};
 use crate::io::claim::{ClaimedDisk, claim};
 use crate::io::disarm::disarm;
 use crate::io::disks;
 use crate::io::image_storage::ImageStorage;
 use crate::io::moving::Saved;
+use crate::layout::known;
 use crate::layout::plan::LayoutPlan;
 use crate::layout::present::{Present, wanted};
-use crate::layout::rule::{Rule, describe};
+use crate::layout::rule::{self, Rule, describe};
 use crate::manifest::{Manifest, Policy, Table};
 
 /// An image and the disk that it will be on.
@@ -49,6 +51,7 @@ impl Target {
     /// Chooses and claims the disk of `task`, and plans `image` onto it. `others` of the same attempt have theirs already.
     pub(super) async fn claim(
         ctx: &ImagingContext,
+        assignment: &Assignment,
         task: &Task,
         image: Description,
         others: &[Target],
@@ -57,7 +60,7 @@ impl Target {
         // What the command line says of a disk is about the image that starts.
         let named = ctx.disk_override.clone().filter(|_| others.is_empty());
         task.disk = named.unwrap_or(task.disk);
-        let info = choose(&task, image.manifest.manifest())?;
+        let info = choose(ctx, &task, image.manifest.manifest(), assignment).await?;
         if let Some(other) = others.iter().find(|other| other.info.name == info.name) {
             return Err(Failure::new(
                 Class::Refused,
@@ -86,7 +89,9 @@ impl Target {
     /// What the disk has once this is done.
     pub(super) fn will_be_installed(&self) -> Installed {
         let Task { image, version, partitions, .. } = self.task.clone();
-        Installed { image, version, disk: describe(&self.info), partitions }
+        let rule = parse(&self.task.disk).ok().map(|rule| rule.to_string());
+        let identity = Some(self.info.identity());
+        Installed { image, version, disk: describe(&self.info), partitions, rule, identity }
     }
 
     /// Wipes what could start. What of it is of use was read before.
@@ -101,17 +106,59 @@ impl Target {
     }
 }
 
-/// The disk that the rule means.
-pub(super) fn choose(task: &Task, manifest: &Manifest) -> Result<DiskInfo, Failure> {
-    let text = task.disk.trim();
-    let wrong = |why: String| Failure::new(Class::Usage, why, "Correct the job's disk rule.");
-    if text.starts_with("/dev/") && !text.contains(',') {
-        // May be a link (`/dev/disk/by-id/…`), a loop device, a partition: whatever was named is meant.
-        let info = disks::find(text)?;
-        let rule: Rule = format!("name={}", info.name).parse().map_err(wrong)?;
-        return rule.choose(&[info], manifest.disk.minimum_size).cloned();
+/// How often a disk that comes late is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+fn parse(text: &str) -> Result<Rule, Failure> {
+    text.trim().parse().map_err(|why: String| Failure::new(Class::Usage, why, "Correct the job's disk rule."))
+}
+
+/// The disk that the rule means. A disk that the terminal had is waited for, because drivers find disks one after another.
+async fn choose(
+    ctx: &ImagingContext,
+    task: &Task,
+    manifest: &Manifest,
+    assignment: &Assignment,
+) -> Result<DiskInfo, Failure> {
+    if ctx.attended {
+        // A person who names a device at this machine has seen which disks are there.
+        return among(task, manifest, &list()?);
     }
-    let rule: Rule = text.parse().map_err(wrong)?;
+    let begun = Instant::now();
+    let Assignment { known_disks, installed, .. } = assignment;
+    loop {
+        let present = list()?;
+        let all_there = known::missing(known_disks, &present).is_empty();
+        if all_there || begun.elapsed() >= ctx.late_disks {
+            let chosen = among(task, manifest, &present)?;
+            known::check(&parse(&task.disk)?, &chosen, &present, known_disks, installed)?;
+            return Ok(chosen);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn list() -> Result<Vec<DiskInfo>, Failure> {
+    disks::list().map_err(|e| {
+        Failure::new(Class::Retry, format!("listing the disks: {e}"), "Look whether /sys is mounted.")
+    })
+}
+
+/// The disk that the rule means among those that are there.
+pub(super) fn among(task: &Task, manifest: &Manifest, present: &[DiskInfo]) -> Result<DiskInfo, Failure> {
+    let text = task.disk.trim();
+    let needed = manifest.disk.minimum_size;
+    if text.starts_with("/dev/disk/by-") {
+        // Such a link belongs to one disk, or one place, whatever its kernel name is.
+        let info = disks::find(text)?;
+        return rule::usable(&info, needed).cloned();
+    }
+    if text.starts_with("/dev/") && !text.contains(',') {
+        // May be a loop device or a partition, which are not in the list of disks.
+        let info = disks::find(text)?;
+        return parse(&format!("name={}", info.name))?.choose(&[info], needed).cloned();
+    }
+    let rule = parse(text)?;
     if matches!(manifest.disk.table, Table::None) && rule.name().is_none() {
         // It would lie over the table and all partitions of a disk that was only described.
         return Err(Failure::new(
@@ -120,14 +167,12 @@ pub(super) fn choose(task: &Task, manifest: &Manifest) -> Result<DiskInfo, Failu
             "Name the partition, or the bare disk, in the job's disk rule: /dev/….",
         ));
     }
-    let mut all = disks::list().map_err(|e| {
-        Failure::new(Class::Retry, format!("listing the disks: {e}"), "Look whether /sys is mounted.")
-    })?;
+    let mut all = present.to_vec();
     if let Some(name) = rule.name()
         && !all.iter().any(|disk| disk.name == name)
         && let Ok(info) = disks::find(&format!("/dev/{name}"))
     {
         all.push(info);
     }
-    rule.choose(&all, manifest.disk.minimum_size).cloned()
+    rule.choose(&all, needed).cloned()
 }

@@ -68,9 +68,12 @@ async fn decide(
 pub struct RetryQuery {
     /// What becomes of what is on the disk, instead of what the job says.
     compare: Option<Compare>,
+    /// The disks that the terminal has now are the ones that it should have.
+    #[serde(default)]
+    accept_disks: bool,
 }
 
-/// `POST /api/v1/terminals/{id}/retry[?compare=auto|full|trust]`.
+/// `POST /api/v1/terminals/{id}/retry[?compare=auto|full|trust&accept_disks=true]`.
 pub async fn retry(
     State(app): Shared,
     Extension(ends): Extension<Ends>,
@@ -78,11 +81,13 @@ pub async fn retry(
     query: Result<Query<RetryQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Error> {
-    let advice = "compare is auto, full or trust.";
-    let Query(RetryQuery { compare }) = query.map_err(|e| error(e.status(), e.body_text(), advice))?;
+    let advice = "compare is auto, full or trust; accept_disks is true or false.";
+    let Query(RetryQuery { compare, accept_disks }) =
+        query.map_err(|e| error(e.status(), e.body_text(), advice))?;
     let now = app.now();
-    let retry =
-        |lab: &mut Lab, id: &str, _: Option<&Target>| Ok(lab.retry(now, id, compare)?.into_iter().collect());
+    let retry = |lab: &mut Lab, id: &str, _: Option<&Target>| {
+        Ok(lab.retry(now, id, compare, accept_disks)?.into_iter().collect())
+    };
     decide(&app, ends, &headers, &id, "retry", retry).await
 }
 

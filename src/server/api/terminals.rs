@@ -56,7 +56,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         error(StatusCode::INTERNAL_SERVER_ERROR, format!("no random number: {e}"), "Look at the server.")
     })?;
     let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (attempt, target, compare, saved) = {
+    let (attempt, target, compare, known_disks, saved) = {
         let mut lab = lock(&app.lab);
         let terminal = lab.get(&id).ok_or_else(|| stranger(&id))?;
         let last = terminal.last.as_ref();
@@ -82,7 +82,8 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
         let compare = jobs::compare_of_next(last, &target);
         let (attempt, changes) = lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id))?;
-        (attempt, target, compare, app.store.save(changes))
+        let known_disks = lab.get(&id).map(|terminal| terminal.known_disks.clone()).unwrap_or_default();
+        (attempt, target, compare, known_disks, app.store.save(changes))
     };
     keep(&app, saved).await?;
     log::info!("terminal {id} takes {} as attempt {}", target.title(), attempt.number);
@@ -101,6 +102,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         task,
         also,
         installed: attempt.installed,
+        known_disks,
         compress: config.compress,
         after: job.after,
         verify: job.verify,
@@ -167,12 +169,12 @@ pub async fn outcome(
     let ties = Ties::of(&app);
     let (orders, saved) = {
         let mut lab = lock(&app.lab);
-        let (orders, change) =
+        let (orders, changes) =
             lab.outcome(app.now(), attempt, &report.token, report.outcome, &ties).map_err(not_taken)?;
-        if let Some(Change::Attempt(id, ended)) = &change {
+        if let Some(Change::Attempt(id, ended)) = changes.last() {
             log::info!("terminal {id}, attempt {attempt}: {:?}", ended.outcome);
         }
-        (orders, app.store.save(change.into_iter().collect()))
+        (orders, app.store.save(changes))
     };
     keep(&app, saved).await?;
     Ok(Json(orders))

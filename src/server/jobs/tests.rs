@@ -31,6 +31,7 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
         dirty: false,
         retried: false,
         retried_as: None,
+        disks_accepted: false,
         installed: Vec::new(),
         cancelled: false,
     }
@@ -39,7 +40,7 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
 /// A good outcome for tests.
 pub fn done() -> Outcome {
     let installed =
-        Installed { image: "debian".into(), version: "1".into(), disk: "sda".into(), partitions: None };
+        Installed { image: "debian".into(), version: "1".into(), disk: "sda".into(), ..Installed::default() };
     Outcome::Done { seconds: 60, bytes_in: 1, bytes_out: 2, disk: "sda".into(), installed: vec![installed] }
 }
 
@@ -163,7 +164,7 @@ fn a_record_of_a_disk_holds_until_something_is_written_there() {
         image: "debian".into(),
         version: version.into(),
         disk: disk.into(),
-        partitions: None,
+        ..Installed::default()
     };
     let before = vec![on("0", "sda"), on("7", "sdb")];
     let after =

@@ -3,7 +3,7 @@
 //! Invariant: what comes out of here is short and has finite numbers; words and lists that are too long are cut, never refused.
 
 use crate::api::Inventory;
-use crate::event::{Failure, Installed, Outcome, Progress};
+use crate::event::{DiskIdentity, Failure, Installed, Outcome, Progress};
 
 /// Longest word from a terminal (model, serial number).
 pub(super) const MAX_WORD: usize = 200;
@@ -55,11 +55,13 @@ pub(super) fn outcome(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed } => {
             installed.truncate(MAX_PARTS);
-            for Installed { image, version, disk, partitions } in &mut installed {
+            for Installed { image, version, disk, partitions, rule, identity } in &mut installed {
                 partitions.iter_mut().for_each(|partitions| partitions.truncate(MAX_PARTITIONS));
-                [image, version, disk]
-                    .into_iter()
-                    .for_each(|text| *text = cut(std::mem::take(text), MAX_WORD));
+                let shorten = |text: &mut String| *text = cut(std::mem::take(text), MAX_WORD);
+                [image, version, disk].into_iter().chain(rule).for_each(shorten);
+                if let Some(DiskIdentity { serial, wwn, path, size: _ }) = identity {
+                    [serial, wwn].into_iter().flatten().chain([path]).for_each(shorten);
+                }
             }
             Outcome::Done { seconds, bytes_in, bytes_out, disk: cut(disk, MAX_WORD), installed }
         }

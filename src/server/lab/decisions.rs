@@ -12,12 +12,14 @@ use crate::server::jobs;
 use crate::server::target::Target;
 
 impl Lab {
-    /// A person wants another attempt, and may say what becomes of what is on the disk.
+    /// A person wants another attempt, and may say what becomes of what is on the disk, and that the disks which the terminal
+    /// has now are the ones that it should have.
     pub fn retry(
         &mut self,
         now: Duration,
         id: &str,
         compare: Option<Compare>,
+        accept_disks: bool,
     ) -> Result<Option<Change>, Refusal> {
         let Some(attempt) = self.terminals.get_mut(id).and_then(|t| t.last.as_mut()) else { return Ok(None) };
         if attempt.is_live(now) {
@@ -28,6 +30,7 @@ impl Lab {
         }
         attempt.retried = true;
         attempt.retried_as = compare;
+        attempt.disks_accepted = accept_disks;
         Ok(Some(Change::Attempt(id.into(), Box::new(attempt.clone()))))
     }
 

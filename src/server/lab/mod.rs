@@ -21,6 +21,7 @@ use super::identity::{self, Identity, Known, Mac};
 use super::jobs;
 use super::target::Target;
 use crate::api::Hello;
+use crate::layout::known;
 pub use reports::ReportError;
 pub use terminal::Terminal;
 
@@ -92,11 +93,17 @@ impl Lab {
             Some(known) => known.id.clone(),
             None => self.new_id(&who)?,
         };
-        let last = self.terminals.get(&id).and_then(|t| t.last.clone());
+        let before = self.terminals.get(&id);
+        let last = before.and_then(|t| t.last.clone());
+        let inventory = bounds::inventory(hello.inventory);
+        let known = before.map_or(&[][..], |t| &t.known_disks);
+        let mut known_disks = known::remember(known, &inventory.disks);
+        known_disks.truncate(bounds::MAX_PARTS);
         let terminal = Terminal {
             id: id.clone(),
             identity: who,
-            inventory: bounds::inventory(hello.inventory),
+            known_disks,
+            inventory,
             agent: bounds::word(hello.agent),
             address: Some(address),
             heard: now,
@@ -129,6 +136,10 @@ impl Lab {
         let mut changes = Vec::new();
         self.last_number += 1;
         let attempt = Attempt::after(last.as_ref(), self.last_number, token, target, now);
+        if last.as_ref().is_some_and(|last| last.retried && last.disks_accepted) {
+            terminal.accept_disks();
+            changes.push(Change::Terminal(Box::new(terminal.clone())));
+        }
         if let Some(mut old) = last {
             self.by_attempt.remove(&old.number);
             self.written.remove(&old.number);

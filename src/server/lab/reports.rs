@@ -77,16 +77,25 @@ impl Lab {
         token: &str,
         outcome: Outcome,
         ties: &Ties,
-    ) -> Result<(Orders, Option<Change>), ReportError> {
+    ) -> Result<(Orders, Vec<Change>), ReportError> {
         let (id, attempt) = self.reporting(now, number, token)?;
-        let mut change = None;
-        if attempt.outcome.is_none() || attempt.cancelled {
+        let first = attempt.outcome.is_none() || attempt.cancelled;
+        if first {
             attempt.outcome = Some(bounds::outcome(outcome));
             attempt.ended = Some(now);
-            change = Some(Change::Attempt(id, Box::new(attempt.clone())));
         }
         let attempt = attempt.clone();
-        Ok((self.orders(&attempt, ties, now), change))
+        let mut changes = Vec::new();
+        if first {
+            let done = matches!(attempt.outcome, Some(Outcome::Done { .. }));
+            if let Some(terminal) = self.terminals.get_mut(&id).filter(|_| done) {
+                // The terminal was imaged as it is: nobody misses what it had before.
+                terminal.accept_disks();
+                changes.push(Change::Terminal(Box::new(terminal.clone())));
+            }
+            changes.push(Change::Attempt(id, Box::new(attempt.clone())));
+        }
+        Ok((self.orders(&attempt, ties, now), changes))
     }
 
     fn orders(&self, attempt: &Attempt, ties: &Ties, now: Duration) -> Orders {

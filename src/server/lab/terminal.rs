@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::api::{Inventory, Neighbour, TerminalState, TerminalView};
+use crate::api::{DiskInfo, Inventory, Neighbour, TerminalState, TerminalView};
+use crate::layout::known;
 use crate::server::attempt::Attempt;
 use crate::server::identity::Identity;
 use crate::server::jobs;
@@ -22,6 +23,8 @@ pub struct Terminal {
     pub identity: Identity,
     /// What it is made of.
     pub inventory: Inventory,
+    /// The fixed disks that it ever had, until a person has accepted that some are gone.
+    pub known_disks: Vec<DiskInfo>,
     /// Version of its agent.
     pub agent: String,
     /// Last address it spoke from.
@@ -33,6 +36,11 @@ pub struct Terminal {
 }
 
 impl Terminal {
+    /// What it has now is all that it is remembered by.
+    pub fn accept_disks(&mut self) {
+        self.known_disks = known::fixed(&self.inventory.disks).cloned().collect();
+    }
+
     /// Where it spoke from last.
     pub fn ip(&self) -> Option<IpAddr> {
         self.address.as_ref()?.parse().ok().map(|ip: IpAddr| ip.to_canonical())

@@ -2,7 +2,7 @@
 
 use super::bounds::{MAX_PARTS, MAX_WORD};
 use super::*;
-use crate::api::{Inventory, Neighbour, NicInfo, Orders, TerminalState};
+use crate::api::{DiskInfo, Inventory, Neighbour, NicInfo, Orders, TerminalState};
 use crate::event::{Class, Progress, Stage};
 use crate::server::config::Job;
 use crate::server::jobs::tests::{done, failed};
@@ -48,6 +48,47 @@ fn a_terminal_that_says_hello_again_is_the_same_one() {
     let terminal = lab.get(A).expect("there");
     assert_eq!(terminal.address.as_deref(), Some("10.0.0.10"));
     assert_eq!(terminal.last.as_ref().map(|a| a.number), Some(number));
+}
+
+#[test]
+fn fixed_disks_are_remembered_until_a_person_accepts_that_they_are_gone() {
+    let disk = |serial: &str| DiskInfo { serial: Some(serial.into()), size: 1 << 38, ..DiskInfo::default() };
+    let with = |disks: &[&str]| {
+        let mut hello = hello_of(A);
+        hello.inventory.disks = disks.iter().map(|serial| disk(serial)).collect();
+        hello
+    };
+    let known = |lab: &Lab| {
+        let known = &lab.get(A).expect("there").known_disks;
+        known.iter().filter_map(|disk| disk.serial.clone()).collect::<Vec<_>>()
+    };
+    let mut lab = Lab::default();
+    let mut hello = with(&["ssd", "hdd"]);
+    hello.inventory.disks.push(DiskInfo { removable: true, ..disk("stick") });
+    lab.hello(at(0), String::new(), hello).expect("room");
+    let (_, change) = lab.hello(at(1), String::new(), with(&["hdd"])).expect("room");
+    assert_eq!(known(&lab), ["hdd", "ssd"], "a dead disk is missed, a stick is not");
+    assert!(
+        matches!(change, Change::Terminal(terminal) if terminal.known_disks.len() == 2),
+        "and written down"
+    );
+
+    let refused = begin(&mut lab, 2, A, "one");
+    let outcome = failed(Class::Refused, false);
+    lab.outcome(at(3), refused, "one", outcome.clone(), &Ties::default()).expect("taken");
+    lab.retry(at(4), A, None, false).expect("failed");
+    let again = begin(&mut lab, 5, A, "two");
+    assert_eq!(known(&lab), ["hdd", "ssd"], "trying again accepts nothing");
+    lab.outcome(at(6), again, "two", outcome, &Ties::default()).expect("taken");
+    lab.retry(at(7), A, None, true).expect("failed");
+    let accepted = begin(&mut lab, 8, A, "three");
+    assert_eq!(known(&lab), ["hdd"]);
+
+    lab.hello(at(9), String::new(), with(&["hdd", "new"])).expect("room");
+    assert_eq!(known(&lab), ["hdd", "new"]);
+    lab.hello(at(10), String::new(), with(&["hdd"])).expect("room");
+    lab.outcome(at(11), accepted, "three", done(), &Ties::default()).expect("taken");
+    assert_eq!(known(&lab), ["hdd"], "the terminal was imaged as it is");
 }
 
 #[test]
@@ -163,9 +204,9 @@ fn the_next_attempt_knows_what_the_last_one_left_on_the_disk() {
 fn the_first_outcome_stands() {
     let mut lab = lab();
     let a = begin(&mut lab, 1, A, "a");
-    assert!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1.is_some());
+    assert!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1.len() == 2);
     assert!(
-        lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken").1.is_none()
+        lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken").1.is_empty()
     );
     assert_eq!(lab.get(A).and_then(|t| t.last.clone()).and_then(|a| a.outcome), Some(done()));
 }
@@ -175,14 +216,14 @@ fn a_person_can_stop_a_running_one_and_start_it_again() {
     let mut lab = lab();
     let a = begin(&mut lab, 1, A, "a");
     lab.progress(at(2), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
-    assert!(lab.retry(at(3), A, None).is_err(), "imaging now");
+    assert!(lab.retry(at(3), A, None, false).is_err(), "imaging now");
     lab.cancel(at(3), A, Some(&target())).expect("running");
     let (orders, _) =
         lab.progress(at(4), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
     assert!(orders.cancel);
     let attempt = lab.get(A).and_then(|t| t.last.clone()).expect("attempt");
     assert!(attempt.leaves_half_a_system() && !jobs::waits(Some(&attempt), Some(&target())));
-    lab.retry(at(5), A, None).expect("stopped");
+    lab.retry(at(5), A, None, false).expect("stopped");
     assert_eq!(
         lab.get(A).expect("there").view(None, Some(&target()), &Ties::default(), at(5)).state,
         TerminalState::Waiting
@@ -232,6 +273,7 @@ fn a_full_lab_takes_nobody_new() {
             id: id.clone(),
             identity: who,
             inventory: Inventory::default(),
+            known_disks: Vec::new(),
             agent: String::new(),
             address: None,
             heard: at(0),

@@ -75,8 +75,9 @@ async fn a_database_of_the_first_schema_is_read_and_written() {
     thread.join().expect("ends");
     let connection = Connection::open(&path).expect("it is there");
     let old = "ALTER TABLE attempts DROP COLUMN retried_as; ALTER TABLE attempts DROP COLUMN installed; ALTER TABLE attempts DROP COLUMN also;
+         ALTER TABLE attempts DROP COLUMN disks_accepted; ALTER TABLE terminals DROP COLUMN known_disks;
          INSERT INTO terminals VALUES ('t', '52:54:00:00:00:01', NULL,
-             '{\"machine\":\"\",\"serial\":null,\"cpu\":\"\",\"memory\":0,\"firmware\":\"\",\"disks\":[],\"nics\":[]}', '1', NULL, 0);
+             '{\"machine\":\"\",\"serial\":null,\"cpu\":\"\",\"memory\":0,\"firmware\":\"\",\"disks\":[{\"name\":\"sda\",\"size\":1,\"sector_size\":512,\"model\":null,\"serial\":\"A\",\"wwn\":null,\"bus\":\"ata\",\"path\":\"p\",\"rotational\":false,\"removable\":false,\"read_only\":false}],\"nics\":[]}', '1', NULL, 0);
          INSERT INTO attempts VALUES (1, 't', 'token', 'j', 'i', '1', 0, 0, NULL, NULL, NULL, 1, 0, 0, 0);
          PRAGMA user_version = 1;";
     connection.execute_batch(old).expect("as the first schema was");
@@ -85,6 +86,11 @@ async fn a_database_of_the_first_schema_is_read_and_written() {
     let terminal = restored.terminals.first().expect("one");
     let attempt = terminal.last.clone().expect("its attempt");
     assert_eq!((attempt.image.as_str(), attempt.installed.len()), ("i", 0));
+    assert_eq!(
+        terminal.known_disks.len(),
+        1,
+        "its disks of the last hello are those that are missed from now on"
+    );
     let change = Change::Attempt("t".into(), Box::new(attempt));
     store.save(vec![change]).await.expect("written");
 }

@@ -34,7 +34,7 @@ fn assignment_of(lab: &Lab, image: &TestImage, disk: &LoopDisk, compare: Compare
 /// What the server has recorded about `disk`.
 fn record(image: &TestImage, disk: &LoopDisk) -> Installed {
     let disk = crate::layout::rule::describe(&disk.info());
-    Installed { image: "lab".into(), version: image.manifest.version.clone(), disk, partitions: None }
+    Installed { image: "lab".into(), version: image.manifest.version.clone(), disk, ..Installed::default() }
 }
 
 fn place(image: &TestImage, span: Span) -> usize {

@@ -63,7 +63,7 @@ async fn what_is_refused_for_one_disk_leaves_all_of_them_untouched() {
     let small = LoopDisk::used(20 << 20, 512);
     let mut assignment = lab.assignment(&disk);
     for (task, why) in [
-        (task("data", &small), "needs a writable disk of"),
+        (task("data", &small), "too few"),
         (task("data", &disk), "both choose the disk"),
         (
             Task { version: "2".into(), folder: "/images/data/2/".into(), ..task("data", &small) },

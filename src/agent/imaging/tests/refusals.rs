@@ -1,7 +1,8 @@
 //! What is refused or put off before anything is written.
 
 use super::*;
-use crate::agent::imaging::target::choose;
+use crate::agent::imaging::target::among;
+use crate::api::DiskInfo;
 use crate::manifest::Table;
 
 #[tokio::test]
@@ -100,7 +101,7 @@ async fn an_image_of_one_partition_goes_only_where_somebody_named() {
     for described in ["internal", "size=24MiB", "bus=loop"] {
         let mut assignment = lab.assignment(&disk);
         assignment.task.disk = described.into();
-        let failure = choose(&assignment.task, &manifest).expect_err(described);
+        let failure = among(&assignment.task, &manifest, &[]).expect_err(described);
         assert_eq!(failure.class, Class::Refused, "{failure:?}");
         assert!(failure.message.contains("single partition"), "{failure:?}");
     }
@@ -108,8 +109,26 @@ async fn an_image_of_one_partition_goes_only_where_somebody_named() {
     for named in [disk.path.clone(), format!("name={name}")] {
         let mut assignment = lab.assignment(&disk);
         assignment.task.disk = named;
-        assert_eq!(choose(&assignment.task, &manifest).expect("named").name, name);
+        assert_eq!(among(&assignment.task, &manifest, &[]).expect("named").name, name);
     }
+}
+
+#[tokio::test]
+async fn a_terminal_that_lost_a_disk_writes_nothing_until_a_person_has_accepted_that() {
+    let (_, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let disk = LoopDisk::used(24 << 20, 512);
+    let mut assignment = lab.assignment(&disk);
+    let system = DiskInfo { serial: Some("SSD-1".into()), size: 256 << 30, ..disk.info() };
+    assignment.known_disks = vec![disk.info(), system];
+    let failure = lab.refused(lab.context(), assignment.clone(), &disk).await;
+    assert_eq!(failure.class, Class::Refused, "{failure:?}");
+    assert!(failure.message.contains("SSD-1"), "{failure:?}");
+    // The person at the machine named the device.
+    let mut attended = ImagingContext { attended: true, ..lab.context() };
+    attended.allow_insecure = true;
+    let imaged = run(attended, assignment).await;
+    imaged.unwrap_or_else(|(failure, _)| panic!("{failure:?}")).stop().await;
 }
 
 #[tokio::test]
