@@ -3,10 +3,12 @@
 //! Invariant: a server that is away never stops the imaging or the leaving; the outcome is reported until the
 //! server has it or the longest stay is over. Getting the job is `worker`'s, the imaging itself `imaging`'s.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -135,12 +137,20 @@ pub async fn run<I: Imager>(
     let reporter =
         Reporter { api: api.clone(), assignment: assignment.clone(), status: status.clone(), pace, orders };
     let reporting = reporter.progress();
+    let late = Cell::new(false);
+    let stop = async {
+        stop.await;
+        late.set(true);
+    }
+    .fuse();
     tokio::pin!(reporting, stop);
     let imaged = tokio::select! {
         imaged = image(api, assignment, imager, status, pace) => imaged,
         never = &mut reporting => match never {},
-        () = cancelled(&mut heard) => Err(stopped("a person cancelled the job", status)),
-        () = &mut stop => Err(stopped("it was stopped", status)),
+        () = before_commit(cancelled(&mut heard), status) => {
+            Err(stopped("a person cancelled the job", status))
+        }
+        () = before_commit(&mut stop, status) => Err(stopped("it was stopped", status)),
     };
     let held = match imaged {
         Ok(held) => held,
@@ -171,7 +181,7 @@ pub async fn run<I: Imager>(
         () = stay(&reporter, outcome, status, assignment) => {}
         () = released(&mut heard) => status.note("the server has released this terminal"),
         never = &mut reporting => match never {},
-        () = &mut stop => {}
+        () = stopped_at_last(&mut stop, &late) => {}
     }
     let next = held.next();
     status.stage(Stage::Leave);
@@ -227,6 +237,22 @@ fn stopped(why: &str, status: &Status) -> (Failure, bool) {
         "Start the job again when it may go on.",
     );
     (failure, stage >= Stage::Disarm)
+}
+
+/// Waits for `stop`, which is no longer heard once the commit has begun: half a commit would leave a terminal whose image was
+/// proved and that cannot start. It takes a second, and a stop that comes meanwhile ends the stay in the swarm.
+async fn before_commit(stop: impl Future<Output = ()>, status: &Status) {
+    stop.await;
+    if status.view().progress.stage >= Stage::Commit {
+        std::future::pending().await
+    }
+}
+
+/// Waits for `stop`, which may have come while it was not heard.
+async fn stopped_at_last(stop: impl Future<Output = ()>, came: &Cell<bool>) {
+    if !came.get() {
+        stop.await;
+    }
 }
 
 /// Waits for the order to stop.

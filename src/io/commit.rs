@@ -1,8 +1,9 @@
 //! The last writes of an attempt: what makes the new system bootable.
 //!
 //! Invariant: a commit needs an [`ImageVerified`]. Each write is synced and read back from the device before the next one, in
-//! the order of DESIGN §7, so that an interruption at any moment leaves a disk that starts nothing half-written.
+//! the order of `layout::order`, so that an interruption at any moment leaves a disk that starts nothing half-written.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::Failure;
@@ -10,7 +11,8 @@ use crate::io::disarm::{disk_failed, not_kept};
 use crate::io::disk::Disk;
 use crate::io::image_storage::ImageStorage;
 use crate::io::readback::ImageVerified;
-use crate::manifest::{BootAreaKind, Role};
+use crate::layout::order::{self, Step};
+use crate::manifest::BootAreaKind;
 use crate::storage::StorageError;
 
 /// A disk that starts the new system.
@@ -25,23 +27,28 @@ impl CommittedDisk {
     }
 }
 
-/// Writes what makes the image bootable: held-back heads except the ESP's, the table, the ESP's head, boot areas
-/// with the boot code last. Then the kernel reads the table again; that it may refuse is told, not failed on.
+/// Writes what makes the image bootable, in the steps of `layout::order`. Then the kernel reads the table again; that it may
+/// refuse is told, not failed on.
 pub fn commit(verified: ImageVerified) -> Result<(CommittedDisk, Option<String>), Failure> {
     let storage = verified.into_storage();
     let disk = storage.disk();
     let plan = storage.plan();
-    write_heads(&storage, false)?;
-    for write in plan.table() {
-        write_proved(disk, &write.what, write.offset.0, &write.bytes)?;
-    }
-    write_heads(&storage, true)?;
-    for area in plan.areas() {
-        let what = match area.kind {
-            BootAreaKind::Gap => "the boot area before the first partition",
-            BootAreaKind::BootCode => "the boot code",
-        };
-        write_proved(disk, what, area.offset.0, &area.bytes)?;
+    for step in order::commit(plan) {
+        match step {
+            Step::Head { position, ranges, last } => write_head(&storage, position, &ranges, last)?,
+            Step::Table(at) => {
+                let write = &plan.table()[at];
+                write_proved(disk, &write.what, &[(write.offset.0, &write.bytes)])?;
+            }
+            Step::Area(at) => {
+                let area = &plan.areas()[at];
+                let what = match area.kind {
+                    BootAreaKind::Gap => "the boot area before the first partition",
+                    BootAreaKind::BootCode => "the boot code",
+                };
+                write_proved(disk, what, &[(area.offset.0, &area.bytes)])?;
+            }
+        }
     }
     let warning = if plan.table().is_empty() { None } else { storage.claim().reread_partitions().err() };
     let warning =
@@ -49,33 +56,45 @@ pub fn commit(verified: ImageVerified) -> Result<(CommittedDisk, Option<String>)
     Ok((CommittedDisk { storage }, warning))
 }
 
-fn write_heads(storage: &ImageStorage, esp: bool) -> Result<(), Failure> {
-    for (position, place) in storage.plan().places().iter().enumerate() {
-        if (place.role == Role::Esp) != esp {
-            continue;
-        }
-        if let Some(head) = storage.head(position) {
-            let what = format!("the head of partition {}", place.number);
-            write_proved(storage.disk(), &what, place.start.0, &head)?;
-            storage.release_head(position);
-        }
+/// Writes `ranges` of a held-back head; with the last of them the disk itself has it.
+fn write_head(
+    storage: &ImageStorage,
+    position: usize,
+    ranges: &[Range<u64>],
+    last: bool,
+) -> Result<(), Failure> {
+    let (Some(place), Some(head)) = (storage.plan().places().get(position), storage.head(position)) else {
+        return Ok(());
+    };
+    let part = |range: &Range<u64>| {
+        let bytes = head.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)?;
+        Some((place.start.0 + range.start, bytes))
+    };
+    let parts: Vec<(u64, &[u8])> = ranges.iter().filter_map(part).collect();
+    write_proved(storage.disk(), &format!("the head of partition {}", place.number), &parts)?;
+    if last {
+        storage.release_head(position);
     }
     Ok(())
 }
 
 /// Writes, syncs, reads back from the device, compares.
-fn write_proved(disk: &Disk, what: &str, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+fn write_proved(disk: &Disk, what: &str, parts: &[(u64, &[u8])]) -> Result<(), Failure> {
     let failed = |e: StorageError| {
         let failure = disk_failed(&e);
         Failure { message: format!("committing {what}: {}", failure.message), ..failure }
     };
-    // Boot code shares its sector with the table; everything else is whole sectors.
-    disk.patch(offset, bytes).map_err(failed)?;
+    for (offset, bytes) in parts {
+        // Boot code shares its sector with the table; everything else is whole sectors.
+        disk.patch(*offset, bytes).map_err(failed)?;
+    }
     disk.sync().map_err(failed)?;
-    let mut back = vec![0u8; bytes.len()];
-    disk.read_at(offset, &mut back).map_err(failed)?;
-    if back != bytes {
-        return Err(not_kept(disk, what, offset));
+    for (offset, bytes) in parts {
+        let mut back = vec![0u8; bytes.len()];
+        disk.read_at(*offset, &mut back).map_err(failed)?;
+        if back != *bytes {
+            return Err(not_kept(disk, what, *offset));
+        }
     }
     Ok(())
 }

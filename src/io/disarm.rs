@@ -3,9 +3,12 @@
 //! Invariant: a [`DisarmedDisk`] was wiped where its plan says, and that was read back from the device; an image is written to
 //! nothing else. What makes the new system bootable is left to `commit`.
 
+use std::ops::Range;
+
 use crate::event::{Class, Failure};
 use crate::io::claim::ClaimedDisk;
 use crate::io::disk::{Disk, STEP};
+use crate::layout::order;
 use crate::layout::plan::LayoutPlan;
 use crate::storage::StorageError;
 
@@ -31,19 +34,20 @@ impl DisarmedDisk {
     }
 }
 
-/// Wipes what the plan says, and looks whether it is gone. The first write of an attempt.
+/// Wipes what the plan says, in the steps of `layout::order`, and looks whether it is gone. The first write of an attempt.
 pub fn disarm(claim: ClaimedDisk, plan: LayoutPlan) -> Result<DisarmedDisk, Failure> {
     let disk = claim.disk();
     if disk.size() != plan.disk_size() || disk.sector() != plan.sector() {
         let message = format!("{} is not the disk that was planned for", disk.name());
         return Err(Failure::new(Class::Refused, message, "Run the job again."));
     }
-    for range in plan.wipes() {
-        disk.write_zeros(range.start, range.end - range.start).map_err(|e| disk_failed(&e))?;
+    let steps = order::disarm(&plan);
+    for step in &steps {
+        step.iter().try_for_each(|range| wipe(disk, range)).map_err(|e| disk_failed(&e))?;
+        disk.sync().map_err(|e| disk_failed(&e))?;
     }
-    disk.sync().map_err(|e| disk_failed(&e))?;
     let mut bytes = vec![0u8; STEP];
-    for range in plan.wipes() {
+    for range in steps.iter().flatten() {
         let mut at = range.start;
         while at < range.end {
             let length = usize::try_from(range.end - at).unwrap_or(STEP).min(STEP);
@@ -55,6 +59,15 @@ pub fn disarm(claim: ClaimedDisk, plan: LayoutPlan) -> Result<DisarmedDisk, Fail
         }
     }
     Ok(DisarmedDisk { claim, plan })
+}
+
+fn wipe(disk: &Disk, range: &Range<u64>) -> Result<(), StorageError> {
+    let (sector, length) = (u64::from(disk.sector().get()), range.end - range.start);
+    if range.start.is_multiple_of(sector) && length.is_multiple_of(sector) {
+        return disk.write_zeros(range.start, length);
+    }
+    // Boot code shares its sector with the table.
+    disk.patch(range.start, &vec![0; usize::try_from(length).unwrap_or(0)])
 }
 
 /// A disk that does not return what was written.

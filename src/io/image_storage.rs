@@ -1,9 +1,8 @@
 //! All of an image on its disk: payload pieces ↔ their places on the whole disk.
 //!
 //! Invariant: a piece is one write at the place that plan and grid give, and nothing is written outside of
-//! replaced partitions; the held-back head of each of them (the first MiB of its first piece, or all of it where
-//! pieces are shorter) stays in memory until the commit, so that what is on the disk before cannot be started or
-//! mounted. Reading gives what was written, from memory where it is held back, else from the device. Held-back
+//! replaced partitions; the held-back head of each of them (its first MiB) stays in memory until the commit, so that what
+//! is on the disk before cannot be started or mounted. Reading gives what was written, from memory where it is held back, else from the device. Held-back
 //! heads are all that is kept: 1 MiB for each replaced partition.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -45,8 +44,9 @@ impl ImageStorage {
     pub fn new(disarmed: DisarmedDisk, grid: Arc<Grid>) -> Self {
         let (claim, plan) = disarmed.into_parts();
         let heads = plan.places().iter().enumerate().map(|(i, place)| {
-            // A head that does not travel is zero already: the disarm wiped it.
-            let travels = place.replaced && grid.piece_at(i, 0).is_some();
+            // A head of which nothing travels is zero already: the disarm wiped it.
+            let pieces = (0..place.held).step_by(grid.piece_length().get() as usize);
+            let travels = pieces.filter_map(|offset| grid.piece_at(i, offset)).next().is_some();
             travels.then(|| vec![0u8; usize::try_from(place.held).unwrap_or(0)])
         });
         let heads = Mutex::new(heads.collect());
@@ -167,10 +167,8 @@ impl ImageStorage {
     /// Reads `into` from `inside` the span: from memory what is held back, the rest from the device.
     fn read_part(&self, span: &Span, inside: u64, into: &mut [u8]) -> Result<(), StorageError> {
         let mut from_memory = 0;
-        if span.offset == 0
-            && let Some(Some(head)) = lock(&self.heads).get(span.partition)
-        {
-            let start = usize::try_from(inside).unwrap_or(usize::MAX).min(head.len());
+        if let Some(Some(head)) = lock(&self.heads).get(span.partition) {
+            let start = usize::try_from(span.offset + inside).unwrap_or(usize::MAX).min(head.len());
             from_memory = into.len().min(head.len() - start);
             into[..from_memory].copy_from_slice(&head[start..start + from_memory]);
         }
@@ -218,11 +216,10 @@ impl Storage for ImageStorage {
                 return Err(self.refuse("writing", at, piece.len(), "beyond the payload's end"));
             };
             let mut held = 0;
-            if span.offset == 0
-                && let Some(Some(head)) = lock(&self.heads).get_mut(span.partition)
-            {
-                held = head.len().min(on_disk);
-                head[..held].copy_from_slice(&piece[..held]);
+            if let Some(Some(head)) = lock(&self.heads).get_mut(span.partition) {
+                let from = usize::try_from(span.offset).unwrap_or(usize::MAX).min(head.len());
+                held = (head.len() - from).min(on_disk);
+                head[from..from + held].copy_from_slice(&piece[..held]);
             }
             if held < on_disk {
                 self.disk().write_at(start + held as u64, &piece[held..on_disk])?;

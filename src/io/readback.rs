@@ -11,8 +11,8 @@
 //! arrive, reading stays behind the writes by `LAG`, so that it is the medium that answers and not its cache; on
 //! rotating disks it waits for the end, because seeking would cost more than it gains.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -80,10 +80,20 @@ struct Shared {
     /// Everything is written, zeros too.
     all_written: AtomicBool,
     stop: AtomicBool,
-    /// Payload bytes that were right, and bytes of zero pieces.
-    payload: AtomicU64,
-    zeros: AtomicU64,
+    /// What was right so far.
+    proved: Mutex<Proved>,
     failure: Mutex<Option<Failure>>,
+}
+
+/// Pieces and zero cells that are proved, each by its own check: a sum of bytes would let one that was read twice stand for
+/// another.
+#[derive(Debug)]
+struct Proved {
+    pieces: Bitfield,
+    /// By their position among the zero cells.
+    zeros: Bitfield,
+    /// Bytes of the zero cells among them, for people.
+    zero_bytes: u64,
 }
 
 /// A read-back under way. Dropping it ends it.
@@ -94,7 +104,8 @@ pub struct Readback {
 
 enum Work {
     Piece(PieceIndex),
-    Zero(Span),
+    /// A cell and its position among the zero cells.
+    Zero(PieceIndex, Span),
 }
 
 impl Readback {
@@ -109,9 +120,9 @@ impl Readback {
         lenient: bool,
     ) -> std::io::Result<Self> {
         let wanted = wanted(storage.plan(), storage.grid());
-        let pieces = u64::from(known.pieces.count()) * storage.grid().piece_length().bytes();
         let zeros = storage.zero_cells().filter(|(at, _)| known.zeros.has(*at));
-        let zeros = zeros.map(|(_, span)| u64::from(span.len)).sum();
+        let zero_bytes = zeros.map(|(_, span)| u64::from(span.len)).sum();
+        let proved = Proved { pieces: known.pieces.clone(), zeros: known.zeros.clone(), zero_bytes };
         let lag = if storage.disk().rotational() { u64::MAX } else { lag };
         let shared = Arc::new(Shared {
             storage,
@@ -123,8 +134,7 @@ impl Readback {
             wrong: Mutex::default(),
             all_written: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            payload: AtomicU64::new(pieces),
-            zeros: AtomicU64::new(zeros),
+            proved: Mutex::new(proved),
             failure: Mutex::new(None),
         });
         let for_thread = Arc::clone(&shared);
@@ -135,7 +145,9 @@ impl Readback {
 
     /// Payload bytes and bytes of zero pieces that were right so far.
     pub fn verified(&self) -> (u64, u64) {
-        (self.shared.payload.load(Ordering::Relaxed), self.shared.zeros.load(Ordering::Relaxed))
+        let proved = self.shared.proved();
+        let piece_length = self.shared.storage.grid().piece_length().bytes();
+        (u64::from(proved.pieces.count()) * piece_length, proved.zero_bytes)
     }
 
     /// What was found wrong, if something was.
@@ -164,9 +176,7 @@ impl Readback {
         for piece in self.shared.wrong.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             wrong.insert(*piece);
         }
-        let right = u64::from(self.shared.wanted.count().saturating_sub(wrong.count()));
-        let expected = right * self.shared.storage.grid().piece_length().bytes();
-        if !ended || self.verified() != (expected, zero_bytes(&self.shared.storage)) {
+        if !ended || !self.shared.is_all_proved(&wrong) {
             let message = "not all pieces of the image were read back";
             return Err(Failure::new(Class::Disk, message, "Run the job again."));
         }
@@ -198,6 +208,17 @@ impl Shared {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn proved(&self) -> MutexGuard<'_, Proved> {
+        self.proved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether each wanted piece that is not among the `wrong` ones, and each zero cell, was proved.
+    fn is_all_proved(&self, wrong: &Bitfield) -> bool {
+        let proved = self.proved();
+        self.wanted.iter().all(|piece| proved.pieces.has(piece) || wrong.has(piece))
+            && self.storage.zero_cells().all(|(at, _)| proved.zeros.has(at))
+    }
+
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.failure().is_some()
     }
@@ -226,10 +247,10 @@ impl Shared {
             read += now;
         }
         let unknown = self.storage.zero_cells().filter(|(at, _)| !self.known.zeros.has(*at));
-        let zeros: Vec<Span> = unknown.map(|(_, span)| span).collect();
+        let zeros: Vec<(PieceIndex, Span)> = unknown.collect();
         for part in zeros.chunks(batch) {
             if !self.stopped() {
-                self.read(part.iter().map(|span| Work::Zero(*span)).collect());
+                self.read(part.iter().map(|(at, span)| Work::Zero(*at, *span)).collect());
             }
         }
     }
@@ -241,14 +262,14 @@ impl Shared {
         }
         work.sort_by_key(|work| match work {
             Work::Piece(piece) => u64::from(piece.0),
-            Work::Zero(span) => self.storage.offset_of(span).unwrap_or(0),
+            Work::Zero(_, span) => self.storage.offset_of(span).unwrap_or(0),
         });
         let length = self.storage.grid().piece_length().get() as usize;
         let fill = |work: &Work, into: &mut [u8]| match work {
             Work::Piece(piece) => {
                 self.storage.read_at(u64::from(piece.0) * length as u64, into).map(|()| length)
             }
-            Work::Zero(span) => {
+            Work::Zero(_, span) => {
                 let (start, len) = (self.storage.offset_of(span).unwrap_or(u64::MAX), span.len as usize);
                 self.storage.disk().read_at(start, &mut into[..len]).map(|()| len)
             }
@@ -263,7 +284,7 @@ impl Shared {
             |work, bytes| {
                 let checked = bytes.map_err(|e| disk_failed(&e)).and_then(|bytes| match work {
                     Work::Piece(piece) => self.check_piece(*piece, bytes),
-                    Work::Zero(span) => self.check_zero(span, bytes),
+                    Work::Zero(at, span) => self.check_zero(*at, span, bytes),
                 });
                 if let Err(failure) = checked {
                     self.fail(failure);
@@ -285,15 +306,17 @@ impl Shared {
             let span = self.storage.grid().span(piece);
             return Err(self.differs(&piece.to_string(), span.as_ref()));
         }
-        self.payload.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.proved().pieces.insert(piece);
         Ok(())
     }
 
-    fn check_zero(&self, span: &Span, bytes: &[u8]) -> Result<(), Failure> {
+    fn check_zero(&self, at: PieceIndex, span: &Span, bytes: &[u8]) -> Result<(), Failure> {
         if bytes.iter().any(|byte| *byte != 0) {
             return Err(self.differs("a piece of zeros", Some(span)));
         }
-        self.zeros.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let mut proved = self.proved();
+        proved.zeros.insert(at);
+        proved.zero_bytes += bytes.len() as u64;
         Ok(())
     }
 

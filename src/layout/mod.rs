@@ -7,6 +7,7 @@ pub mod extents;
 pub mod grid;
 pub mod known;
 pub mod moves;
+pub mod order;
 pub mod plan;
 pub mod present;
 pub mod rule;

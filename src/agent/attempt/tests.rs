@@ -188,3 +188,31 @@ async fn a_cancelled_job_stops() {
     let ended = run(&api, &assignment(3600), &Endless, &Status::new(), PACE, never()).await;
     assert!(matches!(ended, Ended::Failed { ref failure, .. } if failure.message.contains("cancelled")));
 }
+
+#[tokio::test]
+async fn a_commit_that_has_begun_is_finished_and_reported_although_the_job_is_cancelled() {
+    struct Committing(Status, Arc<Mutex<usize>>);
+    impl Imager for Committing {
+        type Held = Disk;
+        async fn run(&self, _: &str, _: &Assignment) -> Result<Disk, (Failure, bool)> {
+            self.0.stage(Stage::Commit);
+            // The order to stop comes with each answer.
+            while *self.1.lock().unwrap() < 3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(Disk)
+        }
+    }
+    let answers = Arc::new(Mutex::new(0));
+    let counted = answers.clone();
+    let url = serve(move |_, _| {
+        *counted.lock().unwrap() += 1;
+        (200, r#"{"release":false,"cancel":true}"#.into())
+    })
+    .await;
+    let (api, status) = (Api::new(client().unwrap(), url), Status::new());
+    let imager = Committing(status.clone(), answers);
+    let stop = async { tokio::time::sleep(Duration::from_millis(1)).await };
+    let ended = run(&api, &assignment(3600), &imager, &status, PACE, stop).await;
+    assert!(matches!(ended, Ended::Done(_)), "a good terminal is not held");
+}

@@ -3,7 +3,7 @@
 //! Invariant: nothing is written before everything that can be refused was looked at, on all disks of the job, and nothing
 //! is committed for boot before all of it was read back from the devices. Memory is bounded: piece buffers by the smaller of
 //! [`ImagingContext::memory_limit`] and half of what is available at the start (six pieces at least), and beside
-//! them 2 MiB for each replaced partition (its held-back head and what was wiped there), 16 MiB (two pieces at least) for
+//! them 3 MiB for each replaced partition (its held-back head and what was wiped there), 16 MiB (two pieces at least) for
 //! reading back, 1 MiB for writing zeros, 32 MiB (two pieces at least) while pieces move on the disk, and the image's description; before
 //! them 64 MiB (two pieces at least) for comparing. What comes before (network, discovery, the job) and after (reports, how long
 //! to stay, what to start) is left to `agent`.

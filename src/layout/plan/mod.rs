@@ -17,9 +17,15 @@ use crate::layout::table::Write;
 use crate::manifest::{BootAreaKind, Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
 use crate::units::{DiskOffset, Lba, SectorSize};
 
-/// Bytes at the head of each replaced partition that are wiped before the first piece. Every filesystem and boot
-/// loader is found by something in there. Its beginning (see [`Place::held`]) is written again at the commit only.
+/// Bytes at the head of each replaced partition that are wiped before the first piece, and written again at the commit
+/// only. Every filesystem and boot loader is found by something in there.
 pub const HEAD: u64 = 1 << 20;
+
+/// Bytes at the tail of each replaced partition that are wiped too, and that read as zero afterwards where the image has
+/// nothing. Labels that would make another kind of the partition lie there: md 1.0 in the last 8 KiB, md 0.90 in the last
+/// 128 KiB, two of ZFS in the last 512 KiB, those of BIOS RAIDs in the last sectors. A system that finds one does not mount
+/// the fresh filesystem before it.
+pub const TAIL: u64 = 1 << 20;
 
 /// What is known about a disk before a plan is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +110,7 @@ pub struct LayoutPlan {
     sector: SectorSize,
     places: Vec<Place>,
     wipes: Vec<Range<u64>>,
+    gpt_headers: Vec<u64>,
     table: Vec<Write>,
     areas: Vec<AreaWrite>,
 }
@@ -127,8 +134,7 @@ impl LayoutPlan {
         };
         for place in &mut places {
             place.replaced &= only.is_none_or(|only| only.contains(&place.number));
-            place.held =
-                if place.replaced { HEAD.min(manifest.piece_length.bytes()).min(place.size) } else { 0 };
+            place.held = if place.replaced { HEAD.min(place.size) } else { 0 };
         }
         if !places.iter().any(|place| place.replaced) {
             return Err(refused(
@@ -145,7 +151,8 @@ impl LayoutPlan {
             areas.clear();
         }
         fits::check_places(&places, &table, disk)?;
-        let wipes = wipes(&places, disk, mode);
+        let gpt_headers = gpt_headers(disk);
+        let wipes = wipes(&places, disk, mode, &gpt_headers);
         Ok(LayoutPlan {
             manifest: manifest.clone(),
             mode,
@@ -153,6 +160,7 @@ impl LayoutPlan {
             sector: disk.sector,
             places,
             wipes,
+            gpt_headers,
             table,
             areas,
         })
@@ -202,6 +210,11 @@ impl LayoutPlan {
     /// What is wiped before the first piece: byte ranges of the disk, in order, not touching each other.
     pub fn wipes(&self) -> &[Range<u64>] {
         &self.wipes
+    }
+
+    /// Where headers of a GPT are or may be: byte offsets of whole sectors.
+    pub fn gpt_headers(&self) -> &[u64] {
+        &self.gpt_headers
     }
 
     /// The table's bytes in the order in which they are written; empty when the table stays.
@@ -278,15 +291,19 @@ fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
 /// Is the partition written that the boot areas lead to? They are of one version with it: GRUB's core image lies on the
 /// BIOS boot partition, or in the gap and looks for the rest of itself; other boot code starts the active partition.
 fn boots_from(manifest: &Manifest, places: &[Place]) -> bool {
-    let is_booted = |p: &Partition| match p.entry {
-        Entry::Mbr { active, .. } => active,
-        Entry::Gpt { .. } | Entry::None => p.role == Role::BiosBoot,
-    };
     let named = manifest.boot.linux.as_ref().map(|linux| linux.partition);
     let booted: Vec<u32> =
         manifest.partitions.iter().filter(|p| is_booted(p)).map(|p| p.number).chain(named).collect();
     let written = |place: &Place| place.replaced && (booted.is_empty() || booted.contains(&place.number));
     places.iter().any(written)
+}
+
+/// Does boot code in the first sector start this partition?
+pub fn is_booted(p: &Partition) -> bool {
+    match p.entry {
+        Entry::Mbr { active, .. } => active,
+        Entry::Gpt { .. } | Entry::None => p.role == Role::BiosBoot,
+    }
 }
 
 fn guid_of(entry: &Entry) -> Option<Uuid> {
@@ -313,22 +330,34 @@ fn show_type(entry: &Entry) -> String {
     }
 }
 
-/// What makes the old system unbootable, and a half-written new one too.
-fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = places
-        .iter()
-        .filter(|place| place.replaced)
-        .map(|place| place.start.0..place.start.0 + HEAD.min(place.size))
+/// Where a disk has headers of a GPT: the primary one, the backup that this one names, and the last sector.
+fn gpt_headers(disk: &DiskFacts) -> Vec<u64> {
+    let sector = u64::from(disk.sector.get());
+    let old = disk.backup_gpt.and_then(|lba| lba.0.checked_mul(sector));
+    let mut headers: Vec<u64> = [Some(sector), old, disk.size.checked_sub(sector)]
+        .into_iter()
+        .flatten()
+        .filter(|at| at.checked_add(sector).is_some_and(|end| end <= disk.size))
+        .collect();
+    headers.sort_unstable();
+    headers.dedup();
+    headers
+}
+
+/// What makes the old system unbootable, and a half-written new one too; and what would make something else of the new one.
+fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode, gpt_headers: &[u64]) -> Vec<Range<u64>> {
+    let replaced = places.iter().filter(|place| place.replaced);
+    let mut ranges: Vec<Range<u64>> = replaced
+        .flat_map(|place| {
+            let (start, end) = (place.start.0, place.end());
+            [start..start + HEAD.min(place.size), end - TAIL.min(place.size)..end]
+        })
         .collect();
     if mode == LayoutMode::WholeDisk {
         // Boot code, MBR, primary GPT (of either sector size), what lies in the gap; backup GPT.
         ranges.push(0..HEAD.min(disk.size));
         ranges.push(disk.size.saturating_sub(HEAD)..disk.size);
-        let sector = u64::from(disk.sector.get());
-        let old = disk.backup_gpt.and_then(|lba| lba.0.checked_mul(sector));
-        if let Some(old) = old.filter(|old| old.checked_add(sector).is_some_and(|end| end <= disk.size)) {
-            ranges.push(old..old + sector);
-        }
+        ranges.extend(gpt_headers.iter().map(|at| *at..at + u64::from(disk.sector.get())));
     }
     ranges.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<u64>> = Vec::new();
@@ -342,4 +371,4 @@ fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode) -> Vec<Range<u64>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

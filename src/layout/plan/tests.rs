@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
 
-fn gpt_partition(number: u32, first: u64, size: u64, sector: u32) -> Partition {
+pub(crate) fn gpt_partition(number: u32, first: u64, size: u64, sector: u32) -> Partition {
     let cells = u32::try_from(size.div_ceil(MIB)).expect("small");
     assert!(size.is_multiple_of(sector.into()));
     Partition {
@@ -30,14 +30,14 @@ fn gpt_partition(number: u32, first: u64, size: u64, sector: u32) -> Partition {
     }
 }
 
-fn mbr_partition(number: u32, first: u64, size: u64, ebr: Option<u64>) -> Partition {
+pub(crate) fn mbr_partition(number: u32, first: u64, size: u64, ebr: Option<u64>) -> Partition {
     Partition {
         entry: Entry::Mbr { kind: 0x83, active: number == 1, ebr: ebr.map(Lba) },
         ..gpt_partition(number, first, size, 512)
     }
 }
 
-fn manifest(table: Table, partitions: Vec<Partition>, minimum_size: u64, sector: u32) -> Manifest {
+pub(crate) fn manifest(table: Table, partitions: Vec<Partition>, minimum_size: u64, sector: u32) -> Manifest {
     let image = image_of(PieceLength::new(1 << 20).expect("1 MiB"), minimum_size, partitions);
     let sector_size = SectorSize::new(sector).expect("a size");
     Manifest {
@@ -53,7 +53,7 @@ fn gpt_table() -> Table {
     Table::Gpt { guid: Uuid::from_u128(1), entries: 128, first_usable: Lba(34) }
 }
 
-fn gpt_manifest() -> Manifest {
+pub(crate) fn gpt_manifest() -> Manifest {
     let partitions = vec![gpt_partition(1, 2048, MIB, 512), gpt_partition(3, 8192, 8 * MIB, 512)];
     manifest(gpt_table(), partitions, 20 * MIB, 512)
 }
@@ -68,7 +68,7 @@ fn empty_disk(size: u64) -> DiskFacts {
     }
 }
 
-fn same_disk(manifest: &Manifest, size: u64) -> DiskFacts {
+pub(crate) fn same_disk(manifest: &Manifest, size: u64) -> DiskFacts {
     let partitions = manifest
         .partitions
         .iter()
@@ -77,7 +77,7 @@ fn same_disk(manifest: &Manifest, size: u64) -> DiskFacts {
     DiskFacts { table: Ok(Existing { table: manifest.disk.table.clone(), partitions }), ..empty_disk(size) }
 }
 
-fn plan(manifest: &Manifest, disk: &DiskFacts, mode: LayoutMode) -> Result<LayoutPlan, Failure> {
+pub(crate) fn plan(manifest: &Manifest, disk: &DiskFacts, mode: LayoutMode) -> Result<LayoutPlan, Failure> {
     let trusted = TrustedManifest::insecure(&manifest.to_bytes()).expect("a consistent manifest");
     LayoutPlan::new(&trusted, &[0x11; 4096], disk, mode, None)
 }
@@ -98,16 +98,20 @@ fn a_whole_disk_gets_its_table_at_its_own_ends_and_loses_what_was_bootable() {
     assert_eq!(starts, [(1, MIB, MIB), (3, 4 * MIB, MIB)]);
     assert_eq!(plan.table().last().expect("three").what, "the protective MBR");
     assert_eq!(plan.table()[0].end(), 64 * MIB);
-    assert_eq!(plan.wipes(), [0..2 * MIB, 4 * MIB..5 * MIB, 40 * MIB..40 * MIB + 512, 63 * MIB..64 * MIB]);
+    let tail = 11 * MIB..12 * MIB;
+    assert_eq!(
+        plan.wipes(),
+        [0..2 * MIB, 4 * MIB..5 * MIB, tail, 40 * MIB..40 * MIB + 512, 63 * MIB..64 * MIB]
+    );
 }
 
 #[test]
-fn a_kept_table_is_not_written_and_only_replaced_heads_are_wiped() {
+fn a_kept_table_is_not_written_and_only_replaced_heads_and_tails_are_wiped() {
     let mut manifest = gpt_manifest();
     manifest.partitions[0].policy = Policy::Keep;
     let plan = plan(&manifest, &same_disk(&manifest, 64 * MIB), LayoutMode::Keep).expect("it matches");
     assert!(plan.table().is_empty());
-    assert_eq!(plan.wipes().to_vec(), vec![Range { start: 4 * MIB, end: 5 * MIB }]);
+    assert_eq!(plan.wipes(), [4 * MIB..5 * MIB, 11 * MIB..12 * MIB]);
     assert_eq!(plan.place(1).map(|p| (p.replaced, p.held)), Some((false, 0)));
     assert_eq!(plan.place(3).and_then(|p| p.guid), Some(Uuid::from_u128(103)));
     let whole = refusal(&manifest, &empty_disk(64 * MIB), LayoutMode::WholeDisk);
@@ -253,6 +257,8 @@ proptest! {
                 for place in plan.places() {
                     prop_assert!(plan.wipes().iter().any(|w| w.start <= place.start.0
                         && place.start.0 + place.held <= w.end));
+                    let tail = place.end() - TAIL.min(place.size)..place.end();
+                    prop_assert!(plan.wipes().iter().any(|w| w.start <= tail.start && tail.end <= w.end));
                 }
             }
             Err(failure) => {
@@ -278,7 +284,7 @@ fn partitions_that_are_not_chosen_stay_and_must_be_there() {
     let plan = chosen(&manifest, LayoutMode::Keep, &[3]).expect("it fits");
     let places: Vec<_> = plan.places().iter().map(|p| (p.number, p.replaced, p.held)).collect();
     assert_eq!(places, [(1, false, 0), (3, true, MIB)]);
-    assert!(matches!(plan.wipes(), [wipe] if *wipe == (4 * MIB..5 * MIB)), "{:?}", plan.wipes());
+    assert_eq!(plan.wipes(), [4 * MIB..5 * MIB, 11 * MIB..12 * MIB]);
     let refusal = |manifest: &Manifest, mode, only: &[u32]| {
         let failure = chosen(manifest, mode, only).expect_err("a refusal");
         assert_eq!(failure.class, Class::Refused);
