@@ -46,6 +46,12 @@ struct Args {
     /// The last terminal is switched off after so many seconds.
     #[arg(long)]
     killed_after: Option<f64>,
+    /// The cables of the last so many terminals are pulled: nobody is told.
+    #[arg(long, default_value_t = 0)]
+    vanish: usize,
+    /// When that happens, as a part of the best time that any scheme could need.
+    #[arg(long, default_value_t = 0.3)]
+    vanish_at: f64,
     /// The seeder is switched off when one terminal alone could have had the payload so many times.
     #[arg(long)]
     seeder_killed: Option<f64>,
@@ -78,7 +84,7 @@ fn main() {
 /// How many terminals are like all others.
 fn ordinary(args: &Args) -> usize {
     let killed = usize::from(args.killed_after.is_some());
-    args.terminals - args.slow_link.max(args.slow_disk).max(killed)
+    args.terminals - args.slow_link.max(args.slow_disk).max(killed).max(args.vanish)
 }
 
 fn spec(args: &Args, seed: u64) -> LabSpec {
@@ -93,6 +99,10 @@ fn spec(args: &Args, seed: u64) -> LabSpec {
     let alone = yardstick(1, args.pieces, args.piece_kib * 1024, spec.nodes[0].rate);
     spec.nodes[0].leaves = args.seeder_killed.map(|times| Duration::from_secs_f64(times * alone));
     spec.nodes[count - 1].leaves = args.killed_after.map(Duration::from_secs_f64);
+    let best = yardstick(args.terminals, args.pieces, args.piece_kib * 1024, spec.nodes[0].rate);
+    for node in &mut spec.nodes[count - args.vanish..] {
+        node.vanishes = Some(Duration::from_secs_f64(args.vanish_at * best));
+    }
     for node in &mut spec.nodes[count - args.slow_disk..] {
         node.disk = node.rate / 10;
     }

@@ -3,7 +3,7 @@
 //! Without zones a tracker that names everybody is modelled; zones are in `zones`. Invariant: time never goes back; equal
 //! specs give equal runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,18 @@ use crate::units::{InfoHash, Now, PeerId, PieceIndex};
 pub(super) enum Event {
     Arrive(usize),
     Leave(usize),
+    /// Its cable is pulled.
+    Vanish(usize),
+    /// The kernel of a node gives up sending to one that has vanished.
+    TimedOut {
+        conn: ConnId,
+        node: usize,
+    },
+    /// A dial to a node that has vanished was given up.
+    Unreachable {
+        from: usize,
+        to: SocketAddr,
+    },
     Wake(usize),
     Connect {
         from: usize,
@@ -88,6 +100,7 @@ pub struct Node {
     disk_free: Now,
     /// The frames that it keeps, and whose each is.
     frames: FrameStore,
+    vanished: bool,
     pub finished: Option<Now>,
     pub payload_out: u64,
     pub closes: Vec<CloseReason>,
@@ -140,12 +153,18 @@ pub struct Lab {
     /// Nodes that are on, by address.
     alive: BTreeMap<SocketAddr, usize>,
     pub(super) tracker: Option<Tracker>,
+    /// Connections to nodes that have vanished on which something was lost.
+    unacknowledged: BTreeSet<ConnId>,
     /// Each zone's uplink.
     pub(super) uplinks: BTreeMap<u8, Uplink>,
     pub(super) rng: Rng,
     pub now: Now,
 }
 
+/// As `io::session` has it: how long a kernel sends again what nobody acknowledges.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+/// As `io::session` has it: how long a dial may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that leave one after another are one event, up to this time.
 const LONGEST_TRAIN: Duration = Duration::from_micros(100);
 /// Events after which it is seen whether all have finished.
@@ -170,6 +189,7 @@ impl Lab {
             woken_at: None,
             disk_free: Now::ZERO,
             frames: FrameStore::new(node.frames),
+            vanished: false,
             finished: None,
             payload_out: 0,
             closes: Vec::new(),
@@ -182,6 +202,7 @@ impl Lab {
             agenda: Agenda::new(),
             alive: BTreeMap::new(),
             tracker,
+            unacknowledged: BTreeSet::new(),
             uplinks: BTreeMap::new(),
             rng: Rng::new(spec.seed ^ 0x7ac4e4),
             now: Now::ZERO,
@@ -189,6 +210,9 @@ impl Lab {
         };
         for node in 0..lab.nodes.len() {
             lab.at(Now(lab.nodes[node].spec.arrives), Event::Arrive(node));
+            if let Some(vanishes) = lab.nodes[node].spec.vanishes {
+                lab.at(Now(vanishes), Event::Vanish(node));
+            }
             if let Some(leaves) = lab.nodes[node].spec.leaves {
                 lab.at(Now(leaves), Event::Leave(node));
             }
@@ -227,6 +251,7 @@ impl Lab {
             node.finished.is_some()
                 || node.spec.seeder
                 || node.spec.leaves.is_some()
+                || node.spec.vanishes.is_some()
                 || node.spec.character != Character::Honest
         })
     }
@@ -255,6 +280,13 @@ impl Lab {
         match event {
             Event::Arrive(node) => self.arrive(node),
             Event::Leave(node) => self.leave(node),
+            Event::Vanish(node) => self.vanish(node),
+            Event::TimedOut { conn, node } => {
+                if let Some(open) = self.conn(conn) {
+                    self.hang_up(open.other(node), conn);
+                }
+            }
+            Event::Unreachable { from, to } => self.tell(from, Input::DialFailed(to)),
             Event::Wake(node) => {
                 if self.nodes[node].woken_at == Some(self.now) {
                     self.nodes[node].woken_at = None;
@@ -280,6 +312,13 @@ impl Lab {
             Event::Received { conn, from, to, frame } => {
                 let len = self.len_of(&frame);
                 let open = self.conn(conn);
+                if self.has_vanished(to) || self.has_vanished(from) {
+                    // Whoever sent it tries again, and gives up after a time without an answer.
+                    if open.is_some() && !self.has_vanished(from) {
+                        self.lose(conn, from);
+                    }
+                    return;
+                }
                 if let Some(open) = open {
                     self.nodes[from].link.acknowledge(open.pipe_of(from), len);
                     self.transmit(from);
@@ -377,6 +416,23 @@ impl Lab {
         gone.into_iter().for_each(|conn| self.hang_up(node, conn));
     }
 
+    /// The cable of `node` is pulled.
+    fn vanish(&mut self, node: usize) {
+        self.nodes[node].engine = None;
+        self.nodes[node].vanished = true;
+    }
+
+    fn has_vanished(&self, node: usize) -> bool {
+        self.nodes[node].vanished
+    }
+
+    /// Something that `from` sent was lost. Its kernel closes the connection when nothing is acknowledged for a time.
+    fn lose(&mut self, conn: ConnId, from: usize) {
+        if self.unacknowledged.insert(conn) {
+            self.at(self.now + UNACKNOWLEDGED, Event::TimedOut { conn, node: from });
+        }
+    }
+
     pub(super) fn id_of(&self, node: usize) -> PeerId {
         let mut id = *b"-FM0100-............";
         let number = Rng::new(self.spec.seed ^ ((node as u64) << 32)).next_u64();
@@ -385,6 +441,9 @@ impl Lab {
     }
 
     fn connect(&mut self, from: usize, to: SocketAddr) {
+        if self.alive.get(&to).is_some_and(|node| self.has_vanished(*node)) {
+            return self.at(self.now + HANDSHAKE_TIMEOUT, Event::Unreachable { from, to });
+        }
         let Some(target) = self.alive.get(&to).copied() else {
             return self.tell(from, Input::DialFailed(to));
         };

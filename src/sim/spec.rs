@@ -38,8 +38,10 @@ pub struct NodeSpec {
     pub standard: bool,
     /// When it is switched on.
     pub arrives: Duration,
-    /// When it is switched off.
+    /// When it is switched off: its connections close.
     pub leaves: Option<Duration>,
+    /// When its cable is pulled: nothing from it or to it arrives any more, and nobody is told.
+    pub vanishes: Option<Duration>,
     /// Piece buffers.
     pub buffers: usize,
     /// What is special about it.
@@ -62,6 +64,7 @@ impl NodeSpec {
             standard: false,
             arrives: Duration::ZERO,
             leaves: None,
+            vanishes: None,
             buffers: 64,
             character: Character::Honest,
             wanted: None,
