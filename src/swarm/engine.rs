@@ -460,7 +460,7 @@ impl Engine {
         let silent: Vec<ConnId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| self.now.since(peer.heard) >= SILENCE)
+            .filter(|(_, peer)| self.now.since(peer.heard) >= SILENCE || peer.is_gone(self.now))
             .map(|(conn, _)| *conn)
             .collect();
         silent.into_iter().for_each(|conn| self.close(conn, CloseReason::Silent));

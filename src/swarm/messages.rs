@@ -15,7 +15,7 @@ impl Engine {
     /// Takes one message; messages of connections that are gone mean nothing.
     pub(super) fn message(&mut self, conn: ConnId, message: Message) -> Result<(), Fault> {
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
-        peer.heard = self.now;
+        peer.hear(self.now);
         let fast_only = matches!(
             message,
             Message::HaveAll
@@ -152,7 +152,9 @@ impl Engine {
         }
         let we_have_it = if of_frame { self.frames.has(block) } else { self.holds.have().has(block.piece) };
         if self.serve.request(conn, peer, block, we_have_it, &self.config, &mut self.out) {
-            self.offers.requested(conn, block);
+            if self.offers.requested(conn, block) {
+                peer.reliance.asked();
+            }
             Ok(())
         } else {
             Err(Fault::TooManyRequests)
@@ -168,7 +170,7 @@ impl Engine {
     ) -> Result<(), Fault> {
         let len = block.len;
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
-        peer.heard = self.now;
+        peer.hear(self.now);
         // Of frames, what was recalled is not taken for what was asked again: that may be another frame.
         let recalled = block.in_frame() && peer.take_recalled(block);
         if !recalled && !peer.take_asked(block) && !peer.take_recalled(block) {

@@ -5,11 +5,13 @@
 //!          uplink nearly free          grant             requests
 //!   quiet ────────────────────► offered ─────► granted ────────────► quiet (a turn of `serve` follows)
 //!     ▲                            │              │
-//!     └── declined, or nothing heard for PATIENCE ┘ : the next receiver is asked
+//!     └── declined, or nothing heard for PATIENCE ┘ : the receiver rests
 //! ```
 //!
 //! Finishing one piece for one peer beats halves for two, and a link that waits for an agreement is lost: so there is one
-//! offer at a time, made while the piece before it is still on its way. Which piece: the one with the fewest copies among our
+//! offer at a time, made while the piece before it is still on its way. A receiver whose cable was pulled never answers,
+//! and it always looks free. So another receiver is asked as soon as an answer takes several times as long as answers do,
+//! and a receiver that was silent, or took a piece and never asked for it, rests for a time that doubles each time. Which piece: the one with the fewest copies among our
 //! peers, where a piece that we gave and that its receiver has not announced yet counts as a copy. So a seeder
 //! repeats nothing while something is missing from the swarm. Which receiver: the one whose downlink becomes free just when
 //! our uplink does, as all receivers keep saying, with a little chance.
@@ -17,7 +19,7 @@
 //! When nobody could be asked, nobody is looked for again before a receiver's time comes or something changed that could
 //! make one: a new piece, another's word.
 //!
-//! Invariant: at most one offer is open, and each has a deadline; work for an offer is bounded whatever the
+//! Invariant: at most [`AT_ONCE`] offers are open, each to another receiver and each with a deadline; work for an offer is bounded whatever the
 //! number of pieces.
 
 use std::collections::BTreeMap;
@@ -31,8 +33,20 @@ use super::peer::Peer;
 use super::wire::{MAX_OFFERED, Message, Schedule};
 use crate::units::{Now, PieceIndex};
 
-/// How long an offer waits for its answer.
+/// How long an offer waits for its answer, and how long a receiver rests that gave none; the rest doubles each time.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// The rest doubles so many times at most: up to 25.6 s.
+const MAX_DOUBLINGS: u32 = 6;
+/// Offers and grants that wait at a time.
+const AT_ONCE: usize = 3;
+/// Another receiver is asked beside one that has not answered for this many times what answers take: its link's queue may
+/// be fuller than that of the others.
+const TIMES_AS_LONG: u32 = 4;
+/// The soonest that another receiver is asked. Where a piece takes longer than this, it is after a piece's time: two
+/// pieces that are agreed at once wait for each other.
+const SOONEST_BESIDE: Duration = Duration::from_millis(20);
+/// A peer that owes an answer and says nothing for so long is gone.
+const GONE: Duration = Duration::from_secs(5);
 /// How soon another round is tried when nobody could be asked and nothing changed.
 const RETRY: Duration = Duration::from_millis(100);
 /// The soonest of these, when a receiver's time is about to come.
@@ -75,15 +89,66 @@ struct Coming {
     since: Now,
 }
 
-/// An offer or a grant waits for what follows it.
-#[derive(Debug)]
-struct StillOpen;
+/// What a receiver owes us, and how often it let us down in a row.
+#[derive(Debug, Default)]
+pub struct Reliance {
+    /// Offers that it did not answer since it spoke last.
+    unanswered: u32,
+    /// When the first of them was given up.
+    silent_since: Option<Now>,
+    /// Grants in a row of which it asked for nothing.
+    unasked: u32,
+}
+
+impl Reliance {
+    /// It did not answer an offer; says how long it rests.
+    fn gave_no_answer(&mut self, now: Now) -> Duration {
+        self.unanswered += 1;
+        self.silent_since.get_or_insert(now);
+        self.rest()
+    }
+
+    /// It took a piece and asked for nothing of it; says how long it rests.
+    fn asked_for_nothing(&mut self) -> Duration {
+        self.unasked += 1;
+        self.rest()
+    }
+
+    fn rest(&self) -> Duration {
+        let times = self.unanswered.max(self.unasked).saturating_sub(1);
+        PATIENCE * 2u32.pow(times.min(MAX_DOUBLINGS))
+    }
+
+    /// A message came from it.
+    pub fn spoke(&mut self) {
+        (self.unanswered, self.silent_since) = (0, None);
+    }
+
+    /// It asked for what it took.
+    pub fn asked(&mut self) {
+        self.unasked = 0;
+    }
+
+    /// It let us down the last time.
+    fn is_doubtful(&self) -> bool {
+        self.unanswered > 0 || self.unasked > 0
+    }
+
+    /// It owes an answer and has been silent for so long that nobody is there.
+    pub fn is_gone(&self, now: Now) -> bool {
+        self.silent_since.is_some_and(|since| now.since(since) + PATIENCE >= GONE)
+    }
+}
 
 /// What we offered and gave.
 #[derive(Debug, Default)]
 pub struct Offers {
-    open: Option<Open>,
-    coming: Option<Coming>,
+    open: Vec<Open>,
+    coming: Vec<Coming>,
+    /// When it was last looked whether there is something to offer.
+    looked: Now,
+    /// How long one receiver is waited for before another one is asked beside it.
+    impatience: Duration,
     /// Nobody could be asked, and nothing has changed since.
     resting: bool,
     /// Try again then all the same.
@@ -109,42 +174,66 @@ impl Offers {
 
     /// When [`Engine::offer`] has something to do at the latest.
     pub fn deadline(&self) -> Option<Now> {
-        let open = self.open.as_ref().map(|open| open.since);
-        let since = open.or(self.coming.as_ref().map(|coming| coming.since));
-        since.map(|since| since + PATIENCE).or(self.retry)
+        let expiry = self.waiting().min().map(|since| since + PATIENCE);
+        let beside = self.waiting().max().filter(|_| self.waiting().count() < AT_ONCE);
+        let beside = beside.map(|since| since + self.impatience).filter(|at| *at > self.looked);
+        let next = if self.resting { self.retry } else { beside };
+        [expiry, next].into_iter().flatten().min()
+    }
+
+    /// Since when offers and grants wait.
+    fn waiting(&self) -> impl Iterator<Item = Now> {
+        self.open.iter().map(|open| open.since).chain(self.coming.iter().map(|coming| coming.since))
+    }
+
+    /// Whether something that `conn` was offered or took still waits.
+    fn waits_for(&self, conn: ConnId) -> bool {
+        self.open.iter().any(|open| open.conn == conn) || self.coming.iter().any(|coming| coming.conn == conn)
+    }
+
+    /// Whether another receiver may be asked now, where a piece takes `piece_time` on our uplink.
+    fn may_ask(&mut self, piece_time: Duration, now: Now) -> bool {
+        let answers = self.round_trip * TIMES_AS_LONG;
+        self.impatience = answers.max(piece_time + piece_time / 4).max(SOONEST_BESIDE).min(PATIENCE);
+        let fresh = self.waiting().any(|since| now.since(since) < self.impatience);
+        !fresh && self.waiting().count() < AT_ONCE
     }
 
     /// `conn` takes `piece`, and will ask for `bytes` of it. False if it was not offered that.
     pub fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) -> bool {
         self.answered(conn, now);
-        let offered = self.open.take_if(|open| open.conn == conn && open.pieces.contains(&piece));
-        if offered.is_some() {
-            self.coming = Some(Coming { conn, piece, bytes, since: now });
+        let offered = self.open.iter().position(|open| open.conn == conn && open.pieces.contains(&piece));
+        if let Some(at) = offered {
+            self.open.remove(at);
+            self.coming.push(Coming { conn, piece, bytes, since: now });
         }
         offered.is_some()
     }
 
     /// `conn` says something; if that is its answer, it shows how long answers take.
     fn answered(&mut self, conn: ConnId, now: Now) {
-        if let Some(open) = self.open.as_ref().filter(|open| open.conn == conn) {
+        if let Some(open) = self.open.iter().find(|open| open.conn == conn) {
             // Who is slow to answer is not the rule.
             let took = now.since(open.since).min(self.round_trip * 2 + ROUND_TRIP);
             self.round_trip = self.round_trip - self.round_trip / SMOOTHED + took / SMOOTHED;
         }
     }
 
-    /// `conn` asks for `block`.
-    pub fn requested(&mut self, conn: ConnId, block: Block) {
+    /// `conn` asks for `block`. True if that is what it took.
+    pub fn requested(&mut self, conn: ConnId, block: Block) -> bool {
         let piece = block.piece;
-        if let Some(coming) = self.coming.as_mut().filter(|of| of.conn == conn && of.piece == piece) {
+        let coming = self.coming.iter_mut().find(|of| of.conn == conn && of.piece == piece);
+        let agreed = coming.is_some();
+        if let Some(coming) = coming {
             coming.bytes = coming.bytes.saturating_sub(block.len);
-            self.coming.take_if(|coming| coming.bytes == 0);
         }
+        self.coming.retain(|coming| coming.bytes > 0);
         let to = self.given.entry(piece).or_default();
         if !to.contains(&conn) {
             to.push(conn);
             self.count(piece);
         }
+        agreed
     }
 
     /// Counts to how many `piece` was given.
@@ -168,8 +257,8 @@ impl Offers {
 
     /// `conn` is gone.
     pub fn forget(&mut self, conn: ConnId) {
-        self.open.take_if(|open| open.conn == conn);
-        self.coming.take_if(|coming| coming.conn == conn);
+        self.open.retain(|open| open.conn != conn);
+        self.coming.retain(|coming| coming.conn != conn);
         let theirs: Vec<PieceIndex> =
             self.given.iter().filter(|(_, to)| to.contains(&conn)).map(|(piece, _)| *piece).collect();
         theirs.into_iter().for_each(|piece| self.announced(conn, piece));
@@ -180,35 +269,34 @@ impl Offers {
     fn declined(&mut self, conn: ConnId, now: Now) -> Option<Vec<PieceIndex>> {
         self.wake();
         self.answered(conn, now);
-        self.open.take_if(|open| open.conn == conn).map(|open| open.pieces)
+        let at = self.open.iter().position(|open| open.conn == conn)?;
+        Some(self.open.remove(at).pieces)
     }
 
-    /// What is open: `Err` if it may still be answered, else it is closed and `Ok` says who was silent.
-    fn silent(&mut self, now: Now) -> Option<Result<ConnId, StillOpen>> {
-        let open = self.open.as_ref().map(|open| (open.conn, open.since));
-        let (conn, since) = open.or(self.coming.as_ref().map(|coming| (coming.conn, coming.since)))?;
-        if now.since(since) < PATIENCE {
-            return Some(Err(StillOpen));
-        }
-        (self.open, self.coming) = (None, None);
-        Some(Ok(conn))
+    /// Gives up what waited for too long: the receivers that did not answer, and those that asked for nothing.
+    fn expired(&mut self, now: Now) -> (Vec<ConnId>, Vec<ConnId>) {
+        let over = |since: Now| now.since(since) >= PATIENCE;
+        let silent = self.open.extract_if(.., |open| over(open.since)).map(|open| open.conn).collect();
+        let unasked = self.coming.extract_if(.., |coming| over(coming.since)).map(|of| of.conn).collect();
+        (silent, unasked)
     }
 
+    /// To how many `piece` was given, or is offered just now.
     fn copies_given(&self, piece: PieceIndex) -> usize {
-        self.copies.get(piece.get()).map_or(0, |copies| usize::from(*copies))
+        let offered = self.open.iter().filter(|open| open.pieces.contains(&piece)).count();
+        self.copies.get(piece.get()).map_or(0, |copies| usize::from(*copies)) + offered
     }
 }
 
 impl Engine {
     /// Offers a piece to a peer if the uplink will soon be free for it.
     pub(super) fn offer(&mut self) {
-        if let Some(silent) = self.offers.silent(self.now) {
-            let Ok(conn) = silent else { return };
-            if let Some(peer) = self.peers.get_mut(&conn) {
-                peer.taken_until = self.now + PATIENCE;
-            }
-            self.offers.wake();
+        self.give_up_offers();
+        let piece_time = self.uplink.time_of(u64::from(self.config.piece_length)).min(PATIENCE);
+        if !self.offers.may_ask(piece_time, self.now) {
+            return;
         }
+        self.offers.looked = self.now;
         if self.offers.resting && self.offers.retry.is_none_or(|retry| self.now < retry) {
             return;
         }
@@ -232,7 +320,25 @@ impl Engine {
         }
         let payload = Schedule::Offer { start_in, pieces: offered }.encode().into();
         self.send(conn, Message::Extended { id, payload });
-        self.offers.open = Some(Open { conn, pieces, since: self.now });
+        self.offers.open.push(Open { conn, pieces, since: self.now });
+    }
+
+    /// Lets receivers rest that did not answer, or asked for nothing of what they took.
+    fn give_up_offers(&mut self) {
+        let (silent, unasked) = self.offers.expired(self.now);
+        for conn in &silent {
+            if let Some(peer) = self.peers.get_mut(conn) {
+                peer.taken_until = self.now + peer.reliance.gave_no_answer(self.now);
+            }
+        }
+        for conn in &unasked {
+            if let Some(peer) = self.peers.get_mut(conn) {
+                peer.taken_until = self.now + peer.reliance.asked_for_nothing();
+            }
+        }
+        if !silent.is_empty() || !unasked.is_empty() {
+            self.offers.wake();
+        }
     }
 
     /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece is left, and more
@@ -285,8 +391,9 @@ impl Engine {
         let (latest, across) = (begin + slack(piece_time), begin + piece_time * SLACK_ACROSS / PARTS);
         let jitter = usize::try_from((piece_time / JITTER).as_micros()).unwrap_or(usize::MAX);
         let mut soonest = self.now + RETRY;
-        let mut ranked: Vec<(Duration, ConnId)> = Vec::new();
-        for (conn, peer) in self.peers.iter().filter(|(_, peer)| peer.takes_offers()) {
+        let mut ranked: Vec<(bool, Duration, ConnId)> = Vec::new();
+        let able = |(conn, peer): &(&ConnId, &Peer)| peer.takes_offers() && !self.offers.waits_for(**conn);
+        for (conn, peer) in self.peers.iter().filter(able) {
             let free = peer.taken_until.max(self.now + self.sends_in(peer));
             let latest = if peer.standing.beyond { across } else { latest };
             if free > latest {
@@ -295,10 +402,11 @@ impl Engine {
             }
             let mismatch = free.since(begin).max(begin.since(free));
             let chance = u64::try_from(self.rng.below(jitter)).unwrap_or(0);
-            ranked.push((mismatch + Duration::from_micros(chance), *conn));
+            // One that let us down is asked when nobody else is free.
+            ranked.push((peer.reliance.is_doubtful(), mismatch + Duration::from_micros(chance), *conn));
         }
         ranked.sort_unstable();
-        (ranked.into_iter().map(|(_, conn)| conn).collect(), soonest)
+        (ranked.into_iter().map(|(.., conn)| conn).collect(), soonest)
     }
 
     /// The pieces to offer to `peer`, the best first: what it wished for, then what has the fewest copies, of equals first
@@ -351,5 +459,45 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         pieces.into_iter().for_each(|piece| peer.decline(piece, self.now));
         peer.wish = wish;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Now {
+        Now(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_receiver_that_does_not_answer_rests_longer_each_time_until_it_speaks() {
+        let mut reliance = Reliance::default();
+        let rests: Vec<u128> = (0..9).map(|_| reliance.gave_no_answer(at(0)).as_millis()).collect();
+        assert_eq!(rests, [400, 800, 1600, 3200, 6400, 12_800, 25_600, 25_600, 25_600]);
+        reliance.spoke();
+        assert!(!reliance.is_doubtful());
+        assert_eq!(reliance.gave_no_answer(at(0)), PATIENCE);
+    }
+
+    #[test]
+    fn a_receiver_that_takes_pieces_and_asks_for_nothing_is_not_excused_by_talking() {
+        let mut reliance = Reliance::default();
+        reliance.asked_for_nothing();
+        reliance.spoke();
+        assert_eq!(reliance.asked_for_nothing(), PATIENCE * 2);
+        reliance.asked();
+        assert_eq!(reliance.asked_for_nothing(), PATIENCE);
+    }
+
+    #[test]
+    fn only_a_receiver_that_owes_an_answer_for_seconds_is_gone() {
+        let mut reliance = Reliance::default();
+        assert!(!reliance.is_gone(at(1_000_000)), "it owes nothing");
+        reliance.gave_no_answer(at(400));
+        assert!(!reliance.is_gone(at(4999)));
+        assert!(reliance.is_gone(at(5000)), "5 s after the offer");
+        reliance.spoke();
+        assert!(!reliance.is_gone(at(9000)));
     }
 }

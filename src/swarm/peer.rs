@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::bitfield::Bitfield;
 use super::geometry::Block;
 use super::interface::ConnId;
+use super::offers::Reliance;
 use super::rate::RateMeter;
 use super::rules::Standing;
 use super::wire::{ExtendedHandshake, Handshake};
@@ -34,6 +35,8 @@ const MAX_RECALLED: usize = 4096;
 const MAX_REFUSED: usize = 64;
 /// How long a refused piece is not asked for again, and a declined one not offered again.
 const REFUSED_REST: Duration = Duration::from_secs(3);
+/// A peer that owes blocks and says nothing for so long is gone.
+const OWES_BLOCKS: Duration = Duration::from_secs(5);
 /// The version of our extension that has offers.
 const SCHEDULING: u8 = 2;
 
@@ -118,6 +121,8 @@ pub struct Peer {
     pub taken_until: Now,
     /// Pieces it declined lately.
     pub declined: VecDeque<(PieceIndex, Now)>,
+    /// Whether it answers what it is offered.
+    pub reliance: Reliance,
     /// A piece of ours that it asked to be offered.
     pub wish: Option<PieceIndex>,
     /// When it will begin to send what we granted it.
@@ -167,10 +172,24 @@ impl Peer {
             takes_frames: false,
             taken_until: Now::ZERO,
             declined: VecDeque::new(),
+            reliance: Reliance::default(),
             wish: None,
             begins: Now::ZERO,
             slow_sender: false,
         }
+    }
+
+    /// A message came.
+    pub fn hear(&mut self, now: Now) {
+        self.heard = now;
+        self.reliance.spoke();
+    }
+
+    /// It speaks our scheduling, owes us an answer or blocks, and nobody seems to be there: its cable was pulled, or its power
+    /// went. A closed socket would have said so. Standard clients may be silent for two minutes (BEP 3).
+    pub fn is_gone(&self, now: Now) -> bool {
+        let owes_blocks = self.snubbed.is_some() && now.since(self.heard) >= OWES_BLOCKS;
+        self.schedules.is_some() && (self.reliance.is_gone(now) || owes_blocks)
     }
 
     /// It may be offered pieces of ours.

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -68,11 +69,16 @@ impl Drop for PeerHandle {
     }
 }
 
+/// How long the kernel sends again what nobody acknowledges: a peer whose cable was pulled closes no socket.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
 /// Small messages leave at once; and what was written is what is on its way: with megabytes in the socket, the engine
 /// would believe a piece sent and begin the next one beside it.
 pub(super) fn tune(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
+    let socket = SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    socket.set_tcp_notsent_lowat(UNSENT)
 }
 
 /// Starts the tasks of a connection on which both handshakes are through.
