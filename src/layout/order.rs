@@ -4,9 +4,10 @@
 //! system needs, with a sync in between, and comes back after all of it:
 //!
 //! ```text
-//! disarm   1. the first sector: boot code, MBR                         ── sync
-//!          2. GPT headers, first sectors of the partitions that start  ── sync
-//!          3. everything that is wiped                                 ── sync
+//! disarm   1. the first sector: boot code, MBR                              ── sync
+//!          2. GPT headers                                                   ── sync
+//!          3. sectors by which partitions that start something are found    ── sync after each kind
+//!          4. everything that is wiped                                      ── sync
 //! commit   1. heads of partitions, the one that starts last            ── sync after each part
 //!          2. the table   3. the ESP's head   4. boot areas, boot code last
 //! ```
@@ -26,7 +27,8 @@ use crate::manifest::{BootAreaKind, Role};
 /// Bytes of boot code in the first sector; the table follows.
 const BOOT_CODE: u64 = 440;
 
-/// Where in a partition filesystems are found, the least telling place first: the superblock of Btrfs (64 KiB), the
+/// Where in a partition filesystems are found, in the order of the commit; the disarm goes the other way. No filesystem needs
+/// what comes after the place by which it is found. The least telling place comes first: the superblock of Btrfs (64 KiB), the
 /// second one of F2FS (5 KiB), the label of LVM (512), the superblock of ext and F2FS (1 KiB), and the first sector of all
 /// others (FAT, NTFS, exFAT, XFS, LUKS).
 const FINDABLE: [u64; 5] = [64 << 10, 5 << 10, 512, 1 << 10, 0];
@@ -42,14 +44,28 @@ pub fn disarm(plan: &LayoutPlan) -> Vec<Vec<Range<u64>>> {
         (false, true) => one(0..BOOT_CODE),
         (false, false) => Vec::new(),
     };
-    let mut starts: Vec<Range<u64>> = Vec::new();
-    if whole {
-        starts.extend(plan.gpt_headers().iter().map(|at| *at..(*at + sector).min(plan.disk_size())));
-    }
-    let booted = plan.places().iter().filter(|place| place.replaced && is_found_by_firmware(plan, place));
-    starts.extend(booted.map(|place| place.start.0..place.start.0 + sector.min(place.size)));
-    let steps = [first, starts, plan.wipes().to_vec()];
-    steps.into_iter().filter(|step| !step.is_empty()).collect()
+    // The old system's partitions may lie elsewhere than the new ones, and one header is enough to find them. So all headers
+    // are gone before a sector is wiped that may be the old system's data.
+    let headers = match whole {
+        true => plan.gpt_headers().iter().map(|at| *at..(*at + sector).min(plan.disk_size())).collect(),
+        false => Vec::new(),
+    };
+    let mut steps = vec![first, headers];
+    steps.extend(FINDABLE.into_iter().rev().map(|at| found_at(plan, at - at % sector)));
+    steps.push(plan.wipes().to_vec());
+    steps.dedup();
+    steps.retain(|step| !step.is_empty());
+    steps
+}
+
+/// The sectors at byte `at` of the partitions from which the old system starts. The boot loader may be in a partition that is
+/// kept, and whose loader then finds its system in any of the replaced ones.
+fn found_at(plan: &LayoutPlan, at: u64) -> Vec<Range<u64>> {
+    let replaced = || plan.places().iter().filter(|place| place.replaced);
+    let known = replaced().any(|place| starts_something(plan, place));
+    let starts = replaced().filter(|place| at < place.size && (!known || starts_something(plan, place)));
+    let sector = u64::from(plan.sector().get());
+    starts.map(|place| place.start.0 + at..(place.start.0 + at + sector).min(place.end())).collect()
 }
 
 /// One step of the commit.
