@@ -184,12 +184,17 @@ pub struct Installed {
     /// The partitions that were written; `None`: all of the image's.
     #[serde(default)]
     pub partitions: Option<Vec<u32>>,
-    /// The rule that chose the disk.
-    #[serde(default)]
-    pub rule: Option<String>,
+}
+
+/// A disk that a rule chose.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Chosen {
+    /// The rule.
+    pub rule: String,
+    /// The disk for people: name, model, serial number, size.
+    pub disk: String,
     /// The disk, to be known again.
-    #[serde(default)]
-    pub identity: Option<DiskIdentity>,
+    pub identity: DiskIdentity,
 }
 
 /// What tells one disk from another, whatever name the kernel gives it.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::imaging::{self, Imaged, ImagingContext, Next};
-use crate::agent::status::Status;
+use crate::agent::status::{Status, View};
 use crate::api::{Assignment, Compare, Orders, OutcomeReport, ProgressReport};
 use crate::event::{Class, Failure, Installed, Outcome, Stage};
 use crate::io::http::{Api, CallError};
@@ -317,8 +317,8 @@ impl Reporter {
     }
 
     async fn progress_once(&self) -> Result<(), CallError> {
-        let progress = self.status.view().progress;
-        let report = ProgressReport { token: self.assignment.token.clone(), progress };
+        let View { progress, chosen, .. } = self.status.view();
+        let report = ProgressReport { token: self.assignment.token.clone(), progress, chosen };
         let orders = self.api.progress(self.assignment.attempt, &report).await?;
         self.hear(orders);
         Ok(())

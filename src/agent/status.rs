@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::event::{Outcome, Progress, Stage};
+use crate::event::{Chosen, Outcome, Progress, Stage};
 
 /// Lines kept for people, newest last.
 const NOTES: usize = 8;
@@ -28,6 +28,8 @@ pub struct View {
     pub image: String,
     /// The chosen disk: name, model, serial number, size.
     pub disk: String,
+    /// The disks that the job's rules chose.
+    pub chosen: Vec<Chosen>,
     /// What it waits for or what just went wrong, newest last.
     pub notes: Vec<String>,
     /// How many notes there have been in all, so that a reader sees which ones are new.
@@ -67,6 +69,7 @@ impl Status {
             server: String::new(),
             image: String::new(),
             disk: String::new(),
+            chosen: Vec::new(),
             notes: Vec::new(),
             notes_said: 0,
             outcome: None,
@@ -87,6 +90,11 @@ impl Status {
     /// Changes the numbers of the progress in place.
     pub fn progress(&self, change: impl FnOnce(&mut Progress)) {
         self.change(|view| change(&mut view.progress));
+    }
+
+    /// Says which disks the job's rules chose.
+    pub fn chosen(&self, chosen: Vec<Chosen>) {
+        self.change(|view| view.chosen = chosen);
     }
 
     /// Names the chosen disk for people: name, model, serial number, size.
@@ -118,6 +126,7 @@ impl Status {
         self.change(|view| {
             view.progress = Progress::at(Stage::Discover);
             view.disk.clear();
+            view.chosen.clear();
             view.outcome = None;
             view.image = image;
         });

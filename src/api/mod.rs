@@ -17,7 +17,7 @@ mod terms;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{DiskIdentity, Installed, Outcome, Progress};
+use crate::event::{Chosen, DiskIdentity, Installed, Outcome, Progress};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 
 /// A terminal introduces itself.
@@ -177,6 +177,9 @@ pub struct Assignment {
     /// The fixed disks that the terminal ever had, unless a person has accepted that some are gone.
     #[serde(default)]
     pub known_disks: Vec<DiskInfo>,
+    /// The disks that rules chose on this terminal before, on the same terms.
+    #[serde(default)]
+    pub chosen: Vec<Chosen>,
     /// Let pieces travel compressed.
     #[serde(default)]
     pub compress: Compress,
@@ -256,6 +259,9 @@ pub struct ProgressReport {
     pub token: String,
     /// The facts.
     pub progress: Progress,
+    /// The disks that are written, once they are chosen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chosen: Vec<Chosen>,
 }
 
 /// How an attempt ended.

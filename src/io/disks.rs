@@ -68,28 +68,34 @@ pub fn find(path: &str) -> Result<DiskInfo, Failure> {
 
 fn read(class: &Path, name: &str) -> DiskInfo {
     let dir = class.join(name);
+    let real = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
+    // What hardware it is, a partition's disk says.
+    let disk = match real.parent() {
+        Some(parent) if real.join("partition").exists() => parent.to_path_buf(),
+        _ => real.clone(),
+    };
     let text = |file: &str| -> Option<String> {
-        let text = fs::read_to_string(dir.join(file)).ok()?;
+        let text = fs::read_to_string(disk.join(file)).ok()?;
         let text = text.trim().trim_matches('\0').trim().to_string();
         (!text.is_empty()).then_some(text)
     };
     let number = |file: &str| text(file).and_then(|text| text.parse::<u64>().ok());
-    let real = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
-    // A partition's queue is its disk's.
-    let queue = |file: &str| number(&format!("queue/{file}")).or_else(|| number(&format!("../queue/{file}")));
+    let queue = |file: &str| number(&format!("queue/{file}"));
+    // These two are the partition's own.
+    let own = |file: &str| fs::read_to_string(real.join(file)).ok()?.trim().parse::<u64>().ok();
     DiskInfo {
         name: name.to_string(),
-        size: number("size").unwrap_or(0).saturating_mul(SYSFS_SECTOR),
+        size: own("size").unwrap_or(0).saturating_mul(SYSFS_SECTOR),
         sector_size: queue("logical_block_size").and_then(|n| u32::try_from(n).ok()).unwrap_or(512),
         model: text("device/model"),
         // virtio-blk has it beside `device`; SCSI and ATA in a page of vital product data.
-        serial: text("device/serial").or_else(|| text("serial")).or_else(|| vpd_serial(&dir)),
+        serial: text("device/serial").or_else(|| text("serial")).or_else(|| vpd_serial(&disk)),
         wwn: text("wwid").or_else(|| text("device/wwid")),
         bus: bus(name, &real),
         path: stable_path(&real),
         rotational: queue("rotational") == Some(1),
-        removable: number("removable") == Some(1) || can_be_pulled(&dir, &real),
-        read_only: number("ro") == Some(1),
+        removable: number("removable") == Some(1) || can_be_pulled(&disk, &real),
+        read_only: own("ro") == Some(1) || number("ro") == Some(1),
     }
 }
 

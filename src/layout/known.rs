@@ -8,7 +8,7 @@
 //! disk fits it.
 
 use crate::api::DiskInfo;
-use crate::event::{Class, DiskIdentity, Failure, Installed};
+use crate::event::{Chosen, Class, DiskIdentity, Failure};
 use crate::layout::rule::{Rule, describe, is_external};
 
 /// The disks that are worth remembering: those that nobody plugs in and pulls out.
@@ -28,13 +28,14 @@ pub fn remember(known: &[DiskInfo], present: &[DiskInfo]) -> Vec<DiskInfo> {
     fixed(present).chain(gone).cloned().collect()
 }
 
-/// Whether `rule` may be trusted to mean `chosen`, on a terminal that had the disks `known` and where `installed` was written.
+/// Whether `rule` may be trusted to mean `chosen`, on a terminal that had the disks `known` and where `before` was chosen. A rule
+/// that is new here must mean a disk that was chosen before, where there is one.
 pub fn check(
     rule: &Rule,
     chosen: &DiskInfo,
     present: &[DiskInfo],
     known: &[DiskInfo],
-    installed: &[Installed],
+    before: &[Chosen],
 ) -> Result<(), Failure> {
     if rule.identifies() {
         return Ok(());
@@ -57,20 +58,28 @@ pub fn check(
             ),
         ));
     }
-    let by_this_rule = |one: &&Installed| one.rule.as_deref() == Some(&rule.to_string());
-    let before = installed.iter().filter(by_this_rule).find_map(|one| Some((one, one.identity.as_ref()?)));
-    match before {
-        Some((one, identity)) if !identity.same(&chosen.identity()) => Err(Failure::new(
-            Class::Refused,
-            format!(
-                "the rule '{rule}' meant {} the last time, and now it means {}",
-                one.disk,
-                describe(chosen)
-            ),
-            format!("Look which of the two disks the system belongs on. {accept}"),
-        )),
-        _ => Ok(()),
+    let by_this_rule: Vec<&Chosen> = before.iter().filter(|one| one.rule == rule.to_string()).collect();
+    let candidates = if by_this_rule.is_empty() { before.iter().collect() } else { by_this_rule };
+    if candidates.is_empty() || candidates.iter().any(|one| one.identity.same(&chosen.identity())) {
+        return Ok(());
     }
+    let meant: Vec<&str> = candidates.iter().map(|one| one.disk.as_str()).collect();
+    Err(Failure::new(
+        Class::Refused,
+        format!(
+            "this terminal was imaged on {} before, and the rule '{rule}' now means {}",
+            meant.join(" and "),
+            describe(chosen)
+        ),
+        format!("Look which of the disks the system belongs on. {accept}"),
+    ))
+}
+
+/// What was chosen on a terminal, once `new` is chosen there: each rule means its last disk.
+pub fn choose_again(before: &[Chosen], new: &[Chosen]) -> Vec<Chosen> {
+    let now = |old: &Chosen| new.iter().find(|new| new.rule == old.rule).unwrap_or(old).clone();
+    let added = new.iter().filter(|new| !before.iter().any(|old| old.rule == new.rule)).cloned();
+    before.iter().map(now).chain(added).collect()
 }
 
 /// Whether the device that was opened is still the disk that was chosen.
@@ -103,10 +112,10 @@ mod tests {
         }
     }
 
-    fn says(rule: &str, present: &[DiskInfo], known: &[DiskInfo], installed: &[Installed]) -> String {
+    fn says(rule: &str, present: &[DiskInfo], known: &[DiskInfo], before: &[Chosen]) -> String {
         let rule: Rule = rule.parse().expect("a rule");
         let chosen = rule.choose(present, 0).expect("one disk");
-        check(&rule, chosen, present, known, installed).err().map_or_else(String::new, |failure| {
+        check(&rule, chosen, present, known, before).err().map_or_else(String::new, |failure| {
             assert_eq!(failure.class, Class::Refused);
             assert!(failure.advice.contains("--accept-disks"), "{}", failure.advice);
             failure.message
@@ -140,24 +149,24 @@ mod tests {
     #[test]
     fn a_rule_that_means_another_disk_than_last_time_is_refused() {
         let (a, b) = (disk("sda", Some("A"), GIB), disk("sdb", Some("B"), 2 * GIB));
-        let installed = Installed {
-            image: "lab".into(),
-            version: "1".into(),
-            disk: describe(&a),
-            partitions: None,
-            rule: Some("name=sda".into()),
-            identity: Some(a.identity()),
-        };
+        let before = [Chosen { rule: "name=sda".into(), disk: describe(&a), identity: a.identity() }];
         let both = [a.clone(), b.clone()];
-        assert_eq!(says("/dev/sda", &both, &both, std::slice::from_ref(&installed)), "");
-        let swapped = [DiskInfo { name: "sdb".into(), ..a }, DiskInfo { name: "sda".into(), ..b }];
-        let said = says("/dev/sda", &swapped, &both, std::slice::from_ref(&installed));
-        assert!(said.contains("the last time") && said.contains("B"), "{said}");
-        assert_eq!(
-            says("name=sda,bus=ata", &swapped, &both, &[installed]),
-            "",
-            "the administrator changed the rule"
-        );
+        assert_eq!(says("/dev/sda", &both, &both, &before), "");
+        assert_eq!(says("path=pci/sda", &both, &both, &before), "", "another rule, the same disk");
+        let swapped =
+            [DiskInfo { name: "sdb".into(), ..a.clone() }, DiskInfo { name: "sda".into(), ..b.clone() }];
+        for rule in ["/dev/sda", "name=sda,bus=ata", "size=2GiB"] {
+            let said = says(rule, &swapped, &both, &before);
+            assert!(
+                said.contains("was imaged on sda, A") && said.contains("now means sda, B"),
+                "{rule}: {said}"
+            );
+        }
+        assert_eq!(says("serial=B", &swapped, &both, &before), "", "the administrator named the disk");
+        let second =
+            [Chosen { rule: "size=2147483648..".into(), disk: describe(&b), identity: b.identity() }];
+        let before = choose_again(&before, &second);
+        assert_eq!((says("size=2GiB..", &both, &both, &before), before.len()), (String::new(), 2));
     }
 
     #[test]

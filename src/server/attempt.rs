@@ -45,8 +45,6 @@ pub struct Attempt {
     pub retried: bool,
     /// What becomes of what is on the disk then, if the person said so.
     pub retried_as: Option<Compare>,
-    /// The person has also accepted the disks that the terminal has now.
-    pub disks_accepted: bool,
     /// What was on the terminal's disks when it began, as far as is known.
     pub installed: Vec<Installed>,
     /// A person wants it to stop.
@@ -72,8 +70,7 @@ impl Attempt {
             dirty: last.is_some_and(Attempt::leaves_half_a_system),
             retried: false,
             retried_as: None,
-            disks_accepted: false,
-            installed: last.map(Attempt::hands_on).unwrap_or_default(),
+            installed: last.map(Attempt::leaves_installed).unwrap_or_default(),
             cancelled: false,
         }
     }
@@ -114,16 +111,6 @@ impl Attempt {
             // What was heard last says too little: the next thing may have been the disarm.
             _ => Vec::new(),
         }
-    }
-
-    /// What the next attempt is told of the terminal's disks. Where a person has accepted the disks as they are, which disk a
-    /// rule meant before does not count.
-    fn hands_on(&self) -> Vec<Installed> {
-        let mut installed = self.leaves_installed();
-        if self.retried && self.disks_accepted {
-            installed.iter_mut().for_each(|one| one.rule = None);
-        }
-        installed
     }
 
     /// Is it a try of this?

@@ -81,6 +81,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
         also: vec![],
         installed: vec![],
         known_disks: vec![],
+        chosen: vec![],
         compress: Compress::Auto,
         after: After::Reboot,
         verify: true,

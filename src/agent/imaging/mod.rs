@@ -126,6 +126,7 @@ async fn attempt(
     let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();
     let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
     ctx.status.disk(disks.join(" and "));
+    ctx.status.chosen(targets.iter().map(Target::chosen).collect());
     let session = listen(ctx, assignment).await?;
     let mut found = Vec::new();
     for target in targets {

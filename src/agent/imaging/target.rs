@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::download::Description;
 use super::{ImagingContext, blocking};
 use crate::api::{Assignment, Compare, DiskInfo, Task};
-use crate::event::{Class, Failure, Installed};
+use crate::event::{Chosen, Class, Failure, Installed};
 use crate::io::claim::{ClaimedDisk, claim};
 use crate::io::disarm::disarm;
 use crate::io::disks;
@@ -89,9 +89,13 @@ impl Target {
     /// What the disk has once this is done.
     pub(super) fn will_be_installed(&self) -> Installed {
         let Task { image, version, partitions, .. } = self.task.clone();
-        let rule = parse(&self.task.disk).ok().map(|rule| rule.to_string());
-        let identity = Some(self.info.identity());
-        Installed { image, version, disk: describe(&self.info), partitions, rule, identity }
+        Installed { image, version, disk: describe(&self.info), partitions }
+    }
+
+    /// Which disk the rule chose.
+    pub(super) fn chosen(&self) -> Chosen {
+        let rule = parse(&self.task.disk).map_or_else(|_| self.task.disk.clone(), |rule| rule.to_string());
+        Chosen { rule, disk: describe(&self.info), identity: self.info.identity() }
     }
 
     /// Wipes what could start. What of it is of use was read before.
@@ -125,13 +129,13 @@ async fn choose(
         return among(task, manifest, &list()?);
     }
     let begun = Instant::now();
-    let Assignment { known_disks, installed, .. } = assignment;
+    let Assignment { known_disks, chosen: before, .. } = assignment;
     loop {
         let present = list()?;
         let all_there = known::missing(known_disks, &present).is_empty();
         if all_there || begun.elapsed() >= ctx.late_disks {
             let chosen = among(task, manifest, &present)?;
-            known::check(&parse(&task.disk)?, &chosen, &present, known_disks, installed)?;
+            known::check(&parse(&task.disk)?, &chosen, &present, known_disks, before)?;
             return Ok(chosen);
         }
         tokio::time::sleep(LOOK_AGAIN).await;

@@ -85,9 +85,7 @@ pub async fn retry(
     let Query(RetryQuery { compare, accept_disks }) =
         query.map_err(|e| error(e.status(), e.body_text(), advice))?;
     let now = app.now();
-    let retry = |lab: &mut Lab, id: &str, _: Option<&Target>| {
-        Ok(lab.retry(now, id, compare, accept_disks)?.into_iter().collect())
-    };
+    let retry = |lab: &mut Lab, id: &str, _: Option<&Target>| lab.retry(now, id, compare, accept_disks);
     decide(&app, ends, &headers, &id, "retry", retry).await
 }
 

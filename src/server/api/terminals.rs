@@ -56,7 +56,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         error(StatusCode::INTERNAL_SERVER_ERROR, format!("no random number: {e}"), "Look at the server.")
     })?;
     let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (attempt, target, compare, known_disks, saved) = {
+    let (attempt, target, compare, (known_disks, chosen), saved) = {
         let mut lab = lock(&app.lab);
         let terminal = lab.get(&id).ok_or_else(|| stranger(&id))?;
         let last = terminal.last.as_ref();
@@ -82,8 +82,8 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
         let compare = jobs::compare_of_next(last, &target);
         let (attempt, changes) = lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id))?;
-        let known_disks = lab.get(&id).map(|terminal| terminal.known_disks.clone()).unwrap_or_default();
-        (attempt, target, compare, known_disks, app.store.save(changes))
+        let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
+        (attempt, target, compare, disks.unwrap_or_default(), app.store.save(changes))
     };
     keep(&app, saved).await?;
     log::info!("terminal {id} takes {} as attempt {}", target.title(), attempt.number);
@@ -103,6 +103,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         also,
         installed: attempt.installed,
         known_disks,
+        chosen,
         compress: config.compress,
         after: job.after,
         verify: job.verify,
@@ -153,8 +154,10 @@ pub async fn progress(
     let mut lab = lock(&app.lab);
     let (orders, change) =
         lab.progress(app.now(), attempt, &report.token, report.progress, &ties).map_err(not_taken)?;
-    if let Some(change) = change {
-        drop(app.store.save(vec![change]));
+    let chosen = lab.chosen(attempt, report.chosen);
+    let changes: Vec<Change> = change.into_iter().chain(chosen).collect();
+    if !changes.is_empty() {
+        drop(app.store.save(changes));
     }
     Ok(Json(orders))
 }
@@ -169,12 +172,12 @@ pub async fn outcome(
     let ties = Ties::of(&app);
     let (orders, saved) = {
         let mut lab = lock(&app.lab);
-        let (orders, changes) =
+        let (orders, change) =
             lab.outcome(app.now(), attempt, &report.token, report.outcome, &ties).map_err(not_taken)?;
-        if let Some(Change::Attempt(id, ended)) = changes.last() {
+        if let Some(Change::Attempt(id, ended)) = &change {
             log::info!("terminal {id}, attempt {attempt}: {:?}", ended.outcome);
         }
-        (orders, app.store.save(changes))
+        (orders, app.store.save(change.into_iter().collect()))
     };
     keep(&app, saved).await?;
     Ok(Json(orders))

@@ -31,7 +31,6 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
         dirty: false,
         retried: false,
         retried_as: None,
-        disks_accepted: false,
         installed: Vec::new(),
         cancelled: false,
     }

@@ -3,7 +3,7 @@
 //! Invariant: what comes out of here is short and has finite numbers; words and lists that are too long are cut, never refused.
 
 use crate::api::Inventory;
-use crate::event::{DiskIdentity, Failure, Installed, Outcome, Progress};
+use crate::event::{Chosen, DiskIdentity, Failure, Installed, Outcome, Progress};
 
 /// Longest word from a terminal (model, serial number).
 pub(super) const MAX_WORD: usize = 200;
@@ -50,18 +50,26 @@ pub(super) fn progress(mut progress: Progress) -> Progress {
     progress
 }
 
+/// Which disks rules chose.
+pub(super) fn chosen(mut chosen: Vec<Chosen>) -> Vec<Chosen> {
+    chosen.truncate(MAX_PARTS);
+    let shorten = |text: &mut String| *text = cut(std::mem::take(text), MAX_WORD);
+    for Chosen { rule, disk, identity: DiskIdentity { serial, wwn, path, size: _ } } in &mut chosen {
+        [rule, disk, path].into_iter().chain(serial).chain(wwn).for_each(shorten);
+    }
+    chosen
+}
+
 /// How an attempt ended.
 pub(super) fn outcome(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed } => {
             installed.truncate(MAX_PARTS);
-            for Installed { image, version, disk, partitions, rule, identity } in &mut installed {
+            for Installed { image, version, disk, partitions } in &mut installed {
                 partitions.iter_mut().for_each(|partitions| partitions.truncate(MAX_PARTITIONS));
-                let shorten = |text: &mut String| *text = cut(std::mem::take(text), MAX_WORD);
-                [image, version, disk].into_iter().chain(rule).for_each(shorten);
-                if let Some(DiskIdentity { serial, wwn, path, size: _ }) = identity {
-                    [serial, wwn].into_iter().flatten().chain([path]).for_each(shorten);
-                }
+                [image, version, disk]
+                    .into_iter()
+                    .for_each(|text| *text = cut(std::mem::take(text), MAX_WORD));
             }
             Outcome::Done { seconds, bytes_in, bytes_out, disk: cut(disk, MAX_WORD), installed }
         }

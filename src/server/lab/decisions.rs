@@ -20,18 +20,26 @@ impl Lab {
         id: &str,
         compare: Option<Compare>,
         accept_disks: bool,
-    ) -> Result<Option<Change>, Refusal> {
-        let Some(attempt) = self.terminals.get_mut(id).and_then(|t| t.last.as_mut()) else { return Ok(None) };
-        if attempt.is_live(now) {
-            return Err(Refusal {
-                error: format!("terminal {id} is imaging now"),
-                advice: "Wait until it is done, or stop it with 'flashmob job cancel'.".into(),
-            });
+    ) -> Result<Vec<Change>, Refusal> {
+        let Some(terminal) = self.terminals.get_mut(id) else { return Ok(Vec::new()) };
+        let mut changes = Vec::new();
+        if let Some(attempt) = &mut terminal.last {
+            if attempt.is_live(now) {
+                return Err(Refusal {
+                    error: format!("terminal {id} is imaging now"),
+                    advice: "Wait until it is done, or stop it with 'flashmob job cancel'.".into(),
+                });
+            }
+            attempt.retried = true;
+            attempt.retried_as = compare;
+            changes.push(Change::Attempt(id.into(), Box::new(attempt.clone())));
         }
-        attempt.retried = true;
-        attempt.retried_as = compare;
-        attempt.disks_accepted = accept_disks;
-        Ok(Some(Change::Attempt(id.into(), Box::new(attempt.clone()))))
+        if accept_disks {
+            // What it had at its last hello, which the person has seen: a disk that is lost until the next one is missed again.
+            terminal.accept_disks();
+            changes.push(Change::Terminal(Box::new(terminal.clone())));
+        }
+        Ok(changes)
     }
 
     /// A person wants a terminal to stop, or a waiting one not to start `target`.

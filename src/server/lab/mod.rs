@@ -103,6 +103,7 @@ impl Lab {
             id: id.clone(),
             identity: who,
             known_disks,
+            chosen: before.map(|t| t.chosen.clone()).unwrap_or_default(),
             inventory,
             agent: bounds::word(hello.agent),
             address: Some(address),
@@ -136,10 +137,6 @@ impl Lab {
         let mut changes = Vec::new();
         self.last_number += 1;
         let attempt = Attempt::after(last.as_ref(), self.last_number, token, target, now);
-        if last.as_ref().is_some_and(|last| last.retried && last.disks_accepted) {
-            terminal.accept_disks();
-            changes.push(Change::Terminal(Box::new(terminal.clone())));
-        }
         if let Some(mut old) = last {
             self.by_attempt.remove(&old.number);
             self.written.remove(&old.number);

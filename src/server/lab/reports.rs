@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::{Change, Lab, Terminal, bounds};
 use crate::api::Orders;
-use crate::event::{Outcome, Progress};
+use crate::event::{Chosen, Outcome, Progress};
+use crate::layout::known;
 use crate::server::attempt::Attempt;
 use crate::server::jobs;
 use crate::server::zones::Ties;
@@ -77,25 +78,28 @@ impl Lab {
         token: &str,
         outcome: Outcome,
         ties: &Ties,
-    ) -> Result<(Orders, Vec<Change>), ReportError> {
+    ) -> Result<(Orders, Option<Change>), ReportError> {
         let (id, attempt) = self.reporting(now, number, token)?;
-        let first = attempt.outcome.is_none() || attempt.cancelled;
-        if first {
+        let mut change = None;
+        if attempt.outcome.is_none() || attempt.cancelled {
             attempt.outcome = Some(bounds::outcome(outcome));
             attempt.ended = Some(now);
+            change = Some(Change::Attempt(id, Box::new(attempt.clone())));
         }
         let attempt = attempt.clone();
-        let mut changes = Vec::new();
-        if first {
-            let done = matches!(attempt.outcome, Some(Outcome::Done { .. }));
-            if let Some(terminal) = self.terminals.get_mut(&id).filter(|_| done) {
-                // The terminal was imaged as it is: nobody misses what it had before.
-                terminal.accept_disks();
-                changes.push(Change::Terminal(Box::new(terminal.clone())));
-            }
-            changes.push(Change::Attempt(id, Box::new(attempt.clone())));
-        }
-        Ok((self.orders(&attempt, ties, now), changes))
+        Ok((self.orders(&attempt, ties, now), change))
+    }
+
+    /// An attempt says which disks it writes. They are kept whatever becomes of it: after a power cut in the middle, the same
+    /// rule must not take another disk.
+    pub fn chosen(&mut self, number: u64, chosen: Vec<Chosen>) -> Option<Change> {
+        let terminal = self.by_attempt.get(&number).and_then(|id| self.terminals.get_mut(id))?;
+        let mut chosen = known::choose_again(&terminal.chosen, &bounds::chosen(chosen));
+        chosen.truncate(bounds::MAX_PARTS);
+        (chosen != terminal.chosen).then(|| {
+            terminal.chosen = chosen;
+            Change::Terminal(Box::new(terminal.clone()))
+        })
     }
 
     fn orders(&self, attempt: &Attempt, ties: &Ties, now: Duration) -> Orders {

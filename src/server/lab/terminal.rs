@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::api::{DiskInfo, Inventory, Neighbour, TerminalState, TerminalView};
+use crate::event::Chosen;
 use crate::layout::known;
 use crate::server::attempt::Attempt;
 use crate::server::identity::Identity;
@@ -25,6 +26,8 @@ pub struct Terminal {
     pub inventory: Inventory,
     /// The fixed disks that it ever had, until a person has accepted that some are gone.
     pub known_disks: Vec<DiskInfo>,
+    /// The disks that rules chose on it, whatever became of those attempts.
+    pub chosen: Vec<Chosen>,
     /// Version of its agent.
     pub agent: String,
     /// Last address it spoke from.
@@ -36,9 +39,11 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// What it has now is all that it is remembered by.
+    /// A person has looked at the disks that it has now: from here on they are the ones that it should have, and rules may choose
+    /// among them anew.
     pub fn accept_disks(&mut self) {
         self.known_disks = known::fixed(&self.inventory.disks).cloned().collect();
+        self.chosen.clear();
     }
 
     /// Where it spoke from last.

@@ -3,7 +3,7 @@
 use super::bounds::{MAX_PARTS, MAX_WORD};
 use super::*;
 use crate::api::{DiskInfo, Inventory, Neighbour, NicInfo, Orders, TerminalState};
-use crate::event::{Class, Progress, Stage};
+use crate::event::{Chosen, Class, DiskIdentity, Progress, Stage};
 use crate::server::config::Job;
 use crate::server::jobs::tests::{done, failed};
 use crate::server::zones::Ties;
@@ -81,14 +81,38 @@ fn fixed_disks_are_remembered_until_a_person_accepts_that_they_are_gone() {
     assert_eq!(known(&lab), ["hdd", "ssd"], "trying again accepts nothing");
     lab.outcome(at(6), again, "two", outcome, &Ties::default()).expect("taken");
     lab.retry(at(7), A, None, true).expect("failed");
-    let accepted = begin(&mut lab, 8, A, "three");
-    assert_eq!(known(&lab), ["hdd"]);
-
-    lab.hello(at(9), String::new(), with(&["hdd", "new"])).expect("room");
+    assert_eq!(known(&lab), ["hdd"], "what the person saw");
+    lab.hello(at(8), String::new(), with(&["hdd", "new"])).expect("room");
     assert_eq!(known(&lab), ["hdd", "new"]);
-    lab.hello(at(10), String::new(), with(&["hdd"])).expect("room");
-    lab.outcome(at(11), accepted, "three", done(), &Ties::default()).expect("taken");
-    assert_eq!(known(&lab), ["hdd"], "the terminal was imaged as it is");
+    lab.hello(at(9), String::new(), with(&["hdd"])).expect("room");
+    let last = begin(&mut lab, 10, A, "three");
+    lab.outcome(at(11), last, "three", done(), &Ties::default()).expect("taken");
+    assert_eq!(known(&lab), ["hdd", "new"], "a good outcome is nobody's consent");
+}
+
+#[test]
+fn the_disk_that_a_rule_chose_is_remembered_through_a_power_cut_until_a_person_accepts_another() {
+    let on = |rule: &str, serial: &str| {
+        let identity = DiskIdentity { serial: Some(serial.into()), ..DiskIdentity::default() };
+        Chosen { rule: rule.into(), disk: serial.into(), identity }
+    };
+    let mut lab = lab();
+    let first = begin(&mut lab, 1, A, "one");
+    lab.progress(at(2), first, "one", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
+    let change = lab.chosen(first, vec![on("internal", "ssd"), on("bus=ata", "hdd")]);
+    assert!(matches!(change, Some(Change::Terminal(terminal)) if terminal.chosen.len() == 2), "written down");
+    // Power cut: no outcome, and the terminal comes back.
+    lab.hello(at(100), String::new(), hello_of(A)).expect("room");
+    begin(&mut lab, 101, A, "two");
+    let chosen = |lab: &Lab| {
+        let chosen = &lab.get(A).expect("there").chosen;
+        chosen.iter().map(|one| one.disk.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(chosen(&lab), ["ssd", "hdd"]);
+    lab.retry(at(1000), A, None, false).expect("silent for long");
+    assert_eq!(chosen(&lab).len(), 2);
+    lab.retry(at(1001), A, None, true).expect("silent for long");
+    assert!(chosen(&lab).is_empty());
 }
 
 #[test]
@@ -204,9 +228,9 @@ fn the_next_attempt_knows_what_the_last_one_left_on_the_disk() {
 fn the_first_outcome_stands() {
     let mut lab = lab();
     let a = begin(&mut lab, 1, A, "a");
-    assert!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1.len() == 2);
+    assert!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1.is_some());
     assert!(
-        lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken").1.is_empty()
+        lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken").1.is_none()
     );
     assert_eq!(lab.get(A).and_then(|t| t.last.clone()).and_then(|a| a.outcome), Some(done()));
 }
@@ -274,6 +298,7 @@ fn a_full_lab_takes_nobody_new() {
             identity: who,
             inventory: Inventory::default(),
             known_disks: Vec::new(),
+            chosen: Vec::new(),
             agent: String::new(),
             address: None,
             heard: at(0),

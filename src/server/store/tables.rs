@@ -66,7 +66,7 @@ pub(super) fn prepare(connection: &Connection, found: i64) -> rusqlite::Result<(
         connection.execute_batch(
             "BEGIN;
              ALTER TABLE terminals ADD COLUMN known_disks TEXT;
-             ALTER TABLE attempts ADD COLUMN disks_accepted INTEGER NOT NULL DEFAULT 0;
+             ALTER TABLE terminals ADD COLUMN chosen TEXT;
              PRAGMA user_version = 4;
              COMMIT;",
         )?;
@@ -93,10 +93,10 @@ fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlit
     let macs: Vec<String> = terminal.identity.macs.iter().map(ToString::to_string).collect();
     transaction
         .prepare_cached(
-            "INSERT INTO terminals (id, macs, uuid, inventory, agent, address, heard, known_disks)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8)
+            "INSERT INTO terminals (id, macs, uuid, inventory, agent, address, heard, known_disks, chosen)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)
              ON CONFLICT (id) DO UPDATE SET macs=?2, uuid=?3, inventory=?4, agent=?5, address=?6, heard=?7,
-                 known_disks=?8",
+                 known_disks=?8, chosen=?9",
         )?
         .execute(params![
             terminal.id,
@@ -107,6 +107,7 @@ fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlit
             terminal.address,
             millis(terminal.heard),
             json(&terminal.known_disks)?,
+            json(&terminal.chosen)?,
         ])?;
     Ok(())
 }
@@ -115,10 +116,10 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
     transaction
         .prepare_cached(
             "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, ended,
-                 outcome, tries, dirty, retried, cancelled, retried_as, installed, also, disks_accepted)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)
+                 outcome, tries, dirty, retried, cancelled, retried_as, installed, also)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)
              ON CONFLICT (number) DO UPDATE SET heard=?8, progress=?9, ended=?10, outcome=?11, tries=?12, dirty=?13,
-                 retried=?14, cancelled=?15, retried_as=?16, installed=?17, disks_accepted=?19",
+                 retried=?14, cancelled=?15, retried_as=?16, installed=?17",
         )?
         .execute(params![
             i64::try_from(a.number).unwrap_or(i64::MAX),
@@ -139,7 +140,6 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             a.retried_as.as_ref().map(json).transpose()?,
             json(&a.installed)?,
             json(&a.also)?,
-            a.disks_accepted,
         ])?;
     Ok(())
 }
@@ -149,8 +149,8 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
     let mut statement = connection.prepare(
         "SELECT t.id, t.macs, t.uuid, t.inventory, t.agent, t.address, t.heard,
                 a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended, a.outcome,
-                a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed, a.also, a.disks_accepted,
-                t.known_disks
+                a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed, a.also, t.known_disks,
+                t.chosen
          FROM terminals t
          LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
          ORDER BY t.id",
@@ -169,7 +169,7 @@ fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
     };
     let inventory: Inventory = unjson(row, 3)?.unwrap_or_default();
     // A database of before has what the terminal said last.
-    let known_disks = match unjson(row, 25)? {
+    let known_disks = match unjson(row, 24)? {
         Some(known) => known,
         None => known::fixed(&inventory.disks).cloned().collect(),
     };
@@ -179,6 +179,7 @@ fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
         identity: Identity::new(&macs.split(' ').collect::<Vec<_>>(), uuid.as_deref()),
         inventory,
         known_disks,
+        chosen: unjson(row, 25)?.unwrap_or_default(),
         agent: row.get(4)?,
         address: row.get(5)?,
         heard,
@@ -203,7 +204,6 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
         retried: row.get(19)?,
         cancelled: row.get(20)?,
         retried_as: unjson(row, 21)?,
-        disks_accepted: row.get(24)?,
         installed: unjson(row, 22)?.unwrap_or_default(),
         also: unjson(row, 23)?.unwrap_or_default(),
     })

@@ -120,7 +120,7 @@ impl World {
     }
 
     async fn progress(&self, job: &Assignment, progress: Progress) -> Result<Orders, StatusCode> {
-        let report = ProgressReport { token: job.token.clone(), progress };
+        let report = ProgressReport { token: job.token.clone(), progress, chosen: Vec::new() };
         self.post(&format!("/api/v1/attempts/{}/progress", job.attempt), &report).await
     }
 

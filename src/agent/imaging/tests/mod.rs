@@ -137,6 +137,7 @@ impl Lab {
             also: vec![],
             installed: vec![],
             known_disks: vec![],
+            chosen: vec![],
             compress: Compress::Auto,
             after: After::Reboot,
             verify: true,
