@@ -178,10 +178,13 @@ fn verify_disk(image: &ImageFolder, source: &Source, mismatches: &mut Mismatches
         return Err(Failure::new(
             Class::Refused,
             format!(
-                "{} has {}, the image needs {}",
+                "{} has {} bytes ({}), the image needs {} ({}): {} too few",
                 source.path.display(),
+                source.size,
                 show_bytes(source.size),
-                show_bytes(manifest.disk.minimum_size)
+                manifest.disk.minimum_size,
+                show_bytes(manifest.disk.minimum_size),
+                manifest.disk.minimum_size - source.size
             ),
             "Is this the disk that you mean?",
         ));

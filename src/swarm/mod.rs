@@ -25,6 +25,7 @@ mod offers;
 mod peer;
 mod picker;
 mod rate;
+mod reliance;
 mod rng;
 mod rules;
 mod serve;

@@ -68,7 +68,13 @@ impl BlockStorage {
         if size < len {
             return Err(Failure::new(
                 Class::Refused,
-                format!("{} has {} and {} are needed", path.display(), show_bytes(size), show_bytes(len)),
+                format!(
+                    "{} has {size} bytes ({}), and {len} ({}) are needed: {} too few",
+                    path.display(),
+                    show_bytes(size),
+                    show_bytes(len),
+                    len - size
+                ),
                 "choose a larger partition or disk",
             ));
         }

@@ -33,13 +33,14 @@ pub(super) fn check_size(manifest: &Manifest, disk: &DiskFacts) -> Result<(), Fa
     if disk.size < manifest.disk.minimum_size {
         return Err(refused(
             format!(
-                "{} needs a disk of {} bytes ({}), and {} has {} bytes ({})",
+                "{} needs a disk of {} bytes ({}), and {} has {} bytes ({}): {} too few",
                 manifest.id(),
                 manifest.disk.minimum_size,
                 show_bytes(manifest.disk.minimum_size),
                 disk.name,
                 disk.size,
-                show_bytes(disk.size)
+                show_bytes(disk.size),
+                manifest.disk.minimum_size - disk.size
             ),
             "Use a larger disk, or capture an image whose partitions end earlier.",
         ));
