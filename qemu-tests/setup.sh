@@ -4,7 +4,7 @@ set -euo pipefail
 packages=(
     aria2 busybox-static ca-certificates cpio dnsmasq-base dosfstools e2fsprogs fdisk gcc gdisk grub-common
     btrfs-progs exfatprogs f2fs-tools grub-efi-amd64-bin grub-pc-bin iproute2 ipxe ipxe-qemu kmod libc6-dev minisign mtools ntfs-3g ovmf
-    partclone python3-libtorrent qemu-system-x86 qemu-utils seabios transmission-cli xfsprogs xorriso zstd
+    parted partclone python3-libtorrent qemu-system-x86 qemu-utils seabios transmission-cli xfsprogs xorriso zstd
 )
 missing=()
 for package in "${packages[@]}"; do

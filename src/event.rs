@@ -160,6 +160,9 @@ pub enum Outcome {
         /// What is on which disk now.
         #[serde(default)]
         installed: Vec<Installed>,
+        /// What does not stand in the way and should be known (identities that differ, boot entries that were not written).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
     /// It failed.
     Failed {

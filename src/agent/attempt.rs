@@ -170,7 +170,8 @@ pub async fn run<I: Imager>(
     let installed = held.installed();
     let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
     let (seconds, disk) = (status.elapsed().as_secs(), disks.join(" and "));
-    let outcome = Outcome::Done { seconds, bytes_in, bytes_out, disk, installed };
+    let warnings = held.warnings();
+    let outcome = Outcome::Done { seconds, bytes_in, bytes_out, disk, installed, warnings };
     status.change(|view| {
         view.progress.stage = Stage::Serve;
         view.progress.percent = 100.0;

@@ -117,15 +117,19 @@ fn outcome_lines(outcome: &Outcome, width: usize) -> Vec<String> {
 /// What a person must read of an outcome, one fact a line.
 fn facts(outcome: &Outcome) -> Vec<String> {
     match outcome {
-        Outcome::Done { seconds, bytes_in, bytes_out, disk, .. } => vec![
-            format!("the image is on {disk}, read back and right"),
-            format!(
-                "took {}, received {}, sent {}",
-                clock(*seconds),
-                show_bytes(*bytes_in),
-                show_bytes(*bytes_out)
-            ),
-        ],
+        Outcome::Done { seconds, bytes_in, bytes_out, disk, warnings, .. } => {
+            let mut facts = vec![
+                format!("the image is on {disk}, read back and right"),
+                format!(
+                    "took {}, received {}, sent {}",
+                    clock(*seconds),
+                    show_bytes(*bytes_in),
+                    show_bytes(*bytes_out)
+                ),
+            ];
+            facts.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
+            facts
+        }
         Outcome::Failed { stage, failure, disk_touched } => {
             let mut facts = vec![
                 format!("{} while {}", class_words(failure.class), stage.title()),

@@ -181,7 +181,11 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
         let dash = || "-".to_string();
         let note = match &t.outcome {
             Some(Outcome::Failed { failure, .. }) => failure.message.clone(),
-            Some(Outcome::Done { seconds, disk, .. }) => format!("{seconds} s, {disk}"),
+            Some(Outcome::Done { seconds, disk, warnings, .. }) => {
+                let warnings: String =
+                    warnings.iter().map(|warning| format!("; WARNING: {warning}")).collect();
+                format!("{seconds} s, {disk}{warnings}")
+            }
             None => p.map(|p| p.stage.title().to_string()).unwrap_or_default(),
         };
         rows.push([

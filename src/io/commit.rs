@@ -45,6 +45,7 @@ pub fn commit(verified: ImageVerified) -> Result<(CommittedDisk, Option<String>)
                 let what = match area.kind {
                     BootAreaKind::Gap => "the boot area before the first partition",
                     BootAreaKind::BootCode => "the boot code",
+                    BootAreaKind::Table => "the table",
                 };
                 write_proved(disk, what, &[(area.offset.0, &area.bytes)])?;
             }

@@ -9,7 +9,10 @@ use std::path::Path;
 
 use crate::api::DiskInfo;
 use crate::event::{Class, Failure};
+use crate::io::table;
+use crate::layout::identity::Identity;
 use crate::layout::rule::is_external;
+use crate::units::SectorSize;
 
 const CLASS: &str = "/sys/class/block";
 /// What a size in sysfs counts, whatever the disk's sectors are.
@@ -64,6 +67,33 @@ pub fn find(path: &str) -> Result<DiskInfo, Failure> {
         return Err(missing("it is not a block device".into()));
     }
     Ok(read(Path::new(CLASS), &name))
+}
+
+/// By what others recognise a disk. One that cannot be read is recognised by nobody.
+pub fn identity(disk: &DiskInfo) -> Identity {
+    let path = format!("/dev/{}", disk.name);
+    let sector = SectorSize::new(disk.sector_size).unwrap_or(SectorSize::DEFAULT);
+    let found = fs::File::open(&path).and_then(|mut file| table::identity(&mut file, disk.size, sector));
+    found.unwrap_or_else(|e| {
+        log::warn!("the partition table of {path} cannot be read: {e}");
+        Identity::default()
+    })
+}
+
+/// The block devices that `name` is made of (RAID, multipath, LVM), at any depth.
+pub fn made_of(name: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut open = vec![name.to_string()];
+    while let Some(name) = open.pop() {
+        let slaves =
+            fs::read_dir(Path::new(CLASS).join(&name).join("slaves")).into_iter().flatten().flatten();
+        let names = slaves.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        for name in names.filter(|name| !found.contains(name)).collect::<Vec<_>>() {
+            open.push(name.clone());
+            found.push(name);
+        }
+    }
+    found
 }
 
 fn read(class: &Path, name: &str) -> DiskInfo {

@@ -5,6 +5,7 @@
 
 pub mod extents;
 pub mod grid;
+pub mod identity;
 pub mod known;
 pub mod moves;
 pub mod order;

@@ -149,8 +149,11 @@ pub struct BootArea {
 pub enum BootAreaKind {
     /// The first 440 bytes of the disk.
     BootCode,
-    /// Sectors between the table and the first partition, where BIOS GRUB keeps its core image.
+    /// Sectors between the table and the first partition, where BIOS GRUB keeps its core image, or behind an extended
+    /// boot record with boot code.
     Gap,
+    /// Bytes of the table itself that are not those that follow from the manifest (`layout::table`).
+    Table,
 }
 
 /// A range of the golden disk that could not be read.

@@ -12,6 +12,7 @@ mod in_place;
 mod payload;
 mod plan;
 mod publish;
+mod rehearsal;
 mod share;
 mod soundness;
 pub mod used;
@@ -175,6 +176,22 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for remark in plan.remarks.iter().chain(&starts.remarks).chain(&areas.remarks) {
         eprintln!("note: {remark}");
     }
+    let disk = Disk {
+        sector_size: source.sector_size,
+        minimum_size: plan.minimum_size,
+        table: plan.table.clone(),
+        boot_areas: areas.areas,
+    };
+    let starts = Boot { bios: areas.boot_code, uefi: starts.uefi, linux: starts.linux };
+    rehearsal::check_early(
+        &arguments.name,
+        disk.clone(),
+        &plan.partitions,
+        &terms,
+        starts.clone(),
+        &areas.bytes,
+        source.size,
+    )?;
     let partial =
         publish::Partial::create(&arguments.repository, &arguments.name, arguments.version.as_deref())?;
     let mut progress = Progress::new("capturing", plan.bytes);
@@ -197,15 +214,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     let image = publish::Content {
-        disk: Disk {
-            sector_size: source.sector_size,
-            minimum_size: plan.minimum_size,
-            table: plan.table.clone(),
-            boot_areas: areas.areas,
-        },
+        disk,
+        source_size: source.size,
         partitions: plan.partitions,
         extents: Extents { partitions: taken.runs },
-        boot: Boot { bios: areas.boot_code, uefi: starts.uefi, linux: starts.linux },
+        boot: starts,
         boot_bytes: areas.bytes,
         piece_length: terms.piece_length,
         file_size: terms.file_size,

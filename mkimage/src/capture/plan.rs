@@ -40,6 +40,10 @@ pub struct PartitionPlan {
 pub struct Plan {
     /// The table.
     pub table: Table,
+    /// Sectors of the disk that the table was made for.
+    pub sectors: u64,
+    /// Sectors of its chain of extended boot records.
+    pub records: Vec<Lba>,
     /// Partitions in the order of the disk.
     pub partitions: Vec<PartitionPlan>,
     /// Bytes of the smallest disk that takes it.
@@ -85,7 +89,16 @@ fn of_disk(source: &Source, found: DiskTable) -> Result<Plan, Failure> {
         let policy = Policy::Replace;
         partitions.push(PartitionPlan { number, first, start, size, entry, role, filesystem, policy });
     }
-    Ok(Plan { table: found.table, partitions, minimum_size, bytes: 0, used: Vec::new(), remarks })
+    Ok(Plan {
+        table: found.table,
+        sectors: found.sectors,
+        records: found.records,
+        partitions,
+        minimum_size,
+        bytes: 0,
+        used: Vec::new(),
+        remarks,
+    })
 }
 
 fn of_partition(source: &Source) -> Result<Plan, Failure> {
@@ -103,6 +116,20 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
     }
     let mut remarks = Vec::new();
     let filesystem = look_at_start(source, 0, source.size)?;
+    if table::has_unprotected_gpt(&mut &source.file, source.size, source.sector_size)? {
+        if filesystem.is_none() {
+            return Err(Failure::new(
+                Class::Refused,
+                format!(
+                    "{} has a GPT, and no protective MBR before it: Linux and firmware find no partitions on it",
+                    source.path.display()
+                ),
+                "If the GPT is right, write the protective MBR again (gdisk: `w`); if it is an old one, remove it \
+                 (wipefs -a -t gpt).",
+            ));
+        }
+        remarks.push("there is an old GPT that is not in force; it is part of the one partition".into());
+    }
     remarks.push(match filesystem {
         Some(name) => format!("there is no partition table: captured as one partition with {name}"),
         None => "there is no partition table and no known filesystem: captured as one partition".into(),
@@ -119,6 +146,8 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
     };
     Ok(Plan {
         table: Table::None,
+        sectors: source.size / sector,
+        records: Vec::new(),
         partitions: vec![partition],
         minimum_size: source.size,
         bytes: 0,

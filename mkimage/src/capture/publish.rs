@@ -27,12 +27,15 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::payload::Hashes;
 use super::plan::PartitionPlan;
+use super::rehearsal;
 use crate::keys::{file_failure, sync_folder, write_new};
 use crate::sign::write_signature;
 
 /// Everything of an image but the payload files, which are there already.
 pub struct Content {
     pub disk: Disk,
+    /// Bytes of the source.
+    pub source_size: u64,
     pub partitions: Vec<PartitionPlan>,
     pub extents: Extents,
     pub boot: Boot,
@@ -173,6 +176,7 @@ impl Partial {
             sidecars: sums,
             lost: content.lost,
         };
+        rehearsal::check(&manifest, &content.boot_bytes, content.source_size)?;
         let bytes = manifest.to_bytes();
         if bytes.len() > MAX_MANIFEST_BYTES {
             return Err(Failure::new(

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use flashmob::io::image::ImageFolder;
-use flashmob::manifest::Table;
+use flashmob::manifest::{BootAreaKind, Table};
 
 use super::loops::Loop;
 use super::{capture, capture_as, disks, mkimage, succeed};
@@ -36,14 +36,71 @@ fn a_table_of_256_entries_is_captured_whole() {
 }
 
 #[test]
-fn a_hybrid_mbr_is_said_to_stay_behind() {
+fn a_hybrid_mbr_is_kept_beside_its_gpt() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = disks::gpt(folder.path());
     disks::run("sgdisk", &["--hybrid=3", path(&disk)]);
     let said = capture_as("lab", &disk, folder.path().join("noted"), &[]);
     let (_, notes) = super::texts(&said);
-    assert!(said.status.success() && notes.contains("the image keeps only the GPT"), "{notes}");
-    goes_through(folder.path(), &disk);
+    assert!(said.status.success() && notes.contains("they are kept as they are"), "{notes}");
+    let image = goes_through(folder.path(), &disk);
+    let areas = image.manifest().disk.boot_areas.iter();
+    assert!(areas.filter(|area| area.kind == BootAreaKind::Table).any(|area| area.offset.0 < 512));
+}
+
+/// An MBR disk with code in an extended boot record, and more of it behind the record.
+fn booted_from_its_extended_partition(folder: &Path) -> std::path::PathBuf {
+    let disk = disks::mbr(folder);
+    let file = File::options().write(true).open(&disk).expect("the disk");
+    for (at, seed, length) in [(10240 * 512, 20, 440), (10242 * 512, 21, 3000), (46_000 * 512, 22, 512)] {
+        file.write_all_at(&disks::noise(seed, length), at).expect("written");
+    }
+    disk
+}
+
+#[test]
+fn code_in_an_extended_boot_record_and_what_it_loads_are_captured_with_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = goes_through(folder.path(), &booted_from_its_extended_partition(folder.path()));
+    let kinds: Vec<_> =
+        image.manifest().disk.boot_areas.iter().map(|a| (a.kind, a.offset.0 / 512, a.length)).collect();
+    // The field before the entries has 446 bytes in these records.
+    let code = (BootAreaKind::Table, 10240, 446);
+    let loaded = (BootAreaKind::Gap, 10242, 6 * 512);
+    assert!(kinds.contains(&code) && kinds.contains(&loaded), "{kinds:?}");
+}
+
+#[test]
+fn an_mbr_with_an_empty_first_logical_partition_is_captured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disks::mbr(folder.path());
+    let file = File::options().write(true).open(&disk).expect("the disk");
+    // The first logical partition is deleted, its record stays and leads to the next one.
+    file.write_all_at(&[0; 16], 10240 * 512 + 446).expect("written");
+    let image = goes_through(folder.path(), &disk);
+    let numbers: Vec<_> = image.manifest().partitions.iter().map(|p| (p.number, p.first.0)).collect();
+    assert_eq!(numbers, [(1, 2048), (5, 47104)]);
+}
+
+#[test]
+fn what_terminals_refuse_is_refused_before_it_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disks::mbr(folder.path());
+    let repository = folder.path().join("r");
+    let keeps: [&dyn AsRef<std::ffi::OsStr>; 6] = [&"--keep", &"1", &"--keep", &"5", &"--keep", &"6"];
+    let said = super::fail(&capture_as("lab", &disk, &repository, &keeps), 3);
+    assert!(said.contains("terminals would refuse this image: the image replaces no partition"), "{said}");
+    assert!(!repository.exists());
+}
+
+#[test]
+fn a_gpt_without_its_protective_mbr_is_refused_and_not_taken_for_one_partition() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disks::gpt(folder.path());
+    let file = File::options().write(true).open(&disk).expect("the disk");
+    file.write_all_at(&[0; 512], 0).expect("written");
+    let said = super::fail(&capture_as("lab", &disk, folder.path().join("r"), &[]), 3);
+    assert!(said.contains("no protective MBR"), "{said}");
 }
 
 #[test]

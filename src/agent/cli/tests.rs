@@ -64,6 +64,7 @@ async fn programs_hear_that_it_is_complete_also_when_it_ends_at_once() {
             bytes_out: 0,
             disk: String::new(),
             installed: vec![],
+            warnings: vec![],
         });
     });
     end.send(true).unwrap();

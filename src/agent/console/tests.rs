@@ -113,8 +113,10 @@ fn success_is_green() {
         bytes_out: 0,
         disk: "vda".into(),
         installed: vec![],
+        warnings: vec!["partition 3 has another GUID".into()],
     });
     let text = screen(&view, 80, 25);
+    assert!(text.contains("warning: partition 3 has another GUID"));
     assert!(text.contains(GREEN) && !text.contains(RED));
     assert!(plain(&text).iter().any(|line| line == "  took 1:02:05, received 1.0 GiB, sent 0 B"), "{text}");
 }

@@ -13,6 +13,7 @@ mod download;
 mod meter;
 mod next;
 mod target;
+mod twins;
 mod write;
 
 use std::net::SocketAddr;
@@ -123,6 +124,10 @@ async fn attempt(
     for (task, image) in assignment.tasks().zip(images) {
         targets.push(Target::claim(ctx, assignment, task, image, &targets).await?);
     }
+    let mut warnings: Vec<String> =
+        targets.iter().flat_map(|target| target.plan.warnings().to_vec()).collect();
+    warnings.extend(twins::look(&targets).await?);
+    warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
     let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();
     let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
     ctx.status.disk(disks.join(" and "));
@@ -136,8 +141,11 @@ async fn attempt(
     ctx.status.stage(Stage::Disarm);
     *touched = true;
     let finished = finish(ctx, assignment, found, &session).await;
-    let (swarms, committed, mut warnings) = match finished {
-        Ok(done) => done,
+    let (swarms, committed) = match finished {
+        Ok((swarms, committed, said)) => {
+            warnings.extend(said);
+            (swarms, committed)
+        }
         Err(failure) => {
             // Nobody else may find the disk still held when the job is tried again.
             session.shutdown().await;

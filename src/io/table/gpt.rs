@@ -83,7 +83,8 @@ pub(super) fn read<D: Read + Seek>(
         entries: primary.num_parts,
         first_usable: Lba(primary.first_usable),
     };
-    Ok(DiskTable { sector_size, disk_size, table, partitions, remarks })
+    let sectors = end / sector;
+    Ok(DiskTable { sector_size, disk_size, table, partitions, sectors, records: Vec::new(), remarks })
 }
 
 /// The header at `lba`, with everything checked that the crate takes as given.
@@ -116,14 +117,14 @@ fn header<D: Read + Seek>(
     }
     // The primary's entries lie before what partitions may use, the backup's behind it.
     let apart = table_end.is_some_and(|end| {
-        if lba == 1 { end <= header.first_usable } else { header.part_start > header.last_usable }
+        if lba == 1 {
+            header.part_start > 1 && end <= header.first_usable
+        } else {
+            header.part_start > header.last_usable
+        }
     });
     if !apart || header.first_usable > header.last_usable {
         return Err(damaged("its entries lie where partitions may lie".into()));
-    }
-    // Written again, the entries follow the header directly.
-    if lba == 1 && header.first_usable < 2 + entry_sectors {
-        return Err(damaged(format!("sector {} is too early for a partition", header.first_usable)));
     }
     Ok(header)
 }

@@ -14,6 +14,8 @@ use crate::units::{Lba, SectorSize};
 
 /// Type byte of the entry that protects a GPT (UEFI 2.10 §5.2.3).
 const PROTECTIVE: u8 = 0xee;
+/// Where the header of a GPT lies.
+const GPT_LBA: u32 = 1;
 /// Longest chain of records that is followed.
 const MAX_LOGICAL: usize = 128;
 
@@ -26,9 +28,24 @@ impl Head {
         MBRHeader::read_from(&mut Cursor::new(&sector[..])).ok().map(Head)
     }
 
-    /// It only protects a GPT.
-    pub(super) fn is_protective(&self) -> bool {
-        self.0.iter().any(|(_, entry)| entry.sys == PROTECTIVE)
+    /// It protects a GPT: Linux and firmware look for one only behind an entry of this type that begins in sector 1.
+    pub(super) fn protects_gpt(&self) -> bool {
+        self.0.iter().any(|(_, entry)| entry.sys == PROTECTIVE && entry.starting_lba == GPT_LBA)
+    }
+
+    /// It has an entry of that type, and none that begins where it must.
+    pub(super) fn has_misplaced_protection(&self) -> bool {
+        !self.protects_gpt() && self.0.iter().any(|(_, entry)| entry.sys == PROTECTIVE)
+    }
+
+    /// It has partitions.
+    pub(super) fn has_partitions(&self) -> bool {
+        self.0.iter().any(|(_, entry)| is_used(entry))
+    }
+
+    /// What Windows and Linux know the disk by.
+    pub(super) fn signature(&self) -> [u8; 4] {
+        self.0.disk_signature
     }
 
     /// It protects a GPT and has partitions of its own.
@@ -51,6 +68,7 @@ pub(super) fn read<D: Read + Seek>(
 ) -> Result<Option<DiskTable>, TableError> {
     let mut extended = Vec::new();
     let mut partitions = Vec::new();
+    let mut records = Vec::new();
     for (number, entry) in (1u32..).zip(head.0.iter().map(|(_, entry)| entry)) {
         if !is_used(entry) {
             continue;
@@ -64,7 +82,7 @@ pub(super) fn read<D: Read + Seek>(
     }
     match extended.as_slice() {
         [] => {}
-        [one] => read_chain(disk, one, disk_size, sector_size, &mut partitions)?,
+        [one] => records = read_chain(disk, one, disk_size, sector_size, &mut partitions)?,
         _ => return Err(TableError::Unsupported("more than one extended partition".into())),
     }
     if partitions.is_empty() {
@@ -72,7 +90,8 @@ pub(super) fn read<D: Read + Seek>(
     }
     partitions.sort_by_key(|p| p.first);
     let table = Table::Mbr { signature: head.0.disk_signature, extended };
-    Ok(Some(DiskTable { sector_size, disk_size, table, partitions, remarks: Vec::new() }))
+    let sectors = disk_size / u64::from(sector_size.get());
+    Ok(Some(DiskTable { sector_size, disk_size, table, partitions, sectors, records, remarks: Vec::new() }))
 }
 
 fn partition(
@@ -91,14 +110,14 @@ fn partition(
 }
 
 /// Follows the records of logical partitions. A record has its partition, relative to itself, and a link to
-/// the next record, relative to the extended partition.
+/// the next record, relative to the extended partition; either may be missing. Returns the sectors of the records.
 fn read_chain<D: Read + Seek>(
     disk: &mut D,
     extended: &Extended,
     disk_size: u64,
     sector_size: SectorSize,
     partitions: &mut Vec<TablePartition>,
-) -> Result<(), TableError> {
+) -> Result<Vec<Lba>, TableError> {
     let sector = u64::from(sector_size.get());
     let mut seen: Vec<u64> = Vec::new();
     let mut number = 5;
@@ -117,7 +136,7 @@ fn read_chain<D: Read + Seek>(
         let Some(Head(record)) = Head::parse(&read_sector(disk, at)?) else {
             if lba == extended.first.0 {
                 // An extended partition that nothing was put into yet.
-                return Ok(());
+                return Ok(Vec::new());
             }
             return Err(TableError::Damaged(format!(
                 "there is no record of a logical partition in sector {lba}"
@@ -137,5 +156,5 @@ fn read_chain<D: Read + Seek>(
             }
         }
     }
-    Ok(())
+    Ok(seen.into_iter().map(Lba).collect())
 }

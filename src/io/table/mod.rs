@@ -1,11 +1,13 @@
 //! Reading partition tables from a disk, a device or a file into the manifest's types.
 //!
 //! Invariant: a [`DiskTable`] that exists is sound: its checksums are right, every partition lies on the disk,
-//! none overlaps another, and the table could be written again as it is. Whatever is doubtful is refused with
-//! what to do about it, because both of its users (capture, and a terminal that keeps partitions) would
-//! otherwise act on a guess. Writing tables is left to `io::table_write`.
+//! none overlaps another, and the table could be written again as it is. It is the table that Linux and firmware take:
+//! a GPT counts only behind a boot record with an entry of type 0xEE that begins in sector 1. Whatever is doubtful is
+//! refused with what to do about it, because both of its users (capture, and a terminal that keeps partitions) would
+//! otherwise act on a guess. Writing tables is left to `layout::table` and `io::commit`.
 
 mod gpt;
+mod identity;
 mod mbr;
 
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,6 +17,8 @@ use uuid::{Uuid, uuid};
 use crate::event::{Class, Failure};
 use crate::manifest::{Entry, Role, Table};
 use crate::units::{Lba, SectorSize};
+
+pub use identity::identity;
 
 /// EFI system partition (UEFI 2.10 §5.3.3).
 pub const GPT_ESP: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
@@ -34,6 +38,10 @@ pub struct DiskTable {
     pub table: Table,
     /// Partitions in the order of their first byte.
     pub partitions: Vec<TablePartition>,
+    /// Sectors of the disk that the table was made for: a GPT ends with its backup.
+    pub sectors: u64,
+    /// Sectors of the chain of extended boot records, also of those without a partition.
+    pub records: Vec<Lba>,
     /// Oddities that do not keep the table from being used.
     pub remarks: Vec<Remark>,
 }
@@ -54,8 +62,10 @@ pub struct TablePartition {
 /// Something a person may want to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remark {
-    /// The MBR of a GPT disk has entries of its own; only the protective one is written again.
+    /// The MBR of a GPT disk has entries of its own.
     HybridMbr,
+    /// Behind an MBR that is in force lies a GPT that was in force once.
+    StaleGpt,
     /// The backup GPT is not in the last sector: the disk is larger than when it was partitioned.
     BackupNotAtEnd,
 }
@@ -65,7 +75,11 @@ impl Remark {
     pub fn text(self) -> &'static str {
         match self {
             Remark::HybridMbr => {
-                "the MBR is a hybrid one with entries of its own; the image keeps only the GPT"
+                "the MBR is a hybrid one with entries of its own; they are kept as they are, beside the GPT"
+            }
+            Remark::StaleGpt => {
+                "behind the MBR lies an old GPT that is not in force; the MBR is taken, as Linux and firmware do \
+                 (wipefs or `sgdisk --zap` removes the old one for good)"
             }
             Remark::BackupNotAtEnd => {
                 "the backup GPT is not at the end of the disk; the image will put it there"
@@ -139,16 +153,28 @@ pub fn read<D: Read + Seek>(
     sector_size: SectorSize,
 ) -> Result<Option<DiskTable>, TableError> {
     let Some(sector) = first_sector(disk, disk_size)? else { return Ok(None) };
+    let has_gpt = gpt::is_there(disk, disk_size, sector_size)?;
     let found = match mbr::Head::parse(&sector) {
-        _ if gpt::is_there(disk, disk_size, sector_size)? => Some(gpt::read(disk, disk_size, sector_size)?),
-        Some(head) if head.is_protective() => {
+        Some(head) if head.protects_gpt() && has_gpt => Some(gpt::read(disk, disk_size, sector_size)?),
+        Some(head) if head.protects_gpt() => {
             return Err(TableError::Damaged(format!(
                 "there is a protective MBR, but no GPT in the second sector of {} bytes",
                 sector_size.get()
             )));
         }
-        Some(head) if !is_filesystem(&sector) => mbr::read(disk, &head, disk_size, sector_size)?,
-        _ => None,
+        Some(_) if is_filesystem(&sector) => None,
+        Some(head) if head.has_misplaced_protection() => {
+            return Err(TableError::Damaged(
+                "the MBR's entry of type 0xEE does not begin in sector 1, so neither Linux nor firmware takes the \
+                 disk for one with a GPT"
+                    .into(),
+            ));
+        }
+        Some(head) => mbr::read(disk, &head, disk_size, sector_size)?.map(|mut table| {
+            table.remarks.extend(has_gpt.then_some(Remark::StaleGpt));
+            table
+        }),
+        None => None,
     };
     if let Some(table) = &found {
         check_places(table)?;
@@ -156,8 +182,23 @@ pub fn read<D: Read + Seek>(
     Ok(found)
 }
 
+/// Is there a GPT that is not in force, because the first sector has no protective entry?
+pub fn has_unprotected_gpt<D: Read + Seek>(
+    disk: &mut D,
+    disk_size: u64,
+    sector_size: SectorSize,
+) -> Result<bool, TableError> {
+    let Some(sector) = first_sector(disk, disk_size)? else { return Ok(false) };
+    let protected = mbr::Head::parse(&sector).is_some_and(|head| head.protects_gpt());
+    Ok(!protected && gpt::is_there(disk, disk_size, sector_size)?)
+}
+
 /// The sector size that a disk image in a file was made for: where its GPT lies tells; 512 where there is none.
 pub fn guess_sector_size<D: Read + Seek>(disk: &mut D, disk_size: u64) -> Result<SectorSize, TableError> {
+    let head = first_sector(disk, disk_size)?.and_then(|sector| mbr::Head::parse(&sector));
+    if !head.is_some_and(|head| head.protects_gpt()) {
+        return Ok(SectorSize::DEFAULT);
+    }
     for bytes in [512, 4096] {
         if let Some(size) = SectorSize::new(bytes)
             && gpt::is_there(disk, disk_size, size)?
@@ -257,3 +298,5 @@ fn check_places(table: &DiskTable) -> Result<(), TableError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verbatim;

@@ -9,30 +9,30 @@ use std::process::{Command, Stdio};
 
 const MIB: u64 = 1 << 20;
 
-struct Image {
+pub(super) struct Image {
     _dir: tempfile::TempDir,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Image {
-    fn empty(size: u64) -> Self {
+    pub(super) fn empty(size: u64) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("disk.img");
         std::fs::File::create(&path).and_then(|file| file.set_len(size)).expect("a file");
         Image { _dir: dir, path }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         std::fs::read(&self.path).expect("its bytes")
     }
 }
 
-fn run(program: &str, arguments: &[&str], disk: &Path) {
+pub(super) fn run(program: &str, arguments: &[&str], disk: &Path) {
     let output = Command::new(program).args(arguments).arg(disk).output().expect(program);
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn sfdisk(disk: &Path, script: &str) {
+pub(super) fn sfdisk(disk: &Path, script: &str) {
     use std::io::Write;
     let mut child = Command::new("sfdisk")
         .args(["--quiet", "--no-reread", "--no-tell-kernel"])
@@ -132,6 +132,7 @@ fn a_disk_that_grew_since_it_was_partitioned_is_read_with_a_remark() {
 #[test]
 fn a_4096_byte_sector_gpt_is_recognised_by_where_it_lies() {
     let mut bytes = vec![0u8; 64 << 10];
+    put_record(&mut bytes, 0, &[(0, 0xee, 1, 15)]);
     bytes[4096..4104].copy_from_slice(b"EFI PART");
     let size = bytes.len() as u64;
     assert_eq!(guess_sector_size(&mut Cursor::new(bytes), size).expect("read").get(), 4096);
@@ -173,7 +174,7 @@ fn mbr(entries: &[(u8, u8, u32, u32)]) -> Vec<u8> {
     bytes
 }
 
-fn put_record(bytes: &mut [u8], sector: usize, entries: &[(u8, u8, u32, u32)]) {
+pub(super) fn put_record(bytes: &mut [u8], sector: usize, entries: &[(u8, u8, u32, u32)]) {
     let record = &mut bytes[sector * 512..(sector + 1) * 512];
     for (i, (active, kind, first, sectors)) in entries.iter().enumerate() {
         let entry = &mut record[446 + 16 * i..462 + 16 * i];
@@ -218,6 +219,88 @@ fn records_without_a_partition_are_not_counted_as_linux_does() {
     let table = read_bytes(bytes).expect("sound").expect("a table");
     let found: Vec<_> = table.partitions.iter().map(|p| (p.number, p.first)).collect();
     assert_eq!(found, [(5, Lba(172))]);
+}
+
+/// A disk with a GPT whose first sector has these entries instead of the protective one.
+fn gpt_behind(entries: &[(u8, u8, u32, u32)]) -> Vec<u8> {
+    let mut bytes = gpt_disk().bytes();
+    bytes[..512].fill(0);
+    put_record(&mut bytes, 0, entries);
+    bytes
+}
+
+#[test]
+fn an_mbr_without_a_protective_entry_is_in_force_whatever_gpt_lies_behind_it() {
+    let table = read_bytes(gpt_behind(&[(0x80, 0x83, 4096, 8192)])).expect("sound").expect("a table");
+    assert!(matches!(table.table, Table::Mbr { .. }), "{:?}", table.table);
+    assert_eq!(table.remarks, [Remark::StaleGpt]);
+    assert_eq!(table.partitions.iter().map(|p| (p.number, p.first.0)).collect::<Vec<_>>(), [(1, 4096)]);
+}
+
+#[test]
+fn a_gpt_that_nothing_protects_is_none() {
+    for bytes in [gpt_behind(&[]), {
+        let mut bytes = gpt_disk().bytes();
+        bytes[..512].fill(0);
+        bytes
+    }] {
+        let size = bytes.len() as u64;
+        assert_eq!(read_bytes(bytes.clone()).expect("nothing"), None);
+        let unprotected = has_unprotected_gpt(&mut Cursor::new(bytes), size, SectorSize::DEFAULT);
+        assert!(unprotected.expect("read"));
+    }
+    let bytes = gpt_disk().bytes();
+    let size = bytes.len() as u64;
+    assert!(!has_unprotected_gpt(&mut Cursor::new(bytes), size, SectorSize::DEFAULT).expect("read"));
+    // Linux takes the disk for neither an MBR nor a GPT one.
+    let misplaced = read_bytes(gpt_behind(&[(0, 0x83, 2048, 2048), (0, 0xee, 4096, 8192)]));
+    assert!(matches!(misplaced, Err(TableError::Damaged(_))), "{misplaced:?}");
+}
+
+#[test]
+fn a_protective_entry_in_any_place_protects_the_gpt() {
+    let hybrid = gpt_behind(&[(0x80, 0x83, 8192, 8192), (0, 0, 0, 0), (0, 0xee, 1, 2047)]);
+    let table = read_bytes(hybrid).expect("sound").expect("a table");
+    assert!(matches!(table.table, Table::Gpt { .. }));
+    assert_eq!(table.remarks, [Remark::HybridMbr]);
+}
+
+#[test]
+fn a_protective_mbr_is_refused_where_either_gpt_is_damaged() {
+    let good = gpt_disk().bytes();
+    let last = good.len() - 512;
+    // The primary, the backup, both: Linux takes none of the first and third, firmware may take another one than Linux.
+    for damaged in [vec![512], vec![last], vec![512, last]] {
+        let mut bytes = good.clone();
+        damaged.iter().for_each(|at| bytes[at + 60] ^= 1);
+        assert!(matches!(read_bytes(bytes), Err(TableError::Damaged(_))), "{damaged:?}");
+    }
+}
+
+#[test]
+fn a_disk_is_recognised_by_its_identity_also_where_its_table_is_damaged() {
+    let of = |bytes: Vec<u8>| {
+        let size = bytes.len() as u64;
+        identity(&mut Cursor::new(bytes), size, SectorSize::DEFAULT).expect("read")
+    };
+    let good = gpt_disk().bytes();
+    let whole = of(good.clone());
+    assert_eq!(
+        whole.disk.map(|guid| guid.to_string()).as_deref(),
+        Some("3b0d2b9c-7e70-4a4d-9e8e-0b4c1f6a7711")
+    );
+    assert_eq!(whole.partitions.len(), 3);
+    let mut without_primary = good.clone();
+    without_primary[512..1024].fill(0);
+    assert_eq!(of(without_primary), whole);
+    let mut damaged = good;
+    damaged[512 + 40] ^= 1;
+    assert_eq!(of(damaged), whole);
+    let mut mbr = mbr(&[(0, 0x83, 64, 100)]);
+    mbr[440..444].copy_from_slice(&[1, 2, 3, 4]);
+    assert_eq!(of(mbr).signature, Some([1, 2, 3, 4]));
+    assert_eq!(of(vec![0; 4096]), Default::default());
+    assert_eq!(of(vec![0; 100]), Default::default());
 }
 
 #[test]
@@ -328,6 +411,7 @@ proptest! {
         changes in proptest::collection::vec((8usize..92, any::<u8>()), 1..8)
     ) {
         let mut bytes = vec![0u8; 1 << 20];
+        put_record(&mut bytes, 0, &[(0, 0xee, 1, 2047)]);
         bytes[512..520].copy_from_slice(b"EFI PART");
         for (lba, other, entries) in [(1u64, 2047u64, 2u64), (2047, 1, 2015)] {
             let header = &mut bytes[usize::try_from(lba).expect("small") * 512..][..92];

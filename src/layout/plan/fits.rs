@@ -6,8 +6,8 @@
 use super::{AreaWrite, DiskFacts, Existing, Place, refused};
 use crate::api::LayoutMode;
 use crate::event::Failure;
-use crate::layout::table::{self, Write};
-use crate::manifest::{BootAreaKind, Entry, Extended, Manifest, Partition, Policy, Table};
+use crate::layout::table::{self, Described, Patch, Write};
+use crate::manifest::{BootArea, BootAreaKind, Entry, Extended, Manifest, Partition, Policy, Table};
 use crate::units::{Lba, SectorSize, show_bytes};
 
 /// Boot code in the first sector ends where the table's signature begins.
@@ -33,13 +33,12 @@ pub(super) fn check_size(manifest: &Manifest, disk: &DiskFacts) -> Result<(), Fa
     if disk.size < manifest.disk.minimum_size {
         return Err(refused(
             format!(
-                "{} needs a disk of {} bytes ({}), and {} has {} bytes ({}): {} too few",
+                "{} needs a disk of {} bytes ({}), and {} has {} bytes: {} bytes too few",
                 manifest.id(),
                 manifest.disk.minimum_size,
                 show_bytes(manifest.disk.minimum_size),
                 disk.name,
                 disk.size,
-                show_bytes(disk.size),
                 manifest.disk.minimum_size - disk.size
             ),
             "Use a larger disk, or capture an image whose partitions end earlier.",
@@ -82,7 +81,11 @@ pub(super) fn check_choice(
     Ok(())
 }
 
-pub(super) fn table_writes(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Write>, Failure> {
+pub(super) fn table_writes(
+    manifest: &Manifest,
+    boot: &[u8],
+    disk: &DiskFacts,
+) -> Result<Vec<Write>, Failure> {
     let sectors = disk.size / u64::from(disk.sector.get());
     let broken = |what: String| {
         refused(
@@ -91,16 +94,25 @@ pub(super) fn table_writes(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<
         )
     };
     match &manifest.disk.table {
-        Table::None => Ok(Vec::new()),
-        Table::Gpt { guid, entries, first_usable } => {
-            check_gpt(manifest, *entries, *first_usable, disk).map_err(broken)?;
-            Ok(table::gpt(*guid, *entries, *first_usable, &manifest.partitions, sectors, disk.sector))
-        }
-        Table::Mbr { signature, extended } => {
-            check_mbr(extended, &manifest.partitions, disk.sector).map_err(broken)?;
-            Ok(table::mbr(*signature, extended, &manifest.partitions, disk.sector))
-        }
+        Table::None => return Ok(Vec::new()),
+        Table::Gpt { entries, first_usable, .. } => check_gpt(manifest, *entries, *first_usable, disk),
+        Table::Mbr { extended, .. } => check_mbr(extended, &manifest.partitions, disk.sector),
     }
+    .map_err(broken)?;
+    let mut patches = Vec::new();
+    for area in manifest.disk.boot_areas.iter().filter(|area| area.kind == BootAreaKind::Table) {
+        patches.push(Patch { offset: area.offset.0, bytes: bytes_of(area, boot)? });
+    }
+    Described::of(manifest).writes(sectors, &patches).map_err(broken)
+}
+
+/// The bytes of a boot area.
+fn bytes_of(area: &BootArea, boot: &[u8]) -> Result<Vec<u8>, Failure> {
+    let from = usize::try_from(area.at).ok();
+    let to = area.at.checked_add(area.length).and_then(|end| usize::try_from(end).ok());
+    let bytes = from.zip(to).and_then(|(from, to)| boot.get(from..to));
+    let short = || refused("boot.bin is shorter than the manifest says", "Capture the image again.");
+    bytes.map(<[u8]>::to_vec).ok_or_else(short)
 }
 
 fn check_gpt(manifest: &Manifest, entries: u32, first_usable: Lba, disk: &DiskFacts) -> Result<(), String> {
@@ -173,13 +185,7 @@ fn check_mbr(extended: &[Extended], partitions: &[Partition], sector: SectorSize
     if (5u32..).zip(&logical).any(|(expected, (n, _))| expected != *n) {
         return Err("logical partitions whose numbers do not count up from 5".into());
     }
-    // The chain is found from the extended partition's first sector.
-    match (logical.first(), extended.first()) {
-        (Some((_, ebr)), Some(one)) if *ebr != one.first => {
-            Err("the first logical partition's record is not at the head of the extended partition".into())
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Nothing of what is written overlaps or leaves the disk.
@@ -198,7 +204,12 @@ pub(super) fn check_places(places: &[Place], table: &[Write], disk: &DiskFacts) 
     }
     match taken.into_iter().find(|(_, end, _)| *end > disk.size) {
         Some((_, end, what)) => Err(refused(
-            format!("{what} would end at byte {end}, and {} has {} bytes", disk.name, disk.size),
+            format!(
+                "{what} would end at byte {end}, and {} has {} bytes: {} bytes too few",
+                disk.name,
+                disk.size,
+                end - disk.size
+            ),
             "Use a larger disk.",
         )),
         None => Ok(()),
@@ -223,17 +234,15 @@ pub(super) fn boot_areas(
     let sector = u64::from(disk.sector.get());
     let mut areas = Vec::new();
     for area in &manifest.disk.boot_areas {
-        let from = usize::try_from(area.at).ok();
-        let to = area.at.checked_add(area.length).and_then(|end| usize::try_from(end).ok());
-        let bytes = from.zip(to).and_then(|(from, to)| boot.get(from..to));
-        let bytes =
-            bytes.ok_or_else(|| refused("boot.bin is shorter than the manifest says", advice))?.to_vec();
+        let bytes = bytes_of(area, boot)?;
         let (start, end) = (area.offset.0, area.offset.0.saturating_add(area.length));
         match area.kind {
             BootAreaKind::BootCode if start != 0 || area.length > BOOT_CODE_BYTES => {
                 return Err(refused(format!("boot code of {} bytes at byte {start}", area.length), advice));
             }
             BootAreaKind::BootCode => {}
+            // They are in the table's own writes.
+            BootAreaKind::Table => continue,
             BootAreaKind::Gap => {
                 if !start.is_multiple_of(sector)
                     || !end.is_multiple_of(sector)

@@ -5,6 +5,7 @@
 //! is made here, before the first write. How bytes get to the disk is left to `io`.
 
 mod fits;
+mod references;
 
 use std::ops::Range;
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use crate::api::LayoutMode;
 use crate::event::{Class, Failure};
 use crate::layout::grid::Span;
+use crate::layout::identity::Identity;
 use crate::layout::table::Write;
 use crate::manifest::{BootAreaKind, Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
 use crate::units::{DiskOffset, Lba, SectorSize};
@@ -113,6 +115,8 @@ pub struct LayoutPlan {
     gpt_headers: Vec<u64>,
     table: Vec<Write>,
     areas: Vec<AreaWrite>,
+    identity: Identity,
+    warnings: Vec<String>,
 }
 
 impl LayoutPlan {
@@ -143,7 +147,7 @@ impl LayoutPlan {
             ));
         }
         let table = match mode {
-            LayoutMode::WholeDisk => fits::table_writes(manifest, disk)?,
+            LayoutMode::WholeDisk => fits::table_writes(manifest, boot, disk)?,
             LayoutMode::Keep => Vec::new(),
         };
         let mut areas = fits::boot_areas(manifest, boot, &places, &table, disk, mode)?;
@@ -151,6 +155,7 @@ impl LayoutPlan {
             areas.clear();
         }
         fits::check_places(&places, &table, disk)?;
+        let (identity, warnings) = identity(manifest, &places, disk, mode)?;
         let gpt_headers = gpt_headers(disk);
         let wipes = wipes(&places, disk, mode, &gpt_headers);
         Ok(LayoutPlan {
@@ -163,6 +168,8 @@ impl LayoutPlan {
             gpt_headers,
             table,
             areas,
+            identity,
+            warnings,
         })
     }
 
@@ -220,6 +227,16 @@ impl LayoutPlan {
     /// The table's bytes in the order in which they are written; empty when the table stays.
     pub fn table(&self) -> &[Write] {
         &self.table
+    }
+
+    /// By what the disk and its partitions will be recognised.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What a person should know although it does not stand in the way.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Boot areas in the order in which they are written: boot code last.
@@ -286,6 +303,26 @@ fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
         places.push(place_of(p, disk.sector, guid_of(&there.entry))?);
     }
     Ok(places)
+}
+
+/// What the disk will be recognised by, and warnings where the image calls it otherwise.
+fn identity(
+    manifest: &Manifest,
+    places: &[Place],
+    disk: &DiskFacts,
+    mode: LayoutMode,
+) -> Result<(Identity, Vec<String>), Failure> {
+    match (mode, &disk.table) {
+        (LayoutMode::Keep, Ok(existing)) => {
+            let warnings = references::check(manifest, existing, places, &disk.name)?;
+            let entries = existing.partitions.iter().map(|p| &p.entry);
+            Ok((Identity::of(&existing.table, entries), warnings))
+        }
+        _ => {
+            let entries = manifest.partitions.iter().map(|p| &p.entry);
+            Ok((Identity::of(&manifest.disk.table, entries), Vec::new()))
+        }
+    }
 }
 
 /// Is the partition written that the boot areas lead to? They are of one version with it: GRUB's core image lies on the

@@ -40,7 +40,14 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
 pub fn done() -> Outcome {
     let installed =
         Installed { image: "debian".into(), version: "1".into(), disk: "sda".into(), ..Installed::default() };
-    Outcome::Done { seconds: 60, bytes_in: 1, bytes_out: 2, disk: "sda".into(), installed: vec![installed] }
+    Outcome::Done {
+        seconds: 60,
+        bytes_in: 1,
+        bytes_out: 2,
+        disk: "sda".into(),
+        installed: vec![installed],
+        warnings: Vec::new(),
+    }
 }
 
 /// A bad outcome for tests.

@@ -11,6 +11,8 @@ pub(super) const MAX_WORD: usize = 200;
 const MAX_SENTENCE: usize = 2000;
 /// Most disks or interfaces of one terminal.
 pub(super) const MAX_PARTS: usize = 64;
+/// Most warnings of one attempt.
+const MAX_WARNINGS: usize = 16;
 /// Most partitions that one attempt names.
 const MAX_PARTITIONS: usize = 256;
 
@@ -63,7 +65,7 @@ pub(super) fn chosen(mut chosen: Vec<Chosen>) -> Vec<Chosen> {
 /// How an attempt ended.
 pub(super) fn outcome(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed } => {
+        Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed, mut warnings } => {
             installed.truncate(MAX_PARTS);
             for Installed { image, version, disk, partitions } in &mut installed {
                 partitions.iter_mut().for_each(|partitions| partitions.truncate(MAX_PARTITIONS));
@@ -71,7 +73,9 @@ pub(super) fn outcome(outcome: Outcome) -> Outcome {
                     .into_iter()
                     .for_each(|text| *text = cut(std::mem::take(text), MAX_WORD));
             }
-            Outcome::Done { seconds, bytes_in, bytes_out, disk: cut(disk, MAX_WORD), installed }
+            warnings.truncate(MAX_WARNINGS);
+            warnings.iter_mut().for_each(|text| *text = cut(std::mem::take(text), MAX_SENTENCE));
+            Outcome::Done { seconds, bytes_in, bytes_out, disk: cut(disk, MAX_WORD), installed, warnings }
         }
         Outcome::Failed { stage, failure: Failure { class, message, advice }, disk_touched } => {
             let failure =
