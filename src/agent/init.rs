@@ -115,7 +115,7 @@ fn load_drivers(voice: &mut Voice) {
         }
     }
     voice.say(&format!("{} drivers loaded: {}", loaded.len(), loaded.join(" ")));
-    std::thread::spawn(move || {
+    let late = move || {
         for _ in 0..LATE_ROUNDS {
             std::thread::sleep(ROUND_EVERY);
             let round = loader.load_for_devices(Path::new("/sys"));
@@ -125,7 +125,11 @@ fn load_drivers(voice: &mut Voice) {
                 Voice(console::open_all()).say(&format!("late drivers: {}", loaded.join(" ")));
             }
         }
-    });
+    };
+    // `std::thread::spawn` panics where there is no room for a thread, and a first process that ends takes the machine with it.
+    if let Err(e) = std::thread::Builder::new().name("late-drivers".into()).spawn(late) {
+        voice.say(&format!("cannot start a thread: {e}; drivers for late devices are not loaded"));
+    }
 }
 
 /// Runs the worker until it decides.

@@ -80,16 +80,23 @@ impl Screens {
     /// Starts to show `status` on `consoles`.
     pub fn start(consoles: Vec<Console>, status: &Status) -> Self {
         let began = Instant::now();
-        let start = |console: Console| {
+        let start = |console: Console| -> Option<(mpsc::Sender<()>, JoinHandle<()>)> {
             let (stop, stopped) = mpsc::channel();
             let status = status.clone();
-            let writer = std::thread::spawn(move || match console.is_screen() {
+            let write = move || match console.is_screen() {
                 true => draw(console, &status, &stopped),
                 false => append(console, &status, &stopped, began),
-            });
-            (stop, writer)
+            };
+            match std::thread::Builder::new().name("console".into()).spawn(write) {
+                Ok(writer) => Some((stop, writer)),
+                // The terminal can do its work unseen, and the server's page shows how far it is.
+                Err(e) => {
+                    log::error!("cannot start a thread for a console, which stays dark: {e}");
+                    None
+                }
+            }
         };
-        Screens { writers: consoles.into_iter().map(start).collect() }
+        Screens { writers: consoles.into_iter().filter_map(start).collect() }
     }
 
     /// Shows the last state and ends. A console that blocks is left alone.

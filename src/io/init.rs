@@ -24,11 +24,12 @@ struct Mount {
     when: Option<&'static str>,
 }
 
+const PROC: &str = "/proc";
 const QUIET: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 /// Everything that is mounted at the start, in this order.
 const MOUNTS: [Mount; 6] = [
-    Mount { kind: "proc", target: "/proc", flags: QUIET, options: "", when: None },
+    Mount { kind: "proc", target: PROC, flags: QUIET, options: "", when: None },
     Mount { kind: "sysfs", target: "/sys", flags: QUIET, options: "", when: None },
     Mount { kind: "devtmpfs", target: "/dev", flags: MsFlags::MS_NOSUID, options: "mode=0755", when: None },
     Mount { kind: "tmpfs", target: "/run", flags: QUIET, options: "mode=0755,size=16m", when: None },
@@ -45,17 +46,30 @@ const EFIVARS: Mount = Mount {
     when: Some("/sys/firmware/efi/efivars"),
 };
 
-/// Mounts all of [`MOUNTS`]. Returns what did not work, for people; the firmware's variables may come later.
+/// Mounts all of [`MOUNTS`], and sets what follows a kernel panic as soon as `/proc` is there. Returns what did not work, for people; the firmware's variables may come later.
 pub fn mount_all() -> Vec<String> {
     let mut problems = Vec::new();
     for m in &MOUNTS {
         match mount_one(m) {
+            Ok(()) if m.target == PROC => {
+                if let Err(e) = restart_after_panic(Path::new(PROC)) {
+                    problems.push(format!("the machine stays as it is if the kernel panics: {e}"));
+                }
+            }
             Ok(()) => {}
             Err(Errno::ENODEV) if m.when.is_some() => {}
             Err(e) => problems.push(format!("cannot mount {} on {}: {e}", m.kind, m.target)),
         }
     }
     problems
+}
+
+/// Has the kernel restart the machine 10 s after a panic, and treat an oops as a panic: a terminal in a locked room must not
+/// stand still until somebody comes. `proc` is where `/proc` is mounted.
+fn restart_after_panic(proc: &Path) -> io::Result<()> {
+    // The delay first: an oops between the two writes already ends in a restart if it panics.
+    fs::write(proc.join("sys/kernel/panic"), "10")?;
+    fs::write(proc.join("sys/kernel/panic_on_oops"), "1")
 }
 
 /// Mounts the firmware's variables, once their driver is loaded. Fine where the firmware has none.
@@ -170,6 +184,18 @@ mod tests {
         assert_eq!(wrong[0], "./cut file has 3 of 5 bytes");
         assert!(wrong[1].starts_with("gone: "), "{wrong:?}");
         assert!(incomplete_files("5 /whole\n", root.path()).is_empty());
+    }
+
+    #[test]
+    fn a_kernel_that_panics_or_oopses_restarts_the_machine() {
+        let proc = tempfile::tempdir().unwrap();
+        assert!(restart_after_panic(proc.path()).is_err(), "it says so where it cannot be set");
+        let kernel = proc.path().join("sys/kernel");
+        fs::create_dir_all(&kernel).unwrap();
+        restart_after_panic(proc.path()).unwrap();
+        let set = |name: &str| fs::read_to_string(kernel.join(name)).unwrap();
+        assert_eq!((set("panic").as_str(), set("panic_on_oops").as_str()), ("10", "1"));
+        assert_eq!(MOUNTS[0].target, PROC, "nothing that may crash comes before");
     }
 
     #[test]
