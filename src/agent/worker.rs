@@ -88,6 +88,8 @@ pub struct Worker<I> {
 enum Verdict {
     /// The machine may leave.
     Leave(Leave),
+    /// The server has no job. The machine may leave when no other candidate has one either.
+    Idle(Leave),
     /// The next candidate is tried.
     Next,
 }
@@ -115,11 +117,17 @@ impl<I: Imager> Worker<I> {
             let status = self.status.clone();
             let mut finder =
                 Finder::new(self.http.clone(), &hello, &status, steps(&facts), self.patience.each);
+            let mut idle = None;
             while let Some(found) = finder.next().await {
-                if let Verdict::Leave(leave) = self.converse(&found, &mut held).await {
-                    tokio::time::sleep(self.patience.glance).await;
-                    return leave;
+                match self.converse(&found, &mut held).await {
+                    Verdict::Leave(leave) => return self.leave(leave).await,
+                    Verdict::Idle(leave) => idle = Some(leave),
+                    Verdict::Next => {}
                 }
+            }
+            // A failure of another candidate stays on the screen.
+            if let (Some(leave), None) = (idle, &held) {
+                return self.leave(leave).await;
             }
             round += 1;
             let pause = match held {
@@ -134,6 +142,12 @@ impl<I: Imager> Worker<I> {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Lets people read the last message before the machine leaves.
+    async fn leave(&self, leave: Leave) -> Leave {
+        tokio::time::sleep(self.patience.glance).await;
+        leave
     }
 
     /// Waits until an interface has an address. The address line of the view tells what is waited for.
@@ -193,12 +207,14 @@ impl<I: Imager> Worker<I> {
                 Ok(Taken::Nothing) if held.is_some() => return Verdict::Next,
                 Ok(Taken::Nothing) if since.elapsed() >= self.patience.idle => {
                     let after = self.cmdline.after.unwrap_or(After::Reboot);
-                    return Verdict::Leave(Leave::after(after, &crate::agent::imaging::Next::Firmware));
+                    self.status.note(format!("{} has no job for this terminal", found.api.base()));
+                    return Verdict::Idle(Leave::after(after, &crate::agent::imaging::Next::Firmware));
                 }
                 Ok(Taken::Nothing) => {
                     deaf = 0;
                     let left = self.patience.idle.saturating_sub(since.elapsed()).as_secs().div_ceil(10) * 10;
-                    self.status.note(format!("no job for this terminal; leaving in about {left} s"));
+                    self.status
+                        .note(format!("no job for this terminal; waiting about {left} s more for one"));
                     tokio::time::sleep(self.patience.ask).await;
                 }
                 Err(CallError::Refused(rejected)) => {

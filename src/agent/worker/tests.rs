@@ -109,6 +109,16 @@ async fn without_a_job_the_terminal_waits_a_while_and_leaves() {
 }
 
 #[tokio::test]
+async fn a_stray_server_without_a_job_does_not_end_the_search() {
+    let (stray, asked) = lab(vec![]).await;
+    let (good, heard) = lab(vec![job()]).await;
+    let (worker, _network) = worker(Cmdline::default(), Some(&stray), &good, Pretend::failing(vec![]));
+    assert_eq!(worker.run().await, Leave::Restart);
+    assert!(count(&asked, "/take") > 1, "it was waited for");
+    assert_eq!(count(&heard, r#""result":"done""#), 1);
+}
+
+#[tokio::test]
 async fn a_switch_that_is_heard_late_is_told_to_the_server() {
     let (url, heard) = lab(vec![]).await;
     let (mut worker, network) = worker(Cmdline::default(), None, &url, Pretend::failing(vec![]));
