@@ -67,6 +67,8 @@ pub struct Catalog {
     pub images: Vec<Published>,
     /// What is wrong with the others.
     pub problems: Vec<Problem>,
+    /// Keys are configured: only versions with a good signature count as the newest.
+    pub judged: bool,
 }
 
 impl Catalog {
@@ -75,9 +77,19 @@ impl Catalog {
         let versions = self.images.iter().filter(|image| image.name == wanted.name);
         let found = match &wanted.version {
             Some(version) => versions.clone().find(|image| image.version == *version),
-            None => versions.clone().max_by_key(|image| (image.sequence, &image.version)),
+            None => versions
+                .clone()
+                .filter(|image| !self.judged || image.signature == Signature::Good)
+                .max_by_key(|image| (image.sequence, &image.version)),
         };
         found.ok_or_else(|| {
+            if wanted.version.is_none() && versions.clone().next().is_some() {
+                return Refusal {
+                    error: format!("no version of image {wanted} is signed by one of the configured keys"),
+                    advice: "Sign it with 'flashmob-mkimage sign', or correct the file of public keys."
+                        .into(),
+                };
+            }
             let others: Vec<&str> = versions.map(|image| image.version.as_str()).collect();
             let advice = match others.as_slice() {
                 [] => "Publish it with 'flashmob-mkimage capture', or correct the image's name.".to_string(),
@@ -108,7 +120,7 @@ pub mod tests {
     #[test]
     fn a_name_alone_means_the_highest_sequence() {
         let images = vec![published("a", "9", 1), published("a", "10", 2), published("b", "x", 7)];
-        let catalog = Catalog { images, problems: Vec::new() };
+        let catalog = Catalog { images, ..Catalog::default() };
         let version = |text: &str| {
             catalog.resolve(&text.parse().expect("valid")).map(|i| i.version.clone()).map_err(|r| r.advice)
         };
@@ -116,5 +128,25 @@ pub mod tests {
         assert_eq!(version("a@9"), Ok("9".into()));
         assert!(version("a@3").expect_err("no such version").contains("9, 10"));
         assert!(version("c").is_err());
+    }
+
+    #[test]
+    fn with_keys_only_a_well_signed_version_is_the_newest() {
+        let signed =
+            |version: &str, sequence, signature| Published { signature, ..published("a", version, sequence) };
+        let images = vec![
+            signed("1", 1, Signature::Good),
+            signed("2", 2, Signature::Bad),
+            signed("3", 3, Signature::Missing),
+            signed("4", 4, Signature::Unjudged),
+        ];
+        let newest = |images: &[Published], judged| {
+            let catalog = Catalog { images: images.to_vec(), judged, ..Catalog::default() };
+            catalog.resolve(&"a".parse().expect("valid")).map(|image| image.version.clone())
+        };
+        assert_eq!(newest(&images, true), Ok("1".into()));
+        assert_eq!(newest(&images, false), Ok("4".into()));
+        let refused = newest(&images[1..], true).expect_err("none is well signed");
+        assert!(refused.error.contains("no version of image a is signed"), "{refused:?}");
     }
 }

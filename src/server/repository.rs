@@ -100,6 +100,7 @@ impl Scanner {
             });
         }
         scan.catalog.problems = problems;
+        scan.catalog.judged = self.keys.is_some();
         Ok(scan)
     }
 
@@ -213,6 +214,8 @@ fn doubt(image: &Published) -> Option<Problem> {
     Some(Problem {
         what: format!("image {}", image.id()),
         error: error.into(),
-        advice: "Terminals will refuse it. Sign it with 'flashmob-mkimage sign'.".into(),
+        advice: "Terminals will refuse it. Where keys are configured, it does not count as the newest version. Sign it with \
+                 'flashmob-mkimage sign'."
+            .into(),
     })
 }

@@ -89,7 +89,7 @@ mod tests {
             published("data", "8", 3),
             published("x", "1", 4),
         ];
-        let catalog = Catalog { images, problems: Vec::new() };
+        let catalog = Catalog { images, ..Catalog::default() };
         let who = Identity::new(&["52:54:00:00:00:0a"], None);
         let ask = |further: &[(&str, &str)]| {
             let further = further.iter().map(|(image, disk)| (image.parse().expect("valid"), (*disk).into()));
