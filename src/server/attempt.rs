@@ -11,6 +11,8 @@ use crate::event::{Installed, Outcome, Progress, Stage};
 
 /// An attempt that says nothing for so long is interrupted: switched off, or cut off.
 pub const SILENCE: Duration = Duration::from_secs(60);
+/// So many attempts at the same thing are made without a person, when they end without an outcome or fail with `Class::Retry`.
+pub const TRIES: u32 = 3;
 
 /// One try of a job on one terminal.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +102,16 @@ impl Attempt {
         }
     }
 
+    /// Did the terminal say that its image is on the disk, although no outcome came?
+    fn was_committed(&self) -> bool {
+        self.progress.as_ref().is_some_and(|p| p.stage >= Stage::Serve)
+    }
+
+    /// Another attempt at the same thing may follow it without a person, by the number of tries.
+    pub fn may_be_tried_again(&self) -> bool {
+        self.tries < TRIES || self.outcome.is_none() && self.was_committed()
+    }
+
     /// What is on the terminal's disks after it, as far as is known: a disk that was touched is no record's.
     pub fn leaves_installed(&self) -> Vec<Installed> {
         match &self.outcome {
@@ -122,8 +134,12 @@ impl Attempt {
     pub fn tries_of_next(&self, target: &Target) -> u32 {
         match &self.outcome {
             _ if self.retried || !self.is_for(target) => 1,
+            Some(Outcome::Done { .. }) => self.tries,
             Some(Outcome::Failed { .. }) => self.tries.saturating_add(1),
-            _ => self.tries,
+            // The image is on the disk: what was interrupted is the stay in the swarm.
+            None if self.was_committed() => self.tries,
+            // It ended in a crash, a hang or a power cut. A terminal that crashes each time must not try for ever.
+            None => self.tries.saturating_add(1),
         }
     }
 }

@@ -12,18 +12,16 @@ use crate::event::{Class, Outcome};
 
 /// A terminal that was sent the agent and has not spoken is expected for so long.
 pub const COMING: Duration = Duration::from_secs(180);
-/// So many attempts are made by themselves when they fail with `Class::Retry`.
-pub const TRIES: u32 = 3;
 
 /// Does work wait for the terminal when it asks?
 pub fn waits(last: Option<&Attempt>, target: Option<&Target>) -> bool {
     let Some(target) = target else { return false };
     let Some(last) = last.filter(|last| !last.retried && last.is_for(target)) else { return true };
     match &last.outcome {
-        None => true,
+        None => last.may_be_tried_again() && !last.cancelled,
         Some(Outcome::Done { .. }) => false,
         Some(Outcome::Failed { failure, .. }) => {
-            failure.class == Class::Retry && last.tries < TRIES && !last.cancelled
+            failure.class == Class::Retry && last.may_be_tried_again() && !last.cancelled
         }
     }
 }
@@ -68,6 +66,12 @@ pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtB
         Some(Outcome::Failed { failure, .. }) => {
             AtBoot::Hold { error: failure.message.clone(), advice: format!("{} {again}", failure.advice) }
         }
+        None if target.is_some_and(|target| last.is_for(target)) => AtBoot::Hold {
+            error: format!("writing {} was interrupted {} times in a row", last.title(), last.tries),
+            advice: format!(
+                "Look for what ends it (memory, power supply, overheating, the disk's cable). {again}"
+            ),
+        },
         _ => AtBoot::Hold {
             error: format!("writing {} was interrupted, and no job is assigned any more", last.title()),
             advice: format!("Assign a job to this terminal in the server's configuration. {again}"),
@@ -75,12 +79,15 @@ pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtB
     }
 }
 
-/// What becomes of what is on the disk, in the attempt that begins now. What an interrupted attempt at the same thing wrote is
-/// looked for: it is not discarded and fetched twice.
+/// What becomes of what is on the disk, in the attempt that begins now. After an attempt at the same thing that was interrupted
+/// or sent no outcome, the disk is compared: the image may be there in part or in full, because a terminal goes on without the
+/// server, and what is right is not written again.
 pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
     match last {
         Some(last) if last.retried => last.retried_as.unwrap_or(target.job.compare),
-        Some(last) if last.is_for(target) && last.leaves_half_a_system() => Compare::Auto,
+        Some(last) if last.is_for(target) && (last.outcome.is_none() || last.leaves_half_a_system()) => {
+            Compare::Auto
+        }
         _ => target.job.compare,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::{Failure, Installed, Progress, Stage};
+use crate::server::attempt::TRIES;
 use crate::server::config::Job;
 
 fn at(seconds: u64) -> Duration {
@@ -106,7 +107,7 @@ fn an_attempt_is_imaging_while_heard_and_interrupted_when_silent() {
     assert_eq!(state(Some(&running), Some(&target), at(1060)), TerminalState::Interrupted);
     // Whoever netboots is not imaging, whatever was heard a second ago.
     assert_eq!(at_boot("x", Some(&running), Some(&target)), AtBoot::Agent);
-    assert_eq!(running.tries_of_next(&target), 1);
+    assert_eq!(running.tries_of_next(&target), 2);
 }
 
 #[test]
@@ -123,6 +124,46 @@ fn failures_that_may_pass_are_tried_three_times_and_others_once() {
         let last = attempt(Some(failed(class, false)));
         assert_eq!(state(Some(&last), Some(&target), at(1000)), TerminalState::Failed, "{class:?}");
     }
+}
+
+#[test]
+fn a_terminal_that_crashes_each_time_is_held_after_three_tries() {
+    let target = target("1");
+    let mut last = in_stage(Stage::Disarm);
+    for tries in 1..TRIES {
+        assert_eq!(last.tries, tries);
+        assert_eq!(at_boot("x", Some(&last), Some(&target)), AtBoot::Agent);
+        last.tries = last.tries_of_next(&target);
+    }
+    let held = at_boot("x", Some(&last), Some(&target));
+    assert!(matches!(&held, AtBoot::Hold { error, .. } if error.contains("3 times")), "{held:?}");
+    assert_eq!(state(Some(&last), Some(&target), at(1060)), TerminalState::Interrupted);
+    let untouched = Attempt { tries: TRIES, ..in_stage(Stage::Claim) };
+    assert_eq!(at_boot("x", Some(&untouched), Some(&target)), AtBoot::Disk, "its old system is whole");
+    assert!(waits(Some(&Attempt { retried: true, ..last }), Some(&target)), "a person may start it again");
+}
+
+#[test]
+fn a_terminal_that_is_interrupted_while_it_serves_has_not_crashed() {
+    let serving = Attempt { tries: TRIES, ..in_stage(Stage::Serve) };
+    assert_eq!(at_boot("x", Some(&serving), Some(&target("1"))), AtBoot::Agent);
+    assert_eq!(serving.tries_of_next(&target("1")), TRIES);
+}
+
+#[test]
+fn after_an_attempt_without_outcome_the_disk_is_compared_whatever_was_heard_last() {
+    let mut target = target("1");
+    target.job.compare = Compare::Full;
+    for stage in [Stage::Claim, Stage::Fetch, Stage::Serve] {
+        assert_eq!(compare_of_next(Some(&in_stage(stage)), &target), Compare::Auto, "{stage:?}");
+    }
+    assert_eq!(
+        compare_of_next(Some(&attempt(None)), &target),
+        Compare::Auto,
+        "it took the job and was cut off"
+    );
+    let refused = attempt(Some(failed(Class::Refused, false)));
+    assert_eq!(compare_of_next(Some(&refused), &target), Compare::Full);
 }
 
 #[test]
@@ -189,7 +230,6 @@ fn an_interrupted_attempt_is_resumed_by_looking_whatever_the_job_says() {
     let of = |last: Option<&Attempt>| compare_of_next(last, &target);
     assert_eq!(of(None), Compare::Full);
     assert_eq!(of(Some(&in_stage(Stage::Fetch))), Compare::Auto);
-    assert_eq!(of(Some(&in_stage(Stage::Claim))), Compare::Full);
     assert_eq!(of(Some(&Attempt { version: "0".into(), ..in_stage(Stage::Fetch) })), Compare::Full);
     let retried = Attempt { retried: true, ..attempt(Some(failed(Class::Disk, true))) };
     assert_eq!(of(Some(&retried)), Compare::Full, "a person may mean it");
