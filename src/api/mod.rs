@@ -289,6 +289,9 @@ pub struct TerminalView {
     pub id: String,
     /// What people call it.
     pub label: Option<String>,
+    /// What a person should know of how it is named, such as that others share its UUID.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Its MAC addresses.
     pub macs: Vec<String>,
     /// SMBIOS UUID.

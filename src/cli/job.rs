@@ -188,6 +188,8 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
             }
             None => p.map(|p| p.stage.title().to_string()).unwrap_or_default(),
         };
+        let note = [note].into_iter().chain(t.notes.iter().cloned()).filter(|part| !part.is_empty());
+        let note = note.collect::<Vec<_>>().join("; ");
         rows.push([
             t.label.clone().unwrap_or_else(|| t.id.clone()),
             word(t.state).to_string(),
@@ -275,6 +277,15 @@ mod tests {
     fn columns_line_up_and_control_characters_do_not_reach_the_terminal() {
         let rows = [["A", "B"], ["long\u{1b}[31m", "x"]].map(|row| row.map(String::from));
         assert_eq!(table(&rows), "A          B\nlong [31m  x\n");
+    }
+
+    #[test]
+    fn a_terminal_that_shares_its_uuid_has_a_note() {
+        let row = r#"[{"id":"02:00:00:00:00:0a","label":null,"macs":[],"uuid":null,"address":null,"machine":"",
+            "state":"idle","image":null,"progress":null,"outcome":null,"silent":99,
+            "notes":["shares its UUID with 02:00:00:00:00:0b; tell them apart by MAC"]}]"#;
+        let text = terminal_table(&serde_json::from_str::<Vec<TerminalView>>(row).expect("a row"));
+        assert!(text.contains("-        shares its UUID with 02:00:00:00:00:0b; tell"), "{text}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::catalog::{Catalog, Problem};
 use super::clock::Clock;
 use super::config::Config;
+use super::doubts;
 use super::lab::Lab;
 use super::store::Store;
 use super::target::target_of;
@@ -113,6 +114,7 @@ impl App {
         let configured = self.configured.read().unwrap_or_else(PoisonError::into_inner).clone();
         let repository = self.repository();
         let mut problems: Vec<Problem> = configured.problem.into_iter().collect();
+        problems.extend(doubts::doubts(&configured.config, &lock(&self.lab)));
         for job in &configured.config.jobs {
             if let Err(Refusal { error, advice }) = target_of(job, &repository.catalog) {
                 problems.push(Problem { what: format!("job {}", job.name), error, advice });

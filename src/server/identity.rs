@@ -1,7 +1,8 @@
 //! Which machine is speaking: MAC addresses and SMBIOS UUIDs.
 //!
-//! Invariant: pure. MACs come first, because many boards carry no UUID, or the same one as thousands of others;
-//! a network adapter that is carried from machine to machine does not make two machines one.
+//! Invariant: pure. MACs name machines, because many boards carry no UUID, or the same one as thousands of others; a UUID
+//! only tells machines apart, so that an adapter that is carried from one to the other does not make them one. In doubt it
+//! is another machine: taking one for the other would leave it without its image, or wipe a disk that nobody meant.
 
 use std::fmt;
 use std::str::FromStr;
@@ -64,7 +65,12 @@ pub fn usable_uuid(text: &str) -> Option<Uuid> {
 /// The same machine's UUID? SMBIOS 2.6 turned the byte order of the first three fields round, and firmware, iPXE
 /// and Linux do not agree about older boards.
 pub fn same_uuid(a: Uuid, b: Uuid) -> bool {
-    a == b || Uuid::from_bytes(a.to_bytes_le()) == b
+    in_one_order(a) == in_one_order(b)
+}
+
+/// One value for a UUID in both byte orders.
+pub fn in_one_order(uuid: Uuid) -> Uuid {
+    uuid.min(Uuid::from_bytes(uuid.to_bytes_le()))
 }
 
 /// What a machine says of itself.
@@ -105,8 +111,8 @@ pub struct Known<'a> {
 }
 
 /// Finds who is speaking. A common MAC names the terminal unless both have UUIDs that differ (an adapter that was
-/// carried over); without one the UUID does, unless that terminal spoke within the last two minutes with its own
-/// MACs (two boards with one UUID).
+/// carried over). A UUID names it only where neither has a MAC: two boards with one UUID and no common MAC are two machines,
+/// however long the first has been silent.
 pub fn find<'a>(known: impl Iterator<Item = Known<'a>> + Clone, who: &Identity) -> Option<&'a str> {
     let by_mac = known
         .clone()
@@ -118,7 +124,7 @@ pub fn find<'a>(known: impl Iterator<Item = Known<'a>> + Clone, who: &Identity) 
     }
     known
         .filter(|k| who.uuid_agrees(k.identity) == Some(true))
-        .filter(|k| who.macs.is_empty() || k.identity.macs.is_empty() || k.silent > 120)
+        .filter(|k| who.macs.is_empty() && k.identity.macs.is_empty())
         .min_by_key(|k| k.silent)
         .map(|k| k.id)
 }
@@ -155,6 +161,15 @@ impl FromStr for TerminalKey {
                 .parse()
                 .map(TerminalKey::Mac)
                 .map_err(|e| format!("{e}, nor a UUID like uuid:4c4c4544-…")),
+        }
+    }
+}
+
+impl fmt::Display for TerminalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TerminalKey::Mac(mac) => mac.fmt(f),
+            TerminalKey::Uuid(uuid) => write!(f, "uuid:{uuid}"),
         }
     }
 }
@@ -231,13 +246,34 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_with_a_new_adapter_is_known_by_its_uuid() {
-        assert_eq!(found(&[("a", who(&[A], Some(U)), 500)], &who(&[B], Some(U_TURNED))), Some("a".into()));
+    fn one_dock_on_many_laptops_is_one_terminal_for_each_laptop() {
+        let mut known = Vec::new();
+        for n in 0..20u32 {
+            let laptop = who(&[A], Some(&format!("4c4c4544-0042-3510-8052-b4c0{n:08x}")));
+            assert_eq!(found(&known, &laptop), None, "laptop {n} was never here");
+            known.push(("laptop", laptop, 3));
+        }
+        let ids: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+        let known: Vec<_> =
+            ids.iter().zip(known).map(|(id, (_, who, silent))| (id.as_str(), who, silent)).collect();
+        for (id, laptop, _) in &known {
+            assert_eq!(found(&known, laptop).as_deref(), Some(*id), "and is known when it comes back");
+        }
     }
 
     #[test]
-    fn two_boards_with_one_uuid_stay_two_terminals() {
-        assert_eq!(found(&[("a", who(&[A], Some(U)), 3)], &who(&[B], Some(U))), None);
+    fn two_boards_with_one_uuid_and_no_common_mac_are_two_machines_however_long_one_was_silent() {
+        for silent in [0, 3, 121, 500, u64::MAX] {
+            assert_eq!(found(&[("a", who(&[A], Some(U)), silent)], &who(&[B], Some(U))), None, "{silent}");
+            assert_eq!(found(&[("a", who(&[A], Some(U)), silent)], &who(&[B], Some(U_TURNED))), None);
+            assert_eq!(found(&[("a", who(&[A], Some(U)), silent)], &who(&[], Some(U))), None);
+        }
+    }
+
+    #[test]
+    fn a_machine_without_any_mac_is_known_by_its_uuid() {
+        let known = [("a", who(&[A], Some(U)), 3), ("b", who(&[], Some(U)), 500)];
+        assert_eq!(found(&known, &who(&[], Some(U_TURNED))), Some("b".into()));
     }
 
     #[test]

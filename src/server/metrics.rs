@@ -111,6 +111,7 @@ mod tests {
             switch: None,
             id: "a".into(),
             label: None,
+            notes: Vec::new(),
             macs: Vec::new(),
             uuid: None,
             address: None,

@@ -13,6 +13,7 @@ pub mod attempt;
 pub mod catalog;
 pub mod clock;
 pub mod config;
+mod doubts;
 mod http;
 pub mod identity;
 pub mod ipxe;

@@ -59,7 +59,8 @@ fn decide(app: &App, caller: &Caller) -> String {
     let terminal = lab.find(&caller.identity, now);
     // The configuration may name the terminal by something that only its agent has told us.
     let who = terminal.map_or(&caller.identity, |t| &t.identity);
-    let target = match target_for(&config, &repository.catalog, who) {
+    let who = lab.named(who, terminal.map(|t| t.id.as_str()));
+    let target = match target_for(&config, &repository.catalog, &who) {
         Ok(target) => target,
         Err(refusal) => {
             log::warn!("{:?} netboots, but {}", caller.identity.macs, refusal.error);

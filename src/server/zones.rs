@@ -19,15 +19,27 @@ use crate::tracker::{Pin, Topology, Zone, ZoneId};
 /// Most zones that are made of switches.
 const MAX_LEARNED: usize = 500;
 
+/// The terminals that the configuration calls `label`.
+pub fn called<'a>(config: &Config, lab: &'a Lab, label: &str) -> Vec<&'a Terminal> {
+    let has = |t: &&Terminal| config.label(&lab.named(&t.identity, Some(&t.id))) == Some(label);
+    lab.iter().filter(has).collect()
+}
+
+/// The address of the terminal, if it is one: a name that fits several pins none of them, and `doubts` tells people.
+fn only(fitting: &[&Terminal]) -> Option<IpAddr> {
+    match fitting {
+        [terminal] => terminal.ip(),
+        _ => None,
+    }
+}
+
 /// The lab's shape as it is known now.
 pub fn topology(config: &Config, lab: &Lab) -> Topology {
     let mut topology = Topology { zones: config.zones.clone(), ..Topology::default() };
     let address = |who: &Who| match who {
         Who::Address(ip) => Some(*ip),
-        Who::Key(key) => lab.iter().find(|t| key.matches(&t.identity)).and_then(Terminal::ip),
-        Who::Label(label) => {
-            lab.iter().find(|t| config.label(&t.identity) == Some(label)).and_then(Terminal::ip)
-        }
+        Who::Key(key) => only(&lab.fitting(key)),
+        Who::Label(label) => only(&called(config, lab, label)),
     };
     topology.pins = config
         .pins

@@ -13,7 +13,7 @@ use crate::api::{Compare, Refusal};
 use crate::server::app::{App, lock};
 use crate::server::config::Config;
 use crate::server::identity::{TerminalKey, usable_uuid};
-use crate::server::lab::{Change, Lab, Terminal};
+use crate::server::lab::{Change, Lab, Terminal, some_of};
 use crate::server::listen::Ends;
 use crate::server::target::{Target, target_for};
 
@@ -27,17 +27,28 @@ fn from_the_server_itself(ends: Ends, headers: &HeaderMap) -> Result<(), Error> 
     Err(error(StatusCode::FORBIDDEN, format!("{} may not decide this", ends.remote.ip()), advice))
 }
 
-/// The terminal meant by what a person typed: its name, any of its MACs, its UUID, or its label.
-fn meant(lab: &Lab, config: &Config, typed: &str) -> Option<String> {
+/// The terminal meant by what a person typed: its name, any of its MACs, its UUID, or its label. What fits several means none of
+/// them.
+fn meant(lab: &Lab, config: &Config, typed: &str) -> Result<String, Error> {
+    if let Some(terminal) = lab.get(typed) {
+        return Ok(terminal.id.clone());
+    }
     let key = typed.parse::<TerminalKey>();
     let by_uuid = usable_uuid(typed).map(TerminalKey::Uuid);
     let fits = |t: &&Terminal| {
-        t.id == typed
-            || config.label(&t.identity) == Some(typed)
+        config.label(&lab.named(&t.identity, Some(&t.id))) == Some(typed)
             || key.as_ref().is_ok_and(|key| key.matches(&t.identity))
             || by_uuid.is_some_and(|key| key.matches(&t.identity))
     };
-    lab.iter().find(fits).map(|t| t.id.clone())
+    let fitting: Vec<&str> = lab.iter().filter(fits).map(|t| t.id.as_str()).collect();
+    match fitting[..] {
+        [] => Err(stranger(typed)),
+        [one] => Ok(one.to_owned()),
+        _ => Err(conflict(Refusal {
+            error: format!("'{typed}' fits {} terminals: {}", fitting.len(), some_of(&fitting)),
+            advice: "Name the one that is meant by its own name: 'flashmob terminals' shows them all.".into(),
+        })),
+    }
 }
 
 async fn decide(
@@ -52,9 +63,10 @@ async fn decide(
     let (config, repository) = (app.config(), app.repository());
     let saved = {
         let mut lab = lock(&app.lab);
-        let id = meant(&lab, &config, typed).ok_or_else(|| stranger(typed))?;
+        let id = meant(&lab, &config, typed)?;
         let terminal = lab.get(&id).ok_or_else(|| stranger(typed))?;
-        let target = target_for(&config, &repository.catalog, &terminal.identity).ok().flatten();
+        let who = lab.named(&terminal.identity, Some(&id));
+        let target = target_for(&config, &repository.catalog, &who).ok().flatten();
         let changes = change(&mut lab, &id, target.as_ref()).map_err(conflict)?;
         log::info!("a person decides for terminal {id}: {what}");
         app.store.save(changes)

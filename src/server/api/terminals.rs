@@ -36,7 +36,8 @@ pub async fn hello(
                 "Remove old terminals: stop the server, delete its state, start it again.",
             ));
         };
-        let label = lab.get(&id).and_then(|t| config.label(&t.identity)).map(str::to_string);
+        let who = lab.get(&id).map(|t| lab.named(&t.identity, Some(&id)));
+        let label = who.and_then(|who| config.label(&who).map(str::to_string));
         log::info!("terminal {id} says hello from {}", ends.remote.ip());
         (id, label, app.store.save(vec![change]))
     };
@@ -60,12 +61,13 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         let mut lab = lock(&app.lab);
         let terminal = lab.get(&id).ok_or_else(|| stranger(&id))?;
         let last = terminal.last.as_ref();
+        let who = lab.named(&terminal.identity, Some(&id));
         let target = match (&wish.image, &wish.job) {
             (Some(image), _) => {
                 let further = wish.also.iter().map(|one| Ok((named(&one.image)?, one.disk.clone())));
                 let further = further.collect::<Result<_, Error>>()?;
                 let image = named(image)?;
-                let target = target_by_hand(&config, catalog, &terminal.identity, &image, further);
+                let target = target_by_hand(&config, catalog, &who, &image, further);
                 Some(target.map_err(conflict)?)
             }
             (None, Some(name)) => {
@@ -76,7 +78,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
                 })?;
                 Some(target_of(job, catalog).map_err(conflict)?)
             }
-            (None, None) => target_for(&config, catalog, &terminal.identity).map_err(conflict)?,
+            (None, None) => target_for(&config, catalog, &who).map_err(conflict)?,
         };
         let wanted = target.filter(|target| wish.image.is_some() || jobs::waits(last, Some(target)));
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };

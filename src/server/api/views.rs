@@ -27,8 +27,9 @@ pub fn rows(app: &App) -> Vec<TerminalView> {
     let ties = Ties::of(app);
     let lab = lock(&app.lab);
     let view = |terminal: &Terminal| {
-        let target = target_for(&config, &repository.catalog, &terminal.identity).ok().flatten();
-        terminal.view(config.label(&terminal.identity), target.as_ref(), &ties, now)
+        let who = lab.named(&terminal.identity, Some(&terminal.id));
+        let target = target_for(&config, &repository.catalog, &who).ok().flatten();
+        terminal.view(config.label(&who), lab.notes(terminal), target.as_ref(), &ties, now)
     };
     lab.iter().map(view).collect()
 }
@@ -138,12 +139,16 @@ fn images_of(job: &Job) -> String {
 
 fn job_view(config: &Config, name: &str, catalog: &Catalog, lab: &Lab) -> JobView {
     let job = config.job(name);
+    let is_for = |terminal: &Terminal| {
+        let who = lab.named(&terminal.identity, Some(&terminal.id));
+        config.job_for(&who).is_some_and(|job| job.name == name)
+    };
     JobView {
         name: name.to_string(),
         image: job.map(images_of).unwrap_or_default(),
         means: job.and_then(|job| target_of(job, catalog).ok()).map(|target| target.title()),
         partitions: job.and_then(|job| job.partitions.clone()),
         compare: job.map(|job| job.compare).unwrap_or_default(),
-        terminals: lab.iter().filter(|t| config.job_for(&t.identity).is_some_and(|j| j.name == name)).count(),
+        terminals: lab.iter().filter(|t| is_for(t)).count(),
     }
 }

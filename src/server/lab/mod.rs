@@ -1,13 +1,14 @@
 //! All terminals as the server knows them, in memory: who they are, and which attempt is theirs.
 //!
 //! `terminal` is one of them, `bounds` cuts what they say, `reports` takes what their attempts report and answers with orders,
-//! `decisions` does what people want of one.
+//! `decisions` does what people want of one, `namesakes` knows which of them share a UUID.
 //!
 //! Invariant: each terminal has at most one current attempt; the number of terminals and of those that are expected is
 //! bounded. Time, tokens and targets come in as arguments; what changed goes out as [`Change`]s, which `store` keeps.
 
 mod bounds;
 mod decisions;
+mod namesakes;
 mod reports;
 mod terminal;
 #[cfg(test)]
@@ -22,6 +23,8 @@ use super::jobs;
 use super::target::Target;
 use crate::api::Hello;
 use crate::layout::known;
+use namesakes::Namesakes;
+pub use namesakes::some_of;
 pub use reports::ReportError;
 pub use terminal::Terminal;
 
@@ -43,6 +46,7 @@ pub struct Lab {
     terminals: BTreeMap<String, Terminal>,
     by_attempt: HashMap<u64, String>,
     last_number: u64,
+    namesakes: Namesakes,
     /// Terminals that were sent the agent and have taken nothing yet: when, and for which images.
     coming: HashMap<Mac, (Duration, Vec<String>)>,
     /// When the progress of each attempt was written down last.
@@ -54,8 +58,10 @@ impl Lab {
     pub fn restore(terminals: Vec<Terminal>, last_number: u64) -> Self {
         let by_attempt =
             terminals.iter().filter_map(|t| Some((t.last.as_ref()?.number, t.id.clone()))).collect();
+        let mut namesakes = Namesakes::default();
+        terminals.iter().for_each(|t| namesakes.note(&t.id, None, &t.identity));
         let terminals = terminals.into_iter().map(|t| (t.id.clone(), t)).collect();
-        Lab { terminals, by_attempt, last_number, ..Lab::default() }
+        Lab { terminals, by_attempt, last_number, namesakes, ..Lab::default() }
     }
 
     /// The terminal with this name.
@@ -94,6 +100,7 @@ impl Lab {
             None => self.new_id(&who)?,
         };
         let before = self.terminals.get(&id);
+        self.namesakes.note(&id, before.map(|t| &t.identity), &who);
         let last = before.and_then(|t| t.last.clone());
         let inventory = bounds::inventory(hello.inventory);
         let known = before.map_or(&[][..], |t| &t.known_disks);

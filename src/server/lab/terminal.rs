@@ -62,10 +62,11 @@ impl Terminal {
         }
     }
 
-    /// Its row on the page.
+    /// Its row on the page, with `notes` of how it is named.
     pub fn view(
         &self,
         label: Option<&str>,
+        notes: Vec<String>,
         target: Option<&Target>,
         ties: &Ties,
         now: Duration,
@@ -80,6 +81,7 @@ impl Terminal {
         TerminalView {
             id: self.id.clone(),
             label: label.map(Into::into),
+            notes,
             macs: self.identity.macs.iter().map(ToString::to_string).collect(),
             uuid: self.identity.uuid.map(|uuid| uuid.to_string()),
             address: self.address.clone(),

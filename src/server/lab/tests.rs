@@ -249,7 +249,7 @@ fn a_person_can_stop_a_running_one_and_start_it_again() {
     assert!(attempt.leaves_half_a_system() && !jobs::waits(Some(&attempt), Some(&target())));
     lab.retry(at(5), A, None, false).expect("stopped");
     assert_eq!(
-        lab.get(A).expect("there").view(None, Some(&target()), &Ties::default(), at(5)).state,
+        lab.get(A).expect("there").view(None, vec![], Some(&target()), &Ties::default(), at(5)).state,
         TerminalState::Waiting
     );
 }
@@ -259,7 +259,7 @@ fn a_person_can_keep_a_waiting_one_from_starting() {
     let mut lab = lab();
     assert_eq!(lab.cancel(at(1), A, Some(&target())).expect("waiting").len(), 2);
     assert_eq!(
-        lab.get(A).expect("there").view(None, Some(&target()), &Ties::default(), at(1)).state,
+        lab.get(A).expect("there").view(None, vec![], Some(&target()), &Ties::default(), at(1)).state,
         TerminalState::Failed
     );
     assert!(lab.cancel(at(2), A, Some(&target())).is_err(), "nothing left");
@@ -282,7 +282,7 @@ fn what_terminals_say_is_bounded() {
     let a = begin(&mut lab, 1, A, "a");
     let wild = Progress { percent: f32::NAN, ..Progress::at(Stage::Fetch) };
     lab.progress(at(2), a, "a", wild, &Ties::default()).expect("taken");
-    let view = lab.get(A).expect("there").view(None, None, &Ties::default(), at(2));
+    let view = lab.get(A).expect("there").view(None, vec![], None, &Ties::default(), at(2));
     assert_eq!(view.progress.map(|p| p.percent), Some(0.0));
 }
 

@@ -154,3 +154,23 @@ async fn nonsense_is_refused_with_a_reason() {
     let nobody = Hello { macs: vec!["nonsense".into()], ..hello_of(A) };
     assert_eq!(world.post::<Welcome>("/api/v1/hello", &nobody).await, Err(StatusCode::CONFLICT));
 }
+
+#[tokio::test]
+async fn boards_with_one_uuid_are_imaged_one_by_one_and_a_decision_by_that_uuid_takes_neither() {
+    const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+    let world = World::new(FOR_ALL).await;
+    for mac in [A, B] {
+        let script = world.text(&format!("/boot/ipxe?mac={mac}&uuid={U}&platform=pcbios")).await.1;
+        assert!(script.contains("imaging this terminal"), "{mac}: {script}");
+        let hello = Hello { uuid: Some(U.into()), ..hello_of(mac) };
+        let welcome: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
+        let job = world.take(&welcome.terminal, Take::default()).await.expect("work waits");
+        world.outcome(&job, done()).await.expect("taken");
+    }
+    assert_eq!(world.row(A).await.notes, [format!("shares its UUID with {B}; tell them apart by MAC")]);
+    assert_eq!(world.row(B).await.notes, [format!("shares its UUID with {A}; tell them apart by MAC")]);
+    assert_eq!(world.decide(U, "retry").await, StatusCode::CONFLICT);
+    assert_eq!((world.state(A).await, world.state(B).await), (TerminalState::Done, TerminalState::Done));
+    assert_eq!(world.decide(A, "retry").await, StatusCode::NO_CONTENT);
+    assert_eq!((world.state(A).await, world.state(B).await), (TerminalState::Waiting, TerminalState::Done));
+}
