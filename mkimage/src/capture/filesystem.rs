@@ -18,7 +18,7 @@ pub fn name(start: &[u8]) -> Option<&'static str> {
         }
         return Some(if compatible & 0x4 != 0 { "ext3" } else { "ext2" });
     }
-    let known: [(usize, &[u8], &str); 13] = [
+    let known: [(usize, &[u8], &str); 18] = [
         (3, b"NTFS    ", "ntfs"),
         (3, b"EXFAT   ", "exfat"),
         (3, b"-FVE-FS-", "bitlocker"),
@@ -26,7 +26,13 @@ pub fn name(start: &[u8]) -> Option<&'static str> {
         (0, b"XFSB", "xfs"),
         (0x10040, b"_BHRfS_M", "btrfs"),
         (4086, b"SWAPSPACE2", "swap"),
+        (0x18, b"LVM2 001", "lvm"),
         (0x218, b"LVM2 001", "lvm"),
+        (0x418, b"LVM2 001", "lvm"),
+        (0x618, b"LVM2 001", "lvm"),
+        (4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "bcache"),
+        // BitLocker To Go, which looks like a FAT32 otherwise.
+        (0x1a8, b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01", "bitlocker"),
         (1024, b"\x10\x20\xf5\xf2", "f2fs"),
         (0x8001, b"CD001", "iso9660"),
         (82, b"FAT32", "vfat"),

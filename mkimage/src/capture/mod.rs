@@ -17,7 +17,6 @@ mod share;
 mod soundness;
 pub mod used;
 mod windows;
-mod xfs;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

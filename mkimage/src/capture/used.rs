@@ -154,6 +154,7 @@ pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure
             "See with `fdisk -l` what partitions there are.",
         ));
     }
+    soundness::check_disk(source, plan, raw)?;
     let mut found = Vec::new();
     for partition in &plan.partitions {
         if partition.policy == Policy::Keep {
@@ -165,7 +166,7 @@ pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure
             found.push(None);
             continue;
         }
-        soundness::check(source, partition)?;
+        soundness::check(source, plan, partition)?;
         let used = used_of(source, partition)?;
         plan.remarks.extend(used.as_ref().err().map(|why| {
             format!("partition {}: {why}; all but zeros is taken, also deleted files", partition.number)
@@ -186,6 +187,9 @@ pub fn known(source: &Source) -> Vec<(u32, Used)> {
 /// The inner error says why it cannot be known, where that is no reason to refuse.
 fn used_of(source: &Source, partition: &PartitionPlan) -> Result<Result<Used, String>, Failure> {
     match partition.filesystem {
+        Some("ext4") if has_clusters(source, partition)? => {
+            Ok(Err("partclone does not know the clusters of this ext4 (bigalloc)".into()))
+        }
         Some("ext2" | "ext3" | "ext4") => by_partclone("partclone.extfs", source, partition),
         Some("ntfs") => {
             let used = by_partclone("partclone.ntfs", source, partition)?;
@@ -204,6 +208,12 @@ fn used_of(source: &Source, partition: &PartitionPlan) -> Result<Result<Used, St
         Some(other) => Ok(Err(format!("which blocks {other} uses cannot be known"))),
         None => Ok(Err("there is no known filesystem".into())),
     }
+}
+
+fn has_clusters(source: &Source, partition: &PartitionPlan) -> Result<bool, Failure> {
+    let mut start = vec![0; usize::try_from(partition.size.min(2048)).unwrap_or(0)];
+    source.read(partition.start, &mut start)?;
+    Ok(soundness::has_clusters(&start))
 }
 
 /// What to say when a filesystem cannot be read.

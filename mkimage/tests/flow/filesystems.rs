@@ -117,6 +117,36 @@ fn an_xfs_that_was_not_unmounted_or_lies_on_two_devices_is_refused() {
 }
 
 #[test]
+fn a_filesystem_that_says_it_is_larger_than_its_partition_is_refused_with_the_bytes_that_are_missing() {
+    let makers: [(&str, &[&str]); 8] = [
+        ("mke2fs", &["-q", "-F", "-t", "ext4"]),
+        ("mkfs.xfs", &["-q", "-f"]),
+        ("mkfs.btrfs", &["-q", "-f"]),
+        ("mkntfs", &["-q", "-Q", "-F"]),
+        ("mkfs.vfat", &["-F", "32"]),
+        ("mkfs.exfat", &[]),
+        ("mkfs.f2fs", &["-q", "-f"]),
+        ("mkswap", &["-q"]),
+    ];
+    for (program, options) in makers {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = image(folder.path(), "source", 320 * MIB);
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = Vec::new();
+        options.iter().for_each(|option| arguments.push(option));
+        arguments.push(&source);
+        run(program, &arguments);
+        let repository = folder.path().join("repository");
+        succeed(&capture_as("whole", &source, &repository, &[]));
+        File::options().write(true).open(&source).and_then(|file| file.set_len(300 * MIB)).expect("cut off");
+        let complaint = fail(&capture_as("cut", &source, &repository, &[]), 3);
+        assert!(
+            complaint.contains("bytes are missing") && complaint.contains("314572800"),
+            "{program}: {complaint}"
+        );
+    }
+}
+
+#[test]
 fn a_btrfs_travels_without_what_is_free_and_with_both_copies_of_its_metadata() {
     for options in [["-n", "4096"], ["--csum", "sha256"], ["-M", "-q"]] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -151,16 +181,14 @@ fn btrfs_nodes(volume: &[u8]) -> HashMap<&[u8], usize> {
 }
 
 #[test]
-fn a_btrfs_on_several_devices_is_taken_whole_and_a_damaged_one_is_refused() {
+fn a_btrfs_of_which_a_device_is_elsewhere_and_a_damaged_one_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let repository = folder.path().join("repository");
     let take = |source: &Path, name: &str| capture_as(name, source, &repository, &[]);
     let (one, two) = (old(folder.path(), "one", 128 * MIB, MIB), image(folder.path(), "two", 128 * MIB));
     run("mkfs.btrfs", &[&"-q", &"-f", &"-K", &"-d", &"single", &"-m", &"raid1", &one, &two]);
-    let output = take(&one, "two-devices");
-    succeed(&output);
-    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(notes.contains("lies on several devices; all but zeros is taken"), "{notes}");
+    let complaint = fail(&take(&one, "two-devices"), 3);
+    assert!(complaint.contains("lies on several devices") && complaint.contains("--raw 1"), "{complaint}");
 
     let source = image(folder.path(), "damaged", 128 * MIB);
     run("mkfs.btrfs", &[&"-q", &"-K", &source]);

@@ -8,6 +8,7 @@
 //! - `damage`: sources that cannot be read everywhere
 //! - `used`: free blocks stay at home: ext, NTFS, FAT, swap
 //! - `filesystems`: the same for exFAT, XFS, Btrfs and F2FS
+//! - `whole`: what would not be whole on a terminal is refused
 //! - `imaging`: from a golden disk to terminals
 //! - `windows`: hibernated, encrypted, and with paging files
 //! - `versions`: what changed, and virtual disks
@@ -32,6 +33,7 @@ mod unusual;
 mod used;
 mod verify;
 mod versions;
+mod whole;
 mod windows;
 
 use std::ffi::OsStr;

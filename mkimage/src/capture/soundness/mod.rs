@@ -1,0 +1,267 @@
+//! Refuses filesystems that would not be whole on a terminal: not unmounted, hibernated, damaged, encrypted, with a part
+//! elsewhere, larger than their partition.
+//!
+//! Every filesystem answers every question, or docs/operations.md says why it has none to answer. Invariant: only reads; what
+//! is refused is named with what to do about it. A partition that is taken as it is (`--raw`) is not looked at.
+
+mod btrfs;
+mod elsewhere;
+mod ext;
+mod extent;
+mod f2fs;
+mod fat;
+mod lvm;
+mod ntfs;
+mod xfs;
+
+use flashmob::event::{Class, Failure};
+
+use super::plan::{PartitionPlan, Plan};
+use super::windows;
+use crate::source::Source;
+
+pub use elsewhere::check_disk;
+pub use ext::has_clusters;
+
+/// So much of a partition is at hand.
+const START: u64 = 128 << 10;
+
+/// Checks one partition of a plan.
+pub fn check(source: &Source, plan: &Plan, partition: &PartitionPlan) -> Result<(), Failure> {
+    let hibernated = || {
+        let found = partition.filesystem == Some("ntfs") && windows::look(source, partition).hibernated;
+        found.then(|| unsound(HIBERNATED.0, HIBERNATED.1))
+    };
+    let found = with_volume(source, partition, |volume| {
+        elsewhere::raid_member(volume)
+            .or_else(|| problem_of(partition.filesystem, volume))
+            .or_else(hibernated)
+            .or_else(|| elsewhere::other_device(source, plan, partition, volume))
+    })?;
+    let Some(Unsound { problem, advice }) = found else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        Class::Refused,
+        format!("partition {} of {}: {problem}", partition.number, source.path.display()),
+        format!("{advice} To take it as it is, with everything but zeros: --raw {}.", partition.number),
+    ))
+}
+
+/// Shows a partition to `look`.
+fn with_volume<T>(
+    source: &Source,
+    partition: &PartitionPlan,
+    look: impl FnOnce(&Volume) -> T,
+) -> Result<T, Failure> {
+    let mut start = vec![0; usize::try_from(partition.size.min(START)).unwrap_or(0)];
+    source.read(partition.start, &mut start)?;
+    let read = |offset: u64, into: &mut [u8]| {
+        let fits = offset.checked_add(into.len() as u64).is_some_and(|end| end <= partition.size);
+        fits && source.read(partition.start + offset, into).is_ok()
+    };
+    Ok(look(&Volume { start: &start, size: partition.size, read: &read }))
+}
+
+/// A partition's bytes.
+struct Volume<'a> {
+    /// The first 128 KiB, or less where it is smaller.
+    start: &'a [u8],
+    /// Bytes of the partition.
+    size: u64,
+    /// False where it cannot read.
+    read: &'a dyn Fn(u64, &mut [u8]) -> bool,
+}
+
+impl Volume<'_> {
+    /// A little-endian number of `len` bytes of the start; 0 where there is none.
+    fn number(&self, at: usize, len: usize) -> u64 {
+        number(self.start, at, len).unwrap_or_default()
+    }
+
+    /// Some bytes, if they can be read.
+    fn bytes(&self, at: u64, len: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        (self.read)(at, &mut bytes).then_some(bytes)
+    }
+}
+
+/// A little-endian number of up to 8 bytes.
+fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at.checked_add(len)?)?;
+    Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+}
+
+/// What is wrong with a filesystem, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+struct Unsound {
+    problem: String,
+    advice: &'static str,
+}
+
+fn unsound(problem: impl Into<String>, advice: &'static str) -> Unsound {
+    Unsound { problem: problem.into(), advice }
+}
+
+const HIBERNATED: (&str, &str) = (
+    "Windows is hibernated in it (hiberfil.sys is in use), perhaps by fast startup",
+    "Start Windows, run `powercfg /h off` and shut down, or once hold Shift while choosing Shut down.",
+);
+const REPAIR: &str = "Mount and unmount it, or run fsck, on the golden machine.";
+const NOT_UNMOUNTED: &str = "it was not unmounted";
+/// What hibernation writes over the mark of a swap area: the kernel, its predecessor, uswsusp, TuxOnIce.
+const SUSPENDED: [&[u8]; 4] = [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001"];
+
+fn problem_of(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
+    if let Some(missing) = extent::missing(filesystem, volume) {
+        return Some(missing);
+    }
+    match filesystem {
+        Some("ext2" | "ext3" | "ext4") => ext::problem(volume),
+        Some("xfs") => xfs::problem(volume.start, volume.read).map(|problem| match problem {
+            xfs::Problem::Log => unsound("its log was not carried out: it was not unmounted", REPAIR),
+            xfs::Problem::Elsewhere => unsound(
+                "its log or its realtime part lies on another device, which an image does not have",
+                "Make it anew with an internal log.",
+            ),
+            xfs::Problem::Damaged => unsound("it is damaged", "Run xfs_repair."),
+        }),
+        Some("ntfs") => ntfs::problem(volume),
+        Some("vfat") => fat::problem(volume),
+        // VolumeFlags with VolumeDirty and MediaFailure (exFAT specification, section 3.1.13).
+        Some("exfat") if volume.number(106, 2) & 0x2 != 0 => Some(unsound(NOT_UNMOUNTED, REPAIR)),
+        Some("btrfs") => btrfs::problem(volume),
+        Some("f2fs") => f2fs::problem(volume),
+        Some("bitlocker") => Some(unsound(
+            "it is encrypted by BitLocker",
+            "Switch BitLocker off, or pause it until all is decrypted.",
+        )),
+        Some("luks") => Some(unsound("it is encrypted by LUKS", "Open it and capture what is inside.")),
+        Some("bcache") => Some(unsound(
+            "it belongs to a bcache, of which another part lies on another device",
+            "Detach the cache, or capture the bcache device itself.",
+        )),
+        _ if SUSPENDED.iter().any(|mark| volume.start.get(4086..).is_some_and(|s| s.starts_with(mark))) => {
+            Some(unsound("a Linux system is hibernated in it", "Start that system and shut it down."))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a partition with these bytes in it.
+    fn problem(filesystem: &str, marks: &[(usize, &[u8])]) -> Option<String> {
+        let mut start = vec![0; 128 << 10];
+        marks.iter().for_each(|(at, bytes)| start[*at..*at + bytes.len()].copy_from_slice(bytes));
+        let read = |at: u64, into: &mut [u8]| {
+            let from = usize::try_from(at).ok().and_then(|at| start.get(at..)?.get(..into.len()));
+            from.map(|from| into.copy_from_slice(from)).is_some()
+        };
+        let volume = Volume { start: &start, size: 128 << 10, read: &read };
+        problem_of(Some(filesystem), &volume).map(|unsound| unsound.problem)
+    }
+
+    #[test]
+    fn marks_of_filesystems_that_are_not_whole_are_seen() {
+        let says = |filesystem: &str, marks: &[(usize, &[u8])], words: &str| {
+            let said = problem(filesystem, marks).unwrap_or_default();
+            assert!(
+                said.contains(words) && said.is_empty() == words.is_empty(),
+                "{filesystem}, {words}: {said}"
+            );
+        };
+        let (valid, journal) = ((1024 + 58, &[1][..]), (1024 + 92, &[4][..]));
+        says("ext4", &[valid], "");
+        says("ext4", &[journal, (1024 + 224, &[8])], "");
+        says("ext4", &[journal], "journal lies on another device");
+        says("ext4", &[valid, (1024 + 96, &[8])], "the journal of a filesystem that lies elsewhere");
+        says("ext4", &[valid, (1024 + 96, &[4])], "journal was not carried out");
+        says("ext4", &[(1024 + 58, &[3])], "damaged");
+        says("ext4", &[], "not unmounted");
+        says("ext2", &[], "not unmounted");
+        says("exfat", &[(106, &[2])], "not unmounted");
+        says("exfat", &[(106, &[4])], "");
+        // Sectors of 512 bytes, one before the table.
+        let fat16: [(usize, &[u8]); 3] = [(11, &[0, 2]), (14, &[1, 0]), (54, b"FAT16")];
+        let fat32: [(usize, &[u8]); 3] = [(11, &[0, 2]), (14, &[1, 0]), (82, b"FAT32")];
+        let with = |marks: &[(usize, &'static [u8])], entry| [marks, &[(514, entry)]].concat();
+        says("vfat", &with(&fat16, &[0xff, 0xff]), "");
+        says("vfat", &with(&fat16, &[0xff, 0x7f]), "not unmounted");
+        says("vfat", &with(&fat16, &[0xff, 0xbf]), "damaged");
+        says("vfat", &[&with(&fat16, &[0xff, 0xff])[..], &[(0x25, &[1])]].concat(), "not unmounted");
+        says("vfat", &with(&fat32, &[0, 0, 0xff, 0xff, 0xff, 0x0f]), "");
+        says("vfat", &with(&fat32, &[0, 0, 0xff, 0xff, 0xff, 0x07]), "not unmounted");
+        says(
+            "vfat",
+            &[&with(&fat32, &[0, 0, 0xff, 0xff, 0xff, 0x0f])[..], &[(0x41, &[1])]].concat(),
+            "not unmounted",
+        );
+        says("btrfs", &[(0x10060, &[9])], "log was not carried out");
+        says("btrfs", &[], "");
+        says("f2fs", &[], "cannot be read");
+        says("f2fs", &[(1024 + 2201 + 68, b"/dev/sdb")], "several devices");
+        says("bitlocker", &[], "BitLocker");
+        says("luks", &[], "LUKS");
+        says("bcache", &[], "bcache");
+        for mark in SUSPENDED {
+            says("swap", &[(4086, mark)], "hibernated");
+        }
+    }
+
+    #[test]
+    fn a_filesystem_that_ends_behind_its_partition_is_said_to_lack_bytes() {
+        /// A filesystem, where it says its size, one that fits, one that does not, and what else it says.
+        type Case = (&'static str, usize, [u8; 8], [u8; 8], &'static [(usize, &'static [u8])]);
+        let le = |value: u64| value.to_le_bytes();
+        // Partitions of 128 KiB; each has room for 128 KiB and not for 132.
+        let cases: [Case; 9] = [
+            ("ext4", 1024 + 4, le(128), le(132), &[(1024 + 58, &[1])]),
+            ("xfs", 8, 32u64.to_be_bytes(), 33u64.to_be_bytes(), &[(4, &[0, 0, 16, 0])]),
+            ("btrfs", 0x100d1, le(128 << 10), le(132 << 10), &[]),
+            ("ntfs", 40, le(256), le(264), &[(11, &[0, 2])]),
+            ("vfat", 32, le(256), le(264), &[(11, &[0, 2])]),
+            ("exfat", 72, le(256), le(264), &[(108, &[9])]),
+            ("f2fs", 1024 + 36, le(32), le(33), &[(1024 + 16, &[12])]),
+            ("swap", 1028, le(31), le(32), &[(1024, &[1])]),
+            ("squashfs", 40, le(128 << 10), le(132 << 10), &[]),
+        ];
+        for (filesystem, at, fits, larger, more) in cases {
+            let said = |size: &[u8]| problem(filesystem, &[&[(at, size)], more].concat()).unwrap_or_default();
+            assert!(!said(&fits).contains("missing"), "{filesystem}: {}", said(&fits));
+            let words = "it has 135168 bytes, and its partition only 131072: 4096 bytes are missing";
+            assert_eq!(said(&larger), words, "{filesystem}");
+        }
+    }
+
+    #[test]
+    fn garbage_does_no_harm() {
+        let mut state = 7u64;
+        let names = ["ext4", "xfs", "ntfs", "vfat", "exfat", "btrfs", "f2fs", "swap", "lvm", "squashfs"];
+        for round in 0..2000 {
+            let mut start = vec![0u8; 8192];
+            start.iter_mut().for_each(|byte| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *byte = state.to_be_bytes()[0];
+            });
+            start[512..520].copy_from_slice(b"LABELONE");
+            start[536..544].copy_from_slice(b"LVM2 001");
+            let noise = start.clone();
+            let read = |_: u64, into: &mut [u8]| {
+                into.iter_mut().zip(noise.iter().cycle()).for_each(|(to, from)| *to = *from);
+                if let Some(mark) = into.get_mut(..4) {
+                    mark.copy_from_slice(b"FILE");
+                }
+                into.len() < 1 << 20
+            };
+            let size = if round % 2 == 0 { u64::MAX } else { 128 << 10 };
+            let volume = Volume { start: &start, size, read: &read };
+            for name in names {
+                let _ = problem_of(Some(name), &volume);
+            }
+            let _ = (lvm::members(&volume), lvm::id(&volume), elsewhere::raid_member(&volume));
+        }
+    }
+}
