@@ -25,8 +25,8 @@ use crate::api::{After, Compare, Compress, Further, NicInfo, Take, partition_num
 use crate::event::{Class, Event, Failure, Outcome, Stage};
 use crate::io::http::{self, Api, CallError, Taken};
 use crate::io::init::{self, PowerOff};
-use crate::io::inventory;
 use crate::io::netlink::Netlink;
+use crate::io::{discover, inventory};
 use crate::lan::discovery::server_url;
 use crate::manifest::TrustedKeys;
 
@@ -219,7 +219,7 @@ pub async fn attempt<I: Imager>(
 ) -> Result<Ended, Failure> {
     let Wish { image, also, compare, partitions } = wish;
     status.stage(Stage::Discover);
-    let hello = inventory::hello(inventory::read(interfaces().await), None);
+    let hello = inventory::hello(inventory::read(interfaces(api.base()).await), None);
     status.change(|view| view.machine = machine(&hello));
     let welcome = api.hello(&hello, Duration::from_secs(10)).await.map_err(|e| failed_call(&e))?;
     status.change(|view| view.server = api.base().to_owned());
@@ -252,16 +252,21 @@ pub async fn attempt<I: Imager>(
     }
 }
 
-/// The interfaces for the inventory; a machine where they cannot be listed is known by its UUID alone.
-async fn interfaces() -> Vec<NicInfo> {
-    let links = match Netlink::open() {
-        Ok(netlink) => netlink.links().await.unwrap_or_default(),
-        Err(_) => Vec::new(),
-    };
+/// The interfaces for the inventory, with an address where the server at `server` is reached through it; a machine where they
+/// cannot be listed is known by its UUID alone.
+async fn interfaces(server: &str) -> Vec<NicInfo> {
+    let Ok(netlink) = Netlink::open() else { return Vec::new() };
+    let links = netlink.links().await.unwrap_or_default();
+    let addresses = netlink.addresses().await.unwrap_or_default();
+    let from = discover::address_towards(server).await;
     let nic = |link: crate::io::netlink::Link| NicInfo {
         mac: link.mac_text(),
-        name: link.name,
         link: link.carrier,
+        address: addresses
+            .iter()
+            .find(|(index, ip, _)| *index == link.index && Some(*ip) == from)
+            .map(|(_, ip, prefix)| format!("{ip}/{prefix}")),
+        name: link.name,
         ..NicInfo::default()
     };
     links.into_iter().map(nic).collect()

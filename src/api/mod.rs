@@ -100,6 +100,9 @@ pub struct NicInfo {
     pub mac: String,
     /// Driver.
     pub driver: Option<String>,
+    /// Made by software (a tap, a bridge, a VLAN, a tunnel's end): other machines may have one with the same MAC.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub software: bool,
     /// Carrier seen.
     pub link: bool,
     /// Mbit/s, if known.

@@ -4,7 +4,7 @@
 //! Messages are `lan::srv`'s, the order `lan::discovery`'s.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use mdns_sd::{ServiceDaemon, ServiceEvent};
@@ -48,6 +48,16 @@ async fn ask_dns_at(servers: &[SocketAddr], domain: &str, within: Duration) -> i
         }
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answered"))
+}
+
+/// The address of this machine from which packets to the server at `url` (`http://HOST:PORT`) leave; nothing is sent.
+pub async fn address_towards(url: &str) -> Option<IpAddr> {
+    let server = tokio::net::lookup_host(url.strip_prefix("http://")?).await.ok()?.next()?;
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await.ok()?;
+    socket.connect(server).await.ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// Browses for flashmob servers on the links of this machine until one is found (and half a second longer, for

@@ -20,6 +20,7 @@ pub fn read_below(root: &Path, mut nics: Vec<NicInfo>, disks: Vec<crate::api::Di
     for nic in &mut nics {
         let dir = root.join("sys/class/net").join(&nic.name);
         let driver = fs::read_link(dir.join("device/driver")).ok();
+        nic.software = !has_hardware(&dir);
         nic.driver = driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         nic.speed = text(&dir.join("speed")).and_then(|speed| speed.parse().ok()).filter(|speed| *speed > 0);
     }
@@ -37,9 +38,22 @@ pub fn read_below(root: &Path, mut nics: Vec<NicInfo>, disks: Vec<crate::api::Di
     }
 }
 
-/// This machine's introduction, with `first` (the MAC address it netbooted from) in front of the others.
+/// Is there a card on a bus behind the interface at `dir` in `/sys/class/net`?
+fn has_hardware(dir: &Path) -> bool {
+    // Pretended cards of the kernel's own tests have a bus as well.
+    const PRETENDED: [&str; 3] = ["faux", "mac80211_hwsim", "netdevsim"];
+    let subsystem = fs::read_link(dir.join("device/subsystem")).ok();
+    let bus = subsystem.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    bus.is_some_and(|bus| !PRETENDED.contains(&bus))
+}
+
+/// This machine's introduction, with `first` (the MAC address it netbooted from) in front of the others. Only cards name a machine:
+/// what programs make has the same MAC on many. A container that has no card is known by the interfaces that have an address.
 pub fn hello(inventory: Inventory, first: Option<&str>) -> Hello {
-    let mut macs: Vec<String> = inventory.nics.iter().map(|nic| nic.mac.clone()).collect();
+    let kinds: [fn(&&NicInfo) -> bool; 3] = [|nic| !nic.software, |nic| nic.address.is_some(), |_| true];
+    let of_kind = |kind| inventory.nics.iter().filter(kind).map(|nic| nic.mac.clone()).collect();
+    let mut macs: Vec<String> =
+        kinds.into_iter().map(of_kind).find(|macs: &Vec<String>| !macs.is_empty()).unwrap_or_default();
     macs.sort_by_key(|mac| Some(mac.as_str()) != first);
     macs.dedup();
     Hello { uuid: uuid(Path::new("/")), macs, inventory, agent: env!("CARGO_PKG_VERSION").into() }
@@ -123,12 +137,19 @@ mod tests {
             ("sys/firmware/efi/fw_platform_size", "64"),
             ("sys/class/net/eth0/speed", "1000\n"),
             ("sys/class/net/eth1/speed", "-1\n"),
+            ("sys/class/net/vboxnet0/speed", "10\n"),
+            ("sys/class/net/sim0/speed", "10\n"),
         ]);
+        for (nic, bus) in [("eth0", "pci"), ("eth1", "usb"), ("sim0", "netdevsim")] {
+            let device = root.path().join("sys/class/net").join(nic).join("device");
+            fs::create_dir_all(&device).unwrap();
+            std::os::unix::fs::symlink(format!("../../../bus/{bus}"), device.join("subsystem")).unwrap();
+        }
         let device = root.path().join("sys/class/net/eth0/device");
-        fs::create_dir_all(&device).unwrap();
         std::os::unix::fs::symlink("../../../bus/pci/drivers/e1000e", device.join("driver")).unwrap();
         let nic = |name: &str| NicInfo { name: name.into(), mac: format!("02:{name}"), ..NicInfo::default() };
-        let found = read_below(root.path(), vec![nic("eth0"), nic("eth1")], vec![]);
+        let nics = ["eth0", "eth1", "vboxnet0", "sim0"].map(nic).to_vec();
+        let found = read_below(root.path(), nics, vec![]);
         assert_eq!(found.machine, "Dell Inc. OptiPlex 7090");
         assert_eq!(found.serial.as_deref(), Some("ABC123"));
         assert_eq!(found.cpu, "2 × Intel i5");
@@ -137,7 +158,26 @@ mod tests {
         assert_eq!((found.nics[0].driver.as_deref(), found.nics[0].speed), (Some("e1000e"), Some(1000)));
         assert_eq!((found.nics[1].driver.as_deref(), found.nics[1].speed), (None, None));
         assert_eq!(uuid(root.path()).as_deref(), Some("4c4c4544-0031-4a10-8052-b4c04f4a3533"));
+        assert_eq!(found.nics.iter().map(|nic| nic.software).collect::<Vec<_>>(), [false, false, true, true]);
         assert_eq!(hello(found, Some("02:eth1")).macs, ["02:eth1", "02:eth0"]);
+    }
+
+    #[test]
+    fn only_cards_name_a_machine_and_where_there_is_none_the_interface_that_reaches_the_server() {
+        let nic = |name: &str, software, address: Option<&str>| {
+            let (name, mac) = (name.to_string(), format!("02:{name}"));
+            NicInfo { name, mac, software, address: address.map(Into::into), ..NicInfo::default() }
+        };
+        let macs = |nics: &[NicInfo]| {
+            let inventory = Inventory { nics: nics.to_vec(), ..Inventory::default() };
+            hello(inventory, None).macs
+        };
+        let card = nic("eth0", false, None);
+        let veth = nic("eth0", true, Some("10.0.0.2/24"));
+        let vbox = nic("vboxnet0", true, None);
+        assert_eq!(macs(&[vbox.clone(), card]), ["02:eth0"]);
+        assert_eq!(macs(&[vbox.clone(), veth]), ["02:eth0"], "in a container");
+        assert_eq!(macs(&[vbox]), ["02:vboxnet0"], "better than no name");
     }
 
     #[test]

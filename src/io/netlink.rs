@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
@@ -74,6 +75,28 @@ impl Netlink {
             }
         }
         found.sort_by_key(|link| link.index);
+        Ok(found)
+    }
+
+    /// All addresses: the interface's number, the address, its prefix length.
+    pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr, u8)>> {
+        let mut found = Vec::new();
+        let mut messages = self.handle.address().get().execute();
+        while let Some(message) = messages.try_next().await? {
+            let (index, prefix) = (message.header.index, message.header.prefix_len);
+            let own = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Local(ip) => Some(*ip),
+                _ => None,
+            };
+            // IPv6 has no own address beside the prefix's.
+            let prefixed = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Address(ip) => Some(*ip),
+                _ => None,
+            };
+            let ip = message.attributes.iter().find_map(own);
+            let ip = ip.or_else(|| message.attributes.iter().find_map(prefixed));
+            found.extend(ip.map(|ip| (index, ip, prefix)));
+        }
         Ok(found)
     }
 

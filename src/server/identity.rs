@@ -14,6 +14,14 @@ use uuid::Uuid;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
+impl Mac {
+    /// Is it one that VirtualBox (host-only networks) or VMware (VMnet1, VMnet8) give to an adapter of every host?
+    fn is_everywhere(self) -> bool {
+        self.0.starts_with(&[0x0a, 0x00, 0x27, 0x00, 0x00])
+            || self.0.starts_with(&[0x00, 0x50, 0x56, 0xc0, 0x00])
+    }
+}
+
 impl fmt::Debug for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
@@ -83,15 +91,24 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// From texts; those that are not valid are left out, and so is what exceeds 32 MACs.
+    /// From texts; those that are not valid are left out, and so are the MACs that programs give to their adapters on every machine
+    /// (agents of before tell them as well), and what exceeds 32 MACs.
     pub fn new<S: AsRef<str>>(macs: &[S], uuid: Option<&str>) -> Self {
         let mut known = Vec::new();
         for mac in macs.iter().take(32).filter_map(|text| text.as_ref().parse::<Mac>().ok()) {
-            if !known.contains(&mac) {
+            if !known.contains(&mac) && !mac.is_everywhere() {
                 known.push(mac);
             }
         }
         Identity { macs: known, uuid: uuid.and_then(usable_uuid) }
+    }
+
+    fn shares_a_mac_with(&self, other: &Identity) -> bool {
+        self.macs.iter().any(|mac| other.macs.contains(mac))
+    }
+
+    fn has_a_mac_beside(&self, other: &Identity) -> bool {
+        self.macs.iter().any(|mac| !other.macs.contains(mac))
     }
 
     fn uuid_agrees(&self, other: &Identity) -> Option<bool> {
@@ -111,13 +128,16 @@ pub struct Known<'a> {
 }
 
 /// Finds who is speaking. A common MAC names the terminal unless both have UUIDs that differ (an adapter that was
-/// carried over). A UUID names it only where neither has a MAC: two boards with one UUID and no common MAC are two machines,
+/// carried over), or each has a MAC that the other lacks and no UUID tells that they are one. A UUID names it only where neither has a MAC: two boards with one UUID and no common MAC are two machines,
 /// however long the first has been silent.
 pub fn find<'a>(known: impl Iterator<Item = Known<'a>> + Clone, who: &Identity) -> Option<&'a str> {
     let by_mac = known
         .clone()
-        .filter(|k| k.identity.macs.iter().any(|mac| who.macs.contains(mac)))
-        .filter(|k| who.uuid_agrees(k.identity) != Some(false))
+        .filter(|k| who.shares_a_mac_with(k.identity))
+        .filter(|k| {
+            let apart = || who.has_a_mac_beside(k.identity) && k.identity.has_a_mac_beside(who);
+            who.uuid_agrees(k.identity).unwrap_or_else(|| !apart())
+        })
         .min_by_key(|k| (who.uuid_agrees(k.identity) != Some(true), k.silent));
     if let Some(found) = by_mac {
         return Some(found.id);
@@ -267,6 +287,27 @@ mod tests {
             assert_eq!(found(&[("a", who(&[A], Some(U)), silent)], &who(&[B], Some(U))), None, "{silent}");
             assert_eq!(found(&[("a", who(&[A], Some(U)), silent)], &who(&[B], Some(U_TURNED))), None);
             assert_eq!(found(&[("a", who(&[A], Some(U)), silent)], &who(&[], Some(U))), None);
+        }
+    }
+
+    #[test]
+    fn machines_without_a_uuid_that_share_one_of_their_adapters_are_two() {
+        const DOCK: &str = "52:54:00:00:00:d0";
+        let known = [("a", who(&[A, DOCK], None), 5)];
+        assert_eq!(found(&known, &who(&[B, DOCK], None)), None);
+        assert_eq!(found(&known, &who(&[B, DOCK], Some(U))), None);
+        assert_eq!(found(&known, &who(&[A], None)), Some("a".into()), "with one adapter less");
+        assert_eq!(found(&known, &who(&[A, DOCK, B], None)), Some("a".into()), "with one more");
+        let same = [("a", who(&[A, DOCK], Some(U)), 5)];
+        assert_eq!(found(&same, &who(&[B, DOCK], Some(U))), Some("a".into()), "the UUID tells");
+    }
+
+    #[test]
+    fn an_adapter_that_a_program_makes_alike_on_every_machine_names_none() {
+        for everywhere in ["0a:00:27:00:00:00", "00:50:56:c0:00:08"] {
+            assert_eq!(found(&[("a", who(&[A, everywhere], None), 5)], &who(&[B, everywhere], None)), None);
+            assert_eq!(found(&[("a", who(&[everywhere, A], None), 5)], &who(&[A], None)), Some("a".into()));
+            assert_eq!(who(&[everywhere], None), Identity::default());
         }
     }
 
