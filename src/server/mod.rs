@@ -113,11 +113,20 @@ impl Server {
             young_interval: times.young_interval,
             ..Settings::default()
         };
-        let lab = Lab::restore(restored.terminals, restored.last_number);
+        let clock = Clock::start();
+        let (lab, corrected) = Lab::restore(clock.now(), restored.terminals, restored.last_number);
+        if !corrected.is_empty() {
+            log::warn!(
+                "the date of this machine is before times that the server wrote down earlier: look at its clock. \
+                 Terminals are served all the same"
+            );
+            // What is not written now is corrected again at the next start.
+            drop(store.save(corrected));
+        }
         let topology = zones::topology(&config, &lab);
         let policy = Box::new(Zoned::new(topology.clone()));
         let app = Arc::new(App {
-            clock: Clock::start(),
+            clock,
             images: options.images,
             boot: options.boot,
             configured: RwLock::new(Configured { config: Arc::new(config), problem: None }),

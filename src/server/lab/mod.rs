@@ -1,7 +1,7 @@
 //! All terminals as the server knows them, in memory: who they are, and which attempt is theirs.
 //!
 //! `terminal` is one of them, `bounds` cuts what they say, `reports` takes what their attempts report and answers with orders,
-//! `decisions` does what people want of one, `namesakes` knows which of them share a UUID.
+//! `decisions` does what people want of one, `namesakes` knows which of them share a UUID, `restart` makes sense of written times.
 //!
 //! Invariant: each terminal has at most one current attempt; the number of terminals and of those that are expected is
 //! bounded. Time, tokens and targets come in as arguments; what changed goes out as [`Change`]s, which `store` keeps.
@@ -10,6 +10,7 @@ mod bounds;
 mod decisions;
 mod namesakes;
 mod reports;
+mod restart;
 mod terminal;
 #[cfg(test)]
 pub mod tests;
@@ -54,14 +55,16 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// The lab as it was written down. `last_number` is the highest attempt number ever given.
-    pub fn restore(terminals: Vec<Terminal>, last_number: u64) -> Self {
+    /// The lab as it was written down, at `now` of this start's clock. `last_number` is the highest attempt number ever given.
+    /// The changes are times that had to be corrected.
+    pub fn restore(now: Duration, mut terminals: Vec<Terminal>, last_number: u64) -> (Self, Vec<Change>) {
+        let changes = restart::correct(now, &mut terminals);
         let by_attempt =
             terminals.iter().filter_map(|t| Some((t.last.as_ref()?.number, t.id.clone()))).collect();
         let mut namesakes = Namesakes::default();
         terminals.iter().for_each(|t| namesakes.note(&t.id, None, &t.identity));
         let terminals = terminals.into_iter().map(|t| (t.id.clone(), t)).collect();
-        Lab { terminals, by_attempt, last_number, namesakes, ..Lab::default() }
+        (Lab { terminals, by_attempt, last_number, namesakes, ..Lab::default() }, changes)
     }
 
     /// The terminal with this name.

@@ -9,11 +9,11 @@ use crate::server::jobs::tests::{done, failed};
 use crate::server::zones::Ties;
 use crate::tracker::{Topology, Zone};
 
-fn at(seconds: u64) -> Duration {
+pub fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn target() -> Target {
+pub fn target() -> Target {
     let job = Job { name: "lab".into(), ..Job::by_hand("debian".parse().expect("valid")) };
     Target { job, image: "debian".into(), version: "1".into(), also: Vec::new() }
 }

@@ -118,7 +118,7 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, ended,
                  outcome, tries, dirty, retried, cancelled, retried_as, installed, also)
              VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)
-             ON CONFLICT (number) DO UPDATE SET heard=?8, progress=?9, ended=?10, outcome=?11, tries=?12, dirty=?13,
+             ON CONFLICT (number) DO UPDATE SET started=?7, heard=?8, progress=?9, ended=?10, outcome=?11, tries=?12, dirty=?13,
                  retried=?14, cancelled=?15, retried_as=?16, installed=?17",
         )?
         .execute(params![
