@@ -75,9 +75,10 @@ impl Partial {
         if let Some(version) = version {
             refuse_existing(&image.join(version))?;
         }
+        // One at a time makes its folder and locks it: between the two it would look like one that a dead capture left.
+        let _lock = lock_folder(&image);
         remove_dead(&image)?;
-        let path = image.join(format!("{PARTIAL_PREFIX}{}", std::process::id()));
-        fs::create_dir(&path).map_err(|e| file_failure("making", &path, &e))?;
+        let path = make_partial(&image)?;
         let lock = lock_folder(&path);
         let (name, version) = (name.to_string(), version.map(str::to_string));
         let partial = Partial { image, path, name, version, published: false, _lock: lock };
@@ -204,6 +205,22 @@ impl Drop for Partial {
     }
 }
 
+/// Makes a folder that nobody else has: captures on other machines may have the same process number.
+fn make_partial(image: &Path) -> Result<PathBuf, Failure> {
+    let own = format!("{PARTIAL_PREFIX}{}", std::process::id());
+    let mut path = image.join(&own);
+    let mut number = 1u64;
+    loop {
+        match fs::create_dir(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                number += 1;
+                path = image.join(format!("{own}-{number}"));
+            }
+            made => return made.map(|()| path.clone()).map_err(|e| file_failure("making", &path, &e)),
+        }
+    }
+}
+
 /// Waits for a folder's lock. Some network filesystems have none for folders: there, captures of one image must
 /// not run at the same time, and what a killed one left has to be removed by hand.
 fn lock_folder(path: &Path) -> Option<File> {
@@ -320,7 +337,11 @@ fn remove_dead(image: &Path) -> Result<(), Failure> {
         }
         // Whoever still works on it has it locked.
         if File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok()) {
-            fs::remove_dir_all(&path).map_err(|e| file_failure("removing", &path, &e))?;
+            match fs::remove_dir_all(&path) {
+                // It was at its end, and removed or renamed the folder itself.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                removed => removed.map_err(|e| file_failure("removing", &path, &e))?,
+            }
             eprintln!("note: removed {}, which an interrupted capture had left", path.display());
         }
     }
@@ -353,5 +374,18 @@ mod tests {
         let path = alive.path().to_path_buf();
         drop(alive);
         assert!(!path.exists());
+    }
+    #[test]
+    fn captures_that_begin_at_the_same_moment_leave_each_others_folders_alone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let begin = || {
+            for _ in 0..100 {
+                let partial = Partial::create(dir.path(), "lab", None).expect("a partial image");
+                fs::write(partial.path().join(names::PAYLOAD).join("0000.bin"), b"x")
+                    .expect("its own folder");
+            }
+        };
+        std::thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(begin))));
+        assert_eq!(fs::read_dir(dir.path().join("lab")).expect("a folder").count(), 0);
     }
 }
