@@ -204,6 +204,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             "Check that it is the disk that you mean.",
         ));
     }
+    source.refuse_changed()?;
     let place = place.map(|place| place.finish(partial.path(), &plan)).transpose()?;
     for (partition, used) in plan.partitions.iter().zip(&plan.used) {
         if let Some(used) = used {

@@ -13,6 +13,7 @@
 //! - `windows`: hibernated, encrypted, and with paging files
 //! - `versions`: what changed, and virtual disks
 //! - `parents`: versions that share what is unchanged
+//! - `meanwhile`: who else writes to a source
 //! - `in_place`: payloads that stay on their source
 //! - `unusual`: tables and lengths that are rare
 //! - `forms`: every command answers for every form of an image
@@ -27,6 +28,7 @@ mod golden;
 mod imaging;
 mod in_place;
 mod loops;
+mod meanwhile;
 mod parents;
 mod signing;
 mod unusual;

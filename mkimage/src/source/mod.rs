@@ -1,7 +1,11 @@
 //! What is captured or compared: a block device, a file or a virtual disk, opened so that nobody writes to it meanwhile.
 //!
 //! Invariant: a [`Source`] of a block device that could be claimed is held O_EXCL, so the kernel keeps others
-//! from mounting it; one that is mounted read-only cannot be, and is read as it is. Nothing is ever written.
+//! from mounting it; one that is mounted read-only cannot be, and is read as it is. QEMU is kept from writing to it by its own
+//! locks (`locks`). Who writes all the same is found out afterwards (`seen`). Nothing is ever written.
+
+mod locks;
+mod seen;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,6 +22,7 @@ use nix::unistd::{Whence, lseek64};
 
 use crate::keys::file_failure;
 use crate::view::{self, View};
+use seen::Seen;
 
 /// What cannot be read is given up in steps of so many bytes.
 const RESCUED: usize = 4096;
@@ -36,11 +41,32 @@ pub struct Source {
     holes: bool,
     /// Shows a virtual disk; after `file`, so that it outlives it.
     view: Option<View>,
+    /// What it was like before it was read, if it was claimed.
+    before: Option<Seen>,
 }
 
 impl Source {
     /// Opens a disk, a partition or a file for a capture: refused while somebody may write to it.
     pub fn claim(path: &Path) -> Result<Self, Failure> {
+        let before = Seen::look(path)?;
+        let source = Self::open_alone(path)?;
+        // QEMU locks what it shows itself.
+        if source.view.is_none() {
+            locks::hold(&source.file, path)?;
+        }
+        if let Some(behind) = before.behind() {
+            let file = File::open(behind).map_err(|e| file_failure("opening", behind, &e))?;
+            locks::refuse_writers(&file, behind)?;
+        }
+        Ok(Source { before: Some(before), ..source })
+    }
+
+    /// Refuses a source that was claimed and is not what it was before it was read.
+    pub fn refuse_changed(&self) -> Result<(), Failure> {
+        self.before.as_ref().map_or(Ok(()), Seen::refuse_changed)
+    }
+
+    fn open_alone(path: &Path) -> Result<Self, Failure> {
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if metadata.file_type().is_block_device() {
             let devices = family(metadata.rdev());
@@ -133,7 +159,7 @@ impl Source {
             }
         }
         let path = path.to_path_buf();
-        Ok(Source { path, file, size, sector_size, holes: is_file, view: None })
+        Ok(Source { path, file, size, sector_size, holes: is_file, view: None, before: None })
     }
 
     /// Fills `into` from `offset`. The failure names the first sector that cannot be read.

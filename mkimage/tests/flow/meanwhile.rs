@@ -1,0 +1,118 @@
+//! Sources that somebody else writes to while they are captured are refused, before or after they were read.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::disks::{MIB, noise};
+use super::loops::Loop;
+use super::{SMALL, capture_as, fail, succeed};
+
+/// A disk without a filesystem: 16 MiB of noise.
+fn disk(folder: &Path) -> PathBuf {
+    let disk = folder.join("disk.img");
+    fs::write(&disk, noise(6, 1 << 20).repeat(16)).expect("a disk");
+    disk
+}
+
+/// Captures while somebody writes to `place` again and again, from before the capture until after it.
+fn captured_while_written(folder: &Path, source: &Path, place: &Path) -> String {
+    let done = AtomicBool::new(false);
+    let written = File::options().write(true).custom_flags(nix::libc::O_SYNC).open(place).expect("opened");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0u64.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                written.write_all_at(&number.to_le_bytes(), 9 * MIB).expect("written");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let repository = folder.join("repository");
+        let output = capture_as("lab", source, &repository, &SMALL);
+        done.store(true, Ordering::Relaxed);
+        let versions = fs::read_dir(repository.join("lab")).expect("a folder").count();
+        assert_eq!(versions, 0, "something of it is left");
+        fail(&output, 1)
+    })
+}
+
+#[test]
+fn a_file_that_is_written_to_while_it_is_read_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disk(folder.path());
+    let said = captured_while_written(folder.path(), &disk, &disk);
+    assert!(said.contains("changed while it was read: it was written to"), "{said}");
+}
+
+#[test]
+fn a_block_device_that_is_written_to_while_it_is_read_is_refused_also_where_its_file_is_written() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disk(folder.path());
+    let device = Loop::of(&disk, &[]);
+    let device = Path::new(&device.0);
+    let said = captured_while_written(folder.path(), device, device);
+    assert!(said.contains("sectors of it were written"), "{said}");
+    let said = captured_while_written(folder.path(), device, &disk);
+    assert!(said.contains("disk.img changed while it was read"), "{said}");
+    // Who wrote before is no reason to refuse.
+    let written = File::options().write(true).open(device).expect("the device");
+    written.write_all_at(&noise(8, 1 << 20), 3 * MIB).expect("written");
+    succeed(&capture_as("lab", device, folder.path().join("repository"), &SMALL));
+}
+
+/// QEMU, with a disk open for writing as for a virtual machine.
+struct Machine(Child);
+
+impl Machine {
+    fn of(disk: &Path, folder: &Path) -> Self {
+        let socket = folder.join("nbd");
+        let child = Command::new("qemu-storage-daemon")
+            .args(["--blockdev", &format!("driver=file,node-name=disk,filename={}", disk.display())])
+            .args(["--nbd-server", &format!("addr.type=unix,addr.path={}", socket.display())])
+            .args(["--export", "type=nbd,id=disk,node-name=disk,writable=on"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("qemu-storage-daemon of package qemu-system-common");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !socket.exists() {
+            assert!(Instant::now() < deadline, "QEMU does not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // The socket is there before the export is.
+        std::thread::sleep(Duration::from_millis(500));
+        Machine(child)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_raw_file_that_qemu_has_open_for_writing_is_refused_also_behind_a_loop_device() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = disk(folder.path());
+    let repository = folder.path().join("repository");
+    let machine = Machine::of(&disk, folder.path());
+    let said = fail(&capture_as("lab", &disk, &repository, &SMALL), 3);
+    assert!(said.contains("QEMU has it open for writing") && said.contains("Shut the virtual"), "{said}");
+    if nix::unistd::geteuid().is_root() {
+        let device = Loop::of(&disk, &["--read-only"]);
+        let said = fail(&capture_as("lab", &device.0, &repository, &SMALL), 3);
+        assert!(said.contains("QEMU has it open for writing"), "{said}");
+    }
+    drop(machine);
+    succeed(&capture_as("lab", &disk, &repository, &SMALL));
+}
