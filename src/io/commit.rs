@@ -1,17 +1,21 @@
 //! The last writes of an attempt: what makes the new system bootable.
 //!
-//! Invariant: a commit needs an [`ImageVerified`]. Each write is synced and read back from the device before the next one, in
+//! Invariant: a commit needs an [`ImageVerified`]; a disk that is [`Whole`] was committed before. Each write is synced and read back from the device before the next one, in
 //! the order of `layout::order`, so that an interruption at any moment leaves a disk that starts nothing half-written.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::Failure;
+use crate::io::claim::ClaimedDisk;
+use crate::io::compare::Whole;
 use crate::io::disarm::{disk_failed, not_kept};
 use crate::io::disk::Disk;
 use crate::io::image_storage::ImageStorage;
 use crate::io::readback::ImageVerified;
+use crate::layout::grid::Grid;
 use crate::layout::order::{self, Step};
+use crate::layout::plan::LayoutPlan;
 use crate::manifest::BootAreaKind;
 use crate::storage::StorageError;
 
@@ -21,6 +25,17 @@ pub struct CommittedDisk {
 }
 
 impl CommittedDisk {
+    /// A disk on which an earlier attempt has left all of it. Nothing is written, but what its cache may still have from then.
+    pub fn found(
+        claim: ClaimedDisk,
+        plan: LayoutPlan,
+        grid: Arc<Grid>,
+        whole: Whole,
+    ) -> Result<Self, Failure> {
+        claim.disk().sync().map_err(|e| disk_failed(&e))?;
+        Ok(CommittedDisk { storage: Arc::new(ImageStorage::whole(claim, plan, grid, whole)) })
+    }
+
     /// The image on it, which can still be served to others.
     pub fn storage(&self) -> &Arc<ImageStorage> {
         &self.storage

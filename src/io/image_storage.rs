@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::io::claim::ClaimedDisk;
+use crate::io::compare::Whole;
 use crate::io::disarm::DisarmedDisk;
 use crate::io::disk::Disk;
 use crate::layout::grid::{Grid, Span};
@@ -50,6 +51,12 @@ impl ImageStorage {
             travels.then(|| vec![0u8; usize::try_from(place.held).unwrap_or(0)])
         });
         let heads = Mutex::new(heads.collect());
+        ImageStorage { claim, plan, grid, heads, written: Mutex::default(), more: Condvar::new() }
+    }
+
+    /// A disk that has all of the image: nothing is held back.
+    pub fn whole(claim: ClaimedDisk, plan: LayoutPlan, grid: Arc<Grid>, _: Whole) -> Self {
+        let heads = Mutex::new(vec![None; plan.places().len()]);
         ImageStorage { claim, plan, grid, heads, written: Mutex::default(), more: Condvar::new() }
     }
 

@@ -10,22 +10,30 @@ use super::target::Target;
 use super::{ImagingContext, StopOnDrop, blocking, download};
 use crate::api::Compare;
 use crate::event::{Failure, Installed, Stage};
-use crate::io::compare::{CompareProgress, believe, compare};
+use crate::io::compare::{CompareProgress, Whole, believe, compare};
 use crate::layout::present::{Present, wanted};
 use crate::layout::rule::describe;
 
 /// How often the numbers are renewed.
 const TICK: Duration = Duration::from_millis(500);
 
+/// A target, and what of its image is on it.
+pub(super) struct Looked {
+    pub(super) target: Target,
+    pub(super) present: Present,
+    /// It is all there, and committed.
+    pub(super) whole: Option<Whole>,
+}
+
 /// What need not travel; the target comes back.
 pub(super) async fn look(
     ctx: &ImagingContext,
     target: Target,
     records: &[Installed],
-) -> Result<(Target, Present), Failure> {
+) -> Result<Looked, Failure> {
     if target.task.compare == Compare::Full || target.image.hashes.is_none() {
         let nothing = Present::nothing(&target.plan, &target.image.grid);
-        return Ok((target, nothing));
+        return Ok(Looked { target, present: nothing, whole: None });
     }
     ctx.status.stage(Stage::Compare);
     let begun = Instant::now();
@@ -34,10 +42,11 @@ pub(super) async fn look(
         Compare::Auto | Compare::Full => (target, None),
     };
     let how = if believed.is_some() { "by the server's record" } else { "already" };
-    let (target, present) = match believed {
-        Some(present) => (target, present),
+    let looked = match believed {
+        Some(present) => Looked { target, present, whole: None },
         None => by_reading(ctx, target).await?,
     };
+    let Looked { target, present, .. } = &looked;
     let pieces = wanted(&target.plan, &target.image.grid).count();
     let found = present.kept.count().saturating_add(u32::try_from(present.moves.len()).unwrap_or(u32::MAX));
     if found > 0 {
@@ -49,7 +58,7 @@ pub(super) async fn look(
         progress.bytes_done = 0;
         progress.percent = 0.0;
     });
-    Ok((target, present))
+    Ok(looked)
 }
 
 /// Takes the server's word for what is on the disk, if it fits.
@@ -83,7 +92,7 @@ async fn by_record(
 }
 
 /// Finds what is on the disk by its hashes.
-async fn by_reading(ctx: &ImagingContext, target: Target) -> Result<(Target, Present), Failure> {
+async fn by_reading(ctx: &ImagingContext, target: Target) -> Result<Looked, Failure> {
     let progress = Arc::new(CompareProgress::default());
     let watched = Arc::clone(&progress);
     let _stop = StopOnDrop(move || watched.stop.store(true, Ordering::Relaxed));
@@ -92,8 +101,8 @@ async fn by_reading(ctx: &ImagingContext, target: Target) -> Result<(Target, Pre
         let Target { claimed, plan, image, .. } = &target;
         let hashes = image.hashes.as_deref().unwrap_or(&[]);
         let table = claimed.facts().table.as_ref().ok();
-        let present = compare(claimed.disk(), plan, table, &image.grid, hashes, &counted);
-        Ok((target, present))
+        let (present, whole) = compare(claimed.disk(), plan, table, &image.grid, hashes, &counted);
+        Ok(Looked { target, present, whole })
     }));
     let mut ticks = tokio::time::interval(TICK);
     loop {

@@ -17,6 +17,7 @@ mod twins;
 mod write;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -26,8 +27,9 @@ use crate::api::{Assignment, Compress};
 use crate::event::{Class, Failure, Installed, Stage};
 use crate::io::commit::{CommittedDisk, commit};
 use crate::io::session::{Session, SessionConfig, Swarm};
-use crate::layout::present::Present;
+use crate::layout::present::wanted;
 use crate::manifest::TrustedKeys;
+use compare::Looked;
 use meter::Share;
 use target::{Ready, Target};
 
@@ -138,9 +140,13 @@ async fn attempt(
         found.push(compare::look(ctx, target, &assignment.installed).await?);
     }
 
-    ctx.status.stage(Stage::Disarm);
-    *touched = true;
-    let finished = finish(ctx, assignment, found, &session).await;
+    let finished = if found.iter().all(|looked| looked.whole.is_some()) {
+        already(ctx, assignment, found, &session).await
+    } else {
+        ctx.status.stage(Stage::Disarm);
+        *touched = true;
+        finish(ctx, assignment, found, &session).await
+    };
     let (swarms, committed) = match finished {
         Ok((swarms, committed, said)) => {
             warnings.extend(said);
@@ -167,16 +173,45 @@ async fn attempt(
     Ok(Imaged { installed, next, warnings, session, swarms, numbers, committed })
 }
 
+/// Swarms that go on, disks that start the new system, and warnings.
+type Finished = (Vec<Swarm>, Vec<CommittedDisk>, Vec<String>);
+
+/// An earlier attempt has left all of it on the disks, and could not report that. Nothing is written; they are served.
+async fn already(
+    ctx: &ImagingContext,
+    assignment: &Assignment,
+    found: Vec<Looked>,
+    session: &Session,
+) -> Result<Finished, Failure> {
+    ctx.status
+        .note("all of it is on the disk already, proved from the disk and committed: nothing is written");
+    let (mut swarms, mut committed, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for Looked { target: Target { image, claimed, plan, .. }, whole, .. } in found {
+        let Some(whole) = whole else { continue };
+        let grid = Arc::clone(&image.grid);
+        let disk = blocking(move || CommittedDisk::found(claimed, plan, grid, whole)).await?;
+        let storage = disk.storage();
+        let all = wanted(storage.plan(), storage.grid());
+        bytes += u64::from(all.count()) * storage.grid().piece_length().bytes();
+        swarms.push(session.add(write::torrent(ctx, assignment, &image.torrent, storage, all))?);
+        committed.push(disk);
+    }
+    ctx.status.progress(|progress| {
+        (progress.bytes_done, progress.bytes_total, progress.bytes_verified) = (bytes, bytes, bytes);
+    });
+    Ok((swarms, committed, Vec::new()))
+}
+
 /// From claimed disks to ones that start the new system: none is committed before all are proved, and the one that
 /// starts comes last.
 async fn finish(
     ctx: &ImagingContext,
     assignment: &Assignment,
-    found: Vec<(Target, Present)>,
+    found: Vec<Looked>,
     session: &Session,
-) -> Result<(Vec<Swarm>, Vec<CommittedDisk>, Vec<String>), Failure> {
+) -> Result<Finished, Failure> {
     let mut ready = Vec::new();
-    for (target, present) in found {
+    for Looked { target, present, .. } in found {
         ready.push(target.disarm(present).await?);
     }
     let (mut swarms, mut proved) = (Vec::new(), Vec::new());

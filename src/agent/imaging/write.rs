@@ -101,6 +101,29 @@ pub(super) async fn write(
     Err(Failure::new(Class::Retry, "the image was never complete", "Run the job again."))
 }
 
+/// The swarm of an image of which `storage` has the pieces `have`.
+pub(super) fn torrent(
+    ctx: &ImagingContext,
+    assignment: &Assignment,
+    meta: &Arc<Metainfo>,
+    storage: &Arc<ImageStorage>,
+    have: Bitfield,
+) -> TorrentSpec {
+    let available = memory::available().unwrap_or(ctx.memory_limit);
+    let wanted = wanted(storage.plan(), storage.grid());
+    TorrentSpec {
+        meta: Arc::clone(meta),
+        storage: Arc::clone(storage) as _,
+        shape: Arc::new(ImageShape(Arc::clone(storage.grid()))),
+        have: Have::Pieces(have),
+        wanted: (!wanted.is_all()).then_some(wanted),
+        trackers: vec![format!("{}/announce", ctx.server)],
+        verify: assignment.verify,
+        // Each swarm of the attempt goes on serving, so they share what there is.
+        memory: ctx.memory_limit.min(available / 2) / assignment.tasks().count() as u64,
+    }
+}
+
 impl Work<'_> {
     /// Pieces may have come wrong: nobody checked them.
     fn lenient(&self) -> bool {
@@ -188,19 +211,9 @@ impl Work<'_> {
     }
 
     fn torrent_spec(&self, have: Bitfield, again: bool) -> TorrentSpec {
-        let available = memory::available().unwrap_or(self.ctx.memory_limit);
-        TorrentSpec {
-            meta: Arc::clone(&self.torrent),
-            storage: self.storage.clone(),
-            shape: Arc::new(ImageShape(Arc::clone(self.storage.grid()))),
-            have: Have::Pieces(have),
-            wanted: (!self.wanted.is_all()).then(|| self.wanted.clone()),
-            trackers: vec![format!("{}/announce", self.ctx.server)],
-            // What came wrong once is checked the next time.
-            verify: self.assignment.verify || again,
-            // Each swarm of the attempt goes on serving, so they share what there is.
-            memory: self.ctx.memory_limit.min(available / 2) / self.assignment.tasks().count() as u64,
-        }
+        let spec = torrent(self.ctx, self.assignment, &self.torrent, &self.storage, have);
+        // What came wrong once is checked the next time.
+        TorrentSpec { verify: spec.verify || again, ..spec }
     }
 
     fn read_back(&self, hashes: Vec<Sha256>, known: Known) -> Result<Readback, Failure> {

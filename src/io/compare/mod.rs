@@ -12,6 +12,7 @@
 mod cells;
 mod index;
 mod record;
+mod whole;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -30,6 +31,7 @@ use cells::{Cell, What, elsewhere, hash_of, owned, unused};
 use index::Index;
 
 pub use record::believe;
+pub use whole::Whole;
 
 /// Cells that are looked at before all are.
 const SAMPLES: usize = 64;
@@ -49,7 +51,8 @@ pub struct CompareProgress {
     pub stop: AtomicBool,
 }
 
-/// What of the image of `plan` and `grid` is on `disk`, whose table is `existing`. `hashes` is `pieces.sha256`.
+/// What of the image of `plan` and `grid` is on `disk`, whose table is `existing`, and whether that is all of it, committed.
+/// `hashes` is `pieces.sha256`.
 pub fn compare(
     disk: &Disk,
     plan: &LayoutPlan,
@@ -57,14 +60,14 @@ pub fn compare(
     grid: &Grid,
     hashes: &[Sha256],
     progress: &CompareProgress,
-) -> Present {
+) -> (Present, Option<Whole>) {
     let index = Index::new(hashes, grid.piece_length());
     let seen = Seen { present: Present::nothing(plan, grid), sources: HashMap::new() };
     let search = Search { disk, plan, grid, index: &index, progress, seen: Mutex::new(seen) };
     let own = owned(plan, grid);
     let other = elsewhere(plan, existing, disk.sector(), grid.piece_length());
     if !search.samples(&own) && !search.samples(&other) {
-        return Present::nothing(plan, grid);
+        return (Present::nothing(plan, grid), None);
     }
     progress.bytes.store(0, Ordering::Relaxed);
     progress.total.store(own.iter().map(|cell| u64::from(cell.len)).sum(), Ordering::Relaxed);
@@ -80,7 +83,9 @@ pub fn compare(
         progress.total.fetch_add(more.iter().map(|cell| u64::from(cell.len)).sum(), Ordering::Relaxed);
         search.read(&more);
     }
-    search.finish()
+    let present = search.finish();
+    let whole = whole::look(disk, plan, grid, &index, &present);
+    (present, whole)
 }
 
 struct Search<'a> {

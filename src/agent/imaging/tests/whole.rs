@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::io::testing::mbr_source;
+use crate::units::PieceIndex;
 
 #[tokio::test]
 async fn an_image_travels_from_a_seeder_onto_a_larger_disk_and_is_served_from_there() {
@@ -64,7 +65,9 @@ async fn an_attempt_that_is_dropped_in_the_middle_leaves_nothing_bootable_and_gi
     let disk = LoopDisk::of(&source, 512);
     let ctx = lab.context();
     let mut views = ctx.status.subscribe();
-    let attempt = tokio::spawn(run(ctx, lab.assignment(&disk)));
+    let mut assignment = lab.assignment(&disk);
+    assignment.task.compare = Compare::Full;
+    let attempt = tokio::spawn(run(ctx, assignment));
     let fetching = views.wait_for(|view| view.progress.stage == Stage::Fetch);
     tokio::time::timeout(DEADLINE, fetching).await.expect("in time").expect("it goes on");
     attempt.abort();
@@ -123,4 +126,64 @@ async fn where_the_kernel_cannot_be_loaded_a_restart_takes_its_place_and_says_wh
         assert!(imaged.warnings.iter().any(|w| w.contains(reason)), "{reason}: {:?}", imaged.warnings);
         imaged.stop().await;
     }
+}
+
+/// Sectors that the kernel has written to a disk since it is there.
+fn sectors_written(disk: &LoopDisk) -> u64 {
+    let name = disk.path.trim_start_matches("/dev/");
+    let stat = std::fs::read_to_string(format!("/sys/block/{name}/stat")).expect("its numbers");
+    stat.split_whitespace().nth(6).and_then(|field| field.parse().ok()).expect("a number")
+}
+
+#[tokio::test]
+async fn what_is_done_and_could_not_be_reported_is_found_at_the_next_start_and_not_written_again() {
+    for source in [gpt_source(512), mbr_source()] {
+        let image = image_of(&source, 512, PIECE, |_| ());
+        let lab = Lab::new(&image).await;
+        let disk = LoopDisk::used(40 << 20, 512);
+        fetched(&lab, lab.assignment(&disk)).await;
+        image.assert_on(&disk.bytes(), &source);
+
+        // The server never heard of it, and the terminal starts again.
+        let written = sectors_written(&disk);
+        assert!(written > 0);
+        let ctx = lab.context();
+        let status = ctx.status.clone();
+        let result = tokio::time::timeout(DEADLINE, run(ctx, lab.assignment(&disk))).await.expect("in time");
+        let imaged = result.expect("imaged");
+        assert_eq!(sectors_written(&disk), written, "not a sector");
+        assert_eq!(imaged.installed[0].version, "1");
+        assert_eq!(imaged.traffic().0, 0);
+        let view = status.view();
+        assert!(view.notes.iter().any(|note| note.contains("nothing is written")), "{:?}", view.notes);
+        assert_eq!((view.progress.stage, view.progress.percent), (Stage::Serve, 100.0));
+
+        // It serves others like one that has just written it.
+        let announce = announce_of(&imaged.session);
+        lab.stop_seeding().await;
+        lab.files.lock().expect("whole").insert("/announce".into(), announce);
+        let second = LoopDisk::used(40 << 20, 512);
+        fetched(&lab, lab.assignment(&second)).await;
+        image.assert_on(&second.bytes(), &source);
+        imaged.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_lacks_one_byte_of_what_an_attempt_leaves_is_written_again() {
+    let (source, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let disk = LoopDisk::used(40 << 20, 512);
+    fetched(&lab, lab.assignment(&disk)).await;
+    let first = image.grid.span(PieceIndex(0)).expect("a piece");
+    let head = image.manifest.partitions[first.partition].first.0 * 512 + first.offset;
+    // The boot code, the table, the gap, a head, and the backup table at the disk's end.
+    for at in [3, 512 + 80, (1 << 20) - 100, head + 7, (40 << 20) - 512 + 30] {
+        disk.corrupt(at);
+        let (_, notes) = fetched(&lab, lab.assignment(&disk)).await;
+        assert!(!notes.iter().any(|note| note.contains("nothing is written")), "{at}: {notes:?}");
+        image.assert_on(&disk.bytes(), &source);
+    }
+    let (_, notes) = fetched(&lab, lab.assignment(&disk)).await;
+    assert!(notes.iter().any(|note| note.contains("nothing is written")), "{notes:?}");
 }
