@@ -187,6 +187,30 @@ pub struct Installed {
     /// The partitions that were written; `None`: all of the image's.
     #[serde(default)]
     pub partitions: Option<Vec<u32>>,
+    /// How it starts from there.
+    #[serde(default)]
+    pub starts: Starts,
+}
+
+/// How a system starts from the disk that it was written to. Partitions are named as Linux does behind `PARTUUID=`, so that
+/// no other disk is meant, whatever its place or content.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Starts {
+    /// By BIOS: the disk with this partition starts from its first sector.
+    #[serde(default)]
+    pub bios: Option<String>,
+    /// By UEFI.
+    #[serde(default)]
+    pub uefi: Option<Loader>,
+}
+
+/// A loader on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Loader {
+    /// Its EFI system partition.
+    pub partition: String,
+    /// Path with slashes, for example `/EFI/debian/shimx64.efi`.
+    pub path: String,
 }
 
 /// A disk that a rule chose.

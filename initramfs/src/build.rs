@@ -14,6 +14,7 @@ use crate::archive::{Node, Tree};
 use crate::drivers::{self, DriverSet};
 use crate::firmware::Firmware;
 use crate::kernel::Kernel;
+use crate::localboot;
 use crate::netboot;
 use crate::tools::{command, run};
 
@@ -54,7 +55,7 @@ pub fn build(args: &BuildArgs) -> Result<String> {
     write(&args.out.join("vmlinuz"), &vmlinuz)?;
     write(&args.out.join("initramfs.img"), &image)?;
     write(&args.out.join("boot.ipxe"), netboot::ipxe_script(args.server.as_deref()).as_bytes())?;
-    netboot::write_localboot(&args.out.join("localboot.efi"))?;
+    localboot::write(&args.out)?;
     let without = netboot::copy_ipxe(&args.out)?;
     if let Some(iso) = &args.iso {
         netboot::write_iso(&args.out, iso, &args.cmdline)?;

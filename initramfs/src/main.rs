@@ -9,6 +9,7 @@ mod build;
 mod drivers;
 mod firmware;
 mod kernel;
+mod localboot;
 mod modules;
 mod netboot;
 mod tools;
@@ -31,7 +32,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write vmlinuz, initramfs.img, boot.ipxe, localboot.efi, undionly.kpxe and snponly.efi into a folder for
+    /// Write vmlinuz, initramfs.img, boot.ipxe, localboot.0, localboot.efi, undionly.kpxe and snponly.efi into a folder for
     /// `flashmob serve --boot`.
     Build(BuildArgs),
 }

@@ -1,42 +1,13 @@
-//! What starts the kernel over the network, from a stick, and what sends a UEFI terminal on to its own disk.
+//! What starts the kernel over the network or from a stick.
 //!
 //! Invariant: scripts are plain text made here; boot images are made by GRUB's own programs. What `/boot/ipxe`
-//! answers is the server's.
+//! answers is the server's; what goes on to the disk is in `localboot`.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::tools::{command, file_of_package, run};
-
-/// Loaders of installed systems on an EFI system partition, in the order they are tried: the system's own before
-/// the fallback, which an installer may have left pointing at nothing.
-const DISK_LOADERS: &[&str] = &[
-    "/EFI/Microsoft/Boot/bootmgfw.efi",
-    "/EFI/debian/shimx64.efi",
-    "/EFI/debian/grubx64.efi",
-    "/EFI/ubuntu/shimx64.efi",
-    "/EFI/fedora/shimx64.efi",
-    "/EFI/BOOT/BOOTX64.EFI",
-];
-
-/// GRUB modules in `localboot.efi`.
-const LOCALBOOT_MODULES: &[&str] = &[
-    "memdisk",
-    "tar",
-    "part_gpt",
-    "part_msdos",
-    "fat",
-    "search",
-    "search_fs_file",
-    "chain",
-    "normal",
-    "minicmd",
-    "echo",
-    "test",
-    "boot",
-    "sleep",
-];
 
 /// GRUB modules that the ISO needs; all of them would be 10 MB more.
 const ISO_MODULES: &str =
@@ -58,54 +29,9 @@ pub fn ipxe_script(server: Option<&str>) -> String {
          sleep 4\n\
          goto ask\n\
          :disk\n\
-         echo flashmob: starting this machine's own disk\n\
-         iseq ${{platform}} efi || sanboot --no-describe --drive 0x80 ||\n\
+         echo flashmob: the firmware goes on with its next boot entry\n\
          exit 1\n"
     )
-}
-
-/// The configuration inside `localboot.efi`.
-pub fn localboot_config() -> String {
-    let mut text = String::new();
-    for loader in DISK_LOADERS {
-        text += &format!(
-            "if search --no-floppy --file --set=root {loader}; then\n  echo \"flashmob: starting {loader} of \
-             this disk\"\n  chainloader {loader}\n  boot\nfi\n"
-        );
-    }
-    text + "echo \"flashmob: no disk of this machine has a loader that could be started.\"\nsleep 60\nexit\n"
-}
-
-/// GRUB for UEFI that starts the disk's own loader.
-pub fn write_localboot(out: &Path) -> Result<()> {
-    file_of_package("/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin")?;
-    let work = tempfile::tempdir().context("making a temporary folder")?;
-    // A configuration inside the image proper is read by GRUB's rescue parser, which knows no `if`; one that lies
-    // on a memory disk is read by the normal one.
-    let folder = work.path().join("boot/grub");
-    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let config = folder.join("grub.cfg");
-    std::fs::write(&config, localboot_config()).with_context(|| format!("writing {}", config.display()))?;
-    let disk = work.path().join("memdisk.tar");
-    let mut tar = command("tar")?;
-    tar.args([
-        "--format=ustar",
-        "--mtime=@0",
-        "--owner=0",
-        "--group=0",
-        "--numeric-owner",
-        "--mode=644",
-        "-cf",
-    ]);
-    run(
-        tar.arg(&disk).arg("-C").arg(work.path()).arg("boot/grub/grub.cfg"),
-        "packing localboot.efi's configuration",
-    )?;
-    let mut mkimage = command("grub-mkimage")?;
-    mkimage.args(["-O", "x86_64-efi", "-p", "(memdisk)/boot/grub", "-m"]).arg(&disk);
-    mkimage.arg("-o").arg(out).args(LOCALBOOT_MODULES);
-    run(&mut mkimage, "making localboot.efi")?;
-    Ok(())
 }
 
 /// Copies Debian's iPXE programs for the TFTP server; says which are not there.
@@ -172,15 +98,6 @@ mod tests {
             )
         );
         assert!(ipxe_script(Some("http://lab:7000/")).contains("chain --replace http://lab:7000/boot/ipxe?"));
-    }
-
-    #[test]
-    fn the_disks_own_loader_is_tried_before_the_fallback() {
-        let config = localboot_config();
-        let windows = config.find("bootmgfw.efi").unwrap();
-        let debian = config.find("shimx64.efi").unwrap();
-        let fallback = config.find("BOOTX64.EFI").unwrap();
-        assert!(windows < fallback && debian < fallback);
     }
 
     #[test]

@@ -6,3 +6,4 @@
 pub mod entries;
 pub mod kexec;
 pub mod option;
+pub mod start;

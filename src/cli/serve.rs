@@ -16,7 +16,7 @@ pub struct ServeArgs {
     /// Repository: folder of images, as flashmob-mkimage writes them.
     #[arg(long, value_name = "DIR", required_unless_present = "print_sample_config")]
     images: Option<PathBuf>,
-    /// Netboot files (vmlinuz, initramfs.img, localboot.efi), as flashmob-initramfs makes them.
+    /// Netboot files (vmlinuz, initramfs.img, localboot.0, localboot.efi), as flashmob-initramfs makes them.
     #[arg(long, value_name = "DIR")]
     boot: Option<PathBuf>,
     /// Which terminals get what (TOML); without it nothing is assigned.

@@ -112,12 +112,12 @@ impl Attempt {
         self.tries < TRIES || self.outcome.is_none() && self.was_committed()
     }
 
-    /// What is on the terminal's disks after it, as far as is known: a disk that was touched is no record's.
+    /// What is on the terminal's disks after it, the newest first, as far as is known: a disk that was touched is no record's.
     pub fn leaves_installed(&self) -> Vec<Installed> {
         match &self.outcome {
             Some(Outcome::Done { installed: new, .. }) => {
                 let others = self.installed.iter().filter(|old| !new.iter().any(|new| new.disk == old.disk));
-                others.chain(new).cloned().collect()
+                new.iter().chain(others).cloned().collect()
             }
             Some(Outcome::Failed { disk_touched: false, .. }) if !self.dirty => self.installed.clone(),
             // What was heard last says too little: the next thing may have been the disarm.

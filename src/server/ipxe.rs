@@ -80,14 +80,25 @@ pub fn agent(caller: &Caller, what: &str, arguments: &str) -> String {
     )
 }
 
-/// On to the disk. Under UEFI iPXE cannot do that itself: a small GRUB finds the disk's loader. `exit 1` hands over to
-/// the firmware's next entry, as the last resort.
-pub fn disk(caller: &Caller) -> String {
-    let boot = match caller.platform {
-        Platform::Bios => "sanboot --no-describe --drive 0x80".to_string(),
-        Platform::Efi => format!("chain http://{}/boot/localboot.efi", caller.host),
+/// On to the disk that was imaged: a small GRUB looks for it by `root_path` (see `boot::start`). iPXE itself knows disks by
+/// their number only, which a stick may have. A terminal that was never imaged goes back to its firmware, whose boot order and
+/// passwords are its administrator's; so does one whose disk is not found.
+pub fn disk(caller: &Caller, root_path: Option<&str>) -> String {
+    let Some(root_path) = root_path else {
+        return "#!ipxe\necho flashmob: nothing to do, the firmware goes on with its next boot entry\nexit 1\n".into();
     };
-    format!("#!ipxe\necho flashmob: nothing to do, booting from the disk\n{boot} || exit 1\n")
+    let program = match caller.platform {
+        Platform::Bios => "localboot.0",
+        Platform::Efi => "localboot.efi",
+    };
+    format!(
+        "#!ipxe\n\
+         echo flashmob: nothing to do, booting from the disk that was imaged\n\
+         set netX/root-path {root_path} || exit 1\n\
+         chain http://{host}/boot/{program} || exit 1\n\
+         exit 1\n",
+        host = caller.host
+    )
 }
 
 /// The disk holds half a system: show why, and ask again until a person has decided.
@@ -156,12 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn each_firmware_gets_to_its_disk() {
-        assert!(disk(&caller(Platform::Bios)).ends_with("\nsanboot --no-describe --drive 0x80 || exit 1\n"));
-        assert!(
-            disk(&caller(Platform::Efi))
-                .ends_with("\nchain http://10.0.0.1:6969/boot/localboot.efi || exit 1\n")
-        );
+    fn each_firmware_gets_to_the_disk_that_was_imaged_and_else_back_to_itself() {
+        for (platform, program) in [(Platform::Bios, "localboot.0"), (Platform::Efi, "localboot.efi")] {
+            assert!(disk(&caller(platform), Some("flashmob:1234abcd-01")).ends_with(&format!(
+                "\nset netX/root-path flashmob:1234abcd-01 || exit 1\n\
+                 chain http://10.0.0.1:6969/boot/{program} || exit 1\nexit 1\n"
+            )));
+            let script = disk(&caller(platform), None);
+            assert!(script.ends_with("\nexit 1\n") && !script.contains("chain"), "{script}");
+        }
         assert_eq!(Platform::from_word("efi"), Platform::Efi);
         assert_eq!(Platform::from_word("pcbios"), Platform::Bios);
     }
@@ -194,7 +208,7 @@ mod tests {
     fn no_text_is_taken_for_an_option_of_echo() {
         let caller = caller(Platform::Bios);
         let dashes = "--bad -n text";
-        for script in [hold(&caller, dashes, dashes), agent(&caller, dashes, ""), disk(&caller)] {
+        for script in [hold(&caller, dashes, dashes), agent(&caller, dashes, ""), disk(&caller, None)] {
             for said in script.lines().filter_map(|line| line.strip_prefix("echo ")) {
                 assert!(said.starts_with("-- ") || !said.starts_with('-'), "{said}");
             }

@@ -17,6 +17,7 @@ use super::ipxe::{self, Caller, Platform};
 use super::jobs::{self, AtBoot};
 use super::listen::Ends;
 use super::target::target_for;
+use crate::boot::start;
 
 /// What iPXE says of the machine it runs on.
 #[derive(Debug, Default, Deserialize)]
@@ -50,6 +51,15 @@ pub async fn script(
     };
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
         .into_response()
+}
+
+/// Where the system that was imaged last starts.
+fn root_path(last: Option<&Attempt>, platform: Platform) -> Option<String> {
+    let installed = last.map(Attempt::leaves_installed).unwrap_or_default();
+    installed.iter().find_map(|one| match platform {
+        Platform::Bios => start::by_bios(&one.starts),
+        Platform::Efi => start::by_uefi(&one.starts),
+    })
 }
 
 fn decide(app: &App, caller: &Caller) -> String {
@@ -89,8 +99,10 @@ fn decide(app: &App, caller: &Caller) -> String {
             ipxe::hold(caller, &error, &advice)
         }
         (AtBoot::Agent | AtBoot::Disk, _) => {
-            log::info!("{id} netboots: sent to its disk");
-            ipxe::disk(caller)
+            let root_path = root_path(last, caller.platform);
+            let way = root_path.as_deref().unwrap_or("its firmware's next boot entry");
+            log::info!("{id} netboots: sent to {way}");
+            ipxe::disk(caller, root_path.as_deref())
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::download::Description;
 use super::{ImagingContext, blocking};
 use crate::api::{Assignment, Compare, DiskInfo, Task};
+use crate::boot::start;
 use crate::event::{Chosen, Class, Failure, Installed};
 use crate::io::claim::{ClaimedDisk, claim};
 use crate::io::disarm::disarm;
@@ -89,7 +90,7 @@ impl Target {
     /// What the disk has once this is done.
     pub(super) fn will_be_installed(&self) -> Installed {
         let Task { image, version, partitions, .. } = self.task.clone();
-        Installed { image, version, disk: describe(&self.info), partitions }
+        Installed { image, version, disk: describe(&self.info), partitions, starts: start::of(&self.plan) }
     }
 
     /// Which disk the rule chose.

@@ -1,7 +1,7 @@
 //! What follows for a terminal from its latest attempt and what is wanted of it.
 
 use super::*;
-use crate::event::{Failure, Installed, Progress, Stage};
+use crate::event::{Failure, Installed, Loader, Progress, Stage, Starts};
 use crate::server::attempt::TRIES;
 use crate::server::config::Job;
 
@@ -39,8 +39,14 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
 
 /// A good outcome for tests.
 pub fn done() -> Outcome {
-    let installed =
-        Installed { image: "debian".into(), version: "1".into(), disk: "sda".into(), ..Installed::default() };
+    let loader = Loader { partition: "1234abcd-01".into(), path: "/EFI/debian/shimx64.efi".into() };
+    let installed = Installed {
+        image: "debian".into(),
+        version: "1".into(),
+        disk: "sda".into(),
+        partitions: None,
+        starts: Starts { bios: Some("1234abcd-01".into()), uefi: Some(loader) },
+    };
     Outcome::Done {
         seconds: 60,
         bytes_in: 1,
@@ -216,7 +222,8 @@ fn a_record_of_a_disk_holds_until_something_is_written_there() {
     let before = vec![on("0", "sda"), on("7", "sdb")];
     let after =
         |outcome, dirty| Attempt { installed: before.clone(), dirty, ..attempt(outcome) }.leaves_installed();
-    assert_eq!(after(Some(done()), true), [on("7", "sdb"), on("1", "sda")]);
+    let Outcome::Done { installed: new, .. } = done() else { unreachable!("it is done") };
+    assert_eq!(after(Some(done()), true), [new[0].clone(), on("7", "sdb")]);
     assert_eq!(after(Some(failed(Class::Refused, false)), false), before);
     assert_eq!(after(Some(failed(Class::Refused, false)), true), []);
     assert_eq!(after(Some(failed(Class::Disk, true)), false), []);

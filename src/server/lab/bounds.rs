@@ -3,6 +3,7 @@
 //! Invariant: what comes out of here is short and has finite numbers; words and lists that are too long are cut, never refused.
 
 use crate::api::Inventory;
+use crate::boot::start;
 use crate::event::{Chosen, DiskIdentity, Failure, Installed, Outcome, Progress};
 
 /// Longest word from a terminal (model, serial number).
@@ -67,7 +68,8 @@ pub(super) fn outcome(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed, mut warnings } => {
             installed.truncate(MAX_PARTS);
-            for Installed { image, version, disk, partitions } in &mut installed {
+            for Installed { image, version, disk, partitions, starts } in &mut installed {
+                *starts = start::checked(std::mem::take(starts));
                 partitions.iter_mut().for_each(|partitions| partitions.truncate(MAX_PARTITIONS));
                 [image, version, disk]
                     .into_iter()

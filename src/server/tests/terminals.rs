@@ -31,15 +31,22 @@ async fn a_terminal_images_itself_and_then_boots_from_its_disk() {
 
     assert_eq!(world.outcome(&job, done()).await, Ok(Orders { release: true, cancel: false }));
     assert_eq!(world.state(A).await, TerminalState::Done);
-    assert!(world.ipxe(A, "pcbios").await.contains("sanboot --no-describe --drive 0x80"));
-    assert!(world.ipxe(A, "efi").await.contains("/boot/localboot.efi || exit 1"));
+    let script = world.ipxe(A, "pcbios").await;
+    assert!(script.contains("set netX/root-path flashmob:1234abcd-01 ||"), "{script}");
+    assert!(script.contains("/boot/localboot.0 || exit 1"), "{script}");
+    let script = world.ipxe(A, "efi").await;
+    assert!(script.contains("flashmob:1234abcd-01:/EFI/debian/shimx64.efi ||"), "{script}");
+    assert!(script.contains("/boot/localboot.efi || exit 1"), "{script}");
     assert_eq!(world.take(&terminal, Take::default()).await, Err(StatusCode::NO_CONTENT));
 }
 
 #[tokio::test]
 async fn a_terminal_without_a_job_boots_from_its_disk() {
     let world = World::new("").await;
-    assert!(world.ipxe(A, "pcbios").await.contains("sanboot"));
+    for platform in ["pcbios", "efi"] {
+        let script = world.ipxe(A, platform).await;
+        assert!(script.ends_with("exit 1\n") && !script.contains("chain"), "{script}");
+    }
     let terminal = world.hello(A).await;
     assert_eq!(world.take(&terminal, Take::default()).await, Err(StatusCode::NO_CONTENT));
     assert_eq!(world.state(A).await, TerminalState::Idle);
@@ -135,7 +142,7 @@ async fn further_images_asked_for_by_name_are_looked_up_like_the_first() {
 async fn without_netboot_files_nobody_is_sent_the_agent() {
     let world = World::new(FOR_ALL).await;
     fs::remove_file(world.at("boot/vmlinuz")).expect("removed");
-    assert!(world.ipxe(A, "pcbios").await.contains("sanboot"));
+    assert!(world.ipxe(A, "pcbios").await.ends_with("exit 1\n"));
     assert!(world.text("/api/v1/lab").await.1.contains("there are no netboot files"));
 }
 
