@@ -41,10 +41,17 @@ pub struct Named {
 }
 
 /// Looks into the partitions that are captured.
-pub fn look(file: &File, partitions: &[PartitionPlan], named: Option<&Named>) -> Result<Found, Failure> {
+///
+/// `loader` is the path of the one that terminals shall start.
+pub fn look(
+    file: &File,
+    partitions: &[PartitionPlan],
+    named: Option<&Named>,
+    loader: Option<&str>,
+) -> Result<Found, Failure> {
     let mut found = Found::default();
     for p in partitions.iter().filter(|p| p.role == Role::Esp && p.filesystem == Some("vfat")) {
-        match guarded(|| loaders(file, p)) {
+        match guarded(|| loaders(file, p, loader)) {
             Ok(loaders) => found.uefi.extend(loaders),
             Err(why) => found.remarks.push(format!(
                 "the EFI system partition {} cannot be read ({why}): its loaders are not recorded",
@@ -52,6 +59,7 @@ pub fn look(file: &File, partitions: &[PartitionPlan], named: Option<&Named>) ->
             )),
         }
     }
+    order(&mut found, loader)?;
     let is_ext = |p: &&PartitionPlan| p.filesystem.is_some_and(|name| name.starts_with("ext"));
     for p in partitions.iter().filter(is_ext) {
         let result = guarded(|| {
@@ -91,10 +99,58 @@ fn guarded<T>(look: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err("its filesystem is damaged".into()))
 }
 
-/// A loader's path in a folder of `/EFI`, and whether its label is the folder's name.
-const LOADERS: [&str; 3] = ["shimx64.efi", "grubx64.efi", "systemd-bootx64.efi"];
+/// Names of loaders in a system's own folder of `/EFI`, the one that starts the others first: shim (Debian, Fedora, Rocky; openSUSE
+/// calls it `shim.efi`), GRUB, systemd-boot, rEFInd, Limine.
+const LOADERS: [&str; 7] = [
+    "shimx64.efi",
+    "shim.efi",
+    "grubx64.efi",
+    "grub.efi",
+    "systemd-bootx64.efi",
+    "refind_x64.efi",
+    "limine_x64.efi",
+];
 
-fn loaders(file: &File, p: &PartitionPlan) -> Result<Vec<UefiLoader>, String> {
+/// A path as the firmware's menus may show it, with slashes.
+fn slashes(path: &str) -> String {
+    path.replace('\\', "/")
+}
+
+/// Puts the loader first that terminals shall start. The source's firmware is not captured, so nothing says which of several systems
+/// it started: a boot menu that offers the others comes before Windows, which does not.
+fn order(found: &mut Found, chosen: Option<&str>) -> Result<(), Failure> {
+    let rank = |loader: &UefiLoader| {
+        let path = loader.path.to_ascii_lowercase();
+        let kind =
+            if path.starts_with("/efi/boot/") { 2 } else { u8::from(path.starts_with("/efi/microsoft/")) };
+        (kind, path)
+    };
+    found.uefi.sort_by_key(rank);
+    let names = found.uefi.iter().map(|loader| loader.path.clone()).collect::<Vec<_>>().join(", ");
+    if let Some(chosen) = chosen {
+        let path = slashes(chosen);
+        let Some(at) = found.uefi.iter().position(|loader| loader.path.eq_ignore_ascii_case(&path)) else {
+            let there = if found.uefi.is_empty() { "none" } else { names.as_str() };
+            return Err(Failure::new(
+                Class::Usage,
+                format!("the source has no loader {chosen}; it has: {there}"),
+                "Give one of these paths to --loader.",
+            ));
+        };
+        found.uefi[..=at].rotate_right(1);
+    }
+    let systems = found.uefi.iter().filter(|loader| rank(loader).0 < 2).count();
+    if chosen.is_none() && systems > 1 {
+        let remark = format!(
+            "the disk has {systems} systems; terminals start {} ({}). To start another one: --loader with one of {}",
+            found.uefi[0].label, found.uefi[0].path, names
+        );
+        found.remarks.push(remark);
+    }
+    Ok(())
+}
+
+fn loaders(file: &File, p: &PartitionPlan, chosen: Option<&str>) -> Result<Vec<UefiLoader>, String> {
     let text = |e: std::io::Error| e.to_string();
     let window = BufReadWrite(BufReader::with_capacity(64 << 10, Window::new(file, p.start, p.size)));
     let fs = fatfs::FileSystem::new(window, fatfs::FsOptions::new()).map_err(text)?;
@@ -123,6 +179,15 @@ fn loaders(file: &File, p: &PartitionPlan) -> Result<Vec<UefiLoader>, String> {
         }
     }
     found.extend(fallback);
+    // A person may name one that has no usual name.
+    let chosen = chosen.map(slashes).filter(|path| path.starts_with('/'));
+    if let Some(path) = chosen
+        && !found.iter().any(|loader| loader.path.eq_ignore_ascii_case(&path))
+        && root.open_file(path.trim_start_matches('/')).is_ok()
+    {
+        let label = path.rsplit('/').nth(1).filter(|folder| !folder.is_empty()).unwrap_or("EFI").to_string();
+        found.push(loader(path, label));
+    }
     Ok(found)
 }
 

@@ -83,6 +83,10 @@ pub struct Arguments {
     /// Take this partition as it is, whatever its filesystem says: all but zeros, also deleted files. May be repeated.
     #[arg(long, value_name = "N")]
     raw: Vec<u32>,
+    /// The loader that terminals start, where the disk has several systems: a path on the EFI system partition, for example
+    /// /EFI/debian/shimx64.efi. If left out, a system's own boot menu goes before Windows, and says so.
+    #[arg(long, value_name = "PATH")]
+    loader: Option<String>,
     /// The kernel for kexec, a path on one of the partitions (read from GRUB's configuration if left out).
     #[arg(long, value_name = "PATH", requires = "cmdline")]
     kernel: Option<String>,
@@ -170,7 +174,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut plan = plan::make(&source, &arguments.keep)?;
     used::look(&source, &mut plan, &arguments.raw)?;
     payload::refuse_too_many(&plan, terms.piece_length)?;
-    let starts = boot::look(&source.file, &plan.partitions, arguments.named_kernel().as_ref())?;
+    let named = arguments.named_kernel();
+    let starts = boot::look(&source.file, &plan.partitions, named.as_ref(), arguments.loader.as_deref())?;
     let areas = boot_areas::read(&source, &plan)?;
     for remark in plan.remarks.iter().chain(&starts.remarks).chain(&areas.remarks) {
         eprintln!("note: {remark}");

@@ -14,6 +14,7 @@
 //! - `versions`: what changed, and virtual disks
 //! - `parents`: versions that share what is unchanged
 //! - `meanwhile`: who else writes to a source
+//! - `loaders`: which system terminals start
 //! - `in_place`: payloads that stay on their source
 //! - `unusual`: tables and lengths that are rare
 //! - `forms`: every command answers for every form of an image
@@ -27,6 +28,7 @@ mod forms;
 mod golden;
 mod imaging;
 mod in_place;
+mod loaders;
 mod loops;
 mod meanwhile;
 mod parents;
