@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::attempt::{self, Ended, Imager, Pace, RealImager};
-use crate::agent::imaging::{ImagingContext, LATE_DISKS};
+use crate::agent::imaging::{Bounds, ImagingContext, LATE_DISKS};
 use crate::agent::leave::Leave;
 use crate::agent::netboot::{MEMORY, PEER_PORT};
 use crate::agent::screen::Log;
@@ -179,6 +179,7 @@ fn start(args: Args) -> Result<Ended, Failure> {
         disk_override: Some(args.disk.clone()),
         attended: true,
         late_disks: LATE_DISKS,
+        bounds: Bounds::default(),
         compress: args.compress,
         http: http.clone(),
         memory_limit: MEMORY,

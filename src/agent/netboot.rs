@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::agent::attempt::{Pace, RealImager};
 use crate::agent::cmdline::{self, Cmdline};
-use crate::agent::imaging::{ImagingContext, LATE_DISKS};
+use crate::agent::imaging::{Bounds, ImagingContext, LATE_DISKS};
 use crate::agent::leave::Leave;
 use crate::agent::network;
 use crate::agent::screen::Screens;
@@ -121,6 +121,7 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
             disk_override: cmdline.disk.clone(),
             attended: false,
             late_disks: LATE_DISKS,
+            bounds: Bounds::default(),
             compress: None,
             http: http.clone(),
             memory_limit: MEMORY,

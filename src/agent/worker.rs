@@ -28,6 +28,8 @@ use crate::lan::discovery::{Facts, steps};
 pub struct Patience {
     /// How long a terminal without a job waits for one before it leaves.
     pub idle: Duration,
+    /// How long a network and a server are looked for before the machine restarts.
+    pub search: Duration,
     /// Between two questions for a job.
     pub ask: Duration,
     /// The same while a failure is on the screen.
@@ -48,6 +50,7 @@ impl Default for Patience {
     fn default() -> Self {
         Patience {
             idle: Duration::from_secs(30),
+            search: Duration::from_secs(1800),
             ask: Duration::from_secs(3),
             hold: Duration::from_secs(30),
             show: Duration::from_secs(60),
@@ -101,8 +104,15 @@ impl<I: Imager> Worker<I> {
         settle(|| disks::list().unwrap_or_default(), self.patience.settled, self.patience.settle).await;
         let mut round = 0u32;
         let mut held = None;
+        let end = Instant::now() + self.patience.search;
         loop {
-            self.wait_for_address().await;
+            let address = tokio::time::timeout_at(end, self.wait_for_address()).await;
+            match (address, &held) {
+                (Ok(()), _) => {}
+                // The failure stays on the screen; a restart would take it away.
+                (Err(_), Some(_)) => self.wait_for_address().await,
+                (Err(_), None) => return self.give_up("no network card got an address").await,
+            }
             if held.is_none() {
                 self.status.stage(Stage::Discover);
             }
@@ -129,6 +139,9 @@ impl<I: Imager> Worker<I> {
             if let (Some(leave), None) = (idle, &held) {
                 return self.leave(leave).await;
             }
+            if held.is_none() && Instant::now() >= end {
+                return self.give_up("no flashmob server gave work").await;
+            }
             round += 1;
             let pause = match held {
                 Some(_) => self.patience.hold,
@@ -142,6 +155,18 @@ impl<I: Imager> Worker<I> {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Nothing to wait for has come: a new start brings another address, or the server in the meantime.
+    async fn give_up(&self, why: &str) -> Leave {
+        let minutes = self.patience.search.as_secs() / 60;
+        self.show(Failure::new(
+            Class::Retry,
+            format!("{why} for {minutes} minutes"),
+            "Look at the cable, at DHCP, and whether 'flashmob serve' runs. The machine restarts.",
+        ));
+        tokio::time::sleep(self.patience.show).await;
+        self.leave(Leave::Restart).await
     }
 
     /// Lets people read the last message before the machine leaves.

@@ -7,6 +7,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::io::sys;
 use crate::storage::StorageError;
@@ -51,6 +53,16 @@ pub struct Disk {
     size: u64,
     sector: SectorSize,
     rotational: bool,
+    requests: Arc<AtomicU64>,
+}
+
+/// What a disk has done so far, for who waits for it.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    /// The path the disk was opened by.
+    pub name: String,
+    /// Requests that have ended, well or badly.
+    pub requests: Arc<AtomicU64>,
 }
 
 impl Disk {
@@ -68,7 +80,7 @@ impl Disk {
         let bytes = sys::logical_sector_size(&file)?;
         let sector = SectorSize::new(bytes)
             .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("sectors of {bytes} bytes")))?;
-        Ok(Disk { file, name: path.to_string(), size, sector, rotational })
+        Ok(Disk { file, name: path.to_string(), size, sector, rotational, requests: Arc::default() })
     }
 
     /// The path it was opened by.
@@ -89,6 +101,17 @@ impl Disk {
     /// It seeks slowly.
     pub fn rotational(&self) -> bool {
         self.rotational
+    }
+
+    /// Tells whether it still does something.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { name: self.name.clone(), requests: Arc::clone(&self.requests) }
+    }
+
+    /// Passes on how a request ended.
+    fn ended<T>(&self, result: T) -> T {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        result
     }
 
     fn error(
@@ -112,7 +135,9 @@ impl Disk {
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
         if self.is_direct(offset, into) {
             let length = into.len();
-            return self.file.read_exact_at(into, offset).map_err(self.error("reading", offset, length));
+            return self
+                .ended(self.file.read_exact_at(into, offset))
+                .map_err(self.error("reading", offset, length));
         }
         let sector = self.sector.get() as usize;
         let mut bounce = Aligned::zeroed(STEP.min(into.len() + 2 * sector).next_multiple_of(PAGE));
@@ -123,7 +148,8 @@ impl Disk {
             let wanted = (into.len() - done).min(bounce.len - skip);
             // Not beyond the buffer: its length is a whole number of sectors.
             let sectors = &mut bounce.bytes_mut()[..(skip + wanted).next_multiple_of(sector)];
-            self.file.read_exact_at(sectors, at - skip as u64).map_err(self.error("reading", at, wanted))?;
+            self.ended(self.file.read_exact_at(sectors, at - skip as u64))
+                .map_err(self.error("reading", at, wanted))?;
             into[done..done + wanted].copy_from_slice(&sectors[skip..skip + wanted]);
             done += wanted;
         }
@@ -133,7 +159,11 @@ impl Disk {
     /// Writes whole sectors.
     pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
         if self.is_direct(offset, from) {
-            return self.file.write_all_at(from, offset).map_err(self.error("writing", offset, from.len()));
+            return self.ended(self.file.write_all_at(from, offset)).map_err(self.error(
+                "writing",
+                offset,
+                from.len(),
+            ));
         }
         self.check_sectors(offset, from.len() as u64)?;
         let mut bounce = Aligned::zeroed(STEP.min(from.len()));
@@ -141,7 +171,7 @@ impl Disk {
         for part in from.chunks(STEP) {
             let copy = &mut bounce.bytes_mut()[..part.len()];
             copy.copy_from_slice(part);
-            self.file.write_all_at(copy, at).map_err(self.error("writing", at, part.len()))?;
+            self.ended(self.file.write_all_at(copy, at)).map_err(self.error("writing", at, part.len()))?;
             at += part.len() as u64;
         }
         Ok(())
@@ -173,7 +203,7 @@ impl Disk {
     /// being asked is proved like everything else, by reading it back.
     pub fn zero(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.check_sectors(offset, length)?;
-        match sys::zero_out(&self.file, offset, length) {
+        match self.ended(sys::zero_out(&self.file, offset, length)) {
             Ok(()) => Ok(()),
             Err(_) => self.write_zeros(offset, length),
         }
@@ -183,7 +213,11 @@ impl Disk {
     pub fn discard(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.check_sectors(offset, length)?;
         let length_asked = usize::try_from(length).unwrap_or(usize::MAX);
-        sys::discard(&self.file, offset, length).map_err(self.error("discarding", offset, length_asked))
+        self.ended(sys::discard(&self.file, offset, length)).map_err(self.error(
+            "discarding",
+            offset,
+            length_asked,
+        ))
     }
 
     /// Writes zeros to whole sectors.
@@ -203,7 +237,7 @@ impl Disk {
 
     /// Returns when everything written before is on the medium, beyond the device's own cache.
     pub fn sync(&self) -> Result<(), StorageError> {
-        self.file.sync_data().map_err(self.error("syncing", 0, 0))
+        self.ended(self.file.sync_data()).map_err(self.error("syncing", 0, 0))
     }
 }
 

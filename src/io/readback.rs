@@ -42,6 +42,11 @@ pub struct ImageVerified {
 }
 
 impl ImageVerified {
+    /// The image that was proved, to look at.
+    pub fn storage(&self) -> &Arc<ImageStorage> {
+        &self.storage
+    }
+
     /// The image that was proved.
     pub fn into_storage(self) -> Arc<ImageStorage> {
         self.storage
@@ -158,6 +163,12 @@ impl Readback {
     /// Everything is written: reading no longer stays behind.
     pub fn all_written(&self) {
         self.shared.all_written.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends it without waiting for its thread, which may hang in the kernel with its disk.
+    pub fn abandon(mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        drop(self.coordinator.take());
     }
 
     /// Nothing is left to read (or something was wrong): `finish` will not block.

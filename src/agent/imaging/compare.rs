@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::bounds::on_disk;
 use super::target::Target;
-use super::{ImagingContext, StopOnDrop, blocking, download};
+use super::{ImagingContext, StopOnDrop, download};
 use crate::api::Compare;
 use crate::event::{Failure, Installed, Stage};
 use crate::io::compare::{CompareProgress, Whole, believe, compare};
@@ -73,7 +74,7 @@ async fn by_record(
         Some(installed) => match download::older(ctx, installed).await {
             Err(failure) => (target, Err(failure.message)),
             Ok(older) => {
-                blocking(move || {
+                on_disk(ctx, target.claimed.disk().pulse(), move || {
                     let Target { claimed, plan, image, .. } = &target;
                     let hashes = image.hashes.as_deref().unwrap_or(&[]);
                     let table = &claimed.facts().table;
@@ -97,7 +98,8 @@ async fn by_reading(ctx: &ImagingContext, target: Target) -> Result<Looked, Fail
     let watched = Arc::clone(&progress);
     let _stop = StopOnDrop(move || watched.stop.store(true, Ordering::Relaxed));
     let counted = Arc::clone(&progress);
-    let mut work = std::pin::pin!(blocking(move || {
+    let pulse = target.claimed.disk().pulse();
+    let mut work = std::pin::pin!(on_disk(ctx, pulse, move || {
         let Target { claimed, plan, image, .. } = &target;
         let hashes = image.hashes.as_deref().unwrap_or(&[]);
         let table = claimed.facts().table.as_ref().ok();

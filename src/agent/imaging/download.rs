@@ -5,7 +5,7 @@
 //! piece hashes, extents and manifest say the same. Nothing larger than its limit is read into memory.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 
@@ -26,6 +26,8 @@ use crate::units::Sha256;
 const MAX_SIGNATURE_BYTES: usize = 16 << 10;
 /// A server that sends nothing for so long is away.
 const SILENCE: Duration = Duration::from_secs(20);
+/// No file of a description takes longer: they have some MiB, and a thousand terminals may fetch them at once.
+const WHOLE_FILE: Duration = Duration::from_secs(600);
 /// How often a file is asked for, and how long is waited in between: a thousand terminals may ask at once.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -133,6 +135,17 @@ fn check_torrent(manifest: &Manifest, grid: &Grid, torrent: &Metainfo) -> Result
 /// Waits until the image that is written without hashes has some, and gives them. The manifest that names them must be
 /// signed like the first one, and say the same in everything else.
 pub(super) async fn hashes(ctx: &ImagingContext, first: &Manifest) -> Result<Vec<Sha256>, Failure> {
+    let at_most = ctx.bounds.hashes;
+    tokio::time::timeout(at_most, hashes_some_time(ctx, first)).await.unwrap_or_else(|_| {
+        Err(Failure::new(
+            Class::Retry,
+            format!("{} has had no hashes for {} s; what was written is not proved", first.id(), at_most.as_secs()),
+            "Add the hashes on the server with 'flashmob-mkimage hash'; the terminal goes on with what it has.",
+        ))
+    })
+}
+
+async fn hashes_some_time(ctx: &ImagingContext, first: &Manifest) -> Result<Vec<Sha256>, Failure> {
     let files = Files::named(ctx, &first.name, &first.version);
     let mut doubts = 0;
     loop {
@@ -285,7 +298,12 @@ impl<'a> Files<'a> {
             _ => {}
         }
         let mut bytes = Vec::new();
+        let begun = Instant::now();
         loop {
+            // A server that sends a byte now and then is away as well.
+            if begun.elapsed() >= WHOLE_FILE {
+                return Err(away(format!("it has not come within {} s", WHOLE_FILE.as_secs())));
+            }
             let next = tokio::time::timeout(SILENCE, response.chunk()).await.map_err(silent)?;
             let Some(more) = next.map_err(|e| away(why(&e)))? else { return Ok(Some(bytes)) };
             if bytes.len() + more.len() > limit {

@@ -136,6 +136,21 @@ impl Meter<'_> {
         self.readback.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the disk has done, once everything has come and only the disk is waited for.
+    pub(super) fn disk_alone(&self) -> Option<u64> {
+        let stats = self.swarm.stats();
+        let (pieces, zeros) = self.with(Readback::verified).unwrap_or_default();
+        let done = pieces + zeros + self.zeros_written.load(Ordering::Relaxed);
+        (stats.bytes_done >= stats.bytes_total).then_some(done)
+    }
+
+    /// The disk hangs, and whoever waits for the read-back's thread would hang with it.
+    pub(super) fn abandon(&self) {
+        if let Some(readback) = self.readback.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            readback.abandon();
+        }
+    }
+
     fn tick(&self) {
         let stats = self.swarm.stats();
         let verified = self.with(Readback::verified).unwrap_or_default();

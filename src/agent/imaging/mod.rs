@@ -8,6 +8,7 @@
 //! them 64 MiB (two pieces at least) for comparing. What comes before (network, discovery, the job) and after (reports, how long
 //! to stay, what to start) is left to `agent`.
 
+mod bounds;
 mod compare;
 mod download;
 mod meter;
@@ -29,10 +30,12 @@ use crate::io::commit::{CommittedDisk, commit};
 use crate::io::session::{Session, SessionConfig, Swarm};
 use crate::layout::present::wanted;
 use crate::manifest::TrustedKeys;
+use bounds::{on_disk, timely};
 use compare::Looked;
 use meter::Share;
 use target::{Ready, Target};
 
+pub use bounds::Bounds;
 pub use next::Next;
 
 /// How often the numbers of a terminal that only serves are renewed.
@@ -59,6 +62,8 @@ pub struct ImagingContext {
     pub attended: bool,
     /// How long disks that the terminal had are waited for.
     pub late_disks: Duration,
+    /// How long is waited for what may never come.
+    pub bounds: Bounds,
     /// Whether pieces travel compressed, from the command line: goes before what the server says.
     pub compress: Option<Compress>,
     /// For the manifest and its sidecars.
@@ -128,7 +133,8 @@ async fn attempt(
     }
     let mut warnings: Vec<String> =
         targets.iter().flat_map(|target| target.plan.warnings().to_vec()).collect();
-    warnings.extend(twins::look(&targets).await?);
+    let twins = twins::look(&targets);
+    warnings.extend(timely(ctx.bounds.disk, "looking for disks with the same identity", twins).await?);
     warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
     let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();
     let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
@@ -154,12 +160,13 @@ async fn attempt(
         }
         Err(failure) => {
             // Nobody else may find the disk still held when the job is tried again.
-            session.shutdown().await;
+            // A disk that hangs must not keep the failure from being told.
+            let _ = tokio::time::timeout(ctx.bounds.end, session.shutdown()).await;
             return Err(failure);
         }
     };
     let next = match committed.first() {
-        Some(first) => next::prepare(assignment.after, first.storage(), &mut warnings).await,
+        Some(first) => next::prepare(ctx.bounds.end, assignment.after, first.storage(), &mut warnings).await,
         None => Next::Firmware,
     };
 
@@ -189,7 +196,8 @@ async fn already(
     for Looked { target: Target { image, claimed, plan, .. }, whole, .. } in found {
         let Some(whole) = whole else { continue };
         let grid = Arc::clone(&image.grid);
-        let disk = blocking(move || CommittedDisk::found(claimed, plan, grid, whole)).await?;
+        let pulse = claimed.disk().pulse();
+        let disk = on_disk(ctx, pulse, move || CommittedDisk::found(claimed, plan, grid, whole)).await?;
         let storage = disk.storage();
         let all = wanted(storage.plan(), storage.grid());
         bytes += u64::from(all.count()) * storage.grid().piece_length().bytes();
@@ -212,7 +220,7 @@ async fn finish(
 ) -> Result<Finished, Failure> {
     let mut ready = Vec::new();
     for Looked { target, present, .. } in found {
-        ready.push(target.disarm(present).await?);
+        ready.push(target.disarm(ctx, present).await?);
     }
     let (mut swarms, mut proved) = (Vec::new(), Vec::new());
     let mut shares = Share::of_each(&ready.iter().map(Ready::bytes).collect::<Vec<_>>()).into_iter();
@@ -226,7 +234,8 @@ async fn finish(
     ctx.status.stage(Stage::Commit);
     let (mut committed, mut warnings) = (Vec::new(), Vec::new());
     for verified in proved.into_iter().rev() {
-        let (disk, warning) = blocking(move || commit(verified)).await?;
+        let pulse = verified.storage().disk().pulse();
+        let (disk, warning) = on_disk(ctx, pulse, move || commit(verified)).await?;
         committed.insert(0, disk);
         warnings.extend(warning);
     }

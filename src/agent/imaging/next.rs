@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::After;
 use crate::boot::{entries, kexec};
@@ -21,7 +22,12 @@ pub enum Next {
 
 /// Writes boot entries where the machine was booted by UEFI, and loads the image's kernel where the job asks for
 /// it.
-pub(super) async fn prepare(after: After, storage: &Arc<ImageStorage>, warnings: &mut Vec<String>) -> Next {
+pub(super) async fn prepare(
+    at_most: Duration,
+    after: After,
+    storage: &Arc<ImageStorage>,
+    warnings: &mut Vec<String>,
+) -> Next {
     let storage = Arc::clone(storage);
     let prepared = tokio::task::spawn_blocking(move || {
         let mut warnings = Vec::new();
@@ -37,12 +43,19 @@ pub(super) async fn prepare(after: After, storage: &Arc<ImageStorage>, warnings:
         }
         (next, warnings)
     });
-    match prepared.await {
-        Ok((next, said)) => {
+    match tokio::time::timeout(at_most, prepared).await {
+        Ok(Ok((next, said))) => {
             warnings.extend(said);
             next
         }
-        Err(e) => {
+        Err(_) => {
+            warnings.push(format!(
+                "preparing the next start has not ended after {} s: does the firmware answer?",
+                at_most.as_secs()
+            ));
+            Next::Firmware
+        }
+        Ok(Err(e)) => {
             warnings.push(format!("preparing the next start ended unexpectedly: {e}"));
             Next::Firmware
         }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bounds::{on_disk, timely};
 use super::download::Description;
 use super::{ImagingContext, blocking};
 use crate::api::{Assignment, Compare, DiskInfo, Task};
@@ -78,13 +79,14 @@ impl Target {
         let chosen = |number: &u32| task.partitions.as_ref().is_none_or(|only| only.contains(number));
         let replaced = partitions.iter().filter(|p| p.policy == Policy::Replace).map(|p| p.number);
         let replaced: Vec<u32> = replaced.filter(chosen).collect();
-        blocking(move || {
+        let what = format!("claiming the disk {}", describe(&info));
+        let claiming = blocking(move || {
             let claimed = claim(&info, task.layout, &replaced)?;
             let (facts, only) = (claimed.facts(), task.partitions.as_deref());
             let plan = LayoutPlan::new(&image.manifest, &image.boot, facts, task.layout, only)?;
             Ok(Target { task, info, image, claimed, plan })
-        })
-        .await
+        });
+        timely(ctx.bounds.disk, &what, claiming).await
     }
 
     /// What the disk has once this is done.
@@ -100,9 +102,9 @@ impl Target {
     }
 
     /// Wipes what could start. What of it is of use was read before.
-    pub(super) async fn disarm(self, present: Present) -> Result<Ready, Failure> {
+    pub(super) async fn disarm(self, ctx: &ImagingContext, present: Present) -> Result<Ready, Failure> {
         let Target { task, image, claimed, plan, .. } = self;
-        blocking(move || {
+        on_disk(ctx, claimed.disk().pulse(), move || {
             let saved = Saved::read(claimed.disk(), plan.wipes(), &present.moves);
             let storage = Arc::new(ImageStorage::new(disarm(claimed, plan)?, Arc::clone(&image.grid)));
             Ok(Ready { image, storage, present, saved, afresh: task.compare == Compare::Full })

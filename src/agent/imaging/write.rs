@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::bounds::{on_disk, within};
 use super::download;
 use super::meter::{Meter, Share};
 use super::target::Ready;
@@ -87,7 +88,8 @@ pub(super) async fn write(
             Finding::Right(verified) => return Ok((swarm, verified)),
             Finding::Wrong(wrong) => wrong,
         };
-        swarm.stop().await;
+        // Its disk threads may hang; the next swarm takes its place in the session in any case.
+        let _ = tokio::time::timeout(ctx.bounds.end, swarm.stop()).await;
         if round == REPAIRS {
             return Err(work.blame(&wrong));
         }
@@ -141,7 +143,7 @@ impl Work<'_> {
         let total = moves.len() as u64 * self.storage.grid().piece_length().bytes();
         self.ctx.status.note(format!("{} are on the disk elsewhere and are copied", show_bytes(total)));
         let (storage, stop) = (Arc::clone(&self.storage), Arc::clone(&self.stop));
-        let there = blocking(move || {
+        let there = on_disk(self.ctx, self.storage.disk().pulse(), move || {
             moving::carry_out(&storage, moves, &saved, &hashes, &stop).map_err(|e| disk_failed(&e))
         })
         .await?;
@@ -154,7 +156,9 @@ impl Work<'_> {
     /// Tells the disk what it need not keep.
     async fn discard(&self, what: Discard) -> Result<(), Failure> {
         let (storage, stop) = (Arc::clone(&self.storage), Arc::clone(&self.stop));
-        let done = blocking(move || Ok(discard(&storage, what, || !stop.load(Ordering::Relaxed)))).await?;
+        let pulse = storage.disk().pulse();
+        let work = move || Ok(discard(&storage, what, || !stop.load(Ordering::Relaxed)));
+        let done = on_disk(self.ctx, pulse, work).await?;
         log::info!("{} were discarded", show_bytes(done));
         Ok(())
     }
@@ -185,7 +189,8 @@ impl Work<'_> {
             loneliness: Mutex::default(),
         };
         let zeros = self.write_zeros(known.zeros.clone());
-        meter.during(async { tokio::try_join!(swarm.complete(), zeros).map(|_| ()) }).await?;
+        let written = async { tokio::try_join!(swarm.complete(), zeros).map(|_| ()) };
+        self.with_the_disk(&meter, written).await?;
         if !meter.reads_back() {
             ctx.status.stage(Stage::Hashes);
             let late = meter.during(download::hashes(ctx, &self.image)).await?;
@@ -200,7 +205,7 @@ impl Work<'_> {
             }
             Ok(())
         };
-        meter.during(through).await?;
+        self.with_the_disk(&meter, through).await?;
         let readback = meter.finish();
         let finding = blocking(move || match readback {
             Some(readback) => readback.finish(),
@@ -208,6 +213,16 @@ impl Work<'_> {
         });
         let finding = finding.await?;
         Ok((swarm, finding))
+    }
+
+    /// Waits for `work` while the numbers go on, as long as pieces are missing or the disk does something.
+    async fn with_the_disk<T>(
+        &self,
+        meter: &Meter<'_>,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let done = || meter.disk_alone().map(|done| done + self.storage.written() as u64);
+        within(self.ctx, self.storage.disk().name(), done, || meter.abandon(), meter.during(work)).await
     }
 
     fn torrent_spec(&self, have: Bitfield, again: bool) -> TorrentSpec {

@@ -15,6 +15,7 @@ const AT_MOST: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(5);
 const PATIENCE: Patience = Patience {
     idle: Duration::from_millis(50),
+    search: Duration::from_secs(60),
     ask: SHORT,
     hold: SHORT,
     show: SHORT,
@@ -201,4 +202,26 @@ async fn a_machine_without_disks_is_not_waited_for_longer_than_ten_seconds() {
     let began = Instant::now();
     settle(Vec::new, SETTLED, AT_MOST).await;
     assert!(began.elapsed() <= AT_MOST + SETTLED);
+}
+
+#[tokio::test]
+async fn a_search_that_finds_nothing_ends_with_a_restart_that_says_why() {
+    let nobody = "http://127.0.0.1:1";
+    for (connected, why) in
+        [(true, "no flashmob server gave work"), (false, "no network card got an address")]
+    {
+        let (mut worker, network) = worker(Cmdline::default(), None, nobody, Pretend::failing(vec![]));
+        worker.patience.search = Duration::from_millis(100);
+        if !connected {
+            network.send_modify(|all| all[0].lease = None);
+        }
+        let status = worker.status.clone();
+        let leave = tokio::time::timeout(Duration::from_secs(20), worker.run()).await.expect("it ends");
+        assert_eq!(leave, Leave::Restart);
+        let outcome = status.view().outcome;
+        assert!(
+            matches!(&outcome, Some(Outcome::Failed { failure, disk_touched: false, .. }) if failure.message.contains(why)),
+            "{outcome:?}"
+        );
+    }
 }

@@ -105,19 +105,7 @@ impl Lab {
     }
 
     fn context(&self) -> ImagingContext {
-        ImagingContext {
-            server: self.url.clone(),
-            keys: self.keys.clone(),
-            allow_insecure: false,
-            status: Status::new(),
-            disk_override: None,
-            attended: false,
-            late_disks: Duration::ZERO,
-            compress: None,
-            http: crate::io::http::client().expect("a client"),
-            memory_limit: 8 << 20,
-            listen: ANY_PORT,
-        }
+        ImagingContext { server: self.url.clone(), keys: self.keys.clone(), ..context() }
     }
 
     fn assignment(&self, disk: &LoopDisk) -> Assignment {
@@ -153,6 +141,24 @@ impl Lab {
         assert!(!touched, "{failure:?}");
         assert!(disk.bytes() == before, "not a byte was written");
         failure
+    }
+}
+
+/// What an attempt is given, without a server.
+pub(super) fn context() -> ImagingContext {
+    ImagingContext {
+        server: String::new(),
+        keys: TrustedKeys::default(),
+        allow_insecure: false,
+        status: Status::new(),
+        disk_override: None,
+        attended: false,
+        late_disks: Duration::ZERO,
+        bounds: Bounds::default(),
+        compress: None,
+        http: crate::io::http::client().expect("a client"),
+        memory_limit: 8 << 20,
+        listen: ANY_PORT,
     }
 }
 

@@ -132,3 +132,23 @@ async fn pieces_that_came_wrong_before_there_were_hashes_are_fetched_again() {
     imaged.stop().await;
     image.assert_on(&disk.bytes(), &source);
 }
+
+#[tokio::test]
+async fn hashes_that_never_come_end_the_attempt_and_the_next_goes_on_with_what_was_written() {
+    let (source, image) = small_image();
+    let (image, hashed) = unhashed(image);
+    let lab = Lab::new(&image).await;
+    lab.remove(names::PIECES);
+    let disk = LoopDisk::used(40 << 20, 512);
+    let mut ctx = lab.context();
+    ctx.bounds.hashes = Duration::from_millis(500);
+    let result = tokio::time::timeout(DEADLINE, run(ctx, lab.assignment(&disk))).await.expect("in time");
+    let (failure, touched) = result.map(|_| ()).expect_err("nobody makes them");
+    assert_eq!((failure.class, touched), (Class::Retry, true));
+    assert!(failure.message.contains("no hashes") && failure.advice.contains("mkimage hash"), "{failure:?}");
+    lab.put(names::PIECES, image.hashes.iter().flat_map(|hash| hash.0).collect());
+    lab.sign(&hashed.to_bytes(), &lab.pair);
+    let (received, _) = fetched(&lab, lab.assignment(&disk)).await;
+    image.assert_on(&disk.bytes(), &source);
+    assert!(received * 2 < image.grid.data_bytes(), "{received}: most of it was there");
+}
