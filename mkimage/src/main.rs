@@ -5,6 +5,7 @@
 
 mod capture;
 mod diff;
+mod format;
 mod hash;
 mod inspect;
 mod keygen;

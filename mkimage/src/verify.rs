@@ -17,6 +17,7 @@ use flashmob::units::{PieceIndex, Sha1, Sha256, show_bytes};
 use sha1::Digest;
 
 use crate::capture::used;
+use crate::format::Format;
 use crate::inspect::SignatureState;
 use crate::keys::{read_public, require_hashes};
 use crate::pipeline;
@@ -37,6 +38,9 @@ pub struct Arguments {
     /// Compare this disk (or partition, or raw image file) with the image instead of the image's own payload.
     #[arg(long, value_name = "DEVICE_OR_FILE")]
     disk: Option<PathBuf>,
+    /// How that is to be read; by its name's ending if left out, and never by what it holds.
+    #[arg(long, value_enum, requires = "disk")]
+    format: Option<Format>,
 }
 
 /// Verifies.
@@ -55,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             format!("{} in {}", image.manifest().id(), arguments.folder.display())
         }
         Some(disk) => {
-            let source = Source::look_at(disk)?;
+            let source = Source::look_at(disk, arguments.format)?;
             verify_disk(&image, &source, &mut mismatches)?;
             format!("{} against {}", disk.display(), image.manifest().id())
         }

@@ -1,18 +1,21 @@
 //! Virtual disks (qcow2, vhdx, vmdk, vdi, vhd) as the bytes that a machine would see, without converting them: QEMU's storage
 //! daemon shows one as a file, read-only, by FUSE.
 //!
-//! Invariant: the daemon and what it shows are gone when the value is dropped. QEMU takes its own locks, so a disk that a running
-//! machine writes to is refused.
+//! Invariant: the daemon and what it shows are gone when the value is dropped. QEMU takes its own locks, so a
+//! disk that a running machine writes to is refused. QEMU is told the format and finds out nothing itself; it
+//! opens no file but the one that is named (`format` refuses disks that would need another).
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use flashmob::event::{Class, Failure};
+
+use crate::format::Format;
 
 /// How long the daemon may take to show a disk.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,31 +29,13 @@ pub struct View {
     folder: tempfile::TempDir,
 }
 
-/// The format of a virtual disk, as QEMU calls it; `None` for raw ones and for all that is no file.
-pub fn format_of(path: &Path) -> Option<&'static str> {
-    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|m| m.is_file()))?;
-    let mut start = [0; 512];
-    let read = file.read_at(&mut start, 0).ok()?;
-    let start = &start[..read];
-    let is = |at: usize, mark: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(mark));
-    let known: [(usize, &[u8], &str); 6] = [
-        (0, b"QFI\xfb", "qcow2"),
-        (0, b"vhdxfile", "vhdx"),
-        (0, b"KDMV", "vmdk"),
-        (0, b"# Disk DescriptorFile", "vmdk"),
-        (0x40, b"\x7f\x10\xda\xbe", "vdi"),
-        (0, b"conectix", "vpc"),
-    ];
-    known.iter().find(|(at, mark, _)| is(*at, mark)).map(|(_, _, name)| *name)
-}
-
 impl View {
     /// Shows the disk at `path`.
-    pub fn show(path: &Path, format: &str) -> Result<Self, Failure> {
+    pub fn show(path: &Path, format: Format) -> Result<Self, Failure> {
         let cannot = |what: String| {
             Failure::new(
                 Class::Refused,
-                format!("{} is a virtual disk ({format}), and {what}", path.display()),
+                format!("{} is a virtual disk ({}), and {what}", path.display(), format.name()),
                 "Install qemu-system-common and run as root, shut down the machine that uses the disk, or convert it with \
                  `qemu-img convert -O raw`.",
             )
@@ -64,7 +49,7 @@ impl View {
             File::create(&said).map_err(|e| cannot(format!("there is no room for a view of it: {e}")))?;
         let mut command = Command::new("qemu-storage-daemon");
         command.arg("--blockdev").arg(joined("driver=file,node-name=file,read-only=on,filename=", path));
-        command.arg("--blockdev").arg(format!("driver={format},node-name=disk,read-only=on,file=file"));
+        command.arg("--blockdev").arg(node(format));
         command
             .arg("--export")
             .arg(joined("type=fuse,id=view,node-name=disk,writable=off,mountpoint=", &place));
@@ -112,6 +97,13 @@ impl Drop for View {
     }
 }
 
+/// The disk in the file. One that could be laid over another is told that there is none.
+fn node(format: Format) -> String {
+    let alone = if format.has_backing() { r#","backing":null"# } else { "" };
+    let driver = format.driver();
+    format!(r#"{{"driver":"{driver}","node-name":"disk","read-only":true,"file":"file"{alone}}}"#)
+}
+
 /// QEMU's options end at a comma; one inside a name is doubled.
 fn joined(option: &str, path: &Path) -> OsString {
     let mut text = option.as_bytes().to_vec();
@@ -127,27 +119,6 @@ fn joined(option: &str, path: &Path) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn formats_are_told_by_their_marks() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("disk");
-        let mut vdi = vec![0; 0x40];
-        vdi.extend([0x7f, 0x10, 0xda, 0xbe]);
-        for (bytes, format) in [
-            (b"QFI\xfb\0\0\0\x03".to_vec(), Some("qcow2")),
-            (b"vhdxfile".to_vec(), Some("vhdx")),
-            (vdi, Some("vdi")),
-            (b"# Disk DescriptorFile\nversion=1".to_vec(), Some("vmdk")),
-            (vec![0; 600], None),
-            (vec![], None),
-        ] {
-            fs::write(&path, bytes).expect("written");
-            assert_eq!(format_of(&path), format);
-        }
-        assert_eq!(format_of(folder.path()), None);
-        assert_eq!(format_of(Path::new("/dev/null")), None);
-    }
 
     #[test]
     fn commas_in_names_are_doubled() {

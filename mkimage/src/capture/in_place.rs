@@ -12,8 +12,8 @@ use flashmob::manifest::names;
 use flashmob::manifest::reference::{MAX_REFERENCE_BYTES, Reference, SourceReference};
 
 use super::plan::Plan;
+use crate::format::Format;
 use crate::keys::{file_failure, write_new};
-use crate::view;
 
 /// A source that is to be served from where it lies.
 pub struct Place {
@@ -23,13 +23,15 @@ pub struct Place {
 
 impl Place {
     /// Looks at the source before it is read. Refuses one that will not be there when it is served.
-    pub fn of(path: &Path) -> Result<Self, Failure> {
-        if let Some(format) = view::format_of(path) {
+    pub fn of(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
+        let format = Format::of(path, format)?;
+        if format != Format::Raw {
             return Err(Failure::new(
                 Class::Refused,
                 format!(
-                    "{} is a virtual disk ({format}): its bytes are there only while QEMU shows them, so it cannot be served in place",
-                    path.display()
+                    "{} is a virtual disk ({}): its bytes are there only while QEMU shows them, so it cannot be served in place",
+                    path.display(),
+                    format.name()
                 ),
                 "Leave out --payload reference, or convert the disk first: qemu-img convert -O raw.",
             ));

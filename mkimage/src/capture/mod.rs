@@ -26,6 +26,7 @@ use flashmob::layout::extents::Extents;
 use flashmob::manifest::{Boot, Disk, is_plain_name};
 use flashmob::units::{PieceLength, parse_bytes, show_bytes};
 
+use crate::format::Format;
 use crate::keys::{file_failure, read_secret};
 use crate::progress::Progress;
 use crate::source::Source;
@@ -43,6 +44,9 @@ pub struct Arguments {
     /// A disk (/dev/sda), a partition (/dev/sda2), a raw image file of either, or a virtual disk (qcow2, vhdx, vmdk, vdi, vhd).
     /// Nothing of it may be mounted or running.
     source: PathBuf,
+    /// How the source is to be read; by its name's ending if left out, and never by what it holds.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// The folder with one folder for each image; made if it is not there.
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
@@ -167,10 +171,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     check(arguments)?;
     let key = arguments.key.as_deref().map(read_secret).transpose()?;
     let parent = arguments.open_parent()?;
-    let place =
-        (arguments.payload == Keeping::Reference).then(|| Place::of(&arguments.source)).transpose()?;
+    let place = (arguments.payload == Keeping::Reference)
+        .then(|| Place::of(&arguments.source, arguments.format))
+        .transpose()?;
     let terms = arguments.terms(parent.as_ref())?;
-    let source = Source::claim(&arguments.source)?;
+    let source = Source::claim(&arguments.source, arguments.format)?;
     let mut plan = plan::make(&source, &arguments.keep)?;
     used::look(&source, &mut plan, &arguments.raw)?;
     payload::refuse_too_many(&plan, terms.piece_length)?;

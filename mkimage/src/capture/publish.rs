@@ -75,7 +75,8 @@ impl Partial {
         if let Some(version) = version {
             refuse_existing(&image.join(version))?;
         }
-        // One at a time makes its folder and locks it: between the two it would look like one that a dead capture left.
+        // One at a time makes its folder and locks it: between the two it would look like one that a dead
+        // capture left.
         let _lock = lock_folder(&image);
         remove_dead(&image)?;
         let path = make_partial(&image)?;

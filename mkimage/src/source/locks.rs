@@ -1,8 +1,8 @@
 //! QEMU's locks on disk images, by which its programs keep others from writing to what they read.
 //!
-//! Each thing that a program does to a disk is a byte that it locks, and so is each thing that others may not do meanwhile
-//! (QEMU, block/file-posix.c). Invariant: while a source is held, no QEMU that keeps to this can start writing to it. Where a
-//! filesystem knows no locks nothing is held, and `seen` is what is left.
+//! Each thing that a program does to a disk is a byte that it locks, and so is each thing that others may not
+//! do meanwhile (QEMU, block/file-posix.c). Invariant: while a source is held, no QEMU that keeps to this can
+//! start writing to it. Where a filesystem knows no locks nothing is held, and `seen` is what is left.
 
 use std::fs::File;
 use std::path::Path;
@@ -33,7 +33,8 @@ fn is_taken(file: &File, kind: libc::c_int, start: i64, len: i64) -> nix::Result
     Ok(libc::c_int::from(asked.l_type) != libc::F_UNLCK)
 }
 
-/// Reads `file` as QEMU would, with nobody writing, as long as it is open. Refused if somebody writes to it already.
+/// Reads `file` as QEMU would, with nobody writing, as long as it is open. Refused if somebody writes to it
+/// already.
 pub fn hold(file: &File, path: &Path) -> Result<(), Failure> {
     let reading = [DONE + READ, FORBIDDEN + WRITE, FORBIDDEN + RESIZE];
     let held = reading

@@ -1,8 +1,9 @@
 //! What is captured or compared: a block device, a file or a virtual disk, opened so that nobody writes to it meanwhile.
 //!
 //! Invariant: a [`Source`] of a block device that could be claimed is held O_EXCL, so the kernel keeps others
-//! from mounting it; one that is mounted read-only cannot be, and is read as it is. QEMU is kept from writing to it by its own
-//! locks (`locks`). Who writes all the same is found out afterwards (`seen`). Nothing is ever written.
+//! from mounting it; one that is mounted read-only cannot be, and is read as it is. QEMU is kept from writing
+//! to it by its own locks (`locks`). Who writes all the same is found out afterwards (`seen`). Nothing is
+//! ever written.
 
 mod locks;
 mod seen;
@@ -20,8 +21,9 @@ use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Whence, lseek64};
 
+use crate::format::Format;
 use crate::keys::file_failure;
-use crate::view::{self, View};
+use crate::view::View;
 use seen::Seen;
 
 /// What cannot be read is given up in steps of so many bytes.
@@ -46,10 +48,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens a disk, a partition or a file for a capture: refused while somebody may write to it.
-    pub fn claim(path: &Path) -> Result<Self, Failure> {
+    /// Opens a disk, a partition or a file for a capture: refused while somebody may write to it. A `format`
+    /// that is not named is the one that its name says.
+    pub fn claim(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         let before = Seen::look(path)?;
-        let source = Self::open_alone(path)?;
+        let source = Self::open_alone(path, format)?;
         // QEMU locks what it shows itself.
         if source.view.is_none() {
             locks::hold(&source.file, path)?;
@@ -66,7 +69,7 @@ impl Source {
         self.before.as_ref().map_or(Ok(()), Seen::refuse_changed)
     }
 
-    fn open_alone(path: &Path) -> Result<Self, Failure> {
+    fn open_alone(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if metadata.file_type().is_block_device() {
             let devices = family(metadata.rdev());
@@ -98,9 +101,6 @@ impl Source {
             let file = file.map_err(|e| file_failure("opening", path, &e))?;
             return Self::from_file(path, file, metadata.rdev());
         }
-        if let Some(format) = view::format_of(path) {
-            return Self::of_view(path, View::show(path, format)?);
-        }
         if let Some(mount) = loop_mounts(path)?.into_iter().find(|mount| mount.writable) {
             return Err(Failure::new(
                 Class::Refused,
@@ -108,13 +108,14 @@ impl Source {
                 format!("Unmount it first: umount {}", mount.place),
             ));
         }
-        Self::look_at(path)
+        Self::look_at(path, format)
     }
 
     /// Opens a disk, a partition or a file to be compared, whoever else has it.
-    pub fn look_at(path: &Path) -> Result<Self, Failure> {
-        if let Some(format) = view::format_of(path) {
-            return Self::of_view(path, View::show(path, format)?);
+    pub fn look_at(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
+        match Format::of(path, format)? {
+            Format::Raw => {}
+            format => return Self::of_view(path, View::show(path, format)?),
         }
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if !metadata.is_file() && !metadata.file_type().is_block_device() {
@@ -336,7 +337,7 @@ mod tests {
         let file = File::create(&path).expect("a file");
         file.set_len(8 << 20).expect("its size");
         file.write_all_at(b"x", 4 << 20).expect("a byte");
-        let source = Source::claim(&path).expect("a source");
+        let source = Source::claim(&path, None).expect("a source");
         assert_eq!(source.size, 8 << 20);
         assert!(!source.is_hole(4 << 20, 1 << 20));
         // The filesystem under the test may not know holes; then nothing is one.
@@ -351,7 +352,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("source");
         fs::write(&path, vec![1; 1 << 20]).expect("written");
-        let source = Source::claim(&path).expect("a source");
+        let source = Source::claim(&path, None).expect("a source");
         let mut buf = vec![0; 64 << 10];
         source.read(900 << 10, &mut buf).expect("there");
         File::options().write(true).open(&path).and_then(|file| file.set_len(920 << 10)).expect("shorter");

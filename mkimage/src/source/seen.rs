@@ -1,7 +1,8 @@
 //! What a source looked like before it was read, to be compared with what it looks like afterwards.
 //!
-//! A file is known by its place on its filesystem, its size and the time of its last change; a block device by its number, its
-//! size and the sectors that were written to it. Invariant: what was written through the kernel in between is seen.
+//! A file is known by its place on its filesystem, its size and the time of its last change; a block device
+//! by its number, its size and the sectors that were written to it. Invariant: what was written through the
+//! kernel in between is seen.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -97,7 +98,8 @@ impl Seen {
     }
 }
 
-/// Has the kernel write what it holds back, so that it is counted: a disk's partitions have buffers of their own.
+/// Has the kernel write what it holds back, so that it is counted: a disk's partitions have buffers of their
+/// own.
 fn write_out(device: u64) {
     for numbers in family(device) {
         let name = fs::read_to_string(format!("/sys/dev/block/{numbers}/uevent")).unwrap_or_default();

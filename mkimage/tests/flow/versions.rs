@@ -15,7 +15,7 @@ fn a_virtual_disk_gives_the_payload_of_the_raw_one_and_is_gone_from_view_afterwa
     let expected = contents(&capture(folder.path(), &raw).join("payload"));
     for format in ["qcow2", "vhdx", "vmdk", "vdi"] {
         let folder = tempfile::tempdir().expect("a folder");
-        let disk = folder.path().join(format!("a,{format}"));
+        let disk = folder.path().join(format!("a,b.{format}"));
         let (from, to) = (raw.to_string_lossy(), disk.to_string_lossy());
         disks::run("qemu-img", &["convert", "-f", "raw", "-O", format, &from, &to]);
         let image = capture(folder.path(), &disk);
@@ -36,10 +36,40 @@ fn is_shown(folder: &Path) -> bool {
 #[test]
 fn a_virtual_disk_that_is_broken_is_refused_with_what_qemu_says() {
     let folder = tempfile::tempdir().expect("a folder");
-    let disk = folder.path().join("broken");
-    fs::write(&disk, [b"QFI\xfb".as_slice(), &[0xff; 2000]].concat()).expect("written");
+    let disk = folder.path().join("broken.qcow2");
+    fs::write(&disk, [b"QFI\xfb".as_slice(), &[0xff; 4], &[0; 2000]].concat()).expect("written");
     let said = fail(&capture_as("x", &disk, folder.path().join("r"), &[]), 3);
     assert!(said.contains("qcow2") && said.contains("QEMU cannot show it"), "{said}");
+}
+
+#[test]
+fn what_a_machine_wrote_to_its_raw_disk_makes_no_virtual_disk_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("secret");
+    fs::write(&secret, disks::noise(9, 1 << 20)).expect("a file of somebody else");
+    let disk = disks::gpt(folder.path());
+    // The boot code is a qcow2's header, which names that file as the one below.
+    let name = secret.to_string_lossy().into_owned();
+    let mut header = vec![0; 104];
+    header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    (header[15], header[19]) = (104, u8::try_from(name.len()).expect("a short name"));
+    header.extend(name.as_bytes());
+    let file = File::options().write(true).open(&disk).expect("the disk");
+    file.write_all_at(&header, 0).expect("written");
+    let repository = folder.path().join("repository");
+    let said = fail(&capture_as("lab", &disk, &repository, &SMALL), 3);
+    assert!(said.contains("begins like a virtual disk") && said.contains("--format raw"), "{said}");
+    let raw = [&SMALL[..], &[&"--format", &"raw"]].concat();
+    succeed(&capture_as("lab@1", &disk, &repository, &raw));
+    let image = repository.join("lab/1");
+    succeed(&mkimage(&[&"verify", &image, &"--disk", &disk, &"--format", &"raw"]));
+    // Told that it is one, QEMU does not look at the other file either.
+    let named = [&SMALL[..], &[&"--format", &"qcow2"]].concat();
+    let said = fail(&capture_as("lab", &disk, &repository, &named), 3);
+    assert!(said.contains("laid over another disk, which nobody named"), "{said}");
+    let renamed = disk.with_extension("raw");
+    fs::rename(&disk, &renamed).expect("renamed");
+    succeed(&capture_as("lab@2", &renamed, &repository, &SMALL));
 }
 
 #[test]

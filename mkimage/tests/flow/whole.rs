@@ -1,4 +1,5 @@
-//! Filesystems that would not be whole on a terminal are refused, each for each reason; sound ones that are rare are taken.
+//! Filesystems that would not be whole on a terminal are refused, each for each reason; sound ones that are
+//! rare are taken.
 //!
 //! The table of docs/operations.md, by filesystems that the usual tools make and these tests then spoil.
 

@@ -110,7 +110,8 @@ fn facts<T>(source: &Source, plan: &Plan, filesystem: &str, fact: impl Fn(&Volum
     alike.filter_map(|partition| with_volume(source, partition, &fact).ok().flatten()).collect()
 }
 
-/// Linux' software RAID (Linux, include/uapi/linux/raid/md_p.h): its superblock lies before or behind what looks like a filesystem.
+/// Linux' software RAID (Linux, include/uapi/linux/raid/md_p.h): its superblock lies before or behind what
+/// looks like a filesystem.
 pub fn raid_member(volume: &Volume) -> Option<Unsound> {
     const MAGIC: u64 = 0xa92b_4efc;
     let sectors = volume.size / 512;

@@ -21,7 +21,8 @@ fn needed(filesystem: &str, volume: &Volume) -> Option<u64> {
     let le = |at, len| volume.number(at, len);
     let shifted = |value: u64, shift: u64| value.checked_mul(1u64.checked_shl(u32::try_from(shift).ok()?)?);
     match filesystem {
-        // s_blocks_count_lo, its upper half where INCOMPAT_64BIT is set, s_log_block_size (Linux, fs/ext4/ext4.h).
+        // s_blocks_count_lo, its upper half where INCOMPAT_64BIT is set, s_log_block_size (Linux,
+        // fs/ext4/ext4.h).
         "ext2" | "ext3" | "ext4" => {
             let upper = if le(1024 + 96, 4) & 0x80 != 0 { le(1024 + 336, 4) << 32 } else { 0 };
             shifted(upper | le(1024 + 4, 4), le(1024 + 24, 4).checked_add(10)?)

@@ -1,6 +1,7 @@
 //! Was an F2FS unmounted, is it marked as damaged, and does it lie on one device?
 //!
-//! What was written after the last checkpoint is found again by a mount only; partclone's map does not have it.
+//! What was written after the last checkpoint is found again by a mount only; partclone's map does not have
+//! it.
 
 use super::{REPAIR, Unsound, Volume, number, unsound};
 

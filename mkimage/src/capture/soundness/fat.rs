@@ -2,8 +2,8 @@
 
 use super::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, number, unsound};
 
-/// Looks at both places that say so: a flag in the boot sector (Windows since NT, Linux) and the second entry of the table
-/// (Windows, firmware).
+/// Looks at both places that say so: a flag in the boot sector (Windows since NT, Linux) and the second entry
+/// of the table (Windows, firmware).
 pub fn problem(volume: &Volume) -> Option<Unsound> {
     let long = volume.start.get(82..87) == Some(b"FAT32");
     // BS_Reserved1 of FAT32, and of FAT12 and FAT16.

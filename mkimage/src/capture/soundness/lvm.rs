@@ -1,6 +1,7 @@
 //! Is a volume group all on this disk?
 //!
-//! What lies in its volumes is not looked at: they are taken whole (LVM2, lib/format_text/layout.h and doc/lvm2-raid.txt).
+//! What lies in its volumes is not looked at: they are taken whole (LVM2, lib/format_text/layout.h and
+//! doc/lvm2-raid.txt).
 
 use super::{Volume, number};
 
@@ -29,7 +30,8 @@ pub fn id(volume: &Volume) -> Option<Vec<u8>> {
     Some(header(volume)?.get(..ID)?.to_vec())
 }
 
-/// The identities of all physical volumes of its group: none if it belongs to no group. `None`: this one does not know.
+/// The identities of all physical volumes of its group: none if it belongs to no group. `None`: this one does
+/// not know.
 pub fn members(volume: &Volume) -> Option<Vec<Vec<u8>>> {
     let text = String::from_utf8_lossy(&metadata(volume)?).into_owned();
     let Some((_, rest)) = text.split_once("physical_volumes {") else { return Some(Vec::new()) };

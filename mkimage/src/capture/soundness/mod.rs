@@ -1,8 +1,9 @@
-//! Refuses filesystems that would not be whole on a terminal: not unmounted, hibernated, damaged, encrypted, with a part
-//! elsewhere, larger than their partition.
+//! Refuses filesystems that would not be whole on a terminal: not unmounted, hibernated, damaged, encrypted,
+//! with a part elsewhere, larger than their partition.
 //!
-//! Every filesystem answers every question, or docs/operations.md says why it has none to answer. Invariant: only reads; what
-//! is refused is named with what to do about it. A partition that is taken as it is (`--raw`) is not looked at.
+//! Every filesystem answers every question, or docs/operations.md says why it has none to answer. Invariant:
+//! only reads; what is refused is named with what to do about it. A partition that is taken as it is
+//! (`--raw`) is not looked at.
 
 mod btrfs;
 mod elsewhere;

@@ -1,7 +1,8 @@
 //! Is an NTFS whole: not marked as dirty, and its journal ($LogFile) carried out?
 //!
-//! Windows carries the journal out when it mounts; until then the map of free clusters is older than what is in use. A power cut
-//! leaves a journal without the dirty flag. Invariant: only reads; what cannot be understood is said to be so.
+//! Windows carries the journal out when it mounts; until then the map of free clusters is older than what is
+//! in use. A power cut leaves a journal without the dirty flag. Invariant: only reads; what cannot be
+//! understood is said to be so.
 
 use super::{Unsound, Volume, number, unsound};
 
@@ -12,7 +13,8 @@ const VOLUME: u64 = 3;
 const VOLUME_INFORMATION: u64 = 0x70;
 const DATA: u64 = 0x80;
 const END: u64 = 0xffff_ffff;
-/// Where a copy of the journal's restart page may begin: at 0, and at each power of two from here on, as pages are that large.
+/// Where a copy of the journal's restart page may begin: at 0, and at each power of two from here on, as
+/// pages are that large.
 const SMALLEST_PAGE: u64 = 512;
 const LARGEST_PAGE: u64 = 64 << 10;
 /// In a restart area.
@@ -48,7 +50,8 @@ struct Table {
 
 impl Table {
     fn of(volume: &Volume) -> Option<Self> {
-        // Above 128 the exponent of a power of two, negative. It counts sectors where clusters are meant, bytes of records.
+        // Above 128 the exponent of a power of two, negative. It counts sectors where clusters are meant,
+        // bytes of records.
         let exponent = |code: u64| u32::try_from(256 - code).ok();
         let sector = volume.number(11, 2);
         let cluster = match volume.number(13, 1) {
@@ -108,7 +111,8 @@ fn is_dirty(volume: &Volume, table: &Table) -> Option<bool> {
     Some(number(attribute, content.checked_add(10)?, 2)? & 1 != 0)
 }
 
-/// The journal's first bytes, as far as its first run of clusters has them and no further than restart pages may lie.
+/// The journal's first bytes, as far as its first run of clusters has them and no further than restart pages
+/// may lie.
 fn log_start(volume: &Volume, table: &Table) -> Option<Vec<u8>> {
     let record = table.record(volume, LOG_FILE)?;
     let data = attribute(&record, DATA)?;
@@ -124,7 +128,8 @@ fn log_start(volume: &Volume, table: &Table) -> Option<Vec<u8>> {
     volume.bytes(start, usize::try_from(wanted).ok()?)
 }
 
-/// True if the newest restart page says that nothing has to be carried out, or if there is nothing in the journal at all.
+/// True if the newest restart page says that nothing has to be carried out, or if there is nothing in the
+/// journal at all.
 fn is_carried_out(volume: &Volume, table: &Table) -> Option<bool> {
     let log = log_start(volume, table)?;
     let sizes = std::iter::successors(Some(SMALLEST_PAGE), |size| Some(size * 2));
@@ -176,7 +181,8 @@ mod tests {
         record
     }
 
-    /// Clusters of 4 KiB, said to be so in the two ways; the table in the first one, the journal of 16 KiB in the eighth.
+    /// Clusters of 4 KiB, said to be so in the two ways; the table in the first one, the journal of 16 KiB in
+    /// the eighth.
     fn volume(sector: u16, sectors_per_cluster: u8, log: &[Vec<u8>], dirty: bool) -> Vec<u8> {
         let mut bytes = vec![0; LOG];
         bytes[11..13].copy_from_slice(&sector.to_le_bytes());
