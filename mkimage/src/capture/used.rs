@@ -155,6 +155,7 @@ pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure
         ));
     }
     soundness::check_disk(source, plan, raw)?;
+    plan.remarks.extend(soundness::firmware_raid(source).map(String::from));
     let mut found = Vec::new();
     for partition in &plan.partitions {
         if partition.policy == Policy::Keep {

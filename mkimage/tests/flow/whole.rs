@@ -217,6 +217,17 @@ fn a_member_of_a_linux_raid_is_refused_whatever_its_first_bytes_look_like() {
 }
 
 #[test]
+fn a_member_of_a_firmware_raid_is_noted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (from_end, mark) in [(1024, &b"Intel Raid ISM Cfg Sig. 1.3.00"[..]), (512, b"\xde\x11\xde\x11")] {
+        let disk = disks::mbr(folder.path());
+        put(&disk, 32 * MIB - from_end, mark);
+        let said = noted(&disk);
+        assert!(said.contains("a member of a firmware RAID"), "{said}");
+    }
+}
+
+#[test]
 fn dynamic_disks_and_pools_of_windows_are_named_and_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = disks::mbr(folder.path());

@@ -136,3 +136,35 @@ pub fn raid_member(volume: &Volume) -> Option<Unsound> {
         )
     })
 }
+
+/// A ZFS pool says in its labels how many devices it is made of (OpenZFS, module/zfs/vdev_label.c): names and numbers as XDR
+/// writes them, the other way round.
+pub fn zfs_pool(volume: &Volume) -> Option<Unsound> {
+    let label = volume.start.get(16 << 10..)?;
+    let find = |text: &[u8]| label.windows(text.len()).position(|window| window == text);
+    // The name, padded to four bytes; type and count of the value; the value.
+    let at = find(b"\0\0\0\x0dvdev_children\0\0\0")? + 20;
+    let value = label.get(at + 8..at + 16)?;
+    let children = u64::from_be_bytes(value.try_into().ok()?);
+    let kinds: [&[u8]; 3] = [b"\0\0\0\x06mirror", b"\0\0\0\x05raidz", b"\0\0\0\x05draid"];
+    (children > 1 || kinds.into_iter().any(|kind| find(kind).is_some())).then(|| {
+        unsound(
+            "it belongs to a ZFS pool that lies on several devices",
+            "Make the pool of one device (zpool detach), or capture another disk.",
+        )
+    })
+}
+
+/// Firmware RAID keeps its books in the last sectors of a disk, which no image has: says so.
+pub fn firmware_raid(source: &Source) -> Option<&'static str> {
+    let sector = u64::from(source.sector_size.get());
+    let is = |from_end: u64, mark: &[u8]| {
+        let mut start = vec![0; mark.len()];
+        let at = source.size.checked_sub(from_end * sector);
+        at.is_some_and(|at| source.read(at, &mut start).is_ok() && start == mark)
+    };
+    // Intel's (two sectors from the end) and SNIA's (Common RAID Disk Data Format, section 3.2).
+    (is(2, b"Intel Raid ISM Cfg Sig. ") || is(1, b"\xde\x11\xde\x11")).then_some(
+        "the disk's last sectors say that it is a member of a firmware RAID; they are in no partition and not taken",
+    )
+}

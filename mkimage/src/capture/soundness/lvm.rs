@@ -65,6 +65,10 @@ fn metadata(volume: &Volume) -> Option<Vec<u8>> {
     }
     let size = number(&head, 32, 8)?;
     let (start, len) = (number(&head, 40, 8)?, number(&head, 48, 8)?);
+    // RAW_LOCN_IGNORED: the group keeps its text on other devices.
+    if number(&head, 60, 4)? & 1 != 0 {
+        return None;
+    }
     if len == 0 {
         return Some(Vec::new());
     }

@@ -21,7 +21,7 @@ use super::plan::{PartitionPlan, Plan};
 use super::windows;
 use crate::source::Source;
 
-pub use elsewhere::check_disk;
+pub use elsewhere::{check_disk, firmware_raid};
 pub use ext::has_clusters;
 
 /// So much of a partition is at hand.
@@ -142,6 +142,7 @@ fn problem_of(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
             "it belongs to a bcache, of which another part lies on another device",
             "Detach the cache, or capture the bcache device itself.",
         )),
+        None if elsewhere::zfs_pool(volume).is_some() => elsewhere::zfs_pool(volume),
         _ if SUSPENDED.iter().any(|mark| volume.start.get(4086..).is_some_and(|s| s.starts_with(mark))) => {
             Some(unsound("a Linux system is hibernated in it", "Start that system and shut it down."))
         }
@@ -155,6 +156,10 @@ mod tests {
 
     /// What is said of a partition with these bytes in it.
     fn problem(filesystem: &str, marks: &[(usize, &[u8])]) -> Option<String> {
+        said_of(Some(filesystem), marks)
+    }
+
+    fn said_of(filesystem: Option<&str>, marks: &[(usize, &[u8])]) -> Option<String> {
         let mut start = vec![0; 128 << 10];
         marks.iter().for_each(|(at, bytes)| start[*at..*at + bytes.len()].copy_from_slice(bytes));
         let read = |at: u64, into: &mut [u8]| {
@@ -162,7 +167,7 @@ mod tests {
             from.map(|from| into.copy_from_slice(from)).is_some()
         };
         let volume = Volume { start: &start, size: 128 << 10, read: &read };
-        problem_of(Some(filesystem), &volume).map(|unsound| unsound.problem)
+        problem_of(filesystem, &volume).map(|unsound| unsound.problem)
     }
 
     #[test]
@@ -207,6 +212,13 @@ mod tests {
         says("bitlocker", &[], "BitLocker");
         says("luks", &[], "LUKS");
         says("bcache", &[], "bcache");
+        let zfs = |count: u8| {
+            [&b"\0\0\0\x0dvdev_children\0\0\0\0\0\0\x08\0\0\0\x01\0\0\0\0\0\0\0"[..], &[count]].concat()
+        };
+        for (count, words) in [(1, ""), (2, "ZFS pool that lies on several devices")] {
+            let said = said_of(None, &[(17000, &zfs(count))]).unwrap_or_default();
+            assert!(said.contains(words) && said.is_empty() == words.is_empty(), "{count}: {said}");
+        }
         for mark in SUSPENDED {
             says("swap", &[(4086, mark)], "hibernated");
         }
