@@ -138,7 +138,7 @@ fn found(image: &ImageFolder, disk: &Loop) -> usize {
     let plan =
         LayoutPlan::new(&manifest, image.boot_bytes(), facts, LayoutMode::WholeDisk, None).expect("a plan");
     let (table, progress) = (facts.table.as_ref().ok(), CompareProgress::default());
-    let present = compare(claimed.disk(), &plan, table, image.grid(), image.piece_hashes(), &progress);
+    let (present, _) = compare(claimed.disk(), &plan, table, image.grid(), image.piece_hashes(), &progress);
     present.kept.count() as usize + present.moves.len()
 }
 
