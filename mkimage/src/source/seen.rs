@@ -7,12 +7,17 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use flashmob::event::{Class, Failure};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 use nix::unistd::{Whence, lseek64};
 
 use super::{family, split, sys_of};
 use crate::keys::file_failure;
+
+/// Times are told in seconds by some filesystems.
+const JUST_NOW: Duration = Duration::from_secs(2);
 
 /// One look.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ struct Facts {
 enum Change {
     /// When a file was last written to: seconds and nanoseconds.
     At(i64, i64),
+    /// Its filesystem says the time at which it is asked, as a view by QEMU does.
+    Untold,
     /// Sectors of a block device that were written or discarded since it is there, if the kernel counts them.
     Sectors(Option<u64>),
 }
@@ -46,7 +53,10 @@ impl Seen {
         let metadata = fs::metadata(path).map_err(cannot)?;
         let path = path.to_path_buf();
         if !metadata.file_type().is_block_device() {
-            let change = Change::At(metadata.mtime(), metadata.mtime_nsec());
+            let change = match says_now(&path, &metadata) {
+                true => Change::Untold,
+                false => Change::At(metadata.mtime(), metadata.mtime_nsec()),
+            };
             let identity = (metadata.dev(), metadata.ino());
             return Ok(Seen { path, facts: Facts { identity, size: metadata.len(), change }, behind: None });
         }
@@ -82,7 +92,7 @@ impl Seen {
         if now_facts.size != then.size {
             return Err(changed(format!("it had {} bytes, and has {}", then.size, now_facts.size)));
         }
-        if now_facts.change != then.change {
+        if now_facts.change != then.change && then.change != Change::Untold {
             return Err(changed(match (&then.change, &now_facts.change) {
                 (Change::Sectors(Some(before)), Change::Sectors(Some(after))) => {
                     format!("{} sectors of it were written", after.wrapping_sub(*before))
@@ -96,6 +106,13 @@ impl Seen {
             _ => Err(changed("another file lies behind the loop device".into())),
         }
     }
+}
+
+/// Was a file of a program (FUSE) written at this very moment? Then its time says nothing.
+fn says_now(path: &Path, metadata: &fs::Metadata) -> bool {
+    let by_program = statfs(path).is_ok_and(|fs| fs.filesystem_type() == FUSE_SUPER_MAGIC);
+    let age = metadata.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+    by_program && age.is_none_or(|age| age < JUST_NOW)
 }
 
 /// Has the kernel write what it holds back, so that it is counted: a disk's partitions have buffers of their
@@ -136,7 +153,6 @@ fn backing(device: u64) -> Option<PathBuf> {
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
-    use std::time::{Duration, SystemTime};
 
     #[test]
     fn a_file_that_was_written_replaced_cut_off_or_removed_meanwhile_is_refused() {

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::damage::Damaged;
 use super::disks::{MIB, noise};
 use super::loops::Loop;
 use super::{SMALL, capture_as, fail, succeed};
@@ -90,6 +91,18 @@ impl Machine {
         // The socket is there before the export is.
         std::thread::sleep(Duration::from_millis(500));
         Machine(child)
+    }
+}
+
+#[test]
+fn a_view_that_says_the_present_time_whenever_it_is_asked_is_not_taken_for_one_that_changed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shown = Damaged::of(&disk(folder.path()), 1 << 40);
+    // Its seconds go on while it is read.
+    for version in 0..4 {
+        std::thread::sleep(Duration::from_millis(300));
+        let image = format!("lab@{version}");
+        succeed(&capture_as(&image, &shown.path, folder.path().join("repository"), &SMALL));
     }
 }
 
