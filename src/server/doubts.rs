@@ -1,9 +1,11 @@
-//! Names in the configuration that fit several terminals: a UUID that boards share, a label or an adapter of several machines.
+//! Names in the configuration that fit several terminals: a UUID that boards share, a label or an adapter of
+//! several machines.
 //!
-//! Invariant: pure; it only tells people. That such a UUID names nobody is held by `lab`, that such a pin is left out by `zones`.
+//! Invariant: pure; it only tells people. That such a UUID names nobody is held by `lab`, that such a pin is
+//! left out by `zones`.
 
 use super::catalog::Problem;
-use super::config::{Config, Terminals, Who};
+use super::config::{Config, Job, Terminals, Who};
 use super::identity::TerminalKey;
 use super::lab::{Lab, Terminal, some_of};
 use super::zones::called;
@@ -19,6 +21,7 @@ pub fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
             let fitting = by_uuid(keys).into_iter().map(|key| (key.to_string(), lab.fitting(&key)));
             doubts
                 .extend(fitting.filter_map(|(name, fits)| doubt(format!("job {}", job.name), &name, &fits)));
+            doubts.extend(keys.iter().filter_map(|key| carried(job, key, &lab.fitting(key))));
         }
     }
     let mut labelled = by_uuid(&config.terminals.keys().copied().collect::<Vec<_>>());
@@ -35,6 +38,21 @@ pub fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
     }
     doubts.dedup();
     doubts
+}
+
+/// A MAC of an adapter that several machines have used: the job is for each of them, which one cannot see in
+/// the file.
+fn carried(job: &Job, key: &TerminalKey, fits: &[&Terminal]) -> Option<Problem> {
+    let ids: Vec<&str> = fits.iter().map(|t| t.id.as_str()).collect();
+    (ids.len() > 1 && matches!(key, TerminalKey::Mac(_))).then(|| Problem {
+        what: format!("job {}", job.name),
+        error: format!(
+            "{} terminals have used the adapter {key} ({}), and the job is for all",
+            ids.len(),
+            some_of(&ids)
+        ),
+        advice: "If one of them is meant, name it by uuid:….".into(),
+    })
 }
 
 fn doubt(what: String, name: &str, fits: &[&Terminal]) -> Option<Problem> {
@@ -81,5 +99,22 @@ mod tests {
         let what: Vec<&str> = problems.iter().map(|problem| problem.what.as_str()).collect();
         assert_eq!(what, ["job room", "terminals", "pin"]);
         assert!(problems[0].error.contains("02:00:00:00:00:0a, 02:00:00:00:00:0b"), "{:?}", problems[0]);
+    }
+    #[test]
+    fn a_job_for_the_adapter_of_several_machines_is_a_problem_that_names_them() {
+        let dock = "02:00:00:00:00:d0";
+        let text = format!("[[job]]\nname='room'\nimage='golden'\nterminals=['{dock}']\n");
+        let config = Config::parse(&text).expect("valid");
+        let mut lab = Lab::default();
+        for uuid in [U, "11112222-3333-4444-5555-666677778888"] {
+            assert_eq!(doubts(&config, &lab), []);
+            let hello = Hello { uuid: Some(uuid.into()), ..hello_of(dock) };
+            lab.hello(Duration::ZERO, String::new(), hello).expect("room");
+        }
+        let problems = doubts(&config, &lab);
+        assert!(
+            problems[0].error.contains("2 terminals have used the adapter 02:00:00:00:00:d0"),
+            "{problems:?}"
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Which machine is speaking: MAC addresses and SMBIOS UUIDs.
 //!
-//! Invariant: pure. MACs name machines, because many boards carry no UUID, or the same one as thousands of others; a UUID
-//! only tells machines apart, so that an adapter that is carried from one to the other does not make them one. In doubt it
-//! is another machine: taking one for the other would leave it without its image, or wipe a disk that nobody meant.
+//! Invariant: pure. MACs name machines, because many boards carry no UUID, or the same one as thousands of
+//! others; a UUID only tells machines apart, so that an adapter that is carried from one to the other does
+//! not make them one. In doubt it is another machine: taking one for the other would leave it without its
+//! image, or wipe a disk that nobody meant.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +16,8 @@ use uuid::Uuid;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// Is it one that VirtualBox (host-only networks) or VMware (VMnet1, VMnet8) give to an adapter of every host?
+    /// Is it one that VirtualBox (host-only networks) or VMware (VMnet1, VMnet8) give to an adapter of every
+    /// host?
     fn is_everywhere(self) -> bool {
         self.0.starts_with(&[0x0a, 0x00, 0x27, 0x00, 0x00])
             || self.0.starts_with(&[0x00, 0x50, 0x56, 0xc0, 0x00])
@@ -70,8 +72,8 @@ pub fn usable_uuid(text: &str) -> Option<Uuid> {
     (!all_the_same && !NEVER_SET.contains(&uuid.hyphenated().to_string().as_str())).then_some(uuid)
 }
 
-/// The same machine's UUID? SMBIOS 2.6 turned the byte order of the first three fields round, and firmware, iPXE
-/// and Linux do not agree about older boards.
+/// The same machine's UUID? SMBIOS 2.6 turned the byte order of the first three fields round, and firmware,
+/// iPXE and Linux do not agree about older boards.
 pub fn same_uuid(a: Uuid, b: Uuid) -> bool {
     in_one_order(a) == in_one_order(b)
 }
@@ -91,8 +93,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// From texts; those that are not valid are left out, and so are the MACs that programs give to their adapters on every machine
-    /// (agents of before tell them as well), and what exceeds 32 MACs.
+    /// From texts; those that are not valid are left out, and so are the MACs that programs give to their
+    /// adapters on every machine (agents of before tell them as well), and what exceeds 32 MACs.
     pub fn new<S: AsRef<str>>(macs: &[S], uuid: Option<&str>) -> Self {
         let mut known = Vec::new();
         for mac in macs.iter().take(32).filter_map(|text| text.as_ref().parse::<Mac>().ok()) {
@@ -127,8 +129,9 @@ pub struct Known<'a> {
     pub silent: u64,
 }
 
-/// Finds who is speaking. A common MAC names the terminal unless both have UUIDs that differ (an adapter that was
-/// carried over), or each has a MAC that the other lacks and no UUID tells that they are one. A UUID names it only where neither has a MAC: two boards with one UUID and no common MAC are two machines,
+/// Finds who is speaking. A common MAC names the terminal unless both have UUIDs that differ (an adapter that
+/// was carried over), or each has a MAC that the other lacks and no UUID tells that they are one. A UUID
+/// names it only where neither has a MAC: two boards with one UUID and no common MAC are two machines,
 /// however long the first has been silent.
 pub fn find<'a>(known: impl Iterator<Item = Known<'a>> + Clone, who: &Identity) -> Option<&'a str> {
     let by_mac = known

@@ -1,7 +1,8 @@
 //! How long an attempt waits for what may never come: a disk that does not answer, hashes that nobody makes.
 //!
-//! Invariant: every wait for a disk ends. A disk that does less than one request in all of its time has failed, and the terminal says
-//! so instead of standing at 100 %. The thread that hangs in the kernel is left behind, never waited for.
+//! Invariant: every wait for a disk ends. A disk that does less than one request in all of its time has
+//! failed, and the terminal says so instead of standing at 100 %. The thread that hangs in the kernel is left
+//! behind, never waited for.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::io::disk::Pulse;
 /// How long is waited. Tests are less patient.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// For a disk that does nothing. A disk that repairs itself may need a minute for one request, and the kernel tries again.
+    /// For a disk that does nothing. A disk that repairs itself may need a minute for one request, and the
+    /// kernel tries again.
     pub disk: Duration,
     /// For the hashes of an image that was published without them: a night.
     pub hashes: Duration,
@@ -43,8 +45,8 @@ pub(super) async fn on_disk<T: Send + 'static>(
     within(ctx, &pulse.name, requests, || (), blocking(work)).await
 }
 
-/// Waits for `work`. `done` counts what the disk `name` has done of it, and is `None` while something else is waited for. When it
-/// stands still for too long, `give_up` is called and the disk has failed.
+/// Waits for `work`. `done` counts what the disk `name` has done of it, and is `None` while something else is
+/// waited for. When it stands still for too long, `give_up` is called and the disk has failed.
 pub(super) async fn within<T>(
     ctx: &ImagingContext,
     name: &str,

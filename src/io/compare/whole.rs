@@ -1,7 +1,9 @@
-//! Whether a disk is, to the last byte, as an attempt leaves it that has committed: then nothing need be written again.
+//! Whether a disk is, to the last byte, as an attempt leaves it that has committed: then nothing need be
+//! written again.
 //!
-//! Invariant: a [`Whole`] exists only if everything that an attempt would write or wipe was read from the device in this
-//! attempt and is right. What a record says counts for nothing here. What cannot be read is not whole.
+//! Invariant: a [`Whole`] exists only if everything that an attempt would write or wipe was read from the
+//! device in this attempt and is right. What a record says counts for nothing here. What cannot be read is
+//! not whole.
 
 use std::ops::Range;
 
@@ -33,7 +35,8 @@ pub(super) fn look(
     whole.then_some(Whole(()))
 }
 
-/// Are the pieces right that an attempt writes whatever it finds, because it wipes or holds back some of their bytes?
+/// Are the pieces right that an attempt writes whatever it finds, because it wipes or holds back some of
+/// their bytes?
 fn disturbed_pieces(
     disk: &Disk,
     plan: &LayoutPlan,
@@ -53,7 +56,8 @@ fn disturbed_pieces(
     Some(true)
 }
 
-/// Do the table and the boot areas have what the commit writes, and is zero what was wiped and not written again?
+/// Do the table and the boot areas have what the commit writes, and is zero what was wiped and not written
+/// again?
 fn wiped_and_written(disk: &Disk, plan: &LayoutPlan, grid: &Grid) -> Result<bool, StorageError> {
     let steps = order::commit(plan);
     let writes: Vec<(u64, &[u8])> = steps

@@ -1,11 +1,10 @@
-//! Terminals that share their UUID with others: boards whose maker gave one UUID to all of them.
+//! Terminals that share a name with others: boards whose maker gave one UUID to all of them, laptops that use
+//! one dock.
 //!
-//! Invariant: a UUID that several terminals have names none of them. What the configuration or a person says of such a UUID is
-//! for nobody, and people are told; nothing picks one of them.
+//! Invariant: a UUID that several terminals have names none of them. What the configuration or a person says
+//! of such a UUID is for nobody, and people are told; nothing picks one of them.
 
 use std::collections::{BTreeSet, HashMap};
-
-use uuid::Uuid;
 
 use super::{Lab, Terminal};
 use crate::server::identity::{Identity, TerminalKey, in_one_order};
@@ -22,58 +21,72 @@ pub fn some_of(ids: &[&str]) -> String {
     }
 }
 
-/// The terminals by their UUIDs.
+/// The terminals by their UUIDs (in one byte order) and their MACs.
 #[derive(Debug, Default)]
-pub(super) struct Namesakes(HashMap<Uuid, BTreeSet<String>>);
+pub(super) struct Namesakes(HashMap<TerminalKey, BTreeSet<String>>);
+
+/// All names that a machine gives itself.
+fn keys(who: &Identity) -> impl Iterator<Item = TerminalKey> {
+    let uuid = who.uuid.map(|uuid| TerminalKey::Uuid(in_one_order(uuid)));
+    uuid.into_iter().chain(who.macs.iter().copied().map(TerminalKey::Mac))
+}
 
 impl Namesakes {
     /// The terminal `id` was `before` and is `now`.
     pub(super) fn note(&mut self, id: &str, before: Option<&Identity>, now: &Identity) {
-        if let Some(old) = before.and_then(|who| who.uuid).map(in_one_order)
-            && let Some(all) = self.0.get_mut(&old)
-        {
-            all.remove(id);
-            if all.is_empty() {
-                self.0.remove(&old);
+        for old in before.into_iter().flat_map(keys) {
+            if let Some(all) = self.0.get_mut(&old) {
+                all.remove(id);
+                if all.is_empty() {
+                    self.0.remove(&old);
+                }
             }
         }
-        if let Some(new) = now.uuid.map(in_one_order) {
+        for new in keys(now) {
             self.0.entry(new).or_default().insert(id.to_owned());
         }
+    }
+
+    fn of(&self, key: TerminalKey) -> impl Iterator<Item = &str> {
+        self.0.get(&key).into_iter().flatten().map(String::as_str)
     }
 }
 
 impl Lab {
-    /// The names of the terminals with this UUID.
-    fn with_uuid(&self, uuid: Uuid) -> impl Iterator<Item = &str> {
-        self.namesakes.0.get(&in_one_order(uuid)).into_iter().flatten().map(String::as_str)
-    }
-
     /// The other terminals with the UUID of `who`, which is the terminal `id` if it is known.
     fn namesakes_of(&self, who: &Identity, id: Option<&str>) -> impl Iterator<Item = &str> {
-        who.uuid.into_iter().flat_map(|uuid| self.with_uuid(uuid)).filter(move |other| Some(*other) != id)
+        let uuid = who.uuid.map(|uuid| TerminalKey::Uuid(in_one_order(uuid)));
+        uuid.into_iter().flat_map(|key| self.namesakes.of(key)).filter(move |other| Some(*other) != id)
     }
 
-    /// What the configuration may know `who` by (the terminal `id`, if it is known): a UUID that another terminal has as well is
-    /// left out, because nobody can say which of them was meant.
+    /// What the configuration may know `who` by (the terminal `id`, if it is known): a UUID that another
+    /// terminal has as well is left out, because nobody can say which of them was meant.
     pub fn named(&self, who: &Identity, id: Option<&str>) -> Identity {
         let shared = self.namesakes_of(who, id).next().is_some();
         Identity { macs: who.macs.clone(), uuid: who.uuid.filter(|_| !shared) }
     }
 
-    /// The terminals that `key` fits: several where they share a UUID.
+    /// The terminals that `key` fits: several where they share a UUID or an adapter.
     pub fn fitting(&self, key: &TerminalKey) -> Vec<&Terminal> {
-        match key {
-            TerminalKey::Mac(_) => self.iter().filter(|t| key.matches(&t.identity)).collect(),
-            TerminalKey::Uuid(uuid) => self.with_uuid(*uuid).filter_map(|id| self.get(id)).collect(),
-        }
+        let key = match key {
+            TerminalKey::Mac(mac) => TerminalKey::Mac(*mac),
+            TerminalKey::Uuid(uuid) => TerminalKey::Uuid(in_one_order(*uuid)),
+        };
+        self.namesakes.of(key).filter_map(|id| self.get(id)).collect()
     }
 
     /// What a person who looks at this terminal should know of its name.
     pub fn notes(&self, terminal: &Terminal) -> Vec<String> {
         let others: Vec<&str> = self.namesakes_of(&terminal.identity, Some(&terminal.id)).collect();
         let note = format!("shares its UUID with {}; tell them apart by MAC", some_of(&others));
-        Vec::from_iter((!others.is_empty()).then_some(note))
+        let adapters = terminal.identity.macs.iter().filter_map(|mac| {
+            let others = self.namesakes.of(TerminalKey::Mac(*mac)).filter(|other| *other != terminal.id);
+            let others: Vec<&str> = others.collect();
+            let shared =
+                format!("was seen with the adapter {mac} of {}; tell them apart by UUID", some_of(&others));
+            (!others.is_empty()).then_some(shared)
+        });
+        (!others.is_empty()).then_some(note).into_iter().chain(adapters).collect()
     }
 }
 
@@ -134,5 +147,20 @@ mod tests {
         let mut lab = lab(&[(a, Some(U)), (b, Some(U))]);
         lab.hello(Duration::ZERO, String::new(), hello_of(b)).expect("room");
         assert_eq!((notes(&lab, a), notes(&lab, b)), (String::new(), String::new()));
+    }
+    #[test]
+    fn laptops_that_share_a_dock_have_a_note_each() {
+        const V: &str = "11112222-3333-4444-5555-666677778888";
+        let dock = "02:00:00:00:00:d0";
+        let lab = lab(&[(dock, Some(U)), (dock, Some(V))]);
+        let second = format!("{dock}-2");
+        assert_eq!(
+            (notes(&lab, dock), notes(&lab, &second)),
+            (
+                format!("was seen with the adapter {dock} of {second}; tell them apart by UUID"),
+                format!("was seen with the adapter {dock} of {dock}; tell them apart by UUID")
+            )
+        );
+        assert_eq!(lab.fitting(&dock.parse().expect("valid")).len(), 2);
     }
 }

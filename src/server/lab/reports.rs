@@ -10,6 +10,7 @@ use crate::api::Orders;
 use crate::event::{Chosen, Outcome, Progress};
 use crate::layout::known;
 use crate::server::attempt::Attempt;
+use crate::server::identity::TerminalKey;
 use crate::server::jobs;
 use crate::server::zones::Ties;
 
@@ -110,9 +111,9 @@ impl Lab {
         };
         let others = self.terminals.values().filter(needs_me).filter_map(|t| t.last.as_ref());
         // Who is on its way is where it was the last time, or anywhere.
-        let coming = self.coming.iter().filter(|(mac, _)| {
-            let known = self.terminals.values().find(|t| t.identity.macs.contains(mac));
-            ties.needs(known.and_then(Terminal::ip), me)
+        let coming = self.coming.iter().filter(|(mac, _)| match self.fitting(&TerminalKey::Mac(**mac))[..] {
+            [known] => ties.needs(known.ip(), me),
+            _ => ties.needs(None, me),
         });
         let coming: Vec<(Duration, String)> = coming
             .flat_map(|(_, (since, images))| images.iter().map(|image| (*since, image.clone())))

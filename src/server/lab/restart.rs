@@ -1,14 +1,15 @@
 //! Times that an earlier run of the server wrote down, made sense of at its next start.
 //!
-//! Invariant: the machine's date may have been set either way meanwhile, so it tells nothing about how long a terminal was silent.
-//! Silence is counted on the server's own clock while it runs: while it was off it heard nobody. No time is left that lies in the
-//! future.
+//! Invariant: the machine's date may have been set either way meanwhile, so it tells nothing about how long a
+//! terminal was silent. Silence is counted on the server's own clock while it runs: while it was off it heard
+//! nobody. No time is left that lies in the future.
 
 use std::time::Duration;
 
 use super::{Change, Terminal};
 
-/// Corrects the times of `terminals` for a clock that says `now`. What lay in the future comes back, to be written down again.
+/// Corrects the times of `terminals` for a clock that says `now`. What lay in the future comes back, to be
+/// written down again.
 pub(super) fn correct(now: Duration, terminals: &mut [Terminal]) -> Vec<Change> {
     let times = |t: &Terminal| {
         let attempt = t.last.as_ref().map(|a| a.heard.max(a.started).max(a.ended.unwrap_or_default()));
@@ -64,7 +65,8 @@ mod tests {
         lab.iter().cloned().collect()
     }
 
-    /// The states of A and B, whether C may leave, and whether anything was written down, `later` seconds after a start at `date`.
+    /// The states of A and B, whether C may leave, and whether anything was written down, `later` seconds
+    /// after a start at `date`.
     fn states(date: u64, later: u64) -> (TerminalState, TerminalState, bool, bool) {
         let (mut lab, changes) = Lab::restore(at(date), before(), 9);
         let now = at(date + later);
