@@ -21,9 +21,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::buf::{BufPool, PieceBuf};
 use crate::io::frames::Unpacker;
-use crate::io::hash::sha1;
+use crate::io::hash::PieceHash;
 use crate::storage::{Storage, StorageError};
-use crate::units::{PieceIndex, Sha1};
+use crate::units::PieceIndex;
 
 /// Work for a disk thread.
 struct Job {
@@ -35,11 +35,11 @@ struct Job {
 
 enum Kind {
     /// Write these bytes, or what this frame of so many bytes becomes, if their hash is right (`None`: whatever they are).
-    Store(PieceBuf, Option<Sha1>, Option<usize>),
-    /// Fill this buffer.
-    Load(PieceBuf),
-    /// Have the system keep these bytes.
-    Warm,
+    Store(PieceBuf, Option<PieceHash>, Option<usize>),
+    /// Fill this buffer, with what must have this hash.
+    Load(PieceBuf, Option<PieceHash>),
+    /// Have the system keep these bytes, which must have this hash.
+    Warm(Option<PieceHash>),
     /// Make everything durable.
     Sync,
 }
@@ -61,6 +61,8 @@ pub enum Done {
     Synced,
     /// The piece could not be read.
     Unreadable(PieceIndex, StorageError),
+    /// The piece was read, and what lies there does not have its hash.
+    Damaged(PieceIndex),
     /// A write or a sync failed.
     Failed(StorageError),
 }
@@ -94,7 +96,7 @@ impl DiskQueue {
     }
 
     /// Checks and writes the first `len` bytes of `buf` at `offset`.
-    pub fn store(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf, hash: Option<Sha1>) {
+    pub fn store(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf, hash: Option<PieceHash>) {
         self.send(Job { piece, offset, len, kind: Kind::Store(buf, hash, None) });
     }
 
@@ -105,19 +107,19 @@ impl DiskQueue {
         offset: u64,
         len: usize,
         (buf, frame): (PieceBuf, usize),
-        hash: Option<Sha1>,
+        hash: Option<PieceHash>,
     ) {
         self.send(Job { piece, offset, len, kind: Kind::Store(buf, hash, Some(frame)) });
     }
 
-    /// Reads `len` bytes at `offset` into `buf`.
-    pub fn load(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf) {
-        self.send(Job { piece, offset, len, kind: Kind::Load(buf) });
+    /// Reads `len` bytes at `offset` into `buf`, and checks them.
+    pub fn load(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf, hash: Option<PieceHash>) {
+        self.send(Job { piece, offset, len, kind: Kind::Load(buf, hash) });
     }
 
-    /// Has the system keep `len` bytes at `offset`.
-    pub fn warm(&self, piece: PieceIndex, offset: u64, len: usize) {
-        self.send(Job { piece, offset, len, kind: Kind::Warm });
+    /// Has the system keep `len` bytes at `offset`, and checks them.
+    pub fn warm(&self, piece: PieceIndex, offset: u64, len: usize, hash: Option<PieceHash>) {
+        self.send(Job { piece, offset, len, kind: Kind::Warm(hash) });
     }
 
     /// Syncs the storage. To be called when no store is outstanding.
@@ -205,21 +207,32 @@ impl Worker {
                         return Ok(Done::WrongHash(piece));
                     }
                 }
-                if hash.is_some_and(|hash| sha1(&buf[..len]) != hash) {
+                if hash.is_some_and(|hash| !hash.fits(&buf[..len])) {
                     return Ok(Done::WrongHash(piece));
                 }
                 self.storage.write_at(offset, &buf[..len])?;
                 Ok(Done::Stored(piece, Bytes::from_owner(Lent { buf, len }), came_as))
             }
-            Kind::Load(mut buf) => Ok(match self.storage.read_at(offset, &mut buf[..len]) {
+            Kind::Load(mut buf, hash) => Ok(match self.storage.read_at(offset, &mut buf[..len]) {
+                Ok(()) if hash.is_some_and(|hash| !hash.fits(&buf[..len])) => Done::Damaged(piece),
                 Ok(()) => Done::Loaded(piece, Bytes::from_owner(Lent { buf, len })),
                 Err(error) => Done::Unreadable(piece, error),
             }),
-            Kind::Warm => Ok(match self.storage.warm(offset, len as u64) {
-                Ok(()) => Done::Warm(piece),
+            Kind::Warm(hash) => Ok(match self.warm(offset, len, hash) {
+                Ok(true) => Done::Warm(piece),
+                Ok(false) => Done::Damaged(piece),
                 Err(error) => Done::Unreadable(piece, error),
             }),
             Kind::Sync => self.storage.sync().map(|()| Done::Synced),
+        }
+    }
+
+    /// False if what lies there does not have the hash.
+    fn warm(&self, offset: u64, len: usize, hash: Option<PieceHash>) -> Result<bool, StorageError> {
+        self.storage.warm(offset, len as u64)?;
+        match hash {
+            Some(hash) => hash.fits_stored(&*self.storage, offset, len),
+            None => Ok(true),
         }
     }
 }
@@ -229,6 +242,7 @@ mod tests {
     use super::*;
     use crate::buf::BufPool;
     use crate::io::frames::Packer;
+    use crate::io::hash::{sha1, sha256};
     use crate::io::storage::{FileStorage, Resize};
 
     fn next(done: &mut tokio::sync::mpsc::UnboundedReceiver<Done>) -> Done {
@@ -245,16 +259,26 @@ mod tests {
         let queue = DiskQueue::start(storage, 2, 2, None, sender).unwrap();
         let mut buf = pool.take().unwrap();
         buf.copy_from_slice(b"0123456789");
-        queue.store(PieceIndex(1), 10, 10, buf, Some(sha1(b"0123456789")));
+        queue.store(PieceIndex(1), 10, 10, buf, Some(PieceHash::Sha1(sha1(b"0123456789"))));
         assert!(
             matches!(next(&mut done), Done::Stored(PieceIndex(1), bytes, None) if &bytes[..] == b"0123456789")
         );
         let mut buf = pool.take().unwrap();
         buf.copy_from_slice(b"abcdefghij");
-        queue.store(PieceIndex(0), 0, 10, buf, Some(sha1(b"0123456789")));
+        queue.store(PieceIndex(0), 0, 10, buf, Some(PieceHash::Sha1(sha1(b"0123456789"))));
         assert!(matches!(next(&mut done), Done::WrongHash(PieceIndex(0))));
-        queue.load(PieceIndex(1), 10, 10, pool.take().unwrap());
+        queue.load(PieceIndex(1), 10, 10, pool.take().unwrap(), None);
         assert!(matches!(next(&mut done), Done::Loaded(PieceIndex(1), bytes) if &bytes[..] == b"0123456789"));
+        let right = Some(PieceHash::Sha256(sha256(b"0123456789")));
+        let wrong = Some(PieceHash::Sha256(sha256(b"abcdefghij")));
+        queue.load(PieceIndex(1), 10, 10, pool.take().unwrap(), right);
+        assert!(matches!(next(&mut done), Done::Loaded(PieceIndex(1), _)));
+        queue.warm(PieceIndex(1), 10, 10, right);
+        assert!(matches!(next(&mut done), Done::Warm(PieceIndex(1))));
+        queue.load(PieceIndex(1), 10, 10, pool.take().unwrap(), wrong);
+        assert!(matches!(next(&mut done), Done::Damaged(PieceIndex(1))), "it is not lent to peers");
+        queue.warm(PieceIndex(1), 10, 10, wrong);
+        assert!(matches!(next(&mut done), Done::Damaged(PieceIndex(1))));
         queue.sync();
         assert!(matches!(next(&mut done), Done::Synced));
         queue.finish();
@@ -279,12 +303,12 @@ mod tests {
         };
         // Twice: the first one's buffer undoes the second.
         for piece in [1, 0] {
-            let hash = Some(sha1(&bytes));
+            let hash = Some(PieceHash::Sha1(sha1(&bytes)));
             queue.store_frame(PieceIndex(piece), u64::from(piece) * 50_000, 50_000, framed(&frame), hash);
             let Done::Stored(_, stored, Some(came_as)) = next(&mut done) else { panic!("not stored") };
             assert!(stored == bytes && came_as == frame);
         }
-        let hash = Some(sha1(b"others"));
+        let hash = Some(PieceHash::Sha1(sha1(b"others")));
         queue.store_frame(PieceIndex(0), 0, 50_000, framed(&frame), hash);
         assert!(matches!(next(&mut done), Done::WrongHash(PieceIndex(0))), "another piece's");
         for wrong in [&frame[1..], &frame[..frame.len() - 1], &bytes[..40_000]] {

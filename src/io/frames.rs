@@ -23,6 +23,7 @@ use zstd::bulk::{Compressor, Decompressor};
 
 use super::diskio::Done;
 use crate::api::Compress;
+use crate::io::hash::PieceHash;
 use crate::storage::Storage;
 use crate::units::PieceIndex;
 
@@ -150,6 +151,8 @@ struct Job {
     at_most: usize,
     /// Its bytes, where they are in memory.
     bytes: Option<Bytes>,
+    /// What they must have, where that was not checked yet.
+    hash: Option<PieceHash>,
 }
 
 /// The threads that compress for one swarm. They end when this is dropped.
@@ -184,8 +187,9 @@ impl FrameMaker {
         len: usize,
         at_most: usize,
         bytes: Option<Bytes>,
+        hash: Option<PieceHash>,
     ) -> bool {
-        self.jobs.try_send(Job { piece, offset, len, at_most, bytes }).is_ok()
+        self.jobs.try_send(Job { piece, offset, len, at_most, bytes, hash }).is_ok()
     }
 
     /// Waits (blocking) until the threads have let go of the storage.
@@ -217,14 +221,14 @@ fn work(storage: &dyn Storage, jobs: &Mutex<Receiver<Job>>, done: &UnboundedSend
     }
 }
 
-/// The piece's bytes; `None` if they cannot be read, which whoever asks for them will be told.
+/// The piece's bytes; `None` if they cannot be read or are wrong, which whoever asks for them will be told.
 fn read<'a>(storage: &dyn Storage, job: &Job, buffer: &'a mut Option<MmapMut>) -> Option<&'a [u8]> {
     if buffer.as_ref().is_none_or(|buffer| buffer.len() < job.len) {
         *buffer = MmapMut::map_anon(job.len).ok();
     }
     let bytes = &mut buffer.as_mut()?[..job.len];
     storage.read_at(job.offset, bytes).ok()?;
-    Some(bytes)
+    job.hash.is_none_or(|hash| hash.fits(bytes)).then_some(bytes)
 }
 
 #[cfg(test)]

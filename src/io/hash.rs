@@ -29,6 +29,55 @@ pub fn sha256_of_hashes(hashes: &[Sha256]) -> Sha256 {
     Sha256(hasher.finalize().into())
 }
 
+/// What a piece's bytes must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PieceHash {
+    /// The torrent's (BEP 3).
+    Sha1(Sha1),
+    /// The signed manifest's.
+    Sha256(Sha256),
+}
+
+impl PieceHash {
+    /// Do these bytes have it?
+    pub fn fits(&self, bytes: &[u8]) -> bool {
+        match self {
+            PieceHash::Sha1(hash) => sha1(bytes) == *hash,
+            PieceHash::Sha256(hash) => sha256(bytes) == *hash,
+        }
+    }
+
+    /// Do the `len` bytes at `offset` of `storage` have it? They are read a part at a time.
+    pub fn fits_stored(&self, storage: &dyn Storage, offset: u64, len: usize) -> Result<bool, StorageError> {
+        let mut buffer = vec![0; len.min(PART)];
+        let mut each_part = |mut take: Box<dyn FnMut(&[u8]) + '_>| {
+            let mut done = 0;
+            while done < len {
+                let part = &mut buffer[..PART.min(len - done)];
+                storage.read_at(offset + done as u64, part)?;
+                take(part);
+                done += part.len();
+            }
+            Ok(())
+        };
+        match self {
+            PieceHash::Sha1(hash) => {
+                let mut hasher = sha1::Sha1::new();
+                each_part(Box::new(|part| hasher.update(part)))?;
+                Ok(Sha1(hasher.finalize().into()) == *hash)
+            }
+            PieceHash::Sha256(hash) => {
+                let mut hasher = sha2::Sha256::new();
+                each_part(Box::new(|part| hasher.update(part)))?;
+                Ok(Sha256(hasher.finalize().into()) == *hash)
+            }
+        }
+    }
+}
+
+/// Bytes that are read at once for a hash of what need not be in memory.
+const PART: usize = 1 << 20;
+
 /// How far a [`hash_pieces`] is, and the means to end it early; shared with whoever shows it.
 #[derive(Debug, Default)]
 pub struct HashProgress {

@@ -183,6 +183,11 @@ impl ImageFolder {
         &self.grid
     }
 
+    /// SHA-256 of each piece, to be kept elsewhere; `None` while the image is published without hashes.
+    pub fn shared_piece_hashes(&self) -> Option<Arc<Vec<Sha256>>> {
+        (!self.hashes.is_empty()).then(|| Arc::clone(&self.hashes))
+    }
+
     /// SHA-256 of each piece of the payload; none while it is published without hashes.
     pub fn piece_hashes(&self) -> &[Sha256] {
         &self.hashes

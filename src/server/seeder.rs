@@ -24,7 +24,8 @@ use crate::units::InfoHash;
 /// Memory for pieces that are being sent, of each image.
 const MEMORY: u64 = 128 << 20;
 /// What to do about a piece that cannot be sent.
-const TROUBLE: &str = "Terminals cannot finish without it: check the image with 'flashmob-mkimage verify', then capture it again.";
+const TROUBLE: &str = "Terminals that lack it wait. Check the image with 'flashmob-mkimage verify', put the file back from a copy or \
+                       capture the image again; a piece that is in order again is served without a restart.";
 /// How old the numbers on the page may be.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -131,6 +132,7 @@ impl Seeders {
     fn seed(&self, folder: &ImageFolder) -> Result<Swarm, Failure> {
         self.session.add(TorrentSpec {
             shape: Arc::new(ImageShape(Arc::clone(folder.grid()))),
+            hashes: folder.shared_piece_hashes(),
             ..TorrentSpec::new(
                 Arc::clone(folder.metainfo()),
                 folder.payload_to_serve()?,

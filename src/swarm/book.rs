@@ -14,6 +14,8 @@ use crate::units::{Now, PeerId};
 const MAX_KNOWN: usize = 4096;
 /// Bans that are kept at most; the oldest are forgotten.
 const MAX_BANS: usize = 1024;
+/// How long a ban lasts. It is no longer, because the fault may have been in this machine's own memory.
+const BAN: Duration = Duration::from_secs(600);
 /// Rest after the first failure, doubled by each further one.
 const FIRST_REST: Duration = Duration::from_secs(1);
 /// Longest rest after failures.
@@ -42,7 +44,7 @@ pub struct AddressBook {
     dialling: usize,
     /// Nobody can be dialled before.
     quiet_until: Now,
-    banned: VecDeque<PeerId>,
+    banned: VecDeque<(PeerId, Now)>,
     own: Vec<SocketAddr>,
 }
 
@@ -137,25 +139,27 @@ impl AddressBook {
         }
     }
 
-    /// Never dial this address: it is our own, or of a banned peer.
+    /// Never dial this address: it is our own.
     pub fn never(&mut self, addr: SocketAddr) {
         self.learn([addr]);
         self.set(addr, State::Never);
     }
 
-    /// This peer is not welcome any more.
-    pub fn ban(&mut self, peer: PeerId) {
-        if !self.is_banned(peer) {
-            if self.banned.len() >= MAX_BANS {
-                self.banned.pop_front();
-            }
-            self.banned.push_back(peer);
+    /// This peer is not welcome for [`BAN`]. It is not dialled either, at the address where it listens.
+    pub fn ban(&mut self, peer: PeerId, listens: Option<SocketAddr>, now: Now) {
+        self.banned.retain(|(other, until)| *other != peer && *until > now);
+        if self.banned.len() >= MAX_BANS {
+            self.banned.pop_front();
+        }
+        self.banned.push_back((peer, now + BAN));
+        if let Some(addr) = listens {
+            self.rest(addr, now, Some(BAN));
         }
     }
 
-    /// Whether `peer` was banned.
-    pub fn is_banned(&self, peer: PeerId) -> bool {
-        self.banned.contains(&peer)
+    /// Whether `peer` is banned.
+    pub fn is_banned(&self, peer: PeerId, now: Now) -> bool {
+        self.banned.iter().any(|(other, until)| *other == peer && *until > now)
     }
 
     fn rest(&mut self, addr: SocketAddr, now: Now, rest: Option<Duration>) {
@@ -164,7 +168,12 @@ impl AddressBook {
         entry.failures += 1;
         if entry.state != State::Never {
             let until = now + rest.unwrap_or(doubled);
-            self.set(addr, State::RestUntil(until));
+            // Whoever is banned rests as long as that says, also when its connection is closed afterwards.
+            let longer = match entry.state {
+                State::RestUntil(before) => before.max(until),
+                _ => until,
+            };
+            self.set(addr, State::RestUntil(longer));
         }
     }
 
@@ -243,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn a_ban_holds_for_ten_minutes_for_the_peer_and_its_address() {
+        let (mut book, mut rng) = (AddressBook::new(&[], 0), Rng::new(1));
+        let (peer, listens) = (PeerId([7; 20]), addr("10.0.0.1:6881"));
+        book.connected(listens);
+        book.ban(peer, Some(listens), at(100));
+        book.closed(listens, at(100), false);
+        assert!(book.is_banned(peer, at(699)) && !book.is_banned(PeerId([8; 20]), at(100)));
+        assert_eq!(book.next_dial(at(699), &mut rng, |_| true), None);
+        assert!(!book.is_banned(peer, at(700)));
+        assert_eq!(book.next_dial(at(700), &mut rng, |_| true), Some(listens));
+    }
+
+    #[test]
     fn the_book_is_bounded() {
         let mut book = AddressBook::new(&[], 0);
         book.learn(
@@ -252,7 +274,7 @@ mod tests {
         (0..2000u32).for_each(|n| {
             let mut id = [0; 20];
             id[..4].copy_from_slice(&n.to_be_bytes());
-            book.ban(PeerId(id));
+            book.ban(PeerId(id), None, at(0));
         });
         assert_eq!(book.banned.len(), MAX_BANS);
     }

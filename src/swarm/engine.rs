@@ -295,7 +295,7 @@ impl Engine {
         if self.config.ours_only && !handshake.peer_id.is_ours() {
             return Some(CloseReason::Foreign);
         }
-        if self.book.is_banned(handshake.peer_id) {
+        if self.book.is_banned(handshake.peer_id, self.now) {
             return Some(CloseReason::Banned);
         }
         if !Engine::may_dial(self.rules.as_ref(), addr) {
@@ -353,6 +353,8 @@ impl Engine {
         if !self.serve.sent(conn, peer, block, self.now) {
             return;
         }
+        // It is not offered to this peer again before it has rested.
+        peer.decline(block.piece, self.now);
         if peer.fast {
             self.send(conn, Message::Reject(block));
         } else {
@@ -405,13 +407,17 @@ impl Engine {
     fn piece_wrong(&mut self, piece: PieceIndex) {
         self.bad_pieces += 1;
         self.wasted += u64::from(self.geometry.len_of(piece));
-        if let Some(Giver { conn, id }) = self.fetch.wrong(piece, &mut self.rng) {
-            self.book.ban(id);
-            if let Some(addr) = self.peers.get(&conn).and_then(|peer| peer.listen) {
-                self.book.never(addr);
-            }
-            self.close(conn, CloseReason::BadPiece(piece));
+        let Some(Giver { conn, id }) = self.fetch.wrong(piece, &mut self.rng) else { return };
+        let has_another = self.peers.iter().any(|(other, peer)| *other != conn && peer.have.has(piece));
+        if !has_another && let Some(peer) = self.peers.get_mut(&conn) {
+            // Nobody else has it: without this peer we would wait for ever. It is asked again, after a rest, because its disk may be
+            // mended meanwhile, or the fault be in our own memory.
+            peer.refuse(piece, self.now);
+            return;
         }
+        let listens = self.peers.get(&conn).and_then(|peer| peer.listen);
+        self.book.ban(id, listens, self.now);
+        self.close(conn, CloseReason::BadPiece(piece));
     }
 
     /// Tells the peer whether we want something of it, when that changes.

@@ -21,6 +21,8 @@ pub struct Bounds {
     pub disk: Duration,
     /// For the hashes of an image that was published without them: a night.
     pub hashes: Duration,
+    /// For the next piece, from whoever has it. The server may be away for a while, or its copy be mended meanwhile.
+    pub piece: Duration,
     /// For swarms to end and the firmware's variables to be written.
     pub end: Duration,
 }
@@ -28,7 +30,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         let minutes = |n: u64| Duration::from_secs(60 * n);
-        Bounds { disk: minutes(10), hashes: minutes(12 * 60), end: minutes(1) }
+        Bounds { disk: minutes(10), hashes: minutes(12 * 60), piece: minutes(60), end: minutes(1) }
     }
 }
 

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::agent::status::Status;
-use crate::event::{Failure, Progress};
+use crate::event::{Class, Failure, Progress};
 use crate::io::readback::Readback;
 use crate::io::session::Swarm;
 use crate::swarm::SwarmStats;
+use crate::units::show_bytes;
 
 /// How often the numbers are renewed.
 const TICK: Duration = Duration::from_millis(500);
@@ -61,25 +62,52 @@ pub(super) struct Meter<'a> {
     pub(super) zeros_total: u64,
     pub(super) started: Instant,
     pub(super) part: Share,
-    pub(super) loneliness: Mutex<Loneliness>,
+    pub(super) waiting: Mutex<Waiting>,
+    /// How long no piece may come.
+    pub(super) bound: Duration,
 }
 
-/// Since when there is nobody to fetch from. An attempt waits for peers for ever, so it must say that it does.
+/// Since when no piece has come, and since when there is nobody to fetch from.
 #[derive(Debug, Default)]
-pub(super) struct Loneliness {
-    since: Option<Duration>,
+pub(super) struct Waiting {
+    /// Bytes that were there when some came last, and when that was.
+    last: Option<(u64, Duration)>,
+    alone_since: Option<Duration>,
     said: bool,
 }
 
-impl Loneliness {
+/// What follows from waiting.
+#[derive(Debug, PartialEq, Eq)]
+enum Patience {
+    Left,
     /// True once for each time without a peer that is longer than [`ALONE`].
-    fn is_news(&mut self, now: Duration, waiting: bool, peers: usize) -> bool {
-        if !waiting || peers > 0 {
-            *self = Loneliness::default();
-            return false;
+    Alone,
+    /// No piece has come for longer than the bound.
+    Over,
+}
+
+impl Waiting {
+    /// Looks at the numbers of `now`.
+    fn look(&mut self, now: Duration, stats: &SwarmStats, bound: Duration) -> Patience {
+        if stats.complete {
+            *self = Waiting::default();
+            return Patience::Left;
         }
-        let since = *self.since.get_or_insert(now);
-        now.saturating_sub(since) >= ALONE && !std::mem::replace(&mut self.said, true)
+        match self.last {
+            Some((bytes, since)) if bytes == stats.bytes_done => {
+                if now.saturating_sub(since) >= bound {
+                    return Patience::Over;
+                }
+            }
+            _ => self.last = Some((stats.bytes_done, now)),
+        }
+        if stats.peers > 0 {
+            (self.alone_since, self.said) = (None, false);
+            return Patience::Left;
+        }
+        let since = *self.alone_since.get_or_insert(now);
+        let is_news = now.saturating_sub(since) >= ALONE && !std::mem::replace(&mut self.said, true);
+        if is_news { Patience::Alone } else { Patience::Left }
     }
 }
 
@@ -98,7 +126,9 @@ impl Meter<'_> {
                     return result;
                 }
                 _ = ticks.tick() => {
-                    self.tick();
+                    if self.tick() == Patience::Over {
+                        return Err(self.nothing_comes());
+                    }
                     if let Some(failure) = self.with(Readback::failure).flatten() {
                         return Err(failure);
                     }
@@ -151,7 +181,7 @@ impl Meter<'_> {
         }
     }
 
-    fn tick(&self) {
+    fn tick(&self) -> Patience {
         let stats = self.swarm.stats();
         let verified = self.with(Readback::verified).unwrap_or_default();
         let share = share(&stats, verified, self.zeros_written.load(Ordering::Relaxed), self.zeros_total);
@@ -159,12 +189,9 @@ impl Meter<'_> {
         if let Some(trouble) = self.swarm.trouble() {
             self.status.note(trouble);
         }
-        let alone = self.loneliness.lock().unwrap_or_else(PoisonError::into_inner).is_news(
-            elapsed,
-            !stats.complete,
-            stats.peers,
-        );
-        if alone {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let patience = waiting.look(elapsed, &stats, self.bound);
+        if patience == Patience::Alone {
             self.status.note(format!(
                 "nobody to fetch from for {} s; waiting (does the server seed this image, is its peer port open?)",
                 ALONE.as_secs()
@@ -177,6 +204,26 @@ impl Meter<'_> {
             progress.percent = progress.percent.max(percent);
             progress.seconds_left = seconds_left(elapsed, share);
         });
+        patience
+    }
+
+    /// No piece has come for as long as one may wait.
+    fn nothing_comes(&self) -> Failure {
+        let stats = self.swarm.stats();
+        let minutes = self.bound.as_secs().div_ceil(60);
+        let missing = stats.bytes_total.saturating_sub(stats.bytes_done);
+        let trouble = self.swarm.trouble().unwrap_or_else(|| match stats.peers {
+            0 => "there is nobody to fetch from".into(),
+            peers => format!("none of {peers} peers gives any of them"),
+        });
+        Failure::new(
+            Class::Retry,
+            format!(
+                "{} are missing, and no piece has come for {minutes} minutes: {trouble}",
+                show_bytes(missing)
+            ),
+            "Look at the server's page for what is wrong with the image, and whether its peer port is open.",
+        )
     }
 }
 
@@ -227,13 +274,28 @@ mod tests {
 
     #[test]
     fn a_terminal_without_peers_says_so_once_each_time() {
-        let mut alone = Loneliness::default();
-        let mut at = |seconds, waiting, peers| alone.is_news(Duration::from_secs(seconds), waiting, peers);
+        let mut alone = Waiting::default();
+        let mut at = |seconds, waiting: bool, peers| {
+            let stats = SwarmStats { peers, complete: !waiting, ..SwarmStats::default() };
+            alone.look(Duration::from_secs(seconds), &stats, Duration::MAX) == Patience::Alone
+        };
         assert!(!at(0, true, 0) && !at(29, true, 0));
         assert!(at(30, true, 0) && !at(31, true, 0), "once");
         assert!(!at(40, true, 1) && !at(69, true, 0) && !at(98, true, 0));
         assert!(at(99, true, 0), "once more after a peer was there");
         assert!(!at(200, false, 0) && !at(400, false, 0), "nothing is missing");
+    }
+
+    #[test]
+    fn a_terminal_waits_for_the_next_piece_no_longer_than_its_bound() {
+        let mut waiting = Waiting::default();
+        let mut at = |seconds, bytes_done, complete| {
+            let stats = SwarmStats { peers: 3, bytes_done, complete, ..SwarmStats::default() };
+            waiting.look(Duration::from_secs(seconds), &stats, Duration::from_secs(60)) == Patience::Over
+        };
+        assert!(!at(0, 0, false) && !at(59, 0, false) && !at(59, 1, false) && !at(118, 1, false));
+        assert!(at(119, 1, false));
+        assert!(!at(500, 2, true) && !at(5000, 2, true), "nothing is missing");
     }
 
     #[test]

@@ -201,7 +201,8 @@ async fn already(
         let storage = disk.storage();
         let all = wanted(storage.plan(), storage.grid());
         bytes += u64::from(all.count()) * storage.grid().piece_length().bytes();
-        swarms.push(session.add(write::torrent(ctx, assignment, &image.torrent, storage, all))?);
+        let spec = write::torrent(ctx, assignment, &image.torrent, storage, all, None);
+        swarms.push(session.add(spec)?);
         committed.push(disk);
     }
     ctx.status.progress(|progress| {

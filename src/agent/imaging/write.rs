@@ -103,13 +103,15 @@ pub(super) async fn write(
     Err(Failure::new(Class::Retry, "the image was never complete", "Run the job again."))
 }
 
-/// The swarm of an image of which `storage` has the pieces `have`.
+/// The swarm of an image of which `storage` has the pieces `have`. `hashes` are for pieces that the torrent's own hashes do not
+/// check.
 pub(super) fn torrent(
     ctx: &ImagingContext,
     assignment: &Assignment,
     meta: &Arc<Metainfo>,
     storage: &Arc<ImageStorage>,
     have: Bitfield,
+    hashes: Option<Arc<Vec<Sha256>>>,
 ) -> TorrentSpec {
     let available = memory::available().unwrap_or(ctx.memory_limit);
     let wanted = wanted(storage.plan(), storage.grid());
@@ -121,6 +123,7 @@ pub(super) fn torrent(
         wanted: (!wanted.is_all()).then_some(wanted),
         trackers: vec![format!("{}/announce", ctx.server)],
         verify: assignment.verify,
+        hashes,
         // Each swarm of the attempt goes on serving, so they share what there is.
         memory: ctx.memory_limit.min(available / 2) / assignment.tasks().count() as u64,
     }
@@ -171,11 +174,12 @@ impl Work<'_> {
         known: Known,
     ) -> Result<(Swarm, Finding), Failure> {
         let ctx = self.ctx;
+        let again = known.writes > 0;
         let readback = match hashes {
-            Some(hashes) => Some(self.read_back(hashes.clone(), known.clone())?),
+            Some(hashes) => Some(self.read_back(hashes.clone(), known.clone(), !again && self.lenient())?),
             None => None,
         };
-        let swarm = self.session.add(self.torrent_spec(have, known.writes > 0))?;
+        let swarm = self.session.add(self.torrent_spec(have, again, hashes.as_deref()))?;
         let zeros_known = self.bytes_of_zeros(&known.zeros);
         self.zeros_written.store(zeros_known, Ordering::Relaxed);
         let meter = Meter {
@@ -186,16 +190,30 @@ impl Work<'_> {
             zeros_total: zero_bytes(&self.storage),
             started: self.started,
             part: self.share,
-            loneliness: Mutex::default(),
+            waiting: Mutex::default(),
+            bound: ctx.bounds.piece,
         };
         let zeros = self.write_zeros(known.zeros.clone());
-        let written = async { tokio::try_join!(swarm.complete(), zeros).map(|_| ()) };
-        self.with_the_disk(&meter, written).await?;
-        if !meter.reads_back() {
-            ctx.status.stage(Stage::Hashes);
-            let late = meter.during(download::hashes(ctx, &self.image)).await?;
-            meter.begin(self.read_back(late.clone(), known)?);
-            *hashes = Some(late);
+        let written = async {
+            tokio::try_join!(swarm.complete(), zeros)?;
+            if !meter.reads_back() {
+                ctx.status.stage(Stage::Hashes);
+            }
+            Ok(())
+        };
+        // Pieces are checked and read back from the moment there are hashes to compare with.
+        let hashed = async {
+            if hashes.is_some() {
+                return Ok(None);
+            }
+            let late = download::hashes(ctx, &self.image).await?;
+            swarm.check_by(Arc::new(late.clone()));
+            meter.begin(self.read_back(late.clone(), known, self.lenient())?);
+            Ok(Some(late))
+        };
+        let ((), late) = meter.during(async { tokio::try_join!(written, hashed) }).await?;
+        if late.is_some() {
+            *hashes = late;
         }
         ctx.status.stage(Stage::Verify);
         meter.all_written();
@@ -225,14 +243,15 @@ impl Work<'_> {
         within(self.ctx, self.storage.disk().name(), done, || meter.abandon(), meter.during(work)).await
     }
 
-    fn torrent_spec(&self, have: Bitfield, again: bool) -> TorrentSpec {
-        let spec = torrent(self.ctx, self.assignment, &self.torrent, &self.storage, have);
+    fn torrent_spec(&self, have: Bitfield, again: bool, hashes: Option<&[Sha256]>) -> TorrentSpec {
+        let hashes = hashes.filter(|_| self.torrent.unhashed).map(|hashes| Arc::new(hashes.to_vec()));
+        let spec = torrent(self.ctx, self.assignment, &self.torrent, &self.storage, have, hashes);
         // What came wrong once is checked the next time.
         TorrentSpec { verify: spec.verify || again, ..spec }
     }
 
-    fn read_back(&self, hashes: Vec<Sha256>, known: Known) -> Result<Readback, Failure> {
-        Readback::start(Arc::clone(&self.storage), hashes, known, LAG, self.lenient()).map_err(|e| {
+    fn read_back(&self, hashes: Vec<Sha256>, known: Known, lenient: bool) -> Result<Readback, Failure> {
+        Readback::start(Arc::clone(&self.storage), hashes, known, LAG, lenient).map_err(|e| {
             Failure::new(Class::Retry, format!("starting the read-back: {e}"), "Restart the terminal.")
         })
     }

@@ -102,6 +102,11 @@ impl PieceCache {
         self.forget(|data| matches!(data, Data::Here(_)))
     }
 
+    /// Forgets the pieces that `which` names.
+    pub(super) fn forget_if(&mut self, which: impl Fn(PieceIndex) -> bool) {
+        self.pieces.retain(|piece, _| !which(*piece));
+    }
+
     fn forget(&mut self, which: impl Fn(&Data) -> bool) -> bool {
         let some = self.pieces.iter().filter(|(_, kept)| which(&kept.data));
         let oldest = some.min_by_key(|(_, kept)| kept.used).map(|(piece, _)| *piece);

@@ -63,6 +63,15 @@ impl FrameStore {
         gone
     }
 
+    /// Gives up the frames of the pieces that `which` names, and returns those pieces.
+    pub(super) fn forget_if(&mut self, which: impl Fn(PieceIndex) -> bool) -> Vec<PieceIndex> {
+        let gone: Vec<PieceIndex> = self.frames.keys().copied().filter(|piece| which(*piece)).collect();
+        for piece in &gone {
+            self.bytes -= self.frames.remove(piece).map_or(0, |kept| kept.bytes.len());
+        }
+        gone
+    }
+
     /// Bytes of the frame of `piece`.
     pub(super) fn len_of(&self, piece: PieceIndex) -> Option<usize> {
         self.frames.get(&piece).map(|kept| kept.bytes.len())

@@ -10,6 +10,7 @@ use crate::api::Compress;
 use crate::metainfo::Metainfo;
 use crate::storage::Storage;
 use crate::swarm::{Bitfield, PieceShape, WholePieces};
+use crate::units::Sha256;
 
 /// How a session behaves; start from [`SessionConfig::new`].
 #[derive(Debug, Clone)]
@@ -72,6 +73,9 @@ pub struct TorrentSpec {
     pub trackers: Vec<String>,
     /// Check pieces before they are written.
     pub verify: bool,
+    /// The SHA-256 of each piece, as the signed manifest has it: pieces are checked by them before they are written or served,
+    /// whatever `verify` and the torrent say. They may come later, by [`Swarm::check_by`](super::Swarm::check_by).
+    pub hashes: Option<Arc<Vec<Sha256>>>,
     /// Bytes for pieces and frames; at least six pieces are taken whatever it says, and with frames one more for each
     /// disk thread.
     pub memory: u64,
@@ -88,6 +92,7 @@ impl TorrentSpec {
             wanted: None,
             trackers: Vec::new(),
             verify: true,
+            hashes: None,
             memory,
         }
     }

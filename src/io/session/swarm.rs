@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::event::{Class, Failure};
 use crate::rules::Rules;
 use crate::swarm::{Bitfield, Geometry, SwarmStats};
+use crate::units::Sha256;
 
 /// What a swarm is doing.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +44,7 @@ struct Inner {
     trouble: watch::Receiver<Option<String>>,
     stop: watch::Sender<bool>,
     candidates: mpsc::Sender<Found>,
+    hashes: watch::Sender<Option<Arc<Vec<Sha256>>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -60,6 +62,7 @@ pub(super) struct Ends {
     pub(super) stop: watch::Receiver<bool>,
     pub(super) found: mpsc::Sender<Found>,
     pub(super) candidates: mpsc::Receiver<Found>,
+    pub(super) hashes: watch::Receiver<Option<Arc<Vec<Sha256>>>>,
 }
 
 impl Swarm {
@@ -74,6 +77,7 @@ impl Swarm {
         let (trouble_sender, trouble) = watch::channel(None);
         let (stop, stop_receiver) = watch::channel(false);
         let (found, candidates) = mpsc::channel(16);
+        let (hashes, hashes_receiver) = watch::channel(None);
         let ends = Ends {
             stats: stats_sender,
             phase: phase_sender,
@@ -81,9 +85,11 @@ impl Swarm {
             stop: stop_receiver,
             found: found.clone(),
             candidates,
+            hashes: hashes_receiver,
         };
         let task = Mutex::default();
-        (Swarm { inner: Arc::new(Inner { stats, phase, trouble, stop, candidates: found, task }) }, ends)
+        let inner = Inner { stats, phase, trouble, stop, candidates: found, hashes, task };
+        (Swarm { inner: Arc::new(inner) }, ends)
     }
 
     /// The task that is waited for when it is stopped.
@@ -114,6 +120,11 @@ impl Swarm {
     pub async fn guide(&self, rules: Rules) {
         // Fails only when the swarm has ended.
         let _ = self.inner.candidates.send(Found { peers: Vec::new(), rules: Some(rules) }).await;
+    }
+
+    /// From now on, pieces are checked by these SHA-256s before they are written or served.
+    pub fn check_by(&self, hashes: Arc<Vec<Sha256>>) {
+        self.inner.hashes.send_replace(Some(hashes));
     }
 
     /// Names peers to dial, beside those that trackers name.

@@ -30,7 +30,14 @@ pub(super) fn unhashed(mut image: TestImage) -> (TestImage, Manifest) {
 
 /// Runs an attempt until all is written and it waits for hashes.
 async fn written(lab: &Lab, disk: &LoopDisk) -> tokio::task::JoinHandle<Result<Imaged, (Failure, bool)>> {
-    let ctx = lab.context();
+    written_by(lab.context(), lab, disk).await
+}
+
+async fn written_by(
+    ctx: ImagingContext,
+    lab: &Lab,
+    disk: &LoopDisk,
+) -> tokio::task::JoinHandle<Result<Imaged, (Failure, bool)>> {
     let attempt = tokio::spawn(run(ctx.clone(), lab.assignment(disk)));
     let waits = async {
         while ctx.status.view().progress.stage != Stage::Hashes {
@@ -62,20 +69,22 @@ async fn an_image_without_hashes_is_written_and_committed_when_it_has_some() {
 }
 
 #[tokio::test]
-async fn hashes_that_come_with_another_image_or_do_not_fit_the_disk_boot_nothing() {
+async fn hashes_that_come_with_another_image_or_fit_no_piece_that_anyone_has_boot_nothing() {
     let (_, image) = small_image();
     let (image, hashed) = unhashed(image);
     for (change, class) in [
         ((|manifest: &mut Manifest| manifest.sequence += 1) as fn(&mut Manifest), Class::Untrusted),
-        (|_| (), Class::Disk),
+        (|_| (), Class::Retry),
     ] {
         let lab = Lab::new(&image).await;
         let disk = LoopDisk::used(40 << 20, 512);
-        let attempt = written(&lab, &disk).await;
+        let mut ctx = lab.context();
+        ctx.bounds.piece = Duration::from_secs(8);
+        let attempt = written_by(ctx, &lab, &disk).await;
         let mut manifest = hashed.clone();
         change(&mut manifest);
         let mut hashes = image.hashes.clone();
-        if class == Class::Disk {
+        if class == Class::Retry {
             // Signed, and of other bytes than those that were written.
             hashes[0] = crate::io::hash::sha256(b"something else");
             manifest.payload.sha256 = Some(crate::io::hash::sha256_of_hashes(&hashes));
@@ -87,6 +96,8 @@ async fn hashes_that_come_with_another_image_or_do_not_fit_the_disk_boot_nothing
         let result = tokio::time::timeout(DEADLINE, attempt).await.expect("in time").expect("no panic");
         let (failure, touched) = result.map(|_| ()).expect_err("it must fail");
         assert_eq!((failure.class, touched), (class, true), "{failure:?}");
+        // The piece is named, and the disk is not blamed for what nobody has.
+        assert!(class == Class::Untrusted || failure.message.contains("piece 0 came"), "{failure:?}");
         assert!(disk.bytes()[..512].iter().all(|byte| *byte == 0));
     }
 }

@@ -7,6 +7,7 @@
 
 mod conns;
 mod pieces;
+mod soundness;
 mod start;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ use crate::io::frames::FrameMaker;
 use crate::io::storage::disk_failure;
 use crate::swarm::{Bitfield, ConnId, Engine, Geometry, Input, Output, SwarmStats};
 use crate::units::Now;
+use soundness::Soundness;
 use start::EVENTS;
 
 /// Runs a torrent until it is stopped or fails.
@@ -132,6 +134,7 @@ struct Owner {
     frames: FrameStore,
     /// Compresses for those who take frames.
     frame_maker: Option<FrameMaker>,
+    soundness: Soundness,
     disk: DiskQueue,
     /// The engine found no buffer in its pool; it is told when there is one.
     starved: bool,
@@ -147,7 +150,8 @@ impl Owner {
         let mut ticks = interval(PUBLISH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut batch = Vec::with_capacity(EVENTS);
-        let mut stop = ends.stop.clone();
+        let (mut stop, mut hashes) = (ends.stop.clone(), ends.hashes.clone());
+        self.learn(hashes.borrow_and_update().clone());
         self.tell(Input::Tick);
         loop {
             self.obey();
@@ -173,6 +177,7 @@ impl Owner {
                     None => self.tell(Input::DialFailed(address)),
                 },
                 Some(found) = ends.candidates.recv() => self.heard_of(found),
+                Ok(()) = hashes.changed() => self.learn(hashes.borrow_and_update().clone()),
                 () = sleep_until(wake) => self.tell(Input::Tick),
                 _ = ticks.tick() => {
                     while self.dials.try_join_next().is_some() {}

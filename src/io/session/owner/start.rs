@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::pieces::WARMING;
+use super::soundness::Soundness;
 use super::{Channels, Owner, Pieces};
 use crate::buf::BufPool;
 use crate::event::{Class, Failure};
@@ -44,6 +45,7 @@ impl Owner {
         let shares = Shares::of(spec.memory, geometry.piece_length(), fetches, part, cores);
         let pool = BufPool::new(buffer, shares.engine + shares.undoing);
         let load_pool = BufPool::new(buffer, shares.loading);
+        let soundness = Soundness::new(&spec, &have);
         let mut config = EngineConfig::new(
             spec.meta.info_hash,
             shared.peer_id,
@@ -90,6 +92,7 @@ impl Owner {
             warming: 0,
             frames: FrameStore::new(shares.frames),
             frame_maker,
+            soundness,
             disk,
             starved: false,
             syncing: false,
