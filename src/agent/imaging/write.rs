@@ -31,8 +31,9 @@ use crate::units::{PieceIndex, Sha256, show_bytes};
 
 /// How often it is looked whether the read-back is through.
 const VERIFY_TICK: Duration = Duration::from_millis(50);
-/// How often pieces are fetched again that were wrong on the disk.
-const REPAIRS: u32 = 4;
+/// Fetching and reading back, and once more for pieces that came unchecked and were wrong. In the second round every piece is checked
+/// before it is written, so one that reads back wrong then is the disk's fault, and the read-back says so.
+const ROUNDS: u32 = 2;
 
 /// What a round of fetching and reading back works with.
 struct Work<'a> {
@@ -82,7 +83,7 @@ pub(super) async fn write(
     }
     work.discard(if afresh { Discard::All } else { Discard::Free }).await?;
     let mut known = Known { pieces: kept, zeros, writes: 0 };
-    for round in 0.. {
+    for _ in 0..ROUNDS {
         let (swarm, finding) = work.round(&mut hashes, have, known).await?;
         let wrong = match finding {
             Finding::Right(verified) => return Ok((swarm, verified)),
@@ -90,9 +91,6 @@ pub(super) async fn write(
         };
         // Its disk threads may hang; the next swarm takes its place in the session in any case.
         let _ = tokio::time::timeout(ctx.bounds.end, swarm.stop()).await;
-        if round == REPAIRS {
-            return Err(work.blame(&wrong));
-        }
         ctx.status.note(format!("{} pieces came wrong; fetching them again", wrong.count()));
         ctx.status.stage(Stage::Fetch);
         have = work.wanted.without(&wrong);
@@ -100,7 +98,8 @@ pub(super) async fn write(
         known =
             Known { pieces: have.clone(), zeros: Bitfield::all(all_zeros), writes: work.storage.written() };
     }
-    Err(Failure::new(Class::Retry, "the image was never complete", "Run the job again."))
+    let message = "pieces read back wrong that were right when they were written";
+    Err(Failure::new(Class::Disk, message, "Replace the disk, or test the machine's memory."))
 }
 
 /// The swarm of an image of which `storage` has the pieces `have`. `hashes` are for pieces that the torrent's own hashes do not
@@ -273,22 +272,5 @@ impl Work<'_> {
             storage.write_zeros(&known, go_on).map_err(|e| disk_failed(&e))
         })
         .await
-    }
-
-    /// Where pieces were not checked as they came, the disk is not the first to suspect.
-    fn blame(&self, wrong: &Bitfield) -> Failure {
-        let pieces: Vec<String> = wrong.iter().take(3).map(|piece| piece.to_string()).collect();
-        Failure::new(
-            Class::Disk,
-            format!(
-                "{} pieces ({}{}) read back wrong from {}, also after they were fetched again {REPAIRS} times; pieces were \
-                 not checked as they arrived, so a peer may have sent them so",
-                wrong.count(),
-                pieces.join(", "),
-                if wrong.count() > 3 { ", …" } else { "" },
-                self.storage.disk().name()
-            ),
-            "Run the job with checking switched on. If it fails then too, replace the disk, or test the machine's memory.",
-        )
     }
 }
