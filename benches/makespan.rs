@@ -6,6 +6,7 @@
 //! all processors the machine is measured and not the clients: that is said.
 //!
 //!     cargo bench --bench makespan -- --nodes 8 --rate-mbit 100 --piece 1MiB --client flashmob --client aria2
+//!     cargo bench --bench makespan -- --nodes 8 --rate-mbit 100 --piece 1MiB --cut 3
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a bench that cannot run ends")]
 
@@ -48,6 +49,12 @@ struct Args {
     /// Seconds after which a run has failed.
     #[arg(long, default_value_t = 900)]
     deadline: u64,
+    /// The cables of the last so many leechers are pulled during each run: nobody is told.
+    #[arg(long, default_value_t = 0)]
+    cut: u8,
+    /// When that happens, as a part of the yardstick's time.
+    #[arg(long, default_value_t = 0.3)]
+    cut_at: f64,
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -92,7 +99,15 @@ fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
     settle(&seeder);
     let (before, begun, busy) = (lan.sent_by_seeder(), Instant::now(), processors());
     let mut leechers: Vec<_> = (1..=args.nodes).map(|node| client.start(&place(node), false)).collect();
+    let pieces = args.size.div_ceil(args.piece) as f64;
+    let best = (pieces - 1.0 + (f64::from(args.nodes) + 1.0).log2().ceil()) * args.piece as f64 / goodput;
+    let mut cut = Vec::new();
     loop {
+        if args.cut > 0 && cut.is_empty() && begun.elapsed().as_secs_f64() > args.cut_at * best {
+            lan.plug(args.cut, "down");
+            // They are not waited for any more.
+            cut = leechers.split_off(leechers.len().saturating_sub(args.cut.into()));
+        }
         if leechers.iter().all(|leecher| leecher.finished().is_some()) {
             break;
         }
@@ -111,8 +126,8 @@ fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
         .map(|at| at.duration_since(begun).as_secs_f64())
         .collect();
     times.sort_by(f64::total_cmp);
-    let pieces = args.size.div_ceil(args.piece) as f64;
-    let best = (pieces - 1.0 + (f64::from(args.nodes) + 1.0).log2().ceil()) * args.piece as f64 / goodput;
+    drop(cut);
+    lan.plug(args.cut, "up");
     let last = times.last().copied().unwrap_or_default();
     let (_, median) = spread(&times);
     let memory: Vec<f64> = leechers.iter().map(|leecher| leecher.used().memory).collect();
@@ -122,7 +137,7 @@ fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
         last / best,
         last / median,
         sent / args.size as f64,
-        leechers.iter().map(|leecher| leecher.used().cpu).sum::<f64>() / f64::from(args.nodes),
+        leechers.iter().map(|leecher| leecher.used().cpu).sum::<f64>() / leechers.len() as f64,
         seeder.used().cpu,
         memory.iter().copied().fold(0.0, f64::max),
         seeder.used().memory,
@@ -200,6 +215,13 @@ impl Lan {
 
     fn address(&self, node: u8) -> IpAddr {
         IpAddr::from([10, 79, 0, node + 1])
+    }
+
+    /// Pulls the cables of the last `count` nodes at the switch, or plugs them in: `state` is `down` or `up`.
+    fn plug(&self, count: u8, state: &str) {
+        for node in self.nodes + 1 - count..=self.nodes {
+            ip(&format!("-n {} link set p{node} {state}", self.switch()));
+        }
     }
 
     /// Bytes that passed the seeder's cable, to the switch.

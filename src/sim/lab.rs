@@ -502,7 +502,12 @@ impl Lab {
         match output {
             Output::Dial(to) => self.at(self.now + 3 * self.spec.latency, Event::Connect { from: node, to }),
             Output::Send { .. } | Output::SendBlock { .. } if mute => {}
-            Output::Send { conn, message } => self.push(node, conn, Frame::Message(message)),
+            Output::Send { conn, message } => {
+                let takes_only = matches!(self.nodes[node].spec.character, Character::Taker);
+                if !(takes_only && matches!(message, Message::Request(_))) {
+                    self.push(node, conn, Frame::Message(message));
+                }
+            }
             Output::SendBlock { conn, block } => {
                 let whole = if block.in_frame() {
                     let Some(frame) = self.nodes[node].frames.get(block.piece) else {

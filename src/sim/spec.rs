@@ -21,6 +21,8 @@ pub enum Character {
     Garbler,
     /// Takes requests and sends no blocks.
     Stalling,
+    /// Takes every piece that it is offered and asks for none of them.
+    Taker,
     /// Sends these messages to everybody who connects and reacts to nothing.
     Script(Vec<Message>),
 }

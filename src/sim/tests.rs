@@ -293,3 +293,19 @@ fn terminals_whose_cables_are_pulled_do_not_stall_the_others() {
         assert!(worst < 1.2 * mean(&without), "{vanish} of {terminals}: {with:?}");
     }
 }
+
+#[test]
+fn peers_that_take_what_they_are_offered_and_never_ask_do_not_slow_the_others() {
+    let ratios = |takers: usize| -> Vec<f64> {
+        let with = |seed| {
+            let mut spec = LabSpec::new(12, 128, 1024 * KIB, seed).light();
+            let taker = NodeSpec { character: Character::Taker, ..NodeSpec::terminal() };
+            spec.nodes.extend(std::iter::repeat_n(taker, takers));
+            run(spec, Duration::from_secs(600)).ratio()
+        };
+        (1..3).map(with).collect()
+    };
+    let (without, with) = (ratios(0), ratios(4));
+    let worst = with.iter().fold(0f64, |worst, one| worst.max(*one));
+    assert!(worst < 1.1 * mean(&without), "{with:?} and {without:?}");
+}
