@@ -101,6 +101,8 @@ pub enum Bottleneck {
     Uplinks,
     /// The terminals' disks.
     Disks,
+    /// The time over which the terminals are switched on.
+    Arrival,
 }
 
 impl std::fmt::Display for Bottleneck {
@@ -110,6 +112,7 @@ impl std::fmt::Display for Bottleneck {
             Bottleneck::Server => "the server's link",
             Bottleneck::Uplinks => "the uplinks of the zones",
             Bottleneck::Disks => "the terminals' disks",
+            Bottleneck::Arrival => "the time over which the terminals arrive",
         })
     }
 }
@@ -214,7 +217,12 @@ impl Plan {
         let slowest = links.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
         let (rate, what) = slowest.unwrap_or((self.rate, Bottleneck::Terminals));
         let tail = (self.hops() - 1.0) * self.piece_length.min(self.image) as f64 / self.rate;
-        (Duration::from_secs_f64(self.image as f64 / rate + tail), what)
+        let together = Duration::from_secs_f64(self.image as f64 / rate + tail);
+        // Who arrives last finds all of it with the others, and still needs the time of one.
+        let alone = Duration::from_secs_f64(self.image as f64 / self.rate.min(self.disk));
+        let all = self.terminals().max(1) as u32;
+        let after_the_last = self.arrive_over / all * (all - 1) + alone;
+        if after_the_last > together { (after_the_last, Bottleneck::Arrival) } else { (together, what) }
     }
 
     fn hops(&self) -> f64 {
@@ -336,6 +344,10 @@ mod tests {
         assert!(forecast.makespan >= Duration::from_secs_f64((1u64 << 29) as f64 / 25e6));
         assert_eq!(forecast.uplinks.len(), 2);
         assert_eq!(Plan { disk: 20e6, ..plan(&[3]) }.bound().1, Bottleneck::Disks);
+        let slow = Plan { arrive_over: Duration::from_secs(600), ..plan(&[3]) };
+        let (bound, what) = slow.bound();
+        assert_eq!(what, Bottleneck::Arrival);
+        assert!(bound >= Duration::from_secs(400) && bound > plan(&[3]).bound().0);
         assert_eq!(Plan { server_rate: 20e6, ..plan(&[3]) }.bound().1, Bottleneck::Server);
     }
 
