@@ -156,8 +156,20 @@ impl Config {
         if tracker.interval > Duration::from_secs(3600) {
             return Err("tracker: interval must not be more than 1h, peers believe no longer one".into());
         }
+        self.check_labels()?;
         self.check_pins()?;
         Topology { zones: self.zones.clone(), ..Topology::default() }.check()
+    }
+
+    /// A label names one terminal, or a command that names it would take whichever comes first.
+    fn check_labels(&self) -> Result<(), String> {
+        for (key, note) in &self.terminals {
+            let twin = self.terminals.iter().find(|(other, twin)| *other != key && twin.label == note.label);
+            if let Some((other, _)) = twin {
+                return Err(format!("the label '{}' is given to both {key} and {other}", note.label));
+            }
+        }
+        Ok(())
     }
 
     fn check_pins(&self) -> Result<(), String> {

@@ -55,6 +55,10 @@ fn mistakes_are_named_with_their_line() {
         (job("") + &job(""), "twice"),
         ("[tracker]\ninterval='1s'\nyoung_interval='2s'".into(), "young_interval"),
         ("[tracker]\ninterval='999999999999999h'".into(), "not be more than 1h"),
+        (
+            "[terminals.'52:54:00:00:00:01']\nlabel='x'\n[terminals.'52:54:00:00:00:02']\nlabel='x'".into(),
+            "the label 'x' is given to both",
+        ),
         ("[terminals.'lab-01']\nlabel='x'".into(), "MAC"),
         ("[[zone]]\nname='a'\nnetworks=['10.0.0.0/33']".into(), "line 3"),
         ("[[pin]]\nterminal='10.0.0.1'\nfrom=['lab-09']".into(), "lab-09"),
