@@ -137,6 +137,9 @@ fn base(tree: &mut Tree, args: &BuildArgs) -> Result<()> {
     if args.allow_insecure {
         tree.file("etc/flashmob/allow-insecure", Vec::new());
     }
+    if args.no_trust {
+        tree.file("etc/flashmob/no-trust", Vec::new());
+    }
     if args.shell {
         if !Path::new(BUSYBOX).is_file() {
             bail!("{BUSYBOX} is missing; install it with: apt-get install busybox-static");
@@ -208,4 +211,26 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
 
 fn size_of(content: &[u8]) -> u64 {
     u64::try_from(content.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn no_trust_is_in_the_initramfs_only_where_it_is_asked_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let agent = folder.path().join("agent");
+        std::fs::write(&agent, b"\x7fELF").expect("written");
+        let agent = agent.to_str().expect("text");
+        for (option, there) in [(None, false), (Some("--no-trust"), true)] {
+            let words = ["flashmob-initramfs", "build", "--out", "/nowhere", "--agent", agent];
+            let Command::Build(args) = Cli::parse_from(words.into_iter().chain(option)).command;
+            let mut tree = Tree::default();
+            base(&mut tree, &args).expect("built");
+            assert_eq!(tree.contents().contains("/etc/flashmob/no-trust"), there);
+        }
+    }
 }

@@ -74,6 +74,9 @@ struct BuildArgs {
     /// Let `flashmob.insecure=1` on the kernel's command line accept unsigned manifests. For test labs only.
     #[arg(long)]
     allow_insecure: bool,
+    /// Never believe the server's record of what is on a disk: jobs with compare = "trust" read it, as with "auto".
+    #[arg(long)]
+    no_trust: bool,
     /// Put busybox inside as /bin/sh, for flashmob.after=shell.
     #[arg(long)]
     shell: bool,

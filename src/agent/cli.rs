@@ -175,6 +175,7 @@ fn start(args: Args) -> Result<Ended, Failure> {
         server: String::new(),
         keys,
         allow_insecure: args.insecure,
+        may_trust: true,
         status: status.clone(),
         disk_override: Some(args.disk.clone()),
         attended: true,

@@ -25,6 +25,8 @@ const KEYS: &str = "/etc/flashmob/keys.pub";
 const SERVER: &str = "/etc/flashmob/server";
 /// There when the initramfs was built to accept unsigned manifests.
 const ALLOW_INSECURE: &str = "/etc/flashmob/allow-insecure";
+/// There when the initramfs was built never to believe a record of what is on a disk.
+const NO_TRUST: &str = "/etc/flashmob/no-trust";
 /// Where the C library reads its name servers.
 const RESOLVERS: &str = "/etc/resolv.conf";
 /// Where peers connect to.
@@ -60,6 +62,8 @@ struct Setup {
     keys: TrustedKeys,
     /// The initramfs allows unsigned manifests.
     may_be_insecure: bool,
+    /// The initramfs allows `compare = "trust"`.
+    may_trust: bool,
 }
 
 fn prepare() -> Result<Setup, Failure> {
@@ -76,7 +80,10 @@ fn prepare() -> Result<Setup, Failure> {
     let keys = optional(KEYS)?.unwrap_or_default();
     let keys = TrustedKeys::parse(&keys).map_err(|why| damaged(KEYS, &why))?;
     let file = optional(SERVER)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    Ok(Setup { cmdline, file, keys, may_be_insecure: fs::exists(ALLOW_INSECURE).unwrap_or(false) })
+    let may_be_insecure = fs::exists(ALLOW_INSECURE).unwrap_or(false);
+    // In doubt the strict way.
+    let may_trust = !fs::exists(NO_TRUST).unwrap_or(true);
+    Ok(Setup { cmdline, file, keys, may_be_insecure, may_trust })
 }
 
 /// A file that may be absent.
@@ -95,7 +102,7 @@ fn damaged(path: &str, why: &str) -> Failure {
 
 /// Builds the runtime and works.
 fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
-    let Setup { cmdline, file, keys, may_be_insecure } = setup;
+    let Setup { cmdline, file, keys, may_be_insecure, may_trust } = setup;
     if cmdline.insecure && !may_be_insecure {
         status.note("flashmob.insecure=1 is not heard: this initramfs was not built to allow it");
     }
@@ -117,6 +124,7 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
             server: String::new(),
             keys,
             allow_insecure: cmdline.insecure && may_be_insecure,
+            may_trust,
             status: status.clone(),
             disk_override: cmdline.disk.clone(),
             attended: false,

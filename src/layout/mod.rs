@@ -13,3 +13,4 @@ pub mod plan;
 pub mod present;
 pub mod rule;
 pub mod table;
+pub mod traces;

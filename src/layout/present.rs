@@ -71,10 +71,11 @@ pub struct Version<'a> {
 
 /// A cell of an older version.
 #[derive(Debug, Clone)]
-struct OldCell {
-    range: Range<u64>,
+pub struct OldCell {
+    /// Where it lies on the disk.
+    pub range: Range<u64>,
     /// Of a piece; `None`: zeros.
-    hash: Option<Sha256>,
+    pub hash: Option<Sha256>,
 }
 
 impl Version<'_> {
@@ -82,7 +83,8 @@ impl Version<'_> {
         partition.policy == Policy::Replace && self.only.is_none_or(|only| only.contains(&partition.number))
     }
 
-    fn cells(&self) -> Vec<OldCell> {
+    /// What a disk that has this version has where, but for what is free, partition by partition.
+    pub fn cells(&self) -> Vec<OldCell> {
         let mut cells = Vec::new();
         for (i, partition) in self.manifest.partitions.iter().enumerate() {
             let Some(start) = self.manifest.disk.sector_size.offset_of(partition.first) else { continue };
@@ -109,15 +111,14 @@ impl Version<'_> {
         cells
     }
 
-    /// The first piece of each partition, where it has one: what a system in use changes first.
-    pub fn heads(&self) -> Vec<(Range<u64>, Sha256)> {
-        let heads = self.manifest.partitions.iter().enumerate().filter_map(|(i, partition)| {
-            let piece = self.grid.piece_at(i, 0).filter(|_| self.has(partition))?;
-            let start = self.manifest.disk.sector_size.offset_of(partition.first)?.0;
-            let span = self.grid.span(piece)?;
-            Some((start..start + u64::from(span.len), *self.hashes.get(piece.get())?))
-        });
-        heads.collect()
+    /// Where its partitions lie on the disk.
+    pub fn ranges(&self) -> Vec<Range<u64>> {
+        let ranges =
+            self.manifest.partitions.iter().filter(|partition| self.has(partition)).filter_map(|p| {
+                let start = self.manifest.disk.sector_size.offset_of(p.first)?.0;
+                Some(start..start.checked_add(p.size)?)
+            });
+        ranges.collect()
     }
 
     /// Whether this version can be on a disk with the table `existing`, so that `grid` can be compared with it; else why

@@ -1,6 +1,7 @@
 //! Looks what of the image is on the disk already, or believes the server's record of it, and shows how far that is.
 //!
-//! Invariant: a record that cannot be had, is not trusted or does not fit the disk is never more than a reason to look.
+//! Invariant: a record that cannot be had, is not trusted, may not be believed or does not fit the disk is never more than a
+//! reason to look. What was believed without being read is said, here and in the outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,12 +12,15 @@ use super::target::Target;
 use super::{ImagingContext, StopOnDrop, download};
 use crate::api::Compare;
 use crate::event::{Failure, Installed, Stage};
-use crate::io::compare::{CompareProgress, Whole, believe, compare};
+use crate::io::compare::{Believed, CompareProgress, Whole, believe, compare};
 use crate::layout::present::{Present, wanted};
 use crate::layout::rule::describe;
+use crate::swarm::Rng;
 
 /// How often the numbers are renewed.
 const TICK: Duration = Duration::from_millis(500);
+const FORBIDDEN: &str = "the job says compare = \"trust\", and this terminal's netboot files forbid it (--no-trust): looking what \
+                         is on the disk";
 
 /// A target, and what of its image is on it.
 pub(super) struct Looked {
@@ -24,6 +28,8 @@ pub(super) struct Looked {
     pub(super) present: Present,
     /// It is all there, and committed.
     pub(super) whole: Option<Whole>,
+    /// What was believed without being read, for people.
+    pub(super) warning: Option<String>,
 }
 
 /// What need not travel; the target comes back.
@@ -34,17 +40,25 @@ pub(super) async fn look(
 ) -> Result<Looked, Failure> {
     if target.task.compare == Compare::Full || target.image.hashes.is_none() {
         let nothing = Present::nothing(&target.plan, &target.image.grid);
-        return Ok(Looked { target, present: nothing, whole: None });
+        return Ok(Looked { target, present: nothing, whole: None, warning: None });
     }
     ctx.status.stage(Stage::Compare);
     let begun = Instant::now();
     let (target, believed) = match target.task.compare {
-        Compare::Trust => by_record(ctx, target, records).await?,
+        Compare::Trust if ctx.may_trust => by_record(ctx, target, records).await?,
+        Compare::Trust => {
+            ctx.status.note(FORBIDDEN);
+            (target, None)
+        }
         Compare::Auto | Compare::Full => (target, None),
     };
     let how = if believed.is_some() { "by the server's record" } else { "already" };
     let looked = match believed {
-        Some(present) => Looked { target, present, whole: None },
+        Some(Believed { present, unread }) => {
+            let warning = not_read(&target, unread);
+            warning.iter().for_each(|warning| ctx.status.note(warning.clone()));
+            Looked { target, present, whole: None, warning }
+        }
         None => by_reading(ctx, target).await?,
     };
     let Looked { target, present, .. } = &looked;
@@ -62,12 +76,23 @@ pub(super) async fn look(
     Ok(looked)
 }
 
+/// What people should know of pieces that are not read at all: the read-back is of what was written.
+fn not_read(target: &Target, unread: u32) -> Option<String> {
+    let pieces = wanted(&target.plan, &target.image.grid).count();
+    (unread > 0).then(|| {
+        format!(
+            "{unread} of the {pieces} pieces on {} are right by the server's record, not read (compare = \"trust\")",
+            target.claimed.disk().name()
+        )
+    })
+}
+
 /// Takes the server's word for what is on the disk, if it fits.
 async fn by_record(
     ctx: &ImagingContext,
     target: Target,
     records: &[Installed],
-) -> Result<(Target, Option<Present>), Failure> {
+) -> Result<(Target, Option<Believed>), Failure> {
     let disk = describe(&target.info);
     let (target, result) = match records.iter().find(|record| record.disk == disk) {
         None => (target, Err("the server knows of no image on it".into())),
@@ -78,18 +103,26 @@ async fn by_record(
                     let Target { claimed, plan, image, .. } = &target;
                     let hashes = image.hashes.as_deref().unwrap_or(&[]);
                     let table = &claimed.facts().table;
-                    let result = believe(claimed.disk(), plan, table, &image.grid, hashes, &older.version());
+                    let image = (&*image.grid, hashes);
+                    let result = chance().and_then(|mut chance| {
+                        believe(claimed.disk(), plan, table, image, &older.version(), &mut chance)
+                    });
                     Ok((target, result))
                 })
                 .await?
             }
         },
     };
-    let present = result.map_err(|why: String| {
+    let believed = result.map_err(|why: String| {
         ctx.status
             .note(format!("the server's record of this disk cannot be used: {why}; looking what is on it"));
     });
-    Ok((target, present.ok()))
+    Ok((target, believed.ok()))
+}
+
+/// Nobody shall know before which pieces are looked at.
+fn chance() -> Result<Rng, String> {
+    getrandom::u64().map(Rng::new).map_err(|error| format!("the kernel has no random numbers: {error}"))
 }
 
 /// Finds what is on the disk by its hashes.
@@ -104,7 +137,7 @@ async fn by_reading(ctx: &ImagingContext, target: Target) -> Result<Looked, Fail
         let hashes = image.hashes.as_deref().unwrap_or(&[]);
         let table = claimed.facts().table.as_ref().ok();
         let (present, whole) = compare(claimed.disk(), plan, table, &image.grid, hashes, &counted);
-        Ok(Looked { target, present, whole })
+        Ok(Looked { target, present, whole, warning: None })
     }));
     let mut ticks = tokio::time::interval(TICK);
     loop {

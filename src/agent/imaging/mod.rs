@@ -54,6 +54,8 @@ pub struct ImagingContext {
     pub keys: TrustedKeys,
     /// Accept manifests without a signature.
     pub allow_insecure: bool,
+    /// Believe the server's record of a disk, where a job asks for that.
+    pub may_trust: bool,
     /// Where progress is told.
     pub status: Status,
     /// A disk rule from the command line: goes before the job's.
@@ -143,7 +145,9 @@ async fn attempt(
     let session = listen(ctx, assignment).await?;
     let mut found = Vec::new();
     for target in targets {
-        found.push(compare::look(ctx, target, &assignment.installed).await?);
+        let mut looked = compare::look(ctx, target, &assignment.installed).await?;
+        warnings.extend(looked.warning.take());
+        found.push(looked);
     }
 
     let finished = if found.iter().all(|looked| looked.whole.is_some()) {

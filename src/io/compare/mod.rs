@@ -6,11 +6,12 @@
 //! also what will not be written, as long as that is quicker than fetching.
 //!
 //! Invariant: a piece counts as there only if its bytes were read from the device in this attempt and have the SHA-256 that
-//! `pieces.sha256` gives (but for [`believe`], which takes a record's word). Nothing is written. What cannot be read
+//! `pieces.sha256` gives (but for [`believe`], which takes a record's word for most). Nothing is written. What cannot be read
 //! counts as missing: it is written again, and the read-back shows whether the disk can still be used.
 
 mod cells;
 mod index;
+mod proof;
 mod record;
 mod whole;
 
@@ -30,7 +31,7 @@ use crate::units::{PieceIndex, Sha256};
 use cells::{Cell, What, elsewhere, hash_of, owned, unused};
 use index::Index;
 
-pub use record::believe;
+pub use record::{Believed, believe};
 pub use whole::Whole;
 
 /// Cells that are looked at before all are.
@@ -205,3 +206,6 @@ impl Search<'_> {
         Present { moves, ..seen.present }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::io::testing::{MIB, noise};
+use crate::io::testing::{MIB, noise, run as run_program};
 use crate::layout::grid::Span;
 use crate::units::PieceIndex;
 
@@ -187,34 +187,116 @@ async fn an_interrupted_attempt_goes_on_where_it_was_and_full_does_not_begin_aga
     assert!(received <= heads + u64::from(PIECE) && received > 0, "{received}");
 }
 
+/// One partition of 64 MiB that no filesystem is known in, in more pieces than are looked at.
+fn large(number: &str, change: impl FnOnce(&mut Vec<u8>)) -> (Vec<u8>, TestImage) {
+    let disk = LoopDisk::of(&vec![0; 66 << 20], 512);
+    run_program("sgdisk", &["--new=1:2048:+64M", &disk.path]);
+    run_program("blockdev", &["--flushbufs", &disk.path]);
+    let mut source = disk.bytes();
+    source[1 << 20..65 << 20].copy_from_slice(&noise(5, 64 << 20));
+    change(&mut source);
+    let image = image_of(&source, 512, PIECE / 4, |manifest| manifest.version = number.into());
+    (source, image)
+}
+
 #[tokio::test]
-async fn trust_reads_nothing_but_heads_and_what_it_writes() {
-    let ((old_source, old), (source, new)) = (version("1", |_| ()), version("2", |s| with_changes(s)));
+async fn trust_reads_some_pieces_only_and_what_it_writes_and_the_outcome_says_so() {
+    let ((old_source, old), (source, new)) = (large("1", |_| ()), large("2", |s| with_changes(s)));
     let lab = Lab::new(&new).await;
     lab.publish(&old);
     let disk = LoopDisk::of(&old_source, 512);
     let mut assignment = assignment_of(&lab, &new, &disk, Compare::Trust);
     assignment.installed = vec![record(&old, &disk)];
     let before = bytes_read(&disk);
-    let (received, notes) = fetched(&lab, assignment.clone()).await;
+    let imaged =
+        tokio::time::timeout(DEADLINE, run(lab.context(), assignment.clone())).await.expect("in time");
+    let imaged = imaged.expect("imaged");
     let read = bytes_read(&disk) - before;
     new.assert_on(&disk.bytes(), &source);
-    assert_eq!(received, changed(&new, &old), "{notes:?}");
-    assert!(notes.iter().any(|note| note.contains("by the server's record")), "{notes:?}");
-    // Heads and tails of three partitions, table and backup are wiped. They are read before and after, and written again.
-    let wiped = 8 * MIB;
-    let bound = 4 * wiped + 2 * (changed(&new, &old) + 6 * u64::from(PIECE));
-    assert!(read <= bound, "{read} bytes read, at most {bound}");
+    assert_eq!(imaged.traffic().0, changed(&new, &old));
+    let said = imaged.warnings.iter().find(|warning| warning.contains("by the server's record, not read"));
+    let said = said.expect("the outcome says so").clone();
+    assert!(said.contains(&format!("of the {} pieces on {}", new.grid.pieces(), disk.path)), "{said}");
+    let unread: u32 = said.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
+    assert!((900..new.grid.pieces() - 48).contains(&unread), "{said}");
+    imaged.stop().await;
+    // Head and tail of the partition, table and backup are wiped. They are read before and after, and written again.
+    let wiped = 4 * MIB;
+    let looked_at = 100 * u64::from(PIECE / 4);
+    let bound = 4 * wiped + looked_at + 2 * (changed(&new, &old) + 6 * u64::from(PIECE));
+    assert!(read <= bound && bound < 40 * MIB, "{read} bytes read, at most {bound}");
 
-    // It sees nothing of what was changed behind its back: that is what trust means.
-    let last = new.grid.span(PieceIndex(new.grid.pieces() / 2)).expect("a piece");
-    disk.corrupt(place(&new, last) as u64 + 5);
+    // What was changed behind its back shows by chance, the sooner the more it is.
+    for at in 0..8u64 {
+        for piece in 1..16 {
+            disk.corrupt((2 + 8 * at) * MIB + piece * 4 * u64::from(PIECE / 4));
+        }
+    }
     assignment.installed = vec![record(&new, &disk)];
-    assert_eq!(fetched(&lab, assignment.clone()).await.0, 0);
-    assert!(disk.bytes()[place(&new, last) + 5] != source[place(&new, last) + 5]);
-    // And auto sees it.
-    assignment.task.compare = Compare::Auto;
-    assert!(fetched(&lab, assignment).await.0 > 0);
+    let (received, notes) = fetched(&lab, assignment).await;
+    assert!(notes.iter().any(|note| note.contains("the disk was changed at byte")), "{notes:?}");
+    assert!(received > 0);
+    new.assert_on(&disk.bytes(), &source);
+}
+
+#[tokio::test]
+async fn netboot_files_that_forbid_trust_have_the_disk_read() {
+    let (source, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let disk = LoopDisk::of(&source, 512);
+    let last = image.grid.span(PieceIndex(image.grid.pieces() / 2)).expect("a piece");
+    disk.corrupt(place(&image, last) as u64 + 5);
+    let mut assignment = assignment_of(&lab, &image, &disk, Compare::Trust);
+    assignment.installed = vec![record(&image, &disk)];
+    let ctx = ImagingContext { may_trust: false, ..lab.context() };
+    let status = ctx.status.clone();
+    let imaged =
+        tokio::time::timeout(DEADLINE, run(ctx, assignment)).await.expect("in time").expect("imaged");
+    assert!(imaged.traffic().0 > 0);
+    assert!(!imaged.warnings.iter().any(|warning| warning.contains("record")), "{:?}", imaged.warnings);
+    imaged.stop().await;
+    image.assert_on(&disk.bytes(), &source);
+    let notes = status.view().notes;
+    assert!(notes.iter().any(|note| note.contains("forbid it")), "{notes:?}");
+    assert!(!notes.iter().any(|note| note.contains("by the server's record")), "{notes:?}");
+}
+
+/// The disk of [`version`] with an NTFS in its data partition.
+fn with_windows(source: &mut [u8]) {
+    let start = 6 << 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("ntfs");
+    std::fs::File::create(&file).and_then(|file| file.set_len(16 * MIB)).expect("a file");
+    let options = ["-q", "-Q", "-F", "-p", "0", "-s", "512", "-H", "16", "-S", "63"];
+    run_program("mkntfs", &[&options[..], &[file.to_str().expect("text")]].concat());
+    source[start..start + (16 << 20)].copy_from_slice(&std::fs::read(&file).expect("its bytes"));
+}
+
+#[tokio::test]
+async fn a_windows_that_was_started_is_noticed_although_no_first_piece_has_changed() {
+    let (old_source, old) = version("1", |source| with_windows(source));
+    let (source, new) = version("2", |source| {
+        with_windows(source);
+        with_changes(source);
+    });
+    let lab = Lab::new(&new).await;
+    lab.publish(&old);
+    // As Windows does when it mounts: the two restart pages of $LogFile, which a new volume has filled with ones.
+    let log = (6 << 20..22 << 20).step_by(4096).find(|at| old_source[*at..].starts_with(&[0xff; 1 << 20]));
+    let log = log.expect("the log");
+    assert!(log - (6 << 20) > PIECE as usize, "not in the first piece");
+    let mut used = old_source;
+    for page in [log, log + 4096] {
+        used[page..page + 4].copy_from_slice(b"RSTR");
+    }
+    let disk = LoopDisk::of(&used, 512);
+    let mut assignment = assignment_of(&lab, &new, &disk, Compare::Trust);
+    assignment.installed = vec![record(&old, &disk)];
+    let (received, notes) = fetched(&lab, assignment).await;
+    let piece = log as u64 / u64::from(PIECE) * u64::from(PIECE);
+    let why = format!("cannot be used: the disk was changed at byte {piece}");
+    assert!(notes.iter().any(|note| note.contains(&why)), "{why}: {notes:?}");
+    assert!(received > 0);
     new.assert_on(&disk.bytes(), &source);
 }
 

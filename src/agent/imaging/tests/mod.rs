@@ -150,6 +150,7 @@ pub(super) fn context() -> ImagingContext {
         server: String::new(),
         keys: TrustedKeys::default(),
         allow_insecure: false,
+        may_trust: true,
         status: Status::new(),
         disk_override: None,
         attended: false,
