@@ -49,30 +49,36 @@ impl PieceHash {
 
     /// Do the `len` bytes at `offset` of `storage` have it? They are read a part at a time.
     pub fn fits_stored(&self, storage: &dyn Storage, offset: u64, len: usize) -> Result<bool, StorageError> {
-        let mut buffer = vec![0; len.min(PART)];
-        let mut each_part = |mut take: Box<dyn FnMut(&[u8]) + '_>| {
-            let mut done = 0;
-            while done < len {
-                let part = &mut buffer[..PART.min(len - done)];
-                storage.read_at(offset + done as u64, part)?;
-                take(part);
-                done += part.len();
-            }
-            Ok(())
-        };
         match self {
             PieceHash::Sha1(hash) => {
                 let mut hasher = sha1::Sha1::new();
-                each_part(Box::new(|part| hasher.update(part)))?;
+                each_part(storage, offset, len, |part| hasher.update(part))?;
                 Ok(Sha1(hasher.finalize().into()) == *hash)
             }
             PieceHash::Sha256(hash) => {
                 let mut hasher = sha2::Sha256::new();
-                each_part(Box::new(|part| hasher.update(part)))?;
+                each_part(storage, offset, len, |part| hasher.update(part))?;
                 Ok(Sha256(hasher.finalize().into()) == *hash)
             }
         }
     }
+}
+
+fn each_part(
+    storage: &dyn Storage,
+    offset: u64,
+    len: usize,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), StorageError> {
+    let mut buffer = vec![0; len.min(PART)];
+    let mut done = 0;
+    while done < len {
+        let part = &mut buffer[..PART.min(len - done)];
+        storage.read_at(offset + done as u64, part)?;
+        take(part);
+        done += part.len();
+    }
+    Ok(())
 }
 
 /// Bytes that are read at once for a hash of what need not be in memory.

@@ -220,7 +220,7 @@ impl Plan {
         let together = Duration::from_secs_f64(self.image as f64 / rate + tail);
         // Who arrives last finds all of it with the others, and still needs the time of one.
         let alone = Duration::from_secs_f64(self.image as f64 / self.rate.min(self.disk));
-        let all = self.terminals().max(1) as u32;
+        let all = u32::try_from(self.terminals().max(1)).unwrap_or(u32::MAX);
         let after_the_last = self.arrive_over / all * (all - 1) + alone;
         if after_the_last > together { (after_the_last, Bottleneck::Arrival) } else { (together, what) }
     }
