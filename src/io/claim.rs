@@ -288,6 +288,24 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_is_another_disk_once_it_is_open_is_refused_and_given_back() {
+        let disk = crate::io::testing::LoopDisk::used(1 << 20, 512);
+        let chosen = disk.info();
+        let others = [
+            DiskInfo { serial: Some("SSD-1".into()), ..chosen.clone() },
+            DiskInfo { wwn: Some("naa.5000".into()), ..chosen.clone() },
+            DiskInfo { size: 2 << 20, ..chosen.clone() },
+        ];
+        for other in others {
+            let failure = claim(&other, LayoutMode::WholeDisk, &[]).expect_err("another disk");
+            assert_eq!(failure.class, Class::Refused, "{failure:?}");
+            assert!(failure.message.contains("was chosen, and the device that was opened is"), "{failure:?}");
+        }
+        claim(&chosen, LayoutMode::WholeDisk, &[]).expect("nobody holds it");
+        assert!(disk.bytes().iter().all(|byte| *byte == 0xaa), "not a byte was written");
+    }
+
+    #[test]
     fn mount_points_are_found_by_device_number() {
         let text = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n\
                     37 35 7:1 / /media/x rw - ext4 /dev/loop1 rw\n38 35 7:11 / /other rw - ext4 /dev/loop11 rw\n";

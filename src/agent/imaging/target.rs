@@ -3,7 +3,9 @@
 //! Invariant: a [`Target`] has passed everything that can be refused; a [`Ready`] disk starts nothing any more.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::bounds::{on_disk, timely};
 use super::download::Description;
@@ -62,7 +64,7 @@ impl Target {
         // What the command line says of a disk is about the image that starts.
         let named = ctx.disk_override.clone().filter(|_| others.is_empty());
         task.disk = named.unwrap_or(task.disk);
-        let info = choose(ctx, &task, image.manifest.manifest(), assignment).await?;
+        let info = choose(ctx, &task, image.manifest.manifest(), assignment, list).await?;
         if let Some(other) = others.iter().find(|other| other.info.name == info.name) {
             return Err(Failure::new(
                 Class::Refused,
@@ -120,12 +122,14 @@ fn parse(text: &str) -> Result<Rule, Failure> {
     text.trim().parse().map_err(|why: String| Failure::new(Class::Usage, why, "Correct the job's disk rule."))
 }
 
-/// The disk that the rule means. A disk that the terminal had is waited for, because drivers find disks one after another.
-async fn choose(
+/// The disk that the rule means among those that `list` finds. A disk that the terminal had is waited for, because drivers
+/// find disks one after another.
+pub(super) async fn choose(
     ctx: &ImagingContext,
     task: &Task,
     manifest: &Manifest,
     assignment: &Assignment,
+    list: impl Fn() -> Result<Vec<DiskInfo>, Failure>,
 ) -> Result<DiskInfo, Failure> {
     if ctx.attended {
         // A person who names a device at this machine has seen which disks are there.

@@ -1,8 +1,11 @@
 //! Terminals: hello, take, progress, outcome, what they boot, and what survives a restart.
 
+use clap::Parser;
+
 use super::super::jobs::tests::{done, failed};
 use super::*;
-use crate::event::{Class, Stage};
+use crate::api::DiskInfo;
+use crate::event::{Chosen, Class, DiskIdentity, Stage};
 
 #[tokio::test]
 async fn a_terminal_images_itself_and_then_boots_from_its_disk() {
@@ -99,6 +102,71 @@ async fn a_failed_terminal_is_held_until_a_person_lets_it_try_again() {
     assert_eq!(world.decide(A, "retry").await, StatusCode::CONFLICT);
     assert_eq!(world.decide(A, "cancel").await, StatusCode::NO_CONTENT);
     assert!(world.progress(&again, Progress::at(Stage::Fetch)).await.expect("taken").cancel);
+}
+
+/// A terminal with disks of these serial numbers says hello, and takes what waits.
+async fn begin_with(world: &World, serials: &[&str]) -> Assignment {
+    let mut hello = hello_of(A);
+    let disk = |serial: &&str| DiskInfo { serial: Some((*serial).into()), ..DiskInfo::default() };
+    hello.inventory.disks = serials.iter().map(disk).collect();
+    let welcome: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
+    world.take(&welcome.terminal, Take::default()).await.expect("work waits")
+}
+
+/// The serial numbers of the disks that the server thinks the terminal has.
+fn known(job: &Assignment) -> Vec<&str> {
+    job.known_disks.iter().filter_map(|disk| disk.serial.as_deref()).collect()
+}
+
+#[tokio::test]
+async fn a_disk_that_is_gone_is_missed_until_a_person_retries_with_accept_disks() {
+    let mut world = World::new(FOR_ALL).await;
+    let refused = failed(Class::Refused, false);
+    let first = begin_with(&world, &["ssd", "hdd"]).await;
+    assert_eq!(known(&first), ["ssd", "hdd"]);
+    let chosen = Chosen { rule: "internal".into(), disk: "ssd".into(), identity: DiskIdentity::default() };
+    let (token, progress) = (first.token.clone(), Progress::at(Stage::Claim));
+    let report = ProgressReport { token, progress, chosen: vec![chosen] };
+    let path = format!("/api/v1/attempts/{}/progress", first.attempt);
+    world.post::<Orders>(&path, &report).await.expect("taken");
+    world.outcome(&first, refused.clone()).await.expect("taken");
+
+    assert_eq!(world.decide(A, "retry").await, StatusCode::NO_CONTENT);
+    let second = begin_with(&world, &["hdd"]).await;
+    assert_eq!((known(&second), second.chosen.len()), (vec!["hdd", "ssd"], 1), "a retry accepts nothing");
+    world.outcome(&second, refused.clone()).await.expect("taken");
+
+    assert_eq!(world.decide(A, "retry?accept_disks=perhaps").await, StatusCode::BAD_REQUEST);
+    assert_eq!(world.state(A).await, TerminalState::Failed, "what is not understood decides nothing");
+    assert_eq!(world.decide(A, "retry?accept_disks=true").await, StatusCode::NO_CONTENT);
+    world.restart().await;
+    let third = begin_with(&world, &["hdd"]).await;
+    assert_eq!((known(&third), third.chosen.len()), (vec!["hdd"], 0), "also after a restart");
+}
+
+#[tokio::test]
+async fn the_programs_accept_disks_reaches_the_server() {
+    let world = World::new(&format!("{FOR_ALL}[terminals.'{A}']\nlabel='lab-01'\n")).await;
+    for (options, wanted) in [(vec![], vec!["hdd", "ssd"]), (vec!["--accept-disks"], vec!["hdd"])] {
+        begin_with(&world, &["ssd", "hdd"]).await;
+        let job = begin_with(&world, &["hdd"]).await;
+        world.outcome(&job, failed(Class::Refused, false)).await.expect("taken");
+        let server = world.url("");
+        let words = [&["job", "retry", "lab-01", "--server", &server][..], &options].concat();
+        let args = Program::try_parse_from(words).expect("it is understood").job;
+        crate::cli::job::run(args).await.expect("decided");
+        let job = begin_with(&world, &["hdd"]).await;
+        assert_eq!(known(&job), wanted, "{options:?}");
+        world.outcome(&job, failed(Class::Refused, false)).await.expect("taken");
+        assert_eq!(world.decide(A, "retry").await, StatusCode::NO_CONTENT);
+    }
+}
+
+/// `flashmob job …`
+#[derive(clap::Parser)]
+struct Program {
+    #[command(flatten)]
+    job: crate::cli::job::JobArgs,
 }
 
 #[tokio::test]

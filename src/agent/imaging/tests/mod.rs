@@ -2,6 +2,7 @@
 
 mod difference;
 mod disks;
+mod late;
 mod refusals;
 mod sets;
 mod unhashed;
