@@ -198,7 +198,8 @@ fn golden_disk(folder: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
     Ok(disk)
 }
 
-fn capture(programs: &Programs, golden: &Path, images: &Path, secret: &Path) -> Result<()> {
+/// Captures `golden` into the repository `images`, as version 1, signed.
+pub fn capture(programs: &Programs, golden: &Path, images: &Path, secret: &Path) -> Result<()> {
     if images.exists() {
         fs::remove_dir_all(images).with_context(|| format!("removing {}", images.display()))?;
     }

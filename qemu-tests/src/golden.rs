@@ -13,13 +13,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::command::{run, run_command};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 const SECTOR: u64 = 512;
 /// Where each partition begins, in MiB, and the end of the disk's last one.
 const BIOS_BOOT: u64 = 1;
-const ESP: u64 = 2;
-const ROOT: u64 = 36;
-const END: u64 = 104;
+pub(crate) const ESP: u64 = 2;
+pub(crate) const ROOT: u64 = 36;
+pub(crate) const END: u64 = 104;
 const ROOT_UUID: &str = "6f1a5b0e-0000-4000-8000-f1a5b0b00001";
 
 /// Drivers the small initrd carries, with whatever they depend on.
@@ -61,13 +61,13 @@ pub fn make(disk: &Path, kernel: &Kernel, mark: &str) -> Result<()> {
     let target = File::options().write(true).open(&draft)?;
     copy_sparse(&esp, &target, ESP * MIB)?;
     copy_sparse(&root, &target, ROOT * MIB)?;
-    install_bios_grub(work, &target)?;
+    install_bios_grub(work, &target, &early_config(work)?)?;
     target.sync_all()?;
     fs::rename(&draft, disk)?;
     Ok(())
 }
 
-fn partition(disk: &Path) -> Result<()> {
+pub(crate) fn partition(disk: &Path) -> Result<()> {
     let sector = |mib: u64| mib * MIB / SECTOR;
     let place = |n: u32, from: u64, to: u64| format!("{n}:{}:{}", sector(from), sector(to) - 1);
     let disk = disk.to_string_lossy().into_owned();
@@ -96,7 +96,7 @@ fn partition(disk: &Path) -> Result<()> {
 }
 
 /// GRUB's first configuration, inside its image: find the root and go on there.
-fn early_config(work: &Path) -> Result<PathBuf> {
+pub(crate) fn early_config(work: &Path) -> Result<PathBuf> {
     let path = work.join("early.cfg");
     let text = "search --no-floppy --file --set=root /boot/grub/grub.cfg\nset prefix=($root)/boot/grub\n\
                 configfile ($root)/boot/grub/grub.cfg\n";
@@ -104,7 +104,7 @@ fn early_config(work: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-const GRUB_MODULES: [&str; 12] = [
+pub(crate) const GRUB_MODULES: [&str; 14] = [
     "part_gpt",
     "ext2",
     "fat",
@@ -116,27 +116,53 @@ const GRUB_MODULES: [&str; 12] = [
     "echo",
     "test",
     "serial",
+    "terminal",
+    "sleep",
     "boot",
 ];
 
 fn make_esp(work: &Path) -> Result<PathBuf> {
+    let loader = efi_grub(work, &early_config(work)?)?;
+    esp_with(work, &[("BOOT/BOOTX64.EFI", &loader)])
+}
+
+/// GRUB for UEFI with this configuration inside.
+pub(crate) fn efi_grub(work: &Path, config: &Path) -> Result<PathBuf> {
     let loader = work.join("bootx64.efi");
-    let config = early_config(work)?;
     let mut args =
         vec!["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
-    args.extend([loader.clone(), "-c".into(), config]);
+    args.extend([loader.clone(), "-c".into(), config.to_owned()]);
     args.extend(GRUB_MODULES.iter().map(PathBuf::from));
     run("grub-mkimage", args)?;
+    Ok(loader)
+}
+
+/// An EFI system partition with these files below `/EFI`.
+pub(crate) fn esp_with(work: &Path, files: &[(&str, &Path)]) -> Result<PathBuf> {
     let esp = work.join("esp.img");
     File::create(&esp)?.set_len((ROOT - ESP) * MIB)?;
     run("mkfs.vfat", ["-F", "32", "-n", "ESP", "-i", "f1a5b0b2", &esp.to_string_lossy()])?;
-    let mtools = |program: &str, args: &[&str]| {
-        let mut command = Command::new(program);
-        run_command(command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(&esp).args(args))
-    };
-    mtools("mmd", &["::/EFI", "::/EFI/BOOT"])?;
-    mtools("mcopy", &[&loader.to_string_lossy(), "::/EFI/BOOT/BOOTX64.EFI"])?;
+    mtools("mmd", &esp, &["::/EFI"])?;
+    for (path, from) in files {
+        put_into_esp(&esp, path, from)?;
+    }
     Ok(esp)
+}
+
+/// Puts a file below `/EFI` of the EFI system partition `esp` (a file, with `@@` and the offset where it is part of a disk).
+pub(crate) fn put_into_esp(esp: &Path, path: &str, from: &Path) -> Result<()> {
+    let folders: Vec<&str> = path.split('/').collect();
+    for depth in 1..folders.len() {
+        // -D s: a folder that is there already is skipped.
+        let folder = format!("::/EFI/{}", folders[..depth].join("/"));
+        let _ = mtools("mmd", esp, &["-D", "s", &folder]);
+    }
+    mtools("mcopy", esp, &["-D", "o", "-o", &from.to_string_lossy(), &format!("::/EFI/{path}")])
+}
+
+fn mtools(program: &str, esp: &Path, args: &[&str]) -> Result<()> {
+    let mut command = Command::new(program);
+    run_command(command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(esp).args(args)).map(drop)
 }
 
 fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
@@ -249,12 +275,11 @@ fn modules_in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
 }
 
 /// GRUB for BIOS: boot code in the first sector, core image in the BIOS boot partition.
-fn install_bios_grub(work: &Path, disk: &File) -> Result<()> {
+pub(crate) fn install_bios_grub(work: &Path, disk: &File, config: &Path) -> Result<()> {
     let core_path = work.join("core.img");
-    let config = early_config(work)?;
     let mut args =
         vec!["-O", "i386-pc", "-p", "/boot/grub", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
-    args.extend([core_path.clone(), "-c".into(), config, "biosdisk".into()]);
+    args.extend([core_path.clone(), "-c".into(), config.to_owned(), "biosdisk".into()]);
     args.extend(GRUB_MODULES.iter().map(PathBuf::from));
     run("grub-mkimage", args)?;
     let core_sector = BIOS_BOOT * MIB / SECTOR;
@@ -270,7 +295,7 @@ fn install_bios_grub(work: &Path, disk: &File) -> Result<()> {
 }
 
 /// Copies a file into `disk` at `offset`, leaving out blocks of zeros.
-fn copy_sparse(from: &Path, disk: &File, offset: u64) -> Result<()> {
+pub(crate) fn copy_sparse(from: &Path, disk: &File, offset: u64) -> Result<()> {
     let source = File::open(from)?;
     let size = source.metadata()?.len();
     let mut buffer = vec![0u8; 64 << 10];

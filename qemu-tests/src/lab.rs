@@ -27,12 +27,14 @@ pub struct Job {
     pub after: &'static str,
     /// `auto` or `full`: whether what is on the disk already is looked for.
     pub compare: &'static str,
+    /// The disk rule.
+    pub disk: &'static str,
 }
 
 impl Job {
     /// The image for everybody, then reboot.
     pub fn for_all() -> Self {
-        Job { terminals: None, after: "reboot", compare: "auto" }
+        Job { terminals: None, after: "reboot", compare: "auto", disk: "internal" }
     }
 }
 
@@ -43,8 +45,8 @@ fn configuration(jobs: &[Job]) -> String {
         let terminals = job.terminals.as_ref().map_or_else(|| "\"all\"".into(), |macs| format!("{macs:?}"));
         text += &format!(
             "[[job]]\nname = \"job-{number}\"\nimage = \"{IMAGE}\"\nterminals = {terminals}\nafter = \"{}\"\n\
-             compare = \"{}\"\nlongest_stay = \"60s\"\n\n",
-            job.after, job.compare
+             compare = \"{}\"\ndisk = \"{}\"\nlongest_stay = \"60s\"\n\n",
+            job.after, job.compare, job.disk
         );
     }
     text + &format!("[boot]\narguments = \"{KERNEL_ARGUMENTS}\"\n")

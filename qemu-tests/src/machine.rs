@@ -68,6 +68,17 @@ pub struct Terminal {
     pub folder: PathBuf,
     /// A sector of its disk that takes no writes.
     pub bad_sector: Option<u64>,
+    /// Other disks of the machine.
+    pub others: Vec<Other>,
+}
+
+/// A disk beside the one that is imaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Other {
+    /// A virtio disk inside the machine, which the firmware tries before the one that is imaged.
+    Internal(PathBuf),
+    /// A USB stick, which the firmware tries last.
+    Stick(PathBuf),
 }
 
 impl Terminal {
@@ -77,7 +88,7 @@ impl Terminal {
         let folder = folder.join(&name);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let mac = format!("52:54:00:fb:00:{number:02x}");
-        let terminal = Terminal { name, firmware, bus, mac, folder, bad_sector: None };
+        let terminal = Terminal { name, firmware, bus, mac, folder, bad_sector: None, others: Vec::new() };
         File::create(terminal.disk())?.set_len(size)?;
         fs::write(terminal.serial_port(), 0x3f8u16.to_le_bytes())?;
         if firmware == Firmware::Uefi {
@@ -163,6 +174,7 @@ impl Terminal {
             ]);
         }
         args.extend(disk_arguments(self.bus, &self.disk(), &self.name, self.bad_sector));
+        args.extend(other_arguments(&self.others));
         args.extend(card_arguments(self.firmware, start, tap, &self.mac));
         if let Start::Cd(iso) = start {
             args.extend([
@@ -206,7 +218,24 @@ fn disk_arguments(bus: Bus, file: &Path, serial: &str, bad_sector: Option<u64>) 
         ),
     };
     let drive = format!("if=none,id=disk,cache=unsafe,discard=unmap,{source}");
-    vec!["-drive".into(), drive, "-device".into(), format!("{device}serial={serial},bootindex=2")]
+    vec!["-drive".into(), drive, "-device".into(), format!("{device}serial={serial},bootindex=3")]
+}
+
+/// The disks beside it.
+fn other_arguments(others: &[Other]) -> Vec<String> {
+    let mut args = Vec::new();
+    for (n, other) in others.iter().enumerate() {
+        let (file, device) = match other {
+            Other::Internal(file) => (file, format!("virtio-blk-pci,drive=other{n},bootindex=2")),
+            Other::Stick(file) => {
+                args.extend(["-device".into(), format!("qemu-xhci,id=usb{n}")]);
+                (file, format!("usb-storage,drive=other{n},bus=usb{n}.0,removable=on,bootindex=4"))
+            }
+        };
+        let drive = format!("if=none,id=other{n},format=raw,cache=unsafe,file={}", file.display());
+        args.extend(["-drive".into(), drive, "-device".into(), device]);
+    }
+    args
 }
 
 /// The card. Without a ROM the firmware cannot boot from it; UEFI has a driver of its own, so there the ROM is
@@ -302,6 +331,7 @@ mod tests {
             mac: "52:54:00:fb:00:01".into(),
             folder,
             bad_sector: None,
+            others: Vec::new(),
         }
     }
 
@@ -309,7 +339,7 @@ mod tests {
     fn a_terminal_boots_from_the_network_first_unless_told_otherwise() {
         let args =
             terminal(Firmware::Bios, Bus::Virtio).arguments(&Start::Network, "tap0", Accel::Tcg).join(" ");
-        assert!(args.contains("mac=52:54:00:fb:00:01,bootindex=1") && args.contains("bootindex=2"), "{args}");
+        assert!(args.contains("mac=52:54:00:fb:00:01,bootindex=1") && args.contains("bootindex=3"), "{args}");
         assert!(!args.contains("romfile"), "{args}");
         let args =
             terminal(Firmware::Bios, Bus::Virtio).arguments(&Start::Disk, "tap0", Accel::Tcg).join(" ");

@@ -71,7 +71,7 @@ fn a_terminal_without_a_job_boots_its_own_disk_untouched() {
         machines.push((terminal.switch_on(&lab.network, &Start::Network).unwrap(), before));
     }
     for (mut machine, before) in machines {
-        machine.wait_for(crate::OLD_IS_UP, BOOTED).unwrap();
+        machine.wait_for(crate::OLD_IS_UP, crate::GONE_ON).unwrap();
         let terminal = machine.cut_power();
         assert_eq!(terminal.disk_hash().unwrap(), before, "{}", terminal.name);
     }

@@ -32,7 +32,15 @@ fn name(path: &Path) -> String {
 fn netboot_files_are_the_same_bytes_each_time() {
     let first = build("virtio");
     let names: Vec<&str> = first.iter().map(|(name, _)| name.as_str()).collect();
-    let expected = ["boot.ipxe", "initramfs.img", "localboot.efi", "snponly.efi", "undionly.kpxe", "vmlinuz"];
+    let expected = [
+        "boot.ipxe",
+        "initramfs.img",
+        "localboot.0",
+        "localboot.efi",
+        "snponly.efi",
+        "undionly.kpxe",
+        "vmlinuz",
+    ];
     assert_eq!(names, expected);
     for (one, other) in first.iter().zip(build("virtio")) {
         assert!(*one == other, "{} differs between two builds", one.0);

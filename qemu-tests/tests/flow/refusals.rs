@@ -8,7 +8,7 @@ use flashmob::event::{Class, Outcome};
 use qemu_tests::assets::copy_folder;
 use qemu_tests::child::wait_until;
 use qemu_tests::lab::{Job, Lab, NOTHING_BOOTS};
-use qemu_tests::machine::{Bus, Firmware, Start, Terminal};
+use qemu_tests::machine::{Bus, Firmware, Other, Start, Terminal};
 use qemu_tests::slots::Slots;
 
 use crate::{ASSETS, BOOTED, IMAGED};
@@ -93,4 +93,27 @@ fn a_terminal_whose_disk_failed_is_held_and_not_sent_to_half_a_system() {
     let went_on =
         NOTHING_BOOTS.iter().chain(&["Linux version", "GRUB"]).find(|text| machine.said().contains(**text));
     assert_eq!(went_on, None, "it went on to its disk:\n{}", machine.said());
+}
+
+#[test]
+fn a_vague_rule_and_two_disks_are_refused_also_where_only_one_is_large_enough() {
+    let assets = &*ASSETS;
+    let _slots = Slots::take(1);
+    let lab = Lab::start(assets, "two-disks", &[Job::for_all()], &assets.images).unwrap();
+    let mut terminal = lab.terminal(1, Firmware::Bios, Bus::Ahci).unwrap();
+    // The system's own disk, which the image does not fit, and another one with somebody's data.
+    let small = terminal.folder.join("small.img");
+    fs::File::create(&small).unwrap().set_len(64 << 20).unwrap();
+    terminal.others = vec![Other::Internal(small)];
+    terminal.fill_disk(&assets.old).unwrap();
+    let before = terminal.disk_hash().unwrap();
+    let machine = terminal.switch_on(&lab.network, &Start::Network).unwrap();
+    lab.wait_for_state(&machine, TerminalState::Failed, IMAGED).unwrap();
+    let view = lab.view(&terminal).unwrap().unwrap();
+    let Some(Outcome::Failed { failure, disk_touched: false, .. }) = view.outcome else {
+        panic!("no refusal was reported: {:?}", view.outcome);
+    };
+    assert_eq!(failure.class, Class::Refused);
+    assert!(failure.message.contains("vda") && failure.message.contains("sda"), "{failure:?}");
+    assert_eq!(machine.cut_power().disk_hash().unwrap(), before, "something was written");
 }
