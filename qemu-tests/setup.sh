@@ -2,9 +2,10 @@
 # Installs what the demonstration and the tests need on Debian 12, as root. Does nothing where all is there.
 set -euo pipefail
 packages=(
-    aria2 busybox-static ca-certificates cpio dnsmasq-base dosfstools e2fsprogs fdisk gcc gdisk grub-common
-    btrfs-progs exfatprogs f2fs-tools grub-efi-amd64-bin grub-pc-bin iproute2 ipxe ipxe-qemu kmod libc6-dev minisign mtools ntfs-3g ovmf
-    parted partclone python3-libtorrent qemu-system-x86 qemu-utils seabios transmission-cli xfsprogs xorriso zstd
+    aria2 btrfs-progs busybox-static ca-certificates cpio dnsmasq-base dosfstools e2fsprogs exfatprogs
+    f2fs-tools fdisk gcc gdisk grub-common grub-efi-amd64-bin grub-pc-bin iproute2 ipxe ipxe-qemu kmod
+    libc6-dev libnbd-bin minisign mtools nbdkit nbdkit-plugin-python ntfs-3g ovmf partclone parted
+    python3-libtorrent qemu-system-x86 qemu-utils seabios transmission-cli xfsprogs xorriso zstd
 )
 missing=()
 for package in "${packages[@]}"; do

@@ -50,10 +50,14 @@ fn file_of(folder: &Path, name: &str, size: u64) -> PathBuf {
 
 /// An ext4 filesystem of 16 MiB with a kernel, an initrd and GRUB's configuration.
 pub fn ext4(folder: &Path) -> PathBuf {
+    ext4_of(folder, 0)
+}
+
+fn ext4_of(folder: &Path, salt: u64) -> PathBuf {
     let tree = folder.join("tree");
     fs::create_dir_all(tree.join("boot/grub")).expect("folders");
-    fs::write(tree.join("boot/vmlinuz-6.1"), noise(1, 300_000)).expect("a kernel");
-    fs::write(tree.join("boot/initrd-6.1"), noise(2, 200_000)).expect("an initrd");
+    fs::write(tree.join("boot/vmlinuz-6.1"), noise(1 + salt, 300_000)).expect("a kernel");
+    fs::write(tree.join("boot/initrd-6.1"), noise(2 + salt, 200_000)).expect("an initrd");
     let config = "menuentry 'lab' {\n search --set=root --label root\n \
                   linux /boot/vmlinuz-6.1 root=LABEL=root ro quiet\n initrd /boot/initrd-6.1\n}\n";
     fs::write(tree.join("boot/grub/grub.cfg"), config).expect("a configuration");
@@ -62,11 +66,11 @@ pub fn ext4(folder: &Path) -> PathBuf {
     file
 }
 
-fn esp(folder: &Path) -> PathBuf {
+fn esp(folder: &Path, salt: u64) -> PathBuf {
     let file = file_of(folder, "esp.vfat", 4 * MIB);
     run("mkfs.vfat", &["-n", "ESP", path(&file)]);
     let loader = folder.join("loader.efi");
-    fs::write(&loader, noise(3, 50_000)).expect("a loader");
+    fs::write(&loader, noise(3 + salt, 50_000)).expect("a loader");
     for directory in ["EFI", "EFI/BOOT", "EFI/debian", "EFI/Microsoft", "EFI/Microsoft/Boot"] {
         run("mmd", &["-i", path(&file), &format!("::{directory}")]);
     }
@@ -78,6 +82,11 @@ fn esp(folder: &Path) -> PathBuf {
 
 /// 32 MiB: boot code; a BIOS boot partition of 1 MiB, an ESP of 4 MiB, an ext4 root of 16 MiB, 2 MiB of nothing.
 pub fn gpt(folder: &Path) -> PathBuf {
+    gpt_of(folder, 0)
+}
+
+/// The same with other bytes in its partitions.
+pub fn gpt_of(folder: &Path, salt: u64) -> PathBuf {
     let disk = file_of(folder, "gpt.img", 32 * MIB);
     run(
         "sgdisk",
@@ -96,14 +105,19 @@ pub fn gpt(folder: &Path) -> PathBuf {
         ],
     );
     put(&disk, 0, &noise(4, 440));
-    put(&disk, MIB, &noise(5, 30_000));
-    put(&disk, 2 * MIB, &fs::read(esp(folder)).expect("the ESP"));
-    put(&disk, 6 * MIB, &fs::read(ext4(folder)).expect("the root"));
+    put(&disk, MIB, &noise(5 + salt, 30_000));
+    put(&disk, 2 * MIB, &fs::read(esp(folder, salt)).expect("the ESP"));
+    put(&disk, 6 * MIB, &fs::read(ext4_of(folder, salt)).expect("the root"));
     disk
 }
 
 /// 32 MiB: boot code and a gap with data; an active primary partition, an extended one with two logical.
 pub fn mbr(folder: &Path) -> PathBuf {
+    mbr_of(folder, 0)
+}
+
+/// The same with other bytes in its partitions and before them.
+pub fn mbr_of(folder: &Path, salt: u64) -> PathBuf {
     let disk = file_of(folder, "mbr.img", 32 * MIB);
     let mut child = Command::new("/usr/sbin/sfdisk")
         .args(["--quiet", "--no-reread", "--no-tell-kernel", path(&disk)])
@@ -116,9 +130,9 @@ pub fn mbr(folder: &Path) -> PathBuf {
     child.stdin.take().expect("its input").write_all(script.as_bytes()).expect("the script");
     assert!(child.wait().expect("sfdisk").success());
     put(&disk, 0, &noise(6, 440));
-    put(&disk, 3 * 512 + 17, &noise(7, 20_000));
-    put(&disk, 2048 * 512 + 5000, &noise(8, 100_000));
-    put(&disk, 12288 * 512, &fs::read(ext4(folder)).expect("the root"));
+    put(&disk, 3 * 512 + 17, &noise(7 + salt, 20_000));
+    put(&disk, 2048 * 512 + 5000, &noise(8 + salt, 100_000));
+    put(&disk, 12288 * 512, &fs::read(ext4_of(folder, salt)).expect("the root"));
     put(&disk, 47104 * 512 + 4086, b"SWAPSPACE2");
     disk
 }

@@ -206,22 +206,22 @@ pub struct Server {
 
 /// Serves a repository at `listen` on one of the machines of a lab; `None`: on this one.
 pub fn serve(machine: Option<&str>, repository: &Path, state: &Path, listen: &str) -> Server {
-    let mut program = Program::start(
-        machine,
-        "flashmob",
-        &[
-            &"serve",
-            &"--images",
-            &repository,
-            &"--state",
-            &state,
-            &"--listen",
-            &listen,
-            &"--peer-listen",
-            &listen,
-            &"--no-mdns",
-        ],
-    );
+    serve_with(machine, repository, state, listen, &[])
+}
+
+/// The same with `more` arguments.
+pub fn serve_with(
+    machine: Option<&str>,
+    repository: &Path,
+    state: &Path,
+    listen: &str,
+    more: &[&dyn AsRef<std::ffi::OsStr>],
+) -> Server {
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+        vec![&"serve", &"--images", &repository, &"--state", &state, &"--listen", &listen];
+    arguments.extend([&"--peer-listen" as &dyn AsRef<std::ffi::OsStr>, &listen, &"--no-mdns"]);
+    arguments.extend(more);
+    let mut program = Program::start(machine, "flashmob", &arguments);
     let mut lines = BufReader::new(program.0.stderr.take().expect("its words")).lines().map_while(Result::ok);
     let address = lines.find_map(|line| {
         let (_, rest) = line.split_once("flashmob serves on ")?;

@@ -11,6 +11,7 @@
 //! - `whole`: what would not be whole on a terminal is refused
 //! - `imaging`: from a golden disk to terminals
 //! - `windows`: hibernated, encrypted, and with paging files
+//! - `power`: the power is cut at any moment of an attempt
 //! - `versions`: what changed, and virtual disks
 //! - `parents`: versions that share what is unchanged
 //! - `meanwhile`: who else writes to a source
@@ -32,6 +33,7 @@ mod loaders;
 mod loops;
 mod meanwhile;
 mod parents;
+mod power;
 mod signing;
 mod unusual;
 mod used;

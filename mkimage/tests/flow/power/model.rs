@@ -1,0 +1,158 @@
+//! Disks that lose what they were not asked to flush: nbdkit with `model.py`, nbdfuse, and loop devices.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::super::loops::Loop;
+
+/// None of the programs needs longer to start.
+const START: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(2);
+
+/// When the power is cut: at this write of this epoch, or at the flush that ends it. See `model.py`.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    pub epoch: usize,
+    pub write: usize,
+    pub seed: u64,
+}
+
+/// Model disks of one machine, switched on.
+pub struct Disks {
+    loops: Vec<Loop>,
+    mounts: Vec<PathBuf>,
+    programs: Vec<Child>,
+    folder: tempfile::TempDir,
+}
+
+impl Disks {
+    /// Disks whose media hold `media`; their caches are empty.
+    pub fn switch_on(media: &[Vec<u8>], cut: Option<Cut>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut disks = Disks { loops: Vec::new(), mounts: Vec::new(), programs: Vec::new(), folder };
+        for (i, bytes) in media.iter().enumerate() {
+            fs::write(disks.medium(i), bytes).expect("a medium");
+        }
+        let (socket, ready) = (disks.path("socket"), disks.path("ready"));
+        let plugin = disks.path("model.py");
+        fs::write(&plugin, include_str!("model.py")).expect("the plugin");
+        let mut nbdkit = Command::new("nbdkit");
+        nbdkit.arg("--foreground").arg("--pidfile").arg(&ready).arg("--unix").arg(&socket);
+        nbdkit.arg("python").arg(plugin);
+        nbdkit.arg(format!("folder={}", disks.folder.path().display()));
+        if let Some(Cut { epoch, write, seed }) = cut {
+            nbdkit.arg(format!("cut={epoch},{write},{seed}"));
+        }
+        disks.start(&mut nbdkit, &ready);
+        for i in 0..media.len() {
+            let (mount, ready) = (disks.path(&format!("mount{i}")), disks.path(&format!("ready{i}")));
+            fs::write(&mount, "").expect("a file to mount on");
+            let mut nbdfuse = Command::new("nbdfuse");
+            nbdfuse.arg("--pidfile").arg(&ready).arg(&mount);
+            nbdfuse.arg(format!("nbd+unix:///{i}?socket={}", socket.display()));
+            disks.mounts.push(mount.clone());
+            disks.start(&mut nbdfuse, &ready);
+            disks.loops.push(Loop::of(&mount, &["--direct-io=on"]));
+        }
+        disks
+    }
+
+    /// Starts a program, and waits until it has written the file that says it is ready.
+    fn start(&mut self, command: &mut Command, ready: &Path) {
+        let said = self.path("said");
+        let err = fs::File::create(&said).expect("a file");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err).spawn();
+        self.programs.push(child.expect("a program of the packages nbdkit and libnbd-bin"));
+        let begun = Instant::now();
+        while !fs::metadata(ready).is_ok_and(|file| file.len() > 0) {
+            let said = || fs::read_to_string(&said).unwrap_or_default();
+            assert!(begun.elapsed() < START, "{command:?} is not ready: {}", said());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn medium(&self, i: usize) -> PathBuf {
+        self.path(&format!("{i}.img"))
+    }
+
+    /// The devices.
+    pub fn devices(&self) -> Vec<&str> {
+        self.loops.iter().map(|device| device.0.as_str()).collect()
+    }
+
+    /// Runs `writer` until it ends, or until the power is cut, which kills it. True: it ended well.
+    pub fn attempt(&self, writer: &mut Command) -> Result<bool, String> {
+        let said = self.path("said");
+        let file = fs::File::create(&said).expect("a file");
+        let mut child = writer.stdout(Stdio::null()).stderr(file).spawn().expect("it starts");
+        let begun = Instant::now();
+        let ended = loop {
+            if self.path("off").exists() {
+                child.kill().expect("killed");
+                // It cannot die while it waits for the disk.
+                fs::write(self.path("dead"), "").expect("a file");
+                child.wait().expect("it ends");
+                return Ok(false);
+            }
+            if let Some(status) = child.try_wait().expect("its state") {
+                break status;
+            }
+            if begun.elapsed() > super::ATTEMPT {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("it does not end: {}", fs::read_to_string(said).unwrap_or_default()));
+            }
+            std::thread::sleep(LOOK);
+        };
+        if ended.success() {
+            return Ok(true);
+        }
+        Err(format!("{ended}: {}", fs::read_to_string(said).unwrap_or_default()))
+    }
+
+    /// The number of writes in each epoch so far.
+    pub fn epochs(&self) -> Vec<usize> {
+        let text = fs::read_to_string(self.path("epochs")).unwrap_or_default();
+        text.lines().map(|line| line.parse().expect("a number")).collect()
+    }
+
+    /// Switches them off, and gives what their media hold: nothing that was never flushed.
+    pub fn switch_off(mut self) -> Vec<Vec<u8>> {
+        let media = self.mounts.len();
+        self.end();
+        (0..media).map(|i| fs::read(self.medium(i)).expect("the medium")).collect()
+    }
+
+    fn end(&mut self) {
+        self.loops.clear();
+        for mount in self.mounts.drain(..) {
+            let begun = Instant::now();
+            // The loop device lets go of its file when the kernel comes to it.
+            while is_mounted(&mount) && begun.elapsed() < START {
+                let _ = Command::new("umount").arg(&mount).stderr(Stdio::null()).status();
+                std::thread::sleep(LOOK);
+            }
+        }
+        for mut program in self.programs.drain(..).rev() {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|at| Path::new(at) == path))
+}
