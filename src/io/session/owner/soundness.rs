@@ -39,9 +39,10 @@ pub(super) struct Soundness {
 impl Soundness {
     /// At the start of a torrent that has the pieces `have`.
     pub(super) fn new(spec: &TorrentSpec, have: &Bitfield) -> Self {
-        // Whoever says "everything" has not looked.
+        // Whoever says "everything" has not looked. Without signed hashes that is left to those who fetch, because they check by
+        // the torrent's hashes, and checking here as well would cost a seeder on a fast network half of its rate.
         let sound = match spec.have {
-            Have::Everything => Bitfield::none(have.pieces()),
+            Have::Everything if spec.hashes.is_some() => Bitfield::none(have.pieces()),
             _ => have.clone(),
         };
         Soundness {
@@ -156,6 +157,14 @@ mod tests {
     }
 
     fn soundness(pieces: Pieces, have: Have, verify: bool) -> Soundness {
+        with(pieces, have, verify, None)
+    }
+
+    fn signed(pieces: Pieces, have: Have) -> Soundness {
+        with(pieces, have, true, Some(Arc::new(vec![sha256(&[0; 16384])])))
+    }
+
+    fn with(pieces: Pieces, have: Have, verify: bool, hashes: Option<Arc<Vec<Sha256>>>) -> Soundness {
         let files = vec![FileEntry::data(Vec::new(), 16384)];
         let builder = MetainfoBuilder { name: "t".into(), piece_length: 16384, files, pieces, private: true };
         let folder = tempfile::tempdir().expect("a folder");
@@ -165,6 +174,7 @@ mod tests {
         let spec = TorrentSpec {
             shape: Arc::new(WholePieces),
             verify,
+            hashes,
             ..TorrentSpec::new(
                 Arc::new(builder.build().expect("a torrent")),
                 Arc::new(storage.expect("a file").storage),
@@ -183,7 +193,9 @@ mod tests {
     #[test]
     fn what_was_not_looked_at_is_checked_once_before_it_is_served() {
         let hashes = Pieces::Hashed(vec![sha1(&[0; 16384])]);
-        let mut all = soundness(hashes.clone(), Have::Everything, true);
+        let mut believed = soundness(hashes.clone(), Have::Everything, true);
+        assert!(believed.begin_read(PIECE).is_none(), "those who fetch check it");
+        let mut all = signed(hashes.clone(), Have::Everything);
         assert!(all.begin_read(PIECE).is_some());
         assert!(all.is_done(PIECE));
         assert!(all.begin_read(PIECE).is_none(), "once");
