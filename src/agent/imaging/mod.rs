@@ -153,6 +153,9 @@ async fn attempt(
     let finished = if found.iter().all(|looked| looked.whole.is_some()) {
         already(ctx, assignment, found, &session).await
     } else {
+        for looked in &found {
+            looked.target.look_again(ctx)?;
+        }
         ctx.status.stage(Stage::Disarm);
         *touched = true;
         finish(ctx, assignment, found, &session).await

@@ -103,6 +103,11 @@ impl Target {
         Chosen { rule, disk: describe(&self.info), identity: self.info.identity() }
     }
 
+    /// Does the rule still mean this disk?
+    pub(super) fn look_again(&self, ctx: &ImagingContext) -> Result<(), Failure> {
+        still_means(ctx, &self.task, self.image.manifest.manifest(), &self.info, &list()?)
+    }
+
     /// Wipes what could start. What of it is of use was read before.
     pub(super) async fn disarm(self, ctx: &ImagingContext, present: Present) -> Result<Ready, Failure> {
         let Target { task, image, claimed, plan, .. } = self;
@@ -113,6 +118,29 @@ impl Target {
         })
         .await
     }
+}
+
+/// Does the rule still mean `chosen`, last of all before something is wiped? On a terminal that was never seen, a disk whose driver
+/// was late may have come since, and then a vague rule means nothing any more.
+pub(super) fn still_means(
+    ctx: &ImagingContext,
+    task: &Task,
+    manifest: &Manifest,
+    chosen: &DiskInfo,
+    present: &[DiskInfo],
+) -> Result<(), Failure> {
+    if ctx.attended {
+        return Ok(());
+    }
+    let now = among(task, manifest, present)?;
+    if now.name == chosen.name && now.identity().same(&chosen.identity()) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Class::Refused,
+        format!("the rule '{}' meant {} and means {} now", task.disk, describe(chosen), describe(&now)),
+        "Nothing was written. Name the disk by serial=… in the job's disk rule.",
+    ))
 }
 
 /// How often a disk that comes late is looked for.

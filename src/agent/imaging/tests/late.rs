@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::*;
-use crate::agent::imaging::target::choose;
+use crate::agent::imaging::target::{choose, still_means};
 use crate::api::DiskInfo;
 
 const LATE: Duration = Duration::from_secs(30);
@@ -68,4 +68,23 @@ async fn a_disk_that_the_terminal_had_is_waited_for_and_no_other_is_taken_instea
     assert!((30..32).contains(&took.as_secs()), "{took:?}");
     let (named, took) = chosen("serial=HDD-1", &known, Duration::from_secs(3600)).await;
     assert_eq!(named, Ok("sda".into()), "nothing else fits it: {took:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_comes_after_the_choice_is_noticed_before_anything_is_wiped() {
+    let (_, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let ctx = ImagingContext { attended: false, ..lab.context() };
+    let mut task = lab.assignment(&LoopDisk::used(1 << 20, 512)).task;
+    let mut look = |rule: &str, present: &[DiskInfo]| {
+        task.disk = rule.into();
+        still_means(&ctx, &task, &image.manifest, &hdd(), present)
+    };
+    assert_eq!(look("internal", &[hdd()]), Ok(()));
+    let refused = look("internal", &[hdd(), ssd()]).expect_err("it means two now");
+    assert_eq!(refused.class, Class::Refused);
+    assert!(refused.message.contains("SSD-1"), "{refused:?}");
+    assert_eq!(look("serial=HDD-1", &[hdd(), ssd()]), Ok(()));
+    let renamed = DiskInfo { name: "sdb".into(), ..hdd() };
+    assert!(look("internal", &[renamed]).is_err());
 }
