@@ -1,6 +1,8 @@
-//! Labs in virtual time, as large as one likes: makespan, the seeder's share, and what the machine needed for it.
+//! Labs in virtual time, as large as one likes: makespan, the seeder's share, and what the machine needed for
+//! it.
 //!
-//! Every seed is a run of its own, on a thread of its own. What is printed in virtual time is the same on every machine.
+//! Every seed is a run of its own, on a thread of its own. What is printed in virtual time is the same on
+//! every machine.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot run ends")]
 

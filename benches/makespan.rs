@@ -1,9 +1,10 @@
-//! How long a lab takes on shaped links: one seeder and N leechers in network namespaces of their own, on one bridge,
-//! every link limited in both directions.
+//! How long a lab takes on shaped links: one seeder and N leechers in network namespaces of their own, on one
+//! bridge, every link limited in both directions.
 //!
-//! Prints, for each client in turn, the makespan as a ratio to the yardstick (K − 1 + ⌈log₂(N+1)⌉)·τ (Mundinger, Weber, Weiss
-//! 2008), with τ from what one TCP connection was seen to carry in the same run, and what left the seeder. Above 70 % of
-//! all processors the machine is measured and not the clients: that is said.
+//! Prints, for each client in turn, the makespan as a ratio to the yardstick (K − 1 + ⌈log₂(N+1)⌉)·τ
+//! (Mundinger, Weber, Weiss 2008), with τ from what one TCP connection was seen to carry in the same run, and
+//! what left the seeder. Above 70 % of all processors the machine is measured and not the clients: that is
+//! said.
 //!
 //!     cargo bench --bench makespan -- --nodes 8 --rate-mbit 100 --piece 1MiB --client flashmob --client aria2
 //!     cargo bench --bench makespan -- --nodes 8 --rate-mbit 100 --piece 1MiB --cut 3
@@ -282,8 +283,8 @@ impl Drop for Lan {
     }
 }
 
-/// Terminals use the kernel's congestion control, which a machine may have changed for itself, and the agent lets connections
-/// that rested go on as before; here for all clients.
+/// Terminals use the kernel's congestion control, which a machine may have changed for itself, and the agent
+/// lets connections that rested go on as before; here for all clients.
 fn as_on_terminals(namespace: &str) {
     let set = || {
         enter(namespace);

@@ -50,7 +50,8 @@ fn codec(c: &mut Criterion) {
     group.finish();
 }
 
-/// The engines of a whole lab: picking, offers, grants, codec-free messages, and the model's links around them.
+/// The engines of a whole lab: picking, offers, grants, codec-free messages, and the model's links around
+/// them.
 fn engine(c: &mut Criterion) {
     let mut group = c.benchmark_group("a lab in virtual time, for each block received");
     for (terminals, pieces) in [(8usize, 64u32), (8, 512), (40, 64)] {

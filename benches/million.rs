@@ -2,8 +2,8 @@
 //!
 //!     cargo bench --bench million -- [--pieces 1000000] [--peers 32]
 //!
-//! The image is made here: a partition of zeros that counts as data, in sparse payload files, so 1 TiB takes a few MiB on
-//! the disk. Memory is what the process holds (VmRSS) more than before.
+//! The image is made here: a partition of zeros that counts as data, in sparse payload files, so 1 TiB takes
+//! a few MiB on the disk. Memory is what the process holds (VmRSS) more than before.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -65,7 +65,8 @@ fn measure<T>(name: &str, what: impl FnOnce() -> T) -> T {
     made
 }
 
-/// Writes the image's folder. Every third piece has a hole, so that there are as many ranges as a used filesystem has.
+/// Writes the image's folder. Every third piece has a hole, so that there are as many ranges as a used
+/// filesystem has.
 fn make(folder: &Path, pieces: u32) {
     let length = PieceLength::new(PIECE).expect("a length");
     let size = u64::from(pieces) * length.bytes();

@@ -1,7 +1,8 @@
-//! One seeder and one leecher without shaped links, over loopback: MB/s and processor time of both ends for each GiB.
+//! One seeder and one leecher without shaped links, over loopback: MB/s and processor time of both ends for
+//! each GiB.
 //!
-//! Payload and target are in memory (/dev/shm), or the target is a loop device. Clients take turns, because a machine swings
-//! within an hour: only figures of one run can be compared.
+//! Payload and target are in memory (/dev/shm), or the target is a loop device. Clients take turns, because a
+//! machine swings within an hour: only figures of one run can be compared.
 //!
 //!     cargo bench --bench pair -- --client flashmob --client aria2 --client libtorrent --runs 5
 

@@ -1,4 +1,5 @@
-//! A seeder and a leecher in one process, over loopback: for builds that have no `flashmob` program, as that for musl.
+//! A seeder and a leecher in one process, over loopback: for builds that have no `flashmob` program, as that
+//! for musl.
 //!
 //!     cargo bench --bench transfer --target x86_64-unknown-linux-musl --no-default-features --features agent
 

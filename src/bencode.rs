@@ -1,8 +1,8 @@
 //! Bencoding (BEP 3) with limits: bytes ↔ a tree that borrows from them.
 //!
 //! Invariant: what is read is canonical (sorted keys, no leading zeros, nothing behind the value), no deeper
-//! than [`MAX_DEPTH`] (or what the caller allows) and has no more values than the caller allows, so that a small message cannot ask for
-//! much memory. What the keys mean is left to the readers of each format.
+//! than [`MAX_DEPTH`] (or what the caller allows) and has no more values than the caller allows, so that a
+//! small message cannot ask for much memory. What the keys mean is left to the readers of each format.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -28,7 +28,8 @@ struct State {
 }
 
 impl BufPool {
-    /// A pool of at most `capacity` buffers of `len` bytes; memory is taken only as buffers are first asked for.
+    /// A pool of at most `capacity` buffers of `len` bytes; memory is taken only as buffers are first asked
+    /// for.
     pub fn new(len: usize, capacity: usize) -> Self {
         BufPool { shared: Arc::new(Shared { len, capacity, state: Mutex::default() }) }
     }

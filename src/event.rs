@@ -1,7 +1,8 @@
 //! Everything a terminal can say about itself: stages, progress, outcome.
 //!
-//! Invariant: these values are facts, and the log, the console, the server's page and the tests all read them;
-//! nobody parses log wording. How they travel is left to `api`, how they look to `agent::console` and the page.
+//! Invariant: these values are facts, and the log, the console, the server's page and the tests all read
+//! them; nobody parses log wording. How they travel is left to `api`, how they look to `agent::console` and
+//! the page.
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +59,8 @@ impl Stage {
     }
 }
 
-/// Why something failed, by what the receiver can do about it. The numbers are the exit codes of all programs.
+/// Why something failed, by what the receiver can do about it. The numbers are the exit codes of all
+/// programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
@@ -160,7 +162,8 @@ pub enum Outcome {
         /// What is on which disk now.
         #[serde(default)]
         installed: Vec<Installed>,
-        /// What does not stand in the way and should be known (identities that differ, boot entries that were not written).
+        /// What does not stand in the way and should be known (identities that differ, boot entries that were
+        /// not written).
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
     },
@@ -192,8 +195,8 @@ pub struct Installed {
     pub starts: Starts,
 }
 
-/// How a system starts from the disk that it was written to. Partitions are named as Linux does behind `PARTUUID=`, so that
-/// no other disk is meant, whatever its place or content.
+/// How a system starts from the disk that it was written to. Partitions are named as Linux does behind
+/// `PARTUUID=`, so that no other disk is meant, whatever its place or content.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Starts {
     /// By BIOS: the disk with this partition starts from its first sector.

@@ -27,8 +27,8 @@ const MAX_NAME: usize = 255;
 const MAX_URLS: usize = 100;
 /// Bencoded values a torrent may have: each file takes `4 + path` of them.
 const MAX_VALUES: usize = 1_000_000;
-/// Nesting that a torrent may have. The `file tree` of a hybrid torrent (BEP 52) nests a dictionary for each folder,
-/// inside the top-level dictionary and `info`, and ends with the file's own two.
+/// Nesting that a torrent may have. The `file tree` of a hybrid torrent (BEP 52) nests a dictionary for each
+/// folder, inside the top-level dictionary and `info`, and ends with the file's own two.
 const MAX_TORRENT_DEPTH: usize = MAX_PATH_DEPTH + 5;
 
 /// What an entry of the file list stands for (its `attr`, BEP 47).
@@ -402,14 +402,15 @@ fn read_path(entry: &Dict<'_>) -> Result<Vec<String>, MetainfoError> {
     Ok(path)
 }
 
-/// The text under `utf8`, where a client wrote the UTF-8 form of a name in another encoding, else that under `plain`.
+/// The text under `utf8`, where a client wrote the UTF-8 form of a name in another encoding, else that under
+/// `plain`.
 fn text_of(dict: &Dict<'_>, utf8: &str, plain: &str) -> Option<String> {
     let preferred = get(dict, utf8).and_then(Value::as_text).map(str::to_owned);
     preferred.or_else(|| get(dict, plain).and_then(lossy))
 }
 
-/// A name whose encoding nobody tells: what is not UTF-8 becomes U+FFFD, because a strange name still reaches its
-/// payload.
+/// A name whose encoding nobody tells: what is not UTF-8 becomes U+FFFD, because a strange name still reaches
+/// its payload.
 fn lossy(value: &Value<'_>) -> Option<String> {
     value.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }

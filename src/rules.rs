@@ -1,8 +1,9 @@
-//! Whom a flashmob peer may fetch from and serve: the dictionary `fm` of an announce answer (docs/formats.md).
+//! Whom a flashmob peer may fetch from and serve: the dictionary `fm` of an announce answer
+//! (docs/formats.md).
 //!
-//! The tracker writes it, the swarm engine obeys it. Invariant: rules that were read have at most [`MAX_NETWORKS`]
-//! networks and [`MAX_ADDRESSES`] addresses each way, and a share that makes sense. What follows from them for a
-//! connection is left to `swarm`.
+//! The tracker writes it, the swarm engine obeys it. Invariant: rules that were read have at most
+//! [`MAX_NETWORKS`] networks and [`MAX_ADDRESSES`] addresses each way, and a share that makes sense. What
+//! follows from them for a connection is left to `swarm`.
 
 use std::net::IpAddr;
 
@@ -20,7 +21,8 @@ pub const MAX_ADDRESSES: usize = 256;
 pub struct Rules {
     /// The name of its zone, for people.
     pub zone: String,
-    /// Peers at these addresses are of the same zone: it may serve them, and fetch from them unless it is pinned.
+    /// Peers at these addresses are of the same zone: it may serve them, and fetch from them unless it is
+    /// pinned.
     pub networks: Vec<IpNet>,
     /// Other peers that it may fetch from.
     pub fetch: Vec<IpAddr>,
@@ -32,8 +34,8 @@ pub struct Rules {
     pub share: Option<Share>,
     /// Bytes a second that it may send, and receive, beyond its zone; `None`: as many as the link carries.
     pub rate: Option<u64>,
-    /// Zones behind uplinks of their own, for a peer that is in none and may meet everybody: the server's seeder, which
-    /// hears of them inside the server. They do not travel.
+    /// Zones behind uplinks of their own, for a peer that is in none and may meet everybody: the server's
+    /// seeder, which hears of them inside the server. They do not travel.
     pub behind: Vec<Behind>,
 }
 
@@ -76,8 +78,8 @@ impl Rules {
         out
     }
 
-    /// Reads the dictionary. `None` if it is not one: no rules are better than half of them, and who has none keeps
-    /// those it had.
+    /// Reads the dictionary. `None` if it is not one: no rules are better than half of them, and who has none
+    /// keeps those it had.
     pub fn decode(value: &Value<'_>) -> Option<Rules> {
         let dict = value.as_dict()?;
         let get = |key: &str| dict.get(key.as_bytes());

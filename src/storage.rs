@@ -50,14 +50,14 @@ pub trait Storage: Send + Sync {
     /// Writes all of `from` at `offset`. Durable only after `sync`.
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError>;
 
-    /// The system itself keeps in memory what is read and written here, as it does for files: who reads it a second time
-    /// need not have kept it.
+    /// The system itself keeps in memory what is read and written here, as it does for files: who reads it a
+    /// second time need not have kept it.
     fn is_kept(&self) -> bool {
         false
     }
 
-    /// Has the system keep `length` bytes from `offset`; returns when reading them need not wait for a medium. Only of use
-    /// where [`is_kept`](Self::is_kept) is true.
+    /// Has the system keep `length` bytes from `offset`; returns when reading them need not wait for a
+    /// medium. Only of use where [`is_kept`](Self::is_kept) is true.
     fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         let _ = (offset, length);
         Ok(())

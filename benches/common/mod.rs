@@ -1,6 +1,8 @@
-//! What the benches share: clients of several makes as child processes, a tracker for them, and what they cost.
+//! What the benches share: clients of several makes as child processes, a tracker for them, and what they
+//! cost.
 //!
-//! Invariant: what a bench started has ended and what it made is gone when its values are dropped, whatever happened.
+//! Invariant: what a bench started has ended and what it made is gone when its values are dropped, whatever
+//! happened.
 
 #![expect(clippy::panic, reason = "a bench that cannot run ends")]
 

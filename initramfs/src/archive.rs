@@ -53,8 +53,8 @@ impl Tree {
         self.put(path, Node::File { executable: true, content: content.into() });
     }
 
-    /// `SIZE  /PATH` for each file: what the agent compares with what was unpacked, because a kernel that runs
-    /// out of memory while unpacking starts `/init` all the same.
+    /// `SIZE  /PATH` for each file: what the agent compares with what was unpacked, because a kernel that
+    /// runs out of memory while unpacking starts `/init` all the same.
     pub fn contents(&self) -> String {
         self.nodes
             .iter()
@@ -90,7 +90,8 @@ impl Tree {
         cpio::newc::trailer(out).context("ending the archive")
     }
 
-    /// The archive, compressed with zstd at `level` on all cores. zstd's output does not depend on their number.
+    /// The archive, compressed with zstd at `level` on all cores. zstd's output does not depend on their
+    /// number.
     pub fn to_image(&self, level: i32) -> Result<Vec<u8>> {
         let cpio = self.to_cpio()?;
         let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));

@@ -1,4 +1,5 @@
-//! Puts the pieces together: agent, modules, firmware, keys and settings into the initramfs; the rest beside it.
+//! Puts the pieces together: agent, modules, firmware, keys and settings into the initramfs; the rest beside
+//! it.
 //!
 //! Invariant: every file of the result is written under a temporary name first, so that a server that hands
 //! them out meanwhile never sends half of one.
@@ -184,7 +185,8 @@ fn modules(
     Ok(())
 }
 
-/// A module's bytes, unpacked if the distribution compresses its modules: the whole archive is compressed anyway.
+/// A module's bytes, unpacked if the distribution compresses its modules: the whole archive is compressed
+/// anyway.
 fn read_module(path: &Path) -> Result<Vec<u8>> {
     let program = match path.extension().and_then(|e| e.to_str()) {
         Some("xz") => "xz",

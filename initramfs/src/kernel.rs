@@ -1,4 +1,5 @@
-//! Where the kernel and its modules come from: files that were given, a Debian package, or Debian's current one.
+//! Where the kernel and its modules come from: files that were given, a Debian package, or Debian's current
+//! one.
 //!
 //! Invariant: a package is unpacked once, into the cache, and is used only when it was unpacked completely.
 //! Nothing is installed. Choosing among the modules is left to `drivers`.

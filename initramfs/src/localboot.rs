@@ -1,7 +1,8 @@
-//! GRUB for the way from the network to the disk that was imaged: `localboot.0` for BIOS, `localboot.efi` for UEFI.
+//! GRUB for the way from the network to the disk that was imaged: `localboot.0` for BIOS, `localboot.efi` for
+//! UEFI.
 //!
-//! Invariant: both have the same configuration, which starts what the server's script names by a partition's identity
-//! (`flashmob::boot::start`) and nothing else. They are made by GRUB's own programs.
+//! Invariant: both have the same configuration, which starts what the server's script names by a partition's
+//! identity (`flashmob::boot::start`) and nothing else. They are made by GRUB's own programs.
 
 use std::path::Path;
 
@@ -74,8 +75,8 @@ pub fn write(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A configuration inside the image proper is read by GRUB's rescue parser, which knows no `if`; one that lies on a
-/// memory disk is read by the normal one.
+/// A configuration inside the image proper is read by GRUB's rescue parser, which knows no `if`; one that
+/// lies on a memory disk is read by the normal one.
 fn memory_disk(work: &Path) -> Result<std::path::PathBuf> {
     let folder = work.join("boot/grub");
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;

@@ -1,8 +1,9 @@
 //! `flashmob-initramfs`: builds what a terminal netboots: kernel, initramfs, iPXE script, GRUB images, ISO.
 //!
-//! Invariant: same input, same bytes (the ISO excepted, whose boot images carry dates), and nothing is written
-//! outside `--out` and the cache. What the kernel's modules need of each other is `modules`', which of them
-//! belong to a set is `drivers`', the archive's form is `archive`'s; serving the files is left to `flashmob serve`.
+//! Invariant: same input, same bytes (the ISO excepted, whose boot images carry dates), and nothing is
+//! written outside `--out` and the cache. What the kernel's modules need of each other is `modules`', which
+//! of them belong to a set is `drivers`', the archive's form is `archive`'s; serving the files is left to
+//! `flashmob serve`.
 
 mod archive;
 mod build;
@@ -32,8 +33,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write vmlinuz, initramfs.img, boot.ipxe, localboot.0, localboot.efi, undionly.kpxe and snponly.efi into a folder for
-    /// `flashmob serve --boot`.
+    /// Write vmlinuz, initramfs.img, boot.ipxe, localboot.0, localboot.efi, undionly.kpxe and snponly.efi
+    /// into a folder for `flashmob serve --boot`.
     Build(BuildArgs),
 }
 
@@ -56,7 +57,8 @@ struct BuildArgs {
     /// That kernel's modules, a folder named by the kernel's version (/lib/modules/VERSION).
     #[arg(long, value_name = "DIR", requires = "kernel")]
     modules: Option<PathBuf>,
-    /// A Debian kernel package to unpack (without it: the one that linux-image-amd64 names, by apt-get download).
+    /// A Debian kernel package to unpack (without it: the one that linux-image-amd64 names, by apt-get
+    /// download).
     #[arg(long, value_name = "FILE.deb")]
     kernel_deb: Option<PathBuf>,
     /// Where downloaded and unpacked kernel packages are kept.
@@ -74,7 +76,8 @@ struct BuildArgs {
     /// Let `flashmob.insecure=1` on the kernel's command line accept unsigned manifests. For test labs only.
     #[arg(long)]
     allow_insecure: bool,
-    /// Never believe the server's record of what is on a disk: jobs with compare = "trust" read it, as with "auto".
+    /// Never believe the server's record of what is on a disk: jobs with compare = "trust" read it, as with
+    /// "auto".
     #[arg(long)]
     no_trust: bool,
     /// Put busybox inside as /bin/sh, for flashmob.after=shell.

@@ -94,7 +94,8 @@ impl ModuleTree {
         found
     }
 
-    /// The modules that a soft dependency's name stands for: one of that name, or all that have it as an alias.
+    /// The modules that a soft dependency's name stands for: one of that name, or all that have it as an
+    /// alias.
     fn resolve(&self, name: &str) -> Vec<&str> {
         if let Some(path) = self.path_of(name) {
             return vec![path];

@@ -1,7 +1,7 @@
 //! What starts the kernel over the network or from a stick.
 //!
-//! Invariant: scripts are plain text made here; boot images are made by GRUB's own programs. What `/boot/ipxe`
-//! answers is the server's; what goes on to the disk is in `localboot`.
+//! Invariant: scripts are plain text made here; boot images are made by GRUB's own programs. What
+//! `/boot/ipxe` answers is the server's; what goes on to the disk is in `localboot`.
 
 use std::path::Path;
 

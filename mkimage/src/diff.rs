@@ -1,7 +1,8 @@
-//! `diff`: what changed between two versions of an image, by partition: how much a terminal that has the one fetches for
-//! the other.
+//! `diff`: what changed between two versions of an image, by partition: how much a terminal that has the one
+//! fetches for the other.
 //!
-//! Invariant: both folders are opened and checked as everywhere; payloads are not read, hashes say what differs.
+//! Invariant: both folders are opened and checked as everywhere; payloads are not read, hashes say what
+//! differs.
 
 use std::collections::HashSet;
 use std::path::PathBuf;

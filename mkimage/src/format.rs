@@ -1,8 +1,9 @@
 //! How the bytes of a source are to be read: as they are, or as a virtual disk of some format.
 //!
-//! Invariant: it is the name or the command line that says so, never what the file holds, because the machine that used a raw disk
-//! could write there whatever it liked, and so have files read that are not its own. For the same reason a virtual disk is read alone:
-//! one that names other files (a backing file, a data file, extents) is refused.
+//! Invariant: it is the name or the command line that says so, never what the file holds, because the machine
+//! that used a raw disk could write there whatever it liked, and so have files read that are not its own. For
+//! the same reason a virtual disk is read alone: one that names other files (a backing file, a data file,
+//! extents) is refused.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, FileTypeExt};
@@ -66,8 +67,8 @@ impl Format {
         matches!(self, Qcow2 | Vmdk)
     }
 
-    /// The format of the source at `path`: what was `named`, else what its name says. What is neither and looks like a virtual
-    /// disk is refused, because it could be either.
+    /// The format of the source at `path`: what was `named`, else what its name says. What is neither and
+    /// looks like a virtual disk is refused, because it could be either.
     pub fn of(path: &Path, named: Option<Format>) -> Result<Format, Failure> {
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if !metadata.is_file() {
@@ -152,7 +153,8 @@ fn problem(format: Format, path: &Path, start: &[u8]) -> Result<Option<&'static 
     };
     let has = |text: &[u8]| start.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text));
     Ok(match format {
-        // backing_file_offset; incompatible_features of version 3 with the external data file (QEMU, docs/interop/qcow2.txt).
+        // backing_file_offset; incompatible_features of version 3 with the external data file (QEMU,
+        // docs/interop/qcow2.txt).
         Qcow2 if number(start, 8, 8) != 0 => Some(BACKING),
         Qcow2 if number(start, 4, 4) >= 3 && number(start, 72, 8) & 0x4 != 0 => {
             Some("its data lies in another file, which nobody named")
@@ -163,7 +165,8 @@ fn problem(format: Format, path: &Path, start: &[u8]) -> Result<Option<&'static 
         ),
         Vmdk if has(b"parentFileNameHint") => Some(BACKING),
         Vhd => {
-            // A dynamic one begins with a copy of its footer; what else begins like one is a fixed one in which a machine wrote that.
+            // A dynamic one begins with a copy of its footer; what else begins like one is a fixed one in
+            // which a machine wrote that.
             let (copy, footer) = (start.starts_with(b"conectix"), end_of(path)?);
             match if copy { number(start, 60, 4) } else { number(&footer, 60, 4) } {
                 4 => Some(BACKING),

@@ -1,7 +1,9 @@
-//! `hash`: adds the hashes to an image that was published without them, while it is already being distributed.
+//! `hash`: adds the hashes to an image that was published without them, while it is already being
+//! distributed.
 //!
-//! Invariant: nothing of the image changes but what says hashes; the info-hash stays. The hashes are there before the manifest that
-//! names them, and each file appears whole. Terminals take the new manifest only when its signature is good.
+//! Invariant: nothing of the image changes but what says hashes; the info-hash stays. The hashes are there
+//! before the manifest that names them, and each file appears whole. Terminals take the new manifest only
+//! when its signature is good.
 
 use std::fs;
 use std::path::PathBuf;

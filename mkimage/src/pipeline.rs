@@ -1,5 +1,5 @@
-//! Pieces in order through all cores: one thread reads, each core works, the caller's thread takes the results
-//! in the order they were asked for.
+//! Pieces in order through all cores: one thread reads, each core works, the caller's thread takes the
+//! results in the order they were asked for.
 //!
 //! ```text
 //! reader ──(tickets)──► workers (one a core) ──► sink (this thread; puts back in order)
@@ -22,8 +22,8 @@ use flashmob::event::{Class, Failure};
 /// Most memory that buffers take.
 const MEMORY: usize = 256 << 20;
 
-/// Runs every job of `jobs` through `read` (one thread, in order; false: there is nothing in it and the buffer
-/// is not used), `work` (many threads) and `sink` (this thread, in order).
+/// Runs every job of `jobs` through `read` (one thread, in order; false: there is nothing in it and the
+/// buffer is not used), `work` (many threads) and `sink` (this thread, in order).
 pub fn run<J, R>(
     buffer: usize,
     jobs: impl Iterator<Item = J> + Send,

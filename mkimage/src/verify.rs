@@ -155,7 +155,8 @@ fn what_is_wrong(image: &ImageFolder, piece: PieceIndex, bytes: &[u8]) -> Option
     if image.piece_hashes().get(piece.get()) != Some(&sha256(bytes)) {
         return Some("the payload does not have the SHA-256 of pieces.sha256");
     }
-    // An image that was published without hashes keeps its torrent, so that its info-hash stays: no SHA-1 is in there.
+    // An image that was published without hashes keeps its torrent, so that its info-hash stays: no SHA-1 is
+    // in there.
     let torrent = image.metainfo();
     let sha1 = || Sha1(sha1::Sha1::digest(bytes).into());
     if !torrent.unhashed && torrent.pieces.get(piece.get()) != Some(&sha1()) {

@@ -1,5 +1,5 @@
-//! Virtual disks (qcow2, vhdx, vmdk, vdi, vhd) as the bytes that a machine would see, without converting them: QEMU's storage
-//! daemon shows one as a file, read-only, by FUSE.
+//! Virtual disks (qcow2, vhdx, vmdk, vdi, vhd) as the bytes that a machine would see, without converting
+//! them: QEMU's storage daemon shows one as a file, read-only, by FUSE.
 //!
 //! Invariant: the daemon and what it shows are gone when the value is dropped. QEMU takes its own locks, so a
 //! disk that a running machine writes to is refused. QEMU is told the format and finds out nothing itself; it

@@ -1,7 +1,8 @@
-//! What every lab needs and one run makes once: the programs, a kernel, netboot files, keys, golden disks, images.
+//! What every lab needs and one run makes once: the programs, a kernel, netboot files, keys, golden disks,
+//! images.
 //!
-//! Invariant: everything lies under `target/qemu` and is reused where its input is the same; two runs at once wait
-//! for each other here. Terminals, disks and servers are `lab`'s.
+//! Invariant: everything lies under `target/qemu` and is reused where its input is the same; two runs at once
+//! wait for each other here. Terminals, disks and servers are `lab`'s.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! A process that this one started and that never outlives it.
 //!
-//! Invariant: dropping a [`Guarded`] kills its process and waits for it; a killed test run takes its processes
-//! along (`PR_SET_PDEATHSIG`, set by `setpriv`, which the process replaces). Only handles are used, never names.
+//! Invariant: dropping a [`Guarded`] kills its process and waits for it; a killed test run takes its
+//! processes along (`PR_SET_PDEATHSIG`, set by `setpriv`, which the process replaces). Only handles are used,
+//! never names.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -23,7 +24,8 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    /// Starts `program` (inside the network namespace `namespace`, if one is given), its output going to `log`.
+    /// Starts `program` (inside the network namespace `namespace`, if one is given), its output going to
+    /// `log`.
     pub fn spawn<S: AsRef<OsStr>>(
         namespace: Option<&str>,
         program: impl AsRef<OsStr>,

@@ -1,4 +1,5 @@
-//! Disks that start something else than the system that was imaged, as an old Windows on a second disk or a pupil's stick does.
+//! Disks that start something else than the system that was imaged, as an old Windows on a second disk or a
+//! pupil's stick does.
 //!
 //! Invariant: whatever of a decoy is started says [`DECOY_IS_UP`] on the serial line and goes no further.
 
@@ -53,7 +54,8 @@ pub fn copy_of(imaged: &Path, stick: &Path) -> Result<()> {
     golden::install_bios_grub(work.path(), &target, &config(work.path())?)
 }
 
-/// Puts something beside the system on the golden disk `disk` that looks like Windows' loader, and gives the system a folder of its own.
+/// Puts something beside the system on the golden disk `disk` that looks like Windows' loader, and gives the
+/// system a folder of its own.
 pub fn make_dual_boot(disk: &Path) -> Result<()> {
     let work = tempfile::tempdir_in(disk.parent().context("the disk needs a folder")?)?;
     let esp = esp_of(disk);

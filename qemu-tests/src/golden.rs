@@ -1,8 +1,9 @@
-//! The golden disk: a small, real, bootable Linux system made from Debian packages, without mounts or loop devices.
+//! The golden disk: a small, real, bootable Linux system made from Debian packages, without mounts or loop
+//! devices.
 //!
-//! GPT with a BIOS boot partition, an EFI system partition and an ext4 root. It boots by BIOS and UEFI from virtio,
-//! AHCI and NVMe, and its init prints `GOLDEN <mark> is up` on the serial console. Invariant: the disk appears under
-//! its name only when it is complete. Which kernel is used is the caller's choice.
+//! GPT with a BIOS boot partition, an EFI system partition and an ext4 root. It boots by BIOS and UEFI from
+//! virtio, AHCI and NVMe, and its init prints `GOLDEN <mark> is up` on the serial console. Invariant: the
+//! disk appears under its name only when it is complete. Which kernel is used is the caller's choice.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -149,7 +150,8 @@ pub(crate) fn esp_with(work: &Path, files: &[(&str, &Path)]) -> Result<PathBuf> 
     Ok(esp)
 }
 
-/// Puts a file below `/EFI` of the EFI system partition `esp` (a file, with `@@` and the offset where it is part of a disk).
+/// Puts a file below `/EFI` of the EFI system partition `esp` (a file, with `@@` and the offset where it is
+/// part of a disk).
 pub(crate) fn put_into_esp(esp: &Path, path: &str, from: &Path) -> Result<()> {
     let folders: Vec<&str> = path.split('/').collect();
     for depth in 1..folders.len() {
@@ -196,8 +198,8 @@ fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// Content that neither compresses nor repeats, so that the payload is not only a kernel: 24 MiB of a sequence that
-/// depends on the mark, so that one system's disk is told from another's.
+/// Content that neither compresses nor repeats, so that the payload is not only a kernel: 24 MiB of a
+/// sequence that depends on the mark, so that one system's disk is told from another's.
 fn fill(path: &Path, mark: &str) -> Result<()> {
     let seed = mark.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(257).wrapping_add(u64::from(byte)));
     let mut state = 0x9e37_79b9_7f4a_7c15 ^ seed;

@@ -1,7 +1,7 @@
 //! A lab for one test: network, server and terminals in a folder of its own, and questions to the server.
 //!
-//! Invariant: everything started here is ended by dropping the lab; its logs stay until the next run of the same
-//! name.
+//! Invariant: everything started here is ended by dropping the lab; its logs stay until the next run of the
+//! same name.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -4,8 +4,8 @@
 //! assets (programs, netboot files, golden disk, image) ─► lab (namespace, DHCP, server) ─► machine (QEMU)
 //! ```
 //!
-//! Invariant: whatever a test starts ends with the test, and nothing outside its folder and namespace changes.
-//! Needs root; `setup.sh` installs the Debian packages.
+//! Invariant: whatever a test starts ends with the test, and nothing outside its folder and namespace
+//! changes. Needs root; `setup.sh` installs the Debian packages.
 
 pub mod accel;
 pub mod assets;

@@ -1,7 +1,7 @@
 //! A virtual terminal: what it is made of, QEMU's arguments for that, and the running machine.
 //!
-//! Invariant: arguments come from pure functions; a running machine is ended by dropping it. Its disk file, its
-//! UEFI variables and its serial log stay, so that the same terminal can be switched on again.
+//! Invariant: arguments come from pure functions; a running machine is ended by dropping it. Its disk file,
+//! its UEFI variables and its serial log stay, so that the same terminal can be switched on again.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -238,8 +238,8 @@ fn other_arguments(others: &[Other]) -> Vec<String> {
     args
 }
 
-/// The card. Without a ROM the firmware cannot boot from it; UEFI has a driver of its own, so there the ROM is
-/// always left out and the boot index decides.
+/// The card. Without a ROM the firmware cannot boot from it; UEFI has a driver of its own, so there the ROM
+/// is always left out and the boot index decides.
 fn card_arguments(firmware: Firmware, start: &Start, tap: &str, mac: &str) -> Vec<String> {
     let mut card = format!("virtio-net-pci,netdev=lab,mac={mac}");
     if *start == Start::Network {

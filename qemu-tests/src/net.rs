@@ -1,7 +1,8 @@
 //! A network of a lab's own: namespace, bridge, taps, and dnsmasq for DHCP and TFTP.
 //!
 //! Invariant: nothing here is visible outside the namespace (unless a door is opened), and the namespace is
-//! deleted on drop. The name carries this process's id, so that what a killed run left behind is known and removed.
+//! deleted on drop. The name carries this process's id, so that what a killed run left behind is known and
+//! removed.
 
 use std::fs::File;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -68,8 +69,9 @@ impl Network {
         Ok(name)
     }
 
-    /// Makes the server's `port` reachable from this host, on a port of its own of 127.0.0.1, so that a person can
-    /// open the page. Only TCP to this one port passes: nothing the lab says by multicast comes out.
+    /// Makes the server's `port` reachable from this host, on a port of its own of 127.0.0.1, so that a
+    /// person can open the page. Only TCP to this one port passes: nothing the lab says by multicast comes
+    /// out.
     pub fn open_door(&self, port: u16) -> Result<SocketAddr> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("opening a port for the page")?;
         let address = listener.local_addr()?;
@@ -151,8 +153,8 @@ fn remove_stale() -> Result<()> {
     Ok(())
 }
 
-/// dnsmasq's arguments: addresses, iPXE for UEFI machines, and the script for every iPXE. Its file with a process
-/// id lies beside the log: the usual one would be shared by all labs.
+/// dnsmasq's arguments: addresses, iPXE for UEFI machines, and the script for every iPXE. Its file with a
+/// process id lies beside the log: the usual one would be shared by all labs.
 fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp, log: &Path) -> Vec<String> {
     let mut args: Vec<String> = [
         "--keep-in-foreground",

@@ -1,6 +1,7 @@
 //! How many machines may run at once in one process: two cores emulate three in bearable time.
 //!
-//! Invariant: never more than [`MACHINES`]; a test takes all it needs at once, so that two cannot wait for each other.
+//! Invariant: never more than [`MACHINES`]; a test takes all it needs at once, so that two cannot wait for
+//! each other.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

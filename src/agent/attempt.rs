@@ -123,7 +123,8 @@ pub enum Ended {
     },
 }
 
-/// Carries out `assignment` of the server behind `api`, in full. `stop` ends it early (a person pressed Ctrl-C).
+/// Carries out `assignment` of the server behind `api`, in full. `stop` ends it early (a person pressed
+/// Ctrl-C).
 pub async fn run<I: Imager>(
     api: &Api,
     assignment: &Assignment,
@@ -240,8 +241,9 @@ fn stopped(why: &str, status: &Status) -> (Failure, bool) {
     (failure, stage >= Stage::Disarm)
 }
 
-/// Waits for `stop`, which is no longer heard once the commit has begun: half a commit would leave a terminal whose image was
-/// proved and that cannot start. It takes a second, and a stop that comes meanwhile ends the stay in the swarm.
+/// Waits for `stop`, which is no longer heard once the commit has begun: half a commit would leave a terminal
+/// whose image was proved and that cannot start. It takes a second, and a stop that comes meanwhile ends the
+/// stay in the swarm.
 async fn before_commit(stop: impl Future<Output = ()>, status: &Status) {
     stop.await;
     if status.view().progress.stage >= Stage::Commit {

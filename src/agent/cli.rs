@@ -1,7 +1,7 @@
 //! The agent on a running Linux: one attempt, asked for on its command line.
 //!
-//! Invariant: the same attempt as on a netbooted terminal, without bringing up the network, and the machine goes
-//! on running unless `--after` says otherwise. The exit code is the outcome's class (DESIGN §5).
+//! Invariant: the same attempt as on a netbooted terminal, without bringing up the network, and the machine
+//! goes on running unless `--after` says otherwise. The exit code is the outcome's class (DESIGN §5).
 
 use std::future::Future;
 use std::io::{IsTerminal, Write};
@@ -43,7 +43,8 @@ pub struct Args {
     /// The disk to write: a device, or a rule such as serial=WD-123
     #[arg(long, value_name = "DISK")]
     pub disk: String,
-    /// One more image for one more disk of this machine, in the same attempt: nothing is written before all of them can be; may be repeated
+    /// One more image for one more disk of this machine, in the same attempt: nothing is written before all
+    /// of them can be; may be repeated
     #[arg(long, value_name = "NAME[@VERSION]=DISK", value_parser = further)]
     pub also: Vec<Further>,
     /// What becomes of what is on the disk: auto, full or trust [default: as the server's job says]
@@ -254,8 +255,8 @@ pub async fn attempt<I: Imager>(
     }
 }
 
-/// The interfaces for the inventory, with an address where the server at `server` is reached through it; a machine where they
-/// cannot be listed is known by its UUID alone.
+/// The interfaces for the inventory, with an address where the server at `server` is reached through it; a
+/// machine where they cannot be listed is known by its UUID alone.
 async fn interfaces(server: &str) -> Vec<NicInfo> {
     let Ok(netlink) = Netlink::open() else { return Vec::new() };
     let links = netlink.links().await.unwrap_or_default();

@@ -1,7 +1,7 @@
 //! How the terminal's [`View`] looks: a large plain screen, and one line for logs.
 //!
-//! Invariant: pure text, at most as wide and high as the screen, and an outcome can be read from a photo. Writing
-//! it to the consoles is left to `agent::screen`.
+//! Invariant: pure text, at most as wide and high as the screen, and an outcome can be read from a photo.
+//! Writing it to the consoles is left to `agent::screen`.
 
 use crate::agent::status::View;
 use crate::event::{Class, Outcome, Progress, Stage};
@@ -223,8 +223,8 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Text in letters of 5 × 5 blocks, each block two columns wide where there is room, so that a phone's photo shows
-/// it.
+/// Text in letters of 5 × 5 blocks, each block two columns wide where there is room, so that a phone's photo
+/// shows it.
 fn block_letters(text: &str, width: usize, ink: char) -> Vec<String> {
     let wide = if text.len() * 12 < width { 2 } else { 1 };
     let (full, empty) = (&ink.to_string().repeat(wide), &" ".repeat(wide));

@@ -1,8 +1,8 @@
-//! PID 1 of a terminal: makes a system out of a kernel and an initramfs, runs the worker, and ends the machine as
-//! the worker decided.
+//! PID 1 of a terminal: makes a system out of a kernel and an initramfs, runs the worker, and ends the
+//! machine as the worker decided.
 //!
-//! Invariant: it never ends by itself (the kernel would panic). Work that can fail is the worker's, a child whose
-//! crash is shown and started again up to [`CRASHES`] times.
+//! Invariant: it never ends by itself (the kernel would panic). Work that can fail is the worker's, a child
+//! whose crash is shown and started again up to [`CRASHES`] times.
 
 use std::fs;
 use std::path::Path;
@@ -82,7 +82,8 @@ fn check_own_files(voice: &mut Voice) {
     end(voice, Leave::Restart)
 }
 
-/// Loads what the devices want now, and goes on for a while in a thread of its own: USB, disks behind controllers.
+/// Loads what the devices want now, and goes on for a while in a thread of its own: USB, disks behind
+/// controllers.
 fn load_drivers(voice: &mut Voice) {
     let release = match fs::read_to_string("/proc/sys/kernel/osrelease") {
         Ok(release) => release.trim().to_owned(),
@@ -126,7 +127,8 @@ fn load_drivers(voice: &mut Voice) {
             }
         }
     };
-    // `std::thread::spawn` panics where there is no room for a thread, and a first process that ends takes the machine with it.
+    // `std::thread::spawn` panics where there is no room for a thread, and a first process that ends takes
+    // the machine with it.
     if let Err(e) = std::thread::Builder::new().name("late-drivers".into()).spawn(late) {
         voice.say(&format!("cannot start a thread: {e}; drivers for late devices are not loaded"));
     }

@@ -1,7 +1,7 @@
 //! The worker process of a netbooted terminal: reads what it was told, then lets `worker` do it.
 //!
-//! Invariant: what it was told is checked in full before anything begins; a mistake there is shown, never guessed
-//! around.
+//! Invariant: what it was told is checked in full before anything begins; a mistake there is shown, never
+//! guessed around.
 
 use std::fs;
 use std::io;

@@ -1,7 +1,8 @@
 //! Brings up the network of a terminal: every interface with a link gets an address and keeps it.
 //!
-//! Invariant: one task owns the interfaces' state and is the only one that changes the kernel's; a task for each
-//! interface only speaks DHCP. Nothing here gives up: cables, switches and DHCP servers come when they come.
+//! Invariant: one task owns the interfaces' state and is the only one that changes the kernel's; a task for
+//! each interface only speaks DHCP. Nothing here gives up: cables, switches and DHCP servers come when they
+//! come.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -70,8 +71,8 @@ pub fn lease_facts(interfaces: &Interfaces) -> Vec<LeaseFacts> {
         .collect()
 }
 
-/// Starts to bring up the network and keeps it up as long as the runtime lives. `resolvers` is where the C library
-/// reads its name servers, `/etc/resolv.conf`.
+/// Starts to bring up the network and keeps it up as long as the runtime lives. `resolvers` is where the C
+/// library reads its name servers, `/etc/resolv.conf`.
 pub fn start(
     boot_mac: Option<String>,
     status: Status,

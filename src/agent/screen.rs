@@ -1,7 +1,8 @@
 //! Keeps the consoles up to date with the terminal's status.
 //!
-//! Invariant: one thread for each console, so that a serial line that blocks holds up neither the work nor the
-//! screen. Screens are redrawn every second; lines get a log: each change once, progress every [`PROGRESS_EVERY`].
+//! Invariant: one thread for each console, so that a serial line that blocks holds up neither the work nor
+//! the screen. Screens are redrawn every second; lines get a log: each change once, progress every
+//! [`PROGRESS_EVERY`].
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -112,7 +113,8 @@ impl Screens {
 
 /// Redraws a screen until it is told to stop.
 fn draw(mut console: Console, status: &Status, stopped: &mpsc::Receiver<()>) {
-    // Screens that go dark after ten minutes (console_codes(4)) would hide the outcome; the cursor only blinks.
+    // Screens that go dark after ten minutes (console_codes(4)) would hide the outcome; the cursor only
+    // blinks.
     let mut result = console.write("\x1b[9;0]\x1b[14;0]\x1b[?25l\x1b[2J");
     loop {
         let last = !matches!(stopped.recv_timeout(REDRAW_EVERY), Err(RecvTimeoutError::Timeout));

@@ -1,8 +1,8 @@
 //! What a terminal is doing right now: one shared value that the imaging code writes and the console and the
 //! reporter to the server read.
 //!
-//! Invariant: readers only ever see whole values, and a writer never waits for a reader. How it looks is left to
-//! `agent::console`, how it travels to `agent::report`.
+//! Invariant: readers only ever see whole values, and a writer never waits for a reader. How it looks is left
+//! to `agent::console`, how it travels to `agent::report`.
 
 use std::time::{Duration, Instant};
 
@@ -103,8 +103,8 @@ impl Status {
         self.change(|view| view.disk = text);
     }
 
-    /// Says a line to people: what is waited for, what went wrong and is tried again. The same line twice in a row
-    /// is said once.
+    /// Says a line to people: what is waited for, what went wrong and is tried again. The same line twice in
+    /// a row is said once.
     pub fn note(&self, text: impl Into<String>) {
         let text = text.into();
         self.view.send_if_modified(|view| {

@@ -1,8 +1,8 @@
 //! The worker of a netbooted terminal: network, server, job, attempt, and again until the machine may leave.
 //!
-//! Invariant: it ends only with a decision. What fails is shown, reported, and then either tried again or held on
-//! the screen with the network up, by its class; a terminal that failed leaves only when a person or the server
-//! says so.
+//! Invariant: it ends only with a decision. What fails is shown, reported, and then either tried again or
+//! held on the screen with the network up, by its class; a terminal that failed leaves only when a person or
+//! the server says so.
 
 use std::time::Duration;
 
@@ -269,8 +269,8 @@ impl<I: Imager> Worker<I> {
     }
 }
 
-/// Says hello again when a switch is heard: it tells in which zone the terminal is, and nobody waits for it. Ends when
-/// the network's owner has ended.
+/// Says hello again when a switch is heard: it tells in which zone the terminal is, and nobody waits for it.
+/// Ends when the network's owner has ended.
 async fn tell_neighbours(api: Api, mut network: watch::Receiver<Interfaces>, boot_mac: Option<String>) {
     let mut told = Vec::new();
     loop {

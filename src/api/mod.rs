@@ -1,8 +1,8 @@
 //! What terminals and the server say to each other as JSON under `/api/v1/`.
 //!
-//! Invariant: only shapes, no behaviour; both sides use these same types. Unknown fields are ignored, so that an
-//! agent of yesterday's initramfs still talks to today's server. The words that a job chooses among are in `terms`. Who may
-//! say what is decided in `server::api`.
+//! Invariant: only shapes, no behaviour; both sides use these same types. Unknown fields are ignored, so that
+//! an agent of yesterday's initramfs still talks to today's server. The words that a job chooses among are in
+//! `terms`. Who may say what is decided in `server::api`.
 //!
 //! | call | body | answer |
 //! |---|---|---|
@@ -100,7 +100,8 @@ pub struct NicInfo {
     pub mac: String,
     /// Driver.
     pub driver: Option<String>,
-    /// Made by software (a tap, a bridge, a VLAN, a tunnel's end): other machines may have one with the same MAC.
+    /// Made by software (a tap, a bridge, a VLAN, a tunnel's end): other machines may have one with the same
+    /// MAC.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub software: bool,
     /// Carrier seen.
@@ -225,7 +226,8 @@ pub struct Task {
     pub disk: String,
     /// Write the image's own table, or use the partitions that are there.
     pub layout: LayoutMode,
-    /// Numbers of the partitions that are written; the others stay, as the table does. `None`: all of the image's.
+    /// Numbers of the partitions that are written; the others stay, as the table does. `None`: all of the
+    /// image's.
     #[serde(default)]
     pub partitions: Option<Vec<u32>>,
     /// What becomes of what is on the disk already.

@@ -1,7 +1,8 @@
-//! What an administrator may choose for a job: the same words in the configuration, on command lines and between server and terminal.
+//! What an administrator may choose for a job: the same words in the configuration, on command lines and
+//! between server and terminal.
 //!
-//! Invariant: every word is read as it is written; a new one is no word for an older program, which refuses it. What they make a
-//! terminal do is left to `agent`.
+//! Invariant: every word is read as it is written; a new one is no word for an older program, which refuses
+//! it. What they make a terminal do is left to `agent`.
 
 use serde::{Deserialize, Serialize};
 

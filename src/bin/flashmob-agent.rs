@@ -1,4 +1,5 @@
-//! The terminal's agent: as PID 1 it is the initramfs's `/init`, as its child the worker, otherwise a command.
+//! The terminal's agent: as PID 1 it is the initramfs's `/init`, as its child the worker, otherwise a
+//! command.
 
 use std::process::ExitCode;
 

@@ -32,8 +32,8 @@ pub struct Changes {
     pub order: Option<Vec<u16>>,
 }
 
-/// The entries that an image asks for on this disk: one for each of its loaders that is not the fallback, which
-/// firmware finds by itself.
+/// The entries that an image asks for on this disk: one for each of its loaders that is not the fallback,
+/// which firmware finds by itself.
 pub fn wanted(plan: &LayoutPlan) -> Vec<LoadOption> {
     let manifest = plan.manifest();
     let sector = u64::from(plan.sector().get());
@@ -67,8 +67,8 @@ fn is_fallback(path: &str) -> bool {
     path.trim_start_matches('/').starts_with(FALLBACK.trim_start_matches('/'))
 }
 
-/// What to write so that `wanted` are there, in that order, directly behind what was started now (at the head if
-/// that is not in the order).
+/// What to write so that `wanted` are there, in that order, directly behind what was started now (at the head
+/// if that is not in the order).
 pub fn plan(present: &Present, wanted: &[LoadOption]) -> Changes {
     let mut changes = Changes::default();
     let mut numbers = Vec::new();

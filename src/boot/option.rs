@@ -1,7 +1,7 @@
 //! One boot entry of UEFI firmware: `EFI_LOAD_OPTION` (UEFI 2.10 §3.1.3) for a loader on a partition.
 //!
-//! Invariant: an encoded option says the same when it is read again; options of other shapes are left alone by
-//! not being read at all.
+//! Invariant: an encoded option says the same when it is read again; options of other shapes are left alone
+//! by not being read at all.
 
 use uuid::Uuid;
 
@@ -106,8 +106,8 @@ impl LoadOption {
         })
     }
 
-    /// Both start the same loader under the same label. (Where the partition lies may differ: firmware finds it by
-    /// its identity.)
+    /// Both start the same loader under the same label. (Where the partition lies may differ: firmware finds
+    /// it by its identity.)
     pub fn is_same_entry(&self, other: &LoadOption) -> bool {
         self.label == other.label && self.id == other.id && self.path.eq_ignore_ascii_case(&other.path)
     }

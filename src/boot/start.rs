@@ -5,10 +5,11 @@
 //!  iPXE: set netX/root-path flashmob:PARTUUID[:/LOADER], chain localboot ──► GRUB looks for that partition
 //! ```
 //!
-//! iPXE copies its setting `root-path` into the DHCP answer that it shows to the program it chains (DHCP option 17), which is
-//! the one thing it can tell a GRUB under BIOS and UEFI alike.
+//! iPXE copies its setting `root-path` into the DHCP answer that it shows to the program it chains (DHCP
+//! option 17), which is the one thing it can tell a GRUB under BIOS and UEFI alike.
 //!
-//! Invariant: [`by_bios`] and [`by_uefi`] are made of characters that neither iPXE nor GRUB interprets, and fit the option's 255 bytes.
+//! Invariant: [`by_bios`] and [`by_uefi`] are made of characters that neither iPXE nor GRUB interprets, and
+//! fit the option's 255 bytes.
 
 use uuid::Uuid;
 

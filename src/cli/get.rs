@@ -20,8 +20,8 @@ pub struct GetArgs {
     /// The .torrent file.
     #[arg(value_name = "TORRENT")]
     torrent: PathBuf,
-    /// Where the payload goes: a file, a folder (for torrents of several files) or a block device. What is there
-    /// already is checked and kept.
+    /// Where the payload goes: a file, a folder (for torrents of several files) or a block device. What is
+    /// there already is checked and kept.
     #[arg(value_name = "TARGET")]
     target: PathBuf,
     /// Write pieces without checking their hashes.

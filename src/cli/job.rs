@@ -46,7 +46,8 @@ enum JobCommand {
         /// What becomes of what is on the disk, this once: auto, full or trust [default: as the job says]
         #[arg(long, value_name = "HOW")]
         compare: Option<Compare>,
-        /// The disks that the terminal has now are the ones that it should have, although some that it had are gone.
+        /// The disks that the terminal has now are the ones that it should have, although some that it had
+        /// are gone.
         #[arg(long)]
         accept_disks: bool,
         #[command(flatten)]

@@ -1,7 +1,7 @@
 //! The sub-commands of `flashmob`: what was typed → what is run.
 //!
-//! Invariant: each sub-command has its arguments and its `run` in a file of its own; a failure is printed and becomes
-//! the exit code in one place, `bin/flashmob.rs`.
+//! Invariant: each sub-command has its arguments and its `run` in a file of its own; a failure is printed and
+//! becomes the exit code in one place, `bin/flashmob.rs`.
 
 pub mod get;
 pub mod job;

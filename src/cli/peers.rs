@@ -1,6 +1,7 @@
 //! What `get` and `seed` have in common: the torrent, the trackers, the session, its end.
 //!
-//! Invariant: whatever ends the command, the swarm is left properly: trackers are told and the storage is synced.
+//! Invariant: whatever ends the command, the swarm is left properly: trackers are told and the storage is
+//! synced.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -41,7 +42,8 @@ pub struct PeerArgs {
     /// Number of the image's partition that TARGET or SOURCE is.
     #[arg(long, value_name = "N", requires = "manifest")]
     pub partition: Option<u32>,
-    /// Let pieces travel compressed between flashmob peers: on, off, or auto: if the processor is fast enough for the link.
+    /// Let pieces travel compressed between flashmob peers: on, off, or auto: if the processor is fast enough
+    /// for the link.
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub compress: Compress,
     /// Print one event a line, as JSON, on the standard output.

@@ -1,7 +1,7 @@
 //! SOURCE and TARGET: what was typed → a storage.
 //!
-//! Invariant: whatever can be refused is refused here, before the swarm is joined. How bytes get there is left to
-//! `io::storage`.
+//! Invariant: whatever can be refused is refused here, before the swarm is joined. How bytes get there is
+//! left to `io::storage`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -125,7 +125,8 @@ fn file_in(path: &Path, meta: &Metainfo) -> PathBuf {
     if path.is_dir() && plain { path.join(&meta.name) } else { path.to_owned() }
 }
 
-/// The version of an image in `path`, or in its folder of the torrent's name, if its payload does not lie as the torrent's files.
+/// The version of an image in `path`, or in its folder of the torrent's name, if its payload does not lie as
+/// the torrent's files.
 fn image_in(path: &Path, meta: &Metainfo) -> Result<Option<ImageFolder>, Failure> {
     let named = file_in(path, meta);
     let Some(folder) = [path, &named].into_iter().find(|folder| folder.join(names::REFERENCE).exists())

@@ -17,7 +17,8 @@ pub struct SeedArgs {
     /// The .torrent file.
     #[arg(value_name = "TORRENT")]
     torrent: PathBuf,
-    /// Where the payload is: a file, the folder of a torrent of several files (or the folder above), a block device.
+    /// Where the payload is: a file, the folder of a torrent of several files (or the folder above), a block
+    /// device.
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
     #[command(flatten)]

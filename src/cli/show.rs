@@ -1,7 +1,7 @@
 //! What people and programs see of a running `make`, `get` or `seed`.
 //!
-//! Invariant: with `--json`, one event a line on the standard output, flushed, and nothing else there; without it a
-//! bar on the standard error, or a line now and then where that is no terminal.
+//! Invariant: with `--json`, one event a line on the standard output, flushed, and nothing else there;
+//! without it a bar on the standard error, or a line now and then where that is no terminal.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Asks an HTTP tracker (BEP 3, 7, 23): one announce, one answer.
 //!
-//! Invariant: an answer is read to [`MAX_REPLY`] at most, and only whole peers with a port are taken from it. When to
-//! ask, and what to do with the peers, is left to the session.
+//! Invariant: an answer is read to [`MAX_REPLY`] at most, and only whole peers with a port are taken from it.
+//! When to ask, and what to do with the peers, is left to the session.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

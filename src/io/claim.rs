@@ -1,8 +1,8 @@
 //! Taking a disk for oneself, or finding out who has it.
 //!
-//! Invariant: a [`ClaimedDisk`] is exclusively open: the kernel refuses to mount, swap on or stack anything on it
-//! (or, while the table is kept, on each partition that is replaced) for as long as the value lives. What is
-//! done with it is planned by `layout::plan`.
+//! Invariant: a [`ClaimedDisk`] is exclusively open: the kernel refuses to mount, swap on or stack anything
+//! on it (or, while the table is kept, on each partition that is replaced) for as long as the value lives.
+//! What is done with it is planned by `layout::plan`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -45,8 +45,8 @@ impl ClaimedDisk {
         &self.facts
     }
 
-    /// Has the kernel read the table again. Only the holder of the whole disk may ask for that; where partitions
-    /// are held the table did not change.
+    /// Has the kernel read the table again. Only the holder of the whole disk may ask for that; where
+    /// partitions are held the table did not change.
     pub fn reread_partitions(&self) -> io::Result<()> {
         match self.guards.first() {
             Some(guard) if self.whole => sys::reread_partitions(guard),
@@ -143,8 +143,8 @@ fn claim_partitions(disk: &str, numbers: &[u32]) -> Result<Vec<File>, Failure> {
     Ok(guards)
 }
 
-/// The partitions that are held are the ones the table describes: a table that was changed and not read again by the
-/// kernel would have pieces written into a partition that somebody else uses.
+/// The partitions that are held are the ones the table describes: a table that was changed and not read again
+/// by the kernel would have pieces written into a partition that somebody else uses.
 fn same_places(class: &Path, disk: &str, numbers: &[u32], facts: &DiskFacts) -> Result<(), Failure> {
     let Ok(existing) = &facts.table else { return Ok(()) };
     let nodes = partition_nodes(class, disk);

@@ -1,7 +1,8 @@
 //! The last writes of an attempt: what makes the new system bootable.
 //!
-//! Invariant: a commit needs an [`ImageVerified`]; a disk that is [`Whole`] was committed before. Each write is synced and read back from the device before the next one, in
-//! the order of `layout::order`, so that an interruption at any moment leaves a disk that starts nothing half-written.
+//! Invariant: a commit needs an [`ImageVerified`]; a disk that is [`Whole`] was committed before. Each write
+//! is synced and read back from the device before the next one, in the order of `layout::order`, so that an
+//! interruption at any moment leaves a disk that starts nothing half-written.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ pub struct CommittedDisk {
 }
 
 impl CommittedDisk {
-    /// A disk on which an earlier attempt has left all of it. Nothing is written, but what its cache may still have from then.
+    /// A disk on which an earlier attempt has left all of it. Nothing is written, but what its cache may
+    /// still have from then.
     pub fn found(
         claim: ClaimedDisk,
         plan: LayoutPlan,
@@ -42,8 +44,8 @@ impl CommittedDisk {
     }
 }
 
-/// Writes what makes the image bootable, in the steps of `layout::order`. Then the kernel reads the table again; that it may
-/// refuse is told, not failed on.
+/// Writes what makes the image bootable, in the steps of `layout::order`. Then the kernel reads the table
+/// again; that it may refuse is told, not failed on.
 pub fn commit(verified: ImageVerified) -> Result<(CommittedDisk, Option<String>), Failure> {
     let storage = verified.into_storage();
     let disk = storage.disk();

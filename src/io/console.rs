@@ -1,6 +1,7 @@
 //! The machine's consoles: where people and logs look.
 //!
-//! Invariant: a console that cannot be written to never stops the work. What is written is decided in `agent`.
+//! Invariant: a console that cannot be written to never stops the work. What is written is decided in
+//! `agent`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! Runs the DHCP client of `lan::dhcp` on a real interface.
 //!
-//! Invariant: one socket for each interface, bound to it, so that several clients do not hear each other. What is
-//! done with a lease is left to `agent::network`.
+//! Invariant: one socket for each interface, bound to it, so that several clients do not hear each other.
+//! What is done with a lease is left to `agent::network`.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};

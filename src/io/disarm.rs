@@ -1,7 +1,7 @@
 //! The first writes of an attempt: what makes the old system unbootable.
 //!
-//! Invariant: a [`DisarmedDisk`] was wiped where its plan says, and that was read back from the device; an image is written to
-//! nothing else. What makes the new system bootable is left to `commit`.
+//! Invariant: a [`DisarmedDisk`] was wiped where its plan says, and that was read back from the device; an
+//! image is written to nothing else. What makes the new system bootable is left to `commit`.
 
 use std::ops::Range;
 
@@ -34,7 +34,8 @@ impl DisarmedDisk {
     }
 }
 
-/// Wipes what the plan says, in the steps of `layout::order`, and looks whether it is gone. The first write of an attempt.
+/// Wipes what the plan says, in the steps of `layout::order`, and looks whether it is gone. The first write
+/// of an attempt.
 pub fn disarm(claim: ClaimedDisk, plan: LayoutPlan) -> Result<DisarmedDisk, Failure> {
     let disk = claim.disk();
     if disk.size() != plan.disk_size() || disk.sector() != plan.sector() {

@@ -1,8 +1,8 @@
 //! Telling a disk what it need not keep any more.
 //!
-//! Invariant: only bytes of partitions that the plan replaces, and none that the disarm has wiped: a device may give old
-//! content back for what it discarded, and nothing must start from it. What is discarded counts as unknown, never as
-//! zero. A device that refuses is left alone; nothing depends on it.
+//! Invariant: only bytes of partitions that the plan replaces, and none that the disarm has wiped: a device
+//! may give old content back for what it discarded, and nothing must start from it. What is discarded counts
+//! as unknown, never as zero. A device that refuses is left alone; nothing depends on it.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! Looks for flashmob servers with DNS and mDNS.
 //!
-//! Invariant: everything found is a candidate and nothing more, and every search ends after the time it was given.
-//! Messages are `lan::srv`'s, the order `lan::discovery`'s.
+//! Invariant: everything found is a candidate and nothing more, and every search ends after the time it was
+//! given. Messages are `lan::srv`'s, the order `lan::discovery`'s.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -50,7 +50,8 @@ async fn ask_dns_at(servers: &[SocketAddr], domain: &str, within: Duration) -> i
     Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answered"))
 }
 
-/// The address of this machine from which packets to the server at `url` (`http://HOST:PORT`) leave; nothing is sent.
+/// The address of this machine from which packets to the server at `url` (`http://HOST:PORT`) leave; nothing
+/// is sent.
 pub async fn address_towards(url: &str) -> Option<IpAddr> {
     let server = tokio::net::lookup_host(url.strip_prefix("http://")?).await.ok()?.next()?;
     let any: IpAddr =
@@ -60,8 +61,8 @@ pub async fn address_towards(url: &str) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// Browses for flashmob servers on the links of this machine until one is found (and half a second longer, for
-/// others that answer as well) or the time is over. Addresses with ports, IPv4 first.
+/// Browses for flashmob servers on the links of this machine until one is found (and half a second longer,
+/// for others that answer as well) or the time is over. Addresses with ports, IPv4 first.
 pub async fn browse_mdns(within: Duration) -> io::Result<Vec<SocketAddr>> {
     browse_daemon(ServiceDaemon::new(), within).await
 }

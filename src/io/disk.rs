@@ -1,8 +1,8 @@
 //! A disk through its O_DIRECT handle: what is read comes from the device, what is written goes to it.
 //!
-//! Invariant: a call does all of what it was asked or returns an error that names disk and place. Memory that is
-//! not aligned is copied; offsets and lengths of writes must be whole sectors, so that no write ever reads first
-//! (except [`Disk::patch`], which says so).
+//! Invariant: a call does all of what it was asked or returns an error that names disk and place. Memory that
+//! is not aligned is copied; offsets and lengths of writes must be whole sectors, so that no write ever reads
+//! first (except [`Disk::patch`], which says so).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -199,8 +199,8 @@ impl Disk {
         self.write_at(start, sectors.bytes())
     }
 
-    /// Makes whole sectors zero: by the device itself where it can, else by writing zeros. What a device does on
-    /// being asked is proved like everything else, by reading it back.
+    /// Makes whole sectors zero: by the device itself where it can, else by writing zeros. What a device does
+    /// on being asked is proved like everything else, by reading it back.
     pub fn zero(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.check_sectors(offset, length)?;
         match self.ended(sys::zero_out(&self.file, offset, length)) {

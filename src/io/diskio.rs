@@ -6,11 +6,12 @@
 //!       └──────────── Done (one for each job) ◄──────────┘
 //! ```
 //!
-//! Invariant: a piece always goes to the same thread, so that its write and a read after it are ordered without
-//! a lock. What came as a frame is undone into a buffer that the thread has of its own, which then becomes the piece's; the
-//! frame's becomes the thread's. Most jobs carry a buffer of a bounded pool, and the owner counts the others, so queues as long as both never make the owner
-//! wait, and the way back needs no bound of its own. Threads end when the queue is dropped, after what was
-//! queued; [`DiskQueue::finish`] waits for that.
+//! Invariant: a piece always goes to the same thread, so that its write and a read after it are ordered
+//! without a lock. What came as a frame is undone into a buffer that the thread has of its own, which then
+//! becomes the piece's; the frame's becomes the thread's. Most jobs carry a buffer of a bounded pool, and the
+//! owner counts the others, so queues as long as both never make the owner wait, and the way back needs no
+//! bound of its own. Threads end when the queue is dropped, after what was queued; [`DiskQueue::finish`]
+//! waits for that.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -34,7 +35,8 @@ struct Job {
 }
 
 enum Kind {
-    /// Write these bytes, or what this frame of so many bytes becomes, if their hash is right (`None`: whatever they are).
+    /// Write these bytes, or what this frame of so many bytes becomes, if their hash is right (`None`:
+    /// whatever they are).
     Store(PieceBuf, Option<PieceHash>, Option<usize>),
     /// Fill this buffer, with what must have this hash.
     Load(PieceBuf, Option<PieceHash>),
@@ -47,7 +49,8 @@ enum Kind {
 /// What became of a job.
 #[derive(Debug)]
 pub enum Done {
-    /// The piece is written (not yet synced); its bytes, to be served while they are fresh, and the frame that it came as.
+    /// The piece is written (not yet synced); its bytes, to be served while they are fresh, and the frame
+    /// that it came as.
     Stored(PieceIndex, Bytes, Option<Bytes>),
     /// The bytes do not have the piece's hash, or the frame is none of it. Nothing was written.
     WrongHash(PieceIndex),
@@ -73,8 +76,9 @@ pub struct DiskQueue {
 }
 
 impl DiskQueue {
-    /// Starts `threads` threads for `storage`. `depth` is how many jobs can be outstanding: as many as there are
-    /// buffers. Where frames may come, each thread takes a buffer of `frames`, the pool that they come in. Results go to `done`.
+    /// Starts `threads` threads for `storage`. `depth` is how many jobs can be outstanding: as many as there
+    /// are buffers. Where frames may come, each thread takes a buffer of `frames`, the pool that they come
+    /// in. Results go to `done`.
     pub fn start(
         storage: Arc<dyn Storage>,
         threads: usize,
@@ -170,7 +174,8 @@ impl Unpacking {
         Ok(Unpacking { unpacker: Unpacker::new()?, spare })
     }
 
-    /// Makes a piece of `len` bytes of the frame in `buf`, and returns a copy of the frame; `None` if it is none.
+    /// Makes a piece of `len` bytes of the frame in `buf`, and returns a copy of the frame; `None` if it is
+    /// none.
     fn unpack(&mut self, buf: &mut PieceBuf, frame: usize, len: usize) -> Option<Bytes> {
         let bytes = buf.get(..frame)?;
         if !self.unpacker.unpack(bytes, self.spare.get_mut(..len)?) {

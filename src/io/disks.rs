@@ -1,7 +1,7 @@
 //! The disks of this machine as `/sys/class/block` shows them.
 //!
-//! Invariant: only facts are told, and a fact that cannot be read is absent, never guessed. Which disk is taken is
-//! decided by `layout::rule`; whether it is free, by `io::claim`.
+//! Invariant: only facts are told, and a fact that cannot be read is absent, never guessed. Which disk is
+//! taken is decided by `layout::rule`; whether it is free, by `io::claim`.
 
 use std::fs;
 use std::io;
@@ -18,10 +18,11 @@ const CLASS: &str = "/sys/class/block";
 /// What a size in sysfs counts, whatever the disk's sectors are.
 const SYSFS_SECTOR: u64 = 512;
 
-/// All disks that could hold a system, in the order of their names. Partitions, ramdisks, optical drives, flash chips of
-/// the firmware, areas that eMMC keeps for its own boot code, and loop devices are not disks to choose from (see
-/// [`find`] for those that are named). A fixed disk of size 0 is listed: it is there and does not answer, which is
-/// a reason to ask a person and not to take its neighbour. A card reader without a card is not.
+/// All disks that could hold a system, in the order of their names. Partitions, ramdisks, optical drives,
+/// flash chips of the firmware, areas that eMMC keeps for its own boot code, and loop devices are not disks
+/// to choose from (see [`find`] for those that are named). A fixed disk of size 0 is listed: it is there and
+/// does not answer, which is a reason to ask a person and not to take its neighbour. A card reader without a
+/// card is not.
 pub fn list() -> io::Result<Vec<DiskInfo>> {
     let mut disks = Vec::new();
     for entry in fs::read_dir("/sys/block")? {
@@ -129,7 +130,8 @@ fn read(class: &Path, name: &str) -> DiskInfo {
     }
 }
 
-/// Not marked removable by itself, but people pull it: a card in a reader, whatever hangs on an external port.
+/// Not marked removable by itself, but people pull it: a card in a reader, whatever hangs on an external
+/// port.
 fn can_be_pulled(dir: &Path, real: &Path) -> bool {
     let says = |file: &Path, word: &str| fs::read_to_string(file).is_ok_and(|text| text.trim() == word);
     says(&dir.join("device/type"), "SD")

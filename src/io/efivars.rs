@@ -1,7 +1,7 @@
 //! The firmware's boot entries through efivarfs.
 //!
-//! Invariant: only `Boot####` variables that are not there yet and `BootOrder` are written, entries before the
-//! order that names them. What is written is decided by `boot::entries`.
+//! Invariant: only `Boot####` variables that are not there yet and `BootOrder` are written, entries before
+//! the order that names them. What is written is decided by `boot::entries`.
 
 use std::fs;
 use std::io;

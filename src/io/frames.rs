@@ -6,9 +6,9 @@
 //!       └────── Done::Framed (one for each) ◄───┘
 //! ```
 //!
-//! Invariant: a frame is undone into exactly the bytes of its piece or not at all, in memory that is there already: what a peer
-//! sends as a frame can make us allocate nothing. Threads that compress keep nobody waiting: what they cannot do in time
-//! travels as it is.
+//! Invariant: a frame is undone into exactly the bytes of its piece or not at all, in memory that is there
+//! already: what a peer sends as a frame can make us allocate nothing. Threads that compress keep nobody
+//! waiting: what they cannot do in time travels as it is.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,12 +27,14 @@ use crate::io::hash::PieceHash;
 use crate::storage::Storage;
 use crate::units::PieceIndex;
 
-/// zstd's own default. Less is hardly faster, and more costs four times as much for one percent (measured on /usr).
+/// zstd's own default. Less is hardly faster, and more costs four times as much for one percent (measured on
+/// /usr).
 const LEVEL: i32 = 3;
-/// Frames that a seeder has made ahead of its offers, and a terminal, which mostly passes on what it received.
+/// Frames that a seeder has made ahead of its offers, and a terminal, which mostly passes on what it
+/// received.
 const AHEAD: [usize; 2] = [4, 1];
-/// A core must undo frames at so many times the link's rate: twice, because what was compressed becomes more, and half as much
-/// again because it has hashes and the network to look after as well.
+/// A core must undo frames at so many times the link's rate: twice, because what was compressed becomes more,
+/// and half as much again because it has hashes and the network to look after as well.
 const MARGIN: u64 = 3;
 /// The link's rate where it is not known, as in virtual machines: 1 Gbit/s.
 const USUAL_LINK: u64 = 125_000_000;
@@ -67,8 +69,8 @@ impl Unpacker {
         Decompressor::new().map(Unpacker)
     }
 
-    /// Fills `piece` from `frame`. False if that is no frame of exactly so many bytes; what `piece` holds then is
-    /// unspecified.
+    /// Fills `piece` from `frame`. False if that is no frame of exactly so many bytes; what `piece` holds
+    /// then is unspecified.
     pub fn unpack(&mut self, frame: &[u8], piece: &mut [u8]) -> bool {
         self.0.decompress_to_buffer(frame, piece).is_ok_and(|len| len == piece.len())
     }

@@ -1,7 +1,7 @@
 //! Hashing what lies on a storage, on all cores.
 //!
-//! Invariant: each piece is read once, whole, by one thread. What a hash is compared with, and what follows, is
-//! left to the callers.
+//! Invariant: each piece is read once, whole, by one thread. What a hash is compared with, and what follows,
+//! is left to the callers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -93,9 +93,9 @@ pub struct HashProgress {
     pub stop: AtomicBool,
 }
 
-/// The SHA-1 of each piece of `storage`, cut at multiples of `piece_length`, that passes `which`; the others are
-/// not read. `None` for pieces that were left out, so or because `progress.stop` was set. Fails with the first
-/// error of the storage.
+/// The SHA-1 of each piece of `storage`, cut at multiples of `piece_length`, that passes `which`; the others
+/// are not read. `None` for pieces that were left out, so or because `progress.stop` was set. Fails with the
+/// first error of the storage.
 pub fn hash_pieces(
     storage: &dyn Storage,
     piece_length: u32,

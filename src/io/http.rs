@@ -180,7 +180,8 @@ pub(crate) mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// An HTTP server of a few lines: `answer(path, body)` gives status and body. Lives as long as the runtime.
+    /// An HTTP server of a few lines: `answer(path, body)` gives status and body. Lives as long as the
+    /// runtime.
     pub(crate) async fn serve(
         answer: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static,
     ) -> String {

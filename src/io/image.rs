@@ -2,8 +2,9 @@
 //! a read-only storage.
 //!
 //! Invariant: an [`ImageFolder`] that exists is complete and consistent: every sidecar has the hash that its
-//! manifest gives, extents and manifest agree, the torrent is the manifest's, and the payload files have their
-//! sizes. What the payload files contain is checked by who reads them; who signed, by [`ImageFolder::trusted`].
+//! manifest gives, extents and manifest agree, the torrent is the manifest's, and the payload files have
+//! their sizes. What the payload files contain is checked by who reads them; who signed, by
+//! [`ImageFolder::trusted`].
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -41,8 +42,8 @@ pub struct Listed {
     pub path: PathBuf,
 }
 
-/// All folders `<repository>/<image>/<version>` that have a manifest, in order of their names. Nothing in them
-/// is looked at; other files and folders are passed over.
+/// All folders `<repository>/<image>/<version>` that have a manifest, in order of their names. Nothing in
+/// them is looked at; other files and folders are passed over.
 pub fn list(repository: &Path) -> Result<Vec<Listed>, Failure> {
     let mut found = Vec::new();
     for (name, folder) in plain_folders(repository)? {
@@ -198,7 +199,8 @@ impl ImageFolder {
         &self.boot
     }
 
-    /// The payload, to be read only. Fails if a file is missing or has another size, or a source is not as it was.
+    /// The payload, to be read only. Fails if a file is missing or has another size, or a source is not as it
+    /// was.
     pub fn payload(&self) -> Result<Arc<dyn Storage>, Failure> {
         self.open_payload(Hold::No)
     }

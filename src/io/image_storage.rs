@@ -1,9 +1,10 @@
 //! All of an image on its disk: payload pieces ↔ their places on the whole disk.
 //!
 //! Invariant: a piece is one write at the place that plan and grid give, and nothing is written outside of
-//! replaced partitions; the held-back head of each of them (its first MiB) stays in memory until the commit, so that what
-//! is on the disk before cannot be started or mounted. Reading gives what was written, from memory where it is held back, else from the device. Held-back
-//! heads are all that is kept: 1 MiB for each replaced partition.
+//! replaced partitions; the held-back head of each of them (its first MiB) stays in memory until the commit,
+//! so that what is on the disk before cannot be started or mounted. Reading gives what was written, from
+//! memory where it is held back, else from the device. Held-back heads are all that is kept: 1 MiB for each
+//! replaced partition.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,8 +20,8 @@ use crate::storage::{Attributes, Storage, StorageError};
 use crate::swarm::Bitfield;
 use crate::units::PieceIndex;
 
-/// Neighbouring zero pieces are written together up to about this many bytes, between two looks at whether the
-/// attempt was cancelled.
+/// Neighbouring zero pieces are written together up to about this many bytes, between two looks at whether
+/// the attempt was cancelled.
 const ZERO_AT_ONCE: u64 = 64 << 20;
 
 /// The image's storage for the swarm.
@@ -119,8 +120,8 @@ impl ImageStorage {
         (0..).map(PieceIndex).zip(present::zero_cells(&self.plan, &self.grid))
     }
 
-    /// Makes every zero cell zero but those in `known`, neighbours at once. `go_on` is told how many bytes were done and may
-    /// stop it.
+    /// Makes every zero cell zero but those in `known`, neighbours at once. `go_on` is told how many bytes
+    /// were done and may stop it.
     pub fn write_zeros(
         &self,
         known: &Bitfield,
@@ -150,7 +151,8 @@ impl ImageStorage {
         Ok(())
     }
 
-    /// The part of a call that lies in one piece: `(span, offset in the piece, bytes of the piece on the disk)`.
+    /// The part of a call that lies in one piece: `(span, offset in the piece, bytes of the piece on the
+    /// disk)`.
     fn part(&self, offset: u64, length: usize) -> Option<(Span, u64, usize, usize)> {
         let piece_length = self.grid.piece_length().bytes();
         let piece = PieceIndex(u32::try_from(offset / piece_length).ok()?);

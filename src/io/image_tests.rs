@@ -1,5 +1,5 @@
-//! An image onto loop devices, step by step without a network: what is there after each step, and what is found
-//! when the medium, the power or the disk's owner does something else.
+//! An image onto loop devices, step by step without a network: what is there after each step, and what is
+//! found when the medium, the power or the disk's owner does something else.
 
 use std::sync::Arc;
 
@@ -218,7 +218,8 @@ fn only_free_cells_are_discarded_beside_an_image_and_all_of_it_before_one_and_ne
         let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
         let taken = discard(&storage, what, || true);
         let after = disk.bytes();
-        // A loop device gives zeros for what was discarded; the disk was 0xaa. 12 MiB into it nothing is used.
+        // A loop device gives zeros for what was discarded; the disk was 0xaa. 12 MiB into it nothing is
+        // used.
         assert_eq!(after[(12 << 20)..(13 << 20)], vec![0; 1 << 20]);
         assert_eq!(after[21 << 20] == 0, gone, "{what:?}: there is data of the image");
         let wiped: u64 = storage.plan().wipes().iter().map(|wipe| wipe.end - wipe.start).sum();

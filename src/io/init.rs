@@ -1,7 +1,7 @@
 //! What only the first process of a machine does: mounts, checks of its own files, reaping, the end.
 //!
-//! Invariant: what is mounted is data ([`MOUNTS`]), and nothing here decides what to run or when to stop: that is
-//! `agent::init`.
+//! Invariant: what is mounted is data ([`MOUNTS`]), and nothing here decides what to run or when to stop:
+//! that is `agent::init`.
 
 use std::convert::Infallible;
 use std::fs;
@@ -46,7 +46,8 @@ const EFIVARS: Mount = Mount {
     when: Some("/sys/firmware/efi/efivars"),
 };
 
-/// Mounts all of [`MOUNTS`], and sets what follows a kernel panic as soon as `/proc` is there. Returns what did not work, for people; the firmware's variables may come later.
+/// Mounts all of [`MOUNTS`], and sets what follows a kernel panic as soon as `/proc` is there. Returns what
+/// did not work, for people; the firmware's variables may come later.
 pub fn mount_all() -> Vec<String> {
     let mut problems = Vec::new();
     for m in &MOUNTS {
@@ -64,8 +65,8 @@ pub fn mount_all() -> Vec<String> {
     problems
 }
 
-/// Has the kernel restart the machine 10 s after a panic, and treat an oops as a panic: a terminal in a locked room must not
-/// stand still until somebody comes. `proc` is where `/proc` is mounted.
+/// Has the kernel restart the machine 10 s after a panic, and treat an oops as a panic: a terminal in a
+/// locked room must not stand still until somebody comes. `proc` is where `/proc` is mounted.
 fn restart_after_panic(proc: &Path) -> io::Result<()> {
     // The delay first: an oops between the two writes already ends in a restart if it panics.
     fs::write(proc.join("sys/kernel/panic"), "10")?;
@@ -90,14 +91,14 @@ fn mount_one(m: &Mount) -> nix::Result<()> {
     }
 }
 
-/// Lets connections that rested go on as fast as they were (tcp(7), `tcp_slow_start_after_idle`): a terminal sends to one peer
-/// after another, and each would begin slowly again.
+/// Lets connections that rested go on as fast as they were (tcp(7), `tcp_slow_start_after_idle`): a terminal
+/// sends to one peer after another, and each would begin slowly again.
 pub fn keep_pace_after_idle() -> io::Result<()> {
     fs::write("/proc/sys/net/ipv4/tcp_slow_start_after_idle", "0")
 }
 
-/// Files that are missing or have another size than the list says (lines of `SIZE  PATH`), below `root`. A machine
-/// with too little memory unpacks its initramfs partly and boots it without saying so.
+/// Files that are missing or have another size than the list says (lines of `SIZE  PATH`), below `root`. A
+/// machine with too little memory unpacks its initramfs partly and boots it without saying so.
 pub fn incomplete_files(list: &str, root: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
     for line in list.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
@@ -127,8 +128,8 @@ pub enum End {
     Signalled(i32),
 }
 
-/// Waits until the process `child` ends, reaping every other process that ends meanwhile (a first process inherits
-/// all orphans).
+/// Waits until the process `child` ends, reaping every other process that ends meanwhile (a first process
+/// inherits all orphans).
 pub fn reap_until(child: u32) -> io::Result<End> {
     loop {
         let (pid, end) = match waitpid(None::<Pid>, None) {

@@ -1,7 +1,7 @@
 //! What this machine is made of, from `/sys` and `/proc`.
 //!
-//! Invariant: what cannot be read is left empty; an inventory is for people and for rules, and never a reason to
-//! fail. Disks are `io::disks`'s.
+//! Invariant: what cannot be read is left empty; an inventory is for people and for rules, and never a reason
+//! to fail. Disks are `io::disks`'s.
 
 use std::fs;
 use std::path::Path;
@@ -47,8 +47,9 @@ fn has_hardware(dir: &Path) -> bool {
     bus.is_some_and(|bus| !PRETENDED.contains(&bus))
 }
 
-/// This machine's introduction, with `first` (the MAC address it netbooted from) in front of the others. Only cards name a machine:
-/// what programs make has the same MAC on many. A container that has no card is known by the interfaces that have an address.
+/// This machine's introduction, with `first` (the MAC address it netbooted from) in front of the others. Only
+/// cards name a machine: what programs make has the same MAC on many. A container that has no card is known
+/// by the interfaces that have an address.
 pub fn hello(inventory: Inventory, first: Option<&str>) -> Hello {
     let kinds: [fn(&&NicInfo) -> bool; 3] = [|nic| !nic.software, |nic| nic.address.is_some(), |_| true];
     let of_kind = |kind| inventory.nics.iter().filter(kind).map(|nic| nic.mac.clone()).collect();

@@ -1,7 +1,7 @@
 //! Loading the imaged system's kernel, to be started without the firmware.
 //!
-//! Invariant: nothing is started here: `reboot(LINUX_REBOOT_CMD_KEXEC)` by PID 1 does that. Files are read from
-//! the device through the image's place on it, so no partition node and no mount is needed.
+//! Invariant: nothing is started here: `reboot(LINUX_REBOOT_CMD_KEXEC)` by PID 1 does that. Files are read
+//! from the device through the image's place on it, so no partition node and no mount is needed.
 
 use std::ffi::CString;
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! Hears what switches say of themselves (`lan::lldp`) on all interfaces.
 //!
-//! Invariant: it only listens; a frame that cannot be read is passed over. On which interfaces is `agent::network`'s to
-//! say. Needs the right to open packet sockets, which an initramfs has.
+//! Invariant: it only listens; a frame that cannot be read is passed over. On which interfaces is
+//! `agent::network`'s to say. Needs the right to open packet sockets, which an initramfs has.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,7 +1,7 @@
 //! The only place with syscalls, sockets, the clock and randomness.
 //!
-//! Invariant: every result of the kernel is looked at, and short is an error. What is done with what was read is
-//! decided by the pure stages; this part only does what it is told.
+//! Invariant: every result of the kernel is looked at, and short is an error. What is done with what was read
+//! is decided by the pure stages; this part only does what it is told.
 
 pub mod announce;
 pub mod claim;

@@ -1,8 +1,8 @@
 //! Pieces that are on the disk and not where they shall be: read, checked again, written to their places.
 //!
-//! Invariant: what is written has the SHA-256 of its piece, whatever was thought to lie there; a piece that cannot be read
-//! or is another one is left to the swarm. At most [`PARKED`] bytes are held, or two pieces. Nobody else writes to the disk
-//! meanwhile. What the disarm wipes was read before ([`Saved`]).
+//! Invariant: what is written has the SHA-256 of its piece, whatever was thought to lie there; a piece that
+//! cannot be read or is another one is left to the swarm. At most [`PARKED`] bytes are held, or two pieces.
+//! Nobody else writes to the disk meanwhile. What the disarm wipes was read before ([`Saved`]).
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,8 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Reads those of `wipes` that some of `moves` need: a MiB for each partition at most. What cannot be read is not saved.
+    /// Reads those of `wipes` that some of `moves` need: a MiB for each partition at most. What cannot be
+    /// read is not saved.
     pub fn read(disk: &Disk, wipes: &[Range<u64>], moves: &[Move]) -> Self {
         let mut saved = Saved::default();
         for wipe in wipes {
@@ -53,7 +54,8 @@ impl Saved {
     }
 }
 
-/// Carries out `moves` and gives the pieces that are at their places now. Fails when the disk refuses a write.
+/// Carries out `moves` and gives the pieces that are at their places now. Fails when the disk refuses a
+/// write.
 pub fn carry_out(
     storage: &ImageStorage,
     moves: Vec<Move>,

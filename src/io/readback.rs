@@ -4,12 +4,13 @@
 //! disk threads ──written pieces──► coordinator ──batches──► readers (`io::scan`), all gone after a batch
 //! ```
 //!
-//! Invariant: an [`ImageVerified`] exists only after each piece that was written was read from the device (its held-back
-//! head from memory: that is proved at the commit) and had the SHA-256 that `pieces.sha256` gives, and each
-//! zero cell that was written read as zero. What was not written is known by [`Known`]: read and right in this attempt, or
-//! believed where the job says so. A piece is read only after a flush that came after its write. While pieces still
-//! arrive, reading stays behind the writes by `LAG`, so that it is the medium that answers and not its cache; on
-//! rotating disks it waits for the end, because seeking would cost more than it gains.
+//! Invariant: an [`ImageVerified`] exists only after each piece that was written was read from the device
+//! (its held-back head from memory: that is proved at the commit) and had the SHA-256 that `pieces.sha256`
+//! gives, and each zero cell that was written read as zero. What was not written is known by [`Known`]: read
+//! and right in this attempt, or believed where the job says so. A piece is read only after a flush that came
+//! after its write. While pieces still arrive, reading stays behind the writes by `LAG`, so that it is the
+//! medium that answers and not its cache; on rotating disks it waits for the end, because seeking would cost
+//! more than it gains.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,8 +91,8 @@ struct Shared {
     failure: Mutex<Option<Failure>>,
 }
 
-/// Pieces and zero cells that are proved, each by its own check: a sum of bytes would let one that was read twice stand for
-/// another.
+/// Pieces and zero cells that are proved, each by its own check: a sum of bytes would let one that was read
+/// twice stand for another.
 #[derive(Debug)]
 struct Proved {
     pieces: Bitfield,
@@ -115,8 +116,9 @@ enum Work {
 
 impl Readback {
     /// Begins to follow the writes to `storage`, `lag` bytes behind them (usually [`LAG`]). `hashes` is
-    /// `pieces.sha256`, one for each piece. `lenient`: nobody has checked the pieces before they were written, so that wrong
-    /// ones may have come so, and are named at the end; else the first one is the disk's failure.
+    /// `pieces.sha256`, one for each piece. `lenient`: nobody has checked the pieces before they were
+    /// written, so that wrong ones may have come so, and are named at the end; else the first one is the
+    /// disk's failure.
     pub fn start(
         storage: Arc<ImageStorage>,
         hashes: Vec<Sha256>,

@@ -1,8 +1,8 @@
 //! Reading parts of a disk, each of them whole, and working on them on all cores beside that.
 //!
-//! Invariant: parts are begun in the order in which they are given. A rotating disk is read by one thread at a time, so that it goes
-//! from one end to the other, and never waits for a processor; others are asked for more than there are cores. Memory is at
-//! most `room` bytes of buffers, or two of them.
+//! Invariant: parts are begun in the order in which they are given. A rotating disk is read by one thread at
+//! a time, so that it goes from one end to the other, and never waits for a processor; others are asked for
+//! more than there are cores. Memory is at most `room` bytes of buffers, or two of them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -22,8 +22,8 @@ pub struct Buffers {
     pub room: usize,
 }
 
-/// Has `read` fill a buffer from the beginning for each of `parts` (it says how far), and then `work` done on what was read, as long as
-/// `go_on` says so.
+/// Has `read` fill a buffer from the beginning for each of `parts` (it says how far), and then `work` done on
+/// what was read, as long as `go_on` says so.
 pub fn scan<T: Sync>(
     disk: &Disk,
     buffers: Buffers,

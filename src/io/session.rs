@@ -13,12 +13,13 @@
 //! ```
 //!
 //! Who waits for whom: readers and dialers wait for the owner, so a busy owner slows the network down; the
-//! owner waits for nobody. A writer whose queue is full belongs to a peer that does not read: it is closed. Disk
-//! jobs are bounded by the buffers they carry, and threads that compress get no more than the engine asks for ahead. Who stops whom: `stop` ends the owner; the owner, when it ends,
-//! ends its readers, writers, dialers and trackers (which say `stopped`), and waits for the disk threads.
+//! owner waits for nobody. A writer whose queue is full belongs to a peer that does not read: it is closed.
+//! Disk jobs are bounded by the buffers they carry, and threads that compress get no more than the engine
+//! asks for ahead. Who stops whom: `stop` ends the owner; the owner, when it ends, ends its readers, writers,
+//! dialers and trackers (which say `stopped`), and waits for the disk threads.
 //!
-//! Invariant: nothing a peer or tracker does ends a torrent; a failing storage does. What is fetched from whom
-//! is left to `swarm`.
+//! Invariant: nothing a peer or tracker does ends a torrent; a failing storage does. What is fetched from
+//! whom is left to `swarm`.
 
 mod announcing;
 mod cache;
@@ -105,8 +106,8 @@ impl Shared {
 }
 
 impl Session {
-    /// Begins to listen, and lets this process have as many connections open as the system allows. Fails when the
-    /// address is in use or not this machine's.
+    /// Begins to listen, and lets this process have as many connections open as the system allows. Fails when
+    /// the address is in use or not this machine's.
     pub async fn start(config: SessionConfig) -> std::io::Result<Session> {
         match handles::allow_all() {
             Ok(allowed) if allowed < 2 * config.max_connections as u64 => {

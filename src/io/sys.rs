@@ -45,20 +45,20 @@ pub fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// `FICLONERANGE` (ioctl_ficlonerange(2)): `length` bytes at `offset` of `from` are also at `at` of `into`, shared until one of
-/// them is written to. An error where the filesystem cannot do that.
+/// `FICLONERANGE` (ioctl_ficlonerange(2)): `length` bytes at `offset` of `from` are also at `at` of `into`,
+/// shared until one of them is written to. An error where the filesystem cannot do that.
 pub fn clone_range(from: &File, offset: u64, length: u64, into: &File, at: u64) -> io::Result<()> {
     // A descriptor, as a signed number of 64 bits, then what of it and where to.
     let descriptor = u64::from(from.as_raw_fd().unsigned_abs());
     let range = [descriptor, offset, length, at];
-    // SAFETY: both descriptors are open for the length of the call, and the kernel reads four u64 from `range`, which
-    // outlives it.
+    // SAFETY: both descriptors are open for the length of the call, and the kernel reads four u64 from
+    // `range`, which outlives it.
     unsafe { request::ficlonerange(into.as_raw_fd(), &raw const range) }?;
     Ok(())
 }
 
-/// `sync_file_range(2)`: has the kernel begin to write `length` bytes at `offset` of `file` to the medium, without waiting for it. That they are
-/// there is what a sync says afterwards.
+/// `sync_file_range(2)`: has the kernel begin to write `length` bytes at `offset` of `file` to the medium,
+/// without waiting for it. That they are there is what a sync says afterwards.
 pub fn begin_writing(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let signed = |value: u64| i64::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let (offset, length) = (signed(offset)?, signed(length)?);
@@ -68,7 +68,8 @@ pub fn begin_writing(file: &File, offset: u64, length: u64) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// `BLKDISCARD`: the device may forget `length` bytes at `offset`; what they read as afterwards is its choice.
+/// `BLKDISCARD`: the device may forget `length` bytes at `offset`; what they read as afterwards is its
+/// choice.
 pub fn discard(device: &File, offset: u64, length: u64) -> io::Result<()> {
     let range = [offset, length];
     // SAFETY: the kernel reads two u64 from `range`, which outlives the call.
@@ -87,8 +88,8 @@ pub fn kexec_file_load(
     let flags = if initrd.is_some() { 0 } else { KEXEC_FILE_NO_INITRAMFS };
     let initrd = initrd.map_or(-1, |fd| fd.as_raw_fd());
     let bytes = cmdline.to_bytes_with_nul();
-    // SAFETY: the descriptors are open for the length of the call, and the kernel reads `bytes.len()` bytes from
-    // `bytes`, the last of which is 0, as it asks.
+    // SAFETY: the descriptors are open for the length of the call, and the kernel reads `bytes.len()` bytes
+    // from `bytes`, the last of which is 0, as it asks.
     let result = unsafe {
         libc::syscall(
             libc::SYS_kexec_file_load,
@@ -105,8 +106,8 @@ pub fn kexec_file_load(
 /// Columns and rows of the terminal behind `fd` (ioctl_tty(2)); an error if it is none.
 pub fn window_size(fd: impl AsFd) -> io::Result<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the descriptor is open for the length of the call, and the kernel writes one winsize to where the
-    // pointer points, which is one winsize of ours.
+    // SAFETY: the descriptor is open for the length of the call, and the kernel writes one winsize to where
+    // the pointer points, which is one winsize of ours.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
     if result != 0 {
         return Err(io::Error::last_os_error());
@@ -114,8 +115,8 @@ pub fn window_size(fd: impl AsFd) -> io::Result<(u16, u16)> {
     Ok((size.ws_col, size.ws_row))
 }
 
-/// `PACKET_ADD_MEMBERSHIP` (packet(7)): `interface` takes Ethernet frames sent to `group`, as long as the packet
-/// socket behind `fd` is open.
+/// `PACKET_ADD_MEMBERSHIP` (packet(7)): `interface` takes Ethernet frames sent to `group`, as long as the
+/// packet socket behind `fd` is open.
 pub fn join_packet_group(fd: impl AsFd, interface: u32, group: [u8; 6]) -> io::Result<()> {
     /// `PACKET_MR_MULTICAST` and the request's length in the types that the kernel takes them in.
     const MULTICAST: libc::c_ushort = 0;
@@ -126,8 +127,8 @@ pub fn join_packet_group(fd: impl AsFd, interface: u32, group: [u8; 6]) -> io::R
     let index = i32::try_from(interface).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let request =
         libc::packet_mreq { mr_ifindex: index, mr_type: MULTICAST, mr_alen: 6, mr_address: address };
-    // SAFETY: the descriptor is open for the length of the call, and the kernel reads one packet_mreq, which is
-    // what the pointer points to.
+    // SAFETY: the descriptor is open for the length of the call, and the kernel reads one packet_mreq, which
+    // is what the pointer points to.
     let result = unsafe {
         libc::setsockopt(
             fd.as_fd().as_raw_fd(),

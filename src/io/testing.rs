@@ -1,4 +1,5 @@
-//! For tests of disks: loop devices of one's own, disks with partitions and known content, and images of them.
+//! For tests of disks: loop devices of one's own, disks with partitions and known content, and images of
+//! them.
 //!
 //! Invariant: a loop device is made by and for one test, and is detached when its value is dropped, whatever
 //! happened.

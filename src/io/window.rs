@@ -1,5 +1,5 @@
-//! A part of something seekable, seen as if it were all there is: a partition of a disk, for readers of tables
-//! and filesystems.
+//! A part of something seekable, seen as if it were all there is: a partition of a disk, for readers of
+//! tables and filesystems.
 //!
 //! Invariant: nothing outside the window is read, and nothing is written at all: writes fail.
 

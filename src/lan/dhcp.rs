@@ -1,8 +1,8 @@
 //! A DHCP client (RFC 2131) as a state machine: one for each interface.
 //!
-//! Invariant: it never gives up. A port that is blocked by spanning tree for 40 s, a server that starts later and
-//! a lease that was lost all end in a DISCOVER sent again and again, at most every [`SLOWEST`]. Sockets, clock and
-//! randomness are `io::dhcp`'s; times are durations since any fixed moment.
+//! Invariant: it never gives up. A port that is blocked by spanning tree for 40 s, a server that starts later
+//! and a lease that was lost all end in a DISCOVER sent again and again, at most every [`SLOWEST`]. Sockets,
+//! clock and randomness are `io::dhcp`'s; times are durations since any fixed moment.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -69,7 +69,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that sends its first DISCOVER at once. `seed` is chance: transaction numbers and jitter come from it.
+    /// A client that sends its first DISCOVER at once. `seed` is chance: transaction numbers and jitter come
+    /// from it.
     pub fn new(mac: [u8; 6], seed: u64, now: Duration) -> Self {
         let mut client = Client {
             mac,
@@ -235,8 +236,8 @@ impl Client {
         self.xid = u32::try_from(self.chance() >> 32).unwrap_or_default();
     }
 
-    /// Doubles the pause up to [`SLOWEST`] and sets the deadline, with up to half a second of jitter, so that a lab
-    /// that is switched on at once does not ask at once.
+    /// Doubles the pause up to [`SLOWEST`] and sets the deadline, with up to half a second of jitter, so that
+    /// a lab that is switched on at once does not ask at once.
     fn again_after_pause(&mut self, now: Duration) {
         let jitter = Duration::from_millis(self.chance() % 500);
         self.deadline = Some(now + self.pause + jitter);

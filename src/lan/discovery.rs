@@ -1,7 +1,7 @@
 //! In which order the server is looked for (DESIGN §5), as a list of steps.
 //!
-//! Invariant: a server is only ever a candidate; who answers as flashmob is found by asking (`agent::find`), and
-//! who may be obeyed is decided by the manifest's signature.
+//! Invariant: a server is only ever a candidate; who answers as flashmob is found by asking (`agent::find`),
+//! and who may be obeyed is decided by the manifest's signature.
 
 use std::fmt;
 use std::net::Ipv4Addr;

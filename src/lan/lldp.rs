@@ -1,7 +1,8 @@
 //! What a switch says of itself on each of its ports: LLDP (IEEE 802.1AB-2016, chapters 8 and 9).
 //!
-//! Invariant: only whole frames that begin with chassis, port and time to live are read, texts are short and can be
-//! shown, and other parts are stepped over by their length. Hearing frames is left to `io::lldp`; what follows from a neighbour, to the server.
+//! Invariant: only whole frames that begin with chassis, port and time to live are read, texts are short and
+//! can be shown, and other parts are stepped over by their length. Hearing frames is left to `io::lldp`; what
+//! follows from a neighbour, to the server.
 
 use crate::api::Neighbour;
 
@@ -28,8 +29,8 @@ pub enum Heard {
     Gone,
 }
 
-/// Reads the payload of a frame (what follows the Ethernet type 0x88cc). `None` if it is none, or the sender says
-/// that it is no switch: phones and other machines speak LLDP as well.
+/// Reads the payload of a frame (what follows the Ethernet type 0x88cc). `None` if it is none, or the sender
+/// says that it is no switch: phones and other machines speak LLDP as well.
 pub fn read(frame: &[u8]) -> Option<Heard> {
     let mut rest = frame.get(..frame.len().min(MAX_FRAME))?;
     let chassis = identity(first(&mut rest, CHASSIS)?, 4, 5)?;

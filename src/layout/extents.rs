@@ -117,8 +117,8 @@ impl Extents {
         out
     }
 
-    /// Reads `extents.bin`. Strict: only what [`Extents::encode`] writes for partitions of exactly these sizes
-    /// is accepted, and memory is bounded by the length of `bytes`.
+    /// Reads `extents.bin`. Strict: only what [`Extents::encode`] writes for partitions of exactly these
+    /// sizes is accepted, and memory is bounded by the length of `bytes`.
     pub fn decode(bytes: &[u8], manifest: &Manifest) -> Result<Self, ExtentsError> {
         if bytes.len() > MAX_EXTENTS_BYTES {
             return Err(ExtentsError::TooLarge(bytes.len()));

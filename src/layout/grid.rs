@@ -135,7 +135,8 @@ impl Grid {
         if piece.0 >= self.pieces {
             return None;
         }
-        // The last partition that begins at or before this piece; ones without data begin where the next does.
+        // The last partition that begins at or before this piece; ones without data begin where the next
+        // does.
         let partition = self.partitions.partition_point(|p| p.first_piece <= piece.0).checked_sub(1)?;
         let grid = self.partitions.get(partition)?;
         let cell = *grid.data.get(usize::try_from(piece.0 - grid.first_piece).ok()?)?;
@@ -158,8 +159,8 @@ impl Grid {
         })
     }
 
-    /// Ranges of a payload piece that are data, in bytes from the piece's first byte, in order, never touching.
-    /// Every other byte of the piece is zero. Empty if there is no such piece.
+    /// Ranges of a payload piece that are data, in bytes from the piece's first byte, in order, never
+    /// touching. Every other byte of the piece is zero. Empty if there is no such piece.
     pub fn data_ranges(&self, piece: PieceIndex) -> Vec<Range<u32>> {
         let Some(span) = self.span(piece) else { return Vec::new() };
         let end = span.offset + u64::from(span.len);

@@ -1,11 +1,11 @@
 //! The disks that a terminal had before: whether a vague rule still means the disk that it meant.
 //!
-//! `internal` is safe while a terminal has one internal disk. It is not when the system's disk has died and the data disk is
-//! the only one left, or when a driver finds one of two disks late. So the server remembers each terminal's fixed disks,
-//! and a rule that any disk could fit holds only while all of them are there.
+//! `internal` is safe while a terminal has one internal disk. It is not when the system's disk has died and
+//! the data disk is the only one left, or when a driver finds one of two disks late. So the server remembers
+//! each terminal's fixed disks, and a rule that any disk could fit holds only while all of them are there.
 //!
-//! Invariant: pure, and asked before the first write. A rule with a serial number or WWN needs no memory, because no other
-//! disk fits it.
+//! Invariant: pure, and asked before the first write. A rule with a serial number or WWN needs no memory,
+//! because no other disk fits it.
 
 use crate::api::DiskInfo;
 use crate::event::{Chosen, Class, DiskIdentity, Failure};
@@ -22,14 +22,15 @@ pub fn missing<'a>(known: &'a [DiskInfo], present: &[DiskInfo]) -> Vec<&'a DiskI
     known.iter().filter(|disk| !is_there(disk)).collect()
 }
 
-/// What a terminal has once it was seen with `present`: those disks as they are now, and all others that it ever had.
+/// What a terminal has once it was seen with `present`: those disks as they are now, and all others that it
+/// ever had.
 pub fn remember(known: &[DiskInfo], present: &[DiskInfo]) -> Vec<DiskInfo> {
     let gone = missing(known, present);
     fixed(present).chain(gone).cloned().collect()
 }
 
-/// Whether `rule` may be trusted to mean `chosen`, on a terminal that had the disks `known` and where `before` was chosen. A rule
-/// that is new here must mean a disk that was chosen before, where there is one.
+/// Whether `rule` may be trusted to mean `chosen`, on a terminal that had the disks `known` and where
+/// `before` was chosen. A rule that is new here must mean a disk that was chosen before, where there is one.
 pub fn check(
     rule: &Rule,
     chosen: &DiskInfo,

@@ -1,7 +1,7 @@
 //! From a manifest to places on a disk: ranges, pieces, and what is written where.
 //!
-//! Invariant: everything here is pure arithmetic over values that were read elsewhere; whatever cannot be done
-//! is refused here, before the first write.
+//! Invariant: everything here is pure arithmetic over values that were read elsewhere; whatever cannot be
+//! done is refused here, before the first write.
 
 pub mod extents;
 pub mod grid;

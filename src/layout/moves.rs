@@ -1,7 +1,8 @@
 //! In which order pieces move from one place of a disk to another.
 //!
-//! Invariant: a source is read before anything is written over it. Where pieces wait for each other in a circle, one
-//! of them is parked in memory; with no room left for that it is given up. Reading and writing is left to `io::moving`.
+//! Invariant: a source is read before anything is written over it. Where pieces wait for each other in a
+//! circle, one of them is parked in memory; with no room left for that it is given up. Reading and writing is
+//! left to `io::moving`.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -136,7 +137,8 @@ mod tests {
 
     const LEN: u64 = 4;
 
-    /// Carries the moves out on a disk in memory; gives the disk, who was given up, and how many were parked at most.
+    /// Carries the moves out on a disk in memory; gives the disk, who was given up, and how many were parked
+    /// at most.
     fn carry_out(disk: &mut [u8], moves: Vec<Move>, room: usize) -> (Vec<usize>, usize) {
         let mut schedule = Schedule::new(moves, room);
         let (mut parked, mut most) = (std::collections::HashMap::new(), 0);

@@ -1,7 +1,8 @@
-//! The order of the first and the last writes of an attempt, so that no power cut leaves anything that half starts.
+//! The order of the first and the last writes of an attempt, so that no power cut leaves anything that half
+//! starts.
 //!
-//! A device may keep any part of what was not synced, sector by sector. So what starts a system dies before what the
-//! system needs, with a sync in between, and comes back after all of it:
+//! A device may keep any part of what was not synced, sector by sector. So what starts a system dies before
+//! what the system needs, with a sync in between, and comes back after all of it:
 //!
 //! ```text
 //! disarm   1. the first sector: boot code, MBR                              ── sync
@@ -12,11 +13,11 @@
 //!          2. the table   3. the ESP's head   4. boot areas, boot code last
 //! ```
 //!
-//! A head is not written at once either. The few sectors that make a filesystem findable come one by one after all
-//! others, so that a torn write leaves a partition that looks empty, and not one that looks whole.
+//! A head is not written at once either. The few sectors that make a filesystem findable come one by one
+//! after all others, so that a torn write leaves a partition that looks empty, and not one that looks whole.
 //!
-//! Invariant: pure. Each step's writes may reach the medium in any order; a step begins when the one before it is
-//! synced. What starts is what the manifest says; a kept partition is never touched.
+//! Invariant: pure. Each step's writes may reach the medium in any order; a step begins when the one before
+//! it is synced. What starts is what the manifest says; a kept partition is never touched.
 
 use std::ops::Range;
 
@@ -27,10 +28,10 @@ use crate::manifest::{BootAreaKind, Role};
 /// Bytes of boot code in the first sector; the table follows.
 const BOOT_CODE: u64 = 440;
 
-/// Where in a partition filesystems are found, in the order of the commit; the disarm goes the other way. No filesystem needs
-/// what comes after the place by which it is found. The least telling place comes first: the superblock of Btrfs (64 KiB), the
-/// second one of F2FS (5 KiB), the label of LVM (512), the superblock of ext and F2FS (1 KiB), and the first sector of all
-/// others (FAT, NTFS, exFAT, XFS, LUKS).
+/// Where in a partition filesystems are found, in the order of the commit; the disarm goes the other way. No
+/// filesystem needs what comes after the place by which it is found. The least telling place comes first: the
+/// superblock of Btrfs (64 KiB), the second one of F2FS (5 KiB), the label of LVM (512), the superblock of
+/// ext and F2FS (1 KiB), and the first sector of all others (FAT, NTFS, exFAT, XFS, LUKS).
 const FINDABLE: [u64; 5] = [64 << 10, 5 << 10, 512, 1 << 10, 0];
 
 /// The ranges of the disk that the disarm wipes, step by step.
@@ -44,8 +45,8 @@ pub fn disarm(plan: &LayoutPlan) -> Vec<Vec<Range<u64>>> {
         (false, true) => one(0..BOOT_CODE),
         (false, false) => Vec::new(),
     };
-    // The old system's partitions may lie elsewhere than the new ones, and one header is enough to find them. So all headers
-    // are gone before a sector is wiped that may be the old system's data.
+    // The old system's partitions may lie elsewhere than the new ones, and one header is enough to find them.
+    // So all headers are gone before a sector is wiped that may be the old system's data.
     let headers = match whole {
         true => plan.gpt_headers().iter().map(|at| *at..(*at + sector).min(plan.disk_size())).collect(),
         false => Vec::new(),
@@ -58,8 +59,8 @@ pub fn disarm(plan: &LayoutPlan) -> Vec<Vec<Range<u64>>> {
     steps
 }
 
-/// The sectors at byte `at` of the partitions from which the old system starts. The boot loader may be in a partition that is
-/// kept, and whose loader then finds its system in any of the replaced ones.
+/// The sectors at byte `at` of the partitions from which the old system starts. The boot loader may be in a
+/// partition that is kept, and whose loader then finds its system in any of the replaced ones.
 fn found_at(plan: &LayoutPlan, at: u64) -> Vec<Range<u64>> {
     let replaced = || plan.places().iter().filter(|place| place.replaced);
     let known = replaced().any(|place| starts_something(plan, place));
@@ -121,7 +122,8 @@ fn head_steps(plan: &LayoutPlan, position: usize) -> Vec<Step> {
     steps.into_iter().enumerate().map(step).collect()
 }
 
-/// A head of `held` bytes in steps: everything but the sectors by which a filesystem is found, then those one by one.
+/// A head of `held` bytes in steps: everything but the sectors by which a filesystem is found, then those one
+/// by one.
 fn head_parts(held: u64, sector: u64) -> Vec<Vec<Range<u64>>> {
     let mut findable: Vec<u64> = Vec::new();
     for at in FINDABLE.into_iter().rev().map(|at| at - at % sector).filter(|at| *at < held) {

@@ -1,8 +1,9 @@
-//! What of an image need not be fetched: pieces that lie where they shall or elsewhere on the disk, and zeros that are
-//! zero already; and the same by the record of an older version, without looking at the disk.
+//! What of an image need not be fetched: pieces that lie where they shall or elsewhere on the disk, and zeros
+//! that are zero already; and the same by the record of an older version, without looking at the disk.
 //!
-//! Invariant: pure arithmetic. [`Present`] is about the pieces and zero cells that a plan replaces, and about no others; a
-//! kept piece has no byte in what the disarm wipes or the commit writes. What is really on a disk is found by `io::compare`.
+//! Invariant: pure arithmetic. [`Present`] is about the pieces and zero cells that a plan replaces, and about
+//! no others; a kept piece has no byte in what the disarm wipes or the commit writes. What is really on a
+//! disk is found by `io::compare`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,7 +20,8 @@ use crate::units::{PieceIndex, Sha256};
 pub struct Present {
     /// Pieces that are right where they are; nothing is written there.
     pub kept: Bitfield,
-    /// Pieces whose bytes are on the disk and have to be written all the same: they lie elsewhere, or are wiped.
+    /// Pieces whose bytes are on the disk and have to be written all the same: they lie elsewhere, or are
+    /// wiped.
     pub moves: Vec<Move>,
     /// Zero cells that are zero, by their position in [`zero_cells`].
     pub zeros: Bitfield,
@@ -121,8 +123,8 @@ impl Version<'_> {
         ranges.collect()
     }
 
-    /// Whether this version can be on a disk with the table `existing`, so that `grid` can be compared with it; else why
-    /// not.
+    /// Whether this version can be on a disk with the table `existing`, so that `grid` can be compared with
+    /// it; else why not.
     pub fn fits(
         &self,
         existing: &Result<Existing, String>,

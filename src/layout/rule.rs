@@ -1,9 +1,10 @@
 //! Which disk: a rule that a job sets, never an accident.
 //!
-//! Invariant: a rule chooses exactly one disk or none. All disks that the rule could mean are counted first; only then is the
-//! one that is left asked whether it is large enough and takes writes. So a disk is never chosen because another one is
-//! too small, worn out or dead. Two candidates are a refusal that lists them. Removable and USB disks are chosen only
-//! when the rule has something that no other disk has (serial number, WWN, path) or says `bus=usb`.
+//! Invariant: a rule chooses exactly one disk or none. All disks that the rule could mean are counted first;
+//! only then is the one that is left asked whether it is large enough and takes writes. So a disk is never
+//! chosen because another one is too small, worn out or dead. Two candidates are a refusal that lists them.
+//! Removable and USB disks are chosen only when the rule has something that no other disk has (serial number,
+//! WWN, path) or says `bus=usb`.
 //!
 //! A rule is a list of terms with commas, all of which must hold:
 //!
@@ -121,12 +122,14 @@ impl Term {
         }
     }
 
-    /// Whether a removable or USB disk can be meant. A kernel name cannot: the stick that a pupil left in may have it.
+    /// Whether a removable or USB disk can be meant. A kernel name cannot: the stick that a pupil left in may
+    /// have it.
     fn reaches_external(&self) -> bool {
         match self {
             Term::Serial(_) | Term::Wwn(_) | Term::Path(_) => true,
             Term::Bus(bus) => matches!(bus.as_str(), "usb" | "loop"),
-            // Loop devices are not in the list of disks: a program on a running Linux made them and named them.
+            // Loop devices are not in the list of disks: a program on a running Linux made them and named
+            // them.
             Term::Name(name) => name.starts_with("loop"),
             Term::Internal | Term::Model(_) | Term::Size { .. } | Term::Rotational(_) => false,
         }
@@ -163,7 +166,8 @@ impl Rule {
         })
     }
 
-    /// Whether the rule names one piece of hardware, by its serial number or WWN, so that another one never fits it.
+    /// Whether the rule names one piece of hardware, by its serial number or WWN, so that another one never
+    /// fits it.
     pub fn identifies(&self) -> bool {
         self.terms.iter().any(Term::identifies)
     }

@@ -1,7 +1,8 @@
 //! Contradictions in a manifest that need no disk and no sidecar to be seen.
 //!
-//! Invariant: after [`Manifest::check`] no place on the disk overflows, partitions neither overlap nor leave the
-//! smallest disk, and the counts of pieces agree with sizes. Whether a given disk fits is left to `layout::plan`.
+//! Invariant: after [`Manifest::check`] no place on the disk overflows, partitions neither overlap nor leave
+//! the smallest disk, and the counts of pieces agree with sizes. Whether a given disk fits is left to
+//! `layout::plan`.
 
 use super::{Entry, Manifest, Policy, Table, is_plain_name, names};
 

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a `TrustedManifest` exists only if a key that the terminal was given signed exactly these bytes
 //! (or the administrator's initramfs allows unsigned ones), and if `Manifest::check` found nothing wrong.
-//! What is consistent is said in `check`, who is trusted in `trust`; what the ranges are is left to `layout::extents`; whether it fits a disk, to `layout::plan`.
+//! What is consistent is said in `check`, who is trusted in `trust`; what the ranges are is left to
+//! `layout::extents`; whether it fits a disk, to `layout::plan`.
 
 mod check;
 pub mod reference;
@@ -70,7 +71,8 @@ pub struct Manifest {
     pub boot: Boot,
     /// What travels.
     pub payload: Payload,
-    /// SHA-256 of each sidecar file by its name (`extents.bin`, `pieces.sha256`, `boot.bin`, `image.torrent`).
+    /// SHA-256 of each sidecar file by its name (`extents.bin`, `pieces.sha256`, `boot.bin`,
+    /// `image.torrent`).
     pub sidecars: BTreeMap<String, Sha256>,
     /// What could not be read at the capture and is zeros instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -149,8 +151,8 @@ pub struct BootArea {
 pub enum BootAreaKind {
     /// The first 440 bytes of the disk.
     BootCode,
-    /// Sectors between the table and the first partition, where BIOS GRUB keeps its core image, or behind an extended
-    /// boot record with boot code.
+    /// Sectors between the table and the first partition, where BIOS GRUB keeps its core image, or behind an
+    /// extended boot record with boot code.
     Gap,
     /// Bytes of the table itself that are not those that follow from the manifest (`layout::table`).
     Table,

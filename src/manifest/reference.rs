@@ -1,8 +1,9 @@
-//! `payload.reference`: where a version's payload lies when its folder does not have it as the torrent's files.
+//! `payload.reference`: where a version's payload lies when its folder does not have it as the torrent's
+//! files.
 //!
-//! Invariant: a [`Reference`] that was read gives each of so many pieces one place. It is for the machine that has the folder:
-//! no signature covers it, no terminal sees it, and what is read by it is proved by the manifest's hashes like every
-//! payload. Opening the places is left to `io::payload`.
+//! Invariant: a [`Reference`] that was read gives each of so many pieces one place. It is for the machine
+//! that has the folder: no signature covers it, no terminal sees it, and what is read by it is proved by the
+//! manifest's hashes like every payload. Opening the places is left to `io::payload`.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +38,8 @@ pub struct SourceReference {
     /// What the disk says of itself, if it is a block device that says something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Ranges, as first byte on the source and length, that belong to nobody although a part of their 4 KiB is data: zeros in
-    /// the payload. In order, never touching.
+    /// Ranges, as first byte on the source and length, that belong to nobody although a part of their 4 KiB
+    /// is data: zeros in the payload. In order, never touching.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<(u64, u64)>,
 }
@@ -129,8 +130,8 @@ impl PieceRun {
     }
 }
 
-/// The run of `runs` that has the payload's piece `piece`, and which of its pieces that is. `starts` has the number of
-/// each run's first piece.
+/// The run of `runs` that has the payload's piece `piece`, and which of its pieces that is. `starts` has the
+/// number of each run's first piece.
 pub fn find_run(runs: &[PieceRun], starts: &[u32], piece: u32) -> Option<(PieceRun, u32)> {
     let at = starts.partition_point(|start| *start <= piece).checked_sub(1)?;
     let run = *runs.get(at)?;

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Version 1 of an image of these partitions, on a disk of 512-byte sectors with an MBR and so many bytes; without sidecars.
+/// Version 1 of an image of these partitions, on a disk of 512-byte sectors with an MBR and so many bytes;
+/// without sidecars.
 pub(crate) fn image_of(piece_length: PieceLength, minimum_size: u64, partitions: Vec<Partition>) -> Manifest {
     let replaced = partitions.iter().filter(|partition| partition.policy == Policy::Replace);
     let pieces = replaced.map(|partition| partition.pieces.data).sum();

@@ -13,7 +13,8 @@ pub struct TrustedKeys {
 }
 
 impl TrustedKeys {
-    /// Reads all keys in `text`. Lines that begin with `untrusted comment:` or `#` and empty lines are skipped.
+    /// Reads all keys in `text`. Lines that begin with `untrusted comment:` or `#` and empty lines are
+    /// skipped.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut keys = Vec::new();
         for line in text.lines().map(str::trim) {

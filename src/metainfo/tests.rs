@@ -111,7 +111,8 @@ fn what_is_no_torrent_says_so() {
     }
 }
 
-/// A torrent of other programs: `info` with these keys beside name, piece length and hashes, sorted as they must be.
+/// A torrent of other programs: `info` with these keys beside name, piece length and hashes, sorted as they
+/// must be.
 fn foreign(entries: Vec<(&str, Value<'_>)>, pieces: usize) -> Result<Metainfo, MetainfoError> {
     let hashes = vec![7; 20 * pieces];
     let mut info = vec![

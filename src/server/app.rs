@@ -1,7 +1,8 @@
 //! What all handlers share.
 //!
-//! Invariant: locks are held for moments and never across an await; where two are needed, `topology` is taken first and `lab` last.
-//! Who changes what: `watch` the configuration, `repository` the catalog, handlers the lab and the tracker.
+//! Invariant: locks are held for moments and never across an await; where two are needed, `topology` is taken
+//! first and `lab` last. Who changes what: `watch` the configuration, `repository` the catalog, handlers the
+//! lab and the tracker.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

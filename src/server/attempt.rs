@@ -1,7 +1,7 @@
 //! One try of a job on one terminal: what is known of it, and what it leaves on the disks.
 //!
-//! Invariant: a plain value, pure; a disk that an attempt has touched counts as half written until one is done. What follows from
-//! it for the terminal is decided in `jobs`.
+//! Invariant: a plain value, pure; a disk that an attempt has touched counts as half written until one is
+//! done. What follows from it for the terminal is decided in `jobs`.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::event::{Installed, Outcome, Progress, Stage};
 
 /// An attempt that says nothing for so long is interrupted: switched off, or cut off.
 pub const SILENCE: Duration = Duration::from_secs(60);
-/// So many attempts at the same thing are made without a person, when they end without an outcome or fail with `Class::Retry`.
+/// So many attempts at the same thing are made without a person, when they end without an outcome or fail
+/// with `Class::Retry`.
 pub const TRIES: u32 = 3;
 
 /// One try of a job on one terminal.
@@ -112,7 +113,8 @@ impl Attempt {
         self.tries < TRIES || self.outcome.is_none() && self.was_committed()
     }
 
-    /// What is on the terminal's disks after it, the newest first, as far as is known: a disk that was touched is no record's.
+    /// What is on the terminal's disks after it, the newest first, as far as is known: a disk that was
+    /// touched is no record's.
     pub fn leaves_installed(&self) -> Vec<Installed> {
         match &self.outcome {
             Some(Outcome::Done { installed: new, .. }) => {
@@ -138,7 +140,8 @@ impl Attempt {
             Some(Outcome::Failed { .. }) => self.tries.saturating_add(1),
             // The image is on the disk: what was interrupted is the stay in the swarm.
             None if self.was_committed() => self.tries,
-            // It ended in a crash, a hang or a power cut. A terminal that crashes each time must not try for ever.
+            // It ended in a crash, a hang or a power cut. A terminal that crashes each time must not try for
+            // ever.
             None => self.tries.saturating_add(1),
         }
     }

@@ -1,7 +1,7 @@
 //! The images that can be had now, and what is wrong with the others.
 //!
-//! Invariant: plain values; an image listed here was checked when it was found. Finding and checking is left to
-//! `repository`.
+//! Invariant: plain values; an image listed here was checked when it was found. Finding and checking is left
+//! to `repository`.
 
 use serde::{Deserialize, Serialize};
 

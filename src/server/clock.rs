@@ -1,8 +1,8 @@
 //! One steady clock for the whole server.
 //!
-//! Invariant: [`Clock::now`] never goes back while the server runs, and setting the machine's date does not move it: every
-//! duration is measured by it. It reads as time since 1970 and can be written down; between two starts the date may have
-//! been set, so `lab::restart` takes no duration from that.
+//! Invariant: [`Clock::now`] never goes back while the server runs, and setting the machine's date does not
+//! move it: every duration is measured by it. It reads as time since 1970 and can be written down; between
+//! two starts the date may have been set, so `lab::restart` takes no duration from that.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,8 +1,8 @@
 //! The router: which address is answered by whom (DESIGN §5).
 //!
-//! Invariant: from the repository only the files that an image consists of are served, by names without escapes;
-//! folders that are still written begin with a dot and have no name here. Bodies and answering times of the API are
-//! bounded; the bounds on connections are in `listen`.
+//! Invariant: from the repository only the files that an image consists of are served, by names without
+//! escapes; folders that are still written begin with a dot and have no name here. Bodies and answering times
+//! of the API are bounded; the bounds on connections are in `listen`.
 
 use std::sync::Arc;
 use std::time::Duration;

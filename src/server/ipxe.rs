@@ -1,7 +1,7 @@
 //! What iPXE is told: boot the agent, go on to the disk, or wait (DESIGN §5, `/boot/ipxe`).
 //!
-//! Invariant: pure; every word that comes from outside is reduced to characters that iPXE does not interpret. A
-//! script never leaves a terminal at a prompt, and never boots a disk that is half written.
+//! Invariant: pure; every word that comes from outside is reduced to characters that iPXE does not interpret.
+//! A script never leaves a terminal at a prompt, and never boots a disk that is half written.
 
 use super::identity::Identity;
 
@@ -49,8 +49,8 @@ impl Caller {
     }
 }
 
-/// For who does not say who it is: come again with MAC, UUID and platform. `netX` is the interface that was opened
-/// last, which is the one this script came through.
+/// For who does not say who it is: come again with MAC, UUID and platform. `netX` is the interface that was
+/// opened last, which is the one this script came through.
 pub fn introduce(host: &str) -> String {
     format!(
         "#!ipxe\n\
@@ -80,9 +80,9 @@ pub fn agent(caller: &Caller, what: &str, arguments: &str) -> String {
     )
 }
 
-/// On to the disk that was imaged: a small GRUB looks for it by `root_path` (see `boot::start`). iPXE itself knows disks by
-/// their number only, which a stick may have. A terminal that was never imaged goes back to its firmware, whose boot order and
-/// passwords are its administrator's; so does one whose disk is not found.
+/// On to the disk that was imaged: a small GRUB looks for it by `root_path` (see `boot::start`). iPXE itself
+/// knows disks by their number only, which a stick may have. A terminal that was never imaged goes back to
+/// its firmware, whose boot order and passwords are its administrator's; so does one whose disk is not found.
 pub fn disk(caller: &Caller, root_path: Option<&str>) -> String {
     let Some(root_path) = root_path else {
         return "#!ipxe\necho flashmob: nothing to do, the firmware goes on with its next boot entry\nexit 1\n".into();
@@ -103,7 +103,8 @@ pub fn disk(caller: &Caller, root_path: Option<&str>) -> String {
 
 /// The disk holds half a system: show why, and ask again until a person has decided.
 pub fn hold(caller: &Caller, error: &str, advice: &str) -> String {
-    // Without `--` a text that begins with a dash is an option that `echo` does not know, and ends the script.
+    // Without `--` a text that begins with a dash is an option that `echo` does not know, and ends the
+    // script.
     let rule = "-".repeat(60);
     let mut script = String::from("#!ipxe\necho\n");
     script += &format!("echo -- {rule}\n");

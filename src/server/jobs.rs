@@ -1,7 +1,8 @@
 //! Decisions about one terminal: does a job wait for it, what does it boot, may it leave the swarm.
 //!
-//! Invariant: pure functions of the latest attempt, what the configuration wants now, and the time. A disk that is
-//! half written is never booted: once an attempt has touched it, only a later attempt that is done makes it whole.
+//! Invariant: pure functions of the latest attempt, what the configuration wants now, and the time. A disk
+//! that is half written is never booted: once an attempt has touched it, only a later attempt that is done
+//! makes it whole.
 
 use std::time::Duration;
 
@@ -79,9 +80,9 @@ pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtB
     }
 }
 
-/// What becomes of what is on the disk, in the attempt that begins now. After an attempt at the same thing that was interrupted
-/// or sent no outcome, the disk is compared: the image may be there in part or in full, because a terminal goes on without the
-/// server, and what is right is not written again.
+/// What becomes of what is on the disk, in the attempt that begins now. After an attempt at the same thing
+/// that was interrupted or sent no outcome, the disk is compared: the image may be there in part or in full,
+/// because a terminal goes on without the server, and what is right is not written again.
 pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
     match last {
         Some(last) if last.retried => last.retried_as.unwrap_or(target.job.compare),
@@ -92,8 +93,8 @@ pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
     }
 }
 
-/// May a terminal that is done leave the swarm? Yes when nobody fetches the same image any more: no other attempt at it
-/// is live, and no terminal that was just sent the agent is expected.
+/// May a terminal that is done leave the swarm? Yes when nobody fetches the same image any more: no other
+/// attempt at it is live, and no terminal that was just sent the agent is expected.
 pub fn may_leave<'a>(
     me: &Attempt,
     mut others: impl Iterator<Item = &'a Attempt>,

@@ -5,8 +5,8 @@
 //!       ▲ stop ────────────────────────────────────► each ends after its answer, or after GRACE
 //! ```
 //!
-//! Invariant: a connection that sends no request head for 30 s, or that takes no byte for two minutes, is closed. What is
-//! answered is left to `http`.
+//! Invariant: a connection that sends no request head for 30 s, or that takes no byte for two minutes, is
+//! closed. What is answered is left to `http`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -38,8 +38,8 @@ pub struct Ends {
     pub local: SocketAddr,
 }
 
-/// Binds the port. Without an address it is every address of both families, or of IPv4 alone where the machine has no
-/// IPv6.
+/// Binds the port. Without an address it is every address of both families, or of IPv4 alone where the
+/// machine has no IPv6.
 pub async fn bind(
     listen: Option<SocketAddr>,
     default_port: u16,

@@ -1,4 +1,5 @@
-//! Announces the server on the LAN as `_flashmob._tcp.local` (RFC 6763), for terminals that were told nothing.
+//! Announces the server on the LAN as `_flashmob._tcp.local` (RFC 6763), for terminals that were told
+//! nothing.
 //!
 //! Invariant: a convenience only; where it does not work the server runs without it and says so.
 

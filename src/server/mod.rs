@@ -1,11 +1,12 @@
 //! The lab's server: images, tracker, seeder, netboot files, terminals' calls and the lab's page on one port.
 //!
-//! `identity`, `config`, `catalog`, `target`, `attempt`, `jobs`, `lab`, `zones` and `ipxe` are decisions and state without I/O; `store` keeps the
-//! state, `repository` finds images, `seeder` seeds them, `watch` does what happens by itself; `listen`, `http` and the
-//! handlers (`api`, `netboot`, `tracking`, `metrics`, `page`) are the port.
+//! `identity`, `config`, `catalog`, `target`, `attempt`, `jobs`, `lab`, `zones` and `ipxe` are decisions and
+//! state without I/O; `store` keeps the state, `repository` finds images, `seeder` seeds them, `watch` does
+//! what happens by itself; `listen`, `http` and the handlers (`api`, `netboot`, `tracking`, `metrics`,
+//! `page`) are the port.
 //!
-//! Invariant: nothing here is on a terminal; everything a terminal says is bounded and nothing of it is trusted beyond
-//! its own row.
+//! Invariant: nothing here is on a terminal; everything a terminal says is bounded and nothing of it is
+//! trusted beyond its own row.
 
 pub mod api;
 pub mod app;

@@ -1,8 +1,9 @@
-//! The repository: finds image folders, checks each when it appears or changes, and says what is wrong with the others.
+//! The repository: finds image folders, checks each when it appears or changes, and says what is wrong with
+//! the others.
 //!
-//! Invariant: an image is published only after all of its sidecars had the hashes of its manifest. A folder is looked at
-//! again only when one of its files changed, so that a scan of many images is cheap. Signatures are judged here for
-//! people; terminals judge them by their own keys.
+//! Invariant: an image is published only after all of its sidecars had the hashes of its manifest. A folder
+//! is looked at again only when one of its files changed, so that a scan of many images is cheap. Signatures
+//! are judged here for people; terminals judge them by their own keys.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -147,7 +148,8 @@ fn stamp(folder: &Path) -> Stamp {
     files.into_iter().filter_map(look).collect()
 }
 
-/// The source that the payload in `folder` lies on. A reference that cannot be read is told of when the image is opened.
+/// The source that the payload in `folder` lies on. A reference that cannot be read is told of when the image
+/// is opened.
 fn source_of(folder: &Path) -> Option<PathBuf> {
     let bytes = std::fs::read(folder.join(names::REFERENCE)).ok()?;
     match serde_json::from_slice(&bytes) {

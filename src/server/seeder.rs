@@ -1,8 +1,9 @@
 //! The server's own peer: seeds every image of the repository from where it lies.
 //!
-//! Invariant: seeds what the latest scan found and nothing else; an image whose folder was replaced is opened anew. An
-//! image that cannot be read any more is a problem that is shown, and the tracker stops naming us for it. Limits of zones
-//! hold for us as for any peer: the tracker's rules are heard inside the server. What is sent to whom is left to the session.
+//! Invariant: seeds what the latest scan found and nothing else; an image whose folder was replaced is opened
+//! anew. An image that cannot be read any more is a problem that is shown, and the tracker stops naming us
+//! for it. Limits of zones hold for us as for any peer: the tracker's rules are heard inside the server. What
+//! is sent to whom is left to the session.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -62,7 +63,8 @@ impl Seeding {
 }
 
 impl Seeders {
-    /// Begins to listen for peers: at `listen`, or at every address, of IPv4 alone where the machine has no IPv6.
+    /// Begins to listen for peers: at `listen`, or at every address, of IPv4 alone where the machine has no
+    /// IPv6.
     pub async fn start(listen: Option<SocketAddr>, compress: Compress) -> Result<Self, Failure> {
         let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PEER_PORT));
         let four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PEER_PORT));

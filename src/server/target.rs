@@ -1,7 +1,7 @@
 //! What the configuration wants of a terminal now, with the versions that its images mean now.
 //!
-//! Invariant: pure functions of the configuration, the catalog and a machine's identity; every image of a [`Target`] is in the
-//! catalog. Whether it waits for the terminal is decided in `jobs`.
+//! Invariant: pure functions of the configuration, the catalog and a machine's identity; every image of a
+//! [`Target`] is in the catalog. Whether it waits for the terminal is decided in `jobs`.
 
 use super::catalog::Catalog;
 use super::config::{Also, Config, ImageRef, Job};
@@ -50,8 +50,8 @@ pub fn target_for(config: &Config, catalog: &Catalog, who: &Identity) -> Result<
     config.job_for(who).map(|job| target_of(job, catalog)).transpose()
 }
 
-/// The target of a terminal that asks for images by name, for disks that it names: its own job's terms if that is the image that
-/// starts, and otherwise the usual ones. Only what was asked for is given.
+/// The target of a terminal that asks for images by name, for disks that it names: its own job's terms if
+/// that is the image that starts, and otherwise the usual ones. Only what was asked for is given.
 pub fn target_by_hand(
     config: &Config,
     catalog: &Catalog,

@@ -1,8 +1,8 @@
 //! `/announce`, `/scrape` and `/torrents/…`: the tracker behind HTTP.
 //!
-//! Invariant: every answer to a peer is a bencoded dictionary with status 200, also a failure (BEP 3). The handed-out
-//! torrent has the stored `info` bytes; tracker and web seed are added outside (BEP 19), the latter only where the payload lies as
-//! the torrent's files.
+//! Invariant: every answer to a peer is a bencoded dictionary with status 200, also a failure (BEP 3). The
+//! handed-out torrent has the stored `info` bytes; tracker and web seed are added outside (BEP 19), the
+//! latter only where the payload lies as the torrent's files.
 
 use std::sync::Arc;
 

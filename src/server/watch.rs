@@ -1,13 +1,13 @@
-//! What happens by itself: the configuration is read again when it changes, the repository is looked through again and
-//! again.
+//! What happens by itself: the configuration is read again when it changes, the repository is looked through
+//! again and again.
 //!
 //! ```text
 //!  configuration task: every 2 s, or at once when told ──► app.configured
 //!  repository task:    every 3 s ──scan (blocking thread)──► app.repository, app.tracker, the seeder
 //! ```
 //!
-//! Invariant: a file with a mistake never replaces a configuration that works; a repository that cannot be listed for a
-//! while (a network filesystem) takes no image away. Both are shown as problems.
+//! Invariant: a file with a mistake never replaces a configuration that works; a repository that cannot be
+//! listed for a while (a network filesystem) takes no image away. Both are shown as problems.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
-//! Where terminals are: the lab's shape from the configuration and from what terminals say, and who needs whom.
+//! Where terminals are: the lab's shape from the configuration and from what terminals say, and who needs
+//! whom.
 //!
-//! Invariant: the tracker's shape of the lab is the one that [`App::topology`](super::app::App) holds; it follows the
-//! configuration and the hellos. A terminal is in the zone of the switch it hears; until it hears one, in the zone of
-//! its address. Whom a peer meets is decided in `tracker`.
+//! Invariant: the tracker's shape of the lab is the one that [`App::topology`](super::app::App) holds; it
+//! follows the configuration and the hellos. A terminal is in the zone of the switch it hears; until it hears
+//! one, in the zone of its address. Whom a peer meets is decided in `tracker`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,7 +26,8 @@ pub fn called<'a>(config: &Config, lab: &'a Lab, label: &str) -> Vec<&'a Termina
     lab.iter().filter(has).collect()
 }
 
-/// The address of the terminal, if it is one: a name that fits several pins none of them, and `doubts` tells people.
+/// The address of the terminal, if it is one: a name that fits several pins none of them, and `doubts` tells
+/// people.
 fn only(fitting: &[&Terminal]) -> Option<IpAddr> {
     match fitting {
         [terminal] => terminal.ip(),
@@ -73,8 +75,8 @@ fn learn(make: bool, lab: &Lab, topology: &mut Topology) {
     topology.learned = learned;
 }
 
-/// The zone of a switch: it may fetch from where the zone may in which its addresses are, from that zone, and from
-/// its other switches.
+/// The zone of a switch: it may fetch from where the zone may in which its addresses are, from that zone, and
+/// from its other switches.
 fn made(chassis: &str, parent: ZoneId, all: &BTreeMap<String, ZoneId>, topology: &Topology) -> Zone {
     let mut zone = Zone::new(chassis, Vec::new());
     if let Some(of) = topology.zone(parent) {

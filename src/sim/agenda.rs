@@ -1,7 +1,7 @@
 //! What is to happen, in order of time; of one time, in the order in which it was planned.
 //!
-//! Invariant: what was planned comes out once. A heap of small entries is sorted, the events themselves stay where they
-//! are: labs of a thousand terminals plan a hundred thousand ahead.
+//! Invariant: what was planned comes out once. A heap of small entries is sorted, the events themselves stay
+//! where they are: labs of a thousand terminals plan a hundred thousand ahead.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,4 +1,5 @@
-//! What must hold where pieces travel as frames: everybody ends with the right bytes, whoever lies, leaves or forgets.
+//! What must hold where pieces travel as frames: everybody ends with the right bytes, whoever lies, leaves or
+//! forgets.
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
-//! Frames as the lab models them: bytes that tell whose they are, so that frames of two makers cannot be mixed unseen.
+//! Frames as the lab models them: bytes that tell whose they are, so that frames of two makers cannot be
+//! mixed unseen.
 //!
-//! Invariant: a frame is right only if every byte of it is of one maker. Every fifth piece cannot be compressed.
+//! Invariant: a frame is right only if every byte of it is of one maker. Every fifth piece cannot be
+//! compressed.
 
 use std::collections::VecDeque;
 use std::time::Duration;

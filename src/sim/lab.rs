@@ -1,7 +1,7 @@
 //! The lab at work: nodes, links, and a queue of events in virtual time.
 //!
-//! Without zones a tracker that names everybody is modelled; zones are in `zones`. Invariant: time never goes back; equal
-//! specs give equal runs.
+//! Without zones a tracker that names everybody is modelled; zones are in `zones`. Invariant: time never goes
+//! back; equal specs give equal runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -361,7 +361,8 @@ impl Lab {
             let at = self.leave_zone(node, len, at);
             self.at(at, Event::Crossed { conn, from: node, to, frame });
         } else {
-            // All frames inside a zone are on their way for the same time, so they arrive in the order of their departures.
+            // All frames inside a zone are on their way for the same time, so they arrive in the order of
+            // their departures.
             let at = self.nodes[to].link.receive(at + self.spec.latency, len);
             self.at(at, Event::Received { conn, from: node, to, frame });
         }
@@ -426,7 +427,8 @@ impl Lab {
         self.nodes[node].vanished
     }
 
-    /// Something that `from` sent was lost. Its kernel closes the connection when nothing is acknowledged for a time.
+    /// Something that `from` sent was lost. Its kernel closes the connection when nothing is acknowledged for
+    /// a time.
     fn lose(&mut self, conn: ConnId, from: usize) {
         if self.unacknowledged.insert(conn) {
             self.at(self.now + UNACKNOWLEDGED, Event::TimedOut { conn, node: from });

@@ -98,8 +98,8 @@ impl Link {
         }
     }
 
-    /// The next frame to carry, by turns over the connections, and how long that takes. The uplink is busy until
-    /// [`idle`](Self::idle).
+    /// The next frame to carry, by turns over the connections, and how long that takes. The uplink is busy
+    /// until [`idle`](Self::idle).
     pub fn next(&mut self) -> Option<(ConnId, Frame, Duration)> {
         if self.busy {
             return None;

@@ -1,10 +1,11 @@
 //! Plans a night: a lab as an administrator knows it → a model that can be run → what came of it.
 //!
-//! An image has too many pieces to run them all through a model, so some hundreds or thousands of model pieces stand for them,
-//! and the model's time goes faster than the lab's in the same measure. A model piece takes 42 ms on a terminal's link, about
-//! as long as 4 MiB at 1 Gbit/s, so agreeing costs what it costs there; but what a night loses at its start and its end, some pieces'
-//! time each, counts for more among few pieces than among many. So plans are a little pessimistic. Invariant: a [`Plan`] that
-//! passed [`check`](Plan::check) makes a model that fits in memory; equal plans give equal results.
+//! An image has too many pieces to run them all through a model, so some hundreds or thousands of model
+//! pieces stand for them, and the model's time goes faster than the lab's in the same measure. A model piece
+//! takes 42 ms on a terminal's link, about as long as 4 MiB at 1 Gbit/s, so agreeing costs what it costs
+//! there; but what a night loses at its start and its end, some pieces' time each, counts for more among few
+//! pieces than among many. So plans are a little pessimistic. Invariant: a [`Plan`] that passed
+//! [`check`](Plan::check) makes a model that fits in memory; equal plans give equal results.
 
 use std::time::Duration;
 
@@ -205,8 +206,8 @@ impl Plan {
         (1u8..).zip(&self.zones).map(|(number, _)| zone(number)).collect()
     }
 
-    /// The least time of any scheme on these links, and what it follows from: each link must carry the payload
-    /// once, and the last piece then passes ⌈log2(N+1)⌉ - 1 others (Mundinger, Weber, Weiss 2008).
+    /// The least time of any scheme on these links, and what it follows from: each link must carry the
+    /// payload once, and the last piece then passes ⌈log2(N+1)⌉ - 1 others (Mundinger, Weber, Weiss 2008).
     pub fn bound(&self) -> (Duration, Bottleneck) {
         let links = [
             (self.rate, Bottleneck::Terminals),

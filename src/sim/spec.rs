@@ -145,8 +145,9 @@ impl LabSpec {
         }
     }
 
-    /// The same lab with a payload of zeros that weighs little in memory: as many blocks, each of a few bytes that stand for
-    /// 16 KiB on every link. Only for flashmob peers: standard ones reckon with blocks of the usual length.
+    /// The same lab with a payload of zeros that weighs little in memory: as many blocks, each of a few bytes
+    /// that stand for 16 KiB on every link. Only for flashmob peers: standard ones reckon with blocks of the
+    /// usual length.
     pub fn light(mut self) -> Self {
         self.grain = BLOCK_LEN / LIGHT_BLOCK;
         self.blank = true;

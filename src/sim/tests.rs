@@ -271,7 +271,8 @@ fn figures() {
     }
 }
 
-/// The last `vanish` of `terminals` have their cables pulled at 0.3 of the best time; gives the ratio of the run.
+/// The last `vanish` of `terminals` have their cables pulled at 0.3 of the best time; gives the ratio of the
+/// run.
 fn with_pulled_cables(terminals: usize, vanish: usize, seed: u64) -> f64 {
     let mut spec = LabSpec::new(terminals, 128, 1024 * KIB, seed).light();
     let best = yardstick(terminals, 128, 1024 * KIB, spec.nodes[0].rate);

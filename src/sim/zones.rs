@@ -1,7 +1,7 @@
 //! Zones in the lab: the server's tracker in virtual time, and uplinks that frames between zones pass.
 //!
-//! Invariant: an uplink carries one frame at a time each way, in the order in which they came; what passes it is
-//! counted.
+//! Invariant: an uplink carries one frame at a time each way, in the order in which they came; what passes it
+//! is counted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

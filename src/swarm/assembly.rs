@@ -1,7 +1,8 @@
 //! One piece on its way from blocks to a whole, as it is or as a frame.
 //!
-//! Invariant: `missing` counts the blocks that are not here, `free` those that nobody was asked for. Where their bytes
-//! lie is the [`Landing`]'s. A frame comes from one peer: others' frames of the same piece are other bytes.
+//! Invariant: `missing` counts the blocks that are not here, `free` those that nobody was asked for. Where
+//! their bytes lie is the [`Landing`]'s. A frame comes from one peer: others' frames of the same piece are
+//! other bytes.
 
 use super::geometry::Block;
 use super::interface::ConnId;
@@ -32,7 +33,8 @@ pub struct ActivePiece {
     first: usize,
     /// The peer that is to send all of it, if there is one.
     pub owner: Option<ConnId>,
-    /// It came with a wrong hash before: only one peer sends it, so that the next time it is clear who is to blame.
+    /// It came with a wrong hash before: only one peer sends it, so that the next time it is clear who is to
+    /// blame.
     pub solo: bool,
     /// When the owner was asked first.
     pub since: Now,
@@ -116,8 +118,8 @@ impl ActivePiece {
         }
     }
 
-    /// Bytes that came after the first of them, which queues may have held, and the time they took: what one peer that
-    /// sends the whole piece shows of our downlink.
+    /// Bytes that came after the first of them, which queues may have held, and the time they took: what one
+    /// peer that sends the whole piece shows of our downlink.
     pub fn run(&self, now: Now) -> Option<(u64, Duration)> {
         let (first, bytes) = self.run.filter(|(_, bytes)| *bytes > 0)?;
         Some((bytes, now.since(first)))

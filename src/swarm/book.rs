@@ -1,7 +1,7 @@
 //! Whom to dial, and when: every address we heard of, and what came of it.
 //!
-//! Invariant: an address is dialled at most once at a time, never while the peer behind it is connected, never
-//! if it is our own or banned; after a failure it rests for a time that doubles. The book is bounded.
+//! Invariant: an address is dialled at most once at a time, never while the peer behind it is connected,
+//! never if it is our own or banned; after a failure it rests for a time that doubles. The book is bounded.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -84,8 +84,8 @@ impl AddressBook {
         self.quiet_until = Now::ZERO;
     }
 
-    /// An address that `may` be dialled and whose time has come, by chance; it counts as being dialled from now on.
-    /// When there was none, the book is not read again before one's time has come.
+    /// An address that `may` be dialled and whose time has come, by chance; it counts as being dialled from
+    /// now on. When there was none, the book is not read again before one's time has come.
     pub fn next_dial(
         &mut self,
         now: Now,

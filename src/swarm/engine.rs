@@ -1,7 +1,8 @@
 //! The engine itself: takes inputs, keeps peers and time, and lets the parts decide.
 //!
-//! `messages` reads what peers say, `fetch` decides what is asked of whom, `serve` who is answered, `book` who is
-//! dialled, `rules` who may be met. Invariant: each peer's pieces are counted in the picker exactly while it is connected.
+//! `messages` reads what peers say, `fetch` decides what is asked of whom, `serve` who is answered, `book`
+//! who is dialled, `rules` who may be met. Invariant: each peer's pieces are counted in the picker exactly
+//! while it is connected.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -242,8 +243,8 @@ impl Engine {
         }
     }
 
-    /// What we can pass on: the better direction of our link (the other one may have been held up by others), unless the
-    /// medium is slower.
+    /// What we can pass on: the better direction of our link (the other one may have been held up by others),
+    /// unless the medium is slower.
     fn carries(&self) -> u64 {
         let link = self.uplink.get().max(self.downlink.get());
         self.medium.get().map_or(link, |medium| medium.min(link))
@@ -390,8 +391,8 @@ impl Engine {
         }
     }
 
-    /// Everything that is wanted is here. Who counts our pieces sees a seeder by itself; of one with a part of
-    /// them it must be told (BEP 21).
+    /// Everything that is wanted is here. Who counts our pieces sees a seeder by itself; of one with a part
+    /// of them it must be told (BEP 21).
     fn completed(&mut self) {
         self.out.push_back(Output::Complete);
         let conns: Vec<(ConnId, bool)> =
@@ -410,8 +411,8 @@ impl Engine {
         let Some(Giver { conn, id }) = self.fetch.wrong(piece, &mut self.rng) else { return };
         let has_another = self.peers.iter().any(|(other, peer)| *other != conn && peer.have.has(piece));
         if !has_another && let Some(peer) = self.peers.get_mut(&conn) {
-            // Nobody else has it: without this peer we would wait for ever. It is asked again, after a rest, because its disk may be
-            // mended meanwhile, or the fault be in our own memory.
+            // Nobody else has it: without this peer we would wait for ever. It is asked again, after a rest,
+            // because its disk may be mended meanwhile, or the fault be in our own memory.
             peer.refuse(piece, self.now);
             return;
         }

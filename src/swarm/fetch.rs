@@ -1,12 +1,12 @@
 //! Downloading: which blocks are asked of which peer.
 //!
-//! A piece has one owner, the peer that is to send all of it. A peer with room for requests gets, in this order:
-//! the rest of its own pieces; a piece whose owner was lost; a new piece, the rarest it has; blocks of another
-//! peer's piece that nobody was asked for; a piece that waits at a seeder although this peer has it too; in the
-//! end game, blocks that another peer was asked for.
+//! A piece has one owner, the peer that is to send all of it. A peer with room for requests gets, in this
+//! order: the rest of its own pieces; a piece whose owner was lost; a new piece, the rarest it has; blocks of
+//! another peer's piece that nobody was asked for; a piece that waits at a seeder although this peer has it
+//! too; in the end game, blocks that another peer was asked for.
 //!
-//! Invariant: a piece is begun only with a buffer from the pool; a block in a peer's `asked` list is marked so in
-//! its piece, and the other way round; nothing is asked of a peer beyond its queue.
+//! Invariant: a piece is begun only with a buffer from the pool; a block in a peer's `asked` list is marked
+//! so in its piece, and the other way round; nothing is asked of a peer beyond its queue.
 
 mod lost;
 
@@ -214,8 +214,8 @@ impl Fetcher {
         ranges.iter().map(|range| u64::from(range.end - range.start)).sum()
     }
 
-    /// What is asked for to have `piece`: the blocks of its frame of `frame` bytes if it is worth it (0: there is none),
-    /// else those of its bytes that travel.
+    /// What is asked for to have `piece`: the blocks of its frame of `frame` bytes if it is worth it (0:
+    /// there is none), else those of its bytes that travel.
     fn blocks_of(&self, piece: PieceIndex, frame: u32) -> Vec<Block> {
         if (1..=longest(self.travels(piece))).contains(&frame) {
             return Block::of_frame(piece, frame);
@@ -223,8 +223,8 @@ impl Fetcher {
         self.geometry.blocks_of(piece, self.shape.as_ref())
     }
 
-    /// `conn` is to send what is missing of `piece`, from `start`; if nothing came yet, its frame of `frame` bytes. False if it
-    /// has an owner or is not being fetched.
+    /// `conn` is to send what is missing of `piece`, from `start`; if nothing came yet, its frame of `frame`
+    /// bytes. False if it has an owner or is not being fetched.
     pub fn adopt_piece(&mut self, conn: ConnId, Offered { piece, frame }: Offered, start: Now) -> bool {
         let blocks = if frame > 0 { self.blocks_of(piece, frame) } else { Vec::new() };
         let Some(active) = self.active.get_mut(&piece) else { return false };
@@ -240,8 +240,8 @@ impl Fetcher {
         true
     }
 
-    /// `conn` is to send `piece` or its frame, from `start`; false if it is not wanted, there is no buffer for it, or nothing of
-    /// it travels.
+    /// `conn` is to send `piece` or its frame, from `start`; false if it is not wanted, there is no buffer
+    /// for it, or nothing of it travels.
     pub fn begin_piece(
         &mut self,
         conn: ConnId,
@@ -339,8 +339,8 @@ impl Fetcher {
         active.ask(conn, false)
     }
 
-    /// When every piece is under way: a block that another peer was asked for, from a peer with nothing else to
-    /// do. A seeder repeats only what the other peer is slow to send.
+    /// When every piece is under way: a block that another peer was asked for, from a peer with nothing else
+    /// to do. A seeder repeats only what the other peer is slow to send.
     fn end_game(&mut self, conn: ConnId, peers: &Peers, now: Now) -> Option<Block> {
         let peer = peers.get(&conn)?;
         if self.picker.wanted() > 0 {
@@ -360,8 +360,8 @@ impl Fetcher {
         pieces.into_iter().find_map(|(_, active)| active.ask_again(conn, slow))
     }
 
-    /// A block came from `conn`, which was asked for it (or had been): its bytes, or `None` if they are in their
-    /// place. `None` if it was of no use.
+    /// A block came from `conn`, which was asked for it (or had been): its bytes, or `None` if they are in
+    /// their place. `None` if it was of no use.
     pub fn arrived(
         &mut self,
         conn: ConnId,

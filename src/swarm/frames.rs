@@ -1,11 +1,12 @@
 //! Frames: pieces compressed with zstd, as they may travel between flashmob peers.
 //!
-//! A frame lies in the memory of whoever drives the engine, which knows only how long each is. Those that came from peers are
-//! passed on; others are asked for when their pieces are about to be offered. Nobody waits for one: what has no
-//! frame when it is offered travels as it is.
+//! A frame lies in the memory of whoever drives the engine, which knows only how long each is. Those that
+//! came from peers are passed on; others are asked for when their pieces are about to be offered. Nobody
+//! waits for one: what has no frame when it is offered travels as it is.
 //!
-//! Invariant: a frame that was named in an offer is served until the driver says that it is gone, and then requests for it are
-//! rejected; at most `frames_ahead` are being made. Compressing, and what is worth keeping, is left to the driver.
+//! Invariant: a frame that was named in an offer is served until the driver says that it is gone, and then
+//! requests for it are rejected; at most `frames_ahead` are being made. Compressing, and what is worth
+//! keeping, is left to the driver.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,8 @@ use super::peer::Peer;
 use super::wire::Offered;
 use crate::units::PieceIndex;
 
-/// Frames are taken that have at most this part of the bytes that travel otherwise: for less it is not worth the work.
+/// Frames are taken that have at most this part of the bytes that travel otherwise: for less it is not worth
+/// the work.
 const WORTH: (u64, u64) = (9, 10);
 
 /// What is known about our pieces' frames.

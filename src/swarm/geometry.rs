@@ -1,7 +1,8 @@
 //! All arithmetic on pieces and blocks of one torrent, in one place.
 //!
 //! Invariant: a piece index that passed [`Geometry::check_piece`] and a block that passed
-//! [`Geometry::check_block`] lie inside the payload. Which bytes of a piece travel is the [`PieceShape`]'s word.
+//! [`Geometry::check_block`] lie inside the payload. Which bytes of a piece travel is the [`PieceShape`]'s
+//! word.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,14 +15,16 @@ use crate::units::{BLOCK_LEN, PieceIndex};
 pub struct Block {
     /// The piece.
     pub piece: PieceIndex,
-    /// First byte, counted from the start of the piece; with [`FRAME`] set, from the start of the piece's frame.
+    /// First byte, counted from the start of the piece; with [`FRAME`] set, from the start of the piece's
+    /// frame.
     pub offset: u32,
     /// Bytes; 16 KiB at most in what we ask for.
     pub len: u32,
 }
 
-/// The highest bit of an offset says that a block is of the piece's zstd frame and not of the piece. Between flashmob peers
-/// that agreed on it requests, blocks, cancels and rejects are used for frames so, as they are; pieces are shorter.
+/// The highest bit of an offset says that a block is of the piece's zstd frame and not of the piece. Between
+/// flashmob peers that agreed on it requests, blocks, cancels and rejects are used for frames so, as they
+/// are; pieces are shorter.
 pub const FRAME: u32 = 1 << 31;
 
 impl Block {

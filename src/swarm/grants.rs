@@ -1,13 +1,14 @@
 //! Which offers we take: the receiver's half of the scheduling between flashmob peers (the sender's is in
 //! `offers`).
 //!
-//! Our downlink shall carry one piece at a time, and never none: an offer is taken if what was granted before will be here by the
-//! time the new sender begins, give or take a part of a piece's time. Senders that are late or slow do not count, so they hold
-//! up nothing but their own piece; unless our downlink is full and they have their share of it, where one more would make all of
-//! them later. When nothing else is missing, somebody faster may bring what a slow one was to bring.
+//! Our downlink shall carry one piece at a time, and never none: an offer is taken if what was granted before
+//! will be here by the time the new sender begins, give or take a part of a piece's time. Senders that are
+//! late or slow do not count, so they hold up nothing but their own piece; unless our downlink is full and
+//! they have their share of it, where one more would make all of them later. When nothing else is missing,
+//! somebody faster may bring what a slow one was to bring.
 //!
-//! Invariant: a granted piece has its buffer, and one owner; nothing is asked of a scheduling peer that it did
-//! not offer.
+//! Invariant: a granted piece has its buffer, and one owner; nothing is asked of a scheduling peer that it
+//! did not offer.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,14 +30,15 @@ const LATE: Duration = Duration::from_millis(150);
 const UNKNOWN: Duration = Duration::from_millis(15);
 /// What a sender is told to wait when there is no buffer, or nothing more is fetched.
 const FULL: Duration = Duration::from_millis(20);
-/// The part of a piece's time by which two pieces may overlap on our downlink: less leaves gaps, more shares it.
+/// The part of a piece's time by which two pieces may overlap on our downlink: less leaves gaps, more shares
+/// it.
 const SLACK: u32 = 5;
 /// They overlap no longer than this.
 const LONGEST_SLACK: Duration = Duration::from_millis(25);
 /// A piece is overdue after so many times the time it should take.
 const OVERDUE: u32 = 3;
-/// A sender is slow when after so many times the time that its piece should take less came than this part of what our downlink
-/// carries.
+/// A sender is slow when after so many times the time that its piece should take less came than this part of
+/// what our downlink carries.
 const CREEPING: (u32, u64) = (2, 4);
 /// Granted pieces that are on their way at most, those of late senders apart.
 const AT_ONCE: usize = 3;
@@ -181,8 +183,8 @@ impl Fetcher {
         link.time_of(u64::from(self.geometry().piece_length()))
     }
 
-    /// How long our downlink is taken by what was granted to others than `asker`, which sends one piece after another. Where
-    /// it is full just now, late senders count: another one would only make all of them later.
+    /// How long our downlink is taken by what was granted to others than `asker`, which sends one piece after
+    /// another. Where it is full just now, late senders count: another one would only make all of them later.
     fn taken_for(&self, asker: Option<ConnId>, peers: &Peers, link: &Downlink, now: Now) -> Duration {
         let Downlink { carries: downlink, full } = link;
         let piece_time = self.piece_time(downlink);
@@ -208,8 +210,8 @@ impl Fetcher {
         if count >= AT_ONCE { end.max(piece_time) } else { end }
     }
 
-    /// Whether `owner` holds up nothing but its own piece: it is known to be slow, the piece should have been here, or its
-    /// next block, or by now more of it.
+    /// Whether `owner` holds up nothing but its own piece: it is known to be slow, the piece should have been
+    /// here, or its next block, or by now more of it.
     fn drags(&self, active: &ActivePiece, owner: &Peer, downlink: &Capacity, now: Now) -> bool {
         let piece_time = self.piece_time(downlink);
         let (times, part) = CREEPING;
@@ -221,8 +223,8 @@ impl Fetcher {
             || age > LATE.max(piece_time * times) && active.pace(now) < downlink.get() / part
     }
 
-    /// A piece of `offered` that another peer owns and that `conn` will bring sooner: only when nothing else is
-    /// missing. The other peer need not send it any more.
+    /// A piece of `offered` that another peer owns and that `conn` will bring sooner: only when nothing else
+    /// is missing. The other peer need not send it any more.
     #[expect(clippy::too_many_arguments, reason = "the engine's parts that an offer touches")]
     fn relieve(
         &mut self,

@@ -1,7 +1,7 @@
 //! What is here, and what is to be here.
 //!
-//! Invariant: `done` and `bytes_done` count the wanted pieces that are here, and nothing else. Pieces that are
-//! here and not wanted are served like all others.
+//! Invariant: `done` and `bytes_done` count the wanted pieces that are here, and nothing else. Pieces that
+//! are here and not wanted are served like all others.
 
 use super::bitfield::Bitfield;
 use super::geometry::Geometry;

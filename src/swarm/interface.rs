@@ -69,8 +69,8 @@ pub struct EngineConfig {
     pub grain: u32,
     /// Flashmob peers may send us frames: pieces compressed with zstd.
     pub takes_frames: bool,
-    /// Frames of pieces that are about to be offered that are asked for at a time; 0: only those that came from peers are
-    /// passed on.
+    /// Frames of pieces that are about to be offered that are asked for at a time; 0: only those that came
+    /// from peers are passed on.
     pub frames_ahead: usize,
 }
 
@@ -111,7 +111,8 @@ impl EngineConfig {
     }
 }
 
-/// What there is of a piece's frame: its bytes compressed with zstd, in the memory of whoever drives the engine.
+/// What there is of a piece's frame: its bytes compressed with zstd, in the memory of whoever drives the
+/// engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameState {
     /// It has so many bytes. Until `Gone` it is the same frame.
@@ -200,8 +201,8 @@ pub enum Input {
         /// What became of it.
         result: StoreResult,
     },
-    /// What there is of a piece's frame has changed: after [`Output::MakeFrame`], because it came from a peer, or because
-    /// memory was needed.
+    /// What there is of a piece's frame has changed: after [`Output::MakeFrame`], because it came from a
+    /// peer, or because memory was needed.
     Frame {
         /// The piece.
         piece: PieceIndex,
@@ -224,7 +225,8 @@ pub enum Output {
         /// The message; never [`Message::Piece`].
         message: Message,
     },
-    /// Read this block from the medium (or from memory, which frames are in) and send it; answer with `BlockSent`.
+    /// Read this block from the medium (or from memory, which frames are in) and send it; answer with
+    /// `BlockSent`.
     SendBlock {
         /// On which connection.
         conn: ConnId,
@@ -238,15 +240,15 @@ pub enum Output {
         /// Why.
         why: CloseReason,
     },
-    /// A piece is complete: check it and write it; answer with `Stored`. The piece's bytes are the first of the
-    /// buffer, as many as [`super::Geometry::len_of`] says.
+    /// A piece is complete: check it and write it; answer with `Stored`. The piece's bytes are the first of
+    /// the buffer, as many as [`super::Geometry::len_of`] says.
     Store {
         /// The piece.
         piece: PieceIndex,
         /// Its bytes, or its frame.
         buf: PieceBuf,
-        /// The buffer begins with a frame of so many bytes, which is to become the piece first. One that does not is as
-        /// if the hash were wrong.
+        /// The buffer begins with a frame of so many bytes, which is to become the piece first. One that does
+        /// not is as if the hash were wrong.
         frame: Option<u32>,
     },
     /// Compress this piece, which is stored, beside everything else; answer with `Frame`.

@@ -1,9 +1,10 @@
-//! Where blocks land: the buffers of pieces under way, shared by the engine, which owns them, and by those who read
-//! from the network straight into them.
+//! Where blocks land: the buffers of pieces under way, shared by the engine, which owns them, and by those
+//! who read from the network straight into them.
 //!
-//! Invariant: what a block's place holds counts only once the engine took it from the one connection that claimed the
-//! place and filled it, or wrote it itself; from then on nobody writes there. Whether a connection was asked for a block is the
-//! engine's business: a stranger can claim a place and only makes the others' bytes go the long way.
+//! Invariant: what a block's place holds counts only once the engine took it from the one connection that
+//! claimed the place and filled it, or wrote it itself; from then on nobody writes there. Whether a
+//! connection was asked for a block is the engine's business: a stranger can claim a place and only makes the
+//! others' bytes go the long way.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
@@ -66,7 +67,8 @@ impl Landing {
         (self.blocks[at] == block).then_some(at)
     }
 
-    /// `conn` has filled the place: it is here from now on. False if `conn` has not, or has lost it to another.
+    /// `conn` has filled the place: it is here from now on. False if `conn` has not, or has lost it to
+    /// another.
     pub(super) fn settle(&self, at: usize, conn: ConnId) -> bool {
         self.change(at, state(conn, FULL), HERE)
     }
@@ -105,7 +107,8 @@ pub struct Landings {
 }
 
 impl Landings {
-    /// Claims the place of a block that is about to be read from `conn`. `None` if it has none, or not any more.
+    /// Claims the place of a block that is about to be read from `conn`. `None` if it has none, or not any
+    /// more.
     pub fn claim(&self, conn: ConnId, block: Block) -> Option<Descent> {
         let landing = Arc::clone(self.lock().get(&block.piece)?);
         let at = landing.position(block)?;
@@ -148,7 +151,8 @@ impl Descent {
         self.block().len as usize - self.done
     }
 
-    /// Takes the first of bytes that were read already; returns how many. A block that is full is appended to `arrived`.
+    /// Takes the first of bytes that were read already; returns how many. A block that is full is appended to
+    /// `arrived`.
     pub fn put(&mut self, bytes: &[u8], arrived: &mut Vec<Block>) -> usize {
         let count = bytes.len().min(self.rest());
         let mut buf = self.landing.lock();
@@ -161,8 +165,9 @@ impl Descent {
         count
     }
 
-    /// Calls `read` once, with places for the rest of the block and for those that are expected behind it. Blocks that are full now
-    /// are appended to `arrived`; bytes that are no block's go to `others`. Returns what `read` did.
+    /// Calls `read` once, with places for the rest of the block and for those that are expected behind it.
+    /// Blocks that are full now are appended to `arrived`; bytes that are no block's go to `others`. Returns
+    /// what `read` did.
     pub fn read(
         &mut self,
         read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
@@ -189,8 +194,8 @@ impl Descent {
             left -= PIECE_HEADER_LEN;
             left -= self.advance(left, arrived);
         }
-        // What came behind the last block that was expected right: also what lies where blocks were expected and
-        // others came.
+        // What came behind the last block that was expected right: also what lies where blocks were expected
+        // and others came.
         let behind = expected.iter().position(|block| *block > self.block()).unwrap_or(expected.len());
         for (number, head) in heads.iter().enumerate().skip(behind) {
             let block = expected.get(number).map_or(0..0, range);

@@ -107,8 +107,8 @@ impl Engine {
         Ok(())
     }
 
-    /// What the peer has. BEP 3 wants one at the beginning; aria2 also sends one instead of many `have`s, so a
-    /// later one adds to what is known.
+    /// What the peer has. BEP 3 wants one at the beginning; aria2 also sends one instead of many `have`s, so
+    /// a later one adds to what is known.
     fn bitfield(&mut self, conn: ConnId, field: Bitfield) -> Result<(), Fault> {
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
         if std::mem::replace(&mut peer.said_bitfield, true) {

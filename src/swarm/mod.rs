@@ -4,8 +4,9 @@
 //! `Engine::deadline()` says when `Input::Tick` is due at the latest. The same code runs under `io::session`
 //! with real sockets and in a seeded simulation of many terminals.
 //!
-//! Invariant: a piece leaves the engine (`Output::Store`) only complete; memory is that of the buffer pool plus
-//! small change for each peer. Checking a piece's hash and writing it is left to whoever drives the engine.
+//! Invariant: a piece leaves the engine (`Output::Store`) only complete; memory is that of the buffer pool
+//! plus small change for each peer. Checking a piece's hash and writing it is left to whoever drives the
+//! engine.
 
 mod assembly;
 mod bitfield;

@@ -8,19 +8,20 @@
 //!     └── declined, or nothing heard for PATIENCE ┘ : the receiver rests
 //! ```
 //!
-//! Finishing one piece for one peer beats halves for two, and a link that waits for an agreement is lost: so there is one
-//! offer at a time, made while the piece before it is still on its way. A receiver whose cable was pulled never answers,
-//! and it always looks free. So another receiver is asked as soon as an answer takes several times as long as answers do,
-//! and a receiver that was silent, or took a piece and never asked for it, rests for a time that doubles each time. Which piece: the one with the fewest copies among our
-//! peers, where a piece that we gave and that its receiver has not announced yet counts as a copy. So a seeder
-//! repeats nothing while something is missing from the swarm. Which receiver: the one whose downlink becomes free just when
-//! our uplink does, as all receivers keep saying, with a little chance.
+//! Finishing one piece for one peer beats halves for two, and a link that waits for an agreement is lost: so
+//! there is one offer at a time, made while the piece before it is still on its way. A receiver whose cable
+//! was pulled never answers, and it always looks free. So another receiver is asked as soon as an answer
+//! takes several times as long as answers do, and a receiver that was silent, or took a piece and never asked
+//! for it, rests for a time that doubles each time. Which piece: the one with the fewest copies among our
+//! peers, where a piece that we gave and that its receiver has not announced yet counts as a copy. So a
+//! seeder repeats nothing while something is missing from the swarm. Which receiver: the one whose downlink
+//! becomes free just when our uplink does, as all receivers keep saying, with a little chance.
 //!
-//! When nobody could be asked, nobody is looked for again before a receiver's time comes or something changed that could
-//! make one: a new piece, another's word.
+//! When nobody could be asked, nobody is looked for again before a receiver's time comes or something changed
+//! that could make one: a new piece, another's word.
 //!
-//! Invariant: at most [`AT_ONCE`] offers are open, each to another receiver and each with a deadline; work for an offer is bounded whatever the
-//! number of pieces.
+//! Invariant: at most [`AT_ONCE`] offers are open, each to another receiver and each with a deadline; work
+//! for an offer is bounded whatever the number of pieces.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,11 +37,11 @@ use crate::units::{Now, PieceIndex};
 
 /// Offers and grants that wait at a time.
 const AT_ONCE: usize = 3;
-/// Another receiver is asked beside one that has not answered for this many times what answers take: its link's queue may
-/// be fuller than that of the others.
+/// Another receiver is asked beside one that has not answered for this many times what answers take: its
+/// link's queue may be fuller than that of the others.
 const TIMES_AS_LONG: u32 = 4;
-/// The soonest that another receiver is asked. Where a piece takes longer than this, it is after a piece's time: two
-/// pieces that are agreed at once wait for each other.
+/// The soonest that another receiver is asked. Where a piece takes longer than this, it is after a piece's
+/// time: two pieces that are agreed at once wait for each other.
 const SOONEST_BESIDE: Duration = Duration::from_millis(20);
 /// How soon another round is tried when nobody could be asked and nothing changed.
 const RETRY: Duration = Duration::from_millis(100);
@@ -48,15 +49,16 @@ const RETRY: Duration = Duration::from_millis(100);
 const SOONEST: Duration = Duration::from_micros(200);
 /// The next piece is agreed when this part of a piece is left of those before it.
 const LEAD: u32 = 8;
-/// The same where pieces cross from zone to zone: there are few to agree with, and messages wait at the uplinks.
+/// The same where pieces cross from zone to zone: there are few to agree with, and messages wait at the
+/// uplinks.
 const LEAD_ACROSS: u32 = 3;
-/// A receiver in another zone is asked when its downlink becomes free within so many parts of a piece's time more, of
-/// [`PARTS`]: it says what is true by now.
+/// A receiver in another zone is asked when its downlink becomes free within so many parts of a piece's time
+/// more, of [`PARTS`]: it says what is true by now.
 const SLACK_ACROSS: u32 = 8;
 /// Parts of a piece's time.
 const PARTS: u32 = 20;
-/// The part of a piece's time that chance adds in the choice of a receiver: who is asked first must not follow from
-/// the order in which peers came.
+/// The part of a piece's time that chance adds in the choice of a receiver: who is asked first must not
+/// follow from the order in which peers came.
 const JITTER: u32 = 32;
 /// Longest time that a peer may say its downlink is taken.
 const LONGEST_TAKEN: Duration = Duration::from_secs(10);
@@ -217,7 +219,8 @@ impl Offers {
         Some(self.open.remove(at).pieces)
     }
 
-    /// Gives up what waited for too long: the receivers that did not answer, and those that asked for nothing.
+    /// Gives up what waited for too long: the receivers that did not answer, and those that asked for
+    /// nothing.
     fn expired(&mut self, now: Now) -> (Vec<ConnId>, Vec<ConnId>) {
         let over = |since: Now| now.since(since) >= PATIENCE;
         let silent = self.open.extract_if(.., |open| over(open.since)).map(|open| open.conn).collect();
@@ -285,8 +288,8 @@ impl Engine {
         }
     }
 
-    /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece is left, and more
-    /// than leaves while an answer comes: the next piece need not be agreed yet.
+    /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece
+    /// is left, and more than leaves while an answer comes: the next piece need not be agreed yet.
     fn free_in(&self, lead: u32) -> Option<Duration> {
         let answer = self.offers.round_trip.max(ROUND_TRIP);
         let near = u64::from(self.config.piece_length / lead).max(self.uplink.bytes_in(answer));
@@ -294,8 +297,9 @@ impl Engine {
         (committed <= near).then(|| self.uplink.time_of(committed))
     }
 
-    /// Of those who might take a piece the first that lacks one. A gateway looks at all of them: what its own zone lacks
-    /// altogether goes first, then what other zones lack, and copies for its zone, which others there can make, last.
+    /// Of those who might take a piece the first that lacks one. A gateway looks at all of them: what its own
+    /// zone lacks altogether goes first, then what other zones lack, and copies for its zone, which others
+    /// there can make, last.
     fn best_offer(&mut self, ranked: Vec<ConnId>) -> Option<(ConnId, u8, Vec<PieceIndex>)> {
         let gateway = self.is_gateway();
         let mut best = None;
@@ -327,8 +331,8 @@ impl Engine {
         best
     }
 
-    /// Who might take a piece that we begin to send after `start_in`: first those whose downlink becomes free just
-    /// then. Also, when to look again if none of them takes one.
+    /// Who might take a piece that we begin to send after `start_in`: first those whose downlink becomes free
+    /// just then. Also, when to look again if none of them takes one.
     fn receivers(&mut self, start_in: Duration) -> (Vec<ConnId>, Now) {
         let begin = self.now + start_in;
         let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));
@@ -353,9 +357,9 @@ impl Engine {
         (ranked.into_iter().map(|(.., conn)| conn).collect(), soonest)
     }
 
-    /// The pieces to offer to `peer`, the best first: what it wished for, then what has the fewest copies, of equals first
-    /// what has a frame for it. A piece that has copies is not offered beside one that has none. Also, how many copies the
-    /// rarest has.
+    /// The pieces to offer to `peer`, the best first: what it wished for, then what has the fewest copies, of
+    /// equals first what has a frame for it. A piece that has copies is not offered beside one that has none.
+    /// Also, how many copies the rarest has.
     fn candidates(&self, peer: &Peer, start: PieceIndex) -> (usize, Vec<PieceIndex>) {
         let have = self.holds.have();
         let mut best: Vec<(usize, PieceIndex)> = Vec::with_capacity(MAX_OFFERED + 1);

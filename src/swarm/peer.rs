@@ -1,7 +1,8 @@
 //! What the engine knows about one connected peer.
 //!
-//! Invariant: `useful` is the number of wanted pieces that the peer has and we lack; every list here is bounded (requests
-//! by `reqq`, recalled blocks and refusals by constants below). Decisions are left to `fetch` and `serve`.
+//! Invariant: `useful` is the number of wanted pieces that the peer has and we lack; every list here is
+//! bounded (requests by `reqq`, recalled blocks and refusals by constants below). Decisions are left to
+//! `fetch` and `serve`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -185,8 +186,9 @@ impl Peer {
         self.reliance.spoke();
     }
 
-    /// It speaks our scheduling, owes us an answer or blocks, and nobody seems to be there: its cable was pulled, or its power
-    /// went. A closed socket would have said so. Standard clients may be silent for two minutes (BEP 3).
+    /// It speaks our scheduling, owes us an answer or blocks, and nobody seems to be there: its cable was
+    /// pulled, or its power went. A closed socket would have said so. Standard clients may be silent for two
+    /// minutes (BEP 3).
     pub fn is_gone(&self, now: Now) -> bool {
         let owes_blocks = self.snubbed.is_some() && now.since(self.heard) >= OWES_BLOCKS;
         self.schedules.is_some() && (self.reliance.is_gone(now) || owes_blocks)
@@ -214,15 +216,15 @@ impl Peer {
             self.schedules = Some(id);
             self.takes_frames = said.frames.is_some();
         }
-        // Only while it is not known: who names ever new ports would fill the book of addresses, and the address
-        // that was dialled would never be dialled again.
+        // Only while it is not known: who names ever new ports would fill the book of addresses, and the
+        // address that was dialled would never be dialled again.
         if let (Some(port), None) = (said.port, self.listen) {
             self.listen = Some(SocketAddr::new(self.addr.ip(), port));
         }
     }
 
-    /// Requests that may be in the air at this peer: a second of its rate, never more than it queues. What was granted
-    /// is asked for at once.
+    /// Requests that may be in the air at this peer: a second of its rate, never more than it queues. What
+    /// was granted is asked for at once.
     pub fn depth(&self, now: Now, limit: usize) -> usize {
         if self.schedules.is_some() {
             return usize::try_from(self.request_queue).unwrap_or(usize::MAX);
@@ -241,7 +243,8 @@ impl Peer {
         usize::try_from(bytes / u128::from(BLOCK_LEN)).unwrap_or(MIN_AHEAD).max(MIN_AHEAD)
     }
 
-    /// The block will come or was recalled: takes it off the list of what was asked for. True if it was on it.
+    /// The block will come or was recalled: takes it off the list of what was asked for. True if it was on
+    /// it.
     pub fn take_asked(&mut self, block: Block) -> bool {
         let at = self.asked.iter().position(|asked| *asked == block);
         at.and_then(|at| self.asked.remove(at)).is_some()

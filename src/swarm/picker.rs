@@ -1,8 +1,8 @@
 //! Which piece is the rarest: wanted pieces in order of how many connected peers have them.
 //!
-//! Invariant: `order` holds exactly the wanted pieces, sorted by availability; pieces of one availability are in
-//! random order. Every update is constant work for each step of availability, so that a torrent of a million
-//! pieces costs no more for each piece than a small one.
+//! Invariant: `order` holds exactly the wanted pieces, sorted by availability; pieces of one availability are
+//! in random order. Every update is constant work for each step of availability, so that a torrent of a
+//! million pieces costs no more for each piece than a small one.
 
 use super::bitfield::Bitfield;
 use super::rng::Rng;

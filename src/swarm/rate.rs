@@ -55,8 +55,8 @@ impl RateMeter {
     }
 }
 
-/// Bytes at the beginning of a busy time that say nothing about a link: what sockets, queues and a shaper's bucket
-/// swallow at once.
+/// Bytes at the beginning of a busy time that say nothing about a link: what sockets, queues and a shaper's
+/// bucket swallow at once.
 pub const SWALLOWED: u64 = 256 * 1024;
 /// Fewest bytes of a reading of a [`Capacity`], and the shortest time.
 const READING: (u64, Duration) = (1024 * 1024, Duration::from_millis(40));
@@ -190,7 +190,8 @@ impl Capacity {
         u64::try_from(u128::from(self.best) * time.as_micros() / 1_000_000).unwrap_or(u64::MAX)
     }
 
-    /// How long `bytes` on the wire take, each counted byte standing for its grain; zero as long as nothing is known.
+    /// How long `bytes` on the wire take, each counted byte standing for its grain; zero as long as nothing
+    /// is known.
     pub fn time_on_wire(&self, bytes: u64) -> Duration {
         self.time_of(bytes / (self.more + 1))
     }

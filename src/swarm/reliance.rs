@@ -1,15 +1,18 @@
 //! Whether a receiver can be relied on: it answers what it is offered, and asks for what it takes.
 //!
-//! A terminal whose cable was pulled closes no socket and always looks free. One that lets us down therefore rests for a time
-//! that doubles, and is asked when nobody else is free; one that stays silent is taken for gone.
+//! A terminal whose cable was pulled closes no socket and always looks free. One that lets us down therefore
+//! rests for a time that doubles, and is asked when nobody else is free; one that stays silent is taken for
+//! gone.
 //!
-//! Invariant: talking excuses silence and nothing else; only asking for what was taken excuses not having asked.
+//! Invariant: talking excuses silence and nothing else; only asking for what was taken excuses not having
+//! asked.
 
 use std::time::Duration;
 
 use crate::units::Now;
 
-/// How long an offer waits for its answer, and how long a receiver rests that gave none; the rest doubles each time.
+/// How long an offer waits for its answer, and how long a receiver rests that gave none; the rest doubles
+/// each time.
 pub const PATIENCE: Duration = Duration::from_millis(400);
 /// The rest doubles this many times at most: up to 25.6 s.
 const MAX_DOUBLINGS: u32 = 6;

@@ -1,11 +1,11 @@
-//! What the tracker's rules mean for connections: who is dialled and kept, who is asked and served, and at which pace
-//! pieces cross from zone to zone.
+//! What the tracker's rules mean for connections: who is dialled and kept, who is asked and served, and at
+//! which pace pieces cross from zone to zone.
 //!
-//! A gateway brings into its zone only what nobody there has, and others' share only when its own is there, so that
-//! several gateways bring different pieces. Among peers of one zone nothing changes.
+//! A gateway brings into its zone only what nobody there has, and others' share only when its own is there,
+//! so that several gateways bring different pieces. Among peers of one zone nothing changes.
 //!
-//! Invariant: with rules, every peer's [`Standing`] follows from them and its address, and a peer that is neither
-//! fetched from nor served is not connected. Without rules everybody is near.
+//! Invariant: with rules, every peer's [`Standing`] follows from them and its address, and a peer that is
+//! neither fetched from nor served is not connected. Without rules everybody is near.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -112,8 +112,8 @@ impl Engine {
         Standing::by(rules, addr.ip()).allowed()
     }
 
-    /// Of what `peer` offers, that which may be taken: from beyond our zone only what nobody near us has, and of our share
-    /// as long as something of it is missing. So two gateways do not bring the same.
+    /// Of what `peer` offers, that which may be taken: from beyond our zone only what nobody near us has, and
+    /// of our share as long as something of it is missing. So two gateways do not bring the same.
     pub(super) fn worth_crossing(&self, peer: &Peer, offered: &[Offered]) -> Vec<Offered> {
         let mut worth: Vec<Offered> = offered.to_vec();
         if peer.standing.beyond {

@@ -1,13 +1,14 @@
 //! Uploading: who may ask (choking), and whose requests are answered next (turns).
 //!
-//! A turn is one piece for one peer. Few turns run at once, so that a piece is finished for one peer before the
-//! next one is begun for another; more run only while the receivers are slower than we are. Among waiting
+//! A turn is one piece for one peer. Few turns run at once, so that a piece is finished for one peer before
+//! the next one is begun for another; more run only while the receivers are slower than we are. Among waiting
 //! requests the piece that the fewest have goes first, so an early seeder sends each piece once before it
 //! repeats one.
 //!
 //! Invariant: a connection has at most `send_window` blocks in the network's hands; a peer that is unchoked
 //! stays so for [`MIN_UNCHOKE`] unless it loses interest; a request is answered, rejected (BEP 6) or, without
-//! BEP 6, dropped by a choke. Peers that speak our scheduling ask only for what `offers` agreed with them: they need no slot.
+//! BEP 6, dropped by a choke. Peers that speak our scheduling ask only for what `offers` agreed with them:
+//! they need no slot.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -26,7 +27,8 @@ pub const MIN_UNCHOKE: Duration = Duration::from_secs(10);
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// A turn that moved nothing for so long does not keep others waiting, where links are fast.
 const SLOW: Duration = Duration::from_millis(50);
-/// So many times what a connection has in the network's hands leaves before a turn that moved nothing is slow.
+/// So many times what a connection has in the network's hands leaves before a turn that moved nothing is
+/// slow.
 const BURSTS: u64 = 4;
 
 /// One piece being sent to one peer.
@@ -40,9 +42,9 @@ struct Turn {
 }
 
 impl Turn {
-    /// Its receiver takes less than half of its share of what our uplink can carry, or nothing for a while. Who shares the
-    /// uplink with others is not slow for that: else each new turn would make all of them slow, and them a reason for
-    /// one more.
+    /// Its receiver takes less than half of its share of what our uplink can carry, or nothing for a while.
+    /// Who shares the uplink with others is not slow for that: else each new turn would make all of them
+    /// slow, and them a reason for one more.
     fn is_slow(&self, share: &Share, now: Now) -> bool {
         let age = now.since(self.began);
         let pause = share.pause();
@@ -121,8 +123,8 @@ impl Server {
         }
     }
 
-    /// Bytes that scheduling peers were promised and that have not left, those for slow receivers apart. Where there are
-    /// more than `enough`, a number above it.
+    /// Bytes that scheduling peers were promised and that have not left, those for slow receivers apart.
+    /// Where there are more than `enough`, a number above it.
     pub fn committed(
         &self,
         peers: &Peers,
@@ -170,7 +172,8 @@ impl Server {
         self.busy.iter().filter_map(|conn| Some((*conn, peers.get(conn)?)))
     }
 
-    /// Whom to serve next with what: first who was forgotten for long, then what was begun, then what the fewest have, then who waited longest.
+    /// Whom to serve next with what: first who was forgotten for long, then what was begun, then what the
+    /// fewest have, then who waited longest.
     fn next_turn(&self, peers: &Peers, picker: &Picker, now: Now) -> Option<(ConnId, PieceIndex)> {
         let mut best = None;
         for (conn, peer) in self.waiting(peers) {
@@ -217,7 +220,8 @@ impl Server {
             }
             return peer.unanswerable <= limit.saturating_mul(4);
         }
-        // Each request for a frame's block has an answer of its own: the peer may have begun anew with another frame.
+        // Each request for a frame's block has an answer of its own: the peer may have begun anew with
+        // another frame.
         if !peer.queue.contains(&block) && (block.in_frame() || !peer.sending.contains(&block)) {
             peer.queue.push_back(block);
             self.busy.insert(conn);
@@ -313,7 +317,8 @@ impl Server {
         }
     }
 
-    /// When a slow turn must be looked at, if others wait behind it, or somebody need not be held back any more.
+    /// When a slow turn must be looked at, if others wait behind it, or somebody need not be held back any
+    /// more.
     pub fn deadline(&self, peers: &Peers, config: &EngineConfig, uplink: &Capacity, now: Now) -> Option<Now> {
         let held = self.waiting(peers).map(|(_, peer)| peer.held_until).filter(|until| *until > now).min();
         let waits = |(conn, peer): (ConnId, &Peer)| {

@@ -416,8 +416,8 @@ fn any_message() -> impl Strategy<Value = Message> {
 }
 
 proptest! {
-    /// Whatever peers say, in whatever order: no panic, each input has a bounded answer, every piece that comes out
-    /// is whole, and counters never go astray.
+    /// Whatever peers say, in whatever order: no panic, each input has a bounded answer, every piece that
+    /// comes out is whole, and counters never go astray.
     #[test]
     fn no_sequence_of_messages_disturbs_the_engine(
         says in proptest::collection::vec((0usize..4, any_message(), 0u64..3000), 0..300),

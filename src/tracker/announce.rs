@@ -1,7 +1,8 @@
 //! What a peer says to the tracker: the query string of `/announce` and `/scrape` → checked values.
 //!
-//! Invariant: an [`Announce`] that exists has hashes of full size and a port that can be dialled. Unknown keys are
-//! ignored, also `ip`: a peer is where its connection comes from; `ipv4` counts only among peers at one such address. What is done with it is left to `registry`.
+//! Invariant: an [`Announce`] that exists has hashes of full size and a port that can be dialled. Unknown
+//! keys are ignored, also `ip`: a peer is where its connection comes from; `ipv4` counts only among peers at
+//! one such address. What is done with it is left to `registry`.
 
 use std::net::Ipv4Addr;
 
@@ -161,8 +162,8 @@ fn twenty(value: &str, key: &'static str) -> Result<[u8; 20], Malformed> {
     percent_decode(value, 20).and_then(|bytes| bytes.try_into().ok()).ok_or(Malformed::Invalid(key))
 }
 
-/// Undoes percent-encoding (RFC 3986 §2.1); `None` for a broken escape or more than `limit` bytes. `+` stays: it is
-/// a space in forms only, and in a peer id it is itself.
+/// Undoes percent-encoding (RFC 3986 §2.1); `None` for a broken escape or more than `limit` bytes. `+` stays:
+/// it is a space in forms only, and in a peer id it is itself.
 fn percent_decode(text: &str, limit: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(limit);
     let mut rest = text.as_bytes();

@@ -3,8 +3,8 @@
 //! [`announce`] reads what a peer says, [`registry`] keeps it and forgets it again, [`policy`] decides whom a
 //! peer is told (by the lab's [`topology`] where it has zones: [`zoned`]), [`reply`] writes the answer.
 //!
-//! Invariant: pure and synchronous; only swarms that were admitted exist, and memory is bounded by the number of
-//! swarms times the cap on their peers. Sockets, clock and randomness are left to `server`.
+//! Invariant: pure and synchronous; only swarms that were admitted exist, and memory is bounded by the number
+//! of swarms times the cap on their peers. Sockets, clock and randomness are left to `server`.
 
 pub mod announce;
 pub mod policy;

@@ -1,7 +1,7 @@
 //! Whom a peer is told about.
 //!
-//! Invariant: a policy only chooses among the candidates it is given, never more than asked. Here is the one of a
-//! flat network; zones and relations are in `zoned`.
+//! Invariant: a policy only chooses among the candidates it is given, never more than asked. Here is the one
+//! of a flat network; zones and relations are in `zoned`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -80,8 +80,8 @@ pub trait Policy: Send {
 
 /// One flat network: everyone may meet everyone, in random order.
 ///
-/// A peer that is complete is not told of others that are. One that is not gets complete ones first, but these
-/// fill at most half of the list while there are enough others: a swarm lives from those that fetch.
+/// A peer that is complete is not told of others that are. One that is not gets complete ones first, but
+/// these fill at most half of the list while there are enough others: a swarm lives from those that fetch.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Everyone;
 

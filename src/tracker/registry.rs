@@ -1,9 +1,9 @@
 //! Swarms and their peers, with expiry.
 //!
-//! Invariant: a swarm exists only between [`Tracker::admit`] and [`Tracker::dismiss`]; a peer that was not heard for
-//! its time is not told to anybody; a swarm has at most `Settings::peers_per_swarm` peers, and a peer beyond that
-//! is answered but not kept. `now` is any steady clock, the same in every call. Whom a peer is told is left to
-//! `policy`.
+//! Invariant: a swarm exists only between [`Tracker::admit`] and [`Tracker::dismiss`]; a peer that was not
+//! heard for its time is not told to anybody; a swarm has at most `Settings::peers_per_swarm` peers, and a
+//! peer beyond that is answered but not kept. `now` is any steady clock, the same in every call. Whom a peer
+//! is told is left to `policy`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +17,8 @@ use super::topology::Topology;
 use crate::rules::{MAX_NETWORKS, Rules};
 use crate::units::{InfoHash, PeerId};
 
-/// Standard clients keep to their own shortest interval (libtorrent: 5 minutes) whatever a tracker asks, so they
-/// are remembered for at least twice that.
+/// Standard clients keep to their own shortest interval (libtorrent: 5 minutes) whatever a tracker asks, so
+/// they are remembered for at least twice that.
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(11 * 60);
 
 /// The tracker's numbers.
@@ -107,8 +107,8 @@ impl Peer {
         Candidate { silent: now.saturating_sub(self.last_heard), ..self.candidate }
     }
 
-    /// A terminal that was switched off and on again has a new peer id at its old address. Behind a translated address
-    /// several terminals may have the same one.
+    /// A terminal that was switched off and on again has a new peer id at its old address. Behind a
+    /// translated address several terminals may have the same one.
     fn is_replaced_by(&self, other: &Candidate, local: Option<IpAddr>) -> bool {
         let differ = self.local.is_some() && local.is_some() && self.local != local;
         self.candidate.address == other.address && !differ
@@ -159,7 +159,8 @@ impl Tracker {
         self.policy.arrange(topology);
     }
 
-    /// What the server's own seeder must keep to, in every swarm; `None` where the lab has no zones and never had.
+    /// What the server's own seeder must keep to, in every swarm; `None` where the lab has no zones and never
+    /// had.
     pub fn home_rules(&self) -> Option<Rules> {
         self.policy.home()
     }
@@ -260,8 +261,8 @@ impl Tracker {
     }
 }
 
-/// Behind one translated address, `ip`, peers meet by their local ones (BEP 7 `ipv4`), and their rules allow these. They are
-/// chosen before by the address that all of them have here, so that they are of one zone.
+/// Behind one translated address, `ip`, peers meet by their local ones (BEP 7 `ipv4`), and their rules allow
+/// these. They are chosen before by the address that all of them have here, so that they are of one zone.
 fn meet_locally(swarm: &Swarm, ip: IpAddr, choice: &mut Choice) {
     let there = |peer: &&Peer| peer.candidate.address.ip() == ip;
     for told in choice.peers.iter_mut().filter(|told| told.address.ip() == ip) {

@@ -1,7 +1,7 @@
 //! The tracker's answers as bencoded bytes (BEP 3, 7, 23, 48).
 //!
-//! Invariant: dictionaries have their keys in byte order and end. A failure is a dictionary with `failure reason`
-//! alone, sent with status 200 as BEP 3 wants it.
+//! Invariant: dictionaries have their keys in byte order and end. A failure is a dictionary with `failure
+//! reason` alone, sent with status 200 as BEP 3 wants it.
 
 use std::net::SocketAddr;
 

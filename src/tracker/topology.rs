@@ -1,7 +1,7 @@
 //! The lab's shape: which addresses lie behind which switch, and who may fetch from where.
 //!
-//! Invariant: a [`Topology`] that passed [`check`](Topology::check) has distinct names, and every name in it is one of
-//! its zones or [`REST`]. Choosing peers by it is left to `zoned`.
+//! Invariant: a [`Topology`] that passed [`check`](Topology::check) has distinct names, and every name in it
+//! is one of its zones or [`REST`]. Choosing peers by it is left to `zoned`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,19 +1,21 @@
-//! Whom a peer is told about where the lab has zones: everyone in its own, and beyond it only its gateways meet.
+//! Whom a peer is told about where the lab has zones: everyone in its own, and beyond it only its gateways
+//! meet.
 //!
-//! In each swarm a zone has a few gateways (`Zone::links`): the flashmob peers that exchange pieces with the server's seeder, with
-//! the gateways of other zones and with peers in no zone. So each zone's uplink carries each piece about once, and every
-//! connection that crosses is one that was chosen. A gateway is the first that asks while a place is free, for as long as
-//! it is heard: it announces every few seconds, and one that is silent for longer than 8 s is replaced by the next
-//! of its zone that announces. A slow one gives its place to the first of its zone that says it was seen to pass on more than twice
-//! as much: what peers receive from and send to their neighbours shows that within seconds.
+//! In each swarm a zone has a few gateways (`Zone::links`): the flashmob peers that exchange pieces with the
+//! server's seeder, with the gateways of other zones and with peers in no zone. So each zone's uplink carries
+//! each piece about once, and every connection that crosses is one that was chosen. A gateway is the first
+//! that asks while a place is free, for as long as it is heard: it announces every few seconds, and one that
+//! is silent for longer than 8 s is replaced by the next of its zone that announces. A slow one gives its
+//! place to the first of its zone that says it was seen to pass on more than twice as much: what peers
+//! receive from and send to their neighbours shows that within seconds.
 //!
-//! With two gateways or more one half of them fetches for the zone and the other half serves other zones: what comes in does not
-//! compete with what goes out for the same link, and two that fetch at the same time would each wait for the other at
-//! the uplink. One gateway alone does both.
+//! With two gateways or more one half of them fetches for the zone and the other half serves other zones:
+//! what comes in does not compete with what goes out for the same link, and two that fetch at the same time
+//! would each wait for the other at the uplink. One gateway alone does both.
 //!
-//! Invariant: no peer of a zone is told of, or allowed, a peer beyond it unless it is a gateway or a pin says so, and never
-//! against `from`. Standard clients have no rules: they get a filtered list, and meet other zones only where no flashmob peer
-//! can. The policy keeps the names of gateways, nothing else.
+//! Invariant: no peer of a zone is told of, or allowed, a peer beyond it unless it is a gateway or a pin says
+//! so, and never against `from`. Standard clients have no rules: they get a filtered list, and meet other
+//! zones only where no flashmob peer can. The policy keeps the names of gateways, nothing else.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -30,9 +32,11 @@ use crate::units::{InfoHash, PeerId};
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A gateway that was silent for so many heartbeats is replaced.
 const PATIENCE: u32 = 4;
-/// A gateway gives way to another terminal of its zone that was seen to pass on more than so many times as much.
+/// A gateway gives way to another terminal of its zone that was seen to pass on more than so many times as
+/// much.
 const MUCH_FASTER: u64 = 2;
-/// So many of a zone's other members announce in each heartbeat at least: one of them notices a gateway's silence.
+/// So many of a zone's other members announce in each heartbeat at least: one of them notices a gateway's
+/// silence.
 const MEMBERS_A_HEARTBEAT: u32 = 12;
 
 /// What a peer does between zones.
@@ -67,7 +71,8 @@ impl Zoned {
         self.gateways.get(&(swarm, of)).is_some_and(|list| list.contains(&peer))
     }
 
-    /// Forgets gateways that are silent or gone, and takes the one that asks if there is room. True if it did.
+    /// Forgets gateways that are silent or gone, and takes the one that asks if there is room. True if it
+    /// did.
     fn elect(&mut self, zone: ZoneId, ask: &Ask, candidates: &[Candidate]) -> bool {
         let moved = |(swarm, of): &(InfoHash, ZoneId)| *swarm == ask.swarm && *of != zone;
         for (_, list) in self.gateways.iter_mut().filter(|(of, _)| moved(of)) {
@@ -102,8 +107,8 @@ impl Zoned {
         slower.is_some()
     }
 
-    /// What `peer` of `zone` does between zones. Peers in no zone do as they like, and so do standard clients of a zone
-    /// in which there is nobody else: it must not starve.
+    /// What `peer` of `zone` does between zones. Peers in no zone do as they like, and so do standard clients
+    /// of a zone in which there is nobody else: it must not starve.
     fn duty(&self, swarm: InfoHash, zone: ZoneId, peer: &Candidate) -> Duty {
         let gateways = self.gateways.get(&(swarm, zone)).map_or(&[][..], Vec::as_slice);
         let (fetches, serves) = match gateways.iter().position(|id| *id == peer.peer_id) {
@@ -126,7 +131,8 @@ impl Zoned {
         }
     }
 
-    /// Whom a peer of `zone` may meet beyond it: those who may cross from where they are, and the server's seeder.
+    /// Whom a peer of `zone` may meet beyond it: those who may cross from where they are, and the server's
+    /// seeder.
     fn may_cross(&self, ask: &Ask, zone: ZoneId, other: &Candidate) -> bool {
         let beyond = self.topology.zone_of(other.address.ip()) != zone;
         let Duty { fetches, serves } = self.across(ask, zone, other);

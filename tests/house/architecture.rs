@@ -1,5 +1,5 @@
-//! Layers (DESIGN §8): words < formats < stages < io < programs. A file may use its own layer and those below,
-//! and only `io` and the programs may touch the world.
+//! Layers (DESIGN §8): words < formats < stages < io < programs. A file may use its own layer and those
+//! below, and only `io` and the programs may touch the world.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! With the clients that labs have: aria2, libtorrent and Transmission, each as the seeder and as the leecher, and all of
-//! them in one swarm.
+//! With the clients that labs have: aria2, libtorrent and Transmission, each as the seeder and as the
+//! leecher, and all of them in one swarm.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -193,7 +193,8 @@ async fn it_seeds_to_libtorrent() {
     World::new(14).await.serve_to(libtorrent).await;
 }
 
-/// A torrent of `folder` as libtorrent makes it: BitTorrent v1 and v2 in one (BEP 52), with padding between files.
+/// A torrent of `folder` as libtorrent makes it: BitTorrent v1 and v2 in one (BEP 52), with padding between
+/// files.
 fn hybrid_by_libtorrent(folder: &Path) -> Vec<u8> {
     let make = "import libtorrent as lt, sys\n\
                 files = lt.file_storage()\n\

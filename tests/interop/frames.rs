@@ -1,5 +1,5 @@
-//! Pieces that travel compressed: less on the wire, the same on the disk, nothing that standard clients would notice, and
-//! nothing that a peer's frames could break.
+//! Pieces that travel compressed: less on the wire, the same on the disk, nothing that standard clients would
+//! notice, and nothing that a peer's frames could break.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -99,7 +99,8 @@ async fn who_declines_gets_pieces_as_they_are() {
     assert_eq!(received([Compress::Off, Compress::On, Compress::Off]).await[0], payload);
 }
 
-/// Carries one connection after another to `to`, as soon as somebody listens there, and counts what comes back.
+/// Carries one connection after another to `to`, as soon as somebody listens there, and counts what comes
+/// back.
 async fn counting_wire(to: SocketAddr) -> (SocketAddr, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (at, count) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
@@ -204,7 +205,8 @@ async fn aria2_and_libtorrent_beside_compressed_pieces_notice_nothing() {
     assert!(wire < 2 * bytes.len() as u64, "nothing travelled compressed: {wire}");
 }
 
-/// A peer that offers piece 0 as `frame`, whatever that is, and sends it when it is asked. Returns when it is closed.
+/// A peer that offers piece 0 as `frame`, whatever that is, and sends it when it is asked. Returns when it is
+/// closed.
 async fn rogue(at: SocketAddr, meta: &Metainfo, frame: Vec<u8>) -> usize {
     let mut stream = TcpStream::connect(at).await.unwrap();
     let id = PeerId(*b"-FM0100-rogue-rogue-");

@@ -1,4 +1,5 @@
-//! Sessions of this process with each other: files, folders, block devices, resume, wrong data, failing disks.
+//! Sessions of this process with each other: files, folders, block devices, resume, wrong data, failing
+//! disks.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,7 +1,9 @@
-//! Swarms on the loopback interface: flashmob with itself, by its command line, and with aria2 and libtorrent.
+//! Swarms on the loopback interface: flashmob with itself, by its command line, and with aria2 and
+//! libtorrent.
 //!
-//! `tracker` is the tracker of these tests, `world` what they share; `loopback` drives sessions in this process,
-//! `command` runs the program, `partitions` runs it on images' partitions, `clients` runs the others.
+//! `tracker` is the tracker of these tests, `world` what they share; `loopback` drives sessions in this
+//! process, `command` runs the program, `partitions` runs it on images' partitions, `clients` runs the
+//! others.
 
 #![expect(
     clippy::unwrap_used,

@@ -28,9 +28,9 @@ const KIB: u64 = 1024;
 /// Kind and bytes of each range, from the partition's first byte.
 type Ranges = &'static [(RangeKind, u64)];
 
-/// Number, policy and ranges of each partition. Pieces of 64 KiB: 1 has two with data, one of zeros, one that is
-/// free, one with data and zeros and a short one with data; 2 has nothing that travels; 3 has four with data
-/// between zeros.
+/// Number, policy and ranges of each partition. Pieces of 64 KiB: 1 has two with data, one of zeros, one that
+/// is free, one with data and zeros and a short one with data; 2 has nothing that travels; 3 has four with
+/// data between zeros.
 const PARTITIONS: [(u32, Policy, Ranges); 3] = [
     (
         1,

@@ -1,7 +1,7 @@
 //! The bound of a session's memory: a program of its own, because it looks at what its process has.
 //!
-//! Invariant: the seeder has no buffers and no payload (its bytes follow from their places), so what the process gains is the
-//! leecher's.
+//! Invariant: the seeder has no buffers and no payload (its bytes follow from their places), so what the
+//! process gains is the leecher's.
 
 #![expect(
     clippy::unwrap_used,

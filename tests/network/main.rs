@@ -1,7 +1,8 @@
-//! The terminal's network against real programs: dnsmasq for DHCP and DNS, another machine's mDNS; and a swarm across a
-//! router.
+//! The terminal's network against real programs: dnsmasq for DHCP and DNS, another machine's mDNS; and a
+//! swarm across a router.
 //!
-//! Needs root: each test makes network namespaces with cables between them. `lab` and `zones` make and remove them.
+//! Needs root: each test makes network namespaces with cables between them. `lab` and `zones` make and remove
+//! them.
 
 #![cfg(feature = "agent")]
 #![expect(

@@ -20,7 +20,8 @@ pub struct Arguments {
     /// Which filesystems.
     #[arg(long = "filesystem")]
     kinds: Vec<Kind>,
-    /// Also send each image of 4 MiB pieces from one flashmob process to another and count what leaves the first.
+    /// Also send each image of 4 MiB pieces from one flashmob process to another and count what leaves the
+    /// first.
     #[arg(long)]
     transfer: bool,
     /// Also write each image over noise, check the filesystem and compare all files.

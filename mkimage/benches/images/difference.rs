@@ -1,5 +1,5 @@
-//! How long a disk takes to become the next version when a few of its pieces differ, beside reading it once, in turn:
-//! the comparison alone, and an agent from its start until all is proved.
+//! How long a disk takes to become the next version when a few of its pieces differ, beside reading it once,
+//! in turn: the comparison alone, and an agent from its start until all is proved.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
@@ -142,7 +142,8 @@ fn found(image: &ImageFolder, disk: &Loop) -> usize {
     present.kept.count() as usize + present.moves.len()
 }
 
-/// Runs an agent; returns the bytes that it fetched, and after how many seconds the disk was proved to be right.
+/// Runs an agent; returns the bytes that it fetched, and after how many seconds the disk was proved to be
+/// right.
 fn imaged(disk: &Loop) -> (u64, f64) {
     let mut command = Command::new(beside("flashmob-agent"));
     command.args(["--server", &format!("http://{SERVER}"), "--image", "bench", "--disk", &disk.0]);

@@ -1,13 +1,13 @@
-//! What an image costs: bytes in use, in the payload and on the wire, for filesystems of real files, fresh and aged; how fast a capture is, and
-//! how fast a disk becomes the next version.
+//! What an image costs: bytes in use, in the payload and on the wire, for filesystems of real files, fresh
+//! and aged; how fast a capture is, and how fast a disk becomes the next version.
 //!
 //!     cargo build --release --workspace --bins
 //!     cargo bench -p flashmob-mkimage --bench images -- bytes --tree /usr --size 1GiB
 //!     cargo bench -p flashmob-mkimage --bench images -- speed --tree /usr --size 2GiB
 //!     cargo bench -p flashmob-mkimage --bench images -- difference --size 4GiB
 //!
-//! Needs root, for mounts in a namespace of its own. Filesystems that this kernel cannot mount are left out, but for FAT, which
-//! mtools fills.
+//! Needs root, for mounts in a namespace of its own. Filesystems that this kernel cannot mount are left out,
+//! but for FAT, which mtools fills.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a bench that cannot run ends")]
 

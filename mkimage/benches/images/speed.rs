@@ -1,4 +1,5 @@
-//! How long a capture takes, beside what it consists of (reading the same source, copying it, hashing) and beside partclone, in turn.
+//! How long a capture takes, beside what it consists of (reading the same source, copying it, hashing) and
+//! beside partclone, in turn.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -227,8 +227,8 @@ pub fn list(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Copies plain files of a tree into folders of some hundred, under short names, until they have `size` bytes. Every
-/// filesystem takes these.
+/// Copies plain files of a tree into folders of some hundred, under short names, until they have `size`
+/// bytes. Every filesystem takes these.
 pub fn stage(tree: &Path, folder: &Path, size: u64) -> Vec<PathBuf> {
     let (mut open, mut staged, mut bytes) = (vec![tree.to_path_buf()], Vec::new(), 0);
     while let Some(next) = open.pop() {

@@ -99,8 +99,8 @@ fn guarded<T>(look: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err("its filesystem is damaged".into()))
 }
 
-/// Names of loaders in a system's own folder of `/EFI`, the one that starts the others first: shim (Debian, Fedora, Rocky; openSUSE
-/// calls it `shim.efi`), GRUB, systemd-boot, rEFInd, Limine.
+/// Names of loaders in a system's own folder of `/EFI`, the one that starts the others first: shim (Debian,
+/// Fedora, Rocky; openSUSE calls it `shim.efi`), GRUB, systemd-boot, rEFInd, Limine.
 const LOADERS: [&str; 7] = [
     "shimx64.efi",
     "shim.efi",
@@ -116,8 +116,9 @@ fn slashes(path: &str) -> String {
     path.replace('\\', "/")
 }
 
-/// Puts the loader first that terminals shall start. The source's firmware is not captured, so nothing says which of several systems
-/// it started: a boot menu that offers the others comes before Windows, which does not.
+/// Puts the loader first that terminals shall start. The source's firmware is not captured, so nothing says
+/// which of several systems it started: a boot menu that offers the others comes before Windows, which does
+/// not.
 fn order(found: &mut Found, chosen: Option<&str>) -> Result<(), Failure> {
     let rank = |loader: &UefiLoader| {
         let path = loader.path.to_ascii_lowercase();

@@ -1,8 +1,9 @@
-//! Bytes outside of partitions: what a BIOS system starts from, and what of the table its description does not say.
+//! Bytes outside of partitions: what a BIOS system starts from, and what of the table its description does
+//! not say.
 //!
-//! Invariant: only what is not zero (of the table: what is not generated) is recorded, in whole sectors except the boot
-//! code, which ends where the disk signature begins, and fields of the table. What lies in a gap that nothing leads to
-//! stays where it is: it may be what was deleted.
+//! Invariant: only what is not zero (of the table: what is not generated) is recorded, in whole sectors
+//! except the boot code, which ends where the disk signature begins, and fields of the table. What lies in a
+//! gap that nothing leads to stays where it is: it may be what was deleted.
 
 use flashmob::event::Failure;
 use flashmob::layout::table::{Described, Slot, gpt_entry_sectors};
@@ -72,8 +73,8 @@ fn read_table(source: &Source, plan: &Plan, found: &mut Found) -> Result<(), Fai
     Ok(())
 }
 
-/// Ranges outside of table and partitions where a boot loader may lie: before the first partition, and behind extended
-/// boot records that have code.
+/// Ranges outside of table and partitions where a boot loader may lie: before the first partition, and behind
+/// extended boot records that have code.
 fn gaps(source: &Source, plan: &Plan) -> Result<Vec<(u64, u64)>, Failure> {
     let sector = u64::from(source.sector_size.get());
     let starts = plan.partitions.iter().map(|p| p.start);

@@ -1,9 +1,11 @@
 //! Which parts of a Btrfs on one device are in use, by its own extent tree.
 //!
-//! partclone is not asked: seen with 0.3.23, its maps leave out second copies of metadata, and name much that is free.
+//! partclone is not asked: seen with 0.3.23, its maps leave out second copies of metadata, and name much that
+//! is free.
 //!
-//! Invariant: every extent that is allocated is named in each of its copies, or nothing is: a tree that cannot be read is an error
-//! and a layout that this file does not know is [`Extents::Unknown`]. What was never committed is left to `soundness`.
+//! Invariant: every extent that is allocated is named in each of its copies, or nothing is: a tree that
+//! cannot be read is an error and a layout that this file does not know is [`Extents::Unknown`]. What was
+//! never committed is left to `soundness`.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -13,8 +15,8 @@ use sha2::Digest;
 /// The superblock and its copies, as far as the device has room for them.
 const SUPERBLOCKS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 const SUPERBLOCK_SIZE: u64 = 4096;
-/// Everything up to here, and simple quotas, lets the extent tree mean what it always meant: not zoned devices, the second
-/// extent tree and striping by a tree.
+/// Everything up to here, and simple quotas, lets the extent tree mean what it always meant: not zoned
+/// devices, the second extent tree and striping by a tree.
 const KNOWN_INCOMPATIBLE: u64 = 0xfff | 1 << 16;
 const EXTENT_TREE: u64 = 2;
 const NODE_HEADER: usize = 101;

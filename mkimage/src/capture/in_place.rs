@@ -1,6 +1,7 @@
 //! `--payload reference`: the payload stays on its source, and the folder says where that is.
 //!
-//! Invariant: the source was the same before and after it was read. What is sent later is proved by `io::payload`, piece by piece.
+//! Invariant: the source was the same before and after it was read. What is sent later is proved by
+//! `io::payload`, piece by piece.
 
 use std::fs;
 use std::path::Path;

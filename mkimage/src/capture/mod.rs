@@ -1,7 +1,8 @@
 //! `capture`: a disk becomes an image.
 //!
 //! Everything that can be refused is refused before the first piece is read; then one pass over the source;
-//! then the image appears in the repository in one step. What it all means on a terminal is left to the agent.
+//! then the image appears in the repository in one step. What it all means on a terminal is left to the
+//! agent.
 
 mod boot;
 mod boot_areas;
@@ -41,8 +42,8 @@ const FILE_SIZE: u64 = 64 << 30;
 /// What `capture` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A disk (/dev/sda), a partition (/dev/sda2), a raw image file of either, or a virtual disk (qcow2, vhdx, vmdk, vdi, vhd).
-    /// Nothing of it may be mounted or running.
+    /// A disk (/dev/sda), a partition (/dev/sda2), a raw image file of either, or a virtual disk (qcow2,
+    /// vhdx, vmdk, vdi, vhd). Nothing of it may be mounted or running.
     source: PathBuf,
     /// How the source is to be read; by its name's ending if left out, and never by what it holds.
     #[arg(long, value_enum)]
@@ -56,26 +57,29 @@ pub struct Arguments {
     /// The version; today's date (UTC) with a number if left out.
     #[arg(long)]
     version: Option<String>,
-    /// Length of a piece: 1, 2, 4, 8, 16 or 32 MiB (smaller powers of two from 16 KiB for small tests); 4 MiB, or the parent's,
-    /// if left out.
+    /// Length of a piece: 1, 2, 4, 8, 16 or 32 MiB (smaller powers of two from 16 KiB for small tests); 4
+    /// MiB, or the parent's, if left out.
     #[arg(long)]
     piece_length: Option<PieceLength>,
     /// Bytes of each payload file: a multiple of the piece length; 64 GiB, or the parent's, if left out.
     #[arg(long, value_parser = parse_bytes)]
     file_size: Option<u64>,
-    /// "reference" leaves the payload on the source, which must stay as it is and where `flashmob serve` can read it; no copy is made.
+    /// "reference" leaves the payload on the source, which must stay as it is and where `flashmob serve` can
+    /// read it; no copy is made.
     #[arg(long, value_enum, default_value_t = Keeping::Copy)]
     payload: Keeping,
     /// Share what is unchanged since this version of the image with it instead of storing it again.
     #[arg(long, value_name = "VERSION")]
     parent: Option<String>,
-    /// With --parent: payload files that any BitTorrent client can seed, also where that costs a copy of what is unchanged.
+    /// With --parent: payload files that any BitTorrent client can seed, also where that costs a copy of what
+    /// is unchanged.
     #[arg(long, requires = "parent")]
     whole_files: bool,
     /// Go on where the source cannot be read: with zeros, and a list of them in the manifest.
     #[arg(long)]
     rescue: bool,
-    /// "none" publishes without hashing; `flashmob-mkimage hash` adds the hashes while terminals write already.
+    /// "none" publishes without hashing; `flashmob-mkimage hash` adds the hashes while terminals write
+    /// already.
     #[arg(long, value_enum, default_value_t = PieceHashes::Make)]
     piece_hashes: PieceHashes,
     /// Sign the manifest with this secret key.
@@ -84,11 +88,13 @@ pub struct Arguments {
     /// Leave this partition as it is on terminals (it must be there already); may be repeated.
     #[arg(long, value_name = "N")]
     keep: Vec<u32>,
-    /// Take this partition as it is, whatever its filesystem says: all but zeros, also deleted files. May be repeated.
+    /// Take this partition as it is, whatever its filesystem says: all but zeros, also deleted files. May be
+    /// repeated.
     #[arg(long, value_name = "N")]
     raw: Vec<u32>,
-    /// The loader that terminals start, where the disk has several systems: a path on the EFI system partition, for example
-    /// /EFI/debian/shimx64.efi. If left out, a system's own boot menu goes before Windows, and says so.
+    /// The loader that terminals start, where the disk has several systems: a path on the EFI system
+    /// partition, for example /EFI/debian/shimx64.efi. If left out, a system's own boot menu goes before
+    /// Windows, and says so.
     #[arg(long, value_name = "PATH")]
     loader: Option<String>,
     /// The kernel for kexec, a path on one of the partitions (read from GRUB's configuration if left out).

@@ -1,8 +1,8 @@
 //! The one pass over the source: read, find zeros, hash, write what travels.
 //!
-//! Invariant: each piece is hashed as it will be received, filled with zeros to its full length; only its data
-//! is written, so payload files are sparse; what a filesystem does not use is neither read nor sent, and counts as zeros inside
-//! a cell that has data; memory is bounded by the pipeline.
+//! Invariant: each piece is hashed as it will be received, filled with zeros to its full length; only its
+//! data is written, so payload files are sparse; what a filesystem does not use is neither read nor sent, and
+//! counts as zeros inside a cell that has data; memory is bounded by the pipeline.
 
 use std::fs::File;
 use std::ops::Range;
@@ -245,7 +245,8 @@ fn tell(builder: &mut RunBuilder, data: &[Range<usize>], len: u64) {
     builder.push(RangeKind::Zero, len - end);
 }
 
-/// The medium gets to work each time that there is so much for it, or all of a small image would wait for the end.
+/// The medium gets to work each time that there is so much for it, or all of a small image would wait for the
+/// end.
 const WRITE_BACK: u64 = 16 << 20;
 
 /// Writes files of pieces one after another.

@@ -222,8 +222,8 @@ fn make_partial(image: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Waits for a folder's lock. Some network filesystems have none for folders: there, captures of one image must
-/// not run at the same time, and what a killed one left has to be removed by hand.
+/// Waits for a folder's lock. Some network filesystems have none for folders: there, captures of one image
+/// must not run at the same time, and what a killed one left has to be removed by hand.
 fn lock_folder(path: &Path) -> Option<File> {
     let locked = File::open(path).and_then(|folder| folder.lock().map(|()| folder));
     locked.inspect_err(|e| log::warn!("{} cannot be locked: {e}", path.display())).ok()
@@ -232,7 +232,8 @@ fn lock_folder(path: &Path) -> Option<File> {
 /// Renames a folder to a name that must be free.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        // Network filesystems know only the plain call, which does not replace a folder that has something in it.
+        // Network filesystems know only the plain call, which does not replace a folder that has something in
+        // it.
         Err(Errno::EINVAL | Errno::ENOSYS) => fs::rename(from, to),
         other => other.map_err(io::Error::from),
     }

@@ -1,8 +1,8 @@
 //! `--parent`: what is unchanged since another version is not stored again.
 //!
-//! Invariant: a piece is shared only after its bytes were compared with those just read, so a new version never inherits
-//! damage; and whatever is shared stays when the parent's folder is removed: extents are cloned or files are hard links.
-//! Which form it takes is decided at the end, by what the filesystem can do.
+//! Invariant: a piece is shared only after its bytes were compared with those just read, so a new version
+//! never inherits damage; and whatever is shared stays when the parent's folder is removed: extents are
+//! cloned or files are hard links. Which form it takes is decided at the end, by what the filesystem can do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -263,7 +263,8 @@ impl<'a> Sharing<'a> {
         files
     }
 
-    /// Makes payload files of clones of extents. False if the filesystem has none; then nothing is left of it.
+    /// Makes payload files of clones of extents. False if the filesystem has none; then nothing is left of
+    /// it.
     fn clone_all(&self, pieces: u32) -> Result<bool, Failure> {
         let mut sources = Sources::default();
         for (path, length, runs) in self.files(pieces) {
@@ -310,8 +311,8 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// Links the parent's files that have something of this version, and writes down what is where. False if there are no
-    /// hard links here, or too many files.
+    /// Links the parent's files that have something of this version, and writes down what is where. False if
+    /// there are no hard links here, or too many files.
     fn link_parts(&self) -> Result<bool, Failure> {
         let own = self.own_file();
         let mut numbers = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! Which parts of a partition its filesystem uses: as partclone says, or as its own trees say (`btrfs`).
 //!
-//! Invariant: what a map does not name is used, so nothing that a filesystem needs is left out. A filesystem that cannot be read is
-//! refused, never guessed at. Pages of memory in swap areas and paging files count as unused. Whether a filesystem is sound is left to
-//! `soundness`: partclone reads many that are not.
+//! Invariant: what a map does not name is used, so nothing that a filesystem needs is left out. A filesystem
+//! that cannot be read is refused, never guessed at. Pages of memory in swap areas and paging files count as
+//! unused. Whether a filesystem is sound is left to `soundness`: partclone reads many that are not.
 
 use std::ops::Range;
 use std::process::{Command, Stdio};
@@ -143,8 +143,8 @@ impl Used {
     }
 }
 
-/// Looks which parts of each partition that is taken are used; `raw` ones are taken as they are. Says for each what it
-/// found.
+/// Looks which parts of each partition that is taken are used; `raw` ones are taken as they are. Says for
+/// each what it found.
 pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure> {
     let known = |number: &u32| plan.partitions.iter().any(|p| p.number == *number);
     if let Some(number) = raw.iter().find(|number| !known(number)) {
@@ -178,7 +178,8 @@ pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure
     Ok(())
 }
 
-/// What is used of each partition of a disk that is only looked at, by number; those of which it cannot be known are left out.
+/// What is used of each partition of a disk that is only looked at, by number; those of which it cannot be
+/// known are left out.
 pub fn known(source: &Source) -> Vec<(u32, Used)> {
     let Ok(plan) = super::plan::make(source, &[]) else { return Vec::new() };
     let used = |partition: &PartitionPlan| Some((partition.number, used_of(source, partition).ok()?.ok()?));
@@ -251,7 +252,8 @@ fn by_partclone(
     // A new folder each time: partclone adds to a map that is there.
     let folder = tempfile::tempdir().map_err(|e| cannot(format!("has no room for its map: {e}")))?;
     let (map, log) = (folder.path().join("map"), folder.path().join("log"));
-    // Without `-f 0` it sleeps until its next line of progress is due, two seconds for each partition. Nobody reads these lines.
+    // Without `-f 0` it sleeps until its next line of progress is due, two seconds for each partition. Nobody
+    // reads these lines.
     let ran = Command::new(program)
         .args(["-D", "-q", "-f", "0"])
         .arg("-s")

@@ -1,4 +1,5 @@
-//! What Windows keeps in an NTFS that a terminal does not need, and whether it only sleeps: hibernation and paging files.
+//! What Windows keeps in an NTFS that a terminal does not need, and whether it only sleeps: hibernation and
+//! paging files.
 //!
 //! Invariant: only reads; what cannot be read is taken as part of the filesystem like any other file.
 

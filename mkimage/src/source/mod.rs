@@ -1,4 +1,5 @@
-//! What is captured or compared: a block device, a file or a virtual disk, opened so that nobody writes to it meanwhile.
+//! What is captured or compared: a block device, a file or a virtual disk, opened so that nobody writes to it
+//! meanwhile.
 //!
 //! Invariant: a [`Source`] of a block device that could be claimed is held O_EXCL, so the kernel keeps others
 //! from mounting it; one that is mounted read-only cannot be, and is read as it is. QEMU is kept from writing
@@ -153,7 +154,8 @@ impl Source {
             let text = fs::read_to_string(queue_of(device).join("logical_block_size")).unwrap_or_default();
             text.trim().parse().ok().and_then(SectorSize::new).unwrap_or(SectorSize::DEFAULT)
         };
-        // Hints: the first reads from the medium what others may have left in the cache, the second reads ahead.
+        // Hints: the first reads from the medium what others may have left in the cache, the second reads
+        // ahead.
         for advice in [PosixFadviseAdvice::POSIX_FADV_DONTNEED, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL] {
             if let Err(e) = posix_fadvise(&file, 0, 0, advice) {
                 log::debug!("advising on {}: {e}", path.display());

@@ -80,7 +80,8 @@ fn esp(folder: &Path, salt: u64) -> PathBuf {
     file
 }
 
-/// 32 MiB: boot code; a BIOS boot partition of 1 MiB, an ESP of 4 MiB, an ext4 root of 16 MiB, 2 MiB of nothing.
+/// 32 MiB: boot code; a BIOS boot partition of 1 MiB, an ESP of 4 MiB, an ext4 root of 16 MiB, 2 MiB of
+/// nothing.
 pub fn gpt(folder: &Path) -> PathBuf {
     gpt_of(folder, 0)
 }

@@ -1,7 +1,9 @@
-//! Free blocks of exFAT, XFS, Btrfs and F2FS stay at home, and everything that these filesystems need travels.
+//! Free blocks of exFAT, XFS, Btrfs and F2FS stay at home, and everything that these filesystems need
+//! travels.
 //!
-//! The filesystems are made over a partition full of old secrets and filled by the tools that make them, so that each free
-//! block has a secret in it; they are written over noise, so that a block that did not travel is missed. Nothing is mounted.
+//! The filesystems are made over a partition full of old secrets and filled by the tools that make them, so
+//! that each free block has a secret in it; they are written over noise, so that a block that did not travel
+//! is missed. Nothing is mounted.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -48,8 +50,8 @@ fn secrets(image: &Path) -> usize {
     blocks.filter(|block| block.chunks(512).any(is_secret)).count()
 }
 
-/// Captures, writes over noise, and returns what was written: with all of `files` in it, and with no more secrets on the way than
-/// there are blocks that the filesystem uses in part.
+/// Captures, writes over noise, and returns what was written: with all of `files` in it, and with no more
+/// secrets on the way than there are blocks that the filesystem uses in part.
 fn through_an_image(folder: &Path, source: &Path, files: &[Vec<u8>], in_part: usize) -> PathBuf {
     let image = capture(folder, source);
     let found = secrets(&image);
@@ -224,8 +226,8 @@ fn an_exfat_travels_without_what_is_free_and_is_sound_where_it_arrives() {
     assert!(text.contains("files 2"), "{text}");
 }
 
-/// Adds files (name, first cluster, content) to the root folder of an exFAT that mkfs has just made, each in one run of
-/// clusters (exFAT specification, sections 3, 6 and 7).
+/// Adds files (name, first cluster, content) to the root folder of an exFAT that mkfs has just made, each in
+/// one run of clusters (exFAT specification, sections 3, 6 and 7).
 fn put_into_exfat(volume: &Path, files: &[(&str, u32, &Vec<u8>)]) {
     let file = File::options().read(true).write(true).open(volume).expect("the volume");
     let read = |at: u64, len: usize| {

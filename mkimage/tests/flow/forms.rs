@@ -1,7 +1,7 @@
 //! Every command that reads an image, over every form that an image can have.
 //!
-//! A form is one way to publish: with hashes, without, hashed later, in parts, on its source, and so on. The table
-//! [`FORMS`] says what each command must answer; a command that forgets one form fails here.
+//! A form is one way to publish: with hashes, without, hashed later, in parts, on its source, and so on. The
+//! table [`FORMS`] says what each command must answer; a command that forgets one form fails here.
 
 use std::ffi::OsStr;
 use std::fs;

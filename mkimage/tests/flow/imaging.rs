@@ -1,8 +1,9 @@
-//! From a golden disk to terminals: ext4, NTFS and FAT with real and deleted files in one GPT, captured, served, imaged through the
-//! swarm onto loop devices by two agents in network namespaces, and looked at there with the filesystems' own programs.
+//! From a golden disk to terminals: ext4, NTFS and FAT with real and deleted files in one GPT, captured,
+//! served, imaged through the swarm onto loop devices by two agents in network namespaces, and looked at
+//! there with the filesystems' own programs.
 //!
-//! The ignored test does the same with a Debian root and prints what it takes. `flashmob` and `flashmob-agent` are taken from
-//! beside `flashmob-mkimage`, where `cargo test --workspace` has built them.
+//! The ignored test does the same with a Debian root and prints what it takes. `flashmob` and
+//! `flashmob-agent` are taken from beside `flashmob-mkimage`, where `cargo test --workspace` has built them.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -59,7 +60,8 @@ impl Golden {
             run("mcopy", &[&"-i", &fat, &file, &format!("::{name}")]);
         }
         run("mdel", &[&"-i", &fat, &"::gone"]);
-        // ntfs-3g's programs delete nothing without mounting: free clusters before the copy of the boot sector.
+        // ntfs-3g's programs delete nothing without mounting: free clusters before the copy of the boot
+        // sector.
         let file = File::options().write(true).open(&ntfs).expect("the volume");
         file.write_all_at(&secret(1 << 20), self.other_size - 2 * MIB).expect("written");
 
@@ -232,7 +234,8 @@ pub fn serve_with(
     Server { url, _program: program }
 }
 
-/// A server and terminals: network namespaces on one bridge, so that each has an address and a name of its own.
+/// A server and terminals: network namespaces on one bridge, so that each has an address and a name of its
+/// own.
 struct Lab {
     machines: Vec<String>,
 }
@@ -367,9 +370,9 @@ fn a_golden_disk_arrives_whole_on_two_terminals_and_without_what_was_deleted() {
     image_terminals(&golden, folder.path(), 2, "64KiB");
 }
 
-/// Needs debootstrap, a Debian mirror, about 4 GB below $FLASHMOB_BIG (or the temporary folder) and some minutes:
-/// `cargo test --release -p flashmob-mkimage -- --ignored --nocapture a_debian_root`. A root that is there
-/// already is named by $FLASHMOB_ROOT.
+/// Needs debootstrap, a Debian mirror, about 4 GB below $FLASHMOB_BIG (or the temporary folder) and some
+/// minutes: `cargo test --release -p flashmob-mkimage -- --ignored --nocapture a_debian_root`. A root that is
+/// there already is named by $FLASHMOB_ROOT.
 #[test]
 #[ignore = "fetches Debian packages and takes minutes"]
 fn a_debian_root_arrives_whole_on_two_terminals() {

@@ -148,8 +148,9 @@ fn parents_that_share_nothing_are_refused_before_anything_is_read() {
     assert!(said.contains("without hashes") && said.contains("mkimage hash"), "{said}");
 }
 
-/// Captures two versions, of which a tenth differs, on a filesystem of its own, and verifies the second one without the first. Returns
-/// what the second capture said and how many KiB more it took; `None` without the rights to mount. `meanwhile` happens between the two.
+/// Captures two versions, of which a tenth differs, on a filesystem of its own, and verifies the second one
+/// without the first. Returns what the second capture said and how many KiB more it took; `None` without the
+/// rights to mount. `meanwhile` happens between the two.
 fn on(make: &str, meanwhile: &str) -> Option<(String, u64)> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: needs root");

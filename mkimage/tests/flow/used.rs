@@ -1,6 +1,8 @@
-//! Free blocks stay at home: filesystems with real and deleted files, captured, written to another disk, checked there.
+//! Free blocks stay at home: filesystems with real and deleted files, captured, written to another disk,
+//! checked there.
 //!
-//! These tests attach loop devices and mount nothing; files come and go by debugfs, mtools and the ntfs-3g tools.
+//! These tests attach loop devices and mount nothing; files come and go by debugfs, mtools and the ntfs-3g
+//! tools.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

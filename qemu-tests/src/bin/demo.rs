@@ -1,8 +1,8 @@
-//! The demonstration: a golden disk becomes an image, three terminals with empty disks netboot, image themselves in
-//! one swarm, reboot, and the new system answers on their serial consoles.
+//! The demonstration: a golden disk becomes an image, three terminals with empty disks netboot, image
+//! themselves in one swarm, reboot, and the new system answers on their serial consoles.
 //!
-//! Invariant: it ends with an error unless all three have booted what was captured. Everything it starts is the
-//! library's.
+//! Invariant: it ends with an error unless all three have booted what was captured. Everything it starts is
+//! the library's.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

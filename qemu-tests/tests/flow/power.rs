@@ -12,7 +12,8 @@ use qemu_tests::slots::Slots;
 
 use crate::{ASSETS, BOOTED, IMAGED, NEW_IS_UP, OLD_IS_UP};
 
-/// Where the fill of the golden disk's root lies, roughly: what differs there between old and new is written late.
+/// Where the fill of the golden disk's root lies, roughly: what differs there between old and new is written
+/// late.
 const SAMPLES: std::ops::Range<u64> = 36..104;
 
 /// How many MiB of the root are as in the new system and were not so in the old one.
@@ -32,8 +33,8 @@ fn written(terminal: &Terminal) -> usize {
         .count()
 }
 
-/// Cuts the power as soon as `moment` has come, and shows that the disk starts nothing; the next boot from the
-/// network finishes.
+/// Cuts the power as soon as `moment` has come, and shows that the disk starts nothing; the next boot from
+/// the network finishes.
 fn cut_at(name: &str, firmware: Firmware, bus: Bus, moment: impl Fn(&Terminal) -> bool) {
     let assets = &*ASSETS;
     let _slots = Slots::take(1);

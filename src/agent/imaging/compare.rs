@@ -1,7 +1,8 @@
-//! Looks what of the image is on the disk already, or believes the server's record of it, and shows how far that is.
+//! Looks what of the image is on the disk already, or believes the server's record of it, and shows how far
+//! that is.
 //!
-//! Invariant: a record that cannot be had, is not trusted, may not be believed or does not fit the disk is never more than a
-//! reason to look. What was believed without being read is said, here and in the outcome.
+//! Invariant: a record that cannot be had, is not trusted, may not be believed or does not fit the disk is
+//! never more than a reason to look. What was believed without being read is said, here and in the outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,8 +1,9 @@
 //! Fetching an image's description from the server, and trusting it.
 //!
-//! Invariant: a [`Description`] is complete and consistent: the manifest is signed (or unsigned ones are allowed)
-//! and names the image that was assigned, each sidecar is exactly the one that the manifest names, and torrent,
-//! piece hashes, extents and manifest say the same. Nothing larger than its limit is read into memory.
+//! Invariant: a [`Description`] is complete and consistent: the manifest is signed (or unsigned ones are
+//! allowed) and names the image that was assigned, each sidecar is exactly the one that the manifest names,
+//! and torrent, piece hashes, extents and manifest say the same. Nothing larger than its limit is read into
+//! memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,12 +27,14 @@ use crate::units::Sha256;
 const MAX_SIGNATURE_BYTES: usize = 16 << 10;
 /// A server that sends nothing for so long is away.
 const SILENCE: Duration = Duration::from_secs(20);
-/// No file of a description takes longer: they have some MiB, and a thousand terminals may fetch them at once.
+/// No file of a description takes longer: they have some MiB, and a thousand terminals may fetch them at
+/// once.
 const WHOLE_FILE: Duration = Duration::from_secs(600);
 /// How often a file is asked for, and how long is waited in between: a thousand terminals may ask at once.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often hashes that are still being made are asked for, and how often they may come with a signature that does not fit.
+/// How often hashes that are still being made are asked for, and how often they may come with a signature
+/// that does not fit.
 const ASK_FOR_HASHES: Duration = Duration::from_secs(5);
 const DOUBTS: u32 = 6;
 
@@ -132,8 +135,8 @@ fn check_torrent(manifest: &Manifest, grid: &Grid, torrent: &Metainfo) -> Result
     Ok(())
 }
 
-/// Waits until the image that is written without hashes has some, and gives them. The manifest that names them must be
-/// signed like the first one, and say the same in everything else.
+/// Waits until the image that is written without hashes has some, and gives them. The manifest that names
+/// them must be signed like the first one, and say the same in everything else.
 pub(super) async fn hashes(ctx: &ImagingContext, first: &Manifest) -> Result<Vec<Sha256>, Failure> {
     let at_most = ctx.bounds.hashes;
     tokio::time::timeout(at_most, hashes_some_time(ctx, first)).await.unwrap_or_else(|_| {

@@ -1,12 +1,13 @@
 //! One attempt: from a job to disks that are proved and bootable, still serving others.
 //!
-//! Invariant: nothing is written before everything that can be refused was looked at, on all disks of the job, and nothing
-//! is committed for boot before all of it was read back from the devices. Memory is bounded: piece buffers by the smaller of
-//! [`ImagingContext::memory_limit`] and half of what is available at the start (six pieces at least), and beside
-//! them 3 MiB for each replaced partition (its held-back head and what was wiped there), 16 MiB (two pieces at least) for
-//! reading back, 1 MiB for writing zeros, 32 MiB (two pieces at least) while pieces move on the disk, and the image's description; before
-//! them 64 MiB (two pieces at least) for comparing. What comes before (network, discovery, the job) and after (reports, how long
-//! to stay, what to start) is left to `agent`.
+//! Invariant: nothing is written before everything that can be refused was looked at, on all disks of the
+//! job, and nothing is committed for boot before all of it was read back from the devices. Memory is bounded:
+//! piece buffers by the smaller of [`ImagingContext::memory_limit`] and half of what is available at the
+//! start (six pieces at least), and beside them 3 MiB for each replaced partition (its held-back head and
+//! what was wiped there), 16 MiB (two pieces at least) for reading back, 1 MiB for writing zeros, 32 MiB (two
+//! pieces at least) while pieces move on the disk, and the image's description; before them 64 MiB (two
+//! pieces at least) for comparing. What comes before (network, discovery, the job) and after (reports, how
+//! long to stay, what to start) is left to `agent`.
 
 mod bounds;
 mod compare;
@@ -41,8 +42,8 @@ pub use next::Next;
 /// How often the numbers of a terminal that only serves are renewed.
 const SERVE_TICK: Duration = Duration::from_secs(1);
 
-/// How long disks that the terminal had are waited for: rotating disks need up to 10 s to spin up, and some host adapters
-/// start one after another.
+/// How long disks that the terminal had are waited for: rotating disks need up to 10 s to spin up, and some
+/// host adapters start one after another.
 pub const LATE_DISKS: Duration = Duration::from_secs(30);
 
 /// What an attempt is given by the agent.
@@ -60,7 +61,8 @@ pub struct ImagingContext {
     pub status: Status,
     /// A disk rule from the command line: goes before the job's.
     pub disk_override: Option<String>,
-    /// A person sits here and named the disk: what the server remembers of this machine's disks does not count.
+    /// A person sits here and named the disk: what the server remembers of this machine's disks does not
+    /// count.
     pub attended: bool,
     /// How long disks that the terminal had are waited for.
     pub late_disks: Duration,
@@ -76,8 +78,8 @@ pub struct ImagingContext {
     pub listen: SocketAddr,
 }
 
-/// An image that is on the disk, proved from the disk and committed. The terminal goes on serving it to others
-/// for as long as this value lives.
+/// An image that is on the disk, proved from the disk and committed. The terminal goes on serving it to
+/// others for as long as this value lives.
 pub struct Imaged {
     /// What is on which disk now (name, model, serial number, size).
     pub installed: Vec<Installed>,
@@ -109,8 +111,8 @@ impl Imaged {
     }
 }
 
-/// Carries out `assignment`. The failure comes with whether the disk's old content is gone. Dropping the future
-/// ends the attempt; the disk is given back as soon as its threads have noticed.
+/// Carries out `assignment`. The failure comes with whether the disk's old content is gone. Dropping the
+/// future ends the attempt; the disk is given back as soon as its threads have noticed.
 pub async fn run(ctx: ImagingContext, assignment: Assignment) -> Result<Imaged, (Failure, bool)> {
     let mut touched = false;
     let result = attempt(&ctx, &assignment, &mut touched).await;
@@ -190,7 +192,8 @@ async fn attempt(
 /// Swarms that go on, disks that start the new system, and warnings.
 type Finished = (Vec<Swarm>, Vec<CommittedDisk>, Vec<String>);
 
-/// An earlier attempt has left all of it on the disks, and could not report that. Nothing is written; they are served.
+/// An earlier attempt has left all of it on the disks, and could not report that. Nothing is written; they
+/// are served.
 async fn already(
     ctx: &ImagingContext,
     assignment: &Assignment,
@@ -218,8 +221,8 @@ async fn already(
     Ok((swarms, committed, Vec::new()))
 }
 
-/// From claimed disks to ones that start the new system: none is committed before all are proved, and the one that
-/// starts comes last.
+/// From claimed disks to ones that start the new system: none is committed before all are proved, and the one
+/// that starts comes last.
 async fn finish(
     ctx: &ImagingContext,
     assignment: &Assignment,

@@ -1,6 +1,7 @@
 //! What starts next: boot entries in the firmware, or the image's kernel for kexec.
 //!
-//! Invariant: the image is good whatever happens here, so what does not work is a warning and never a failure.
+//! Invariant: the image is good whatever happens here, so what does not work is a warning and never a
+//! failure.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ pub enum Next {
     Kexec,
 }
 
-/// Writes boot entries where the machine was booted by UEFI, and loads the image's kernel where the job asks for
-/// it.
+/// Writes boot entries where the machine was booted by UEFI, and loads the image's kernel where the job asks
+/// for it.
 pub(super) async fn prepare(
     at_most: Duration,
     after: After,

@@ -1,6 +1,7 @@
 //! The disk of an attempt: chosen, claimed, planned for, and disarmed.
 //!
-//! Invariant: a [`Target`] has passed everything that can be refused; a [`Ready`] disk starts nothing any more.
+//! Invariant: a [`Target`] has passed everything that can be refused; a [`Ready`] disk starts nothing any
+//! more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,8 @@ impl Ready {
 }
 
 impl Target {
-    /// Chooses and claims the disk of `task`, and plans `image` onto it. `others` of the same attempt have theirs already.
+    /// Chooses and claims the disk of `task`, and plans `image` onto it. `others` of the same attempt have
+    /// theirs already.
     pub(super) async fn claim(
         ctx: &ImagingContext,
         assignment: &Assignment,
@@ -120,8 +122,8 @@ impl Target {
     }
 }
 
-/// Does the rule still mean `chosen`, last of all before something is wiped? On a terminal that was never seen, a disk whose driver
-/// was late may have come since, and then a vague rule means nothing any more.
+/// Does the rule still mean `chosen`, last of all before something is wiped? On a terminal that was never
+/// seen, a disk whose driver was late may have come since, and then a vague rule means nothing any more.
 pub(super) fn still_means(
     ctx: &ImagingContext,
     task: &Task,
@@ -150,8 +152,8 @@ fn parse(text: &str) -> Result<Rule, Failure> {
     text.trim().parse().map_err(|why: String| Failure::new(Class::Usage, why, "Correct the job's disk rule."))
 }
 
-/// The disk that the rule means among those that `list` finds. A disk that the terminal had is waited for, because drivers
-/// find disks one after another.
+/// The disk that the rule means among those that `list` finds. A disk that the terminal had is waited for,
+/// because drivers find disks one after another.
 pub(super) async fn choose(
     ctx: &ImagingContext,
     task: &Task,

@@ -1,9 +1,10 @@
 //! Disks of this machine that carry the identity of the disk that is written: named before the first write.
 //!
-//! Invariant: an internal disk with the same GUIDs or signature is a refusal. Firmware, kernel and Windows take one of the
-//! two without asking, so the machine might start the other one, and nobody would notice: a job that is "done" on a disk
-//! that is not used. A disk that can be pulled is a warning, because it is not there when the machine is used. The target
-//! itself has the identity since it was imaged last, and other disks of the same job are judged by what they will have.
+//! Invariant: an internal disk with the same GUIDs or signature is a refusal. Firmware, kernel and Windows
+//! take one of the two without asking, so the machine might start the other one, and nobody would notice: a
+//! job that is "done" on a disk that is not used. A disk that can be pulled is a warning, because it is not
+//! there when the machine is used. The target itself has the identity since it was imaged last, and other
+//! disks of the same job are judged by what they will have.
 
 use super::blocking;
 use super::target::Target;

@@ -1,8 +1,8 @@
-//! Everything between disarm and commit: pieces that are on the disk are moved to their places, the rest comes from the swarm,
-//! zeros are written beside it, and all of it is read back.
+//! Everything between disarm and commit: pieces that are on the disk are moved to their places, the rest
+//! comes from the swarm, zeros are written beside it, and all of it is read back.
 //!
-//! Invariant: what comes out is proved; wrong pieces that nobody could check as they came are fetched again, and not for
-//! ever. Dropping the future ends the work on threads as soon as they notice.
+//! Invariant: what comes out is proved; wrong pieces that nobody could check as they came are fetched again,
+//! and not for ever. Dropping the future ends the work on threads as soon as they notice.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,8 +31,9 @@ use crate::units::{PieceIndex, Sha256, show_bytes};
 
 /// How often it is looked whether the read-back is through.
 const VERIFY_TICK: Duration = Duration::from_millis(50);
-/// Fetching and reading back, and once more for pieces that came unchecked and were wrong. In the second round every piece is checked
-/// before it is written, so one that reads back wrong then is the disk's fault, and the read-back says so.
+/// Fetching and reading back, and once more for pieces that came unchecked and were wrong. In the second
+/// round every piece is checked before it is written, so one that reads back wrong then is the disk's fault,
+/// and the read-back says so.
 const ROUNDS: u32 = 2;
 
 /// What a round of fetching and reading back works with.
@@ -102,8 +103,8 @@ pub(super) async fn write(
     Err(Failure::new(Class::Disk, message, "Replace the disk, or test the machine's memory."))
 }
 
-/// The swarm of an image of which `storage` has the pieces `have`. `hashes` are for pieces that the torrent's own hashes do not
-/// check.
+/// The swarm of an image of which `storage` has the pieces `have`. `hashes` are for pieces that the torrent's
+/// own hashes do not check.
 pub(super) fn torrent(
     ctx: &ImagingContext,
     assignment: &Assignment,

@@ -1,6 +1,7 @@
 //! What is read of a disk to find an image on it, and how a cell is hashed.
 //!
-//! Invariant: the lists are in the order of the disk, so that rotating disks do not seek, and no cell leaves its partition.
+//! Invariant: the lists are in the order of the disk, so that rotating disks do not seek, and no cell leaves
+//! its partition.
 
 use std::ops::Range;
 
@@ -71,8 +72,8 @@ pub(super) fn unused<'a>(plan: &'a LayoutPlan, grid: &'a Grid) -> impl Iterator<
     })
 }
 
-/// Cells of partitions that are on the disk now and begin elsewhere than the image's: it may have been partitioned
-/// otherwise when the older version came. Kept partitions are somebody else's.
+/// Cells of partitions that are on the disk now and begin elsewhere than the image's: it may have been
+/// partitioned otherwise when the older version came. Kept partitions are somebody else's.
 pub(super) fn elsewhere(
     plan: &LayoutPlan,
     existing: Option<&Existing>,

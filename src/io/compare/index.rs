@@ -1,7 +1,8 @@
 //! Finding pieces by their hash.
 //!
-//! Invariant: four bytes for each piece and nothing else beside the hashes themselves, so that a million pieces fit into a
-//! small terminal. Equal pieces are one group, named by its first position in the order of hashes.
+//! Invariant: four bytes for each piece and nothing else beside the hashes themselves, so that a million
+//! pieces fit into a small terminal. Equal pieces are one group, named by its first position in the order of
+//! hashes.
 
 use sha2::Digest;
 

@@ -1,13 +1,14 @@
-//! What of an image lies on a disk already: an older version, a damaged one, an interrupted attempt; at its place or at
-//! another.
+//! What of an image lies on a disk already: an older version, a damaged one, an interrupted attempt; at its
+//! place or at another.
 //!
-//! A few cells spread over the disk are looked at first. If none of them has a piece of the image, the disk is one that
-//! never had it, and no more of it is read. Else all that will be written is read, on all cores; while pieces are missing,
-//! also what will not be written, as long as that is quicker than fetching.
+//! A few cells spread over the disk are looked at first. If none of them has a piece of the image, the disk
+//! is one that never had it, and no more of it is read. Else all that will be written is read, on all cores;
+//! while pieces are missing, also what will not be written, as long as that is quicker than fetching.
 //!
-//! Invariant: a piece counts as there only if its bytes were read from the device in this attempt and have the SHA-256 that
-//! `pieces.sha256` gives (but for [`believe`], which takes a record's word for most). Nothing is written. What cannot be read
-//! counts as missing: it is written again, and the read-back shows whether the disk can still be used.
+//! Invariant: a piece counts as there only if its bytes were read from the device in this attempt and have
+//! the SHA-256 that `pieces.sha256` gives (but for [`believe`], which takes a record's word for most).
+//! Nothing is written. What cannot be read counts as missing: it is written again, and the read-back shows
+//! whether the disk can still be used.
 
 mod cells;
 mod index;
@@ -52,8 +53,8 @@ pub struct CompareProgress {
     pub stop: AtomicBool,
 }
 
-/// What of the image of `plan` and `grid` is on `disk`, whose table is `existing`, and whether that is all of it, committed.
-/// `hashes` is `pieces.sha256`.
+/// What of the image of `plan` and `grid` is on `disk`, whose table is `existing`, and whether that is all of
+/// it, committed. `hashes` is `pieces.sha256`.
 pub fn compare(
     disk: &Disk,
     plan: &LayoutPlan,

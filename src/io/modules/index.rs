@@ -22,8 +22,8 @@ struct Soft {
 }
 
 impl Index {
-    /// Reads the texts of `modules.alias`, `modules.dep` and `modules.softdep`. Lines that are not understood are
-    /// skipped: they are for other programs.
+    /// Reads the texts of `modules.alias`, `modules.dep` and `modules.softdep`. Lines that are not understood
+    /// are skipped: they are for other programs.
     pub fn parse(alias: &str, dep: &str, softdep: &str) -> Self {
         let mut index = Index::default();
         for line in alias.lines() {

@@ -1,7 +1,7 @@
 //! Loads the drivers for the hardware that is there.
 //!
-//! Invariant: each module is tried once; one that fails is reported and never stops the others. Which modules a
-//! device wants is decided in `index`.
+//! Invariant: each module is tried once; one that fails is reported and never stops the others. Which modules
+//! a device wants is decided in `index`.
 
 pub mod index;
 
@@ -39,8 +39,8 @@ pub struct Round {
 }
 
 impl Loader {
-    /// Opens the tree of a kernel, for example `/lib/modules/6.1.0-40-amd64`. A missing tree is an empty one: a
-    /// kernel can have all drivers built in.
+    /// Opens the tree of a kernel, for example `/lib/modules/6.1.0-40-amd64`. A missing tree is an empty one:
+    /// a kernel can have all drivers built in.
     pub fn open(tree: &Path) -> io::Result<Self> {
         let read = |name: &str| match fs::read_to_string(tree.join(name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
@@ -55,8 +55,8 @@ impl Loader {
         self.index.is_empty()
     }
 
-    /// Loads what the devices below `sys` (`/sys`) want and was not tried before. Devices that appear because of a
-    /// driver loaded in this round are seen in the next.
+    /// Loads what the devices below `sys` (`/sys`) want and was not tried before. Devices that appear because
+    /// of a driver loaded in this round are seen in the next.
     pub fn load_for_devices(&mut self, sys: &Path) -> Round {
         let mut round = Round::default();
         for alias in modaliases(sys) {

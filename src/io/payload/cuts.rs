@@ -1,7 +1,7 @@
 //! A range of the payload, cut where one piece or one file ends and the next begins.
 //!
-//! Invariant: the cuts of a range follow one another without gaps and are together as long as it; none crosses a multiple of the
-//! length at which it is cut.
+//! Invariant: the cuts of a range follow one another without gaps and are together as long as it; none
+//! crosses a multiple of the length at which it is cut.
 
 use crate::storage::StorageError;
 

@@ -1,4 +1,5 @@
-//! A payload as the torrent's own files (`payload/0000.bin`, …), which any BitTorrent client can seed where they lie.
+//! A payload as the torrent's own files (`payload/0000.bin`, …), which any BitTorrent client can seed where
+//! they lie.
 
 use std::fs::File;
 use std::io;

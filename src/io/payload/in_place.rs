@@ -1,8 +1,9 @@
-//! A payload that stays where it was captured: pieces are put together from the source each time they are read.
+//! A payload that stays where it was captured: pieces are put together from the source each time they are
+//! read.
 //!
-//! Invariant: only bytes that the capture called data are given, everything else is zeros, whatever lies there now; and a
-//! piece that does not have the hash of its capture is an error, never given. A block device that is served is held, so
-//! that nobody mounts it meanwhile.
+//! Invariant: only bytes that the capture called data are given, everything else is zeros, whatever lies
+//! there now; and a piece that does not have the hash of its capture is an error, never given. A block device
+//! that is served is held, so that nobody mounts it meanwhile.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -141,7 +142,8 @@ impl Storage for InPlace {
     }
 }
 
-/// What tells the disk, partition or file at `path` from others and from what it may become, with no masks yet.
+/// What tells the disk, partition or file at `path` from others and from what it may become, with no masks
+/// yet.
 pub fn look(path: &Path) -> io::Result<SourceReference> {
     let real = fs::canonicalize(path)?;
     let metadata = fs::metadata(&real)?;

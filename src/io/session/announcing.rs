@@ -1,7 +1,7 @@
 //! One task for each tracker of a torrent: announces when it is time, hands peers to the owner.
 //!
-//! Invariant: a tracker is asked no more often than it allows, and one that fails is asked again, after longer and
-//! longer waits up to a minute; nothing a tracker says ends the torrent.
+//! Invariant: a tracker is asked no more often than it allows, and one that fails is asked again, after
+//! longer and longer waits up to a minute; nothing a tracker says ends the torrent.
 
 use std::sync::Arc;
 use std::time::Duration;

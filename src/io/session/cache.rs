@@ -1,7 +1,8 @@
 //! Pieces in memory, so that a piece is read from the disk once for the many blocks that peers ask of it.
 //!
-//! Invariant: at most `limit` pieces are kept, the least recently used goes first; a piece that is being read is
-//! read once, however many ask. The blocks that wait for it are bounded by the engine's window for each peer.
+//! Invariant: at most `limit` pieces are kept, the least recently used goes first; a piece that is being read
+//! is read once, however many ask. The blocks that wait for it are bounded by the engine's window for each
+//! peer.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,6 +1,7 @@
 //! Dials a peer and goes through both handshakes.
 //!
-//! Invariant: a dial ends within twice the handshake timeout, with a connection for this torrent or not at all.
+//! Invariant: a dial ends within twice the handshake timeout, with a connection for this torrent or not at
+//! all.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Frames in memory, to be sent to peers.
 //!
-//! Invariant: they have at most `limit` bytes together; the least recently used goes first, never the one that was asked for
-//! last, which is on its way; the frame of a piece stays the same
-//! until it is given up, so what peers are sent of it fits together.
+//! Invariant: they have at most `limit` bytes together; the least recently used goes first, never the one
+//! that was asked for last, which is on its way; the frame of a piece stays the same until it is given up, so
+//! what peers are sent of it fits together.
 
 use std::collections::HashMap;
 
@@ -40,8 +40,8 @@ impl FrameStore {
         Some(kept.bytes.slice(block.start() as usize..end))
     }
 
-    /// Keeps a frame, unless there is one of this piece. Returns the pieces whose frames had to go; the piece itself if
-    /// there is no room for it.
+    /// Keeps a frame, unless there is one of this piece. Returns the pieces whose frames had to go; the piece
+    /// itself if there is no room for it.
     pub(super) fn keep(&mut self, piece: PieceIndex, frame: Bytes) -> Vec<PieceIndex> {
         if self.frames.contains_key(&piece) {
             return Vec::new();

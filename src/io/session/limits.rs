@@ -1,7 +1,7 @@
 //! How many connections there may be: in all, with one address, and while they are being made.
 //!
-//! Invariant: a connection holds its [`Permit`] for as long as it lives, and a permit gives its places back when
-//! it is dropped.
+//! Invariant: a connection holds its [`Permit`] for as long as it lives, and a permit gives its places back
+//! when it is dropped.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! Accepts connections and finds out which torrent each is for.
 //!
-//! Invariant: at most [`MAX_WAITING`] strangers are listened to at once, each for the handshake timeout at most; a
-//! connection reaches an owner task only after a handshake for a torrent of this session.
+//! Invariant: at most [`MAX_WAITING`] strangers are listened to at once, each for the handshake timeout at
+//! most; a connection reaches an owner task only after a handshake for a torrent of this session.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

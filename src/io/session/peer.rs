@@ -72,8 +72,8 @@ impl Drop for PeerHandle {
 /// How long the kernel sends again what nobody acknowledges: a peer whose cable was pulled closes no socket.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
-/// Small messages leave at once; and what was written is what is on its way: with megabytes in the socket, the engine
-/// would believe a piece sent and begin the next one beside it.
+/// Small messages leave at once; and what was written is what is on its way: with megabytes in the socket,
+/// the engine would believe a piece sent and begin the next one beside it.
 pub(super) fn tune(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);

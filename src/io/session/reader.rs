@@ -1,7 +1,8 @@
-//! The reading task of a connection: blocks go from the socket into their places, everything else becomes messages.
+//! The reading task of a connection: blocks go from the socket into their places, everything else becomes
+//! messages.
 //!
-//! Invariant: what was read is told to the owner before more is read, so a busy owner slows the peer down; one report holds
-//! [`REPORT`] messages at most. A peer that sends nothing for [`SILENCE`] is given up.
+//! Invariant: what was read is told to the owner before more is read, so a busy owner slows the peer down;
+//! one report holds [`REPORT`] messages at most. A peer that sends nothing for [`SILENCE`] is given up.
 
 use std::io::{self, IoSliceMut};
 use std::time::Duration;

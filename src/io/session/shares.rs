@@ -1,7 +1,7 @@
 //! How a swarm's memory and the machine's cores are divided.
 //!
-//! Invariant: pieces and frames together have the memory that was given, with the pieces in which disk threads undo frames; but
-//! there is room for six pieces beside those at least.
+//! Invariant: pieces and frames together have the memory that was given, with the pieces in which disk
+//! threads undo frames; but there is room for six pieces beside those at least.
 
 use crate::io::frames::Part;
 
@@ -34,7 +34,8 @@ impl Shares {
         let all = in_memory.clamp(FEWEST_BUFFERS, 1 << 16);
         // A terminal has its hashes and its disk to look after; a seeder has nothing better to do.
         let frame_threads = part.ahead.min(if fetches { 1 } else { cores });
-        // A quarter is for frames: those that are kept, and a piece and its frame for each thread that makes one.
+        // A quarter is for frames: those that are kept, and a piece and its frame for each thread that makes
+        // one.
         let for_frames = if part.takes { all / 4 } else { 0 };
         let disk_threads = cores.clamp(2, 8);
         let undoing = if part.takes && fetches { disk_threads } else { 0 };

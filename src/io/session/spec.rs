@@ -50,7 +50,8 @@ pub enum Have {
     Nothing,
     /// Everything that is wanted: it is only seeded.
     Everything,
-    /// Find out: hash what is wanted of it on all cores and skip what is right. (An unhashed torrent has nothing.)
+    /// Find out: hash what is wanted of it on all cores and skip what is right. (An unhashed torrent has
+    /// nothing.)
     Check,
     /// These pieces, as the caller knows.
     Pieces(Bitfield),
@@ -60,8 +61,8 @@ pub enum Have {
 pub struct TorrentSpec {
     /// The torrent.
     pub meta: Arc<Metainfo>,
-    /// Where the payload lies or shall lie; as long as the payload. Of pieces that are neither wanted nor there
-    /// nothing is read or written.
+    /// Where the payload lies or shall lie; as long as the payload. Of pieces that are neither wanted nor
+    /// there nothing is read or written.
     pub storage: Arc<dyn Storage>,
     /// Which bytes of a piece travel.
     pub shape: Arc<dyn PieceShape>,
@@ -73,11 +74,12 @@ pub struct TorrentSpec {
     pub trackers: Vec<String>,
     /// Check pieces before they are written.
     pub verify: bool,
-    /// The SHA-256 of each piece, as the signed manifest has it: pieces are checked by them before they are written or served,
-    /// whatever `verify` and the torrent say. They may come later, by [`Swarm::check_by`](super::Swarm::check_by).
+    /// The SHA-256 of each piece, as the signed manifest has it: pieces are checked by them before they are
+    /// written or served, whatever `verify` and the torrent say. They may come later, by
+    /// [`Swarm::check_by`](super::Swarm::check_by).
     pub hashes: Option<Arc<Vec<Sha256>>>,
-    /// Bytes for pieces and frames; at least six pieces are taken whatever it says, and with frames one more for each
-    /// disk thread.
+    /// Bytes for pieces and frames; at least six pieces are taken whatever it says, and with frames one more
+    /// for each disk thread.
     pub memory: u64,
 }
 

@@ -1,9 +1,9 @@
 //! A block device (a partition or a whole disk) as a storage, without the page cache.
 //!
-//! Invariant: for writing, the device is held `O_EXCL`, so the kernel has said that nothing mounts or holds it
-//! and refuses a mount while it is open here. All transfers are O_DIRECT: what is aligned goes straight from the
-//! caller's memory, the rest through one aligned buffer, whose sectors are read first so that their other
-//! bytes stay. Layouts inside the device are left to the callers.
+//! Invariant: for writing, the device is held `O_EXCL`, so the kernel has said that nothing mounts or holds
+//! it and refuses a mount while it is open here. All transfers are O_DIRECT: what is aligned goes straight
+//! from the caller's memory, the rest through one aligned buffer, whose sectors are read first so that their
+//! other bytes stay. Layouts inside the device are left to the callers.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};

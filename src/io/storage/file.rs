@@ -48,8 +48,8 @@ impl FileStorage {
         ))
     }
 
-    /// Opens a file of `len` bytes for writing, makes it when it is missing. One that exists with another size
-    /// is refused unless it is empty or `resize` allows it.
+    /// Opens a file of `len` bytes for writing, makes it when it is missing. One that exists with another
+    /// size is refused unless it is empty or `resize` allows it.
     pub fn create(path: &Path, len: u64, resize: Resize) -> Result<Opened<Self>, Failure> {
         let failure = |error| open_failure("cannot write", path, &error);
         let existed = path.exists();

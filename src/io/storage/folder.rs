@@ -1,7 +1,7 @@
 //! A multi-file torrent in a folder: its files, one after another, are the payload.
 //!
-//! Padding between files (BEP 47) is not on disk: it reads as zeros, and what is written there is dropped. Symbolic
-//! links are not made.
+//! Padding between files (BEP 47) is not on disk: it reads as zeros, and what is written there is dropped.
+//! Symbolic links are not made.
 //!
 //! Invariant: no path leaves the folder (each element is a plain name, looked at again here); every file has
 //! its size while the storage is open. Not more than [`MAX_OPEN`] files are open at once.
@@ -125,7 +125,8 @@ impl FolderStorage {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The handle of the file at `path`, opened when it is not, with the oldest closed when there are too many.
+    /// The handle of the file at `path`, opened when it is not, with the oldest closed when there are too
+    /// many.
     fn handle(&self, index: usize, path: &Path, for_write: bool) -> Result<Arc<File>, StorageError> {
         let mut state = self.lock();
         if for_write {

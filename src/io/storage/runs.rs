@@ -1,9 +1,9 @@
 //! One partition of an image as a storage: payload pieces ↔ their places on that partition.
 //!
 //! Invariant: a piece of this partition is written where the grid says and nowhere else; what a last piece
-//! lacks to full length is never written and reads as zeros. From a source every byte that is not data reads as
-//! zero, whatever a live partition has there (DESIGN §4); a target reads as it is, so that what is checked is what
-//! is there. Pieces of other partitions are refused.
+//! lacks to full length is never written and reads as zeros. From a source every byte that is not data reads
+//! as zero, whatever a live partition has there (DESIGN §4); a target reads as it is, so that what is checked
+//! is what is there. Pieces of other partitions are refused.
 
 use std::ops::Range;
 use std::path::Path;

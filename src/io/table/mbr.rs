@@ -28,7 +28,8 @@ impl Head {
         MBRHeader::read_from(&mut Cursor::new(&sector[..])).ok().map(Head)
     }
 
-    /// It protects a GPT: Linux and firmware look for one only behind an entry of this type that begins in sector 1.
+    /// It protects a GPT: Linux and firmware look for one only behind an entry of this type that begins in
+    /// sector 1.
     pub(super) fn protects_gpt(&self) -> bool {
         self.0.iter().any(|(_, entry)| entry.sys == PROTECTIVE && entry.starting_lba == GPT_LBA)
     }
@@ -110,7 +111,8 @@ fn partition(
 }
 
 /// Follows the records of logical partitions. A record has its partition, relative to itself, and a link to
-/// the next record, relative to the extended partition; either may be missing. Returns the sectors of the records.
+/// the next record, relative to the extended partition; either may be missing. Returns the sectors of the
+/// records.
 fn read_chain<D: Read + Seek>(
     disk: &mut D,
     extended: &Extended,

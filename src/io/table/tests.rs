@@ -269,7 +269,8 @@ fn a_protective_entry_in_any_place_protects_the_gpt() {
 fn a_protective_mbr_is_refused_where_either_gpt_is_damaged() {
     let good = gpt_disk().bytes();
     let last = good.len() - 512;
-    // The primary, the backup, both: Linux takes none of the first and third, firmware may take another one than Linux.
+    // The primary, the backup, both: Linux takes none of the first and third, firmware may take another one
+    // than Linux.
     for damaged in [vec![512], vec![last], vec![512, last]] {
         let mut bytes = good.clone();
         damaged.iter().for_each(|at| bytes[at + 60] ^= 1);

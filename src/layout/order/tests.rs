@@ -99,7 +99,8 @@ fn starts_whole_or_nothing(plan: &LayoutPlan, model: &Model, has: Has) -> bool {
     bios && (!starts_by_uefi(plan, model, has) || replaced().filter(needed).all(|place| whole(&place)))
 }
 
-/// Whether an old table that is still found describes only what is old. The old system may lie anywhere on the disk.
+/// Whether an old table that is still found describes only what is old. The old system may lie anywhere on
+/// the disk.
 fn table_is_whole_or_gone(plan: &LayoutPlan, model: &Model) -> bool {
     let is_table = |sector: u64| sector == 0 || plan.gpt_headers().contains(&(sector * SECTOR));
     let found = plan.gpt_headers().iter().any(|at| model.at(*at) == Has::Old) || model.at(0) == Has::Old;
@@ -109,7 +110,8 @@ fn table_is_whole_or_gone(plan: &LayoutPlan, model: &Model) -> bool {
         || sectors.filter(|at| !is_table(*at)).all(|at| model.sectors[index(at)] == Has::Old)
 }
 
-/// Whether each filesystem of a partition that starts something is gone or as it was, whichever kind it is of.
+/// Whether each filesystem of a partition that starts something is gone or as it was, whichever kind it is
+/// of.
 fn filesystems_are_whole_or_gone(plan: &LayoutPlan, model: &Model) -> bool {
     plan.places().iter().filter(|place| place.replaced && starts_something(plan, place)).all(|place| {
         (0..FINDABLE.len()).all(|kind| {
@@ -134,7 +136,8 @@ fn starts_by_uefi(plan: &LayoutPlan, model: &Model, has: Has) -> bool {
         Has::Old => plan.gpt_headers().iter().any(|at| model.at(*at) == Has::Old),
         _ => plan.table().iter().any(|write| model.all(write.offset.0..write.end(), has)),
     };
-    // From an ESP that stays only what is found on the other partitions starts: see `filesystems_are_whole_or_gone`.
+    // From an ESP that stays only what is found on the other partitions starts: see
+    // `filesystems_are_whole_or_gone`.
     let esp = plan.places().iter().find(|place| place.role == Role::Esp && place.replaced);
     esp.is_some_and(|esp| (table || plan.table().is_empty()) && model.at(esp.start.0) == has)
 }

@@ -1,7 +1,7 @@
 //! The checks behind a plan: whether the image's table, partitions and boot areas can be on this disk.
 //!
-//! Invariant: whatever passes here can be written without looking again; each refusal says what was found, what
-//! was wanted, and what to do.
+//! Invariant: whatever passes here can be written without looking again; each refusal says what was found,
+//! what was wanted, and what to do.
 
 use super::{AreaWrite, DiskFacts, Existing, Place, refused};
 use crate::api::LayoutMode;
@@ -47,7 +47,8 @@ pub(super) fn check_size(manifest: &Manifest, disk: &DiskFacts) -> Result<(), Fa
     Ok(())
 }
 
-/// The partitions that a job names are there to be written, and nothing is asked for that would lose the others.
+/// The partitions that a job names are there to be written, and nothing is asked for that would lose the
+/// others.
 pub(super) fn check_choice(
     manifest: &Manifest,
     mode: LayoutMode,

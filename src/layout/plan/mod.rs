@@ -1,8 +1,8 @@
 //! What is done to a disk, or why not: the only place where an image meets the facts of a disk.
 //!
 //! Invariant: a [`LayoutPlan`] exists only if all of its places lie on the disk, none overlaps another, kept
-//! partitions are there as the manifest describes them, and the table can be written as described. Every refusal
-//! is made here, before the first write. How bytes get to the disk is left to `io`.
+//! partitions are there as the manifest describes them, and the table can be written as described. Every
+//! refusal is made here, before the first write. How bytes get to the disk is left to `io`.
 
 mod fits;
 mod references;
@@ -19,14 +19,14 @@ use crate::layout::table::Write;
 use crate::manifest::{BootAreaKind, Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
 use crate::units::{DiskOffset, Lba, SectorSize};
 
-/// Bytes at the head of each replaced partition that are wiped before the first piece, and written again at the commit
-/// only. Every filesystem and boot loader is found by something in there.
+/// Bytes at the head of each replaced partition that are wiped before the first piece, and written again at
+/// the commit only. Every filesystem and boot loader is found by something in there.
 pub const HEAD: u64 = 1 << 20;
 
-/// Bytes at the tail of each replaced partition that are wiped too, and that read as zero afterwards where the image has
-/// nothing. Labels that would make another kind of the partition lie there: md 1.0 in the last 8 KiB, md 0.90 in the last
-/// 128 KiB, two of ZFS in the last 512 KiB, those of BIOS RAIDs in the last sectors. A system that finds one does not mount
-/// the fresh filesystem before it.
+/// Bytes at the tail of each replaced partition that are wiped too, and that read as zero afterwards where
+/// the image has nothing. Labels that would make another kind of the partition lie there: md 1.0 in the last
+/// 8 KiB, md 0.90 in the last 128 KiB, two of ZFS in the last 512 KiB, those of BIOS RAIDs in the last
+/// sectors. A system that finds one does not mount the fresh filesystem before it.
 pub const TAIL: u64 = 1 << 20;
 
 /// What is known about a disk before a plan is made.
@@ -120,8 +120,8 @@ pub struct LayoutPlan {
 }
 
 impl LayoutPlan {
-    /// Plans an image onto a disk. `boot` is the content of `boot.bin`. Of the partitions only those with the numbers `only`
-    /// are written, if it says so: the others must be there like kept ones.
+    /// Plans an image onto a disk. `boot` is the content of `boot.bin`. Of the partitions only those with the
+    /// numbers `only` are written, if it says so: the others must be there like kept ones.
     pub fn new(
         image: &TrustedManifest,
         boot: &[u8],
@@ -325,8 +325,9 @@ fn identity(
     }
 }
 
-/// Is the partition written that the boot areas lead to? They are of one version with it: GRUB's core image lies on the
-/// BIOS boot partition, or in the gap and looks for the rest of itself; other boot code starts the active partition.
+/// Is the partition written that the boot areas lead to? They are of one version with it: GRUB's core image
+/// lies on the BIOS boot partition, or in the gap and looks for the rest of itself; other boot code starts
+/// the active partition.
 fn boots_from(manifest: &Manifest, places: &[Place]) -> bool {
     let named = manifest.boot.linux.as_ref().map(|linux| linux.partition);
     let booted: Vec<u32> =
@@ -381,7 +382,8 @@ fn gpt_headers(disk: &DiskFacts) -> Vec<u64> {
     headers
 }
 
-/// What makes the old system unbootable, and a half-written new one too; and what would make something else of the new one.
+/// What makes the old system unbootable, and a half-written new one too; and what would make something else
+/// of the new one.
 fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode, gpt_headers: &[u64]) -> Vec<Range<u64>> {
     let replaced = places.iter().filter(|place| place.replaced);
     let mut ranges: Vec<Range<u64>> = replaced

@@ -1,12 +1,14 @@
 //! Where a table stays: whether the image finds its disk and partitions by what this table calls them.
 //!
-//! Invariant: a difference that something in the image is known to depend on is a refusal; one that something may depend
-//! on (`/etc/fstab`, `/etc/crypttab`, a boot loader's configuration that was not read) is a warning.
+//! Invariant: a difference that something in the image is known to depend on is a refusal; one that something
+//! may depend on (`/etc/fstab`, `/etc/crypttab`, a boot loader's configuration that was not read) is a
+//! warning.
 //!
 //! What is known at a capture, and therefore decides:
-//! - Windows names disk and partitions in its boot configuration (BCD) and in its list of drive letters: on a GPT by the
-//!   GUIDs of disk and partition, on an MBR by signature and place. It counts as Windows if the ESP has Microsoft's
-//!   loader, or if there is an NTFS and no loader of another system, and an NTFS or the ESP is written.
+//! - Windows names disk and partitions in its boot configuration (BCD) and in its list of drive letters: on a
+//!   GPT by the GUIDs of disk and partition, on an MBR by signature and place. It counts as Windows if the
+//!   ESP has Microsoft's loader, or if there is an NTFS and no loader of another system, and an NTFS or the
+//!   ESP is written.
 //! - Linux names partitions on the kernel's command line by `PARTUUID=` and `PARTLABEL=`.
 //! - Boot code starts the partition with the active flag (MBR) or the attribute for BIOS (GPT).
 
@@ -27,8 +29,8 @@ struct Difference {
     text: String,
 }
 
-/// Compares what the image calls its disk and partitions with what `existing`, the table of `disk`, does. Returns
-/// warnings.
+/// Compares what the image calls its disk and partitions with what `existing`, the table of `disk`, does.
+/// Returns warnings.
 pub(super) fn check(
     manifest: &Manifest,
     existing: &Existing,
@@ -131,8 +133,8 @@ fn windows_is_written(manifest: &Manifest, places: &[Place]) -> bool {
     is_windows && manifest.partitions.iter().filter(holds).any(|p| is_replaced(places, p.number))
 }
 
-/// What the kernel's command line names by `key`, if the partition that it is on is written. MBR partitions are named
-/// by signature and number: their signatures.
+/// What the kernel's command line names by `key`, if the partition that it is on is written. MBR partitions
+/// are named by signature and number: their signatures.
 fn named_on_command_line(manifest: &Manifest, places: &[Place], key: &str) -> Vec<String> {
     let Some(linux) = manifest.boot.linux.as_ref().filter(|linux| is_replaced(places, linux.partition))
     else {

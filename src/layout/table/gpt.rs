@@ -1,7 +1,7 @@
 //! A GUID partition table (UEFI 2.10 §5.3) and the boot record that protects it.
 //!
-//! Invariant: checksums are right for the bytes that are written; the backup lies at the disk's own end, with the
-//! entries directly before its header, and has all that the primary has.
+//! Invariant: checksums are right for the bytes that are written; the backup lies at the disk's own end, with
+//! the entries directly before its header, and has all that the primary has.
 
 use std::ops::Range;
 
@@ -44,8 +44,8 @@ pub fn gpt_entry_sectors(entries: u32, sector: SectorSize) -> u64 {
     (u64::from(entries) * u64::from(GPT_ENTRY_BYTES)).div_ceil(u64::from(sector.get()))
 }
 
-/// The table in the order in which it is written: backup at the disk's own end, primary, and the protective MBR last,
-/// without which the others are not looked at.
+/// The table in the order in which it is written: backup at the disk's own end, primary, and the protective
+/// MBR last, without which the others are not looked at.
 pub(super) fn writes(described: &Described<'_>, gpt: Gpt, patches: &[Patch]) -> Result<Vec<Write>, String> {
     let size = u64::from(described.sector.get());
     let mut heads = heads(described, gpt);

@@ -1,7 +1,8 @@
 //! A master boot record and the chain of extended boot records.
 //!
-//! Invariant: what is written says of partitions exactly what the manifest says, in the numbers that Linux gives: the
-//! records are read again as they will be on the disk. All places fit 32 bits (`layout::plan` sees to that).
+//! Invariant: what is written says of partitions exactly what the manifest says, in the numbers that Linux
+//! gives: the records are read again as they will be on the disk. All places fit 32 bits (`layout::plan` sees
+//! to that).
 
 use std::iter::once;
 
@@ -59,8 +60,8 @@ pub(super) fn regions(described: &Described<'_>, signature: [u8; 4], extended: &
         let (relative, length) = (ebr.0.saturating_sub(one.first.0), end(slot).saturating_sub(ebr.0));
         put_entry(record, 2, false, EXTENDED_LINK, ebr.0, relative, length);
     };
-    // The chain begins in the extended partition's first sector, also where the first record has no partition. Where
-    // there is no chain, an old one on the terminal's disk must not come to life.
+    // The chain begins in the extended partition's first sector, also where the first record has no
+    // partition. Where there is no chain, an old one on the terminal's disk must not come to life.
     if logical.first().is_none_or(|(_, ebr)| *ebr != one.first) {
         let mut record = vec![0; size];
         if let Some(first) = logical.first() {
@@ -125,8 +126,8 @@ fn head(described: &Described<'_>, signature: [u8; 4], extended: &[Extended]) ->
     Region { what: "the MBR".into(), offset: 0, bytes, free }
 }
 
-/// Writes entry `number` (1 to 4): `first` is the absolute sector (for cylinder, head and sector), `relative` the
-/// one that is written.
+/// Writes entry `number` (1 to 4): `first` is the absolute sector (for cylinder, head and sector), `relative`
+/// the one that is written.
 fn put_entry(head: &mut [u8], number: u32, active: bool, kind: u8, first: u64, relative: u64, sectors: u64) {
     let at = ENTRIES_AT + 16 * (number.saturating_sub(1) as usize).min(3);
     let entry = &mut head[at..at + 16];

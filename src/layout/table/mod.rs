@@ -1,11 +1,13 @@
-//! The bytes of partition tables, as a terminal's disk gets them, and what of a golden disk's table only bytes can say.
+//! The bytes of partition tables, as a terminal's disk gets them, and what of a golden disk's table only
+//! bytes can say.
 //!
-//! Invariant: every write lies on whole sectors of the disk, outside of all partitions. Places, types, GUIDs and the
-//! active flags of partitions are those of the manifest, always; all other bytes of a table ([`Patch`]) are the golden
-//! disk's where they differ from what is generated here. So an equal disk gets the golden disk's table byte for byte,
-//! and on a disk of another size the fields that follow from the size do so. Entries stay in their slots, so partition
-//! numbers stay. The `gpt` and `mbrman` crates are not used for writing: the first closes up gaps between numbers, the
-//! second counts logical places in 32 bits. Whether the table fits the disk is checked by `layout::plan` before.
+//! Invariant: every write lies on whole sectors of the disk, outside of all partitions. Places, types, GUIDs
+//! and the active flags of partitions are those of the manifest, always; all other bytes of a table
+//! ([`Patch`]) are the golden disk's where they differ from what is generated here. So an equal disk gets the
+//! golden disk's table byte for byte, and on a disk of another size the fields that follow from the size do
+//! so. Entries stay in their slots, so partition numbers stay. The `gpt` and `mbrman` crates are not used for
+//! writing: the first closes up gaps between numbers, the second counts logical places in 32 bits. Whether
+//! the table fits the disk is checked by `layout::plan` before.
 
 mod gpt;
 mod mbr;
@@ -83,8 +85,8 @@ impl<'a> Described<'a> {
         Described { table: &manifest.disk.table, slots, sector: manifest.disk.sector_size }
     }
 
-    /// What is written on a disk of `sectors` sectors, in the order in which it is written. Refused with the reason if
-    /// `patches` would make the table say something else than it is described to say.
+    /// What is written on a disk of `sectors` sectors, in the order in which it is written. Refused with the
+    /// reason if `patches` would make the table say something else than it is described to say.
     pub fn writes(&self, sectors: u64, patches: &[Patch]) -> Result<Vec<Write>, String> {
         match self.table {
             Table::None => Ok(Vec::new()),
@@ -96,8 +98,9 @@ impl<'a> Described<'a> {
         }
     }
 
-    /// What the table on a disk has that is not generated. `sectors` is the size of the disk that the table was made
-    /// for, `records` are the sectors of its chain of extended boot records, and `read` fills a buffer from an offset.
+    /// What the table on a disk has that is not generated. `sectors` is the size of the disk that the table
+    /// was made for, `records` are the sectors of its chain of extended boot records, and `read` fills a
+    /// buffer from an offset.
     pub fn patches<E>(
         &self,
         sectors: u64,

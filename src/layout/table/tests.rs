@@ -81,7 +81,8 @@ fn what_follows_from_the_size_of_a_disk_follows_it_and_what_does_not_stays() {
 fn bytes_that_say_where_partitions_lie_are_never_patched() {
     let (table, entry) = (gpt_table(), gpt_entry());
     let gpt = described(&table, &[(1, 2048, 8192, &entry)]);
-    // Mark of the first sector, header, type and place of an entry, a field that is left at its end, beyond the table.
+    // Mark of the first sector, header, type and place of an entry, a field that is left at its end, beyond
+    // the table.
     for (offset, length) in
         [(510, 1), (512, 8), (512 + 40, 8), (1024, 16), (1024 + 32, 8), (512 + 20, 5), (1 << 20, 512)]
     {

@@ -1,5 +1,6 @@
-//! Bytes of a table that a manifest's fields do not say: boot flags of protective entries, places in cylinders and
-//! heads, code in extended boot records, what a hybrid table has besides, remains of deleted entries.
+//! Bytes of a table that a manifest's fields do not say: boot flags of protective entries, places in
+//! cylinders and heads, code in extended boot records, what a hybrid table has besides, remains of deleted
+//! entries.
 //!
 //! Invariant: a patch changes only bytes that say nothing about where a partition lies and what it is.
 
@@ -46,7 +47,8 @@ impl Region {
     }
 }
 
-/// The fields of the entry `index` (from 0) of a boot record: flag, first CHS, type, last CHS, first sector, sectors.
+/// The fields of the entry `index` (from 0) of a boot record: flag, first CHS, type, last CHS, first sector,
+/// sectors.
 pub(super) fn entry_fields(index: usize) -> [Range<usize>; 6] {
     let at = ENTRIES_AT + 16 * index;
     [at..at + 1, at + 1..at + 4, at + 4..at + 5, at + 5..at + 8, at + 8..at + 12, at + 12..at + 16]

@@ -1,6 +1,7 @@
 //! What people decide: retry and cancel.
 //!
-//! Invariant: a decision is taken only from the server itself: a loopback address, and no browser. What comes of it is left to `lab`.
+//! Invariant: a decision is taken only from the server itself: a loopback address, and no browser. What comes
+//! of it is left to `lab`.
 
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
@@ -17,8 +18,8 @@ use crate::server::lab::{Change, Lab, Terminal, some_of};
 use crate::server::listen::Ends;
 use crate::server::target::{Target, target_for};
 
-/// Decisions are taken from this machine alone, and not from a page that a browser on it shows: browsers name the
-/// page's origin with every such request.
+/// Decisions are taken from this machine alone, and not from a page that a browser on it shows: browsers name
+/// the page's origin with every such request.
 fn from_the_server_itself(ends: Ends, headers: &HeaderMap) -> Result<(), Error> {
     if ends.remote.ip().is_loopback() && !headers.contains_key(header::ORIGIN) {
         return Ok(());
@@ -27,8 +28,8 @@ fn from_the_server_itself(ends: Ends, headers: &HeaderMap) -> Result<(), Error> 
     Err(error(StatusCode::FORBIDDEN, format!("{} may not decide this", ends.remote.ip()), advice))
 }
 
-/// The terminal meant by what a person typed: its name, any of its MACs, its UUID, or its label. What fits several means none of
-/// them.
+/// The terminal meant by what a person typed: its name, any of its MACs, its UUID, or its label. What fits
+/// several means none of them.
 fn meant(lab: &Lab, config: &Config, typed: &str) -> Result<String, Error> {
     if let Some(terminal) = lab.get(typed) {
         return Ok(terminal.id.clone());

@@ -1,6 +1,8 @@
-//! `/api/v1/…`: terminals say hello, take a job, report (`terminals`); people look (`views`) and decide (`decisions`).
+//! `/api/v1/…`: terminals say hello, take a job, report (`terminals`); people look (`views`) and decide
+//! (`decisions`).
 //!
-//! Invariant: every error is a [`Refusal`] with advice. An answer that promises something is sent only when the database has it.
+//! Invariant: every error is a [`Refusal`] with advice. An answer that promises something is sent only when
+//! the database has it.
 
 mod decisions;
 mod terminals;

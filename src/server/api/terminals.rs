@@ -1,6 +1,7 @@
 //! What terminals call: hello, take, progress, outcome.
 //!
-//! Invariant: what an attempt says is taken only with its token. Which job waits is decided in `jobs`, what is remembered in `lab`.
+//! Invariant: what an attempt says is taken only with its token. Which job waits is decided in `jobs`, what
+//! is remembered in `lab`.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;

@@ -1,4 +1,5 @@
-//! What people see: the terminals' rows, images with their swarms, jobs, zones. The page, the metrics and the command line show it.
+//! What people see: the terminals' rows, images with their swarms, jobs, zones. The page, the metrics and the
+//! command line show it.
 //!
 //! Invariant: looking changes nothing but that the tracker forgets peers that are gone.
 

@@ -1,6 +1,7 @@
 //! `[[job]]`: which images go onto which terminals, and how.
 //!
-//! Invariant: names of images are plain; a job that was checked has rules for its disks that can be read and each image once.
+//! Invariant: names of images are plain; a job that was checked has rules for its disks that can be read and
+//! each image once.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The configuration file: TOML → checked values.
 //!
-//! Invariant: a [`Config`] that exists has jobs with distinct valid names, and every key in the file was understood:
-//! an unknown one is an error that names its line. Jobs are in `job`. Reading the file is left to `watch`; what a job means
-//! for a terminal, to `target` and `jobs`.
+//! Invariant: a [`Config`] that exists has jobs with distinct valid names, and every key in the file was
+//! understood: an unknown one is an error that names its line. Jobs are in `job`. Reading the file is left to
+//! `watch`; what a job means for a terminal, to `target` and `jobs`.
 
 mod job;
 #[cfg(test)]

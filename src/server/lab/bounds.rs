@@ -1,6 +1,8 @@
-//! Bounds on what terminals say: nothing that one of them sends can fill the memory, the database or the page.
+//! Bounds on what terminals say: nothing that one of them sends can fill the memory, the database or the
+//! page.
 //!
-//! Invariant: what comes out of here is short and has finite numbers; words and lists that are too long are cut, never refused.
+//! Invariant: what comes out of here is short and has finite numbers; words and lists that are too long are
+//! cut, never refused.
 
 use crate::api::Inventory;
 use crate::boot::start;

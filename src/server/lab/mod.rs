@@ -1,10 +1,12 @@
 //! All terminals as the server knows them, in memory: who they are, and which attempt is theirs.
 //!
-//! `terminal` is one of them, `bounds` cuts what they say, `reports` takes what their attempts report and answers with orders,
-//! `decisions` does what people want of one, `namesakes` knows which of them share a UUID, `restart` makes sense of written times.
+//! `terminal` is one of them, `bounds` cuts what they say, `reports` takes what their attempts report and
+//! answers with orders, `decisions` does what people want of one, `namesakes` knows which of them share a
+//! UUID, `restart` makes sense of written times.
 //!
-//! Invariant: each terminal has at most one current attempt; the number of terminals and of those that are expected is
-//! bounded. Time, tokens and targets come in as arguments; what changed goes out as [`Change`]s, which `store` keeps.
+//! Invariant: each terminal has at most one current attempt; the number of terminals and of those that are
+//! expected is bounded. Time, tokens and targets come in as arguments; what changed goes out as [`Change`]s,
+//! which `store` keeps.
 
 mod bounds;
 mod decisions;
@@ -55,8 +57,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// The lab as it was written down, at `now` of this start's clock. `last_number` is the highest attempt number ever given.
-    /// The changes are times that had to be corrected.
+    /// The lab as it was written down, at `now` of this start's clock. `last_number` is the highest attempt
+    /// number ever given. The changes are times that had to be corrected.
     pub fn restore(now: Duration, mut terminals: Vec<Terminal>, last_number: u64) -> (Self, Vec<Change>) {
         let changes = restart::correct(now, &mut terminals);
         let by_attempt =

@@ -1,7 +1,7 @@
 //! What running attempts report, and what they are told to do.
 //!
-//! Invariant: only who knows the token of a terminal's current attempt reports for it; the first outcome stands. Whether an
-//! attempt may leave its swarm is decided in `jobs`, who still needs whom in `zones`.
+//! Invariant: only who knows the token of a terminal's current attempt reports for it; the first outcome
+//! stands. Whether an attempt may leave its swarm is decided in `jobs`, who still needs whom in `zones`.
 
 use std::time::Duration;
 
@@ -70,8 +70,8 @@ impl Lab {
         Ok((self.orders(&attempt, ties, now), change))
     }
 
-    /// An attempt ended. The first outcome stands, so that a report that is sent twice does no harm; only the one that
-    /// the server made up when a person cancelled is replaced by the terminal's own.
+    /// An attempt ended. The first outcome stands, so that a report that is sent twice does no harm; only the
+    /// one that the server made up when a person cancelled is replaced by the terminal's own.
     pub fn outcome(
         &mut self,
         now: Duration,
@@ -91,8 +91,8 @@ impl Lab {
         Ok((self.orders(&attempt, ties, now), change))
     }
 
-    /// An attempt says which disks it writes. They are kept whatever becomes of it: after a power cut in the middle, the same
-    /// rule must not take another disk.
+    /// An attempt says which disks it writes. They are kept whatever becomes of it: after a power cut in the
+    /// middle, the same rule must not take another disk.
     pub fn chosen(&mut self, number: u64, chosen: Vec<Chosen>) -> Option<Change> {
         let terminal = self.by_attempt.get(&number).and_then(|id| self.terminals.get_mut(id))?;
         let mut chosen = known::choose_again(&terminal.chosen, &bounds::chosen(chosen));

@@ -1,7 +1,7 @@
 //! One terminal as the server knows it, and its row on the page.
 //!
-//! Invariant: a plain value. What it says of itself was cut to bounds by `bounds` before it came here; where it stands is
-//! decided in `jobs`.
+//! Invariant: a plain value. What it says of itself was cut to bounds by `bounds` before it came here; where
+//! it stands is decided in `jobs`.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -39,8 +39,8 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// A person has looked at the disks that it has now: from here on they are the ones that it should have, and rules may choose
-    /// among them anew.
+    /// A person has looked at the disks that it has now: from here on they are the ones that it should have,
+    /// and rules may choose among them anew.
     pub fn accept_disks(&mut self) {
         self.known_disks = known::fixed(&self.inventory.disks).cloned().collect();
         self.chosen.clear();

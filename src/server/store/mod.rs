@@ -1,12 +1,14 @@
-//! What must survive a restart: terminals and attempts, in SQLite. This is the queue and the thread; `tables` has the statements.
+//! What must survive a restart: terminals and attempts, in SQLite. This is the queue and the thread; `tables`
+//! has the statements.
 //!
 //! ```text
 //!  handlers ──Batch{changes, ack} (queue of 4096)──► one thread that owns the connection
 //!           ◄──────────────── ack when it is on the disk ──┘  (all that waits is one transaction)
 //! ```
 //!
-//! Invariant: a change is acknowledged only when its transaction is synced. Changes are put into the queue while the
-//! lab is locked, so they are written in the order in which they happened. A full queue is an error, not a wait.
+//! Invariant: a change is acknowledged only when its transaction is synced. Changes are put into the queue
+//! while the lab is locked, so they are written in the order in which they happened. A full queue is an
+//! error, not a wait.
 
 mod tables;
 #[cfg(test)]

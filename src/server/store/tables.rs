@@ -1,7 +1,8 @@
 //! The database's tables: how they came to be, and terminals and attempts as rows.
 //!
-//! Invariant: a database of any older schema is brought up to [`SCHEMA`] and keeps all it has; one statement names all columns of a
-//! table for writing and one for reading, in the same order. Transactions and who waits for them are left to the module above.
+//! Invariant: a database of any older schema is brought up to [`SCHEMA`] and keeps all it has; one statement
+//! names all columns of a table for writing and one for reading, in the same order. Transactions and who
+//! waits for them are left to the module above.
 
 use std::time::Duration;
 

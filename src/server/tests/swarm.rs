@@ -140,7 +140,8 @@ async fn an_image_in_parts_is_seeded_and_is_no_web_seed() {
     assert!(has(b"8:announce") && !has(b"8:url-list"));
 }
 
-/// Puts the golden image's payload where its source is: pieces 0 and 1 are cells 0 and 4, piece 2 is the last sector.
+/// Puts the golden image's payload where its source is: pieces 0 and 1 are cells 0 and 4, piece 2 is the last
+/// sector.
 fn put_in_place(world: &World) -> PathBuf {
     let image = world.at("images/golden/format-1");
     let source = world.at("source.img");

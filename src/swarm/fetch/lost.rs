@@ -1,7 +1,7 @@
 //! What becomes of pieces and requests whose peer is lost, slow or unwilling.
 //!
-//! Invariant: a request that is taken back is free to be asked of others and remembered, for its answer may still come; a frame
-//! never outlives its owner: what came of it is dropped.
+//! Invariant: a request that is taken back is free to be asked of others and remembered, for its answer may
+//! still come; a frame never outlives its owner: what came of it is dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -115,9 +115,9 @@ impl Fetcher {
         }
     }
 
-    /// Pieces of `conn` that pass `test` belong to nobody. A piece that only one peer may send and that it has
-    /// begun starts again from nothing, with another peer; one that came as a frame is as if nothing had come: who sends
-    /// it next has another frame, or none.
+    /// Pieces of `conn` that pass `test` belong to nobody. A piece that only one peer may send and that it
+    /// has begun starts again from nothing, with another peer; one that came as a frame is as if nothing had
+    /// come: who sends it next has another frame, or none.
     fn disown(&mut self, conn: ConnId, test: impl Fn(PieceIndex) -> bool) {
         let mut frames = Vec::new();
         for (piece, active) in self.active.iter_mut().filter(|(piece, _)| test(**piece)) {

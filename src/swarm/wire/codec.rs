@@ -58,8 +58,9 @@ impl Decoder {
         &mut self.buffer
     }
 
-    /// The block whose data comes next: the stream is at a `piece` message whose header is here. For those who want
-    /// the data elsewhere than in a message; they [skip](Self::skip) the header and take the data out of the [buffer](Self::buffer).
+    /// The block whose data comes next: the stream is at a `piece` message whose header is here. For those
+    /// who want the data elsewhere than in a message; they [skip](Self::skip) the header and take the data
+    /// out of the [buffer](Self::buffer).
     pub fn next_block(&self) -> Option<Block> {
         let header = self.buffer.first_chunk::<PIECE_HEADER_LEN>()?;
         let [prefix, piece, offset] = [0, 5, 9]
@@ -207,7 +208,8 @@ pub fn encode_piece_header(block: Block) -> [u8; PIECE_HEADER_LEN] {
 }
 
 fn put_head(kind: u8, length: usize, out: &mut BytesMut) {
-    // Nothing that we send comes near 4 GiB: blocks, bitfields and handshakes are bounded where they are made.
+    // Nothing that we send comes near 4 GiB: blocks, bitfields and handshakes are bounded where they are
+    // made.
     out.put_u32(u32::try_from(length + 1).unwrap_or(u32::MAX));
     out.put_u8(kind);
 }

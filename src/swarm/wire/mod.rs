@@ -1,8 +1,8 @@
 //! The peer wire protocol: messages ↔ bytes (BEP 3, 6, 10, 21).
 //!
 //! Invariant: decoding is incremental and bounded (nothing longer than the torrent's largest legal message is
-//! ever waited for), encoding and decoding are each other's inverse. Whether a message makes sense now is left
-//! to the engine.
+//! ever waited for), encoding and decoding are each other's inverse. Whether a message makes sense now is
+//! left to the engine.
 
 mod codec;
 mod extended;

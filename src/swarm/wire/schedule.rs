@@ -1,9 +1,10 @@
-//! The messages of flashmob's own extension (BEP 10, `fm_flashmob` version 2): who sends which piece to whom next.
+//! The messages of flashmob's own extension (BEP 10, `fm_flashmob` version 2): who sends which piece to whom
+//! next.
 //!
-//! An offer is answered by a grant, which ordinary requests for that piece follow, or by a decline, or by the word that the
-//! receiver's downlink is taken. An offer may name frames: the same pieces, compressed; requests with [`FRAME`](crate::swarm::geometry::FRAME) in their
-//! offset are for bytes of those.
-//! Invariant: reading and writing are each other's inverse; a message names at most [`MAX_OFFERED`] pieces. Whether
+//! An offer is answered by a grant, which ordinary requests for that piece follow, or by a decline, or by the
+//! word that the receiver's downlink is taken. An offer may name frames: the same pieces, compressed;
+//! requests with [`FRAME`](crate::swarm::geometry::FRAME) in their offset are for bytes of those. Invariant:
+//! reading and writing are each other's inverse; a message names at most [`MAX_OFFERED`] pieces. Whether
 //! those pieces exist is left to the engine.
 
 use std::time::Duration;
@@ -47,8 +48,8 @@ pub enum Schedule {
         /// Bytes that the requests will name in all.
         bytes: u32,
     },
-    /// The speaker's downlink is taken: nothing new before. Said to all who may offer something whenever that changes; an
-    /// offer that waits for its answer is declined by it.
+    /// The speaker's downlink is taken: nothing new before. Said to all who may offer something whenever that
+    /// changes; an offer that waits for its answer is declined by it.
     Taken {
         /// For so long, in whole microseconds.
         free_in: Duration,

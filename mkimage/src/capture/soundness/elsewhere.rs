@@ -137,8 +137,8 @@ pub fn raid_member(volume: &Volume) -> Option<Unsound> {
     })
 }
 
-/// A ZFS pool says in its labels how many devices it is made of (OpenZFS, module/zfs/vdev_label.c): names and numbers as XDR
-/// writes them, the other way round.
+/// A ZFS pool says in its labels how many devices it is made of (OpenZFS, module/zfs/vdev_label.c): names and
+/// numbers as XDR writes them, the other way round.
 pub fn zfs_pool(volume: &Volume) -> Option<Unsound> {
     let label = volume.start.get(16 << 10..)?;
     let find = |text: &[u8]| label.windows(text.len()).position(|window| window == text);

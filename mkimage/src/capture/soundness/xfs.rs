@@ -1,6 +1,7 @@
 //! Is an XFS whole: unmounted, all on this partition, not marked for repair?
 //!
-//! partclone maps one whose log was not carried out as if it had been, so it must be known here. Invariant: only reads.
+//! partclone maps one whose log was not carried out as if it had been, so it must be known here. Invariant:
+//! only reads.
 
 /// What is not right with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,8 @@ const UNMOUNT: u8 = 0x20;
 /// Read at once.
 const STEP: usize = 1 << 20;
 
-/// Looks at the superblock in `start` and at the last record of the log (Linux, fs/xfs/libxfs/xfs_format.h and xfs_log_format.h).
+/// Looks at the superblock in `start` and at the last record of the log (Linux, fs/xfs/libxfs/xfs_format.h
+/// and xfs_log_format.h).
 pub fn problem(start: &[u8], read: impl Fn(u64, &mut [u8]) -> bool) -> Option<Problem> {
     let word = |at: usize| be32(start, at).map(u64::from);
     let long = |at: usize| Some(word(at)? << 32 | word(at + 4)?);
@@ -52,7 +54,8 @@ pub fn problem(start: &[u8], read: impl Fn(u64, &mut [u8]) -> bool) -> Option<Pr
     }
 }
 
-/// True if the last record of the log is the one that unmounting writes, alone in it. `None`: the log cannot be read.
+/// True if the last record of the log is the one that unmounting writes, alone in it. `None`: the log cannot
+/// be read.
 fn is_carried_out(at: u64, len: u64, read: impl Fn(u64, &mut [u8]) -> bool) -> Option<bool> {
     let mut step = vec![0; STEP];
     // Cycle, sector, operations, header sectors.

@@ -1,9 +1,10 @@
-//! The power is cut at any moment of an attempt, on disks that lose any part of what they were not asked to flush.
+//! The power is cut at any moment of an attempt, on disks that lose any part of what they were not asked to
+//! flush.
 //!
-//! The real agent writes an image from a real server onto model disks. At a moment that follows from a seed the agent is
-//! killed, and each sector that was not flushed is lost or kept on its own. What is left must start the old system whole, the
-//! new one whole, or nothing; and the next attempt on it must finish. `FLASHMOB_CUTS` says how many cuts each scene has (5),
-//! `FLASHMOB_SEED` where the seeds begin.
+//! The real agent writes an image from a real server onto model disks. At a moment that follows from a seed
+//! the agent is killed, and each sector that was not flushed is lost or kept on its own. What is left must
+//! start the old system whole, the new one whole, or nothing; and the next attempt on it must finish.
+//! `FLASHMOB_CUTS` says how many cuts each scene has (5), `FLASHMOB_SEED` where the seeds begin.
 
 mod model;
 mod starts;

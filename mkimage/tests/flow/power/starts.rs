@@ -1,7 +1,7 @@
 //! What a machine would start from a disk, and whether that is whole.
 //!
-//! Looked at as firmware and loaders do, not as the code that writes: boot code in the first sector, a GPT with right
-//! checksums in either place, an ESP with a filesystem that `blkid` finds.
+//! Looked at as firmware and loaders do, not as the code that writes: boot code in the first sector, a GPT
+//! with right checksums in either place, an ESP with a filesystem that `blkid` finds.
 
 use std::io::Write;
 use std::ops::Range;
@@ -117,7 +117,8 @@ impl Truth<'_> {
         Ok(())
     }
 
-    /// Firmware finds a loader: on an ESP that is there, and if the image keeps that, the system that it loads is found too.
+    /// Firmware finds a loader: on an ESP that is there, and if the image keeps that, the system that it
+    /// loads is found too.
     fn has_loader(&self, disk: &[u8]) -> bool {
         let manifest = self.image.manifest();
         let kept = manifest.partitions.iter().any(|p| p.role == Role::Esp && p.policy == Policy::Keep);
@@ -131,8 +132,8 @@ impl Truth<'_> {
         esps(disk).into_iter().any(|esp| is_found(&disk[esp])) && (!kept || root_is_found())
     }
 
-    /// Each partition that something starts from, and in which a filesystem is found, is the old or the new one, whether or
-    /// not the rest of the system is there.
+    /// Each partition that something starts from, and in which a filesystem is found, is the old or the new
+    /// one, whether or not the rest of the system is there.
     fn found_are_whole(&self, disk: &[u8]) -> Result<(), String> {
         let mut cursor = std::io::Cursor::new(disk);
         let Ok(Some(there)) = table::read(&mut cursor, disk.len() as u64, SectorSize::DEFAULT) else {

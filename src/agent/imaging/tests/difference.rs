@@ -220,7 +220,8 @@ async fn trust_reads_some_pieces_only_and_what_it_writes_and_the_outcome_says_so
     let unread: u32 = said.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
     assert!((900..new.grid.pieces() - 48).contains(&unread), "{said}");
     imaged.stop().await;
-    // Head and tail of the partition, table and backup are wiped. They are read before and after, and written again.
+    // Head and tail of the partition, table and backup are wiped. They are read before and after, and written
+    // again.
     let wiped = 4 * MIB;
     let looked_at = 100 * u64::from(PIECE / 4);
     let bound = 4 * wiped + looked_at + 2 * (changed(&new, &old) + 6 * u64::from(PIECE));
@@ -281,7 +282,8 @@ async fn a_windows_that_was_started_is_noticed_although_no_first_piece_has_chang
     });
     let lab = Lab::new(&new).await;
     lab.publish(&old);
-    // As Windows does when it mounts: the two restart pages of $LogFile, which a new volume has filled with ones.
+    // As Windows does when it mounts: the two restart pages of $LogFile, which a new volume has filled with
+    // ones.
     let log = (6 << 20..22 << 20).step_by(4096).find(|at| old_source[*at..].starts_with(&[0xff; 1 << 20]));
     let log = log.expect("the log");
     assert!(log - (6 << 20) > PIECE as usize, "not in the first piece");

@@ -210,7 +210,8 @@ fn small_image() -> (Vec<u8>, TestImage) {
     (source, image)
 }
 
-/// Carries out `assignment`, which must succeed, and leaves; gives the bytes that came from others, and what was said.
+/// Carries out `assignment`, which must succeed, and leaves; gives the bytes that came from others, and what
+/// was said.
 async fn fetched(lab: &Lab, assignment: Assignment) -> (u64, Vec<String>) {
     let ctx = lab.context();
     let status = ctx.status.clone();

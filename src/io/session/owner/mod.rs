@@ -1,9 +1,10 @@
 //! The owner task of a torrent: feeds its engine and does what the engine says.
 //!
-//! `start` makes it, `conns` are its connections, `pieces` what happens with the payload; the loop that all of it goes round is here.
+//! `start` makes it, `conns` are its connections, `pieces` what happens with the payload; the loop that all
+//! of it goes round is here.
 //!
-//! Invariant: only this task touches the engine and the cache; it waits for nobody but for events. It ends when it
-//! is told to stop or when a write fails, and then everything it started has ended too.
+//! Invariant: only this task touches the engine and the cache; it waits for nobody but for events. It ends
+//! when it is told to stop or when a write fails, and then everything it started has ended too.
 
 mod conns;
 mod pieces;

@@ -1,7 +1,8 @@
 //! Pieces on their way between the engine, the disk threads and the memory in which they are kept for peers.
 //!
-//! Invariant: half of the engine's buffers stay free for pieces under way, whatever else could be kept; a piece that cannot be read,
-//! or is not what it should be, is refused to those who asked for it; one that cannot be written ends the torrent.
+//! Invariant: half of the engine's buffers stay free for pieces under way, whatever else could be kept; a
+//! piece that cannot be read, or is not what it should be, is refused to those who asked for it; one that
+//! cannot be written ends the torrent.
 
 use std::sync::Arc;
 

@@ -1,7 +1,9 @@
-//! Which pieces are known to be what they should be, by which hash the others are checked, and which are damaged.
+//! Which pieces are known to be what they should be, by which hash the others are checked, and which are
+//! damaged.
 //!
-//! Invariant: once there is a hash for a piece it is written only with that hash, and served only after it was written or read
-//! so. A damaged piece is read again after [`REST`] only, so that peers who ask for it cannot keep the disk busy.
+//! Invariant: once there is a hash for a piece it is written only with that hash, and served only after it
+//! was written or read so. A damaged piece is read again after [`REST`] only, so that peers who ask for it
+//! cannot keep the disk busy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +17,8 @@ use crate::units::{Now, PieceIndex, Sha256};
 
 /// How long a damaged piece is refused before it is looked at again.
 const REST: Duration = Duration::from_secs(5);
-/// A piece that came wrong so often is named. One that is wrong once is fetched again at once, and nobody need know.
+/// A piece that came wrong so often is named. One that is wrong once is fetched again at once, and nobody
+/// need know.
 const OFTEN: u32 = 2;
 /// Most damaged pieces that are named.
 const NAMED: usize = 3;
@@ -39,8 +42,9 @@ pub(super) struct Soundness {
 impl Soundness {
     /// At the start of a torrent that has the pieces `have`.
     pub(super) fn new(spec: &TorrentSpec, have: &Bitfield) -> Self {
-        // Whoever says "everything" has not looked. Without signed hashes that is left to those who fetch, because they check by
-        // the torrent's hashes, and checking here as well would cost a seeder on a fast network half of its rate.
+        // Whoever says "everything" has not looked. Without signed hashes that is left to those who fetch,
+        // because they check by the torrent's hashes, and checking here as well would cost a seeder on a fast
+        // network half of its rate.
         let sound = match spec.have {
             Have::Everything if spec.hashes.is_some() => Bitfield::none(have.pieces()),
             _ => have.clone(),
@@ -95,8 +99,8 @@ impl Soundness {
         self.hash(piece).filter(|_| !self.sound.has(piece))
     }
 
-    /// The piece was written or read, with the right hash if one was asked for when that began. False if it must not be served yet,
-    /// because its hash came meanwhile.
+    /// The piece was written or read, with the right hash if one was asked for when that began. False if it
+    /// must not be served yet, because its hash came meanwhile.
     pub(super) fn is_done(&mut self, piece: PieceIndex) -> bool {
         if self.checked.remove(&piece) {
             self.sound.insert(piece);

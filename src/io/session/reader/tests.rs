@@ -109,7 +109,8 @@ impl Scene {
         }
     }
 
-    /// The peer sends one of the blocks that it was asked for, and something else; what was sent before is read.
+    /// The peer sends one of the blocks that it was asked for, and something else; what was sent before is
+    /// read.
     fn step(&mut self, conn: ConnId, which: usize) {
         let (intake, pipe, asked) = self.peers.get_mut(&conn).unwrap();
         if !asked.is_empty() {
