@@ -6,7 +6,7 @@
 //! what left the seeder. Above 70 % of all processors the machine is measured and not the clients: that is
 //! said.
 //!
-//!     cargo bench --bench makespan -- --nodes 8 --rate-mbit 100 --piece 1MiB --client flashmob --client aria2
+//!     cargo bench --bench makespan -- --nodes 8 --piece 1MiB --client flashmob --client aria2
 //!     cargo bench --bench makespan -- --nodes 8 --rate-mbit 100 --piece 1MiB --cut 3
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a bench that cannot run ends")]

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The steps of an attempt, in order (DESIGN §3).
+/// The steps of an attempt, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
@@ -77,7 +77,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// The process exit code (DESIGN §5).
+    /// The process exit code.
     pub fn exit_code(self) -> u8 {
         self as u8
     }
@@ -250,7 +250,7 @@ impl DiskIdentity {
     }
 }
 
-/// A line of `--json` on stdout (DESIGN §5).
+/// A line of `--json` on stdout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {

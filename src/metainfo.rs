@@ -214,7 +214,7 @@ impl Metainfo {
 pub enum Pieces {
     /// The SHA-1 of each piece in order.
     Hashed(Vec<Sha1>),
-    /// No hashes (DESIGN §4): `nonce` must be random, or equal sizes would share an info-hash.
+    /// No hashes (docs/formats.md): `nonce` must be random, or equal sizes would share an info-hash.
     Unhashed {
         /// 16 random bytes.
         nonce: [u8; 16],

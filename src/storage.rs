@@ -50,8 +50,7 @@ pub trait Storage: Send + Sync {
     /// Writes all of `from` at `offset`. Durable only after `sync`.
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError>;
 
-    /// The system itself keeps in memory what is read and written here, as it does for files: who reads it a
-    /// second time need not have kept it.
+    /// Whether reads are served from the page cache, as for files: callers need not cache them.
     fn is_kept(&self) -> bool {
         false
     }

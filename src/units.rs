@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for SectorSize {
 
 /// Length of a piece of an image in bytes: a power of two from 16 KiB to 32 MiB.
 ///
-/// Images use 1 MiB and more (DESIGN §4); smaller lengths are allowed so that small tests stay small.
+/// Images use 1 MiB and more (docs/formats.md); smaller lengths are allowed so that small tests stay small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct PieceLength(u32);

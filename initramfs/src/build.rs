@@ -19,7 +19,7 @@ use crate::localboot;
 use crate::netboot;
 use crate::tools::{command, run};
 
-/// Kernel and initramfs together stay under this, so that a hundred terminals can fetch them (DESIGN §9).
+/// Kernel and initramfs together stay under this, so that a hundred terminals can fetch them.
 const LARGEST: u64 = 64 << 20;
 /// What depmod writes and the agent reads.
 const MODULE_LISTS: &[&str] = &["modules.alias", "modules.builtin", "modules.dep", "modules.softdep"];

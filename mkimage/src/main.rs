@@ -1,8 +1,8 @@
 //! `flashmob-mkimage`: makes images, says what is in them, proves them, signs them.
 //!
 //! One file a verb. Invariant: a verb either did all of what it says or failed with a class (the exit code,
-//! DESIGN §5), what went wrong, and what to do next. Publishing and imaging are left to `flashmob` and the
-//! agent.
+//! docs/operations.md), what went wrong, and what to do next. Publishing and imaging are left to `flashmob`
+//! and the agent.
 
 mod capture;
 mod diff;

@@ -1,4 +1,4 @@
-//! The kernel command line's `flashmob.*` keys (DESIGN §5).
+//! The kernel command line's `flashmob.*` keys.
 //!
 //! Invariant: a key that is not known or a value that is not understood is an error, never ignored: a typing
 //! mistake must not image the wrong disk. Whoever answers PXE writes this line, so it holds no secret and

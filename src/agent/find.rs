@@ -14,7 +14,7 @@ use crate::io::discover;
 use crate::io::http::Api;
 use crate::lan::discovery::{Origin, Step};
 
-/// Time for one candidate or one search (DESIGN §5).
+/// Time for one candidate or one search.
 pub const EACH: Duration = Duration::from_secs(5);
 /// Candidates of one search that are asked: whoever answers with thousands does not hold up the next round.
 const MOST: usize = 16;

@@ -2,7 +2,7 @@
 //! reporter to the server read.
 //!
 //! Invariant: readers only ever see whole values, and a writer never waits for a reader. How it looks is left
-//! to `agent::console`, how it travels to `agent::report`.
+//! to `agent::console`, how it travels to `agent::attempt`.
 
 use std::time::{Duration, Instant};
 

@@ -40,9 +40,9 @@ pub struct Patience {
     pub glance: Duration,
     /// For each candidate while the server is looked for.
     pub each: Duration,
-    /// A machine whose disks do not change for so long has all of them…
+    /// The list of disks counts as complete when it has not changed for this long.
     pub settled: Duration,
-    /// …and it is not waited longer than this.
+    /// The longest wait for a complete list of disks.
     pub settle: Duration,
 }
 

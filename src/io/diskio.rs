@@ -7,11 +7,10 @@
 //! ```
 //!
 //! Invariant: a piece always goes to the same thread, so that its write and a read after it are ordered
-//! without a lock. What came as a frame is undone into a buffer that the thread has of its own, which then
-//! becomes the piece's; the frame's becomes the thread's. Most jobs carry a buffer of a bounded pool, and the
-//! owner counts the others, so queues as long as both never make the owner wait, and the way back needs no
-//! bound of its own. Threads end when the queue is dropped, after what was queued; [`DiskQueue::finish`]
-//! waits for that.
+//! without a lock. Compressed pieces are decompressed into the thread's spare buffer, and the two buffers
+//! then swap roles. Most jobs carry a buffer of a bounded pool, and the owner counts the others, so queues as
+//! long as both never make the owner wait, and the way back needs no bound of its own. Threads end when the
+//! queue is dropped, after what was queued; [`DiskQueue::finish`] waits for that.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -1,5 +1,5 @@
-//! An image folder on a filesystem (DESIGN §4): found, read, checked against its manifest, and its payload as
-//! a read-only storage.
+//! An image folder on a filesystem (docs/formats.md): found, read, checked against its manifest, and its
+//! payload as a read-only storage.
 //!
 //! Invariant: an [`ImageFolder`] that exists is complete and consistent: every sidecar has the hash that its
 //! manifest gives, extents and manifest agree, the torrent is the manifest's, and the payload files have

@@ -1,4 +1,4 @@
-//! In which order the server is looked for (DESIGN §5), as a list of steps.
+//! In which order the server is looked for, as a list of steps.
 //!
 //! Invariant: a server is only ever a candidate; who answers as flashmob is found by asking (`agent::find`),
 //! and who may be obeyed is decided by the manifest's signature.

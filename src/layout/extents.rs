@@ -6,7 +6,7 @@
 
 use crate::manifest::Manifest;
 
-/// Ranges are known to this many bytes (DESIGN §4).
+/// Ranges are known to this many bytes (docs/formats.md).
 pub const UNIT: u64 = 4096;
 /// First bytes of `extents.bin`.
 pub const MAGIC: [u8; 8] = *b"fmextnt1";
@@ -15,7 +15,7 @@ pub const MAX_EXTENTS_BYTES: usize = 32 << 20;
 /// Groups of 7 bits in the longest varint (a u64).
 const MAX_VARINT_BYTES: usize = 10;
 
-/// What a range of a partition is (DESIGN §4).
+/// What a range of a partition is (docs/formats.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RangeKind {
     /// Travels.

@@ -91,7 +91,7 @@ impl Manifest {
         {
             return Err("a boot area lies beyond the smallest disk".into());
         }
-        // Without piece hashes only until somebody adds them (DESIGN §4).
+        // Without piece hashes only until somebody adds them (docs/formats.md).
         let hashes = self.payload.sha256.is_some().then_some(names::PIECES);
         let mut needed = [names::EXTENTS, names::BOOT, names::TORRENT].into_iter().chain(hashes);
         if let Some(missing) = needed.find(|name| !self.sidecars.contains_key(*name)) {

@@ -1,4 +1,4 @@
-//! What iPXE is told: boot the agent, go on to the disk, or wait (DESIGN §5, `/boot/ipxe`).
+//! What iPXE is told: boot the agent, go on to the disk, or wait (`/boot/ipxe`).
 //!
 //! Invariant: pure; every word that comes from outside is reduced to characters that iPXE does not interpret.
 //! A script never leaves a terminal at a prompt, and never boots a disk that is half written.

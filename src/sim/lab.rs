@@ -233,7 +233,7 @@ impl Lab {
         true
     }
 
-    /// Time until the last one had everything, relative to the best that any scheme can do (DESIGN §6).
+    /// Time until the last one had everything, relative to the best that any scheme can do (docs/bench.md).
     pub fn ratio(&self) -> f64 {
         let terminals = self.nodes.iter().filter(|node| !node.spec.seeder).count();
         let best = yardstick(terminals, self.spec.pieces, self.spec.piece_length, self.nodes[0].spec.rate);
@@ -590,7 +590,7 @@ impl Lab {
     }
 }
 
-/// The smallest time in which everybody can have everything (DESIGN §6), for links of `rate`.
+/// The smallest time in which everybody can have everything (docs/bench.md), for links of `rate`.
 pub fn yardstick(terminals: usize, pieces: u32, piece_length: u32, rate: u64) -> f64 {
     let tau = f64::from(piece_length) / rate as f64;
     (f64::from(pieces) - 1.0 + ((terminals + 1) as f64).log2().ceil()) * tau

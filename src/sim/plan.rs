@@ -73,7 +73,7 @@ pub struct Forecast {
     pub makespan: Duration,
     /// When half of them had.
     pub median: Duration,
-    /// No scheme is faster on links that are all like a terminal's (DESIGN §6).
+    /// No scheme is faster on links that are all like a terminal's (docs/bench.md).
     pub yardstick: Duration,
     /// No scheme is faster on these links.
     pub bound: Duration,

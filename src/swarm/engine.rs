@@ -339,7 +339,7 @@ impl Engine {
             let schedules = peer.schedules.is_some();
             self.bytes_out.add(self.now, u64::from(block.len));
             self.uplink.add(self.now, u64::from(block.len));
-            // Who schedules was reckoned with when it was granted.
+            // Scheduling peers were charged when the grant was made.
             if !schedules {
                 self.sends_across(conn, block.len);
             }

@@ -37,8 +37,8 @@ const SLACK: u32 = 5;
 const LONGEST_SLACK: Duration = Duration::from_millis(25);
 /// A piece is overdue after so many times the time it should take.
 const OVERDUE: u32 = 3;
-/// A sender is slow when after so many times the time that its piece should take less came than this part of
-/// what our downlink carries.
+/// After 2 times the time that its piece should take, a sender below 1/4 of our downlink's rate counts as
+/// slow.
 const CREEPING: (u32, u64) = (2, 4);
 /// Granted pieces that are on their way at most, those of late senders apart.
 const AT_ONCE: usize = 3;

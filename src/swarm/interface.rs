@@ -69,8 +69,8 @@ pub struct EngineConfig {
     pub grain: u32,
     /// Flashmob peers may send us frames: pieces compressed with zstd.
     pub takes_frames: bool,
-    /// Frames of pieces that are about to be offered that are asked for at a time; 0: only those that came
-    /// from peers are passed on.
+    /// How many compressed pieces may be in preparation ahead of offers; 0: only those received from peers
+    /// are forwarded.
     pub frames_ahead: usize,
 }
 

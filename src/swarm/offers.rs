@@ -52,8 +52,8 @@ const LEAD: u32 = 8;
 /// The same where pieces cross from zone to zone: there are few to agree with, and messages wait at the
 /// uplinks.
 const LEAD_ACROSS: u32 = 3;
-/// A receiver in another zone is asked when its downlink becomes free within so many parts of a piece's time
-/// more, of [`PARTS`]: it says what is true by now.
+/// A receiver in another zone is asked this much earlier, in [`PARTS`] of a piece's time before its downlink
+/// is free, because its report is older by the time it arrives.
 const SLACK_ACROSS: u32 = 8;
 /// Parts of a piece's time.
 const PARTS: u32 = 20;

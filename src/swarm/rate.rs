@@ -69,7 +69,7 @@ const STALL: Duration = Duration::from_secs(1);
 /// What a link carries when it is busy: the best reading, forgotten slowly.
 #[derive(Debug, Clone, Default)]
 pub struct Capacity {
-    /// Bytes that one counted byte stands for, less one: none in earnest.
+    /// Simulation scale factor minus one; 0 in production.
     more: u64,
     /// Bytes of the busy time that were swallowed.
     swallowed: u64,

@@ -27,8 +27,8 @@ pub const MIN_UNCHOKE: Duration = Duration::from_secs(10);
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// A turn that moved nothing for so long does not keep others waiting, where links are fast.
 const SLOW: Duration = Duration::from_millis(50);
-/// So many times what a connection has in the network's hands leaves before a turn that moved nothing is
-/// slow.
+/// A turn that moved nothing is slow only after this many times the bytes that a connection has under way
+/// have left.
 const BURSTS: u64 = 4;
 
 /// One piece being sent to one peer.
@@ -43,8 +43,8 @@ struct Turn {
 
 impl Turn {
     /// Its receiver takes less than half of its share of what our uplink can carry, or nothing for a while.
-    /// Who shares the uplink with others is not slow for that: else each new turn would make all of them
-    /// slow, and them a reason for one more.
+    /// Whether a peer takes less than it could. Peers that share the uplink are not slow for that reason:
+    /// otherwise each new turn would make all of them slow, and so justify one more turn.
     fn is_slow(&self, share: &Share, now: Now) -> bool {
         let age = now.since(self.began);
         let pause = share.pause();

@@ -1,5 +1,5 @@
-//! Layers (DESIGN §8): words < formats < stages < io < programs. A file may use its own layer and those
-//! below, and only `io` and the programs may touch the world.
+//! Layers (docs/architecture.md): words < formats < stages < io < programs. A file may use its own layer and
+//! those below, and only `io` and the programs may touch the world.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -146,6 +146,33 @@ fn every_file_says_what_it_is_for() {
     let silent: Vec<_> =
         files.iter().filter(|f| !fs::read_to_string(f).unwrap().starts_with("//!")).collect();
     assert!(silent.is_empty(), "files that do not begin with `//!`: {silent:#?}");
+}
+
+/// Comments wrap where code does. rustfmt leaves them alone. Drawings and tables have no words to wrap.
+const COLUMNS: usize = 110;
+
+fn too_long(line: &str) -> bool {
+    let text = line.trim_start();
+    text.starts_with("//") && !text.contains(['─', '|']) && line.chars().count() > COLUMNS
+}
+
+#[test]
+fn comments_wrap_at_110_columns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for part in ["src", "mkimage", "initramfs", "qemu-tests", "tests", "benches"] {
+        rust_files(&root.join(part), &mut files);
+    }
+    let mut broken = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let long = (1..).zip(text.lines()).filter(|(_, line)| too_long(line));
+        broken.extend(long.map(|(number, _)| format!("{}:{number}", file.display())));
+    }
+    assert!(broken.is_empty(), "comments of more than {COLUMNS} columns:\n{}", broken.join("\n"));
+    assert!(
+        too_long(&format!("    // {}", "x".repeat(110))) && !too_long(&format!("// {}", "x".repeat(100)))
+    );
 }
 
 #[test]

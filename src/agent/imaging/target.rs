@@ -110,7 +110,7 @@ impl Target {
         still_means(ctx, &self.task, self.image.manifest.manifest(), &self.info, &list()?)
     }
 
-    /// Wipes what could start. What of it is of use was read before.
+    /// Wipes boot code and partition heads. Any reusable pieces there were saved first.
     pub(super) async fn disarm(self, ctx: &ImagingContext, present: Present) -> Result<Ready, Failure> {
         let Target { task, image, claimed, plan, .. } = self;
         on_disk(ctx, claimed.disk().pulse(), move || {

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a piece of this partition is written where the grid says and nowhere else; what a last piece
 //! lacks to full length is never written and reads as zeros. From a source every byte that is not data reads
-//! as zero, whatever a live partition has there (DESIGN §4); a target reads as it is, so that what is checked
-//! is what is there. Pieces of other partitions are refused.
+//! as zero, whatever a live partition has there (docs/formats.md); a target reads as it is, so that what is
+//! checked is what is there. Pieces of other partitions are refused.
 
 use std::ops::Range;
 use std::path::Path;
