@@ -409,10 +409,11 @@ impl Engine {
         self.bad_pieces += 1;
         self.wasted += u64::from(self.geometry.len_of(piece));
         let Some(Giver { conn, id }) = self.fetch.wrong(piece, &mut self.rng) else { return };
-        let has_another = self.peers.iter().any(|(other, peer)| *other != conn && peer.have.has(piece));
+        let gives = |peer: &Peer| peer.standing.fetch && peer.have.has(piece);
+        let has_another = self.peers.iter().any(|(other, peer)| *other != conn && gives(peer));
         if !has_another && let Some(peer) = self.peers.get_mut(&conn) {
-            // Nobody else has it: without this peer we would wait for ever. It is asked again, after a rest,
-            // because its disk may be mended meanwhile, or the fault be in our own memory.
+            // Nobody else may give it to us: without this peer we would wait for ever. It is asked again,
+            // after a rest, because its disk may be mended meanwhile, or the fault be in our own memory.
             peer.refuse(piece, self.now);
             return;
         }
