@@ -42,7 +42,7 @@ pub struct ActivePiece {
     head: u64,
     /// When its run began, and how many bytes came since.
     run: Option<(Now, u64)>,
-    /// Who sent blocks of it, each once.
+    /// The peers that sent blocks of it, each once.
     pub givers: Vec<ConnId>,
 }
 
@@ -55,7 +55,7 @@ pub enum Arrival {
     Lost,
     /// It was missing; the other peer that was asked for it need not send it.
     New {
-        /// Who was asked as well.
+        /// Another peer that was asked for the block.
         recall: Option<ConnId>,
     },
 }

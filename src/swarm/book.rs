@@ -1,4 +1,4 @@
-//! Whom to dial, and when: every address we heard of, and what came of it.
+//! Which addresses to dial, and when: every address we heard of, and the result of dialling it.
 //!
 //! Invariant: an address is dialled at most once at a time, never while the peer behind it is connected,
 //! never if it is our own or banned; after a failure it rests for a time that doubles. The book is bounded.
@@ -168,7 +168,7 @@ impl AddressBook {
         entry.failures += 1;
         if entry.state != State::Never {
             let until = now + rest.unwrap_or(doubled);
-            // Whoever is banned rests as long as that says, also when its connection is closed afterwards.
+            // A banned peer's address rests for the whole ban, also when its connection is closed afterwards.
             let longer = match entry.state {
                 State::RestUntil(before) => before.max(until),
                 _ => until,

@@ -1,8 +1,8 @@
 //! The engine itself: takes inputs, keeps peers and time, and lets the parts decide.
 //!
-//! `messages` reads what peers say, `fetch` decides what is asked of whom, `serve` who is answered, `book`
-//! who is dialled, `rules` who may be met. Invariant: each peer's pieces are counted in the picker exactly
-//! while it is connected.
+//! `messages` reads what peers say, `fetch` decides which blocks are requested from which peer, `serve` which
+//! requests are answered, `book` which addresses are dialled, `rules` which peers may be met. Invariant: each
+//! peer's pieces are counted in the picker exactly while it is connected.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -69,7 +69,7 @@ pub struct Engine {
     bytes_out: RateMeter,
     bad_pieces: u64,
     pub(super) book: AddressBook,
-    /// Whom we may meet.
+    /// Which peers we may meet.
     pub(super) rules: Option<Rules>,
     pub(super) pace: Pace,
     /// What peers of our own zone have.
@@ -391,8 +391,8 @@ impl Engine {
         }
     }
 
-    /// Everything that is wanted is here. Who counts our pieces sees a seeder by itself; of one with a part
-    /// of them it must be told (BEP 21).
+    /// Everything that is wanted is here. A peer that counts our pieces sees a seeder by itself; of one with
+    /// a part of them it must be told (BEP 21).
     fn completed(&mut self) {
         self.out.push_back(Output::Complete);
         let conns: Vec<(ConnId, bool)> =
@@ -456,7 +456,7 @@ impl Engine {
     fn fill_all(&mut self) {
         self.wake = false;
         self.fetch.restart_orphans(&mut self.rng);
-        // Who schedules is asked for what it was granted, and for nothing else.
+        // A scheduling peer is asked for the pieces it was granted, and for nothing else.
         let owners = self.fetch.owners();
         let able = |(conn, peer): &(&ConnId, &Peer)| peer.schedules.is_none() || owners.contains(conn);
         let conns: Vec<ConnId> = self.peers.iter().filter(able).map(|(conn, _)| *conn).collect();

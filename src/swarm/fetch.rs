@@ -32,7 +32,7 @@ const BUFFER_RETRY: Duration = Duration::from_millis(20);
 /// How long an owner may leave a piece untouched before a peer with nothing to do takes it over.
 const WAIT_FOR_OWNER: Duration = Duration::from_secs(2);
 
-/// Who sent parts of a piece: enough to ban them after they are gone.
+/// A peer that sent blocks of a piece: enough to ban it after it is gone.
 #[derive(Debug, Clone, Copy)]
 pub struct Giver {
     /// The connection.
@@ -405,7 +405,7 @@ impl Fetcher {
             let known = |conn: &ConnId| peers.get(conn).map(|peer| Giver { conn: *conn, id: peer.id });
             let mut givers: Vec<Giver> = active.givers.iter().filter_map(known).collect();
             if givers.len() != active.givers.len() {
-                // Somebody who helped is gone: nobody who stayed can be blamed alone.
+                // A peer that sent some of it is gone, so none that stayed can be blamed alone.
                 givers.clear();
             }
             self.store(block.piece, givers, active.frame(), out);
@@ -419,7 +419,7 @@ impl Fetcher {
         self.storing.remove(&piece).is_some()
     }
 
-    /// A piece had a wrong hash: wants it again. Returns who alone is to blame, if that is clear.
+    /// A piece had a wrong hash: wants it again. Returns the only peer that sent it, if there is one.
     pub fn wrong(&mut self, piece: PieceIndex, rng: &mut Rng) -> Option<Giver> {
         let givers = self.storing.remove(&piece)?;
         self.picker.want(piece, rng);

@@ -121,7 +121,7 @@ impl Engine {
         Downlink { carries, full }
     }
 
-    /// Tells all who might offer something, but `conn`, how long our downlink is taken.
+    /// Tells every peer that might offer something, except `conn`, how long our downlink is busy.
     fn tell_taken(&mut self, conn: ConnId) {
         let link = self.downlink_now();
         let free_in = self.fetch.taken_for(None, &self.peers, &link, self.now);

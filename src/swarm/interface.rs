@@ -47,7 +47,7 @@ pub struct EngineConfig {
     pub own_addresses: Vec<std::net::IpAddr>,
     /// Connections at most, dialled and accepted.
     pub max_peers: usize,
-    /// Connections up to which candidates are dialled; the rest of `max_peers` is for those who dial us.
+    /// Connections up to which candidates are dialled; the rest of `max_peers` is for peers that dial us.
     pub dial_up_to: usize,
     /// Dials under way at most.
     pub max_dialling: usize,
@@ -128,7 +128,7 @@ pub enum FrameState {
 pub enum StoreResult {
     /// Checked (unless checking is off) and written: peers may have it.
     Ok,
-    /// The hash is another one: the piece is fetched again, and who sent it is held to account.
+    /// The hash is another one: the piece is fetched again, and its sender is held to account.
     WrongHash,
     /// The medium failed: nothing more is downloaded.
     Failed,
@@ -139,7 +139,7 @@ pub enum StoreResult {
 pub enum Input {
     /// The tracker (or the administrator) named peers.
     Candidates(Vec<SocketAddr>),
-    /// The tracker says whom we may fetch from and serve.
+    /// The tracker says which peers we may fetch from and serve.
     Rules(Rules),
     /// A [`Output::Dial`] led to nothing.
     DialFailed(SocketAddr),

@@ -119,7 +119,7 @@ impl Landings {
         self.lock().insert(piece, landing);
     }
 
-    /// The piece is whole, or given up: its buffer. Who still reads a block of it will find no place.
+    /// The piece is whole, or given up: its buffer. A reader of one of its blocks will find no place.
     pub(super) fn shut(&self, piece: PieceIndex) -> Option<PieceBuf> {
         let landing = self.lock().remove(&piece)?;
         landing.lock().take()

@@ -1,5 +1,5 @@
-//! Who gets what from us next, agreed before our uplink is free: the sender's half of the scheduling between
-//! flashmob peers. The receiver's half is in `grants`.
+//! Which peer gets which piece from us next, agreed before our uplink is free: the sender's half of the
+//! scheduling between flashmob peers. The receiver's half is in `grants`.
 //!
 //! ```text
 //!          uplink nearly free          grant             requests
@@ -57,8 +57,8 @@ const LEAD_ACROSS: u32 = 3;
 const SLACK_ACROSS: u32 = 8;
 /// Parts of a piece's time.
 const PARTS: u32 = 20;
-/// The part of a piece's time that chance adds in the choice of a receiver: who is asked first must not
-/// follow from the order in which peers came.
+/// The part of a piece's time that chance adds in the choice of a receiver: which peer is asked first must
+/// not follow from the order in which peers came.
 const JITTER: u32 = 32;
 /// Longest time that a peer may say its downlink is taken.
 const LONGEST_TAKEN: Duration = Duration::from_secs(10);
@@ -159,7 +159,7 @@ impl Offers {
     /// `conn` says something; if that is its answer, it shows how long answers take.
     fn answered(&mut self, conn: ConnId, now: Now) {
         if let Some(open) = self.open.iter().find(|open| open.conn == conn) {
-            // Who is slow to answer is not the rule.
+            // A peer that is slow to answer is not the rule.
             let took = now.since(open.since).min(self.round_trip * 2 + ROUND_TRIP);
             self.round_trip = self.round_trip - self.round_trip / SMOOTHED + took / SMOOTHED;
         }
@@ -297,9 +297,9 @@ impl Engine {
         (committed <= near).then(|| self.uplink.time_of(committed))
     }
 
-    /// Of those who might take a piece the first that lacks one. A gateway looks at all of them: what its own
-    /// zone lacks altogether goes first, then what other zones lack, and copies for its zone, which others
-    /// there can make, last.
+    /// Of the peers that might take a piece, the first that lacks one. A gateway looks at all of them: what
+    /// its own zone lacks altogether goes first, then what other zones lack, and copies for its zone, which
+    /// others there can make, last.
     fn best_offer(&mut self, ranked: Vec<ConnId>) -> Option<(ConnId, u8, Vec<PieceIndex>)> {
         let gateway = self.is_gateway();
         let mut best = None;
@@ -331,8 +331,8 @@ impl Engine {
         best
     }
 
-    /// Who might take a piece that we begin to send after `start_in`: first those whose downlink becomes free
-    /// just then. Also, when to look again if none of them takes one.
+    /// Peers that might take a piece that we begin to send after `start_in`: first those whose downlink
+    /// becomes free just then. Also, when to look again if none of them takes one.
     fn receivers(&mut self, start_in: Duration) -> (Vec<ConnId>, Now) {
         let begin = self.now + start_in;
         let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));

@@ -216,8 +216,8 @@ impl Peer {
             self.schedules = Some(id);
             self.takes_frames = said.frames.is_some();
         }
-        // Only while it is not known: who names ever new ports would fill the book of addresses, and the
-        // address that was dialled would never be dialled again.
+        // Only while it is not known: a peer that names ever new ports would fill the book of addresses, and
+        // the address that was dialled would never be dialled again.
         if let (Some(port), None) = (said.port, self.listen) {
             self.listen = Some(SocketAddr::new(self.addr.ip(), port));
         }

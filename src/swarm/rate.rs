@@ -63,7 +63,7 @@ const READING: (u64, Duration) = (1024 * 1024, Duration::from_millis(40));
 
 /// How long bytes are counted for a guess.
 const GUESS: Duration = Duration::from_millis(10);
-/// A time so long without bytes says something about who takes them, not about the link.
+/// A time so long without bytes says something about the receivers, not about the link.
 const STALL: Duration = Duration::from_secs(1);
 
 /// What a link carries when it is busy: the best reading, forgotten slowly.

@@ -1,5 +1,5 @@
-//! What the tracker's rules mean for connections: who is dialled and kept, who is asked and served, and at
-//! which pace pieces cross from zone to zone.
+//! What the tracker's rules mean for connections: which peers are dialled and kept, which are asked and
+//! served, and at which pace pieces cross from zone to zone.
 //!
 //! A gateway brings into its zone only what nobody there has, and others' share only when its own is there,
 //! so that several gateways bring different pieces. Among peers of one zone nothing changes.
@@ -189,7 +189,7 @@ impl Engine {
         let Some(next) = next else { return };
         *next = (*next).max(self.now) + time;
         let next = *next;
-        // Who does not schedule is held back here.
+        // A peer that does not schedule is held back here.
         if time > Duration::ZERO && behind.is_some() {
             let there = |peer: &&mut Peer| peer.standing.behind == behind && peer.schedules.is_none();
             self.peers.values_mut().filter(there).for_each(|peer| peer.held_until = next);

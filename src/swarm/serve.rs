@@ -1,4 +1,4 @@
-//! Uploading: who may ask (choking), and whose requests are answered next (turns).
+//! Uploading: which peers may ask (choking), and which requests are answered next (turns).
 //!
 //! A turn is one piece for one peer. Few turns run at once, so that a piece is finished for one peer before
 //! the next one is begun for another; more run only while the receivers are slower than we are. Among waiting
@@ -23,7 +23,7 @@ use crate::units::{BLOCK_LEN, Now, PieceIndex};
 
 /// Shortest time between unchoking and choking a peer that wants something.
 pub const MIN_UNCHOKE: Duration = Duration::from_secs(10);
-/// Who waited so long is served before all others, whatever it asks for.
+/// A peer that has waited this long is served before all others, whatever it asks for.
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// A turn that moved nothing for so long does not keep others waiting, where links are fast.
 const SLOW: Duration = Duration::from_millis(50);
@@ -167,13 +167,13 @@ impl Server {
         self.waiting(peers).all(|(_, peer)| peer.waits_for_nothing())
     }
 
-    /// Who waits for blocks of ours.
+    /// Peers that wait for our blocks.
     fn waiting<'a>(&self, peers: &'a Peers) -> impl Iterator<Item = (ConnId, &'a Peer)> {
         self.busy.iter().filter_map(|conn| Some((*conn, peers.get(conn)?)))
     }
 
-    /// Whom to serve next with what: first who was forgotten for long, then what was begun, then what the
-    /// fewest have, then who waited longest.
+    /// Which peer to serve next, and with which piece: first a peer that was forgotten for long, then a piece
+    /// that was begun, then the rarest piece, then the peer that waited longest.
     fn next_turn(&self, peers: &Peers, picker: &Picker, now: Now) -> Option<(ConnId, PieceIndex)> {
         let mut best = None;
         for (conn, peer) in self.waiting(peers) {
@@ -268,7 +268,8 @@ impl Server {
         true
     }
 
-    /// Hands out the upload slots; also takes some back from those who had them longest while others wait.
+    /// Hands out the upload slots; also takes some back from the peers that had them longest while others
+    /// wait.
     pub fn rechoke(
         &mut self,
         peers: &mut Peers,

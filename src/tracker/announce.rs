@@ -46,7 +46,7 @@ pub enum Event {
 pub struct Announce {
     /// Which swarm.
     pub info_hash: InfoHash,
-    /// Who.
+    /// The peer's name.
     pub peer_id: PeerId,
     /// Where it listens; not 0, except for a peer that stops.
     pub port: u16,

@@ -1,4 +1,4 @@
-//! The tracker: who is in which swarm, and whom a peer is told about (BEP 3, 7, 23, 48).
+//! The tracker: which peers are in which swarm, and which of them a peer is told about (BEP 3, 7, 23, 48).
 //!
 //! [`announce`] reads what a peer says, [`registry`] keeps it and forgets it again, [`policy`] decides whom a
 //! peer is told (by the lab's [`topology`] where it has zones: [`zoned`]), [`reply`] writes the answer.

@@ -1,4 +1,4 @@
-//! Whom a peer is told about.
+//! Which peers a peer is told about.
 //!
 //! Invariant: a policy only chooses among the candidates it is given, never more than asked. Here is the one
 //! of a flat network; zones and relations are in `zoned`.
@@ -13,7 +13,7 @@ use crate::units::{InfoHash, PeerId};
 /// A peer that could be told, or the one that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// Who.
+    /// The peer.
     pub peer_id: PeerId,
     /// Where it listens.
     pub address: SocketAddr,
@@ -34,12 +34,12 @@ impl Candidate {
     }
 }
 
-/// Who asks for peers.
+/// The peer that asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask {
     /// Of which swarm.
     pub swarm: InfoHash,
-    /// Who.
+    /// The peer.
     pub asker: Candidate,
     /// How many at most.
     pub want: usize,
@@ -48,15 +48,15 @@ pub struct Ask {
 /// What it is told.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
-    /// Whom to dial, in this order.
+    /// Addresses to dial, in this order.
     pub peers: Vec<Candidate>,
-    /// Whom it may fetch from and serve, if not everybody.
+    /// The peers it may fetch from and serve, if not all.
     pub rules: Option<Rules>,
     /// When to ask again, if sooner than usual.
     pub interval: Option<Duration>,
 }
 
-/// Decides whom a peer is told.
+/// Decides which peers a peer is told about.
 pub trait Policy: Send {
     /// At most `ask.want` of `candidates`, which are of the same swarm. `chance` gives random numbers.
     fn choose(&mut self, ask: &Ask, candidates: Vec<Candidate>, chance: &mut dyn FnMut() -> u64) -> Choice;

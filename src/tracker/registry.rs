@@ -26,7 +26,8 @@ const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(11 * 60);
 pub struct Settings {
     /// How often peers announce.
     pub interval: Duration,
-    /// How often they do while young: when a lab starts, the first seconds decide who knows whom.
+    /// How often they do while young: when a lab starts, the first seconds decide which peers know each
+    /// other.
     pub young_interval: Duration,
     /// How long a peer is young.
     pub young_for: Duration,
@@ -76,7 +77,7 @@ pub struct Answer {
     pub complete: usize,
     /// Peers that fetch.
     pub incomplete: usize,
-    /// Whom to dial.
+    /// Addresses to dial.
     pub peers: Vec<Candidate>,
     /// What a flashmob peer must keep to.
     pub rules: Option<Rules>,
@@ -181,7 +182,7 @@ impl Tracker {
         self.swarms.remove(info_hash);
     }
 
-    /// Takes an announce that came from `ip` and says whom to dial.
+    /// Takes an announce that came from `ip` and returns the addresses to dial.
     pub fn announce(
         &mut self,
         now: Duration,

@@ -1,4 +1,4 @@
-//! The lab's shape: which addresses lie behind which switch, and who may fetch from where.
+//! The lab's shape: which addresses lie behind which switch, and which peers may fetch from where.
 //!
 //! Invariant: a [`Topology`] that passed [`check`](Topology::check) has distinct names, and every name in it
 //! is one of its zones or [`REST`]. Choosing peers by it is left to `zoned`.
@@ -40,7 +40,8 @@ pub struct Zone {
     /// Zones with which it exchanges nothing, in neither direction, whatever else is said.
     #[serde(default)]
     pub never: Vec<String>,
-    /// Its switches as they name themselves (LLDP chassis): who hears one of them is in this zone.
+    /// Its switches as they name themselves (LLDP chassis): a terminal that hears one of them is in this
+    /// zone.
     #[serde(default)]
     pub switches: Vec<String>,
     /// How many of its terminals exchange pieces with other zones at the same time: its gateways.
@@ -64,7 +65,7 @@ impl Zone {
 pub struct Pin {
     /// Its address.
     pub terminal: IpAddr,
-    /// Whom it fetches from.
+    /// The terminals it fetches from.
     pub from: Vec<IpAddr>,
 }
 
@@ -180,7 +181,7 @@ impl Topology {
         self.zone(zone).map_or(REST, |zone| &zone.name)
     }
 
-    /// Whom the terminal at `ip` is pinned to.
+    /// The terminals that the one at `ip` is pinned to.
     pub fn pinned(&self, ip: IpAddr) -> Option<&[IpAddr]> {
         self.pins.iter().find(|pin| pin.terminal == ip).map(|pin| pin.from.as_slice())
     }

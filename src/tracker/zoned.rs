@@ -1,5 +1,5 @@
-//! Whom a peer is told about where the lab has zones: everyone in its own, and beyond it only its gateways
-//! meet.
+//! Which peers a peer is told about where the lab has zones: everyone in its own, and beyond it only its
+//! gateways meet.
 //!
 //! In each swarm a zone has a few gateways (`Zone::links`): the flashmob peers that exchange pieces with the
 //! server's seeder, with the gateways of other zones and with peers in no zone. So each zone's uplink carries
@@ -131,8 +131,8 @@ impl Zoned {
         }
     }
 
-    /// Whom a peer of `zone` may meet beyond it: those who may cross from where they are, and the server's
-    /// seeder.
+    /// The peers that a peer of `zone` may meet beyond it: those that may cross from where they are, and the
+    /// server's seeder.
     fn may_cross(&self, ask: &Ask, zone: ZoneId, other: &Candidate) -> bool {
         let beyond = self.topology.zone_of(other.address.ip()) != zone;
         let Duty { fetches, serves } = self.across(ask, zone, other);
@@ -239,7 +239,7 @@ impl Policy for Zoned {
             let to_them = self.topology.pinned(other.address.ip());
             named && (rules.pinned || to_them.is_some())
         };
-        // Who is pinned is served by those alone, and fetched from by anybody of its zone.
+        // A pinned terminal is served by its sources alone, and may be fetched from by any peer of its zone.
         beyond.retain(|other| useful(other) && (!rules.pinned || pinned(other)));
         beyond.truncate(ask.want.div_ceil(2));
         let near = candidates.iter().filter(|other| {

@@ -117,7 +117,7 @@ impl Fetcher {
 
     /// Pieces of `conn` that pass `test` belong to nobody. A piece that only one peer may send and that it
     /// has begun starts again from nothing, with another peer; one that came as a frame is as if nothing had
-    /// come: who sends it next has another frame, or none.
+    /// come: the next sender has another frame, or none.
     fn disown(&mut self, conn: ConnId, test: impl Fn(PieceIndex) -> bool) {
         let mut frames = Vec::new();
         for (piece, active) in self.active.iter_mut().filter(|(piece, _)| test(**piece)) {

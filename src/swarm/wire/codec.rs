@@ -52,7 +52,7 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The buffer behind the decoder, for those who read from a socket straight into it. Call
+    /// The buffer behind the decoder, for callers that read from a socket straight into it. Call
     /// [`next_message`](Self::next_message) until it returns `None` after each read.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
@@ -197,7 +197,7 @@ pub fn encode(message: &Message, out: &mut BytesMut) {
 /// Bytes in front of a block's data.
 pub const PIECE_HEADER_LEN: usize = 13;
 
-/// What stands in front of a block's data, for those who send the data from where it lies.
+/// What stands in front of a block's data, for callers that send the data from where it lies.
 pub fn encode_piece_header(block: Block) -> [u8; PIECE_HEADER_LEN] {
     let mut header = [0; PIECE_HEADER_LEN];
     header[..4].copy_from_slice(&(block.len.saturating_add(9)).to_be_bytes());

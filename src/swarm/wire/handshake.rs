@@ -14,7 +14,7 @@ const EXTENDED_BIT: u8 = 0x10;
 /// BEP 6: reserved byte 7.
 const FAST_BIT: u8 = 0x04;
 
-/// Who speaks, about what, and with which extensions.
+/// A handshake: the peer's name, the torrent, and the extensions it supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handshake {
     /// The torrent.

@@ -1,5 +1,5 @@
-//! The messages of flashmob's own extension (BEP 10, `fm_flashmob` version 2): who sends which piece to whom
-//! next.
+//! The messages of flashmob's own extension (BEP 10, `fm_flashmob` version 2): which peer sends which piece
+//! to which other next.
 //!
 //! An offer is answered by a grant, which ordinary requests for that piece follow, or by a decline, or by the
 //! word that the receiver's downlink is taken. An offer may name frames: the same pieces, compressed;
