@@ -169,7 +169,7 @@ fn describe(image: &ImageFolder, state: &SignatureState) -> String {
     out
 }
 
-/// Where the payload lies, and who can seed it from there.
+/// Where the payload lies, and which programs can seed it from there.
 fn stored(image: &ImageFolder) -> String {
     match image.reference() {
         None => "payload files, which any BitTorrent client can seed".into(),

@@ -10,7 +10,7 @@ use crate::keys::write_new;
 /// What `keygen` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Where to write the secret key. It stays with who makes images.
+    /// Where to write the secret key. It stays with the person who makes images.
     #[arg(long, value_name = "FILE")]
     secret: PathBuf,
     /// Where to write the public key. It goes into the initramfs.

@@ -1,4 +1,4 @@
-//! `flashmob seed`: serves what is there to whoever asks, until it is stopped.
+//! `flashmob seed`: serves a payload to any peer until it is stopped.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -52,7 +52,7 @@ pub struct Reply {
     pub min_interval: Option<Duration>,
     /// Peers.
     pub peers: Vec<SocketAddr>,
-    /// Whom we may fetch from and serve, if the tracker says.
+    /// The peers we may fetch from and serve, if the tracker says.
     pub rules: Option<Rules>,
 }
 

@@ -1,4 +1,4 @@
-//! Taking a disk for oneself, or finding out who has it.
+//! Opens a disk exclusively, or finds out what uses it.
 //!
 //! Invariant: a [`ClaimedDisk`] is exclusively open: the kernel refuses to mount, swap on or stack anything
 //! on it (or, while the table is kept, on each partition that is replaced) for as long as the value lives.
@@ -178,7 +178,7 @@ fn partition_nodes(class: &Path, disk: &str) -> Vec<(u32, String)> {
         .collect()
 }
 
-/// Who uses a block device or its partitions: mounts, swap, devices stacked on it.
+/// What uses a block device or its partitions: mounts, swap, devices stacked on it.
 fn holders(class: &Path, name: &str) -> Vec<String> {
     let mut names = vec![name.to_string()];
     names.extend(partition_nodes(class, name).into_iter().map(|(_, name)| name));

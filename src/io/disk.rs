@@ -56,7 +56,7 @@ pub struct Disk {
     requests: Arc<AtomicU64>,
 }
 
-/// What a disk has done so far, for who waits for it.
+/// What a disk has done so far, for the task that waits for it.
 #[derive(Debug, Clone)]
 pub struct Pulse {
     /// The path the disk was opened by.

@@ -85,7 +85,7 @@ pub struct Part {
     pub ahead: usize,
 }
 
-/// What to do about frames, for one who only seeds or one who also fetches.
+/// What to do about frames, for a swarm that only seeds or one that also fetches.
 pub fn part(compress: Compress, only_seeds: bool) -> Part {
     let able = match compress {
         Compress::Off => false,
@@ -223,7 +223,8 @@ fn work(storage: &dyn Storage, jobs: &Mutex<Receiver<Job>>, done: &UnboundedSend
     }
 }
 
-/// The piece's bytes; `None` if they cannot be read or are wrong, which whoever asks for them will be told.
+/// The piece's bytes; `None` if they cannot be read or are wrong; the peer that asks for them will be
+/// refused.
 fn read<'a>(storage: &dyn Storage, job: &Job, buffer: &'a mut Option<MmapMut>) -> Option<&'a [u8]> {
     if buffer.as_ref().is_none_or(|buffer| buffer.len() < job.len) {
         *buffer = MmapMut::map_anon(job.len).ok();

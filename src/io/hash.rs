@@ -84,7 +84,7 @@ fn each_part(
 /// Bytes that are read at once for a hash of what need not be in memory.
 const PART: usize = 1 << 20;
 
-/// How far a [`hash_pieces`] is, and the means to end it early; shared with whoever shows it.
+/// How far a [`hash_pieces`] is, and the means to end it early; shared with the display.
 #[derive(Debug, Default)]
 pub struct HashProgress {
     /// Bytes read and hashed.

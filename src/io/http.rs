@@ -91,7 +91,7 @@ impl Api {
         &self.base
     }
 
-    /// Introduces this terminal. Whoever does not answer as flashmob is a stranger.
+    /// Introduces this terminal. A server that does not answer as flashmob is a stranger.
     pub async fn hello(&self, hello: &Hello, within: Duration) -> Result<Welcome, CallError> {
         let stranger = |why: String| CallError::Stranger { url: self.base.clone(), why };
         let response = match self.post("/api/v1/hello", hello, within).await {

@@ -3,7 +3,7 @@
 //!
 //! Invariant: an [`ImageFolder`] that exists is complete and consistent: every sidecar has the hash that its
 //! manifest gives, extents and manifest agree, the torrent is the manifest's, and the payload files have
-//! their sizes. What the payload files contain is checked by who reads them; who signed, by
+//! their sizes. What the payload files contain is checked by their readers; the signature, by
 //! [`ImageFolder::trusted`].
 
 use std::fs::{self, File};
@@ -151,7 +151,7 @@ impl ImageFolder {
         &self.path
     }
 
-    /// Its manifest, whoever wrote it.
+    /// Its manifest, signed or not.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

@@ -12,11 +12,11 @@
 //!                                  └──────────────────────────────────────┘──jobs (≤ buffers)──► disk threads
 //! ```
 //!
-//! Who waits for whom: readers and dialers wait for the owner, so a busy owner slows the network down; the
-//! owner waits for nobody. A writer whose queue is full belongs to a peer that does not read: it is closed.
-//! Disk jobs are bounded by the buffers they carry, and threads that compress get no more than the engine
-//! asks for ahead. Who stops whom: `stop` ends the owner; the owner, when it ends, ends its readers, writers,
-//! dialers and trackers (which say `stopped`), and waits for the disk threads.
+//! Which task waits for which: readers and dialers wait for the owner, so a busy owner slows the network
+//! down; the owner waits for nobody. A writer whose queue is full belongs to a peer that does not read: it is
+//! closed. Disk jobs are bounded by the buffers they carry, and threads that compress get no more than the
+//! engine asks for ahead. Which one stops which: `stop` ends the owner; the owner, when it ends, ends its
+//! readers, writers, dialers and trackers (which say `stopped`), and waits for the disk threads.
 //!
 //! Invariant: nothing a peer or tracker does ends a torrent; a failing storage does. What is fetched from
 //! whom is left to `swarm`.

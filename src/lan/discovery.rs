@@ -1,7 +1,7 @@
 //! In which order the server is looked for, as a list of steps.
 //!
-//! Invariant: a server is only ever a candidate; who answers as flashmob is found by asking (`agent::find`),
-//! and who may be obeyed is decided by the manifest's signature.
+//! Invariant: a server is only ever a candidate; whether it answers as flashmob is found by asking
+//! (`agent::find`), and whether it may be obeyed is decided by the manifest's signature.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -72,7 +72,7 @@ pub enum Step {
     Ask {
         /// `http://HOST:PORT`, without a final slash.
         url: String,
-        /// Who named it.
+        /// The source that named it.
         origin: Origin,
     },
     /// Ask these name servers for SRV records of the domain, then ask those servers.
@@ -88,7 +88,7 @@ pub enum Step {
     Unusable {
         /// What was wrong.
         why: String,
-        /// Who named it.
+        /// The source that named it.
         origin: Origin,
     },
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a `TrustedManifest` exists only if a key that the terminal was given signed exactly these bytes
 //! (or the administrator's initramfs allows unsigned ones), and if `Manifest::check` found nothing wrong.
-//! What is consistent is said in `check`, who is trusted in `trust`; what the ranges are is left to
+//! What is consistent is said in `check`, which keys are trusted, in `trust`; what the ranges are is left to
 //! `layout::extents`; whether it fits a disk, to `layout::plan`.
 
 mod check;
@@ -348,7 +348,7 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Reads and checks a manifest. Says nothing about who made it: see [`TrustedManifest`].
+    /// Reads and checks a manifest. Says nothing about its origin: see [`TrustedManifest`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         if bytes.len() > MAX_MANIFEST_BYTES {
             return Err(ManifestError::TooLarge(bytes.len()));

@@ -1,4 +1,4 @@
-//! Who may be believed: minisign public keys, and the manifests that one of them signed.
+//! Which keys are trusted: minisign public keys, and the manifests that one of them signed.
 //!
 //! Invariant: the signature is checked over the exact bytes before anything in them is read.
 

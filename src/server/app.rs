@@ -1,8 +1,8 @@
 //! What all handlers share.
 //!
 //! Invariant: locks are held for moments and never across an await; where two are needed, `topology` is taken
-//! first and `lab` last. Who changes what: `watch` the configuration, `repository` the catalog, handlers the
-//! lab and the tracker.
+//! first and `lab` last. Which part changes what: `watch` the configuration, `repository` the catalog,
+//! handlers the lab and the tracker.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ pub struct Torrent {
     pub web_seed: bool,
 }
 
-/// The server's own seeder: who it is, and where peers dial it.
+/// The server's own seeder: its peer id, and where peers dial it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seeder {
     /// Its name in every swarm.
@@ -70,11 +70,11 @@ pub struct App {
     pub configured: RwLock<Configured>,
     /// What can be had.
     pub repository: RwLock<Arc<Repository>>,
-    /// Who is in which swarm.
+    /// Which peers are in which swarm.
     pub tracker: Mutex<Tracker>,
     /// The lab's shape in force; `zones` keeps it.
     pub topology: RwLock<Arc<Topology>>,
-    /// Who fetches what.
+    /// Which terminal fetches what.
     pub lab: Mutex<Lab>,
     /// What survives.
     pub store: Store,

@@ -38,7 +38,7 @@ pub struct Published {
     pub bytes: u64,
     /// Name of its swarm.
     pub info_hash: InfoHash,
-    /// Who signed it.
+    /// The key that signed it.
     pub signature: Signature,
 }
 

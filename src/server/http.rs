@@ -1,4 +1,4 @@
-//! The router: which address is answered by whom.
+//! The router: which handler answers which address.
 //!
 //! Invariant: from the repository only the files that an image consists of are served, by names without
 //! escapes; folders that are still written begin with a dot and have no name here. Bodies and answering times

@@ -129,10 +129,10 @@ pub struct Known<'a> {
     pub silent: u64,
 }
 
-/// Finds who is speaking. A common MAC names the terminal unless both have UUIDs that differ (an adapter that
-/// was carried over), or each has a MAC that the other lacks and no UUID tells that they are one. A UUID
-/// names it only where neither has a MAC: two boards with one UUID and no common MAC are two machines,
-/// however long the first has been silent.
+/// Finds the terminal that is speaking. A common MAC names the terminal unless both have UUIDs that differ
+/// (an adapter that was carried over), or each has a MAC that the other lacks and no UUID tells that they are
+/// one. A UUID names it only where neither has a MAC: two boards with one UUID and no common MAC are two
+/// machines, however long the first has been silent.
 pub fn find<'a>(known: impl Iterator<Item = Known<'a>> + Clone, who: &Identity) -> Option<&'a str> {
     let by_mac = known
         .clone()

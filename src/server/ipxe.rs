@@ -34,7 +34,7 @@ impl Platform {
 pub struct Caller {
     /// `host:port` as the terminal wrote it.
     pub host: String,
-    /// Who it is.
+    /// Its MACs and UUID.
     pub identity: Identity,
     /// Its firmware.
     pub platform: Platform,
@@ -49,8 +49,8 @@ impl Caller {
     }
 }
 
-/// For who does not say who it is: come again with MAC, UUID and platform. `netX` is the interface that was
-/// opened last, which is the one this script came through.
+/// For a caller that does not name itself: come again with MAC, UUID and platform. `netX` is the interface
+/// that was opened last, which is the one this script came through.
 pub fn introduce(host: &str) -> String {
     format!(
         "#!ipxe\n\

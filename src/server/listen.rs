@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Both ends of a connection; IPv4 addresses as such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
-    /// Who speaks.
+    /// The caller's address.
     pub remote: SocketAddr,
     /// At which of our addresses.
     pub local: SocketAddr,

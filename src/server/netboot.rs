@@ -1,4 +1,4 @@
-//! `/boot/ipxe`: looks up who asks and answers with the script for what it is to do.
+//! `/boot/ipxe`: looks up the terminal that asks and answers with the script for its next step.
 //!
 //! Invariant: decides nothing itself: `jobs::at_boot` says what, `ipxe` says how.
 

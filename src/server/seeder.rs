@@ -80,7 +80,7 @@ impl Seeders {
         Ok(Seeders { session, swarms: HashMap::new() })
     }
 
-    /// Who we are to peers.
+    /// Our name and port, as peers know them.
     pub fn who(&self) -> Seeder {
         Seeder { peer_id: self.session.peer_id(), port: self.session.local_addr().port() }
     }

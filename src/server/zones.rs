@@ -1,9 +1,9 @@
-//! Where terminals are: the lab's shape from the configuration and from what terminals say, and who needs
-//! whom.
+//! Where terminals are: the lab's shape from the configuration and from what terminals say, and which
+//! terminals need which others.
 //!
 //! Invariant: the tracker's shape of the lab is the one that [`App::topology`](super::app::App) holds; it
 //! follows the configuration and the hellos. A terminal is in the zone of the switch it hears; until it hears
-//! one, in the zone of its address. Whom a peer meets is decided in `tracker`.
+//! one, in the zone of its address. Which peers a peer meets is decided in `tracker`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -313,7 +313,7 @@ impl Lab {
                 let len = self.len_of(&frame);
                 let open = self.conn(conn);
                 if self.has_vanished(to) || self.has_vanished(from) {
-                    // Whoever sent it tries again, and gives up after a time without an answer.
+                    // The sender tries again, and gives up after a time without an answer.
                     if open.is_some() && !self.has_vanished(from) {
                         self.lose(conn, from);
                     }

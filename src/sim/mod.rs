@@ -1,7 +1,7 @@
 //! A lab in virtual time: to test the swarm by, and to plan by.
 //!
 //! Real engines run on modelled links (rates, latency, uplinks of zones), disks and peers that leave, stall
-//! or lie, and the real tracker tells them whom to dial; time is a number and chance comes from a seed, so
+//! or lie, and the real tracker names the peers to dial; time is a number and chance comes from a seed, so
 //! that a run can be repeated exactly. Invariant: a piece is `Ok` for an engine only if its bytes are those
 //! of the payload.
 

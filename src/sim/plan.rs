@@ -219,7 +219,7 @@ impl Plan {
         let (rate, what) = slowest.unwrap_or((self.rate, Bottleneck::Terminals));
         let tail = (self.hops() - 1.0) * self.piece_length.min(self.image) as f64 / self.rate;
         let together = Duration::from_secs_f64(self.image as f64 / rate + tail);
-        // Who arrives last finds all of it with the others, and still needs the time of one.
+        // The terminal that arrives last finds all pieces with the others, and still needs the time of one.
         let alone = Duration::from_secs_f64(self.image as f64 / self.rate.min(self.disk));
         let all = u32::try_from(self.terminals().max(1)).unwrap_or(u32::MAX);
         let after_the_last = self.arrive_over / all * (all - 1) + alone;

@@ -23,7 +23,7 @@ pub enum Character {
     Stalling,
     /// Takes every piece that it is offered and asks for none of them.
     Taker,
-    /// Sends these messages to everybody who connects and reacts to nothing.
+    /// Sends these messages to every peer that connects, and reacts to nothing.
     Script(Vec<Message>),
 }
 

@@ -24,7 +24,7 @@ pub struct Uplink {
 }
 
 impl Lab {
-    /// Asks the tracker whom to dial; again when it says.
+    /// Asks the tracker for peers to dial; again when it says.
     pub(super) fn announce(&mut self, node: usize) {
         let addr = self.address(node);
         let (id, home) = (self.id_of(node), Home { peer_id: self.id_of(0), address: self.address(0) });

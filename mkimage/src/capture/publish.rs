@@ -337,7 +337,7 @@ fn remove_dead(image: &Path) -> Result<(), Failure> {
         if !partial.is_some_and(|name| name.starts_with(PARTIAL_PREFIX)) {
             continue;
         }
-        // Whoever still works on it has it locked.
+        // A capture that still works on it holds its lock.
         if File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok()) {
             match fs::remove_dir_all(&path) {
                 // It was at its end, and removed or renamed the folder itself.

@@ -3,8 +3,8 @@
 //!
 //! Invariant: a [`Source`] of a block device that could be claimed is held O_EXCL, so the kernel keeps others
 //! from mounting it; one that is mounted read-only cannot be, and is read as it is. QEMU is kept from writing
-//! to it by its own locks (`locks`). Who writes all the same is found out afterwards (`seen`). Nothing is
-//! ever written.
+//! to it by its own locks (`locks`). A program that writes all the same is found out afterwards (`seen`).
+//! Nothing is ever written.
 
 mod locks;
 mod seen;
@@ -112,7 +112,7 @@ impl Source {
         Self::look_at(path, format)
     }
 
-    /// Opens a disk, a partition or a file to be compared, whoever else has it.
+    /// Opens a disk, a partition or a file to be compared, even if others use it.
     pub fn look_at(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         match Format::of(path, format)? {
             Format::Raw => {}

@@ -21,7 +21,7 @@ pub struct Bounds {
     pub disk: Duration,
     /// For the hashes of an image that was published without them: a night.
     pub hashes: Duration,
-    /// For the next piece, from whoever has it. The server may be away for a while, or its copy be mended
+    /// For the next piece, from any peer. The server may be away for a while, or its copy be mended
     /// meanwhile.
     pub piece: Duration,
     /// For swarms to end and the firmware's variables to be written.

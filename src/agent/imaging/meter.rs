@@ -174,7 +174,7 @@ impl Meter<'_> {
         (stats.bytes_done >= stats.bytes_total).then_some(done)
     }
 
-    /// The disk hangs, and whoever waits for the read-back's thread would hang with it.
+    /// The disk hangs, and a caller that waits for the read-back's thread would hang with it.
     pub(super) fn abandon(&self) {
         if let Some(readback) = self.readback.lock().unwrap_or_else(PoisonError::into_inner).take() {
             readback.abandon();

@@ -1,7 +1,7 @@
 //! An image's payload where it lies: the torrent's own files, or what `payload.reference` names instead.
 //!
 //! Invariant: whatever the form, a payload reads as the same bytes and is never written to. What it contains
-//! is checked by who reads it.
+//! is checked by its readers.
 
 mod cuts;
 mod files;

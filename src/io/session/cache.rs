@@ -49,7 +49,7 @@ impl PieceCache {
         }
     }
 
-    /// The bytes of `block`, or `None` after it was noted who waits for them.
+    /// The bytes of `block`, or `None` after the waiting peer was noted.
     pub(super) fn get(&mut self, conn: ConnId, block: Block) -> Option<Data> {
         self.clock += 1;
         if let Some(kept) = self.pieces.get_mut(&block.piece) {

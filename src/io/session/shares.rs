@@ -8,7 +8,7 @@ use crate::io::frames::Part;
 /// Fewest piece buffers: less would stop the flow between network and disk.
 const FEWEST_BUFFERS: usize = 6;
 
-/// Who gets how much.
+/// How the memory is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shares {
     /// Buffers that the engine fills.
@@ -40,7 +40,7 @@ impl Shares {
         let disk_threads = cores.clamp(2, 8);
         let undoing = if part.takes && fetches { disk_threads } else { 0 };
         let buffers = all.saturating_sub(for_frames + undoing).max(FEWEST_BUFFERS);
-        // A seeder only reads; who fetches needs most buffers for what is under way.
+        // A seeder only reads; a leecher needs most buffers for what is under way.
         let engine = if fetches { buffers - buffers / 4 } else { 1 };
         Shares {
             engine,

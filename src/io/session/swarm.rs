@@ -116,7 +116,7 @@ impl Swarm {
         self.inner.trouble.borrow().clone()
     }
 
-    /// Says whom we may meet, and at which pace, as a tracker would.
+    /// Says which peers we may meet, and at which pace, as a tracker would.
     pub async fn guide(&self, rules: Rules) {
         // Fails only when the swarm has ended.
         let _ = self.inner.candidates.send(Found { peers: Vec::new(), rules: Some(rules) }).await;

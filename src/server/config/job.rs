@@ -22,7 +22,7 @@ pub struct Job {
     pub name: String,
     /// The image.
     pub image: ImageRef,
-    /// Whom it is for.
+    /// The terminals it is for.
     pub terminals: Terminals,
     /// Which disk (`layout::rule`).
     #[serde(default = "internal")]
@@ -73,7 +73,7 @@ impl Job {
         Ok(())
     }
 
-    /// What a person gets who asks for an image on the agent's command line, outside any job.
+    /// The job of a person who names an image on the agent's command line, outside any configured job.
     pub fn by_hand(image: ImageRef) -> Self {
         Job {
             name: "by-hand".into(),
@@ -149,7 +149,7 @@ impl std::fmt::Display for ImageRef {
     }
 }
 
-/// Whom a job is for.
+/// The terminals that a job is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Terminals {
     /// Every terminal.

@@ -69,7 +69,7 @@ pub struct Note {
 pub struct PinConfig {
     /// Which one.
     pub terminal: Who,
-    /// Whom it fetches from.
+    /// The terminals it fetches from.
     pub from: Vec<Who>,
 }
 

@@ -1,7 +1,7 @@
 //! What people decide for one terminal: try again, or stop.
 //!
 //! Invariant: a decision is kept in the terminal's latest attempt, so that it survives a restart; one that
-//! cannot be carried out is refused with advice. Who may decide is left to `api`.
+//! cannot be carried out is refused with advice. Which caller may decide is left to `api`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! All terminals as the server knows them, in memory: who they are, and which attempt is theirs.
+//! All terminals as the server knows them, in memory: their identities and attempts.
 //!
 //! `terminal` is one of them, `bounds` cuts what they say, `reports` takes what their attempts report and
 //! answers with orders, `decisions` does what people want of one, `namesakes` knows which of them share a

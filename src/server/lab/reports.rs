@@ -1,7 +1,8 @@
 //! What running attempts report, and what they are told to do.
 //!
-//! Invariant: only who knows the token of a terminal's current attempt reports for it; the first outcome
-//! stands. Whether an attempt may leave its swarm is decided in `jobs`, who still needs whom in `zones`.
+//! Invariant: only a caller that knows the token of a terminal's current attempt reports for it; the first
+//! outcome stands. Whether an attempt may leave its swarm is decided in `jobs`; which terminals still need
+//! it, in `zones`.
 
 use std::time::Duration;
 
@@ -110,7 +111,7 @@ impl Lab {
             other.last.as_ref().is_some_and(|last| last.is_live(now)) && ties.needs(other.ip(), me)
         };
         let others = self.terminals.values().filter(needs_me).filter_map(|t| t.last.as_ref());
-        // Who is on its way is where it was the last time, or anywhere.
+        // A terminal on its way is where it was the last time, or anywhere.
         let coming = self.coming.iter().filter(|(mac, _)| match self.fitting(&TerminalKey::Mac(**mac))[..] {
             [known] => ties.needs(known.ip(), me),
             _ => ties.needs(None, me),

@@ -133,7 +133,7 @@ struct Owner {
     /// Pieces that are being brought into the system's memory.
     warming: usize,
     frames: FrameStore,
-    /// Compresses for those who take frames.
+    /// Compresses pieces for the peers that take frames.
     frame_maker: Option<FrameMaker>,
     soundness: Soundness,
     disk: DiskQueue,
@@ -188,7 +188,7 @@ impl Owner {
         }
     }
 
-    /// Rules first: who must not be met is not dialled.
+    /// Rules first: a peer that must not be met is not dialled.
     fn heard_of(&mut self, found: Found) {
         if let Some(rules) = found.rules {
             self.tell(Input::Rules(rules));

@@ -1,8 +1,8 @@
 //! Pieces on their way between the engine, the disk threads and the memory in which they are kept for peers.
 //!
 //! Invariant: half of the engine's buffers stay free for pieces under way, whatever else could be kept; a
-//! piece that cannot be read, or is not what it should be, is refused to those who asked for it; one that
-//! cannot be written ends the torrent.
+//! piece that cannot be read, or is not what it should be, is refused to the peers that asked for it; one
+//! that cannot be written ends the torrent.
 
 use std::sync::Arc;
 
@@ -104,7 +104,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Refuses a piece to those who wait for it, and says why until it is in order again.
+    /// Refuses a piece to the peers that wait for it, and says why until it is in order again.
     fn cannot_serve(&mut self, piece: PieceIndex, why: String, ends: &Ends) {
         // Either kind of reading: one that carried a buffer was not counted.
         self.warming = self.warming.saturating_sub(1);

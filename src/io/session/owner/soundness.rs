@@ -2,7 +2,7 @@
 //! damaged.
 //!
 //! Invariant: once there is a hash for a piece it is written only with that hash, and served only after it
-//! was written or read so. A damaged piece is read again after [`REST`] only, so that peers who ask for it
+//! was written or read so. A damaged piece is read again after [`REST`] only, so that peers that ask for it
 //! cannot keep the disk busy.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ pub(super) struct Soundness {
     /// Whether the torrent's hashes are looked at when pieces arrive.
     verify: bool,
     hashes: Option<Arc<Vec<Sha256>>>,
-    /// Written or read with the right hash, or known by whoever started the torrent.
+    /// Written or read with the right hash, or known by the caller that started the torrent.
     sound: Bitfield,
     /// Being written or read, and checked by the hash that there was when that began.
     checked: BTreeSet<PieceIndex>,
@@ -42,9 +42,9 @@ pub(super) struct Soundness {
 impl Soundness {
     /// At the start of a torrent that has the pieces `have`.
     pub(super) fn new(spec: &TorrentSpec, have: &Bitfield) -> Self {
-        // Whoever says "everything" has not looked. Without signed hashes that is left to those who fetch,
-        // because they check by the torrent's hashes, and checking here as well would cost a seeder on a fast
-        // network half of its rate.
+        // A caller that says "everything" has not looked. Without signed hashes that is left to the
+        // receivers, because they check by the torrent's hashes, and checking here as well would cost a
+        // seeder on a fast network half of its rate.
         let sound = match spec.have {
             Have::Everything if spec.hashes.is_some() => Bitfield::none(have.pieces()),
             _ => have.clone(),
