@@ -156,40 +156,40 @@ pub enum Input {
     },
     /// A peer sent a message.
     Message {
-        /// On which connection.
+        /// The connection to the peer.
         conn: ConnId,
         /// The message.
         message: Message,
     },
     /// A peer's block was read into its place, which had been claimed of the engine's [`super::Landings`].
     Landed {
-        /// On which connection.
+        /// The connection to the peer.
         conn: ConnId,
         /// The block.
         block: Block,
     },
     /// A peer sent what is no message.
     Garbage {
-        /// On which connection.
+        /// The connection to the peer.
         conn: ConnId,
         /// What is wrong with it.
         error: WireError,
     },
     /// A connection ended, or failed; not needed after [`Output::Close`].
     Closed {
-        /// Which.
+        /// The connection.
         conn: ConnId,
     },
     /// A block of [`Output::SendBlock`] was given to the network.
     BlockSent {
-        /// On which connection.
+        /// The connection to the peer.
         conn: ConnId,
         /// The block.
         block: Block,
     },
     /// A block of [`Output::SendBlock`] could not be read from the medium and was not sent.
     BlockUnreadable {
-        /// On which connection.
+        /// The connection to the peer.
         conn: ConnId,
         /// The block.
         block: Block,
@@ -220,7 +220,7 @@ pub enum Output {
     Dial(SocketAddr),
     /// Send a message.
     Send {
-        /// On which connection.
+        /// The connection to the peer.
         conn: ConnId,
         /// The message; never [`Message::Piece`].
         message: Message,
@@ -228,14 +228,14 @@ pub enum Output {
     /// Read this block from the medium (or from memory, which frames are in) and send it; answer with
     /// `BlockSent`.
     SendBlock {
-        /// On which connection.
+        /// The connection to the peer.
         conn: ConnId,
         /// The block.
         block: Block,
     },
     /// End a connection. No input about it is needed any more.
     Close {
-        /// Which.
+        /// The connection.
         conn: ConnId,
         /// Why.
         why: CloseReason,

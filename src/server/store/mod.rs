@@ -36,7 +36,7 @@ pub enum StoreError {
     /// The folder or file cannot be made.
     #[error("state folder {path}: {why}")]
     Folder {
-        /// Which.
+        /// The state folder.
         path: PathBuf,
         /// What the kernel said.
         why: String,
@@ -46,7 +46,7 @@ pub enum StoreError {
         "{path} has schema {found}, this program knows {SCHEMA}: use the newer flashmob, or another --state"
     )]
     Newer {
-        /// Which.
+        /// The database file.
         path: PathBuf,
         /// Its schema.
         found: i64,
@@ -54,7 +54,7 @@ pub enum StoreError {
     /// SQLite said no.
     #[error("database {path}: {why}")]
     Database {
-        /// Which.
+        /// The database file.
         path: PathBuf,
         /// What SQLite said.
         why: String,
