@@ -374,7 +374,13 @@ impl Engine {
     }
 
     fn piece_done(&mut self, piece: PieceIndex) {
-        if !self.fetch.stored(piece) || !self.holds.insert(piece) {
+        let Some(givers) = self.fetch.stored(piece) else { return };
+        for giver in givers {
+            if let Some(peer) = self.peers.get_mut(&giver.conn) {
+                peer.gave_right = true;
+            }
+        }
+        if !self.holds.insert(piece) {
             return;
         }
         self.offers.wake();
@@ -411,10 +417,15 @@ impl Engine {
         let Some(Giver { conn, id }) = self.fetch.wrong(piece, &mut self.rng) else { return };
         let gives = |peer: &Peer| peer.standing.fetch && peer.have.has(piece);
         let has_another = self.peers.iter().any(|(other, peer)| *other != conn && gives(peer));
+        // Nobody else may give it to us: without this peer we would wait for ever. One that has sent right
+        // pieces is asked again after a rest, because its disk may be mended meanwhile, or the fault be in
+        // our own memory. One that never has loses the connection and may come again.
         if !has_another && let Some(peer) = self.peers.get_mut(&conn) {
-            // Nobody else may give it to us: without this peer we would wait for ever. It is asked again,
-            // after a rest, because its disk may be mended meanwhile, or the fault be in our own memory.
-            peer.refuse(piece, self.now);
+            if peer.gave_right {
+                peer.refuse(piece, self.now);
+            } else {
+                self.close(conn, CloseReason::BadPiece(piece));
+            }
             return;
         }
         let listens = self.peers.get(&conn).and_then(|peer| peer.listen);

@@ -413,10 +413,10 @@ impl Fetcher {
         Some(seen)
     }
 
-    /// A piece was stored. False if it was not being stored.
-    pub fn stored(&mut self, piece: PieceIndex) -> bool {
+    /// A piece was stored. Returns the peers that sent it, or `None` if it was not being stored.
+    pub fn stored(&mut self, piece: PieceIndex) -> Option<Vec<Giver>> {
         self.suspect.retain(|suspect| *suspect != piece);
-        self.storing.remove(&piece).is_some()
+        self.storing.remove(&piece)
     }
 
     /// A piece had a wrong hash: wants it again. Returns the only peer that sent it, if there is one.

@@ -124,6 +124,8 @@ pub struct Peer {
     pub declined: VecDeque<(PieceIndex, Now)>,
     /// Whether it answers what it is offered.
     pub reliance: Reliance,
+    /// It has sent a piece that was right, or blocks of one.
+    pub gave_right: bool,
     /// A piece of ours that it asked to be offered.
     pub wish: Option<PieceIndex>,
     /// When it will begin to send what we granted it.
@@ -174,6 +176,7 @@ impl Peer {
             taken_until: Now::ZERO,
             declined: VecDeque::new(),
             reliance: Reliance::default(),
+            gave_right: false,
             wish: None,
             begins: Now::ZERO,
             slow_sender: false,

@@ -249,14 +249,30 @@ fn who_alone_sent_a_bad_piece_is_banned() {
 fn the_only_peer_with_a_piece_is_asked_again_after_a_rest_and_not_banned() {
     let mut rig = Rig::leecher();
     rig.connect(1, 2, false, false);
+    rig.say(1, Message::Bitfield(Bytes::from_static(&[0xc0])));
+    let asked = requests(&rig.say(1, Message::Unchoke), 1);
+    let first = asked[0].piece;
+    asked.into_iter().filter(|block| block.piece == first).for_each(|block| drop(rig.say(1, data(block))));
+    rig.give(Input::Stored { piece: first, result: StoreResult::Ok });
+    let second = PieceIndex(1 - first.0);
+    (0..4).for_each(|number| drop(rig.say(1, data(block(second.0, number)))));
+    let out = rig.give(Input::Stored { piece: second, result: StoreResult::WrongHash });
+    assert_eq!((closes(&out), requests(&out, 1).len()), (vec![], 0));
+    rig.now = Now(rig.now.0 + Duration::from_secs(4));
+    assert_eq!(requests(&rig.give(Input::Tick), 1).len(), 4, "the same piece, once more");
+}
+
+#[test]
+fn an_only_source_that_was_never_right_loses_its_connection_and_may_come_again() {
+    let mut rig = Rig::leecher();
+    rig.connect(1, 2, false, false);
     rig.say(1, Message::Bitfield(Bytes::from_static(&[0x80])));
     for block in requests(&rig.say(1, Message::Unchoke), 1) {
         rig.say(1, data(block));
     }
     let out = rig.give(Input::Stored { piece: PieceIndex(0), result: StoreResult::WrongHash });
-    assert_eq!((closes(&out), requests(&out, 1).len()), (vec![], 0));
-    rig.now = Now(rig.now.0 + Duration::from_secs(4));
-    assert_eq!(requests(&rig.give(Input::Tick), 1).len(), 4, "the same piece, once more");
+    assert_eq!(closes(&out), [(1, CloseReason::BadPiece(PieceIndex(0)))]);
+    assert_eq!(closes(&rig.connect(2, 2, true, false)), []);
 }
 
 #[test]

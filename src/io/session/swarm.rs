@@ -42,6 +42,7 @@ struct Inner {
     stats: watch::Receiver<SwarmStats>,
     phase: watch::Receiver<Phase>,
     trouble: watch::Receiver<Option<String>>,
+    damage: watch::Receiver<Option<String>>,
     stop: watch::Sender<bool>,
     candidates: mpsc::Sender<Found>,
     hashes: watch::Sender<Option<Arc<Vec<Sha256>>>>,
@@ -58,7 +59,11 @@ pub(super) struct Found {
 pub(super) struct Ends {
     pub(super) stats: watch::Sender<SwarmStats>,
     pub(super) phase: watch::Sender<Phase>,
+    /// What is wrong with the trackers.
     pub(super) trouble: watch::Sender<Option<String>>,
+    /// What is wrong with the payload. It has a channel of its own, because an announce that works says
+    /// nothing of it.
+    pub(super) damage: watch::Sender<Option<String>>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) found: mpsc::Sender<Found>,
     pub(super) candidates: mpsc::Receiver<Found>,
@@ -75,6 +80,7 @@ impl Swarm {
         let (stats_sender, stats) = watch::channel(nothing);
         let (phase_sender, phase) = watch::channel(Phase::Checking { bytes: 0 });
         let (trouble_sender, trouble) = watch::channel(None);
+        let (damage_sender, damage) = watch::channel(None);
         let (stop, stop_receiver) = watch::channel(false);
         let (found, candidates) = mpsc::channel(16);
         let (hashes, hashes_receiver) = watch::channel(None);
@@ -82,13 +88,14 @@ impl Swarm {
             stats: stats_sender,
             phase: phase_sender,
             trouble: trouble_sender,
+            damage: damage_sender,
             stop: stop_receiver,
             found: found.clone(),
             candidates,
             hashes: hashes_receiver,
         };
         let task = Mutex::default();
-        let inner = Inner { stats, phase, trouble, stop, candidates: found, hashes, task };
+        let inner = Inner { stats, phase, trouble, damage, stop, candidates: found, hashes, task };
         (Swarm { inner: Arc::new(inner) }, ends)
     }
 
@@ -111,9 +118,9 @@ impl Swarm {
         self.inner.phase.borrow().clone()
     }
 
-    /// What is wrong with the trackers, while there is something.
+    /// What is wrong with the payload, or else with the trackers, while there is something.
     pub fn trouble(&self) -> Option<String> {
-        self.inner.trouble.borrow().clone()
+        self.inner.damage.borrow().clone().or_else(|| self.inner.trouble.borrow().clone())
     }
 
     /// Says which peers we may meet, and at which pace, as a tracker would.

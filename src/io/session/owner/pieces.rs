@@ -61,7 +61,7 @@ impl Owner {
                 }
                 let data = if self.spec.storage.is_kept() { Data::Kept } else { Data::Here(bytes) };
                 if self.soundness.has_come(piece) {
-                    ends.trouble.send_replace(self.soundness.trouble());
+                    ends.damage.send_replace(self.soundness.trouble());
                 }
                 // Where its hash has come meanwhile, it is read and checked before it is served.
                 let is_sound = self.soundness.is_done(piece);
@@ -74,7 +74,7 @@ impl Owner {
             Done::WrongHash(piece) => {
                 log::warn!("{piece} came with wrong content and is fetched again");
                 self.soundness.came_wrong(piece);
-                ends.trouble.send_replace(self.soundness.trouble());
+                ends.damage.send_replace(self.soundness.trouble());
                 self.tell(Input::Stored { piece, result: StoreResult::WrongHash });
             }
             Done::Framed(piece, Some(frame)) => self.keep_frame(piece, frame),
@@ -110,7 +110,7 @@ impl Owner {
         self.warming = self.warming.saturating_sub(1);
         if self.soundness.failed(piece, Now(self.started.elapsed()), why.clone()) {
             log::error!("{why}; it is not served");
-            ends.trouble.send_replace(self.soundness.trouble());
+            ends.damage.send_replace(self.soundness.trouble());
         }
         self.refuse(piece);
     }
@@ -127,7 +127,7 @@ impl Owner {
         }
         if self.soundness.is_mended(piece) {
             log::info!("{piece} is in order again and is served");
-            ends.trouble.send_replace(self.soundness.trouble());
+            ends.damage.send_replace(self.soundness.trouble());
         }
         let waited = self.cache.insert(piece, data);
         self.serve_waiting(waited);
