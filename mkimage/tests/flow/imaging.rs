@@ -340,13 +340,19 @@ fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
         agent.finish();
     }
     let imaged = begun.elapsed();
-    let sent = metric(&lab, url, "flashmob_seeder_sent_bytes_total");
+    let image = ImageFolder::open(&image).expect("an image");
+    let (data, pieces) = (image.grid().data_bytes(), image.manifest().payload.pieces);
+    // The server's numbers are up to a second old.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut sent = 0;
+    while sent < data && Instant::now() < deadline {
+        sent = metric(&lab, url, "flashmob_seeder_sent_bytes_total");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     drop((server, devices, lab));
     for target in &targets {
         golden.check(folder, target);
     }
-    let image = ImageFolder::open(&image).expect("an image");
-    let (data, pieces) = (image.grid().data_bytes(), image.manifest().payload.pieces);
     println!("golden disk made in {made:.1?}, captured in {captured:.1?}:\n{said}");
     println!(
         "{count} terminals imaged in {imaged:.1?}; {data} bytes of data in {pieces} pieces of {piece}, {sent} left the seeder"
