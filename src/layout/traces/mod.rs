@@ -7,7 +7,7 @@
 
 mod ext;
 mod fat;
-mod ntfs;
+pub mod ntfs;
 mod xfs;
 
 /// Of a table (of what is free, of clusters) so much is looked at: 4 TiB of clusters of 4 KiB.
@@ -94,7 +94,7 @@ fn clear<T>(found: Option<T>) -> Result<T, Doubt> {
 }
 
 /// A little-endian number of up to 8 bytes.
-fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
+pub fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
     let bytes = bytes.get(at..at.checked_add(len)?)?;
     Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }

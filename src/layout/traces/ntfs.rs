@@ -42,15 +42,19 @@ pub(super) fn look(volume: &mut dyn Untouched, boot: &[u8]) -> Result<(), Doubt>
     Ok(())
 }
 
-/// Where the file table lies.
-struct Table {
-    cluster: u64,
-    start: u64,
-    record: usize,
+/// Where the file table lies, in bytes of the partition.
+pub struct Table {
+    /// Bytes of a cluster.
+    pub cluster: u64,
+    /// First byte of the table.
+    pub start: u64,
+    /// Bytes of a record.
+    pub record: usize,
 }
 
 impl Table {
-    fn of(boot: &[u8]) -> Option<Self> {
+    /// As the boot sector says; `None` where that makes no sense.
+    pub fn of(boot: &[u8]) -> Option<Self> {
         // Above 128 the exponent of a power of two, negative. It counts sectors where clusters are meant,
         // bytes of records.
         let exponent = |code: u64| u32::try_from(256 - code).ok();
@@ -111,7 +115,7 @@ fn signed(bytes: &[u8], at: usize, len: usize) -> Option<i64> {
 
 /// A record with what its end marks replaced: the last two bytes of every 512 are kept in its head while it
 /// is on the medium.
-fn put_back(mut record: Vec<u8>) -> Option<Vec<u8>> {
+pub fn put_back(mut record: Vec<u8>) -> Option<Vec<u8>> {
     if !record.starts_with(b"FILE") {
         return None;
     }
@@ -125,7 +129,7 @@ fn put_back(mut record: Vec<u8>) -> Option<Vec<u8>> {
 }
 
 /// The first attribute of a kind, from its own first byte on.
-fn find(record: &[u8], kind: u64) -> Option<&[u8]> {
+pub fn find(record: &[u8], kind: u64) -> Option<&[u8]> {
     let mut rest = record.get(usize::try_from(number(record, 20, 2)?).ok()?..)?;
     loop {
         let (found, len) = (number(rest, 0, 4)?, usize::try_from(number(rest, 4, 4)?).ok()?);

@@ -16,6 +16,7 @@ mod ntfs;
 mod xfs;
 
 use flashmob::event::{Class, Failure};
+use flashmob::layout::traces::number;
 
 use super::plan::{PartitionPlan, Plan};
 use super::windows;
@@ -85,12 +86,6 @@ impl Volume<'_> {
         let mut bytes = vec![0; len];
         (self.read)(at, &mut bytes).then_some(bytes)
     }
-}
-
-/// A little-endian number of up to 8 bytes.
-fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
-    let bytes = bytes.get(at..at.checked_add(len)?)?;
-    Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }
 
 /// What is wrong with a filesystem, and what to do.

@@ -4,6 +4,8 @@
 //! in use. A power cut leaves a journal without the dirty flag. Invariant: only reads; what cannot be
 //! understood is said to be so.
 
+use flashmob::layout::traces::ntfs::{Table, find, put_back};
+
 use super::{Unsound, Volume, number, unsound};
 
 /// Records of the file table.
@@ -12,7 +14,6 @@ const VOLUME: u64 = 3;
 /// Attributes of a record.
 const VOLUME_INFORMATION: u64 = 0x70;
 const DATA: u64 = 0x80;
-const END: u64 = 0xffff_ffff;
 /// Where a copy of the journal's restart page may begin: at 0, and at each power of two from here on, as
 /// pages are that large.
 const SMALLEST_PAGE: u64 = 512;
@@ -26,7 +27,7 @@ const SHUT_DOWN: &str = "Start Windows, run chkdsk, switch fast startup off (pow
 /// What is not right with it.
 pub fn problem(volume: &Volume) -> Option<Unsound> {
     let unreadable = || Some(unsound("its file table cannot be read", SHUT_DOWN));
-    let Some(table) = Table::of(volume) else { return unreadable() };
+    let Some(table) = Table::of(volume.start) else { return unreadable() };
     match is_dirty(volume, &table) {
         None => return unreadable(),
         Some(true) => return Some(unsound("it is marked as dirty", SHUT_DOWN)),
@@ -41,72 +42,15 @@ pub fn problem(volume: &Volume) -> Option<Unsound> {
     }
 }
 
-/// Where the file table lies.
-struct Table {
-    cluster: u64,
-    start: u64,
-    record: usize,
-}
-
-impl Table {
-    fn of(volume: &Volume) -> Option<Self> {
-        // Above 128 the exponent of a power of two, negative. It counts sectors where clusters are meant,
-        // bytes of records.
-        let exponent = |code: u64| u32::try_from(256 - code).ok();
-        let sector = volume.number(11, 2);
-        let cluster = match volume.number(13, 1) {
-            code @ 129.. => sector.checked_mul(1u64.checked_shl(exponent(code)?)?)?,
-            sectors => sectors.checked_mul(sector)?,
-        };
-        let record = match volume.number(64, 1) {
-            code @ 129.. => 1u64.checked_shl(exponent(code)?)?,
-            clusters => clusters.checked_mul(cluster)?,
-        };
-        let start = volume.number(48, 8).checked_mul(cluster)?;
-        (cluster > 0 && (512..=65536).contains(&record)).then_some(Table {
-            cluster,
-            start,
-            record: usize::try_from(record).ok()?,
-        })
-    }
-
-    /// One of the first records, with the bytes that its end marks replaced put back.
-    fn record(&self, volume: &Volume, number: u64) -> Option<Vec<u8>> {
-        let at = self.start.checked_add((self.record as u64).checked_mul(number)?)?;
-        let record = volume.bytes(at, self.record)?;
-        record.starts_with(b"FILE").then(|| put_back(record)).flatten()
-    }
-}
-
-/// The last two bytes of every 512 are kept in the record's head while it is on the medium.
-fn put_back(mut record: Vec<u8>) -> Option<Vec<u8>> {
-    let at = usize::try_from(number(&record, 4, 2)?).ok()?;
-    let count = usize::try_from(number(&record, 6, 2)?).ok()?;
-    for sector in 1..count {
-        let kept = [*record.get(at + 2 * sector)?, *record.get(at + 2 * sector + 1)?];
-        record.get_mut(sector * 512 - 2..sector * 512)?.copy_from_slice(&kept);
-    }
-    Some(record)
-}
-
-/// The first attribute of a kind, from its own first byte on.
-fn attribute(record: &[u8], kind: u64) -> Option<&[u8]> {
-    let mut rest = record.get(usize::try_from(number(record, 20, 2)?).ok()?..)?;
-    loop {
-        let (found, len) = (number(rest, 0, 4)?, usize::try_from(number(rest, 4, 4)?).ok()?);
-        if found == kind {
-            return rest.get(..len);
-        }
-        if found == END || len < 16 {
-            return None;
-        }
-        rest = rest.get(len..)?;
-    }
+/// One of the first records of the file table.
+fn record(volume: &Volume, table: &Table, number: u64) -> Option<Vec<u8>> {
+    let at = table.start.checked_add((table.record as u64).checked_mul(number)?)?;
+    put_back(volume.bytes(at, table.record)?)
 }
 
 fn is_dirty(volume: &Volume, table: &Table) -> Option<bool> {
-    let record = table.record(volume, VOLUME)?;
-    let attribute = attribute(&record, VOLUME_INFORMATION)?;
+    let record = record(volume, table, VOLUME)?;
+    let attribute = find(&record, VOLUME_INFORMATION)?;
     let content = usize::try_from(number(attribute, 20, 2)?).ok()?;
     Some(number(attribute, content.checked_add(10)?, 2)? & 1 != 0)
 }
@@ -114,8 +58,8 @@ fn is_dirty(volume: &Volume, table: &Table) -> Option<bool> {
 /// The journal's first bytes, as far as its first run of clusters has them and no further than restart pages
 /// may lie.
 fn log_start(volume: &Volume, table: &Table) -> Option<Vec<u8>> {
-    let record = table.record(volume, LOG_FILE)?;
-    let data = attribute(&record, DATA)?;
+    let record = record(volume, table, LOG_FILE)?;
+    let data = find(&record, DATA)?;
     // It is never inside the record; bytes of a run's length and place, then these.
     let runs = data.get(usize::try_from(number(data, 32, 2)?).ok()?..)?;
     let (len, place) = (usize::from(runs.first()? & 15), usize::from(runs.first()? >> 4));
@@ -228,7 +172,7 @@ mod tests {
         let mut bytes = vec![0; 512];
         for (code, size) in [(0xf8, 128 << 10), (0xf4, 2 << 20)] {
             (bytes[12], bytes[13], bytes[48], bytes[64]) = (2, code, 1, 0xf6);
-            let table = Table::of(&Volume { start: &bytes, size: 1 << 30, read: &|_, _| false });
+            let table = Table::of(&bytes);
             assert_eq!(table.map(|table| table.cluster), Some(size));
         }
     }
