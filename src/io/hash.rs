@@ -49,36 +49,27 @@ impl PieceHash {
 
     /// Do the `len` bytes at `offset` of `storage` have it? They are read a part at a time.
     pub fn fits_stored(&self, storage: &dyn Storage, offset: u64, len: usize) -> Result<bool, StorageError> {
-        match self {
-            PieceHash::Sha1(hash) => {
-                let mut hasher = sha1::Sha1::new();
-                each_part(storage, offset, len, |part| hasher.update(part))?;
-                Ok(Sha1(hasher.finalize().into()) == *hash)
-            }
-            PieceHash::Sha256(hash) => {
-                let mut hasher = sha2::Sha256::new();
-                each_part(storage, offset, len, |part| hasher.update(part))?;
-                Ok(Sha256(hasher.finalize().into()) == *hash)
-            }
-        }
+        Ok(match self {
+            PieceHash::Sha1(hash) => digest_stored::<sha1::Sha1>(storage, offset, len)?[..] == hash.0,
+            PieceHash::Sha256(hash) => digest_stored::<sha2::Sha256>(storage, offset, len)?[..] == hash.0,
+        })
     }
 }
 
-fn each_part(
+/// The hash of `len` bytes at `offset`, which are read a part at a time.
+fn digest_stored<D: Digest>(
     storage: &dyn Storage,
     offset: u64,
     len: usize,
-    mut take: impl FnMut(&[u8]),
-) -> Result<(), StorageError> {
-    let mut buffer = vec![0; len.min(PART)];
-    let mut done = 0;
+) -> Result<sha1::digest::Output<D>, StorageError> {
+    let (mut hasher, mut buffer, mut done) = (D::new(), vec![0; len.min(PART)], 0);
     while done < len {
         let part = &mut buffer[..PART.min(len - done)];
         storage.read_at(offset + done as u64, part)?;
-        take(part);
+        hasher.update(&*part);
         done += part.len();
     }
-    Ok(())
+    Ok(hasher.finalize())
 }
 
 /// Bytes that are read at once for a hash of what need not be in memory.
