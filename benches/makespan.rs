@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use common::{Client, Place, TrackerThread, enter, payload, spread};
-use flashmob::io::init::keep_pace_after_idle;
+use flashmob::io::host::init::keep_pace_after_idle;
 use flashmob::units::parse_bytes;
 
 #[derive(Debug, Parser)]

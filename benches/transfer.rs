@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashmob::io::hash::{HashProgress, hash_pieces};
-use flashmob::io::session::{Have, Session, SessionConfig, Swarm, TorrentSpec};
 use flashmob::io::storage::{FileStorage, Resize};
+use flashmob::io::torrent::{Have, Session, SessionConfig, Swarm, TorrentSpec};
 use flashmob::metainfo::{FileEntry, Metainfo, MetainfoBuilder, Pieces};
 use flashmob::storage::Storage;
 use nix::sys::resource::{UsageWho, getrusage};

@@ -2,7 +2,7 @@
 //!
 //! Invariant: offsets are payload offsets, `0..len()`; a call either does all of what it was asked or returns
 //! an error (short is an error). The trait is synchronous on purpose: disks are, and the threads that call it
-//! belong to `io::diskio`. Implementations live in `io::storage`.
+//! belong to `io::torrent::disk_threads`. Implementations live in `io::storage`.
 
 use std::io;
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::image::ImageFolder;
+use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::grid::Cell;
 use flashmob::units::{Sha256, show_bytes};
 use serde_json::json;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use flashmob::event::{Class, Failure};
 use flashmob::io::hash::{sha256, sha256_of_hashes};
-use flashmob::io::image::ImageFolder;
+use flashmob::io::image::folder::ImageFolder;
 use flashmob::manifest::{Manifest, Policy, names};
 use flashmob::units::Sha256;
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::image::ImageFolder;
+use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::extents::RangeKind;
 use flashmob::manifest::reference::Reference;
 use flashmob::manifest::{Entry, Manifest, ManifestError, Partition, Policy, Role, Table, TrustedKeys};

@@ -101,7 +101,7 @@ pub fn sync_folder(path: &Path) -> Result<(), Failure> {
 }
 
 /// Refuses an image that has no hashes yet.
-pub fn require_hashes(image: &flashmob::io::image::ImageFolder) -> Result<(), Failure> {
+pub fn require_hashes(image: &flashmob::io::image::folder::ImageFolder) -> Result<(), Failure> {
     if image.manifest().payload.sha256.is_some() {
         return Ok(());
     }

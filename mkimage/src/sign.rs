@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use flashmob::event::Failure;
-use flashmob::io::image::ImageFolder;
+use flashmob::io::image::folder::ImageFolder;
 use flashmob::manifest::{Manifest, names};
 use minisign::SecretKey;
 

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use flashmob::event::{Class, Failure};
+use flashmob::io::disk::table::{self, TablePartition};
 use flashmob::io::hash::sha256;
-use flashmob::io::image::ImageFolder;
-use flashmob::io::table::{self, TablePartition};
+use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::grid::{Cell, Grid, Span};
 use flashmob::manifest::{Manifest, Policy, Table};
 use flashmob::units::{PieceIndex, Sha1, Sha256, show_bytes};

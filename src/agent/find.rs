@@ -10,8 +10,8 @@ use reqwest::Client;
 
 use crate::agent::status::Status;
 use crate::api::{Hello, Welcome};
-use crate::io::discover;
-use crate::io::http::Api;
+use crate::io::net::api_client::Api;
+use crate::io::net::discovery;
 use crate::lan::discovery::{Origin, Step};
 
 /// Time for one candidate or one search.
@@ -56,7 +56,7 @@ impl<'a> Finder<'a> {
                 }
                 Step::Srv { servers, domain } => {
                     self.status.note(format!("asking DNS for flashmob servers in {domain}"));
-                    match discover::ask_dns(&servers, &domain, self.each).await {
+                    match discovery::ask_dns(&servers, &domain, self.each).await {
                         Ok(services) => {
                             let hosts = services.into_iter().flat_map(|service| {
                                 let hosts: Vec<String> = match service.addresses.is_empty() {
@@ -73,7 +73,7 @@ impl<'a> Finder<'a> {
                 }
                 Step::Browse => {
                     self.status.note("looking for flashmob servers by mDNS");
-                    match discover::browse_mdns(self.each).await {
+                    match discovery::browse_mdns(self.each).await {
                         Ok(found) => {
                             let urls = found.iter().map(|address| format!("http://{address}")).collect();
                             self.ask_first(urls, Origin::Mdns);
@@ -115,7 +115,7 @@ impl<'a> Finder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::http::{client, tests::serve};
+    use crate::io::net::api_client::{client, tests::serve};
 
     const GOOD: &str = r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#;
 

@@ -10,9 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::agent::leave::Leave;
-use crate::io::console::{self, Console};
-use crate::io::init::{self, End, PowerOff};
-use crate::io::modules::{Loader, Round};
+use crate::io::host::console::{self, Console};
+use crate::io::host::init::{self, End, PowerOff};
+use crate::io::host::modules::{Loader, Round};
 
 /// The argument that makes this program the worker.
 pub const WORKER: &str = "--worker";

@@ -18,7 +18,8 @@ use crate::agent::screen::Screens;
 use crate::agent::status::Status;
 use crate::agent::worker::{Patience, Worker};
 use crate::event::{Class, Failure, Outcome, Stage};
-use crate::io::{console, http};
+use crate::io::host::console;
+use crate::io::net::api_client;
 use crate::manifest::TrustedKeys;
 
 const KEYS: &str = "/etc/flashmob/keys.pub";
@@ -116,7 +117,7 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
         .enable_all()
         .build()
         .map_err(|e| kernel("cannot start the runtime", &e))?;
-    let http = http::client().map_err(|e| kernel("cannot prepare HTTP", &e))?;
+    let http = api_client::client().map_err(|e| kernel("cannot prepare HTTP", &e))?;
     let leave = runtime.block_on(async {
         let network = network::start(cmdline.boot_mac.clone(), status.clone(), RESOLVERS.into())
             .map_err(|e| kernel("cannot speak netlink", &e))?;

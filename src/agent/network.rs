@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use crate::agent::status::Status;
 use crate::api::{Neighbour, NicInfo};
-use crate::io::dhcp::{Change, Runner};
-use crate::io::lldp;
-use crate::io::netlink::{Link, Netlink};
+use crate::io::net::dhcp::{Change, Runner};
+use crate::io::net::lldp;
+use crate::io::net::netlink::{Link, Netlink};
 use crate::lan::dhcp::Offer;
 use crate::lan::discovery::LeaseFacts;
 use crate::lan::lldp::Heard;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::agent::console;
 use crate::agent::status::{Status, View};
 use crate::event::{Outcome, Stage};
-use crate::io::console::Console;
+use crate::io::host::console::Console;
 
 /// How often a log gets a line of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);

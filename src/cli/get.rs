@@ -10,8 +10,8 @@ use super::peers::{Interrupts, PeerArgs, read_torrent};
 use super::show::{self, Show};
 use super::{place, show::failed};
 use crate::event::{Class, Failure};
-use crate::io::session::{Swarm, TorrentSpec};
 use crate::io::storage::Resize;
+use crate::io::torrent::{Swarm, TorrentSpec};
 use crate::units::parse_duration;
 
 /// Fetch a torrent's payload into a file, a folder or a block device.

@@ -7,7 +7,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 
 use crate::api::{Compare, Refusal, TerminalState, TerminalView};
 use crate::event::{Class, Failure, Outcome};
-use crate::io::announce::why;
+use crate::io::net::tracker_client::why;
 use crate::server::api::LabView;
 use crate::server::metrics::word;
 use crate::units::show_bytes;

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Compress;
 use crate::event::{Class, Failure};
-use crate::io::session::{Session, SessionConfig};
+use crate::io::torrent::{Session, SessionConfig};
 use crate::metainfo::{MAX_TORRENT_BYTES, Metainfo};
 use crate::units::parse_bytes;
 

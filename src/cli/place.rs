@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use super::peers::PeerArgs;
 use crate::event::{Class, Failure};
-use crate::io::image::ImageFolder;
-use crate::io::session::{Have, TorrentSpec};
+use crate::io::image::folder::ImageFolder;
 use crate::io::storage::{
     BlockStorage, FileStorage, FolderStorage, ImageRuns, ImageShape, Opened, Resize, disk_failure,
     is_block_device,
 };
+use crate::io::torrent::{Have, TorrentSpec};
 use crate::layout::grid::Grid;
 use crate::manifest::{Policy, names};
 use crate::metainfo::Metainfo;

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use crate::event::{Event, Failure, Progress, Stage};
-use crate::io::session::{Phase, Swarm};
+use crate::io::torrent::{Phase, Swarm};
 use crate::units::show_bytes;
 
 /// Between two lines where nobody looks on.

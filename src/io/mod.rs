@@ -1,55 +1,28 @@
 //! The only place with syscalls, sockets, the clock and randomness.
 //!
-//! Invariant: every result of the kernel is looked at, and short is an error. What is done with what was read
-//! is decided by the pure stages; this part only does what it is told.
+//! | room | subject |
+//! |---|---|
+//! | `torrent` | the BitTorrent session: sockets and disk threads around the swarm engine |
+//! | `disk` | the terminal's disks: claim, plan into place, write, read back, commit |
+//! | `image` | an image in its folder, and its payload in all its forms |
+//! | `net` | network clients: tracker, server's API, DHCP, LLDP, discovery, links |
+//! | `host` | the machine around it: PID 1's duties, drivers, console, inventory, limits |
+//! | `storage` | the bytes of a payload: files, folders, block devices |
+//! | `hash`, `sys` | SHA-1 and SHA-256 of pieces; the few system calls that need `unsafe` |
+//!
+//! Rooms import the ground (`storage`, `hash`, `sys`) and rooms below them; `tests/house` holds the order.
+//!
+//! Invariant: every result of the kernel is looked at, and short is an error. The pure stages decide; this
+//! part does as they say.
 
-pub mod announce;
-pub mod claim;
-pub mod commit;
-pub mod compare;
-#[cfg(feature = "agent")]
-pub mod console;
-#[cfg(feature = "agent")]
-pub mod dhcp;
-pub mod disarm;
-pub mod discard;
-#[cfg(feature = "agent")]
-pub mod discover;
 pub mod disk;
-pub mod diskio;
-pub mod disks;
-pub mod efivars;
-pub mod frames;
-pub mod handles;
 pub mod hash;
-#[cfg(feature = "agent")]
-pub mod http;
+pub mod host;
 pub mod image;
-pub mod image_storage;
-#[cfg(feature = "agent")]
-pub mod init;
-#[cfg(feature = "agent")]
-pub mod inventory;
-#[cfg(feature = "agent")]
-pub mod kexec;
-#[cfg(feature = "agent")]
-pub mod lldp;
-#[cfg(feature = "agent")]
-pub mod memory;
-pub mod modules;
-pub mod moving;
-#[cfg(feature = "agent")]
-pub mod netlink;
-pub mod payload;
-pub mod readback;
-pub mod scan;
-pub mod session;
+pub mod net;
 pub mod storage;
 pub mod sys;
-pub mod table;
-pub mod window;
+pub mod torrent;
 
-#[cfg(test)]
-mod image_tests;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use sha1::Digest;
 
 use crate::api::DiskInfo;
+use crate::io::disk::list;
+use crate::io::disk::table;
 use crate::io::hash::{sha256, sha256_of_hashes};
-use crate::io::payload::payload_files;
-use crate::io::{disks, table};
+use crate::io::image::payload::payload_files;
 use crate::layout::extents::{Extents, RangeKind, Run, RunBuilder};
 use crate::layout::grid::{Grid, classify, count};
 use crate::manifest::{BootArea, BootAreaKind, Disk, Manifest, Partition, Policy, Table, names};
@@ -64,7 +65,7 @@ impl LoopDisk {
     }
 
     pub(crate) fn info(&self) -> DiskInfo {
-        disks::find(&self.path).expect("it is there")
+        list::find(&self.path).expect("it is there")
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {

@@ -1,8 +1,8 @@
 //! What a switch says of itself on each of its ports: LLDP (IEEE 802.1AB-2016, chapters 8 and 9).
 //!
 //! Invariant: only whole frames that begin with chassis, port and time to live are read, texts are short and
-//! can be shown, and other parts are stepped over by their length. Hearing frames is left to `io::lldp`; what
-//! follows from a neighbour, to the server.
+//! can be shown, and other parts are stepped over by their length. Hearing frames is left to `io::net::lldp`;
+//! what follows from a neighbour, to the server.
 
 use crate::api::Neighbour;
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a source is read before anything is written over it. Where pieces wait for each other in a
 //! circle, one of them is parked in memory; with no room left for that it is given up. Reading and writing is
-//! left to `io::moving`.
+//! left to `io::disk::relocate`.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -3,7 +3,7 @@
 //!
 //! Invariant: pure arithmetic. [`Present`] is about the pieces and zero cells that a plan replaces, and about
 //! no others; a kept piece has no byte in what the disarm wipes or the commit writes. What is really on a
-//! disk is found by `io::compare`.
+//! disk is found by `io::disk::compare`.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a [`Reference`] that was read gives each of so many pieces one place. It is for the machine
 //! that has the folder: no signature covers it, no terminal sees it, and what is read by it is proved by the
-//! manifest's hashes like every payload. Opening the places is left to `io::payload`.
+//! manifest's hashes like every payload. Opening the places is left to `io::image::payload`.
 
 use serde::{Deserialize, Serialize};
 

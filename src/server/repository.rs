@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use super::catalog::{Catalog, Problem, Published, Signature};
 use crate::event::Failure;
-use crate::io::image::{ImageFolder, Listed, list};
+use crate::io::image::folder::{ImageFolder, Listed, list};
 use crate::manifest::reference::Reference;
 use crate::manifest::{TrustedKeys, names};
 

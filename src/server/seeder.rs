@@ -16,9 +16,9 @@ use super::repository::Scan;
 use super::{DEFAULT_PEER_PORT, cannot_listen};
 use crate::api::Compress;
 use crate::event::Failure;
-use crate::io::image::ImageFolder;
-use crate::io::session::{Have, Phase, Session, SessionConfig, Swarm, TorrentSpec};
+use crate::io::image::folder::ImageFolder;
 use crate::io::storage::ImageShape;
+use crate::io::torrent::{Have, Phase, Session, SessionConfig, Swarm, TorrentSpec};
 use crate::rules::Rules;
 use crate::units::InfoHash;
 

@@ -161,9 +161,9 @@ pub struct Lab {
     pub now: Now,
 }
 
-/// As `io::session` has it: how long a kernel sends again what nobody acknowledges.
+/// As `io::torrent` has it: how long a kernel sends again what nobody acknowledges.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
-/// As `io::session` has it: how long a dial may take.
+/// As `io::torrent` has it: how long a dial may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that leave one after another are one event, up to this time.
 const LONGEST_TRAIN: Duration = Duration::from_micros(100);

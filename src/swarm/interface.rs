@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out of it.
 //!
 //! Invariant: everything the engine knows about the world came through [`EngineConfig`] and [`Input`], and
-//! everything it does is an [`Output`]. Doing it is left to `io::session` or to the simulation.
+//! everything it does is an [`Output`]. Doing it is left to `io::torrent` or to the simulation.
 
 use std::fmt;
 use std::net::SocketAddr;

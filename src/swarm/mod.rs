@@ -1,7 +1,7 @@
 //! The swarm engine: one torrent's peer-wire protocol as a state machine without sockets, clock or threads.
 //!
 //! `Engine::handle(now, input)` takes what happened, `Engine::poll()` drains what is to be done, and
-//! `Engine::deadline()` says when `Input::Tick` is due at the latest. The same code runs under `io::session`
+//! `Engine::deadline()` says when `Input::Tick` is due at the latest. The same code runs under `io::torrent`
 //! with real sockets and in a seeded simulation of many terminals.
 //!
 //! Invariant: a piece leaves the engine (`Output::Store`) only complete; memory is that of the buffer pool

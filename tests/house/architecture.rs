@@ -177,8 +177,8 @@ fn comments_wrap_at_110_columns() {
 
 #[test]
 fn the_rules_notice_what_they_forbid() {
-    assert_eq!(violations("swarm", "use crate::io::session::Session;\n").len(), 1);
-    assert_eq!(violations("layout", "use crate::{units, io::disk, agent};\n").len(), 2);
+    assert_eq!(violations("swarm", "use crate::io::torrent::Session;\n").len(), 1);
+    assert_eq!(violations("layout", "use crate::{units, io::disk::device, agent};\n").len(), 2);
     assert_eq!(violations("tracker", "let now = std::time::Instant::now();\n").len(), 1);
     assert_eq!(violations("io", "use crate::layout::plan; use std::fs::File;\n"), vec![]);
     assert_eq!(

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use flashmob::io::session::Have;
 use flashmob::io::storage::{FileStorage, FolderStorage, Resize};
+use flashmob::io::torrent::Have;
 use flashmob::metainfo::{FileKind, Metainfo};
 use flashmob::tracker::Event;
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flashmob::api::Compress;
-use flashmob::io::frames::Packer;
-use flashmob::io::session::{Have, Phase, Session, SessionConfig};
 use flashmob::io::storage::{FileStorage, Resize};
+use flashmob::io::torrent::codec::Packer;
+use flashmob::io::torrent::{Have, Phase, Session, SessionConfig};
 use flashmob::metainfo::Metainfo;
 use flashmob::swarm::wire::{
     Decoder, ExtendedHandshake, HANDSHAKE_LEN, Handshake, Message, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION,

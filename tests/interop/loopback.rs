@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use flashmob::event::Class;
-use flashmob::io::session::{Have, Phase};
 use flashmob::io::storage::{BlockStorage, FileStorage, FolderStorage, Resize};
+use flashmob::io::torrent::{Have, Phase};
 use flashmob::metainfo::FileEntry;
 use flashmob::storage::{Attributes, Storage, StorageError};
 use flashmob::swarm::wire::Handshake;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use flashmob::event::{Class, Event};
 use flashmob::io::hash::{sha1, sha256};
-use flashmob::io::payload::payload_files;
+use flashmob::io::image::payload::payload_files;
 use flashmob::layout::extents::{Extents, RangeKind, Run, RunBuilder};
 use flashmob::layout::grid::{Grid, classify, count};
 use flashmob::manifest::{

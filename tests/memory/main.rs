@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use flashmob::io::hash::sha1;
-use flashmob::io::session::{Have, Session, SessionConfig, Swarm, TorrentSpec};
+use flashmob::io::torrent::{Have, Session, SessionConfig, Swarm, TorrentSpec};
 use flashmob::metainfo::{FileEntry, Metainfo, MetainfoBuilder, Pieces};
 use flashmob::storage::{Attributes, Storage, StorageError};
 

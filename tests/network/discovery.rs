@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flashmob::agent::network;
 use flashmob::agent::status::Status;
-use flashmob::io::discover::{SERVICE_TYPE, ask_dns, browse_mdns};
+use flashmob::io::net::discovery::{SERVICE_TYPE, ask_dns, browse_mdns};
 use mdns_sd::{ServiceDaemon, ServiceInfo};
 
 use crate::lab::{Lab, SERVER};

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flashmob::io::session::{Have, Session, SessionConfig};
 use flashmob::io::storage::{FileStorage, Resize};
+use flashmob::io::torrent::{Have, Session, SessionConfig};
 use flashmob::metainfo::Metainfo;
 use flashmob::tracker::{Settings, Topology, Tracker, Zone, Zoned};
 

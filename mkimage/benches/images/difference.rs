@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use flashmob::api::LayoutMode;
-use flashmob::io::claim::claim;
-use flashmob::io::compare::{CompareProgress, compare};
-use flashmob::io::disks;
-use flashmob::io::image::ImageFolder;
+use flashmob::io::disk::claim::claim;
+use flashmob::io::disk::compare::{CompareProgress, compare};
+use flashmob::io::disk::list;
+use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::plan::LayoutPlan;
 use flashmob::manifest::TrustedManifest;
 use flashmob::units::parse_bytes;
@@ -131,7 +131,7 @@ fn timed(disk: &Loop, work: impl FnOnce()) -> f64 {
 
 /// Pieces that a comparison finds.
 fn found(image: &ImageFolder, disk: &Loop) -> usize {
-    let info = disks::find(&disk.0).expect("the disk");
+    let info = list::find(&disk.0).expect("the disk");
     let claimed = claim(&info, LayoutMode::WholeDisk, &[1]).expect("claimed");
     let manifest = TrustedManifest::insecure(image.manifest_bytes()).expect("a manifest");
     let facts = claimed.facts();

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ext4_view::{Ext4, Ext4Read};
 use flashmob::event::{Class, Failure};
-use flashmob::io::window::Window;
+use flashmob::io::disk::partition_reader::Window;
 use flashmob::manifest::{LinuxBoot, Role, UefiLoader};
 
 use super::PartitionPlan;

@@ -1,13 +1,13 @@
 //! `--payload reference`: the payload stays on its source, and the folder says where that is.
 //!
 //! Invariant: the source was the same before and after it was read. What is sent later is proved by
-//! `io::payload`, piece by piece.
+//! `io::image::payload`, piece by piece.
 
 use std::fs;
 use std::path::Path;
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::payload::look;
+use flashmob::io::image::payload::look;
 use flashmob::layout::extents::UNIT;
 use flashmob::manifest::names;
 use flashmob::manifest::reference::{MAX_REFERENCE_BYTES, Reference, SourceReference};

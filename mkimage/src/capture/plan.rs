@@ -3,7 +3,7 @@
 //! Invariant: a [`Plan`] that exists can be captured: the table is sound, every partition lies on the source.
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::table::{self, DiskTable, TablePartition};
+use flashmob::io::disk::table::{self, DiskTable, TablePartition};
 use flashmob::manifest::{Entry, Policy, Role, Table};
 use flashmob::units::Lba;
 

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::image::ImageFolder;
-use flashmob::io::payload::{PieceMap, payload_files};
+use flashmob::io::image::folder::ImageFolder;
+use flashmob::io::image::payload::{PieceMap, payload_files};
 use flashmob::io::sys::clone_range;
 use flashmob::manifest::names;
 use flashmob::manifest::reference::{

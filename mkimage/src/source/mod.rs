@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::table;
+use flashmob::io::disk::table;
 use flashmob::manifest::Lost;
 use flashmob::units::{DiskOffset, SectorSize};
 use nix::errno::Errno;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use flashmob::io::image::{ImageFolder, list};
+use flashmob::io::image::folder::{ImageFolder, list};
 use flashmob::layout::extents::RangeKind;
 use flashmob::manifest::{BootAreaKind, Entry, PieceCount, Policy, Role, Table};
 use flashmob::units::{DiskOffset, Lba};

@@ -204,7 +204,7 @@ fn seed_and_get_carry_every_form_of_an_image() {
         };
         let target = folder.join("fetched");
         get(&target, &[]);
-        let payload = flashmob::io::image::ImageFolder::open(&image.folder).expect("an image");
+        let payload = flashmob::io::image::folder::ImageFolder::open(&image.folder).expect("an image");
         let mut bytes = vec![0; usize::try_from(payload.grid().payload_len()).expect("small")];
         payload.payload().expect("a payload").read_at(0, &mut bytes).expect("read");
         let mut fetched = Vec::new();

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use flashmob::io::image::ImageFolder;
+use flashmob::io::image::folder::ImageFolder;
 
 use crate::{capture_as, contents, disks, mkimage, succeed};
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use flashmob::io::image::ImageFolder;
+use flashmob::io::image::folder::ImageFolder;
 
 use crate::disks::{self, MIB};
 use crate::{capture_as, fail, succeed};

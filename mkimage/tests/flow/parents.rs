@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use flashmob::io::image::ImageFolder;
+use flashmob::io::image::folder::ImageFolder;
 use flashmob::manifest::reference::Reference;
 
 use super::{capture, capture_as, contents, disks, fail, mkimage, succeed};

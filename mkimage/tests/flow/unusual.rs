@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use flashmob::io::image::ImageFolder;
+use flashmob::io::image::folder::ImageFolder;
 use flashmob::manifest::{BootAreaKind, Table};
 
 use super::loops::Loop;

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use flashmob::io::image::ImageFolder;
+use flashmob::io::image::folder::ImageFolder;
 
 use super::disks::{self, noise};
 use super::{capture, capture_as, contents, fail, restore, succeed};

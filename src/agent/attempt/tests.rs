@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::{After, Compare, Compress, LayoutMode, Task};
-use crate::io::http::{client, tests::serve};
+use crate::io::net::api_client::{client, tests::serve};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::agent::attempt::tests::{PACE, Pretend, assignment};
 use crate::agent::imaging::Next;
-use crate::io::http::tests::serve;
+use crate::io::net::api_client::tests::serve;
 use std::sync::{Arc, Mutex};
 
 /// A server that hands out `take` and releases at once; what it was told is in the list.
@@ -21,7 +21,7 @@ async fn lab(take: (u16, String)) -> (Api, Arc<Mutex<Vec<String>>>) {
         }
     })
     .await;
-    (Api::new(http::client().unwrap(), url), heard)
+    (Api::new(api_client::client().unwrap(), url), heard)
 }
 
 fn job() -> (u16, String) {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{ImagingContext, blocking};
 use crate::event::{Class, Failure};
-use crate::io::disk::Pulse;
+use crate::io::disk::device::Pulse;
 
 /// How long is waited. Tests are less patient.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use super::target::Target;
 use super::{ImagingContext, StopOnDrop, download};
 use crate::api::Compare;
 use crate::event::{Failure, Installed, Stage};
-use crate::io::compare::{Believed, CompareProgress, Whole, believe, compare};
+use crate::io::disk::compare::{Believed, CompareProgress, Whole, believe, compare};
 use crate::layout::present::{Present, wanted};
 use crate::layout::rule::describe;
 use crate::swarm::Rng;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::agent::status::Status;
 use crate::event::{Class, Failure, Progress};
-use crate::io::readback::Readback;
-use crate::io::session::Swarm;
+use crate::io::disk::readback::Readback;
+use crate::io::torrent::Swarm;
 use crate::swarm::SwarmStats;
 use crate::units::show_bytes;
 

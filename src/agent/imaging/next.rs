@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::api::After;
 use crate::boot::{entries, kexec};
-use crate::io::image_storage::ImageStorage;
-use crate::io::{efivars, kexec as loader};
+use crate::io::disk::efivars;
+use crate::io::disk::kexec as loader;
+use crate::io::disk::target::ImageStorage;
 
 /// What starts next, as far as the attempt could prepare it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

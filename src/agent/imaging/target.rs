@@ -14,11 +14,11 @@ use super::{ImagingContext, blocking};
 use crate::api::{Assignment, Compare, DiskInfo, Task};
 use crate::boot::start;
 use crate::event::{Chosen, Class, Failure, Installed};
-use crate::io::claim::{ClaimedDisk, claim};
-use crate::io::disarm::disarm;
-use crate::io::disks;
-use crate::io::image_storage::ImageStorage;
-use crate::io::moving::Saved;
+use crate::io::disk::claim::{ClaimedDisk, claim};
+use crate::io::disk::disarm::disarm;
+use crate::io::disk::list;
+use crate::io::disk::relocate::Saved;
+use crate::io::disk::target::ImageStorage;
 use crate::layout::known;
 use crate::layout::plan::LayoutPlan;
 use crate::layout::present::{Present, wanted};
@@ -180,7 +180,7 @@ pub(super) async fn choose(
 }
 
 fn list() -> Result<Vec<DiskInfo>, Failure> {
-    disks::list().map_err(|e| {
+    list::all().map_err(|e| {
         Failure::new(Class::Retry, format!("listing the disks: {e}"), "Look whether /sys is mounted.")
     })
 }
@@ -191,12 +191,12 @@ pub(super) fn among(task: &Task, manifest: &Manifest, present: &[DiskInfo]) -> R
     let needed = manifest.disk.minimum_size;
     if text.starts_with("/dev/disk/by-") {
         // Such a link belongs to one disk, or one place, whatever its kernel name is.
-        let info = disks::find(text)?;
+        let info = list::find(text)?;
         return rule::usable(&info, needed).cloned();
     }
     if text.starts_with("/dev/") && !text.contains(',') {
         // May be a loop device or a partition, which are not in the list of disks.
-        let info = disks::find(text)?;
+        let info = list::find(text)?;
         return parse(&format!("name={}", info.name))?.choose(&[info], needed).cloned();
     }
     let rule = parse(text)?;
@@ -211,7 +211,7 @@ pub(super) fn among(task: &Task, manifest: &Manifest, present: &[DiskInfo]) -> R
     let mut all = present.to_vec();
     if let Some(name) = rule.name()
         && !all.iter().any(|disk| disk.name == name)
-        && let Ok(info) = disks::find(&format!("/dev/{name}"))
+        && let Ok(info) = list::find(&format!("/dev/{name}"))
     {
         all.push(info);
     }

@@ -10,7 +10,7 @@ use super::blocking;
 use super::target::Target;
 use crate::api::DiskInfo;
 use crate::event::{Class, Failure};
-use crate::io::disks;
+use crate::io::disk::list;
 use crate::layout::identity::Identity;
 use crate::layout::rule::{describe, is_external};
 
@@ -26,11 +26,11 @@ pub(super) async fn look(targets: &[Target]) -> Result<Vec<String>, Failure> {
         |target: &Target| Known { info: target.info.clone(), identity: target.plan.identity().clone() };
     let planned: Vec<Known> = targets.iter().map(known).collect();
     blocking(move || {
-        let below: Vec<String> = planned.iter().flat_map(|known| disks::made_of(&known.info.name)).collect();
+        let below: Vec<String> = planned.iter().flat_map(|known| list::made_of(&known.info.name)).collect();
         // Where disks cannot be listed, the one that was named is the only one that is known.
-        let all = disks::list().unwrap_or_default();
+        let all = list::all().unwrap_or_default();
         let others = all.into_iter().filter(|disk| !below.contains(&disk.name)).map(|info| {
-            let identity = disks::identity(&info);
+            let identity = list::identity(&info);
             Known { info, identity }
         });
         judge(&planned, &others.collect::<Vec<_>>())

@@ -15,14 +15,14 @@ use super::target::Ready;
 use super::{ImagingContext, StopOnDrop, blocking};
 use crate::api::Assignment;
 use crate::event::{Class, Failure, Stage};
-use crate::io::disarm::disk_failed;
-use crate::io::discard::{Discard, discard};
-use crate::io::image_storage::ImageStorage;
-use crate::io::memory;
-use crate::io::moving;
-use crate::io::readback::{Finding, ImageVerified, Known, LAG, Readback, zero_bytes};
-use crate::io::session::{Have, Session, Swarm, TorrentSpec};
+use crate::io::disk::disarm::disk_failed;
+use crate::io::disk::discard::{Discard, discard};
+use crate::io::disk::readback::{Finding, ImageVerified, Known, LAG, Readback, zero_bytes};
+use crate::io::disk::relocate;
+use crate::io::disk::target::ImageStorage;
+use crate::io::host::memory;
 use crate::io::storage::ImageShape;
+use crate::io::torrent::{Have, Session, Swarm, TorrentSpec};
 use crate::layout::present::{Present, wanted};
 use crate::manifest::Manifest;
 use crate::metainfo::Metainfo;
@@ -139,7 +139,7 @@ impl Work<'_> {
     async fn move_pieces(
         &self,
         moves: Vec<crate::layout::moves::Move>,
-        saved: moving::Saved,
+        saved: relocate::Saved,
         hashes: Vec<Sha256>,
         have: &mut Bitfield,
     ) -> Result<(), Failure> {
@@ -147,7 +147,7 @@ impl Work<'_> {
         self.ctx.status.note(format!("{} are on the disk elsewhere and are copied", show_bytes(total)));
         let (storage, stop) = (Arc::clone(&self.storage), Arc::clone(&self.stop));
         let there = on_disk(self.ctx, self.storage.disk().pulse(), move || {
-            moving::carry_out(&storage, moves, &saved, &hashes, &stop).map_err(|e| disk_failed(&e))
+            relocate::carry_out(&storage, moves, &saved, &hashes, &stop).map_err(|e| disk_failed(&e))
         })
         .await?;
         for piece in there.iter() {

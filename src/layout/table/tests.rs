@@ -1,4 +1,4 @@
-//! Tables made by hand and by chance. What partitioning tools make is in `io::table`.
+//! Tables made by hand and by chance. What partitioning tools make is in `io::disk::table`.
 
 use super::*;
 use crate::manifest::Extended;

@@ -1,5 +1,5 @@
 //! Whatever a partition holds, looking at it ends and does no harm; with filesystems of the usual tools it is
-//! tried in `io::compare`.
+//! tried in `io::disk::compare`.
 
 use super::*;
 use proptest::prelude::*;

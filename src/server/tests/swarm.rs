@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::api::Compress;
-use crate::io::image::ImageFolder;
-use crate::io::session::{Have, Session, SessionConfig, TorrentSpec};
+use crate::io::image::folder::ImageFolder;
+use crate::io::torrent::{Have, Session, SessionConfig, TorrentSpec};
 use crate::manifest::reference::Reference;
 use crate::storage::{Attributes, Storage, StorageError};
 
@@ -154,7 +154,7 @@ fn put_in_place(world: &World) -> PathBuf {
     disk[262_144] = 0x77;
     fs::write(&source, disk).expect("written");
     fs::remove_dir_all(image.join("payload")).expect("removed");
-    let place = Reference::Source(crate::io::payload::look(&source).expect("a source"));
+    let place = Reference::Source(crate::io::image::payload::look(&source).expect("a source"));
     fs::write(image.join("payload.reference"), place.to_bytes()).expect("written");
     source
 }

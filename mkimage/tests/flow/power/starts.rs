@@ -7,9 +7,9 @@ use std::io::Write;
 use std::ops::Range;
 use std::process::Command;
 
+use flashmob::io::disk::table::{self, TablePartition};
 use flashmob::io::hash::sha256;
-use flashmob::io::image::ImageFolder;
-use flashmob::io::table::{self, TablePartition};
+use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::grid::Cell;
 use flashmob::manifest::{Entry, Policy, Role};
 use flashmob::units::SectorSize;

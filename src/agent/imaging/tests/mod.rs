@@ -20,10 +20,10 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::api::{After, Compare, LayoutMode, Task};
 use crate::event::Class;
-use crate::io::claim::claim;
-use crate::io::session::{Have, TorrentSpec};
+use crate::io::disk::claim::claim;
 use crate::io::storage::FolderStorage;
 use crate::io::testing::{LoopDisk, TestImage, gpt_source, image_of};
+use crate::io::torrent::{Have, TorrentSpec};
 use crate::manifest::{Manifest, names};
 use crate::swarm::SwarmStats;
 
@@ -158,7 +158,7 @@ pub(super) fn context() -> ImagingContext {
         late_disks: Duration::ZERO,
         bounds: Bounds::default(),
         compress: None,
-        http: crate::io::http::client().expect("a client"),
+        http: crate::io::net::api_client::client().expect("a client"),
         memory_limit: 8 << 20,
         listen: ANY_PORT,
     }

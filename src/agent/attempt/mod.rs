@@ -1,0 +1,356 @@
+//! One attempt of a job on this terminal: imaging, reports to the server, the stay in the swarm.
+//!
+//! Invariant: a server that is away never stops the imaging or the leaving; the outcome is reported until the
+//! server has it or the longest stay is over. Getting the job is `worker`'s, the imaging itself `imaging`'s.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::agent::imaging::{self, Imaged, ImagingContext, Next};
+use crate::agent::status::{Status, View};
+use crate::api::{Assignment, Compare, Orders, OutcomeReport, ProgressReport};
+use crate::event::{Class, Failure, Installed, Outcome, Stage};
+use crate::io::net::api_client::{Api, CallError};
+
+/// Tries of what can be tried again, before the attempt has failed.
+const TRIES: u32 = 3;
+
+/// No server keeps a finished terminal for longer, whatever it says.
+const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
+
+/// How fast things are repeated; tests are faster.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Between two reports of progress.
+    pub report: Duration,
+    /// Before the second try; the third waits three times as long.
+    pub again: Duration,
+    /// How long the server is told of a failure while it is away.
+    pub tell: Duration,
+    /// How long leaving the swarm may take.
+    pub leave: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            report: Duration::from_secs(1),
+            again: Duration::from_secs(10),
+            tell: Duration::from_secs(300),
+            leave: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What carries out an assignment; tests put something simpler here.
+pub trait Imager {
+    /// What goes on serving others afterwards.
+    type Held: Held;
+    /// Carries out `assignment` of the server at `server`. A failure comes with whether the disk was touched.
+    fn run(
+        &self,
+        server: &str,
+        assignment: &Assignment,
+    ) -> impl Future<Output = Result<Self::Held, (Failure, bool)>>;
+}
+
+/// An image that is on the disk and still served to others.
+pub trait Held {
+    /// What is on which disk now.
+    fn installed(&self) -> Vec<Installed>;
+    /// What can start next.
+    fn next(&self) -> Next;
+    /// What did not work although the image is good.
+    fn warnings(&self) -> Vec<String>;
+    /// Bytes received and sent.
+    fn traffic(&self) -> (u64, u64);
+    /// Leaves the swarm.
+    fn stop(self) -> impl Future<Output = ()>;
+}
+
+/// The real one: the context's server is replaced by the one that was found.
+#[derive(Clone)]
+pub struct RealImager(pub ImagingContext);
+
+impl Imager for RealImager {
+    type Held = Imaged;
+
+    async fn run(&self, server: &str, assignment: &Assignment) -> Result<Imaged, (Failure, bool)> {
+        let context = ImagingContext { server: server.to_owned(), ..self.0.clone() };
+        imaging::run(context, assignment.clone()).await
+    }
+}
+
+impl Held for Imaged {
+    fn installed(&self) -> Vec<Installed> {
+        self.installed.clone()
+    }
+
+    fn next(&self) -> Next {
+        self.next
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
+    fn traffic(&self) -> (u64, u64) {
+        Imaged::traffic(self)
+    }
+
+    async fn stop(self) {
+        Imaged::stop(self).await;
+    }
+}
+
+/// How an attempt ended, after all reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The image is on the disk and this terminal has left the swarm.
+    Done(Next),
+    /// It failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// The disk's old content is gone.
+        disk_touched: bool,
+    },
+}
+
+/// Carries out `assignment` of the server behind `api`, in full. `stop` ends it early (a person pressed
+/// Ctrl-C).
+pub async fn run<I: Imager>(
+    api: &Api,
+    assignment: &Assignment,
+    imager: &I,
+    status: &Status,
+    pace: Pace,
+    stop: impl Future<Output = ()>,
+) -> Ended {
+    status.begin_attempt(assignment.title());
+    let (orders, mut heard) = watch::channel(Orders::default());
+    let reporter =
+        Reporter { api: api.clone(), assignment: assignment.clone(), status: status.clone(), pace, orders };
+    let reporting = reporter.progress();
+    let late = Cell::new(false);
+    let stop = async {
+        stop.await;
+        late.set(true);
+    }
+    .fuse();
+    tokio::pin!(reporting, stop);
+    let imaged = tokio::select! {
+        imaged = image(api, assignment, imager, status, pace) => imaged,
+        never = &mut reporting => match never {},
+        () = before_commit(cancelled(&mut heard), status) => {
+            Err(stopped("a person cancelled the job", status))
+        }
+        () = before_commit(&mut stop, status) => Err(stopped("it was stopped", status)),
+    };
+    let held = match imaged {
+        Ok(held) => held,
+        Err((failure, disk_touched)) => {
+            let stage = status.view().progress.stage;
+            let outcome = Outcome::Failed { stage, failure: failure.clone(), disk_touched };
+            status.change(|view| view.outcome = Some(outcome.clone()));
+            // A server that stays away learns of it by the terminal's silence.
+            let _ = reporter.outcome(outcome, pace.tell).await;
+            return Ended::Failed { failure, disk_touched };
+        }
+    };
+    for warning in held.warnings() {
+        status.note(warning);
+    }
+    let (bytes_in, bytes_out) = held.traffic();
+    let installed = held.installed();
+    let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
+    let (seconds, disk) = (status.elapsed().as_secs(), disks.join(" and "));
+    let warnings = held.warnings();
+    let outcome = Outcome::Done { seconds, bytes_in, bytes_out, disk, installed, warnings };
+    status.change(|view| {
+        view.progress.stage = Stage::Serve;
+        view.progress.percent = 100.0;
+        view.progress.seconds_left = None;
+        view.outcome = Some(outcome.clone());
+    });
+    tokio::select! {
+        () = stay(&reporter, outcome, status, assignment) => {}
+        () = released(&mut heard) => status.note("the server has released this terminal"),
+        never = &mut reporting => match never {},
+        () = stopped_at_last(&mut stop, &late) => {}
+    }
+    let next = held.next();
+    status.stage(Stage::Leave);
+    if tokio::time::timeout(pace.leave, held.stop()).await.is_err() {
+        status.note("leaving the swarm takes too long; going on");
+    }
+    Ended::Done(next)
+}
+
+/// Tries until it works, or what failed cannot be tried again, or it was tried enough.
+async fn image<I: Imager>(
+    api: &Api,
+    assignment: &Assignment,
+    imager: &I,
+    status: &Status,
+    pace: Pace,
+) -> Result<I::Held, (Failure, bool)> {
+    let mut assignment = assignment.clone();
+    let mut touched = false;
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        match imager.run(api.base(), &assignment).await {
+            Ok(held) => return Ok(held),
+            Err((failure, now)) => {
+                touched |= now;
+                if touched {
+                    resume(&mut assignment);
+                }
+                if failure.class != Class::Retry || tried == TRIES {
+                    return Err((failure, touched));
+                }
+                let pause = pace.again * (2 * tried - 1);
+                status.note(format!("{failure}; trying again in {} s", pause.as_secs()));
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// What is on the disk now is no record's, and what this attempt wrote there is looked for, not discarded.
+fn resume(assignment: &mut Assignment) {
+    assignment.tasks_mut().for_each(|task| task.compare = Compare::Auto);
+    assignment.installed.clear();
+}
+
+/// The failure of an attempt that was told to stop.
+fn stopped(why: &str, status: &Status) -> (Failure, bool) {
+    let stage = status.view().progress.stage;
+    let failure = Failure::new(
+        Class::Retry,
+        format!("{why} while {}", stage.title()),
+        "Start the job again when it may go on.",
+    );
+    (failure, stage >= Stage::Disarm)
+}
+
+/// Waits for `stop`, which is no longer heard once the commit has begun: half a commit would leave a terminal
+/// whose image was proved and that cannot start. It takes a second, and a stop that comes meanwhile ends the
+/// stay in the swarm.
+async fn before_commit(stop: impl Future<Output = ()>, status: &Status) {
+    stop.await;
+    if status.view().progress.stage >= Stage::Commit {
+        std::future::pending().await
+    }
+}
+
+/// Waits for `stop`, which may have come while it was not heard.
+async fn stopped_at_last(stop: impl Future<Output = ()>, came: &Cell<bool>) {
+    if !came.get() {
+        stop.await;
+    }
+}
+
+/// Waits for the order to stop.
+async fn cancelled(orders: &mut watch::Receiver<Orders>) {
+    if orders.wait_for(|orders| orders.cancel).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Waits for the order to leave.
+async fn released(orders: &mut watch::Receiver<Orders>) {
+    if orders.wait_for(|orders| orders.release || orders.cancel).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Stays in the swarm for the longest stay, telling the server the outcome meanwhile.
+async fn stay(reporter: &Reporter, outcome: Outcome, status: &Status, assignment: &Assignment) {
+    let longest = Duration::from_secs(assignment.longest_stay).min(LONGEST_STAY);
+    let told = async {
+        // The last numbers first: a release may follow the outcome at once.
+        let _ = reporter.progress_once().await;
+        let _ = reporter.outcome(outcome, longest).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = tokio::time::sleep(longest) => status.note("the longest stay is over"),
+        () = told => {}
+    }
+}
+
+/// Tells the server how an attempt goes, and passes on what it orders.
+struct Reporter {
+    api: Api,
+    assignment: Assignment,
+    status: Status,
+    pace: Pace,
+    orders: watch::Sender<Orders>,
+}
+
+impl Reporter {
+    /// Reports progress for ever.
+    async fn progress(&self) -> Infallible {
+        let mut away = false;
+        loop {
+            match self.progress_once().await {
+                Ok(()) => {
+                    if away {
+                        self.status.note("the server answers again");
+                    }
+                    away = false;
+                }
+                Err(e) => {
+                    if !away {
+                        self.status.note(format!("{e}; going on without the server"));
+                    }
+                    away = true;
+                }
+            }
+            tokio::time::sleep(self.pace.report).await;
+        }
+    }
+
+    async fn progress_once(&self) -> Result<(), CallError> {
+        let View { progress, chosen, .. } = self.status.view();
+        let report = ProgressReport { token: self.assignment.token.clone(), progress, chosen };
+        let orders = self.api.progress(self.assignment.attempt, &report).await?;
+        self.hear(orders);
+        Ok(())
+    }
+
+    /// Reports the outcome until the server has it or the time is over.
+    async fn outcome(&self, outcome: Outcome, within: Duration) -> Result<(), CallError> {
+        let end = Instant::now() + within;
+        let report = OutcomeReport { token: self.assignment.token.clone(), outcome };
+        loop {
+            match self.api.outcome(self.assignment.attempt, &report).await {
+                Ok(orders) => {
+                    self.hear(orders);
+                    return Ok(());
+                }
+                Err(CallError::Refused(rejected)) if rejected.status < 500 => {
+                    self.status.note(format!("the outcome is not taken: {rejected}"));
+                    return Err(CallError::Refused(rejected));
+                }
+                Err(e) if Instant::now() + self.pace.report >= end => return Err(e),
+                Err(_) => tokio::time::sleep(self.pace.report * 3).await,
+            }
+        }
+    }
+
+    fn hear(&self, orders: Orders) {
+        self.orders.send_if_modified(|old| std::mem::replace(old, orders) != orders);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,118 @@
+//! The last writes of an attempt: what makes the new system bootable.
+//!
+//! Invariant: a commit needs an [`ImageVerified`]; a disk that is [`Whole`] was committed before. Each write
+//! is synced and read back from the device before the next one, in the order of `layout::order`, so that an
+//! interruption at any moment leaves a disk that starts nothing half-written.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::event::Failure;
+use crate::io::disk::claim::ClaimedDisk;
+use crate::io::disk::compare::Whole;
+use crate::io::disk::device::Disk;
+use crate::io::disk::disarm::{disk_failed, not_kept};
+use crate::io::disk::readback::ImageVerified;
+use crate::io::disk::target::ImageStorage;
+use crate::layout::grid::Grid;
+use crate::layout::order::{self, Step};
+use crate::layout::plan::LayoutPlan;
+use crate::manifest::BootAreaKind;
+use crate::storage::StorageError;
+
+/// A disk that starts the new system.
+pub struct CommittedDisk {
+    storage: Arc<ImageStorage>,
+}
+
+impl CommittedDisk {
+    /// A disk on which an earlier attempt has left all of it. Nothing is written, but what its cache may
+    /// still have from then.
+    pub fn found(
+        claim: ClaimedDisk,
+        plan: LayoutPlan,
+        grid: Arc<Grid>,
+        whole: Whole,
+    ) -> Result<Self, Failure> {
+        claim.disk().sync().map_err(|e| disk_failed(&e))?;
+        Ok(CommittedDisk { storage: Arc::new(ImageStorage::whole(claim, plan, grid, whole)) })
+    }
+
+    /// The image on it, which can still be served to others.
+    pub fn storage(&self) -> &Arc<ImageStorage> {
+        &self.storage
+    }
+}
+
+/// Writes what makes the image bootable, in the steps of `layout::order`. Then the kernel reads the table
+/// again; that it may refuse is told, not failed on.
+pub fn commit(verified: ImageVerified) -> Result<(CommittedDisk, Option<String>), Failure> {
+    let storage = verified.into_storage();
+    let disk = storage.disk();
+    let plan = storage.plan();
+    for step in order::commit(plan) {
+        match step {
+            Step::Head { position, ranges, last } => write_head(&storage, position, &ranges, last)?,
+            Step::Table(at) => {
+                let write = &plan.table()[at];
+                write_proved(disk, &write.what, &[(write.offset.0, &write.bytes)])?;
+            }
+            Step::Area(at) => {
+                let area = &plan.areas()[at];
+                let what = match area.kind {
+                    BootAreaKind::Gap => "the boot area before the first partition",
+                    BootAreaKind::BootCode => "the boot code",
+                    BootAreaKind::Table => "the table",
+                };
+                write_proved(disk, what, &[(area.offset.0, &area.bytes)])?;
+            }
+        }
+    }
+    let warning = if plan.table().is_empty() { None } else { storage.claim().reread_partitions().err() };
+    let warning =
+        warning.map(|e| format!("the kernel did not read the new partition table of {}: {e}", disk.name()));
+    Ok((CommittedDisk { storage }, warning))
+}
+
+/// Writes `ranges` of a held-back head; with the last of them the disk itself has it.
+fn write_head(
+    storage: &ImageStorage,
+    position: usize,
+    ranges: &[Range<u64>],
+    last: bool,
+) -> Result<(), Failure> {
+    let (Some(place), Some(head)) = (storage.plan().places().get(position), storage.head(position)) else {
+        return Ok(());
+    };
+    let part = |range: &Range<u64>| {
+        let bytes = head.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)?;
+        Some((place.start.0 + range.start, bytes))
+    };
+    let parts: Vec<(u64, &[u8])> = ranges.iter().filter_map(part).collect();
+    write_proved(storage.disk(), &format!("the head of partition {}", place.number), &parts)?;
+    if last {
+        storage.release_head(position);
+    }
+    Ok(())
+}
+
+/// Writes, syncs, reads back from the device, compares.
+fn write_proved(disk: &Disk, what: &str, parts: &[(u64, &[u8])]) -> Result<(), Failure> {
+    let failed = |e: StorageError| {
+        let failure = disk_failed(&e);
+        Failure { message: format!("committing {what}: {}", failure.message), ..failure }
+    };
+    for (offset, bytes) in parts {
+        // Boot code shares its sector with the table; everything else is whole sectors.
+        disk.patch(*offset, bytes).map_err(failed)?;
+    }
+    disk.sync().map_err(failed)?;
+    for (offset, bytes) in parts {
+        let mut back = vec![0u8; bytes.len()];
+        disk.read_at(*offset, &mut back).map_err(failed)?;
+        if back != *bytes {
+            return Err(not_kept(disk, what, *offset));
+        }
+    }
+    Ok(())
+}

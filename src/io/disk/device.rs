@@ -1,0 +1,277 @@
+//! A disk through its O_DIRECT handle: what is read comes from the device, what is written goes to it.
+//!
+//! Invariant: a call does all of what it was asked or returns an error that names disk and place. Memory that
+//! is not aligned is copied; offsets and lengths of writes must be whole sectors, so that no write ever reads
+//! first (except [`Disk::patch`], which says so).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::io::sys;
+use crate::storage::StorageError;
+use crate::units::SectorSize;
+
+/// O_DIRECT wants memory aligned to the logical sector at most; a page is enough for all.
+const PAGE: usize = 4096;
+/// What is copied or zeroed at a time.
+pub const STEP: usize = 1 << 20;
+
+/// Memory whose first byte lies on a page.
+pub struct Aligned {
+    memory: Vec<u8>,
+    from: usize,
+    len: usize,
+}
+
+impl Aligned {
+    /// `len` zeros.
+    pub fn zeroed(len: usize) -> Self {
+        let memory = vec![0u8; len + PAGE];
+        let from = memory.as_ptr().align_offset(PAGE).min(PAGE);
+        Aligned { memory, from, len }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory[self.from..self.from + self.len]
+    }
+
+    /// The bytes, to change.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.from..self.from + self.len]
+    }
+}
+
+/// A disk, or another block device that is used as one.
+#[derive(Debug)]
+pub struct Disk {
+    file: File,
+    name: String,
+    size: u64,
+    sector: SectorSize,
+    rotational: bool,
+    requests: Arc<AtomicU64>,
+}
+
+/// What a disk has done so far, for the task that waits for it.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    /// The path the disk was opened by.
+    pub name: String,
+    /// Requests that have ended, well or badly.
+    pub requests: Arc<AtomicU64>,
+}
+
+impl Disk {
+    /// Opens the block device at `path`. Whether it is free was found out before (`io::disk::claim`).
+    pub fn open(path: &str, rotational: bool) -> io::Result<Self> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(nix::fcntl::OFlag::O_DIRECT.bits() | nix::fcntl::OFlag::O_CLOEXEC.bits())
+            .open(path)?;
+        if !file.metadata()?.file_type().is_block_device() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a block device"));
+        }
+        let size = file.seek(SeekFrom::End(0))?;
+        let bytes = sys::logical_sector_size(&file)?;
+        let sector = SectorSize::new(bytes)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("sectors of {bytes} bytes")))?;
+        Ok(Disk { file, name: path.to_string(), size, sector, rotational, requests: Arc::default() })
+    }
+
+    /// The path it was opened by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Logical sector size.
+    pub fn sector(&self) -> SectorSize {
+        self.sector
+    }
+
+    /// It seeks slowly.
+    pub fn rotational(&self) -> bool {
+        self.rotational
+    }
+
+    /// Tells whether it still does something.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { name: self.name.clone(), requests: Arc::clone(&self.requests) }
+    }
+
+    /// Passes on how a request ended.
+    fn ended<T>(&self, result: T) -> T {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    fn error(
+        &self,
+        action: &'static str,
+        offset: u64,
+        length: usize,
+    ) -> impl FnOnce(io::Error) -> StorageError {
+        let target = self.name.clone();
+        move |source| StorageError { action, target, offset, length: length as u64, source }
+    }
+
+    fn is_direct(&self, offset: u64, bytes: &[u8]) -> bool {
+        let sector = u64::from(self.sector.get());
+        offset.is_multiple_of(sector)
+            && (bytes.len() as u64).is_multiple_of(sector)
+            && bytes.as_ptr().align_offset(PAGE) == 0
+    }
+
+    /// Fills `into` from `offset`, whatever the alignment.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
+        if self.is_direct(offset, into) {
+            let length = into.len();
+            return self
+                .ended(self.file.read_exact_at(into, offset))
+                .map_err(self.error("reading", offset, length));
+        }
+        let sector = self.sector.get() as usize;
+        let mut bounce = Aligned::zeroed(STEP.min(into.len() + 2 * sector).next_multiple_of(PAGE));
+        let mut done = 0;
+        while done < into.len() {
+            let at = offset + done as u64;
+            let skip = usize::try_from(at % u64::from(self.sector.get())).unwrap_or(0);
+            let wanted = (into.len() - done).min(bounce.len - skip);
+            // Not beyond the buffer: its length is a whole number of sectors.
+            let sectors = &mut bounce.bytes_mut()[..(skip + wanted).next_multiple_of(sector)];
+            self.ended(self.file.read_exact_at(sectors, at - skip as u64))
+                .map_err(self.error("reading", at, wanted))?;
+            into[done..done + wanted].copy_from_slice(&sectors[skip..skip + wanted]);
+            done += wanted;
+        }
+        Ok(())
+    }
+
+    /// Writes whole sectors.
+    pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
+        if self.is_direct(offset, from) {
+            return self.ended(self.file.write_all_at(from, offset)).map_err(self.error(
+                "writing",
+                offset,
+                from.len(),
+            ));
+        }
+        self.check_sectors(offset, from.len() as u64)?;
+        let mut bounce = Aligned::zeroed(STEP.min(from.len()));
+        let mut at = offset;
+        for part in from.chunks(STEP) {
+            let copy = &mut bounce.bytes_mut()[..part.len()];
+            copy.copy_from_slice(part);
+            self.ended(self.file.write_all_at(copy, at)).map_err(self.error("writing", at, part.len()))?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn check_sectors(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        let sector = u64::from(self.sector.get());
+        if offset.is_multiple_of(sector) && length.is_multiple_of(sector) {
+            return Ok(());
+        }
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "not whole sectors");
+        Err(StorageError { action: "writing", target: self.name.clone(), offset, length, source })
+    }
+
+    /// Changes bytes inside sectors: reads them, writes them back. Nobody else may write there meanwhile.
+    pub fn patch(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
+        let sector = u64::from(self.sector.get());
+        let start = offset - offset % sector;
+        let end = (offset + from.len() as u64).next_multiple_of(sector);
+        let length = usize::try_from(end - start).unwrap_or(usize::MAX);
+        let skip = usize::try_from(offset - start).unwrap_or(0);
+        let mut sectors = Aligned::zeroed(length);
+        self.read_at(start, sectors.bytes_mut())?;
+        sectors.bytes_mut()[skip..skip + from.len()].copy_from_slice(from);
+        self.write_at(start, sectors.bytes())
+    }
+
+    /// Makes whole sectors zero: by the device itself where it can, else by writing zeros. What a device does
+    /// on being asked is proved like everything else, by reading it back.
+    pub fn zero(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.check_sectors(offset, length)?;
+        match self.ended(sys::zero_out(&self.file, offset, length)) {
+            Ok(()) => Ok(()),
+            Err(_) => self.write_zeros(offset, length),
+        }
+    }
+
+    /// Tells the device that whole sectors are of no use any more. It may refuse, and it may do nothing.
+    pub fn discard(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.check_sectors(offset, length)?;
+        let length_asked = usize::try_from(length).unwrap_or(usize::MAX);
+        self.ended(sys::discard(&self.file, offset, length)).map_err(self.error(
+            "discarding",
+            offset,
+            length_asked,
+        ))
+    }
+
+    /// Writes zeros to whole sectors.
+    pub fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.check_sectors(offset, length)?;
+        let step = STEP as u64;
+        let zeros = Aligned::zeroed(usize::try_from(length.min(step)).unwrap_or(STEP));
+        let end = offset + length;
+        let mut at = offset;
+        while at < end {
+            let part = usize::try_from((end - at).min(step)).unwrap_or(STEP);
+            self.write_at(at, &zeros.bytes()[..part])?;
+            at += part as u64;
+        }
+        Ok(())
+    }
+
+    /// Returns when everything written before is on the medium, beyond the device's own cache.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        self.ended(self.file.sync_data()).map_err(self.error("syncing", 0, 0))
+    }
+}
+
+/// For readers of tables and filesystems: a position on the disk, reading only.
+pub struct DiskReader<'a> {
+    disk: &'a Disk,
+    at: u64,
+}
+
+impl<'a> DiskReader<'a> {
+    /// From the first byte.
+    pub fn new(disk: &'a Disk) -> Self {
+        DiskReader { disk, at: 0 }
+    }
+}
+
+impl Read for DiskReader<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.disk.size.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let wanted = into.len().min(left);
+        self.disk.read_at(self.at, &mut into[..wanted]).map_err(io::Error::other)?;
+        self.at += wanted as u64;
+        Ok(wanted)
+    }
+}
+
+impl Seek for DiskReader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.disk.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = to.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
+}

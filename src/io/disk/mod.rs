@@ -1,0 +1,23 @@
+//! The terminal's disks, in the order in which an attempt goes through them: `list` finds them, `claim` opens
+//! one exclusively, `table` reads its partition table, `compare` and `relocate` keep the pieces that are
+//! right, `disarm` makes it unbootable, `target` takes the pieces, `readback` proves them, `commit` makes the
+//! disk boot, and `efivars` and `kexec` start it.
+//!
+//! Invariant: each stage takes a value that only the stage before it can make.
+
+pub mod claim;
+pub mod commit;
+pub mod compare;
+pub mod device;
+pub mod disarm;
+pub mod discard;
+pub mod efivars;
+#[cfg(feature = "agent")]
+pub mod kexec;
+pub mod list;
+pub mod partition_reader;
+pub mod readback;
+pub mod relocate;
+pub mod scan;
+pub mod table;
+pub mod target;

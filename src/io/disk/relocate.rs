@@ -1,0 +1,116 @@
+//! Pieces that are on the disk and not where they shall be: read, checked again, written to their places.
+//!
+//! Invariant: what is written has the SHA-256 of its piece, whatever was thought to lie there; a piece that
+//! cannot be read or is another one is left to the swarm. At most [`PARKED`] bytes are held, or two pieces.
+//! Nobody else writes to the disk meanwhile. What the disarm wipes was read before ([`Saved`]).
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::Digest;
+
+use crate::io::disk::device::{Aligned, Disk};
+use crate::io::disk::target::ImageStorage;
+use crate::layout::moves::{Move, Schedule, Step};
+use crate::storage::{Storage, StorageError};
+use crate::swarm::Bitfield;
+use crate::units::Sha256;
+
+/// Most bytes of pieces that wait for their places.
+const PARKED: u64 = 32 << 20;
+
+/// What was on the disk in the ranges that are wiped.
+#[derive(Debug, Default)]
+pub struct Saved {
+    ranges: Vec<(u64, Vec<u8>)>,
+}
+
+impl Saved {
+    /// Reads those of `wipes` that some of `moves` need: a MiB for each partition at most. What cannot be
+    /// read is not saved.
+    pub fn read(disk: &Disk, wipes: &[Range<u64>], moves: &[Move]) -> Self {
+        let mut saved = Saved::default();
+        for wipe in wipes {
+            let needed = moves.iter().any(|one| one.from.start < wipe.end && wipe.start < one.from.end);
+            let mut bytes = vec![0; usize::try_from(wipe.end - wipe.start).unwrap_or(0)];
+            if needed && disk.read_at(wipe.start, &mut bytes).is_ok() {
+                saved.ranges.push((wipe.start, bytes));
+            }
+        }
+        saved
+    }
+
+    /// Puts what was there over `bytes`, which were read at `offset`.
+    fn restore(&self, offset: u64, bytes: &mut [u8]) {
+        for (start, saved) in &self.ranges {
+            let from = offset.max(*start);
+            let to = (offset + bytes.len() as u64).min(start + saved.len() as u64);
+            if from < to {
+                let at = |position: u64, base: u64| usize::try_from(position - base).unwrap_or(0);
+                bytes[at(from, offset)..at(to, offset)]
+                    .copy_from_slice(&saved[at(from, *start)..at(to, *start)]);
+            }
+        }
+    }
+}
+
+/// Carries out `moves` and gives the pieces that are at their places now. Fails when the disk refuses a
+/// write.
+pub fn carry_out(
+    storage: &ImageStorage,
+    moves: Vec<Move>,
+    saved: &Saved,
+    hashes: &[Sha256],
+    stop: &AtomicBool,
+) -> Result<Bitfield, StorageError> {
+    let length = storage.grid().piece_length();
+    let room = usize::try_from(PARKED / length.bytes()).unwrap_or(2).max(2);
+    let mut there = Bitfield::none(storage.grid().pieces());
+    let mut schedule = Schedule::new(moves, room);
+    let mut buffer = Aligned::zeroed(length.get() as usize);
+    let mut parked: Vec<(usize, Option<Aligned>)> = Vec::new();
+    let mut place = |one: &Move, bytes: &[u8]| {
+        storage.write_at(u64::from(one.piece.0) * length.bytes(), bytes)?;
+        there.insert(one.piece);
+        Ok(())
+    };
+    while let Some(step) = schedule.step() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        match step {
+            Step::Copy(i) => {
+                let one = &schedule.moves()[i];
+                if read(storage.disk(), one, saved, hashes, &mut buffer) {
+                    place(one, buffer.bytes())?;
+                }
+            }
+            Step::Park(i) => {
+                let mut kept = Aligned::zeroed(length.get() as usize);
+                let good = read(storage.disk(), &schedule.moves()[i], saved, hashes, &mut kept);
+                parked.push((i, good.then_some(kept)));
+            }
+            Step::Place(i) => {
+                let at = parked.iter().position(|(parked, _)| *parked == i);
+                if let Some((_, Some(bytes))) = at.map(|at| parked.swap_remove(at)) {
+                    place(&schedule.moves()[i], bytes.bytes())?;
+                }
+            }
+            Step::GiveUp(_) => {}
+        }
+    }
+    Ok(there)
+}
+
+/// Reads a whole piece; false if it is not there.
+fn read(disk: &Disk, one: &Move, saved: &Saved, hashes: &[Sha256], buffer: &mut Aligned) -> bool {
+    let len = usize::try_from(one.from.end - one.from.start).unwrap_or(0).min(buffer.bytes().len());
+    let (bytes, beyond) = buffer.bytes_mut().split_at_mut(len);
+    beyond.fill(0);
+    if let Err(error) = disk.read_at(one.from.start, bytes) {
+        log::warn!("{} is fetched: {error}", one.piece);
+        return false;
+    }
+    saved.restore(one.from.start, bytes);
+    hashes.get(one.piece.get()) == Some(&Sha256(sha2::Sha256::digest(buffer.bytes()).into()))
+}

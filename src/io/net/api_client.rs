@@ -1,0 +1,293 @@
+//! The terminal's side of `/api/v1/`: JSON calls to one server.
+//!
+//! Invariant: every call ends within its time, and no server can make the terminal read more than
+//! [`LARGEST_ANSWER`]. When to call what is decided in `agent`.
+
+use std::time::Duration;
+
+use reqwest::{Client, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::{Assignment, Hello, Orders, OutcomeReport, ProgressReport, Refusal, Take, Welcome};
+use crate::io::net::tracker_client::why;
+
+/// Bytes of the longest answer that is read.
+pub const LARGEST_ANSWER: usize = 1 << 20;
+/// A server that does not take a connection for so long is away.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A call that takes longer has failed.
+const CALL: Duration = Duration::from_secs(10);
+
+/// Why a call brought no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Nobody answers at that address.
+    #[error("{url} cannot be reached: {why}")]
+    Away {
+        /// The address.
+        url: String,
+        /// The reason.
+        why: String,
+    },
+    /// Somebody answers, but not as a flashmob server would.
+    #[error("{url} is not a flashmob server: {why}")]
+    Stranger {
+        /// The address.
+        url: String,
+        /// What it said instead.
+        why: String,
+    },
+    /// The server says no.
+    #[error("{0}")]
+    Refused(Rejected),
+}
+
+/// A server's no, with its reason and advice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the server refuses ({status}): {error}")]
+pub struct Rejected {
+    /// HTTP status.
+    pub status: u16,
+    /// What is wrong.
+    pub error: String,
+    /// What a person should do; may be empty.
+    pub advice: String,
+}
+
+/// Answer to [`Api::take`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Taken {
+    /// This is to be done.
+    Job(Box<Assignment>),
+    /// There is nothing to do.
+    Nothing,
+}
+
+/// A server's API.
+#[derive(Debug, Clone)]
+pub struct Api {
+    http: Client,
+    base: String,
+}
+
+/// The HTTP client that all calls share; proxies of the environment are not for the lab's network.
+pub fn client() -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .no_proxy()
+        .connect_timeout(CONNECT)
+        .user_agent(concat!("flashmob-agent/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+impl Api {
+    /// The API of the server at `base`: `http://HOST:PORT`, without a final slash.
+    pub fn new(http: Client, base: impl Into<String>) -> Self {
+        Api { http, base: base.into() }
+    }
+
+    /// The server's address.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Introduces this terminal. A server that does not answer as flashmob is a stranger.
+    pub async fn hello(&self, hello: &Hello, within: Duration) -> Result<Welcome, CallError> {
+        let stranger = |why: String| CallError::Stranger { url: self.base.clone(), why };
+        let response = match self.post("/api/v1/hello", hello, within).await {
+            Err(CallError::Refused(r)) if r.advice.is_empty() => return Err(stranger(r.error)),
+            other => other?,
+        };
+        let welcome: Welcome = self.read(response).await?;
+        if welcome.service != "flashmob" {
+            return Err(stranger(format!("it says that it is '{}'", welcome.service)));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | ':' | '.' | '_');
+        if welcome.terminal.is_empty() || !welcome.terminal.chars().all(plain) {
+            return Err(stranger(format!("it calls this terminal '{}'", welcome.terminal)));
+        }
+        Ok(welcome)
+    }
+
+    /// Asks for work.
+    pub async fn take(&self, terminal: &str, take: &Take) -> Result<Taken, CallError> {
+        let response = self.post(&format!("/api/v1/terminals/{terminal}/take"), take, CALL).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(Taken::Nothing);
+        }
+        Ok(Taken::Job(Box::new(self.read(response).await?)))
+    }
+
+    /// Says how far the attempt is.
+    pub async fn progress(&self, attempt: u64, report: &ProgressReport) -> Result<Orders, CallError> {
+        let response = self.post(&format!("/api/v1/attempts/{attempt}/progress"), report, CALL).await?;
+        self.read(response).await
+    }
+
+    /// Says how the attempt ended.
+    pub async fn outcome(&self, attempt: u64, report: &OutcomeReport) -> Result<Orders, CallError> {
+        let response = self.post(&format!("/api/v1/attempts/{attempt}/outcome"), report, CALL).await?;
+        self.read(response).await
+    }
+
+    /// Posts; anything but a success is an error.
+    async fn post(&self, path: &str, body: &impl Serialize, within: Duration) -> Result<Response, CallError> {
+        let url = format!("{}{path}", self.base);
+        let sent = self.http.post(&url).json(body).timeout(within).send().await;
+        let response = sent.map_err(|e| self.away(&e))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = self.body(response).await.unwrap_or_default();
+        let refusal = serde_json::from_slice::<Refusal>(&body)
+            .unwrap_or_else(|_| Refusal { error: status.to_string(), advice: String::new() });
+        Err(CallError::Refused(Rejected {
+            status: status.as_u16(),
+            error: refusal.error,
+            advice: refusal.advice,
+        }))
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, CallError> {
+        let body = self.body(response).await?;
+        serde_json::from_slice(&body).map_err(|e| CallError::Stranger {
+            url: self.base.clone(),
+            why: format!("unreadable answer: {e}"),
+        })
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, CallError> {
+        let mut body = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(|e| self.away(&e))? {
+            body.extend_from_slice(&bytes);
+            if body.len() > LARGEST_ANSWER {
+                let why = format!("its answer is longer than {LARGEST_ANSWER} bytes");
+                return Err(CallError::Stranger { url: self.base.clone(), why });
+            }
+        }
+        Ok(body)
+    }
+
+    fn away(&self, error: &reqwest::Error) -> CallError {
+        CallError::Away { url: self.base.clone(), why: why(error) }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// An HTTP server of a few lines: `answer(path, body)` gives status and body. Lives as long as the
+    /// runtime.
+    pub(crate) async fn serve(
+        answer: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static,
+    ) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = std::sync::Arc::new(answer);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    let mut request = Vec::new();
+                    let (head, length) = loop {
+                        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                        let text = String::from_utf8_lossy(&request).into_owned();
+                        if let Some((head, _)) = text.split_once("\r\n\r\n") {
+                            let length = head
+                                .lines()
+                                .filter_map(|line| {
+                                    line.to_ascii_lowercase()
+                                        .strip_prefix("content-length:")?
+                                        .trim()
+                                        .parse()
+                                        .ok()
+                                })
+                                .next()
+                                .unwrap_or(0usize);
+                            break (head.to_owned(), length);
+                        }
+                    };
+                    let begin = head.len() + 4;
+                    while request.len() < begin + length {
+                        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                    }
+                    let path = head.split_whitespace().nth(1).unwrap_or_default();
+                    let body = String::from_utf8_lossy(&request[begin..]).into_owned();
+                    let (status, body) = answer(path, &body);
+                    let head = format!(
+                        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                        body.len()
+                    );
+                    let _ = stream.write_all(head.as_bytes()).await;
+                    if status != 204 {
+                        let _ = stream.write_all(body.as_bytes()).await;
+                    }
+                });
+            }
+        });
+        url
+    }
+
+    fn hello() -> Hello {
+        Hello { uuid: None, macs: vec![], inventory: Default::default(), agent: "1".into() }
+    }
+
+    async fn ask(status: u16, body: &str) -> Result<Welcome, CallError> {
+        let body = body.to_owned();
+        let url = serve(move |_, _| (status, body.clone())).await;
+        Api::new(client().unwrap(), url).hello(&hello(), Duration::from_secs(20)).await
+    }
+
+    #[tokio::test]
+    async fn only_flashmob_is_welcome() {
+        let good = r#"{"service":"flashmob","version":"1","terminal":"t-1","label":null,"new":1}"#;
+        assert_eq!(ask(200, good).await.unwrap().terminal, "t-1");
+        for (status, body) in [
+            (200, "<html>It works!</html>"),
+            (404, "not found"),
+            (200, r#"{"service":"other","version":"1","terminal":"t"}"#),
+            (200, r#"{"service":"flashmob","version":"1","terminal":"../x"}"#),
+            (200, &" ".repeat(LARGEST_ANSWER + 1)),
+        ] {
+            let error = ask(status, body).await.unwrap_err();
+            assert!(matches!(error, CallError::Stranger { .. }), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_its_reason_and_advice() {
+        let url = serve(|_, _| (409, r#"{"error":"two jobs","advice":"remove one"}"#.into())).await;
+        let api = Api::new(client().unwrap(), url);
+        let error = api.take("t", &Take::default()).await.unwrap_err();
+        let CallError::Refused(rejected) = error else { panic!("{error}") };
+        assert_eq!((rejected.status, rejected.advice.as_str()), (409, "remove one"));
+        assert_eq!(rejected.to_string(), "the server refuses (409): two jobs");
+    }
+
+    #[tokio::test]
+    async fn nothing_to_do_is_no_error() {
+        let url =
+            serve(|path, _| (if path == "/api/v1/terminals/t/take" { 204 } else { 500 }, String::new()))
+                .await;
+        let api = Api::new(client().unwrap(), url);
+        assert_eq!(api.take("t", &Take::default()).await, Ok(Taken::Nothing));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_away_with_a_reason() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let error =
+            Api::new(client().unwrap(), url).hello(&hello(), Duration::from_secs(20)).await.unwrap_err();
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether this machine takes part in compression: measured once, on its own core and its own link.
+//!
+//! Invariant: only facts of this machine decide; what a peer says changes nothing.
+
+use std::io;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use super::codec::{Packer, Unpacker};
+use crate::api::Compress;
+
+/// Frames that a seeder has made ahead of its offers, and a terminal, which mostly passes on what it
+/// received.
+const AHEAD: [usize; 2] = [4, 1];
+/// A core must undo frames at so many times the link's rate: twice, because what was compressed becomes more,
+/// and half as much again because it has hashes and the network to look after as well.
+const MARGIN: u64 = 3;
+/// The link's rate where it is not known, as in virtual machines: 1 Gbit/s.
+const USUAL_LINK: u64 = 125_000_000;
+/// What is measured with, and for how long.
+const SAMPLE: usize = 512 << 10;
+const MEASURING: Duration = Duration::from_millis(8);
+
+/// What this machine does about frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// It takes them.
+    pub takes: bool,
+    /// So many are made ahead.
+    pub ahead: usize,
+}
+
+/// What to do about frames, for a swarm that only seeds or one that also fetches.
+pub fn part(compress: Compress, only_seeds: bool) -> Part {
+    let able = match compress {
+        Compress::Off => false,
+        Compress::On => true,
+        Compress::Auto => {
+            let (speed, link) = (speed(), link_rate());
+            let able = is_able(speed, link);
+            log::info!(
+                "a core undoes {} MB/s of compressed pieces and the link carries {} MB/s: pieces travel {}",
+                speed / 1_000_000,
+                link / 1_000_000,
+                if able { "compressed where that pays" } else { "as they are" }
+            );
+            able
+        }
+    };
+    Part { takes: able, ahead: if able { AHEAD[usize::from(!only_seeds)] } else { 0 } }
+}
+
+/// `speed` in bytes of pieces, `link` in bytes, a second.
+fn is_able(speed: u64, link: u64) -> bool {
+    speed >= link.saturating_mul(MARGIN)
+}
+
+/// How many bytes of pieces a second one core undoes: measured once, on this program's own code.
+fn speed() -> u64 {
+    static SPEED: OnceLock<u64> = OnceLock::new();
+    *SPEED.get_or_init(|| measure().unwrap_or(0))
+}
+
+fn measure() -> Option<u64> {
+    let mut sample = vec![0; SAMPLE];
+    let program = std::fs::File::open("/proc/self/exe").ok()?;
+    let middle = program.metadata().ok()?.len().checked_sub(SAMPLE as u64)? / 2;
+    std::os::unix::fs::FileExt::read_exact_at(&program, &mut sample, middle).ok()?;
+    let frame = Packer::new().ok()?.pack(&sample, SAMPLE)?;
+    let mut unpacker = Unpacker::new().ok()?;
+    // The best of some: what else the machine does meanwhile is not its fault.
+    let (begun, mut best) = (Instant::now(), Duration::MAX);
+    while begun.elapsed() < MEASURING {
+        let once = Instant::now();
+        if !unpacker.unpack(&frame, &mut sample) {
+            return None;
+        }
+        best = best.min(once.elapsed());
+    }
+    u64::try_from(SAMPLE as u128 * 1_000_000_000 / best.as_nanos().max(1)).ok()
+}
+
+/// Bytes a second of the fastest link that is up.
+fn link_rate() -> u64 {
+    let speed = |entry: io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(entry.ok()?.path().join("speed")).ok()?;
+        text.trim().parse::<u64>().ok().filter(|mbit| *mbit > 0)
+    };
+    let fastest = std::fs::read_dir("/sys/class/net").ok().and_then(|all| all.filter_map(speed).max());
+    fastest.map_or(USUAL_LINK, |mbit| mbit * 125_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weak_processors_and_fast_links_decline() {
+        assert!(is_able(1_000_000_000, USUAL_LINK));
+        assert!(!is_able(200_000_000, USUAL_LINK));
+        assert!(!is_able(1_000_000_000, 10 * USUAL_LINK));
+        assert!(is_able(200_000_000, USUAL_LINK / 10));
+        assert_eq!(part(Compress::Off, true), Part { takes: false, ahead: 0 });
+        assert_eq!(part(Compress::On, false), Part { takes: true, ahead: 1 });
+        assert!(speed() > 1_000_000, "it was measured");
+    }
+}

@@ -1,0 +1,113 @@
+//! The threads that compress pieces for peers.
+//!
+//! ```text
+//!   owner task ──jobs (≤ frames_ahead)──► frame thread 0..n ──► storage (reads)
+//!       ▲                                       │
+//!       └────── Done::Framed (one for each) ◄───┘
+//! ```
+//!
+//! Invariant: they keep nobody waiting: a piece that they cannot compress in time travels as it is.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use memmap2::MmapMut;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::codec::Packer;
+use super::disk_threads::Done;
+use crate::io::hash::PieceHash;
+use crate::storage::Storage;
+use crate::units::PieceIndex;
+
+/// A piece to be compressed.
+struct Job {
+    piece: PieceIndex,
+    offset: u64,
+    len: usize,
+    at_most: usize,
+    /// Its bytes, where they are in memory.
+    bytes: Option<Bytes>,
+    /// What they must have, where that was not checked yet.
+    hash: Option<PieceHash>,
+}
+
+/// The threads that compress for one swarm. They end when this is dropped.
+pub struct FrameMaker {
+    jobs: SyncSender<Job>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl FrameMaker {
+    /// Starts `threads` threads that read from `storage`; at most `depth` jobs may be outstanding.
+    pub fn start(
+        storage: &Arc<dyn Storage>,
+        threads: usize,
+        depth: usize,
+        done: &UnboundedSender<Done>,
+    ) -> io::Result<Self> {
+        let (jobs, receiver) = sync_channel(depth);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let threads = (0..threads).map(|index| {
+            let (storage, receiver, done) = (Arc::clone(storage), Arc::clone(&receiver), done.clone());
+            let name = format!("frames-{index}");
+            std::thread::Builder::new().name(name).spawn(move || work(&*storage, &receiver, &done))
+        });
+        Ok(FrameMaker { threads: threads.collect::<io::Result<_>>()?, jobs })
+    }
+
+    /// Compresses the `len` bytes at `offset`. False if too many jobs are outstanding.
+    pub fn make(
+        &self,
+        piece: PieceIndex,
+        offset: u64,
+        len: usize,
+        at_most: usize,
+        bytes: Option<Bytes>,
+        hash: Option<PieceHash>,
+    ) -> bool {
+        self.jobs.try_send(Job { piece, offset, len, at_most, bytes, hash }).is_ok()
+    }
+
+    /// Waits (blocking) until the threads have let go of the storage.
+    pub fn finish(self) {
+        drop(self.jobs);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                log::error!("a thread that compresses panicked");
+            }
+        }
+    }
+}
+
+fn work(storage: &dyn Storage, jobs: &Mutex<Receiver<Job>>, done: &UnboundedSender<Done>) {
+    let mut packer = Packer::new().ok();
+    let mut buffer: Option<MmapMut> = None;
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let frame = match (&mut packer, &job.bytes) {
+            (Some(packer), Some(bytes)) => packer.pack(bytes, job.at_most),
+            (Some(packer), None) => {
+                read(storage, &job, &mut buffer).and_then(|bytes| packer.pack(bytes, job.at_most))
+            }
+            (None, _) => None,
+        };
+        // Fails only when the owner is gone.
+        let _ = done.send(Done::Framed(job.piece, frame));
+    }
+}
+
+/// The piece's bytes; `None` if they cannot be read or are wrong; the peer that asks for them will be
+/// refused.
+fn read<'a>(storage: &dyn Storage, job: &Job, buffer: &'a mut Option<MmapMut>) -> Option<&'a [u8]> {
+    if buffer.as_ref().is_none_or(|buffer| buffer.len() < job.len) {
+        *buffer = MmapMut::map_anon(job.len).ok();
+    }
+    let bytes = &mut buffer.as_mut()?[..job.len];
+    storage.read_at(job.offset, bytes).ok()?;
+    job.hash.is_none_or(|hash| hash.fits(bytes)).then_some(bytes)
+}

@@ -1,0 +1,147 @@
+//! The reading task of a connection: blocks go from the socket into their places, everything else becomes
+//! messages.
+//!
+//! Invariant: what was read is told to the owner before more is read, so a busy owner slows the peer down;
+//! one report holds [`REPORT`] messages at most. A peer that sends nothing for [`SILENCE`] is given up.
+
+use std::io::{self, IoSliceMut};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::receive_window::ReceiveWindow;
+use super::report::{Heard, PeerEvent};
+use crate::swarm::wire::{Decoder, PIECE_HEADER_LEN, WireError};
+use crate::swarm::{Block, ConnId, Descent, Landings};
+
+/// Keep-alives come every two minutes (BEP 3).
+const SILENCE: Duration = Duration::from_secs(180);
+/// Room for what is no block, or a block without a place, before each read.
+const READ_ROOM: usize = 16 * 1024;
+/// Messages that are told to the owner at once.
+const REPORT: usize = 256;
+
+/// Reads until the peer closes, breaks the framing or falls silent.
+pub(super) async fn read_messages(
+    conn: ConnId,
+    stream: OwnedReadHalf,
+    pieces: u32,
+    landings: Landings,
+    window: ReceiveWindow,
+    events: &mpsc::Sender<PeerEvent>,
+) -> io::Result<()> {
+    let mut intake = Intake::new(conn, pieces, landings);
+    let mut buffer = 0;
+    loop {
+        window.keep(stream.as_ref(), &mut buffer)?;
+        let mut heard = Vec::new();
+        let sorted = intake.sort(&mut heard);
+        if !heard.is_empty() && events.send(PeerEvent::Heard(conn, heard)).await.is_err() {
+            return Ok(());
+        }
+        match sorted {
+            Ok(Sorted::All) => {}
+            Ok(Sorted::Some) => continue,
+            Err(error) => {
+                let _ = events.send(PeerEvent::Garbage(conn, error)).await;
+                return Err(io::Error::other(error));
+            }
+        }
+        match intake.read(&stream) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                timeout(SILENCE, stream.readable()).await??;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Where bytes come from, without waiting for them.
+trait Stream {
+    fn read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize>;
+    fn read_places(&self, places: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+}
+
+impl Stream for OwnedReadHalf {
+    fn read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        self.try_read_buf(buffer)
+    }
+
+    fn read_places(&self, places: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.try_read_vectored(places)
+    }
+}
+
+/// Whether something of what was read is left to be told.
+enum Sorted {
+    All,
+    Some,
+}
+
+/// What of a connection's stream was read and not yet told.
+struct Intake {
+    conn: ConnId,
+    decoder: Decoder,
+    landings: Landings,
+    /// The block that is being read; what the decoder holds comes behind it.
+    descent: Option<Descent>,
+    /// Blocks that are full.
+    arrived: Vec<Block>,
+}
+
+impl Intake {
+    fn new(conn: ConnId, pieces: u32, landings: Landings) -> Self {
+        let decoder = Decoder::new(pieces);
+        Intake { conn, decoder, landings, descent: None, arrived: Vec::new() }
+    }
+
+    /// Makes messages of what was read, in the order of the stream.
+    fn sort(&mut self, heard: &mut Vec<Heard>) -> Result<Sorted, WireError> {
+        loop {
+            heard.extend(self.arrived.drain(..).map(Heard::Landed));
+            if heard.len() >= REPORT {
+                return Ok(Sorted::Some);
+            }
+            if let Some(block) = self.decoder.next_block() {
+                // Without a place it is a message as any other.
+                if let Some(mut descent) = self.landings.claim(self.conn, block) {
+                    self.decoder.skip(PIECE_HEADER_LEN);
+                    let taken = descent.put(self.decoder.buffer(), &mut self.arrived);
+                    self.decoder.skip(taken);
+                    if descent.rest() > 0 {
+                        self.descent = Some(descent);
+                        return Ok(Sorted::All);
+                    }
+                    continue;
+                }
+            }
+            match self.decoder.next_message()? {
+                Some(message) => heard.push(Heard::Message(message)),
+                None => return Ok(Sorted::All),
+            }
+        }
+    }
+
+    /// Reads once, without waiting.
+    fn read(&mut self, stream: &impl Stream) -> io::Result<usize> {
+        let Some(descent) = &mut self.descent else {
+            let buffer = self.decoder.buffer();
+            buffer.reserve(READ_ROOM);
+            return stream.read_buf(buffer);
+        };
+        let others = self.decoder.buffer();
+        let read = descent.read(|places| stream.read_places(places), &mut self.arrived, others);
+        if descent.rest() == 0 {
+            self.descent = None;
+        }
+        read
+    }
+}
+
+#[cfg(test)]
+mod tests;
