@@ -348,6 +348,38 @@ pub(super) mod tests {
         assert_eq!(offer.prefix, 8);
     }
 
+    #[test]
+    fn a_message_is_written_byte_for_byte_as_ever() {
+        let fields = Fields { mac: MAC, xid: 0x0102_0304, secs: 5, ..Fields::default() };
+        let address = Ipv4Addr::new(10, 7, 0, 9);
+        let requested =
+            Fields { requested: Some(address), server: Some(Ipv4Addr::new(10, 7, 0, 1)), ..fields };
+        let renewed = Fields { ciaddr: Some(address), ..fields };
+        let broadcast = [1, 1, 6, 0, 1, 2, 3, 4, 0, 5, 128, 0, 0, 0, 0, 0];
+        let unicast = [1, 1, 6, 0, 1, 2, 3, 4, 0, 5, 0, 0, 10, 7, 0, 9];
+        let common =
+            [55, 10, 1, 3, 6, 15, 26, 51, 54, 58, 59, 224, 57, 2, 5, 220, 61, 7, 1, 2, 0, 0, 0, 0, 7];
+        let discover: &[u8] = &[53, 1, 1];
+        let request: &[u8] = &[50, 4, 10, 7, 0, 9, 53, 1, 3, 54, 4, 10, 7, 0, 1];
+        let renewal: &[u8] = &[53, 1, 3];
+        for (kind, fields, header, options) in [
+            (MessageType::Discover, fields, broadcast, discover),
+            (MessageType::Request, requested, broadcast, request),
+            (MessageType::Request, renewed, unicast, renewal),
+        ] {
+            let mut expected = header.to_vec();
+            expected.resize(28, 0);
+            expected.extend(MAC);
+            expected.resize(236, 0);
+            expected.extend(MAGIC);
+            expected.extend(options);
+            expected.extend(common);
+            expected.push(255);
+            expected.resize(300, 0);
+            assert_eq!(encode(kind, fields), expected);
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..600), magic: bool) {
