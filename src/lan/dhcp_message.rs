@@ -1,19 +1,62 @@
 //! DHCP messages (RFC 2131, options of RFC 2132) between bytes and the few values the client needs.
 //!
 //! Invariant: a reply that is returned is a well-formed answer to this client's transaction. When to send
-//! what is left to `dhcp`. Messages are written with dhcproto; they are read here, because its reader asserts
-//! on some malformed options and gives up a whole answer for one text that is not UTF-8.
+//! what is left to `dhcp`. The tests let dhcproto play the server. The client does without that crate, because
+//! its reader asserts on some malformed options and gives up a whole answer for one text that is not UTF-8.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, OptionCode};
-use dhcproto::{Encodable, Encoder};
-
-/// What the options begin with (RFC 2131 §3).
+/// The bytes that begin the options (RFC 2131 §3).
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
-/// The option that names the flashmob server: from the range for private use (RFC 3942).
-const FLASHMOB: u8 = 224;
+/// The `op` field of a client's message and of a server's (RFC 2131 §2).
+const BOOTREQUEST: u8 = 1;
+const BOOTREPLY: u8 = 2;
+/// Ethernet, as hardware type and as type of a client identifier (RFC 2131 §2, RFC 2132 §9.14).
+const ETHERNET: u8 = 1;
+/// The flag that asks for an answer by broadcast (RFC 2131 §2).
+const BROADCAST: u16 = 0x8000;
+
+/// Codes of the options (RFC 2132).
+mod option {
+    pub(super) const PAD: u8 = 0;
+    pub(super) const SUBNET_MASK: u8 = 1;
+    pub(super) const ROUTER: u8 = 3;
+    pub(super) const DNS_SERVER: u8 = 6;
+    pub(super) const DOMAIN_NAME: u8 = 15;
+    pub(super) const INTERFACE_MTU: u8 = 26;
+    pub(super) const REQUESTED_ADDRESS: u8 = 50;
+    pub(super) const LEASE_TIME: u8 = 51;
+    pub(super) const OVERLOAD: u8 = 52;
+    pub(super) const MESSAGE_TYPE: u8 = 53;
+    pub(super) const SERVER_IDENTIFIER: u8 = 54;
+    pub(super) const PARAMETER_REQUEST_LIST: u8 = 55;
+    pub(super) const MAX_MESSAGE_SIZE: u8 = 57;
+    pub(super) const RENEWAL_TIME: u8 = 58;
+    pub(super) const REBINDING_TIME: u8 = 59;
+    pub(super) const CLIENT_IDENTIFIER: u8 = 61;
+    /// The option that names the flashmob server: from the range for private use (RFC 3942).
+    pub(super) const FLASHMOB: u8 = 224;
+    pub(super) const END: u8 = 255;
+}
+
+/// The types of message that the client sends or understands (RFC 2132 §9.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum MessageType {
+    Discover = 1,
+    Offer = 2,
+    Request = 3,
+    Ack = 5,
+    Nak = 6,
+}
+
+impl MessageType {
+    fn of(byte: u8) -> Option<Self> {
+        let all = [Self::Discover, Self::Offer, Self::Request, Self::Ack, Self::Nak];
+        all.into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
 
 /// What a server offers or has leased.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,44 +104,58 @@ pub(super) struct Fields {
 
 /// Bytes of a DISCOVER or REQUEST.
 pub(super) fn encode(kind: MessageType, fields: Fields) -> Vec<u8> {
+    /// The longest answer that the client takes, in bytes.
+    const MAX_MESSAGE: u16 = 1500;
+    /// BOOTP relays and servers drop messages below 300 bytes (RFC 951).
+    const SHORTEST: usize = 300;
     let none = Ipv4Addr::UNSPECIFIED;
-    let mut message =
-        Message::new_with_id(fields.xid, fields.ciaddr.unwrap_or(none), none, none, none, &fields.mac);
-    message.set_secs(fields.secs);
-    if fields.ciaddr.is_none() {
-        // Without an address an answer must come as a broadcast.
-        message.set_flags(Flags::default().set_broadcast());
-    }
-    let mut client = vec![1];
-    client.extend_from_slice(&fields.mac);
-    let options = message.opts_mut();
-    options.insert(DhcpOption::MessageType(kind));
-    options.insert(DhcpOption::ClientIdentifier(client));
-    options.insert(DhcpOption::MaxMessageSize(1500));
+    // Without an address an answer must come as a broadcast.
+    let flags = if fields.ciaddr.is_none() { BROADCAST } else { 0 };
+    let mut bytes = Vec::with_capacity(SHORTEST);
+    bytes.extend([BOOTREQUEST, ETHERNET, 6, 0]);
+    bytes.extend(fields.xid.to_be_bytes());
+    bytes.extend(fields.secs.to_be_bytes());
+    bytes.extend(flags.to_be_bytes());
+    bytes.extend(fields.ciaddr.unwrap_or(none).octets());
+    // The server's fields, up to the hardware address.
+    bytes.resize(28, 0);
+    bytes.extend(fields.mac);
+    // The names of a server and a file, which a client leaves empty.
+    bytes.resize(236, 0);
+    bytes.extend(MAGIC);
+
+    let mut option = |code: u8, value: &[u8]| {
+        // Every value has fewer than 256 bytes.
+        bytes.extend([code, u8::try_from(value.len()).unwrap_or(0)]);
+        bytes.extend(value);
+    };
     if let Some(address) = fields.requested {
-        options.insert(DhcpOption::RequestedIpAddress(address));
+        option(option::REQUESTED_ADDRESS, &address.octets());
     }
+    option(option::MESSAGE_TYPE, &[kind as u8]);
     if let Some(server) = fields.server {
-        options.insert(DhcpOption::ServerIdentifier(server));
+        option(option::SERVER_IDENTIFIER, &server.octets());
     }
-    options.insert(DhcpOption::ParameterRequestList(vec![
-        OptionCode::SubnetMask,
-        OptionCode::Router,
-        OptionCode::DomainNameServer,
-        OptionCode::DomainName,
-        OptionCode::InterfaceMtu,
-        OptionCode::AddressLeaseTime,
-        OptionCode::ServerIdentifier,
-        OptionCode::Renewal,
-        OptionCode::Rebinding,
-        OptionCode::Unknown(FLASHMOB),
-    ]));
-    let mut bytes = Vec::with_capacity(400);
-    if message.encode(&mut Encoder::new(&mut bytes)).is_err() {
-        return Vec::new();
-    }
-    // BOOTP relays and servers drop messages below 300 bytes (RFC 951).
-    bytes.resize(bytes.len().max(300), 0);
+    option(
+        option::PARAMETER_REQUEST_LIST,
+        &[
+            option::SUBNET_MASK,
+            option::ROUTER,
+            option::DNS_SERVER,
+            option::DOMAIN_NAME,
+            option::INTERFACE_MTU,
+            option::LEASE_TIME,
+            option::SERVER_IDENTIFIER,
+            option::RENEWAL_TIME,
+            option::REBINDING_TIME,
+            option::FLASHMOB,
+        ],
+    );
+    option(option::MAX_MESSAGE_SIZE, &MAX_MESSAGE.to_be_bytes());
+    let [a, b, c, d, e, f] = fields.mac;
+    option(option::CLIENT_IDENTIFIER, &[ETHERNET, a, b, c, d, e, f]);
+    bytes.push(option::END);
+    bytes.resize(bytes.len().max(SHORTEST), 0);
     bytes
 }
 
@@ -112,8 +169,7 @@ pub(super) enum Reply {
 
 /// Reads an answer to transaction `xid` of the interface `mac`; everything else is `None`.
 pub(super) fn decode(bytes: &[u8], mac: [u8; 6], xid: u32) -> Option<Reply> {
-    const REPLY: u8 = 2;
-    let ours = bytes.get(0..4)? == [REPLY, 1, 6, bytes[3]]
+    let ours = bytes.get(0..4)? == [BOOTREPLY, ETHERNET, 6, bytes[3]]
         && bytes.get(4..8)? == xid.to_be_bytes()
         && bytes.get(28..34)? == mac
         && bytes.get(236..240)? == MAGIC;
@@ -121,11 +177,11 @@ pub(super) fn decode(bytes: &[u8], mac: [u8; 6], xid: u32) -> Option<Reply> {
         return None;
     }
     let options = Options::read(bytes);
-    match MessageType::from(*options.get(OptionCode::MessageType)?.first()?) {
+    match MessageType::of(*options.get(option::MESSAGE_TYPE)?.first()?)? {
         MessageType::Nak => Some(Reply::Nak),
         MessageType::Offer => Some(Reply::Offer(offer(bytes, &options)?)),
         MessageType::Ack => Some(Reply::Ack(offer(bytes, &options)?)),
-        _ => None,
+        MessageType::Discover | MessageType::Request => None,
     }
 }
 
@@ -137,7 +193,7 @@ impl Options {
     fn read(message: &[u8]) -> Self {
         let mut options = Options(HashMap::new());
         options.walk(message.get(240..).unwrap_or_default());
-        let overload = options.get(OptionCode::OptionOverload).and_then(|o| o.first()).copied().unwrap_or(0);
+        let overload = options.get(option::OVERLOAD).and_then(|o| o.first()).copied().unwrap_or(0);
         if overload & 1 != 0 {
             options.walk(message.get(108..236).unwrap_or_default());
         }
@@ -148,12 +204,10 @@ impl Options {
     }
 
     fn walk(&mut self, mut bytes: &[u8]) {
-        const PAD: u8 = 0;
-        const END: u8 = 255;
         while let [code, rest @ ..] = bytes {
             match (*code, rest) {
-                (PAD, rest) => bytes = rest,
-                (END, _) | (_, []) => return,
+                (option::PAD, rest) => bytes = rest,
+                (option::END, _) | (_, []) => return,
                 (code, [length, rest @ ..]) => {
                     let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else { return };
                     self.0.entry(code).or_default().extend_from_slice(value);
@@ -163,19 +217,19 @@ impl Options {
         }
     }
 
-    fn get(&self, code: OptionCode) -> Option<&[u8]> {
-        self.0.get(&u8::from(code)).map(Vec::as_slice)
+    fn get(&self, code: u8) -> Option<&[u8]> {
+        self.0.get(&code).map(Vec::as_slice)
     }
 
-    fn seconds(&self, code: OptionCode) -> Option<u32> {
+    fn seconds(&self, code: u8) -> Option<u32> {
         Some(u32::from_be_bytes(self.get(code)?.try_into().ok()?))
     }
 
-    fn addresses(&self, code: OptionCode) -> Vec<Ipv4Addr> {
+    fn addresses(&self, code: u8) -> Vec<Ipv4Addr> {
         self.get(code).unwrap_or_default().chunks_exact(4).filter_map(address).collect()
     }
 
-    fn text(&self, code: OptionCode) -> Option<String> {
+    fn text(&self, code: u8) -> Option<String> {
         text(self.get(code)?)
     }
 }
@@ -190,24 +244,23 @@ fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
 
 fn offer(message: &[u8], options: &Options) -> Option<Offer> {
     let yiaddr = address(message.get(16..20)?)?;
-    let mtu =
-        options.get(OptionCode::InterfaceMtu).and_then(|o| Some(u16::from_be_bytes(o.try_into().ok()?)));
+    let mtu = options.get(option::INTERFACE_MTU).and_then(|o| Some(u16::from_be_bytes(o.try_into().ok()?)));
     Some(Offer {
         address: yiaddr,
-        prefix: match options.get(OptionCode::SubnetMask) {
+        prefix: match options.get(option::SUBNET_MASK) {
             Some(mask) => prefix_of(mask.try_into().ok()?)?,
             None => natural_prefix(yiaddr),
         },
-        server: options.addresses(OptionCode::ServerIdentifier).first().copied(),
+        server: options.addresses(option::SERVER_IDENTIFIER).first().copied(),
         next_server: address(message.get(20..24)?),
-        routers: options.addresses(OptionCode::Router),
-        dns: options.addresses(OptionCode::DomainNameServer),
-        domain: options.text(OptionCode::DomainName),
+        routers: options.addresses(option::ROUTER),
+        dns: options.addresses(option::DNS_SERVER),
+        domain: options.text(option::DOMAIN_NAME),
         mtu: mtu.filter(|mtu| *mtu >= 576),
-        flashmob: options.text(OptionCode::Unknown(FLASHMOB)),
-        lease: options.seconds(OptionCode::AddressLeaseTime),
-        renew: options.seconds(OptionCode::Renewal),
-        rebind: options.seconds(OptionCode::Rebinding),
+        flashmob: options.text(option::FLASHMOB),
+        lease: options.seconds(option::LEASE_TIME),
+        renew: options.seconds(option::RENEWAL_TIME),
+        rebind: options.seconds(option::REBINDING_TIME),
     })
 }
 
@@ -236,8 +289,8 @@ fn natural_prefix(address: Ipv4Addr) -> u8 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use dhcproto::v4::Opcode;
-    use dhcproto::{Decodable, Decoder};
+    use dhcproto::v4::{DhcpOption, Message, Opcode, OptionCode};
+    use dhcproto::{Decodable, Decoder, Encodable, Encoder};
     use proptest::prelude::*;
 
     /// What a server would answer.
@@ -255,7 +308,7 @@ pub(super) mod tests {
         message.set_opcode(Opcode::BootReply);
         let mask = Ipv4Addr::from_bits(u32::MAX << (32 - offer.prefix));
         let options = message.opts_mut();
-        options.insert(DhcpOption::MessageType(kind));
+        options.insert(DhcpOption::MessageType((kind as u8).into()));
         options.insert(DhcpOption::SubnetMask(mask));
         options.insert(DhcpOption::Router(offer.routers.clone()));
         options.insert(DhcpOption::DomainNameServer(offer.dns.clone()));
@@ -278,7 +331,8 @@ pub(super) mod tests {
             options.insert(DhcpOption::InterfaceMtu(mtu));
         }
         if let Some(url) = &offer.flashmob {
-            let unknown = dhcproto::v4::UnknownOption::new(OptionCode::Unknown(FLASHMOB), url.clone().into());
+            let unknown =
+                dhcproto::v4::UnknownOption::new(OptionCode::Unknown(option::FLASHMOB), url.clone().into());
             options.insert(DhcpOption::Unknown(unknown));
         }
         let mut bytes = Vec::new();

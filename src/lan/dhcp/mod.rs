@@ -8,10 +8,8 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use dhcproto::v4::MessageType;
-
 pub use super::dhcp_message::Offer;
-use super::dhcp_message::{self, Fields, Reply};
+use super::dhcp_message::{self, Fields, MessageType, Reply};
 
 /// The longest pause between two DISCOVERs.
 pub const SLOWEST: Duration = Duration::from_secs(8);
