@@ -224,15 +224,8 @@ fn protects(record: &[u8]) -> bool {
     record[ENTRIES_AT..MARK_AT].chunks_exact(16).any(|e| e[4] == PROTECTIVE && e[8..12] == 1u32.to_le_bytes())
 }
 
-/// CRC-32 (ISO 3309, reflected), as GPT wants it. Tables are small, so bit by bit is fast enough.
+/// CRC-32 (ISO 3309, reflected), as GPT wants it.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            let lowest = crc & 1;
-            crc = (crc >> 1) ^ (0xedb8_8320 * lowest);
-        }
-    }
-    !crc
+    static CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    CRC32.checksum(bytes)
 }

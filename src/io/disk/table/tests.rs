@@ -1,6 +1,7 @@
 //! Tables as sgdisk and sfdisk make them, and tables as nobody should make them.
 
 use super::*;
+use crate::layout::table::crc32;
 use crate::manifest::Extended;
 use proptest::prelude::*;
 use std::io::Cursor;
@@ -377,16 +378,6 @@ fn gpt_entries_that_overlap_or_run_backwards_are_refused_whatever_their_sums_say
     assert!(matches!(with(2, 40, 4095), Err(TableError::Damaged(_))));
     assert!(matches!(with(2, 40, 32_768), Err(TableError::Damaged(_))), "beyond what may be used");
     assert!(matches!(with(2, 32, 20), Err(TableError::Damaged(_))), "on the table");
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |mut sum, byte| {
-        sum ^= u32::from(*byte);
-        for _ in 0..8 {
-            sum = if sum & 1 == 1 { (sum >> 1) ^ 0xedb8_8320 } else { sum >> 1 };
-        }
-        sum
-    })
 }
 
 proptest! {
