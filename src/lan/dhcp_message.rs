@@ -1,8 +1,8 @@
 //! DHCP messages (RFC 2131, options of RFC 2132) between bytes and the few values the client needs.
 //!
 //! Invariant: a reply that is returned is a well-formed answer to this client's transaction. When to send
-//! what is left to `dhcp`. The tests let dhcproto play the server. The client does without that crate, because
-//! its reader asserts on some malformed options and gives up a whole answer for one text that is not UTF-8.
+//! what is left to `dhcp`. Only the tests use dhcproto, as the server: its reader asserts on some malformed
+//! options and gives up a whole answer because one text in it is not UTF-8.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
