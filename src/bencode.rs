@@ -1,4 +1,4 @@
-//! Bencoding (BEP 3) with limits: bytes ↔ a tree that borrows from them.
+//! Bencoding (BEP 3) with limits: bytes ↔ a tree that borrows from them, and a writer without a tree.
 //!
 //! Invariant: what is read is canonical (sorted keys, no leading zeros, nothing behind the value), no deeper
 //! than [`MAX_DEPTH`] (or what the caller allows) and has no more values than the caller allows, so that a
@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bendy::decoding::{Decoder, Object};
 
@@ -121,23 +122,97 @@ impl<'a> Value<'a> {
 
     fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Value::Int(number) => out.extend_from_slice(format!("i{number}e").as_bytes()),
+            Value::Int(number) => write_int(number, out),
             Value::Bytes(bytes) => write_bytes(bytes, out),
             Value::List(list) => {
                 out.push(b'l');
                 list.iter().for_each(|value| value.write(out));
                 out.push(b'e');
             }
-            Value::Dict(dict) => {
-                out.push(b'd');
+            Value::Dict(dict) => DictWriter::write(out, |writer| {
                 for (key, value) in dict {
-                    write_bytes(key, out);
-                    value.write(out);
+                    value.write(writer.key(key));
                 }
-                out.push(b'e');
-            }
+            }),
             Value::Raw(bytes) => out.extend_from_slice(bytes),
         }
+    }
+}
+
+/// The bytes of one dictionary, written by `entries`.
+pub fn write_dict(entries: impl FnOnce(&mut DictWriter<'_>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    DictWriter::write(&mut out, entries);
+    out
+}
+
+/// Writes the entries of a dictionary, which must come in ascending order of their keys.
+pub struct DictWriter<'out> {
+    out: &'out mut Vec<u8>,
+    last_key: Option<Range<usize>>,
+}
+
+impl DictWriter<'_> {
+    fn write(out: &mut Vec<u8>, entries: impl FnOnce(&mut DictWriter<'_>)) {
+        out.push(b'd');
+        entries(&mut DictWriter { out, last_key: None });
+        out.push(b'e');
+    }
+
+    /// Writes a key. The caller writes its value.
+    fn key(&mut self, key: &[u8]) -> &mut Vec<u8> {
+        let last = self.last_key.take().map(|last| &self.out[last]);
+        debug_assert!(last.is_none_or(|last| last < key), "bencoded keys must ascend");
+        write_bytes(key, self.out);
+        self.last_key = Some(self.out.len() - key.len()..self.out.len());
+        self.out
+    }
+
+    /// Writes an integer.
+    pub fn int(&mut self, key: &str, number: impl TryInto<i64>) {
+        // No format has a number beyond 2^63.
+        let number = number.try_into().unwrap_or(i64::MAX);
+        write_int(&number, self.key(key.as_bytes()));
+    }
+
+    /// Writes a byte string.
+    pub fn bytes(&mut self, key: &str, bytes: impl AsRef<[u8]>) {
+        write_bytes(bytes.as_ref(), self.key(key.as_bytes()));
+    }
+
+    /// Writes a list.
+    pub fn list(&mut self, key: &str, items: impl FnOnce(&mut ListWriter<'_>)) {
+        let out = self.key(key.as_bytes());
+        out.push(b'l');
+        items(&mut ListWriter { out });
+        self.out.push(b'e');
+    }
+
+    /// Writes a dictionary.
+    pub fn dict(&mut self, key: impl AsRef<[u8]>, entries: impl FnOnce(&mut DictWriter<'_>)) {
+        DictWriter::write(self.key(key.as_ref()), entries);
+    }
+
+    /// Writes a value that is bencoded already.
+    pub fn raw(&mut self, key: &str, bencoded: &[u8]) {
+        self.key(key.as_bytes()).extend_from_slice(bencoded);
+    }
+}
+
+/// Writes the items of a list.
+pub struct ListWriter<'out> {
+    out: &'out mut Vec<u8>,
+}
+
+impl ListWriter<'_> {
+    /// Writes a byte string.
+    pub fn bytes(&mut self, bytes: impl AsRef<[u8]>) {
+        write_bytes(bytes.as_ref(), self.out);
+    }
+
+    /// Writes a dictionary.
+    pub fn dict(&mut self, entries: impl FnOnce(&mut DictWriter<'_>)) {
+        DictWriter::write(self.out, entries);
     }
 }
 
@@ -197,6 +272,10 @@ fn read<'a>(object: Object<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Be
     })
 }
 
+fn write_int(number: &i64, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("i{number}e").as_bytes());
+}
+
 fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes.len().to_string().as_bytes());
     out.push(b':');
@@ -237,6 +316,31 @@ mod tests {
                 prop_assert_eq!(value.encode(), bytes);
             }
         }
+    }
+
+    #[test]
+    fn a_dictionary_is_written_without_a_tree() {
+        let bytes = write_dict(|dict| {
+            dict.int("a", 1u64);
+            dict.list("b", |list| {
+                list.bytes("x");
+                list.dict(|dict| dict.bytes("y", [0, 1]));
+            });
+            dict.raw("c", b"le");
+            dict.dict([0xff], |_| {});
+        });
+        assert_eq!(bytes, b"d1:ai1e1:bl1:xd1:y2:\0\x01ee1:cle1:\xffdee");
+        assert!(Value::parse(&bytes, 10).is_ok());
+    }
+
+    #[test]
+    #[should_panic(expected = "keys must ascend")]
+    #[cfg(debug_assertions)]
+    fn keys_out_of_order_are_a_fault() {
+        write_dict(|dict| {
+            dict.int("b", 1u64);
+            dict.int("a", 1u64);
+        });
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::bencode::Value;
+use crate::bencode::{self, DictWriter, Value};
 
 /// Networks of one zone at most; where zones are learned, each of its terminals is one.
 pub const MAX_NETWORKS: usize = 256;
@@ -60,22 +60,20 @@ pub struct Share {
 impl Rules {
     /// The dictionary.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = b"d".to_vec();
-        list(&mut out, "fetch", self.fetch.iter().take(MAX_ADDRESSES));
-        list(&mut out, "networks", self.networks.iter().take(MAX_NETWORKS));
-        if let Some(share) = self.share {
-            number(&mut out, "of", share.of.into());
-            number(&mut out, "part", share.part.into());
-        }
-        number(&mut out, "pinned", self.pinned.into());
-        if let Some(rate) = self.rate {
-            number(&mut out, "rate", rate);
-        }
-        list(&mut out, "serve", self.serve.iter().take(MAX_ADDRESSES));
-        text(&mut out, "zone");
-        text(&mut out, &self.zone);
-        out.push(b'e');
-        out
+        bencode::write_dict(|dict| {
+            texts(dict, "fetch", self.fetch.iter().take(MAX_ADDRESSES));
+            texts(dict, "networks", self.networks.iter().take(MAX_NETWORKS));
+            if let Some(share) = self.share {
+                dict.int("of", share.of);
+                dict.int("part", share.part);
+            }
+            dict.int("pinned", self.pinned);
+            if let Some(rate) = self.rate {
+                dict.int("rate", rate);
+            }
+            texts(dict, "serve", self.serve.iter().take(MAX_ADDRESSES));
+            dict.bytes("zone", &self.zone);
+        })
     }
 
     /// Reads the dictionary. `None` if it is not one: no rules are better than half of them, and who has none
@@ -110,20 +108,8 @@ fn parsed<T: std::str::FromStr>(value: &Value<'_>, most: usize) -> Option<Vec<T>
     items.iter().map(|item| item.as_text()?.parse().ok()).collect()
 }
 
-fn list<T: ToString>(out: &mut Vec<u8>, key: &str, items: impl Iterator<Item = T>) {
-    text(out, key);
-    out.push(b'l');
-    items.for_each(|item| text(out, &item.to_string()));
-    out.push(b'e');
-}
-
-fn number(out: &mut Vec<u8>, key: &str, value: u64) {
-    text(out, key);
-    out.extend(format!("i{value}e").bytes());
-}
-
-fn text(out: &mut Vec<u8>, text: &str) {
-    out.extend(format!("{}:{text}", text.len()).bytes());
+fn texts(dict: &mut DictWriter<'_>, key: &str, items: impl Iterator<Item = impl ToString>) {
+    dict.list(key, |list| items.for_each(|item| list.bytes(item.to_string())));
 }
 
 #[cfg(test)]

@@ -8,62 +8,54 @@ use std::net::SocketAddr;
 use super::announce::Announce;
 use super::policy::Candidate;
 use super::registry::{Answer, SwarmCounts};
+use crate::bencode::{self, DictWriter};
 use crate::units::InfoHash;
 
 /// Answers an announce in the form it asked for.
 pub fn announce(answer: &Answer, asked: &Announce) -> Vec<u8> {
-    let mut out = b"d".to_vec();
-    number(&mut out, "complete", answer.complete);
-    if let Some(rules) = &answer.rules {
-        text(&mut out, b"fm");
-        out.extend(rules.encode());
-    }
-    number(&mut out, "incomplete", answer.incomplete);
-    number(&mut out, "interval", answer.interval.as_secs());
-    number(&mut out, "min interval", answer.min_interval.as_secs());
-    if asked.compact {
-        let (mut four, mut six) = (Vec::new(), Vec::new());
-        for peer in &answer.peers {
-            compact(peer.address, &mut four, &mut six);
+    bencode::write_dict(|dict| {
+        dict.int("complete", answer.complete);
+        if let Some(rules) = &answer.rules {
+            dict.raw("fm", &rules.encode());
         }
-        text(&mut out, b"peers");
-        text(&mut out, &four);
-        if !six.is_empty() {
-            text(&mut out, b"peers6");
-            text(&mut out, &six);
+        dict.int("incomplete", answer.incomplete);
+        dict.int("interval", answer.interval.as_secs());
+        dict.int("min interval", answer.min_interval.as_secs());
+        if asked.compact {
+            let (mut four, mut six) = (Vec::new(), Vec::new());
+            for peer in &answer.peers {
+                compact(peer.address, &mut four, &mut six);
+            }
+            dict.bytes("peers", four);
+            if !six.is_empty() {
+                dict.bytes("peers6", six);
+            }
+        } else {
+            dict.list("peers", |list| {
+                answer.peers.iter().for_each(|peer| list.dict(|dict| entry(dict, peer, asked.no_peer_id)));
+            });
         }
-    } else {
-        text(&mut out, b"peers");
-        out.push(b'l');
-        answer.peers.iter().for_each(|peer| entry(&mut out, peer, asked.no_peer_id));
-        out.push(b'e');
-    }
-    out.push(b'e');
-    out
+    })
 }
 
-/// Answers a scrape.
+/// Answers a scrape of `swarms`, which are in ascending order of their info-hashes.
 pub fn scrape(swarms: &[(InfoHash, SwarmCounts)]) -> Vec<u8> {
-    let mut out = b"d5:filesd".to_vec();
-    for (hash, counts) in swarms {
-        text(&mut out, &hash.0);
-        out.push(b'd');
-        number(&mut out, "complete", counts.complete);
-        number(&mut out, "downloaded", counts.downloaded);
-        number(&mut out, "incomplete", counts.incomplete);
-        out.push(b'e');
-    }
-    out.extend(b"ee");
-    out
+    bencode::write_dict(|dict| {
+        dict.dict("files", |files| {
+            for (hash, counts) in swarms {
+                files.dict(hash.0, |dict| {
+                    dict.int("complete", counts.complete);
+                    dict.int("downloaded", counts.downloaded);
+                    dict.int("incomplete", counts.incomplete);
+                });
+            }
+        });
+    })
 }
 
 /// Says why there is no other answer.
 pub fn failure(reason: &str) -> Vec<u8> {
-    let mut out = b"d".to_vec();
-    text(&mut out, b"failure reason");
-    text(&mut out, reason.as_bytes());
-    out.push(b'e');
-    out
+    bencode::write_dict(|dict| dict.bytes("failure reason", reason))
 }
 
 fn compact(address: SocketAddr, four: &mut Vec<u8>, six: &mut Vec<u8>) {
@@ -80,26 +72,12 @@ fn compact(address: SocketAddr, four: &mut Vec<u8>, six: &mut Vec<u8>) {
     list.extend(address.port().to_be_bytes());
 }
 
-fn entry(out: &mut Vec<u8>, peer: &Candidate, no_peer_id: bool) {
-    out.push(b'd');
-    text(out, b"ip");
-    text(out, peer.address.ip().to_string().as_bytes());
+fn entry(dict: &mut DictWriter<'_>, peer: &Candidate, no_peer_id: bool) {
+    dict.bytes("ip", peer.address.ip().to_string());
     if !no_peer_id {
-        text(out, b"peer id");
-        text(out, &peer.peer_id.0);
+        dict.bytes("peer id", peer.peer_id.0);
     }
-    number(out, "port", peer.address.port());
-    out.push(b'e');
-}
-
-fn text(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend(format!("{}:", bytes.len()).bytes());
-    out.extend(bytes);
-}
-
-fn number(out: &mut Vec<u8>, key: &str, value: impl std::fmt::Display) {
-    text(out, key.as_bytes());
-    out.extend(format!("i{value}e").bytes());
+    dict.int("port", peer.address.port());
 }
 
 #[cfg(test)]
