@@ -1,8 +1,6 @@
-//! Labs in virtual time, as large as one likes: makespan, the seeder's share, and what the machine needed for
-//! it.
+//! Simulated labs of any size: makespan, the seeder's share, and the time and memory of the simulation.
 //!
-//! Every seed is a run of its own, on a thread of its own. What is printed in virtual time is the same on
-//! every machine.
+//! Every seed is a separate run on its own thread. Results in virtual time are the same on every machine.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot run ends")]
 
@@ -18,7 +16,7 @@ struct Args {
     /// Terminals, on links of 100 Mbit/s.
     #[arg(long, default_value_t = 100)]
     terminals: usize,
-    /// Pieces.
+    /// Number of pieces
     #[arg(long, default_value_t = 512)]
     pieces: u32,
     /// Bytes of a piece on the wire, in KiB.
@@ -30,7 +28,7 @@ struct Args {
     /// Runs at a time.
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// The terminals are in so many zones of equal size, behind uplinks of their own.
+    /// Number of zones, all of equal size, each behind its own uplink
     #[arg(long, default_value_t = 1)]
     zones: u8,
     /// A zone's uplink, in terminals' links.
@@ -39,25 +37,25 @@ struct Args {
     /// Gateways of each zone.
     #[arg(long, default_value_t = 2)]
     links: usize,
-    /// The last so many terminals have a tenth of the link.
+    /// Number of terminals, from the last, with a tenth of the link rate
     #[arg(long, default_value_t = 0)]
     slow_link: usize,
-    /// The last so many terminals write at a tenth of the link's rate.
+    /// Number of terminals, from the last, that write at a tenth of the link rate
     #[arg(long, default_value_t = 0)]
     slow_disk: usize,
-    /// The last terminal is switched off after so many seconds.
+    /// Switch the last terminal off after this many seconds
     #[arg(long)]
     killed_after: Option<f64>,
-    /// The cables of the last so many terminals are pulled: nobody is told.
+    /// Number of terminals, from the last, whose cables are pulled; their connections stay open
     #[arg(long, default_value_t = 0)]
     vanish: usize,
     /// When that happens, as a part of the best time that any scheme could need.
     #[arg(long, default_value_t = 0.3)]
     vanish_at: f64,
-    /// The seeder is switched off when one terminal alone could have had the payload so many times.
+    /// Switch the seeder off after this multiple of the time that one terminal alone needs
     #[arg(long)]
     seeder_killed: Option<f64>,
-    /// Terminals arrive one by one over so many seconds.
+    /// Terminals arrive one by one over this many seconds
     #[arg(long)]
     arrive_over: Option<f64>,
     /// With a payload of full length in memory: the same lab, for comparison.
@@ -147,7 +145,7 @@ fn run(args: &Args, seed: u64) {
         .collect();
     times.sort_by(f64::total_cmp);
     let last = times[times.len() - 1];
-    // Whoever comes late is measured by the time of one.
+    // Late terminals are measured by the time that one terminal alone needs.
     let best = match args.arrive_over {
         Some(over) => over + yardstick(1, args.pieces, args.piece_kib * 1024, rate),
         None => yardstick(args.terminals, args.pieces, args.piece_kib * 1024, rate),

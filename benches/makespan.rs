@@ -2,9 +2,9 @@
 //! bridge, every link limited in both directions.
 //!
 //! Prints, for each client in turn, the makespan as a ratio to the yardstick (K − 1 + ⌈log₂(N+1)⌉)·τ
-//! (Mundinger, Weber, Weiss 2008), with τ from what one TCP connection was seen to carry in the same run, and
-//! what left the seeder. Above 70 % of all processors the machine is measured and not the clients: that is
-//! said.
+//! (Mundinger, Weber, Weiss 2008), with τ from the rate of one TCP connection in the same run, and the bytes
+//! that the seeder sent. It warns above 70 % processor use, because it then measures the machine and not the
+//! clients.
 //!
 //!     cargo bench --bench makespan -- --nodes 8 --piece 1MiB --client flashmob --client aria2
 //!     cargo bench --bench makespan -- --nodes 8 --rate-mbit 100 --piece 1MiB --cut 3
@@ -26,7 +26,7 @@ use flashmob::units::parse_bytes;
 
 #[derive(Debug, Parser)]
 struct Args {
-    /// Leechers.
+    /// Number of leechers
     #[arg(long, default_value_t = 8)]
     nodes: u8,
     /// Each link, each way, in Mbit/s.
@@ -35,7 +35,7 @@ struct Args {
     /// Bytes of the payload.
     #[arg(long, default_value = "256MiB", value_parser = parse_bytes)]
     size: u64,
-    /// What the payload is: its first bytes.
+    /// File whose first bytes are the payload
     #[arg(long, default_value = "/dev/urandom")]
     payload: PathBuf,
     /// Bytes of a piece.
@@ -44,13 +44,14 @@ struct Args {
     /// Which clients, one after another.
     #[arg(long = "client", default_value = "flashmob")]
     clients: Vec<Client>,
-    /// Runs of each.
+    /// Runs of each client
     #[arg(long, default_value_t = 1)]
     runs: u32,
     /// Seconds after which a run has failed.
     #[arg(long, default_value_t = 900)]
     deadline: u64,
-    /// The cables of the last so many leechers are pulled during each run: nobody is told.
+    /// Number of leechers, from the last, whose cables are pulled during each run; their connections stay
+    /// open
     #[arg(long, default_value_t = 0)]
     cut: u8,
     /// When that happens, as a part of the yardstick's time.

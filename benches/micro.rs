@@ -1,4 +1,4 @@
-//! What single parts cost: hashing a piece, reading messages from the wire, the engine for one block.
+//! The cost of single parts: hashing a piece, reading messages from the wire, the engine for one block.
 //!
 //!     cargo bench --bench micro
 

@@ -1,9 +1,9 @@
-//! What many pieces cost: opening an image of a million pieces, joining its swarm, and meeting peers in it.
+//! The cost of many pieces: opening an image of a million pieces, joining its swarm, and meeting peers in it.
 //!
 //!     cargo bench --bench million -- [--pieces 1000000] [--peers 32]
 //!
 //! The image is made here: a partition of zeros that counts as data, in sparse payload files, so 1 TiB takes
-//! a few MiB on the disk. Memory is what the process holds (VmRSS) more than before.
+//! a few MiB on the disk. Memory is the growth of the process (VmRSS).
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ struct Arguments {
     /// Only makes the image, in this folder: the memory for that is another process's.
     #[arg(long, hide = true)]
     make_in: Option<PathBuf>,
-    /// Cargo says so.
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -56,7 +56,6 @@ fn resident() -> f64 {
     line.trim().trim_end_matches(" kB").parse().map_or(0.0, |kib: f64| kib / 1024.0)
 }
 
-/// Runs `what` and prints a row of the table.
 fn measure<T>(name: &str, what: impl FnOnce() -> T) -> T {
     let (before, begun) = (resident(), Instant::now());
     let made = what();

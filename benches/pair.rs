@@ -27,10 +27,10 @@ struct Args {
     /// Bytes of a piece.
     #[arg(long, default_value = "4MiB", value_parser = parse_bytes)]
     piece: u64,
-    /// Which clients.
+    /// Clients to run
     #[arg(long = "client")]
     clients: Vec<Client>,
-    /// Turns.
+    /// Runs of each client
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Write to a loop device on a file in this folder (flashmob only).
@@ -132,7 +132,7 @@ fn settle(client: &common::Running) {
     }
 }
 
-/// A loop device on a file of its own.
+/// A loop device and the file behind it.
 struct Loop {
     path: PathBuf,
     _file: tempfile::NamedTempFile,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demonstration: installs what it needs (Debian packages, as root), builds everything, and images three virtual
-# terminals. What is built stays under target/. Options go to the program, see ./qemu-tests/demo.sh --help.
+# The demonstration: installs its Debian packages (as root), builds everything, and images three virtual
+# terminals. The build stays under target/. Options go to the program, see ./qemu-tests/demo.sh --help.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ./qemu-tests/setup.sh

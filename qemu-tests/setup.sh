@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the demonstration and the tests need on Debian 12, as root. Does nothing where all is there.
+# Installs the Debian 12 packages for the demonstration and the tests, as root. Does nothing if all are installed.
 set -euo pipefail
 packages=(
     aria2 btrfs-progs busybox-static ca-certificates cpio dnsmasq-base dosfstools e2fsprogs exfatprogs
@@ -18,7 +18,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 command -v cargo >/dev/null || { echo "setup: cargo is missing; install Rust by rustup first" >&2; exit 2; }
-# rust-toolchain.toml names the musl target; `rustup show` installs what it names where that is not there yet.
+# rust-toolchain.toml names the musl target; `rustup show` installs them if they are missing.
 if command -v rustup >/dev/null; then
     rustup target add x86_64-unknown-linux-musl >/dev/null 2>&1 || rustup target add x86_64-unknown-linux-musl
 fi

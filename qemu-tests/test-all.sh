@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests: installs what they need (Debian packages, as root), then checks format, lints and the licences,
+# All tests: installs their Debian packages (as root), then checks format, lints and the licences,
 # and runs the unit, simulation, interoperability, loop device, namespace and QEMU tests. Ends with the
 # runners' own summary lines; anything that fails makes it exit non-zero.
 set -euo pipefail

@@ -1,8 +1,6 @@
-//! What the benches share: clients of several makes as child processes, a tracker for them, and what they
-//! cost.
+//! Shared by the benches: clients of several makes as child processes, a tracker for them, and their cost.
 //!
-//! Invariant: what a bench started has ended and what it made is gone when its values are dropped, whatever
-//! happened.
+//! Invariant: dropping a value ends its processes and deletes its files, even after a panic.
 
 #![expect(clippy::panic, reason = "a bench that cannot run ends")]
 
@@ -25,34 +23,32 @@ pub const FLASHMOB: &str = env!("CARGO_BIN_EXE_flashmob");
 /// A BitTorrent client, with the options that suit a LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Client {
-    /// This project's.
     Flashmob,
     /// The same without checking pieces.
     FlashmobUnchecked,
-    /// The same with pieces compressed on their way, whatever the processor.
+    /// The same, always with compressed pieces.
     FlashmobZstd,
     /// The same with pieces as they are.
     FlashmobPlain,
-    /// Package aria2.
+    /// From the package aria2.
     Aria2,
-    /// Package python3-libtorrent.
+    /// From the package python3-libtorrent.
     Libtorrent,
     /// The same with super-seeding.
     LibtorrentSuper,
-    /// Package transmission-daemon.
+    /// From the package transmission-daemon.
     Transmission,
     /// `cargo install rqbit`: on the path, or where `RQBIT` says.
     Rqbit,
 }
 
-/// Where a client runs and what it works on.
+/// A client's address, folder and input.
 #[derive(Debug, Clone)]
 pub struct Place {
     /// Network namespace; `None`: this one.
     pub namespace: Option<String>,
-    /// Where it listens.
     pub listen: SocketAddr,
-    /// A folder of its own; the payload is `payload` in it.
+    /// The client's folder; the payload is `payload` in it.
     pub folder: PathBuf,
     /// The torrent, which names the tracker.
     pub torrent: PathBuf,
@@ -60,7 +56,6 @@ pub struct Place {
     pub device: Option<PathBuf>,
 }
 
-/// A running client.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -69,7 +64,7 @@ pub struct Running {
     said: Arc<Mutex<Option<Instant>>>,
 }
 
-/// What a process used.
+/// Resources that a process used.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Used {
     /// Seconds of processor time.
@@ -237,7 +232,7 @@ impl Running {
         *said
     }
 
-    /// What it used so far.
+    /// The resources used so far.
     pub fn used(&self) -> Used {
         let of =
             |name: &str| fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap_or_default();
@@ -273,7 +268,6 @@ impl Drop for Running {
 /// A tracker in a namespace; it answers until it is dropped.
 pub struct TrackerThread {
     stop: Arc<AtomicBool>,
-    /// Its announce URL.
     pub url: String,
 }
 

@@ -8,7 +8,6 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 
-/// What stands at one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     /// A folder, mode 755.
@@ -53,8 +52,8 @@ impl Tree {
         self.put(path, Node::File { executable: true, content: content.into() });
     }
 
-    /// `SIZE  /PATH` for each file: what the agent compares with what was unpacked, because a kernel that
-    /// runs out of memory while unpacking starts `/init` all the same.
+    /// `SIZE  /PATH` for each file. The agent compares this list with the unpacked files, because a kernel
+    /// that runs out of memory while unpacking starts `/init` all the same.
     pub fn contents(&self) -> String {
         self.nodes
             .iter()
@@ -65,7 +64,6 @@ impl Tree {
             .collect()
     }
 
-    /// The cpio archive.
     pub fn to_cpio(&self) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         for (inode, (path, node)) in (1u32..).zip(&self.nodes) {

@@ -21,16 +21,15 @@ use crate::tools::{command, run};
 
 /// Kernel and initramfs together stay under this, so that a hundred terminals can fetch them.
 const LARGEST: u64 = 64 << 20;
-/// What depmod writes and the agent reads.
+/// Written by depmod, read by the agent.
 const MODULE_LISTS: &[&str] = &["modules.alias", "modules.builtin", "modules.dep", "modules.softdep"];
-/// What depmod reads.
+/// Read by depmod.
 const DEPMOD_NEEDS: &[&str] = &["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 /// Folders that the agent mounts on or writes to.
 const FOLDERS: &[&str] = &["dev", "etc", "mnt", "proc", "run", "sys", "tmp", "var"];
-/// Debian's static busybox.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// Builds everything that `args` ask for; the answer says for people what was made.
+/// Builds everything that `args` ask for and returns a summary for people.
 pub fn build(args: &BuildArgs) -> Result<String> {
     let kernel = Kernel::find(args)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("making {}", args.out.display()))?;
@@ -95,7 +94,6 @@ fn level(set: DriverSet) -> i32 {
     }
 }
 
-/// Everything but modules.
 fn base(tree: &mut Tree, args: &BuildArgs) -> Result<()> {
     for folder in FOLDERS {
         tree.put(folder, Node::Folder);

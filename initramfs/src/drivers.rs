@@ -1,6 +1,6 @@
 //! Which drivers belong into an initramfs: the two sets, by folder and by name.
 //!
-//! Invariant: a set names what is wanted; what that needs in turn is `modules`' closure.
+//! Invariant: a set names only the wanted drivers; `modules` adds their dependencies.
 
 use std::collections::BTreeSet;
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What was found for a set of modules.
+/// Firmware found for a set of modules.
 #[derive(Debug, Default)]
 pub struct Firmware {
     /// Files by their name under `/lib/firmware`.
@@ -15,7 +15,7 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    /// Looks for what the module `name` with `content` asks for, in `folder`.
+    /// Looks in `folder` for the firmware that the module `name` with `content` asks for.
     pub fn add(&mut self, name: &str, content: &[u8], folder: &Path) {
         let wanted = wanted_by(content);
         let mut absent = 0;
@@ -50,7 +50,7 @@ fn wanted_by(module: &[u8]) -> BTreeSet<String> {
     found
 }
 
-/// A relative path of plain characters: what a kernel may ask for, and nothing that leaves the folder.
+/// A relative path of plain characters, as kernels ask for, that stays inside the folder.
 fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('/')

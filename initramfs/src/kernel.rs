@@ -18,9 +18,7 @@ const META_PACKAGE: &str = "linux-image-amd64";
 /// A kernel and its modules.
 #[derive(Debug)]
 pub struct Kernel {
-    /// The bzImage.
     pub vmlinuz: PathBuf,
-    /// Its modules.
     pub modules: ModuleTree,
 }
 

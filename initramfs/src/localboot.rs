@@ -1,8 +1,8 @@
 //! GRUB for the way from the network to the disk that was imaged: `localboot.0` for BIOS, `localboot.efi` for
 //! UEFI.
 //!
-//! Invariant: both have the same configuration, which starts what the server's script names by a partition's
-//! identity (`flashmob::boot::start`) and nothing else. They are made by GRUB's own programs.
+//! Invariant: both have the same configuration, which starts only the partition whose identity the server's
+//! script names (`flashmob::boot::start`). They are made by GRUB's own programs.
 
 use std::path::Path;
 
@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 
 use crate::tools::{command, file_of_package, run};
 
-/// The configuration.
 const CONFIG: &str = include_str!("localboot.grub");
 
 /// GRUB modules in both.
@@ -32,7 +31,7 @@ const MODULES: &[&str] = &[
     "sleep",
 ];
 
-/// One of them.
+/// A GRUB image for one kind of firmware.
 struct Program {
     name: &'static str,
     /// GRUB's word for the platform.
@@ -40,7 +39,7 @@ struct Program {
     /// A file that is there when GRUB's modules for it are.
     sign: &'static str,
     package: &'static str,
-    /// Modules of its own.
+    /// Modules that only this image has.
     modules: &'static [&'static str],
 }
 

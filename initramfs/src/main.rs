@@ -1,9 +1,8 @@
 //! `flashmob-initramfs`: builds what a terminal netboots: kernel, initramfs, iPXE script, GRUB images, ISO.
 //!
 //! Invariant: same input, same bytes (the ISO excepted, whose boot images carry dates), and nothing is
-//! written outside `--out` and the cache. What the kernel's modules need of each other is `modules`', which
-//! of them belong to a set is `drivers`', the archive's form is `archive`'s; serving the files is left to
-//! `flashmob serve`.
+//! written outside `--out` and the cache. `modules` knows the dependencies of kernel modules, `drivers` the
+//! sets, `archive` the archive's format. `flashmob serve` serves the files.
 
 mod archive;
 mod build;
@@ -76,8 +75,8 @@ struct BuildArgs {
     /// Let `flashmob.insecure=1` on the kernel's command line accept unsigned manifests. For test labs only.
     #[arg(long)]
     allow_insecure: bool,
-    /// Never believe the server's record of what is on a disk: jobs with compare = "trust" read it, as with
-    /// "auto".
+    /// Never believe the server's record of a disk's content: jobs with compare = "trust" read the disk, as
+    /// with "auto".
     #[arg(long)]
     no_trust: bool,
     /// Put busybox inside as /bin/sh, for flashmob.after=shell.

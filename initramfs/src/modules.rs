@@ -1,8 +1,8 @@
-//! A kernel's module tree: which modules there are, and what each needs before it can be loaded.
+//! A kernel's module tree: the modules and their dependencies.
 //!
 //! Invariant: a closure holds every module that `modules.dep` and `modules.softdep` name for its members, so
-//! that nothing in the initramfs fails to load for want of another file. Which modules are wanted is left to
-//! `drivers`; loading them is the agent's.
+//! that no module in the initramfs fails to load because a file is missing. `drivers` chooses the modules,
+//! the agent loads them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub struct ModuleTree {
 }
 
 impl ModuleTree {
-    /// Reads what depmod wrote about the modules under `root`.
+    /// Reads depmod's lists of the modules under `root`.
     pub fn read(root: &Path) -> Result<Self> {
         let version = root
             .file_name()

@@ -1,7 +1,7 @@
-//! What starts the kernel over the network or from a stick.
+//! Scripts and boot images that start the kernel over the network or from a stick.
 //!
-//! Invariant: scripts are plain text made here; boot images are made by GRUB's own programs. What
-//! `/boot/ipxe` answers is the server's; what goes on to the disk is in `localboot`.
+//! Invariant: scripts are plain text made here; boot images are made by GRUB's own programs. The server
+//! answers `/boot/ipxe`; `localboot` starts the disk.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use anyhow::{Context, Result};
 
 use crate::tools::{command, file_of_package, run};
 
-/// GRUB modules that the ISO needs; all of them would be 10 MB more.
+/// GRUB modules that the ISO needs; the complete set would add 10 MB.
 const ISO_MODULES: &str =
     "part_gpt part_msdos fat iso9660 search search_fs_file linux normal echo test boot serial";
 
-/// The static iPXE script: it asks the server that answered DHCP what this machine should start.
+/// The static iPXE script, which asks the server that answered DHCP for this machine's boot script.
 pub fn ipxe_script(server: Option<&str>) -> String {
     let server = server.map_or("http://${next-server}:6969", |url| url.trim_end_matches('/'));
     format!(

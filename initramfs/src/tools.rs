@@ -1,6 +1,6 @@
-//! Runs the Debian programs that this one stands on, and names the package when one is missing.
+//! Runs the Debian programs that this program needs, and names the package when one is missing.
 //!
-//! Invariant: an exit status other than 0 is an error that carries what the program said.
+//! Invariant: an exit status other than 0 is an error with the program's output.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -46,7 +46,7 @@ pub fn find(program: &str) -> Result<PathBuf> {
     }
 }
 
-/// Runs `command` to its end; `what` says for people what was being done.
+/// Runs `command` to its end; errors describe the step as `what`.
 pub fn run(command: &mut Command, what: &str) -> Result<Output> {
     let output = command.output().with_context(|| format!("{what}: cannot start {command:?}"))?;
     if !output.status.success() {

@@ -8,9 +8,7 @@ use std::sync::OnceLock;
 /// How QEMU runs a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accel {
-    /// By the processor.
     Kvm,
-    /// By software emulation.
     Tcg,
 }
 
@@ -30,10 +28,10 @@ impl Accel {
     }
 }
 
-/// What QEMU exits with when the boot sector wrote 0x10 to the debug port: `(0x10 << 1) | 1`.
+/// QEMU's exit code after the boot sector wrote 0x10 to the debug port: `(0x10 << 1) | 1`.
 const GOOD: i32 = 33;
 
-/// Runs a boot sector that says it has run: `mov $0xf4,%dx; mov $0x10,%al; outb %al,%dx; hlt`.
+/// Runs a boot sector that reports to the debug port: `mov $0xf4,%dx; mov $0x10,%al; outb %al,%dx; hlt`.
 fn kvm_works() -> std::io::Result<bool> {
     if !std::path::Path::new("/dev/kvm").exists() {
         return Ok(false);

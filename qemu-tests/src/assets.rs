@@ -1,5 +1,4 @@
-//! What every lab needs and one run makes once: the programs, a kernel, netboot files, keys, golden disks,
-//! images.
+//! Assets of every lab, made once: programs, a kernel, netboot files, keys, golden disks, images.
 //!
 //! Invariant: everything lies under `target/qemu` and is reused where its input is the same; two runs at once
 //! wait for each other here. Terminals, disks and servers are `lab`'s.
@@ -17,13 +16,13 @@ use crate::golden::{self, Kernel};
 
 /// The image's name in the repository.
 pub const IMAGE: &str = "golden";
-/// Small pieces, so that a small image still has enough of them to be shared.
+/// Small, so that a small image has enough pieces to share.
 pub const PIECE_LENGTH: &str = "1MiB";
 /// The system that terminals get.
 pub const NEW: &str = "new";
 /// A system that was on a terminal before.
 pub const OLD: &str = "old";
-/// Kernel arguments of every terminal: the serial line is what tests read.
+/// Kernel arguments of every terminal; tests read the serial line.
 pub const KERNEL_ARGUMENTS: &str = "console=tty0 console=ttyS0,115200";
 
 /// The programs as `cargo build --release` left them.
@@ -31,18 +30,15 @@ pub const KERNEL_ARGUMENTS: &str = "console=tty0 console=ttyS0,115200";
 pub struct Programs {
     /// The server and administrator's tool.
     pub flashmob: PathBuf,
-    /// The image maker.
     pub mkimage: PathBuf,
     /// The netboot file maker.
     pub initramfs: PathBuf,
-    /// The static agent.
     pub agent: PathBuf,
 }
 
 /// How long a step of the preparation took.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// What was done.
     pub what: &'static str,
     /// How long it took.
     pub took: Duration,
@@ -51,9 +47,7 @@ pub struct Step {
 /// Everything that labs share.
 #[derive(Debug, Clone)]
 pub struct Assets {
-    /// `target/qemu`.
     pub folder: PathBuf,
-    /// What was built.
     pub programs: Programs,
     /// Kernel, initramfs and so on, with the key that signed the images.
     pub netboot: PathBuf,
@@ -70,7 +64,7 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// Makes what is missing; `say` hears what is being done.
+    /// Makes missing assets and passes each step's description to `say`.
     pub fn prepare(say: &dyn Fn(&str)) -> Result<Assets> {
         ensure!(nix::unistd::geteuid().is_root(), "this needs root: it makes network namespaces");
         let target = target_folder();
@@ -135,7 +129,7 @@ fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
-/// Builds with cargo, which knows itself what is up to date.
+/// Builds with cargo, which skips programs that are up to date.
 fn build_programs(target: &Path) -> Result<Programs> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let build = |args: &str| {

@@ -77,7 +77,7 @@ impl Drop for Guarded {
     }
 }
 
-/// Looks at `done` until it says yes; `what` is for the error.
+/// Calls `done` until it returns true; an error describes the wait as `what`.
 pub fn wait_until(what: &str, deadline: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + deadline;
     loop {

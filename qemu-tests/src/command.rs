@@ -1,4 +1,4 @@
-//! Runs Debian's programs: arguments in, output out, and an error that says which command failed with what.
+//! Runs Debian's programs: arguments in, output out, and an error with the command and its output.
 //!
 //! Invariant: a command that did not exit with 0 is an error that carries the end of its output.
 
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Runs `program` to its end and returns what it wrote to stdout.
+/// Runs `program` to its end and returns its stdout.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Result<String> {
     run_command(Command::new(program).args(args))
 }

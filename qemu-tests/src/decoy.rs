@@ -1,7 +1,7 @@
-//! Disks that start something else than the system that was imaged, as an old Windows on a second disk or a
-//! pupil's stick does.
+//! Disks that start another system than the imaged one, like an old Windows on a second disk or a pupil's
+//! stick.
 //!
-//! Invariant: whatever of a decoy is started says [`DECOY_IS_UP`] on the serial line and goes no further.
+//! Invariant: every boot path of a decoy prints [`DECOY_IS_UP`] on the serial line and stops.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 
 use crate::golden::{self, END, ESP, MIB, ROOT};
 
-/// What a decoy says.
+/// A decoy's message on the serial line.
 pub const DECOY_IS_UP: &str = "DECOY is up";
 
-/// Loaders of installed systems, which someone who searches by path would find.
+/// Loaders of installed systems, which a search by path would find.
 const LOADERS: [&str; 3] = ["Microsoft/Boot/bootmgfw.efi", "debian/shimx64.efi", "BOOT/BOOTX64.EFI"];
 
 fn config(work: &Path) -> Result<PathBuf> {
@@ -25,7 +25,7 @@ fn config(work: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A disk with identities of its own that starts by BIOS and UEFI.
+/// A disk with unique identities that starts by BIOS and UEFI.
 pub fn make(disk: &Path) -> Result<()> {
     let work = tempfile::tempdir_in(disk.parent().context("the disk needs a folder")?)?;
     let work = work.path();
@@ -54,8 +54,7 @@ pub fn copy_of(imaged: &Path, stick: &Path) -> Result<()> {
     golden::install_bios_grub(work.path(), &target, &config(work.path())?)
 }
 
-/// Puts something beside the system on the golden disk `disk` that looks like Windows' loader, and gives the
-/// system a folder of its own.
+/// Adds a fake Windows loader to the golden disk `disk`, and moves the system to its own folder.
 pub fn make_dual_boot(disk: &Path) -> Result<()> {
     let work = tempfile::tempdir_in(disk.parent().context("the disk needs a folder")?)?;
     let esp = esp_of(disk);
@@ -63,7 +62,7 @@ pub fn make_dual_boot(disk: &Path) -> Result<()> {
     golden::put_into_esp(&esp, "golden/grubx64.efi", &real)?;
     let decoy = golden::efi_grub(work.path(), &config(work.path())?)?;
     golden::put_into_esp(&esp, "Microsoft/Boot/bootmgfw.efi", &decoy)?;
-    // The fallback as well: what starts is the loader that the image names.
+    // The fallback too: the loader that the image names must start.
     golden::put_into_esp(&esp, "BOOT/BOOTX64.EFI", &decoy)
 }
 

@@ -23,13 +23,12 @@ pub(crate) const ROOT: u64 = 36;
 pub(crate) const END: u64 = 104;
 const ROOT_UUID: &str = "6f1a5b0e-0000-4000-8000-f1a5b0b00001";
 
-/// Drivers the small initrd carries, with whatever they depend on.
+/// Drivers in the small initrd; their dependencies are added.
 const INITRD_DRIVERS: [&str; 6] = ["virtio_pci", "virtio_blk", "ahci", "sd_mod", "nvme", "ext4"];
 
 /// An unpacked Debian kernel package.
 #[derive(Debug, Clone)]
 pub struct Kernel {
-    /// The kernel itself.
     pub vmlinuz: PathBuf,
     /// The folder that holds `lib/modules/VERSION`.
     pub root: PathBuf,

@@ -1,7 +1,6 @@
-//! A lab for one test: network, server and terminals in a folder of its own, and questions to the server.
+//! A lab for one test: network, server and terminals in one folder, and queries to the server.
 //!
-//! Invariant: everything started here is ended by dropping the lab; its logs stay until the next run of the
-//! same name.
+//! Invariant: dropping the lab ends every process; its logs stay until the next run of the same name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,24 +14,22 @@ use crate::child::{Guarded, tail, wait_until};
 use crate::machine::{Bus, Firmware, Machine, Start, Terminal};
 use crate::net::{Dhcp, Network, SERVER};
 
-/// The server's port.
 pub const PORT: u16 = 6969;
 
-/// What the server is told to do with whom.
+/// A job for the server's configuration.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// MAC addresses, or everybody.
+    /// MAC addresses; `None` means all terminals.
     pub terminals: Option<Vec<String>>,
     /// `reboot`, `kexec`, `poweroff`.
     pub after: &'static str,
-    /// `auto` or `full`: whether what is on the disk already is looked for.
+    /// `auto` or `full`: whether pieces already on the disk are looked for.
     pub compare: &'static str,
-    /// The disk rule.
     pub disk: &'static str,
 }
 
 impl Job {
-    /// The image for everybody, then reboot.
+    /// The image for all terminals, then reboot.
     pub fn for_all() -> Self {
         Job { terminals: None, after: "reboot", compare: "auto", disk: "internal" }
     }
@@ -52,19 +49,16 @@ fn configuration(jobs: &[Job]) -> String {
     text + &format!("[boot]\narguments = \"{KERNEL_ARGUMENTS}\"\n")
 }
 
-/// What the firmware says when no disk can be booted.
+/// Messages of firmwares that find no bootable disk.
 pub const NOTHING_BOOTS: [&str; 3] =
     ["No bootable device", "No bootable option or device was found", "UEFI Interactive Shell"];
 
-/// A running lab.
 #[derive(Debug)]
 pub struct Lab {
     // Dropped in this order: processes before the namespace they live in.
     server: Guarded,
     dhcp: Guarded,
-    /// Its network.
     pub network: Network,
-    /// Its files.
     pub folder: PathBuf,
 }
 
@@ -125,7 +119,7 @@ impl Lab {
         serde_json::from_str(&self.get("/api/v1/terminals")?).context("reading the list of terminals")
     }
 
-    /// What the API says about `terminal`.
+    /// The API's entry for `terminal`.
     pub fn view(&self, terminal: &Terminal) -> Result<Option<TerminalView>> {
         Ok(self.terminals()?.into_iter().find(|view| view.macs.contains(&terminal.mac)))
     }

@@ -1,11 +1,11 @@
-//! The virtual lab: a golden disk, a network of its own, machines with virtual disks, all owned by handle.
+//! The virtual lab: a golden disk, a private network, machines with virtual disks, all owned by handle.
 //!
 //! ```text
 //! assets (programs, netboot files, golden disk, image) ─► lab (namespace, DHCP, server) ─► machine (QEMU)
 //! ```
 //!
-//! Invariant: whatever a test starts ends with the test, and nothing outside its folder and namespace
-//! changes. Needs root; `setup.sh` installs the Debian packages.
+//! Invariant: every process ends with its test, and nothing outside its folder and namespace changes. Needs
+//! root; `setup.sh` installs the Debian packages.
 
 pub mod accel;
 pub mod assets;

@@ -1,4 +1,4 @@
-//! A virtual terminal: what it is made of, QEMU's arguments for that, and the running machine.
+//! A virtual terminal: its hardware, QEMU's arguments and the running machine.
 //!
 //! Invariant: arguments come from pure functions; a running machine is ended by dropping it. Its disk file,
 //! its UEFI variables and its serial log stay, so that the same terminal can be switched on again.
@@ -22,7 +22,7 @@ const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 /// The initramfs with its drivers, the agent and its buffers fit; with 192 MB they are unpacked partly.
 const MEMORY_MIB: u32 = 512;
 
-/// What starts the machine.
+/// The machine's firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firmware {
     /// SeaBIOS, with QEMU's iPXE in the card's ROM.
@@ -34,20 +34,16 @@ pub enum Firmware {
 /// Where the disk hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bus {
-    /// virtio-blk.
     Virtio,
-    /// SATA, AHCI.
     Ahci,
-    /// NVMe.
     Nvme,
 }
 
-/// What the firmware tries.
+/// The firmware's boot order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// The network first, then the disk: how a lab's terminals are set up.
     Network,
-    /// The disk only.
     Disk,
     /// A CD with this image, then the disk. The network card is there, but not booted from.
     Cd(PathBuf),
@@ -58,7 +54,6 @@ pub enum Start {
 pub struct Terminal {
     /// Its name, in file names and messages.
     pub name: String,
-    /// Its firmware.
     pub firmware: Firmware,
     /// Where its disk hangs.
     pub bus: Bus,
@@ -111,7 +106,7 @@ impl Terminal {
         self.folder.join("variables.fd")
     }
 
-    /// A file that tells SeaBIOS on which port to repeat what it and iPXE show on the screen.
+    /// A file that tells SeaBIOS the port on which to repeat its own and iPXE's screen output.
     fn serial_port(&self) -> PathBuf {
         self.folder.join("serial-port")
     }
@@ -120,7 +115,7 @@ impl Terminal {
         self.folder.join("qmp")
     }
 
-    /// Puts what `image` holds on its disk, whose size stays.
+    /// Copies `image` onto the disk, whose size stays.
     pub fn fill_disk(&self, image: &Path) -> Result<()> {
         let size = fs::metadata(self.disk())?.len();
         fs::copy(image, self.disk()).with_context(|| format!("copying {}", image.display()))?;
@@ -149,7 +144,6 @@ impl Terminal {
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// QEMU's arguments.
     fn arguments(&self, start: &Start, tap: &str, accel: Accel) -> Vec<String> {
         let mut args: Vec<String> =
             ["-nodefaults", "-display", "none", "-vga", "std"].map(str::to_string).to_vec();
@@ -186,7 +180,6 @@ impl Terminal {
         args
     }
 
-    /// Switches it on.
     pub fn switch_on(&self, network: &Network, start: &Start) -> Result<Machine> {
         let args = self.arguments(start, &network.tap()?, Accel::probed());
         let from = fs::metadata(self.serial()).map_or(0, |m| m.len());
@@ -238,8 +231,8 @@ fn other_arguments(others: &[Other]) -> Vec<String> {
     args
 }
 
-/// The card. Without a ROM the firmware cannot boot from it; UEFI has a driver of its own, so there the ROM
-/// is always left out and the boot index decides.
+/// The card. Without a ROM the firmware cannot boot from it; UEFI has its own driver, so there the ROM is
+/// always left out and the boot index decides.
 fn card_arguments(firmware: Firmware, start: &Start, tap: &str, mac: &str) -> Vec<String> {
     let mut card = format!("virtio-net-pci,netdev=lab,mac={mac}");
     if *start == Start::Network {
@@ -255,7 +248,6 @@ fn card_arguments(firmware: Firmware, start: &Start, tap: &str, mac: &str) -> Ve
 /// A terminal that is switched on.
 #[derive(Debug)]
 pub struct Machine {
-    /// What it is.
     pub terminal: Terminal,
     process: Guarded,
     /// Where this run's part of the serial log begins.
@@ -263,7 +255,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// What it has said on the serial line since it was switched on.
+    /// The serial line's output since the machine was switched on.
     pub fn said(&self) -> String {
         let bytes = fs::read(self.terminal.serial()).unwrap_or_default();
         let from = usize::try_from(self.from).unwrap_or(usize::MAX).min(bytes.len());
@@ -300,7 +292,6 @@ impl Machine {
             .map_err(|error| anyhow::anyhow!("{error:#}{}", tail(&self.terminal.serial())))
     }
 
-    /// Cuts its power.
     pub fn cut_power(mut self) -> Terminal {
         self.process.kill();
         self.terminal.clone()

@@ -1,8 +1,8 @@
-//! A network of a lab's own: namespace, bridge, taps, and dnsmasq for DHCP and TFTP.
+//! A lab's private network: namespace, bridge, taps, and dnsmasq for DHCP and TFTP.
 //!
 //! Invariant: nothing here is visible outside the namespace (unless a door is opened), and the namespace is
-//! deleted on drop. The name carries this process's id, so that what a killed run left behind is known and
-//! removed.
+//! deleted on drop. The name carries this process's id, so that a later run finds and removes the leftovers
+//! of a killed one.
 
 use std::fs::File;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ use crate::command::run;
 pub const SERVER: &str = "10.77.0.1";
 const PREFIX: &str = "flashmob-";
 
-/// How DHCP tells iPXE what to run, and terminals where the server is.
+/// What DHCP tells iPXE and terminals: the file to run, the server's address.
 #[derive(Debug, Clone, Default)]
 pub struct Dhcp {
     /// Value of option 224, the flashmob server's address for terminals, if it is to be sent.
@@ -69,9 +69,8 @@ impl Network {
         Ok(name)
     }
 
-    /// Makes the server's `port` reachable from this host, on a port of its own of 127.0.0.1, so that a
-    /// person can open the page. Only TCP to this one port passes: nothing the lab says by multicast comes
-    /// out.
+    /// Makes the server's `port` reachable from this host, on another port of 127.0.0.1, so that a person can
+    /// open the page. Only TCP to this one port passes: no multicast leaves the lab.
     pub fn open_door(&self, port: u16) -> Result<SocketAddr> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("opening a port for the page")?;
         let address = listener.local_addr()?;
@@ -123,7 +122,7 @@ fn connect_inside(namespace: &str, port: u16) -> Result<TcpStream> {
 /// Copies both ways until both ends have closed.
 fn relay(visitor: &TcpStream, server: &TcpStream) {
     let copy = |mut from: &TcpStream, mut to: &TcpStream| {
-        // A visitor who leaves in the middle is no error of ours.
+        // A visitor may leave in the middle.
         let _ = std::io::copy(&mut from, &mut to);
         let _ = to.shutdown(Shutdown::Write);
     };
@@ -135,7 +134,7 @@ fn relay(visitor: &TcpStream, server: &TcpStream) {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // What cannot be deleted now is found by the next run.
+        // The next run deletes the namespace if this one cannot.
         let _ = run("ip", ["netns", "del", &self.namespace]);
     }
 }

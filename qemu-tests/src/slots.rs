@@ -5,7 +5,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Machines at once.
+/// Machines that run at once.
 pub const MACHINES: usize = 3;
 
 static FREE: Mutex<usize> = Mutex::new(MACHINES);

@@ -1,5 +1,5 @@
-//! What is built into the programs: licences that Apache-2.0 can use, one source, no crate doubled without a
-//! reason, and no server in the terminal's agent.
+//! The programs' dependencies: licences that Apache-2.0 can use, one source, no crate twice without a reason,
+//! no server in the terminal's agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -1,5 +1,5 @@
 //! With the clients that labs have: aria2, libtorrent and Transmission, each as the seeder and as the
-//! leecher, and all of them in one swarm.
+//! leecher, and all in one swarm.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -35,7 +35,7 @@ pub async fn run(command: &mut Command) -> (i32, Vec<Event>, String) {
     (code, events, String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// `flashmob seed` with a free port; nobody reads what it says.
+/// `flashmob seed` with a free port and discarded output.
 pub fn seed_command(torrent: &Path, source: &Path) -> Command {
     let mut command = flashmob();
     command.arg("seed").arg(torrent).arg(source).args(["--listen", "127.0.0.1:0", "--json"]);

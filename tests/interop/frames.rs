@@ -31,7 +31,7 @@ use crate::world::{Guarded, add, session, torrent, within, write_torrent};
 
 const PIECE: usize = 64 * 1024;
 
-/// Lines of text, no two alike: about a quarter of it is left when it is compressed.
+/// Lines of text that all differ and compress to about a quarter.
 pub fn text(length: usize) -> Vec<u8> {
     let mut state = 7u64;
     let mut bytes = Vec::with_capacity(length + 64);
@@ -50,12 +50,12 @@ async fn compressing(compress: Compress) -> Session {
     Session::start(config).await.expect("a free port")
 }
 
-/// A file's storage of so many bytes.
+/// A file's storage of `length` bytes.
 fn target(path: &Path, length: usize) -> Arc<FileStorage> {
     Arc::new(FileStorage::create(path, length as u64, Resize::Refuse).unwrap().storage)
 }
 
-/// A seeder, and two terminals one after the other; what each of them received.
+/// Runs a seeder and two terminals one after the other; returns the bytes that each received.
 async fn received(compress: [Compress; 3]) -> [u64; 2] {
     let folder = tempfile::tempdir().unwrap();
     let bytes = text(60 * PIECE + 777);
@@ -99,8 +99,7 @@ async fn who_declines_gets_pieces_as_they_are() {
     assert_eq!(received([Compress::Off, Compress::On, Compress::Off]).await[0], payload);
 }
 
-/// Carries one connection after another to `to`, as soon as somebody listens there, and counts what comes
-/// back.
+/// Forwards connections to `to`, one at a time, once it listens, and counts the bytes that come back.
 async fn counting_wire(to: SocketAddr) -> (SocketAddr, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (at, count) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
@@ -205,8 +204,8 @@ async fn aria2_and_libtorrent_beside_compressed_pieces_notice_nothing() {
     assert!(wire < 2 * bytes.len() as u64, "nothing travelled compressed: {wire}");
 }
 
-/// A peer that offers piece 0 as `frame`, whatever that is, and sends it when it is asked. Returns when it is
-/// closed.
+/// A peer that offers piece 0 as `frame`, which may be garbage, and sends it on request. Returns when the
+/// connection is closed.
 async fn rogue(at: SocketAddr, meta: &Metainfo, frame: Vec<u8>) -> usize {
     let mut stream = TcpStream::connect(at).await.unwrap();
     let id = PeerId(*b"-FM0100-rogue-rogue-");

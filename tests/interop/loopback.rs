@@ -236,7 +236,7 @@ async fn garbage_and_strangers_do_not_end_a_session() {
     let nonsense = [&hello[..], &payload(5000, 8)].concat();
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &hello[..40], &other, &huge, &nonsense] {
         let mut stream = tokio::net::TcpStream::connect(one.local_addr()).await.unwrap();
-        // The other side may close before it has read all of it.
+        // The other side may close before it has read everything.
         let _ = stream.write_all(bytes).await;
         let _ = stream.shutdown().await;
         within(10, async {

@@ -1,9 +1,8 @@
 //! Swarms on the loopback interface: flashmob with itself, by its command line, and with aria2 and
 //! libtorrent.
 //!
-//! `tracker` is the tracker of these tests, `world` what they share; `loopback` drives sessions in this
-//! process, `command` runs the program, `partitions` runs it on images' partitions, `clients` runs the
-//! others.
+//! `tracker` is these tests' tracker, `world` has shared helpers; `loopback` drives sessions in this process,
+//! `command` runs the program, `partitions` runs it on images' partitions, `clients` runs the others.
 
 #![expect(
     clippy::unwrap_used,

@@ -28,8 +28,8 @@ const KIB: u64 = 1024;
 /// Kind and bytes of each range, from the partition's first byte.
 type Ranges = &'static [(RangeKind, u64)];
 
-/// Number, policy and ranges of each partition. Pieces of 64 KiB: 1 has two with data, one of zeros, one that
-/// is free, one with data and zeros and a short one with data; 2 has nothing that travels; 3 has four with
+/// Number, policy and ranges of each partition, in pieces of 64 KiB. 1 has two with data, one of zeros, a
+/// free one, one with data and zeros, and a short one with data; 2 has nothing that travels; 3 has four with
 /// data between zeros.
 const PARTITIONS: [(u32, Policy, Ranges); 3] = [
     (
@@ -54,7 +54,7 @@ struct Image {
     folder: tempfile::TempDir,
     meta: Metainfo,
     payload: Vec<u8>,
-    /// What is free has bytes of deleted files.
+    /// Each partition's bytes; free ranges hold deleted files.
     sources: Vec<Vec<u8>>,
     runs: Vec<Vec<Run>>,
 }
@@ -161,7 +161,7 @@ impl Image {
         command
     }
 
-    /// What was data is there, what was zero is zero, and whole pieces that are free were left alone.
+    /// Checks that data is there, that zero ranges are zero, and that whole free pieces were left alone.
     fn assert_on(&self, position: usize, target: &[u8], before: u8) {
         for run in &self.runs[position] {
             let range = run.start as usize..run.end() as usize;

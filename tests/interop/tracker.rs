@@ -13,7 +13,7 @@ use tokio::sync::watch;
 /// A running tracker; it ends with the value.
 pub struct TestTracker {
     address: SocketAddr,
-    /// Events, each with what was left to fetch.
+    /// Events, each with the bytes left to fetch.
     heard: watch::Receiver<Vec<(Event, u64)>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -72,7 +72,6 @@ impl TestTracker {
         TestTracker { address, heard, task }
     }
 
-    /// Its announce URL.
     pub fn url(&self) -> String {
         format!("http://{}/announce", self.address)
     }
@@ -88,7 +87,7 @@ impl TestTracker {
         self.left(event).len()
     }
 
-    /// What was left to fetch each time `event` was heard.
+    /// The bytes left to fetch at each announce of `event`.
     pub fn left(&self, event: Event) -> Vec<u64> {
         self.heard.borrow().iter().filter(|one| one.0 == event).map(|one| one.1).collect()
     }

@@ -1,4 +1,4 @@
-//! What the tests share: payloads, torrents, sessions, children that never outlive their test, deadlines.
+//! Shared by the tests: payloads, torrents, sessions, children that never outlive their test, deadlines.
 
 use std::future::Future;
 use std::path::Path;
@@ -67,7 +67,7 @@ pub fn add(
     session.add(spec).expect("it fits")
 }
 
-/// A child process that is ended with the test, whatever happens.
+/// A child process that is ended with the test, even if it panics.
 pub struct Guarded(pub Child);
 
 impl Guarded {

@@ -1,7 +1,7 @@
-//! The bound of a session's memory: a program of its own, because it looks at what its process has.
+//! The bound of a session's memory, in a separate program, because it measures its whole process.
 //!
-//! Invariant: the seeder has no buffers and no payload (its bytes follow from their places), so what the
-//! process gains is the leecher's.
+//! Invariant: the seeder has no buffers and no payload (its bytes follow from their places), so the growth of
+//! the process is the leecher's.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,9 +20,10 @@ use flashmob::storage::{Attributes, Storage, StorageError};
 const MIB: u64 = 1 << 20;
 const PIECE: u64 = MIB;
 const PAYLOAD: u64 = 256 * MIB;
-/// What the leecher may use for pieces.
+/// The leecher's memory for pieces, in bytes.
 const MEMORY: u64 = 24 * MIB;
-/// Whatever else: reading and writing room, messages, stacks, tables (docs/architecture.md).
+/// Everything else, in bytes: buffers for reading and writing, messages, stacks, tables
+/// (docs/architecture.md).
 const REST: u64 = 8 * MIB;
 
 /// Bytes that follow from their place.
@@ -32,7 +33,7 @@ fn fill(offset: u64, into: &mut [u8]) {
     }
 }
 
-/// A storage without a medium: what is read follows from its place, and writes wait at a gate.
+/// A storage without a device: the place determines the bytes read, and writes wait at a gate.
 #[derive(Default)]
 struct Gate {
     open: Mutex<bool>,

@@ -58,7 +58,7 @@ fn a_cable_and_a_dhcp_server_that_come_late_are_waited_for() {
         assert_eq!(status.view().address, "eth0: no cable or no link yet");
         lab.cable(true);
         carrier(&mut interfaces, true).await;
-        // The first question is lost: nobody is there to hear it.
+        // The first question is lost, because nothing listens yet.
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert!(interfaces.borrow().iter().all(|i| i.lease.is_none()));
         lab.dnsmasq(&[]);

@@ -1,6 +1,6 @@
 //! Two network namespaces and a cable: in one dnsmasq or another server, in the other the code under test.
 //!
-//! Invariant: what a test made is gone when its `Lab` is, whatever happened.
+//! Invariant: dropping the `Lab` deletes everything that the test made.
 
 use std::fs::File;
 use std::future::Future;
@@ -27,7 +27,7 @@ pub struct Lab {
     files: tempfile::TempDir,
 }
 
-/// Runs `ip` and panics with what it says if it fails.
+/// Runs `ip` and panics with its output if it fails.
 pub fn ip(line: &str) -> String {
     let output = Command::new("ip").args(line.split(' ')).output().expect("ip of package iproute2");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -106,7 +106,7 @@ impl Lab {
         self.files.path().join("resolv.conf")
     }
 
-    /// What `ip` says at the terminal's end.
+    /// The output of `ip` at the terminal's end.
     pub fn terminal_ip(&self, line: &str) -> String {
         ip(&format!("-n {} {line}", self.terminal))
     }
@@ -134,7 +134,7 @@ impl Drop for Lab {
     }
 }
 
-/// A thread of its own enters the namespace and runs a runtime there, within the deadline.
+/// Runs a tokio runtime inside the namespace, on a separate thread and within the deadline.
 pub fn inside<T: Send, F: Future<Output = T>>(name: &str, work: impl FnOnce() -> F + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

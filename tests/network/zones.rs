@@ -100,7 +100,7 @@ fn address(n: u8) -> IpAddr {
     [10, 88, 1, 10 + n].into()
 }
 
-/// What the threads tell each other.
+/// State shared by the threads.
 #[derive(Default)]
 struct Course {
     cut: [AtomicBool; TERMINALS as usize],
@@ -190,7 +190,7 @@ fn one_terminal_fetches_through_the_router_and_when_it_dies_another_does() {
     });
     assert_eq!(course.peers.load(SeqCst), 1, "the seeder met the gateway alone");
     assert_ne!(course.gateways.lock().unwrap()[..], [address(first)]);
-    // What the first gateway had and had not passed on yet crosses twice.
+    // The pieces that the first gateway had but had not passed on cross twice.
     assert!(routed.crossed() < PAYLOAD + PAYLOAD / 3, "{} of {PAYLOAD} crossed", routed.crossed());
     for n in (0..TERMINALS).filter(|n| *n != first) {
         assert!(std::fs::read(target(n)).unwrap() == bytes, "terminal {n}, byte for byte");

@@ -1,8 +1,8 @@
 //! The demonstration: a golden disk becomes an image, three terminals with empty disks netboot, image
 //! themselves in one swarm, reboot, and the new system answers on their serial consoles.
 //!
-//! Invariant: it ends with an error unless all three have booted what was captured. Everything it starts is
-//! the library's.
+//! Invariant: it ends with an error unless all three have booted the captured system. The library starts all
+//! processes.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,9 +29,9 @@ struct Cli {
     stay: bool,
 }
 
-/// What the installed system says on its serial console.
+/// The installed system's greeting on its serial console.
 const UP: &str = "GOLDEN new is up";
-/// Three machines without KVM need about two minutes; a terminal that is silent for so long will not come.
+/// Three machines without KVM need about two minutes; a terminal that is silent until then has failed.
 const DEADLINE: Duration = Duration::from_secs(540);
 
 fn main() -> ExitCode {
@@ -86,10 +86,10 @@ fn run(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// One terminal and when it reached what.
+/// A terminal and the times of its stages.
 struct Watch {
     machine: Machine,
-    /// What it was doing and since when, in seconds after switching on.
+    /// Stages, and when each began, in seconds after switching on.
     reached: Vec<(String, u64)>,
     pictured: bool,
 }

@@ -44,7 +44,7 @@ fn three_kinds_of_terminals_image_themselves_in_one_swarm_and_boot_the_new_syste
     for machine in &mut machines {
         machine.wait_for(NEW_IS_UP, BOOTED).unwrap();
     }
-    // Once more: a terminal whose job is done is never imaged again by itself.
+    // Once more: a finished terminal is never imaged again by itself.
     let again = machines.pop().unwrap();
     let terminal = again.cut_power();
     let mut again = terminal.switch_on(&lab.network, &Start::Network).unwrap();

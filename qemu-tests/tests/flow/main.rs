@@ -26,7 +26,7 @@ const BOOTED: Duration = Duration::from_secs(240);
 /// to the disk.
 const GONE_ON: Duration = Duration::from_secs(480);
 
-/// What the installed system says.
+/// The new system's greeting.
 const NEW_IS_UP: &str = "GOLDEN new is up";
-/// What the system says that was there before.
+/// The old system's greeting.
 const OLD_IS_UP: &str = "GOLDEN old is up";

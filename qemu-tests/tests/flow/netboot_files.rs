@@ -8,7 +8,7 @@ use qemu_tests::command::run_command;
 
 use crate::ASSETS;
 
-/// Builds with `drivers` into a new folder and returns what was written.
+/// Builds with `drivers` into a new folder and returns the files.
 fn build(drivers: &str) -> Vec<(String, Vec<u8>)> {
     let out = tempfile::tempdir().unwrap();
     let mut command = Command::new(&ASSETS.programs.initramfs);

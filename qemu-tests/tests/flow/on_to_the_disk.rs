@@ -1,4 +1,4 @@
-//! From the network on to the disk: the one that was imaged starts, whatever else could.
+//! From the network on to the disk: the imaged disk starts, even if others could.
 
 use std::fs;
 use std::path::Path;

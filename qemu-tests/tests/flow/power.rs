@@ -12,7 +12,7 @@ use qemu_tests::slots::Slots;
 
 use crate::{ASSETS, BOOTED, IMAGED, NEW_IS_UP, OLD_IS_UP};
 
-/// Where the fill of the golden disk's root lies, roughly: what differs there between old and new is written
+/// Rough place of the fill on the golden disk's root; the ranges that differ between old and new are written
 /// late.
 const SAMPLES: std::ops::Range<u64> = 36..104;
 

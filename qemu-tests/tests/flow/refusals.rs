@@ -69,7 +69,7 @@ fn a_disk_that_is_too_small_is_refused_and_nothing_is_written() {
 fn a_terminal_whose_disk_failed_is_held_and_not_sent_to_half_a_system() {
     let assets = &*ASSETS;
     let _slots = Slots::take(1);
-    // What the old system shares with the new one is written too.
+    // Write the pieces too that the old and the new system share.
     let job = Job { compare: "full", ..Job::for_all() };
     let lab = Lab::start(assets, "held", &[job], &assets.images).unwrap();
     let mut terminal = lab.terminal(1, Firmware::Bios, Bus::Virtio).unwrap();
