@@ -1,8 +1,8 @@
-//! `diff`: what changed between two versions of an image, by partition: how much a terminal that has the one
-//! fetches for the other.
+//! `diff`: the changes between two versions of an image by partition, and how much a terminal with the old
+//! version fetches for the new one.
 //!
-//! Invariant: both folders are opened and checked as everywhere; payloads are not read, hashes say what
-//! differs.
+//! Invariant: both folders are opened and checked as everywhere; hashes are compared, and payloads are not
+//! read.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -15,7 +15,6 @@ use serde_json::json;
 
 use crate::keys::require_hashes;
 
-/// What `diff` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The older version's folder (REPOSITORY/NAME/VERSION).
@@ -27,13 +26,13 @@ pub struct Arguments {
     json: bool,
 }
 
-/// What became of one partition.
+/// The changes of one partition.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Change {
     number: u32,
     /// Pieces of data of the newer version.
     pieces: u64,
-    /// Of these, those that differ from what the older one has at the same place.
+    /// Of these, those that differ from the older version's at the same place.
     changed: u64,
     /// Of these, those that the older one has somewhere else.
     moved: u64,
@@ -41,7 +40,6 @@ struct Change {
     bytes: u64,
 }
 
-/// Compares.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (old, new) = (ImageFolder::open(&arguments.old)?, ImageFolder::open(&arguments.new)?);
     require_hashes(&old)?;

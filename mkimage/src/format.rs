@@ -1,9 +1,8 @@
-//! How the bytes of a source are to be read: as they are, or as a virtual disk of some format.
+//! The format of a source: raw, or a virtual disk.
 //!
-//! Invariant: it is the name or the command line that says so, never what the file holds, because the machine
-//! that used a raw disk could write there whatever it liked, and so have files read that are not its own. For
-//! the same reason a virtual disk is read alone: one that names other files (a backing file, a data file,
-//! extents) is refused.
+//! Invariant: the name or the command line decides it, never the content, because a machine could write the
+//! header of a virtual disk to its raw disk and so have files of others read. For the same reason a virtual
+//! disk that names other files (a backing file, a data file, extents) is refused.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, FileTypeExt};
@@ -32,7 +31,7 @@ pub enum Format {
 
 use Format::{Qcow2, Raw, Vdi, Vhd, Vhdx, Vmdk};
 
-/// Where a mark stands, the mark, the format that begins with it.
+/// Offset, signature, format.
 const MARKS: [(usize, &[u8], Format); 6] = [
     (0, b"QFI\xfb", Qcow2),
     (0, b"vhdxfile", Vhdx),
@@ -57,7 +56,6 @@ impl Format {
         }
     }
 
-    /// QEMU's driver.
     pub fn driver(self) -> &'static str {
         if self == Vhd { "vpc" } else { self.name() }
     }
@@ -67,8 +65,8 @@ impl Format {
         matches!(self, Qcow2 | Vmdk)
     }
 
-    /// The format of the source at `path`: what was `named`, else what its name says. What is neither and
-    /// looks like a virtual disk is refused, because it could be either.
+    /// The format of the source at `path`: `named`, else by its name. Otherwise a file that looks like a
+    /// virtual disk is refused, because it could be either.
     pub fn of(path: &Path, named: Option<Format>) -> Result<Format, Failure> {
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if !metadata.is_file() {
@@ -144,7 +142,7 @@ fn start_of(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(start)
 }
 
-/// Why a virtual disk is not read: it names other files. What else is wrong with it QEMU says.
+/// Why a virtual disk is not read: it names other files. QEMU reports other problems.
 fn problem(format: Format, path: &Path, start: &[u8]) -> Result<Option<&'static str>, Failure> {
     const BACKING: &str = "it is laid over another disk, which nobody named";
     let number = |bytes: &[u8], at: usize, len: usize| {
@@ -165,8 +163,8 @@ fn problem(format: Format, path: &Path, start: &[u8]) -> Result<Option<&'static 
         ),
         Vmdk if has(b"parentFileNameHint") => Some(BACKING),
         Vhd => {
-            // A dynamic one begins with a copy of its footer; what else begins like one is a fixed one in
-            // which a machine wrote that.
+            // A dynamic disk begins with a copy of its footer. A fixed one may begin with the same bytes, if
+            // a machine wrote them.
             let (copy, footer) = (start.starts_with(b"conectix"), end_of(path)?);
             match if copy { number(start, 60, 4) } else { number(&footer, 60, 4) } {
                 4 => Some(BACKING),
@@ -180,7 +178,6 @@ fn problem(format: Format, path: &Path, start: &[u8]) -> Result<Option<&'static 
     })
 }
 
-/// The last sector.
 fn end_of(path: &Path) -> Result<Vec<u8>, Failure> {
     let cannot = |e: std::io::Error| file_failure("reading", path, &e);
     let file = File::open(path).map_err(cannot)?;
@@ -195,7 +192,7 @@ fn end_of(path: &Path) -> Result<Vec<u8>, Failure> {
 mod tests {
     use super::*;
 
-    /// What is made of a file with this name and beginning.
+    /// The format of a file with this name and beginning.
     fn of(name: &str, start: &[u8], named: Option<Format>) -> Result<Format, String> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join(name);

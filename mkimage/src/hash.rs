@@ -1,9 +1,8 @@
 //! `hash`: adds the hashes to an image that was published without them, while it is already being
 //! distributed.
 //!
-//! Invariant: nothing of the image changes but what says hashes; the info-hash stays. The hashes are there
-//! before the manifest that names them, and each file appears whole. Terminals take the new manifest only
-//! when its signature is good.
+//! Invariant: only hashes are added, and the info-hash stays. The hashes exist before the manifest that names
+//! them, and each file appears complete. Terminals accept the new manifest only with a good signature.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +18,6 @@ use crate::pipeline;
 use crate::progress::Progress;
 use crate::sign::write_signature;
 
-/// What `hash` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The image's folder (REPOSITORY/NAME/VERSION).
@@ -32,7 +30,6 @@ pub struct Arguments {
     trusted_comment: Option<String>,
 }
 
-/// Hashes.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let key = arguments.key.as_deref().map(read_secret).transpose()?;
     let image = ImageFolder::open(&arguments.folder)?;
@@ -101,7 +98,7 @@ fn with_hashes(image: &ImageFolder, hashes: &[Sha256], bytes: &[u8]) -> Manifest
     manifest
 }
 
-/// Writes a file in one step over what may be there.
+/// Replaces a file in one step.
 fn replace(folder: &std::path::Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
     let (path, fresh) = (folder.join(name), folder.join(format!(".{name}.new-{}", std::process::id())));
     write_new(&fresh, 0o644, bytes)?;

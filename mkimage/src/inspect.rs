@@ -1,4 +1,4 @@
-//! `inspect`: what is in an image, for people and as JSON.
+//! `inspect`: the content of an image, for people and as JSON.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -13,7 +13,6 @@ use serde_json::json;
 
 use crate::keys::read_public;
 
-/// What `inspect` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The image's folder (REPOSITORY/NAME/VERSION).
@@ -28,7 +27,7 @@ pub struct Arguments {
 
 /// How far an image's signature can be relied on.
 pub enum SignatureState {
-    /// There is none.
+    /// The signature is missing.
     Missing,
     /// There is one, and no key to check it with.
     Unchecked,
@@ -52,7 +51,6 @@ impl SignatureState {
         }
     }
 
-    /// For people.
     pub fn text(&self) -> String {
         match self {
             SignatureState::Missing => "not signed".into(),

@@ -7,10 +7,9 @@ use minisign::KeyPair;
 
 use crate::keys::write_new;
 
-/// What `keygen` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Where to write the secret key. It stays with the person who makes images.
+    /// Where to write the secret key. It stays with the administrator who makes images.
     #[arg(long, value_name = "FILE")]
     secret: PathBuf,
     /// Where to write the public key. It goes into the initramfs.

@@ -1,7 +1,7 @@
-//! Minisign keys and signatures: what `minisign -V` and the terminals accept.
+//! Minisign keys and signatures: as `minisign -V` and the terminals accept them.
 //!
-//! Invariant: a file that exists is never overwritten by a key, and a secret key's file is readable by its
-//! owner alone. Which keys a terminal trusts is left to its initramfs.
+//! Invariant: a key never overwrites a file, and only its owner can read a secret key's file. A terminal's
+//! initramfs holds the keys that it trusts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

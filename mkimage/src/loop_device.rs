@@ -29,7 +29,6 @@ impl LoopDevice {
         }
     }
 
-    /// Its node.
     pub fn path(&self) -> &Path {
         &self.path
     }

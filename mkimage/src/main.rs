@@ -1,8 +1,7 @@
-//! `flashmob-mkimage`: makes images, says what is in them, proves them, signs them.
+//! `flashmob-mkimage`: makes, inspects, verifies and signs images.
 //!
-//! One file a verb. Invariant: a verb either did all of what it says or failed with a class (the exit code,
-//! docs/operations.md), what went wrong, and what to do next. Publishing and imaging are left to `flashmob`
-//! and the agent.
+//! One file a verb. Invariant: a verb either completes or fails with a class (the exit code,
+//! docs/operations.md), a reason and a remedy.
 
 mod capture;
 mod diff;
@@ -42,11 +41,11 @@ enum Verb {
     Hash(hash::Arguments),
     /// Sign an image's manifest.
     Sign(sign::Arguments),
-    /// Say what is in an image.
+    /// Show the content of an image.
     Inspect(inspect::Arguments),
     /// Check an image folder against its manifest, or a disk against an image.
     Verify(verify::Arguments),
-    /// Say what changed between two versions of an image.
+    /// List the changes between two versions of an image.
     Diff(diff::Arguments),
 }
 

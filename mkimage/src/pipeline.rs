@@ -5,9 +5,9 @@
 //! reader ──(tickets)──► workers (one a core) ──► sink (this thread; puts back in order)
 //! ```
 //!
-//! Invariant: at most as many jobs are under way as there are tickets, and each ticket has one buffer, so
-//! memory is bounded by the pool whatever is fast and whatever is slow; the oldest job always has its buffer,
-//! so waiting for it never blocks. The first failure ends all three.
+//! Invariant: at most as many jobs are under way as there are tickets, and each ticket has one buffer, so the
+//! pool bounds the memory even if one stage is slow. The oldest job always has a buffer, so waiting for it
+//! cannot deadlock. The first failure ends all three.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;

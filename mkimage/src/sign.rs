@@ -10,12 +10,10 @@ use minisign::SecretKey;
 
 use crate::keys::{file_failure, read_secret, sign, sync_folder, write_new};
 
-/// What `sign` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The image's folder (REPOSITORY/NAME/VERSION).
     folder: PathBuf,
-    /// The secret key.
     #[arg(long, value_name = "SECRET")]
     key: PathBuf,
     /// Text that is signed with the manifest and shown by `minisign -V`.

@@ -27,7 +27,6 @@ use crate::source::Source;
 /// As many mismatches are named.
 const NAMED: usize = 10;
 
-/// What `verify` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The image's folder (REPOSITORY/NAME/VERSION).
@@ -38,12 +37,11 @@ pub struct Arguments {
     /// Compare this disk (or partition, or raw image file) with the image instead of the image's own payload.
     #[arg(long, value_name = "DEVICE_OR_FILE")]
     disk: Option<PathBuf>,
-    /// How that is to be read; by its name's ending if left out, and never by what it holds.
+    /// Format of the disk; decided by the name's ending if left out, never by the content.
     #[arg(long, value_enum, requires = "disk")]
     format: Option<Format>,
 }
 
-/// Verifies.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let keys = arguments.public.as_deref().map(read_public).transpose()?;
     let image = ImageFolder::open(&arguments.folder)?;
@@ -69,7 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is not as it should be.
+/// The pieces and areas that are wrong.
 #[derive(Default)]
 struct Mismatches {
     named: Vec<String>,
@@ -251,7 +249,7 @@ enum Wanted {
 }
 
 impl Wanted {
-    /// Where the bytes of a cell are not what they should be, as far as that can be said.
+    /// The first wrong byte of a cell; 0 if only the hash shows that it is wrong.
     fn differs(&self, bytes: &[u8]) -> Option<usize> {
         match self {
             Wanted::Zeros => bytes.iter().position(|byte| *byte != 0),
@@ -296,7 +294,7 @@ fn compare_cells(image: &ImageFolder, source: &Source, mismatches: &mut Mismatch
         |job, buf| {
             let buf: &[u8] = buf.map_or(&[], |buf| buf);
             job.wanted.differs(buf).and_then(|_| {
-                // What no file uses may be anything: on the golden machine it is what was deleted.
+                // Unused ranges may hold anything: on the golden machine, deleted files.
                 let mut bytes = buf.to_vec();
                 let number = manifest.partitions.get(job.span.partition).map(|p| p.number);
                 let used = used.get_or_init(|| used::known(source));

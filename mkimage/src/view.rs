@@ -1,9 +1,9 @@
 //! Virtual disks (qcow2, vhdx, vmdk, vdi, vhd) as the bytes that a machine would see, without converting
 //! them: QEMU's storage daemon shows one as a file, read-only, by FUSE.
 //!
-//! Invariant: the daemon and what it shows are gone when the value is dropped. QEMU takes its own locks, so a
-//! disk that a running machine writes to is refused. QEMU is told the format and finds out nothing itself; it
-//! opens no file but the one that is named (`format` refuses disks that would need another).
+//! Invariant: dropping the value ends the daemon and its file. QEMU takes its own locks, so a disk that a
+//! running machine writes to is refused. QEMU is told the format and never probes; it opens only the named
+//! file (`format` refuses disks that would need another).
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -97,7 +97,7 @@ impl Drop for View {
     }
 }
 
-/// The disk in the file. One that could be laid over another is told that there is none.
+/// QEMU's node for the file. A format with backing files is told that there is no backing file.
 fn node(format: Format) -> String {
     let alone = if format.has_backing() { r#","backing":null"# } else { "" };
     let driver = format.driver();

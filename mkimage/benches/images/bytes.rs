@@ -17,11 +17,10 @@ use super::{Content, Running, beside, capture, folder};
 pub struct Arguments {
     #[command(flatten)]
     content: Content,
-    /// Which filesystems.
+    /// Filesystems to make
     #[arg(long = "filesystem")]
     kinds: Vec<Kind>,
-    /// Also send each image of 4 MiB pieces from one flashmob process to another and count what leaves the
-    /// first.
+    /// Also send each image of 4 MiB pieces from one flashmob process to another and count the sent bytes
     #[arg(long)]
     transfer: bool,
     /// Also write each image over noise, check the filesystem and compare all files.
@@ -41,7 +40,7 @@ pub fn run(arguments: &Arguments) {
     let all = [Kind::Ext4, Kind::Ntfs, Kind::Fat, Kind::Xfs, Kind::Btrfs];
     let kinds = if arguments.kinds.is_empty() { all.to_vec() } else { arguments.kinds.clone() };
     for kind in kinds {
-        // Half of it is free, and there is room for the small files.
+        // Leaves half of it free, with room for the small files.
         let size = arguments.content.size * 2 + (512 << 20);
         let Some(mut volume) = Volume::make(kind, folder.path(), size) else {
             println!("| {kind:?} | this kernel does not mount it |");
@@ -139,7 +138,7 @@ fn transfer(image: &Path, folder: &Path) -> u64 {
         sent = event["bytes_out"].as_u64().unwrap_or(sent);
         if let Some(status) = get.0.try_wait().expect("its state") {
             assert!(status.success(), "flashmob get: {status}");
-            // The seeder tells each second what it sent.
+            // The seeder reports its sent bytes each second.
             if done.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(2) {
                 break;
             }

@@ -27,7 +27,7 @@ const SERVER: &str = "127.0.0.1:26880";
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Bytes of the disk, all of them different.
+    /// Bytes of the disk, all different
     #[arg(long, default_value = "4GiB", value_parser = parse_bytes)]
     size: u64,
     /// Length of a piece.
@@ -36,13 +36,13 @@ pub struct Arguments {
     /// So many pieces of a hundred differ.
     #[arg(long, default_value_t = 5)]
     changed: usize,
-    /// Turns.
+    /// Number of runs
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// The disk seeks slowly, for all that the agent knows.
     #[arg(long)]
     rotational: bool,
-    /// What the disk reads and writes, in MB/s; as fast as it goes if left out.
+    /// Read and write rate of the disk in MB/s; unlimited if left out
     #[arg(long)]
     rate: Option<u64>,
     /// Room for the image.
@@ -89,7 +89,7 @@ pub fn run_all(arguments: &Arguments) {
     }
 }
 
-/// Files of the same bytes, no two pieces of which are the same.
+/// Fills files with the same bytes, without two equal pieces.
 fn noise(files: &[&Path], size: u64) {
     let files: Vec<File> = files.iter().map(|path| File::create(path).expect("a file")).collect();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -169,7 +169,7 @@ fn serve(repository: &Path, state: &Path) -> Running {
     server
 }
 
-/// A control group of this process, whose children are in it too, in which a disk is slow.
+/// A control group of this process and its children that limits the rate of one disk.
 struct Limit(PathBuf);
 
 const GROUPS: &str = "/sys/fs/cgroup/blkio";

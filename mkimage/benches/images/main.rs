@@ -1,4 +1,4 @@
-//! What an image costs: bytes in use, in the payload and on the wire, for filesystems of real files, fresh
+//! The cost of an image: bytes in use, in the payload and on the wire, for filesystems of real files, fresh
 //! and aged; how fast a capture is, and how fast a disk becomes the next version.
 //!
 //!     cargo build --release --workspace --bins
@@ -6,8 +6,8 @@
 //!     cargo bench -p flashmob-mkimage --bench images -- speed --tree /usr --size 2GiB
 //!     cargo bench -p flashmob-mkimage --bench images -- difference --size 4GiB
 //!
-//! Needs root, for mounts in a namespace of its own. Filesystems that this kernel cannot mount are left out,
-//! but for FAT, which mtools fills.
+//! Needs root, to mount in a private namespace. Filesystems that this kernel cannot mount are left out,
+//! except FAT, which mtools fills.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a bench that cannot run ends")]
 
@@ -36,7 +36,7 @@ struct Content {
     /// Files are taken from there.
     #[arg(long, default_value = "/usr")]
     tree: PathBuf,
-    /// Until they have so many bytes.
+    /// Total size of the files
     #[arg(long, default_value = "1GiB", value_parser = parse_bytes)]
     size: u64,
     /// Room for all that is made: about four times the size.

@@ -1,5 +1,5 @@
-//! How long a capture takes, beside what it consists of (reading the same source, copying it, hashing) and
-//! beside partclone, in turn.
+//! The time of a capture, beside the time of its parts (reading the same source, copying it, hashing) and of
+//! partclone, in turn.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::{Content, capture, folder};
 pub struct Arguments {
     #[command(flatten)]
     content: Content,
-    /// Turns.
+    /// Number of runs
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// The source may be in the machine's memory: then processors count and not the disk.
@@ -24,7 +24,7 @@ pub struct Arguments {
     warm: bool,
 }
 
-/// What is done in each turn.
+/// One measurement of each run.
 #[derive(Clone, Copy)]
 enum What {
     Read,
@@ -133,7 +133,7 @@ fn once(what: What, source: &Path, folder: &Path, used: u64) {
     }
 }
 
-/// Removes what a turn made.
+/// Removes the files of a run.
 fn clear(folder: &Path) {
     let (out, repository) = (folder.join("out"), folder.join("repository"));
     if out.exists() {

@@ -15,25 +15,21 @@ const BATCH: usize = 500;
 /// Files of a folder.
 const IN_FOLDER: usize = 200;
 
-/// What is mounted from now on ends with this process.
+/// Enters a mount namespace, so that later mounts end with this process.
 pub fn own_mounts() {
     unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace (this bench needs root)");
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("mounts of its own");
 }
 
-/// Kinds of filesystems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
-    /// mke2fs.
     Ext4,
     /// mkntfs, filled through ntfs-3g.
     Ntfs,
     /// FAT32, filled by mtools.
     Fat,
-    /// mkfs.xfs.
     Xfs,
-    /// mkfs.btrfs.
     Btrfs,
 }
 
@@ -217,7 +213,7 @@ impl Volume {
     }
 }
 
-/// What is in a folder, in order.
+/// The paths in a folder, in order.
 pub fn list(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))

@@ -1,7 +1,7 @@
 //! How the captured system starts: loaders on the ESP, a Linux kernel for kexec.
 //!
-//! Invariant: whatever cannot be read is left out and said, and never ends a capture: a system whose start is
-//! not understood still starts as it always did.
+//! Invariant: anything unreadable is left out with a remark and never ends a capture, because a system can
+//! start even if this file does not understand how.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -18,25 +18,20 @@ use super::grub;
 /// A configuration of GRUB has a few dozen KiB.
 const MAX_CONFIG: u64 = 4 << 20;
 
-/// What was found and what could not be.
+/// The loaders and kernel found, with remarks about the rest.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Loaders, best first.
+    /// Best first.
     pub uefi: Vec<UefiLoader>,
-    /// The kernel.
     pub linux: Option<LinuxBoot>,
-    /// For people.
     pub remarks: Vec<String>,
 }
 
 /// A kernel that the administrator names.
 #[derive(Debug, Clone)]
 pub struct Named {
-    /// Its path.
     pub kernel: String,
-    /// Its initrd's path.
     pub initrd: Option<String>,
-    /// Its command line.
     pub cmdline: String,
 }
 
@@ -252,7 +247,7 @@ fn named_kernel(fs: &Ext4, partition: u32, named: &Named) -> Option<LinuxBoot> {
     })
 }
 
-/// What GRUB's configuration starts, if everything it names is on the same filesystem.
+/// The entry that GRUB's configuration starts, if all its files are on the same filesystem.
 fn configured_kernel(fs: &Ext4, partition: u32) -> Result<Option<LinuxBoot>, String> {
     let paths = ["/boot/grub/grub.cfg", "/grub/grub.cfg", "/boot/grub2/grub.cfg", "/grub2/grub.cfg"];
     let Some(path) = paths.into_iter().find(|path| is_file(fs, path)) else { return Ok(None) };

@@ -1,9 +1,9 @@
-//! Bytes outside of partitions: what a BIOS system starts from, and what of the table its description does
-//! not say.
+//! Bytes outside of partitions: the code that a BIOS starts, and the bytes of the table that its description
+//! lacks.
 //!
-//! Invariant: only what is not zero (of the table: what is not generated) is recorded, in whole sectors
-//! except the boot code, which ends where the disk signature begins, and fields of the table. What lies in a
-//! gap that nothing leads to stays where it is: it may be what was deleted.
+//! Invariant: only bytes that are not zero (in the table: not generated) are recorded, in whole sectors,
+//! except fields of the table and the boot code, which ends where the disk signature begins. A gap to which
+//! no boot code leads is not recorded, because it may hold deleted data.
 
 use flashmob::event::Failure;
 use flashmob::layout::table::{Described, Slot, gpt_entry_sectors};
@@ -25,11 +25,10 @@ const GPT_ARRAY_LBA: u64 = 72;
 pub struct Found {
     /// In the order of the disk.
     pub areas: Vec<BootArea>,
-    /// What goes to `boot.bin`.
+    /// The content of `boot.bin`.
     pub bytes: Vec<u8>,
     /// There is boot code, so the disk can start by BIOS.
     pub boot_code: bool,
-    /// For people.
     pub remarks: Vec<String>,
 }
 

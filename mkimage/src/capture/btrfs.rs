@@ -1,11 +1,11 @@
-//! Which parts of a Btrfs on one device are in use, by its own extent tree.
+//! The parts of a Btrfs on one device that are in use, according to its extent tree.
 //!
-//! partclone is not asked: seen with 0.3.23, its maps leave out second copies of metadata, and name much that
-//! is free.
+//! partclone is not used, because its maps (0.3.23) leave out second copies of metadata and include much free
+//! space.
 //!
-//! Invariant: every extent that is allocated is named in each of its copies, or nothing is: a tree that
-//! cannot be read is an error and a layout that this file does not know is [`Extents::Unknown`]. What was
-//! never committed is left to `soundness`.
+//! Invariant: the result has each copy of every allocated extent, or there is no result: an unreadable tree
+//! is an error, and a layout that this file does not know is [`Extents::Unknown`]. `soundness` looks for
+//! uncommitted writes.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -15,8 +15,8 @@ use sha2::Digest;
 /// The superblock and its copies, as far as the device has room for them.
 const SUPERBLOCKS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 const SUPERBLOCK_SIZE: u64 = 4096;
-/// Everything up to here, and simple quotas, lets the extent tree mean what it always meant: not zoned
-/// devices, the second extent tree and striping by a tree.
+/// These flags do not change the meaning of the extent tree. Bits 12 to 15 do: zoned devices, the second extent
+/// tree, striping by a tree. Bit 16 is simple quotas.
 const KNOWN_INCOMPATIBLE: u64 = 0xfff | 1 << 16;
 const EXTENT_TREE: u64 = 2;
 const NODE_HEADER: usize = 101;
@@ -38,7 +38,6 @@ mod kind {
     pub const CHUNK_ITEM: u8 = 228;
 }
 
-/// What was found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Extents {
     /// All that is in use, in no order.
@@ -112,7 +111,7 @@ pub fn extents(size: u64, read: impl Fn(u64, &mut [u8]) -> bool) -> Result<Exten
         }
         Some(())
     })?;
-    // What was read just now is in it already, if the tree is right.
+    // If the tree is right, it contains the nodes that were just read.
     allocated.extend(reader.seen.iter().map(|node| (*node, u64::from(node_size))));
     let mut found = Vec::new();
     for (start, len) in allocated {
@@ -216,7 +215,7 @@ impl<R: Fn(u64, &mut [u8]) -> bool> Reader<R> {
             let sum = match self.checksum {
                 0 => node.starts_with(&CRC32C.checksum(&node[32..]).to_le_bytes()),
                 2 => node.starts_with(sha2::Sha256::digest(&node[32..]).as_slice()),
-                // xxhash and BLAKE2 are not computed; what follows still tells most damage.
+                // xxhash and BLAKE2 are not computed; the checks below still find most damage.
                 _ => true,
             };
             sum && number(node, 0x30, 8) == Some(logical) && node.get(0x64) == Some(&level)
@@ -267,7 +266,7 @@ fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A superblock with these numbers of 8 bytes in it.
+    /// A superblock with these 8-byte numbers in it.
     fn superblock(marks: &[(usize, u64)]) -> Vec<u8> {
         let mut bytes = vec![0; 4096];
         bytes[0x94..0x98].copy_from_slice(&16384u32.to_le_bytes());

@@ -1,8 +1,9 @@
-//! Filesystems by their marks, for people and for what can look into them.
+//! Filesystems by their signatures, for messages and for code that reads them.
 //!
-//! Invariant: only names; what is inside is left to `boot`.
+//! Invariant: only names; `boot` reads the content.
 
-/// What a partition's first bytes tell. `start` has its first 128 KiB, or less where it is smaller.
+/// The filesystem that a partition's first bytes belong to. `start` has its first 128 KiB, or less if it is
+/// smaller.
 pub fn name(start: &[u8]) -> Option<&'static str> {
     let is = |at: usize, text: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(text));
     // The ext superblock's features tell the three apart (Linux, fs/ext4/ext4.h).

@@ -1,7 +1,7 @@
 //! The first menu entry of a GRUB configuration, as far as it can be read without running it.
 //!
-//! Invariant: what is returned stands in the file literally; an entry with variables, several initrds or a
-//! device before the path is not understood rather than guessed.
+//! Invariant: the result stands in the file literally. An entry with variables, several initrds or a device
+//! before the path gives no result, because it would be a guess.
 
 /// A kernel that GRUB would start.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
-//! `--payload reference`: the payload stays on its source, and the folder says where that is.
+//! `--payload reference`: the payload stays on its source, and the folder names the source.
 //!
-//! Invariant: the source was the same before and after it was read. What is sent later is proved by
-//! `io::image::payload`, piece by piece.
+//! Invariant: the source was the same before and after it was read. `io::image::payload` later proves each piece
+//! that it sends.
 
 use std::fs;
 use std::path::Path;
@@ -69,7 +69,7 @@ impl Place {
     }
 }
 
-/// What the capture took as zeros inside units that have data, on the source.
+/// The ranges on the source, inside units that have data, that the capture took as zeros.
 fn masks(plan: &Plan) -> Vec<(u64, u64)> {
     let used = plan.partitions.iter().zip(&plan.used);
     let edges = used.filter_map(|(partition, used)| Some((partition, used.as_ref()?)));

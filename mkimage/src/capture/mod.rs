@@ -1,8 +1,7 @@
 //! `capture`: a disk becomes an image.
 //!
-//! Everything that can be refused is refused before the first piece is read; then one pass over the source;
-//! then the image appears in the repository in one step. What it all means on a terminal is left to the
-//! agent.
+//! All refusals come before the first piece is read. One pass over the source follows, then the image appears
+//! in the repository in one step.
 
 mod boot;
 mod boot_areas;
@@ -39,19 +38,17 @@ use share::Parent;
 /// Bytes of each payload file, where nothing else is said.
 const FILE_SIZE: u64 = 64 << 30;
 
-/// What `capture` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// A disk (/dev/sda), a partition (/dev/sda2), a raw image file of either, or a virtual disk (qcow2,
-    /// vhdx, vmdk, vdi, vhd). Nothing of it may be mounted or running.
+    /// vhdx, vmdk, vdi, vhd). No part of it may be mounted or running.
     source: PathBuf,
-    /// How the source is to be read; by its name's ending if left out, and never by what it holds.
+    /// Format of the source; decided by the name's ending if left out, never by the content.
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// The folder with one folder for each image; made if it is not there.
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
-    /// The image's name.
     #[arg(long)]
     name: String,
     /// The version; today's date (UTC) with a number if left out.
@@ -64,18 +61,18 @@ pub struct Arguments {
     /// Bytes of each payload file: a multiple of the piece length; 64 GiB, or the parent's, if left out.
     #[arg(long, value_parser = parse_bytes)]
     file_size: Option<u64>,
-    /// "reference" leaves the payload on the source, which must stay as it is and where `flashmob serve` can
+    /// "reference" leaves the payload on the source, which must stay unchanged where `flashmob serve` can
     /// read it; no copy is made.
     #[arg(long, value_enum, default_value_t = Keeping::Copy)]
     payload: Keeping,
-    /// Share what is unchanged since this version of the image with it instead of storing it again.
+    /// Share unchanged pieces with this version of the image instead of storing them again.
     #[arg(long, value_name = "VERSION")]
     parent: Option<String>,
-    /// With --parent: payload files that any BitTorrent client can seed, also where that costs a copy of what
-    /// is unchanged.
+    /// With --parent: make payload files that any BitTorrent client can seed, even if unchanged pieces have
+    /// to be copied for that.
     #[arg(long, requires = "parent")]
     whole_files: bool,
-    /// Go on where the source cannot be read: with zeros, and a list of them in the manifest.
+    /// Read zeros where the source cannot be read, and list these ranges in the manifest.
     #[arg(long)]
     rescue: bool,
     /// "none" publishes without hashing; `flashmob-mkimage hash` adds the hashes while terminals write
@@ -85,11 +82,11 @@ pub struct Arguments {
     /// Sign the manifest with this secret key.
     #[arg(long, value_name = "SECRET")]
     key: Option<PathBuf>,
-    /// Leave this partition as it is on terminals (it must be there already); may be repeated.
+    /// Keep this partition of the terminal, which must exist there already; may be repeated.
     #[arg(long, value_name = "N")]
     keep: Vec<u32>,
-    /// Take this partition as it is, whatever its filesystem says: all but zeros, also deleted files. May be
-    /// repeated.
+    /// Take this partition without looking into its filesystem: everything except zeros, including deleted
+    /// files. May be repeated.
     #[arg(long, value_name = "N")]
     raw: Vec<u32>,
     /// The loader that terminals start, where the disk has several systems: a path on the EFI system
@@ -172,7 +169,6 @@ impl Arguments {
     }
 }
 
-/// Captures.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     check(arguments)?;
     let key = arguments.key.as_deref().map(read_secret).transpose()?;
@@ -262,7 +258,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says what was made.
+/// Prints a summary of the new image.
 fn tell(published: &publish::Published, read: u64, progress: &Progress) {
     let manifest = &published.manifest;
     println!("{} (sequence {}) is in {}", manifest.id(), manifest.sequence, published.path.display());
@@ -294,7 +290,7 @@ fn sync_all(file: &File, path: &Path) -> Result<(), Failure> {
     file.sync_all().map_err(|e| file_failure("writing", path, &e))
 }
 
-/// What the command line alone shows to be wrong.
+/// Checks the command line, without looking at the source.
 fn check(arguments: &Arguments) -> Result<(), Failure> {
     let usage = |message: String, advice: &str| Err(Failure::new(Class::Usage, message, advice));
     for text in std::iter::once(&arguments.name).chain(&arguments.version).chain(&arguments.parent) {

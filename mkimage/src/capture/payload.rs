@@ -1,8 +1,8 @@
-//! The one pass over the source: read, find zeros, hash, write what travels.
+//! The one pass over the source: read, find zeros, hash, write data.
 //!
-//! Invariant: each piece is hashed as it will be received, filled with zeros to its full length; only its
-//! data is written, so payload files are sparse; what a filesystem does not use is neither read nor sent, and
-//! counts as zeros inside a cell that has data; memory is bounded by the pipeline.
+//! Invariant: each piece is hashed as terminals receive it, filled with zeros to its full length. Only its
+//! data is written, so payload files are sparse. Ranges that a filesystem does not use are neither read nor
+//! sent, and count as zeros inside a cell that has data. The pipeline bounds the memory.
 
 use std::fs::File;
 use std::ops::Range;
@@ -26,48 +26,45 @@ use crate::pipeline;
 use crate::progress::Progress;
 use crate::source::Source;
 
-/// What the pass brings.
+/// The result of the pass.
 #[derive(Debug)]
 pub struct Taken {
     /// Runs of each partition.
     pub runs: Vec<Vec<Run>>,
-    /// Pieces that travel.
     pub pieces: u32,
     /// Of each piece that travels; `None` where hashing was left out.
     pub hashes: Option<Hashes>,
-    /// What could not be read.
+    /// Ranges that could not be read.
     pub lost: Vec<Lost>,
-    /// What is shared with the parent.
+    /// Pieces that the parent has too.
     pub shared: Option<Shared>,
 }
 
 /// Hashes of all pieces that travel.
 #[derive(Debug, Default)]
 pub struct Hashes {
-    /// For the torrent.
     pub sha1: Vec<Sha1>,
-    /// For the manifest.
     pub sha256: Vec<Sha256>,
 }
 
 /// A cell of a partition's grid.
 struct Cell {
     partition: usize,
-    /// In the partition.
+    /// Byte of the partition.
     offset: u64,
-    /// On the source.
+    /// Byte of the source.
     start: u64,
     len: u64,
 }
 
-/// What a worker found in a cell with data.
+/// A worker's result for a cell with data.
 struct Examined {
     data: Vec<Range<usize>>,
     hashes: Option<(Sha1, Sha256)>,
     twin: Twin,
 }
 
-/// What a pass is told beside its source.
+/// The settings of a pass.
 pub struct Terms<'a> {
     pub piece_length: PieceLength,
     pub file_size: u64,
@@ -75,13 +72,12 @@ pub struct Terms<'a> {
     pub rescue: bool,
     /// False: nothing is written, the payload stays where it is.
     pub copy: bool,
-    /// What is unchanged since this version is shared with it.
+    /// Unchanged pieces are shared with this version.
     pub parent: Option<&'a Parent>,
     /// Payload files that any client can seed, even where that costs a copy.
     pub whole_files: bool,
 }
 
-/// Where pieces go.
 enum Store<'a> {
     Files(Writer),
     Shared(Sharing<'a>),
@@ -172,7 +168,7 @@ pub fn take(
     Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes, lost, shared })
 }
 
-/// Refuses, before anything is read, what could have more pieces than terminals take.
+/// Refuses a source that could have more pieces than terminals take, before it is read.
 pub fn refuse_too_many(plan: &Plan, piece_length: PieceLength) -> Result<(), Failure> {
     let taken = cells(plan, piece_length).filter(|cell| !is_free(plan.used[cell.partition].as_ref(), cell));
     if taken.take(MAX_PIECES as usize + 1).count() <= MAX_PIECES as usize {
@@ -245,8 +241,7 @@ fn tell(builder: &mut RunBuilder, data: &[Range<usize>], len: u64) {
     builder.push(RangeKind::Zero, len - end);
 }
 
-/// The medium gets to work each time that there is so much for it, or all of a small image would wait for the
-/// end.
+/// Bytes between two requests to write back; otherwise a small image would reach the device only at the end.
 const WRITE_BACK: u64 = 16 << 20;
 
 /// Writes files of pieces one after another.

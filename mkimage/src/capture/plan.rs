@@ -1,4 +1,4 @@
-//! What is taken from a source: its table and partitions, or the one partition that it is.
+//! The parts of a source to capture: table and partitions, or a single partition.
 //!
 //! Invariant: a [`Plan`] that exists can be captured: the table is sound, every partition lies on the source.
 
@@ -17,19 +17,13 @@ const START: u64 = 128 << 10;
 /// A partition that becomes part of the image.
 #[derive(Debug, Clone)]
 pub struct PartitionPlan {
-    /// Its number.
     pub number: u32,
-    /// First sector.
     pub first: Lba,
     /// First byte on the source.
     pub start: u64,
-    /// Bytes.
     pub size: u64,
-    /// Its entry.
     pub entry: Entry,
-    /// What it is for.
     pub role: Role,
-    /// Its filesystem's name.
     pub filesystem: Option<&'static str>,
     /// Written or kept on terminals.
     pub policy: Policy,
@@ -38,7 +32,6 @@ pub struct PartitionPlan {
 /// All that is taken.
 #[derive(Debug)]
 pub struct Plan {
-    /// The table.
     pub table: Table,
     /// Sectors of the disk that the table was made for.
     pub sectors: u64,
@@ -50,13 +43,12 @@ pub struct Plan {
     pub minimum_size: u64,
     /// Bytes of all partitions that are read.
     pub bytes: u64,
-    /// What is used of each of them; `None`: not known, all but zeros is taken.
+    /// Ranges in use of each partition; `None` if unknown, then everything except zeros is taken.
     pub used: Vec<Option<Used>>,
-    /// For people.
     pub remarks: Vec<String>,
 }
 
-/// Reads the source's table and says what is taken.
+/// Reads the source's table and plans the capture.
 pub fn make(source: &Source, keep: &[u32]) -> Result<Plan, Failure> {
     let found = table::read(&mut &source.file, source.size, source.sector_size)?;
     let mut plan = match found {

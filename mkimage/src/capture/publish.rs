@@ -1,7 +1,7 @@
-//! The image in its repository, all of it or nothing.
+//! The image in its repository, complete or not at all.
 //!
-//! Invariant: until the last step everything is in a folder whose name no reader takes for an image
-//! ([`PARTIAL_PREFIX`]); the last step is one rename that replaces nothing. A capture that fails removes its
+//! Invariant: until the last step all files are in a folder that no reader takes for an image
+//! ([`PARTIAL_PREFIX`]). The last step is one rename that replaces nothing. A capture that fails removes its
 //! folder; one that was killed leaves it, and the next capture into the same image removes it (a lock on the
 //! folder tells dead from alive).
 
@@ -93,7 +93,7 @@ impl Partial {
         &self.path
     }
 
-    /// Writes the rest, checks all of it as a reader would, and makes it an image.
+    /// Writes the remaining files, checks the folder as a reader would, and makes it an image.
     pub fn publish(
         mut self,
         content: Content,
@@ -206,7 +206,7 @@ impl Drop for Partial {
     }
 }
 
-/// Makes a folder that nobody else has: captures on other machines may have the same process number.
+/// Makes a folder with a unique name: captures on other machines may have the same process number.
 fn make_partial(image: &Path) -> Result<PathBuf, Failure> {
     let own = format!("{PARTIAL_PREFIX}{}", std::process::id());
     let mut path = image.join(&own);
@@ -222,8 +222,8 @@ fn make_partial(image: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Waits for a folder's lock. Some network filesystems have none for folders: there, captures of one image
-/// must not run at the same time, and what a killed one left has to be removed by hand.
+/// Waits for a folder's lock. Some network filesystems cannot lock folders: there, captures of one image must
+/// not run at the same time, and an administrator has to remove the leftovers of killed captures.
 fn lock_folder(path: &Path) -> Option<File> {
     let locked = File::open(path).and_then(|folder| folder.lock().map(|()| folder));
     locked.inspect_err(|e| log::warn!("{} cannot be locked: {e}", path.display())).ok()
@@ -232,8 +232,7 @@ fn lock_folder(path: &Path) -> Option<File> {
 /// Renames a folder to a name that must be free.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        // Network filesystems know only the plain call, which does not replace a folder that has something in
-        // it.
+        // Network filesystems know only plain `rename`, which does not replace a folder that is not empty.
         Err(Errno::EINVAL | Errno::ENOSYS) => fs::rename(from, to),
         other => other.map_err(io::Error::from),
     }
@@ -329,7 +328,7 @@ fn next_sequence(image: &Path) -> Result<u64, Failure> {
     Ok(highest + 1)
 }
 
-/// Removes what captures left that were killed.
+/// Removes the folders of killed captures.
 fn remove_dead(image: &Path) -> Result<(), Failure> {
     for entry in fs::read_dir(image).map_err(|e| file_failure("listing", image, &e))? {
         let path = entry.map_err(|e| file_failure("listing", image, &e))?.path();

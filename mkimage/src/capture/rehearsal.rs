@@ -1,8 +1,8 @@
-//! What a terminal will say to an image, found out at the capture.
+//! Checks at the capture whether terminals will accept the image.
 //!
 //! Invariant: an image that passed is taken by a blank disk of the source's size and by the smallest one that
-//! the manifest promises to fit (where partitions are kept: by a disk with the same table). What terminals
-//! refuse is refused here, in their words, because the plan is made by the terminal's own code.
+//! the manifest promises to fit (where partitions are kept: by a disk with the same table). The capture
+//! refuses with the terminals' own messages, because it makes the plan with their code.
 
 use flashmob::api::LayoutMode;
 use flashmob::event::{Class, Failure};

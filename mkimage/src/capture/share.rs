@@ -1,8 +1,8 @@
-//! `--parent`: what is unchanged since another version is not stored again.
+//! `--parent`: pieces of another version are not stored again.
 //!
 //! Invariant: a piece is shared only after its bytes were compared with those just read, so a new version
-//! never inherits damage; and whatever is shared stays when the parent's folder is removed: extents are
-//! cloned or files are hard links. Which form it takes is decided at the end, by what the filesystem can do.
+//! never inherits damage. Shared pieces outlive the parent's folder, because extents are cloned or files are
+//! hard links. The filesystem's abilities decide the form at the end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -43,7 +43,6 @@ pub struct Parent {
 /// Has the parent this piece?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Twin {
-    /// No.
     None,
     /// Its hash, but not its bytes.
     Damaged,
@@ -52,7 +51,7 @@ pub enum Twin {
 }
 
 impl Parent {
-    /// Opens the version in `folder`. Refused where nothing of it could be found or shared.
+    /// Opens the version in `folder`. Refused if its pieces could neither be found nor shared.
     pub fn open(folder: &Path) -> Result<Self, Failure> {
         let image = ImageFolder::open(folder)?;
         require_hashes(&image).map_err(|f| Failure {
@@ -84,7 +83,6 @@ impl Parent {
         (self.image.manifest().piece_length, self.image.manifest().payload.file_size)
     }
 
-    /// Its version.
     pub fn version(&self) -> &str {
         &self.image.manifest().version
     }
@@ -121,27 +119,26 @@ pub enum Form {
     Cloned,
     /// The parent's payload files.
     Linked,
-    /// Files of pieces, and a list of what is where.
+    /// Files of pieces, and a list of the pieces in each.
     Referenced,
-    /// Not at all.
+    /// Nothing is shared.
     Copied,
 }
 
-/// What was shared.
+/// Counts of shared pieces.
 #[derive(Debug)]
 pub struct Shared {
     pub form: Form,
     pub version: String,
     /// Pieces that the parent has.
     pub unchanged: u32,
-    /// Of all.
+    /// All pieces of the version.
     pub pieces: u32,
-    /// Pieces whose hash the parent has and whose bytes it has not.
+    /// Pieces whose hash the parent has, but with other bytes.
     pub damaged: u32,
 }
 
 impl Shared {
-    /// For people.
     pub fn text(&self) -> String {
         let how = match self.form {
             Form::Cloned => "shared with it on disk (reflinks)",
@@ -155,7 +152,7 @@ impl Shared {
     }
 }
 
-/// A payload in the making of which only what is new is written.
+/// A payload in the making; only new pieces are written.
 pub struct Sharing<'a> {
     parent: &'a Parent,
     folder: PathBuf,
@@ -165,12 +162,13 @@ pub struct Sharing<'a> {
     own: Writer,
     new: u32,
     damaged: u32,
-    /// Pieces in the parent's files; what is new counts as the file behind the last of them.
+    /// Runs of pieces in the parent's files. New pieces belong to one more file after the parent's last.
     runs: Vec<PieceRun>,
 }
 
 impl<'a> Sharing<'a> {
-    /// Begins one in `folder`. `whole`: payload files that any client can seed, whatever it costs.
+    /// Begins a payload in `folder`. `whole`: make payload files that any client can seed, even at the cost
+    /// of a copy.
     pub fn begin(
         parent: &'a Parent,
         folder: &Path,
@@ -185,7 +183,6 @@ impl<'a> Sharing<'a> {
         Ok(Sharing { parent, folder, piece_length, file_size, whole, own, new: 0, damaged: 0, runs })
     }
 
-    /// The next piece.
     pub fn add(&mut self, piece: &[u8], data: &[std::ops::Range<usize>], twin: Twin) -> Result<(), Failure> {
         if let Twin::Same(twin) = twin
             && let Some((run, inside)) = find_run(&self.parent.map.runs, &self.parent.starts, twin.0)
@@ -263,8 +260,8 @@ impl<'a> Sharing<'a> {
         files
     }
 
-    /// Makes payload files of clones of extents. False if the filesystem has none; then nothing is left of
-    /// it.
+    /// Makes payload files of cloned extents. Returns false, and leaves no files, if the filesystem cannot
+    /// clone.
     fn clone_all(&self, pieces: u32) -> Result<bool, Failure> {
         let mut sources = Sources::default();
         for (path, length, runs) in self.files(pieces) {
@@ -289,7 +286,7 @@ impl<'a> Sharing<'a> {
         Ok(true)
     }
 
-    /// For each payload file the parent's file that is the same, if there is one for all of them.
+    /// For each payload file the parent's equal file; `None` unless all have one.
     fn whole_files(&self, pieces: u32) -> Option<Vec<(PathBuf, PathBuf)>> {
         let same = |(path, length, runs): (PathBuf, u64, Vec<PieceRun>)| {
             let [run] = runs.as_slice() else { return None };
@@ -300,7 +297,7 @@ impl<'a> Sharing<'a> {
         self.files(pieces).into_iter().map(same).collect()
     }
 
-    /// False if there are no hard links here; then nothing is left of them.
+    /// Returns false, and leaves no files, if there are no hard links here.
     fn link_whole(&self, files: &[(PathBuf, PathBuf)]) -> Result<bool, Failure> {
         match files.iter().try_for_each(|(other, path)| fs::hard_link(other, path)) {
             Ok(()) => Ok(true),
@@ -311,8 +308,8 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// Links the parent's files that have something of this version, and writes down what is where. False if
-    /// there are no hard links here, or too many files.
+    /// Links the parent's files that have pieces of this version, and writes the list of pieces. Returns
+    /// false if there are no hard links here, or too many files.
     fn link_parts(&self) -> Result<bool, Failure> {
         let own = self.own_file();
         let mut numbers = BTreeMap::new();
@@ -386,11 +383,11 @@ impl<'a> Sharing<'a> {
     }
 }
 
-/// What `FICLONERANGE` says where extents cannot be shared: other filesystems, or none that can.
+/// Error numbers of `FICLONERANGE` where extents cannot be shared: between filesystems, or without support.
 const CANNOT_CLONE: [i32; 5] =
     [nix::libc::EOPNOTSUPP, nix::libc::EXDEV, nix::libc::EINVAL, nix::libc::ENOTTY, nix::libc::ENOSYS];
 
-/// Files that are read from, one of them open at a time.
+/// Files to read from, one of them open at a time.
 #[derive(Default)]
 struct Sources {
     open: Option<(PathBuf, File)>,
@@ -406,7 +403,7 @@ impl Sources {
     }
 }
 
-/// Refuses lengths that are not the parent's: nothing would be the same.
+/// Refuses lengths other than the parent's, because no piece would be equal.
 pub fn refuse_other_length(parent: &Parent, length: PieceLength) -> Result<(), Failure> {
     let (theirs, _) = parent.lengths();
     if theirs == length {

@@ -1,8 +1,8 @@
-//! Which parts of a partition its filesystem uses: as partclone says, or as its own trees say (`btrfs`).
+//! The parts of a partition that its filesystem uses, from partclone or from its own trees (`btrfs`).
 //!
-//! Invariant: what a map does not name is used, so nothing that a filesystem needs is left out. A filesystem
-//! that cannot be read is refused, never guessed at. Pages of memory in swap areas and paging files count as
-//! unused. Whether a filesystem is sound is left to `soundness`: partclone reads many that are not.
+//! Invariant: ranges that a map does not name count as used, so none that a filesystem needs is left out. A
+//! filesystem that cannot be read is refused, never guessed at. Pages of memory in swap areas and paging
+//! files count as unused. `soundness` checks filesystems, because partclone reads many unsound ones.
 
 use std::ops::Range;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use super::{soundness, windows};
 use crate::loop_device::LoopDevice;
 use crate::source::Source;
 
-/// Boot loaders live there whatever a filesystem says (Btrfs leaves 64 KiB to them).
+/// Boot loaders live here, although filesystems do not mark it as used (Btrfs leaves 64 KiB to them).
 const BOOT_AREA: u64 = 64 << 10;
 /// The header of a swap area: its page size is 4 KiB on x86.
 const SWAP_HEADER: u64 = 4096;
@@ -53,7 +53,6 @@ impl Used {
         Ok(Used::all_but(free, size))
     }
 
-    /// Everything but `free`.
     fn all_but(mut free: Vec<Range<u64>>, size: u64) -> Self {
         free.sort_unstable_by_key(|range| range.start);
         let (mut ranges, mut at) = (Vec::new(), 0);
@@ -72,7 +71,7 @@ impl Used {
         Used { ranges }
     }
 
-    /// These ranges, in whatever order, and the boot area.
+    /// These ranges, in any order, and the boot area.
     fn of(mut used: Vec<Range<u64>>, size: u64) -> Self {
         used.push(0..BOOT_AREA.min(size));
         used.sort_unstable_by_key(|range| range.start);
@@ -98,7 +97,6 @@ impl Used {
         Used::all_but(free, size)
     }
 
-    /// Bytes in use.
     pub fn bytes(&self) -> u64 {
         self.ranges.iter().map(|range| range.end - range.start).sum()
     }
@@ -109,7 +107,7 @@ impl Used {
         self.ranges.get(first).is_none_or(|range| range.start >= start + len)
     }
 
-    /// What is not used of units of `unit` bytes that are used in part, in order, not touching.
+    /// The unused ranges inside units of `unit` bytes that are partly used, in order, not touching.
     pub fn edges(&self, unit: u64, size: u64) -> Vec<Range<u64>> {
         let ends = std::iter::once(0).chain(self.ranges.iter().map(|range| range.end));
         let starts = self.ranges.iter().map(|range| range.start).chain(std::iter::once(size));
@@ -127,7 +125,7 @@ impl Used {
         edges
     }
 
-    /// Fills what is not used of `bytes`, which begin at `start`, with zeros.
+    /// Fills the unused ranges of `bytes`, which begin at `start`, with zeros.
     pub fn mask(&self, start: u64, bytes: &mut [u8]) {
         let end = start + bytes.len() as u64;
         let first = self.ranges.partition_point(|range| range.end <= start);
@@ -143,8 +141,7 @@ impl Used {
     }
 }
 
-/// Looks which parts of each partition that is taken are used; `raw` ones are taken as they are. Says for
-/// each what it found.
+/// Finds the used ranges of each partition to capture, except `raw` ones. Adds a remark for each.
 pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure> {
     let known = |number: &u32| plan.partitions.iter().any(|p| p.number == *number);
     if let Some(number) = raw.iter().find(|number| !known(number)) {
@@ -178,8 +175,7 @@ pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure
     Ok(())
 }
 
-/// What is used of each partition of a disk that is only looked at, by number; those of which it cannot be
-/// known are left out.
+/// The used ranges of each partition of a disk, by number; partitions without a known map are left out.
 pub fn known(source: &Source) -> Vec<(u32, Used)> {
     let Ok(plan) = super::plan::make(source, &[]) else { return Vec::new() };
     let used = |partition: &PartitionPlan| Some((partition.number, used_of(source, partition).ok()?.ok()?));
@@ -218,7 +214,7 @@ fn has_clusters(source: &Source, partition: &PartitionPlan) -> Result<bool, Fail
     Ok(soundness::has_clusters(&start))
 }
 
-/// What to say when a filesystem cannot be read.
+/// The refusal when a filesystem cannot be read.
 fn cannot(partition: &PartitionPlan, what: &str) -> Failure {
     let number = partition.number;
     let advice = format!(
@@ -252,8 +248,7 @@ fn by_partclone(
     // A new folder each time: partclone adds to a map that is there.
     let folder = tempfile::tempdir().map_err(|e| cannot(format!("has no room for its map: {e}")))?;
     let (map, log) = (folder.path().join("map"), folder.path().join("log"));
-    // Without `-f 0` it sleeps until its next line of progress is due, two seconds for each partition. Nobody
-    // reads these lines.
+    // Without `-f 0` partclone sleeps until its next line of progress is due, two seconds for each partition.
     let ran = Command::new(program)
         .args(["-D", "-q", "-f", "0"])
         .arg("-s")

@@ -1,7 +1,7 @@
-//! What Windows keeps in an NTFS that a terminal does not need, and whether it only sleeps: hibernation and
-//! paging files.
+//! Files of Windows in an NTFS that a terminal does not need: hibernation and paging files. Also whether
+//! Windows is hibernated.
 //!
-//! Invariant: only reads; what cannot be read is taken as part of the filesystem like any other file.
+//! Invariant: only reads; an unreadable one is captured like any other file.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -17,10 +17,9 @@ use crate::source::Source;
 /// In the root folder.
 const HIBERNATION: &str = "hiberfil.sys";
 const PAGING: [&str; 2] = ["pagefile.sys", "swapfile.sys"];
-/// So much of each travels: what tells its state.
+/// Bytes of each file that travel, because they tell its state.
 const HEADER: u64 = 4096;
 
-/// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Windows {
     /// It sleeps (also by fast startup) or was stopped while waking up.
@@ -29,7 +28,7 @@ pub struct Windows {
     pub pages: Vec<Range<u64>>,
 }
 
-/// Looks into an NTFS. What cannot be read is left out: others say that a filesystem is damaged.
+/// Looks into an NTFS. Unreadable parts are left out, because `soundness` reports damage.
 pub fn look(source: &Source, partition: &PartitionPlan) -> Windows {
     let mut view = View { source, start: partition.start, size: partition.size, at: 0 };
     // The reader of the format expects a sound filesystem.
@@ -51,7 +50,7 @@ fn look_inside<T: Read + Seek>(volume: &mut T) -> ntfs::Result<Windows> {
     for name in PAGING.into_iter().chain([HIBERNATION]) {
         let Some((header, pages)) = file(&ntfs, volume, name)? else { continue };
         found.pages.extend(pages);
-        // What it begins with while it is in use; "wake" and zeros say that it was carried out.
+        // The beginning of a file in use; "wake" and zeros say that it was resumed.
         let marks: [&[u8]; 2] = [b"hibr", b"rstr"];
         let mark = header.to_ascii_lowercase();
         found.hibernated |= name == HIBERNATION && marks.contains(&mark.as_slice());
@@ -59,7 +58,7 @@ fn look_inside<T: Read + Seek>(volume: &mut T) -> ntfs::Result<Windows> {
     Ok(found)
 }
 
-/// The first bytes of a file, and where the rest of it lies behind its header.
+/// A file's first bytes, and the ranges after its header.
 type Place = ([u8; 4], Vec<Range<u64>>);
 
 /// Looks for a file of the root folder.

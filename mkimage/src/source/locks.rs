@@ -1,8 +1,8 @@
-//! QEMU's locks on disk images, by which its programs keep others from writing to what they read.
+//! QEMU's locks on disk images, by which its programs keep each other from writing to an image in use.
 //!
-//! Each thing that a program does to a disk is a byte that it locks, and so is each thing that others may not
-//! do meanwhile (QEMU, block/file-posix.c). Invariant: while a source is held, no QEMU that keeps to this can
-//! start writing to it. Where a filesystem knows no locks nothing is held, and `seen` is what is left.
+//! A program locks one byte for each use that it makes of a disk, and one for each use that it forbids to
+//! others (QEMU, block/file-posix.c). Invariant: while a source is held, no QEMU that respects these locks
+//! can start writing to it. On a filesystem without locks only `seen` remains.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
 
-/// First byte of what is done, and of what others may not do.
+/// Offset of the bytes for own uses, and for forbidden ones.
 const DONE: i64 = 100;
 const FORBIDDEN: i64 = 200;
-/// Bits of QEMU's permissions: reading what is consistent, writing, resizing.
+/// QEMU's permissions: consistent read, write, resize.
 const READ: i64 = 0;
 const WRITE: i64 = 1;
 const RESIZE: i64 = 3;
@@ -33,7 +33,7 @@ fn is_taken(file: &File, kind: libc::c_int, start: i64, len: i64) -> nix::Result
     Ok(libc::c_int::from(asked.l_type) != libc::F_UNLCK)
 }
 
-/// Reads `file` as QEMU would, with nobody writing, as long as it is open. Refused if somebody writes to it
+/// Locks `file` as a reader that forbids writers, as long as it is open. Refused if a QEMU writes to it
 /// already.
 pub fn hold(file: &File, path: &Path) -> Result<(), Failure> {
     let reading = [DONE + READ, FORBIDDEN + WRITE, FORBIDDEN + RESIZE];
@@ -49,7 +49,7 @@ pub fn hold(file: &File, path: &Path) -> Result<(), Failure> {
     refuse_writers(file, path)
 }
 
-/// Refuses what QEMU has open for writing, and what any program has locked for itself.
+/// Refuses a file that QEMU has open for writing, or that any program has locked for itself.
 pub fn refuse_writers(file: &File, path: &Path) -> Result<(), Failure> {
     let asked = [WRITE, RESIZE].map(|bit| is_taken(file, libc::F_WRLCK, DONE + bit, 1));
     if asked.contains(&Ok(true)) {

@@ -1,10 +1,9 @@
-//! What is captured or compared: a block device, a file or a virtual disk, opened so that nobody writes to it
-//! meanwhile.
+//! The source of a capture or comparison: a block device, a file or a virtual disk, opened so that no other
+//! program writes to it meanwhile.
 //!
 //! Invariant: a [`Source`] of a block device that could be claimed is held O_EXCL, so the kernel keeps others
-//! from mounting it; one that is mounted read-only cannot be, and is read as it is. QEMU is kept from writing
-//! to it by its own locks (`locks`). A program that writes all the same is found out afterwards (`seen`).
-//! Nothing is ever written.
+//! from mounting it. One that is mounted read-only cannot be claimed, and is read without. QEMU's own locks
+//! keep QEMU from writing to it (`locks`). `seen` notices other writers afterwards. Nothing is ever written.
 
 mod locks;
 mod seen;
@@ -27,34 +26,29 @@ use crate::keys::file_failure;
 use crate::view::View;
 use seen::Seen;
 
-/// What cannot be read is given up in steps of so many bytes.
+/// Bytes that are given up at a time where the source cannot be read.
 const RESCUED: usize = 4096;
 
-/// An opened source.
 pub struct Source {
-    /// For messages.
     pub path: PathBuf,
-    /// Read-only.
     pub file: File,
-    /// Bytes.
     pub size: u64,
-    /// Logical sectors.
     pub sector_size: SectorSize,
-    /// The kernel knows holes of it (a sparse file).
+    /// The kernel knows its holes (a sparse file).
     holes: bool,
     /// Shows a virtual disk; after `file`, so that it outlives it.
     view: Option<View>,
-    /// What it was like before it was read, if it was claimed.
+    /// Its state before it was read, if it was claimed.
     before: Option<Seen>,
 }
 
 impl Source {
-    /// Opens a disk, a partition or a file for a capture: refused while somebody may write to it. A `format`
-    /// that is not named is the one that its name says.
+    /// Opens a disk, a partition or a file for a capture. Refused while another program may write to it.
+    /// Without `format` the name decides.
     pub fn claim(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         let before = Seen::look(path)?;
         let source = Self::open_alone(path, format)?;
-        // QEMU locks what it shows itself.
+        // QEMU locks the disks that it shows.
         if source.view.is_none() {
             locks::hold(&source.file, path)?;
         }
@@ -65,7 +59,7 @@ impl Source {
         Ok(Source { before: Some(before), ..source })
     }
 
-    /// Refuses a source that was claimed and is not what it was before it was read.
+    /// Refuses a claimed source that changed since it was opened.
     pub fn refuse_changed(&self) -> Result<(), Failure> {
         self.before.as_ref().map_or(Ok(()), Seen::refuse_changed)
     }
@@ -154,8 +148,7 @@ impl Source {
             let text = fs::read_to_string(queue_of(device).join("logical_block_size")).unwrap_or_default();
             text.trim().parse().ok().and_then(SectorSize::new).unwrap_or(SectorSize::DEFAULT)
         };
-        // Hints: the first reads from the medium what others may have left in the cache, the second reads
-        // ahead.
+        // Hints: the first drops cached pages, so that the device is read; the second asks for read-ahead.
         for advice in [PosixFadviseAdvice::POSIX_FADV_DONTNEED, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL] {
             if let Err(e) = posix_fadvise(&file, 0, 0, advice) {
                 log::debug!("advising on {}: {e}", path.display());
@@ -275,7 +268,7 @@ fn mounts_of(devices: &[String]) -> Result<Vec<Mount>, Failure> {
     Ok(parse_mounts(&text, |numbers, source| devices.iter().any(|d| d == numbers) || is_device(source)))
 }
 
-/// The mounts of `/proc/self/mountinfo` (proc(5)) whose device (numbers, path) is one that is asked for.
+/// The mounts in `/proc/self/mountinfo` (proc(5)) whose device (numbers, path) is `wanted`.
 fn parse_mounts(text: &str, wanted: impl Fn(&str, &str) -> bool) -> Vec<Mount> {
     let parse = |line: &str| {
         let (before, after) = line.split_once(" - ")?;

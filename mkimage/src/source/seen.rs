@@ -1,8 +1,8 @@
-//! What a source looked like before it was read, to be compared with what it looks like afterwards.
+//! A source's state before it was read, to compare with its state afterwards.
 //!
 //! A file is known by its place on its filesystem, its size and the time of its last change; a block device
-//! by its number, its size and the sectors that were written to it. Invariant: what was written through the
-//! kernel in between is seen.
+//! by its number, its size and its count of written sectors. Invariant: every write through the kernel in
+//! between is noticed.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -19,7 +19,6 @@ use crate::keys::file_failure;
 /// Times are told in seconds by some filesystems.
 const JUST_NOW: Duration = Duration::from_secs(2);
 
-/// One look.
 #[derive(Debug)]
 pub struct Seen {
     path: PathBuf,
@@ -75,7 +74,7 @@ impl Seen {
         self.behind.as_ref().map(|behind| behind.path.as_path())
     }
 
-    /// Looks again, and refuses what is not as it was.
+    /// Looks again, and refuses a changed source.
     pub fn refuse_changed(&self) -> Result<(), Failure> {
         let changed = |what: String| {
             Failure::new(
@@ -115,8 +114,7 @@ fn says_now(path: &Path, metadata: &fs::Metadata) -> bool {
     by_program && age.is_none_or(|age| age < JUST_NOW)
 }
 
-/// Has the kernel write what it holds back, so that it is counted: a disk's partitions have buffers of their
-/// own.
+/// Makes the kernel write its buffers back, so that they count. A disk's partitions have separate buffers.
 fn write_out(device: u64) {
     for numbers in family(device) {
         let name = fs::read_to_string(format!("/sys/dev/block/{numbers}/uevent")).unwrap_or_default();

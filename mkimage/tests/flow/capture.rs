@@ -70,12 +70,12 @@ fn what_is_written_from_an_image_is_the_disk_again() {
         let mut rebuilt = vec![0xffu8; usize::try_from(p.size).expect("small")];
         restore(&image, i, &mut rebuilt);
         for span in image.grid().free_cells().filter(|span| span.partition == i) {
-            // What no file uses may be anything.
+            // Unused ranges may hold anything.
             let at = usize::try_from(span.offset).expect("small");
             let len = span.len as usize;
             rebuilt[at..at + len].copy_from_slice(&original[start + at..start + at + len]);
         }
-        // Inside cells that have data, what no file uses is zero.
+        // Inside cells that have data, unused ranges are zero.
         let pairs = rebuilt.iter().zip(&original[start..]);
         assert!(pairs.clone().all(|(new, old)| new == old || *new == 0), "partition {}", p.number);
         let lost = pairs.filter(|(new, old)| new != old).count();
@@ -283,7 +283,7 @@ fn a_killed_capture_leaves_no_image_and_the_next_one_cleans_up() {
 
 #[test]
 fn a_full_repository_is_a_clear_error_and_leaves_nothing() {
-    // A small filesystem in a mount namespace of its own; only root can make one.
+    // A small filesystem in a private mount namespace, which only root can make.
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: needs root");
         return;
@@ -318,7 +318,7 @@ fn a_mounted_source_is_refused_and_a_free_block_device_is_captured() {
     let device = Loop::of(&file, &[]);
     let place = dir.path().join("place");
     fs::create_dir(&place).expect("a folder");
-    // Mounted in a namespace of its own, which ends with the program.
+    // Mounted in a private namespace, which ends with the program.
     let mounted = |options: &str, source: &Path, version: &str| {
         let script = "mount -o \"$1\" \"$2\" \"$3\" && exec \"$4\" capture \"$5\" --repository \"$6\" --name lab \
                       --version \"$7\"";

@@ -1,9 +1,8 @@
-//! Free blocks of exFAT, XFS, Btrfs and F2FS stay at home, and everything that these filesystems need
-//! travels.
+//! Free blocks of exFAT, XFS, Btrfs and F2FS stay at home, and everything that the filesystems need travels.
 //!
-//! The filesystems are made over a partition full of old secrets and filled by the tools that make them, so
-//! that each free block has a secret in it; they are written over noise, so that a block that did not travel
-//! is missed. Nothing is mounted.
+//! The filesystems are made over a partition full of old secrets and filled by their mkfs tools, so that each
+//! free block has a secret in it. The images are written over noise, so that a missing block is noticed.
+//! Nothing is mounted.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -41,7 +40,7 @@ fn files_of(tree: &Path) -> Vec<Vec<u8>> {
     super::contents(tree).into_values().collect()
 }
 
-/// Blocks with a secret in them: whoever has a whole sector of secrets has one at its beginning.
+/// Blocks with a secret in them; a sector full of secrets has one at its beginning.
 fn secrets(image: &Path) -> usize {
     let in_sector = |sector: &[u8]| sector.iter().take(2 * SECRET.len()).copied().collect::<Vec<_>>();
     let is_secret = |sector: &[u8]| in_sector(sector).windows(SECRET.len()).any(|window| window == SECRET);
@@ -50,8 +49,8 @@ fn secrets(image: &Path) -> usize {
     blocks.filter(|block| block.chunks(512).any(is_secret)).count()
 }
 
-/// Captures, writes over noise, and returns what was written: with all of `files` in it, and with no more
-/// secrets on the way than there are blocks that the filesystem uses in part.
+/// Captures, writes over noise, and returns the written file. Checks that it has all of `files`, and that no
+/// more secrets travel than there are partly used blocks.
 fn through_an_image(folder: &Path, source: &Path, files: &[Vec<u8>], in_part: usize) -> PathBuf {
     let image = capture(folder, source);
     let found = secrets(&image);
@@ -67,7 +66,7 @@ fn through_an_image(folder: &Path, source: &Path, files: &[Vec<u8>], in_part: us
     target
 }
 
-/// What a program says of a filesystem that it finds nothing wrong with.
+/// The output of a program that finds nothing wrong with a filesystem.
 fn said(program: &str, arguments: &[&str], target: &Path) -> String {
     let output = Command::new(program).args(arguments).arg(target).output();
     let output = output.expect("a program of the packages in qemu-tests/setup.sh");
@@ -164,7 +163,7 @@ fn a_btrfs_travels_without_what_is_free_and_with_both_copies_of_its_metadata() {
             (fs::read(&source).expect("the filesystem"), fs::read(&target).expect("the target"));
         let copy = 64 << 20;
         assert_eq!(after[copy..copy + BLOCK], before[copy..copy + BLOCK], "the superblock's copy");
-        // What is in use is there as often as before; what is not, not at all.
+        // Used nodes exist as often as before, unused ones not at all.
         let (before, after) = (btrfs_nodes(&before), btrfs_nodes(&after));
         assert!(after.values().any(|copies| *copies == 2) || options.contains(&"-M"));
         for (node, copies) in after {
@@ -195,7 +194,7 @@ fn a_btrfs_of_which_a_device_is_elsewhere_and_a_damaged_one_are_refused() {
     let source = image(folder.path(), "damaged", 128 * MIB);
     run("mkfs.btrfs", &[&"-q", &"-K", &source]);
     let file = File::options().read(true).write(true).open(&source).expect("the filesystem");
-    // The root of the chunk tree, in all its copies: whatever lies between the superblocks.
+    // All copies of the chunk tree's root: everything between the superblocks.
     file.write_all_at(&noise(4, 1 << 20).repeat(60), MIB).expect("written");
     let complaint = fail(&take(&source, "damaged"), 3);
     assert!(complaint.contains("tree node") && complaint.contains("--raw 1"), "{complaint}");

@@ -15,11 +15,10 @@ use super::{SMALL, capture_as, disks, fail, mkimage, succeed};
 
 /// An image of one form, as a test made it.
 struct Made {
-    /// `REPOSITORY/lab/VERSION`.
     folder: PathBuf,
-    /// What it was captured from.
+    /// The captured disk.
     disk: PathBuf,
-    /// What must live while the image is used.
+    /// Must live while the image is used.
     _keep: Option<Damaged>,
 }
 
@@ -36,7 +35,6 @@ impl Made {
 /// How a command must end.
 #[derive(Clone, Copy)]
 enum Answer {
-    /// Well.
     Good,
     /// With this exit code, and these words in the complaint.
     Refused(i32, &'static str),
@@ -51,9 +49,7 @@ struct Form {
     make: fn(&Path) -> Made,
     /// `verify`, `verify --disk`, and `diff` with itself.
     proved: Answer,
-    /// `hash`.
     hash: Answer,
-    /// `capture --parent`.
     parent: Answer,
     /// `flashmob-agent` onto an empty disk.
     agent: Answer,
@@ -110,7 +106,7 @@ const FORMS: [Form; 7] = [
 /// Captures `disk` as version 1.
 fn made(folder: &Path, disk: &Path, more: &[&str]) -> Made {
     let repository = folder.join("repository");
-    // A payload that stays on its source has no files whose size could be said.
+    // A payload that stays on its source has no files whose size could be set.
     let small = if more.contains(&"reference") { &SMALL[..2] } else { &SMALL[..] };
     let more = more.iter().map(|argument| argument as &dyn AsRef<OsStr>);
     let terms: Vec<&dyn AsRef<OsStr>> = small.iter().copied().chain(more).collect();
@@ -134,7 +130,8 @@ fn with_lost_ranges(folder: &Path) -> Made {
     fs::write(&disk, disks::noise(6, 1 << 20)).expect("a disk without a filesystem");
     let damaged = Damaged::of(&disk, 1024);
     let image = made(folder, &damaged.path, &["--rescue"]);
-    // What terminals get, and what the image is compared with: zeros where nothing could be read.
+    // The bytes that terminals get, and that the image is compared with: zeros where the source was
+    // unreadable.
     let mut bytes = fs::read(&disk).expect("the disk");
     bytes[512 << 10..][..4096].fill(0);
     fs::write(&disk, bytes).expect("written");
@@ -153,7 +150,7 @@ fn check(form: &Form, what: &str, answer: Answer, output: &std::process::Output)
     }
 }
 
-/// Runs `test` with each form in a folder of its own.
+/// Runs `test` with each form in a separate folder.
 fn each(test: impl Fn(&Form, &Made, &Path)) {
     for form in &FORMS {
         let folder = tempfile::tempdir().expect("a folder");

@@ -2,8 +2,8 @@
 //! served, imaged through the swarm onto loop devices by two agents in network namespaces, and looked at
 //! there with the filesystems' own programs.
 //!
-//! The ignored test does the same with a Debian root and prints what it takes. `flashmob` and
-//! `flashmob-agent` are taken from beside `flashmob-mkimage`, where `cargo test --workspace` has built them.
+//! The ignored test does the same with a Debian root and prints its cost. `flashmob` and `flashmob-agent` are
+//! taken from beside `flashmob-mkimage`, where `cargo test --workspace` has built them.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -23,9 +23,9 @@ use super::{capture_as, mkimage, succeed};
 const DEADLINE: Duration = Duration::from_secs(600);
 const START: u64 = MIB;
 
-/// What is on the golden disk.
+/// The golden disk's parts.
 struct Golden {
-    /// Becomes the ext4.
+    /// Content of the ext4.
     root: PathBuf,
     root_size: u64,
     other_size: u64,
@@ -154,7 +154,7 @@ impl Program {
         Program::of(&mut command)
     }
 
-    /// Waits until it ends well; returns what it printed.
+    /// Waits for success and returns the output.
     pub fn finish(self) -> String {
         let (status, out, err) = self.end();
         assert!(status.success(), "{status}: {out}\n{err}");
@@ -199,9 +199,7 @@ impl Drop for Program {
     }
 }
 
-/// A running server.
 pub struct Server {
-    /// Where it answers.
     pub url: String,
     _program: Program,
 }
@@ -234,8 +232,7 @@ pub fn serve_with(
     Server { url, _program: program }
 }
 
-/// A server and terminals: network namespaces on one bridge, so that each has an address and a name of its
-/// own.
+/// A server and terminals: network namespaces on one bridge, each with its own address and name.
 struct Lab {
     machines: Vec<String>,
 }
@@ -277,7 +274,7 @@ impl Drop for Lab {
     }
 }
 
-/// A number that the server tells whoever asks on its own machine.
+/// A metric that the server serves to its own machine only.
 fn metric(lab: &Lab, url: &str, name: &'static str) -> u64 {
     let (namespace, url) = (format!("/run/netns/{}", lab.server()), url.to_owned());
     let asked = std::thread::spawn(move || {
@@ -299,7 +296,7 @@ fn ask_metric(url: &str, name: &str) -> u64 {
     line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a metric")
 }
 
-/// The whole way for `count` terminals; prints what it took.
+/// Images `count` terminals from capture to check; prints the cost.
 fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
     let begun = Instant::now();
     let disk = golden.make(folder);
@@ -320,7 +317,7 @@ fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
     let targets: Vec<PathBuf> = (0..count).map(|i| self::image(folder, &format!("disk{i}"), size)).collect();
     let old = noise(9, 1 << 20);
     for target in &targets {
-        // What was there before, also where the filesystems will be.
+        // Old content, also where the filesystems will be.
         let file = File::options().write(true).open(target).expect("the disk");
         (0..8)
             .for_each(|i| file.write_all_at(&old, START / 2 + i * (golden.other_size / 4)).expect("written"));

@@ -41,7 +41,7 @@ fn a_payload_in_place_is_the_same_as_a_copy_and_takes_no_room() {
         succeed(&mkimage(&[&"verify", &image]));
         succeed(&mkimage(&[&"diff", &copy, &image]));
         assert!(succeed(&mkimage(&[&"inspect", &image])).contains("in place, on /"));
-        // What terminals see says nothing of this machine's paths.
+        // Terminals see no paths of this machine.
         let name = disk.file_name().expect("a name").to_string_lossy().into_owned();
         assert!(!fs::read_to_string(image.join("manifest.json")).expect("text").contains(&name));
     }

@@ -42,7 +42,7 @@ fn disk(folder: &Path, name: &str, files: &[&str]) -> PathBuf {
     disk
 }
 
-/// The loaders' paths, the first to start first, and what was said.
+/// The loaders' paths, the first to start first, and the output.
 fn captured(folder: &Path, image: &str, disk: &Path, more: &[&str]) -> (Vec<String>, Output) {
     let repository = folder.join("repository");
     let more: Vec<&dyn AsRef<std::ffi::OsStr>> = more.iter().map(|word| word as _).collect();

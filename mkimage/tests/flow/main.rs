@@ -1,25 +1,25 @@
-//! The program as people call it: disks made with the usual tools, captured, looked at, proved, damaged.
+//! The program from its command line: disks made with the usual tools, captured, inspected, verified, damaged.
 //!
-//! - `disks`: what the tests capture, made without mounts or loop devices
+//! - `disks`: sources for the tests, made without mounts or loop devices
 //! - `loops`: loop devices for the tests that need some
-//! - `capture`: disks become images, all of them or none
+//! - `capture`: disks become images, completely or not at all
 //! - `verify`: damage is found and named
-//! - `signing`: what `minisign` says about our signatures
+//! - `signing`: `minisign` accepts our signatures
 //! - `damage`: sources that cannot be read everywhere
 //! - `used`: free blocks stay at home: ext, NTFS, FAT, swap
-//! - `filesystems`: the same for exFAT, XFS, Btrfs and F2FS
-//! - `whole`: what would not be whole on a terminal is refused
+//! - `filesystems`: free blocks stay at home: exFAT, XFS, Btrfs and F2FS
+//! - `whole`: filesystems that would be incomplete on a terminal are refused
 //! - `imaging`: from a golden disk to terminals
 //! - `windows`: hibernated, encrypted, and with paging files
 //! - `power`: the power is cut at any moment of an attempt
-//! - `versions`: what changed, and virtual disks
-//! - `parents`: versions that share what is unchanged
-//! - `meanwhile`: who else writes to a source
+//! - `versions`: changes between versions, and virtual disks
+//! - `parents`: versions that share unchanged pieces
+//! - `meanwhile`: other writers to a source
 //! - `loaders`: which system terminals start
 //! - `in_place`: payloads that stay on their source
 //! - `unusual`: tables and lengths that are rare
 //! - `forms`: every command answers for every form of an image
-//! - `golden`: the formats stay as they are
+//! - `golden`: the formats never change
 
 mod capture;
 mod damage;
@@ -49,7 +49,6 @@ use std::process::{Command, Output};
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::units::PieceIndex;
 
-/// The program.
 fn mkimage(arguments: &[&dyn AsRef<OsStr>]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flashmob-mkimage"));
     for argument in arguments {
@@ -103,7 +102,7 @@ fn capture_as(
     mkimage(&[&arguments[..], more].concat())
 }
 
-/// Writes partition `i` of an image over what a disk holds there; what is free is left as it is.
+/// Writes partition `i` of an image over the disk's content; free ranges stay.
 fn restore(image: &ImageFolder, i: usize, disk: &mut [u8]) {
     let (grid, payload) = (image.grid(), image.payload().expect("a payload"));
     for span in grid.zero_cells().filter(|span| span.partition == i) {

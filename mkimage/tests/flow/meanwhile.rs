@@ -64,7 +64,7 @@ fn a_block_device_that_is_written_to_while_it_is_read_is_refused_also_where_its_
     assert!(said.contains("sectors of it were written"), "{said}");
     let said = captured_while_written(folder.path(), device, &disk);
     assert!(said.contains("disk.img changed while it was read"), "{said}");
-    // Who wrote before is no reason to refuse.
+    // Writes before the capture are no reason to refuse.
     let written = File::options().write(true).open(device).expect("the device");
     written.write_all_at(&noise(8, 1 << 20), 3 * MIB).expect("written");
     succeed(&capture_as("lab", device, folder.path().join("repository"), &SMALL));

@@ -1,4 +1,5 @@
-//! Versions share what is unchanged, in each form that filesystems allow, and stay whole without each other.
+//! Versions share unchanged pieces, in each form that filesystems allow, and stay complete without each
+//! other.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -83,7 +84,7 @@ fn the_same_again_takes_no_room_and_any_client_can_seed_it() {
     let two = one.with_file_name("2");
     assert!(contents(&two.join("payload")) == contents(&one.join("payload")));
     assert!(!two.join("payload.reference").exists() && !two.join("parts").exists());
-    // A tenth of it changed: only on request do payload files remain.
+    // A tenth changed: payload files remain only on request.
     change(&disk, &[100, 500_000]);
     succeed(&version(folder.path(), &disk, "3", &["--parent", "2", "--whole-files"]));
     let three = one.with_file_name("3");
@@ -148,9 +149,9 @@ fn parents_that_share_nothing_are_refused_before_anything_is_read() {
     assert!(said.contains("without hashes") && said.contains("mkimage hash"), "{said}");
 }
 
-/// Captures two versions, of which a tenth differs, on a filesystem of its own, and verifies the second one
-/// without the first. Returns what the second capture said and how many KiB more it took; `None` without the
-/// rights to mount. `meanwhile` happens between the two.
+/// Captures two versions, of which a tenth differs, on a new filesystem, and verifies the second one without
+/// the first. Returns the second capture's output and the KiB that it added; `None` without the rights to
+/// mount. `meanwhile` happens between the two.
 fn on(make: &str, meanwhile: &str) -> Option<(String, u64)> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: needs root");

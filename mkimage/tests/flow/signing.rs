@@ -1,4 +1,4 @@
-//! What `minisign` says about our keys and signatures.
+//! `minisign` accepts our keys and signatures.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

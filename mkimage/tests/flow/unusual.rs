@@ -48,7 +48,7 @@ fn a_hybrid_mbr_is_kept_beside_its_gpt() {
     assert!(areas.filter(|area| area.kind == BootAreaKind::Table).any(|area| area.offset.0 < 512));
 }
 
-/// An MBR disk with code in an extended boot record, and more of it behind the record.
+/// An MBR disk with code in an extended boot record and after it.
 fn booted_from_its_extended_partition(folder: &Path) -> std::path::PathBuf {
     let disk = disks::mbr(folder);
     let file = File::options().write(true).open(&disk).expect("the disk");

@@ -14,7 +14,7 @@ use flashmob::io::image::folder::ImageFolder;
 use super::disks::{self, noise};
 use super::{capture, capture_as, contents, fail, restore, succeed};
 
-/// What the deleted files are full of.
+/// The content of deleted files.
 pub const SECRET: &[u8] = b"deleted, and nobody else's business ";
 
 pub fn secret(len: usize) -> Vec<u8> {
@@ -76,7 +76,7 @@ fn an_ext4_travels_without_its_deleted_files_and_is_sound_where_it_arrives() {
     let read = folder.path().join("read");
     run("debugfs", &[&"-R", &format!("dump kept {}", read.display()), &target]);
     assert_eq!(fs::read(&read).expect("read"), noise(1, 700_000));
-    // The same as it is: then everything travels.
+    // With `--raw` everything travels.
     let repository = folder.path().join("raw");
     succeed(&capture_as("raw", &source, &repository, &[&"--raw", &"1"]));
     let version = fs::read_dir(repository.join("raw")).expect("a folder").next().expect("a version");
@@ -91,7 +91,7 @@ fn an_ntfs_travels_without_its_deleted_files_and_is_sound_where_it_arrives() {
     let kept = folder.path().join("kept");
     fs::write(&kept, noise(2, 500_000)).expect("a file");
     run("ntfscp", &[&"-q", &source, &kept, &"kept"]);
-    // Free clusters that hold what was deleted: the last of the volume, but for the copy of its boot sector.
+    // Free clusters with deleted data: the volume's last ones, before the copy of its boot sector.
     let file = File::options().write(true).open(&source).expect("the volume");
     file.write_all_at(&secret(1 << 20), (32 << 20) - (2 << 20)).expect("written");
     let image = capture(folder.path(), &source);
@@ -111,7 +111,7 @@ fn fat(folder: &Path, bits: &str, size: u64) -> PathBuf {
     source
 }
 
-/// A FAT whose clusters are single sectors, filled likewise.
+/// A FAT whose clusters are single sectors, filled in the same way.
 pub fn fat_of_small_clusters(folder: &Path) -> PathBuf {
     let source = image(folder, "fat", 24 << 20);
     run("mkfs.vfat", &[&"-F", &"16", &"-s", &"1", &source]);

@@ -1,4 +1,4 @@
-//! Damage is found and named; what is right is said to be.
+//! Damage is found and named; sound images and disks verify.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

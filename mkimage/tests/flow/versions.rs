@@ -1,4 +1,4 @@
-//! What changed between two versions, virtual disks as sources, and hashes that come later.
+//! Changes between versions, virtual disks as sources, and hashes that come later.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -12,7 +12,7 @@ use super::loops::Loop;
 use super::used::{image, run, written};
 use super::{SMALL, capture, capture_as, fail, succeed, texts};
 
-/// What a capture complains about; with `--raw 1` it does not.
+/// The capture's refusal; with `--raw 1` it succeeds.
 fn refused(source: &Path) -> String {
     let repository = tempfile::tempdir().expect("a folder");
     let said = fail(&capture_as("lab", source, repository.path(), &SMALL), 3);
@@ -22,7 +22,7 @@ fn refused(source: &Path) -> String {
     said
 }
 
-/// What a capture notes.
+/// The capture's remarks.
 fn noted(source: &Path) -> String {
     let repository = tempfile::tempdir().expect("a folder");
     let output = capture_as("lab", source, repository.path(), &SMALL);
@@ -92,7 +92,7 @@ fn an_ntfs_whose_journal_was_not_carried_out_is_refused_though_it_is_not_marked_
     let folder = tempfile::tempdir().expect("a folder");
     let source = image(folder.path(), "ntfs", 32 * MIB);
     run("mkntfs", &[&"-q", &"-F", &"-Q", &source]);
-    // What makes the volume fills the journal with ones, and nothing else is full of them.
+    // mkfs fills the journal with ones, and nothing else is full of them.
     let bytes = fs::read(&source).expect("the volume");
     let log = bytes.chunks(4096).position(|page| page == [0xff; 4096]).expect("a journal") as u64 * 4096;
     let mut page = vec![0u8; 4096];
@@ -194,7 +194,7 @@ fn volumes_over_two_partitions_of_the_disk_that_is_captured_are_whole() {
     put(&disk, 129 * MIB, &fs::read(&two).expect("two"));
     let said = noted(&disk);
     assert!(said.contains("lies on several devices; all but zeros is taken"), "{said}");
-    // Without one of them it is not.
+    // Without one of its partitions it is incomplete.
     let repository = folder.path().join("repository");
     let said = fail(&capture_as("kept", &disk, &repository, &[&"--keep", &"2"]), 3);
     assert!(said.contains("lies on several devices"), "{said}");

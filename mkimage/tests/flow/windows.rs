@@ -1,4 +1,5 @@
-//! What Windows leaves on a disk: hibernation, fast startup, paging files, BitLocker; and LUKS beside it.
+//! States in which Windows leaves a disk: hibernation, fast startup, paging files, BitLocker; and LUKS beside
+//! it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

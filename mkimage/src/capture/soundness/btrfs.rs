@@ -2,17 +2,17 @@
 
 use super::{REPAIR, Unsound, Volume, unsound};
 
-/// The superblock.
+/// Byte of the superblock.
 const SUPERBLOCK: usize = 0x10000;
 
-/// What is not right with it.
+/// Why it is unsound.
 pub fn problem(volume: &Volume) -> Option<Unsound> {
     // log_root: something was written that only a mount carries out.
     let log = volume.number(SUPERBLOCK + 0x60, 8) != 0;
     log.then(|| unsound("its log was not carried out: it was not unmounted", REPAIR))
 }
 
-/// Its devices, and what is the same on all of them.
+/// Number of devices, and the identity that all of them share.
 pub fn devices(volume: &Volume) -> (u64, Vec<u8>) {
     let id = volume.start.get(SUPERBLOCK + 0x20..SUPERBLOCK + 0x30).unwrap_or_default();
     (volume.number(SUPERBLOCK + 0x88, 8), id.to_vec())

@@ -1,6 +1,7 @@
-//! Refuses what has a part on another device, or keeps its books outside of partitions: an image has neither.
+//! Refuses filesystems and volumes with a part on another device, or with metadata outside of partitions,
+//! because an image has neither.
 //!
-//! Volumes over several partitions of the disk that is captured are whole, and not refused.
+//! Volumes over several partitions of the captured disk are complete, and not refused.
 
 use flashmob::event::{Class, Failure};
 use flashmob::manifest::{Entry, Policy};
@@ -10,7 +11,7 @@ use super::{Unsound, Volume, btrfs, lvm, number, unsound, with_volume};
 use crate::capture::plan::{PartitionPlan, Plan};
 use crate::source::Source;
 
-/// Windows' dynamic disks: the type of all partitions of an MBR, and what a GPT has.
+/// Windows' dynamic disks: the type of all partitions of an MBR, and partition types of a GPT.
 const DYNAMIC: u8 = 0x42;
 const LDM: [Uuid; 2] =
     [uuid!("5808c8aa-7e8f-42e0-85d2-e1e90434cfb3"), uuid!("af9b60a0-1431-4f62-bc68-3311714a69ad")];
@@ -18,7 +19,7 @@ const STORAGE_SPACES: Uuid = uuid!("e75caf8f-f680-4cee-afa3-b001e56efc2d");
 
 const MAKE_BASIC: &str = "Make it a basic disk on the golden machine: Disk Management converts an empty one; others are copied to a basic disk.";
 
-/// Looks at what a disk is, whatever lies in its partitions. `raw` ones are taken as they are.
+/// Checks the disk outside of its partitions' content. `raw` partitions are not checked.
 pub fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failure> {
     let path = source.path.display();
     let refused = |message, advice: String| Err(Failure::new(Class::Refused, message, advice));
@@ -58,7 +59,7 @@ pub fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failu
     Ok(())
 }
 
-/// Says what lies on other devices, and not on this disk either.
+/// Names a filesystem's other device that is not on this disk either.
 pub fn other_device(
     source: &Source,
     plan: &Plan,
@@ -110,8 +111,8 @@ fn facts<T>(source: &Source, plan: &Plan, filesystem: &str, fact: impl Fn(&Volum
     alike.filter_map(|partition| with_volume(source, partition, &fact).ok().flatten()).collect()
 }
 
-/// Linux' software RAID (Linux, include/uapi/linux/raid/md_p.h): its superblock lies before or behind what
-/// looks like a filesystem.
+/// Linux' software RAID (Linux, include/uapi/linux/raid/md_p.h): its superblock may lie before or after
+/// something that looks like a filesystem.
 pub fn raid_member(volume: &Volume) -> Option<Unsound> {
     const MAGIC: u64 = 0xa92b_4efc;
     let sectors = volume.size / 512;

@@ -18,7 +18,7 @@ const BIGALLOC: u64 = 0x200;
 const VALID: u64 = 0x1;
 const ERRORS: u64 = 0x2;
 
-/// What is not right with it.
+/// Why it is unsound.
 pub fn problem(volume: &Volume) -> Option<Unsound> {
     let incompatible = volume.number(field::INCOMPATIBLE, 4);
     let has_journal = volume.number(field::COMPATIBLE, 4) & HAS_JOURNAL != 0;
@@ -29,7 +29,7 @@ pub fn problem(volume: &Volume) -> Option<Unsound> {
             "Give that filesystem a journal of its own: tune2fs -O ^has_journal, then tune2fs -j.",
         ));
     }
-    // A journal of its own is a file, mostly inode 8.
+    // An internal journal is a file, mostly inode 8.
     if has_journal && volume.number(field::JOURNAL_INODE, 4) == 0 {
         return Some(unsound(
             "its journal lies on another device, which an image does not have",

@@ -27,13 +27,13 @@ fn needed(filesystem: &str, volume: &Volume) -> Option<u64> {
             let upper = if le(1024 + 96, 4) & 0x80 != 0 { le(1024 + 336, 4) << 32 } else { 0 };
             shifted(upper | le(1024 + 4, 4), le(1024 + 24, 4).checked_add(10)?)
         }
-        // sb_blocksize and sb_dblocks, whose bytes stand the other way.
+        // sb_blocksize and sb_dblocks, which are big-endian.
         "xfs" => {
             let (block, blocks) = (volume.start.get(4..8)?, volume.start.get(8..16)?);
             let block = u64::from(u32::from_be_bytes(block.try_into().ok()?));
             u64::from_be_bytes(blocks.try_into().ok()?).checked_mul(block)
         }
-        // dev_item.total_bytes: what of it lies on this device.
+        // dev_item.total_bytes: the bytes on this device.
         "btrfs" => Some(le(0x10000 + 0xd1, 8)),
         "ntfs" => le(40, 8).checked_mul(le(11, 2)),
         "vfat" => {

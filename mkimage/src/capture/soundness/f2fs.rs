@@ -1,7 +1,6 @@
 //! Was an F2FS unmounted, is it marked as damaged, and does it lie on one device?
 //!
-//! What was written after the last checkpoint is found again by a mount only; partclone's map does not have
-//! it.
+//! Only a mount recovers writes after the last checkpoint; partclone's map lacks them.
 
 use super::{REPAIR, Unsound, Volume, number, unsound};
 
@@ -20,12 +19,12 @@ const UNMOUNTED: u64 = 0x1;
 const ERROR: u64 = 0x8;
 const NEEDS_FSCK: u64 = 0x10;
 
-/// Is a part of it on another device?
+/// Whether a part is on another device.
 pub fn has_other_devices(volume: &Volume) -> bool {
     volume.number(field::SECOND_DEVICE, 1) != 0
 }
 
-/// What is not right with it.
+/// Why it is unsound.
 pub fn problem(volume: &Volume) -> Option<Unsound> {
     if has_other_devices(volume) {
         return Some(unsound(

@@ -1,13 +1,13 @@
-//! Is a volume group all on this disk?
+//! Is the whole volume group on this disk?
 //!
-//! What lies in its volumes is not looked at: they are taken whole (LVM2, lib/format_text/layout.h and
+//! Its volumes are captured whole, without looking into them (LVM2, lib/format_text/layout.h and
 //! doc/lvm2-raid.txt).
 
 use super::{Volume, number};
 
 const SECTOR: usize = 512;
 const ID: usize = 32;
-/// The text is kept in a ring behind a header of so many bytes.
+/// Bytes of the header before the ring with the text.
 const RING: u64 = 512;
 /// More text than this no group has.
 const LONGEST: u64 = 64 << 20;

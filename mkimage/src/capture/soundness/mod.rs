@@ -1,9 +1,8 @@
-//! Refuses filesystems that would not be whole on a terminal: not unmounted, hibernated, damaged, encrypted,
+//! Refuses filesystems that would be incomplete on a terminal: not unmounted, hibernated, damaged, encrypted,
 //! with a part elsewhere, larger than their partition.
 //!
-//! Every filesystem answers every question, or docs/operations.md says why it has none to answer. Invariant:
-//! only reads; what is refused is named with what to do about it. A partition that is taken as it is
-//! (`--raw`) is not looked at.
+//! Every check covers every filesystem; docs/operations.md names the exceptions. Invariant: only reads, and
+//! each refusal names a remedy. `--raw` partitions are not checked.
 
 mod btrfs;
 mod elsewhere;
@@ -65,7 +64,7 @@ fn with_volume<T>(
     Ok(look(&Volume { start: &start, size: partition.size, read: &read }))
 }
 
-/// A partition's bytes.
+/// The bytes of one partition.
 struct Volume<'a> {
     /// The first 128 KiB, or less where it is smaller.
     start: &'a [u8],
@@ -76,7 +75,7 @@ struct Volume<'a> {
 }
 
 impl Volume<'_> {
-    /// A little-endian number of `len` bytes of the start; 0 where there is none.
+    /// A little-endian number of `len` bytes in `start`; 0 if it is too short.
     fn number(&self, at: usize, len: usize) -> u64 {
         number(self.start, at, len).unwrap_or_default()
     }
@@ -88,7 +87,7 @@ impl Volume<'_> {
     }
 }
 
-/// What is wrong with a filesystem, and what to do.
+/// A filesystem's problem, and the remedy.
 #[derive(Debug, PartialEq, Eq)]
 struct Unsound {
     problem: String,
@@ -105,7 +104,8 @@ const HIBERNATED: (&str, &str) = (
 );
 const REPAIR: &str = "Mount and unmount it, or run fsck, on the golden machine.";
 const NOT_UNMOUNTED: &str = "it was not unmounted";
-/// What hibernation writes over the mark of a swap area: the kernel, its predecessor, uswsusp, TuxOnIce.
+/// Marks that hibernation writes over the signature of a swap area: the kernel, its predecessor, uswsusp,
+/// TuxOnIce.
 const SUSPENDED: [&[u8]; 4] = [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001"];
 
 fn problem_of(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
@@ -149,7 +149,7 @@ fn problem_of(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
 mod tests {
     use super::*;
 
-    /// What is said of a partition with these bytes in it.
+    /// The message about a partition with these bytes.
     fn problem(filesystem: &str, marks: &[(usize, &[u8])]) -> Option<String> {
         said_of(Some(filesystem), marks)
     }
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_filesystem_that_ends_behind_its_partition_is_said_to_lack_bytes() {
-        /// A filesystem, where it says its size, one that fits, one that does not, and what else it says.
+        /// A filesystem, the offset of its size, a size that fits, one that does not, and further bytes.
         type Case = (&'static str, usize, [u8; 8], [u8; 8], &'static [(usize, &'static [u8])]);
         let le = |value: u64| value.to_le_bytes();
         // Partitions of 128 KiB; each has room for 128 KiB and not for 132.

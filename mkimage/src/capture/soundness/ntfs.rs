@@ -1,8 +1,8 @@
 //! Is an NTFS whole: not marked as dirty, and its journal ($LogFile) carried out?
 //!
-//! Windows carries the journal out when it mounts; until then the map of free clusters is older than what is
-//! in use. A power cut leaves a journal without the dirty flag. Invariant: only reads; what cannot be
-//! understood is said to be so.
+//! Windows replays the journal when it mounts; until then the map of free clusters is out of date. A power
+//! cut leaves a journal to replay without setting the dirty flag. Invariant: only reads; an unknown structure
+//! is reported as such.
 
 use flashmob::layout::traces::ntfs::{Table, find, put_back};
 
@@ -24,7 +24,7 @@ const VOLUME_IS_CLEAN: u64 = 0x2;
 
 const SHUT_DOWN: &str = "Start Windows, run chkdsk, switch fast startup off (powercfg /h off) and shut down.";
 
-/// What is not right with it.
+/// Why it is unsound.
 pub fn problem(volume: &Volume) -> Option<Unsound> {
     let unreadable = || Some(unsound("its file table cannot be read", SHUT_DOWN));
     let Some(table) = Table::of(volume.start) else { return unreadable() };
@@ -82,7 +82,7 @@ fn is_carried_out(volume: &Volume, table: &Table) -> Option<bool> {
     let (mut empty, mut newest) = (true, None);
     for page in pages {
         empty &= page.starts_with(&[0xff; 4]);
-        // chkdsk leaves a mark of its own, and Windows goes on from there.
+        // chkdsk leaves its own mark, from which Windows continues.
         if page.starts_with(b"CHKD") {
             return Some(false);
         }
@@ -92,7 +92,7 @@ fn is_carried_out(volume: &Volume, table: &Table) -> Option<bool> {
             newest = newest.max(Some((number(area, 0, 8)?, clean)));
         }
     }
-    // What makes a volume or empties its journal fills it with ones.
+    // mkfs and programs that empty the journal fill it with ones.
     newest.map(|(_, clean)| clean).or(empty.then_some(true))
 }
 

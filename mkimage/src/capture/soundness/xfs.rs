@@ -1,12 +1,12 @@
-//! Is an XFS whole: unmounted, all on this partition, not marked for repair?
+//! Is an XFS unmounted, complete on this partition, and not marked for repair?
 //!
-//! partclone maps one whose log was not carried out as if it had been, so it must be known here. Invariant:
-//! only reads.
+//! partclone maps an XFS with an unfinished log as if the log were replayed, so this check must find it.
+//! Invariant: only reads.
 
-/// What is not right with it.
+/// Why it is unsound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
-    /// The log holds what was not yet written to its place.
+    /// The log holds writes that are not yet in their place.
     Log,
     /// Log or realtime data lie on another device.
     Elsewhere,
@@ -17,10 +17,10 @@ pub enum Problem {
 const LOG_MAGIC: u32 = 0xfeed_babe;
 /// The log is counted in these.
 const SECTOR: usize = 512;
-/// One header sector for each so many bytes of a record.
+/// Bytes of a record for each of its header sectors.
 const HEADER_COVERS: u32 = 32 << 10;
 const UNMOUNT: u8 = 0x20;
-/// Read at once.
+/// Bytes of one read.
 const STEP: usize = 1 << 20;
 
 /// Looks at the superblock in `start` and at the last record of the log (Linux, fs/xfs/libxfs/xfs_format.h
@@ -54,8 +54,7 @@ pub fn problem(start: &[u8], read: impl Fn(u64, &mut [u8]) -> bool) -> Option<Pr
     }
 }
 
-/// True if the last record of the log is the one that unmounting writes, alone in it. `None`: the log cannot
-/// be read.
+/// True if the log's last record is the one that unmounting writes. `None`: the log cannot be read.
 fn is_carried_out(at: u64, len: u64, read: impl Fn(u64, &mut [u8]) -> bool) -> Option<bool> {
     let mut step = vec![0; STEP];
     // Cycle, sector, operations, header sectors.
@@ -67,7 +66,7 @@ fn is_carried_out(at: u64, len: u64, read: impl Fn(u64, &mut [u8]) -> bool) -> O
             return None;
         }
         for (sector, bytes) in (done / SECTOR as u64..).zip(part.chunks_exact(SECTOR)) {
-            // A record names its own place, so what only looks like one is not taken for it.
+            // A record names its own place, which tells it from data that looks like one.
             let is_here = be32(bytes, 20).map(u64::from) == Some(sector) && be32(bytes, 16) == be32(bytes, 4);
             if be32(bytes, 0) != Some(LOG_MAGIC) || !is_here {
                 continue;
@@ -149,7 +148,7 @@ mod tests {
         assert_eq!(found(&superblock(), &log(&[(0, 2, 5, 1), (8, 1, 1, UNMOUNT)])), Some(Problem::Log));
         // The last one lies at the end, and goes on at the beginning.
         assert_eq!(found(&superblock(), &log(&[(8, 2, 5, 1), (126, 3, 1, UNMOUNT)])), None);
-        // What only looks like a record does not count.
+        // Data that looks like a record does not count.
         let mut looks = log(&[(0, 1, 1, UNMOUNT), (8, 9, 5, 1)]);
         looks[8 * SECTOR + 23] = 9;
         assert_eq!(found(&superblock(), &looks), None);

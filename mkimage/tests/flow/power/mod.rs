@@ -1,10 +1,9 @@
-//! The power is cut at any moment of an attempt, on disks that lose any part of what they were not asked to
-//! flush.
+//! The power is cut at any moment of an attempt, on disks that lose any part of their unflushed writes.
 //!
 //! The real agent writes an image from a real server onto model disks. At a moment that follows from a seed
-//! the agent is killed, and each sector that was not flushed is lost or kept on its own. What is left must
-//! start the old system whole, the new one whole, or nothing; and the next attempt on it must finish.
-//! `FLASHMOB_CUTS` says how many cuts each scene has (5), `FLASHMOB_SEED` where the seeds begin.
+//! the agent is killed, and each unflushed sector is independently lost or kept. The disk must then start the
+//! whole old system, the whole new one, or nothing, and the next attempt on it must finish. `FLASHMOB_CUTS`
+//! is the number of cuts of each scene (5), `FLASHMOB_SEED` the first seed.
 
 mod model;
 mod starts;
@@ -29,7 +28,7 @@ const ATTEMPT: Duration = Duration::from_secs(120);
 /// How many cuts in a row may come upon one disk.
 const IN_A_ROW: usize = 2;
 
-/// Images for the disks of one terminal, and what is on these before.
+/// Images for the disks of one terminal, and the disks' old content.
 struct Case {
     server: Server,
     images: Vec<ImageFolder>,
@@ -90,7 +89,7 @@ impl Case {
         agent
     }
 
-    /// What starts from each disk. The system is on the first one, and the others belong to it.
+    /// The system that each disk starts. It is on the first disk, and the other disks belong to it.
     fn starts(&self, media: &[Vec<u8>]) -> Result<Vec<Starts>, String> {
         let truths = self.images.iter().zip(&self.old).map(|(image, old)| Truth { old, image });
         let each = truths.zip(media).map(|(truth, disk)| truth.starts(disk));
@@ -152,7 +151,7 @@ fn cut_power(scene: &str, cases: &[Case]) {
             let ended = disks.attempt(&mut case.agent(&disks)).expect(&what);
             media = disks.switch_off();
             if ended {
-                // What was on the disk already made the attempt shorter.
+                // Pieces that were already on the disk made the attempt shorter.
                 late += 1;
                 break;
             }
@@ -177,7 +176,7 @@ fn cut_power(scene: &str, cases: &[Case]) {
     }
 }
 
-/// A disk with this content in its partitions, and the rest of `golden`: an older version of it.
+/// A disk with this content in its partitions and otherwise equal to `golden`: an older version.
 fn older(golden: &[u8], content: &[u8]) -> Vec<u8> {
     let mut disk = golden.to_vec();
     for range in starts::partitions(golden) {
@@ -186,7 +185,7 @@ fn older(golden: &[u8], content: &[u8]) -> Vec<u8> {
     disk
 }
 
-/// Golden disks and others like them, each in a folder of its own.
+/// Golden disks and others like them, each in a separate folder.
 struct Sources {
     gpt: [PathBuf; 2],
     mbr: [PathBuf; 2],

@@ -1,4 +1,4 @@
-//! Disks that lose what they were not asked to flush: nbdkit with `model.py`, nbdfuse, and loop devices.
+//! Disks that lose unflushed writes: nbdkit with `model.py`, nbdfuse, and loop devices.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,6 @@ impl Disks {
         self.path(&format!("{i}.img"))
     }
 
-    /// The devices.
     pub fn devices(&self) -> Vec<&str> {
         self.loops.iter().map(|device| device.0.as_str()).collect()
     }
@@ -122,7 +121,7 @@ impl Disks {
         text.lines().map(|line| line.parse().expect("a number")).collect()
     }
 
-    /// Switches them off, and gives what their media hold: nothing that was never flushed.
+    /// Switches the disks off and returns the content of their media, without writes that were never flushed.
     pub fn switch_off(mut self) -> Vec<Vec<u8>> {
         let media = self.mounts.len();
         self.end();
@@ -133,7 +132,7 @@ impl Disks {
         self.loops.clear();
         for mount in self.mounts.drain(..) {
             let begun = Instant::now();
-            // The loop device lets go of its file when the kernel comes to it.
+            // The kernel detaches the loop device from its file some time later.
             while is_mounted(&mount) && begun.elapsed() < START {
                 let _ = Command::new("umount").arg(&mount).stderr(Stdio::null()).status();
                 std::thread::sleep(LOOK);

@@ -1,7 +1,7 @@
-//! What a machine would start from a disk, and whether that is whole.
+//! The system that a machine would start from a disk, and whether it is complete.
 //!
-//! Looked at as firmware and loaders do, not as the code that writes: boot code in the first sector, a GPT
-//! with right checksums in either place, an ESP with a filesystem that `blkid` finds.
+//! Reads the disk as firmware and loaders do, independent of the code that writes it: boot code in the first
+//! sector, a GPT with right checksums in either place, an ESP with a filesystem that `blkid` finds.
 
 use std::io::Write;
 use std::ops::Range;
@@ -20,13 +20,12 @@ const BOOT_CODE: usize = 440;
 const ESP: [u8; 16] =
     [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
 
-/// What may start from a disk: the system that was there, or the image.
+/// The systems that may start from a disk: the old one, or the image.
 pub struct Truth<'a> {
     pub old: &'a [u8],
     pub image: &'a ImageFolder,
 }
 
-/// What starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Starts {
     Nothing,
@@ -44,7 +43,7 @@ enum Way {
 }
 
 impl Truth<'_> {
-    /// What starts from `disk`; an error if something does that is neither the old system nor the new one.
+    /// The system that starts from `disk`; an error if it is neither the old system nor the new one.
     pub fn starts(&self, disk: &[u8]) -> Result<Starts, String> {
         let mut found = Starts::Nothing;
         let bios = boot_code(disk).then_some(Way::Bios);
@@ -64,18 +63,18 @@ impl Truth<'_> {
         Ok(found)
     }
 
-    /// The partitions that the image does not keep hold what they held, and by BIOS all of the disk.
+    /// The partitions that the image does not keep have their old content; by BIOS, the whole disk has.
     fn is_old(&self, disk: &[u8], way: Way) -> bool {
         if way == Way::Bios {
             return disk == self.old;
         }
-        // What starts by UEFI does not look at GRUB's core image for BIOS.
+        // UEFI does not read GRUB's core image for BIOS.
         let needed = |p: &&TablePartition| table::role(&p.entry) != Role::BiosBoot;
         let old = table_of(self.old);
         old.iter().filter(needed).map(place).all(|range| disk[range.clone()] == self.old[range])
     }
 
-    /// The partitions that the image replaces hold what it has, and by BIOS the boot areas do.
+    /// The partitions that the image replaces have its content; by BIOS, the boot areas have too.
     fn is_new(&self, disk: &[u8], way: Way) -> Result<(), String> {
         let image = self.image;
         let replaced = image.manifest().partitions.iter().filter(|p| p.policy == Policy::Replace);
@@ -162,7 +161,7 @@ fn small(number: u64) -> usize {
     usize::try_from(number).expect("small")
 }
 
-/// A BIOS starts what the first sector holds.
+/// Whether a BIOS would start the first sector.
 fn boot_code(disk: &[u8]) -> bool {
     disk[510..512] == [0x55, 0xaa] && disk[..BOOT_CODE].iter().any(|byte| *byte != 0)
 }
@@ -192,7 +191,7 @@ fn place(p: &TablePartition) -> Range<usize> {
     small(p.first.0) * SECTOR..small(p.first.0) * SECTOR + small(p.size)
 }
 
-/// The ESPs of each GPT on the disk whose checksums are right, in whichever place it is.
+/// The ESPs of each GPT with right checksums, in either place.
 fn esps(disk: &[u8]) -> Vec<Range<usize>> {
     let crc = |bytes: &[u8]| crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(bytes);
     let mut found = Vec::new();
