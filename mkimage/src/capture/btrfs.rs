@@ -15,8 +15,8 @@ use sha2::Digest;
 /// The superblock and its copies, as far as the device has room for them.
 const SUPERBLOCKS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 const SUPERBLOCK_SIZE: u64 = 4096;
-/// These flags do not change the meaning of the extent tree. Bits 12 to 15 do: zoned devices, the second extent
-/// tree, striping by a tree. Bit 16 is simple quotas.
+/// These flags do not change the meaning of the extent tree. Bits 12 to 15 do: zoned devices, the second
+/// extent tree, striping by a tree. Bit 16 is simple quotas.
 const KNOWN_INCOMPATIBLE: u64 = 0xfff | 1 << 16;
 const EXTENT_TREE: u64 = 2;
 const NODE_HEADER: usize = 101;

@@ -1,7 +1,7 @@
 //! `--payload reference`: the payload stays on its source, and the folder names the source.
 //!
-//! Invariant: the source was the same before and after it was read. `io::image::payload` later proves each piece
-//! that it sends.
+//! Invariant: the source was the same before and after it was read. `io::image::payload` later proves each
+//! piece that it sends.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The program from its command line: disks made with the usual tools, captured, inspected, verified, damaged.
+//! The command line: disks made with the usual tools, captured, inspected, verified, damaged.
 //!
 //! - `disks`: sources for the tests, made without mounts or loop devices
 //! - `loops`: loop devices for the tests that need some
