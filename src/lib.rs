@@ -31,6 +31,8 @@ pub mod rules;
 
 // stages
 pub mod boot;
+#[cfg(feature = "server")]
+pub mod forecast;
 pub mod lan;
 pub mod layout;
 #[cfg(any(test, feature = "server"))]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: only shapes, no behaviour; both sides use these same types. Unknown fields are ignored, so that
 //! an agent of yesterday's initramfs still talks to today's server. The words that a job chooses among are in
-//! `terms`. Which caller may say what is decided in `server::api`.
+//! `terms`. Which caller may say what is decided in `server::http::api`.
 //!
 //! | call | body | answer |
 //! |---|---|---|

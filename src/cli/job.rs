@@ -8,8 +8,8 @@ use reqwest::{Client, Response, StatusCode, Url};
 use crate::api::{Compare, Refusal, TerminalState, TerminalView};
 use crate::event::{Class, Failure, Outcome};
 use crate::io::net::tracker_client::why;
-use crate::server::api::LabView;
-use crate::server::metrics::word;
+use crate::server::http::api::LabView;
+use crate::server::http::metrics::word;
 use crate::units::show_bytes;
 
 const DEFAULT_SERVER: &str = "http://127.0.0.1:6969";

@@ -1,6 +1,6 @@
 //! `flashmob plan`: how long a lab will take, by running a model of it.
 //!
-//! Invariant: what is printed comes from one run of `sim::plan`; nothing but the picture that was asked for
+//! Invariant: what is printed comes from one run of `forecast::plan`; nothing but the picture that was asked for
 //! is written.
 
 use std::path::PathBuf;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::event::{Class, Failure};
-use crate::sim::picture::{clock, svg};
-use crate::sim::plan::{Forecast, Plan};
+use crate::forecast::picture::{clock, svg};
+use crate::forecast::plan::{Forecast, Plan};
 use crate::units::{parse_bytes, parse_duration};
 
 /// Say how long imaging a lab will take, by simulating it.

@@ -8,7 +8,9 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::event::{Class, Failure};
-use crate::server::{Options, Server, config};
+use crate::server::Options;
+use crate::server::Server;
+use crate::server::domain::config;
 
 /// Publish images, seed them, and tell terminals what to do.
 #[derive(Debug, Args)]

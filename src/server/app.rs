@@ -4,20 +4,21 @@
 //! first and `lab` last. Which part changes what: `watch` the configuration, `repository` the catalog,
 //! handlers the lab and the tracker.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::catalog::{Catalog, Problem};
-use super::clock::Clock;
-use super::config::Config;
-use super::doubts;
-use super::lab::Lab;
-use super::store::Store;
-use super::target::target_of;
 use crate::api::Refusal;
 use crate::metainfo::Metainfo;
+use crate::server::clock::Clock;
+use crate::server::domain::catalog::{Catalog, Problem};
+use crate::server::domain::config::Config;
+use crate::server::domain::doubts;
+use crate::server::domain::lab::Lab;
+use crate::server::domain::target::target_of;
+use crate::server::domain::zones::{self, Ties};
+use crate::server::store::Store;
 use crate::swarm::SwarmStats;
 use crate::tracker::{Topology, Tracker};
 use crate::units::{InfoHash, PeerId};
@@ -136,5 +137,25 @@ impl App {
     pub fn can_netboot(&self) -> bool {
         let there = |name: &str| self.boot.as_ref().is_some_and(|boot| boot.join(name).is_file());
         there("vmlinuz") && there("initramfs.img")
+    }
+
+    /// Makes the lab's shape known to the tracker if it changed. Takes the locks of the lab and of the tracker.
+    pub fn arrange(&self) {
+        let mut known = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+        let topology = zones::topology(&self.config(), &lock(&self.lab));
+        if **known != topology {
+            lock(&self.tracker).arrange(&topology);
+            *known = Arc::new(topology);
+        }
+    }
+
+    /// Which terminals need pieces of which, as of now. Takes the tracker's lock.
+    pub fn ties(&self) -> Ties {
+        let topology = Arc::clone(&self.topology.read().unwrap_or_else(PoisonError::into_inner));
+        let gateways = match topology.is_flat() {
+            true => BTreeSet::new(),
+            false => lock(&self.tracker).gateways().map(|(_, ip)| ip).collect(),
+        };
+        Ties { topology, gateways }
     }
 }

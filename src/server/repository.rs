@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::catalog::{Catalog, Problem, Published, Signature};
 use crate::event::Failure;
 use crate::io::image::folder::{ImageFolder, Listed, list};
 use crate::manifest::reference::Reference;
 use crate::manifest::{TrustedKeys, names};
+use crate::server::domain::catalog::{Catalog, Problem, Published, Signature};
 
 /// Finds images again and again.
 pub struct Scanner {

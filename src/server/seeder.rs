@@ -10,16 +10,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::app::{App, Seeder, lock};
-use super::catalog::Problem;
-use super::repository::Scan;
-use super::{DEFAULT_PEER_PORT, cannot_listen};
 use crate::api::Compress;
 use crate::event::Failure;
 use crate::io::image::folder::ImageFolder;
 use crate::io::storage::ImageShape;
 use crate::io::torrent::{Have, Phase, Session, SessionConfig, Swarm, TorrentSpec};
 use crate::rules::Rules;
+use crate::server::DEFAULT_PEER_PORT;
+use crate::server::app::{App, Seeder, lock};
+use crate::server::domain::catalog::Problem;
+use crate::server::ports::cannot_listen;
+use crate::server::repository::Scan;
 use crate::units::InfoHash;
 
 /// Memory for pieces that are being sent, of each image.

@@ -16,14 +16,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
-use super::app::{App, Configured, Repository, Torrent, lock};
-use super::catalog::Problem;
-use super::config::Config;
-use super::listen::stopped;
-use super::repository::{Scan, Scanner};
-use super::seeder::Seeders;
-use super::zones;
 use crate::event::{Class, Failure};
+use crate::server::app::{App, Configured, Repository, Torrent, lock};
+use crate::server::domain::catalog::{Problem, Published};
+use crate::server::domain::config::Config;
+use crate::server::http::listen::stopped;
+use crate::server::repository::{Scan, Scanner};
+use crate::server::seeder::Seeders;
 use crate::units::InfoHash;
 
 const LOOK_AT_CONFIGURATION: Duration = Duration::from_secs(2);
@@ -73,7 +72,7 @@ pub async fn configuration(
             }
         }
         drop(configured);
-        zones::arrange(&app);
+        app.arrange();
     }
 }
 
@@ -120,9 +119,8 @@ pub async fn publish(app: &App, scan: &Scan, seeders: &mut Seeders) {
         })
         .collect();
     let before = app.repository();
-    let hashes = |images: &[super::catalog::Published]| -> HashSet<InfoHash> {
-        images.iter().map(|image| image.info_hash).collect()
-    };
+    let hashes =
+        |images: &[Published]| -> HashSet<InfoHash> { images.iter().map(|image| image.info_hash).collect() };
     let (old, new) = (hashes(&before.catalog.images), hashes(&catalog.images));
     {
         let mut tracker = lock(&app.tracker);

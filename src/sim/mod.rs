@@ -1,4 +1,4 @@
-//! A lab in virtual time: to test the swarm by, and to plan by.
+//! A lab in virtual time: the tests of the swarm run in it, and `forecast` plans by it.
 //!
 //! Real engines run on modelled links (rates, latency, uplinks of zones), disks and peers that leave, stall
 //! or lie, and the real tracker names the peers to dial; time is a number and chance comes from a seed, so
@@ -11,8 +11,6 @@ mod frame_tests;
 mod frames;
 mod lab;
 mod link;
-pub mod picture;
-pub mod plan;
 #[cfg(test)]
 mod schedule_tests;
 mod spec;

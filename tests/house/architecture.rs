@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [(&str, &[&str]); 5] = [
     ("words", &["units", "storage", "buf"]),
     ("formats", &["bencode", "metainfo", "manifest", "event", "rules", "api"]),
-    ("stages", &["layout", "lan", "tracker", "swarm", "boot", "sim"]),
+    ("stages", &["layout", "lan", "tracker", "swarm", "boot", "sim", "forecast"]),
     ("adapters", &["io"]),
     ("programs", &["agent", "server", "cli", "bin"]),
 ];

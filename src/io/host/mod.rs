@@ -1,4 +1,4 @@
-//! The machine that a program runs on: PID 1's duties, drivers, the console, the inventory, memory and limits.
+//! The machine that a program runs on: PID 1's duties, drivers, console, inventory, memory and limits.
 //!
 //! Invariant: facts and deeds only; which of them are wanted is the caller's decision.
 

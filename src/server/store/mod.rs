@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::lab::Change;
+use crate::server::domain::lab::Change;
 pub use tables::Restored;
 use tables::SCHEMA;
 

@@ -10,9 +10,9 @@ use rusqlite::{Connection, Row, Transaction, params};
 
 use crate::api::Inventory;
 use crate::layout::known;
-use crate::server::attempt::Attempt;
-use crate::server::identity::Identity;
-use crate::server::lab::{Change, Terminal};
+use crate::server::domain::attempt::Attempt;
+use crate::server::domain::identity::Identity;
+use crate::server::domain::lab::{Change, Terminal};
 
 /// The schema this program writes.
 pub(super) const SCHEMA: i64 = 4;

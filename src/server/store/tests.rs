@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::event::{Class, Progress, Stage};
-use crate::server::config::Job;
-use crate::server::jobs::tests::{done, failed};
-use crate::server::lab::tests::hello_of;
-use crate::server::lab::{Lab, Terminal};
-use crate::server::target::Target;
-use crate::server::zones::Ties;
+use crate::server::domain::config::Job;
+use crate::server::domain::jobs::tests::{done, failed};
+use crate::server::domain::lab::tests::hello_of;
+use crate::server::domain::lab::{Lab, Terminal};
+use crate::server::domain::target::Target;
+use crate::server::domain::zones::Ties;
 
 const MACS: [&str; 3] = ["52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"];
 

@@ -14,13 +14,14 @@ use reqwest::{Client, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::lab::tests::hello_of;
-use super::{Options, Server};
 use crate::api::{
     Assignment, Further, Hello, Orders, OutcomeReport, ProgressReport, Take, TerminalState, TerminalView,
     Welcome,
 };
 use crate::event::{Failure, Outcome, Progress};
+use crate::server::Options;
+use crate::server::Server;
+use crate::server::domain::lab::tests::hello_of;
 
 const A: &str = "52:54:00:00:00:0a";
 const B: &str = "52:54:00:00:00:0b";

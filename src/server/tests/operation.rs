@@ -1,9 +1,9 @@
 //! Starting, stopping, the repository and the configuration while the server runs.
 
-use super::super::api::LabView;
-use super::super::catalog::Signature;
 use super::*;
 use crate::event::Class;
+use crate::server::domain::catalog::Signature;
+use crate::server::http::api::LabView;
 
 async fn lab(world: &World) -> LabView {
     serde_json::from_str(&world.text("/api/v1/lab").await.1).expect("the lab")

@@ -2,10 +2,10 @@
 
 use clap::Parser;
 
-use super::super::jobs::tests::{done, failed};
 use super::*;
 use crate::api::DiskInfo;
 use crate::event::{Chosen, Class, DiskIdentity, Stage};
+use crate::server::domain::jobs::tests::{done, failed};
 
 #[tokio::test]
 async fn a_terminal_images_itself_and_then_boots_from_its_disk() {

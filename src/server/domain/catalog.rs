@@ -1,0 +1,152 @@
+//! The images that can be had now, and what is wrong with the others.
+//!
+//! Invariant: plain values; an image listed here was checked when it was found. Finding and checking is left
+//! to `repository`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::Refusal;
+use crate::server::domain::config::ImageRef;
+use crate::units::InfoHash;
+
+/// What is known of an image's signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signature {
+    /// By one of the configured keys.
+    Good,
+    /// There is one, but not by a configured key.
+    Bad,
+    /// There is none.
+    Missing,
+    /// There is one; no keys are configured to judge it.
+    Unjudged,
+}
+
+/// One version of one image, ready to be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The image.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// Grows with every version.
+    pub sequence: u64,
+    /// When it was captured (RFC 3339).
+    pub created: String,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// Name of its swarm.
+    pub info_hash: InfoHash,
+    /// The key that signed it.
+    pub signature: Signature,
+}
+
+impl Published {
+    /// `name@version`.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+}
+
+/// Something a person should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A path, a job, a file.
+    pub what: String,
+    /// What is wrong.
+    pub error: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// All images.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Catalog {
+    /// Those that can be had.
+    pub images: Vec<Published>,
+    /// What is wrong with the others.
+    pub problems: Vec<Problem>,
+    /// Keys are configured: only versions with a good signature count as the newest.
+    pub judged: bool,
+}
+
+impl Catalog {
+    /// The version meant, or why there is none.
+    pub fn resolve(&self, wanted: &ImageRef) -> Result<&Published, Refusal> {
+        let versions = self.images.iter().filter(|image| image.name == wanted.name);
+        let found = match &wanted.version {
+            Some(version) => versions.clone().find(|image| image.version == *version),
+            None => versions
+                .clone()
+                .filter(|image| !self.judged || image.signature == Signature::Good)
+                .max_by_key(|image| (image.sequence, &image.version)),
+        };
+        found.ok_or_else(|| {
+            if wanted.version.is_none() && versions.clone().next().is_some() {
+                return Refusal {
+                    error: format!("no version of image {wanted} is signed by one of the configured keys"),
+                    advice: "Sign it with 'flashmob-mkimage sign', or correct the file of public keys."
+                        .into(),
+                };
+            }
+            let others: Vec<&str> = versions.map(|image| image.version.as_str()).collect();
+            let advice = match others.as_slice() {
+                [] => "Publish it with 'flashmob-mkimage capture', or correct the image's name.".to_string(),
+                some => format!("There is {}; or publish the version that is asked for.", some.join(", ")),
+            };
+            Refusal { error: format!("image {wanted} is not in the repository"), advice }
+        })
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// An image for tests.
+    pub fn published(name: &str, version: &str, sequence: u64) -> Published {
+        Published {
+            name: name.into(),
+            version: version.into(),
+            sequence,
+            created: "2025-01-01T00:00:00Z".into(),
+            bytes: 1 << 20,
+            info_hash: InfoHash([u8::try_from(sequence).unwrap_or(0); 20]),
+            signature: Signature::Good,
+        }
+    }
+
+    #[test]
+    fn a_name_alone_means_the_highest_sequence() {
+        let images = vec![published("a", "9", 1), published("a", "10", 2), published("b", "x", 7)];
+        let catalog = Catalog { images, ..Catalog::default() };
+        let version = |text: &str| {
+            catalog.resolve(&text.parse().expect("valid")).map(|i| i.version.clone()).map_err(|r| r.advice)
+        };
+        assert_eq!(version("a"), Ok("10".into()));
+        assert_eq!(version("a@9"), Ok("9".into()));
+        assert!(version("a@3").expect_err("no such version").contains("9, 10"));
+        assert!(version("c").is_err());
+    }
+
+    #[test]
+    fn with_keys_only_a_well_signed_version_is_the_newest() {
+        let signed =
+            |version: &str, sequence, signature| Published { signature, ..published("a", version, sequence) };
+        let images = vec![
+            signed("1", 1, Signature::Good),
+            signed("2", 2, Signature::Bad),
+            signed("3", 3, Signature::Missing),
+            signed("4", 4, Signature::Unjudged),
+        ];
+        let newest = |images: &[Published], judged| {
+            let catalog = Catalog { images: images.to_vec(), judged, ..Catalog::default() };
+            catalog.resolve(&"a".parse().expect("valid")).map(|image| image.version.clone())
+        };
+        assert_eq!(newest(&images, true), Ok("1".into()));
+        assert_eq!(newest(&images, false), Ok("4".into()));
+        let refused = newest(&images[1..], true).expect_err("none is well signed");
+        assert!(refused.error.contains("no version of image a is signed"), "{refused:?}");
+    }
+}

@@ -1,0 +1,212 @@
+//! `[[job]]`: which images go onto which terminals, and how.
+//!
+//! Invariant: names of images are plain; a job that was checked has rules for its disks that can be read and
+//! each image once.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+
+use super::duration;
+use crate::api::{After, Compare, LayoutMode, check_partitions};
+use crate::layout::rule::Rule;
+use crate::manifest::is_plain_name;
+use crate::server::domain::identity::{Identity, TerminalKey};
+
+/// An image assigned to terminals.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Its name.
+    pub name: String,
+    /// The image.
+    pub image: ImageRef,
+    /// The terminals it is for.
+    pub terminals: Terminals,
+    /// Which disk (`layout::rule`).
+    #[serde(default = "internal")]
+    pub disk: String,
+    /// New table, or the partitions that are there.
+    #[serde(default)]
+    pub layout: LayoutMode,
+    /// Further images for further disks of the same terminals.
+    #[serde(default)]
+    pub also: Vec<Also>,
+    /// Some partitions of the image only; the table and the others stay.
+    #[serde(default)]
+    pub partitions: Option<Vec<u32>>,
+    /// What becomes of what is on the disk already.
+    #[serde(default)]
+    pub compare: Compare,
+    /// What follows.
+    #[serde(default)]
+    pub after: After,
+    /// Check pieces as they arrive.
+    #[serde(default = "yes")]
+    pub verify: bool,
+    /// Longest stay in the swarm after the commit.
+    #[serde(default = "half_an_hour", deserialize_with = "duration")]
+    pub longest_stay: Duration,
+}
+
+impl Job {
+    /// Disks, partitions and images as far as one job says something of them.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let also = self.also.iter().map(|also| (&also.disk, &also.partitions));
+        for (disk, partitions) in std::iter::once((&self.disk, &self.partitions)).chain(also) {
+            disk.parse::<Rule>()?;
+            partitions.as_deref().map_or(Ok(()), check_partitions)?;
+        }
+        self.check_images()
+    }
+
+    /// Each of its images is in it once.
+    pub fn check_images(&self) -> Result<(), String> {
+        let mut images = vec![&self.image.name];
+        for also in &self.also {
+            if images.contains(&&also.image.name) {
+                return Err(format!("image '{}' can be in it once only", also.image.name));
+            }
+            images.push(&also.image.name);
+        }
+        Ok(())
+    }
+
+    /// The job of a person who names an image on the agent's command line, outside any configured job.
+    pub fn by_hand(image: ImageRef) -> Self {
+        Job {
+            name: "by-hand".into(),
+            image,
+            terminals: Terminals::These(Vec::new()),
+            disk: internal(),
+            layout: LayoutMode::WholeDisk,
+            also: Vec::new(),
+            partitions: None,
+            compare: Compare::Auto,
+            after: After::Reboot,
+            verify: true,
+            longest_stay: half_an_hour(),
+        }
+    }
+}
+
+/// One more image of a job, for another disk of the terminal.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Also {
+    /// The image.
+    pub image: ImageRef,
+    /// Which disk: never left to chance.
+    pub disk: String,
+    /// New table, or the partitions that are there.
+    #[serde(default)]
+    pub layout: LayoutMode,
+    /// Some partitions of the image only.
+    #[serde(default)]
+    pub partitions: Option<Vec<u32>>,
+}
+
+/// `NAME` (the version with the highest sequence) or `NAME@VERSION`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ImageRef {
+    /// The image.
+    pub name: String,
+    /// The version, or the newest.
+    pub version: Option<String>,
+}
+
+impl std::str::FromStr for ImageRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, version) = match text.split_once('@') {
+            Some((name, version)) => (name, Some(version)),
+            None => (text, None),
+        };
+        if !is_plain_name(name) || !version.is_none_or(is_plain_name) {
+            return Err(format!("'{text}' is not an image: use NAME or NAME@VERSION"));
+        }
+        Ok(ImageRef { name: name.into(), version: version.map(Into::into) })
+    }
+}
+
+impl TryFrom<String> for ImageRef {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl std::fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.version {
+            Some(version) => write!(f, "{}@{version}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// The terminals that a job is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Terminals {
+    /// Every terminal.
+    All,
+    /// The ones named.
+    These(Vec<TerminalKey>),
+}
+
+impl Terminals {
+    /// Is this machine one of them?
+    pub fn contain(&self, who: &Identity) -> bool {
+        match self {
+            Terminals::All => true,
+            Terminals::These(keys) => keys.iter().any(|key| key.matches(who)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Terminals {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Terminals;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"all\" or a list of MAC addresses and uuid:…")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Terminals, E> {
+                match text {
+                    "all" => Ok(Terminals::All),
+                    other => Err(E::custom(format!(
+                        "'{other}' is neither \"all\" nor a list like [\"52:54:00:12:34:56\"]"
+                    ))),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Terminals, A::Error> {
+                let mut keys = Vec::new();
+                while let Some(key) = seq.next_element()? {
+                    keys.push(key);
+                }
+                Ok(Terminals::These(keys))
+            }
+        }
+        d.deserialize_any(Either)
+    }
+}
+
+fn internal() -> String {
+    "internal".into()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn half_an_hour() -> Duration {
+    Duration::from_secs(30 * 60)
+}

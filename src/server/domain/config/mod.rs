@@ -1,0 +1,216 @@
+//! The configuration file: TOML → checked values.
+//!
+//! Invariant: a [`Config`] that exists has jobs with distinct valid names, and every key in the file was
+//! understood: an unknown one is an error that names its line. Jobs are in `job`. Reading the file is left to
+//! `watch`; what a job means for a terminal, to `target` and `jobs`.
+
+mod job;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
+
+use crate::api::Compress;
+use crate::manifest::is_plain_name;
+use crate::server::domain::identity::{Identity, TerminalKey};
+use crate::tracker::{Topology, Zone};
+use crate::units::parse_duration;
+pub use job::{Also, ImageRef, Job, Terminals};
+
+/// A configuration with every key explained.
+pub const SAMPLE: &str = include_str!("sample.toml");
+
+/// Everything the file can say.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// File of public keys by which images are judged.
+    pub keys: Option<PathBuf>,
+    /// Whether pieces travel compressed, from the server and between terminals.
+    #[serde(default)]
+    pub compress: Compress,
+    /// Jobs in the order of the file.
+    #[serde(default, rename = "job")]
+    pub jobs: Vec<Job>,
+    /// What people call terminals.
+    #[serde(default)]
+    pub terminals: HashMap<TerminalKey, Note>,
+    /// How terminals boot.
+    #[serde(default)]
+    pub boot: BootConfig,
+    /// How often peers announce.
+    #[serde(default)]
+    pub tracker: TrackerConfig,
+    /// Terminals behind one switch or in one subnet.
+    #[serde(default, rename = "zone")]
+    pub zones: Vec<Zone>,
+    /// Terminals that fetch from named ones only.
+    #[serde(default, rename = "pin")]
+    pub pins: Vec<PinConfig>,
+}
+
+/// What is known of a terminal beforehand.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Note {
+    /// What people call it.
+    pub label: String,
+}
+
+/// A terminal that fetches from named ones only, across zones too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinConfig {
+    /// Which one.
+    pub terminal: Who,
+    /// The terminals it fetches from.
+    pub from: Vec<Who>,
+}
+
+/// A terminal as people name it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum Who {
+    /// By its address.
+    Address(IpAddr),
+    /// By a MAC address or UUID.
+    Key(TerminalKey),
+    /// By what `[terminals]` calls it.
+    Label(String),
+}
+
+impl From<String> for Who {
+    fn from(text: String) -> Self {
+        let address = text.parse().map(Who::Address).ok();
+        address.or_else(|| text.parse().map(Who::Key).ok()).unwrap_or(Who::Label(text))
+    }
+}
+
+/// How terminals boot.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    /// Added to the kernel's command line.
+    #[serde(default)]
+    pub arguments: String,
+}
+
+/// How often peers announce.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrackerConfig {
+    /// Usually.
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+    /// In their first two minutes.
+    #[serde(deserialize_with = "duration")]
+    pub young_interval: Duration,
+    /// Each switch that terminals hear is a zone.
+    pub zones_by_switch: bool,
+}
+
+impl Default for TrackerConfig {
+    fn default() -> Self {
+        let (interval, young_interval) = (Duration::from_secs(30), Duration::from_secs(10));
+        TrackerConfig { interval, young_interval, zones_by_switch: false }
+    }
+}
+
+impl Config {
+    /// Reads the text of a configuration file. Errors name line and column.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let config: Config = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_string())?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (i, job) in self.jobs.iter().enumerate() {
+            let name = &job.name;
+            if !is_plain_name(name) {
+                return Err(format!(
+                    "job name '{name}' may have only letters, digits, '.', '_' and '-', and not begin with '.'"
+                ));
+            }
+            if self.jobs[..i].iter().any(|other| other.name == *name) {
+                return Err(format!("job '{name}' is there twice"));
+            }
+            job.check().map_err(|e| format!("job '{name}': {e}"))?;
+            if job.longest_stay > Duration::from_secs(24 * 3600) {
+                return Err(format!("job '{name}' has a longest_stay of more than a day"));
+            }
+        }
+        if self.boot.arguments.chars().any(|c| c.is_control()) {
+            return Err("boot.arguments must be one line".into());
+        }
+        let tracker = &self.tracker;
+        if tracker.young_interval < Duration::from_secs(1) || tracker.interval < tracker.young_interval {
+            return Err("tracker: young_interval must be 1s or more, and interval not below it".into());
+        }
+        if tracker.interval > Duration::from_secs(3600) {
+            return Err("tracker: interval must not be more than 1h, peers believe no longer one".into());
+        }
+        self.check_labels()?;
+        self.check_pins()?;
+        Topology { zones: self.zones.clone(), ..Topology::default() }.check()
+    }
+
+    /// A label names one terminal, or a command that names it would take whichever comes first.
+    fn check_labels(&self) -> Result<(), String> {
+        for (key, note) in &self.terminals {
+            let twin = self.terminals.iter().find(|(other, twin)| *other != key && twin.label == note.label);
+            if let Some((other, _)) = twin {
+                return Err(format!("the label '{}' is given to both {key} and {other}", note.label));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_pins(&self) -> Result<(), String> {
+        for (i, pin) in self.pins.iter().enumerate() {
+            if pin.from.is_empty() || pin.from.len() > 16 || pin.from.contains(&pin.terminal) {
+                return Err("a pin needs 1 to 16 other terminals to fetch from".into());
+            }
+            if self.pins[..i].iter().any(|other| other.terminal == pin.terminal) {
+                return Err(format!("{:?} is pinned twice", pin.terminal));
+            }
+            for who in pin.from.iter().chain([&pin.terminal]) {
+                if let Who::Label(label) = who
+                    && !self.terminals.values().any(|note| note.label == *label)
+                {
+                    return Err(format!(
+                        "a pin names '{label}', which is no address, no MAC address, no UUID and no label of a terminal"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The job with this name.
+    pub fn job(&self, name: &str) -> Option<&Job> {
+        self.jobs.iter().find(|job| job.name == name)
+    }
+
+    /// The first job for this machine.
+    pub fn job_for(&self, who: &Identity) -> Option<&Job> {
+        self.jobs.iter().find(|job| job.terminals.contain(who))
+    }
+
+    /// What people call this machine.
+    pub fn label(&self, who: &Identity) -> Option<&str> {
+        let by_mac = who.macs.iter().find_map(|mac| self.terminals.get(&TerminalKey::Mac(*mac)));
+        let by_uuid = || self.terminals.iter().find(|(key, _)| key.matches(who)).map(|(_, note)| note);
+        by_mac.or_else(by_uuid).map(|note| note.label.as_str())
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    parse_duration(&String::deserialize(d)?).map_err(de::Error::custom)
+}

@@ -1,0 +1,112 @@
+//! Decisions about one terminal: does a job wait for it, what does it boot, may it leave the swarm.
+//!
+//! Invariant: pure functions of the latest attempt, what the configuration wants now, and the time. A disk
+//! that is half written is never booted: once an attempt has touched it, only a later attempt that is done
+//! makes it whole.
+
+use std::time::Duration;
+
+use crate::api::{Compare, TerminalState};
+use crate::event::{Class, Outcome};
+use crate::server::domain::attempt::Attempt;
+use crate::server::domain::target::Target;
+
+/// A terminal that was sent the agent and has not spoken is expected for so long.
+pub const COMING: Duration = Duration::from_secs(180);
+
+/// Does work wait for the terminal when it asks?
+pub fn waits(last: Option<&Attempt>, target: Option<&Target>) -> bool {
+    let Some(target) = target else { return false };
+    let Some(last) = last.filter(|last| !last.retried && last.is_for(target)) else { return true };
+    match &last.outcome {
+        None => last.may_be_tried_again() && !last.cancelled,
+        Some(Outcome::Done { .. }) => false,
+        Some(Outcome::Failed { failure, .. }) => {
+            failure.class == Class::Retry && last.may_be_tried_again() && !last.cancelled
+        }
+    }
+}
+
+/// Where the terminal stands, for people.
+pub fn state(last: Option<&Attempt>, target: Option<&Target>, now: Duration) -> TerminalState {
+    let waits = waits(last, target);
+    match last {
+        Some(last) if last.is_live(now) => TerminalState::Imaging,
+        Some(last) if last.outcome.is_none() && !last.retried => TerminalState::Interrupted,
+        _ if waits => TerminalState::Waiting,
+        Some(Attempt { outcome: Some(Outcome::Done { .. }), .. }) => TerminalState::Done,
+        Some(Attempt { outcome: Some(Outcome::Failed { .. }), .. }) => TerminalState::Failed,
+        _ => TerminalState::Idle,
+    }
+}
+
+/// What a terminal that netboots does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AtBoot {
+    /// Work waits: boot the agent.
+    Agent,
+    /// Nothing to do: boot from the disk.
+    Disk,
+    /// The disk holds half a system and nothing will mend it by itself.
+    Hold {
+        /// Why.
+        error: String,
+        /// What a person should do.
+        advice: String,
+    },
+}
+
+/// Decides what a netbooting terminal does.
+pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtBoot {
+    if waits(last, target) {
+        return AtBoot::Agent;
+    }
+    let Some(last) = last.filter(|last| last.leaves_half_a_system()) else { return AtBoot::Disk };
+    let again = format!("Then run on the server: flashmob job retry {id}");
+    match &last.outcome {
+        Some(Outcome::Failed { failure, .. }) => {
+            AtBoot::Hold { error: failure.message.clone(), advice: format!("{} {again}", failure.advice) }
+        }
+        None if target.is_some_and(|target| last.is_for(target)) => AtBoot::Hold {
+            error: format!("writing {} was interrupted {} times in a row", last.title(), last.tries),
+            advice: format!(
+                "Look for what ends it (memory, power supply, overheating, the disk's cable). {again}"
+            ),
+        },
+        _ => AtBoot::Hold {
+            error: format!("writing {} was interrupted, and no job is assigned any more", last.title()),
+            advice: format!("Assign a job to this terminal in the server's configuration. {again}"),
+        },
+    }
+}
+
+/// What becomes of what is on the disk, in the attempt that begins now. After an attempt at the same thing
+/// that was interrupted or sent no outcome, the disk is compared: the image may be there in part or in full,
+/// because a terminal goes on without the server, and what is right is not written again.
+pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
+    match last {
+        Some(last) if last.retried => last.retried_as.unwrap_or(target.job.compare),
+        Some(last) if last.is_for(target) && (last.outcome.is_none() || last.leaves_half_a_system()) => {
+            Compare::Auto
+        }
+        _ => target.job.compare,
+    }
+}
+
+/// May a terminal that is done leave the swarm? Yes when nobody fetches the same image any more: no other
+/// attempt at it is live, and no terminal that was just sent the agent is expected.
+pub fn may_leave<'a>(
+    me: &Attempt,
+    mut others: impl Iterator<Item = &'a Attempt>,
+    mut coming: impl Iterator<Item = &'a (Duration, String)>,
+    now: Duration,
+) -> bool {
+    let mine = me.image_ids();
+    let fetches = |other: &Attempt| other.image_ids().iter().any(|image| mine.contains(image));
+    me.outcome.is_some()
+        && !others.any(|other| other.number != me.number && other.is_live(now) && fetches(other))
+        && !coming.any(|(since, what)| mine.contains(what) && now.saturating_sub(*since) < COMING)
+}
+
+#[cfg(test)]
+pub mod tests;

@@ -1,0 +1,168 @@
+//! All terminals as the server knows them, in memory: their identities and attempts.
+//!
+//! `terminal` is one of them, `bounds` cuts what they say, `reports` takes what their attempts report and
+//! answers with orders, `decisions` does what people want of one, `namesakes` knows which of them share a
+//! UUID, `restart` makes sense of written times.
+//!
+//! Invariant: each terminal has at most one current attempt; the number of terminals and of those that are
+//! expected is bounded. Time, tokens and targets come in as arguments; what changed goes out as [`Change`]s,
+//! which `store` keeps.
+
+mod bounds;
+mod decisions;
+mod namesakes;
+mod reports;
+mod restart;
+mod terminal;
+#[cfg(test)]
+pub mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::api::Hello;
+use crate::layout::known;
+use crate::server::domain::attempt::Attempt;
+use crate::server::domain::identity::{self, Identity, Known, Mac};
+use crate::server::domain::jobs;
+use crate::server::domain::target::Target;
+use namesakes::Namesakes;
+pub use namesakes::some_of;
+pub use reports::ReportError;
+pub use terminal::Terminal;
+
+/// Most terminals that are remembered.
+pub const MAX_TERMINALS: usize = 10_000;
+
+/// What has to be written down.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A terminal is new or says something new of itself.
+    Terminal(Box<Terminal>),
+    /// An attempt began or went on.
+    Attempt(String, Box<Attempt>),
+}
+
+/// The lab.
+#[derive(Debug, Default)]
+pub struct Lab {
+    terminals: BTreeMap<String, Terminal>,
+    by_attempt: HashMap<u64, String>,
+    last_number: u64,
+    namesakes: Namesakes,
+    /// Terminals that were sent the agent and have taken nothing yet: when, and for which images.
+    coming: HashMap<Mac, (Duration, Vec<String>)>,
+    /// When the progress of each attempt was written down last.
+    written: HashMap<u64, Duration>,
+}
+
+impl Lab {
+    /// The lab as it was written down, at `now` of this start's clock. `last_number` is the highest attempt
+    /// number ever given. The changes are times that had to be corrected.
+    pub fn restore(now: Duration, mut terminals: Vec<Terminal>, last_number: u64) -> (Self, Vec<Change>) {
+        let changes = restart::correct(now, &mut terminals);
+        let by_attempt =
+            terminals.iter().filter_map(|t| Some((t.last.as_ref()?.number, t.id.clone()))).collect();
+        let mut namesakes = Namesakes::default();
+        terminals.iter().for_each(|t| namesakes.note(&t.id, None, &t.identity));
+        let terminals = terminals.into_iter().map(|t| (t.id.clone(), t)).collect();
+        (Lab { terminals, by_attempt, last_number, namesakes, ..Lab::default() }, changes)
+    }
+
+    /// The terminal with this name.
+    pub fn get(&self, id: &str) -> Option<&Terminal> {
+        self.terminals.get(id)
+    }
+
+    /// All terminals.
+    pub fn iter(&self) -> impl Iterator<Item = &Terminal> {
+        self.terminals.values()
+    }
+
+    /// Which terminal is this?
+    pub fn find(&self, who: &Identity, now: Duration) -> Option<&Terminal> {
+        let known = self.terminals.values().map(|t| Known {
+            id: &t.id,
+            identity: &t.identity,
+            silent: now.saturating_sub(t.heard).as_secs(),
+        });
+        identity::find(known, who).and_then(|id| self.terminals.get(id))
+    }
+
+    /// A netbooting terminal was sent the agent, to fetch `images`.
+    pub fn expect(&mut self, now: Duration, who: &Identity, images: Vec<String>) {
+        self.coming.retain(|_, (since, _)| now.saturating_sub(*since) < jobs::COMING);
+        if let Some(mac) = who.macs.first().filter(|_| self.coming.len() < MAX_TERMINALS) {
+            self.coming.insert(*mac, (now, images));
+        }
+    }
+
+    /// A terminal introduces itself. `None` when the lab is full.
+    pub fn hello(&mut self, now: Duration, address: String, hello: Hello) -> Option<(String, Change)> {
+        let who = Identity::new(&hello.macs, hello.uuid.as_deref());
+        let id = match self.find(&who, now) {
+            Some(known) => known.id.clone(),
+            None => self.new_id(&who)?,
+        };
+        let before = self.terminals.get(&id);
+        self.namesakes.note(&id, before.map(|t| &t.identity), &who);
+        let last = before.and_then(|t| t.last.clone());
+        let inventory = bounds::inventory(hello.inventory);
+        let known = before.map_or(&[][..], |t| &t.known_disks);
+        let mut known_disks = known::remember(known, &inventory.disks);
+        known_disks.truncate(bounds::MAX_PARTS);
+        let terminal = Terminal {
+            id: id.clone(),
+            identity: who,
+            known_disks,
+            chosen: before.map(|t| t.chosen.clone()).unwrap_or_default(),
+            inventory,
+            agent: bounds::word(hello.agent),
+            address: Some(address),
+            heard: now,
+            last,
+        };
+        self.terminals.insert(id.clone(), terminal.clone());
+        Some((id, Change::Terminal(Box::new(terminal))))
+    }
+
+    fn new_id(&self, who: &Identity) -> Option<String> {
+        if self.terminals.len() >= MAX_TERMINALS {
+            return None;
+        }
+        let mac = who.macs.first().map(ToString::to_string);
+        let name = mac.or_else(|| who.uuid.map(|uuid| uuid.to_string()))?;
+        let free = |id: &String| !self.terminals.contains_key(id);
+        std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}"))).find(free)
+    }
+
+    /// A terminal takes `target`: a new attempt begins.
+    pub fn take(
+        &mut self,
+        now: Duration,
+        id: &str,
+        target: &Target,
+        token: String,
+    ) -> Option<(Attempt, Vec<Change>)> {
+        let terminal = self.terminals.get_mut(id)?;
+        let last = terminal.last.take();
+        let mut changes = Vec::new();
+        self.last_number += 1;
+        let attempt = Attempt::after(last.as_ref(), self.last_number, token, target, now);
+        if let Some(mut old) = last {
+            self.by_attempt.remove(&old.number);
+            self.written.remove(&old.number);
+            old.ended.get_or_insert(now);
+            changes.push(Change::Attempt(id.into(), Box::new(old)));
+        }
+        terminal.heard = now;
+        terminal.last = Some(attempt.clone());
+        for mac in &terminal.identity.macs {
+            self.coming.remove(mac);
+        }
+        self.by_attempt.insert(attempt.number, id.into());
+        self.written.insert(attempt.number, now);
+        changes.push(Change::Attempt(id.into(), Box::new(attempt.clone())));
+        Some((attempt, changes))
+    }
+}

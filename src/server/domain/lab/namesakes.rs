@@ -1,0 +1,166 @@
+//! Terminals that share a name with others: boards whose maker gave one UUID to all of them, laptops that use
+//! one dock.
+//!
+//! Invariant: a UUID that several terminals have names none of them. What the configuration or a person says
+//! of such a UUID is for nobody, and people are told; nothing picks one of them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Lab, Terminal};
+use crate::server::domain::identity::{Identity, TerminalKey, in_one_order};
+
+/// How many terminals a sentence names.
+const SHOWN: usize = 3;
+
+/// A list of terminals for a sentence, cut where it grows long.
+pub fn some_of(ids: &[&str]) -> String {
+    let shown = ids.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match ids.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// The terminals by their UUIDs (in one byte order) and their MACs.
+#[derive(Debug, Default)]
+pub(super) struct Namesakes(HashMap<TerminalKey, BTreeSet<String>>);
+
+/// All names that a machine gives itself.
+fn keys(who: &Identity) -> impl Iterator<Item = TerminalKey> {
+    let uuid = who.uuid.map(|uuid| TerminalKey::Uuid(in_one_order(uuid)));
+    uuid.into_iter().chain(who.macs.iter().copied().map(TerminalKey::Mac))
+}
+
+impl Namesakes {
+    /// The terminal `id` was `before` and is `now`.
+    pub(super) fn note(&mut self, id: &str, before: Option<&Identity>, now: &Identity) {
+        for old in before.into_iter().flat_map(keys) {
+            if let Some(all) = self.0.get_mut(&old) {
+                all.remove(id);
+                if all.is_empty() {
+                    self.0.remove(&old);
+                }
+            }
+        }
+        for new in keys(now) {
+            self.0.entry(new).or_default().insert(id.to_owned());
+        }
+    }
+
+    fn of(&self, key: TerminalKey) -> impl Iterator<Item = &str> {
+        self.0.get(&key).into_iter().flatten().map(String::as_str)
+    }
+}
+
+impl Lab {
+    /// The other terminals with the UUID of `who`, which is the terminal `id` if it is known.
+    fn namesakes_of(&self, who: &Identity, id: Option<&str>) -> impl Iterator<Item = &str> {
+        let uuid = who.uuid.map(|uuid| TerminalKey::Uuid(in_one_order(uuid)));
+        uuid.into_iter().flat_map(|key| self.namesakes.of(key)).filter(move |other| Some(*other) != id)
+    }
+
+    /// What the configuration may know `who` by (the terminal `id`, if it is known): a UUID that another
+    /// terminal has as well is left out, because nobody can say which of them was meant.
+    pub fn named(&self, who: &Identity, id: Option<&str>) -> Identity {
+        let shared = self.namesakes_of(who, id).next().is_some();
+        Identity { macs: who.macs.clone(), uuid: who.uuid.filter(|_| !shared) }
+    }
+
+    /// The terminals that `key` fits: several where they share a UUID or an adapter.
+    pub fn fitting(&self, key: &TerminalKey) -> Vec<&Terminal> {
+        let key = match key {
+            TerminalKey::Mac(mac) => TerminalKey::Mac(*mac),
+            TerminalKey::Uuid(uuid) => TerminalKey::Uuid(in_one_order(*uuid)),
+        };
+        self.namesakes.of(key).filter_map(|id| self.get(id)).collect()
+    }
+
+    /// What a person who looks at this terminal should know of its name.
+    pub fn notes(&self, terminal: &Terminal) -> Vec<String> {
+        let others: Vec<&str> = self.namesakes_of(&terminal.identity, Some(&terminal.id)).collect();
+        let note = format!("shares its UUID with {}; tell them apart by MAC", some_of(&others));
+        let adapters = terminal.identity.macs.iter().filter_map(|mac| {
+            let others = self.namesakes.of(TerminalKey::Mac(*mac)).filter(|other| *other != terminal.id);
+            let others: Vec<&str> = others.collect();
+            let shared =
+                format!("was seen with the adapter {mac} of {}; tell them apart by UUID", some_of(&others));
+            (!others.is_empty()).then_some(shared)
+        });
+        (!others.is_empty()).then_some(note).into_iter().chain(adapters).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::hello_of;
+    use super::*;
+    use crate::api::Hello;
+
+    const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+
+    fn lab(boards: &[(&str, Option<&str>)]) -> Lab {
+        let mut lab = Lab::default();
+        for (mac, uuid) in boards {
+            let hello = Hello { uuid: uuid.map(Into::into), ..hello_of(mac) };
+            lab.hello(Duration::ZERO, String::new(), hello).expect("room");
+        }
+        lab
+    }
+
+    fn notes(lab: &Lab, id: &str) -> String {
+        lab.notes(lab.get(id).expect("known")).join("; ")
+    }
+
+    #[test]
+    fn boards_that_share_a_uuid_are_told_apart_by_mac_and_a_note_says_so_on_each() {
+        let (a, b, c) = ("02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c");
+        let lab = lab(&[(a, Some(U)), (b, Some(U)), (c, None)]);
+        assert_eq!(notes(&lab, a), format!("shares its UUID with {b}; tell them apart by MAC"));
+        assert_eq!(notes(&lab, b), format!("shares its UUID with {a}; tell them apart by MAC"));
+        assert_eq!(notes(&lab, c), "");
+        let many: Vec<String> = (0..6).map(|n| format!("02:00:00:00:00:0{n}")).collect();
+        let many = self::lab(&many.iter().map(|mac| (mac.as_str(), Some(U))).collect::<Vec<_>>());
+        let note = notes(&many, "02:00:00:00:00:05");
+        assert!(note.contains("02:00:00:00:00:02 and 2 more; tell"), "{note}");
+    }
+
+    #[test]
+    fn a_shared_uuid_names_neither_a_known_terminal_nor_one_that_comes_for_the_first_time() {
+        let (a, b) = ("02:00:00:00:00:0a", "02:00:00:00:00:0b");
+        let one = lab(&[(a, Some(U))]);
+        let key: TerminalKey = format!("uuid:{U}").parse().expect("valid");
+        let known = one.get(a).expect("known").identity.clone();
+        assert!(key.matches(&one.named(&known, Some(a))), "while nobody shares it");
+        let new = Identity::new(&[b], Some(U));
+        assert!(!key.matches(&one.named(&new, None)), "it may be the one that is known");
+        let both = lab(&[(a, Some(U)), (b, Some(U))]);
+        assert_eq!(both.fitting(&key).len(), 2);
+        assert!(!key.matches(&both.named(&known, Some(a))) && !key.matches(&both.named(&new, Some(b))));
+        assert!(a.parse::<TerminalKey>().expect("valid").matches(&both.named(&known, Some(a))));
+    }
+
+    #[test]
+    fn a_terminal_that_says_another_uuid_than_before_is_nobodys_namesake_any_more() {
+        let (a, b) = ("02:00:00:00:00:0a", "02:00:00:00:00:0b");
+        let mut lab = lab(&[(a, Some(U)), (b, Some(U))]);
+        lab.hello(Duration::ZERO, String::new(), hello_of(b)).expect("room");
+        assert_eq!((notes(&lab, a), notes(&lab, b)), (String::new(), String::new()));
+    }
+    #[test]
+    fn laptops_that_share_a_dock_have_a_note_each() {
+        const V: &str = "11112222-3333-4444-5555-666677778888";
+        let dock = "02:00:00:00:00:d0";
+        let lab = lab(&[(dock, Some(U)), (dock, Some(V))]);
+        let second = format!("{dock}-2");
+        assert_eq!(
+            (notes(&lab, dock), notes(&lab, &second)),
+            (
+                format!("was seen with the adapter {dock} of {second}; tell them apart by UUID"),
+                format!("was seen with the adapter {dock} of {dock}; tell them apart by UUID")
+            )
+        );
+        assert_eq!(lab.fitting(&dock.parse().expect("valid")).len(), 2);
+    }
+}

@@ -1,0 +1,128 @@
+//! What running attempts report, and what they are told to do.
+//!
+//! Invariant: only a caller that knows the token of a terminal's current attempt reports for it; the first
+//! outcome stands. Whether an attempt may leave its swarm is decided in `jobs`; which terminals still need
+//! it, in `zones`.
+
+use std::time::Duration;
+
+use super::{Change, Lab, Terminal, bounds};
+use crate::api::Orders;
+use crate::event::{Chosen, Outcome, Progress};
+use crate::layout::known;
+use crate::server::domain::attempt::Attempt;
+use crate::server::domain::identity::TerminalKey;
+use crate::server::domain::jobs;
+use crate::server::domain::zones::Ties;
+
+/// Progress is written down so often; stages at once.
+const WRITE_EVERY: Duration = Duration::from_secs(20);
+
+/// Why a report is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// No terminal has this attempt as its current one.
+    #[error("this attempt is over: a newer one of the same terminal has begun, or the server never knew it")]
+    Unknown,
+    /// The token is not that of the attempt.
+    #[error("wrong token for this attempt")]
+    WrongToken,
+}
+
+impl Lab {
+    /// The attempt that `token` may report for, with the name of its terminal, which is heard by that.
+    fn reporting(
+        &mut self,
+        now: Duration,
+        number: u64,
+        token: &str,
+    ) -> Result<(String, &mut Attempt), ReportError> {
+        let terminal = self.by_attempt.get(&number).and_then(|id| self.terminals.get_mut(id));
+        let terminal = terminal.ok_or(ReportError::Unknown)?;
+        match &mut terminal.last {
+            // What a person cancelled before it ran has no token: nobody reports for it.
+            Some(attempt) if !token.is_empty() && attempt.token == token => {
+                terminal.heard = now;
+                attempt.heard = now;
+                Ok((terminal.id.clone(), attempt))
+            }
+            _ => Err(ReportError::WrongToken),
+        }
+    }
+
+    /// An attempt says how far it is.
+    pub fn progress(
+        &mut self,
+        now: Duration,
+        number: u64,
+        token: &str,
+        progress: Progress,
+        ties: &Ties,
+    ) -> Result<(Orders, Option<Change>), ReportError> {
+        let (id, attempt) = self.reporting(now, number, token)?;
+        let before = attempt.progress.replace(bounds::progress(progress)).map(|p| p.stage);
+        let changed = before != attempt.progress.as_ref().map(|p| p.stage);
+        let attempt = attempt.clone();
+        let written = self.written.entry(number).or_insert(Duration::ZERO);
+        let change = (changed || now.saturating_sub(*written) >= WRITE_EVERY).then(|| {
+            *written = now;
+            Change::Attempt(id, Box::new(attempt.clone()))
+        });
+        Ok((self.orders(&attempt, ties, now), change))
+    }
+
+    /// An attempt ended. The first outcome stands, so that a report that is sent twice does no harm; only the
+    /// one that the server made up when a person cancelled is replaced by the terminal's own.
+    pub fn outcome(
+        &mut self,
+        now: Duration,
+        number: u64,
+        token: &str,
+        outcome: Outcome,
+        ties: &Ties,
+    ) -> Result<(Orders, Option<Change>), ReportError> {
+        let (id, attempt) = self.reporting(now, number, token)?;
+        let mut change = None;
+        if attempt.outcome.is_none() || attempt.cancelled {
+            attempt.outcome = Some(bounds::outcome(outcome));
+            attempt.ended = Some(now);
+            change = Some(Change::Attempt(id, Box::new(attempt.clone())));
+        }
+        let attempt = attempt.clone();
+        Ok((self.orders(&attempt, ties, now), change))
+    }
+
+    /// An attempt says which disks it writes. They are kept whatever becomes of it: after a power cut in the
+    /// middle, the same rule must not take another disk.
+    pub fn chosen(&mut self, number: u64, chosen: Vec<Chosen>) -> Option<Change> {
+        let terminal = self.by_attempt.get(&number).and_then(|id| self.terminals.get_mut(id))?;
+        let mut chosen = known::choose_again(&terminal.chosen, &bounds::chosen(chosen));
+        chosen.truncate(bounds::MAX_PARTS);
+        (chosen != terminal.chosen).then(|| {
+            terminal.chosen = chosen;
+            Change::Terminal(Box::new(terminal.clone()))
+        })
+    }
+
+    fn orders(&self, attempt: &Attempt, ties: &Ties, now: Duration) -> Orders {
+        let me = self.by_attempt.get(&attempt.number).and_then(|id| self.get(id)).and_then(Terminal::ip);
+        // The zones are looked at last: a thousand terminals report each second.
+        let needs_me = |other: &&Terminal| {
+            other.last.as_ref().is_some_and(|last| last.is_live(now)) && ties.needs(other.ip(), me)
+        };
+        let others = self.terminals.values().filter(needs_me).filter_map(|t| t.last.as_ref());
+        // A terminal on its way is where it was the last time, or anywhere.
+        let coming = self.coming.iter().filter(|(mac, _)| match self.fitting(&TerminalKey::Mac(**mac))[..] {
+            [known] => ties.needs(known.ip(), me),
+            _ => ties.needs(None, me),
+        });
+        let coming: Vec<(Duration, String)> = coming
+            .flat_map(|(_, (since, images))| images.iter().map(|image| (*since, image.clone())))
+            .collect();
+        let release = jobs::may_leave(attempt, others, coming.iter(), now);
+        Orders {
+            release,
+            cancel: attempt.cancelled && !matches!(attempt.outcome, Some(Outcome::Done { .. })),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Times that an earlier run of the server wrote down, made sense of at its next start.
+//!
+//! Invariant: the machine's date may have been set either way meanwhile, so it tells nothing about how long a
+//! terminal was silent. Silence is counted on the server's own clock while it runs: while it was off it heard
+//! nobody. No time is left that lies in the future.
+
+use std::time::Duration;
+
+use super::{Change, Terminal};
+
+/// Corrects the times of `terminals` for a clock that says `now`. What lay in the future comes back, to be
+/// written down again.
+pub(super) fn correct(now: Duration, terminals: &mut [Terminal]) -> Vec<Change> {
+    let times = |t: &Terminal| {
+        let attempt = t.last.as_ref().map(|a| a.heard.max(a.started).max(a.ended.unwrap_or_default()));
+        t.heard.max(attempt.unwrap_or_default())
+    };
+    let stopped = terminals.iter().map(times).max().unwrap_or_default();
+    let mut changes = Vec::new();
+    for terminal in terminals {
+        let future = times(terminal) > now;
+        terminal.heard = terminal.heard.min(now);
+        if let Some(attempt) = &mut terminal.last {
+            attempt.started = attempt.started.min(now);
+            attempt.ended = attempt.ended.map(|ended| ended.min(now));
+            attempt.heard = match attempt.outcome {
+                // As silent as it was when the server stopped.
+                None => now.saturating_sub(stopped.saturating_sub(attempt.heard)),
+                Some(_) => attempt.heard.min(now),
+            };
+        }
+        if future {
+            let attempt = terminal.last.clone();
+            changes.push(Change::Terminal(Box::new(terminal.clone())));
+            changes.extend(attempt.map(|a| Change::Attempt(terminal.id.clone(), Box::new(a))));
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{at, hello_of, target};
+    use super::super::{Lab, jobs};
+    use super::*;
+    use crate::api::TerminalState;
+    use crate::server::domain::jobs::tests::done;
+    use crate::server::domain::zones::Ties;
+
+    const A: &str = "52:54:00:00:00:0a";
+    const B: &str = "52:54:00:00:00:0b";
+    const C: &str = "52:54:00:00:00:0c";
+    const STOPPED: u64 = 1_800_000_000;
+
+    /// A has been imaging until the server stopped, B until an hour before, and C is done.
+    fn before() -> Vec<Terminal> {
+        let mut lab = Lab::default();
+        for (mac, when) in [(B, STOPPED - 3600), (A, STOPPED), (C, STOPPED)] {
+            lab.hello(at(when), String::new(), hello_of(mac)).expect("room");
+            let number = lab.take(at(when), mac, &target(), mac.into()).expect("known").0.number;
+            if mac == C {
+                lab.outcome(at(when), number, mac, done(), &Ties::default()).expect("taken");
+            }
+        }
+        lab.iter().cloned().collect()
+    }
+
+    /// The states of A and B, whether C may leave, and whether anything was written down, `later` seconds
+    /// after a start at `date`.
+    fn states(date: u64, later: u64) -> (TerminalState, TerminalState, bool, bool) {
+        let (mut lab, changes) = Lab::restore(at(date), before(), 9);
+        let now = at(date + later);
+        let state =
+            |lab: &Lab, id| jobs::state(lab.get(id).expect("there").last.as_ref(), Some(&target()), now);
+        let (a, b) = (state(&lab, A), state(&lab, B));
+        let number = lab.get(C).and_then(|t| t.last.as_ref()).expect("attempt").number;
+        let orders = lab.outcome(now, number, C, done(), &Ties::default()).expect("taken").0;
+        (a, b, orders.release, !changes.is_empty())
+    }
+
+    #[test]
+    fn silence_is_counted_while_the_server_runs_whatever_the_date_says_at_its_next_start() {
+        use TerminalState::{Imaging, Interrupted};
+        const YEAR: u64 = 365 * 24 * 3600;
+        for date in [STOPPED - 17 * YEAR, STOPPED, STOPPED + 1, STOPPED + 30 * YEAR] {
+            let past = date < STOPPED;
+            assert_eq!(states(date, 1), (Imaging, Interrupted, false, past), "just started, {date}");
+            assert_eq!(states(date, 61), (Interrupted, Interrupted, true, past), "A stays silent, {date}");
+        }
+        assert_eq!(states(0, 61), (Interrupted, Interrupted, true, true), "a clock without a battery");
+    }
+
+    #[test]
+    fn no_time_in_the_future_is_left_or_written() {
+        let mut terminals = before();
+        let changes = correct(at(100), &mut terminals);
+        assert_eq!(changes.len(), 6);
+        assert!(correct(at(100), &mut terminals).is_empty(), "it is corrected once");
+        let shown = terminals.iter().map(|t| at(100).saturating_sub(t.heard)).max();
+        assert_eq!(shown, Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,102 @@
+//! One terminal as the server knows it, and its row on the page.
+//!
+//! Invariant: a plain value. What it says of itself was cut to bounds by `bounds` before it came here; where
+//! it stands is decided in `jobs`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::api::{DiskInfo, Inventory, Neighbour, TerminalState, TerminalView};
+use crate::event::Chosen;
+use crate::layout::known;
+use crate::server::domain::attempt::Attempt;
+use crate::server::domain::identity::Identity;
+use crate::server::domain::jobs;
+use crate::server::domain::target::Target;
+use crate::server::domain::zones::Ties;
+
+/// A terminal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Terminal {
+    /// Its name in calls: the MAC or UUID under which it was first seen.
+    pub id: String,
+    /// Its MACs and UUID.
+    pub identity: Identity,
+    /// What it is made of.
+    pub inventory: Inventory,
+    /// The fixed disks that it ever had, until a person has accepted that some are gone.
+    pub known_disks: Vec<DiskInfo>,
+    /// The disks that rules chose on it, whatever became of those attempts.
+    pub chosen: Vec<Chosen>,
+    /// Version of its agent.
+    pub agent: String,
+    /// Last address it spoke from.
+    pub address: Option<String>,
+    /// When it was last heard.
+    pub heard: Duration,
+    /// Its latest attempt.
+    pub last: Option<Attempt>,
+}
+
+impl Terminal {
+    /// A person has looked at the disks that it has now: from here on they are the ones that it should have,
+    /// and rules may choose among them anew.
+    pub fn accept_disks(&mut self) {
+        self.known_disks = known::fixed(&self.inventory.disks).cloned().collect();
+        self.chosen.clear();
+    }
+
+    /// Where it spoke from last.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address.as_ref()?.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+    }
+
+    /// The switch at the card it speaks from, or at another one where that is not known.
+    pub fn neighbour(&self) -> Option<&Neighbour> {
+        let nics = &self.inventory.nics;
+        let speaks = |address: &String| self.address.as_deref() == address.split('/').next();
+        let speaking = nics.iter().find(|nic| nic.address.as_ref().is_some_and(speaks));
+        match speaking {
+            Some(nic) => nic.neighbour.as_ref(),
+            None => nics.iter().find_map(|nic| nic.neighbour.as_ref()),
+        }
+    }
+
+    /// Its row on the page, with `notes` of how it is named.
+    pub fn view(
+        &self,
+        label: Option<&str>,
+        notes: Vec<String>,
+        target: Option<&Target>,
+        ties: &Ties,
+        now: Duration,
+    ) -> TerminalView {
+        let last = self.last.as_ref();
+        let state = jobs::state(last, target, now);
+        let image = match (state, target, last) {
+            (TerminalState::Waiting, Some(target), _) => Some(target.title()),
+            (_, _, last) => last.map(Attempt::title),
+        };
+        let current = last.filter(|_| state != TerminalState::Waiting);
+        TerminalView {
+            id: self.id.clone(),
+            label: label.map(Into::into),
+            notes,
+            macs: self.identity.macs.iter().map(ToString::to_string).collect(),
+            uuid: self.identity.uuid.map(|uuid| uuid.to_string()),
+            address: self.address.clone(),
+            machine: self.inventory.machine.clone(),
+            state,
+            image,
+            progress: current.and_then(|a| a.progress.clone()),
+            outcome: last.and_then(|a| a.outcome.clone()),
+            silent: now.saturating_sub(self.heard).as_secs(),
+            zone: ties.zone(self.ip()),
+            gateway: self.ip().is_some_and(|ip| ties.gateways.contains(&ip)),
+            switch: self.neighbour().map(|switch| {
+                let name = switch.name.as_ref().unwrap_or(&switch.chassis);
+                format!("{name}, port {}", switch.port)
+            }),
+        }
+    }
+}

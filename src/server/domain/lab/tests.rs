@@ -1,0 +1,311 @@
+//! The lab in calls: terminals that come, image themselves, and are stopped and started by people.
+
+use super::bounds::{MAX_PARTS, MAX_WORD};
+use super::*;
+use crate::api::{DiskInfo, Inventory, Neighbour, NicInfo, Orders, TerminalState};
+use crate::event::{Chosen, Class, DiskIdentity, Progress, Stage};
+use crate::server::domain::config::Job;
+use crate::server::domain::jobs::tests::{done, failed};
+use crate::server::domain::zones::Ties;
+use crate::tracker::{Topology, Zone};
+
+pub fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub fn target() -> Target {
+    let job = Job { name: "lab".into(), ..Job::by_hand("debian".parse().expect("valid")) };
+    Target { job, image: "debian".into(), version: "1".into(), also: Vec::new() }
+}
+
+/// A terminal with one MAC introduces itself.
+pub fn hello_of(mac: &str) -> Hello {
+    let inventory = Inventory { machine: "QEMU Standard PC".into(), ..Inventory::default() };
+    Hello { uuid: None, macs: vec![mac.into()], inventory, agent: "0.1.0".into() }
+}
+
+const A: &str = "52:54:00:00:00:0a";
+const B: &str = "52:54:00:00:00:0b";
+
+fn lab() -> Lab {
+    let mut lab = Lab::default();
+    for mac in [A, B] {
+        lab.hello(at(0), "10.0.0.9".into(), hello_of(mac)).expect("room");
+    }
+    lab
+}
+
+fn begin(lab: &mut Lab, now: u64, id: &str, token: &str) -> u64 {
+    lab.take(at(now), id, &target(), token.into()).expect("known").0.number
+}
+
+#[test]
+fn a_terminal_that_says_hello_again_is_the_same_one() {
+    let mut lab = lab();
+    let number = begin(&mut lab, 1, A, "t");
+    let (id, _) = lab.hello(at(5), "10.0.0.10".into(), hello_of(A)).expect("room");
+    assert_eq!((id.as_str(), lab.iter().count()), (A, 2));
+    let terminal = lab.get(A).expect("there");
+    assert_eq!(terminal.address.as_deref(), Some("10.0.0.10"));
+    assert_eq!(terminal.last.as_ref().map(|a| a.number), Some(number));
+}
+
+#[test]
+fn fixed_disks_are_remembered_until_a_person_accepts_that_they_are_gone() {
+    let disk = |serial: &str| DiskInfo { serial: Some(serial.into()), size: 1 << 38, ..DiskInfo::default() };
+    let with = |disks: &[&str]| {
+        let mut hello = hello_of(A);
+        hello.inventory.disks = disks.iter().map(|serial| disk(serial)).collect();
+        hello
+    };
+    let known = |lab: &Lab| {
+        let known = &lab.get(A).expect("there").known_disks;
+        known.iter().filter_map(|disk| disk.serial.clone()).collect::<Vec<_>>()
+    };
+    let mut lab = Lab::default();
+    let mut hello = with(&["ssd", "hdd"]);
+    hello.inventory.disks.push(DiskInfo { removable: true, ..disk("stick") });
+    lab.hello(at(0), String::new(), hello).expect("room");
+    let (_, change) = lab.hello(at(1), String::new(), with(&["hdd"])).expect("room");
+    assert_eq!(known(&lab), ["hdd", "ssd"], "a dead disk is missed, a stick is not");
+    assert!(
+        matches!(change, Change::Terminal(terminal) if terminal.known_disks.len() == 2),
+        "and written down"
+    );
+
+    let refused = begin(&mut lab, 2, A, "one");
+    let outcome = failed(Class::Refused, false);
+    lab.outcome(at(3), refused, "one", outcome.clone(), &Ties::default()).expect("taken");
+    lab.retry(at(4), A, None, false).expect("failed");
+    let again = begin(&mut lab, 5, A, "two");
+    assert_eq!(known(&lab), ["hdd", "ssd"], "trying again accepts nothing");
+    lab.outcome(at(6), again, "two", outcome, &Ties::default()).expect("taken");
+    lab.retry(at(7), A, None, true).expect("failed");
+    assert_eq!(known(&lab), ["hdd"], "what the person saw");
+    lab.hello(at(8), String::new(), with(&["hdd", "new"])).expect("room");
+    assert_eq!(known(&lab), ["hdd", "new"]);
+    lab.hello(at(9), String::new(), with(&["hdd"])).expect("room");
+    let last = begin(&mut lab, 10, A, "three");
+    lab.outcome(at(11), last, "three", done(), &Ties::default()).expect("taken");
+    assert_eq!(known(&lab), ["hdd", "new"], "a good outcome is nobody's consent");
+}
+
+#[test]
+fn the_disk_that_a_rule_chose_is_remembered_through_a_power_cut_until_a_person_accepts_another() {
+    let on = |rule: &str, serial: &str| {
+        let identity = DiskIdentity { serial: Some(serial.into()), ..DiskIdentity::default() };
+        Chosen { rule: rule.into(), disk: serial.into(), identity }
+    };
+    let mut lab = lab();
+    let first = begin(&mut lab, 1, A, "one");
+    lab.progress(at(2), first, "one", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
+    let change = lab.chosen(first, vec![on("internal", "ssd"), on("bus=ata", "hdd")]);
+    assert!(matches!(change, Some(Change::Terminal(terminal)) if terminal.chosen.len() == 2), "written down");
+    // Power cut: no outcome, and the terminal comes back.
+    lab.hello(at(100), String::new(), hello_of(A)).expect("room");
+    begin(&mut lab, 101, A, "two");
+    let chosen = |lab: &Lab| {
+        let chosen = &lab.get(A).expect("there").chosen;
+        chosen.iter().map(|one| one.disk.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(chosen(&lab), ["ssd", "hdd"]);
+    lab.retry(at(1000), A, None, false).expect("silent for long");
+    assert_eq!(chosen(&lab).len(), 2);
+    lab.retry(at(1001), A, None, true).expect("silent for long");
+    assert!(chosen(&lab).is_empty());
+}
+
+#[test]
+fn who_has_neither_mac_nor_uuid_is_nobody() {
+    assert!(lab().hello(at(0), String::new(), hello_of("no")).is_none());
+}
+
+#[test]
+fn only_the_token_of_the_current_attempt_reports() {
+    let mut lab = lab();
+    let first = begin(&mut lab, 1, A, "one");
+    let progress = || Progress::at(Stage::Fetch);
+    assert_eq!(
+        lab.progress(at(2), first, "two", progress(), &Ties::default()).err(),
+        Some(ReportError::WrongToken)
+    );
+    assert_eq!(
+        lab.progress(at(2), 99, "one", progress(), &Ties::default()).err(),
+        Some(ReportError::Unknown)
+    );
+    assert!(lab.progress(at(2), first, "one", progress(), &Ties::default()).is_ok());
+    let second = begin(&mut lab, 3, A, "two");
+    assert!(second > first);
+    assert_eq!(
+        lab.progress(at(4), first, "one", progress(), &Ties::default()).err(),
+        Some(ReportError::Unknown)
+    );
+    assert!(lab.get(A).and_then(|t| t.last.as_ref()).expect("attempt").dirty);
+}
+
+#[test]
+fn progress_is_written_at_each_stage_and_now_and_then() {
+    let mut lab = lab();
+    let number = begin(&mut lab, 100, A, "t");
+    let mut report = |now, stage| {
+        lab.progress(at(now), number, "t", Progress::at(stage), &Ties::default()).expect("taken").1.is_some()
+    };
+    assert!(report(101, Stage::Claim));
+    assert!(!report(102, Stage::Claim));
+    assert!(report(103, Stage::Disarm));
+    assert!(!report(122, Stage::Disarm));
+    assert!(report(123, Stage::Disarm));
+}
+
+#[test]
+fn the_last_one_releases_all() {
+    let mut lab = lab();
+    let (a, b) = (begin(&mut lab, 1, A, "a"), begin(&mut lab, 1, B, "b"));
+    assert_eq!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").0, Orders::default());
+    assert!(lab.outcome(at(3), b, "b", done(), &Ties::default()).expect("taken").0.release);
+    let serving = Progress::at(Stage::Serve);
+    assert!(lab.progress(at(4), a, "a", serving, &Ties::default()).expect("taken").0.release);
+}
+
+#[test]
+fn a_zone_that_is_done_is_released_but_for_the_gateway_that_others_fetch_through() {
+    const C: &str = "52:54:00:00:00:0c";
+    let mut lab = Lab::default();
+    for (mac, address) in [(A, "10.1.0.1"), (B, "10.1.0.2"), (C, "10.2.0.1")] {
+        lab.hello(at(0), address.into(), hello_of(mac)).expect("room");
+    }
+    let zone = |name: &str, net: &str| Zone::new(name, vec![net.parse().expect("a network")]);
+    let zones = vec![zone("one", "10.1.0.0/16"), zone("two", "10.2.0.0/16")];
+    let ties = Ties {
+        topology: Topology { zones, ..Topology::default() }.into(),
+        gateways: [[10, 1, 0, 1].into(), [10, 2, 0, 1].into()].into(),
+    };
+    let [a, b, c] = [(A, "a"), (B, "b"), (C, "c")].map(|(id, token)| begin(&mut lab, 1, id, token));
+    let mut end =
+        |now, attempt, token| lab.outcome(at(now), attempt, token, done(), &ties).expect("taken").0.release;
+    assert!(!end(2, a, "a"));
+    assert!(end(3, b, "b"), "its zone is done, and nobody fetches through it");
+    assert!(!end(4, a, "a"), "zone two still fetches through it");
+    assert!(end(5, c, "c") && end(6, a, "a"));
+}
+
+#[test]
+fn one_that_netboots_is_waited_for_until_it_takes() {
+    let mut lab = lab();
+    let a = begin(&mut lab, 1, A, "a");
+    lab.expect(at(2), &Identity::new(&[B], None), vec!["debian@1".into()]);
+    assert!(!lab.outcome(at(3), a, "a", done(), &Ties::default()).expect("taken").0.release);
+    let b = begin(&mut lab, 4, B, "b");
+    lab.outcome(at(5), b, "b", failed(Class::Disk, true), &Ties::default()).expect("taken");
+    assert!(
+        lab.progress(at(6), a, "a", Progress::at(Stage::Serve), &Ties::default()).expect("taken").0.release
+    );
+}
+
+#[test]
+fn nobody_reports_for_what_was_cancelled_before_it_ran() {
+    let mut lab = lab();
+    lab.cancel(at(1), A, Some(&target())).expect("waiting");
+    let number = lab.get(A).and_then(|t| t.last.as_ref()).expect("attempt").number;
+    assert_eq!(lab.outcome(at(2), number, "", done(), &Ties::default()).err(), Some(ReportError::WrongToken));
+}
+
+#[test]
+fn the_next_attempt_knows_what_the_last_one_left_on_the_disk() {
+    let mut lab = lab();
+    let first = begin(&mut lab, 1, A, "a");
+    let installed = |lab: &Lab| lab.get(A).and_then(|t| t.last.clone()).expect("attempt").installed;
+    assert!(installed(&lab).is_empty());
+    lab.outcome(at(2), first, "a", done(), &Ties::default()).expect("taken");
+    let second = begin(&mut lab, 3, A, "b");
+    assert_eq!(installed(&lab).len(), 1);
+    lab.progress(at(4), second, "b", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
+    begin(&mut lab, 5, A, "c");
+    assert!(installed(&lab).is_empty(), "half of something");
+}
+
+#[test]
+fn the_first_outcome_stands() {
+    let mut lab = lab();
+    let a = begin(&mut lab, 1, A, "a");
+    assert!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1.is_some());
+    assert!(
+        lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken").1.is_none()
+    );
+    assert_eq!(lab.get(A).and_then(|t| t.last.clone()).and_then(|a| a.outcome), Some(done()));
+}
+
+#[test]
+fn a_person_can_stop_a_running_one_and_start_it_again() {
+    let mut lab = lab();
+    let a = begin(&mut lab, 1, A, "a");
+    lab.progress(at(2), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
+    assert!(lab.retry(at(3), A, None, false).is_err(), "imaging now");
+    lab.cancel(at(3), A, Some(&target())).expect("running");
+    let (orders, _) =
+        lab.progress(at(4), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
+    assert!(orders.cancel);
+    let attempt = lab.get(A).and_then(|t| t.last.clone()).expect("attempt");
+    assert!(attempt.leaves_half_a_system() && !jobs::waits(Some(&attempt), Some(&target())));
+    lab.retry(at(5), A, None, false).expect("stopped");
+    assert_eq!(
+        lab.get(A).expect("there").view(None, vec![], Some(&target()), &Ties::default(), at(5)).state,
+        TerminalState::Waiting
+    );
+}
+
+#[test]
+fn a_person_can_keep_a_waiting_one_from_starting() {
+    let mut lab = lab();
+    assert_eq!(lab.cancel(at(1), A, Some(&target())).expect("waiting").len(), 2);
+    assert_eq!(
+        lab.get(A).expect("there").view(None, vec![], Some(&target()), &Ties::default(), at(1)).state,
+        TerminalState::Failed
+    );
+    assert!(lab.cancel(at(2), A, Some(&target())).is_err(), "nothing left");
+    assert!(lab.cancel(at(2), B, None).is_err(), "no job");
+}
+
+#[test]
+fn what_terminals_say_is_bounded() {
+    let mut lab = lab();
+    let mut long = hello_of(A);
+    long.inventory.machine = "ä".repeat(100_000);
+    long.inventory.disks = vec![Default::default(); 1000];
+    let neighbour = Neighbour { name: Some("x".repeat(100_000)), ..Neighbour::default() };
+    long.inventory.nics = vec![NicInfo { neighbour: Some(neighbour), ..NicInfo::default() }];
+    lab.hello(at(1), String::new(), long).expect("room");
+    let inventory = &lab.get(A).expect("there").inventory;
+    assert_eq!((inventory.machine.chars().count(), inventory.disks.len()), (MAX_WORD, MAX_PARTS));
+    let switch = inventory.nics[0].neighbour.as_ref().expect("kept");
+    assert_eq!(switch.name.as_ref().map(String::len), Some(MAX_WORD));
+    let a = begin(&mut lab, 1, A, "a");
+    let wild = Progress { percent: f32::NAN, ..Progress::at(Stage::Fetch) };
+    lab.progress(at(2), a, "a", wild, &Ties::default()).expect("taken");
+    let view = lab.get(A).expect("there").view(None, vec![], None, &Ties::default(), at(2));
+    assert_eq!(view.progress.map(|p| p.percent), Some(0.0));
+}
+
+#[test]
+fn a_full_lab_takes_nobody_new() {
+    let mut lab = Lab::default();
+    for n in 0..MAX_TERMINALS {
+        let mac = format!("52:54:00:01:{:02x}:{:02x}", n >> 8, n & 255);
+        let who = Identity::new(&[mac], None);
+        let id = lab.new_id(&who).expect("room");
+        let terminal = Terminal {
+            id: id.clone(),
+            identity: who,
+            inventory: Inventory::default(),
+            known_disks: Vec::new(),
+            chosen: Vec::new(),
+            agent: String::new(),
+            address: None,
+            heard: at(0),
+            last: None,
+        };
+        lab.terminals.insert(id, terminal);
+    }
+    assert!(lab.hello(at(1), String::new(), hello_of(A)).is_none());
+    assert!(lab.hello(at(1), String::new(), hello_of("52:54:00:01:00:00")).is_some());
+}

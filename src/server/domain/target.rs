@@ -1,0 +1,106 @@
+//! What the configuration wants of a terminal now, with the versions that its images mean now.
+//!
+//! Invariant: pure functions of the configuration, the catalog and a machine's identity; every image of a
+//! [`Target`] is in the catalog. Whether it waits for the terminal is decided in `jobs`.
+
+use crate::api::Refusal;
+use crate::server::domain::catalog::Catalog;
+use crate::server::domain::config::{Also, Config, ImageRef, Job};
+use crate::server::domain::identity::Identity;
+
+/// What the configuration wants of a terminal now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// The job.
+    pub job: Job,
+    /// Its image.
+    pub image: String,
+    /// The version that this means now.
+    pub version: String,
+    /// The versions that the job's further images mean now, in its order.
+    pub also: Vec<ImageRef>,
+}
+
+impl Target {
+    /// `name@version` of each image, the one that starts first.
+    pub fn image_ids(&self) -> Vec<String> {
+        let first = format!("{}@{}", self.image, self.version);
+        std::iter::once(first).chain(self.also.iter().map(ImageRef::to_string)).collect()
+    }
+
+    /// The same for people.
+    pub fn title(&self) -> String {
+        self.image_ids().join(" + ")
+    }
+}
+
+/// The target of `job`: which version it means now.
+pub fn target_of(job: &Job, catalog: &Catalog) -> Result<Target, Refusal> {
+    let image = catalog.resolve(&job.image)?;
+    let exactly = |also: &Also| {
+        let found = catalog.resolve(&also.image)?;
+        Ok(ImageRef { name: found.name.clone(), version: Some(found.version.clone()) })
+    };
+    let also = job.also.iter().map(exactly).collect::<Result<_, Refusal>>()?;
+    Ok(Target { job: job.clone(), image: image.name.clone(), version: image.version.clone(), also })
+}
+
+/// What the configuration wants of a machine now; `Ok(None)` when nothing.
+pub fn target_for(config: &Config, catalog: &Catalog, who: &Identity) -> Result<Option<Target>, Refusal> {
+    config.job_for(who).map(|job| target_of(job, catalog)).transpose()
+}
+
+/// The target of a terminal that asks for images by name, for disks that it names: its own job's terms if
+/// that is the image that starts, and otherwise the usual ones. Only what was asked for is given.
+pub fn target_by_hand(
+    config: &Config,
+    catalog: &Catalog,
+    who: &Identity,
+    image: &ImageRef,
+    further: Vec<(ImageRef, String)>,
+) -> Result<Target, Refusal> {
+    let job = config.job_for(who).filter(|job| job.image.name == image.name);
+    let mut job = job.cloned().unwrap_or_else(|| Job::by_hand(image.clone()));
+    job.image = image.clone();
+    let terms = |(image, disk): (ImageRef, String)| {
+        let known = job.also.iter().find(|also| also.image.name == image.name);
+        let (layout, partitions) =
+            known.map_or_else(Default::default, |also| (also.layout, also.partitions.clone()));
+        Also { image, disk, layout, partitions }
+    };
+    job.also = further.into_iter().map(terms).collect();
+    job.check_images().map_err(|error| Refusal { error, advice: "Name each image once.".into() })?;
+    target_of(&job, catalog)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::domain::catalog::tests::published;
+
+    #[test]
+    fn further_images_by_hand_come_with_the_disks_that_were_named_and_the_terms_of_the_own_job() {
+        let text = "[[job]]\nname='lab'\nimage='debian'\nterminals='all'\n\
+            [[job.also]]\nimage='data'\ndisk='bus=ata'\npartitions=[1]\n";
+        let config = Config::parse(text).expect("valid");
+        let images = vec![
+            published("debian", "1", 1),
+            published("data", "7", 2),
+            published("data", "8", 3),
+            published("x", "1", 4),
+        ];
+        let catalog = Catalog { images, ..Catalog::default() };
+        let who = Identity::new(&["52:54:00:00:00:0a"], None);
+        let ask = |further: &[(&str, &str)]| {
+            let further = further.iter().map(|(image, disk)| (image.parse().expect("valid"), (*disk).into()));
+            target_by_hand(&config, &catalog, &who, &"debian".parse().expect("valid"), further.collect())
+        };
+        assert!(ask(&[]).expect("given").job.also.is_empty(), "only what was asked for");
+        let given = ask(&[("data@7", "/dev/sdb"), ("x", "/dev/sdc")]).expect("given");
+        assert_eq!(given.image_ids(), ["debian@1", "data@7", "x@1"]);
+        let also: Vec<_> = given.job.also.iter().map(|a| (a.disk.as_str(), a.partitions.clone())).collect();
+        assert_eq!(also, [("/dev/sdb", Some(vec![1])), ("/dev/sdc", None)]);
+        assert!(ask(&[("x", "/dev/sdb"), ("x", "/dev/sdc")]).expect_err("twice").error.contains("once"));
+        assert!(ask(&[("y", "/dev/sdb")]).is_err());
+    }
+}

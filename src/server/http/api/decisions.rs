@@ -1,0 +1,114 @@
+//! What people decide: retry and cancel.
+//!
+//! Invariant: a decision is taken only from the server itself: a loopback address, and no browser. What comes
+//! of it is left to `lab`.
+
+use axum::Extension;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+
+use super::{Error, Shared, conflict, error, keep, stranger};
+use crate::api::{Compare, Refusal};
+use crate::server::app::{App, lock};
+use crate::server::domain::config::Config;
+use crate::server::domain::identity::{TerminalKey, usable_uuid};
+use crate::server::domain::lab::{Change, Lab, Terminal, some_of};
+use crate::server::domain::target::{Target, target_for};
+use crate::server::http::listen::Ends;
+
+/// Decisions are taken from this machine alone, and not from a page that a browser on it shows: browsers name
+/// the page's origin with every such request.
+fn from_the_server_itself(ends: Ends, headers: &HeaderMap) -> Result<(), Error> {
+    if ends.remote.ip().is_loopback() && !headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    let advice = "Run 'flashmob job …' on the server itself.";
+    Err(error(StatusCode::FORBIDDEN, format!("{} may not decide this", ends.remote.ip()), advice))
+}
+
+/// The terminal meant by what a person typed: its name, any of its MACs, its UUID, or its label. What fits
+/// several means none of them.
+fn meant(lab: &Lab, config: &Config, typed: &str) -> Result<String, Error> {
+    if let Some(terminal) = lab.get(typed) {
+        return Ok(terminal.id.clone());
+    }
+    let key = typed.parse::<TerminalKey>();
+    let by_uuid = usable_uuid(typed).map(TerminalKey::Uuid);
+    let fits = |t: &&Terminal| {
+        config.label(&lab.named(&t.identity, Some(&t.id))) == Some(typed)
+            || key.as_ref().is_ok_and(|key| key.matches(&t.identity))
+            || by_uuid.is_some_and(|key| key.matches(&t.identity))
+    };
+    let fitting: Vec<&str> = lab.iter().filter(fits).map(|t| t.id.as_str()).collect();
+    match fitting[..] {
+        [] => Err(stranger(typed)),
+        [one] => Ok(one.to_owned()),
+        _ => Err(conflict(Refusal {
+            error: format!("'{typed}' fits {} terminals: {}", fitting.len(), some_of(&fitting)),
+            advice: "Name the one that is meant by its own name: 'flashmob terminals' shows them all.".into(),
+        })),
+    }
+}
+
+async fn decide(
+    app: &App,
+    ends: Ends,
+    headers: &HeaderMap,
+    typed: &str,
+    what: &str,
+    change: impl FnOnce(&mut Lab, &str, Option<&Target>) -> Result<Vec<Change>, Refusal>,
+) -> Result<StatusCode, Error> {
+    from_the_server_itself(ends, headers)?;
+    let (config, repository) = (app.config(), app.repository());
+    let saved = {
+        let mut lab = lock(&app.lab);
+        let id = meant(&lab, &config, typed)?;
+        let terminal = lab.get(&id).ok_or_else(|| stranger(typed))?;
+        let who = lab.named(&terminal.identity, Some(&id));
+        let target = target_for(&config, &repository.catalog, &who).ok().flatten();
+        let changes = change(&mut lab, &id, target.as_ref()).map_err(conflict)?;
+        log::info!("a person decides for terminal {id}: {what}");
+        app.store.save(changes)
+    };
+    keep(app, saved).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a person may add to a retry.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct RetryQuery {
+    /// What becomes of what is on the disk, instead of what the job says.
+    compare: Option<Compare>,
+    /// The disks that the terminal has now are the ones that it should have.
+    #[serde(default)]
+    accept_disks: bool,
+}
+
+/// `POST /api/v1/terminals/{id}/retry[?compare=auto|full|trust&accept_disks=true]`.
+pub async fn retry(
+    State(app): Shared,
+    Extension(ends): Extension<Ends>,
+    Path(id): Path<String>,
+    query: Result<Query<RetryQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Error> {
+    let advice = "compare is auto, full or trust; accept_disks is true or false.";
+    let Query(RetryQuery { compare, accept_disks }) =
+        query.map_err(|e| error(e.status(), e.body_text(), advice))?;
+    let now = app.now();
+    let retry = |lab: &mut Lab, id: &str, _: Option<&Target>| lab.retry(now, id, compare, accept_disks);
+    decide(&app, ends, &headers, &id, "retry", retry).await
+}
+
+/// `POST /api/v1/terminals/{id}/cancel`.
+pub async fn cancel(
+    State(app): Shared,
+    Extension(ends): Extension<Ends>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Error> {
+    let now = app.now();
+    decide(&app, ends, &headers, &id, "cancel", |lab, id, target| lab.cancel(now, id, target)).await
+}

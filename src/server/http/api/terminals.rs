@@ -1,0 +1,186 @@
+//! What terminals call: hello, take, progress, outcome.
+//!
+//! Invariant: what an attempt says is taken only with its token. Which job waits is decided in `jobs`, what
+//! is remembered in `lab`.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+
+use super::{Body, Error, Shared, conflict, error, keep, read, stranger};
+use crate::api::{
+    Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Take, Task, Welcome,
+};
+use crate::server::app::lock;
+use crate::server::domain::config::ImageRef;
+use crate::server::domain::jobs;
+use crate::server::domain::lab::{Change, ReportError};
+use crate::server::domain::target::{target_by_hand, target_for, target_of};
+use crate::server::http::listen::Ends;
+
+/// `POST /api/v1/hello`.
+pub async fn hello(
+    State(app): Shared,
+    Extension(ends): Extension<Ends>,
+    body: Body<Hello>,
+) -> Result<Json<Welcome>, Error> {
+    let hello = read(body)?;
+    let (config, now) = (app.config(), app.now());
+    let (id, label, saved) = {
+        let mut lab = lock(&app.lab);
+        let Some((id, change)) = lab.hello(now, ends.remote.ip().to_string(), hello) else {
+            return Err(error(
+                StatusCode::CONFLICT,
+                "this terminal has neither a MAC nor a UUID, or the server knows too many terminals",
+                "Remove old terminals: stop the server, delete its state, start it again.",
+            ));
+        };
+        let who = lab.get(&id).map(|t| lab.named(&t.identity, Some(&id)));
+        let label = who.and_then(|who| config.label(&who).map(str::to_string));
+        log::info!("terminal {id} says hello from {}", ends.remote.ip());
+        (id, label, app.store.save(vec![change]))
+    };
+    app.arrange();
+    keep(&app, saved).await?;
+    let version = env!("CARGO_PKG_VERSION").to_string();
+    Ok(Json(Welcome { service: "flashmob".into(), version, terminal: id, label }))
+}
+
+/// `POST /api/v1/terminals/{id}/take`.
+pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) -> Result<Response, Error> {
+    let wish = read(body)?;
+    let (config, repository, now) = (app.config(), app.repository(), app.now());
+    let catalog = &repository.catalog;
+    let mut token = [0u8; 16];
+    getrandom::fill(&mut token).map_err(|e| {
+        error(StatusCode::INTERNAL_SERVER_ERROR, format!("no random number: {e}"), "Look at the server.")
+    })?;
+    let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (attempt, target, compare, (known_disks, chosen), saved) = {
+        let mut lab = lock(&app.lab);
+        let terminal = lab.get(&id).ok_or_else(|| stranger(&id))?;
+        let last = terminal.last.as_ref();
+        let who = lab.named(&terminal.identity, Some(&id));
+        let target = match (&wish.image, &wish.job) {
+            (Some(image), _) => {
+                let further = wish.also.iter().map(|one| Ok((named(&one.image)?, one.disk.clone())));
+                let further = further.collect::<Result<_, Error>>()?;
+                let image = named(image)?;
+                let target = target_by_hand(&config, catalog, &who, &image, further);
+                Some(target.map_err(conflict)?)
+            }
+            (None, Some(name)) => {
+                let job = config.job(name).ok_or_else(|| {
+                    let advice =
+                        "Correct flashmob.job on the kernel command line, or the server's configuration.";
+                    error(StatusCode::CONFLICT, format!("there is no job '{name}'"), advice)
+                })?;
+                Some(target_of(job, catalog).map_err(conflict)?)
+            }
+            (None, None) => target_for(&config, catalog, &who).map_err(conflict)?,
+        };
+        let wanted = target.filter(|target| wish.image.is_some() || jobs::waits(last, Some(target)));
+        let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+        let compare = jobs::compare_of_next(last, &target);
+        let (attempt, changes) = lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id))?;
+        let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
+        (attempt, target, compare, disks.unwrap_or_default(), app.store.save(changes))
+    };
+    keep(&app, saved).await?;
+    log::info!("terminal {id} takes {} as attempt {}", target.title(), attempt.number);
+    let job = target.job;
+    let first = ImageRef { name: target.image, version: Some(target.version) };
+    let task = task(&first, &job.disk, (job.layout, job.partitions.as_deref()), compare);
+    let further = job.also.iter().zip(&target.also);
+    let further = further.map(|(also, image)| {
+        self::task(image, &also.disk, (also.layout, also.partitions.as_deref()), compare)
+    });
+    let also = further.collect();
+    let assignment = Assignment {
+        job: job.name,
+        attempt: attempt.number,
+        token: attempt.token,
+        task,
+        also,
+        installed: attempt.installed,
+        known_disks,
+        chosen,
+        compress: config.compress,
+        after: job.after,
+        verify: job.verify,
+        longest_stay: job.longest_stay.as_secs(),
+    };
+    Ok(Json(assignment).into_response())
+}
+
+/// An image that an agent's command line names.
+fn named(image: &str) -> Result<ImageRef, Error> {
+    let advice = "Name images as NAME or NAME@VERSION.";
+    image.parse().map_err(|e: String| error(StatusCode::CONFLICT, e, advice))
+}
+
+/// `image`, whose version is known, for one disk.
+fn task(
+    image: &ImageRef,
+    disk: &str,
+    (layout, partitions): (LayoutMode, Option<&[u32]>),
+    compare: Compare,
+) -> Task {
+    let (name, version) = (image.name.clone(), image.version.clone().unwrap_or_default());
+    let folder = format!("/images/{name}/{version}/");
+    let disk = disk.to_string();
+    let mut task = Task { image: name, version, folder, disk, layout, partitions: None, compare };
+    if let Some(partitions) = partitions {
+        task.only(partitions.to_vec());
+    }
+    task
+}
+
+fn not_taken(why: ReportError) -> Error {
+    let status = match why {
+        ReportError::Unknown => StatusCode::NOT_FOUND,
+        ReportError::WrongToken => StatusCode::FORBIDDEN,
+    };
+    error(status, why.to_string(), "Restart the terminal: it will ask for its job again.")
+}
+
+/// `POST /api/v1/attempts/{attempt}/progress`. Progress may be lost, so nobody waits until it is written.
+pub async fn progress(
+    State(app): Shared,
+    Path(attempt): Path<u64>,
+    body: Body<ProgressReport>,
+) -> Result<Json<Orders>, Error> {
+    let report = read(body)?;
+    let ties = app.ties();
+    let mut lab = lock(&app.lab);
+    let (orders, change) =
+        lab.progress(app.now(), attempt, &report.token, report.progress, &ties).map_err(not_taken)?;
+    let chosen = lab.chosen(attempt, report.chosen);
+    let changes: Vec<Change> = change.into_iter().chain(chosen).collect();
+    if !changes.is_empty() {
+        drop(app.store.save(changes));
+    }
+    Ok(Json(orders))
+}
+
+/// `POST /api/v1/attempts/{attempt}/outcome`.
+pub async fn outcome(
+    State(app): Shared,
+    Path(attempt): Path<u64>,
+    body: Body<OutcomeReport>,
+) -> Result<Json<Orders>, Error> {
+    let report = read(body)?;
+    let ties = app.ties();
+    let (orders, saved) = {
+        let mut lab = lock(&app.lab);
+        let (orders, change) =
+            lab.outcome(app.now(), attempt, &report.token, report.outcome, &ties).map_err(not_taken)?;
+        if let Some(Change::Attempt(id, ended)) = &change {
+            log::info!("terminal {id}, attempt {attempt}: {:?}", ended.outcome);
+        }
+        (orders, app.store.save(change.into_iter().collect()))
+    };
+    keep(&app, saved).await?;
+    Ok(Json(orders))
+}

@@ -1,0 +1,155 @@
+//! What people see: the terminals' rows, images with their swarms, jobs, zones. The page, the metrics and the
+//! command line show it.
+//!
+//! Invariant: looking changes nothing but that the tracker forgets peers that are gone.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use crate::api::{Compare, TerminalView};
+use crate::server::app::{App, lock};
+use crate::server::domain::catalog::{Catalog, Problem, Published};
+use crate::server::domain::config::{Config, Job};
+use crate::server::domain::lab::{Lab, Terminal};
+use crate::server::domain::target::{target_for, target_of};
+use crate::server::domain::zones::{self, ZoneView};
+use crate::swarm::SwarmStats;
+
+/// `GET /api/v1/terminals`.
+pub async fn terminals(State(app): Shared) -> Json<Vec<TerminalView>> {
+    Json(rows(&app))
+}
+
+/// All rows of the lab.
+pub fn rows(app: &App) -> Vec<TerminalView> {
+    let (config, repository, now) = (app.config(), app.repository(), app.now());
+    let ties = app.ties();
+    let lab = lock(&app.lab);
+    let view = |terminal: &Terminal| {
+        let who = lab.named(&terminal.identity, Some(&terminal.id));
+        let target = target_for(&config, &repository.catalog, &who).ok().flatten();
+        terminal.view(config.label(&who), lab.notes(terminal), target.as_ref(), &ties, now)
+    };
+    lab.iter().map(view).collect()
+}
+
+/// An image as the page shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageView {
+    /// What it is.
+    #[serde(flatten)]
+    pub image: Published,
+    /// What the server's own peer does in its swarm; `None` when it is not seeded.
+    pub seeding: Option<SeedingView>,
+    /// Peers that have all of it, as the tracker knows.
+    pub complete: usize,
+    /// Peers that fetch it.
+    pub incomplete: usize,
+}
+
+/// What the server's own peer does in a swarm.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct SeedingView {
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Bytes a second going out.
+    pub rate_out: u64,
+    /// Peers connected.
+    pub peers: usize,
+}
+
+impl From<SwarmStats> for SeedingView {
+    fn from(stats: SwarmStats) -> Self {
+        SeedingView { bytes_out: stats.bytes_out, rate_out: stats.rate_out, peers: stats.peers }
+    }
+}
+
+/// A job as the configuration has it now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its name.
+    pub name: String,
+    /// Image as configured.
+    pub image: String,
+    /// `name@version` that this means now.
+    pub means: Option<String>,
+    /// Some of its partitions, if not all.
+    #[serde(default)]
+    pub partitions: Option<Vec<u32>>,
+    /// What becomes of what is on the disk.
+    #[serde(default)]
+    pub compare: Compare,
+    /// How many of the known terminals it is for.
+    pub terminals: usize,
+}
+
+/// Everything but the terminals: `GET /api/v1/lab`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LabView {
+    /// Version of the server.
+    pub version: String,
+    /// Images that can be had.
+    pub images: Vec<ImageView>,
+    /// Jobs in order.
+    pub jobs: Vec<JobView>,
+    /// Zones, if there are any.
+    pub zones: Vec<ZoneView>,
+    /// What a person should look at.
+    pub problems: Vec<Problem>,
+}
+
+/// `GET /api/v1/lab`.
+pub async fn lab(State(app): Shared) -> Json<LabView> {
+    let (config, repository) = (app.config(), app.repository());
+    let images = images(&app);
+    let jobs = {
+        let lab = lock(&app.lab);
+        config.jobs.iter().map(|job| job_view(&config, &job.name, &repository.catalog, &lab)).collect()
+    };
+    let version = env!("CARGO_PKG_VERSION").to_string();
+    let zones = zones::views(&app.ties().topology, &rows(&app));
+    Json(LabView { version, images, jobs, zones, problems: app.problems() })
+}
+
+/// All images with their swarms.
+pub fn images(app: &App) -> Vec<ImageView> {
+    let repository = app.repository();
+    let now = app.now();
+    let mut tracker = lock(&app.tracker);
+    tracker.expire(now);
+    let view = |image: &Published| {
+        let counts =
+            tracker.scrape(&[image.info_hash]).first().map(|(_, counts)| *counts).unwrap_or_default();
+        ImageView {
+            image: image.clone(),
+            seeding: app.seeding(&image.info_hash).map(SeedingView::from),
+            complete: counts.complete,
+            incomplete: counts.incomplete,
+        }
+    };
+    repository.catalog.images.iter().map(view).collect()
+}
+
+/// The images of a job as configured.
+fn images_of(job: &Job) -> String {
+    let also = job.also.iter().map(|also| also.image.to_string());
+    std::iter::once(job.image.to_string()).chain(also).collect::<Vec<_>>().join(" + ")
+}
+
+fn job_view(config: &Config, name: &str, catalog: &Catalog, lab: &Lab) -> JobView {
+    let job = config.job(name);
+    let is_for = |terminal: &Terminal| {
+        let who = lab.named(&terminal.identity, Some(&terminal.id));
+        config.job_for(&who).is_some_and(|job| job.name == name)
+    };
+    JobView {
+        name: name.to_string(),
+        image: job.map(images_of).unwrap_or_default(),
+        means: job.and_then(|job| target_of(job, catalog).ok()).map(|target| target.title()),
+        partitions: job.and_then(|job| job.partitions.clone()),
+        compare: job.map(|job| job.compare).unwrap_or_default(),
+        terminals: lab.iter().filter(|t| is_for(t)).count(),
+    }
+}

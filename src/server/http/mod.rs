@@ -1,0 +1,12 @@
+//! The server's port: `listen` accepts, `router` finds the handler, and each other file handles one kind of
+//! request.
+//!
+//! Invariant: a handler reads, asks `domain`, waits for the database where it promises something, and answers.
+
+pub mod api;
+pub mod listen;
+pub mod metrics;
+pub mod netboot;
+pub mod page;
+pub mod router;
+pub mod tracking;

@@ -1,0 +1,109 @@
+//! `/boot/ipxe`: looks up the terminal that asks and answers with the script for its next step.
+//!
+//! Invariant: decides nothing itself: `jobs::at_boot` says what, `ipxe` says how.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use crate::boot::start;
+use crate::server::app::{App, lock};
+use crate::server::domain::attempt::Attempt;
+use crate::server::domain::identity::Identity;
+use crate::server::domain::ipxe::{self, Caller, Platform};
+use crate::server::domain::jobs::{self, AtBoot};
+use crate::server::domain::target::target_for;
+use crate::server::http::listen::Ends;
+
+/// What iPXE says of the machine it runs on.
+#[derive(Debug, Default, Deserialize)]
+pub struct Machine {
+    mac: Option<String>,
+    uuid: Option<String>,
+    platform: Option<String>,
+}
+
+/// The address at which the caller reached us, as it writes it: its `Host` header, or our end of the
+/// connection.
+pub fn host_of(headers: &HeaderMap, ends: Ends) -> String {
+    let named = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    named.and_then(ipxe::usable_host).map_or_else(|| ends.local.to_string(), str::to_string)
+}
+
+/// `GET /boot/ipxe`.
+pub async fn script(
+    State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
+    Query(machine): Query<Machine>,
+    headers: HeaderMap,
+) -> Response {
+    let host = host_of(&headers, ends);
+    let text = match (&machine.mac, &machine.uuid) {
+        (None, None) => ipxe::introduce(&host),
+        (mac, uuid) => {
+            let identity = Identity::new(mac.as_slice(), uuid.as_deref());
+            let platform = Platform::from_word(machine.platform.as_deref().unwrap_or_default());
+            decide(&app, &Caller { host, identity, platform })
+        }
+    };
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
+        .into_response()
+}
+
+/// Where the system that was imaged last starts.
+fn root_path(last: Option<&Attempt>, platform: Platform) -> Option<String> {
+    let installed = last.map(Attempt::leaves_installed).unwrap_or_default();
+    installed.iter().find_map(|one| match platform {
+        Platform::Bios => start::by_bios(&one.starts),
+        Platform::Efi => start::by_uefi(&one.starts),
+    })
+}
+
+fn decide(app: &App, caller: &Caller) -> String {
+    let (config, repository, can_netboot) = (app.config(), app.repository(), app.can_netboot());
+    let now = app.now();
+    let mut lab = lock(&app.lab);
+    let terminal = lab.find(&caller.identity, now);
+    // The configuration may name the terminal by something that only its agent has told us.
+    let who = terminal.map_or(&caller.identity, |t| &t.identity);
+    let who = lab.named(who, terminal.map(|t| t.id.as_str()));
+    let target = match target_for(&config, &repository.catalog, &who) {
+        Ok(target) => target,
+        Err(refusal) => {
+            log::warn!("{:?} netboots, but {}", caller.identity.macs, refusal.error);
+            None
+        }
+    };
+    let name = caller.identity.macs.first().map(ToString::to_string).unwrap_or_default();
+    let id = terminal.map_or(name.as_str(), |t| t.id.as_str());
+    let last = terminal.and_then(|t| t.last.as_ref());
+    let half = last.is_some_and(Attempt::leaves_half_a_system);
+    match (jobs::at_boot(id, last, target.as_ref()), target) {
+        (AtBoot::Agent, Some(target)) if can_netboot => {
+            log::info!("{id} netboots: sent the agent for {}", target.title());
+            lab.expect(now, &caller.identity, target.image_ids());
+            ipxe::agent(
+                caller,
+                &format!("imaging this terminal with {}", target.title()),
+                &config.boot.arguments,
+            )
+        }
+        (AtBoot::Agent, _) if half => {
+            ipxe::hold(caller, "the server has no netboot files", "Name their folder with --boot.")
+        }
+        (AtBoot::Hold { error, advice }, _) => {
+            log::warn!("{id} netboots: held, {error}");
+            ipxe::hold(caller, &error, &advice)
+        }
+        (AtBoot::Agent | AtBoot::Disk, _) => {
+            let root_path = root_path(last, caller.platform);
+            let way = root_path.as_deref().unwrap_or("its firmware's next boot entry");
+            log::info!("{id} netboots: sent to {way}");
+            ipxe::disk(caller, root_path.as_deref())
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The router: which handler answers which address.
+//!
+//! Invariant: from the repository only the files that an image consists of are served, by names without
+//! escapes; folders that are still written begin with a dot and have no name here. Bodies and answering times
+//! of the API are bounded; the bounds on connections are in `listen`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower_http::services::ServeDir;
+
+use crate::manifest::{is_plain_name, names};
+use crate::server::app::App;
+use crate::server::http::api;
+use crate::server::http::metrics;
+use crate::server::http::netboot;
+use crate::server::http::page;
+use crate::server::http::tracking;
+
+/// Largest body of a call: an inventory with 64 disks has a few ten KiB.
+const MAX_BODY: usize = 256 << 10;
+/// Longest time that a call may take, its body included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Everything under the server's port.
+pub fn router(app: Arc<App>) -> Router {
+    let calls = Router::new()
+        .route("/announce", get(tracking::announce))
+        .route("/scrape", get(tracking::scrape))
+        .route("/boot/ipxe", get(netboot::script))
+        .route("/torrents/{name}/{file}", get(tracking::torrent))
+        .route("/metrics", get(metrics::metrics))
+        .route("/", get(page::page))
+        .route("/api/v1/hello", post(api::hello))
+        .route("/api/v1/lab", get(api::lab))
+        .route("/api/v1/terminals", get(api::terminals))
+        .route("/api/v1/terminals/{id}/take", post(api::take))
+        .route("/api/v1/terminals/{id}/retry", post(api::retry))
+        .route("/api/v1/terminals/{id}/cancel", post(api::cancel))
+        .route("/api/v1/attempts/{attempt}/progress", post(api::progress))
+        .route("/api/v1/attempts/{attempt}/outcome", post(api::outcome))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(in_time));
+    let images = ServeDir::new(&app.images).append_index_html_on_directories(false);
+    let mut router = calls.merge(Router::new().nest_service("/images", images).layer(from_fn(only_images)));
+    if let Some(boot) = &app.boot {
+        let boot = ServeDir::new(boot).append_index_html_on_directories(false);
+        router = router.merge(Router::new().nest_service("/boot", boot));
+    }
+    router.fallback(nothing_here).with_state(app)
+}
+
+async fn nothing_here() -> Response {
+    (StatusCode::NOT_FOUND, "flashmob has nothing at this address\n").into_response()
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(CALL_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response(),
+    }
+}
+
+async fn only_images(request: Request, next: Next) -> Response {
+    if !is_image_file(request.uri().path()) {
+        return nothing_here().await;
+    }
+    let path = request.uri().path().to_string();
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::NOT_FOUND && path.contains("/payload/") {
+        let why = "this payload does not lie here as files: it comes through the swarm\n";
+        return (StatusCode::NOT_FOUND, why).into_response();
+    }
+    // A version never changes; but one that was damaged may be copied again under its name.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// `/images/NAME/VERSION/FILE` or `/images/NAME/VERSION/payload/0000.bin`, nothing else.
+fn is_image_file(path: &str) -> bool {
+    const FILES: [&str; 6] =
+        [names::MANIFEST, names::SIGNATURE, names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT];
+    let Some(rest) = path.strip_prefix("/images/") else { return false };
+    match rest.split('/').collect::<Vec<_>>().as_slice() {
+        [name, version, file] => is_plain_name(name) && is_plain_name(version) && FILES.contains(file),
+        [name, version, folder, file] => {
+            let digits = file.strip_suffix(".bin").unwrap_or_default();
+            is_plain_name(name)
+                && is_plain_name(version)
+                && *folder == names::PAYLOAD
+                && digits.len() >= 4
+                && digits.bytes().all(|b| b.is_ascii_digit())
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_files_of_images_have_an_address() {
+        for good in
+            ["/images/a/1/manifest.json", "/images/a-b/1.0/payload/0000.bin", "/images/a/1/pieces.sha256"]
+        {
+            assert!(is_image_file(good), "{good}");
+        }
+        for bad in [
+            "/images/",
+            "/images/a/1/",
+            "/images/a/1/notes.txt",
+            "/images/.partial-a/1/manifest.json",
+            "/images/a/.partial-1/manifest.json",
+            "/images/a/../manifest.json",
+            "/images/a/%2e%2e/manifest.json",
+            "/images//1/manifest.json",
+            "/images/a/1/payload/../manifest.json",
+            "/images/a/1/payload/flashmob.sqlite",
+            "/images/a/1/payload/.bin",
+            "/images/flashmob.sqlite",
+        ] {
+            assert!(!is_image_file(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Starts the server's parts in order, and stops them.
+//!
+//! Invariant: when [`Server::start`] returns, the port answers; when [`Server::stop`] returns, everything that
+//! was acknowledged is in the database.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch as channel};
+use tokio::task::JoinHandle;
+
+use super::app::{App, Configured};
+use super::clock::Clock;
+use super::domain::lab::Lab;
+use super::domain::zones;
+use super::http::{listen, router};
+use super::ports::{DEFAULT_PORT, cannot_listen};
+use super::repository::Scanner;
+use super::seeder::Seeders;
+use super::store::Store;
+use super::{mdns, watch};
+use crate::event::{Class, Failure};
+use crate::tracker::{Settings, Tracker, Zoned};
+
+/// How long stopping may take.
+const STOP: Duration = Duration::from_secs(6);
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The repository.
+    pub images: PathBuf,
+    /// Netboot files.
+    pub boot: Option<PathBuf>,
+    /// Where state is kept.
+    pub state: PathBuf,
+    /// Configuration file.
+    pub config: Option<PathBuf>,
+    /// Public keys by which images are judged; before the one that the configuration names.
+    pub keys: Option<PathBuf>,
+    /// The port; `None` for every address, port 6969.
+    pub listen: Option<SocketAddr>,
+    /// Where the server's own peer listens; `None` for every address, port 6881.
+    pub peer_listen: Option<SocketAddr>,
+    /// Announce the server by mDNS.
+    pub mdns: bool,
+}
+
+/// A running server.
+pub struct Server {
+    app: Arc<App>,
+    address: SocketAddr,
+    reload: Arc<Notify>,
+    stop: channel::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    store: std::thread::JoinHandle<()>,
+    announced: Option<mdns::Announced>,
+}
+
+impl Server {
+    /// Starts a server; when this returns it answers.
+    pub async fn start(options: Options) -> Result<Server, Failure> {
+        let config = options.config.as_deref().map(watch::read_config).transpose()?.unwrap_or_default();
+        let mut scanner = Scanner::new(options.images.clone());
+        scanner.judge_by(options.keys.clone().or_else(|| config.keys.clone()));
+        let scan = scanner.scan()?;
+        let listener = listen::bind(options.listen, DEFAULT_PORT).await.map_err(cannot_listen("--listen"))?;
+        let address = listener.local_addr().map_err(|e| {
+            Failure::new(Class::Refused, format!("the listening socket has no address: {e}"), "Try again.")
+        })?;
+        let (store, restored, store_thread) = Store::open(&options.state).map_err(|e| {
+            let advice = "Name a folder for the server's state with --state, one for each server.";
+            Failure::new(Class::Refused, e.to_string(), advice)
+        })?;
+        let mut seeders = Seeders::start(options.peer_listen, config.compress).await?;
+
+        let times = &config.tracker;
+        let settings = Settings {
+            interval: times.interval,
+            young_interval: times.young_interval,
+            ..Settings::default()
+        };
+        let clock = Clock::start();
+        let (lab, corrected) = Lab::restore(clock.now(), restored.terminals, restored.last_number);
+        if !corrected.is_empty() {
+            log::warn!(
+                "the date of this machine is before times that the server wrote down earlier: look at its clock. \
+                 Terminals are served all the same"
+            );
+            // What is not written now is corrected again at the next start.
+            drop(store.save(corrected));
+        }
+        let topology = zones::topology(&config, &lab);
+        let policy = Box::new(Zoned::new(topology.clone()));
+        let app = Arc::new(App {
+            clock,
+            images: options.images,
+            boot: options.boot,
+            configured: RwLock::new(Configured { config: Arc::new(config), problem: None }),
+            repository: RwLock::default(),
+            tracker: Mutex::new(Tracker::new(settings, policy)),
+            topology: RwLock::new(Arc::new(topology)),
+            lab: Mutex::new(lab),
+            store,
+            seeder: seeders.who(),
+            seeding: RwLock::default(),
+        });
+        watch::publish(&app, &scan, &mut seeders).await;
+        for problem in app.problems() {
+            log::warn!("{}: {}. {}", problem.what, problem.error, problem.advice);
+        }
+
+        let (stop, stopped) = channel::channel(false);
+        let reload = Arc::new(Notify::new());
+        let mut tasks = vec![
+            tokio::spawn(listen::serve(listener, router::router(Arc::clone(&app)), stopped.clone())),
+            tokio::spawn(watch::repository(
+                Arc::clone(&app),
+                scanner,
+                seeders,
+                options.keys,
+                stopped.clone(),
+            )),
+        ];
+        if let Some(path) = options.config {
+            let following = watch::configuration(Arc::clone(&app), path, Arc::clone(&reload), stopped);
+            tasks.push(tokio::spawn(following));
+        }
+        let announced = options.mdns.then(|| mdns::announce(address.port())).and_then(|announced| {
+            announced.inspect_err(|e| log::warn!("terminals cannot find this server by mDNS: {e}")).ok()
+        });
+        Ok(Server { app, address, reload, stop, tasks, store: store_thread, announced })
+    }
+
+    /// Where it answers.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its own peer is dialled.
+    pub fn peer_port(&self) -> u16 {
+        self.app.seeder.port
+    }
+
+    /// Reads the configuration again.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// Lets answers finish, leaves the swarms, writes what waits.
+    pub async fn stop(self) {
+        drop(self.announced);
+        self.stop.send_replace(true);
+        let aborts: Vec<_> = self.tasks.iter().map(JoinHandle::abort_handle).collect();
+        let all = async {
+            for task in self.tasks {
+                if task.await.is_err_and(|e| e.is_panic()) {
+                    log::error!("a part of the server panicked");
+                }
+            }
+        };
+        if tokio::time::timeout(STOP, all).await.is_err() {
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+        // The database's thread ends when the last handle to it is gone.
+        drop(self.app);
+        let ended = tokio::task::spawn_blocking(move || self.store.join());
+        if tokio::time::timeout(STOP, ended).await.is_err() {
+            log::error!("the database did not finish in time");
+        }
+    }
+}
