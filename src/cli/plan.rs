@@ -1,7 +1,7 @@
 //! `flashmob plan`: how long a lab will take, by running a model of it.
 //!
-//! Invariant: what is printed comes from one run of `forecast::plan`; nothing but the picture that was asked for
-//! is written.
+//! Invariant: what is printed comes from one run of `forecast::plan`; nothing but the picture that was asked
+//! for is written.
 
 use std::path::PathBuf;
 use std::time::Duration;

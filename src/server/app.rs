@@ -139,7 +139,8 @@ impl App {
         there("vmlinuz") && there("initramfs.img")
     }
 
-    /// Makes the lab's shape known to the tracker if it changed. Takes the locks of the lab and of the tracker.
+    /// Makes the lab's shape known to the tracker if it changed. Takes the locks of the lab and of the
+    /// tracker.
     pub fn arrange(&self) {
         let mut known = self.topology.write().unwrap_or_else(PoisonError::into_inner);
         let topology = zones::topology(&self.config(), &lock(&self.lab));

@@ -1,7 +1,7 @@
 //! Starts the server's parts in order, and stops them.
 //!
-//! Invariant: when [`Server::start`] returns, the port answers; when [`Server::stop`] returns, everything that
-//! was acknowledged is in the database.
+//! Invariant: when [`Server::start`] returns, the port answers; when [`Server::stop`] returns, everything
+//! that was acknowledged is in the database.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

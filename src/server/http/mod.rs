@@ -1,7 +1,8 @@
 //! The server's port: `listen` accepts, `router` finds the handler, and each other file handles one kind of
 //! request.
 //!
-//! Invariant: a handler reads, asks `domain`, waits for the database where it promises something, and answers.
+//! Invariant: a handler reads, asks `domain`, waits for the database where it promises something, and
+//! answers.
 
 pub mod api;
 pub mod listen;
