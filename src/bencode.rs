@@ -1,8 +1,8 @@
 //! Bencoding (BEP 3) with limits: bytes ↔ a tree that borrows from them, and a writer without a tree.
 //!
-//! Invariant: what is read is canonical (sorted keys, no leading zeros, nothing behind the value), no deeper
-//! than [`MAX_DEPTH`] (or what the caller allows) and has no more values than the caller allows, so that a
-//! small message cannot ask for much memory. What the keys mean is left to the readers of each format.
+//! Invariant: input is canonical (sorted keys, no leading zeros, no bytes after the value), no deeper than
+//! [`MAX_DEPTH`] (or the caller's limit) and has no more values than the caller allows, so that a small
+//! message cannot ask for much memory. The readers of each format interpret the keys.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,6 @@ use bendy::decoding::{Decoder, Object};
 /// Deepest nesting of a message.
 pub const MAX_DEPTH: usize = 12;
 
-/// One bencoded value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value<'a> {
     /// `i…e`
@@ -78,12 +77,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A byte string.
     pub fn bytes(bytes: &'a [u8]) -> Self {
         Value::Bytes(Cow::Borrowed(bytes))
     }
 
-    /// A text.
     pub fn text(text: &'a str) -> Self {
         Value::bytes(text.as_bytes())
     }
@@ -168,7 +165,6 @@ impl DictWriter<'_> {
         self.out
     }
 
-    /// Writes an integer.
     pub fn int(&mut self, key: &str, number: impl TryInto<i64>) {
         // No format has a number beyond 2^63.
         let number = number.try_into().unwrap_or(i64::MAX);
@@ -180,7 +176,6 @@ impl DictWriter<'_> {
         write_bytes(bytes.as_ref(), self.key(key.as_bytes()));
     }
 
-    /// Writes a list.
     pub fn list(&mut self, key: &str, items: impl FnOnce(&mut ListWriter<'_>)) {
         let out = self.key(key.as_bytes());
         out.push(b'l');
@@ -188,7 +183,6 @@ impl DictWriter<'_> {
         self.out.push(b'e');
     }
 
-    /// Writes a dictionary.
     pub fn dict(&mut self, key: impl AsRef<[u8]>, entries: impl FnOnce(&mut DictWriter<'_>)) {
         DictWriter::write(self.key(key.as_ref()), entries);
     }
@@ -210,7 +204,6 @@ impl ListWriter<'_> {
         write_bytes(bytes.as_ref(), self.out);
     }
 
-    /// Writes a dictionary.
     pub fn dict(&mut self, entries: impl FnOnce(&mut DictWriter<'_>)) {
         DictWriter::write(self.out, entries);
     }

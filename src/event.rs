@@ -1,8 +1,7 @@
 //! Everything a terminal can say about itself: stages, progress, outcome.
 //!
 //! Invariant: these values are facts, and the log, the console, the server's page and the tests all read
-//! them; nobody parses log wording. How they travel is left to `api`, how they look to `agent::console` and
-//! the page.
+//! them, never log wording. `api` carries them, `agent::console` and the page show them.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +19,7 @@ pub enum Stage {
     Manifest,
     /// Choosing and claiming the disk, planning.
     Claim,
-    /// Looking what of the image is on the disk already.
+    /// Finding the image's pieces that are on the disk already.
     Compare,
     /// Making the disk unbootable before the first piece.
     Disarm,
@@ -30,11 +29,11 @@ pub enum Stage {
     Hashes,
     /// Reading everything back from the device.
     Verify,
-    /// Writing what makes the system bootable.
+    /// Writing the bytes that make the system bootable.
     Commit,
     /// Done; serving others until released.
     Serve,
-    /// About to start what comes next.
+    /// About to start the next system.
     Leave,
 }
 
@@ -59,8 +58,7 @@ impl Stage {
     }
 }
 
-/// Why something failed, by what the receiver can do about it. The numbers are the exit codes of all
-/// programs.
+/// Why something failed, by the receiver's remedy. The numbers are the exit codes of all programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
@@ -83,15 +81,15 @@ impl Class {
     }
 }
 
-/// A failure with its class and, for people, what to do next.
+/// A failure with its class and a remedy for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// What the receiver can do about it.
+    /// Tells the receiver how to react.
     pub class: Class,
-    /// What was being done to what, and what went wrong.
+    /// The object, the action on it and the problem.
     pub message: String,
-    /// What a person should do next.
+    /// The remedy, for people.
     pub advice: String,
 }
 
@@ -119,7 +117,6 @@ pub struct Progress {
     pub rate_out: u64,
     /// Bytes sent to peers since the start.
     pub bytes_out: u64,
-    /// Peers connected.
     pub peers: u32,
     /// Payload bytes read back from the device and found right.
     pub bytes_verified: u64,
@@ -159,19 +156,15 @@ pub enum Outcome {
         bytes_out: u64,
         /// The disk it is on: name, model, serial number.
         disk: String,
-        /// What is on which disk now.
+        /// The images now on the disks.
         #[serde(default)]
         installed: Vec<Installed>,
-        /// What does not stand in the way and should be known (identities that differ, boot entries that were
-        /// not written).
+        /// Problems that do not prevent success (identities that differ, boot entries that were not written).
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
     },
-    /// It failed.
     Failed {
-        /// In which stage.
         stage: Stage,
-        /// Why.
         failure: Failure,
         /// True when the disk's old content is gone.
         disk_touched: bool,
@@ -181,9 +174,7 @@ pub enum Outcome {
 /// A version of an image that an attempt wrote to a disk, proved and committed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Installed {
-    /// Image name.
     pub image: String,
-    /// Image version.
     pub version: String,
     /// The disk: name, model, serial number, size.
     pub disk: String,
@@ -195,8 +186,8 @@ pub struct Installed {
     pub starts: Starts,
 }
 
-/// How a system starts from the disk that it was written to. Partitions are named as Linux does behind
-/// `PARTUUID=`, so that no other disk is meant, whatever its place or content.
+/// How a system starts from the disk that it was written to. Partitions are named as Linux does after
+/// `PARTUUID=`, so that no other disk is meant, even one with the same layout or content.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Starts {
     /// By BIOS: the disk with this partition starts from its first sector.
@@ -219,7 +210,6 @@ pub struct Loader {
 /// A disk that a rule chose.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Chosen {
-    /// The rule.
     pub rule: String,
     /// The disk for people: name, model, serial number, size.
     pub disk: String,
@@ -227,10 +217,9 @@ pub struct Chosen {
     pub identity: DiskIdentity,
 }
 
-/// What tells one disk from another, whatever name the kernel gives it.
+/// The facts that tell one disk from another under any kernel name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DiskIdentity {
-    /// Serial number.
     pub serial: Option<String>,
     /// World wide name.
     pub wwn: Option<String>,
@@ -263,6 +252,5 @@ pub enum Event {
         /// Seconds since the start.
         seconds: f64,
     },
-    /// It failed.
     Error(Failure),
 }

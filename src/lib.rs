@@ -9,8 +9,8 @@
 //!
 //! Each arrow is a value that only the stage before it can make: signed bytes become a
 //! [`manifest::TrustedManifest`]; with the facts of a disk it becomes a `LayoutPlan` (every refusal happens
-//! here, before the first write); an exclusively opened, unmounted device is a `ClaimedDisk`; all of an image
-//! read back is `ImageVerified`, and only that can be committed for boot.
+//! here, before the first write); an exclusively opened, unmounted device is a `ClaimedDisk`; an image read
+//! back completely is `ImageVerified`, and only that can be committed for boot.
 //!
 //! Imports point down only: programs (`agent`, `server`) → adapters (`io`, the only place with syscalls,
 //! sockets, clock and randomness) → stages (`layout`, `lan`, `tracker`, `swarm`, `boot`: pure) → formats

@@ -1,9 +1,8 @@
-//! Whom a flashmob peer may fetch from and serve: the dictionary `fm` of an announce answer
+//! The peers that a flashmob peer may fetch from and serve: the dictionary `fm` of an announce answer
 //! (docs/formats.md).
 //!
-//! The tracker writes it, the swarm engine obeys it. Invariant: rules that were read have at most
-//! [`MAX_NETWORKS`] networks and [`MAX_ADDRESSES`] addresses each way, and a share that makes sense. What
-//! follows from them for a connection is left to `swarm`.
+//! The tracker writes it, the swarm engine follows it. Invariant: decoded rules have at most [`MAX_NETWORKS`]
+//! networks and [`MAX_ADDRESSES`] addresses each way, and a valid share. `swarm` applies them to connections.
 
 use std::net::IpAddr;
 
@@ -16,7 +15,7 @@ pub const MAX_NETWORKS: usize = 256;
 /// Peers beyond the zone that are named at most, each way.
 pub const MAX_ADDRESSES: usize = 256;
 
-/// What one peer may do in one swarm.
+/// The permissions of one peer in one swarm.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules {
     /// The name of its zone, for people.
@@ -28,37 +27,34 @@ pub struct Rules {
     pub fetch: Vec<IpAddr>,
     /// Other peers that it may serve.
     pub serve: Vec<IpAddr>,
-    /// It fetches from nobody but `fetch`.
+    /// It fetches only from `fetch`.
     pub pinned: bool,
     /// Which part of the pieces it brings into its zone first, where it is one of several gateways.
     pub share: Option<Share>,
     /// Bytes a second that it may send, and receive, beyond its zone; `None`: as many as the link carries.
     pub rate: Option<u64>,
-    /// Zones behind uplinks of their own, for a peer that is in none and may meet everybody: the server's
-    /// seeder, which hears of them inside the server. They do not travel.
+    /// Zones behind their own uplinks, for a peer in no zone that may meet all others: the server's seeder,
+    /// which gets them inside the server. They do not travel.
     pub behind: Vec<Behind>,
 }
 
 /// A zone, seen from outside.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Behind {
-    /// Its addresses.
     pub networks: Vec<IpNet>,
     /// Bytes a second that may be sent into it.
     pub rate: Option<u64>,
 }
 
-/// Part `part` of `of` equal ones, counted from 0: the pieces whose number leaves the rest `part`.
+/// Part `part` of `of` equal ones, counted from 0: the pieces whose number modulo `of` is `part`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Which one.
     pub part: u32,
     /// Of how many; more than `part`.
     pub of: u32,
 }
 
 impl Rules {
-    /// The dictionary.
     pub fn encode(&self) -> Vec<u8> {
         bencode::write_dict(|dict| {
             texts(dict, "fetch", self.fetch.iter().take(MAX_ADDRESSES));
@@ -76,8 +72,8 @@ impl Rules {
         })
     }
 
-    /// Reads the dictionary. `None` if it is not one: no rules are better than half of them, and who has none
-    /// keeps those it had.
+    /// Reads the dictionary. `None` if it is malformed: the peer then keeps its old rules, because half of
+    /// the rules are worse than none.
     pub fn decode(value: &Value<'_>) -> Option<Rules> {
         let dict = value.as_dict()?;
         let get = |key: &str| dict.get(key.as_bytes());

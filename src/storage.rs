@@ -1,12 +1,12 @@
-//! Where payload bytes live, whatever holds them: a file, a folder, a partition, an image's runs on a disk.
+//! Where payload bytes live: a file, a folder, a partition, an image's runs on a disk.
 //!
-//! Invariant: offsets are payload offsets, `0..len()`; a call either does all of what it was asked or returns
-//! an error (short is an error). The trait is synchronous on purpose: disks are, and the threads that call it
-//! belong to `io::torrent::disk_threads`. Implementations live in `io::storage`.
+//! Invariant: offsets are payload offsets, `0..len()`; a call either completes or returns an error (short is
+//! an error). The trait is synchronous on purpose: disks are, and the threads that call it belong to
+//! `io::torrent::disk_threads`. Implementations live in `io::storage`.
 
 use std::io;
 
-/// What a user of a storage may want to know before it chooses how to use it.
+/// Facts that tell a user of a storage how to use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes {
     /// Offsets, lengths and memory must be multiples of this for the fast path (1 where nothing is required).
@@ -17,7 +17,7 @@ pub struct Attributes {
     pub read_only: bool,
 }
 
-/// A failed storage call, with what was being done to what.
+/// A failed storage call: the action, the target and the place.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {length} bytes at {offset} of {target}: {source}")]
 pub struct StorageError {
@@ -29,7 +29,7 @@ pub struct StorageError {
     pub offset: u64,
     /// Bytes asked for.
     pub length: u64,
-    /// What the kernel said.
+    /// The kernel's error.
     #[source]
     pub source: io::Error,
 }

@@ -1,7 +1,7 @@
 //! The words of the project as types: a number never travels without its unit.
 //!
 //! Invariant: a value that exists is valid (a `PieceLength` is one of the allowed lengths, a hash has its
-//! full size). What the numbers mean on a given disk or in a given torrent is left to `layout` and `swarm`.
+//! full size). `layout` and `swarm` apply the numbers to disks and torrents.
 
 use std::fmt;
 use std::ops::Add;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Bytes of one block: what one request of the wire asks for at most (BEP 3).
+/// Bytes of one block: the most that one request asks for (BEP 3).
 pub const BLOCK_LEN: u32 = 16 * 1024;
 
 /// Time since some start that the holder knows, for example the engine's. Below `io` there is no clock.
@@ -18,7 +18,6 @@ pub const BLOCK_LEN: u32 = 16 * 1024;
 pub struct Now(pub Duration);
 
 impl Now {
-    /// The start.
     pub const ZERO: Now = Now(Duration::ZERO);
 
     /// Time passed since `earlier`, or zero if that is later.
@@ -110,7 +109,6 @@ impl<'de> Deserialize<'de> for SectorSize {
 pub struct PieceLength(u32);
 
 impl PieceLength {
-    /// 4 MiB.
     pub const DEFAULT: PieceLength = PieceLength(4 << 20);
 
     /// `None` unless `bytes` is a power of two from 16 KiB to 32 MiB.

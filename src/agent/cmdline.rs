@@ -8,20 +8,16 @@
 use crate::api::After;
 use crate::lan::discovery::server_url;
 
-/// What the command line says.
+/// The settings on the kernel's command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cmdline {
-    /// `flashmob.server`: `http://HOST:PORT`.
     pub server: Option<String>,
-    /// `flashmob.job`.
     pub job: Option<String>,
     /// `flashmob.disk`: a rule that goes before the job's.
     pub disk: Option<String>,
     /// `flashmob.after`: goes before the job's.
     pub after: Option<After>,
-    /// `flashmob.log`.
     pub log: Option<log::LevelFilter>,
-    /// `flashmob.insecure=1`.
     pub insecure: bool,
     /// `BOOTIF`: MAC address of the interface that PXE used, `aa:bb:cc:dd:ee:ff`.
     pub boot_mac: Option<String>,

@@ -22,9 +22,7 @@ const MOST: usize = 16;
 /// A server that answered as flashmob.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Its API.
     pub api: Api,
-    /// Its answer.
     pub welcome: Welcome,
 }
 

@@ -1,8 +1,8 @@
-//! PID 1 of a terminal: makes a system out of a kernel and an initramfs, runs the worker, and ends the
-//! machine as the worker decided.
+//! PID 1 of a terminal: makes a system out of a kernel and an initramfs, runs the worker, and stops or
+//! restarts the machine as the worker decided.
 //!
-//! Invariant: it never ends by itself (the kernel would panic). Work that can fail is the worker's, a child
-//! whose crash is shown and started again up to [`CRASHES`] times.
+//! Invariant: it never exits (the kernel would panic). Work that can fail runs in the worker, a child whose
+//! crash is shown and which is started again up to [`CRASHES`] times.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::io::host::modules::{Loader, Round};
 
 /// The argument that makes this program the worker.
 pub const WORKER: &str = "--worker";
-/// Where the initramfs says what it consists of.
+/// The initramfs' list of its own files.
 const CONTENTS: &str = "/etc/flashmob/contents.sha256";
 /// Times the worker is started before the machine is restarted.
 const CRASHES: u32 = 3;
@@ -54,7 +54,7 @@ struct Voice(Vec<Console>);
 impl Voice {
     fn say(&mut self, text: &str) {
         for console in &mut self.0 {
-            // A console that is broken has nobody to tell.
+            // If the console is broken, there is no other place for the message.
             let _ = console.write(&format!("flashmob: {text}\r\n"));
         }
     }
@@ -82,7 +82,7 @@ fn check_own_files(voice: &mut Voice) {
     end(voice, Leave::Restart)
 }
 
-/// Loads what the devices want now, and goes on for a while in a thread of its own: USB, disks behind
+/// Loads drivers for the devices present, then continues on a thread for late ones: USB, disks behind
 /// controllers.
 fn load_drivers(voice: &mut Voice) {
     let release = match fs::read_to_string("/proc/sys/kernel/osrelease") {
@@ -127,8 +127,8 @@ fn load_drivers(voice: &mut Voice) {
             }
         }
     };
-    // `std::thread::spawn` panics where there is no room for a thread, and a first process that ends takes
-    // the machine with it.
+    // `std::thread::spawn` panics if no thread can be made, and a panic of the first process ends the
+    // machine.
     if let Err(e) = std::thread::Builder::new().name("late-drivers".into()).spawn(late) {
         voice.say(&format!("cannot start a thread: {e}; drivers for late devices are not loaded"));
     }
@@ -163,7 +163,6 @@ fn work(voice: &mut Voice) -> Leave {
     Leave::Restart
 }
 
-/// Ends the machine.
 fn end(voice: &mut Voice, leave: Leave) -> ! {
     let how = match leave {
         Leave::Restart => PowerOff::Restart,
@@ -188,7 +187,7 @@ fn end(voice: &mut Voice, leave: Leave) -> ! {
     }
 }
 
-/// A shell on the kernel's console until it ends; where the initramfs has none, the machine stays as it is.
+/// A shell on the kernel's console until it exits; if the initramfs has none, the machine stays on.
 fn shell(voice: &mut Voice) {
     match Command::new("/bin/sh").spawn() {
         Ok(child) => {

@@ -1,18 +1,16 @@
-//! What follows when the worker is done, as it tells PID 1: its exit status.
+//! The worker's decision how to end, sent to PID 1 as its exit status.
 //!
-//! Invariant: statuses of a crash (a panic is 101, a signal has none) are never taken for a decision.
+//! Invariant: the status of a crash (101 after a panic, no status after a signal) is never a decision.
 
 use std::process::ExitCode;
 
 use crate::agent::imaging::Next;
 use crate::api::After;
 
-/// The worker's decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leave {
     /// Restart by the firmware.
     Restart,
-    /// Switch off.
     Off,
     /// Start the kernel that is loaded.
     Kexec,
@@ -24,7 +22,7 @@ const FIRST: u8 = 40;
 const ALL: [Leave; 4] = [Leave::Restart, Leave::Off, Leave::Kexec, Leave::Shell];
 
 impl Leave {
-    /// What `after` means once the image is on the disk.
+    /// The decision that `after` means once the image is on the disk.
     pub fn after(after: After, next: &Next) -> Self {
         match (after, next) {
             (After::Kexec, Next::Kexec) => Leave::Kexec,

@@ -1,4 +1,4 @@
-//! The terminal's program: from the first instruction of PID 1 to the start of what comes next.
+//! The terminal's program: from the first instruction of PID 1 to the start of the next system.
 //!
 //! Invariant: PID 1 (`init`) never does work that can fail; the worker is a child whose crash is an outcome.
 

@@ -1,7 +1,6 @@
-//! The worker process of a netbooted terminal: reads what it was told, then lets `worker` do it.
+//! The worker process of a netbooted terminal: reads its settings, then runs `worker`.
 //!
-//! Invariant: what it was told is checked in full before anything begins; a mistake there is shown, never
-//! guessed around.
+//! Invariant: all settings are checked before anything begins; a mistake is shown, never guessed around.
 
 use std::fs;
 use std::io;
@@ -26,13 +25,13 @@ const KEYS: &str = "/etc/flashmob/keys.pub";
 const SERVER: &str = "/etc/flashmob/server";
 /// There when the initramfs was built to accept unsigned manifests.
 const ALLOW_INSECURE: &str = "/etc/flashmob/allow-insecure";
-/// There when the initramfs was built never to believe a record of what is on a disk.
+/// Exists if the initramfs was built never to believe a record of a disk.
 const NO_TRUST: &str = "/etc/flashmob/no-trust";
 /// Where the C library reads its name servers.
 const RESOLVERS: &str = "/etc/resolv.conf";
 /// Where peers connect to.
 pub const PEER_PORT: u16 = 6881;
-/// Most memory for pieces; half of what is available is a bound as well.
+/// Most bytes of memory for pieces; half of the available memory is a limit as well.
 pub const MEMORY: u64 = 512 << 20;
 /// How long settings that are wrong are shown before the restart, which may bring better ones.
 const SHOW: Duration = Duration::from_secs(300);
@@ -149,7 +148,7 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
         };
         Ok(worker.run().await)
     });
-    // What still runs in the background must not keep the machine from leaving.
+    // Background tasks must not delay the end.
     runtime.shutdown_background();
     leave
 }

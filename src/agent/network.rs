@@ -29,7 +29,7 @@ const CHANGES: usize = 16;
 const FIRST_METRIC: u32 = 50;
 const OTHER_METRIC: u32 = 100;
 
-/// An interface and what it has.
+/// An interface and its lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     /// Its name, address and carrier.
@@ -43,7 +43,6 @@ pub struct Interface {
 /// All interfaces, the one that PXE used first.
 pub type Interfaces = Vec<Interface>;
 
-/// For the inventory.
 pub fn nics(interfaces: &Interfaces) -> Vec<NicInfo> {
     interfaces
         .iter()
@@ -258,7 +257,7 @@ impl Owner {
 }
 
 impl Card {
-    /// What this interface has or waits for.
+    /// The interface's address, or the step that it waits for.
     fn text(&self) -> String {
         let name = &self.interface.link.name;
         match &self.interface.lease {
@@ -276,7 +275,7 @@ impl Card {
     }
 }
 
-/// Gives the lease to the kernel. What can be lived without comes back as a problem.
+/// Gives the lease to the kernel. Failures of inessential parts are returned as a problem.
 async fn apply(
     netlink: &Netlink,
     index: u32,

@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long the end waits for a console that blocks.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Turns views into log lines: what changed since the last one.
+/// Turns views into log lines: the changes since the last one.
 #[derive(Debug, Default)]
 pub struct Log {
     facts: [String; 5],

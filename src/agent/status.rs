@@ -1,8 +1,8 @@
-//! What a terminal is doing right now: one shared value that the imaging code writes and the console and the
-//! reporter to the server read.
+//! A terminal's current state: one shared value that the imaging code writes and the console and the reporter
+//! to the server read.
 //!
-//! Invariant: readers only ever see whole values, and a writer never waits for a reader. How it looks is left
-//! to `agent::console`, how it travels to `agent::attempt`.
+//! Invariant: readers see only complete values, and a writer never waits for a reader. `agent::console` shows
+//! it, `agent::attempt` reports it.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ pub struct View {
     pub disk: String,
     /// The disks that the job's rules chose.
     pub chosen: Vec<Chosen>,
-    /// What it waits for or what just went wrong, newest last.
+    /// Current waits and recent problems, newest last.
     pub notes: Vec<String>,
     /// How many notes there have been in all, so that a reader sees which ones are new.
     pub notes_said: u64,
@@ -39,7 +39,7 @@ pub struct View {
 }
 
 impl View {
-    /// Notes said since a reader had seen `seen` of them (older ones than are kept are lost to it).
+    /// Notes added since a reader had seen `seen` notes; it misses those that were dropped.
     pub fn notes_since(&self, seen: u64) -> &[String] {
         let new = usize::try_from(self.notes_said.saturating_sub(seen)).unwrap_or(usize::MAX);
         &self.notes[self.notes.len() - new.min(self.notes.len())..]
@@ -103,8 +103,8 @@ impl Status {
         self.change(|view| view.disk = text);
     }
 
-    /// Says a line to people: what is waited for, what went wrong and is tried again. The same line twice in
-    /// a row is said once.
+    /// Adds a line for people: a wait, or a problem that is retried. A line that repeats the last one is
+    /// dropped.
     pub fn note(&self, text: impl Into<String>) {
         let text = text.into();
         self.view.send_if_modified(|view| {
@@ -132,12 +132,10 @@ impl Status {
         });
     }
 
-    /// Changes anything.
     pub fn change(&self, change: impl FnOnce(&mut View)) {
         self.view.send_modify(change);
     }
 
-    /// The value now.
     pub fn view(&self) -> View {
         self.view.borrow().clone()
     }

@@ -27,43 +27,37 @@ pub struct Hello {
     pub uuid: Option<String>,
     /// MAC addresses of all its interfaces, `aa:bb:cc:dd:ee:ff`, the one it netbooted from first.
     pub macs: Vec<String>,
-    /// What it is made of.
     pub inventory: Inventory,
     /// Version of the agent.
     pub agent: String,
 }
 
-/// What a terminal is made of.
+/// A terminal's hardware.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inventory {
     /// SMBIOS manufacturer and product.
     pub machine: String,
-    /// SMBIOS serial number.
     pub serial: Option<String>,
     /// Processor model and number of cores.
     pub cpu: String,
-    /// Bytes of memory.
     pub memory: u64,
     /// `bios` or `uefi`.
     pub firmware: String,
-    /// Its disks.
     pub disks: Vec<DiskInfo>,
-    /// Its network interfaces.
     pub nics: Vec<NicInfo>,
 }
 
-/// A disk as `/sys/block` shows it. Also what disk rules match against.
+/// A disk as `/sys/block` shows it. Disk rules match against it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DiskInfo {
     /// Kernel name: `sda`, `nvme0n1`.
     pub name: String,
     /// Bytes.
     pub size: u64,
-    /// Logical sector size.
+    /// Bytes of a logical sector.
     pub sector_size: u32,
     /// Model as the disk says.
     pub model: Option<String>,
-    /// Serial number.
     pub serial: Option<String>,
     /// World wide name.
     pub wwn: Option<String>,
@@ -71,7 +65,6 @@ pub struct DiskInfo {
     pub bus: String,
     /// Path in the device tree, stable across boots.
     pub path: String,
-    /// Seeks slowly.
     pub rotational: bool,
     /// Can be pulled out.
     pub removable: bool,
@@ -80,7 +73,7 @@ pub struct DiskInfo {
 }
 
 impl DiskInfo {
-    /// What tells it from other disks.
+    /// The fields that tell it from other disks.
     pub fn identity(&self) -> DiskIdentity {
         DiskIdentity {
             serial: self.serial.clone(),
@@ -91,20 +84,16 @@ impl DiskInfo {
     }
 }
 
-/// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NicInfo {
-    /// Kernel name.
     pub name: String,
-    /// MAC address.
+    /// `aa:bb:cc:dd:ee:ff`.
     pub mac: String,
-    /// Driver.
     pub driver: Option<String>,
     /// Made by software (a tap, a bridge, a VLAN, a tunnel's end): other machines may have one with the same
     /// MAC.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub software: bool,
-    /// Carrier seen.
     pub link: bool,
     /// Mbit/s, if known.
     pub speed: Option<u32>,
@@ -120,9 +109,8 @@ pub struct NicInfo {
 pub struct Neighbour {
     /// The switch: most often its MAC address.
     pub chassis: String,
-    /// Its port.
     pub port: String,
-    /// What its administrator calls it.
+    /// Its name, if its administrator gave it one.
     pub name: Option<String>,
 }
 
@@ -135,14 +123,14 @@ pub struct Welcome {
     pub version: String,
     /// The terminal's name in later calls (letters, digits, `-`, `:`).
     pub terminal: String,
-    /// What people call it, if the configuration names it.
+    /// Its name in the configuration, if any.
     pub label: Option<String>,
 }
 
 /// A terminal asks for its work.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Take {
-    /// Job from the kernel command line, or `None` for whatever waits.
+    /// Job from the kernel command line, or `None` for any job.
     pub job: Option<String>,
     /// Image asked for on the agent's command line (`NAME` or `NAME@VERSION`), or `None`.
     pub image: Option<String>,
@@ -163,11 +151,10 @@ pub struct Further {
 /// A job for one terminal: one attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// The job's name.
     pub job: String,
     /// Number of this attempt, unique on the server.
     pub attempt: u64,
-    /// Must come with every report, so that nobody else reports for this terminal.
+    /// Must come with every report, so that only this terminal reports for itself.
     pub token: String,
     /// Which image goes where.
     #[serde(flatten)]
@@ -175,7 +162,7 @@ pub struct Assignment {
     /// Further images for further disks of the same terminal: all in this attempt, or none.
     #[serde(default)]
     pub also: Vec<Task>,
-    /// What the server's records say is on the terminal's disks.
+    /// The server's records of the terminal's disks.
     #[serde(default)]
     pub installed: Vec<Installed>,
     /// The fixed disks that the terminal ever had, unless a person has accepted that some are gone.
@@ -187,7 +174,7 @@ pub struct Assignment {
     /// Let pieces travel compressed.
     #[serde(default)]
     pub compress: Compress,
-    /// What follows.
+    /// The action after the image is on the disk.
     pub after: After,
     /// Check pieces as they arrive.
     pub verify: bool,
@@ -201,7 +188,7 @@ impl Assignment {
         std::iter::once(&self.task).chain(&self.also)
     }
 
-    /// All of it, to change.
+    /// All tasks, to change.
     pub fn tasks_mut(&mut self) -> impl Iterator<Item = &mut Task> {
         std::iter::once(&mut self.task).chain(&mut self.also)
     }
@@ -216,9 +203,7 @@ impl Assignment {
 /// One image onto one disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    /// Image name.
     pub image: String,
-    /// Image version.
     pub version: String,
     /// Path of the version's folder under the server's address: `/images/NAME/VERSION/`.
     pub folder: String,
@@ -230,13 +215,13 @@ pub struct Task {
     /// image's.
     #[serde(default)]
     pub partitions: Option<Vec<u32>>,
-    /// What becomes of what is on the disk already.
+    /// How pieces already on the disk are found.
     #[serde(default)]
     pub compare: Compare,
 }
 
 impl Task {
-    /// Some partitions only: that leaves the table as it is.
+    /// Chooses some partitions, which leaves the table unchanged.
     pub fn only(&mut self, partitions: Vec<u32>) {
         self.partitions = Some(partitions);
         self.layout = LayoutMode::Keep;
@@ -251,9 +236,9 @@ impl Task {
 /// Why a terminal gets no work although it asked for some.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// What is wrong.
+    /// The problem.
     pub error: String,
-    /// What a person should do.
+    /// The remedy.
     pub advice: String,
 }
 
@@ -262,7 +247,6 @@ pub struct Refusal {
 pub struct ProgressReport {
     /// From the assignment.
     pub token: String,
-    /// The facts.
     pub progress: Progress,
     /// The disks that are written, once they are chosen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -274,7 +258,6 @@ pub struct ProgressReport {
 pub struct OutcomeReport {
     /// From the assignment.
     pub token: String,
-    /// The facts.
     pub outcome: Outcome,
 }
 
@@ -292,20 +275,17 @@ pub struct Orders {
 pub struct TerminalView {
     /// The terminal's name in calls.
     pub id: String,
-    /// What people call it.
+    /// Its name in the configuration, if any.
     pub label: Option<String>,
-    /// What a person should know of how it is named, such as that others share its UUID.
+    /// Problems with its identity for people, for example that others share its UUID.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Its MAC addresses.
     pub macs: Vec<String>,
-    /// SMBIOS UUID.
     pub uuid: Option<String>,
     /// Last address it spoke from.
     pub address: Option<String>,
     /// Manufacturer and product.
     pub machine: String,
-    /// Where it stands.
     pub state: TerminalState,
     /// `name@version` of its latest attempt.
     pub image: Option<String>,
@@ -334,12 +314,10 @@ pub enum TerminalState {
     Idle,
     /// A job waits for it.
     Waiting,
-    /// Imaging now.
     Imaging,
     /// Imaging, but silent for long: switched off, or cut off.
     Interrupted,
     /// Its job is done.
     Done,
-    /// Its job failed.
     Failed,
 }

@@ -1,8 +1,8 @@
-//! What an administrator may choose for a job: the same words in the configuration, on command lines and
-//! between server and terminal.
+//! An administrator's choices for a job: the same words in the configuration, on command lines and between
+//! server and terminal.
 //!
-//! Invariant: every word is read as it is written; a new one is no word for an older program, which refuses
-//! it. What they make a terminal do is left to `agent`.
+//! Invariant: every word is read as it is written, and an older program refuses a new word. `agent` acts on
+//! them.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub fn partition_numbers(text: &str) -> Result<Vec<u32>, String> {
     Ok(numbers)
 }
 
-/// A choice of partitions names some, and each of them once.
+/// A choice of partitions must name at least one, and each only once.
 pub fn check_partitions(numbers: &[u32]) -> Result<(), String> {
     let twice = numbers.iter().enumerate().find(|(i, number)| numbers[..*i].contains(number));
     match (numbers.is_empty(), twice) {
@@ -33,7 +33,7 @@ fn one_of<T: Copy>(text: &str, all: &[(&str, T)]) -> Result<T, String> {
     })
 }
 
-/// What becomes of what lies on a disk already.
+/// How pieces already on a disk are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compare {
@@ -42,7 +42,7 @@ pub enum Compare {
     Auto,
     /// Everything is fetched and written.
     Full,
-    /// The server's record of what is on the disk is believed, and only what differs from it is fetched.
+    /// The server's record of the disk is believed, and only differing pieces are fetched.
     Trust,
 }
 
@@ -86,7 +86,7 @@ impl std::str::FromStr for Compress {
     }
 }
 
-/// What happens to the disk's table.
+/// Whether the disk's table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayoutMode {
@@ -97,7 +97,7 @@ pub enum LayoutMode {
     Keep,
 }
 
-/// What a terminal does when it is done.
+/// A terminal's action when it has finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum After {

@@ -1,4 +1,4 @@
-//! `flashmob`: the server and the administrator's tool. What each sub-command does is in `flashmob::cli`.
+//! `flashmob`: the server and the administrator's tool. The sub-commands are in `flashmob::cli`.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
-//! Which boot entries the firmware gets, and in which order.
+//! The firmware's boot entries for an image, and their order.
 //!
-//! Invariant: entries of others stay as they are and keep their order; an entry that is there already is used
-//! again, so that imaging a hundred times leaves one entry; a new one goes directly behind the entry that was
-//! started now, so that a lab that boots from the network first goes on doing so.
+//! Invariant: foreign entries and their order stay. An existing entry is used again, so that imaging a
+//! hundred times leaves one entry. A new one goes directly after the entry that was started now, so that a
+//! lab that boots from the network first continues to do so.
 
 use crate::api::LayoutMode;
 use crate::boot::option::{LoadOption, PartitionId, firmware_path};
@@ -19,14 +19,13 @@ pub struct Present {
     pub entries: Vec<(u16, Vec<u8>)>,
     /// `BootOrder`.
     pub order: Vec<u16>,
-    /// `BootCurrent`: what was started now.
+    /// `BootCurrent`: the entry that was started now.
     pub current: Option<u16>,
 }
 
-/// What is to be written.
+/// The variables to write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// New entries.
     pub entries: Vec<(u16, Vec<u8>)>,
     /// The new `BootOrder`, if it changes. To be written after the entries.
     pub order: Option<Vec<u16>>,
@@ -40,7 +39,7 @@ pub fn wanted(plan: &LayoutPlan) -> Vec<LoadOption> {
     let loaders = manifest.boot.uefi.iter().filter(|loader| !is_fallback(&loader.path));
     loaders
         .filter_map(|loader| {
-            // What was not written has entries of its own.
+            // A partition that was not written has its own entries.
             let place = plan.place(loader.partition).filter(|place| place.replaced)?;
             let id = match (&manifest.disk.table, place.guid) {
                 (_, Some(guid)) => PartitionId::Gpt(guid),
@@ -67,8 +66,8 @@ fn is_fallback(path: &str) -> bool {
     path.trim_start_matches('/').starts_with(FALLBACK.trim_start_matches('/'))
 }
 
-/// What to write so that `wanted` are there, in that order, directly behind what was started now (at the head
-/// if that is not in the order).
+/// The changes after which the `wanted` entries exist in that order, directly after the entry that was
+/// started now (first, if that is not in the order).
 pub fn plan(present: &Present, wanted: &[LoadOption]) -> Changes {
     let mut changes = Changes::default();
     let mut numbers = Vec::new();
@@ -93,7 +92,7 @@ pub fn plan(present: &Present, wanted: &[LoadOption]) -> Changes {
     let mut order: Vec<u16> = present.order.iter().copied().filter(|n| !numbers.contains(n)).collect();
     let behind = present.current.and_then(|current| order.iter().position(|n| *n == current));
     let at = match present.current {
-        // One of the wanted entries itself was started: they stay where the first of them was.
+        // If a wanted entry itself was started, they stay at the place of the first of them.
         Some(current) if numbers.contains(&current) => {
             present.order.iter().position(|n| numbers.contains(n)).unwrap_or(0).min(order.len())
         }

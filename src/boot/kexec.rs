@@ -17,11 +17,10 @@ pub struct KexecPlan {
     pub kernel: String,
     /// Path of its initrd.
     pub initrd: Option<String>,
-    /// Its command line.
     pub cmdline: String,
 }
 
-/// The kernel that the image recorded, or why there is none.
+/// The kernel that the image recorded, or the reason why it cannot start.
 pub fn plan(layout: &LayoutPlan) -> Result<KexecPlan, String> {
     let linux = layout.manifest().boot.linux.as_ref();
     let linux = linux.ok_or("the image records no Linux kernel")?;

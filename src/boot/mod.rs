@@ -1,7 +1,7 @@
-//! What starts next: the firmware's boot entries and the kernel for kexec.
+//! The system that starts next: the firmware's boot entries and the kernel for kexec.
 //!
-//! Invariant: everything here is bytes and decisions; reading and writing variables and loading kernels is
-//! left to `io::disk::efivars` and `io::disk::kexec`.
+//! Invariant: only bytes and decisions. `io::disk::efivars` reads and writes variables, `io::disk::kexec`
+//! loads kernels.
 
 pub mod entries;
 pub mod kexec;

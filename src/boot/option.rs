@@ -26,13 +26,10 @@ pub enum PartitionId {
 /// A boot entry for a loader on a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOption {
-    /// What the firmware's menu shows.
+    /// The text in the firmware's menu.
     pub label: String,
-    /// The partition's number.
     pub partition: u32,
-    /// Its first sector.
     pub first: u64,
-    /// Its sectors.
     pub sectors: u64,
     /// How it is recognised.
     pub id: PartitionId,
@@ -72,8 +69,8 @@ impl LoadOption {
         Some(bytes)
     }
 
-    /// Reads an option; `None` unless it is exactly a partition and a path on it (as firmware and efibootmgr
-    /// write them too; optional data behind is ignored).
+    /// Reads an option; `None` unless it is exactly a partition and a path on it, as firmware and efibootmgr
+    /// write them. Optional data after the path is ignored.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (_attributes, rest) = bytes.split_first_chunk::<4>()?;
         let (length, rest) = rest.split_first_chunk::<2>()?;
@@ -123,7 +120,7 @@ fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
-/// Text up to its zero, and what follows.
+/// Text up to its zero, and the rest.
 fn take_utf16(bytes: &[u8]) -> Option<(String, &[u8])> {
     let (units, _) = bytes.as_chunks::<2>();
     let end = units.iter().position(|unit| *unit == [0, 0])?;
@@ -131,7 +128,7 @@ fn take_utf16(bytes: &[u8]) -> Option<(String, &[u8])> {
     Some((String::from_utf16(&units).ok()?, &bytes[2 * end + 2..]))
 }
 
-/// One node of a device path with its header, and what follows.
+/// One node of a device path with its header, and the rest.
 fn take_node(list: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = usize::from(u16::from_le_bytes([*list.get(2)?, *list.get(3)?]));
     if length < 4 { None } else { list.split_at_checked(length) }

@@ -17,7 +17,7 @@ use crate::event::{Loader, Starts};
 use crate::layout::plan::{LayoutPlan, Place};
 use crate::manifest::Table;
 
-/// What a root path of ours begins with; a DHCP server's own never does.
+/// The beginning of a root path from flashmob's server; no DHCP server sets one like it.
 pub const PREFIX: &str = "flashmob:";
 
 /// Longest path of a loader. The DHCP option has 255 bytes.
@@ -34,7 +34,7 @@ pub fn of(plan: &LayoutPlan) -> Starts {
     Starts { bios, uefi }
 }
 
-/// What Linux writes behind `PARTUUID=`, and GRUB's `probe --part-uuid` prints.
+/// The value of Linux' `PARTUUID=`, as GRUB's `probe --part-uuid` prints it.
 fn partuuid(plan: &LayoutPlan, place: &Place) -> Option<String> {
     match (&plan.manifest().disk.table, place.guid) {
         (Table::Gpt { .. }, Some(guid)) if !guid.is_nil() => Some(guid.to_string()),
@@ -46,7 +46,7 @@ fn partuuid(plan: &LayoutPlan, place: &Place) -> Option<String> {
     }
 }
 
-/// `starts` as a terminal may report it, without anything that is not what it should be.
+/// A terminal's report `starts`, without malformed values.
 pub fn checked(starts: Starts) -> Starts {
     let bios = starts.bios.filter(|partition| is_partuuid(partition));
     let is_fine = |loader: &Loader| is_partuuid(&loader.partition) && is_plain_path(&loader.path);

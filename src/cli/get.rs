@@ -20,14 +20,14 @@ pub struct GetArgs {
     /// The .torrent file.
     #[arg(value_name = "TORRENT")]
     torrent: PathBuf,
-    /// Where the payload goes: a file, a folder (for torrents of several files) or a block device. What is
-    /// there already is checked and kept.
+    /// The target: a file, a folder (for torrents of several files) or a block device. Its present content is
+    /// checked and kept.
     #[arg(value_name = "TARGET")]
     target: PathBuf,
     /// Write pieces without checking their hashes.
     #[arg(long)]
     no_verify: bool,
-    /// After the end serve others for so long: 90s, 10min, 2h, or forever.
+    /// Then serve other peers for this time: 90s, 10min, 2h, or forever.
     #[arg(long, value_name = "TIME", value_parser = parse_stay, default_value = "0s")]
     seed_for: Stay,
     /// Give a target file of another size the payload's size instead of refusing it.
@@ -88,7 +88,7 @@ async fn fetch(args: GetArgs) -> Result<(), Failure> {
     let result = watch(&swarm, &mut show, &mut interrupts, total, args.seed_for).await;
     show.finish();
     session.shutdown().await;
-    // What came last may have come while it was stopping: a failed sync.
+    // The last error, for example of a sync, may come while the swarm stops.
     result.and(swarm.ended().await.map_or(Ok(()), Err))
 }
 

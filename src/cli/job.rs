@@ -31,7 +31,7 @@ pub struct JobArgs {
 
 #[derive(Debug, Subcommand)]
 enum JobCommand {
-    /// Show jobs, the images they mean, and what is wrong.
+    /// Show jobs, their images, and problems.
     List {
         #[command(flatten)]
         server: ServerArg,
@@ -43,7 +43,7 @@ enum JobCommand {
     Retry {
         /// Label, MAC or UUID.
         terminal: String,
-        /// What becomes of what is on the disk, this once: auto, full or trust [default: as the job says]
+        /// How pieces already on the disk are found, this once: auto, full or trust [default: from the job]
         #[arg(long, value_name = "HOW")]
         compare: Option<Compare>,
         /// The disks that the terminal has now are the ones that it should have, although some that it had
@@ -72,7 +72,6 @@ pub struct TerminalsArgs {
     json: bool,
 }
 
-/// Runs `flashmob job`.
 pub async fn run(args: JobArgs) -> Result<(), Failure> {
     match args.command {
         JobCommand::List { server, json } => list(&server, json).await,
@@ -92,7 +91,6 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
     }
 }
 
-/// Runs `flashmob terminals`.
 pub async fn run_terminals(args: TerminalsArgs) -> Result<(), Failure> {
     let text = text_of(ask(&args.server, "GET", &["api", "v1", "terminals"], None).await?).await?;
     if args.json {

@@ -24,7 +24,7 @@ use crate::units::{PieceLength, show_bytes};
 /// Make a torrent of a file, a folder or a block device.
 #[derive(Debug, Args)]
 pub struct MakeArgs {
-    /// What the torrent is of.
+    /// The file or folder to describe.
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
     /// The .torrent file to write.

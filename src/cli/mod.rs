@@ -1,6 +1,6 @@
-//! The sub-commands of `flashmob`: what was typed → what is run.
+//! The sub-commands of `flashmob`: arguments in, a run of the program out.
 //!
-//! Invariant: each sub-command has its arguments and its `run` in a file of its own; a failure is printed and
+//! Invariant: each sub-command has one file with its arguments and its `run`. A failure is printed and
 //! becomes the exit code in one place, `bin/flashmob.rs`.
 
 pub mod get;

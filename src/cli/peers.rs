@@ -1,6 +1,6 @@
-//! What `get` and `seed` have in common: the torrent, the trackers, the session, its end.
+//! Common parts of `get` and `seed`: the torrent, the trackers, the session, its end.
 //!
-//! Invariant: whatever ends the command, the swarm is left properly: trackers are told and the storage is
+//! Invariant: the swarm is left properly for every reason to end: trackers are told and the storage is
 //! synced.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::units::parse_bytes;
 
 /// The ports that are tried when none was chosen.
 const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
-/// Memory for piece buffers unless chosen, or half of what is available where that is less.
+/// Bytes of memory for piece buffers by default, or half of the available memory if that is less.
 const MEMORY: u64 = 512 << 20;
 
 /// Arguments of `get` and `seed`.
@@ -33,7 +33,7 @@ pub struct PeerArgs {
     /// Where other peers reach this one [default: all addresses, the first free port from 6881].
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Memory for pieces [default: 512MiB, or half of what is free].
+    /// Memory for pieces [default: 512MiB, or half of the free memory if that is less].
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub memory: Option<u64>,
     /// The torrent is an image's: manifest.json of its folder. Needs --partition.
@@ -155,7 +155,6 @@ impl Interrupts {
         Ok(Interrupts { interrupt, terminate })
     }
 
-    /// Waits for one.
     pub async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

@@ -1,7 +1,6 @@
-//! SOURCE and TARGET: what was typed → a storage.
+//! SOURCE and TARGET: from an argument to a storage.
 //!
-//! Invariant: whatever can be refused is refused here, before the swarm is joined. How bytes get there is
-//! left to `io::storage`.
+//! Invariant: all refusals happen here, before the swarm is joined. `io::storage` reads and writes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,11 +21,10 @@ use crate::swarm::{Bitfield, PieceShape, WholePieces};
 
 /// Where the payload is or shall be.
 pub struct Placed {
-    /// The storage.
     pub storage: Arc<dyn Storage>,
-    /// Which bytes of it travel.
+    /// The bytes of it that travel.
     pub shape: Arc<dyn PieceShape>,
-    /// What is there.
+    /// The pieces that it has already.
     pub have: Have,
     /// Which pieces belong there; `None`: all.
     pub wanted: Option<Bitfield>,
@@ -40,7 +38,7 @@ impl Placed {
     }
 }
 
-/// Opens what is to be seeded.
+/// Opens the source to seed.
 pub fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, Failure> {
     let (storage, shape): (Arc<dyn Storage>, Arc<dyn PieceShape>) = match partition(meta, args)? {
         Some(Part { grid, position, size }) => {
@@ -75,7 +73,7 @@ pub fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, F
     Ok(Placed { storage, shape, have: Have::Everything, wanted: None })
 }
 
-/// Opens (claims, makes) what is to be written.
+/// Opens (claims, creates) the target to write.
 pub fn target(path: &Path, meta: &Metainfo, args: &PeerArgs, resize: Resize) -> Result<Placed, Failure> {
     let whole: Arc<dyn PieceShape> = Arc::new(WholePieces);
     let total = meta.total_length();
@@ -113,7 +111,7 @@ fn placed<S: Storage + 'static>(opened: Opened<S>, shape: Arc<dyn PieceShape>) -
     Placed { storage: Arc::new(opened.storage), shape, have, wanted: None }
 }
 
-/// A partition's place: only its pieces are wanted, and what it has of them.
+/// A partition's place, of which only its own pieces are wanted.
 fn placed_runs(runs: ImageRuns, grid: Arc<Grid>, have: Have) -> Placed {
     let wanted = Some(Bitfield::of_range(grid.pieces(), runs.pieces()));
     Placed { storage: Arc::new(runs), shape: Arc::new(ImageShape(grid)), have, wanted }
@@ -160,7 +158,6 @@ struct Part {
     grid: Arc<Grid>,
     /// In the manifest's list.
     position: usize,
-    /// Bytes.
     size: u64,
 }
 

@@ -1,7 +1,6 @@
 //! `flashmob plan`: how long a lab will take, by running a model of it.
 //!
-//! Invariant: what is printed comes from one run of `forecast::plan`; nothing but the picture that was asked
-//! for is written.
+//! Invariant: one run of `forecast` gives everything that is printed; only the requested picture is written.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,10 +39,10 @@ pub struct PlanArgs {
     /// Terminals of each zone that exchange pieces with other zones (`links` in the configuration).
     #[arg(long, value_name = "N", default_value_t = 2)]
     links: usize,
-    /// What a terminal's disk writes in a second.
+    /// Bytes that a terminal's disk writes in a second
     #[arg(long, value_name = "SIZE", default_value = "400MiB", value_parser = parse_bytes)]
     disk: u64,
-    /// Terminals are switched on one after another over so long.
+    /// Terminals are switched on one after another over this time
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
     arrive_over: Duration,
     /// So many terminals have a tenth of the link.
@@ -82,7 +81,7 @@ impl PlanArgs {
     }
 }
 
-/// Runs the model and says what came of it.
+/// Runs the model and prints the forecast.
 pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     let plan = args.plan();
     let usage = |message: String| Failure::new(Class::Usage, message, "See 'flashmob plan --help'.");

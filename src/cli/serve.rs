@@ -12,7 +12,7 @@ use crate::server::Options;
 use crate::server::Server;
 use crate::server::domain::config;
 
-/// Publish images, seed them, and tell terminals what to do.
+/// Publish images, seed them, and direct terminals.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Repository: folder of images, as flashmob-mkimage writes them.
@@ -21,10 +21,10 @@ pub struct ServeArgs {
     /// Netboot files (vmlinuz, initramfs.img, localboot.0, localboot.efi), as flashmob-initramfs makes them.
     #[arg(long, value_name = "DIR")]
     boot: Option<PathBuf>,
-    /// Which terminals get what (TOML); without it nothing is assigned.
+    /// Jobs, zones and labels (TOML); without it no terminal gets a job.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What must survive a restart.
+    /// The folder for state that must survive a restart.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/flashmob")]
     state: PathBuf,
     /// Public keys by which images are judged on the page.

@@ -1,7 +1,7 @@
-//! What people and programs see of a running `make`, `get` or `seed`.
+//! The output of a running `make`, `get` or `seed`, for people and programs.
 //!
-//! Invariant: with `--json`, one event a line on the standard output, flushed, and nothing else there;
-//! without it a bar on the standard error, or a line now and then where that is no terminal.
+//! Invariant: with `--json`, one event a line on the standard output, flushed, and no other output there;
+//! without it a bar on the standard error, or a line every ten seconds if that is not a terminal.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::event::{Event, Failure, Progress, Stage};
 use crate::io::torrent::{Phase, Swarm};
 use crate::units::show_bytes;
 
-/// Between two lines where nobody looks on.
+/// Between two lines if the output is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows how far it is.
@@ -26,7 +26,6 @@ pub struct Show {
 }
 
 impl Show {
-    /// For `total` bytes.
     pub fn new(json: bool, total: u64) -> Self {
         let bar = (!json && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total);
@@ -75,7 +74,6 @@ impl Show {
         self.bytes(what, done, progress.bytes_total, &details);
     }
 
-    /// Plain progress.
     pub fn bytes(&mut self, what: &'static str, done: u64, total: u64, details: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(what);
@@ -106,7 +104,6 @@ impl Show {
         }
     }
 
-    /// It is over.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,8 +1,8 @@
 //! DHCP messages (RFC 2131, options of RFC 2132) between bytes and the few values the client needs.
 //!
-//! Invariant: a reply that is returned is a well-formed answer to this client's transaction. When to send
-//! what is left to `dhcp`. Only the tests use dhcproto, as the server: its reader asserts on some malformed
-//! options and gives up a whole answer because one text in it is not UTF-8.
+//! Invariant: a reply that is returned is a well-formed answer to this client's transaction. `dhcp` decides
+//! when to send. Only the tests use dhcproto, as the server: its reader asserts on some malformed options and
+//! rejects a whole answer because of one text that is not UTF-8.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -58,7 +58,7 @@ impl MessageType {
     }
 }
 
-/// What a server offers or has leased.
+/// A server's offer or lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The address for this interface.
@@ -71,7 +71,6 @@ pub struct Offer {
     pub next_server: Option<Ipv4Addr>,
     /// Default routers, best first.
     pub routers: Vec<Ipv4Addr>,
-    /// Name servers.
     pub dns: Vec<Ipv4Addr>,
     /// Domain of the lab.
     pub domain: Option<String>,
@@ -87,7 +86,7 @@ pub struct Offer {
     pub rebind: Option<u32>,
 }
 
-/// What a message of the client carries beside its type.
+/// The variable fields of a client's message.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Fields {
     pub mac: [u8; 6],
@@ -277,7 +276,7 @@ fn prefix_of(mask: [u8; 4]) -> Option<u8> {
     (ones == mask.count_ones() && ones > 0).then(|| u8::try_from(ones).ok()).flatten()
 }
 
-/// What a server that gives no mask means (RFC 950).
+/// The prefix length that a server without a mask means (RFC 950).
 fn natural_prefix(address: Ipv4Addr) -> u8 {
     match address.octets()[0] {
         0..128 => 8,

@@ -39,29 +39,27 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is known before anybody is asked.
+/// Facts that are known before any query.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// From the command line.
     pub command_line: Option<String>,
     /// From the file in the initramfs.
     pub file: Option<String>,
-    /// What each interface's lease says, the interface used first in front.
+    /// The facts of each interface's lease; the interface in use comes first.
     pub leases: Vec<LeaseFacts>,
-    /// Whether to ask everybody on the link by mDNS at the end.
+    /// Whether to ask all hosts on the link by mDNS at the end.
     pub browse: bool,
 }
 
-/// What a lease says about servers.
+/// The facts about servers in a lease.
 #[derive(Debug, Clone, Default)]
 pub struct LeaseFacts {
     /// Option 224.
     pub flashmob: Option<String>,
     /// `siaddr`.
     pub next_server: Option<Ipv4Addr>,
-    /// Name servers.
     pub dns: Vec<Ipv4Addr>,
-    /// Domain.
     pub domain: Option<String>,
 }
 
@@ -76,24 +74,19 @@ pub enum Step {
         origin: Origin,
     },
     /// Ask these name servers for SRV records of the domain, then ask those servers.
-    Srv {
-        /// Name servers.
-        servers: Vec<Ipv4Addr>,
-        /// Domain.
-        domain: String,
-    },
+    Srv { servers: Vec<Ipv4Addr>, domain: String },
     /// Browse for `_flashmob._tcp.local`, then ask those servers.
     Browse,
     /// A candidate that is no address, for people to see.
     Unusable {
-        /// What was wrong.
+        /// The problem.
         why: String,
         /// The source that named it.
         origin: Origin,
     },
 }
 
-/// What to try, in order. Nothing is asked twice.
+/// The steps to try, in order. No address is asked twice.
 pub fn steps(facts: &Facts) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut push = |step: Step| {

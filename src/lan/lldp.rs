@@ -1,8 +1,8 @@
-//! What a switch says of itself on each of its ports: LLDP (IEEE 802.1AB-2016, chapters 8 and 9).
+//! A switch's announcements on each of its ports: LLDP (IEEE 802.1AB-2016, chapters 8 and 9).
 //!
 //! Invariant: only whole frames that begin with chassis, port and time to live are read, texts are short and
-//! can be shown, and other parts are stepped over by their length. Hearing frames is left to `io::net::lldp`;
-//! what follows from a neighbour, to the server.
+//! printable, and other parts are skipped by their length. `io::net::lldp` receives frames; the server draws
+//! conclusions from neighbours.
 
 use crate::api::Neighbour;
 
@@ -20,17 +20,17 @@ const CAPABILITIES: u8 = 7;
 /// Of the capabilities: it bridges, or routes.
 const SWITCHES: u16 = 1 << 2 | 1 << 4;
 
-/// What one frame says.
+/// The content of one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// This switch is at the other end.
     Neighbour(Neighbour),
-    /// The one that was there takes back what it said.
+    /// The neighbour takes back its last announcement.
     Gone,
 }
 
-/// Reads the payload of a frame (what follows the Ethernet type 0x88cc). `None` if it is none, or the sender
-/// says that it is no switch: phones and other machines speak LLDP as well.
+/// Reads the payload of a frame (after the Ethernet type 0x88cc). `None` if it is malformed, or if the sender
+/// says that it is not a switch: phones and other machines speak LLDP as well.
 pub fn read(frame: &[u8]) -> Option<Heard> {
     let mut rest = frame.get(..frame.len().min(MAX_FRAME))?;
     let chassis = identity(first(&mut rest, CHASSIS)?, 4, 5)?;
@@ -58,7 +58,7 @@ fn first<'a>(rest: &mut &'a [u8], kind: u8) -> Option<&'a [u8]> {
     part(rest).filter(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
-/// The next part: seven bits of kind, nine of length, so many bytes.
+/// The next part: seven bits of kind, nine of length, then that many bytes.
 fn part<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let (head, tail) = rest.split_first_chunk::<2>()?;
     let head = u16::from_be_bytes(*head);
@@ -67,8 +67,8 @@ fn part<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     Some(((head >> 9) as u8, value))
 }
 
-/// A chassis or a port: the first byte says how it is named. `mac` and `network` are the numbers for a MAC
-/// address and for a network address (whose first byte is its family).
+/// A chassis or a port, whose first byte gives its type. `mac` and `network` are the types of a MAC address
+/// and of a network address (whose first byte is its family).
 fn identity(value: &[u8], mac: u8, network: u8) -> Option<String> {
     let (how, id) = value.split_first()?;
     if id.is_empty() || id.len() > 255 {

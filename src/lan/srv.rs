@@ -14,7 +14,6 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE}
 pub struct Service {
     /// Its name, without the final dot.
     pub host: String,
-    /// Its port.
     pub port: u16,
     /// Its addresses, as far as the answer had them.
     pub addresses: Vec<Ipv4Addr>,

@@ -1,9 +1,9 @@
-//! The signed description of an image, and the one way to come to trust one.
+//! The signed description of an image, and the only way to trust one.
 //!
-//! Invariant: a `TrustedManifest` exists only if a key that the terminal was given signed exactly these bytes
-//! (or the administrator's initramfs allows unsigned ones), and if `Manifest::check` found nothing wrong.
-//! What is consistent is said in `check`, which keys are trusted, in `trust`; what the ranges are is left to
-//! `layout::extents`; whether it fits a disk, to `layout::plan`.
+//! Invariant: a `TrustedManifest` exists only if one of the terminal's keys signed exactly these bytes (or
+//! the administrator's initramfs allows unsigned ones), and if `Manifest::check` accepted it. `check` holds
+//! the rules of consistency, `trust` the keys, `layout::extents` the ranges; `layout::plan` decides whether
+//! it fits a disk.
 
 mod check;
 pub mod reference;
@@ -22,14 +22,12 @@ pub use trust::{TrustedKeys, TrustedManifest};
 pub const FORMAT: u32 = 1;
 /// A manifest is smaller than this, so that anybody may read one into memory before trusting it.
 pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
-/// More pieces are not published: hashes and torrent of so many stay below what terminals read into memory.
+/// The most pieces of an image; its hashes and torrent stay below the sizes that terminals accept.
 pub const MAX_PIECES: u32 = 2_000_000;
 
 /// File names inside a version's folder.
 pub mod names {
-    /// The manifest itself.
     pub const MANIFEST: &str = "manifest.json";
-    /// Its minisign signature.
     pub const SIGNATURE: &str = "manifest.json.minisig";
     /// Ranges of each partition (`layout::extents`).
     pub const EXTENTS: &str = "extents.bin";
@@ -43,7 +41,7 @@ pub mod names {
     pub const PAYLOAD: &str = "payload";
     /// Where the payload lies when it is not there (`manifest::reference`).
     pub const REFERENCE: &str = "payload.reference";
-    /// The folder of files whose pieces versions share.
+    /// The folder with files of pieces that versions share.
     pub const PARTS: &str = "parts";
 }
 
@@ -69,25 +67,24 @@ pub struct Manifest {
     pub partitions: Vec<Partition>,
     /// How the system starts.
     pub boot: Boot,
-    /// What travels.
+    /// The bytes that travel.
     pub payload: Payload,
     /// SHA-256 of each sidecar file by its name (`extents.bin`, `pieces.sha256`, `boot.bin`,
     /// `image.torrent`).
     pub sidecars: BTreeMap<String, Sha256>,
-    /// What could not be read at the capture and is zeros instead.
+    /// Ranges that could not be read at the capture and are zeros instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Lost>,
 }
 
-/// The disk an image came from and what it asks of another.
+/// The disk that an image came from, and its demands on other disks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
-    /// Logical sector size: LBAs below count in it.
+    /// Bytes of a logical sector: the unit of all LBAs below.
     pub sector_size: SectorSize,
     /// Bytes of the smallest disk that takes the image.
     pub minimum_size: u64,
-    /// The partition table.
     pub table: Table,
     /// Areas outside partitions, in the order of their offset.
     pub boot_areas: Vec<BootArea>,
@@ -99,18 +96,16 @@ pub struct Disk {
 pub enum Table {
     /// GUID partition table (UEFI 2.10 §5).
     Gpt {
-        /// The disk's GUID.
         guid: Uuid,
         /// Number of entries the table has room for (128 nearly always).
         entries: u32,
         /// First LBA that partitions may use.
         first_usable: Lba,
     },
-    /// Master boot record.
     Mbr {
         /// The disk signature at byte 440, which Windows uses to find its partitions.
         signature: [u8; 4],
-        /// Extended partitions, whose own records are written last.
+        /// Extended partitions; their records are written last.
         extended: Vec<Extended>,
     },
     /// A single partition was captured: it lies on a bare device or replaces a partition there.
@@ -125,9 +120,7 @@ pub struct Extended {
     pub number: u32,
     /// Its type byte (05, 0f, 85).
     pub kind: u8,
-    /// First sector.
     pub first: Lba,
-    /// Length in sectors.
     pub sectors: u64,
 }
 
@@ -135,7 +128,6 @@ pub struct Extended {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootArea {
-    /// What it is.
     pub kind: BootAreaKind,
     /// Where it lies on the disk.
     pub offset: DiskOffset,
@@ -168,24 +160,22 @@ pub struct Lost {
     pub length: u64,
 }
 
-/// One partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partition {
     /// Its number in the table, from 1 (5 and more: logical). 1 where there is no table.
     pub number: u32,
-    /// First sector.
     pub first: Lba,
     /// Size in bytes.
     pub size: u64,
     /// Its table entry's other fields, verbatim.
     pub entry: Entry,
-    /// What it is for, as far as its type and content tell.
+    /// Its purpose, as far as its type and content tell.
     pub role: Role,
     /// The filesystem found, for people (`ext4`, `vfat`, `ntfs`, …).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<String>,
-    /// What is done with it on a terminal.
+    /// How a terminal treats it.
     pub policy: Policy,
     /// Pieces of its grid that travel, are zeros, are free.
     pub pieces: PieceCount,
@@ -198,32 +188,24 @@ pub struct Partition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "scheme", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Entry {
-    /// GPT entry.
     Gpt {
-        /// Partition type GUID.
         kind: Uuid,
-        /// Unique partition GUID.
         guid: Uuid,
-        /// Attribute bits.
         attributes: u64,
         /// Name, up to 36 UTF-16 units.
         name: String,
     },
-    /// MBR entry.
     Mbr {
-        /// Type byte.
         kind: u8,
-        /// The active flag.
         active: bool,
         /// For a logical partition: where its own record (EBR) lies.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ebr: Option<Lba>,
     },
-    /// No table.
     None,
 }
 
-/// What a partition is for.
+/// The purpose of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -231,19 +213,18 @@ pub enum Role {
     Esp,
     /// BIOS boot partition (GRUB's core image on GPT).
     BiosBoot,
-    /// Swap.
     Swap,
     /// Everything else.
     Data,
 }
 
-/// What is done with a partition on a terminal.
+/// How a terminal treats a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// Written.
     Replace,
-    /// Left as it is; must be there already, with the same number, start, size and type.
+    /// Not touched; must exist already, with the same number, start, size and type.
     Keep,
 }
 
@@ -285,7 +266,7 @@ pub struct UefiLoader {
     pub label: String,
 }
 
-/// What kexec needs, as paths on a partition with an ext2/3/4 filesystem.
+/// The files for kexec, as paths on a partition with an ext2/3/4 filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinuxBoot {
@@ -342,7 +323,6 @@ pub enum ManifestError {
     Untrusted {
         /// How many keys were tried.
         keys: usize,
-        /// The last reason.
         why: String,
     },
 }

@@ -1,9 +1,8 @@
-//! `payload.reference`: where a version's payload lies when its folder does not have it as the torrent's
-//! files.
+//! `payload.reference`: where a version's payload lies if its folder lacks the torrent's files.
 //!
-//! Invariant: a [`Reference`] that was read gives each of so many pieces one place. It is for the machine
-//! that has the folder: no signature covers it, no terminal sees it, and what is read by it is proved by the
-//! manifest's hashes like every payload. Opening the places is left to `io::image::payload`.
+//! Invariant: a [`Reference`] gives each piece exactly one place. It is for the machine that has the folder:
+//! no signature covers it, no terminal sees it, and the manifest's hashes prove the payload that it leads to.
+//! `io::image::payload` opens the places.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +10,7 @@ use super::is_plain_name;
 
 /// Larger ones are not read: a million runs fit.
 pub const MAX_REFERENCE_BYTES: usize = 32 << 20;
-/// More files are refused: each of them is held open.
+/// The most files, because each is held open.
 pub const MAX_PARTS: usize = 1024;
 
 /// Where the payload lies.
@@ -24,27 +23,26 @@ pub enum Reference {
     Source(SourceReference),
 }
 
-/// What was captured, and what tells it from others and from what it may become.
+/// The captured source, and the facts that tell it from other or changed sources.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceReference {
-    /// Where it is.
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
     /// As it was, if it is a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileState>,
-    /// What the disk says of itself, if it is a block device that says something.
+    /// The disk's own identity, if it is a block device that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Ranges, as first byte on the source and length, that belong to nobody although a part of their 4 KiB
-    /// is data: zeros in the payload. In order, never touching.
+    /// Free ranges inside 4 KiB units that are partly data, as first byte on the source and length: zeros in
+    /// the payload. In order, never touching.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<(u64, u64)>,
 }
 
-/// What changes when a file is written to or replaced.
+/// The facts that change when a file is written to or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileState {
@@ -52,12 +50,12 @@ pub struct FileState {
     pub inode: u64,
     /// When it was last written to, since 1970.
     pub seconds: i64,
-    /// And so much later.
+    /// Nanoseconds after that second.
     pub nanoseconds: i64,
 }
 
 impl SourceReference {
-    /// Fills what is masked of `bytes`, which begin at `start` of the source, with zeros.
+    /// Fills the masked ranges of `bytes`, which begin at `start` of the source, with zeros.
     pub fn mask(&self, start: u64, bytes: &mut [u8]) {
         let end = start.saturating_add(bytes.len() as u64);
         let first = self.masks.partition_point(|(at, length)| at.saturating_add(*length) <= start);
@@ -82,9 +80,8 @@ impl SourceReference {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartList {
-    /// The files.
     pub files: Vec<Part>,
-    /// Of the payload's pieces in their order: so many, from that one on, of this file.
+    /// Runs of the payload's pieces in their order.
     pub runs: Vec<PieceRun>,
 }
 
@@ -94,7 +91,7 @@ pub struct PartList {
 pub struct Part {
     /// Its name in the folder `parts`.
     pub name: String,
-    /// The version whose capture wrote it, where it was another one: for people.
+    /// The version whose capture wrote it, if it was another one, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }
@@ -105,7 +102,7 @@ pub struct Part {
 pub struct PieceRun {
     /// Which of the files.
     pub file: u32,
-    /// The first piece's place in it.
+    /// The first piece's index in the file.
     pub first: u32,
     /// How many; never 0.
     pub count: u32,

@@ -1,12 +1,12 @@
-//! A right manifest round-trips; each contradiction is refused by its own words; garbage is an error.
+//! A valid manifest round-trips, each contradiction is refused with its own message, and garbage is an error.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 
-/// Version 1 of an image of these partitions, on a disk of 512-byte sectors with an MBR and so many bytes;
-/// without sidecars.
+/// Version 1 of an image of these partitions, without sidecars, on a disk of `minimum_size` bytes in 512-byte
+/// sectors with an MBR.
 pub(crate) fn image_of(piece_length: PieceLength, minimum_size: u64, partitions: Vec<Partition>) -> Manifest {
     let replaced = partitions.iter().filter(|partition| partition.policy == Policy::Replace);
     let pieces = replaced.map(|partition| partition.pieces.data).sum();

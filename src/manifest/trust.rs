@@ -1,6 +1,6 @@
-//! Which keys are trusted: minisign public keys, and the manifests that one of them signed.
+//! Trusted minisign public keys, and the manifests that one of them signed.
 //!
-//! Invariant: the signature is checked over the exact bytes before anything in them is read.
+//! Invariant: the signature is checked over the exact bytes before they are parsed.
 
 use minisign_verify::{PublicKey, Signature};
 
@@ -72,7 +72,6 @@ impl TrustedManifest {
         Ok(TrustedManifest { manifest: Manifest::parse(bytes)?, signed: false })
     }
 
-    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

@@ -25,18 +25,18 @@ const MAX_PATH_DEPTH: usize = 32;
 const MAX_NAME: usize = 255;
 /// Most announce URLs or web seeds that are kept.
 const MAX_URLS: usize = 100;
-/// Bencoded values a torrent may have: each file takes `4 + path` of them.
+/// The most bencoded values of a torrent; each file takes `4 + path`.
 const MAX_VALUES: usize = 1_000_000;
 /// Nesting that a torrent may have. The `file tree` of a hybrid torrent (BEP 52) nests a dictionary for each
 /// folder, inside the top-level dictionary and `info`, and ends with the file's own two.
 const MAX_TORRENT_DEPTH: usize = MAX_PATH_DEPTH + 5;
 
-/// What an entry of the file list stands for (its `attr`, BEP 47).
+/// The meaning of an entry in the file list (its `attr`, BEP 47).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
-    /// A file with bytes of its own.
+    /// A file with its own bytes.
     Data,
-    /// Zeros that align the next file to a piece. Nobody has them on disk.
+    /// Zeros that align the next file to a piece. They exist on no disk.
     Padding,
     /// A symbolic link, which has no bytes. It is never made, because its target may lie outside the folder.
     Link,
@@ -54,13 +54,12 @@ pub struct FileEntry {
 }
 
 impl FileEntry {
-    /// A file with bytes of its own.
+    /// A file with its own bytes.
     pub fn data(path: Vec<String>, length: u64) -> Self {
         FileEntry { path, length, kind: FileKind::Data }
     }
 }
 
-/// A torrent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metainfo {
     /// SHA-1 of the info dictionary's bytes.
@@ -112,7 +111,6 @@ pub enum MetainfoError {
         piece_length: u32,
         /// Pieces that many bytes make.
         expected: u64,
-        /// Hashes found.
         found: usize,
     },
     /// A file's length is negative or all together are over 2^63.
@@ -188,7 +186,6 @@ impl Metainfo {
         self.files.iter().map(|file| file.length).sum()
     }
 
-    /// Number of pieces.
     pub fn piece_count(&self) -> u32 {
         u32::try_from(self.pieces.len()).unwrap_or(u32::MAX)
     }
@@ -203,7 +200,7 @@ impl Metainfo {
         self.files.iter().filter(|file| file.kind == FileKind::Link)
     }
 
-    /// The info dictionary, bencoded: what the info-hash is of.
+    /// The bencoded info dictionary, of which the info-hash is made.
     pub fn info_bytes(&self) -> &[u8] {
         &self.info
     }
@@ -221,7 +218,7 @@ pub enum Pieces {
     },
 }
 
-/// What a new torrent is made of.
+/// The parts of a new torrent.
 #[derive(Debug, Clone)]
 pub struct MetainfoBuilder {
     /// Name of the file or folder.
@@ -230,14 +227,13 @@ pub struct MetainfoBuilder {
     pub piece_length: u32,
     /// The files in order; exactly one with an empty path makes a single-file torrent.
     pub files: Vec<FileEntry>,
-    /// The hashes.
     pub pieces: Pieces,
     /// BEP 27.
     pub private: bool,
 }
 
 impl MetainfoBuilder {
-    /// Writes `info`, reads it back (so that what is made is also accepted) and names it by its hash.
+    /// Writes `info`, reads it back as a check, and names it by its hash.
     pub fn build(self) -> Result<Metainfo, MetainfoError> {
         let total = sum_lengths(&self.files)?;
         let hashes = match &self.pieces {
@@ -409,8 +405,8 @@ fn text_of(dict: &Dict<'_>, utf8: &str, plain: &str) -> Option<String> {
     preferred.or_else(|| get(dict, plain).and_then(lossy))
 }
 
-/// A name whose encoding nobody tells: what is not UTF-8 becomes U+FFFD, because a strange name still reaches
-/// its payload.
+/// A name in an unknown encoding: bytes that are not UTF-8 become U+FFFD, because a strange name still
+/// reaches its payload.
 fn lossy(value: &Value<'_>) -> Option<String> {
     value.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }

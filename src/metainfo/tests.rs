@@ -1,4 +1,4 @@
-//! What a torrent must be to be accepted, and what must survive reading and writing.
+//! Which torrents are accepted, and that reading and writing preserve them.
 
 use super::*;
 use proptest::prelude::*;

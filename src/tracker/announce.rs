@@ -1,8 +1,8 @@
-//! What a peer says to the tracker: the query string of `/announce` and `/scrape` → checked values.
+//! A peer's announce: the query string of `/announce` and `/scrape` → checked values.
 //!
 //! Invariant: an [`Announce`] that exists has hashes of full size and a port that can be dialled. Unknown
-//! keys are ignored, also `ip`: a peer is where its connection comes from; `ipv4` counts only among peers at
-//! one such address. What is done with it is left to `registry`.
+//! keys are ignored. So is `ip`, because a peer's address is the one that its connection comes from; `ipv4`
+//! counts only among peers behind the same address. `registry` uses the values.
 
 use std::net::Ipv4Addr;
 
@@ -27,26 +27,21 @@ pub enum Malformed {
     Invalid(&'static str),
 }
 
-/// What happened at the peer (BEP 3 `event`).
+/// The event at the peer (BEP 3 `event`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Event {
     /// A regular announce.
     #[default]
     Regular,
-    /// The first one.
     Started,
     /// It just became complete.
     Completed,
-    /// It leaves.
     Stopped,
 }
 
-/// One announce.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announce {
-    /// Which swarm.
     pub info_hash: InfoHash,
-    /// The peer's name.
     pub peer_id: PeerId,
     /// Where it listens; not 0, except for a peer that stops.
     pub port: u16,
@@ -56,7 +51,6 @@ pub struct Announce {
     pub downloaded: u64,
     /// Bytes it still lacks. A peer that does not say counts as incomplete.
     pub left: u64,
-    /// What happened.
     pub event: Event,
     /// Peers as 6-byte strings (BEP 23). The default, as everywhere today.
     pub compact: bool,
@@ -88,7 +82,8 @@ impl Announce {
                 "event" => event = read_event(value)?,
                 "compact" => compact = value != "0",
                 "fm_carries" => carries = Some(number(value, "fm_carries")?).filter(|rate| *rate > 0),
-                // Some clients add their port. Only private addresses: nobody is sent elsewhere by a lie.
+                // Some clients add their port. Only private addresses count, so that a lie sends no peer
+                // elsewhere.
                 "ipv4" => local = value.parse().ok().filter(Ipv4Addr::is_private),
                 "no_peer_id" => no_peer_id = value == "1",
                 // Some clients send -1 for "as many as you like".

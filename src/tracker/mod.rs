@@ -1,10 +1,11 @@
-//! The tracker: which peers are in which swarm, and which of them a peer is told about (BEP 3, 7, 23, 48).
+//! The tracker: the peers of each swarm, and the choice of peers for each answer (BEP 3, 7, 23, 48).
 //!
-//! [`announce`] reads what a peer says, [`registry`] keeps it and forgets it again, [`policy`] decides whom a
-//! peer is told (by the lab's [`topology`] where it has zones: [`zoned`]), [`reply`] writes the answer.
+//! [`announce`] reads what a peer says, [`registry`] keeps it and forgets it again, [`policy`] chooses the
+//! peers for an answer (by the lab's [`topology`] where it has zones: [`zoned`]), [`reply`] writes the
+//! answer.
 //!
-//! Invariant: pure and synchronous; only swarms that were admitted exist, and memory is bounded by the number
-//! of swarms times the cap on their peers. Sockets, clock and randomness are left to `server`.
+//! Invariant: pure and synchronous; only admitted swarms exist, and memory is bounded by the number of swarms
+//! times the cap on their peers. `server` has the sockets, clock and randomness.
 
 pub mod announce;
 pub mod policy;

@@ -13,9 +13,7 @@ use crate::units::{InfoHash, PeerId};
 /// A peer that could be told, or the one that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// The peer.
     pub peer_id: PeerId,
-    /// Where it listens.
     pub address: SocketAddr,
     /// Lacks nothing.
     pub complete: bool,
@@ -37,15 +35,13 @@ impl Candidate {
 /// The peer that asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask {
-    /// Of which swarm.
     pub swarm: InfoHash,
-    /// The peer.
     pub asker: Candidate,
     /// How many at most.
     pub want: usize,
 }
 
-/// What it is told.
+/// The policy's answer to one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
     /// Addresses to dial, in this order.
@@ -67,7 +63,7 @@ pub trait Policy: Send {
     /// The lab's shape is another one from now on.
     fn arrange(&mut self, _topology: &Topology) {}
 
-    /// What the server's own seeder must keep to; `None` where the lab has no zones and never had.
+    /// The rules of the server's own seeder; `None` if the lab has no zones and never had.
     fn home(&self) -> Option<Rules> {
         None
     }

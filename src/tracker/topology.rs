@@ -21,7 +21,8 @@ pub struct Topology {
     pub zones: Vec<Zone>,
     /// Terminals that fetch from named ones only.
     pub pins: Vec<Pin>,
-    /// Addresses whose zone is known by its name, better than by networks: the switch there was heard.
+    /// Addresses whose zone is known by name from the switch that was heard there. Takes precedence over
+    /// networks.
     pub learned: BTreeMap<IpAddr, String>,
 }
 
@@ -29,25 +30,24 @@ pub struct Topology {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Zone {
-    /// What people call it.
+    /// Its name for people.
     pub name: String,
     /// Its addresses; of two zones that name an address the narrower network counts.
     #[serde(default)]
     pub networks: Vec<IpNet>,
-    /// Zones that it may fetch from; `None`: all of them.
+    /// Zones that it may fetch from; `None` means all.
     #[serde(default)]
     pub from: Option<Vec<String>>,
-    /// Zones with which it exchanges nothing, in neither direction, whatever else is said.
+    /// Zones with which it exchanges nothing, in neither direction; overrides all other settings.
     #[serde(default)]
     pub never: Vec<String>,
-    /// Its switches as they name themselves (LLDP chassis): a terminal that hears one of them is in this
-    /// zone.
+    /// Names of its switches (LLDP chassis): a terminal that hears one is in this zone.
     #[serde(default)]
     pub switches: Vec<String>,
     /// How many of its terminals exchange pieces with other zones at the same time: its gateways.
     #[serde(default = "two")]
     pub links: usize,
-    /// What all of them together may send, and receive, through its uplink, in Mbit/s.
+    /// The rate at which its terminals together may send, and receive, through its uplink, in Mbit/s.
     #[serde(default)]
     pub limit_mbit: Option<u64>,
 }
@@ -63,7 +63,6 @@ impl Zone {
 /// A terminal that fetches from named ones only, across zones too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
-    /// Its address.
     pub terminal: IpAddr,
     /// The terminals it fetches from.
     pub from: Vec<IpAddr>,
@@ -83,7 +82,7 @@ fn two() -> usize {
 }
 
 impl Topology {
-    /// What is wrong with it, for people.
+    /// Checks it; errors are for people.
     pub fn check(&self) -> Result<(), String> {
         for (i, zone) in self.zones.iter().enumerate() {
             let name = &zone.name;
@@ -163,7 +162,7 @@ impl Topology {
         a != b && (refuses(a, b) || refuses(b, a))
     }
 
-    /// What is configured of a zone; the rest is not.
+    /// The configured zone; `None` for the rest.
     pub fn zone(&self, zone: ZoneId) -> Option<&Zone> {
         let ZoneId::Zone(i) = zone else { return None };
         self.zones.get(i)
@@ -176,7 +175,7 @@ impl Topology {
         self.learned.iter().filter(there).map(|(ip, _)| *ip)
     }
 
-    /// What people call it.
+    /// The zone's name for people.
     pub fn name(&self, zone: ZoneId) -> &str {
         self.zone(zone).map_or(REST, |zone| &zone.name)
     }

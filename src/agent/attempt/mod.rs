@@ -18,10 +18,10 @@ use crate::api::{Assignment, Compare, Orders, OutcomeReport, ProgressReport};
 use crate::event::{Class, Failure, Installed, Outcome, Stage};
 use crate::io::net::api_client::{Api, CallError};
 
-/// Tries of what can be tried again, before the attempt has failed.
+/// Tries after retryable failures, before the attempt has failed.
 const TRIES: u32 = 3;
 
-/// No server keeps a finished terminal for longer, whatever it says.
+/// No server keeps a finished terminal longer, even if it asks to.
 const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
 
 /// How fast things are repeated; tests are faster.
@@ -48,9 +48,9 @@ impl Default for Pace {
     }
 }
 
-/// What carries out an assignment; tests put something simpler here.
+/// Carries out an assignment; tests use a simpler one.
 pub trait Imager {
-    /// What goes on serving others afterwards.
+    /// The session that serves others afterwards.
     type Held: Held;
     /// Carries out `assignment` of the server at `server`. A failure comes with whether the disk was touched.
     fn run(
@@ -62,15 +62,14 @@ pub trait Imager {
 
 /// An image that is on the disk and still served to others.
 pub trait Held {
-    /// What is on which disk now.
+    /// The images now on the disks.
     fn installed(&self) -> Vec<Installed>;
-    /// What can start next.
+    /// The system that starts next.
     fn next(&self) -> Next;
-    /// What did not work although the image is good.
+    /// Problems that do not spoil the image.
     fn warnings(&self) -> Vec<String>;
     /// Bytes received and sent.
     fn traffic(&self) -> (u64, u64);
-    /// Leaves the swarm.
     fn stop(self) -> impl Future<Output = ()>;
 }
 
@@ -114,9 +113,7 @@ impl Held for Imaged {
 pub enum Ended {
     /// The image is on the disk and this terminal has left the swarm.
     Done(Next),
-    /// It failed.
     Failed {
-        /// Why.
         failure: Failure,
         /// The disk's old content is gone.
         disk_touched: bool,
@@ -159,7 +156,7 @@ pub async fn run<I: Imager>(
             let stage = status.view().progress.stage;
             let outcome = Outcome::Failed { stage, failure: failure.clone(), disk_touched };
             status.change(|view| view.outcome = Some(outcome.clone()));
-            // A server that stays away learns of it by the terminal's silence.
+            // An unreachable server learns of it by the terminal's silence.
             let _ = reporter.outcome(outcome, pace.tell).await;
             return Ended::Failed { failure, disk_touched };
         }
@@ -193,7 +190,7 @@ pub async fn run<I: Imager>(
     Ended::Done(next)
 }
 
-/// Tries until it works, or what failed cannot be tried again, or it was tried enough.
+/// Tries until it works, a failure is not retryable, or [`TRIES`] are used up.
 async fn image<I: Imager>(
     api: &Api,
     assignment: &Assignment,
@@ -224,7 +221,7 @@ async fn image<I: Imager>(
     }
 }
 
-/// What is on the disk now is no record's, and what this attempt wrote there is looked for, not discarded.
+/// No record describes the disk now, and the pieces of this attempt must be found and not discarded.
 fn resume(assignment: &mut Assignment) {
     assignment.tasks_mut().for_each(|task| task.compare = Compare::Auto);
     assignment.installed.clear();
@@ -241,9 +238,9 @@ fn stopped(why: &str, status: &Status) -> (Failure, bool) {
     (failure, stage >= Stage::Disarm)
 }
 
-/// Waits for `stop`, which is no longer heard once the commit has begun: half a commit would leave a terminal
-/// whose image was proved and that cannot start. It takes a second, and a stop that comes meanwhile ends the
-/// stay in the swarm.
+/// Waits for `stop`, and ignores it once the commit has begun, because after half a commit a terminal could
+/// not start a proved image. The commit takes a second; a stop that comes meanwhile ends the stay in the
+/// swarm.
 async fn before_commit(stop: impl Future<Output = ()>, status: &Status) {
     stop.await;
     if status.view().progress.stage >= Stage::Commit {
@@ -287,7 +284,7 @@ async fn stay(reporter: &Reporter, outcome: Outcome, status: &Status, assignment
     }
 }
 
-/// Tells the server how an attempt goes, and passes on what it orders.
+/// Reports the attempt's progress to the server, and passes on its orders.
 struct Reporter {
     api: Api,
     assignment: Assignment,

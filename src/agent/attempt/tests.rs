@@ -6,7 +6,7 @@ use crate::io::net::api_client::{client, tests::serve};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Fails as often as it is told, then succeeds.
+/// Returns the given failures in turn, then succeeds.
 pub(crate) struct Pretend {
     pub(crate) failures: Mutex<Vec<(Failure, bool)>>,
     pub(crate) runs: AtomicU32,
@@ -89,7 +89,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
     }
 }
 
-/// A server that notes what it is told and answers outcomes and later progress with `orders`.
+/// A server that records its calls and answers outcomes and later progress with `orders`.
 async fn server(orders: &str) -> (Api, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let (notes, orders) = (heard.clone(), orders.to_owned());

@@ -44,11 +44,11 @@ pub struct Args {
     /// The disk to write: a device, or a rule such as serial=WD-123
     #[arg(long, value_name = "DISK")]
     pub disk: String,
-    /// One more image for one more disk of this machine, in the same attempt: nothing is written before all
-    /// of them can be; may be repeated
+    /// One more image for another disk of this machine, in the same attempt; may be repeated. No disk is
+    /// written unless all of them can be
     #[arg(long, value_name = "NAME[@VERSION]=DISK", value_parser = further)]
     pub also: Vec<Further>,
-    /// What becomes of what is on the disk: auto, full or trust [default: as the server's job says]
+    /// How pieces already on the disk are found: auto, full or trust [default: from the server's job]
     #[arg(long, value_name = "HOW")]
     pub compare: Option<Compare>,
     /// Write only these partitions of the image; the table and the others stay
@@ -60,13 +60,13 @@ pub struct Args {
     /// Accept an image without a signature
     #[arg(long)]
     pub insecure: bool,
-    /// What to do with the machine when done: reboot, poweroff or kexec [default: nothing]
+    /// How to end, when done: reboot, poweroff or kexec [default: just exit]
     #[arg(long, value_name = "WHAT")]
     pub after: Option<After>,
     /// Address that peers connect to
     #[arg(long, value_name = "ADDR:PORT", default_value_t = SocketAddr::from(([0, 0, 0, 0], PEER_PORT)))]
     pub listen: SocketAddr,
-    /// Let pieces travel compressed: auto, on or off [default: what the server says]
+    /// Accept compressed pieces: auto, on or off [default: from the server]
     #[arg(long, value_name = "WHEN")]
     pub compress: Option<Compress>,
     /// Print one JSON event a line on stdout
@@ -94,14 +94,12 @@ fn further(text: &str) -> Result<Further, String> {
     }
 }
 
-/// What a person asks for beside the job's own terms.
+/// The command line's choices, beside the job's settings.
 #[derive(Debug, Clone, Default)]
 pub struct Wish {
-    /// The image.
     pub image: String,
-    /// Further ones.
     pub also: Vec<Further>,
-    /// What becomes of what is on the disk.
+    /// How pieces already on the disk are found.
     pub compare: Option<Compare>,
     /// Some of its partitions.
     pub partitions: Option<Vec<u32>>,

@@ -1,4 +1,4 @@
-//! What is asked of the agent on a running system, and how it ends.
+//! The agent's command line on a running system, and how an attempt ends.
 
 use super::*;
 use crate::agent::attempt::tests::{PACE, Pretend, assignment};
@@ -6,7 +6,7 @@ use crate::agent::imaging::Next;
 use crate::io::net::api_client::tests::serve;
 use std::sync::{Arc, Mutex};
 
-/// A server that hands out `take` and releases at once; what it was told is in the list.
+/// A server that hands out `take` and releases at once; the list holds its calls.
 async fn lab(take: (u16, String)) -> (Api, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let notes = heard.clone();

@@ -62,7 +62,7 @@ pub fn line(progress: &Progress) -> String {
     }
 }
 
-/// The outcome for a log: block letters and what they mean, without colours.
+/// The outcome for a log: block letters and their meaning, without colours.
 pub fn outcome_text(outcome: &Outcome) -> String {
     let (word, _) = outcome_word(outcome);
     let mut text = String::from("\n");
@@ -114,7 +114,7 @@ fn outcome_lines(outcome: &Outcome, width: usize) -> Vec<String> {
     lines
 }
 
-/// What a person must read of an outcome, one fact a line.
+/// The facts of an outcome that an administrator needs, one a line.
 fn facts(outcome: &Outcome) -> Vec<String> {
     match outcome {
         Outcome::Done { seconds, bytes_in, bytes_out, disk, warnings, .. } => {

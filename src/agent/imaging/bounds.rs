@@ -1,8 +1,8 @@
-//! How long an attempt waits for what may never come: a disk that does not answer, hashes that nobody makes.
+//! How long an attempt waits for a disk that may not answer, or for hashes that may never be made.
 //!
-//! Invariant: every wait for a disk ends. A disk that does less than one request in all of its time has
-//! failed, and the terminal says so instead of standing at 100 %. The thread that hangs in the kernel is left
-//! behind, never waited for.
+//! Invariant: every wait for a disk ends. A disk that completes no request within its limit has failed, and
+//! the terminal says so instead of standing at 100 %. The thread that hangs in the kernel is left behind,
+//! never waited for.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,8 +48,9 @@ pub(super) async fn on_disk<T: Send + 'static>(
     within(ctx, &pulse.name, requests, || (), blocking(work)).await
 }
 
-/// Waits for `work`. `done` counts what the disk `name` has done of it, and is `None` while something else is
-/// waited for. When it stands still for too long, `give_up` is called and the disk has failed.
+/// Waits for `work`. `done` counts the requests that disk `name` has completed, and is `None` while the work
+/// waits for something else. If the count stands still for too long, `give_up` is called and the disk has
+/// failed.
 pub(super) async fn within<T>(
     ctx: &ImagingContext,
     name: &str,
@@ -88,7 +89,7 @@ pub(super) async fn within<T>(
     }
 }
 
-/// Waits `at_most` so long for `work` that cannot say how far it is.
+/// Waits at most `at_most` for `work`, which cannot report its progress.
 pub(super) async fn timely<T>(
     at_most: Duration,
     what: &str,

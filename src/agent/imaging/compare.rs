@@ -1,8 +1,8 @@
-//! Looks what of the image is on the disk already, or believes the server's record of it, and shows how far
-//! that is.
+//! Finds the image's pieces that are on the disk already, by reading or by the server's record, and shows the
+//! progress.
 //!
-//! Invariant: a record that cannot be had, is not trusted, may not be believed or does not fit the disk is
-//! never more than a reason to look. What was believed without being read is said, here and in the outcome.
+//! Invariant: if a record is missing, untrusted, forbidden or does not fit the disk, the disk is read
+//! instead. The outcome counts the pieces that were believed without being read.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,17 +23,17 @@ const TICK: Duration = Duration::from_millis(500);
 const FORBIDDEN: &str = "the job says compare = \"trust\", and this terminal's netboot files forbid it (--no-trust): looking what \
                          is on the disk";
 
-/// A target, and what of its image is on it.
+/// A target, and the pieces of its image that are on it.
 pub(super) struct Looked {
     pub(super) target: Target,
     pub(super) present: Present,
     /// It is all there, and committed.
     pub(super) whole: Option<Whole>,
-    /// What was believed without being read, for people.
+    /// The pieces that were believed without being read, for people.
     pub(super) warning: Option<String>,
 }
 
-/// What need not travel; the target comes back.
+/// Finds the pieces that need not travel; returns the target.
 pub(super) async fn look(
     ctx: &ImagingContext,
     target: Target,
@@ -77,7 +77,7 @@ pub(super) async fn look(
     Ok(looked)
 }
 
-/// What people should know of pieces that are not read at all: the read-back is of what was written.
+/// A warning about pieces that are never read: the read-back reads only written pieces.
 fn not_read(target: &Target, unread: u32) -> Option<String> {
     let pieces = wanted(&target.plan, &target.image.grid).count();
     (unread > 0).then(|| {
@@ -88,7 +88,7 @@ fn not_read(target: &Target, unread: u32) -> Option<String> {
     })
 }
 
-/// Takes the server's word for what is on the disk, if it fits.
+/// Believes the server's record of the disk, if it fits.
 async fn by_record(
     ctx: &ImagingContext,
     target: Target,
@@ -121,12 +121,12 @@ async fn by_record(
     Ok((target, believed.ok()))
 }
 
-/// Nobody shall know before which pieces are looked at.
+/// Random, so that nobody can predict which pieces are read.
 fn chance() -> Result<Rng, String> {
     getrandom::u64().map(Rng::new).map_err(|error| format!("the kernel has no random numbers: {error}"))
 }
 
-/// Finds what is on the disk by its hashes.
+/// Finds pieces on the disk by their hashes.
 async fn by_reading(ctx: &ImagingContext, target: Target) -> Result<Looked, Failure> {
     let progress = Arc::new(CompareProgress::default());
     let watched = Arc::clone(&progress);

@@ -1,9 +1,8 @@
 //! Fetching an image's description from the server, and trusting it.
 //!
 //! Invariant: a [`Description`] is complete and consistent: the manifest is signed (or unsigned ones are
-//! allowed) and names the image that was assigned, each sidecar is exactly the one that the manifest names,
-//! and torrent, piece hashes, extents and manifest say the same. Nothing larger than its limit is read into
-//! memory.
+//! allowed) and names the assigned image, each sidecar has the manifest's hash, and torrent, piece hashes,
+//! extents and manifest agree. No file larger than its limit is read into memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +24,7 @@ use crate::units::Sha256;
 
 /// A signature has a few hundred bytes.
 const MAX_SIGNATURE_BYTES: usize = 16 << 10;
-/// A server that sends nothing for so long is away.
+/// A server that sends nothing for this time is away.
 const SILENCE: Duration = Duration::from_secs(20);
 /// No file of a description takes longer: they have some MiB, and a thousand terminals may fetch them at
 /// once.
@@ -66,7 +65,7 @@ pub(super) async fn describe(ctx: &ImagingContext, task: &Task) -> Result<Descri
     let files = Files::of(ctx, task);
     let manifest = files.manifest().await?;
     let m = manifest.manifest();
-    // Every file is read before anything is built from it, so that the hash is the first thing looked at.
+    // All files are read before any is used, so that hashes are checked first.
     let extents = files.sidecar(m, names::EXTENTS, MAX_EXTENTS_BYTES).await?;
     let hashes = files.hashes(m).await?;
     let boot = files.sidecar(m, names::BOOT, MAX_BOOT_BYTES).await?;
@@ -79,7 +78,7 @@ pub(super) async fn describe(ctx: &ImagingContext, task: &Task) -> Result<Descri
     Ok(Description { grid: Arc::new(grid), boot, hashes, torrent: Arc::new(torrent), manifest })
 }
 
-/// A version that may be on the disk: what is needed to know its pieces.
+/// A version that may be on the disk, as far as its pieces must be known.
 pub(super) struct Older {
     manifest: TrustedManifest,
     grid: Grid,
@@ -173,7 +172,7 @@ async fn hashes_some_time(ctx: &ImagingContext, first: &Manifest) -> Result<Vec<
     }
 }
 
-/// What must not change when hashes are added.
+/// The parts of a manifest that stay when hashes are added.
 fn without_hashes(manifest: &Manifest) -> Manifest {
     let mut rest = manifest.clone();
     rest.payload.sha256 = None;
@@ -268,7 +267,7 @@ impl<'a> Files<'a> {
         })
     }
 
-    /// A file, `None` if there is none. Asks again when the server is away for a moment.
+    /// A file, or `None` if there is none. Retries if the server is away for a moment.
     async fn get(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
         let mut tried = 0;
         loop {

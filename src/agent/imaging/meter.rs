@@ -1,7 +1,7 @@
-//! How far an attempt is: numbers of swarm, zero writer and read-back as one percentage.
+//! An attempt's progress: counters of swarm, zero writer and read-back as one percentage.
 //!
-//! Invariant: it only reads counters that others keep; percent never shrinks and reaches 100 only after the
-//! commit. Receiving and writing a byte counts two, reading it back one; a byte of zeros half as much each.
+//! Invariant: it only reads counters; the percentage never shrinks and reaches 100 only after the commit.
+//! Receiving and writing a byte counts two, reading it back one; a byte of zeros half as much each.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +16,9 @@ use crate::units::show_bytes;
 
 /// How often the numbers are renewed.
 const TICK: Duration = Duration::from_millis(500);
-/// What is left for the commit, in percent.
+/// Percent reserved for the commit.
 const COMMIT_SHARE: f64 = 1.0;
-/// An attempt without any peer for so long says so.
+/// An attempt without any peer for this time says so.
 const ALONE: Duration = Duration::from_secs(30);
 
 /// Which part of an attempt an image is, from 0 to 1.
@@ -35,7 +35,7 @@ impl Default for Share {
 }
 
 impl Share {
-    /// The parts of images with so many bytes, in the order in which they are written.
+    /// The shares of images of these sizes in bytes, in the order in which they are written.
     #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits")]
     pub(super) fn of_each(bytes: &[u64]) -> Vec<Share> {
         let all = bytes.iter().map(|bytes| *bytes as f64).sum::<f64>().max(1.0);
@@ -67,7 +67,7 @@ pub(super) struct Meter<'a> {
     pub(super) bound: Duration,
 }
 
-/// Since when no piece has come, and since when there is nobody to fetch from.
+/// Since when no piece has come, and since when there has been no peer to fetch from.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     /// Bytes that were there when some came last, and when that was.
@@ -76,7 +76,7 @@ pub(super) struct Waiting {
     said: bool,
 }
 
-/// What follows from waiting.
+/// The consequence of waiting.
 #[derive(Debug, PartialEq, Eq)]
 enum Patience {
     Left,
@@ -112,7 +112,7 @@ impl Waiting {
 }
 
 impl Meter<'_> {
-    /// Waits for `work` while the numbers go on; ends early with what the read-back found wrong.
+    /// Waits for `work` while updating the progress; ends early if the read-back finds wrong pieces.
     pub(super) async fn during<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
@@ -151,7 +151,6 @@ impl Meter<'_> {
         *self.readback.lock().unwrap_or_else(PoisonError::into_inner) = Some(readback);
     }
 
-    /// Everything is written.
     pub(super) fn all_written(&self) {
         self.with(Readback::all_written);
     }
@@ -166,7 +165,7 @@ impl Meter<'_> {
         self.readback.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the disk has done, once everything has come and only the disk is waited for.
+    /// The requests that the disk has completed, once all pieces have come and only the disk is waited for.
     pub(super) fn disk_alone(&self) -> Option<u64> {
         let stats = self.swarm.stats();
         let (pieces, zeros) = self.with(Readback::verified).unwrap_or_default();
@@ -174,7 +173,7 @@ impl Meter<'_> {
         (stats.bytes_done >= stats.bytes_total).then_some(done)
     }
 
-    /// The disk hangs, and a caller that waits for the read-back's thread would hang with it.
+    /// Gives up a hanging disk; waiting for the read-back's thread would hang too.
     pub(super) fn abandon(&self) {
         if let Some(readback) = self.readback.lock().unwrap_or_else(PoisonError::into_inner).take() {
             readback.abandon();

@@ -1,13 +1,13 @@
 //! One attempt: from a job to disks that are proved and bootable, still serving others.
 //!
-//! Invariant: nothing is written before everything that can be refused was looked at, on all disks of the
-//! job, and nothing is committed for boot before all of it was read back from the devices. Memory is bounded:
-//! piece buffers by the smaller of [`ImagingContext::memory_limit`] and half of what is available at the
-//! start (six pieces at least), and beside them 3 MiB for each replaced partition (its held-back head and
-//! what was wiped there), 16 MiB (two pieces at least) for reading back, 1 MiB for writing zeros, 32 MiB (two
+//! Invariant: nothing is written before every reason to refuse was checked on all disks of the job, and
+//! nothing is committed for boot before it was read back completely from the devices. Memory is bounded:
+//! piece buffers by the smaller of [`ImagingContext::memory_limit`] and half of the memory available at the
+//! start (six pieces at least), and beside them 3 MiB for each replaced partition (its held-back head and the
+//! bytes wiped there), 16 MiB (two pieces at least) for reading back, 1 MiB for writing zeros, 32 MiB (two
 //! pieces at least) while pieces move on the disk, and the image's description; before them 64 MiB (two
-//! pieces at least) for comparing. What comes before (network, discovery, the job) and after (reports, how
-//! long to stay, what to start) is left to `agent`.
+//! pieces at least) for comparing. `agent` does the steps before (network, discovery, the job) and after
+//! (reports, the stay in the swarm, the start).
 
 mod bounds;
 mod compare;
@@ -46,7 +46,7 @@ const SERVE_TICK: Duration = Duration::from_secs(1);
 /// host adapters start one after another.
 pub const LATE_DISKS: Duration = Duration::from_secs(30);
 
-/// What an attempt is given by the agent.
+/// The agent's input to an attempt.
 #[derive(Clone)]
 pub struct ImagingContext {
     /// The server's address, for example `http://10.0.0.1:6969`, without a slash at its end.
@@ -61,18 +61,18 @@ pub struct ImagingContext {
     pub status: Status,
     /// A disk rule from the command line: goes before the job's.
     pub disk_override: Option<String>,
-    /// A person sits here and named the disk: what the server remembers of this machine's disks does not
+    /// An administrator sits here and named the disk, so the server's record of this machine's disks does not
     /// count.
     pub attended: bool,
     /// How long disks that the terminal had are waited for.
     pub late_disks: Duration,
-    /// How long is waited for what may never come.
+    /// Limits of all waits.
     pub bounds: Bounds,
-    /// Whether pieces travel compressed, from the command line: goes before what the server says.
+    /// Whether pieces travel compressed, from the command line; overrides the server.
     pub compress: Option<Compress>,
     /// For the manifest and its sidecars.
     pub http: reqwest::Client,
-    /// Most bytes of memory for piece buffers. Half of what is available at the start is a bound as well.
+    /// Most bytes of memory for piece buffers. Half of the memory available at the start is a limit as well.
     pub memory_limit: u64,
     /// Where peers are listened for.
     pub listen: SocketAddr,
@@ -81,11 +81,11 @@ pub struct ImagingContext {
 /// An image that is on the disk, proved from the disk and committed. The terminal goes on serving it to
 /// others for as long as this value lives.
 pub struct Imaged {
-    /// What is on which disk now (name, model, serial number, size).
+    /// The images now on the disks (name, model, serial number, size).
     pub installed: Vec<Installed>,
-    /// What starts next.
+    /// The system that starts next.
     pub next: Next,
-    /// What did not work although the image is good (boot entries, kexec), for people.
+    /// Problems that do not spoil the image (boot entries, kexec), for people.
     pub warnings: Vec<String>,
     session: Session,
     swarms: Vec<Swarm>,
@@ -168,8 +168,8 @@ async fn attempt(
             (swarms, committed)
         }
         Err(failure) => {
-            // Nobody else may find the disk still held when the job is tried again.
-            // A disk that hangs must not keep the failure from being told.
+            // The disk must be released before the job is tried again. But a disk that hangs must not delay
+            // the report of the failure.
             let _ = tokio::time::timeout(ctx.bounds.end, session.shutdown()).await;
             return Err(failure);
         }
@@ -192,8 +192,7 @@ async fn attempt(
 /// Swarms that go on, disks that start the new system, and warnings.
 type Finished = (Vec<Swarm>, Vec<CommittedDisk>, Vec<String>);
 
-/// An earlier attempt has left all of it on the disks, and could not report that. Nothing is written; they
-/// are served.
+/// An earlier attempt has completed the disks and could not report it. Writes nothing and serves them.
 async fn already(
     ctx: &ImagingContext,
     assignment: &Assignment,
@@ -276,7 +275,7 @@ async fn listen(ctx: &ImagingContext, assignment: &Assignment) -> Result<Session
     })
 }
 
-/// Has work on a thread end when it is dropped, whatever the reason.
+/// Ends work on a thread when it is dropped, for any reason.
 struct StopOnDrop<F: Fn()>(F);
 
 impl<F: Fn()> Drop for StopOnDrop<F> {
@@ -285,7 +284,7 @@ impl<F: Fn()> Drop for StopOnDrop<F> {
     }
 }
 
-/// What is served to others after the commit.
+/// Shows the bytes served to others after the commit.
 async fn serve_numbers(status: Status, swarms: Vec<Swarm>) {
     let mut ticks = tokio::time::interval(SERVE_TICK);
     loop {

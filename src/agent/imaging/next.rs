@@ -1,7 +1,6 @@
-//! What starts next: boot entries in the firmware, or the image's kernel for kexec.
+//! The system that starts next: boot entries in the firmware, or the image's kernel for kexec.
 //!
-//! Invariant: the image is good whatever happens here, so what does not work is a warning and never a
-//! failure.
+//! Invariant: the image is good even if these steps fail, so a problem here is a warning and never a failure.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,10 +12,10 @@ use crate::io::disk::efivars;
 use crate::io::disk::kexec as loader;
 use crate::io::disk::target::ImageStorage;
 
-/// What starts next, as far as the attempt could prepare it.
+/// The system that starts next, as far as the attempt could prepare it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Whatever the firmware starts (or nothing, if the job says so).
+    /// The firmware's choice (or nothing, if the job says so).
     Firmware,
     /// A kernel is loaded: `reboot(LINUX_REBOOT_CMD_KEXEC)` starts it.
     Kexec,

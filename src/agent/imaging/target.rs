@@ -40,7 +40,7 @@ pub(super) struct Ready {
     pub(super) storage: Arc<ImageStorage>,
     pub(super) present: Present,
     pub(super) saved: Saved,
-    /// Nothing was looked for on it.
+    /// Pieces on it were not looked for.
     pub(super) afresh: bool,
 }
 
@@ -63,7 +63,7 @@ impl Target {
         others: &[Target],
     ) -> Result<Self, Failure> {
         let mut task = task.clone();
-        // What the command line says of a disk is about the image that starts.
+        // A disk on the command line is for the image that starts.
         let named = ctx.disk_override.clone().filter(|_| others.is_empty());
         task.disk = named.unwrap_or(task.disk);
         let info = choose(ctx, &task, image.manifest.manifest(), assignment, list).await?;
@@ -93,7 +93,7 @@ impl Target {
         timely(ctx.bounds.disk, &what, claiming).await
     }
 
-    /// What the disk has once this is done.
+    /// The disk's content once this attempt is done.
     pub(super) fn will_be_installed(&self) -> Installed {
         let Task { image, version, partitions, .. } = self.task.clone();
         Installed { image, version, disk: describe(&self.info), partitions, starts: start::of(&self.plan) }
@@ -122,8 +122,8 @@ impl Target {
     }
 }
 
-/// Does the rule still mean `chosen`, last of all before something is wiped? On a terminal that was never
-/// seen, a disk whose driver was late may have come since, and then a vague rule means nothing any more.
+/// Whether the rule still means `chosen`, checked just before the first wipe. On a terminal that the server
+/// has never seen, a disk with a late driver may have appeared, and then a vague rule means no disk.
 pub(super) fn still_means(
     ctx: &ImagingContext,
     task: &Task,
@@ -162,7 +162,7 @@ pub(super) async fn choose(
     list: impl Fn() -> Result<Vec<DiskInfo>, Failure>,
 ) -> Result<DiskInfo, Failure> {
     if ctx.attended {
-        // A person who names a device at this machine has seen which disks are there.
+        // An administrator who names a device at this machine has seen its disks.
         return among(task, manifest, &list()?);
     }
     let begun = Instant::now();
@@ -190,7 +190,7 @@ pub(super) fn among(task: &Task, manifest: &Manifest, present: &[DiskInfo]) -> R
     let text = task.disk.trim();
     let needed = manifest.disk.minimum_size;
     if text.starts_with("/dev/disk/by-") {
-        // Such a link belongs to one disk, or one place, whatever its kernel name is.
+        // Such a link belongs to one disk, or one place, under any kernel name.
         let info = list::find(text)?;
         return rule::usable(&info, needed).cloned();
     }

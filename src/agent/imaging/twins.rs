@@ -1,10 +1,10 @@
-//! Disks of this machine that carry the identity of the disk that is written: named before the first write.
+//! Finds disks of this machine with the target's identity, before the first write.
 //!
 //! Invariant: an internal disk with the same GUIDs or signature is a refusal. Firmware, kernel and Windows
-//! take one of the two without asking, so the machine might start the other one, and nobody would notice: a
-//! job that is "done" on a disk that is not used. A disk that can be pulled is a warning, because it is not
-//! there when the machine is used. The target itself has the identity since it was imaged last, and other
-//! disks of the same job are judged by what they will have.
+//! take one of the two without asking, so the machine might start the other one, and the job would be "done"
+//! on an unused disk. A disk that can be pulled is a warning, because it is not there when the machine is
+//! used. The target itself may have the identity from its last imaging, and other disks of the job are judged
+//! by their future identity.
 
 use super::blocking;
 use super::target::Target;
@@ -38,7 +38,7 @@ pub(super) async fn look(targets: &[Target]) -> Result<Vec<String>, Failure> {
     .await
 }
 
-/// Looks for what `planned` disks share with each other and with `others`.
+/// Finds identities that `planned` disks share with each other or with `others`.
 fn judge(planned: &[Known], others: &[Known]) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     for (i, one) in planned.iter().enumerate() {

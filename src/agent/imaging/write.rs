@@ -1,8 +1,8 @@
-//! Everything between disarm and commit: pieces that are on the disk are moved to their places, the rest
-//! comes from the swarm, zeros are written beside it, and all of it is read back.
+//! Everything between disarm and commit: pieces on the disk are moved to their places, the rest comes from
+//! the swarm, zeros are written meanwhile, and everything is read back.
 //!
-//! Invariant: what comes out is proved; wrong pieces that nobody could check as they came are fetched again,
-//! and not for ever. Dropping the future ends the work on threads as soon as they notice.
+//! Invariant: the result is proved. Wrong pieces that could not be checked on arrival are fetched again, a
+//! limited number of times. Dropping the future ends the work on threads as soon as they notice.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ const VERIFY_TICK: Duration = Duration::from_millis(50);
 /// and the read-back says so.
 const ROUNDS: u32 = 2;
 
-/// What a round of fetching and reading back works with.
+/// The input of a round of fetching and reading back.
 struct Work<'a> {
     ctx: &'a ImagingContext,
     assignment: &'a Assignment,
@@ -124,13 +124,13 @@ pub(super) fn torrent(
         trackers: vec![format!("{}/announce", ctx.server)],
         verify: assignment.verify,
         hashes,
-        // Each swarm of the attempt goes on serving, so they share what there is.
+        // Each swarm of the attempt goes on serving, so they share the memory.
         memory: ctx.memory_limit.min(available / 2) / assignment.tasks().count() as u64,
     }
 }
 
 impl Work<'_> {
-    /// Pieces may have come wrong: nobody checked them.
+    /// Whether pieces may be wrong because they arrive unchecked.
     fn lenient(&self) -> bool {
         !self.assignment.verify || self.torrent.unhashed
     }
@@ -156,7 +156,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Tells the disk what it need not keep.
+    /// Discards ranges of the disk.
     async fn discard(&self, what: Discard) -> Result<(), Failure> {
         let (storage, stop) = (Arc::clone(&self.storage), Arc::clone(&self.stop));
         let pulse = storage.disk().pulse();
@@ -166,7 +166,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Fetches what is not in `have`, and reads back what is not in `known`.
+    /// Fetches the pieces that are not in `have`, and reads back those that are not in `known`.
     async fn round(
         &self,
         hashes: &mut Option<Vec<Sha256>>,
@@ -246,7 +246,7 @@ impl Work<'_> {
     fn torrent_spec(&self, have: Bitfield, again: bool, hashes: Option<&[Sha256]>) -> TorrentSpec {
         let hashes = hashes.filter(|_| self.torrent.unhashed).map(|hashes| Arc::new(hashes.to_vec()));
         let spec = torrent(self.ctx, self.assignment, &self.torrent, &self.storage, have, hashes);
-        // What came wrong once is checked the next time.
+        // After wrong pieces, all are checked on arrival.
         TorrentSpec { verify: spec.verify || again, ..spec }
     }
 

@@ -1,8 +1,8 @@
-//! The worker of a netbooted terminal: network, server, job, attempt, and again until the machine may leave.
+//! The worker of a netbooted terminal: network, server, job, attempt, repeated until the machine may leave.
 //!
-//! Invariant: it ends only with a decision. What fails is shown, reported, and then either tried again or
-//! held on the screen with the network up, by its class; a terminal that failed leaves only when a person or
-//! the server says so.
+//! Invariant: it ends only with a decision. A failure is shown and reported; its class decides whether it is
+//! retried or stays on the screen with the network up. A failed terminal leaves only if an administrator or
+//! the server orders it.
 
 use std::time::Duration;
 
@@ -74,17 +74,12 @@ pub struct Worker<I> {
     pub file: Option<String>,
     /// Whether servers are looked for by mDNS as well.
     pub browse: bool,
-    /// What carries out jobs.
     pub imager: I,
-    /// What it tells people.
+    /// State shown to people.
     pub status: Status,
-    /// For all calls.
     pub http: Client,
-    /// Its interfaces.
     pub network: watch::Receiver<Interfaces>,
-    /// The attempts' speed.
     pub pace: Pace,
-    /// Its own.
     pub patience: Patience,
 }
 
@@ -176,7 +171,7 @@ impl<I: Imager> Worker<I> {
         leave
     }
 
-    /// Waits until an interface has an address. The address line of the view tells what is waited for.
+    /// Waits until an interface has an address; meanwhile the view's address line shows the wait.
     async fn wait_for_address(&mut self) {
         let there = |all: &Interfaces| all.iter().any(|i| i.lease.is_some());
         if self.network.wait_for(there).await.is_err() {
@@ -270,8 +265,8 @@ impl<I: Imager> Worker<I> {
     }
 }
 
-/// Says hello again when a switch is heard: it tells in which zone the terminal is, and nobody waits for it.
-/// Ends when the network's owner has ended.
+/// Says hello again when a switch is heard, because it decides the terminal's zone. Runs beside the job, and
+/// ends with the network's task.
 async fn tell_neighbours(api: Api, mut network: watch::Receiver<Interfaces>, boot_mac: Option<String>) {
     let mut told = Vec::new();
     loop {

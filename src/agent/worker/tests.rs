@@ -25,7 +25,7 @@ const PATIENCE: Patience = Patience {
     settle: SHORT,
 };
 
-/// A flashmob server whose answers to `take` are `takes`, then 204; what it was told is in the list.
+/// A flashmob server that answers `take` with `takes` in turn, then 204; the list holds its calls.
 async fn lab(takes: Vec<(u16, String)>) -> (String, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let notes = heard.clone();
@@ -47,7 +47,7 @@ fn job() -> (u16, String) {
     (200, serde_json::to_string(&assignment(3600)).unwrap())
 }
 
-/// A terminal with one interface whose lease names `option` as the server.
+/// A terminal with one interface, whose lease names `option` as the server.
 fn worker(
     cmdline: Cmdline,
     file: Option<&str>,
@@ -73,7 +73,7 @@ fn worker(
     let worker = Worker {
         cmdline,
         file: file.map(str::to_owned),
-        // Whatever announces itself on the machine that runs the test is none of its business.
+        // Ignore servers that announce themselves to the machine that runs the test.
         browse: false,
         imager,
         status: Status::new(),

@@ -22,7 +22,7 @@ const LEASE_WITHOUT_TIME: u32 = 3600;
 /// Shorter leases are held this long, or the network would hear nothing but renewals.
 const SHORTEST_LEASE: u32 = 60;
 
-/// What the client wants done.
+/// The client's actions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send these bytes from port 68 to 255.255.255.255 port 67.
@@ -67,8 +67,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that sends its first DISCOVER at once. `seed` is chance: transaction numbers and jitter come
-    /// from it.
+    /// A client that sends its first DISCOVER at once. Transaction numbers and jitter follow from `seed`.
     pub fn new(mac: [u8; 6], seed: u64, now: Duration) -> Self {
         let mut client = Client {
             mac,
@@ -94,7 +93,6 @@ impl Client {
         self.outputs.pop_front()
     }
 
-    /// Time has passed.
     pub fn tick(&mut self, now: Duration) {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
@@ -111,7 +109,7 @@ impl Client {
         }
     }
 
-    /// A datagram came in on port 68. Whatever is no answer to this client is ignored.
+    /// Handles a datagram from port 68. Anything but an answer to this client is ignored.
     pub fn receive(&mut self, now: Duration, bytes: &[u8]) {
         let Some(reply) = dhcp_message::decode(bytes, self.mac, self.xid) else { return };
         match (std::mem::replace(&mut self.state, State::Selecting), reply) {
@@ -173,7 +171,7 @@ impl Client {
             if before.address != offer.address {
                 self.outputs.push_back(Output::Lost(before.address));
             }
-            // Servers may leave out in a renewal what they said at first.
+            // A renewal may omit options of the first lease.
             offer.flashmob = offer.flashmob.or(before.flashmob);
             offer.next_server = offer.next_server.or(before.next_server);
         }

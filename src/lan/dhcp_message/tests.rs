@@ -5,7 +5,7 @@ use dhcproto::v4::{DhcpOption, Message, Opcode, OptionCode};
 use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 use proptest::prelude::*;
 
-/// What a server would answer.
+/// A server's answer.
 pub(in crate::lan) fn answer(kind: MessageType, request: &[u8], offer: &Offer) -> Vec<u8> {
     let asked = Message::decode(&mut Decoder::new(request)).unwrap();
     let none = Ipv4Addr::UNSPECIFIED;

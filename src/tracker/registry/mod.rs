@@ -1,9 +1,9 @@
 //! Swarms and their peers, with expiry.
 //!
-//! Invariant: a swarm exists only between [`Tracker::admit`] and [`Tracker::dismiss`]; a peer that was not
-//! heard for its time is not told to anybody; a swarm has at most `Settings::peers_per_swarm` peers, and a
-//! peer beyond that is answered but not kept. `now` is any steady clock, the same in every call. Whom a peer
-//! is told is left to `policy`.
+//! Invariant: a swarm exists only between [`Tracker::admit`] and [`Tracker::dismiss`]; a peer that has not
+//! announced in time is in no answer. A swarm has at most `Settings::peers_per_swarm` peers; one more is
+//! answered but not kept. `now` is any steady clock, the same in every call. `policy` chooses the peers for
+//! an answer.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,11 +17,10 @@ use super::topology::Topology;
 use crate::rules::{MAX_NETWORKS, Rules};
 use crate::units::{InfoHash, PeerId};
 
-/// Standard clients keep to their own shortest interval (libtorrent: 5 minutes) whatever a tracker asks, so
-/// they are remembered for at least twice that.
+/// Standard clients keep to their own shortest interval (libtorrent: 5 minutes) even if a tracker asks for a
+/// shorter one, so they are remembered for at least twice that time.
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(11 * 60);
 
-/// The tracker's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// How often peers announce.
@@ -55,7 +54,6 @@ impl Default for Settings {
 /// The server's own seeder as the asking peer can reach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Home {
-    /// Its peer id.
     pub peer_id: PeerId,
     /// The address at which the asking peer reached the server, with the port that peers dial.
     pub address: SocketAddr,
@@ -75,11 +73,10 @@ pub struct Answer {
     pub min_interval: Duration,
     /// Peers that lack nothing, the server's seeder included.
     pub complete: usize,
-    /// Peers that fetch.
     pub incomplete: usize,
     /// Addresses to dial.
     pub peers: Vec<Candidate>,
-    /// What a flashmob peer must keep to.
+    /// The rules of a flashmob peer.
     pub rules: Option<Rules>,
 }
 
@@ -90,7 +87,6 @@ pub struct SwarmCounts {
     pub complete: usize,
     /// How often a peer became complete since the swarm was admitted.
     pub downloaded: u64,
-    /// Peers that fetch.
     pub incomplete: usize,
 }
 
@@ -137,7 +133,6 @@ impl Swarm {
     }
 }
 
-/// All swarms.
 pub struct Tracker {
     settings: Settings,
     policy: Box<dyn Policy>,
@@ -150,7 +145,7 @@ impl Tracker {
         Tracker { settings, policy, swarms: HashMap::new() }
     }
 
-    /// From now on this swarm exists. `seeded_here`: the server's own seeder is in it.
+    /// Creates a swarm. `seeded_here`: the server's own seeder is in it.
     pub fn admit(&mut self, info_hash: InfoHash, seeded_here: bool) {
         self.swarms.entry(info_hash).or_default().seeded_here = seeded_here;
     }
@@ -160,8 +155,7 @@ impl Tracker {
         self.policy.arrange(topology);
     }
 
-    /// What the server's own seeder must keep to, in every swarm; `None` where the lab has no zones and never
-    /// had.
+    /// The rules of the server's own seeder, in every swarm; `None` if the lab has no zones and never had.
     pub fn home_rules(&self) -> Option<Rules> {
         self.policy.home()
     }
@@ -262,8 +256,9 @@ impl Tracker {
     }
 }
 
-/// Behind one translated address, `ip`, peers meet by their local ones (BEP 7 `ipv4`), and their rules allow
-/// these. They are chosen before by the address that all of them have here, so that they are of one zone.
+/// Behind one translated address, `ip`, peers meet by their local addresses (BEP 7 `ipv4`), and their rules
+/// allow these. The peers are chosen earlier, by the address that they share here, so that they are of one
+/// zone.
 fn meet_locally(swarm: &Swarm, ip: IpAddr, choice: &mut Choice) {
     let there = |peer: &&Peer| peer.candidate.address.ip() == ip;
     for told in choice.peers.iter_mut().filter(|told| told.address.ip() == ip) {

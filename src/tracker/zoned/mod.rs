@@ -1,21 +1,20 @@
-//! Which peers a peer is told about where the lab has zones: everyone in its own, and beyond it only its
-//! gateways meet.
+//! The choice of peers in a lab with zones: every peer of the same zone, and other zones through gateways
+//! only.
 //!
 //! In each swarm a zone has a few gateways (`Zone::links`): the flashmob peers that exchange pieces with the
 //! server's seeder, with the gateways of other zones and with peers in no zone. So each zone's uplink carries
-//! each piece about once, and every connection that crosses is one that was chosen. A gateway is the first
-//! that asks while a place is free, for as long as it is heard: it announces every few seconds, and one that
-//! is silent for longer than 8 s is replaced by the next of its zone that announces. A slow one gives its
-//! place to the first of its zone that says it was seen to pass on more than twice as much: what peers
-//! receive from and send to their neighbours shows that within seconds.
+//! each piece about once, and only chosen connections cross it. The first peer that announces while a place
+//! is free becomes a gateway and announces every few seconds. If it is silent for longer than 8 s, the next
+//! peer of its zone that announces replaces it. A slow one gives its place to the first peer of its zone that
+//! reports more than twice its capacity, which peers measure within seconds on their neighbours.
 //!
-//! With two gateways or more one half of them fetches for the zone and the other half serves other zones:
-//! what comes in does not compete with what goes out for the same link, and two that fetch at the same time
-//! would each wait for the other at the uplink. One gateway alone does both.
+//! Of two or more gateways, one half fetches for the zone and the other half serves other zones, so that
+//! fetching and serving do not share a link. Two that fetch at the same time would wait for each other at the
+//! uplink. A single gateway does both.
 //!
-//! Invariant: no peer of a zone is told of, or allowed, a peer beyond it unless it is a gateway or a pin says
+//! Invariant: a peer learns of, and may meet, a peer of another zone only if it is a gateway or a pin says
 //! so, and never against `from`. Standard clients have no rules: they get a filtered list, and meet other
-//! zones only where no flashmob peer can. The policy keeps the names of gateways, nothing else.
+//! zones only where no flashmob peer can. The policy keeps only the names of gateways.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -30,29 +29,26 @@ use crate::units::{InfoHash, PeerId};
 
 /// How often a gateway announces.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
-/// A gateway that was silent for so many heartbeats is replaced.
+/// Heartbeats after which a silent gateway is replaced.
 const PATIENCE: u32 = 4;
-/// A gateway gives way to another terminal of its zone that was seen to pass on more than so many times as
-/// much.
+/// A terminal of the same zone replaces a gateway if its capacity is more than this many times as large.
 const MUCH_FASTER: u64 = 2;
-/// So many of a zone's other members announce in each heartbeat at least: one of them notices a gateway's
-/// silence.
+/// Members of a zone that announce in each heartbeat at least, so that one notices a gateway's silence.
 const MEMBERS_A_HEARTBEAT: u32 = 12;
 
-/// What a peer does between zones.
+/// A peer's part in the traffic between zones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Duty {
     fetches: bool,
     serves: bool,
 }
 
-/// The policy.
 #[derive(Debug)]
 pub struct Zoned {
     topology: Topology,
     gateways: HashMap<(InfoHash, ZoneId), Vec<PeerId>>,
     heartbeat: Duration,
-    /// There were zones once: peers that have rules must learn that there are none any more.
+    /// There were zones once, so peers with rules must learn that there are no zones now.
     had_zones: bool,
 }
 
@@ -107,8 +103,8 @@ impl Zoned {
         slower.is_some()
     }
 
-    /// What `peer` of `zone` does between zones. Peers in no zone do as they like, and so do standard clients
-    /// of a zone in which there is nobody else: it must not starve.
+    /// The duty of `peer` of `zone`. Peers in no zone are free, and so are standard clients of a zone without
+    /// other peers, which would starve otherwise.
     fn duty(&self, swarm: InfoHash, zone: ZoneId, peer: &Candidate) -> Duty {
         let gateways = self.gateways.get(&(swarm, zone)).map_or(&[][..], Vec::as_slice);
         let (fetches, serves) = match gateways.iter().position(|id| *id == peer.peer_id) {
@@ -213,7 +209,7 @@ fn slowest(gateways: &[PeerId], candidates: &[Candidate]) -> Option<(usize, u64)
     known.min_by_key(|(_, carries)| *carries)
 }
 
-/// Peers in no zone are not held back themselves; others look whom they accept.
+/// Peers in no zone are not restricted; the others check which peers they accept.
 fn everywhere() -> Vec<ipnet::IpNet> {
     vec![ipnet::Ipv4Net::default().into(), ipnet::Ipv6Net::default().into()]
 }

@@ -1,4 +1,4 @@
-//! The policy behind a tracker: who is told and allowed what, for labs drawn by chance.
+//! The policy behind a tracker: answers and rules for random labs.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -31,7 +31,7 @@ struct Lab {
     topology: Topology,
     tracker: Tracker,
     state: u64,
-    /// What whoever speaks next says that it can pass on.
+    /// The capacity that the next announcing peer reports.
     carries: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Lab {
         answer
     }
 
-    /// Whom of other zones an answer names.
+    /// The peers of other zones in an answer.
     fn beyond(&self, zone: u8, answer: &Answer) -> Vec<IpAddr> {
         let here = self.topology.zone_of([10, zone, 0, 1].into());
         let ips = answer.peers.iter().map(|peer| peer.address.ip());
@@ -136,7 +136,7 @@ fn a_gateway_gives_way_to_one_that_carries_more_than_twice_as_much() {
     };
     let (fetches, serves, neither) = ((true, false), (false, true), (false, false));
     assert_eq!([say(0, 1, None), say(0, 2, None), say(0, 3, None)], [(true, true), serves, neither]);
-    // Nobody is judged by what is not known, nor for a little.
+    // Unknown capacities and small differences do not matter.
     assert_eq!([say(1, 3, Some(9)), say(1, 1, Some(10)), say(1, 2, Some(100))], [neither, fetches, serves]);
     assert_eq!(say(2, 3, Some(20)), neither);
     assert_eq!(say(2, 4, Some(21)), fetches);

@@ -1,4 +1,4 @@
-//! What is on a disk already is not fetched: at its place, elsewhere, by a record.
+//! Pieces already on a disk are not fetched: in place, elsewhere, by a record.
 
 use std::os::unix::fs::FileExt;
 
@@ -31,7 +31,7 @@ fn assignment_of(lab: &Lab, image: &TestImage, disk: &LoopDisk, compare: Compare
     assignment
 }
 
-/// What the server has recorded about `disk`.
+/// The server's record of `disk`.
 fn record(image: &TestImage, disk: &LoopDisk) -> Installed {
     let disk = crate::layout::rule::describe(&disk.info());
     Installed { image: "lab".into(), version: image.manifest.version.clone(), disk, ..Installed::default() }
@@ -152,7 +152,7 @@ async fn a_disk_that_never_had_the_image_is_not_read_but_for_a_sample() {
         let automatic = bytes_read(&fresh) - sample;
         assert_eq!(received, image.grid.data_bytes());
         image.assert_on(&fresh.bytes(), &source);
-        // The same without looking; what `auto` read more is the sample.
+        // Again without reading the disk; `auto` additionally reads the sample.
         let again = LoopDisk::used(24 << 20, 512);
         assignment.task.disk = again.path.clone();
         assignment.task.compare = Compare::Full;
@@ -170,7 +170,7 @@ async fn an_interrupted_attempt_goes_on_where_it_was_and_full_does_not_begin_aga
     let (source, image) = small_image();
     let lab = Lab::new(&image).await;
     let disk = LoopDisk::used(24 << 20, 512);
-    // What an attempt leaves whose power was cut: no table, no heads, most of the pieces.
+    // A disk after a power cut: no table, no heads, most of the pieces.
     let mut half = source.clone();
     half[..1 << 20].fill(0);
     half[23 << 20..].fill(0);
@@ -227,7 +227,7 @@ async fn trust_reads_some_pieces_only_and_what_it_writes_and_the_outcome_says_so
     let bound = 4 * wiped + looked_at + 2 * (changed(&new, &old) + 6 * u64::from(PIECE));
     assert!(read <= bound && bound < 40 * MIB, "{read} bytes read, at most {bound}");
 
-    // What was changed behind its back shows by chance, the sooner the more it is.
+    // Random reads find changed pieces, the sooner the more there are.
     for at in 0..8u64 {
         for piece in 1..16 {
             disk.corrupt((2 + 8 * at) * MIB + piece * 4 * u64::from(PIECE / 4));

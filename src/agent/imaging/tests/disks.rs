@@ -45,7 +45,7 @@ async fn two_images_go_onto_two_disks_in_one_attempt() {
     assert_eq!(status.view().progress.percent, 100.0);
     imaged.stop().await;
     for disk in &disks {
-        // Tasks of connections that were closed let go of it when the runtime comes to them.
+        // The tasks of closed connections release the disk when the runtime gets to them.
         let begun = Instant::now();
         while let Err(refused) = claim(&disk.info(), LayoutMode::WholeDisk, &[]) {
             assert!(begun.elapsed() < DEADLINE, "not given back: {refused:?}");

@@ -28,8 +28,8 @@ fn hdd() -> DiskInfo {
     disk("sda", "ata", "HDD-1", 2048)
 }
 
-/// What `rule` means on a terminal that had the disks `known`, and that finds its SSD `after` so long; and
-/// how long that takes.
+/// The disk that `rule` means on a terminal that had the disks `known`, and that finds its SSD only `after`
+/// that time; and the time taken.
 async fn chosen(rule: &str, known: &[DiskInfo], after: Duration) -> (Result<String, Failure>, Duration) {
     let (_, image) = small_image();
     let lab = Lab::new(&image).await;

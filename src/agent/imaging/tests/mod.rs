@@ -32,7 +32,7 @@ const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 /// No test takes longer, or it hangs.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A server of files, and of one tracker answer for everybody.
+/// A server of files, with one tracker answer for all peers.
 struct Lab {
     url: String,
     files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
@@ -59,7 +59,7 @@ impl Lab {
         lab
     }
 
-    /// Publishes and seeds one more image, or version of it.
+    /// Publishes and seeds one more image or version.
     fn publish(&self, image: &TestImage) {
         let Manifest { name, version, .. } = &image.manifest;
         let folder = self.folder.path().join(name).join(version);
@@ -81,7 +81,7 @@ impl Lab {
         files.insert(path(names::SIGNATURE), signature.into_string().into_bytes());
     }
 
-    /// What the seeder did for everything it seeds.
+    /// The seeder's counters for each swarm.
     fn seeded(&self) -> Vec<SwarmStats> {
         self.seeds.lock().expect("whole").iter().map(Swarm::stats).collect()
     }
@@ -145,7 +145,7 @@ impl Lab {
     }
 }
 
-/// What an attempt is given, without a server.
+/// An attempt's context, without a server.
 pub(super) fn context() -> ImagingContext {
     ImagingContext {
         server: String::new(),
@@ -210,8 +210,8 @@ fn small_image() -> (Vec<u8>, TestImage) {
     (source, image)
 }
 
-/// Carries out `assignment`, which must succeed, and leaves; gives the bytes that came from others, and what
-/// was said.
+/// Carries out `assignment`, which must succeed, and leaves. Returns the bytes received from peers, and the
+/// notes.
 async fn fetched(lab: &Lab, assignment: Assignment) -> (u64, Vec<String>) {
     let ctx = lab.context();
     let status = ctx.status.clone();

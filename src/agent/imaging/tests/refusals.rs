@@ -1,4 +1,4 @@
-//! What is refused or put off before anything is written.
+//! Jobs that are refused or postponed before the first write.
 
 use super::*;
 use crate::agent::imaging::target::among;

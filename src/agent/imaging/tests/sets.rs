@@ -70,7 +70,7 @@ async fn a_choice_that_the_disk_or_the_image_does_not_have_is_refused_untouched(
         failure.message.contains("has no partition 3") && failure.advice.contains("1, 2, 4"),
         "{failure:?}"
     );
-    // A partition that is not chosen must be there all the same.
+    // Partitions that are not chosen must exist too.
     crate::io::testing::run("sgdisk", &["--delete=2", &disk.path]);
     crate::io::testing::run("blockdev", &["--flushbufs", &disk.path]);
     assignment.task.only(vec![4]);

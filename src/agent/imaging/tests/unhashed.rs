@@ -3,7 +3,7 @@
 use super::*;
 use crate::metainfo::{MetainfoBuilder, Pieces};
 
-/// The image as it is while it has no hashes, and the manifest that it has afterwards.
+/// The image before it has hashes, and its later manifest.
 pub(super) fn unhashed(mut image: TestImage) -> (TestImage, Manifest) {
     let builder = MetainfoBuilder {
         name: image.torrent.name.clone(),
@@ -96,7 +96,7 @@ async fn hashes_that_come_with_another_image_or_fit_no_piece_that_anyone_has_boo
         let result = tokio::time::timeout(DEADLINE, attempt).await.expect("in time").expect("no panic");
         let (failure, touched) = result.map(|_| ()).expect_err("it must fail");
         assert_eq!((failure.class, touched), (class, true), "{failure:?}");
-        // The piece is named, and the disk is not blamed for what nobody has.
+        // The piece is named, and the disk is not blamed for a piece that no peer has.
         assert!(class == Class::Untrusted || failure.message.contains("piece 0 came"), "{failure:?}");
         assert!(disk.bytes()[..512].iter().all(|byte| *byte == 0));
     }
@@ -128,7 +128,7 @@ async fn pieces_that_came_wrong_before_there_were_hashes_are_fetched_again() {
     let disk = LoopDisk::used(40 << 20, 512);
     let attempt = written(&lab, &disk).await;
     flip();
-    // Somebody else seeds now: the first one remembers what it read.
+    // Another seeder takes over, because the first one remembers its reads.
     lab.stop_seeding().await;
     let seeder = Session::start(SessionConfig::new(ANY_PORT)).await.expect("a session");
     let announce = announce_of(&seeder);

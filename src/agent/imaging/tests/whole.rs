@@ -1,4 +1,4 @@
-//! From a seeder to a disk that starts, and what follows.
+//! From a seeder to a disk that starts, and the steps after it.
 
 use super::*;
 use crate::io::testing::mbr_source;
@@ -82,7 +82,7 @@ async fn an_attempt_that_is_dropped_in_the_middle_leaves_nothing_bootable_and_gi
     assert!(half[..1 << 20].iter().all(|byte| *byte == 0) && half[23 << 20..].iter().all(|byte| *byte == 0));
 }
 
-/// A disk whose fourth partition is an ext4 filesystem with `/boot/vmlinuz`, which is no kernel.
+/// A disk whose fourth partition is an ext4 filesystem with a `/boot/vmlinuz` that is not a kernel.
 fn linux_source() -> Vec<u8> {
     let mut source = gpt_source(512);
     let dir = tempfile::tempdir().expect("a folder");
@@ -144,7 +144,7 @@ async fn what_is_done_and_could_not_be_reported_is_found_at_the_next_start_and_n
         fetched(&lab, lab.assignment(&disk)).await;
         image.assert_on(&disk.bytes(), &source);
 
-        // The server never heard of it, and the terminal starts again.
+        // The server missed the outcome, and the terminal starts again.
         let written = sectors_written(&disk);
         assert!(written > 0);
         let ctx = lab.context();
