@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use flashmob::bitfield::Bitfield;
 use flashmob::buf::BufPool;
 use flashmob::io::hash::{sha256, sha256_of_hashes};
 use flashmob::io::image::folder::ImageFolder;
@@ -26,7 +27,7 @@ use flashmob::manifest::{
 use flashmob::metainfo::{MetainfoBuilder, Pieces};
 use flashmob::storage::{Attributes, Storage, StorageError};
 use flashmob::swarm::wire::{Handshake, Message};
-use flashmob::swarm::{Bitfield, ConnId, Engine, EngineConfig, Input};
+use flashmob::swarm::{ConnId, Engine, EngineConfig, Input};
 use flashmob::units::{Lba, Now, PeerId, PieceIndex, PieceLength, SectorSize, Sha1};
 use sha1::Digest;
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::peers::PeerArgs;
+use crate::bitfield::Bitfield;
 use crate::event::{Class, Failure};
 use crate::io::image::folder::ImageFolder;
 use crate::io::storage::{
@@ -17,7 +18,7 @@ use crate::layout::grid::Grid;
 use crate::manifest::{Policy, names};
 use crate::metainfo::Metainfo;
 use crate::storage::Storage;
-use crate::swarm::{Bitfield, PieceShape, WholePieces};
+use crate::swarm::{PieceShape, WholePieces};
 
 /// Where the payload is or shall be.
 pub struct Placed {

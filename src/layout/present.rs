@@ -8,11 +8,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::bitfield::Bitfield;
 use crate::layout::grid::{Cell, Grid, Span};
 use crate::layout::moves::Move;
 use crate::layout::plan::{Existing, LayoutPlan, same_type};
 use crate::manifest::{Manifest, Partition, Policy, Table};
-use crate::swarm::Bitfield;
 use crate::units::{PieceIndex, Sha256};
 
 /// What of an image is on a disk.

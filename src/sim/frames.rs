@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::swarm::Rng;
+use crate::rng::Rng;
 use crate::units::PieceIndex;
 
 /// How long it takes to compress a piece.

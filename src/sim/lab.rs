@@ -15,11 +15,12 @@ use super::frames::{self, FrameStore};
 use super::link::{Frame, Link, PipeId};
 use super::spec::{Character, LabSpec, NodeSpec};
 use super::zones::{Uplink, tracker};
+use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
+use crate::rng::Rng;
 use crate::swarm::wire::{Handshake, Message};
 use crate::swarm::{
-    Bitfield, CloseReason, ConnId, Engine, EngineConfig, FrameState, Geometry, Input, Output, PieceShape,
-    Rng, StoreResult,
+    CloseReason, ConnId, Engine, EngineConfig, FrameState, Geometry, Input, Output, PieceShape, StoreResult,
 };
 use crate::tracker::Tracker;
 use crate::units::{InfoHash, Now, PeerId, PieceIndex};

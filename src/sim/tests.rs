@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Character, Lab, LabSpec, NodeSpec, yardstick};
+use crate::bitfield::Bitfield;
 use crate::swarm::wire::Message;
-use crate::swarm::{Bitfield, Block, CloseReason, PieceShape, SwarmStats};
+use crate::swarm::{Block, CloseReason, PieceShape, SwarmStats};
 use crate::units::PieceIndex;
 
 const KIB: u32 = 1024;

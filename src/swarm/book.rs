@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::rng::Rng;
+use crate::rng::Rng;
 use crate::units::{Now, PeerId};
 
 /// Addresses that are kept at most.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bitfield::Bitfield;
 use super::book::AddressBook;
 use super::fetch::{Fetcher, Giver};
 use super::frames::Frames;
@@ -24,11 +23,12 @@ use super::near::Near;
 use super::offers::Offers;
 use super::peer::{Peer, Peers};
 use super::rate::{Capacity, RateMeter, Recent};
-use super::rng::Rng;
 use super::rules::Pace;
 use super::serve::Server;
 use super::wire::{ExtendedHandshake, Handshake, Message, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
+use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
+use crate::rng::Rng;
 use crate::rules::Rules;
 use crate::units::{Now, PieceIndex};
 

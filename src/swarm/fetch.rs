@@ -15,16 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assembly::{ActivePiece, Arrival};
-use super::bitfield::Bitfield;
 use super::frames::longest;
 use super::geometry::{Block, Geometry, PieceShape};
 use super::interface::{ConnId, Output};
 use super::landing::{Landing, Landings};
 use super::peer::Peers;
 use super::picker::Picker;
-use super::rng::Rng;
 use super::wire::{Message, Offered};
+use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
+use crate::rng::Rng;
 use crate::units::{Now, PeerId, PieceIndex};
 
 /// How soon the pool is asked again after it was empty.

@@ -10,12 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bitfield::Bitfield;
 use super::engine::Engine;
 use super::geometry::{Block, FRAME};
 use super::interface::{ConnId, FrameState, Output};
 use super::peer::Peer;
 use super::wire::Offered;
+use crate::bitfield::Bitfield;
 use crate::units::PieceIndex;
 
 /// Frames are taken that have at most this part of the bytes that travel otherwise: for less it is not worth

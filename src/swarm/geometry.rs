@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::bitfield::Bitfield;
+use crate::bitfield::Bitfield;
 use crate::units::{BLOCK_LEN, PieceIndex};
 
 /// A range inside one piece: what one request asks for.

@@ -7,9 +7,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::bitfield::{Bitfield, BitfieldError};
 use super::geometry::Block;
 use super::wire::{Handshake, Message, WireError};
+use crate::bitfield::{Bitfield, BitfieldError};
 use crate::buf::PieceBuf;
 use crate::rules::Rules;
 use crate::units::{InfoHash, PeerId, PieceIndex};

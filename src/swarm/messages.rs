@@ -3,12 +3,12 @@
 //! Invariant: nothing a peer says is believed before it was checked against the torrent and against what was
 //! asked; a peer that breaks the protocol gets a [`Fault`] and is closed, and never disturbs the others.
 
-use super::bitfield::Bitfield;
 use super::engine::Engine;
 use super::geometry::{Block, MAX_REQUEST_LEN};
 use super::interface::{ConnId, Fault};
 use super::peer::Peer;
 use super::wire::{ExtendedHandshake, Message, OUR_EXTENSION_ID, Schedule};
+use crate::bitfield::Bitfield;
 use crate::units::PieceIndex;
 
 impl Engine {

@@ -9,7 +9,6 @@
 //! engine.
 
 mod assembly;
-mod bitfield;
 mod book;
 mod engine;
 mod fetch;
@@ -27,18 +26,15 @@ mod peer;
 mod picker;
 mod rate;
 mod reliance;
-mod rng;
 mod rules;
 mod serve;
 #[cfg(test)]
 mod tests;
 pub mod wire;
 
-pub use bitfield::{Bitfield, BitfieldError};
 pub use engine::Engine;
 pub use geometry::{Block, FRAME, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};
 pub use interface::{
     CloseReason, ConnId, EngineConfig, Fault, FrameState, Input, Output, StoreResult, SwarmStats,
 };
 pub use landing::{Descent, Landings};
-pub use rng::Rng;

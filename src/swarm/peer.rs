@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::bitfield::Bitfield;
 use super::geometry::Block;
 use super::interface::ConnId;
 use super::rate::RateMeter;
 use super::reliance::Reliance;
 use super::rules::Standing;
 use super::wire::{ExtendedHandshake, Handshake};
+use crate::bitfield::Bitfield;
 use crate::units::{BLOCK_LEN, Now, PeerId, PieceIndex};
 
 /// All connected peers, in a fixed order so that runs can be repeated.

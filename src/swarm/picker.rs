@@ -4,8 +4,8 @@
 //! in random order. Every update is constant work for each step of availability, so that a torrent of a
 //! million pieces costs no more for each piece than a small one.
 
-use super::bitfield::Bitfield;
-use super::rng::Rng;
+use crate::bitfield::Bitfield;
+use crate::rng::Rng;
 use crate::units::PieceIndex;
 
 const ABSENT: u32 = u32::MAX;

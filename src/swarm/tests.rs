@@ -11,9 +11,9 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_o
 
 use super::wire::{ExtendedHandshake, Handshake, Message};
 use super::{
-    Bitfield, Block, CloseReason, ConnId, Engine, EngineConfig, FRAME, Fault, Input, Output, StoreResult,
-    WholePieces,
+    Block, CloseReason, ConnId, Engine, EngineConfig, FRAME, Fault, Input, Output, StoreResult, WholePieces,
 };
+use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
 use crate::units::{InfoHash, Now, PeerId, PieceIndex};
 

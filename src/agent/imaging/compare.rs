@@ -16,7 +16,7 @@ use crate::event::{Failure, Installed, Stage};
 use crate::io::disk::compare::{Believed, CompareProgress, Whole, believe, compare};
 use crate::layout::present::{Present, wanted};
 use crate::layout::rule::describe;
-use crate::swarm::Rng;
+use crate::rng::Rng;
 
 /// How often the numbers are renewed.
 const TICK: Duration = Duration::from_millis(500);

@@ -14,6 +14,7 @@ use super::meter::{Meter, Share};
 use super::target::Ready;
 use super::{ImagingContext, StopOnDrop, blocking};
 use crate::api::Assignment;
+use crate::bitfield::Bitfield;
 use crate::event::{Class, Failure, Stage};
 use crate::io::disk::disarm::disk_failed;
 use crate::io::disk::discard::{Discard, discard};
@@ -26,7 +27,6 @@ use crate::io::torrent::{Have, Session, Swarm, TorrentSpec};
 use crate::layout::present::{Present, wanted};
 use crate::manifest::Manifest;
 use crate::metainfo::Metainfo;
-use crate::swarm::Bitfield;
 use crate::units::{PieceIndex, Sha256, show_bytes};
 
 /// How often it is looked whether the read-back is through.

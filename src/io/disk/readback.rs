@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::bitfield::Bitfield;
 use crate::event::{Class, Failure};
 use crate::io::disk::disarm::disk_failed;
 use crate::io::disk::scan::{Buffers, scan};
@@ -25,7 +26,6 @@ use crate::io::hash::sha256;
 use crate::layout::grid::Span;
 use crate::layout::present::wanted;
 use crate::storage::Storage;
-use crate::swarm::Bitfield;
 use crate::units::{PieceIndex, Sha256};
 
 /// Reading stays this many bytes behind the writes.

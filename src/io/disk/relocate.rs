@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::Digest;
 
+use crate::bitfield::Bitfield;
 use crate::io::disk::device::{Aligned, Disk};
 use crate::io::disk::target::ImageStorage;
 use crate::layout::moves::{Move, Schedule, Step};
 use crate::storage::{Storage, StorageError};
-use crate::swarm::Bitfield;
 use crate::units::Sha256;
 
 /// Most bytes of pieces that wait for their places.

@@ -9,6 +9,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::bitfield::Bitfield;
 use crate::io::disk::claim::ClaimedDisk;
 use crate::io::disk::compare::Whole;
 use crate::io::disk::device::Disk;
@@ -17,7 +18,6 @@ use crate::layout::grid::{Grid, Span};
 use crate::layout::plan::{LayoutPlan, Place};
 use crate::layout::present;
 use crate::storage::{Attributes, Storage, StorageError};
-use crate::swarm::Bitfield;
 use crate::units::PieceIndex;
 
 /// Neighbouring zero pieces are written together up to about this many bytes, between two looks at whether

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::api::LayoutMode;
+use crate::bitfield::Bitfield;
 use crate::event::{Class, Failure};
 use crate::io::disk::claim::{ClaimedDisk, claim};
 use crate::io::disk::commit::commit;
@@ -15,7 +16,6 @@ use crate::io::testing::*;
 use crate::layout::plan::LayoutPlan;
 use crate::manifest::{Manifest, Policy, TrustedManifest};
 use crate::storage::Storage;
-use crate::swarm::Bitfield;
 use crate::units::{PieceIndex, SectorSize};
 
 const PIECE: u32 = 256 << 10;

@@ -10,10 +10,11 @@ use tokio::time::interval;
 use super::handle::{Ends, Phase};
 use super::shared::PUBLISH;
 use super::spec::{Have, TorrentSpec};
+use crate::bitfield::Bitfield;
 use crate::event::{Class, Failure};
 use crate::io::hash::{HashProgress, hash_pieces};
 use crate::io::storage::disk_failure;
-use crate::swarm::{Bitfield, Geometry};
+use crate::swarm::Geometry;
 use crate::units::PieceIndex;
 
 /// Finds out what is there of `wanted`; `None` if it was stopped meanwhile.

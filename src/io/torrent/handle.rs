@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::bitfield::Bitfield;
 use crate::event::{Class, Failure};
 use crate::rules::Rules;
-use crate::swarm::{Bitfield, Geometry, SwarmStats};
+use crate::swarm::{Geometry, SwarmStats};
 use crate::units::Sha256;
 
 /// What a swarm is doing.

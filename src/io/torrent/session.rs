@@ -15,9 +15,10 @@ use super::limits::Limits;
 use super::shared::{Entry, Shared};
 use super::spec::{SessionConfig, TorrentSpec};
 use super::{listen, owner};
+use crate::bitfield::Bitfield;
 use crate::event::{Class, Failure};
 use crate::io::host::handles;
-use crate::swarm::{Bitfield, Geometry};
+use crate::swarm::Geometry;
 use crate::units::PeerId;
 
 /// The peers' side of a program: one listener, many torrents. Dropping it stops all of them without waiting.

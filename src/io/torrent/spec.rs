@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::Compress;
+use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
 use crate::storage::Storage;
-use crate::swarm::{Bitfield, PieceShape, WholePieces};
+use crate::swarm::{PieceShape, WholePieces};
 use crate::units::Sha256;
 
 /// How a session behaves; start from [`SessionConfig::new`].

@@ -3,7 +3,7 @@
 use super::*;
 use crate::layout::plan::tests::{gpt_manifest, gpt_partition, manifest, mbr_partition, plan, same_disk};
 use crate::manifest::{BootArea, Manifest, Table};
-use crate::swarm::Rng;
+use crate::rng::Rng;
 use crate::units::{DiskOffset, Lba};
 
 const SECTOR: u64 = 512;

@@ -66,7 +66,7 @@ proptest! {
         size in prop::sample::select(vec![0x1_0041usize, 0x1_1041, 256 << 10, (256 << 10) + 512]),
         known in prop::sample::select(vec![4096usize, 64 << 10, 1 << 20]),
     ) {
-        let mut chance = crate::swarm::Rng::new(seed);
+        let mut chance = crate::rng::Rng::new(seed);
         let mut bytes: Vec<u8> = (0..size)
             .map(|_| chance.next_u64())
             .map(|bits| if bits % 16 < dense { u8::try_from(bits >> 56).unwrap_or(0) } else { 0 })

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fetcher;
+use crate::rng::Rng;
 use crate::swarm::geometry::Block;
 use crate::swarm::interface::{ConnId, Output};
 use crate::swarm::landing::Landing;
 use crate::swarm::peer::Peers;
-use crate::swarm::rng::Rng;
 use crate::swarm::wire::Message;
 use crate::units::{Now, PieceIndex};
 

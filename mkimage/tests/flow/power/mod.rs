@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use flashmob::io::image::folder::ImageFolder;
-use flashmob::swarm::Rng;
+use flashmob::rng::Rng;
 
 use super::disks::{self, MIB};
 use super::imaging::{Server, beside, serve_with};

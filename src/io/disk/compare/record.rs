@@ -15,7 +15,7 @@ use crate::layout::grid::Grid;
 use crate::layout::plan::{Existing, LayoutPlan};
 use crate::layout::present::{Present, Version, zero_cells};
 use crate::layout::traces::{self, Doubt};
-use crate::swarm::Rng;
+use crate::rng::Rng;
 use crate::units::{PieceIndex, Sha256};
 
 /// Kept pieces that are read wherever they lie. If one in twenty was changed, eleven of twelve times one of

@@ -11,7 +11,7 @@ use super::*;
 use crate::io::testing::{LoopDisk, MIB, run};
 use crate::layout::present::OldCell;
 use crate::layout::traces::{Doubt, look};
-use crate::swarm::Rng;
+use crate::rng::Rng;
 use crate::units::PieceLength;
 
 /// The smallest: what is noticed here is not noticed because something else lies in the same piece.

@@ -26,9 +26,10 @@ use super::handshake::Accepted;
 use super::report::Outgoing;
 use super::shared::{PUBLISH, Shared};
 use super::spec::{Have, TorrentSpec};
+use crate::bitfield::Bitfield;
 use crate::event::Failure;
 use crate::io::storage::disk_failure;
-use crate::swarm::{Bitfield, Geometry, Input, Output, SwarmStats};
+use crate::swarm::{Geometry, Input, Output, SwarmStats};
 use state::{Channels, EVENTS, Owner, Pieces};
 
 /// Runs a torrent until it is stopped or fails.

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bitfield::Bitfield;
 use crate::io::hash::PieceHash;
 use crate::io::torrent::spec::{Have, TorrentSpec};
 use crate::metainfo::Metainfo;
-use crate::swarm::Bitfield;
 use crate::units::{Now, PieceIndex, Sha256};
 
 /// How long a damaged piece is refused before it is looked at again.

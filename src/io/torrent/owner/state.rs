@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::soundness::Soundness;
+use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
 use crate::event::{Class, Failure};
 use crate::io::torrent::cache::PieceCache;
@@ -26,7 +27,7 @@ use crate::io::torrent::receive_window::ReceiveWindow;
 use crate::io::torrent::report::PeerEvent;
 use crate::io::torrent::shared::{Shared, own_addresses};
 use crate::io::torrent::spec::TorrentSpec;
-use crate::swarm::{Bitfield, ConnId, Engine, EngineConfig, Geometry, Input};
+use crate::swarm::{ConnId, Engine, EngineConfig, Geometry, Input};
 use crate::units::Now;
 
 /// Events of all peers that may wait for the owner; each is what came, or what left, with one system call.

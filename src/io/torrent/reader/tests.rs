@@ -7,10 +7,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
 use crate::swarm::wire::Message;
 use crate::swarm::wire::{Handshake, encode};
-use crate::swarm::{Bitfield, CloseReason, Engine, EngineConfig, Input, Output, StoreResult, WholePieces};
+use crate::swarm::{CloseReason, Engine, EngineConfig, Input, Output, StoreResult, WholePieces};
 use crate::units::{InfoHash, Now, PeerId, PieceIndex};
 
 const PIECE: u32 = 5 * 16384 + 100;
