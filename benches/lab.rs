@@ -61,6 +61,9 @@ struct Args {
     /// With a payload of full length in memory: the same lab, for comparison.
     #[arg(long)]
     heavy: bool,
+    /// Print figures without rounding, to compare two versions of the engine.
+    #[arg(long)]
+    exact: bool,
     /// `cargo bench` says this.
     #[arg(long, hide = true)]
     bench: bool,
@@ -138,6 +141,9 @@ fn run(args: &Args, seed: u64) {
     let began = Instant::now();
     let mut lab = Lab::new(spec(args, seed));
     assert!(lab.run(Duration::from_secs(36_000)), "seed {seed}: not everybody had everything");
+    if args.exact {
+        return print_exact(&lab, seed);
+    }
     let rate = lab.nodes[0].spec().rate;
     let mut times: Vec<f64> = lab.nodes[1..=ordinary(args)]
         .iter()
@@ -163,4 +169,19 @@ fn run(args: &Args, seed: u64) {
         lab.seeder_share(),
         began.elapsed().as_secs_f64()
     );
+}
+
+/// Prints the time at which the last terminal finished, and a digest of every node's figures.
+fn print_exact(lab: &Lab, seed: u64) {
+    let last = lab.nodes.iter().filter_map(|node| node.finished).max().unwrap_or_default();
+    let figures = lab.nodes.iter().flat_map(|node| {
+        let stats = node.engine().map(|engine| engine.stats()).unwrap_or_default();
+        let finished = node.finished.map_or(u128::MAX, |at| at.0.as_nanos());
+        [finished, node.payload_out.into(), stats.bytes_in.into(), stats.bytes_wasted.into()]
+    });
+    // FNV-1a.
+    let digest = figures.flat_map(u128::to_le_bytes).fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+        (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    println!("seed {seed}: last finished at {} ns, digest {digest:016x}", last.0.as_nanos());
 }
