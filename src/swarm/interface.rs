@@ -7,11 +7,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::geometry::Block;
-use super::wire::{Handshake, Message, WireError};
 use crate::bitfield::{Bitfield, BitfieldError};
 use crate::buf::PieceBuf;
 use crate::rules::Rules;
+use crate::swarm::pieces::geometry::Block;
+use crate::swarm::wire::codec::WireError;
+use crate::swarm::wire::handshake::Handshake;
+use crate::swarm::wire::message::Message;
 use crate::units::{InfoHash, PeerId, PieceIndex};
 
 /// Names one connection for as long as the engine lives; never used twice.

@@ -8,33 +8,19 @@
 //! plus small change for each peer. Checking a piece's hash and writing it is left to whoever drives the
 //! engine.
 
-mod assembly;
-mod book;
+mod download;
 mod engine;
-mod fetch;
-mod frames;
-mod geometry;
-mod grants;
-mod holdings;
 mod interface;
-mod landing;
-mod medium;
-mod messages;
-mod near;
-mod offers;
-mod peer;
-mod picker;
-mod rate;
-mod reliance;
-mod rules;
-mod serve;
+mod peers;
+mod pieces;
 #[cfg(test)]
 mod tests;
+mod upload;
 pub mod wire;
 
 pub use engine::Engine;
-pub use geometry::{Block, FRAME, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};
 pub use interface::{
     CloseReason, ConnId, EngineConfig, Fault, FrameState, Input, Output, StoreResult, SwarmStats,
 };
-pub use landing::{Descent, Landings};
+pub use pieces::geometry::{Block, FRAME, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};
+pub use pieces::inflight::{Descent, Landings};

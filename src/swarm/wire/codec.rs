@@ -5,8 +5,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::Message;
-use crate::swarm::geometry::{Block, MAX_REQUEST_LEN};
+use crate::swarm::pieces::geometry::{Block, MAX_REQUEST_LEN};
+use crate::swarm::wire::message::Message;
 use crate::units::PieceIndex;
 
 /// Longest extended message that is read (BEP 10); handshakes have a few hundred bytes.

@@ -4,68 +4,14 @@
 //! ever waited for), encoding and decoding are each other's inverse. Whether a message makes sense now is
 //! left to the engine.
 
-mod codec;
-mod extended;
-mod handshake;
-mod schedule;
+pub(super) mod codec;
+pub(super) mod extended;
+pub(super) mod flashmob;
+pub(super) mod handshake;
+pub(super) mod message;
 
 pub use codec::{Decoder, PIECE_HEADER_LEN, WireError, encode, encode_piece_header};
 pub use extended::{ExtendedHandshake, OUR_EXTENSION, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
+pub use flashmob::{MAX_OFFERED, Offered, Schedule};
 pub use handshake::{HANDSHAKE_LEN, Handshake, HandshakeError};
-pub use schedule::{MAX_OFFERED, Offered, Schedule};
-
-use bytes::Bytes;
-
-use crate::swarm::geometry::Block;
-use crate::units::PieceIndex;
-
-/// One message of the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Message {
-    /// Length zero: the connection is alive.
-    KeepAlive,
-    /// The sender will not answer requests.
-    Choke,
-    /// The sender will answer requests.
-    Unchoke,
-    /// The sender wants something the receiver has.
-    Interested,
-    /// The sender wants nothing.
-    NotInterested,
-    /// The sender has one more piece.
-    Have(PieceIndex),
-    /// What the sender has; not yet checked against the torrent.
-    Bitfield(Bytes),
-    /// The sender wants this block.
-    Request(Block),
-    /// A block's bytes.
-    Piece {
-        /// The piece.
-        piece: PieceIndex,
-        /// First byte in the piece.
-        offset: u32,
-        /// The bytes.
-        data: Bytes,
-    },
-    /// The sender no longer wants this block.
-    Cancel(Block),
-    /// BEP 6: the sender has everything.
-    HaveAll,
-    /// BEP 6: the sender has nothing.
-    HaveNone,
-    /// BEP 6: a hint about what to ask for.
-    Suggest(PieceIndex),
-    /// BEP 6: this request will not be answered.
-    Reject(Block),
-    /// BEP 6: this piece may be asked for while choked.
-    AllowedFast(PieceIndex),
-    /// BEP 10: id 0 is the extension handshake, others as the receiver of the handshake named them.
-    Extended {
-        /// The extended message id.
-        id: u8,
-        /// The rest.
-        payload: Bytes,
-    },
-    /// A message of a kind that is not known here (a DHT port, for example): ignored.
-    Unknown(u8),
-}
+pub use message::Message;

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::geometry::Block;
-use super::interface::ConnId;
-use super::rate::RateMeter;
-use super::reliance::Reliance;
-use super::rules::Standing;
-use super::wire::{ExtendedHandshake, Handshake};
 use crate::bitfield::Bitfield;
+use crate::swarm::interface::ConnId;
+use crate::swarm::peers::rate::RateMeter;
+use crate::swarm::peers::reliance::Reliance;
+use crate::swarm::peers::zone_policy::Standing;
+use crate::swarm::pieces::geometry::Block;
+use crate::swarm::wire::extended::ExtendedHandshake;
+use crate::swarm::wire::handshake::Handshake;
 use crate::units::{BLOCK_LEN, Now, PeerId, PieceIndex};
 
 /// All connected peers, in a fixed order so that runs can be repeated.

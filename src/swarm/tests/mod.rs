@@ -9,12 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::wire::{ExtendedHandshake, Handshake, Message};
 use super::{
     Block, CloseReason, ConnId, Engine, EngineConfig, FRAME, Fault, Input, Output, StoreResult, WholePieces,
 };
 use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
+use crate::swarm::wire::extended::ExtendedHandshake;
+use crate::swarm::wire::handshake::Handshake;
+use crate::swarm::wire::message::Message;
 use crate::units::{InfoHash, Now, PeerId, PieceIndex};
 
 const PIECE: u32 = 64 * 1024;

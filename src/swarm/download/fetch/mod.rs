@@ -8,23 +8,24 @@
 //! Invariant: a piece is begun only with a buffer from the pool; a block in a peer's `asked` list is marked
 //! so in its piece, and the other way round; nothing is asked of a peer beyond its queue.
 
-mod lost;
+mod recover;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::assembly::{ActivePiece, Arrival};
-use super::frames::longest;
-use super::geometry::{Block, Geometry, PieceShape};
-use super::interface::{ConnId, Output};
-use super::landing::{Landing, Landings};
-use super::peer::Peers;
-use super::picker::Picker;
-use super::wire::{Message, Offered};
 use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
 use crate::rng::Rng;
+use crate::swarm::interface::{ConnId, Output};
+use crate::swarm::peers::peer::Peers;
+use crate::swarm::pieces::active::{ActivePiece, Arrival};
+use crate::swarm::pieces::compressed::longest;
+use crate::swarm::pieces::geometry::{Block, Geometry, PieceShape};
+use crate::swarm::pieces::inflight::{Landing, Landings};
+use crate::swarm::pieces::picker::Picker;
+use crate::swarm::wire::flashmob::Offered;
+use crate::swarm::wire::message::Message;
 use crate::units::{Now, PeerId, PieceIndex};
 
 /// How soon the pool is asked again after it was empty.
@@ -62,7 +63,7 @@ pub struct Fetcher {
     /// Pieces that came with a wrong hash from several peers.
     suspect: Vec<PieceIndex>,
     /// The pool was empty when a piece was to be begun.
-    pub(super) starved: bool,
+    pub(in crate::swarm) starved: bool,
     /// The medium failed.
     pub halted: bool,
     /// Bytes of frames whose sender was lost before they were whole.

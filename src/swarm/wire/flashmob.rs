@@ -3,7 +3,7 @@
 //!
 //! An offer is answered by a grant, which ordinary requests for that piece follow, or by a decline, or by the
 //! word that the receiver's downlink is taken. An offer may name frames: the same pieces, compressed;
-//! requests with [`FRAME`](crate::swarm::geometry::FRAME) in their offset are for bytes of those. Invariant:
+//! requests with [`FRAME`](crate::swarm::pieces::geometry::FRAME) in their offset are for bytes of those. Invariant:
 //! reading and writing are each other's inverse; a message names at most [`MAX_OFFERED`] pieces. Whether
 //! those pieces exist is left to the engine.
 

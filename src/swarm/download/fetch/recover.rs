@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::Fetcher;
 use crate::rng::Rng;
-use crate::swarm::geometry::Block;
 use crate::swarm::interface::{ConnId, Output};
-use crate::swarm::landing::Landing;
-use crate::swarm::peer::Peers;
-use crate::swarm::wire::Message;
+use crate::swarm::peers::peer::Peers;
+use crate::swarm::pieces::geometry::Block;
+use crate::swarm::pieces::inflight::Landing;
+use crate::swarm::wire::message::Message;
 use crate::units::{Now, PieceIndex};
 
 /// How long a scheduling peer may leave what it offered to send: it had agreed to begin.
@@ -132,7 +132,7 @@ impl Fetcher {
     }
 
     /// Fetches `piece` from the beginning, in other blocks.
-    pub(super) fn restart(&mut self, piece: PieceIndex, blocks: Vec<Block>) {
+    pub(in crate::swarm) fn restart(&mut self, piece: PieceIndex, blocks: Vec<Block>) {
         let Some(buf) = self.landings.shut(piece) else { return };
         let landing = Arc::new(Landing::new(buf, blocks));
         self.landings.open(piece, Arc::clone(&landing));

@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::assembly::ActivePiece;
-use super::engine::Engine;
-use super::fetch::Fetcher;
-use super::interface::{ConnId, Fault, Output};
-use super::peer::{Peer, Peers};
-use super::rate::Capacity;
-use super::wire::{Message, Offered, Schedule};
+use crate::swarm::download::fetch::Fetcher;
+use crate::swarm::engine::Engine;
+use crate::swarm::interface::{ConnId, Fault, Output};
+use crate::swarm::peers::peer::{Peer, Peers};
+use crate::swarm::peers::rate::Capacity;
+use crate::swarm::pieces::active::ActivePiece;
+use crate::swarm::wire::flashmob::{Offered, Schedule};
+use crate::swarm::wire::message::Message;
 use crate::units::{Now, PieceIndex};
 
 /// A sender that lets us wait longer than this for a block does not keep others from sending.
@@ -65,7 +66,7 @@ enum Verdict {
 
 impl Engine {
     /// `conn` offers to send one of `pieces`, beginning after `start_in`.
-    pub(super) fn offered(
+    pub(in crate::swarm) fn offered(
         &mut self,
         conn: ConnId,
         start_in: Duration,
@@ -252,7 +253,7 @@ impl Fetcher {
     }
 
     /// The rarest missing piece of those looked at that nobody owns and that `fits`.
-    pub(super) fn rarest_where(&self, fits: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+    pub(in crate::swarm) fn rarest_where(&self, fits: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
         self.picker.rarest_of(LOOKED_AT, fits)
     }
 
@@ -264,6 +265,6 @@ impl Fetcher {
 }
 
 /// By how long two pieces may overlap on a downlink.
-pub(super) fn slack(piece_time: Duration) -> Duration {
+pub(in crate::swarm) fn slack(piece_time: Duration) -> Duration {
     (piece_time / SLACK).min(LONGEST_SLACK)
 }

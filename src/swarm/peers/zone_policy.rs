@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::engine::Engine;
-use super::interface::{CloseReason, ConnId};
-use super::peer::Peer;
-use super::wire::Offered;
 use crate::rules::{Behind, Rules};
+use crate::swarm::engine::Engine;
+use crate::swarm::interface::{CloseReason, ConnId};
+use crate::swarm::peers::peer::Peer;
+use crate::swarm::wire::flashmob::Offered;
 use crate::units::{Now, PieceIndex};
 
 /// What we may do with one peer.
@@ -75,7 +75,7 @@ pub struct Pace {
 
 impl Engine {
     /// From now on these rules hold.
-    pub(super) fn follow(&mut self, rules: Rules) {
+    pub(in crate::swarm) fn follow(&mut self, rules: Rules) {
         if self.rules.as_ref() == Some(&rules) {
             return;
         }
@@ -103,18 +103,18 @@ impl Engine {
     }
 
     /// What we may do with a peer at `ip`.
-    pub(super) fn standing(&self, ip: IpAddr) -> Standing {
+    pub(in crate::swarm) fn standing(&self, ip: IpAddr) -> Standing {
         Standing::by(self.rules.as_ref(), ip)
     }
 
     /// May `addr` be dialled?
-    pub(super) fn may_dial(rules: Option<&Rules>, addr: SocketAddr) -> bool {
+    pub(in crate::swarm) fn may_dial(rules: Option<&Rules>, addr: SocketAddr) -> bool {
         Standing::by(rules, addr.ip()).allowed()
     }
 
     /// Of what `peer` offers, that which may be taken: from beyond our zone only what nobody near us has, and
     /// of our share as long as something of it is missing. So two gateways do not bring the same.
-    pub(super) fn worth_crossing(&self, peer: &Peer, offered: &[Offered]) -> Vec<Offered> {
+    pub(in crate::swarm) fn worth_crossing(&self, peer: &Peer, offered: &[Offered]) -> Vec<Offered> {
         let mut worth: Vec<Offered> = offered.to_vec();
         if peer.standing.beyond {
             let ours_is_missing = self.fetch.rarest_where(|p| self.is_ours(p) && !self.is_near(p)).is_some();
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     /// A piece of `peer`, which is beyond our zone, that we would take.
-    pub(super) fn wish_across(&self, peer: &Peer) -> Option<PieceIndex> {
+    pub(in crate::swarm) fn wish_across(&self, peer: &Peer) -> Option<PieceIndex> {
         let missing = |piece: PieceIndex| peer.offers(piece, self.now) && !self.is_near(piece);
         self.fetch.rarest_where(|piece| self.is_ours(piece) && missing(piece))
     }
@@ -138,12 +138,12 @@ impl Engine {
     }
 
     /// Do we exchange pieces with other zones?
-    pub(super) fn is_gateway(&self) -> bool {
+    pub(in crate::swarm) fn is_gateway(&self) -> bool {
         self.crossing > 0
     }
 
     /// Are we in no zone, and know of those of others?
-    pub(super) fn is_outside(&self) -> bool {
+    pub(in crate::swarm) fn is_outside(&self) -> bool {
         self.rules.as_ref().is_some_and(|rules| !rules.behind.is_empty())
     }
 
@@ -153,7 +153,7 @@ impl Engine {
     }
 
     /// Copies of a piece on the side of `peer`: in our zone, or beyond it.
-    pub(super) fn copies_beside(&self, peer: &Peer, piece: PieceIndex) -> usize {
+    pub(in crate::swarm) fn copies_beside(&self, peer: &Peer, piece: PieceIndex) -> usize {
         let all = self.fetch.picker.availability(piece) as usize;
         match &self.rules {
             None => all,
@@ -164,7 +164,7 @@ impl Engine {
     }
 
     /// How long a peer must wait before the next bytes may cross to it.
-    pub(super) fn sends_in(&self, peer: &Peer) -> Duration {
+    pub(in crate::swarm) fn sends_in(&self, peer: &Peer) -> Duration {
         let into = peer.standing.behind.and_then(|zone| self.pace.into.get(zone));
         match into {
             Some(into) => into.since(self.now),
@@ -174,12 +174,12 @@ impl Engine {
     }
 
     /// How long until the next bytes may cross from `peer` to us.
-    pub(super) fn receives_in(&self, peer: &Peer) -> Duration {
+    pub(in crate::swarm) fn receives_in(&self, peer: &Peer) -> Duration {
         if peer.standing.beyond { self.pace.receives.since(self.now) } else { Duration::ZERO }
     }
 
     /// `bytes` will cross to `conn`, or have.
-    pub(super) fn sends_across(&mut self, conn: ConnId, bytes: u32) {
+    pub(in crate::swarm) fn sends_across(&mut self, conn: ConnId, bytes: u32) {
         let time = self.crossing_time(conn, bytes);
         let behind = self.peers.get(&conn).and_then(|peer| peer.standing.behind);
         let next = match behind {
@@ -197,7 +197,7 @@ impl Engine {
     }
 
     /// `bytes` will cross from `conn` to us.
-    pub(super) fn receives_across(&mut self, conn: ConnId, bytes: u32) {
+    pub(in crate::swarm) fn receives_across(&mut self, conn: ConnId, bytes: u32) {
         let time = self.crossing_time(conn, bytes);
         self.pace.receives = self.pace.receives.max(self.now) + time;
     }

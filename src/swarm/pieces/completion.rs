@@ -3,8 +3,8 @@
 //! Invariant: `done` and `bytes_done` count the wanted pieces that are here, and nothing else. Pieces that
 //! are here and not wanted are served like all others.
 
-use super::geometry::Geometry;
 use crate::bitfield::Bitfield;
+use crate::swarm::pieces::geometry::Geometry;
 use crate::units::PieceIndex;
 
 /// Pieces that are stored and pieces that are wanted.

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
-use super::geometry::Block;
-use super::interface::ConnId;
-use super::wire::{PIECE_HEADER_LEN, encode_piece_header};
 use crate::buf::PieceBuf;
+use crate::swarm::interface::ConnId;
+use crate::swarm::pieces::geometry::Block;
+use crate::swarm::wire::codec::{PIECE_HEADER_LEN, encode_piece_header};
 use crate::units::PieceIndex;
 
 /// Blocks behind the one under way that are read with the same call, if they come as expected.
@@ -45,7 +45,7 @@ pub struct Landing {
 }
 
 impl Landing {
-    pub(super) fn new(mut buf: PieceBuf, blocks: Vec<Block>) -> Self {
+    pub(in crate::swarm) fn new(mut buf: PieceBuf, blocks: Vec<Block>) -> Self {
         if !blocks.last().is_some_and(Block::in_frame) {
             let mut end = 0;
             for block in blocks.iter().map(range) {
@@ -58,23 +58,23 @@ impl Landing {
         Landing { blocks, places, buf: Mutex::new(Some(buf)) }
     }
 
-    pub(super) fn blocks(&self) -> &[Block] {
+    pub(in crate::swarm) fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 
-    pub(super) fn position(&self, block: Block) -> Option<usize> {
+    pub(in crate::swarm) fn position(&self, block: Block) -> Option<usize> {
         let at = self.blocks.binary_search_by_key(&block.offset, |known| known.offset).ok()?;
         (self.blocks[at] == block).then_some(at)
     }
 
     /// `conn` has filled the place: it is here from now on. False if `conn` has not, or has lost it to
     /// another.
-    pub(super) fn settle(&self, at: usize, conn: ConnId) -> bool {
+    pub(in crate::swarm) fn settle(&self, at: usize, conn: ConnId) -> bool {
         self.change(at, state(conn, FULL), HERE)
     }
 
     /// Writes a block that came another way. False if there is no place for it.
-    pub(super) fn write(&self, at: usize, data: &[u8]) -> bool {
+    pub(in crate::swarm) fn write(&self, at: usize, data: &[u8]) -> bool {
         let mut buf = self.lock();
         let start = self.blocks[at].start() as usize;
         let Some(place) = buf.as_mut().and_then(|buf| buf.get_mut(start..start + data.len())) else {
@@ -115,12 +115,12 @@ impl Landings {
         landing.change(at, OPEN, state(conn, CLAIMED)).then_some(Descent { conn, landing, at, done: 0 })
     }
 
-    pub(super) fn open(&self, piece: PieceIndex, landing: Arc<Landing>) {
+    pub(in crate::swarm) fn open(&self, piece: PieceIndex, landing: Arc<Landing>) {
         self.lock().insert(piece, landing);
     }
 
     /// The piece is whole, or given up: its buffer. A reader of one of its blocks will find no place.
-    pub(super) fn shut(&self, piece: PieceIndex) -> Option<PieceBuf> {
+    pub(in crate::swarm) fn shut(&self, piece: PieceIndex) -> Option<PieceBuf> {
         let landing = self.lock().remove(&piece)?;
         landing.lock().take()
     }

@@ -4,10 +4,10 @@
 //! their bytes lie is the [`Landing`]'s. A frame comes from one peer: others' frames of the same piece are
 //! other bytes.
 
-use super::geometry::Block;
-use super::interface::ConnId;
-use super::landing::Landing;
-use super::rate::SWALLOWED;
+use crate::swarm::interface::ConnId;
+use crate::swarm::peers::rate::SWALLOWED;
+use crate::swarm::pieces::geometry::Block;
+use crate::swarm::pieces::inflight::Landing;
 use crate::units::Now;
 use std::sync::Arc;
 use std::time::Duration;

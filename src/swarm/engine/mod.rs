@@ -4,6 +4,8 @@
 //! requests are answered, `book` which addresses are dialled, `rules` which peers may be met. Invariant: each
 //! peer's pieces are counted in the picker exactly while it is connected.
 
+mod messages;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,25 +13,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::book::AddressBook;
-use super::fetch::{Fetcher, Giver};
-use super::frames::Frames;
-use super::geometry::{Block, Geometry, PieceShape};
-use super::holdings::Holdings;
-use super::interface::{CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats};
-use super::landing::Landings;
-use super::medium::Medium;
-use super::near::Near;
-use super::offers::Offers;
-use super::peer::{Peer, Peers};
-use super::rate::{Capacity, RateMeter, Recent};
-use super::rules::Pace;
-use super::serve::Server;
-use super::wire::{ExtendedHandshake, Handshake, Message, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
 use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
 use crate::rng::Rng;
 use crate::rules::Rules;
+use crate::swarm::download::fetch::{Fetcher, Giver};
+use crate::swarm::interface::{
+    CloseReason, ConnId, EngineConfig, Fault, Input, Output, StoreResult, SwarmStats,
+};
+use crate::swarm::peers::address_book::AddressBook;
+use crate::swarm::peers::availability::Near;
+use crate::swarm::peers::disk_rate::Medium;
+use crate::swarm::peers::peer::{Peer, Peers};
+use crate::swarm::peers::rate::{Capacity, RateMeter, Recent};
+use crate::swarm::peers::zone_policy::Pace;
+use crate::swarm::pieces::completion::Holdings;
+use crate::swarm::pieces::compressed::Frames;
+use crate::swarm::pieces::geometry::{Block, Geometry, PieceShape};
+use crate::swarm::pieces::inflight::Landings;
+use crate::swarm::upload::offers::Offers;
+use crate::swarm::upload::queue::Server;
+use crate::swarm::wire::extended::{ExtendedHandshake, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
+use crate::swarm::wire::handshake::Handshake;
+use crate::swarm::wire::message::Message;
 use crate::units::{Now, PieceIndex};
 
 /// How often the engine looks after silent, stalled and choked peers.
@@ -43,40 +49,40 @@ const PROVED: Duration = Duration::from_secs(30);
 
 /// One torrent's state machine.
 pub struct Engine {
-    pub(super) config: EngineConfig,
-    pub(super) geometry: Geometry,
-    pub(super) now: Now,
-    pub(super) holds: Holdings,
-    pub(super) peers: Peers,
-    pub(super) fetch: Fetcher,
-    pub(super) serve: Server,
-    pub(super) offers: Offers,
-    pub(super) frames: Frames,
+    pub(in crate::swarm) config: EngineConfig,
+    pub(in crate::swarm) geometry: Geometry,
+    pub(in crate::swarm) now: Now,
+    pub(in crate::swarm) holds: Holdings,
+    pub(in crate::swarm) peers: Peers,
+    pub(in crate::swarm) fetch: Fetcher,
+    pub(in crate::swarm) serve: Server,
+    pub(in crate::swarm) offers: Offers,
+    pub(in crate::swarm) frames: Frames,
     /// What our links were seen to carry.
-    pub(super) uplink: Capacity,
-    pub(super) downlink: Capacity,
+    pub(in crate::swarm) uplink: Capacity,
+    pub(in crate::swarm) downlink: Capacity,
     /// What comes just now.
-    pub(super) inflow: Recent,
+    pub(in crate::swarm) inflow: Recent,
     /// How fast our medium was seen to be.
     medium: Medium,
-    pub(super) out: VecDeque<Output>,
+    pub(in crate::swarm) out: VecDeque<Output>,
     /// Blocks were given back: every peer may have something new to do.
-    pub(super) wake: bool,
+    pub(in crate::swarm) wake: bool,
     /// Peers that sent blocks and can be asked for more.
-    pub(super) hungry: Vec<ConnId>,
-    pub(super) bytes_in: RateMeter,
-    pub(super) wasted: u64,
+    pub(in crate::swarm) hungry: Vec<ConnId>,
+    pub(in crate::swarm) bytes_in: RateMeter,
+    pub(in crate::swarm) wasted: u64,
     bytes_out: RateMeter,
     bad_pieces: u64,
-    pub(super) book: AddressBook,
+    pub(in crate::swarm) book: AddressBook,
     /// Which peers we may meet.
-    pub(super) rules: Option<Rules>,
-    pub(super) pace: Pace,
+    pub(in crate::swarm) rules: Option<Rules>,
+    pub(in crate::swarm) pace: Pace,
     /// What peers of our own zone have.
-    pub(super) near: Near,
+    pub(in crate::swarm) near: Near,
     /// Connected peers that pieces cross to, from zone to zone.
-    pub(super) crossing: usize,
-    pub(super) rng: Rng,
+    pub(in crate::swarm) crossing: usize,
+    pub(in crate::swarm) rng: Rng,
     housekeeping: Now,
 }
 
@@ -329,7 +335,7 @@ impl Engine {
     }
 
     /// The peer says where it listens: it need not be dialled.
-    pub(super) fn listens_at(&mut self, addr: SocketAddr) {
+    pub(in crate::swarm) fn listens_at(&mut self, addr: SocketAddr) {
         self.book.connected(addr);
     }
 
@@ -434,7 +440,7 @@ impl Engine {
     }
 
     /// Tells the peer whether we want something of it, when that changes.
-    pub(super) fn update_interest(&mut self, conn: ConnId) {
+    pub(in crate::swarm) fn update_interest(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let want = peer.useful > 0 && peer.standing.fetch && !self.fetch.halted;
         if want != peer.we_are_interested {
@@ -445,22 +451,22 @@ impl Engine {
     }
 
     /// Two peers that both have everything they want need no connection.
-    pub(super) fn part_if_pointless(&mut self, conn: ConnId) {
+    pub(in crate::swarm) fn part_if_pointless(&mut self, conn: ConnId) {
         let done = |peer: &Peer| peer.seed || (peer.upload_only && !peer.interested);
         if self.holds.complete() && self.peers.get(&conn).is_some_and(done) {
             self.close(conn, CloseReason::NothingToTrade);
         }
     }
 
-    pub(super) fn rechoke(&mut self) {
+    pub(in crate::swarm) fn rechoke(&mut self) {
         self.serve.rechoke(&mut self.peers, &self.config, self.now, &mut self.out);
     }
 
-    pub(super) fn send(&mut self, conn: ConnId, message: Message) {
+    pub(in crate::swarm) fn send(&mut self, conn: ConnId, message: Message) {
         self.out.push_back(Output::Send { conn, message });
     }
 
-    pub(super) fn fill(&mut self, conn: ConnId) {
+    pub(in crate::swarm) fn fill(&mut self, conn: ConnId) {
         self.fetch.fill(conn, &mut self.peers, self.now, &mut self.out);
     }
 
@@ -506,7 +512,7 @@ impl Engine {
     }
 
     /// Ends a connection from our side.
-    pub(super) fn close(&mut self, conn: ConnId, why: CloseReason) {
+    pub(in crate::swarm) fn close(&mut self, conn: ConnId, why: CloseReason) {
         if self.peers.contains_key(&conn) {
             let pointless = matches!(why, CloseReason::NothingToTrade | CloseReason::Fault(_));
             self.out.push_back(Output::Close { conn, why });

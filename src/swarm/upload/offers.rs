@@ -26,13 +26,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::engine::Engine;
-use super::geometry::Block;
-use super::grants::slack;
-use super::interface::ConnId;
-use super::peer::Peer;
-use super::reliance::PATIENCE;
-use super::wire::{MAX_OFFERED, Message, Schedule};
+use crate::swarm::download::grants::slack;
+use crate::swarm::engine::Engine;
+use crate::swarm::interface::ConnId;
+use crate::swarm::peers::peer::Peer;
+use crate::swarm::peers::reliance::PATIENCE;
+use crate::swarm::pieces::geometry::Block;
+use crate::swarm::wire::flashmob::{MAX_OFFERED, Schedule};
+use crate::swarm::wire::message::Message;
 use crate::units::{Now, PieceIndex};
 
 /// Offers and grants that wait at a time.
@@ -237,7 +238,7 @@ impl Offers {
 
 impl Engine {
     /// Offers a piece to a peer if the uplink will soon be free for it.
-    pub(super) fn offer(&mut self) {
+    pub(in crate::swarm) fn offer(&mut self) {
         self.give_up_offers();
         let piece_time = self.uplink.time_of(u64::from(self.config.piece_length)).min(PATIENCE);
         if !self.offers.may_ask(piece_time, self.now) {
@@ -393,7 +394,7 @@ impl Engine {
     }
 
     /// The downlink of `conn` is taken for `free_in`.
-    pub(super) fn taken(&mut self, conn: ConnId, free_in: Duration) {
+    pub(in crate::swarm) fn taken(&mut self, conn: ConnId, free_in: Duration) {
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.taken_until = self.now + free_in.min(LONGEST_TAKEN);
         }
@@ -402,7 +403,7 @@ impl Engine {
     }
 
     /// `conn` has no use for what it was offered.
-    pub(super) fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>) {
+    pub(in crate::swarm) fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>) {
         let Some(pieces) = self.offers.declined(conn, self.now) else { return };
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         pieces.into_iter().for_each(|piece| peer.decline(piece, self.now));

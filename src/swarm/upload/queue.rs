@@ -13,12 +13,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::geometry::Block;
-use super::interface::{ConnId, EngineConfig, Output};
-use super::peer::{Peer, Peers};
-use super::picker::Picker;
-use super::rate::Capacity;
-use super::wire::Message;
+use crate::swarm::interface::{ConnId, EngineConfig, Output};
+use crate::swarm::peers::peer::{Peer, Peers};
+use crate::swarm::peers::rate::Capacity;
+use crate::swarm::pieces::geometry::Block;
+use crate::swarm::pieces::picker::Picker;
+use crate::swarm::wire::message::Message;
 use crate::units::{BLOCK_LEN, Now, PieceIndex};
 
 /// Shortest time between unchoking and choking a peer that wants something.

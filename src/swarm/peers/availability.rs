@@ -2,8 +2,8 @@
 //!
 //! Invariant: while it is kept, each count is that of the connected peers that are not beyond the zone.
 
-use super::peer::Peers;
 use crate::bitfield::Bitfield;
+use crate::swarm::peers::peer::Peers;
 use crate::units::PieceIndex;
 
 /// The counts; none where there are no rules.

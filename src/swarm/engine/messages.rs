@@ -3,17 +3,19 @@
 //! Invariant: nothing a peer says is believed before it was checked against the torrent and against what was
 //! asked; a peer that breaks the protocol gets a [`Fault`] and is closed, and never disturbs the others.
 
-use super::engine::Engine;
-use super::geometry::{Block, MAX_REQUEST_LEN};
-use super::interface::{ConnId, Fault};
-use super::peer::Peer;
-use super::wire::{ExtendedHandshake, Message, OUR_EXTENSION_ID, Schedule};
+use crate::swarm::engine::Engine;
+use crate::swarm::pieces::geometry::{Block, MAX_REQUEST_LEN};
+use crate::swarm::interface::{ConnId, Fault};
+use crate::swarm::peers::peer::Peer;
+use crate::swarm::wire::extended::{ExtendedHandshake, OUR_EXTENSION_ID};
+use crate::swarm::wire::flashmob::Schedule;
+use crate::swarm::wire::message::Message;
 use crate::bitfield::Bitfield;
 use crate::units::PieceIndex;
 
 impl Engine {
     /// Takes one message; messages of connections that are gone mean nothing.
-    pub(super) fn message(&mut self, conn: ConnId, message: Message) -> Result<(), Fault> {
+    pub(in crate::swarm) fn message(&mut self, conn: ConnId, message: Message) -> Result<(), Fault> {
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
         peer.hear(self.now);
         let fast_only = matches!(
@@ -162,7 +164,7 @@ impl Engine {
     }
 
     /// A block came: its bytes, or `None` if they were read into their place.
-    pub(super) fn block_came(
+    pub(in crate::swarm) fn block_came(
         &mut self,
         conn: ConnId,
         block: Block,
@@ -265,7 +267,7 @@ mod tests {
 
     use super::*;
     use crate::buf::BufPool;
-    use crate::swarm::wire::Handshake;
+    use crate::swarm::wire::handshake::Handshake;
     use crate::swarm::{Engine, EngineConfig, Input, Output, WholePieces};
     use crate::units::{InfoHash, Now, PeerId};
 

@@ -10,12 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::engine::Engine;
-use super::geometry::{Block, FRAME};
-use super::interface::{ConnId, FrameState, Output};
-use super::peer::Peer;
-use super::wire::Offered;
 use crate::bitfield::Bitfield;
+use crate::swarm::engine::Engine;
+use crate::swarm::interface::{ConnId, FrameState, Output};
+use crate::swarm::peers::peer::Peer;
+use crate::swarm::pieces::geometry::{Block, FRAME};
+use crate::swarm::wire::flashmob::Offered;
 use crate::units::PieceIndex;
 
 /// Frames are taken that have at most this part of the bytes that travel otherwise: for less it is not worth
@@ -57,18 +57,18 @@ impl Frames {
 }
 
 /// The longest frame that is taken for a piece of which `travels` bytes travel otherwise.
-pub(super) fn longest(travels: u64) -> u32 {
+pub(in crate::swarm) fn longest(travels: u64) -> u32 {
     u32::try_from(travels * WORTH.0 / WORTH.1).unwrap_or(u32::MAX)
 }
 
 impl Engine {
     /// Do we take frames? Not of pieces so long that their offsets need the bit that marks frames.
-    pub(super) fn takes_frames(&self) -> bool {
+    pub(in crate::swarm) fn takes_frames(&self) -> bool {
         self.config.takes_frames && self.config.piece_length < FRAME
     }
 
     /// The driver says what there is of a frame.
-    pub(super) fn frame_changed(&mut self, piece: PieceIndex, state: FrameState) {
+    pub(in crate::swarm) fn frame_changed(&mut self, piece: PieceIndex, state: FrameState) {
         self.frames.making.remove(&piece);
         match state {
             FrameState::Ready(len) => {
@@ -89,13 +89,13 @@ impl Engine {
     }
 
     /// How `pieces` are offered to `peer`.
-    pub(super) fn with_frames(&self, peer: &Peer, pieces: &[PieceIndex]) -> Vec<Offered> {
+    pub(in crate::swarm) fn with_frames(&self, peer: &Peer, pieces: &[PieceIndex]) -> Vec<Offered> {
         let frame = |piece| if peer.takes_frames { self.frames.len_of(piece) } else { 0 };
         pieces.iter().map(|piece| Offered { piece: *piece, frame: frame(*piece) }).collect()
     }
 
     /// These pieces are being offered to a peer that takes frames: has some made for the next offers.
-    pub(super) fn prepare_frames(&mut self, pieces: &[PieceIndex]) {
+    pub(in crate::swarm) fn prepare_frames(&mut self, pieces: &[PieceIndex]) {
         let ahead = self.config.frames_ahead;
         let ready = pieces.iter().filter(|piece| self.frames.len_of(**piece) > 0).count();
         let mut room = ahead.saturating_sub(ready).min(ahead.saturating_sub(self.frames.making.len()));

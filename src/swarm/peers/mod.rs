@@ -1,0 +1,9 @@
+//! The other machines: connected peers, addresses to dial, measured rates, and what zones allow.
+
+pub(super) mod address_book;
+pub(super) mod availability;
+pub(super) mod disk_rate;
+pub(super) mod peer;
+pub(super) mod rate;
+pub(super) mod reliance;
+pub(super) mod zone_policy;

@@ -1,0 +1,8 @@
+//! The torrent's pieces: their sizes, which are here, which are the rarest, and those under way.
+
+pub(super) mod active;
+pub(super) mod completion;
+pub(super) mod compressed;
+pub(super) mod geometry;
+pub(super) mod inflight;
+pub(super) mod picker;
