@@ -1,10 +1,10 @@
 //! The messages of flashmob's own extension (BEP 10, `fm_flashmob` version 2): which peer sends which piece
 //! to which other next.
 //!
-//! An offer is answered by a grant, which ordinary requests for that piece follow, or by a decline, or by the
-//! word that the receiver's downlink is taken. An offer may name frames: the same pieces, compressed;
-//! requests with [`FRAME`](crate::swarm::pieces::geometry::FRAME) in their offset are for bytes of those. Invariant:
-//! reading and writing are each other's inverse; a message names at most [`MAX_OFFERED`] pieces. Whether
+//! A receiver answers an offer with a grant, and then requests the piece in the ordinary way; or it declines;
+//! or it says that its downlink is busy. An offer may name compressed pieces: requests with
+//! [`FRAME`](crate::swarm::pieces::geometry::FRAME) set in their offset ask for bytes of those. Invariant:
+//! encoding and decoding are each other's inverse; a message names at most [`MAX_OFFERED`] pieces. Whether
 //! those pieces exist is left to the engine.
 
 use std::time::Duration;
