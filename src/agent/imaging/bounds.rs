@@ -9,31 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ImagingContext, blocking};
+use super::context::{ImagingContext, blocking};
 use crate::event::{Class, Failure};
 use crate::io::disk::device::Pulse;
-
-/// How long is waited. Tests are less patient.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// For a disk that does nothing. A disk that repairs itself may need a minute for one request, and the
-    /// kernel tries again.
-    pub disk: Duration,
-    /// For the hashes of an image that was published without them: a night.
-    pub hashes: Duration,
-    /// For the next piece, from any peer. The server may be away for a while, or its copy be mended
-    /// meanwhile.
-    pub piece: Duration,
-    /// For swarms to end and the firmware's variables to be written.
-    pub end: Duration,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        let minutes = |n: u64| Duration::from_secs(60 * n);
-        Bounds { disk: minutes(10), hashes: minutes(12 * 60), piece: minutes(60), end: minutes(1) }
-    }
-}
 
 /// How often it is looked whether something was done.
 const LOOK: Duration = Duration::from_millis(250);

@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::bounds::on_disk;
+use super::context::{ImagingContext, StopOnDrop};
+use super::download;
 use super::target::Target;
-use super::{ImagingContext, StopOnDrop, download};
 use crate::api::Compare;
 use crate::event::{Failure, Installed, Stage};
 use crate::io::disk::compare::{Believed, CompareProgress, Whole, believe, compare};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 
-use crate::agent::imaging::ImagingContext;
+use crate::agent::imaging::context::ImagingContext;
 use crate::api::Task;
 use crate::event::{Class, Failure, Installed};
 use crate::io::hash::{sha256, sha256_of_hashes};

@@ -11,6 +11,7 @@
 
 mod bounds;
 mod compare;
+mod context;
 mod download;
 mod meter;
 mod next;
@@ -18,65 +19,27 @@ mod target;
 mod twins;
 mod write;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use crate::agent::status::Status;
-use crate::api::{Assignment, Compress};
+use crate::api::Assignment;
 use crate::event::{Class, Failure, Installed, Stage};
 use crate::io::disk::commit::{CommittedDisk, commit};
 use crate::io::torrent::{Session, SessionConfig, Swarm};
 use crate::layout::present::wanted;
-use crate::manifest::TrustedKeys;
 use bounds::{on_disk, timely};
 use compare::Looked;
 use meter::Share;
 use target::{Ready, Target};
 
-pub use bounds::Bounds;
+pub use context::{Bounds, ImagingContext, LATE_DISKS};
 pub use next::Next;
 
 /// How often the numbers of a terminal that only serves are renewed.
 const SERVE_TICK: Duration = Duration::from_secs(1);
-
-/// How long disks that the terminal had are waited for: rotating disks need up to 10 s to spin up, and some
-/// host adapters start one after another.
-pub const LATE_DISKS: Duration = Duration::from_secs(30);
-
-/// The agent's input to an attempt.
-#[derive(Clone)]
-pub struct ImagingContext {
-    /// The server's address, for example `http://10.0.0.1:6969`, without a slash at its end.
-    pub server: String,
-    /// Keys that may sign manifests.
-    pub keys: TrustedKeys,
-    /// Accept manifests without a signature.
-    pub allow_insecure: bool,
-    /// Believe the server's record of a disk, where a job asks for that.
-    pub may_trust: bool,
-    /// Where progress is told.
-    pub status: Status,
-    /// A disk rule from the command line: goes before the job's.
-    pub disk_override: Option<String>,
-    /// An administrator sits here and named the disk, so the server's record of this machine's disks does not
-    /// count.
-    pub attended: bool,
-    /// How long disks that the terminal had are waited for.
-    pub late_disks: Duration,
-    /// Limits of all waits.
-    pub bounds: Bounds,
-    /// Whether pieces travel compressed, from the command line; overrides the server.
-    pub compress: Option<Compress>,
-    /// For the manifest and its sidecars.
-    pub http: reqwest::Client,
-    /// Most bytes of memory for piece buffers. Half of the memory available at the start is a limit as well.
-    pub memory_limit: u64,
-    /// Where peers are listened for.
-    pub listen: SocketAddr,
-}
 
 /// An image that is on the disk, proved from the disk and committed. The terminal goes on serving it to
 /// others for as long as this value lives.
@@ -252,19 +215,6 @@ async fn finish(
     Ok((swarms, committed, warnings))
 }
 
-/// Work with the disk, away from the network's threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| {
-        Err(Failure::new(
-            Class::Disk,
-            format!("working on the disk ended unexpectedly: {e}"),
-            "Run the job again.",
-        ))
-    })
-}
-
 /// Listening is tried before anything is written.
 async fn listen(ctx: &ImagingContext, assignment: &Assignment) -> Result<Session, Failure> {
     let compress = ctx.compress.unwrap_or(assignment.compress);
@@ -273,15 +223,6 @@ async fn listen(ctx: &ImagingContext, assignment: &Assignment) -> Result<Session
         let message = format!("listening for peers on {}: {e}", ctx.listen);
         Failure::new(Class::Retry, message, "Stop what uses that port, or wait until it is free.")
     })
-}
-
-/// Ends work on a thread when it is dropped, for any reason.
-struct StopOnDrop<F: Fn()>(F);
-
-impl<F: Fn()> Drop for StopOnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 /// Shows the bytes served to others after the commit.

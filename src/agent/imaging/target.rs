@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bounds::{on_disk, timely};
+use super::context::{ImagingContext, blocking};
 use super::download::Description;
-use super::{ImagingContext, blocking};
 use crate::api::{Assignment, Compare, DiskInfo, Task};
 use crate::boot::start;
 use crate::event::{Chosen, Class, Failure, Installed};

@@ -6,7 +6,7 @@
 //! used. The target itself may have the identity from its last imaging, and other disks of the job are judged
 //! by their future identity.
 
-use super::blocking;
+use super::context::blocking;
 use super::target::Target;
 use crate::api::DiskInfo;
 use crate::event::{Class, Failure};

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::bounds::{on_disk, within};
+use super::context::{ImagingContext, StopOnDrop, blocking};
 use super::download;
 use super::meter::{Meter, Share};
 use super::target::Ready;
-use super::{ImagingContext, StopOnDrop, blocking};
 use crate::api::Assignment;
 use crate::bitfield::Bitfield;
 use crate::event::{Class, Failure, Stage};

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use memmap2::MmapMut;
 
 use crate::event::{Class, Failure};
-use crate::io::storage::{failed, open_failure, read_all, within, write_all};
+use crate::io::storage::access::{failed, open_failure, read_all, within, write_all};
 use crate::io::sys;
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::units::show_bytes;

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use crate::event::{Class, Failure};
-use crate::io::storage::{
+use crate::io::storage::access::{
     Opened, Resize, failed, open_failure, parent_of, read_all, sync_folder, warm_file, within, write_all,
 };
 use crate::storage::{Attributes, Storage, StorageError};

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::{Class, Failure};
-use crate::io::storage::file::FileStorage;
-use crate::io::storage::{
+use crate::io::storage::access::{
     Opened, Resize, failed, open_failure, parent_of, read_all, sync_folder, warm_file, within, write_all,
 };
+use crate::io::storage::file::FileStorage;
 use crate::metainfo::{FileEntry, FileKind};
 use crate::storage::{Attributes, Storage, StorageError};
 

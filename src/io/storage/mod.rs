@@ -3,133 +3,15 @@
 //! Invariant: a storage that exists has the size it says; every refusal (missing, too small, busy) happens
 //! when it is opened, before the first write. Which pieces go where is left to the callers of [`Storage`].
 
+mod access;
 mod block;
 mod file;
 mod folder;
 mod runs;
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-
-use crate::event::{Class, Failure};
-use crate::storage::StorageError;
-
+pub(crate) use access::warm_file;
+pub use access::{Opened, Resize, disk_failure};
 pub use block::{BlockStorage, is_block_device};
 pub use file::FileStorage;
 pub use folder::FolderStorage;
 pub use runs::{ImageRuns, ImageShape};
-
-/// The least that the kernel brings from a medium when it is told that a range will be needed.
-const STRETCH: usize = 128 * 1024;
-
-/// What may become of a target file that exists and has another size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resize {
-    /// It is refused (an empty file is not: there is nothing to lose).
-    Refuse,
-    /// It gets the payload's size.
-    Allow,
-}
-
-/// A storage that was opened for writing.
-pub struct Opened<S> {
-    /// The storage.
-    pub storage: S,
-    /// True when nothing of the payload can be in it, so that there is nothing to check.
-    pub fresh: bool,
-}
-
-/// A [`StorageError`] with all of its facts.
-fn failed(
-    action: &'static str,
-    target: &Path,
-    offset: u64,
-    length: usize,
-    source: io::Error,
-) -> StorageError {
-    let length = u64::try_from(length).unwrap_or(u64::MAX);
-    StorageError { action, target: target.display().to_string(), offset, length, source }
-}
-
-/// Refuses a call that does not lie within `0..len`.
-fn within(
-    len: u64,
-    action: &'static str,
-    target: &Path,
-    offset: u64,
-    length: usize,
-) -> Result<(), StorageError> {
-    let end = u64::try_from(length).ok().and_then(|length| offset.checked_add(length));
-    if end.is_some_and(|end| end <= len) {
-        return Ok(());
-    }
-    let error = io::Error::new(io::ErrorKind::InvalidInput, format!("that is not within its {len} bytes"));
-    Err(failed(action, target, offset, length, error))
-}
-
-fn read_all(file: &File, path: &Path, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
-    file.read_exact_at(into, offset).map_err(|error| failed("reading", path, offset, into.len(), error))
-}
-
-/// Has the kernel bring a range of a file into its page cache.
-pub(crate) fn warm_file(file: &File, path: &Path, offset: u64, length: u64) -> Result<(), StorageError> {
-    let (Ok(start), Ok(count)) = (i64::try_from(offset), i64::try_from(length)) else { return Ok(()) };
-    // Where the kernel takes no advice, the reads below bring at least a part.
-    let _ = posix_fadvise(file, start, count, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
-    // One byte of each stretch is here when the stretch is.
-    for at in (0..length).step_by(STRETCH).chain(length.checked_sub(1)) {
-        read_all(file, path, offset + at, &mut [0])?;
-    }
-    Ok(())
-}
-
-fn write_all(file: &File, path: &Path, offset: u64, from: &[u8]) -> Result<(), StorageError> {
-    file.write_all_at(from, offset).map_err(|error| failed("writing", path, offset, from.len(), error))
-}
-
-/// What the failure to open or make `path` means for people.
-fn open_failure(doing: &str, path: &Path, error: &io::Error) -> Failure {
-    let (class, advice) = match error.kind() {
-        io::ErrorKind::NotFound => (Class::Usage, "check the path"),
-        io::ErrorKind::PermissionDenied => (Class::Usage, "run it as root, or choose another path"),
-        io::ErrorKind::IsADirectory => (Class::Usage, "name the file, not its folder"),
-        io::ErrorKind::NotADirectory => (Class::Usage, "a part of the path is a file, not a folder"),
-        io::ErrorKind::ResourceBusy => {
-            (Class::Refused, "it is mounted or held (LVM, RAID, swap, another program): release it first")
-        }
-        io::ErrorKind::StorageFull => (Class::Disk, "free some space or choose another disk"),
-        io::ErrorKind::ReadOnlyFilesystem => (Class::Refused, "choose a path that can be written"),
-        io::ErrorKind::FileTooLarge => (Class::Refused, "the filesystem does not take files of this size"),
-        _ => (Class::Disk, "look at the kernel's messages (dmesg)"),
-    };
-    Failure::new(class, format!("{doing} {}: {error}", path.display()), advice)
-}
-
-/// A failed read or write as a failure of the disk.
-pub fn disk_failure(error: &StorageError) -> Failure {
-    let advice = match error.source.kind() {
-        io::ErrorKind::StorageFull => "free some space and start again: what is there is kept and checked",
-        io::ErrorKind::UnexpectedEof => "it is shorter than it was: is something else changing it?",
-        _ => "look at the kernel's messages (dmesg); the disk may be failing",
-    };
-    Failure::new(Class::Disk, error.to_string(), advice)
-}
-
-/// Makes the names in `folder` durable.
-fn sync_folder(folder: &Path) -> Result<(), StorageError> {
-    File::open(folder)
-        .and_then(|handle| handle.sync_all())
-        .map_err(|error| failed("syncing", folder, 0, 0, error))
-}
-
-/// The folder a file lies in.
-fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}

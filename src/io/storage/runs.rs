@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::event::{Class, Failure};
-use crate::io::storage::failed;
+use crate::io::storage::access::{failed, open_failure};
 use crate::layout::extents::Extents;
 use crate::layout::grid::Grid;
 use crate::manifest::{Manifest, names};
@@ -44,9 +44,8 @@ impl ImageRuns {
             let message = format!("{}: {what}", path.display());
             Failure::new(Class::Untrusted, message, "copy the image's folder again; it is damaged")
         };
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| super::open_failure("cannot read", path, &error))
-        };
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|error| open_failure("cannot read", path, &error));
         let manifest = Manifest::parse(&read(path)?).map_err(|error| damaged(error.to_string()))?;
         let extents = read(&path.with_file_name(names::EXTENTS))?;
         let hash: Sha256 = crate::io::hash::sha256(&extents);

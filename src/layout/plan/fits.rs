@@ -3,7 +3,7 @@
 //! Invariant: whatever passes here can be written without looking again; each refusal says what was found,
 //! what was wanted, and what to do.
 
-use super::{AreaWrite, DiskFacts, Existing, Place, refused};
+use super::facts::{AreaWrite, DiskFacts, Existing, Place, refused};
 use crate::api::LayoutMode;
 use crate::event::Failure;
 use crate::layout::table::{self, Described, Patch, Write};

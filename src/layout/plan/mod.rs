@@ -12,12 +12,14 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use crate::api::LayoutMode;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::layout::grid::Span;
 use crate::layout::identity::Identity;
 use crate::layout::table::Write;
-use crate::manifest::{BootAreaKind, Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
-use crate::units::{DiskOffset, Lba, SectorSize};
+use crate::manifest::{Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
+use crate::units::SectorSize;
+use facts::refused;
+pub use facts::{AreaWrite, DiskFacts, Existing, ExistingPartition, Place};
 
 /// Bytes at the head of each replaced partition that are wiped before the first piece, and written again at
 /// the commit only. Every filesystem and boot loader is found by something in there.
@@ -28,80 +30,6 @@ pub const HEAD: u64 = 1 << 20;
 /// 8 KiB, md 0.90 in the last 128 KiB, two of ZFS in the last 512 KiB, those of BIOS RAIDs in the last
 /// sectors. A system that finds one does not mount the fresh filesystem before it.
 pub const TAIL: u64 = 1 << 20;
-
-/// What is known about a disk before a plan is made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskFacts {
-    /// For people.
-    pub name: String,
-    /// Bytes.
-    pub size: u64,
-    /// Logical sector size.
-    pub sector: SectorSize,
-    /// The table that is there, or why there is none that can be kept.
-    pub table: Result<Existing, String>,
-    /// Where the header of the present primary GPT says that its backup is, even if the rest is damaged.
-    pub backup_gpt: Option<Lba>,
-}
-
-/// The table that is on a disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Existing {
-    /// Its own fields.
-    pub table: Table,
-    /// Its partitions.
-    pub partitions: Vec<ExistingPartition>,
-}
-
-/// A partition that is on a disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExistingPartition {
-    /// Its number.
-    pub number: u32,
-    /// First sector.
-    pub first: Lba,
-    /// Bytes.
-    pub size: u64,
-    /// The rest of its entry.
-    pub entry: Entry,
-}
-
-/// Where one partition of the image lies on the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Its number in the table.
-    pub number: u32,
-    /// First byte on the disk.
-    pub start: DiskOffset,
-    /// Bytes.
-    pub size: u64,
-    /// What it is for.
-    pub role: Role,
-    /// False: nothing is written there.
-    pub replaced: bool,
-    /// Bytes at its head that are held back until the commit; 0 if it is not replaced.
-    pub held: u64,
-    /// Unique GUID that it has on this disk (of a GPT).
-    pub guid: Option<Uuid>,
-}
-
-impl Place {
-    /// The byte after the last.
-    pub fn end(&self) -> u64 {
-        self.start.0.saturating_add(self.size)
-    }
-}
-
-/// A boot area with its bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AreaWrite {
-    /// What it is.
-    pub kind: BootAreaKind,
-    /// Where it goes.
-    pub offset: DiskOffset,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-}
 
 /// Everything that will be written to one disk, and where.
 #[derive(Debug, Clone)]
@@ -243,10 +171,6 @@ impl LayoutPlan {
     pub fn areas(&self) -> &[AreaWrite] {
         &self.areas
     }
-}
-
-fn refused(message: impl Into<String>, advice: impl Into<String>) -> Failure {
-    Failure::new(Class::Refused, message, advice)
 }
 
 fn place_of(p: &Partition, sector: SectorSize, guid: Option<Uuid>) -> Result<Place, Failure> {
@@ -409,5 +333,6 @@ fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode, gpt_headers: &[u6
     merged
 }
 
+mod facts;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -12,7 +12,7 @@
 //! - Linux names partitions on the kernel's command line by `PARTUUID=` and `PARTLABEL=`.
 //! - Boot code starts the partition with the active flag (MBR) or the attribute for BIOS (GPT).
 
-use super::{Existing, ExistingPartition, Place, refused};
+use super::facts::{Existing, ExistingPartition, Place, refused};
 use crate::event::Failure;
 use crate::layout::identity::show_signature;
 use crate::manifest::{Entry, Manifest, Partition, Role, Table};

@@ -1,9 +1,12 @@
 //! Plans and refusals, with manifests and disks made by hand and by chance.
 
 use super::*;
+use crate::event::Class;
 use crate::layout::table::gpt_entry_sectors;
 use crate::manifest::tests::image_of;
 use crate::manifest::{BootArea, Disk, Extended, PieceCount, names};
+use crate::manifest::{BootAreaKind, Entry};
+use crate::units::{DiskOffset, Lba, SectorSize};
 use crate::units::{PieceLength, Sha256};
 use proptest::prelude::*;
 

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use uuid::Uuid;
 
+use super::described::{CHS_BEYOND, Described, ENTRIES_AT, MARK_AT, MBR_MARK, Write, chs};
 use super::verbatim::{Patch, Region, apply, behind_mark, entry_fields};
-use super::{CHS_BEYOND, Described, ENTRIES_AT, MARK_AT, MBR_MARK, Write, chs};
 use crate::manifest::Entry;
 use crate::units::{DiskOffset, Lba, SectorSize};
 

@@ -6,8 +6,8 @@
 
 use std::iter::once;
 
+use super::described::{Described, ENTRIES_AT, MARK_AT, MBR_MARK, Slot, Write, chs};
 use super::verbatim::{Patch, Region, apply, behind_mark, entry_fields};
-use super::{Described, ENTRIES_AT, MARK_AT, MBR_MARK, Slot, Write, chs};
 use crate::manifest::{Entry, Extended};
 use crate::units::{DiskOffset, Lba};
 

@@ -1,7 +1,10 @@
 //! Tables made by hand and by chance. What partitioning tools make is in `io::disk::table`.
 
+use super::described::{CHS_BEYOND, chs};
 use super::*;
+use crate::manifest::Entry;
 use crate::manifest::Extended;
+use crate::units::{Lba, SectorSize};
 use proptest::prelude::*;
 use uuid::Uuid;
 

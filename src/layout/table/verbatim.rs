@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{ENTRIES_AT, MARK_AT};
+use super::described::{ENTRIES_AT, MARK_AT};
 
 /// Bytes of the golden disk's table, at their place on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]

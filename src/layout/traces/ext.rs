@@ -3,7 +3,7 @@
 //! Each mount counts itself in the superblock and writes the time there; the first transaction writes the
 //! head of the journal; what is allocated changes the descriptors of its group.
 
-use super::{Doubt, Untouched, clear, number, prove_at_most};
+use super::untouched::{Doubt, Untouched, clear, number, prove_at_most};
 
 const HAS_JOURNAL: u64 = 0x4;
 const WIDE: u64 = 0x80;

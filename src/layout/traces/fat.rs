@@ -3,7 +3,7 @@
 //!
 //! A mount alone leaves nothing behind: the mark that it sets is taken back when it ends.
 
-use super::{Doubt, Untouched, clear, number, prove_at_most};
+use super::untouched::{Doubt, Untouched, clear, number, prove_at_most};
 
 /// Of an entry of exFAT's root folder: it tells where the map is of what is in use.
 const EXFAT_MAP: u64 = 0x81;

@@ -4,7 +4,7 @@
 //! that it keeps itself by. Other systems may leave the journal as it is; what they write shows in the maps
 //! of clusters and of records, and in the root folder's index.
 
-use super::{Doubt, Untouched, clear, number, prove_at_most};
+use super::untouched::{Doubt, Untouched, clear, number, prove_at_most};
 
 /// Records of the file table, and what is looked at of each: its data, its index, its map.
 const MFT: u64 = 0;

@@ -3,7 +3,7 @@
 //! A mount that may write begins and ends with records in the log, which goes round: where its head is, the
 //! next one is written. What is allocated changes the headers of its group.
 
-use super::{Doubt, Untouched, clear, prove_at_most};
+use super::untouched::{Doubt, Untouched, clear, prove_at_most};
 
 const LOG_MAGIC: u64 = 0xfeed_babe;
 /// The log is counted in these. Each begins with the number of its round, or a mark and that number.

@@ -1,13 +1,11 @@
-//! Where terminals are: the lab's shape from the configuration and from what terminals say, and which
-//! terminals need which others.
+//! Where terminals are: the lab's shape from the configuration and from the terminals' hellos.
 //!
-//! Invariant: the tracker's shape of the lab is the one that `App::topology` holds; it
-//! follows the configuration and the hellos. A terminal is in the zone of the switch it hears; until it hears
-//! one, in the zone of its address. Which peers a peer meets is decided in `tracker`.
+//! Invariant: the tracker's shape of the lab is the one that `App::topology` holds; it follows both. A
+//! terminal is in the zone of the switch it hears; until it hears one, in the zone of its address. Which
+//! peers a peer meets is decided in `tracker`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -89,34 +87,6 @@ fn made(chassis: &str, parent: ZoneId, all: &BTreeMap<String, ZoneId>, topology:
     zone
 }
 
-/// Which terminals need pieces of which.
-#[derive(Debug, Clone, Default)]
-pub struct Ties {
-    /// The lab's shape.
-    pub topology: Arc<Topology>,
-    /// Terminals through which their zones exchange pieces with others, in any swarm.
-    pub gateways: BTreeSet<IpAddr>,
-}
-
-impl Ties {
-    /// May the terminal at `other` still fetch from the one at `me`? Yes where an address is not known.
-    pub fn needs(&self, other: Option<IpAddr>, me: Option<IpAddr>) -> bool {
-        let (Some(other), Some(me)) = (other, me) else { return true };
-        if let Some(from) = self.topology.pinned(other) {
-            return from.contains(&me);
-        }
-        let (there, here) = (self.topology.zone_of(other), self.topology.zone_of(me));
-        let crosses = here == ZoneId::Rest || self.gateways.contains(&me);
-        there == here || crosses && self.topology.may_fetch(there, here)
-    }
-
-    /// What people call the zone of the terminal at `ip`; `None` where there are no zones.
-    pub fn zone(&self, ip: Option<IpAddr>) -> Option<String> {
-        let zone = self.topology.zone_of(ip?);
-        (!self.topology.is_flat()).then(|| self.topology.name(zone).to_owned())
-    }
-}
-
 /// A zone as the page shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneView {
@@ -154,6 +124,8 @@ mod tests {
     use super::*;
     use crate::api::{Neighbour, NicInfo};
     use crate::server::domain::lab::tests::hello_of;
+    use crate::server::domain::ties::Ties;
+    use std::sync::Arc;
 
     const A: &str = "52:54:00:00:00:0a";
     const B: &str = "52:54:00:00:00:0b";

@@ -9,7 +9,7 @@ use crate::server::domain::jobs::tests::{done, failed};
 use crate::server::domain::lab::tests::hello_of;
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::target::Target;
-use crate::server::domain::zones::Ties;
+use crate::server::domain::ties::Ties;
 
 const MACS: [&str; 3] = ["52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"];
 

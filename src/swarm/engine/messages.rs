@@ -3,14 +3,14 @@
 //! Invariant: nothing a peer says is believed before it was checked against the torrent and against what was
 //! asked; a peer that breaks the protocol gets a [`Fault`] and is closed, and never disturbs the others.
 
+use crate::bitfield::Bitfield;
 use crate::swarm::engine::Engine;
-use crate::swarm::pieces::geometry::{Block, MAX_REQUEST_LEN};
 use crate::swarm::interface::{ConnId, Fault};
 use crate::swarm::peers::peer::Peer;
+use crate::swarm::pieces::geometry::{Block, MAX_REQUEST_LEN};
 use crate::swarm::wire::extended::{ExtendedHandshake, OUR_EXTENSION_ID};
 use crate::swarm::wire::flashmob::Schedule;
 use crate::swarm::wire::message::Message;
-use crate::bitfield::Bitfield;
 use crate::units::PieceIndex;
 
 impl Engine {

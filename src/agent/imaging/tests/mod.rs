@@ -18,12 +18,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::api::Compress;
 use crate::api::{After, Compare, LayoutMode, Task};
 use crate::event::Class;
 use crate::io::disk::claim::claim;
 use crate::io::storage::FolderStorage;
 use crate::io::testing::{LoopDisk, TestImage, gpt_source, image_of};
 use crate::io::torrent::{Have, TorrentSpec};
+use crate::manifest::TrustedKeys;
 use crate::manifest::{Manifest, names};
 use crate::swarm::SwarmStats;
 

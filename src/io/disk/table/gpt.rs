@@ -9,7 +9,8 @@ use gpt::disk::LogicalBlockSize;
 use gpt::header::{Header, HeaderError, read_header_from_arbitrary_device};
 use gpt::partition::file_read_partitions;
 
-use super::{DiskTable, Remark, TableError, TablePartition, mbr, read_sector};
+use super::found::{DiskTable, Remark, TableError, TablePartition, read_sector};
+use super::mbr;
 use crate::io::disk::partition_reader::Window;
 use crate::manifest::{Entry, Table};
 use crate::units::{Lba, SectorSize};

@@ -8,7 +8,7 @@ use std::io::{Cursor, Read, Seek};
 
 use mbrman::{MBRHeader, MBRPartitionEntry};
 
-use super::{DiskTable, TableError, TablePartition, read_sector};
+use super::found::{DiskTable, TableError, TablePartition, read_sector};
 use crate::manifest::{Entry, Extended, Table};
 use crate::units::{Lba, SectorSize};
 

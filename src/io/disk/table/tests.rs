@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
 

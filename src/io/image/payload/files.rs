@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::access::{READ_ONLY, failed, never_written, payload_files, untrusted};
 use super::cuts::{Cut, cuts, read_cuts};
-use super::{failed, payload_files, untrusted};
 use crate::event::Failure;
 use crate::io::storage::warm_file;
 use crate::manifest::Manifest;
@@ -70,7 +70,7 @@ impl Storage for PayloadFiles {
     }
 
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
-        Err(self.failed("writing", offset, from.len(), super::never_written()))
+        Err(self.failed("writing", offset, from.len(), never_written()))
     }
 
     fn is_kept(&self) -> bool {
@@ -91,6 +91,6 @@ impl Storage for PayloadFiles {
     }
 
     fn attributes(&self) -> Attributes {
-        super::READ_ONLY
+        READ_ONLY
     }
 }

@@ -11,8 +11,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::access::{READ_ONLY, failed, refused};
 use super::cuts::read_cuts;
-use super::failed;
 use crate::event::{Class, Failure};
 use crate::io::hash::sha256;
 use crate::io::storage::{BlockStorage, FileStorage, is_block_device};
@@ -130,7 +130,7 @@ impl Storage for InPlace {
     }
 
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
-        Err(super::refused(offset, from))
+        Err(refused(offset, from))
     }
 
     fn sync(&self) -> Result<(), StorageError> {
@@ -138,7 +138,7 @@ impl Storage for InPlace {
     }
 
     fn attributes(&self) -> Attributes {
-        super::READ_ONLY
+        READ_ONLY
     }
 }
 

@@ -3,39 +3,27 @@
 //! Invariant: whatever the form, a payload reads as the same bytes and is never written to. What it contains
 //! is checked by its readers.
 
+mod access;
 mod cuts;
 mod files;
 mod in_place;
 mod parts;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::layout::grid::Grid;
 use crate::manifest::reference::{PieceRun, Reference};
 use crate::manifest::{Manifest, names};
-use crate::metainfo::FileEntry;
-use crate::storage::{Attributes, Storage, StorageError};
+use crate::storage::Storage;
 use crate::units::Sha256;
 
+pub use access::payload_files;
+pub(crate) use access::{failed, untrusted};
 pub use files::PayloadFiles;
 pub use in_place::{Hold, InPlace, look};
 pub use parts::Parts;
-
-const READ_ONLY: Attributes = Attributes { alignment: 1, rotational: false, read_only: true };
-
-/// The virtual files of a payload, as the torrent and the folder have them.
-pub fn payload_files(length: u64, file_size: u64) -> Vec<FileEntry> {
-    let count = if file_size == 0 { 0 } else { length.div_ceil(file_size) };
-    (0..count)
-        .map(|i| {
-            let path = vec![names::PAYLOAD.to_string(), format!("{i:04}.bin")];
-            FileEntry::data(path, (length - i * file_size).min(file_size))
-        })
-        .collect()
-}
 
 /// What is known of a version whose payload is opened.
 pub struct Of<'a> {
@@ -100,33 +88,4 @@ impl PieceMap {
             }
         }
     }
-}
-
-/// What lies in an image's folder is not what was made.
-pub(super) fn untrusted(message: String) -> Failure {
-    Failure::new(
-        Class::Untrusted,
-        message,
-        "The image is damaged or was altered: copy its folder again from where it was made, or capture anew.",
-    )
-}
-
-/// An access to an image failed.
-pub(super) fn failed(action: &str, path: &Path, error: &io::Error, advice: &str) -> Failure {
-    let class = match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => {
-            Class::Refused
-        }
-        _ => Class::Disk,
-    };
-    Failure::new(class, format!("{action} {}: {error}", path.display()), advice)
-}
-
-fn never_written() -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, "an image is never written to")
-}
-
-fn refused(offset: u64, from: &[u8]) -> StorageError {
-    let (target, length) = ("the payload".into(), from.len() as u64);
-    StorageError { action: "writing", target, offset, length, source: never_written() }
 }

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::access::{READ_ONLY, failed, refused, untrusted};
 use super::cuts::{Cut, cuts, read_cuts};
-use super::{failed, untrusted};
 use crate::event::Failure;
 use crate::io::storage::warm_file;
 use crate::manifest::Manifest;
@@ -89,7 +89,7 @@ impl Storage for Parts {
     }
 
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
-        Err(super::refused(offset, from))
+        Err(refused(offset, from))
     }
 
     fn is_kept(&self) -> bool {
@@ -110,6 +110,6 @@ impl Storage for Parts {
     }
 
     fn attributes(&self) -> Attributes {
-        super::READ_ONLY
+        READ_ONLY
     }
 }

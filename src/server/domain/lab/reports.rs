@@ -13,7 +13,7 @@ use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::TerminalKey;
 use crate::server::domain::jobs;
-use crate::server::domain::zones::Ties;
+use crate::server::domain::ties::Ties;
 
 /// Progress is written down so often; stages at once.
 const WRITE_EVERY: Duration = Duration::from_secs(20);

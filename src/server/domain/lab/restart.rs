@@ -45,7 +45,7 @@ mod tests {
     use super::*;
     use crate::api::TerminalState;
     use crate::server::domain::jobs::tests::done;
-    use crate::server::domain::zones::Ties;
+    use crate::server::domain::ties::Ties;
 
     const A: &str = "52:54:00:00:00:0a";
     const B: &str = "52:54:00:00:00:0b";

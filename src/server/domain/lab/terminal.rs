@@ -13,7 +13,7 @@ use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::jobs;
 use crate::server::domain::target::Target;
-use crate::server::domain::zones::Ties;
+use crate::server::domain::ties::Ties;
 
 /// A terminal.
 #[derive(Debug, Clone, PartialEq)]

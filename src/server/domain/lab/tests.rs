@@ -6,7 +6,7 @@ use crate::api::{DiskInfo, Inventory, Neighbour, NicInfo, Orders, TerminalState}
 use crate::event::{Chosen, Class, DiskIdentity, Progress, Stage};
 use crate::server::domain::config::Job;
 use crate::server::domain::jobs::tests::{done, failed};
-use crate::server::domain::zones::Ties;
+use crate::server::domain::ties::Ties;
 use crate::tracker::{Topology, Zone};
 
 pub fn at(seconds: u64) -> Duration {

@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
-use super::{Error, Shared, conflict, error, keep, stranger};
+use super::reply::{Error, Shared, conflict, error, keep, stranger};
 use crate::api::{Compare, Refusal};
 use crate::server::app::{App, lock};
 use crate::server::domain::config::Config;

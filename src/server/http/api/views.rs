@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use super::Shared;
+use super::reply::Shared;
 use crate::api::{Compare, TerminalView};
 use crate::server::app::{App, lock};
 use crate::server::domain::catalog::{Catalog, Problem, Published};

@@ -1,0 +1,52 @@
+//! What all forms of a payload share: its virtual files, and the errors of reading it.
+//!
+//! Invariant: every form refuses to be written to.
+
+use crate::event::{Class, Failure};
+use crate::manifest::names;
+use crate::metainfo::FileEntry;
+use crate::storage::{Attributes, StorageError};
+use std::io;
+use std::path::Path;
+
+pub(super) const READ_ONLY: Attributes = Attributes { alignment: 1, rotational: false, read_only: true };
+
+/// The virtual files of a payload, as the torrent and the folder have them.
+pub fn payload_files(length: u64, file_size: u64) -> Vec<FileEntry> {
+    let count = if file_size == 0 { 0 } else { length.div_ceil(file_size) };
+    (0..count)
+        .map(|i| {
+            let path = vec![names::PAYLOAD.to_string(), format!("{i:04}.bin")];
+            FileEntry::data(path, (length - i * file_size).min(file_size))
+        })
+        .collect()
+}
+
+/// What lies in an image's folder is not what was made.
+pub(crate) fn untrusted(message: String) -> Failure {
+    Failure::new(
+        Class::Untrusted,
+        message,
+        "The image is damaged or was altered: copy its folder again from where it was made, or capture anew.",
+    )
+}
+
+/// An access to an image failed.
+pub(crate) fn failed(action: &str, path: &Path, error: &io::Error, advice: &str) -> Failure {
+    let class = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => {
+            Class::Refused
+        }
+        _ => Class::Disk,
+    };
+    Failure::new(class, format!("{action} {}: {error}", path.display()), advice)
+}
+
+pub(super) fn never_written() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "an image is never written to")
+}
+
+pub(super) fn refused(offset: u64, from: &[u8]) -> StorageError {
+    let (target, length) = ("the payload".into(), from.len() as u64);
+    StorageError { action: "writing", target, offset, length, source: never_written() }
+}

@@ -1,0 +1,86 @@
+//! The facts of a disk before a plan is made, and the places of a plan.
+//!
+//! Invariant: plain values; what fits where is decided in `fits` and `references`.
+
+use crate::event::{Class, Failure};
+use crate::manifest::{BootAreaKind, Entry, Role, Table};
+use crate::units::{DiskOffset, Lba, SectorSize};
+use uuid::Uuid;
+
+/// What is known about a disk before a plan is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskFacts {
+    /// For people.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Logical sector size.
+    pub sector: SectorSize,
+    /// The table that is there, or why there is none that can be kept.
+    pub table: Result<Existing, String>,
+    /// Where the header of the present primary GPT says that its backup is, even if the rest is damaged.
+    pub backup_gpt: Option<Lba>,
+}
+
+/// The table that is on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Existing {
+    /// Its own fields.
+    pub table: Table,
+    /// Its partitions.
+    pub partitions: Vec<ExistingPartition>,
+}
+
+/// A partition that is on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExistingPartition {
+    /// Its number.
+    pub number: u32,
+    /// First sector.
+    pub first: Lba,
+    /// Bytes.
+    pub size: u64,
+    /// The rest of its entry.
+    pub entry: Entry,
+}
+
+/// Where one partition of the image lies on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its number in the table.
+    pub number: u32,
+    /// First byte on the disk.
+    pub start: DiskOffset,
+    /// Bytes.
+    pub size: u64,
+    /// What it is for.
+    pub role: Role,
+    /// False: nothing is written there.
+    pub replaced: bool,
+    /// Bytes at its head that are held back until the commit; 0 if it is not replaced.
+    pub held: u64,
+    /// Unique GUID that it has on this disk (of a GPT).
+    pub guid: Option<Uuid>,
+}
+
+impl Place {
+    /// The byte after the last.
+    pub fn end(&self) -> u64 {
+        self.start.0.saturating_add(self.size)
+    }
+}
+
+/// A boot area with its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AreaWrite {
+    /// What it is.
+    pub kind: BootAreaKind,
+    /// Where it goes.
+    pub offset: DiskOffset,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+pub(super) fn refused(message: impl Into<String>, advice: impl Into<String>) -> Failure {
+    Failure::new(Class::Refused, message, advice)
+}
