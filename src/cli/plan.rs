@@ -1,6 +1,7 @@
 //! `flashmob plan`: how long a lab will take, by running a model of it.
 //!
-//! Invariant: one run of `forecast` gives everything that is printed; only the requested picture is written.
+//! Invariant: one run of `forecast::plan` gives everything that is printed; only the requested picture is
+//! written.
 
 use std::path::PathBuf;
 use std::time::Duration;

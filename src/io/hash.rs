@@ -1,7 +1,6 @@
-//! Hashing what lies on a storage, on all cores.
+//! Hashes a storage on all cores.
 //!
-//! Invariant: each piece is read once, whole, by one thread. What a hash is compared with, and what follows,
-//! is left to the callers.
+//! Invariant: each piece is read once, whole, by one thread. The callers compare the hashes.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,24 +11,22 @@ use sha1::Digest;
 use crate::storage::{Storage, StorageError};
 use crate::units::{PieceIndex, Sha1, Sha256};
 
-/// SHA-1 of `bytes`.
 pub fn sha1(bytes: &[u8]) -> Sha1 {
     Sha1(sha1::Sha1::digest(bytes).into())
 }
 
-/// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Sha256 {
     Sha256(sha2::Sha256::digest(bytes).into())
 }
 
-/// SHA-256 over piece hashes in order: what the manifest gives for a partition and for the payload.
+/// SHA-256 over piece hashes in order, as the manifest gives it for a partition and for the payload.
 pub fn sha256_of_hashes(hashes: &[Sha256]) -> Sha256 {
     let mut hasher = sha2::Sha256::new();
     hashes.iter().for_each(|hash| hasher.update(hash.0));
     Sha256(hasher.finalize().into())
 }
 
-/// What a piece's bytes must have.
+/// The hash that a piece's bytes must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PieceHash {
     /// The torrent's (BEP 3).
@@ -72,7 +69,7 @@ fn digest_stored<D: Digest>(
     Ok(hasher.finalize())
 }
 
-/// Bytes that are read at once for a hash of what need not be in memory.
+/// Bytes of one read when a hash is made of bytes that need not stay in memory.
 const PART: usize = 1 << 20;
 
 /// How far a [`hash_pieces`] is, and the means to end it early; shared with the display.
@@ -121,7 +118,7 @@ pub fn hash_pieces(
     }
 }
 
-/// What one thread does: takes the next piece until there is none.
+/// The work of one thread: takes the next piece until all are taken.
 fn hash_some(
     storage: &dyn Storage,
     piece_length: u32,

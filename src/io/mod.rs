@@ -12,8 +12,8 @@
 //!
 //! Rooms import the ground (`storage`, `hash`, `sys`) and rooms below them; `tests/house` holds the order.
 //!
-//! Invariant: every result of the kernel is looked at, and short is an error. The pure stages decide; this
-//! part does as they say.
+//! Invariant: every result of the kernel is looked at, and short is an error. The pure stages decide, and
+//! this part carries out their decisions.
 
 pub mod disk;
 pub mod hash;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`ClaimedDisk`] is exclusively open: the kernel refuses to mount, swap on or stack anything
 //! on it (or, while the table is kept, on each partition that is replaced) for as long as the value lives.
-//! What is done with it is planned by `layout::plan`.
+//! `layout::plan` decides its use.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -24,10 +24,10 @@ use crate::layout::rule::describe;
 use crate::units::Lba;
 
 const CLASS: &str = "/sys/class/block";
-/// What starts and sizes in sysfs count, whatever the disk's sectors are.
+/// Bytes of the unit in which sysfs gives starts and sizes, for every sector size of the disk.
 const SYSFS_SECTOR: u64 = 512;
 
-/// A disk that nobody else uses.
+/// A disk that is exclusively open.
 #[derive(Debug)]
 pub struct ClaimedDisk {
     disk: Disk,
@@ -37,12 +37,11 @@ pub struct ClaimedDisk {
 }
 
 impl ClaimedDisk {
-    /// The disk.
     pub fn disk(&self) -> &Disk {
         &self.disk
     }
 
-    /// What a plan needs to know about it.
+    /// The facts that a plan needs.
     pub fn facts(&self) -> &DiskFacts {
         &self.facts
     }
@@ -180,7 +179,7 @@ fn partition_nodes(class: &Path, disk: &str) -> Vec<(u32, String)> {
         .collect()
 }
 
-/// What uses a block device or its partitions: mounts, swap, devices stacked on it.
+/// The users of a block device or its partitions: mounts, swap, devices stacked on it.
 fn holders(class: &Path, name: &str) -> Vec<String> {
     let mut names = vec![name.to_string()];
     names.extend(partition_nodes(class, name).into_iter().map(|(_, name)| name));
@@ -218,7 +217,7 @@ fn mounts_of<'a>(mountinfo: &'a str, number: &'a str) -> impl Iterator<Item = &'
     })
 }
 
-/// Reads what is on the disk now. A table that cannot be read only matters where it is to be kept.
+/// Reads the disk's present state. An unreadable table matters only if it is to be kept.
 fn facts(disk: &Disk, info: &DiskInfo) -> Result<DiskFacts, Failure> {
     let mut reader = DiskReader::new(disk);
     let table = match table::read(&mut reader, disk.size(), disk.sector()) {
@@ -242,7 +241,7 @@ fn facts(disk: &Disk, info: &DiskInfo) -> Result<DiskFacts, Failure> {
     Ok(DiskFacts { name: describe(info), size: disk.size(), sector: disk.sector(), table, backup_gpt })
 }
 
-/// The place of the backup that a GPT header in the second sector names, whatever else is wrong with it.
+/// The place of the backup that a GPT header in the second sector names, even if the header is damaged.
 fn backup_of(disk: &Disk) -> Result<Option<Lba>, crate::storage::StorageError> {
     let at = u64::from(disk.sector().get());
     if disk.size() < 2 * at {

@@ -1,4 +1,4 @@
-//! The last writes of an attempt: what makes the new system bootable.
+//! The last writes of an attempt: they make the new system bootable.
 //!
 //! Invariant: a commit needs an [`ImageVerified`]; a disk that is [`Whole`] was committed before. Each write
 //! is synced and read back from the device before the next one, in the order of `layout::order`, so that an
@@ -26,8 +26,7 @@ pub struct CommittedDisk {
 }
 
 impl CommittedDisk {
-    /// A disk on which an earlier attempt has left all of it. Nothing is written, but what its cache may
-    /// still have from then.
+    /// A disk that an earlier attempt has completed. Only its cache is flushed.
     pub fn found(
         claim: ClaimedDisk,
         plan: LayoutPlan,
@@ -38,14 +37,14 @@ impl CommittedDisk {
         Ok(CommittedDisk { storage: Arc::new(ImageStorage::whole(claim, plan, grid, whole)) })
     }
 
-    /// The image on it, which can still be served to others.
+    /// The image on the disk, which can still be served to others.
     pub fn storage(&self) -> &Arc<ImageStorage> {
         &self.storage
     }
 }
 
-/// Writes what makes the image bootable, in the steps of `layout::order`. Then the kernel reads the table
-/// again; that it may refuse is told, not failed on.
+/// Writes the boot code, heads and table in the steps of `layout::order`. Then the kernel reads the table
+/// again; its refusal is returned as a message, not as a failure.
 pub fn commit(verified: ImageVerified) -> Result<(CommittedDisk, Option<String>), Failure> {
     let storage = verified.into_storage();
     let disk = storage.disk();
@@ -74,7 +73,7 @@ pub fn commit(verified: ImageVerified) -> Result<(CommittedDisk, Option<String>)
     Ok((CommittedDisk { storage }, warning))
 }
 
-/// Writes `ranges` of a held-back head; with the last of them the disk itself has it.
+/// Writes `ranges` of a held-back head; after the last one, the head is on the disk.
 fn write_head(
     storage: &ImageStorage,
     position: usize,

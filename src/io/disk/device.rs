@@ -1,8 +1,8 @@
-//! A disk through its O_DIRECT handle: what is read comes from the device, what is written goes to it.
+//! A disk through its O_DIRECT handle: every read and write reaches the device.
 //!
-//! Invariant: a call does all of what it was asked or returns an error that names disk and place. Memory that
-//! is not aligned is copied; offsets and lengths of writes must be whole sectors, so that no write ever reads
-//! first (except [`Disk::patch`], which says so).
+//! Invariant: a call either completes or returns an error that names disk and place. Unaligned memory is
+//! copied; offsets and lengths of writes must be whole sectors, so that no write ever reads first (except
+//! [`Disk::patch`], which says so).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -16,10 +16,10 @@ use crate::units::SectorSize;
 
 /// O_DIRECT wants memory aligned to the logical sector at most; a page is enough for all.
 const PAGE: usize = 4096;
-/// What is copied or zeroed at a time.
+/// Bytes that are copied or zeroed at a time.
 pub const STEP: usize = 1 << 20;
 
-/// Memory whose first byte lies on a page.
+/// Page-aligned memory.
 pub struct Aligned {
     memory: Vec<u8>,
     from: usize,
@@ -27,14 +27,12 @@ pub struct Aligned {
 }
 
 impl Aligned {
-    /// `len` zeros.
     pub fn zeroed(len: usize) -> Self {
         let memory = vec![0u8; len + PAGE];
         let from = memory.as_ptr().align_offset(PAGE).min(PAGE);
         Aligned { memory, from, len }
     }
 
-    /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.memory[self.from..self.from + self.len]
     }
@@ -56,7 +54,7 @@ pub struct Disk {
     requests: Arc<AtomicU64>,
 }
 
-/// What a disk has done so far, for the task that waits for it.
+/// The number of requests that a disk has completed, for the task that waits for it.
 #[derive(Debug, Clone)]
 pub struct Pulse {
     /// The path the disk was opened by.
@@ -98,7 +96,6 @@ impl Disk {
         self.sector
     }
 
-    /// It seeks slowly.
     pub fn rotational(&self) -> bool {
         self.rotational
     }
@@ -131,7 +128,7 @@ impl Disk {
             && bytes.as_ptr().align_offset(PAGE) == 0
     }
 
-    /// Fills `into` from `offset`, whatever the alignment.
+    /// Fills `into` from `offset`, with any alignment.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
         if self.is_direct(offset, into) {
             let length = into.len();
@@ -186,7 +183,8 @@ impl Disk {
         Err(StorageError { action: "writing", target: self.name.clone(), offset, length, source })
     }
 
-    /// Changes bytes inside sectors: reads them, writes them back. Nobody else may write there meanwhile.
+    /// Changes bytes inside sectors: reads the sectors and writes them back. The caller must be the only
+    /// writer there.
     pub fn patch(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
         let sector = u64::from(self.sector.get());
         let start = offset - offset % sector;
@@ -199,8 +197,8 @@ impl Disk {
         self.write_at(start, sectors.bytes())
     }
 
-    /// Makes whole sectors zero: by the device itself where it can, else by writing zeros. What a device does
-    /// on being asked is proved like everything else, by reading it back.
+    /// Makes whole sectors zero: by the device itself if it can, else by writing zeros. The read-back proves
+    /// them like everything else.
     pub fn zero(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.check_sectors(offset, length)?;
         match self.ended(sys::zero_out(&self.file, offset, length)) {

@@ -1,7 +1,7 @@
-//! The first writes of an attempt: what makes the old system unbootable.
+//! The first writes of an attempt: they make the old system unbootable.
 //!
-//! Invariant: a [`DisarmedDisk`] was wiped where its plan says, and that was read back from the device; an
-//! image is written to nothing else. What makes the new system bootable is left to `commit`.
+//! Invariant: the wiped ranges of a [`DisarmedDisk`] were read back from the device, and only such a disk can
+//! be written. `commit` makes the new system bootable.
 
 use std::ops::Range;
 
@@ -28,13 +28,12 @@ pub struct DisarmedDisk {
 }
 
 impl DisarmedDisk {
-    /// Disk and plan.
     pub fn into_parts(self) -> (ClaimedDisk, LayoutPlan) {
         (self.claim, self.plan)
     }
 }
 
-/// Wipes what the plan says, in the steps of `layout::order`, and looks whether it is gone. The first write
+/// Wipes the plan's ranges in the steps of `layout::order`, and reads them back. These are the first writes
 /// of an attempt.
 pub fn disarm(claim: ClaimedDisk, plan: LayoutPlan) -> Result<DisarmedDisk, Failure> {
     let disk = claim.disk();
@@ -71,7 +70,7 @@ fn wipe(disk: &Disk, range: &Range<u64>) -> Result<(), StorageError> {
     disk.patch(range.start, &vec![0; usize::try_from(length).unwrap_or(0)])
 }
 
-/// A disk that does not return what was written.
+/// The failure of a disk that does not return the written bytes.
 pub(super) fn not_kept(disk: &Disk, what: &str, at: u64) -> Failure {
     let message = format!(
         "{} does not keep what is written: {what} at byte {at} (sector {}) reads back differently",

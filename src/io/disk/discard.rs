@@ -1,8 +1,8 @@
-//! Telling a disk what it need not keep any more.
+//! Tells a disk which ranges it no longer needs to keep.
 //!
 //! Invariant: only bytes of partitions that the plan replaces, and none that the disarm has wiped: a device
-//! may give old content back for what it discarded, and nothing must start from it. What is discarded counts
-//! as unknown, never as zero. A device that refuses is left alone; nothing depends on it.
+//! may return old content of a discarded range, and no system must start from it. A discarded range counts as
+//! unknown, never as zero. A device that refuses is left alone; nothing depends on it.
 
 use std::ops::Range;
 
@@ -11,12 +11,12 @@ use crate::io::disk::target::ImageStorage;
 /// Bytes of one request, between two looks at whether to go on.
 const STEP: u64 = 1 << 30;
 
-/// What may go.
+/// The ranges to discard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discard {
     /// All of the partitions that are replaced: nothing of the image is there yet.
     All,
-    /// The cells that nobody uses: everything else may have been found to be right.
+    /// The free cells, because all others may have been found to be right.
     Free,
 }
 
@@ -52,7 +52,7 @@ fn ranges(storage: &ImageStorage, what: Discard) -> Vec<Range<u64>> {
     }
 }
 
-/// Neighbours together, in order, without what lies in `without` (in order too).
+/// Merges neighbours, in order, and cuts out the ranges in `without` (in order too).
 fn merged(ranges: Vec<Range<u64>>, without: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut together: Vec<Range<u64>> = Vec::new();
     for range in ranges {

@@ -1,7 +1,7 @@
 //! The firmware's boot entries through efivarfs.
 //!
 //! Invariant: only `Boot####` variables that are not there yet and `BootOrder` are written, entries before
-//! the order that names them. What is written is decided by `boot::entries`.
+//! the order that names them. `boot::entries` decides the content.
 
 use std::fs;
 use std::io;
@@ -23,7 +23,7 @@ pub fn is_there(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Reads entries, order and what was started.
+/// Reads the entries, their order and the entry that was started.
 pub fn read(folder: &Path) -> io::Result<Present> {
     let mut present = Present::default();
     for entry in fs::read_dir(folder)? {

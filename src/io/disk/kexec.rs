@@ -1,4 +1,4 @@
-//! Loading the imaged system's kernel, to be started without the firmware.
+//! Loads the imaged system's kernel, to be started without the firmware.
 //!
 //! Invariant: nothing is started here: `reboot(LINUX_REBOOT_CMD_KEXEC)` by PID 1 does that. Files are read
 //! from the device through the image's place on it, so no partition node and no mount is needed.

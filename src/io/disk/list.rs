@@ -15,7 +15,7 @@ use crate::layout::rule::is_external;
 use crate::units::SectorSize;
 
 const CLASS: &str = "/sys/class/block";
-/// What a size in sysfs counts, whatever the disk's sectors are.
+/// Bytes of the unit in which sysfs gives sizes, for every sector size of the disk.
 const SYSFS_SECTOR: u64 = 512;
 
 /// All disks that could hold a system, in the order of their names. Partitions, ramdisks, optical drives,
@@ -70,7 +70,7 @@ pub fn find(path: &str) -> Result<DiskInfo, Failure> {
     Ok(read(Path::new(CLASS), &name))
 }
 
-/// By what others recognise a disk. One that cannot be read is recognised by nobody.
+/// The identity by which other programs recognise a disk. An unreadable disk has none.
 pub fn identity(disk: &DiskInfo) -> Identity {
     let path = format!("/dev/{}", disk.name);
     let sector = SectorSize::new(disk.sector_size).unwrap_or(SectorSize::DEFAULT);
@@ -100,7 +100,7 @@ pub fn made_of(name: &str) -> Vec<String> {
 fn read(class: &Path, name: &str) -> DiskInfo {
     let dir = class.join(name);
     let real = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
-    // What hardware it is, a partition's disk says.
+    // A partition's disk knows the hardware.
     let disk = match real.parent() {
         Some(parent) if real.join("partition").exists() => parent.to_path_buf(),
         _ => real.clone(),
@@ -130,8 +130,7 @@ fn read(class: &Path, name: &str) -> DiskInfo {
     }
 }
 
-/// Not marked removable by itself, but people pull it: a card in a reader, whatever hangs on an external
-/// port.
+/// Removable in practice, although not marked as such: a card in a reader, a disk on an external port.
 fn can_be_pulled(dir: &Path, real: &Path) -> bool {
     let says = |file: &Path, word: &str| fs::read_to_string(file).is_ok_and(|text| text.trim() == word);
     says(&dir.join("device/type"), "SD")

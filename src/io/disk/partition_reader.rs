@@ -15,7 +15,7 @@ pub struct Window<R> {
 }
 
 impl<R: Read + Seek> Window<R> {
-    /// A window onto `inner`. Reading beyond what `inner` has ends early, as files do.
+    /// A window onto `inner`. Reading past the end of `inner` ends early, as for files.
     pub fn new(inner: R, start: u64, len: u64) -> Self {
         Window { inner, start, len: len.min(u64::MAX - start), at: 0 }
     }

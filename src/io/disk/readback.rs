@@ -1,16 +1,15 @@
-//! Reading everything back from the device: the proof that what was written is what was signed.
+//! Reads everything back from the device, which proves that the written bytes are the signed ones.
 //!
 //! ```text
 //! disk threads ──written pieces──► coordinator ──batches──► readers (`io::disk::scan`), all gone after a batch
 //! ```
 //!
-//! Invariant: an [`ImageVerified`] exists only after each piece that was written was read from the device
-//! (its held-back head from memory: that is proved at the commit) and had the SHA-256 that `pieces.sha256`
-//! gives, and each zero cell that was written read as zero. What was not written is known by [`Known`]: read
-//! and right in this attempt, or believed where the job says so. A piece is read only after a flush that came
-//! after its write. While pieces still arrive, reading stays behind the writes by `LAG`, so that it is the
-//! medium that answers and not its cache; on rotating disks it waits for the end, because seeking would cost
-//! more than it gains.
+//! Invariant: an [`ImageVerified`] exists only after each written piece was read from the device (its
+//! held-back head from memory, until the commit proves it) and had its SHA-256 of `pieces.sha256`, and each
+//! written zero cell read as zero. [`Known`] covers the rest: read and right in this attempt, or believed
+//! where the job says so. A piece is read only after a flush that followed its write. While pieces still
+//! arrive, reading stays `LAG` bytes behind the writes, so that the medium answers and not its cache. On
+//! rotating disks it waits for the end, because seeking would cost more than it gains.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +31,6 @@ use crate::units::{PieceIndex, Sha256};
 pub const LAG: u64 = 1 << 30;
 /// Bytes of a batch: one flush of the device each.
 const BATCH: u64 = 256 << 20;
-/// Bytes of buffers.
 const ROOM: usize = 16 << 20;
 /// How often the coordinator looks whether it shall stop.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -54,7 +52,7 @@ impl ImageVerified {
     }
 }
 
-/// What need not be read back.
+/// Pieces and cells that need not be read back.
 #[derive(Debug, Clone)]
 pub struct Known {
     /// Pieces that are on the disk without having been written (`io::disk::compare`), or were read back
@@ -66,9 +64,9 @@ pub struct Known {
     pub writes: usize,
 }
 
-/// What reading back comes to.
+/// The result of reading back.
 pub enum Finding {
-    /// All of it is right.
+    /// Everything is right.
     Right(ImageVerified),
     /// These pieces are not.
     Wrong(Bitfield),
@@ -87,7 +85,7 @@ struct Shared {
     /// Everything is written, zeros too.
     all_written: AtomicBool,
     stop: AtomicBool,
-    /// What was right so far.
+    /// The pieces found right so far.
     proved: Mutex<Proved>,
     failure: Mutex<Option<Failure>>,
 }
@@ -117,9 +115,8 @@ enum Work {
 
 impl Readback {
     /// Begins to follow the writes to `storage`, `lag` bytes behind them (usually [`LAG`]). `hashes` is
-    /// `pieces.sha256`, one for each piece. `lenient`: nobody has checked the pieces before they were
-    /// written, so that wrong ones may have come so, and are named at the end; else the first one is the
-    /// disk's failure.
+    /// `pieces.sha256`, one for each piece. With `lenient`, pieces were not checked before they were written,
+    /// so wrong ones are listed at the end; otherwise the first wrong piece is the disk's failure.
     pub fn start(
         storage: Arc<ImageStorage>,
         hashes: Vec<Sha256>,
@@ -158,7 +155,7 @@ impl Readback {
         (u64::from(proved.pieces.count()) * piece_length, proved.zero_bytes)
     }
 
-    /// What was found wrong, if something was.
+    /// The failure found so far, if any.
     pub fn failure(&self) -> Option<Failure> {
         self.shared.failure()
     }
@@ -179,7 +176,7 @@ impl Readback {
         self.coordinator.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Reads what is left (blocking) and says whether all of it is right.
+    /// Reads the remaining pieces (blocking) and returns whether everything is right.
     pub fn finish(mut self) -> Result<Finding, Failure> {
         self.all_written();
         let ended = self.coordinator.take().is_some_and(|thread| thread.join().is_ok());
@@ -243,7 +240,7 @@ impl Shared {
         let lag = usize::try_from(self.lag / piece_length).unwrap_or(usize::MAX);
         let mut read = self.known.writes;
         while !self.stopped() {
-            // Asked before looking: what was written before `all_written` is in what is seen after.
+            // Asked before looking, so that all pieces written before `all_written` are seen.
             let all_written = self.all_written.load(Ordering::SeqCst);
             let patience = if all_written { Duration::ZERO } else { PATIENCE };
             let new = self.storage.written_since(read, patience);

@@ -1,8 +1,8 @@
-//! Pieces that are on the disk and not where they shall be: read, checked again, written to their places.
+//! Moves pieces that lie elsewhere on the disk: reads, checks and writes them to their places.
 //!
-//! Invariant: what is written has the SHA-256 of its piece, whatever was thought to lie there; a piece that
-//! cannot be read or is another one is left to the swarm. At most [`PARKED`] bytes are held, or two pieces.
-//! Nobody else writes to the disk meanwhile. What the disarm wipes was read before ([`Saved`]).
+//! Invariant: every written piece has its SHA-256. A piece that cannot be read or has another hash is fetched
+//! from the swarm. At most [`PARKED`] bytes are held, or two pieces. There is no other writer meanwhile.
+//! Ranges that the disarm wipes were read before ([`Saved`]).
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,15 +19,15 @@ use crate::units::Sha256;
 /// Most bytes of pieces that wait for their places.
 const PARKED: u64 = 32 << 20;
 
-/// What was on the disk in the ranges that are wiped.
+/// The old content of the wiped ranges.
 #[derive(Debug, Default)]
 pub struct Saved {
     ranges: Vec<(u64, Vec<u8>)>,
 }
 
 impl Saved {
-    /// Reads those of `wipes` that some of `moves` need: a MiB for each partition at most. What cannot be
-    /// read is not saved.
+    /// Reads those of `wipes` that some of `moves` need: at most 1 MiB for each partition. Unreadable ranges
+    /// are not saved.
     pub fn read(disk: &Disk, wipes: &[Range<u64>], moves: &[Move]) -> Self {
         let mut saved = Saved::default();
         for wipe in wipes {
@@ -40,7 +40,7 @@ impl Saved {
         saved
     }
 
-    /// Puts what was there over `bytes`, which were read at `offset`.
+    /// Puts the saved content over `bytes`, which were read at `offset`.
     fn restore(&self, offset: u64, bytes: &mut [u8]) {
         for (start, saved) in &self.ranges {
             let from = offset.max(*start);

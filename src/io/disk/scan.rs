@@ -1,19 +1,19 @@
-//! Reading parts of a disk, each of them whole, and working on them on all cores beside that.
+//! Reads whole parts of a disk, and works on them on all cores meanwhile.
 //!
 //! Invariant: parts are begun in the order in which they are given. A rotating disk is read by one thread at
-//! a time, so that it goes from one end to the other, and never waits for a processor; others are asked for
-//! more than there are cores. Memory is at most `room` bytes of buffers, or two of them.
+//! a time, so that its head moves in one direction and never waits for a processor; other disks get more
+//! threads than there are cores. Memory is at most `room` bytes of buffers, or two of them.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::io::disk::device::{Aligned, Disk};
 use crate::storage::StorageError;
 
-/// One reads a rotating disk, and slow processors may need two for what comes from it.
+/// Threads for a rotating disk: one reads it, and slow processors may need two for the work.
 const AT_ROTATING: usize = 3;
 const MOST: usize = 16;
 
-/// What buffers may take.
+/// Limits of the buffers, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Buffers {
     /// Bytes of each: the longest part.
@@ -22,8 +22,8 @@ pub struct Buffers {
     pub room: usize,
 }
 
-/// Has `read` fill a buffer from the beginning for each of `parts` (it says how far), and then `work` done on
-/// what was read, as long as `go_on` says so.
+/// For each of `parts`, lets `read` fill a buffer from its beginning (it returns the length), and `work`
+/// process it, while `go_on` returns true.
 pub fn scan<T: Sync>(
     disk: &Disk,
     buffers: Buffers,
@@ -38,7 +38,7 @@ pub fn scan<T: Sync>(
             scope.spawn(|| {
                 let mut buffer = Aligned::zeroed(buffers.length);
                 while go_on() {
-                    // The iterator is whole whatever happens while it is held.
+                    // A panic while the lock is held leaves the iterator consistent.
                     let mut turn = next.lock().unwrap_or_else(PoisonError::into_inner);
                     let Some(part) = turn.next() else { return };
                     let turn = disk.rotational().then_some(turn);

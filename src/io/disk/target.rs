@@ -1,10 +1,9 @@
-//! All of an image on its disk: payload pieces ↔ their places on the whole disk.
+//! An image on its disk: payload pieces ↔ their places on the whole disk.
 //!
 //! Invariant: a piece is one write at the place that plan and grid give, and nothing is written outside of
-//! replaced partitions; the held-back head of each of them (its first MiB) stays in memory until the commit,
-//! so that what is on the disk before cannot be started or mounted. Reading gives what was written, from
-//! memory where it is held back, else from the device. Held-back heads are all that is kept: 1 MiB for each
-//! replaced partition.
+//! replaced partitions. The head of each (its first MiB) stays in memory until the commit, so that the disk
+//! cannot be started or mounted before. Reading returns the written bytes: held-back heads from memory, the
+//! rest from the device. Memory is 1 MiB for each replaced partition.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -61,22 +60,18 @@ impl ImageStorage {
         ImageStorage { claim, plan, grid, heads, written: Mutex::default(), more: Condvar::new() }
     }
 
-    /// The disk.
     pub fn disk(&self) -> &Disk {
         self.claim.disk()
     }
 
-    /// The claim on it.
     pub fn claim(&self) -> &ClaimedDisk {
         &self.claim
     }
 
-    /// What is written where.
     pub fn plan(&self) -> &LayoutPlan {
         &self.plan
     }
 
-    /// The image's grid.
     pub fn grid(&self) -> &Arc<Grid> {
         &self.grid
     }
@@ -102,7 +97,7 @@ impl ImageStorage {
         }
     }
 
-    /// Pieces written since there were `known` of them; waits up to `patience` for one.
+    /// Pieces written after the first `known` ones; waits up to `patience` for one.
     pub fn written_since(&self, known: usize, patience: Duration) -> Vec<PieceIndex> {
         let guard = lock(&self.written);
         let waited = self.more.wait_timeout_while(guard, patience, |written| written.len() <= known);
@@ -173,7 +168,7 @@ impl ImageStorage {
         }
     }
 
-    /// Reads `into` from `inside` the span: from memory what is held back, the rest from the device.
+    /// Reads `into` from `inside` the span: held-back bytes from memory, the rest from the device.
     fn read_part(&self, span: &Span, inside: u64, into: &mut [u8]) -> Result<(), StorageError> {
         let mut from_memory = 0;
         if let Some(Some(head)) = lock(&self.heads).get(span.partition) {

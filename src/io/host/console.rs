@@ -1,7 +1,6 @@
-//! The machine's consoles: where people and logs look.
+//! The machine's consoles.
 //!
-//! Invariant: a console that cannot be written to never stops the work. What is written is decided in
-//! `agent`.
+//! Invariant: a console that cannot be written to never stops the work. `agent` decides the content.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,7 +8,6 @@ use std::path::Path;
 
 use crate::io::sys;
 
-/// One console.
 #[derive(Debug)]
 pub struct Console {
     file: File,

@@ -1,7 +1,6 @@
-//! What only the first process of a machine does: mounts, checks of its own files, reaping, the end.
+//! Duties of a machine's first process: mounts, checks of its own files, reaping, the end.
 //!
-//! Invariant: what is mounted is data ([`MOUNTS`]), and nothing here decides what to run or when to stop:
-//! that is `agent::init`.
+//! Invariant: the list of mounts is data ([`MOUNTS`]). `agent::init` decides what to run and when to stop.
 
 use std::convert::Infallible;
 use std::fs;
@@ -46,8 +45,8 @@ const EFIVARS: Mount = Mount {
     when: Some("/sys/firmware/efi/efivars"),
 };
 
-/// Mounts all of [`MOUNTS`], and sets what follows a kernel panic as soon as `/proc` is there. Returns what
-/// did not work, for people; the firmware's variables may come later.
+/// Mounts all of [`MOUNTS`], and sets the reaction to a kernel panic as soon as `/proc` exists. Returns
+/// problems, for people; the firmware's variables may appear later.
 pub fn mount_all() -> Vec<String> {
     let mut problems = Vec::new();
     for m in &MOUNTS {
@@ -124,7 +123,6 @@ pub fn incomplete_files(list: &str, root: &Path) -> Vec<String> {
 pub enum End {
     /// By itself, with this status.
     Exited(i32),
-    /// By this signal.
     Signalled(i32),
 }
 
@@ -208,7 +206,7 @@ mod tests {
             assert_eq!(reap_until(sh("kill -9 $$")).unwrap(), End::Signalled(9));
             return;
         }
-        // In a process of its own, so that children of other tests are left alone.
+        // In another process, so that children of other tests are left alone.
         let this = std::env::current_exe().unwrap();
         let status = std::process::Command::new(this)
             .args(["--exact", "io::host::init::tests::a_childs_end_is_told_as_it_was"])

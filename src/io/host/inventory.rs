@@ -1,7 +1,7 @@
-//! What this machine is made of, from `/sys` and `/proc`.
+//! This machine's hardware, from `/sys` and `/proc`.
 //!
-//! Invariant: what cannot be read is left empty; an inventory is for people and for rules, and never a reason
-//! to fail. Disks are `io::disk::list`'s.
+//! Invariant: unreadable fields stay empty, because an inventory is for people and rules and never a reason
+//! to fail. `io::disk::list` reads the disks.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::io::disk::list;
 
 /// Reads the inventory of this machine. `nics` comes from netlink, without driver and speed.
 pub fn read(nics: Vec<NicInfo>) -> Inventory {
-    // A machine whose disks cannot be listed still says hello; claiming a disk will say why.
+    // A machine whose disks cannot be listed still says hello; claiming a disk will report the reason.
     read_below(Path::new("/"), nics, list::all().unwrap_or_default())
 }
 
@@ -47,9 +47,9 @@ fn has_hardware(dir: &Path) -> bool {
     bus.is_some_and(|bus| !PRETENDED.contains(&bus))
 }
 
-/// This machine's introduction, with `first` (the MAC address it netbooted from) in front of the others. Only
-/// cards name a machine: what programs make has the same MAC on many. A container that has no card is known
-/// by the interfaces that have an address.
+/// This machine's introduction, with `first` (the MAC address that it netbooted from) before the others. Only
+/// cards identify a machine, because software interfaces have the same MAC on many machines. A container
+/// without a card is identified by its interfaces with an address.
 pub fn hello(inventory: Inventory, first: Option<&str>) -> Hello {
     let kinds: [fn(&&NicInfo) -> bool; 3] = [|nic| !nic.software, |nic| nic.address.is_some(), |_| true];
     let of_kind = |kind| inventory.nics.iter().filter(kind).map(|nic| nic.mac.clone()).collect();
@@ -60,7 +60,7 @@ pub fn hello(inventory: Inventory, first: Option<&str>) -> Hello {
     Hello { uuid: uuid(Path::new("/")), macs, inventory, agent: env!("CARGO_PKG_VERSION").into() }
 }
 
-/// The SMBIOS UUID below `root`, lower case. Those that firmware writes for "none" are none.
+/// The SMBIOS UUID below `root`, lower case; `None` for the values by which firmware means "none".
 pub fn uuid(root: &Path) -> Option<String> {
     let uuid = dmi(root, "product_uuid")?.to_ascii_lowercase();
     let digits: Vec<char> = uuid.chars().filter(|c| *c != '-').collect();
@@ -72,7 +72,7 @@ pub fn uuid(root: &Path) -> Option<String> {
 }
 
 fn dmi(root: &Path, name: &str) -> Option<String> {
-    // What board makers leave in when they forget to fill the field.
+    // Texts of board makers that forgot to fill the field.
     const FILLERS: [&str; 6] = [
         "to be filled by o.e.m.",
         "default string",

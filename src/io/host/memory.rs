@@ -1,6 +1,6 @@
 //! How much memory a terminal has to spare.
 //!
-//! Invariant: only a fact is told; how much of it is used is the caller's decision.
+//! Invariant: only a fact; the caller decides how much to use.
 
 use std::fs;
 

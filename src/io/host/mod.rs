@@ -1,6 +1,6 @@
 //! The machine that a program runs on: PID 1's duties, drivers, console, inventory, memory and limits.
 //!
-//! Invariant: facts and deeds only; which of them are wanted is the caller's decision.
+//! Invariant: facts and actions only; the caller decides which to use.
 
 #[cfg(feature = "agent")]
 pub mod console;

@@ -3,8 +3,8 @@
 //!
 //! Invariant: an [`ImageFolder`] that exists is complete and consistent: every sidecar has the hash that its
 //! manifest gives, extents and manifest agree, the torrent is the manifest's, and the payload files have
-//! their sizes. What the payload files contain is checked by their readers; the signature, by
-//! [`ImageFolder::trusted`].
+//! their sizes. Readers check the content of the payload files, [`ImageFolder::trusted`] checks the
+//! signature.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -34,11 +34,8 @@ pub const PARTIAL_PREFIX: &str = ".partial-";
 /// A version of an image that a repository seems to have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
-    /// The image.
     pub name: String,
-    /// The version.
     pub version: String,
-    /// Its folder.
     pub path: PathBuf,
 }
 
@@ -146,7 +143,6 @@ impl ImageFolder {
         Ok(folder)
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -179,7 +175,7 @@ impl ImageFolder {
         &self.metainfo
     }
 
-    /// Where the pieces lie and what of them is data.
+    /// The places of the pieces, and their data ranges.
     pub fn grid(&self) -> &Arc<Grid> {
         &self.grid
     }
@@ -205,7 +201,7 @@ impl ImageFolder {
         self.open_payload(Hold::No)
     }
 
-    /// The same, to be served: a block device that it lies on is claimed, so that nobody mounts it.
+    /// The payload, to be served: a block device under it is claimed, so that it cannot be mounted.
     pub fn payload_to_serve(&self) -> Result<Arc<dyn Storage>, Failure> {
         self.open_payload(Hold::Claim)
     }
@@ -246,7 +242,7 @@ fn pieces_of(manifest: &Manifest) -> usize {
     usize::try_from(manifest.payload.pieces).unwrap_or(usize::MAX / 64).min(usize::MAX / 64)
 }
 
-/// The torrent of an image says what its manifest says.
+/// Checks that the torrent agrees with the manifest.
 fn check_torrent(metainfo: &Metainfo, manifest: &Manifest) -> Result<(), String> {
     let payload = &manifest.payload;
     let files = payload_files(payload.length(manifest.piece_length), payload.file_size);

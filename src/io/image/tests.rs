@@ -1,5 +1,5 @@
-//! An image onto loop devices, step by step without a network: what is there after each step, and what is
-//! found when the medium, the power or the disk's owner does something else.
+//! An image onto loop devices, step by step without a network: the content after each step, and the findings
+//! when the medium, the power or the disk's owner interferes.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ fn read_back(storage: &Arc<ImageStorage>, image: &TestImage, lenient: bool) -> R
 fn finish(storage: &Arc<ImageStorage>, image: &TestImage) -> Result<(), Failure> {
     let Finding::Right(verified) = read_back(storage, image, false)? else { panic!("wrong pieces end it") };
     let (committed, _warning) = commit(verified)?;
-    // What is served now comes from the disk.
+    // Served pieces now come from the disk.
     let mut payload = vec![0u8; image.payload.len()];
     committed.storage().read_at(0, &mut payload).expect("read");
     assert!(payload == image.payload, "the payload can be served from the disk");
@@ -186,7 +186,7 @@ fn pieces_that_nobody_checked_are_named_when_they_are_wrong() {
         let wrong = vec![0x77; PIECE as usize];
         storage.write_at(piece * u64::from(PIECE), &wrong).expect("written");
     }
-    // Written twice is read twice: the storage is asked for what is there at the end.
+    // Pieces written twice are read twice: the storage returns the last content.
     let Ok(Finding::Wrong(wrong)) = read_back(&storage, &image, true) else { panic!("two are wrong") };
     assert_eq!(wrong.iter().collect::<Vec<_>>(), [PieceIndex(0), PieceIndex(3)]);
 }
@@ -198,7 +198,7 @@ fn only_free_cells_are_discarded_beside_an_image_and_all_of_it_before_one_and_ne
     use crate::layout::grid::Grid;
     let source = gpt_source(512);
     let mut image = image_of(&source, 512, PIECE, keep_all);
-    // What is zero in the test's image belongs to nobody in this one.
+    // Zero cells of the test's image are free in this one.
     let free = |partition: usize| {
         let runs = image.grid.runs(partition).iter().copied();
         runs.map(|mut run| {
@@ -218,8 +218,8 @@ fn only_free_cells_are_discarded_beside_an_image_and_all_of_it_before_one_and_ne
         let storage = disarmed(&disk, &image, LayoutMode::WholeDisk);
         let taken = discard(&storage, what, || true);
         let after = disk.bytes();
-        // A loop device gives zeros for what was discarded; the disk was 0xaa. 12 MiB into it nothing is
-        // used.
+        // A loop device returns zeros for discarded ranges; the disk was 0xaa. 12 MiB into it all cells are
+        // free.
         assert_eq!(after[(12 << 20)..(13 << 20)], vec![0; 1 << 20]);
         assert_eq!(after[21 << 20] == 0, gone, "{what:?}: there is data of the image");
         let wiped: u64 = storage.plan().wipes().iter().map(|wipe| wipe.end - wipe.start).sum();

@@ -1,4 +1,4 @@
-//! What is read of a disk to find an image on it, and how a cell is hashed.
+//! The cells of a disk to read when looking for an image, and how a cell is hashed.
 //!
 //! Invariant: the lists are in the order of the disk, so that rotating disks do not seek, and no cell leaves
 //! its partition.
@@ -21,7 +21,7 @@ pub(super) struct Cell {
     pub(super) what: What,
 }
 
-/// What a cell is for the image.
+/// A cell's part in the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
     /// The place of this piece.
@@ -104,9 +104,9 @@ pub(super) fn elsewhere(
     cells
 }
 
-/// The SHA-256 of `bytes`, filled up with zeros to `length`; `None` where all of them are zero.
+/// The SHA-256 of `bytes`, filled up with zeros to `length`; `None` if all bytes are zero.
 pub(super) fn hash_of(bytes: &[u8], length: PieceLength) -> Option<Sha256> {
-    // What is zero is so to its end, mostly, and costs no hashing.
+    // A zero start mostly means a zero cell, which costs no hashing.
     if bytes.chunks(ZEROS.len()).all(|part| part == &ZEROS[..part.len()]) {
         return None;
     }

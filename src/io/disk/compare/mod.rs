@@ -1,14 +1,14 @@
-//! What of an image lies on a disk already: an older version, a damaged one, an interrupted attempt; at its
-//! place or at another.
+//! Finds an image's pieces that lie on a disk already, in place or elsewhere: an older version, a damaged
+//! one, an interrupted attempt.
 //!
-//! A few cells spread over the disk are looked at first. If none of them has a piece of the image, the disk
-//! is one that never had it, and no more of it is read. Else all that will be written is read, on all cores;
-//! while pieces are missing, also what will not be written, as long as that is quicker than fetching.
+//! A few cells spread over the disk are read first. If none holds a piece of the image, the disk never had
+//! it, and no more is read. Otherwise everything that will be written is read, on all cores. While pieces are
+//! missing, other cells are read too, as long as that is quicker than fetching.
 //!
 //! Invariant: a piece counts as there only if its bytes were read from the device in this attempt and have
-//! the SHA-256 that `pieces.sha256` gives (but for [`believe`], which takes a record's word for most).
-//! Nothing is written. What cannot be read counts as missing: it is written again, and the read-back shows
-//! whether the disk can still be used.
+//! the SHA-256 in `pieces.sha256` (except [`believe`], which trusts a record for most). Nothing is written.
+//! Unreadable cells count as missing: they are written again, and the read-back shows whether the disk can
+//! still be used.
 
 mod cells;
 mod index;
@@ -37,9 +37,9 @@ pub use whole::Whole;
 
 /// Cells that are looked at before all are.
 const SAMPLES: usize = 64;
-/// Bytes of buffers: there are none of pieces yet.
+/// Bytes of read buffers; no piece buffers exist yet.
 const ROOM: usize = 64 << 20;
-/// A disk reads about so many times as fast as a link brings bytes: more is not read for what is missing.
+/// How many times faster a disk reads than a link brings bytes; it bounds the reading for missing pieces.
 const WORTH: u64 = 4;
 
 /// How far a comparison is, and whether it shall end.
@@ -47,14 +47,14 @@ const WORTH: u64 = 4;
 pub struct CompareProgress {
     /// Bytes that will be looked at.
     pub total: AtomicU64,
-    /// Bytes looked at.
+    /// Bytes read.
     pub bytes: AtomicU64,
-    /// Set to end it: what was found until then counts.
+    /// Set to end the search; pieces found until then count.
     pub stop: AtomicBool,
 }
 
-/// What of the image of `plan` and `grid` is on `disk`, whose table is `existing`, and whether that is all of
-/// it, committed. `hashes` is `pieces.sha256`.
+/// The pieces of the image of `plan` and `grid` that are on `disk`, whose table is `existing`, and whether
+/// the disk is complete and committed. `hashes` is `pieces.sha256`.
 pub fn compare(
     disk: &Disk,
     plan: &LayoutPlan,
@@ -99,7 +99,7 @@ struct Search<'a> {
     seen: Mutex<Seen>,
 }
 
-/// What was found so far.
+/// The pieces found so far.
 struct Seen {
     present: Present,
     /// By group of equal pieces: where such a piece lies, for those that are not kept.
@@ -122,7 +122,7 @@ impl Search<'_> {
         found.into_inner()
     }
 
-    /// Reads cells and remembers what they have.
+    /// Reads cells and remembers their pieces.
     fn read(&self, cells: &[Cell]) {
         self.each(cells, || true, |cell, hash| self.remember(cell, hash));
     }
@@ -151,7 +151,7 @@ impl Search<'_> {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // What is behind the lock is whole after each statement.
+        // The value behind the lock is consistent after each statement.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,7 +171,7 @@ impl Search<'_> {
             seen.present.kept.insert(piece);
         }
         match group {
-            // What is kept is never written over: no source is better.
+            // A kept partition is never written over, so it is the best source.
             Some(group) if kept.is_some() && self.index.is_shared(group) => {
                 seen.sources.insert(group, cell.range());
             }
@@ -190,7 +190,7 @@ impl Search<'_> {
         found.into_iter()
     }
 
-    /// Bytes that nobody has seen on this disk.
+    /// Bytes of pieces that were not found on this disk.
     fn missing(&self) -> u64 {
         let missing = self.lacking(&self.seen()).filter(|(_, source)| source.is_none()).count();
         missing as u64 * self.grid.piece_length().bytes()

@@ -1,7 +1,7 @@
-//! A disk beside the record of what was written to it: cell by cell, as far as somebody asks.
+//! Compares a disk with the record of its last attempt, cell by cell, on demand.
 //!
-//! Invariant: a cell counts as proved only if all of its bytes were read from the device and are what the
-//! record says. Memory is one piece, and a number for each cell that was asked for.
+//! Invariant: a cell counts as proved only if all of its bytes were read from the device and match the
+//! record. Memory is one piece, and a number for each proved cell.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -20,10 +20,10 @@ pub(super) struct Proof<'a> {
     /// In the order of the disk.
     cells: Vec<OldCell>,
     length: PieceLength,
-    /// What a piece of zeros has.
+    /// The SHA-256 of a piece of zeros.
     zeros: Sha256,
     buffer: Aligned,
-    /// Where cells begin that are what they were.
+    /// First bytes of the unchanged cells.
     proved: BTreeSet<u64>,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Proof<'a> {
         inside.filter(|cell| cell.hash.is_some()).map(|cell| cell.range.start)
     }
 
-    /// Proves the cell that begins there; nothing is said of it if there is none.
+    /// Proves the cell that begins there, if there is one.
     pub(super) fn cell_at(&mut self, start: u64) -> Result<(), String> {
         let at = self.cells.partition_point(|cell| cell.range.start < start);
         match self.cells.get(at) {

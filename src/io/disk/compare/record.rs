@@ -1,11 +1,10 @@
 //! Believing a record: the disk is said to have a version of an image, so that only the difference of two
 //! manifests has to be fetched.
 //!
-//! Invariant: it is believed only if nothing that a mount or a write must change was changed ([`traces`]),
-//! and if pieces chosen by chance are what they shall be. A machine that was used and not reset shows in the
-//! former, whatever else was done to a disk in the latter, the sooner the more of it was changed. What is
-//! looked at is bounded and does not grow with what is believed. A single piece that was changed behind the
-//! filesystem's back may still not be seen.
+//! Invariant: it is believed only if the areas that every mount or write changes are unchanged ([`traces`]),
+//! and if random pieces are right. The former show a machine that was used, the latter find other changes,
+//! the sooner the more there are. The number of reads is bounded and does not grow with the believed pieces.
+//! A single piece that was changed past the filesystem may go unnoticed.
 
 use std::collections::BTreeSet;
 
@@ -18,26 +17,26 @@ use crate::layout::traces::{self, Doubt};
 use crate::rng::Rng;
 use crate::units::{PieceIndex, Sha256};
 
-/// Kept pieces that are read wherever they lie. If one in twenty was changed, eleven of twelve times one of
-/// them is seen.
+/// Random kept pieces to read. If one in twenty was changed, they include a changed one eleven times out of
+/// twelve.
 const SAMPLES: usize = 48;
 /// Cells that are thought to be zero.
 const ZEROS: usize = 16;
-/// More kept pieces of a partition whose filesystem is not understood, and so many of its first pieces.
+/// More random kept pieces of a partition with an unknown filesystem, and the number of its first pieces.
 const MORE: usize = 32;
 const FIRST: usize = 4;
 
-/// What is on a disk by its record.
+/// A disk's content according to its record.
 #[derive(Debug)]
 pub struct Believed {
     /// All that the record says.
     pub present: Present,
-    /// Pieces of it that were not read.
+    /// Believed pieces that were not read.
     pub unread: u32,
 }
 
-/// What of the image of `plan` and `grid` is on `disk`, if `old` is what it has; else why that cannot be
-/// believed.
+/// The pieces of the image of `plan` and `grid` that are on `disk`, if it holds `old`; otherwise why the
+/// record cannot be believed.
 pub fn believe(
     disk: &Disk,
     plan: &LayoutPlan,

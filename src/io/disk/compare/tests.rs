@@ -14,7 +14,7 @@ use crate::layout::traces::{Doubt, look};
 use crate::rng::Rng;
 use crate::units::PieceLength;
 
-/// The smallest: what is noticed here is not noticed because something else lies in the same piece.
+/// The smallest length, so that a change is not noticed by chance because it shares a piece with another.
 const PIECE: u32 = 16 << 10;
 
 fn length() -> PieceLength {
@@ -30,7 +30,7 @@ fn cells(bytes: &[u8]) -> Vec<OldCell> {
     cells.collect()
 }
 
-/// A disk that is one partition with a new filesystem, and the record of it.
+/// A disk with one partition and a new filesystem, and its record.
 struct Made {
     disk: LoopDisk,
     bytes: Vec<u8>,
@@ -50,7 +50,7 @@ impl Made {
         Made { disk: LoopDisk::on(dir, file, 512), cells: cells(&bytes), bytes }
     }
 
-    /// The record is of what is on the disk now.
+    /// Records the disk's present content.
     fn recorded(&mut self) {
         self.bytes = self.disk.bytes();
         self.cells = cells(&self.bytes);
@@ -169,7 +169,7 @@ fn each_byte_that_a_mount_changes_is_looked_at() {
     let ntfs = ntfs();
     let table = ntfs.find(4096, b"FILE");
     ntfs.assert_each_byte_is_noticed("$MFT", table..table + 16 * 1024);
-    // What makes a volume fills the log with ones; Windows begins with two restart pages.
+    // mkfs fills the log with ones; Windows begins with two restart pages.
     let log = ntfs.find(4096, &[0xff; 1 << 20]);
     ntfs.assert_each_byte_is_noticed("$LogFile", log..log + 8192);
 

@@ -1,9 +1,8 @@
-//! Whether a disk is, to the last byte, as an attempt leaves it that has committed: then nothing need be
-//! written again.
+//! Whether a disk is, to the last byte, as a committed attempt leaves it, so that nothing need be written
+//! again.
 //!
 //! Invariant: a [`Whole`] exists only if everything that an attempt would write or wipe was read from the
-//! device in this attempt and is right. What a record says counts for nothing here. What cannot be read is
-//! not whole.
+//! device in this attempt and is right. Records do not count here, and an unreadable disk is not whole.
 
 use std::ops::Range;
 
@@ -97,7 +96,7 @@ fn wiped_and_written(disk: &Disk, plan: &LayoutPlan, grid: &Grid) -> Result<bool
     Ok(true)
 }
 
-/// What two ranges have in common, counted from the beginning of each.
+/// The intersection of two ranges, counted from the beginning of each.
 fn common(one: &Range<u64>, other: &Range<u64>) -> Option<(Range<usize>, Range<usize>)> {
     let (start, end) = (one.start.max(other.start), one.end.min(other.end));
     let from = |base: u64| -> Option<Range<usize>> {

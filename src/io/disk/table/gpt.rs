@@ -1,7 +1,7 @@
 //! GUID partition tables (UEFI 2.10 §5.3), through the `gpt` crate.
 //!
 //! Invariant: the crate sees only headers whose sizes were checked here, because it trusts them. Primary and
-//! backup must both be sound and agree: which of two tables is right is for a person to say.
+//! backup must both be sound and agree, because only an administrator can say which of two tables is right.
 
 use std::io::{Read, Seek};
 
@@ -17,7 +17,7 @@ use crate::units::{Lba, SectorSize};
 
 /// Tables have 128 entries nearly always; more than this many is taken for garbage.
 const MAX_ENTRIES: u32 = 1024;
-/// Bytes of an entry. Larger ones are allowed by the specification and made by nobody.
+/// Bytes of an entry. The specification allows larger ones, but no tool makes them.
 const ENTRY_BYTES: u32 = 128;
 
 /// True when the second sector has a GPT's mark.
@@ -97,7 +97,7 @@ fn header<D: Read + Seek>(
 ) -> Result<Header, TableError> {
     let sector = block.as_u64();
     let damaged = |why: String| TableError::Damaged(format!("the {which} GPT in sector {lba}: {why}"));
-    // The crate always reads the second sector of what it is given.
+    // The crate always reads the second sector of its input.
     let start = lba.checked_sub(1).and_then(|before| before.checked_mul(sector));
     let start = start.ok_or_else(|| damaged("is in an impossible place".into()))?;
     let mut window = Window::new(&mut *disk, start, 2 * sector);
@@ -116,7 +116,7 @@ fn header<D: Read + Seek>(
             header.num_parts, header.part_size
         )));
     }
-    // The primary's entries lie before what partitions may use, the backup's behind it.
+    // The primary's entries lie before the usable sectors, the backup's after them.
     let apart = table_end.is_some_and(|end| {
         if lba == 1 {
             header.part_start > 1 && end <= header.first_usable

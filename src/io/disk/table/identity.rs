@@ -1,8 +1,7 @@
-//! By what others recognise a disk, also where its table is damaged.
+//! The identity by which other programs recognise a disk, even if its table is damaged.
 //!
-//! Invariant: firmware, kernel and Windows take a table that a person should look at first, so a damaged one
-//! counts here: either of two GPT headers is enough, and no checksum is looked at. What is written is never
-//! decided by this.
+//! Invariant: firmware, kernel and Windows accept damaged tables, so they count here: either of two GPT
+//! headers is enough, and checksums are ignored. This identity never decides what is written.
 
 use std::io::{self, Read, Seek, SeekFrom};
 

@@ -39,17 +39,16 @@ impl Head {
         !self.protects_gpt() && self.0.iter().any(|(_, entry)| entry.sys == PROTECTIVE)
     }
 
-    /// It has partitions.
     pub(super) fn has_partitions(&self) -> bool {
         self.0.iter().any(|(_, entry)| is_used(entry))
     }
 
-    /// What Windows and Linux know the disk by.
+    /// The signature by which Windows and Linux know the disk.
     pub(super) fn signature(&self) -> [u8; 4] {
         self.0.disk_signature
     }
 
-    /// It protects a GPT and has partitions of its own.
+    /// It protects a GPT and has other partitions too.
     pub(super) fn is_hybrid(&self) -> bool {
         self.0.iter().any(|(_, entry)| entry.sys != PROTECTIVE && is_used(entry))
     }

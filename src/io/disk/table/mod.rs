@@ -1,11 +1,10 @@
 //! Reading partition tables from a disk, a device or a file into the manifest's types.
 //!
 //! Invariant: a [`DiskTable`] that exists is sound: its checksums are right, every partition lies on the
-//! disk, none overlaps another, and the table could be written again as it is. It is the table that Linux and
-//! firmware take: a GPT counts only behind a boot record with an entry of type 0xEE that begins in sector 1.
-//! Whatever is doubtful is refused with what to do about it, because both of its users (capture, and a
-//! terminal that keeps partitions) would otherwise act on a guess. Writing tables is left to `layout::table`
-//! and `io::disk::commit`.
+//! disk, none overlaps another, and the table could be written again unchanged. It is the table that Linux
+//! and firmware use: a GPT counts only behind a boot record with an entry of type 0xEE that begins in sector
+//! 1. A doubtful table is refused with a remedy, because capture and terminals that keep partitions would
+//! otherwise act on a guess. `layout::table` and `io::disk::commit` write tables.
 
 mod found;
 mod gpt;
@@ -69,8 +68,7 @@ pub fn has_unprotected_gpt<D: Read + Seek>(
     Ok(!protected && gpt::is_there(disk, disk_size, sector_size)?)
 }
 
-/// The sector size that a disk image in a file was made for: where its GPT lies tells; 512 where there is
-/// none.
+/// The sector size of a disk image in a file, from the place of its GPT; 512 if it has none.
 pub fn guess_sector_size<D: Read + Seek>(disk: &mut D, disk_size: u64) -> Result<SectorSize, TableError> {
     let head = first_sector(disk, disk_size)?.and_then(|sector| mbr::Head::parse(&sector));
     if !head.is_some_and(|head| head.protects_gpt()) {
@@ -86,7 +84,7 @@ pub fn guess_sector_size<D: Read + Seek>(disk: &mut D, disk_size: u64) -> Result
     Ok(SectorSize::DEFAULT)
 }
 
-/// What a partition is for, as far as its type tells.
+/// A partition's purpose, as far as its type tells.
 pub fn role(entry: &Entry) -> Role {
     match entry {
         Entry::Gpt { kind, .. } if *kind == GPT_ESP => Role::Esp,

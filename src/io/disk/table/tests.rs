@@ -1,4 +1,4 @@
-//! Tables as sgdisk and sfdisk make them, and tables as nobody should make them.
+//! Tables as sgdisk and sfdisk make them, and malformed tables.
 
 use super::*;
 use crate::layout::table::crc32;
@@ -223,7 +223,7 @@ fn records_without_a_partition_are_not_counted_as_linux_does() {
     assert_eq!(found, [(5, Lba(172))]);
 }
 
-/// A disk with a GPT whose first sector has these entries instead of the protective one.
+/// A disk with a GPT whose first sector has these entries in place of the protective one.
 fn gpt_behind(entries: &[(u8, u8, u32, u32)]) -> Vec<u8> {
     let mut bytes = gpt_disk().bytes();
     bytes[..512].fill(0);

@@ -1,10 +1,9 @@
-//! Tables that partitioning tools make come back byte for byte on an equal disk.
+//! Tables of partitioning tools come back byte for byte on an equal disk.
 //!
-//! What must differ on an equal disk, and nothing else:
-//! - Where the golden disk's backup GPT is not in the last sector, the terminal's is: the header's fields for
-//!   the backup's place and for the last usable sector, the protective entry's size, and the sums over them
-//!   follow.
-//! - Bytes of the backup's header behind its 92 bytes are the primary's.
+//! Only these bytes must differ on an equal disk:
+//! - If the golden disk's backup GPT is not in the last sector, the terminal's is, so the header's fields for
+//!   the backup's place and the last usable sector, the protective entry's size, and the checksums differ.
+//! - Bytes of the backup's header after its 92 bytes are the primary's.
 
 use super::tests::{Image, run, sfdisk};
 use super::*;
@@ -12,8 +11,8 @@ use crate::layout::table::{Described, Slot};
 
 const MIB: u64 = 1 << 20;
 
-/// Reads the table of `golden`, makes it again from what a manifest and `boot.bin` carry of it, for a blank
-/// disk of `size` bytes.
+/// Reads the table of `golden` and makes it again from its manifest and `boot.bin`, for a blank disk of
+/// `size` bytes.
 fn again(golden: &[u8], size: u64) -> Vec<u8> {
     let mut reader = std::io::Cursor::new(golden);
     let found = read(&mut reader, golden.len() as u64, SectorSize::DEFAULT).expect("sound").expect("a table");
@@ -34,8 +33,7 @@ fn again(golden: &[u8], size: u64) -> Vec<u8> {
     disk
 }
 
-/// The disk has nothing but its table and boot code (which is a boot area of its own), so all of the rest
-/// must be equal.
+/// The disk has only its table and boot code (a boot area), so all other bytes must be equal.
 fn assert_comes_back(golden: &[u8], what: &str) {
     let made = again(golden, golden.len() as u64);
     let sectors = made.chunks(512).zip(golden.chunks(512)).enumerate();

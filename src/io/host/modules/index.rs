@@ -1,7 +1,8 @@
-//! Which kernel modules a device wants, from the tables that `depmod` writes next to the modules.
+//! The kernel modules for a device, from the tables that `depmod` writes next to the modules.
 //!
-//! Invariant: a module's load order names everything it needs before itself (`modules.dep`, and `pre:` of
-//! `modules.softdep`) and nothing twice, whatever cycles the tables have. Reading and loading is `super`'s.
+//! Invariant: a module's load order has all its dependencies before it (`modules.dep`, and `pre:` of
+//! `modules.softdep`) and nothing twice, even if the tables have cycles. `super` reads files and loads
+//! modules.
 
 use std::collections::{HashMap, HashSet};
 
@@ -113,7 +114,7 @@ pub fn name_of(file: &str) -> String {
 
 /// Shell patterns as `depmod` writes them: `*`, `?` and `[a-f0-9]`.
 fn glob(mut pattern: &[u8], mut text: &[u8]) -> bool {
-    // Where to go on when what follows the last star did not fit.
+    // Where to continue when the text after the last star did not fit.
     let mut star: Option<(&[u8], &[u8])> = None;
     loop {
         let step = match (pattern, text) {
@@ -138,7 +139,7 @@ fn glob(mut pattern: &[u8], mut text: &[u8]) -> bool {
     }
 }
 
-/// What follows a `[…]` that `c` is in; `None` if it is not.
+/// The rest after a `[…]` that contains `c`; `None` if it does not.
 fn class(pattern: &[u8], c: u8) -> Option<&[u8]> {
     let end = pattern.iter().position(|b| *b == b']')?;
     let (mut set, rest) = (&pattern[..end], &pattern[end + 1..]);

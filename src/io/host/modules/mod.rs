@@ -20,7 +20,7 @@ const COMPRESSED: u32 = 4;
 /// Deeper device trees than any machine has.
 const DEEPEST: usize = 40;
 
-/// Loads modules of one tree, remembering what was tried.
+/// Loads modules of one tree, and remembers which it tried.
 #[derive(Debug)]
 pub struct Loader {
     tree: PathBuf,
@@ -29,12 +29,12 @@ pub struct Loader {
     tried: HashSet<String>,
 }
 
-/// What one round did.
+/// The result of one round.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Round {
     /// Names of modules that are loaded now and were not before.
     pub loaded: Vec<String>,
-    /// What could not be loaded, with the reason.
+    /// Modules that could not be loaded, with the reason.
     pub failed: Vec<String>,
 }
 
@@ -55,8 +55,8 @@ impl Loader {
         self.index.is_empty()
     }
 
-    /// Loads what the devices below `sys` (`/sys`) want and was not tried before. Devices that appear because
-    /// of a driver loaded in this round are seen in the next.
+    /// Loads the untried modules for the devices below `sys` (`/sys`). The next round sees devices that
+    /// appear because of a driver loaded in this one.
     pub fn load_for_devices(&mut self, sys: &Path) -> Round {
         let mut round = Round::default();
         for alias in modaliases(sys) {

@@ -5,14 +5,13 @@
 
 use crate::storage::StorageError;
 
-/// What of a range lies between two multiples of a length.
+/// The part of a range between two multiples of a length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// Which of them, from 0.
+    /// Index of the part, from 0.
     pub(super) index: u64,
-    /// Where in it.
+    /// Offset in the part.
     pub(super) inside: u64,
-    /// Bytes.
     pub(super) length: u64,
 }
 
@@ -29,7 +28,8 @@ pub(super) fn cuts(every: u64, offset: u64, length: u64) -> impl Iterator<Item =
     })
 }
 
-/// Reads `offset..offset + into.len()` cut by cut: `each` is told which one, where in it, and what to fill.
+/// Reads `offset..offset + into.len()` cut by cut: `each` gets the index, the offset in it, and the buffer to
+/// fill.
 pub(super) fn read_cuts(
     every: u64,
     offset: u64,

@@ -1,9 +1,8 @@
-//! A payload that stays where it was captured: pieces are put together from the source each time they are
-//! read.
+//! A payload that stays on its source: each read assembles pieces from the source.
 //!
-//! Invariant: only bytes that the capture called data are given, everything else is zeros, whatever lies
-//! there now; and a piece that does not have the hash of its capture is an error, never given. A block device
-//! that is served is held, so that nobody mounts it meanwhile.
+//! Invariant: only bytes that the capture called data are returned; all others read as zeros. A piece without
+//! the hash of its capture is an error and never returned. A served block device is held, so that it cannot
+//! be mounted meanwhile.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -25,7 +24,7 @@ use crate::units::{PieceIndex, Sha256};
 /// How a payload is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// To look at it.
+    /// To inspect it.
     No,
     /// To serve it for long: a block device is claimed.
     Claim,
@@ -85,7 +84,7 @@ impl InPlace {
         let ranges = self.grid.data_ranges(piece);
         if let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
             let all = first.start as usize..last.end as usize;
-            // At once, with what lies between; only a source that cannot be read there needs more patience.
+            // In one read with the bytes between; range by range only if that fails.
             if self.on.read_at(start + u64::from(first.start), &mut into[all]).is_err() {
                 for range in &ranges {
                     let part = &mut into[range.start as usize..range.end as usize];
@@ -142,8 +141,8 @@ impl Storage for InPlace {
     }
 }
 
-/// What tells the disk, partition or file at `path` from others and from what it may become, with no masks
-/// yet.
+/// The facts that tell the disk, partition or file at `path` from others and from a changed one, with no
+/// masks yet.
 pub fn look(path: &Path) -> io::Result<SourceReference> {
     let real = fs::canonicalize(path)?;
     let metadata = fs::metadata(&real)?;
@@ -202,7 +201,7 @@ fn stable_name(real: &Path) -> Option<PathBuf> {
     names.filter(|name| fs::canonicalize(name).is_ok_and(|other| other == real)).min()
 }
 
-/// What a disk says of itself, with the partition's number.
+/// A disk's own identity, with the partition's number.
 fn device_identity(device: u64) -> Option<String> {
     let own = PathBuf::from(format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device)));
     let text = |file: &Path| {
@@ -226,7 +225,7 @@ mod tests {
 
     const K: usize = 1024;
 
-    /// Two cells of 16 KiB: data, free, data; then 12 KiB of data. Of the first, 100 bytes are of nobody.
+    /// Two cells of 16 KiB: data, free, data; then 12 KiB of data. 100 bytes of the first are free.
     fn world(folder: &Path) -> (Manifest, Arc<Grid>, Arc<Vec<Sha256>>, SourceReference, u64) {
         let mut runs = RunBuilder::default();
         for (kind, kib) in [(RangeKind::Data, 4), (RangeKind::Free, 4), (RangeKind::Data, 20)] {
@@ -273,7 +272,7 @@ mod tests {
         let file = OpenOptions::new().write(true).open(&reference.path).unwrap();
         let write =
             |byte: u8, at: u64| std::os::unix::fs::FileExt::write_all_at(&file, &[byte], start + at).unwrap();
-        // Free bytes, and bytes of nobody: no harm.
+        // Changes of free bytes do no harm.
         write(1, 5000);
         write(1, 1050);
         let mut first = vec![9; 16 * K];

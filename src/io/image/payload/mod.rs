@@ -1,7 +1,7 @@
-//! An image's payload where it lies: the torrent's own files, or what `payload.reference` names instead.
+//! An image's payload at its place: the torrent's files, or the places that `payload.reference` names.
 //!
-//! Invariant: whatever the form, a payload reads as the same bytes and is never written to. What it contains
-//! is checked by its readers.
+//! Invariant: a payload of any form reads as the same bytes and is never written to. Its readers check the
+//! content.
 
 mod access;
 mod cuts;
@@ -27,11 +27,8 @@ pub use parts::Parts;
 
 /// What is known of a version whose payload is opened.
 pub struct Of<'a> {
-    /// Its folder.
     pub folder: &'a Path,
-    /// Its manifest.
     pub manifest: &'a Manifest,
-    /// Its grid.
     pub grid: &'a Arc<Grid>,
     /// The hashes of its pieces.
     pub hashes: &'a Arc<Vec<Sha256>>,
@@ -39,7 +36,6 @@ pub struct Of<'a> {
     pub reference: Option<&'a Reference>,
 }
 
-/// Opens a payload.
 pub fn open(of: &Of<'_>, hold: Hold) -> Result<Arc<dyn Storage>, Failure> {
     let Of { folder, manifest, grid, hashes, reference } = of;
     Ok(match reference {
@@ -49,12 +45,12 @@ pub fn open(of: &Of<'_>, hold: Hold) -> Result<Arc<dyn Storage>, Failure> {
     })
 }
 
-/// The files that have a payload's pieces, and which piece is where: what versions can share.
+/// The files that have a payload's pieces, and the place of each piece, for versions to share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PieceMap {
     /// The files, with the version that wrote each.
     pub files: Vec<(PathBuf, String)>,
-    /// Of the payload's pieces in their order: so many, from that one on, of this file.
+    /// Runs of the payload's pieces in their order.
     pub runs: Vec<PieceRun>,
 }
 

@@ -1,5 +1,4 @@
-//! A payload whose pieces lie in files that versions share (`parts/`, hard links), put together by its list
-//! of runs.
+//! A payload in files that versions share (`parts/`, hard links), assembled by its list of runs.
 
 use std::fs::File;
 use std::io;
@@ -26,8 +25,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Opens the files of `list`, which was checked. Fails if one is missing or too short for what is to be
-    /// in it.
+    /// Opens the files of `list`, which was checked. Fails if one is missing or too short for its pieces.
     pub fn open(folder: &Path, manifest: &Manifest, list: &PartList) -> Result<Self, Failure> {
         let piece_length = manifest.piece_length.bytes();
         let mut needed = vec![0; list.files.len()];
