@@ -31,27 +31,27 @@ const FIRST_ROUNDS: u32 = 8;
 /// Runs the machine. Never returns.
 pub fn run() -> ! {
     let problems = init::mount_all();
-    let mut voice = Voice(console::open_all());
+    let mut consoles = Consoles(console::open_all());
     for problem in problems {
-        voice.say(&problem);
+        consoles.say(&problem);
     }
     if let Err(e) = console::quiet_kernel() {
-        voice.say(&format!("cannot quiet the kernel's messages: {e}"));
+        consoles.say(&format!("cannot quiet the kernel's messages: {e}"));
     }
     if let Err(e) = init::keep_pace_after_idle() {
-        voice.say(&format!("connections begin slowly after each pause: {e}"));
+        consoles.say(&format!("connections begin slowly after each pause: {e}"));
     }
-    voice.say(&format!("agent {} begins", env!("CARGO_PKG_VERSION")));
-    check_own_files(&mut voice);
-    load_drivers(&mut voice);
-    let leave = work(&mut voice);
-    end(&mut voice, leave)
+    consoles.say(&format!("agent {} begins", env!("CARGO_PKG_VERSION")));
+    check_own_files(&mut consoles);
+    load_drivers(&mut consoles);
+    let leave = work(&mut consoles);
+    end(&mut consoles, leave)
 }
 
 /// Writes to all consoles.
-struct Voice(Vec<Console>);
+struct Consoles(Vec<Console>);
 
-impl Voice {
+impl Consoles {
     fn say(&mut self, text: &str) {
         for console in &mut self.0 {
             // If the console is broken, there is no other place for the message.
@@ -61,7 +61,7 @@ impl Voice {
 }
 
 /// A machine with too little memory has unpacked only a part of the initramfs.
-fn check_own_files(voice: &mut Voice) {
+fn check_own_files(consoles: &mut Consoles) {
     let wrong = match fs::read_to_string(CONTENTS) {
         Ok(list) => init::incomplete_files(&list, Path::new("/")),
         // The list is made with the initramfs: without it something is missing, or this is no such initramfs.
@@ -70,32 +70,36 @@ fn check_own_files(voice: &mut Voice) {
     if wrong.is_empty() {
         return;
     }
-    voice.say("");
-    voice.say("FAILED: the initramfs is not complete.");
+    consoles.say("");
+    consoles.say("FAILED: the initramfs is not complete.");
     for line in wrong.iter().take(5) {
-        voice.say(&format!("  {line}"));
+        consoles.say(&format!("  {line}"));
     }
-    voice.say("Most likely this machine has too little memory: flashmob needs at least 512 MB.");
-    voice.say("Otherwise build the netboot files again with flashmob-initramfs.");
-    voice.say(&format!("The machine restarts in {} s.", SHOW.as_secs()));
+    consoles.say("Most likely this machine has too little memory: flashmob needs at least 512 MB.");
+    consoles.say("Otherwise build the netboot files again with flashmob-initramfs.");
+    consoles.say(&format!("The machine restarts in {} s.", SHOW.as_secs()));
     std::thread::sleep(SHOW);
-    end(voice, Leave::Restart)
+    end(consoles, Leave::Restart)
 }
 
 /// Loads drivers for the devices present, then continues on a thread for late ones: USB, disks behind
 /// controllers.
-fn load_drivers(voice: &mut Voice) {
+fn load_drivers(consoles: &mut Consoles) {
     let release = match fs::read_to_string("/proc/sys/kernel/osrelease") {
         Ok(release) => release.trim().to_owned(),
-        Err(e) => return voice.say(&format!("cannot read the kernel's version: {e}; no drivers are loaded")),
+        Err(e) => {
+            return consoles.say(&format!("cannot read the kernel's version: {e}; no drivers are loaded"));
+        }
     };
     let tree = Path::new("/lib/modules").join(&release);
     let mut loader = match Loader::open(&tree) {
         Ok(loader) if loader.is_empty() => {
-            return voice.say(&format!("there are no drivers for kernel {release} in the initramfs"));
+            return consoles.say(&format!("there are no drivers for kernel {release} in the initramfs"));
         }
         Ok(loader) => loader,
-        Err(e) => return voice.say(&format!("cannot read {}: {e}; no drivers are loaded", tree.display())),
+        Err(e) => {
+            return consoles.say(&format!("cannot read {}: {e}; no drivers are loaded", tree.display()));
+        }
     };
     let mut loaded = Vec::new();
     for _ in 0..FIRST_ROUNDS {
@@ -103,7 +107,7 @@ fn load_drivers(voice: &mut Voice) {
         let idle = round == Round::default();
         loaded.extend(round.loaded);
         for failed in round.failed {
-            voice.say(&format!("driver {failed}"));
+            consoles.say(&format!("driver {failed}"));
         }
         if idle {
             break;
@@ -112,10 +116,10 @@ fn load_drivers(voice: &mut Voice) {
     if Path::new("/sys/firmware/efi").exists() {
         loaded.extend(loader.load("efivarfs").loaded);
         if let Err(e) = init::mount_efivars() {
-            voice.say(&format!("the firmware's variables cannot be read: {e}"));
+            consoles.say(&format!("the firmware's variables cannot be read: {e}"));
         }
     }
-    voice.say(&format!("{} drivers loaded: {}", loaded.len(), loaded.join(" ")));
+    consoles.say(&format!("{} drivers loaded: {}", loaded.len(), loaded.join(" ")));
     let late = move || {
         for _ in 0..LATE_ROUNDS {
             std::thread::sleep(ROUND_EVERY);
@@ -123,24 +127,24 @@ fn load_drivers(voice: &mut Voice) {
             if round != Round::default() {
                 let Round { mut loaded, failed } = round;
                 loaded.extend(failed);
-                Voice(console::open_all()).say(&format!("late drivers: {}", loaded.join(" ")));
+                Consoles(console::open_all()).say(&format!("late drivers: {}", loaded.join(" ")));
             }
         }
     };
     // `std::thread::spawn` panics if no thread can be made, and a panic of the first process ends the
     // machine.
     if let Err(e) = std::thread::Builder::new().name("late-drivers".into()).spawn(late) {
-        voice.say(&format!("cannot start a thread: {e}; drivers for late devices are not loaded"));
+        consoles.say(&format!("cannot start a thread: {e}; drivers for late devices are not loaded"));
     }
 }
 
 /// Runs the worker until it decides.
-fn work(voice: &mut Voice) -> Leave {
+fn work(consoles: &mut Consoles) -> Leave {
     for crash in 1..=CRASHES {
         let worker = match Command::new("/proc/self/exe").arg(WORKER).spawn() {
             Ok(child) => child.id(),
             Err(e) => {
-                voice.say(&format!("cannot start the worker: {e}"));
+                consoles.say(&format!("cannot start the worker: {e}"));
                 std::thread::sleep(Duration::from_secs(5));
                 continue;
             }
@@ -153,50 +157,50 @@ fn work(voice: &mut Voice) -> Leave {
             Ok(End::Signalled(signal)) => format!("was killed by signal {signal}"),
             Err(e) => format!("cannot be waited for: {e}"),
         };
-        voice.say("");
-        voice.say(&format!("FAILED: the worker {what} (crash {crash} of {CRASHES})."));
-        voice.say("This is a fault of flashmob: please report it with a photo of this screen.");
+        consoles.say("");
+        consoles.say(&format!("FAILED: the worker {what} (crash {crash} of {CRASHES})."));
+        consoles.say("This is a fault of flashmob: please report it with a photo of this screen.");
         std::thread::sleep(Duration::from_secs(5));
     }
-    voice.say(&format!("The machine restarts in {} s.", SHOW.as_secs()));
+    consoles.say(&format!("The machine restarts in {} s.", SHOW.as_secs()));
     std::thread::sleep(SHOW);
     Leave::Restart
 }
 
-fn end(voice: &mut Voice, leave: Leave) -> ! {
+fn end(consoles: &mut Consoles, leave: Leave) -> ! {
     let how = match leave {
         Leave::Restart => PowerOff::Restart,
         Leave::Off => PowerOff::Off,
         Leave::Kexec => PowerOff::Kexec,
         Leave::Shell => {
-            shell(voice);
+            shell(consoles);
             PowerOff::Restart
         }
     };
-    voice.say(match how {
+    consoles.say(match how {
         PowerOff::Restart => "restarting",
         PowerOff::Off => "switching off",
         PowerOff::Kexec => "starting the installed system's kernel",
     });
     let refused = init::end(how);
-    voice.say(&format!("the kernel refuses: {refused}; restarting"));
+    consoles.say(&format!("the kernel refuses: {refused}; restarting"));
     let refused = init::end(PowerOff::Restart);
-    voice.say(&format!("the kernel refuses: {refused}; switch the machine off and on"));
+    consoles.say(&format!("the kernel refuses: {refused}; switch the machine off and on"));
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
 }
 
 /// A shell on the kernel's console until it exits; if the initramfs has none, the machine stays on.
-fn shell(voice: &mut Voice) {
+fn shell(consoles: &mut Consoles) {
     match Command::new("/bin/sh").spawn() {
         Ok(child) => {
             if let Err(e) = init::reap_until(child.id()) {
-                voice.say(&format!("the shell cannot be waited for: {e}"));
+                consoles.say(&format!("the shell cannot be waited for: {e}"));
             }
         }
         Err(e) => {
-            voice.say(&format!("there is no shell in the initramfs ({e}); staying as it is"));
+            consoles.say(&format!("there is no shell in the initramfs ({e}); staying as it is"));
             loop {
                 std::thread::sleep(Duration::from_secs(3600));
             }

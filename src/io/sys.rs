@@ -1,7 +1,7 @@
 //! Calls to the kernel that no library wraps: the only file with `unsafe`.
 //!
-//! Invariant: each function does one call, passes only memory that it was given or owns, and returns what the
-//! kernel said.
+//! Invariant: each function does one call, passes only memory that it owns or borrows, and returns the
+//! kernel's result.
 
 #![expect(
     unsafe_code,
@@ -13,7 +13,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// From `linux/fs.h`.
 mod request {
     nix::ioctl_none_bad!(blkrrpart, nix::request_code_none!(0x12, 95));
     nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
@@ -45,10 +44,10 @@ pub fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// `FICLONERANGE` (ioctl_ficlonerange(2)): `length` bytes at `offset` of `from` are also at `at` of `into`,
-/// shared until one of them is written to. An error where the filesystem cannot do that.
+/// `FICLONERANGE` (ioctl_ficlonerange(2)): makes `length` bytes at `offset` of `from` appear at `at` of
+/// `into`, shared until one copy is written to. Fails if the filesystem has no reflinks.
 pub fn clone_range(from: &File, offset: u64, length: u64, into: &File, at: u64) -> io::Result<()> {
-    // A descriptor, as a signed number of 64 bits, then what of it and where to.
+    // The descriptor as a signed number of 64 bits, then offset, length and target offset.
     let descriptor = u64::from(from.as_raw_fd().unsigned_abs());
     let range = [descriptor, offset, length, at];
     // SAFETY: both descriptors are open for the length of the call, and the kernel reads four u64 from
@@ -57,8 +56,8 @@ pub fn clone_range(from: &File, offset: u64, length: u64, into: &File, at: u64) 
     Ok(())
 }
 
-/// `sync_file_range(2)`: has the kernel begin to write `length` bytes at `offset` of `file` to the medium,
-/// without waiting for it. That they are there is what a sync says afterwards.
+/// `sync_file_range(2)`: makes the kernel begin to write `length` bytes at `offset` of `file` to the medium,
+/// without waiting. Only a later sync guarantees that they are there.
 pub fn begin_writing(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let signed = |value: u64| i64::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let (offset, length) = (signed(offset)?, signed(length)?);
@@ -68,8 +67,7 @@ pub fn begin_writing(file: &File, offset: u64, length: u64) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// `BLKDISCARD`: the device may forget `length` bytes at `offset`; what they read as afterwards is its
-/// choice.
+/// `BLKDISCARD`: the device may forget `length` bytes at `offset`; their later content is undefined.
 pub fn discard(device: &File, offset: u64, length: u64) -> io::Result<()> {
     let range = [offset, length];
     // SAFETY: the kernel reads two u64 from `range`, which outlives the call.
@@ -103,7 +101,7 @@ pub fn kexec_file_load(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Columns and rows of the terminal behind `fd` (ioctl_tty(2)); an error if it is none.
+/// Columns and rows of the terminal behind `fd` (ioctl_tty(2)); an error if it is not a terminal.
 pub fn window_size(fd: impl AsFd) -> io::Result<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the descriptor is open for the length of the call, and the kernel writes one winsize to where
@@ -127,8 +125,8 @@ pub fn join_packet_group(fd: impl AsFd, interface: u32, group: [u8; 6]) -> io::R
     let index = i32::try_from(interface).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let request =
         libc::packet_mreq { mr_ifindex: index, mr_type: MULTICAST, mr_alen: 6, mr_address: address };
-    // SAFETY: the descriptor is open for the length of the call, and the kernel reads one packet_mreq, which
-    // is what the pointer points to.
+    // SAFETY: the descriptor is open during the call, and the pointer leads to the one packet_mreq that the
+    // kernel reads.
     let result = unsafe {
         libc::setsockopt(
             fd.as_fd().as_raw_fd(),

@@ -1,8 +1,8 @@
-//! For tests of disks: loop devices of one's own, disks with partitions and known content, and images of
-//! them.
+//! For tests of disks: private loop devices, disks with partitions and known content, and images of such
+//! disks.
 //!
-//! Invariant: a loop device is made by and for one test, and is detached when its value is dropped, whatever
-//! happened.
+//! Invariant: a loop device is made by and for one test, and is detached when its value is dropped, even
+//! after a panic.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -33,7 +33,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// A loop device on a file of its own.
+/// A loop device and the file behind it.
 pub(crate) struct LoopDisk {
     pub(crate) path: String,
     pub(crate) file: PathBuf,
@@ -41,7 +41,7 @@ pub(crate) struct LoopDisk {
 }
 
 impl LoopDisk {
-    /// A disk whose bytes are all 0xAA, as if another system had been there.
+    /// A disk whose bytes are all 0xAA, as if another system had used it.
     pub(crate) fn used(size: u64, sector: u32) -> Self {
         let disk = Self::of(&vec![0xaa; usize::try_from(size).expect("small")], sector);
         assert_eq!(fs::metadata(&disk.file).expect("there").len(), size);
@@ -72,7 +72,7 @@ impl LoopDisk {
         fs::read(&self.file).expect("its bytes")
     }
 
-    /// Changes the medium behind everybody's back.
+    /// Changes a byte of the medium past all caches.
     pub(crate) fn corrupt(&self, offset: u64) {
         let file = fs::OpenOptions::new().read(true).write(true).open(&self.file).expect("it is there");
         let mut byte = [0u8];
@@ -246,7 +246,7 @@ pub(crate) fn image_of(
 }
 
 impl TestImage {
-    /// The disk must have what the image has: data where it is data, zeros where it is zero.
+    /// Asserts that the disk has the image's data, and zeros in zero ranges.
     pub(crate) fn assert_on(&self, disk: &[u8], source: &[u8]) {
         let sector = u64::from(self.manifest.disk.sector_size.get());
         for p in self.manifest.partitions.iter().filter(|p| p.policy == Policy::Replace) {

@@ -64,7 +64,7 @@ impl Default for Patience {
 }
 
 /// Calls that fail in a row before the server is looked for anew.
-const DEAF: u32 = 3;
+const MAX_FAILED_CALLS: u32 = 3;
 
 /// A terminal at work.
 pub struct Worker<I> {
@@ -198,7 +198,7 @@ impl<I: Imager> Worker<I> {
         let boot_mac = self.cmdline.boot_mac.clone();
         beside.spawn(tell_neighbours(found.api.clone(), self.network.clone(), boot_mac));
         let since = Instant::now();
-        let mut deaf = 0;
+        let mut failed_calls = 0;
         loop {
             match found.api.take(&found.welcome.terminal, &take).await {
                 Ok(Taken::Job(assignment)) => {
@@ -232,7 +232,7 @@ impl<I: Imager> Worker<I> {
                     return Verdict::Idle(Leave::after(after, &crate::agent::imaging::Next::Firmware));
                 }
                 Ok(Taken::Nothing) => {
-                    deaf = 0;
+                    failed_calls = 0;
                     let left = self.patience.idle.saturating_sub(since.elapsed()).as_secs().div_ceil(10) * 10;
                     self.status
                         .note(format!("no job for this terminal; waiting about {left} s more for one"));
@@ -245,9 +245,9 @@ impl<I: Imager> Worker<I> {
                     return Verdict::Next;
                 }
                 Err(e) => {
-                    deaf += 1;
+                    failed_calls += 1;
                     self.status.note(e.to_string());
-                    if deaf == DEAF {
+                    if failed_calls == MAX_FAILED_CALLS {
                         return Verdict::Next;
                     }
                     tokio::time::sleep(self.patience.ask).await;

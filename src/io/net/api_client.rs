@@ -1,7 +1,7 @@
 //! The terminal's side of `/api/v1/`: JSON calls to one server.
 //!
 //! Invariant: every call ends within its time, and no server can make the terminal read more than
-//! [`LARGEST_ANSWER`]. When to call what is decided in `agent`.
+//! [`LARGEST_ANSWER`]. `agent` decides when to call.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::io::net::tracker_client::why;
 
 /// Bytes of the longest answer that is read.
 pub const LARGEST_ANSWER: usize = 1 << 20;
-/// A server that does not take a connection for so long is away.
+/// A server that does not accept a connection within this time is away.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A call that takes longer has failed.
 const CALL: Duration = Duration::from_secs(10);
@@ -22,20 +22,14 @@ const CALL: Duration = Duration::from_secs(10);
 /// Why a call brought no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Nobody answers at that address.
+    /// No server answers at that address.
     #[error("{url} cannot be reached: {why}")]
-    Away {
-        /// The address.
-        url: String,
-        /// The reason.
-        why: String,
-    },
+    Away { url: String, why: String },
     /// Somebody answers, but not as a flashmob server would.
     #[error("{url} is not a flashmob server: {why}")]
     Stranger {
-        /// The address.
         url: String,
-        /// What it said instead.
+        /// Its answer instead.
         why: String,
     },
     /// The server says no.
@@ -49,9 +43,9 @@ pub enum CallError {
 pub struct Rejected {
     /// HTTP status.
     pub status: u16,
-    /// What is wrong.
+    /// The problem.
     pub error: String,
-    /// What a person should do; may be empty.
+    /// The remedy for people; may be empty.
     pub advice: String,
 }
 
@@ -64,7 +58,6 @@ pub enum Taken {
     Nothing,
 }
 
-/// A server's API.
 #[derive(Debug, Clone)]
 pub struct Api {
     http: Client,
@@ -86,7 +79,6 @@ impl Api {
         Api { http, base: base.into() }
     }
 
-    /// The server's address.
     pub fn base(&self) -> &str {
         &self.base
     }

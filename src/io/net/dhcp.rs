@@ -1,7 +1,7 @@
 //! Runs the DHCP client of `lan::dhcp` on a real interface.
 //!
 //! Invariant: one socket for each interface, bound to it, so that several clients do not hear each other.
-//! What is done with a lease is left to `agent::network`.
+//! `agent::network` uses the lease.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -28,7 +28,7 @@ pub struct Runner {
     began: Instant,
 }
 
-/// What happened to the interface's address.
+/// A change of the interface's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// It is this from now on.

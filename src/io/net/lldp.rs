@@ -1,7 +1,7 @@
-//! Hears what switches say of themselves (`lan::lldp`) on all interfaces.
+//! Receives the announcements of switches (`lan::lldp`) on all interfaces.
 //!
-//! Invariant: it only listens; a frame that cannot be read is passed over. On which interfaces is
-//! `agent::network`'s to say. Needs the right to open packet sockets, which an initramfs has.
+//! Invariant: it only listens; an unreadable frame is ignored. `agent::network` chooses the interfaces. Needs
+//! the right to open packet sockets, which an initramfs has.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,10 +19,9 @@ const LLDP: u16 = 0x88cc;
 /// Where switches send it: the nearest bridge.
 const NEAREST_BRIDGE: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 
-/// An ear.
 #[derive(Debug)]
 pub struct Listener {
-    /// A packet socket; the runtime has no type of its own for these, and waits for any datagrams alike.
+    /// A packet socket; the runtime has no type for these, and waits for any datagrams alike.
     socket: UdpSocket,
 }
 

@@ -1,7 +1,7 @@
 //! Network interfaces, addresses and routes, through rtnetlink.
 //!
-//! Invariant: only what is asked for is changed, and doing it twice is no error. What is set is decided by
-//! `lan::dhcp` and `agent::network`.
+//! Invariant: only requested settings change, and a repeated request is no error. `lan::dhcp` and
+//! `agent::network` decide the settings.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,14 +10,12 @@ use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
-/// An Ethernet interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// The kernel's number for it.
     pub index: u32,
     /// The kernel's name for it.
     pub name: String,
-    /// Its MAC address.
     pub mac: [u8; 6],
     /// It is switched on.
     pub up: bool,
@@ -48,7 +46,7 @@ impl Netlink {
         Ok(Netlink { handle })
     }
 
-    /// All Ethernet interfaces (the loopback interface is none), by their number.
+    /// All Ethernet interfaces except loopback, by their number.
     pub async fn links(&self) -> Result<Vec<Link>> {
         let mut found = Vec::new();
         let mut messages = self.handle.link().get().execute();

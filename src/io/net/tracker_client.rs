@@ -1,7 +1,7 @@
 //! Asks an HTTP tracker (BEP 3, 7, 23): one announce, one answer.
 //!
 //! Invariant: an answer is read to [`MAX_REPLY`] at most, and only whole peers with a port are taken from it.
-//! When to ask, and what to do with the peers, is left to the session.
+//! The session decides when to ask, and uses the peers.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,14 +20,13 @@ const MAX_VALUES: usize = 50_000;
 /// Longest interval that is believed.
 const LONGEST_INTERVAL: u64 = 3600;
 
-/// What is told to the tracker.
+/// The content of an announce.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
-    /// The torrent.
     pub info_hash: InfoHash,
-    /// Our name.
+    /// Ours.
     pub peer_id: PeerId,
-    /// Where we listen.
+    /// The port on which we listen.
     pub port: u16,
     /// Bytes sent to peers.
     pub uploaded: u64,
@@ -35,7 +34,7 @@ pub struct Asked {
     pub downloaded: u64,
     /// Bytes still missing.
     pub left: u64,
-    /// What happened.
+    /// The event to announce.
     pub event: Event,
     /// Bytes a second that we were seen to be able to pass on; zero while that is not known.
     pub carries: u64,
@@ -43,20 +42,19 @@ pub struct Asked {
     pub local: Option<Ipv4Addr>,
 }
 
-/// What the tracker answered.
+/// The tracker's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reply {
     /// How often to ask.
     pub interval: Option<Duration>,
     /// Not to ask more often than this.
     pub min_interval: Option<Duration>,
-    /// Peers.
     pub peers: Vec<SocketAddr>,
     /// The peers we may fetch from and serve, if the tracker says.
     pub rules: Option<Rules>,
 }
 
-/// Announces to the tracker at `url`. The error says what went wrong, for people.
+/// Announces to the tracker at `url`. Errors are for people.
 pub async fn announce(http: &reqwest::Client, url: &str, asked: &Asked) -> Result<Reply, String> {
     let url = with_query(url, asked)?;
     let mut response = http.get(url).send().await.map_err(|error| why(&error))?;
@@ -119,7 +117,7 @@ fn escape(bytes: &[u8], into: &mut String) {
     }
 }
 
-/// What a person wants to know of a failed request: the innermost reason ("Connection refused").
+/// The reason of a failed request for people: the innermost one ("Connection refused").
 pub fn why(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
@@ -131,7 +129,6 @@ pub fn why(error: &reqwest::Error) -> String {
     innermost.to_string()
 }
 
-/// Reads an answer.
 fn parse_reply(body: &[u8]) -> Result<Reply, String> {
     let value = Value::parse(body, MAX_VALUES).map_err(|_| "its answer is not a tracker's".to_owned())?;
     let dict = value.as_dict().ok_or("its answer is not a tracker's")?;

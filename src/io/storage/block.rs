@@ -1,9 +1,9 @@
 //! A block device (a partition or a whole disk) as a storage, without the page cache.
 //!
-//! Invariant: for writing, the device is held `O_EXCL`, so the kernel has said that nothing mounts or holds
-//! it and refuses a mount while it is open here. All transfers are O_DIRECT: what is aligned goes straight
-//! from the caller's memory, the rest through one aligned buffer, whose sectors are read first so that their
-//! other bytes stay. Layouts inside the device are left to the callers.
+//! Invariant: for writing, the device is held `O_EXCL`, so the kernel has checked that it is neither mounted
+//! nor held, and refuses a mount while it is open here. All transfers are O_DIRECT: aligned ones use the
+//! caller's memory, others one aligned buffer, whose sectors are read first so that their other bytes stay.
+//! The callers know the layout inside the device.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -98,8 +98,8 @@ impl BlockStorage {
             && memory.as_ptr().addr().is_multiple_of(sector)
     }
 
-    /// Splits `offset..offset + length` into windows of whole sectors that fit the bounce buffer:
-    /// (first byte of the window, bytes of it, where in it the range begins, bytes of the range in it).
+    /// Splits `offset..offset + length` into windows of whole sectors that fit the bounce buffer: (the
+    /// window's first byte, its bytes, the offset of the range in it, the bytes of the range in it).
     fn windows(&self, offset: u64, length: usize) -> impl Iterator<Item = Window> {
         let sector = self.sector as u64;
         let mut at = offset;

@@ -13,7 +13,6 @@ use crate::io::storage::access::{
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::units::show_bytes;
 
-/// A regular file.
 #[derive(Debug)]
 pub struct FileStorage {
     file: File,

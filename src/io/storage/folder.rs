@@ -1,9 +1,9 @@
 //! A multi-file torrent in a folder: its files, one after another, are the payload.
 //!
-//! Padding between files (BEP 47) is not on disk: it reads as zeros, and what is written there is dropped.
-//! Symbolic links are not made.
+//! Padding between files (BEP 47) is not on disk: it reads as zeros, and writes to it are dropped. Symbolic
+//! links are not made.
 //!
-//! Invariant: no path leaves the folder (each element is a plain name, looked at again here); every file has
+//! Invariant: no path leaves the folder (each element is a plain name, checked again here); every file has
 //! its size while the storage is open. Not more than [`MAX_OPEN`] files are open at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -76,7 +76,7 @@ impl FolderStorage {
         Ok(Opened { storage, fresh })
     }
 
-    /// The folder of a torrent called `name`: `source` itself or the one of that name in it.
+    /// The folder of a torrent called `name`: `source` itself or the subfolder of that name.
     pub fn find(source: &Path, name: &str, files: &[FileEntry]) -> PathBuf {
         let inside = source.join(name);
         let holds = |folder: &Path| {

@@ -1,9 +1,9 @@
 //! One partition of an image as a storage: payload pieces ↔ their places on that partition.
 //!
-//! Invariant: a piece of this partition is written where the grid says and nowhere else; what a last piece
-//! lacks to full length is never written and reads as zeros. From a source every byte that is not data reads
-//! as zero, whatever a live partition has there (docs/formats.md); a target reads as it is, so that what is
-//! checked is what is there. Pieces of other partitions are refused.
+//! Invariant: a piece of this partition is written only at its place in the grid. The padding of a last piece
+//! is never written and reads as zeros. In a source every byte that is not data reads as zero, even if a live
+//! partition has other bytes there (docs/formats.md). A target reads its real content, so that a check is
+//! honest. Pieces of other partitions are refused.
 
 use std::ops::Range;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::storage::{Attributes, Storage, StorageError};
 use crate::swarm::PieceShape;
 use crate::units::{PieceIndex, Sha256};
 
-/// The grid as a shape: only what is data travels.
+/// The grid as a shape: only data travels.
 #[derive(Clone)]
 pub struct ImageShape(pub Arc<Grid>);
 
@@ -37,8 +37,8 @@ pub struct ImageRuns {
 }
 
 impl ImageRuns {
-    /// The grid of the image whose `manifest.json` lies at `path`, with the manifest; the extents beside it
-    /// must be the ones it names. The manifest's signature is not looked at: an administrator names the file.
+    /// The manifest at `path` (`manifest.json`) and the image's grid; the extents beside it must have the
+    /// manifest's hash. The signature is not checked, because an administrator names the file.
     pub fn read_grid(path: &Path) -> Result<(Manifest, Arc<Grid>), Failure> {
         let damaged = |what: String| {
             let message = format!("{}: {what}", path.display());
@@ -67,7 +67,7 @@ impl ImageRuns {
         ImageRuns { grid, partition, on, masked: false }
     }
 
-    /// The payload pieces of this partition: all that may be wanted of it or be there.
+    /// The payload pieces of this partition.
     pub fn pieces(&self) -> Range<u32> {
         self.grid.pieces_of(self.partition)
     }
@@ -104,7 +104,7 @@ impl ImageRuns {
         Ok(())
     }
 
-    /// Where a piece begins on the partition, and how many bytes of it lie there.
+    /// A piece's first byte on the partition, and its bytes there.
     fn place(&self, action: &'static str, piece: PieceIndex) -> Result<(u64, usize), StorageError> {
         match self.grid.span(piece) {
             Some(span) if span.partition == self.partition => Ok((span.offset, span.len as usize)),

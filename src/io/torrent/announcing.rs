@@ -27,7 +27,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// How long saying good-bye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// What a tracker task is given.
+/// The input of a tracker task.
 struct Announcer {
     shared: Arc<Shared>,
     url: String,
@@ -96,7 +96,7 @@ impl Announcer {
             };
             match self.wait(earliest, usual.max(earliest), &mut was_complete).await {
                 Next::Again => {}
-                // A tracker that never heard of the start learns of the end of it by `left=0`.
+                // A tracker that never heard of the start learns of the completion by `left=0`.
                 Next::Completed if event == Event::Started => {}
                 Next::Completed => event = Event::Completed,
                 Next::Stop => break,
@@ -137,8 +137,8 @@ impl Announcer {
         let asked = Instant::now();
         loop {
             let stats = *self.stats.borrow_and_update();
-            let hungry = !stats.complete && stats.peers < FEW_PEERS;
-            let due = asked + if hungry { earliest.max(SOON).min(usual) } else { usual };
+            let needs_peers = !stats.complete && stats.peers < FEW_PEERS;
+            let due = asked + if needs_peers { earliest.max(SOON).min(usual) } else { usual };
             tokio::select! {
                 () = sleep_until(due) => return Next::Again,
                 result = self.stop.wait_for(|stop| *stop) => { let _ = result; return Next::Stop; }

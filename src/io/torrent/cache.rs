@@ -1,8 +1,7 @@
-//! Pieces in memory, so that a piece is read from the disk once for the many blocks that peers ask of it.
+//! Pieces in memory, so that a piece is read from the disk once for all requests of its blocks.
 //!
 //! Invariant: at most `limit` pieces are kept, the least recently used goes first; a piece that is being read
-//! is read once, however many ask. The blocks that wait for it are bounded by the engine's window for each
-//! peer.
+//! is not read a second time. The engine's window for each peer bounds the waiting requests.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -27,7 +26,6 @@ pub(super) struct PieceCache {
 /// Where the bytes of a block are.
 #[derive(Debug, Clone)]
 pub(super) enum Data {
-    /// Here.
     Here(Bytes),
     /// In memory that the system keeps: reading the storage gives them at once.
     Kept,
@@ -98,7 +96,7 @@ impl PieceCache {
         !self.to_load.is_empty()
     }
 
-    /// Forgets the piece with bytes here that was not used for the longest time; false if there is none.
+    /// Drops the least recently used piece in memory; false if there is none.
     pub(super) fn evict(&mut self) -> bool {
         self.forget(|data| matches!(data, Data::Here(_)))
     }

@@ -1,4 +1,4 @@
-//! What of a torrent is on its storage, before the swarm is joined.
+//! Finds the pieces that are on a torrent's storage, before the swarm is joined.
 //!
 //! Invariant: only wanted pieces are read, each once. Checking ends early when the torrent is stopped.
 
@@ -17,7 +17,7 @@ use crate::io::storage::disk_failure;
 use crate::swarm::Geometry;
 use crate::units::PieceIndex;
 
-/// Finds out what is there of `wanted`; `None` if it was stopped meanwhile.
+/// The pieces of `wanted` that are there; `None` if the torrent was stopped meanwhile.
 pub(super) async fn check(
     spec: &TorrentSpec,
     geometry: Geometry,

@@ -1,7 +1,7 @@
-//! Frames: pieces compressed with zstd, made and undone.
+//! Compresses pieces to zstd frames, and decompresses frames.
 //!
-//! Invariant: a frame is undone into exactly the bytes of its piece or not at all, in memory that is there
-//! already: what a peer sends as a frame can make us allocate nothing.
+//! Invariant: a frame decompresses to exactly its piece's length or fails, in memory that exists already, so
+//! that a peer's frame cannot make us allocate.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use zstd::bulk::{Compressor, Decompressor};
 /// zstd's own default. Less is hardly faster, and more costs four times as much for one percent (measured on
 /// /usr).
 const LEVEL: i32 = 3;
-/// Makes frames.
+/// Compresses.
 pub struct Packer(Compressor<'static>);
 
 impl Packer {
@@ -29,7 +29,7 @@ impl Packer {
     }
 }
 
-/// Undoes frames.
+/// Decompresses.
 pub struct Unpacker(Decompressor<'static>);
 
 impl Unpacker {
@@ -38,8 +38,8 @@ impl Unpacker {
         Decompressor::new().map(Unpacker)
     }
 
-    /// Fills `piece` from `frame`. False if that is no frame of exactly so many bytes; what `piece` holds
-    /// then is unspecified.
+    /// Fills `piece` from `frame`. Returns false if the frame does not give exactly that many bytes; the
+    /// content of `piece` is then unspecified.
     pub fn unpack(&mut self, frame: &[u8], piece: &mut [u8]) -> bool {
         self.0.decompress_to_buffer(frame, piece).is_ok_and(|len| len == piece.len())
     }

@@ -1,8 +1,8 @@
 //! Frames in memory, to be sent to peers.
 //!
-//! Invariant: they have at most `limit` bytes together; the least recently used goes first, never the one
-//! that was asked for last, which is on its way; the frame of a piece stays the same until it is given up, so
-//! what peers are sent of it fits together.
+//! Invariant: they have at most `limit` bytes together. The least recently used goes first, but never the one
+//! that was requested last, because it is on its way. A piece's frame stays the same until it is dropped, so
+//! that a peer's blocks fit together.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ impl FrameStore {
         Some(kept.bytes.slice(block.start() as usize..end))
     }
 
-    /// Keeps a frame, unless there is one of this piece. Returns the pieces whose frames had to go; the piece
+    /// Keeps a frame, unless this piece has one. Returns the pieces whose frames were dropped; the piece
     /// itself if there is no room for it.
     pub(super) fn keep(&mut self, piece: PieceIndex, frame: Bytes) -> Vec<PieceIndex> {
         if self.frames.contains_key(&piece) {

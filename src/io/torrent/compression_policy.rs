@@ -1,6 +1,6 @@
-//! Whether this machine takes part in compression: measured once, on its own core and its own link.
+//! Whether this machine accepts compressed pieces, from one measurement of its core and link.
 //!
-//! Invariant: only facts of this machine decide; what a peer says changes nothing.
+//! Invariant: only facts of this machine decide, never a peer's messages.
 
 use std::io;
 use std::sync::OnceLock;
@@ -9,28 +9,27 @@ use std::time::{Duration, Instant};
 use super::codec::{Packer, Unpacker};
 use crate::api::Compress;
 
-/// Frames that a seeder has made ahead of its offers, and a terminal, which mostly passes on what it
-/// received.
+/// Frames made ahead of offers: by a seeder, and by a terminal, which mostly passes on received frames.
 const AHEAD: [usize; 2] = [4, 1];
-/// A core must undo frames at so many times the link's rate: twice, because what was compressed becomes more,
-/// and half as much again because it has hashes and the network to look after as well.
+/// A core must decompress at this multiple of the link's rate: 2 because compressed bytes become more, times
+/// 1.5 because the core also hashes and serves the network.
 const MARGIN: u64 = 3;
 /// The link's rate where it is not known, as in virtual machines: 1 Gbit/s.
 const USUAL_LINK: u64 = 125_000_000;
-/// What is measured with, and for how long.
+/// Bytes of the sample, and the time for measuring it.
 const SAMPLE: usize = 512 << 10;
 const MEASURING: Duration = Duration::from_millis(8);
 
-/// What this machine does about frames.
+/// This machine's part in compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// It takes them.
+    /// It accepts frames.
     pub takes: bool,
     /// So many are made ahead.
     pub ahead: usize,
 }
 
-/// What to do about frames, for a swarm that only seeds or one that also fetches.
+/// The part of this machine, for a swarm that only seeds or one that also fetches.
 pub fn part(compress: Compress, only_seeds: bool) -> Part {
     let able = match compress {
         Compress::Off => false,
@@ -68,7 +67,7 @@ fn measure() -> Option<u64> {
     std::os::unix::fs::FileExt::read_exact_at(&program, &mut sample, middle).ok()?;
     let frame = Packer::new().ok()?.pack(&sample, SAMPLE)?;
     let mut unpacker = Unpacker::new().ok()?;
-    // The best of some: what else the machine does meanwhile is not its fault.
+    // The best of several runs, because other work on the machine slows some down.
     let (begun, mut best) = (Instant::now(), Duration::MAX);
     while begun.elapsed() < MEASURING {
         let once = Instant::now();

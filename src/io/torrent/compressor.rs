@@ -6,7 +6,7 @@
 //!       └────── Done::Framed (one for each) ◄───┘
 //! ```
 //!
-//! Invariant: they keep nobody waiting: a piece that they cannot compress in time travels as it is.
+//! Invariant: no peer waits for them: a piece that they cannot compress in time travels uncompressed.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -31,7 +31,7 @@ struct Job {
     at_most: usize,
     /// Its bytes, where they are in memory.
     bytes: Option<Bytes>,
-    /// What they must have, where that was not checked yet.
+    /// The hash that the bytes must have, if they were not checked yet.
     hash: Option<PieceHash>,
 }
 
@@ -101,7 +101,7 @@ fn work(storage: &dyn Storage, jobs: &Mutex<Receiver<Job>>, done: &UnboundedSend
     }
 }
 
-/// The piece's bytes; `None` if they cannot be read or are wrong; the peer that asks for them will be
+/// The piece's bytes; `None` if they cannot be read or are wrong, and the peer that requests them will be
 /// refused.
 fn read<'a>(storage: &dyn Storage, job: &Job, buffer: &'a mut Option<MmapMut>) -> Option<&'a [u8]> {
     if buffer.as_ref().is_none_or(|buffer| buffer.len() < job.len) {

@@ -1,6 +1,6 @@
 //! A connection as the owner sees it, and its two tasks: one reads (`reader`), one writes (`writer`).
 //!
-//! Invariant: both end when the owner drops its [`PeerHandle`]. What messages mean is left to the engine.
+//! Invariant: both end when the owner drops its [`PeerHandle`]. The engine interprets messages.
 
 use std::net::SocketAddr;
 

@@ -16,7 +16,7 @@ use super::shared::Shared;
 use crate::swarm::wire::Handshake;
 use crate::units::InfoHash;
 
-/// What became of a dial.
+/// The result of a dial.
 pub(super) struct Dialled {
     pub(super) address: SocketAddr,
     pub(super) outcome: Option<(TcpStream, Handshake, Permit)>,

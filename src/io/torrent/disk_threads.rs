@@ -34,24 +34,23 @@ struct Job {
 }
 
 enum Kind {
-    /// Write these bytes, or what this frame of so many bytes becomes, if their hash is right (`None`:
-    /// whatever they are).
+    /// Write these bytes, or the piece from this frame of the given length, if their hash is right (`None`:
+    /// unchecked).
     Store(PieceBuf, Option<PieceHash>, Option<usize>),
-    /// Fill this buffer, with what must have this hash.
+    /// Fill this buffer with bytes that must have this hash.
     Load(PieceBuf, Option<PieceHash>),
     /// Have the system keep these bytes, which must have this hash.
     Warm(Option<PieceHash>),
-    /// Make everything durable.
     Sync,
 }
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub enum Done {
     /// The piece is written (not yet synced); its bytes, to be served while they are fresh, and the frame
     /// that it came as.
     Stored(PieceIndex, Bytes, Option<Bytes>),
-    /// The bytes do not have the piece's hash, or the frame is none of it. Nothing was written.
+    /// The bytes do not have the piece's hash, or are not a frame of the piece. Nothing was written.
     WrongHash(PieceIndex),
     /// The piece was to be compressed: its frame, if that was of use.
     Framed(PieceIndex, Option<Bytes>),
@@ -63,7 +62,7 @@ pub enum Done {
     Synced,
     /// The piece could not be read.
     Unreadable(PieceIndex, StorageError),
-    /// The piece was read, and what lies there does not have its hash.
+    /// The piece was read and does not have its hash.
     Damaged(PieceIndex),
     /// A write or a sync failed.
     Failed(StorageError),
@@ -160,7 +159,7 @@ impl AsRef<[u8]> for Lent {
     }
 }
 
-/// What a thread needs to undo frames.
+/// A thread's means to decompress frames.
 struct Unpacking {
     unpacker: Unpacker,
     /// Where the next frame is undone into.
@@ -173,8 +172,8 @@ impl Unpacking {
         Ok(Unpacking { unpacker: Unpacker::new()?, spare })
     }
 
-    /// Makes a piece of `len` bytes of the frame in `buf`, and returns a copy of the frame; `None` if it is
-    /// none.
+    /// Replaces the frame in `buf` by its piece of `len` bytes, and returns a copy of the frame; `None` if it
+    /// is not a valid frame.
     fn unpack(&mut self, buf: &mut PieceBuf, frame: usize, len: usize) -> Option<Bytes> {
         let bytes = buf.get(..frame)?;
         if !self.unpacker.unpack(bytes, self.spare.get_mut(..len)?) {
@@ -186,7 +185,6 @@ impl Unpacking {
     }
 }
 
-/// One disk thread.
 struct Worker {
     storage: Arc<dyn Storage>,
     unpacking: Option<Unpacking>,
@@ -195,7 +193,7 @@ struct Worker {
 impl Worker {
     fn work(&mut self, jobs: &Receiver<Job>, done: &UnboundedSender<Done>) {
         for job in jobs {
-            // Fails only when the owner is gone, and then nobody wants to know.
+            // Fails only if the owner is gone, and then the result does not matter.
             let _ = done.send(self.run(job).unwrap_or_else(Done::Failed));
         }
     }
@@ -231,7 +229,7 @@ impl Worker {
         }
     }
 
-    /// False if what lies there does not have the hash.
+    /// False if the bytes there do not have the hash.
     fn warm(&self, offset: u64, len: usize, hash: Option<PieceHash>) -> Result<bool, StorageError> {
         self.storage.warm(offset, len as u64)?;
         match hash {

@@ -15,15 +15,14 @@ use crate::rules::Rules;
 use crate::swarm::{Geometry, SwarmStats};
 use crate::units::Sha256;
 
-/// What a swarm is doing.
+/// The current activity of a swarm.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
-    /// Hashing what is on the storage; so many bytes are done.
+    /// Hashing the storage's content.
     Checking {
         /// Bytes hashed.
         bytes: u64,
     },
-    /// Fetching (and serving).
     Fetching,
     /// Every wanted byte is written and synced; serving others.
     Complete,
@@ -50,7 +49,7 @@ struct Inner {
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What a tracker or an administrator says: peers to dial, and what to keep to.
+/// From a tracker or an administrator: peers to dial, and rules.
 pub(super) struct Found {
     pub(super) peers: Vec<SocketAddr>,
     pub(super) rules: Option<Rules>,
@@ -60,10 +59,9 @@ pub(super) struct Found {
 pub(super) struct Ends {
     pub(super) stats: watch::Sender<SwarmStats>,
     pub(super) phase: watch::Sender<Phase>,
-    /// What is wrong with the trackers.
+    /// The trackers' problem, if any.
     pub(super) trouble: watch::Sender<Option<String>>,
-    /// What is wrong with the payload. It has a channel of its own, because an announce that works says
-    /// nothing of it.
+    /// The payload's problem, if any. A separate channel, because a successful announce must not clear it.
     pub(super) damage: watch::Sender<Option<String>>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) found: mpsc::Sender<Found>,
@@ -114,12 +112,12 @@ impl Swarm {
         *self.inner.stats.borrow()
     }
 
-    /// What it is doing.
+    /// The current activity.
     pub fn phase(&self) -> Phase {
         self.inner.phase.borrow().clone()
     }
 
-    /// What is wrong with the payload, or else with the trackers, while there is something.
+    /// The payload's problem, or else the trackers', if any.
     pub fn trouble(&self) -> Option<String> {
         self.inner.damage.borrow().clone().or_else(|| self.inner.trouble.borrow().clone())
     }

@@ -14,7 +14,7 @@ use crate::swarm::wire::{HANDSHAKE_LEN, Handshake};
 
 /// Bytes that may wait in a socket without having been sent.
 const UNSENT: u32 = 64 * 1024;
-/// How long the kernel sends again what nobody acknowledges: a peer whose cable was pulled closes no socket.
+/// How long the kernel repeats unacknowledged data: a peer whose cable was pulled closes no socket.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// A connection that has been through both handshakes.
@@ -25,8 +25,8 @@ pub(super) struct Accepted {
     pub(super) permit: Permit,
 }
 
-/// Small messages leave at once; and what was written is what is on its way: with megabytes in the socket,
-/// the engine would believe a piece sent and begin the next one beside it.
+/// Small messages leave at once, and the socket keeps few unsent bytes: with megabytes in the socket, the
+/// engine would believe a piece sent and begin the next one beside it.
 pub(super) fn tune(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);

@@ -31,7 +31,7 @@ impl Limits {
         Arc::new(Limits { all, half_open, per_address, addresses: Mutex::default() })
     }
 
-    /// A place for a connection with `address`, or `None` when there is none left.
+    /// A place for a connection with `address`, or `None` if all are taken.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Permit> {
         let place = Arc::clone(&self.all).try_acquire_owned().ok()?;
         let mut addresses = self.lock();

@@ -19,16 +19,16 @@ pub(super) struct Shares {
     pub(super) loading: usize,
     /// Pieces that are kept in memory at most, in buffers of both pools.
     pub(super) cached: usize,
-    /// Bytes of frames.
+    /// Bytes for frames.
     pub(super) frames: usize,
     /// Threads that check, write and read.
     pub(super) disk_threads: usize,
-    /// Threads that compress.
+    /// Threads that compress pieces.
     pub(super) frame_threads: usize,
 }
 
 impl Shares {
-    /// Of `memory` bytes for pieces of `piece` bytes on so many cores.
+    /// Divides `memory` bytes for pieces of `piece` bytes on `cores` cores.
     pub(super) fn of(memory: u64, piece: u32, fetches: bool, part: Part, cores: usize) -> Self {
         let in_memory = usize::try_from(memory / u64::from(piece)).unwrap_or(usize::MAX);
         let all = in_memory.clamp(FEWEST_BUFFERS, 1 << 16);
@@ -40,7 +40,7 @@ impl Shares {
         let disk_threads = cores.clamp(2, 8);
         let undoing = if part.takes && fetches { disk_threads } else { 0 };
         let buffers = all.saturating_sub(for_frames + undoing).max(FEWEST_BUFFERS);
-        // A seeder only reads; a leecher needs most buffers for what is under way.
+        // A seeder only reads; a leecher needs most buffers for pieces under way.
         let engine = if fetches { buffers - buffers / 4 } else { 1 };
         Shares {
             engine,

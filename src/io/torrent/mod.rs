@@ -12,14 +12,14 @@
 //!                                  └──────────────────────────────────────┘──jobs (≤ buffers)──► disk threads
 //! ```
 //!
-//! Which task waits for which: readers and dialers wait for the owner, so a busy owner slows the network
-//! down; the owner waits for nobody. A writer whose queue is full belongs to a peer that does not read: it is
-//! closed. Disk jobs are bounded by the buffers they carry, and threads that compress get no more than the
-//! engine asks for ahead. Which one stops which: `stop` ends the owner; the owner, when it ends, ends its
-//! readers, writers, dialers and trackers (which say `stopped`), and waits for the disk threads.
+//! How tasks wait: readers and dialers wait for the owner, so a busy owner slows the network down; the owner
+//! waits for no task. A writer whose queue is full belongs to a peer that does not read: it is closed. Disk
+//! jobs are bounded by the buffers they carry, and threads that compress get no more than the engine asks for
+//! ahead. How tasks stop: `stop` ends the owner; when it ends, it ends its readers, writers, dialers and
+//! trackers (which announce `stopped`), and waits for the disk threads.
 //!
-//! Invariant: nothing a peer or tracker does ends a torrent; a failing storage does. What is fetched from
-//! whom is left to `swarm`.
+//! Invariant: no action of a peer or tracker ends a torrent, but a failing storage does. `swarm` chooses
+//! pieces and peers.
 
 mod announcing;
 mod cache;

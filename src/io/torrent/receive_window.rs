@@ -1,12 +1,12 @@
-//! How much one connection may have under way to us on a slow link: the receive buffer of its socket.
+//! The bytes that one connection may have under way to us on a slow link: the receive buffer of its socket.
 //!
-//! Two senders often overlap on our downlink, at the end of one piece and the beginning of the next. With all
-//! that the kernel would let them have under way they fill the queue before a slow link and lose packets, and
-//! every answer waits behind them. So each may have what the link carries in [`QUEUED`], which is more than
-//! round trips in a LAN take.
+//! Two senders often overlap on our downlink, at the end of one piece and the beginning of the next. With the
+//! kernel's limits they would fill the queue before a slow link and lose packets, and every answer would wait
+//! behind them. So each may have as much under way as the link carries in [`QUEUED`], which is longer than a
+//! LAN's round trip.
 //!
-//! Invariant: a buffer is never set below [`NARROWEST`]. Where more than [`WIDEST`] were right it is left to
-//! the kernel, which lets it grow as the connection needs.
+//! Invariant: a buffer is never set below [`NARROWEST`]. If more than [`WIDEST`] would be right, the kernel
+//! decides and lets it grow as the connection needs.
 
 use std::io;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// What one connection may keep the link busy for.
+/// How long one connection's bytes may keep the link busy.
 const QUEUED: Duration = Duration::from_millis(10);
 /// Enough for 1 Gbit/s over half a millisecond.
 const NARROWEST: usize = 64 * 1024;
-/// Linux allows so much to everybody (`net.core.rmem_max`), and uses twice that for data and its own records
-/// (socket(7)).
+/// Bytes that Linux allows to every socket (`net.core.rmem_max`); it uses twice that for data and its own
+/// records (socket(7)).
 const WIDEST: usize = 208 * 1024;
 /// Left to the kernel.
 const FREE: usize = 0;
 
-/// What connections of one torrent may have under way; shared by its owner and its readers.
+/// The limit for connections of one torrent; shared by its owner and its readers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReceiveWindow(Arc<AtomicUsize>);
 
 impl ReceiveWindow {
-    /// The link carries so many bytes a second; 0 if that is not known.
+    /// Follows the link's rate in bytes a second; 0 if that is not known.
     pub(super) fn follow(&self, carries: u64) {
         // Once it was set the kernel does not let it grow again: a link that looks faster for a moment has
         // the widest.

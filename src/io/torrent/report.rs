@@ -10,14 +10,14 @@ use crate::storage::{Storage, StorageError};
 use crate::swarm::wire::{Message, WireError};
 use crate::swarm::{Block, ConnId, Geometry, Landings};
 
-/// What a peer sent.
+/// A peer's message or block.
 pub(super) enum Heard {
     Message(Message),
     /// A block that lies in its place.
     Landed(Block),
 }
 
-/// What a peer's tasks tell the owner.
+/// Reports of a peer's tasks to the owner.
 pub(super) enum PeerEvent {
     Heard(ConnId, Vec<Heard>),
     Garbage(ConnId, WireError),
@@ -26,13 +26,13 @@ pub(super) enum PeerEvent {
     Closed(ConnId, String),
 }
 
-/// What the owner gives to the writer.
+/// The owner's input to the writer.
 pub(super) enum Outgoing {
     Message(Message),
     Block(Block, Data),
 }
 
-/// What the tasks need to know of the torrent.
+/// The tasks' knowledge of the torrent.
 pub(super) struct Torrent {
     pub(super) geometry: Geometry,
     pub(super) landings: Landings,

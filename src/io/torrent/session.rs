@@ -21,7 +21,7 @@ use crate::io::host::handles;
 use crate::swarm::Geometry;
 use crate::units::PeerId;
 
-/// The peers' side of a program: one listener, many torrents. Dropping it stops all of them without waiting.
+/// The peers' side of a program: one listener, many torrents. Dropping it stops all torrents without waiting.
 pub struct Session {
     shared: Arc<Shared>,
     listener: JoinHandle<()>,

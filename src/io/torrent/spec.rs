@@ -1,6 +1,6 @@
-//! What a session and its torrents are started with.
+//! The settings of a session and its torrents.
 //!
-//! Invariant: plain values; whether they fit together is found out when a torrent is added.
+//! Invariant: plain values, which are checked against each other when a torrent is added.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,15 +44,13 @@ impl SessionConfig {
     }
 }
 
-/// What of a torrent is on its storage already.
+/// The pieces that are on a torrent's storage already.
 #[derive(Debug, Clone)]
 pub enum Have {
-    /// Nothing.
     Nothing,
     /// Everything that is wanted: it is only seeded.
     Everything,
-    /// Find out: hash what is wanted of it on all cores and skip what is right. (An unhashed torrent has
-    /// nothing.)
+    /// Hash all wanted pieces on all cores and skip those that are right. (An unhashed torrent has none.)
     Check,
     /// These pieces, as the caller knows.
     Pieces(Bitfield),
@@ -60,32 +58,31 @@ pub enum Have {
 
 /// A torrent to be fetched or seeded.
 pub struct TorrentSpec {
-    /// The torrent.
     pub meta: Arc<Metainfo>,
     /// Where the payload lies or shall lie; as long as the payload. Of pieces that are neither wanted nor
     /// there nothing is read or written.
     pub storage: Arc<dyn Storage>,
     /// Which bytes of a piece travel.
     pub shape: Arc<dyn PieceShape>,
-    /// What is there.
+    /// The pieces that exist.
     pub have: Have,
-    /// What shall be there: other pieces are never asked for. `None`: all of it.
+    /// The wanted pieces; others are never requested. `None` means all.
     pub wanted: Option<Bitfield>,
     /// Announce URLs; `meta`'s own are not used.
     pub trackers: Vec<String>,
     /// Check pieces before they are written.
     pub verify: bool,
-    /// The SHA-256 of each piece, as the signed manifest has it: pieces are checked by them before they are
-    /// written or served, whatever `verify` and the torrent say. They may come later, by
+    /// The SHA-256 of each piece from the signed manifest. Pieces are checked by them before they are written
+    /// or served, regardless of `verify` and the torrent. They may come later, by
     /// [`Swarm::check_by`](super::Swarm::check_by).
     pub hashes: Option<Arc<Vec<Sha256>>>,
-    /// Bytes for pieces and frames; at least six pieces are taken whatever it says, and with frames one more
-    /// for each disk thread.
+    /// Bytes for pieces and frames. At least six pieces are taken, and with frames one more for each disk
+    /// thread.
     pub memory: u64,
 }
 
 impl TorrentSpec {
-    /// All of a torrent, whose pieces travel whole and are checked; from nobody yet.
+    /// A whole torrent, whose pieces travel whole and are checked, without peers yet.
     pub fn new(meta: Arc<Metainfo>, storage: Arc<dyn Storage>, have: Have, memory: u64) -> Self {
         TorrentSpec {
             meta,

@@ -26,12 +26,12 @@ use crate::swarm::{Block, ConnId, MAX_REQUEST_LEN};
 
 /// A batch of a few hundred KiB takes longer than this only when the peer is stuck.
 const STALLED: Duration = Duration::from_secs(60);
-/// What is taken from the queue at once, in messages.
+/// Messages that are taken from the queue at once.
 const BATCH: usize = 64;
 /// Room for blocks that are read just before they are sent: at least one of the longest.
 const ROOM: usize = MAX_REQUEST_LEN as usize;
 
-/// Writes what is queued until the owner or the peer ends it.
+/// Writes queued messages until the owner or the peer ends it.
 pub(super) async fn write_messages(
     conn: ConnId,
     mut stream: OwnedWriteHalf,
@@ -53,10 +53,9 @@ pub(super) async fn write_messages(
     Ok(())
 }
 
-/// What is written with one call.
+/// The bytes of one write call.
 struct Batch {
     torrent: Torrent,
-    /// Messages and headers.
     small: BytesMut,
     wire: Segments,
     blocks: Vec<Block>,
@@ -104,7 +103,7 @@ impl Batch {
         None
     }
 
-    /// Sends what was added, and tells the owner.
+    /// Sends the batch, and reports to the owner.
     async fn send(
         &mut self,
         conn: ConnId,

@@ -1,7 +1,7 @@
-//! The owner's connections: one becomes a peer, hears, is sent to, and is dropped.
+//! The owner's connections, from the handshake to the end.
 //!
-//! Invariant: a connection that the owner does not hold any more is told nothing, and the engine knows that
-//! it is gone. What is said and when is the engine's.
+//! Invariant: a connection that the owner has dropped gets no message, and the engine knows that it is gone.
+//! The engine decides all messages.
 
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ impl Owner {
         self.tell(Input::Connected { conn, addr: address, incoming, handshake });
     }
 
-    /// Tells the engine all of what happened, and lets it think once. (It takes no notice of what a closed
-    /// connection said last.)
+    /// Passes all events to the engine, and lets it decide once. (It ignores the last messages of closed
+    /// connections.)
     pub(super) fn peer_events(&mut self, events: &mut Vec<PeerEvent>) {
         let mut inputs = Vec::new();
         for event in events.drain(..) {

@@ -1,10 +1,9 @@
-//! The owner task of a torrent: feeds its engine and does what the engine says.
+//! The owner task of a torrent: feeds its engine and carries out its outputs.
 //!
-//! `state` makes it, `conns` are its connections, `pieces` what happens with the payload; the loop that all
-//! of it goes round is here.
+//! `state` makes it, `conns` are its connections, `pieces` its payload; the event loop is here.
 //!
-//! Invariant: only this task touches the engine and the cache; it waits for nobody but for events. It ends
-//! when it is told to stop or when a write fails, and then everything it started has ended too.
+//! Invariant: only this task touches the engine and the cache; it waits only for events. It ends on an order
+//! to stop or a failed write, after everything that it started has ended.
 
 mod conns;
 mod pieces;
@@ -86,7 +85,7 @@ async fn work(
             maker.finish();
         }
         disk.finish();
-        // What was written before a stop is kept: the next start finds it.
+        // Pieces written before a stop are kept, because the next start finds them.
         if complete { Ok(()) } else { storage.sync() }
     });
     while announcers.join_next().await.is_some() {}
@@ -97,7 +96,7 @@ async fn work(
 }
 
 impl Owner {
-    /// The loop: waits for an event, tells the engine, does what it says.
+    /// The loop: waits for an event, feeds the engine, carries out its outputs.
     async fn serve(&mut self, mut from: Channels, ends: &mut Ends) -> Result<(), Failure> {
         let mut ticks = interval(PUBLISH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -106,7 +105,7 @@ impl Owner {
         self.learn(hashes.borrow_and_update().clone());
         self.tell(Input::Tick);
         loop {
-            self.obey();
+            self.drain_outputs();
             let deadline = self.engine.deadline().map(|now| self.started + now.0);
             let wake = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
@@ -147,8 +146,8 @@ impl Owner {
         self.tell(Input::Candidates(found.peers));
     }
 
-    /// Does what the engine says until it says nothing more.
-    fn obey(&mut self) {
+    /// Carries out the engine's outputs until there are no more.
+    fn drain_outputs(&mut self) {
         loop {
             while let Some(output) = self.engine.poll() {
                 self.carry_out(output);

@@ -1,8 +1,7 @@
 //! Pieces on their way between the engine, the disk threads and the memory in which they are kept for peers.
 //!
-//! Invariant: half of the engine's buffers stay free for pieces under way, whatever else could be kept; a
-//! piece that cannot be read, or is not what it should be, is refused to the peers that asked for it; one
-//! that cannot be written ends the torrent.
+//! Invariant: half of the engine's buffers stay free for pieces under way. A piece that cannot be read, or is
+//! damaged, is refused to the peers that requested it; a piece that cannot be written ends the torrent.
 
 use std::sync::Arc;
 
@@ -63,7 +62,7 @@ impl Owner {
                 // Where its hash has come meanwhile, it is read and checked before it is served.
                 let is_sound = self.soundness.is_done(piece);
                 let waited = if is_sound { self.cache.insert(piece, data) } else { Vec::new() };
-                // Half of the pool is for pieces under way, whatever else could be kept.
+                // Half of the pool is for pieces under way.
                 while self.pool.available() < self.pool.capacity() / 2 && self.cache.evict() {}
                 self.tell(Input::Stored { piece, result: StoreResult::Ok });
                 self.serve_waiting(waited);
@@ -97,7 +96,7 @@ impl Owner {
                 return Err(disk_failure(&error));
             }
         }
-        self.obey();
+        self.drain_outputs();
         Ok(())
     }
 
@@ -130,7 +129,7 @@ impl Owner {
         self.serve_waiting(waited);
     }
 
-    /// Hashes have come. What is in memory and was never checked must be read again before it is served.
+    /// Takes hashes that come later. Unchecked pieces in memory must be read again before they are served.
     pub(super) fn learn(&mut self, hashes: Option<Arc<Vec<Sha256>>>) {
         if let Some(hashes) = hashes {
             self.soundness.learn(hashes);

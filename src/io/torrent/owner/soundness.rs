@@ -1,9 +1,8 @@
-//! Which pieces are known to be what they should be, by which hash the others are checked, and which are
-//! damaged.
+//! Which pieces are known to be right, the hashes that check the others, and which are damaged.
 //!
-//! Invariant: once there is a hash for a piece it is written only with that hash, and served only after it
-//! was written or read so. A damaged piece is read again after [`REST`] only, so that peers that ask for it
-//! cannot keep the disk busy.
+//! Invariant: a piece with a known hash is written only if it has that hash, and served only after it was
+//! written or read with it. A damaged piece is read again only after [`REST`], so that requests for it cannot
+//! keep the disk busy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +19,7 @@ const REST: Duration = Duration::from_secs(5);
 /// Most damaged pieces that are named.
 const NAMED: usize = 3;
 
-/// What is known of the pieces' content.
+/// The knowledge about the pieces' content.
 pub(super) struct Soundness {
     meta: Arc<Metainfo>,
     /// Whether the torrent's hashes are looked at when pieces arrive.
@@ -70,13 +69,13 @@ impl Soundness {
         })
     }
 
-    /// What a piece must have that is written now.
+    /// The hash that a piece must have to be written now.
     pub(super) fn begin_write(&mut self, piece: PieceIndex) -> Option<PieceHash> {
         let hash = self.hash(piece).filter(|_| self.verify || self.hashes.is_some());
         self.begin(piece, hash)
     }
 
-    /// What a piece must have that is read now to be served.
+    /// The hash that a piece must have if it is read now to be served.
     pub(super) fn begin_read(&mut self, piece: PieceIndex) -> Option<PieceHash> {
         let hash = self.unproved(piece);
         self.begin(piece, hash)
@@ -91,7 +90,7 @@ impl Soundness {
         hash
     }
 
-    /// What a piece must have before it is served; `None` where that is known, or cannot be.
+    /// The hash that a piece must have before it is served; `None` if it was checked already, or cannot be.
     pub(super) fn unproved(&self, piece: PieceIndex) -> Option<PieceHash> {
         self.hash(piece).filter(|_| !self.sound.has(piece))
     }
@@ -131,7 +130,7 @@ impl Soundness {
         self.damaged.get(&piece).is_some_and(|(at, _)| now.since(*at) < REST)
     }
 
-    /// What is damaged and what comes wrong, for people.
+    /// Damaged pieces and pieces that arrive wrong, for people.
     pub(super) fn trouble(&self) -> Option<String> {
         let damaged = self.damaged.values().map(|(_, why)| why.clone());
         let wrong = self.came_wrong.iter().map(|(piece, times)| {

@@ -30,13 +30,13 @@ use crate::io::torrent::spec::TorrentSpec;
 use crate::swarm::{ConnId, Engine, EngineConfig, Geometry, Input};
 use crate::units::Now;
 
-/// Events of all peers that may wait for the owner; each is what came, or what left, with one system call.
+/// Events of all peers that may wait for the owner; each is the result of one system call.
 pub(super) const EVENTS: usize = 64;
 
 /// Pieces that are being brought into the system's memory at once.
 pub(super) const WARMING: usize = 16;
 
-/// What is there, and what shall be.
+/// The pieces that exist, and those that are wanted.
 pub(super) struct Pieces {
     pub(super) have: Bitfield,
     pub(super) wanted: Bitfield,

@@ -1,8 +1,8 @@
-//! The reading task of a connection: blocks go from the socket into their places, everything else becomes
+//! The reading task of a connection: blocks go from the socket into their places, all other input becomes
 //! messages.
 //!
-//! Invariant: what was read is told to the owner before more is read, so a busy owner slows the peer down;
-//! one report holds [`REPORT`] messages at most. A peer that sends nothing for [`SILENCE`] is given up.
+//! Invariant: input is reported to the owner before more is read, so a busy owner slows the peer down. One
+//! report has at most [`REPORT`] messages. A peer that sends nothing for [`SILENCE`] is given up.
 
 use std::io::{self, IoSliceMut};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::swarm::{Block, ConnId, Descent, Landings};
 
 /// Keep-alives come every two minutes (BEP 3).
 const SILENCE: Duration = Duration::from_secs(180);
-/// Room for what is no block, or a block without a place, before each read.
+/// Bytes of room before each read for everything except blocks with a place.
 const READ_ROOM: usize = 16 * 1024;
 /// Messages that are told to the owner at once.
 const REPORT: usize = 256;
@@ -77,18 +77,18 @@ impl Stream for OwnedReadHalf {
     }
 }
 
-/// Whether something of what was read is left to be told.
+/// Whether some of the input is still to be reported.
 enum Sorted {
     All,
     Some,
 }
 
-/// What of a connection's stream was read and not yet told.
+/// Input of a connection that was read but not yet reported.
 struct Intake {
     conn: ConnId,
     decoder: Decoder,
     landings: Landings,
-    /// The block that is being read; what the decoder holds comes behind it.
+    /// The block that is being read; the decoder's bytes come after it.
     descent: Option<Descent>,
     /// Blocks that are full.
     arrived: Vec<Block>,
@@ -100,7 +100,7 @@ impl Intake {
         Intake { conn, decoder, landings, descent: None, arrived: Vec::new() }
     }
 
-    /// Makes messages of what was read, in the order of the stream.
+    /// Makes messages of the input, in the order of the stream.
     fn sort(&mut self, heard: &mut Vec<Heard>) -> Result<Sorted, WireError> {
         loop {
             heard.extend(self.arrived.drain(..).map(Heard::Landed));

@@ -17,7 +17,7 @@ use crate::units::{InfoHash, Now, PeerId, PieceIndex};
 const PIECE: u32 = 5 * 16384 + 100;
 const PIECES: u32 = 6;
 
-/// Bytes that were sent and not read; a read gives `cut` of them.
+/// Bytes that were sent and not read; a read returns at most `cut` bytes.
 #[derive(Default)]
 struct Pipe {
     bytes: RefCell<BytesMut>,
@@ -66,7 +66,7 @@ fn engine() -> Engine {
     Engine::new(config, BufPool::new(PIECE as usize, 3), Arc::new(WholePieces)).unwrap()
 }
 
-/// Two peers send what they are asked for, in any order, in any portions.
+/// Two peers send the requested blocks, in any order and in any portions.
 struct Scene {
     engine: Engine,
     peers: BTreeMap<ConnId, (Intake, Pipe, Vec<Block>)>,
@@ -111,8 +111,7 @@ impl Scene {
         }
     }
 
-    /// The peer sends one of the blocks that it was asked for, and something else; what was sent before is
-    /// read.
+    /// The peer sends one of the requested blocks, and something else; earlier bytes are read.
     fn step(&mut self, conn: ConnId, which: usize) {
         let (intake, pipe, asked) = self.peers.get_mut(&conn).unwrap();
         if !asked.is_empty() {
