@@ -1,8 +1,8 @@
-//! What all handlers share.
+//! State shared by all handlers.
 //!
 //! Invariant: locks are held for moments and never across an await; where two are needed, `topology` is taken
-//! first and `lab` last. Which part changes what: `watch` the configuration, `repository` the catalog,
-//! handlers the lab and the tracker.
+//! first and `lab` last. `watch` changes the configuration, `repository` the catalog, handlers change the lab
+//! and the tracker.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -24,28 +24,25 @@ use crate::swarm::SwarmStats;
 use crate::tracker::{Topology, Tracker};
 use crate::units::{InfoHash, PeerId};
 
-/// The configuration in force, and what is wrong with the file as it is now.
+/// The configuration in force, and the problem with the present file.
 #[derive(Debug, Clone, Default)]
 pub struct Configured {
-    /// In force.
     pub config: Arc<Config>,
-    /// With the file.
+    /// With the present file.
     pub problem: Option<Problem>,
 }
 
 /// The images, and their torrents by name and version.
 #[derive(Debug, Clone, Default)]
 pub struct Repository {
-    /// What people and terminals see.
+    /// The images and problems that people and terminals see.
     pub catalog: Catalog,
-    /// Torrents as stored.
     pub torrents: HashMap<(String, String), Torrent>,
 }
 
 /// A torrent that is handed out.
 #[derive(Debug, Clone)]
 pub struct Torrent {
-    /// As stored.
     pub stored: Arc<Metainfo>,
     /// Its files are there to be had by HTTP as well.
     pub web_seed: bool,
@@ -56,33 +53,29 @@ pub struct Torrent {
 pub struct Seeder {
     /// Its name in every swarm.
     pub peer_id: PeerId,
-    /// Its port.
     pub port: u16,
 }
 
-/// Everything handlers need.
 pub struct App {
-    /// The time.
     pub clock: Clock,
-    /// Where images lie.
+    /// The folder of the repository.
     pub images: PathBuf,
     /// Where netboot files lie.
     pub boot: Option<PathBuf>,
-    /// What is assigned.
+    /// The configuration.
     pub configured: RwLock<Configured>,
-    /// What can be had.
+    /// The images and their torrents.
     pub repository: RwLock<Arc<Repository>>,
     /// Which peers are in which swarm.
     pub tracker: Mutex<Tracker>,
     /// The lab's shape in force; `zones` keeps it.
     pub topology: RwLock<Arc<Topology>>,
-    /// Which terminal fetches what.
+    /// Terminals and their attempts.
     pub lab: Mutex<Lab>,
-    /// What survives.
+    /// State that survives a restart.
     pub store: Store,
-    /// Our own peer.
     pub seeder: Seeder,
-    /// What our own peer does, by swarm; refreshed with the repository.
+    /// Counters of our own peer, by swarm; refreshed with the repository.
     pub seeding: RwLock<HashMap<InfoHash, SwarmStats>>,
 }
 
@@ -92,7 +85,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl App {
-    /// The time.
     pub fn now(&self) -> Duration {
         self.clock.now()
     }
@@ -102,12 +94,11 @@ impl App {
         Arc::clone(&self.configured.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
-    /// The images.
     pub fn repository(&self) -> Arc<Repository> {
         Arc::clone(&self.repository.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What our own peer does in a swarm.
+    /// Counters of our own peer in a swarm.
     pub fn seeding(&self, swarm: &InfoHash) -> Option<SwarmStats> {
         self.seeding.read().unwrap_or_else(PoisonError::into_inner).get(swarm).copied()
     }

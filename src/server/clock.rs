@@ -2,11 +2,11 @@
 //!
 //! Invariant: [`Clock::now`] never goes back while the server runs, and setting the machine's date does not
 //! move it: every duration is measured by it. It reads as time since 1970 and can be written down; between
-//! two starts the date may have been set, so `lab::restart` takes no duration from that.
+//! two starts the date may have been set, so `lab::restart` computes no duration across a start.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The date at the start, and what has gone by since.
+/// The date at the start, and the time since then.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     date_at_start: Duration,
@@ -20,7 +20,6 @@ impl Clock {
         Clock { date_at_start, start: Instant::now() }
     }
 
-    /// Time since 1970.
     pub fn now(&self) -> Duration {
         self.date_at_start + self.start.elapsed()
     }

@@ -1,11 +1,11 @@
 //! The lab's server: images, tracker, seeder, netboot files, terminals' calls and the lab's page on one port.
 //!
 //! `domain` decides, without I/O; `store` keeps the state, `repository` finds images, `seeder` seeds them,
-//! `watch` acts without being asked; `http` is the port and its handlers; `app` is what they share; `start`
-//! puts all of it together.
+//! `watch` acts without being asked; `http` is the port and its handlers, `app` their shared state; `start`
+//! assembles the server.
 //!
-//! Invariant: nothing here is on a terminal; everything a terminal says is bounded and nothing of it is
-//! trusted beyond its own row.
+//! Invariant: nothing here runs on a terminal. A terminal's reports are bounded, and trusted only for its own
+//! row.
 
 pub mod app;
 pub mod clock;

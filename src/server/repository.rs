@@ -1,9 +1,9 @@
-//! The repository: finds image folders, checks each when it appears or changes, and says what is wrong with
-//! the others.
+//! The repository: finds image folders, checks each when it appears or changes, and reports the problems of
+//! others.
 //!
 //! Invariant: an image is published only after all of its sidecars had the hashes of its manifest. A folder
-//! is looked at again only when one of its files changed, so that a scan of many images is cheap. Signatures
-//! are judged here for people; terminals judge them by their own keys.
+//! is read again only when one of its files changed, so that a scan of many images is cheap. The server
+//! checks signatures for people only; terminals check them by their own keys.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ struct Seen {
 
 type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
-/// What one scan found.
+/// The result of one scan.
 #[derive(Debug, Clone, Default)]
 pub struct Scan {
     /// For people and terminals.
@@ -48,7 +48,6 @@ impl Scanner {
         Scanner { root, keys: None, key_text: None, seen: BTreeMap::new() }
     }
 
-    /// Where images lie.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -158,7 +157,7 @@ fn source_of(folder: &Path) -> Option<PathBuf> {
     }
 }
 
-/// What changes of a source when somebody writes to it; of a block device only that it is there.
+/// The facts that change when a source is written to; of a block device only that it exists.
 fn look_at_source(path: &Path) -> Option<(PathBuf, u64, Option<SystemTime>)> {
     let metadata = std::fs::metadata(path).ok()?;
     let modified = metadata.is_file().then(|| metadata.modified().ok()).flatten();

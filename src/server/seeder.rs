@@ -1,9 +1,9 @@
 //! The server's own peer: seeds every image of the repository from where it lies.
 //!
-//! Invariant: seeds what the latest scan found and nothing else; an image whose folder was replaced is opened
-//! anew. An image that cannot be read any more is a problem that is shown, and the tracker stops naming us
-//! for it. Limits of zones hold for us as for any peer: the tracker's rules are heard inside the server. What
-//! is sent to whom is left to the session.
+//! Invariant: seeds exactly the images of the latest scan. An image whose folder was replaced is opened anew.
+//! An image that can no longer be read is shown as a problem, and the tracker stops naming us for it. Limits
+//! of zones hold for us as for any peer, through the tracker's rules inside the server. The session chooses
+//! pieces and peers.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,13 +25,12 @@ use crate::units::InfoHash;
 
 /// Memory for pieces that are being sent, of each image.
 const MEMORY: u64 = 128 << 20;
-/// What to do about a piece that cannot be sent.
+/// The remedy for a piece that cannot be sent.
 const TROUBLE: &str = "Terminals that lack it wait. Check the image with 'flashmob-mkimage verify', put the file back from a copy or \
                        capture the image again; a piece that is in order again is served without a restart.";
 /// How old the numbers on the page may be.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// All seeders.
 pub struct Seeders {
     session: Session,
     swarms: HashMap<InfoHash, Seeding>,
@@ -40,7 +39,7 @@ pub struct Seeders {
 struct Seeding {
     folder: Arc<ImageFolder>,
     swarm: Result<Swarm, Failure>,
-    /// What it was told to keep to.
+    /// The rules that it was given last.
     told: Option<Rules>,
 }
 
@@ -57,7 +56,7 @@ impl Seeding {
 }
 
 impl Seeding {
-    /// What it cannot send, while it goes on with the rest.
+    /// The pieces that it cannot send, while it serves the others.
     fn trouble(&self) -> Option<String> {
         self.swarm.as_ref().ok()?.trouble()
     }
@@ -91,7 +90,7 @@ impl Seeders {
         self.swarms.get(swarm).is_some_and(|seeding| seeding.failure().is_none())
     }
 
-    /// Seeds what is new, stops what is gone; says what cannot be seeded.
+    /// Seeds new images and stops removed ones; returns those that cannot be seeded.
     pub async fn follow(&mut self, scan: &Scan) -> Vec<Problem> {
         let gone = |hash: &InfoHash, seeding: &Seeding| {
             let still = |folder: &&Arc<ImageFolder>| {
@@ -109,7 +108,7 @@ impl Seeders {
         for folder in &scan.folders {
             let hash = folder.metainfo().info_hash;
             let before = self.swarms.get(&hash).map(|seeding| seeding.swarm.as_ref().err().cloned());
-            // What could not be opened may be free by now.
+            // A source that could not be opened may be free by now.
             if !matches!(before, Some(None)) {
                 let swarm = self.seed(folder);
                 if let Err(failure) = &swarm
@@ -145,7 +144,7 @@ impl Seeders {
         })
     }
 
-    /// Tells every swarm what the lab's zones ask of us, when that has changed.
+    /// Passes the rules of the lab's zones to every swarm, if they changed.
     async fn guide(&mut self, app: &App) {
         let Some(rules) = lock(&app.tracker).home_rules() else { return };
         for seeding in self.swarms.values_mut().filter(|seeding| seeding.told.as_ref() != Some(&rules)) {
@@ -156,7 +155,7 @@ impl Seeders {
         }
     }
 
-    /// Keeps `app.seeding`, and what the seeders keep to, fresh for so long.
+    /// Keeps `app.seeding`, and the seeders' rules, fresh for this time.
     pub async fn refresh(&mut self, app: &App, how_long: Duration) {
         let end = tokio::time::Instant::now() + how_long;
         while tokio::time::Instant::now() < end {
@@ -172,7 +171,6 @@ impl Seeders {
         }
     }
 
-    /// Leaves all swarms.
     pub async fn stop(self) {
         self.session.shutdown().await;
     }

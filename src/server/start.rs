@@ -27,16 +27,13 @@ use crate::tracker::{Settings, Tracker, Zoned};
 /// How long stopping may take.
 const STOP: Duration = Duration::from_secs(6);
 
-/// What a server is started with.
+/// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The repository.
     pub images: PathBuf,
-    /// Netboot files.
     pub boot: Option<PathBuf>,
     /// Where state is kept.
     pub state: PathBuf,
-    /// Configuration file.
     pub config: Option<PathBuf>,
     /// Public keys by which images are judged; before the one that the configuration names.
     pub keys: Option<PathBuf>,
@@ -48,7 +45,6 @@ pub struct Options {
     pub mdns: bool,
 }
 
-/// A running server.
 pub struct Server {
     app: Arc<App>,
     address: SocketAddr,
@@ -89,7 +85,7 @@ impl Server {
                 "the date of this machine is before times that the server wrote down earlier: look at its clock. \
                  Terminals are served all the same"
             );
-            // What is not written now is corrected again at the next start.
+            // Unstored corrections are made again at the next start.
             drop(store.save(corrected));
         }
         let topology = zones::topology(&config, &lab);
@@ -134,7 +130,6 @@ impl Server {
         Ok(Server { app, address, reload, stop, tasks, store: store_thread, announced })
     }
 
-    /// Where it answers.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
@@ -149,7 +144,7 @@ impl Server {
         self.reload.notify_one();
     }
 
-    /// Lets answers finish, leaves the swarms, writes what waits.
+    /// Lets answers finish, leaves the swarms, stores pending changes.
     pub async fn stop(self) {
         drop(self.announced);
         self.stop.send_replace(true);

@@ -1,5 +1,4 @@
-//! What happens by itself: the configuration is read again when it changes, the repository is looked through
-//! again and again.
+//! Background tasks: the configuration is read again when it changes, the repository is scanned periodically.
 //!
 //! ```text
 //!  configuration task: every 2 s, or at once when told ──► app.configured
@@ -104,7 +103,7 @@ pub async fn repository(
     seeders.stop().await;
 }
 
-/// Makes what a scan found known to everybody.
+/// Publishes the result of a scan.
 pub async fn publish(app: &App, scan: &Scan, seeders: &mut Seeders) {
     let mut catalog = scan.catalog.clone();
     catalog.problems.extend(seeders.follow(scan).await);

@@ -1,7 +1,7 @@
-//! One try of a job on one terminal: what is known of it, and what it leaves on the disks.
+//! One try of a job on one terminal: its course, and the state in which it leaves the disks.
 //!
 //! Invariant: a plain value, pure; a disk that an attempt has touched counts as half written until one is
-//! done. What follows from it for the terminal is decided in `jobs`.
+//! done. `jobs` decides the terminal's next step.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::api::Compare;
 use crate::event::{Installed, Outcome, Progress, Stage};
 use crate::server::domain::target::Target;
 
-/// An attempt that says nothing for so long is interrupted: switched off, or cut off.
+/// An attempt that is silent for this time is interrupted: switched off, or cut off.
 pub const SILENCE: Duration = Duration::from_secs(60);
 /// So many attempts at the same thing are made without a person, when they end without an outcome or fail
 /// with `Class::Retry`.
@@ -22,33 +22,27 @@ pub struct Attempt {
     pub number: u64,
     /// Must come with every report.
     pub token: String,
-    /// The job's name.
     pub job: String,
-    /// The image.
     pub image: String,
-    /// The version.
     pub version: String,
     /// `name@version` of further images for further disks.
     pub also: Vec<String>,
-    /// When it began.
     pub started: Duration,
     /// When it was last heard.
     pub heard: Duration,
-    /// Its latest report.
     pub progress: Option<Progress>,
     /// When its outcome came.
     pub ended: Option<Duration>,
-    /// How it ended.
     pub outcome: Option<Outcome>,
     /// 1 for the first of a row of attempts at the same thing that were made without a person.
     pub tries: u32,
     /// The disk was already half written when it began.
     pub dirty: bool,
-    /// A person wants another attempt whatever came of this one.
+    /// An administrator wants another attempt, regardless of this one's outcome.
     pub retried: bool,
-    /// What becomes of what is on the disk then, if the person said so.
+    /// How pieces on the disk are found in the next attempt, if the administrator chose.
     pub retried_as: Option<Compare>,
-    /// What was on the terminal's disks when it began, as far as is known.
+    /// The versions on the terminal's disks when it began, as far as known.
     pub installed: Vec<Installed>,
     /// A person wants it to stop.
     pub cancelled: bool,
@@ -94,7 +88,7 @@ impl Attempt {
         self.outcome.is_none() && now.saturating_sub(self.heard) < SILENCE
     }
 
-    /// Does the disk hold half a system because of it, or since before it?
+    /// Whether the disk holds half a system because of it, or since before it.
     pub fn leaves_half_a_system(&self) -> bool {
         match &self.outcome {
             Some(Outcome::Done { .. }) => false,
@@ -113,8 +107,8 @@ impl Attempt {
         self.tries < TRIES || self.outcome.is_none() && self.was_committed()
     }
 
-    /// What is on the terminal's disks after it, the newest first, as far as is known: a disk that was
-    /// touched is no record's.
+    /// The versions on the terminal's disks after it, the newest first, as far as known. A touched disk has
+    /// no record.
     pub fn leaves_installed(&self) -> Vec<Installed> {
         match &self.outcome {
             Some(Outcome::Done { installed: new, .. }) => {
@@ -122,7 +116,7 @@ impl Attempt {
                 new.iter().chain(others).cloned().collect()
             }
             Some(Outcome::Failed { disk_touched: false, .. }) if !self.dirty => self.installed.clone(),
-            // What was heard last says too little: the next thing may have been the disarm.
+            // The last report says too little, because the disarm may have followed it.
             _ => Vec::new(),
         }
     }
@@ -138,7 +132,7 @@ impl Attempt {
             _ if self.retried || !self.is_for(target) => 1,
             Some(Outcome::Done { .. }) => self.tries,
             Some(Outcome::Failed { .. }) => self.tries.saturating_add(1),
-            // The image is on the disk: what was interrupted is the stay in the swarm.
+            // The image is on the disk, and only the stay in the swarm was interrupted.
             None if self.was_committed() => self.tries,
             // It ended in a crash, a hang or a power cut. A terminal that crashes each time must not try for
             // ever.

@@ -1,7 +1,7 @@
-//! The images that can be had now, and what is wrong with the others.
+//! The images that can be served now, and the problems of the others.
 //!
-//! Invariant: plain values; an image listed here was checked when it was found. Finding and checking is left
-//! to `repository`.
+//! Invariant: plain values; an image listed here was checked when it was found. `repository` finds and checks
+//! images.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::api::Refusal;
 use crate::server::domain::config::ImageRef;
 use crate::units::InfoHash;
 
-/// What is known of an image's signature.
+/// The state of an image's signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signature {
@@ -17,7 +17,7 @@ pub enum Signature {
     Good,
     /// There is one, but not by a configured key.
     Bad,
-    /// There is none.
+    /// The signature is missing.
     Missing,
     /// There is one; no keys are configured to judge it.
     Unjudged,
@@ -26,15 +26,12 @@ pub enum Signature {
 /// One version of one image, ready to be had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
-    /// The image.
     pub name: String,
-    /// The version.
     pub version: String,
     /// Grows with every version.
     pub sequence: u64,
     /// When it was captured (RFC 3339).
     pub created: String,
-    /// Payload bytes.
     pub bytes: u64,
     /// Name of its swarm.
     pub info_hash: InfoHash,
@@ -54,25 +51,24 @@ impl Published {
 pub struct Problem {
     /// A path, a job, a file.
     pub what: String,
-    /// What is wrong.
+    /// The problem.
     pub error: String,
-    /// What to do.
+    /// The remedy.
     pub advice: String,
 }
 
-/// All images.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Catalog {
     /// Those that can be had.
     pub images: Vec<Published>,
-    /// What is wrong with the others.
+    /// The problems of the others.
     pub problems: Vec<Problem>,
     /// Keys are configured: only versions with a good signature count as the newest.
     pub judged: bool,
 }
 
 impl Catalog {
-    /// The version meant, or why there is none.
+    /// The wanted version, or the reason why there is none.
     pub fn resolve(&self, wanted: &ImageRef) -> Result<&Published, Refusal> {
         let versions = self.images.iter().filter(|image| image.name == wanted.name);
         let found = match &wanted.version {

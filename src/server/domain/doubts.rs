@@ -1,8 +1,7 @@
 //! Names in the configuration that fit several terminals: a UUID that boards share, a label or an adapter of
 //! several machines.
 //!
-//! Invariant: pure; it only tells people. That such a UUID names nobody is held by `lab`, that such a pin is
-//! left out by `zones`.
+//! Invariant: pure; it only informs people. `lab` ignores such a UUID, `zones` leaves out such a pin.
 
 use crate::server::domain::catalog::Problem;
 use crate::server::domain::config::{Config, Job, Terminals, Who};
@@ -10,7 +9,7 @@ use crate::server::domain::identity::TerminalKey;
 use crate::server::domain::lab::{Lab, Terminal, some_of};
 use crate::server::domain::zones::called;
 
-/// What in the configuration means several terminals where one was meant.
+/// Names in the configuration that mean several terminals.
 pub fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
     let by_uuid = |keys: &[TerminalKey]| -> Vec<TerminalKey> {
         keys.iter().filter(|key| matches!(key, TerminalKey::Uuid(_))).copied().collect()
@@ -40,7 +39,7 @@ pub fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
     doubts
 }
 
-/// A MAC of an adapter that several machines have used: the job is for each of them, which one cannot see in
+/// A MAC of an adapter that several machines have used: the job is for each of them, which is not visible in
 /// the file.
 fn carried(job: &Job, key: &TerminalKey, fits: &[&Terminal]) -> Option<Problem> {
     let ids: Vec<&str> = fits.iter().map(|t| t.id.as_str()).collect();

@@ -1,9 +1,9 @@
-//! Which machine is speaking: MAC addresses and SMBIOS UUIDs.
+//! The identity of a calling machine: MAC addresses and SMBIOS UUIDs.
 //!
-//! Invariant: pure. MACs name machines, because many boards carry no UUID, or the same one as thousands of
+//! Invariant: pure. MACs identify machines, because many boards carry no UUID, or share one with thousands of
 //! others; a UUID only tells machines apart, so that an adapter that is carried from one to the other does
-//! not make them one. In doubt it is another machine: taking one for the other would leave it without its
-//! image, or wipe a disk that nobody meant.
+//! not make them one. In doubt it is another machine, because a confusion would leave one without its image,
+//! or wipe the wrong disk.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,6 @@ use std::str::FromStr;
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
@@ -83,7 +82,7 @@ pub fn in_one_order(uuid: Uuid) -> Uuid {
     uuid.min(Uuid::from_bytes(uuid.to_bytes_le()))
 }
 
-/// What a machine says of itself.
+/// A machine's own statements about its identity.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
     /// Its MACs, the one it netbooted from first.
@@ -93,8 +92,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// From texts; those that are not valid are left out, and so are the MACs that programs give to their
-    /// adapters on every machine (agents of before tell them as well), and what exceeds 32 MACs.
+    /// From texts. Invalid ones are left out, and so are the MACs that software gives to its adapters on
+    /// every machine (older agents report them), and all after the first 32 MACs.
     pub fn new<S: AsRef<str>>(macs: &[S], uuid: Option<&str>) -> Self {
         let mut known = Vec::new();
         for mac in macs.iter().take(32).filter_map(|text| text.as_ref().parse::<Mac>().ok()) {
@@ -121,9 +120,8 @@ impl Identity {
 /// A terminal among which one is looked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
-    /// Its name.
     pub id: &'a str,
-    /// What it said of itself last.
+    /// Its last statement about its identity.
     pub identity: &'a Identity,
     /// Seconds since it was heard.
     pub silent: u64,
@@ -158,7 +156,6 @@ pub fn find<'a>(known: impl Iterator<Item = Known<'a>> + Clone, who: &Identity) 
 pub enum TerminalKey {
     /// By one of its MACs.
     Mac(Mac),
-    /// By its UUID.
     Uuid(Uuid),
 }
 

@@ -1,4 +1,4 @@
-//! What iPXE is told: boot the agent, go on to the disk, or wait (`/boot/ipxe`).
+//! Scripts for iPXE: boot the agent, go on to the disk, or wait (`/boot/ipxe`).
 //!
 //! Invariant: pure; every word that comes from outside is reduced to characters that iPXE does not interpret.
 //! A script never leaves a terminal at a prompt, and never boots a disk that is half written.
@@ -8,7 +8,7 @@ use crate::server::domain::identity::Identity;
 /// The firmware below iPXE (`${platform}`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Platform {
-    /// `pcbios`, and whatever does not say.
+    /// `pcbios`, and machines that do not say.
     #[default]
     Bios,
     /// `efi`.
@@ -16,7 +16,6 @@ pub enum Platform {
 }
 
 impl Platform {
-    /// From iPXE's word.
     pub fn from_word(word: &str) -> Self {
         if word.eq_ignore_ascii_case("efi") { Platform::Efi } else { Platform::Bios }
     }
@@ -36,7 +35,6 @@ pub struct Caller {
     pub host: String,
     /// Its MACs and UUID.
     pub identity: Identity,
-    /// Its firmware.
     pub platform: Platform,
 }
 
@@ -80,9 +78,9 @@ pub fn agent(caller: &Caller, what: &str, arguments: &str) -> String {
     )
 }
 
-/// On to the disk that was imaged: a small GRUB looks for it by `root_path` (see `boot::start`). iPXE itself
-/// knows disks by their number only, which a stick may have. A terminal that was never imaged goes back to
-/// its firmware, whose boot order and passwords are its administrator's; so does one whose disk is not found.
+/// On to the imaged disk: a small GRUB looks for it by `root_path` (see `boot::start`), because iPXE itself
+/// knows disks only by their number, which a stick may have. A terminal that was never imaged goes back to
+/// its firmware, whose boot order and passwords are its administrator's. So does one whose disk is not found.
 pub fn disk(caller: &Caller, root_path: Option<&str>) -> String {
     let Some(root_path) = root_path else {
         return "#!ipxe\necho flashmob: nothing to do, the firmware goes on with its next boot entry\nexit 1\n".into();
@@ -134,14 +132,14 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
-/// iPXE knows `${…}`, quotes, backslashes, `|`, `&`, `;` and `#`; none of them gets through.
+/// iPXE interprets `${…}`, quotes, backslashes, `|`, `&`, `;` and `#`; all are removed.
 fn plain(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_ascii_alphanumeric() || " .,:/@_()+=-%".contains(c) { c } else { ' ' })
         .collect()
 }
 
-/// The `Host` header if it can be put into a script as it is.
+/// The `Host` header, if it needs no escaping in a script.
 pub fn usable_host(text: &str) -> Option<&str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
     (!text.is_empty() && text.len() <= 255 && text.chars().all(fits)).then_some(text)

@@ -1,5 +1,5 @@
-//! The server's decisions and what they are about, without I/O: time, chance and the database's answers come
-//! in as arguments.
+//! The server's decisions and their subjects, without I/O: time, chance and the database's answers come in as
+//! arguments.
 //!
 //! `config` is what the administrator wrote, `catalog` the images there are, `identity` who a terminal is,
 //! `target` what a terminal is to become, `attempt` one try, `jobs` what an attempt may do next, `lab` all

@@ -1,19 +1,17 @@
-//! What the configuration wants of a terminal now, with the versions that its images mean now.
+//! A terminal's configured target, with the present versions of its images.
 //!
 //! Invariant: pure functions of the configuration, the catalog and a machine's identity; every image of a
-//! [`Target`] is in the catalog. Whether it waits for the terminal is decided in `jobs`.
+//! [`Target`] is in the catalog. `jobs` decides whether the terminal still needs it.
 
 use crate::api::Refusal;
 use crate::server::domain::catalog::Catalog;
 use crate::server::domain::config::{Also, Config, ImageRef, Job};
 use crate::server::domain::identity::Identity;
 
-/// What the configuration wants of a terminal now.
+/// A terminal's configured target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
-    /// The job.
     pub job: Job,
-    /// Its image.
     pub image: String,
     /// The version that this means now.
     pub version: String,
@@ -45,13 +43,13 @@ pub fn target_of(job: &Job, catalog: &Catalog) -> Result<Target, Refusal> {
     Ok(Target { job: job.clone(), image: image.name.clone(), version: image.version.clone(), also })
 }
 
-/// What the configuration wants of a machine now; `Ok(None)` when nothing.
+/// A machine's configured target; `Ok(None)` if no job names it.
 pub fn target_for(config: &Config, catalog: &Catalog, who: &Identity) -> Result<Option<Target>, Refusal> {
     config.job_for(who).map(|job| target_of(job, catalog)).transpose()
 }
 
-/// The target of a terminal that asks for images by name, for disks that it names: its own job's terms if
-/// that is the image that starts, and otherwise the usual ones. Only what was asked for is given.
+/// The target of a terminal that asks for images by name, for named disks. Uses the settings of its own job
+/// if that job's first image starts, else the defaults. Only the requested images are given.
 pub fn target_by_hand(
     config: &Config,
     catalog: &Catalog,

@@ -23,8 +23,8 @@ pub fn called<'a>(config: &Config, lab: &'a Lab, label: &str) -> Vec<&'a Termina
     lab.iter().filter(has).collect()
 }
 
-/// The address of the terminal, if it is one: a name that fits several pins none of them, and `doubts` tells
-/// people.
+/// The address of the terminal, if there is exactly one. A name that fits several pins no terminal, and
+/// `doubts` informs people.
 fn only(fitting: &[&Terminal]) -> Option<IpAddr> {
     match fitting {
         [terminal] => terminal.ip(),
@@ -32,7 +32,7 @@ fn only(fitting: &[&Terminal]) -> Option<IpAddr> {
     }
 }
 
-/// The lab's shape as it is known now.
+/// The lab's present shape.
 pub fn topology(config: &Config, lab: &Lab) -> Topology {
     let mut topology = Topology { zones: config.zones.clone(), ..Topology::default() };
     let address = |who: &Who| match who {
@@ -90,17 +90,16 @@ fn made(chassis: &str, parent: ZoneId, all: &BTreeMap<String, ZoneId>, topology:
 /// A zone as the page shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneView {
-    /// Its name.
     pub name: String,
-    /// How many terminals are in it.
+    /// Number of its terminals.
     pub terminals: usize,
-    /// How many of them are imaging.
+    /// Number of its terminals that are imaging.
     pub imaging: usize,
     /// Those that exchange pieces beyond it now.
     pub gateways: Vec<String>,
 }
 
-/// All zones of these rows, those without terminals too; empty where there are none.
+/// All zones of these rows, even without terminals; empty if no zones are configured.
 pub fn views(topology: &Topology, rows: &[TerminalView]) -> Vec<ZoneView> {
     let of = |name: &str| {
         let here = || rows.iter().filter(|row| row.zone.as_deref() == Some(name));

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Invariant: a connection that sends no request head for 30 s, or that takes no byte for two minutes, is
-//! closed. What is answered is left to `http`.
+//! closed. `router` chooses the answer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -32,7 +32,6 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Both ends of a connection; IPv4 addresses as such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
-    /// The caller's address.
     pub remote: SocketAddr,
     /// At which of our addresses.
     pub local: SocketAddr,

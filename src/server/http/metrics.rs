@@ -32,7 +32,7 @@ fn text(terminals: &[TerminalView], images: &[ImageView], problems: usize) -> St
     states.iter().for_each(|(state, n)| line(&mut out, "flashmob_terminals", &[("state", state)], *n));
 
     let live = || terminals.iter().filter(|t| t.silent < 10).filter_map(|t| t.progress.as_ref());
-    // Terminals say what they like: a sum of it must not overflow.
+    // Terminals may report any number, so the sum must not overflow.
     let sum = |rate: fn(&Progress) -> u64| live().map(rate).fold(0, u64::saturating_add);
     for (name, help, value) in [
         ("flashmob_terminals_rate_in_bytes", "Bytes a second coming in, all terminals.", sum(|p| p.rate_in)),
@@ -67,7 +67,7 @@ fn text(terminals: &[TerminalView], images: &[ImageView], problems: usize) -> St
     out
 }
 
-/// A state as it is spelled everywhere.
+/// The name of a state in all outputs.
 pub fn word(state: TerminalState) -> &'static str {
     match state {
         TerminalState::Idle => "idle",

@@ -1,6 +1,6 @@
-//! `/boot/ipxe`: looks up the terminal that asks and answers with the script for its next step.
+//! `/boot/ipxe`: looks up the calling terminal and answers with the script for its next step.
 //!
-//! Invariant: decides nothing itself: `jobs::at_boot` says what, `ipxe` says how.
+//! Invariant: decides nothing itself: `jobs::at_boot` decides, `ipxe` writes the script.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::server::domain::jobs::{self, AtBoot};
 use crate::server::domain::target::target_for;
 use crate::server::http::listen::Ends;
 
-/// What iPXE says of the machine it runs on.
+/// iPXE's facts about its machine.
 #[derive(Debug, Default, Deserialize)]
 pub struct Machine {
     mac: Option<String>,

@@ -1,7 +1,7 @@
 //! `/`: the lab on one page.
 //!
-//! Invariant: one document without anything from elsewhere; the policy header holds the browser to that. What
-//! it shows comes from `/api/v1/terminals` and `/api/v1/lab`, put into the document as text, never as markup.
+//! Invariant: one document without external resources, which the policy header enforces. Its data comes from
+//! `/api/v1/terminals` and `/api/v1/lab`, and is inserted as text, never as markup.
 
 use axum::http::header;
 use axum::response::IntoResponse;

@@ -1,8 +1,8 @@
 //! The router: which handler answers which address.
 //!
-//! Invariant: from the repository only the files that an image consists of are served, by names without
-//! escapes; folders that are still written begin with a dot and have no name here. Bodies and answering times
-//! of the API are bounded; the bounds on connections are in `listen`.
+//! Invariant: from the repository only an image's own files are served, by names without escapes. Folders
+//! that are still written begin with a dot and cannot be reached. Bodies and answering times of the API are
+//! bounded; `listen` bounds connections.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What must survive a restart: terminals and attempts, in SQLite. This is the queue and the thread; `tables`
-//! has the statements.
+//! State that must survive a restart: terminals and attempts, in SQLite. This is the queue and the thread;
+//! `tables` has the statements.
 //!
 //! ```text
 //!  handlers ──Batch{changes, ack} (queue of 4096)──► one thread that owns the connection
@@ -8,7 +8,7 @@
 //!
 //! Invariant: a change is acknowledged only when its transaction is synced. Changes are put into the queue
 //! while the lab is locked, so they are written in the order in which they happened. A full queue is an
-//! error, not a wait.
+//! error, never a wait.
 
 mod tables;
 #[cfg(test)]
@@ -36,30 +36,22 @@ pub enum StoreError {
     /// The folder or file cannot be made.
     #[error("state folder {path}: {why}")]
     Folder {
-        /// The state folder.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         why: String,
     },
     /// The database was written by a newer program.
     #[error(
         "{path} has schema {found}, this program knows {SCHEMA}: use the newer flashmob, or another --state"
     )]
-    Newer {
-        /// The database file.
-        path: PathBuf,
-        /// Its schema.
-        found: i64,
-    },
-    /// SQLite said no.
+    Newer { path: PathBuf, found: i64 },
     #[error("database {path}: {why}")]
     Database {
-        /// The database file.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         why: String,
     },
-    /// The disk is too slow for what happens, or the thread is gone.
+    /// The disk is too slow for the changes, or the thread is gone.
     #[error("the database does not keep up")]
     Behind,
 }
@@ -71,17 +63,17 @@ struct Batch {
     ack: Ack,
 }
 
-/// Handle to the database's thread. When all are gone the thread writes what waits and ends.
+/// Handle to the database's thread. When all are dropped, the thread stores pending changes and ends.
 #[derive(Clone)]
 pub struct Store {
     queue: SyncSender<Batch>,
 }
 
 impl Store {
-    /// Opens or makes the database in `folder` and reads all of it.
+    /// Opens or creates the database in `folder` and reads it completely.
     pub fn open(folder: &Path) -> Result<(Store, Restored, std::thread::JoinHandle<()>), StoreError> {
         let cannot = |e: std::io::Error| StoreError::Folder { path: folder.into(), why: e.to_string() };
-        // The attempts' tokens are in there: nobody else on the server needs to read them.
+        // It holds the attempts' tokens, so no other user may read it.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
         let path = folder.join("flashmob.sqlite");
         let error = |e: rusqlite::Error| StoreError::Database { path: path.clone(), why: e.to_string() };
@@ -123,7 +115,7 @@ fn write_batches(mut connection: Connection, path: &Path, batches: &Receiver<Bat
             log::error!("{error}");
         }
         for batch in together {
-            // Nobody waits for changes that can be lost.
+            // Changes that may be lost have no receiver.
             let _ = batch.ack.send(result.clone());
         }
     }

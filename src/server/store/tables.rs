@@ -1,8 +1,8 @@
-//! The database's tables: how they came to be, and terminals and attempts as rows.
+//! The database's tables: their migrations, and terminals and attempts as rows.
 //!
-//! Invariant: a database of any older schema is brought up to [`SCHEMA`] and keeps all it has; one statement
-//! names all columns of a table for writing and one for reading, in the same order. Transactions and who
-//! waits for them are left to the module above.
+//! Invariant: a database of any older schema is migrated to [`SCHEMA`] without loss. One statement names all
+//! columns of a table for writing and one for reading, in the same order. The module above handles
+//! transactions.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::server::domain::lab::{Change, Terminal};
 /// The schema this program writes.
 pub(super) const SCHEMA: i64 = 4;
 
-/// What was written down.
+/// The stored state.
 #[derive(Debug)]
 pub struct Restored {
     /// All terminals with their latest attempt.
@@ -145,7 +145,7 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
     Ok(())
 }
 
-/// Reads all of it.
+/// Reads all rows.
 pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
     let mut statement = connection.prepare(
         "SELECT t.id, t.macs, t.uuid, t.inventory, t.agent, t.address, t.heard,
@@ -169,7 +169,7 @@ fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
         None => None,
     };
     let inventory: Inventory = unjson(row, 3)?.unwrap_or_default();
-    // A database of before has what the terminal said last.
+    // An older database has only the terminal's last inventory.
     let known_disks = match unjson(row, 24)? {
         Some(known) => known,
         None => known::fixed(&inventory.disks).cloned().collect(),

@@ -1,4 +1,4 @@
-//! What is written is read again, also by a program that came later.
+//! Stored state is read again, even by a newer program.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What lies under `/boot`, `/images` and `/torrents`, and what does not.
+//! The files under `/boot`, `/images` and `/torrents`, and none besides.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -1,4 +1,4 @@
-//! The whole server on a real port of its own, spoken to as terminals, peers, iPXE and people do.
+//! The whole server on a real port, called as terminals, peers, iPXE and people do.
 
 mod files;
 mod operation;
@@ -27,7 +27,7 @@ const A: &str = "52:54:00:00:00:0a";
 const B: &str = "52:54:00:00:00:0b";
 const FOR_ALL: &str = "[[job]]\nname='lab'\nimage='golden'\nterminals='all'\n[boot]\narguments='quiet'\n";
 
-/// Folders of one test, and the server that works on them.
+/// Folders of one test, and their server.
 struct World {
     folder: tempfile::TempDir,
     server: Option<Server>,
@@ -114,7 +114,7 @@ impl World {
         self.post(&format!("/api/v1/terminals/{terminal}/take"), &wish).await
     }
 
-    /// Says hello and takes what waits.
+    /// Says hello and takes the waiting job.
     async fn begin(&self, mac: &str) -> Assignment {
         let terminal = self.hello(mac).await;
         self.take(&terminal, Take::default()).await.expect("work waits")
@@ -149,7 +149,7 @@ impl World {
         self.http.post(url).send().await.expect("an answer").status()
     }
 
-    /// Asks `path` until the answer has `text` in it; the test's deadline is 30 s.
+    /// Repeats a request for `path` until the answer contains `text`; the test's deadline is 30 s.
     async fn until(&self, path: &str, text: &str) -> String {
         let mut answer = String::new();
         for _ in 0..600 {

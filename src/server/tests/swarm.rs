@@ -87,7 +87,7 @@ fn of_golden(world: &World, image: &ImageFolder, memory: &Arc<Memory>) -> Torren
     }
 }
 
-/// What a peer gets that asks the tracker for the golden image's swarm.
+/// The payload that a peer fetches from the golden image's swarm.
 async fn fetch(world: &World) -> Vec<u8> {
     let image = ImageFolder::open(&golden()).expect("golden");
     let total = image.metainfo().total_length();
@@ -150,7 +150,7 @@ fn put_in_place(world: &World) -> PathBuf {
     disk[..65_536].copy_from_slice(&payload[..65_536]);
     disk[262_144..327_680].copy_from_slice(&payload[65_536..131_072]);
     disk[1_048_576..].copy_from_slice(&payload[131_072..131_584]);
-    // What nobody captured, between the data of piece 1.
+    // A free byte between the data of piece 1.
     disk[262_144] = 0x77;
     fs::write(&source, disk).expect("written");
     fs::remove_dir_all(image.join("payload")).expect("removed");

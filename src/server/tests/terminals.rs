@@ -1,4 +1,4 @@
-//! Terminals: hello, take, progress, outcome, what they boot, and what survives a restart.
+//! Terminals: hello, take, progress, outcome, boot scripts, and the state after a restart.
 
 use clap::Parser;
 
@@ -104,7 +104,7 @@ async fn a_failed_terminal_is_held_until_a_person_lets_it_try_again() {
     assert!(world.progress(&again, Progress::at(Stage::Fetch)).await.expect("taken").cancel);
 }
 
-/// A terminal with disks of these serial numbers says hello, and takes what waits.
+/// A terminal with disks of these serial numbers says hello, and takes the waiting job.
 async fn begin_with(world: &World, serials: &[&str]) -> Assignment {
     let mut hello = hello_of(A);
     let disk = |serial: &&str| DiskInfo { serial: Some((*serial).into()), ..DiskInfo::default() };

@@ -18,9 +18,7 @@ use crate::server::domain::identity::{Identity, TerminalKey};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// Its name.
     pub name: String,
-    /// The image.
     pub image: ImageRef,
     /// The terminals it is for.
     pub terminals: Terminals,
@@ -36,10 +34,10 @@ pub struct Job {
     /// Some partitions of the image only; the table and the others stay.
     #[serde(default)]
     pub partitions: Option<Vec<u32>>,
-    /// What becomes of what is on the disk already.
+    /// How pieces already on the disk are found.
     #[serde(default)]
     pub compare: Compare,
-    /// What follows.
+    /// The action after the image is on the disk.
     #[serde(default)]
     pub after: After,
     /// Check pieces as they arrive.
@@ -51,7 +49,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Disks, partitions and images as far as one job says something of them.
+    /// Checks the job's disks, partitions and images.
     pub(super) fn check(&self) -> Result<(), String> {
         let also = self.also.iter().map(|also| (&also.disk, &also.partitions));
         for (disk, partitions) in std::iter::once((&self.disk, &self.partitions)).chain(also) {
@@ -73,7 +71,8 @@ impl Job {
         Ok(())
     }
 
-    /// The job of a person who names an image on the agent's command line, outside any configured job.
+    /// The job of an administrator who names an image on the agent's command line, outside any configured
+    /// job.
     pub fn by_hand(image: ImageRef) -> Self {
         Job {
             name: "by-hand".into(),
@@ -95,7 +94,6 @@ impl Job {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Also {
-    /// The image.
     pub image: ImageRef,
     /// Which disk: never left to chance.
     pub disk: String,
@@ -111,7 +109,6 @@ pub struct Also {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ImageRef {
-    /// The image.
     pub name: String,
     /// The version, or the newest.
     pub version: Option<String>,
@@ -152,14 +149,12 @@ impl std::fmt::Display for ImageRef {
 /// The terminals that a job is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Terminals {
-    /// Every terminal.
     All,
-    /// The ones named.
     These(Vec<TerminalKey>),
 }
 
 impl Terminals {
-    /// Is this machine one of them?
+    /// Whether this machine is one of them.
     pub fn contain(&self, who: &Identity) -> bool {
         match self {
             Terminals::All => true,

@@ -1,8 +1,8 @@
 //! The configuration file: TOML → checked values.
 //!
-//! Invariant: a [`Config`] that exists has jobs with distinct valid names, and every key in the file was
-//! understood: an unknown one is an error that names its line. Jobs are in `job`. Reading the file is left to
-//! `watch`; what a job means for a terminal, to `target` and `jobs`.
+//! Invariant: a [`Config`] that exists has jobs with distinct valid names, and every key in the file is
+//! known: an unknown one is an error that names its line. Jobs are in `job`. `watch` reads the file; `target`
+//! and `jobs` apply a job to a terminal.
 
 mod job;
 #[cfg(test)]
@@ -38,10 +38,9 @@ pub struct Config {
     /// Jobs in the order of the file.
     #[serde(default, rename = "job")]
     pub jobs: Vec<Job>,
-    /// What people call terminals.
+    /// Labels of terminals.
     #[serde(default)]
     pub terminals: HashMap<TerminalKey, Note>,
-    /// How terminals boot.
     #[serde(default)]
     pub boot: BootConfig,
     /// How often peers announce.
@@ -55,11 +54,11 @@ pub struct Config {
     pub pins: Vec<PinConfig>,
 }
 
-/// What is known of a terminal beforehand.
+/// The configured facts about a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Note {
-    /// What people call it.
+    /// The terminal's name for people.
     pub label: String,
 }
 
@@ -67,7 +66,6 @@ pub struct Note {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinConfig {
-    /// Which one.
     pub terminal: Who,
     /// The terminals it fetches from.
     pub from: Vec<Who>,
@@ -77,11 +75,10 @@ pub struct PinConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub enum Who {
-    /// By its address.
     Address(IpAddr),
     /// By a MAC address or UUID.
     Key(TerminalKey),
-    /// By what `[terminals]` calls it.
+    /// By its label in `[terminals]`.
     Label(String),
 }
 
@@ -92,7 +89,6 @@ impl From<String> for Who {
     }
 }
 
-/// How terminals boot.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootConfig {
@@ -105,7 +101,7 @@ pub struct BootConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrackerConfig {
-    /// Usually.
+    /// The usual interval.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
     /// In their first two minutes.
@@ -203,7 +199,7 @@ impl Config {
         self.jobs.iter().find(|job| job.terminals.contain(who))
     }
 
-    /// What people call this machine.
+    /// This machine's label.
     pub fn label(&self, who: &Identity) -> Option<&str> {
         let by_mac = who.macs.iter().find_map(|mac| self.terminals.get(&TerminalKey::Mac(*mac)));
         let by_uuid = || self.terminals.iter().find(|(key, _)| key.matches(who)).map(|(_, note)| note);

@@ -1,4 +1,4 @@
-//! What files say, and what is wrong with those that cannot be taken.
+//! Configuration files, and the errors of invalid ones.
 
 use super::*;
 use crate::server::domain::identity::Identity;

@@ -1,8 +1,7 @@
 //! Decisions about one terminal: does a job wait for it, what does it boot, may it leave the swarm.
 //!
-//! Invariant: pure functions of the latest attempt, what the configuration wants now, and the time. A disk
-//! that is half written is never booted: once an attempt has touched it, only a later attempt that is done
-//! makes it whole.
+//! Invariant: pure functions of the latest attempt, the configured target, and the time. A disk that is half
+//! written is never booted: once an attempt has touched it, only a later attempt that is done makes it whole.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::event::{Class, Outcome};
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::target::Target;
 
-/// A terminal that was sent the agent and has not spoken is expected for so long.
+/// How long a terminal that was sent the agent and has not called yet is expected.
 pub const COMING: Duration = Duration::from_secs(180);
 
 /// Does work wait for the terminal when it asks?
@@ -40,7 +39,7 @@ pub fn state(last: Option<&Attempt>, target: Option<&Target>, now: Duration) -> 
     }
 }
 
-/// What a terminal that netboots does.
+/// The next step of a netbooting terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AtBoot {
     /// Work waits: boot the agent.
@@ -49,14 +48,13 @@ pub enum AtBoot {
     Disk,
     /// The disk holds half a system and nothing will mend it by itself.
     Hold {
-        /// Why.
         error: String,
-        /// What a person should do.
+        /// The remedy.
         advice: String,
     },
 }
 
-/// Decides what a netbooting terminal does.
+/// Decides the next step of a netbooting terminal.
 pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtBoot {
     if waits(last, target) {
         return AtBoot::Agent;
@@ -80,9 +78,9 @@ pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtB
     }
 }
 
-/// What becomes of what is on the disk, in the attempt that begins now. After an attempt at the same thing
-/// that was interrupted or sent no outcome, the disk is compared: the image may be there in part or in full,
-/// because a terminal goes on without the server, and what is right is not written again.
+/// How the attempt that begins now finds pieces on the disk. After an attempt at the same target that was
+/// interrupted or sent no outcome, the disk is compared, because the terminal may have gone on without the
+/// server, and right pieces are not written again.
 pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
     match last {
         Some(last) if last.retried => last.retried_as.unwrap_or(target.job.compare),
@@ -93,8 +91,8 @@ pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
     }
 }
 
-/// May a terminal that is done leave the swarm? Yes when nobody fetches the same image any more: no other
-/// attempt at it is live, and no terminal that was just sent the agent is expected.
+/// Whether a finished terminal may leave the swarm: yes if no other attempt at the same image is live, and no
+/// terminal that was just sent the agent is expected.
 pub fn may_leave<'a>(
     me: &Attempt,
     mut others: impl Iterator<Item = &'a Attempt>,

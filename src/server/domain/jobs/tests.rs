@@ -1,4 +1,4 @@
-//! What follows for a terminal from its latest attempt and what is wanted of it.
+//! A terminal's next step, from its latest attempt and its target.
 
 use super::*;
 use crate::event::{Failure, Installed, Loader, Progress, Stage, Starts};
@@ -111,7 +111,7 @@ fn an_attempt_is_imaging_while_heard_and_interrupted_when_silent() {
     let (running, target) = (in_stage(Stage::Fetch), target("1"));
     assert_eq!(state(Some(&running), Some(&target), at(1059)), TerminalState::Imaging);
     assert_eq!(state(Some(&running), Some(&target), at(1060)), TerminalState::Interrupted);
-    // Whoever netboots is not imaging, whatever was heard a second ago.
+    // A netbooting terminal is not imaging, even if it reported a second ago.
     assert_eq!(at_boot("x", Some(&running), Some(&target)), AtBoot::Agent);
     assert_eq!(running.tries_of_next(&target), 2);
 }
@@ -185,7 +185,7 @@ fn half_a_system_is_never_booted() {
     // Interrupted, and then the job was taken away.
     assert!(held(&in_stage(Stage::Disarm), None));
     assert!(!held(&in_stage(Stage::Claim), None));
-    // The next attempt failed before it touched anything: the disk is still what the first one left.
+    // The next attempt failed before its first write, so the disk is as the first one left it.
     let refused = attempt(Some(failed(Class::Refused, false)));
     assert!(held(&Attempt { dirty: true, ..refused }, Some(&target("1"))));
     assert!(!held(&Attempt { dirty: true, ..attempt(Some(done())) }, None));

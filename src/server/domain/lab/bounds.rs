@@ -1,8 +1,6 @@
-//! Bounds on what terminals say: nothing that one of them sends can fill the memory, the database or the
-//! page.
+//! Limits on terminals' reports: none can fill the memory, the database or the page.
 //!
-//! Invariant: what comes out of here is short and has finite numbers; words and lists that are too long are
-//! cut, never refused.
+//! Invariant: every result is short and has finite numbers; long words and lists are cut, never refused.
 
 use crate::api::Inventory;
 use crate::boot::start;
@@ -19,7 +17,6 @@ const MAX_WARNINGS: usize = 16;
 /// Most partitions that one attempt names.
 const MAX_PARTITIONS: usize = 256;
 
-/// A word.
 pub(super) fn word(text: String) -> String {
     cut(text, MAX_WORD)
 }
@@ -28,7 +25,7 @@ fn cut(text: String, limit: usize) -> String {
     if text.len() <= limit { text } else { text.chars().take(limit).collect() }
 }
 
-/// What a terminal is made of.
+/// A terminal's hardware, cut to the limits.
 pub(super) fn inventory(mut inventory: Inventory) -> Inventory {
     inventory.disks.truncate(MAX_PARTS);
     inventory.nics.truncate(MAX_PARTS);

@@ -1,7 +1,7 @@
-//! What people decide for one terminal: try again, or stop.
+//! An administrator's decisions for one terminal: try again, or stop.
 //!
 //! Invariant: a decision is kept in the terminal's latest attempt, so that it survives a restart; one that
-//! cannot be carried out is refused with advice. Which caller may decide is left to `api`.
+//! cannot be carried out is refused with advice. `api` checks the caller.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::server::domain::jobs;
 use crate::server::domain::target::Target;
 
 impl Lab {
-    /// A person wants another attempt, and may say what becomes of what is on the disk, and that the disks
-    /// which the terminal has now are the ones that it should have.
+    /// An administrator wants another attempt, and may choose how pieces on the disk are found, and accept
+    /// the terminal's present disks.
     pub fn retry(
         &mut self,
         now: Duration,
@@ -35,8 +35,8 @@ impl Lab {
             changes.push(Change::Attempt(id.into(), Box::new(attempt.clone())));
         }
         if accept_disks {
-            // What it had at its last hello, which the person has seen: a disk that is lost until the next
-            // one is missed again.
+            // The disks of its last hello, which the administrator has seen: a disk that disappears until the
+            // next hello is missed again.
             terminal.accept_disks();
             changes.push(Change::Terminal(Box::new(terminal.clone())));
         }

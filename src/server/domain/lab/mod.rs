@@ -1,12 +1,12 @@
 //! All terminals as the server knows them, in memory: their identities and attempts.
 //!
-//! `terminal` is one of them, `bounds` cuts what they say, `reports` takes what their attempts report and
-//! answers with orders, `decisions` does what people want of one, `namesakes` knows which of them share a
-//! UUID, `restart` makes sense of written times.
+//! `terminal` is one terminal, `bounds` cuts their statements, `reports` takes their attempts' reports and
+//! answers with orders, `decisions` carries out administrators' decisions, `namesakes` finds terminals that
+//! share a UUID, `restart` corrects stored times.
 //!
-//! Invariant: each terminal has at most one current attempt; the number of terminals and of those that are
-//! expected is bounded. Time, tokens and targets come in as arguments; what changed goes out as [`Change`]s,
-//! which `store` keeps.
+//! Invariant: each terminal has at most one current attempt; the numbers of known and of expected terminals
+//! are bounded. Time, tokens and targets come in as arguments; changes go out as [`Change`]s, which `store`
+//! keeps.
 
 mod bounds;
 mod decisions;
@@ -34,7 +34,7 @@ pub use terminal::Terminal;
 /// Most terminals that are remembered.
 pub const MAX_TERMINALS: usize = 10_000;
 
-/// What has to be written down.
+/// A change to be stored.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// A terminal is new or says something new of itself.
@@ -43,7 +43,6 @@ pub enum Change {
     Attempt(String, Box<Attempt>),
 }
 
-/// The lab.
 #[derive(Debug, Default)]
 pub struct Lab {
     terminals: BTreeMap<String, Terminal>,
@@ -74,7 +73,6 @@ impl Lab {
         self.terminals.get(id)
     }
 
-    /// All terminals.
     pub fn iter(&self) -> impl Iterator<Item = &Terminal> {
         self.terminals.values()
     }

@@ -1,8 +1,8 @@
 //! Terminals that share a name with others: boards whose maker gave one UUID to all of them, laptops that use
 //! one dock.
 //!
-//! Invariant: a UUID that several terminals have names none of them. What the configuration or a person says
-//! of such a UUID is for nobody, and people are told; nothing picks one of them.
+//! Invariant: a UUID of several terminals selects no terminal. Configuration and commands for such a UUID
+//! have no effect, and people are informed; nothing picks one of the terminals.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -59,8 +59,8 @@ impl Lab {
         uuid.into_iter().flat_map(|key| self.namesakes.of(key)).filter(move |other| Some(*other) != id)
     }
 
-    /// What the configuration may know `who` by (the terminal `id`, if it is known): a UUID that another
-    /// terminal has as well is left out, because nobody can say which of them was meant.
+    /// The names by which the configuration may know `who` (the terminal `id`, if it is known). A UUID that
+    /// another terminal shares is left out, because it is ambiguous.
     pub fn named(&self, who: &Identity, id: Option<&str>) -> Identity {
         let shared = self.namesakes_of(who, id).next().is_some();
         Identity { macs: who.macs.clone(), uuid: who.uuid.filter(|_| !shared) }
@@ -75,7 +75,7 @@ impl Lab {
         self.namesakes.of(key).filter_map(|id| self.get(id)).collect()
     }
 
-    /// What a person who looks at this terminal should know of its name.
+    /// Notes for people about this terminal's name.
     pub fn notes(&self, terminal: &Terminal) -> Vec<String> {
         let others: Vec<&str> = self.namesakes_of(&terminal.identity, Some(&terminal.id)).collect();
         let note = format!("shares its UUID with {}; tell them apart by MAC", some_of(&others));

@@ -1,8 +1,8 @@
-//! What running attempts report, and what they are told to do.
+//! Reports of running attempts, and orders for them.
 //!
 //! Invariant: only a caller that knows the token of a terminal's current attempt reports for it; the first
-//! outcome stands. Whether an attempt may leave its swarm is decided in `jobs`; which terminals still need
-//! it, in `zones`.
+//! outcome stands. `jobs` decides whether an attempt may leave its swarm; `zones` knows which terminals still
+//! need it.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Lab {
         let terminal = self.by_attempt.get(&number).and_then(|id| self.terminals.get_mut(id));
         let terminal = terminal.ok_or(ReportError::Unknown)?;
         match &mut terminal.last {
-            // What a person cancelled before it ran has no token: nobody reports for it.
+            // An attempt that was cancelled before it ran has no token, so no caller can report for it.
             Some(attempt) if !token.is_empty() && attempt.token == token => {
                 terminal.heard = now;
                 attempt.heard = now;
@@ -92,8 +92,8 @@ impl Lab {
         Ok((self.orders(&attempt, ties, now), change))
     }
 
-    /// An attempt says which disks it writes. They are kept whatever becomes of it: after a power cut in the
-    /// middle, the same rule must not take another disk.
+    /// Keeps the disks that an attempt will write, regardless of its outcome: after a power cut, the same
+    /// rule must not choose another disk.
     pub fn chosen(&mut self, number: u64, chosen: Vec<Chosen>) -> Option<Change> {
         let terminal = self.by_attempt.get(&number).and_then(|id| self.terminals.get_mut(id))?;
         let mut chosen = known::choose_again(&terminal.chosen, &bounds::chosen(chosen));

@@ -1,15 +1,15 @@
-//! Times that an earlier run of the server wrote down, made sense of at its next start.
+//! Corrects times that an earlier run of the server stored.
 //!
 //! Invariant: the machine's date may have been set either way meanwhile, so it tells nothing about how long a
-//! terminal was silent. Silence is counted on the server's own clock while it runs: while it was off it heard
-//! nobody. No time is left that lies in the future.
+//! terminal was silent. Silence counts only while the server runs, because it cannot hear terminals while it
+//! is off. No stored time stays in the future.
 
 use std::time::Duration;
 
 use super::{Change, Terminal};
 
-/// Corrects the times of `terminals` for a clock that says `now`. What lay in the future comes back, to be
-/// written down again.
+/// Corrects the times of `terminals` for a clock that says `now`. Returns the corrected ones, to be stored
+/// again.
 pub(super) fn correct(now: Duration, terminals: &mut [Terminal]) -> Vec<Change> {
     let times = |t: &Terminal| {
         let attempt = t.last.as_ref().map(|a| a.heard.max(a.started).max(a.ended.unwrap_or_default()));

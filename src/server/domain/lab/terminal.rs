@@ -1,7 +1,6 @@
 //! One terminal as the server knows it, and its row on the page.
 //!
-//! Invariant: a plain value. What it says of itself was cut to bounds by `bounds` before it came here; where
-//! it stands is decided in `jobs`.
+//! Invariant: a plain value. `bounds` has cut its statements before; `jobs` decides its state.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,18 +14,17 @@ use crate::server::domain::jobs;
 use crate::server::domain::target::Target;
 use crate::server::domain::ties::Ties;
 
-/// A terminal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Terminal {
     /// Its name in calls: the MAC or UUID under which it was first seen.
     pub id: String,
     /// Its MACs and UUID.
     pub identity: Identity,
-    /// What it is made of.
+    /// Its hardware.
     pub inventory: Inventory,
     /// The fixed disks that it ever had, until a person has accepted that some are gone.
     pub known_disks: Vec<DiskInfo>,
-    /// The disks that rules chose on it, whatever became of those attempts.
+    /// The disks that rules chose on it, regardless of the outcomes.
     pub chosen: Vec<Chosen>,
     /// Version of its agent.
     pub agent: String,
@@ -34,7 +32,6 @@ pub struct Terminal {
     pub address: Option<String>,
     /// When it was last heard.
     pub heard: Duration,
-    /// Its latest attempt.
     pub last: Option<Attempt>,
 }
 

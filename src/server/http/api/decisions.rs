@@ -1,7 +1,7 @@
-//! What people decide: retry and cancel.
+//! Administrators' decisions: retry and cancel.
 //!
-//! Invariant: a decision is taken only from the server itself: a loopback address, and no browser. What comes
-//! of it is left to `lab`.
+//! Invariant: a decision is taken only from the server itself: a loopback address, and no browser. `lab`
+//! carries it out.
 
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
@@ -28,8 +28,8 @@ fn from_the_server_itself(ends: Ends, headers: &HeaderMap) -> Result<(), Error> 
     Err(error(StatusCode::FORBIDDEN, format!("{} may not decide this", ends.remote.ip()), advice))
 }
 
-/// The terminal meant by what a person typed: its name, any of its MACs, its UUID, or its label. What fits
-/// several means none of them.
+/// The terminal that a person's input names: its name, any of its MACs, its UUID, or its label. An ambiguous
+/// input names no terminal.
 fn meant(lab: &Lab, config: &Config, typed: &str) -> Result<String, Error> {
     if let Some(terminal) = lab.get(typed) {
         return Ok(terminal.id.clone());
@@ -76,10 +76,10 @@ async fn decide(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What a person may add to a retry.
+/// Options of a retry.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct RetryQuery {
-    /// What becomes of what is on the disk, instead of what the job says.
+    /// How pieces on the disk are found, instead of the job's choice.
     compare: Option<Compare>,
     /// The disks that the terminal has now are the ones that it should have.
     #[serde(default)]

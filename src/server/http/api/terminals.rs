@@ -1,7 +1,7 @@
-//! What terminals call: hello, take, progress, outcome.
+//! Calls of terminals: hello, take, progress, outcome.
 //!
-//! Invariant: what an attempt says is taken only with its token. Which job waits is decided in `jobs`, what
-//! is remembered in `lab`.
+//! Invariant: a report is accepted only with its attempt's token. `jobs` decides whether a job waits, `lab`
+//! keeps the state.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -120,7 +120,7 @@ fn named(image: &str) -> Result<ImageRef, Error> {
     image.parse().map_err(|e: String| error(StatusCode::CONFLICT, e, advice))
 }
 
-/// `image`, whose version is known, for one disk.
+/// `image`, with its version, for one disk.
 fn task(
     image: &ImageRef,
     disk: &str,
@@ -145,7 +145,8 @@ fn not_taken(why: ReportError) -> Error {
     error(status, why.to_string(), "Restart the terminal: it will ask for its job again.")
 }
 
-/// `POST /api/v1/attempts/{attempt}/progress`. Progress may be lost, so nobody waits until it is written.
+/// `POST /api/v1/attempts/{attempt}/progress`. Progress may be lost, so the answer does not wait until it is
+/// stored.
 pub async fn progress(
     State(app): Shared,
     Path(attempt): Path<u64>,

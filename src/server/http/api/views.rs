@@ -1,7 +1,7 @@
-//! What people see: the terminals' rows, images with their swarms, jobs, zones. The page, the metrics and the
-//! command line show it.
+//! Views for people: the terminals' rows, images with their swarms, jobs, zones. The page, the metrics and
+//! the command line show them.
 //!
-//! Invariant: looking changes nothing but that the tracker forgets peers that are gone.
+//! Invariant: a view changes no state, except that the tracker forgets peers that are gone.
 
 use axum::Json;
 use axum::extract::State;
@@ -38,25 +38,22 @@ pub fn rows(app: &App) -> Vec<TerminalView> {
 /// An image as the page shows it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ImageView {
-    /// What it is.
     #[serde(flatten)]
     pub image: Published,
-    /// What the server's own peer does in its swarm; `None` when it is not seeded.
+    /// Counters of the server's own peer in its swarm; `None` if it is not seeded.
     pub seeding: Option<SeedingView>,
-    /// Peers that have all of it, as the tracker knows.
+    /// Peers that have all pieces, as the tracker knows.
     pub complete: usize,
     /// Peers that fetch it.
     pub incomplete: usize,
 }
 
-/// What the server's own peer does in a swarm.
+/// Counters of the server's own peer in a swarm.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct SeedingView {
-    /// Bytes sent.
     pub bytes_out: u64,
     /// Bytes a second going out.
     pub rate_out: u64,
-    /// Peers connected.
     pub peers: usize,
 }
 
@@ -69,16 +66,14 @@ impl From<SwarmStats> for SeedingView {
 /// A job as the configuration has it now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobView {
-    /// Its name.
     pub name: String,
-    /// Image as configured.
     pub image: String,
     /// `name@version` that this means now.
     pub means: Option<String>,
     /// Some of its partitions, if not all.
     #[serde(default)]
     pub partitions: Option<Vec<u32>>,
-    /// What becomes of what is on the disk.
+    /// How pieces on the disk are found.
     #[serde(default)]
     pub compare: Compare,
     /// How many of the known terminals it is for.
@@ -92,11 +87,10 @@ pub struct LabView {
     pub version: String,
     /// Images that can be had.
     pub images: Vec<ImageView>,
-    /// Jobs in order.
     pub jobs: Vec<JobView>,
     /// Zones, if there are any.
     pub zones: Vec<ZoneView>,
-    /// What a person should look at.
+    /// Problems for an administrator to solve.
     pub problems: Vec<Problem>,
 }
 
