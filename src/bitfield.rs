@@ -43,7 +43,7 @@ impl Bitfield {
         Bitfield { bytes, pieces, set: pieces }
     }
 
-    /// Of `pieces` pieces, those in `range`; what lies behind the last piece is ignored.
+    /// Of `pieces` pieces, those in `range`; numbers past the last piece are ignored.
     pub fn of_range(pieces: u32, range: Range<u32>) -> Self {
         let mut field = Bitfield::none(pieces);
         for piece in range.start..range.end.min(pieces) {
@@ -79,7 +79,7 @@ impl Bitfield {
         self.set
     }
 
-    /// True when every piece is set (also when there is none).
+    /// True when every piece is set (also when there are no pieces).
     pub fn is_all(&self) -> bool {
         self.set == self.pieces
     }

@@ -1,6 +1,6 @@
 //! Draws a forecast: one line for each terminal, time to the right, percent upwards, as SVG.
 //!
-//! Invariant: the picture is well-formed whatever the forecast, and needs nothing but itself.
+//! Invariant: the picture is well-formed for every forecast, and needs no other files.
 
 use std::fmt::Write;
 use std::time::Duration;

@@ -1,10 +1,10 @@
-//! Plans a night: a lab as an administrator knows it → a model that can be run → what came of it.
+//! Plans a distribution: an administrator's lab → a model that can be run → a forecast.
 //!
 //! An image has too many pieces to run them all through a model, so some hundreds or thousands of model
 //! pieces stand for them, and the model's time goes faster than the lab's in the same measure. A model piece
-//! takes 42 ms on a terminal's link, about as long as 4 MiB at 1 Gbit/s, so agreeing costs what it costs
-//! there; but what a night loses at its start and its end, some pieces' time each, counts for more among few
-//! pieces than among many. So plans are a little pessimistic. Invariant: a [`Plan`] that passed
+//! takes 42 ms on a terminal's link, about as long as 4 MiB at 1 Gbit/s, so agreeing on a piece costs as much
+//! as there. But the losses at the start and the end, some pieces' time each, weigh more among few pieces
+//! than among many. So plans are a little pessimistic. Invariant: a [`Plan`] that passed
 //! [`check`](Plan::check) makes a model that fits in memory; equal plans give equal results.
 
 use std::time::Duration;
@@ -13,17 +13,15 @@ use crate::sim::{Lab, LabSpec, NodeSpec, Zones};
 use crate::tracker::{Topology, Zone};
 use crate::units::BLOCK_LEN;
 
-/// Model pieces that stand for the image, at least (if it has so many) and at most.
+/// Model pieces that stand for the image: at least (if it has that many) and at most.
 const MODEL_PIECES: (u64, u64) = (256, 2048);
-/// Between these, so many pieces at all terminals together: about half a minute of one processor.
+/// Between these, the total of model pieces at all terminals: about half a minute of one processor.
 const MODEL_WORK: u64 = 120_000;
 /// Blocks of a model piece.
 const MODEL_BLOCKS: u32 = 32;
 /// Bytes a second of a terminal's link in the model: then its round trips are short beside its pieces.
 const MODEL_RATE: f64 = 12_500_000.0;
-/// Terminals at most.
 const MOST_TERMINALS: usize = 2000;
-/// Zones at most.
 const MOST_ZONES: usize = 200;
 
 /// A lab and an image.
@@ -43,17 +41,17 @@ pub struct Plan {
     pub image: u64,
     /// Bytes of a piece.
     pub piece_length: u64,
-    /// Terminals are switched on one after another over so long.
+    /// Terminals are switched on one after another over this time.
     pub arrive_over: Duration,
     /// So many terminals have a tenth of the link.
     pub slow: usize,
     /// Gateways of each zone at a time.
     pub links: usize,
-    /// Chance.
+    /// Seed of all random choices.
     pub seed: u64,
 }
 
-/// What a terminal did.
+/// One terminal's progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Course {
     /// Its zone, counted from 1; 0 in a lab without zones.
@@ -66,41 +64,37 @@ pub struct Course {
     pub progress: Vec<f32>,
 }
 
-/// What came of a plan, in the lab's time.
+/// The result of a plan, in the lab's time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forecast {
     /// When the last terminal had everything.
     pub makespan: Duration,
-    /// When half of them had.
+    /// When half of the terminals had all pieces.
     pub median: Duration,
     /// No scheme is faster on links that are all like a terminal's (docs/bench.md).
     pub yardstick: Duration,
     /// No scheme is faster on these links.
     pub bound: Duration,
-    /// What `bound` follows from.
+    /// The part of the lab that determines `bound`.
     pub bottleneck: Bottleneck,
-    /// What left the server, relative to the payload.
+    /// Bytes that the server sends, relative to the payload.
     pub seeder: f64,
-    /// What came through each zone's uplink, relative to the payload.
+    /// Bytes that enter through each zone's uplink, relative to the payload.
     pub uplinks: Vec<f64>,
     /// Pieces of the image that one model piece stands for.
     pub stands_for: u64,
     /// Time between two points of a course.
     pub step: Duration,
-    /// All terminals.
     pub courses: Vec<Course>,
 }
 
-/// What holds a lab back.
+/// The part that limits a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bottleneck {
     /// The terminals' own links.
     Terminals,
-    /// The server's link.
     Server,
-    /// The zones' uplinks.
     Uplinks,
-    /// The terminals' disks.
     Disks,
     /// The time over which the terminals are switched on.
     Arrival,
@@ -119,7 +113,7 @@ impl std::fmt::Display for Bottleneck {
 }
 
 impl Plan {
-    /// What is wrong with it, for people.
+    /// Checks the plan; errors are for people.
     pub fn check(&self) -> Result<(), String> {
         let terminals: usize = self.zones.iter().sum();
         if terminals == 0 || self.zones.contains(&0) {
@@ -206,7 +200,7 @@ impl Plan {
         (1u8..).zip(&self.zones).map(|(number, _)| zone(number)).collect()
     }
 
-    /// The least time of any scheme on these links, and what it follows from: each link must carry the
+    /// The least time of any scheme on these links, and the part that determines it: each link must carry the
     /// payload once, and the last piece then passes ⌈log2(N+1)⌉ - 1 others (Mundinger, Weber, Weiss 2008).
     pub fn bound(&self) -> (Duration, Bottleneck) {
         let links = [

@@ -1,8 +1,8 @@
-//! What each byte of a partition is: data, zero or free; and `extents.bin`, the compact form of it.
+//! The kind of each byte of a partition: data, zero or free; and `extents.bin`, its compact form.
 //!
 //! Invariant: the runs of a decoded or built [`Extents`] cover each partition of its manifest exactly, from
 //! byte 0 to its size, in order, without gaps; neighbours differ in kind; every boundary lies on 4 KiB except
-//! the partition's own end. What that means for pieces is left to `layout::grid`.
+//! the partition's own end. `layout::grid` derives the pieces.
 
 use crate::manifest::Manifest;
 
@@ -15,14 +15,12 @@ pub const MAX_EXTENTS_BYTES: usize = 32 << 20;
 /// Groups of 7 bits in the longest varint (a u64).
 const MAX_VARINT_BYTES: usize = 10;
 
-/// What a range of a partition is (docs/formats.md).
+/// The kind of a partition's range (docs/formats.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RangeKind {
-    /// Travels.
     Data,
     /// Must read as zero on the target.
     Zero,
-    /// Left alone.
     Free,
 }
 
@@ -48,7 +46,6 @@ impl RangeKind {
 /// A range of a partition of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// What it is.
     pub kind: RangeKind,
     /// First byte, from the partition's first byte.
     pub start: u64,
@@ -91,9 +88,8 @@ pub enum ExtentsError {
     /// Runs do not cover a partition exactly, or are not in their shortest form.
     #[error("extents of partition {partition}: {what}")]
     Cover {
-        /// The partition's number.
         partition: u32,
-        /// What is wrong.
+        /// The problem.
         what: &'static str,
     },
     /// Bytes after the last partition.
@@ -117,8 +113,8 @@ impl Extents {
         out
     }
 
-    /// Reads `extents.bin`. Strict: only what [`Extents::encode`] writes for partitions of exactly these
-    /// sizes is accepted, and memory is bounded by the length of `bytes`.
+    /// Reads `extents.bin`. Strict: accepts only the encoding that [`Extents::encode`] writes for partitions
+    /// of exactly these sizes. The length of `bytes` bounds the memory.
     pub fn decode(bytes: &[u8], manifest: &Manifest) -> Result<Self, ExtentsError> {
         if bytes.len() > MAX_EXTENTS_BYTES {
             return Err(ExtentsError::TooLarge(bytes.len()));
@@ -218,7 +214,6 @@ impl RunBuilder {
         self.end
     }
 
-    /// The runs.
     pub fn finish(self) -> Vec<Run> {
         self.runs
     }

@@ -1,4 +1,4 @@
-//! What a disk and its partitions are recognised by: GUIDs of a GPT, the signature of an MBR.
+//! The identity of a disk and its partitions: GUIDs of a GPT, the signature of an MBR.
 //!
 //! Invariant: values that mean "none" (all zeros) are never part of an identity.
 
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::manifest::{Entry, Table};
 
-/// By what others find a disk and its partitions.
+/// The identity by which other programs find a disk and its partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// GUID of the disk.
@@ -37,7 +37,7 @@ impl Identity {
         }
     }
 
-    /// What two disks have in common, for people.
+    /// The values that two disks share, for people.
     pub fn shared(&self, other: &Identity) -> Vec<String> {
         let mut shared = Vec::new();
         if let Some(guid) = self.disk.filter(|guid| other.disk == Some(*guid)) {

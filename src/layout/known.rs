@@ -1,17 +1,17 @@
-//! The disks that a terminal had before: whether a vague rule still means the disk that it meant.
+//! The disks that a terminal had before, which show whether a vague rule still means the same disk.
 //!
 //! `internal` is safe while a terminal has one internal disk. It is not when the system's disk has died and
 //! the data disk is the only one left, or when a driver finds one of two disks late. So the server remembers
 //! each terminal's fixed disks, and a rule that any disk could fit holds only while all of them are there.
 //!
-//! Invariant: pure, and asked before the first write. A rule with a serial number or WWN needs no memory,
+//! Invariant: pure, and checked before the first write. A rule with a serial number or WWN needs no memory,
 //! because no other disk fits it.
 
 use crate::api::DiskInfo;
 use crate::event::{Chosen, Class, DiskIdentity, Failure};
 use crate::layout::rule::{Rule, describe, is_external};
 
-/// The disks that are worth remembering: those that nobody plugs in and pulls out.
+/// The disks worth remembering: those that are not plugged in and out.
 pub fn fixed(disks: &[DiskInfo]) -> impl Iterator<Item = &DiskInfo> {
     disks.iter().filter(|disk| !is_external(disk))
 }
@@ -22,7 +22,7 @@ pub fn missing<'a>(known: &'a [DiskInfo], present: &[DiskInfo]) -> Vec<&'a DiskI
     known.iter().filter(|disk| !is_there(disk)).collect()
 }
 
-/// What a terminal has once it was seen with `present`: those disks as they are now, and all others that it
+/// A terminal's disks after it was seen with `present`: those in their present state, and all others that it
 /// ever had.
 pub fn remember(known: &[DiskInfo], present: &[DiskInfo]) -> Vec<DiskInfo> {
     let gone = missing(known, present);
@@ -76,7 +76,7 @@ pub fn check(
     ))
 }
 
-/// What was chosen on a terminal, once `new` is chosen there: each rule means its last disk.
+/// The disks chosen on a terminal, after `new` was chosen there: each rule means its last disk.
 pub fn choose_again(before: &[Chosen], new: &[Chosen]) -> Vec<Chosen> {
     let now = |old: &Chosen| new.iter().find(|new| new.rule == old.rule).unwrap_or(old).clone();
     let added = new.iter().filter(|new| !before.iter().any(|old| old.rule == new.rule)).cloned();

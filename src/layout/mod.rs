@@ -1,7 +1,7 @@
-//! From a manifest to places on a disk: ranges, pieces, and what is written where.
+//! From a manifest to places on a disk: ranges, pieces, and writes.
 //!
-//! Invariant: everything here is pure arithmetic over values that were read elsewhere; whatever cannot be
-//! done is refused here, before the first write.
+//! Invariant: only pure arithmetic over values that other parts have read. Every impossible image is refused
+//! here, before the first write.
 
 pub mod extents;
 pub mod grid;

@@ -1,8 +1,8 @@
-//! In which order pieces move from one place of a disk to another.
+//! The order in which pieces move on a disk.
 //!
 //! Invariant: a source is read before anything is written over it. Where pieces wait for each other in a
-//! circle, one of them is parked in memory; with no room left for that it is given up. Reading and writing is
-//! left to `io::disk::relocate`.
+//! circle, one of them is parked in memory, or given up if there is no room. `io::disk::relocate` reads and
+//! writes.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -12,7 +12,6 @@ use crate::units::PieceIndex;
 /// A piece that lies somewhere on the disk and shall lie at its place. Both are bytes of the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
-    /// The piece.
     pub piece: PieceIndex,
     /// Where its bytes are.
     pub from: Range<u64>,
@@ -20,14 +19,14 @@ pub struct Move {
     pub to: Range<u64>,
 }
 
-/// What is to be done next. The number is the move's position in the list.
+/// The next step. The number is the move's position in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Read it, then write it to its place.
     Copy(usize),
     /// Read it and keep it in memory.
     Park(usize),
-    /// Write what was parked to its place.
+    /// Write the parked piece to its place.
     Place(usize),
     /// There is no room to park it: it is not moved, and its source may be overwritten.
     GiveUp(usize),
@@ -78,7 +77,6 @@ impl Schedule {
         schedule
     }
 
-    /// The moves.
     pub fn moves(&self) -> &[Move] {
         &self.moves
     }
@@ -137,8 +135,8 @@ mod tests {
 
     const LEN: u64 = 4;
 
-    /// Carries the moves out on a disk in memory; gives the disk, who was given up, and how many were parked
-    /// at most.
+    /// Carries out the moves on a disk in memory. Returns the moves that were given up, and the most that
+    /// were parked at once.
     fn carry_out(disk: &mut [u8], moves: Vec<Move>, room: usize) -> (Vec<usize>, usize) {
         let mut schedule = Schedule::new(moves, room);
         let (mut parked, mut most) = (std::collections::HashMap::new(), 0);

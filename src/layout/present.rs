@@ -1,9 +1,10 @@
-//! What of an image need not be fetched: pieces that lie where they shall or elsewhere on the disk, and zeros
-//! that are zero already; and the same by the record of an older version, without looking at the disk.
+//! The parts of an image that need not be fetched: pieces that are on the disk, in place or elsewhere, and
+//! zeros that are zero already. Also computes them from the record of an older version, without reading the
+//! disk.
 //!
-//! Invariant: pure arithmetic. [`Present`] is about the pieces and zero cells that a plan replaces, and about
-//! no others; a kept piece has no byte in what the disarm wipes or the commit writes. What is really on a
-//! disk is found by `io::disk::compare`.
+//! Invariant: pure arithmetic. [`Present`] covers only pieces and zero cells that a plan replaces. A kept
+//! piece has no byte in the ranges that the disarm wipes or the commit writes. `io::disk::compare` reads the
+//! disk.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -15,20 +16,18 @@ use crate::layout::plan::{Existing, LayoutPlan, same_type};
 use crate::manifest::{Manifest, Partition, Policy, Table};
 use crate::units::{PieceIndex, Sha256};
 
-/// What of an image is on a disk.
+/// The parts of an image that are on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
     /// Pieces that are right where they are; nothing is written there.
     pub kept: Bitfield,
-    /// Pieces whose bytes are on the disk and have to be written all the same: they lie elsewhere, or are
-    /// wiped.
+    /// Pieces that are on the disk but must be written, because they lie elsewhere or are wiped.
     pub moves: Vec<Move>,
     /// Zero cells that are zero, by their position in [`zero_cells`].
     pub zeros: Bitfield,
 }
 
 impl Present {
-    /// Nothing.
     pub fn nothing(plan: &LayoutPlan, grid: &Grid) -> Self {
         let zeros = u32::try_from(zero_cells(plan, grid).count()).unwrap_or(u32::MAX);
         Present { kept: Bitfield::none(grid.pieces()), moves: Vec::new(), zeros: Bitfield::none(zeros) }
@@ -61,11 +60,8 @@ pub fn is_disturbed(plan: &LayoutPlan, range: &Range<u64>) -> bool {
 /// A version of an image that a disk is said to have.
 #[derive(Debug, Clone, Copy)]
 pub struct Version<'a> {
-    /// Its description.
     pub manifest: &'a Manifest,
-    /// Its grid.
     pub grid: &'a Grid,
-    /// Its `pieces.sha256`.
     pub hashes: &'a [Sha256],
     /// The partitions that are its; `None`: all.
     pub only: Option<&'a [u32]>,
@@ -85,7 +81,7 @@ impl Version<'_> {
         partition.policy == Policy::Replace && self.only.is_none_or(|only| only.contains(&partition.number))
     }
 
-    /// What a disk that has this version has where, but for what is free, partition by partition.
+    /// The content of a disk with this version, partition by partition, without free ranges.
     pub fn cells(&self) -> Vec<OldCell> {
         let mut cells = Vec::new();
         for (i, partition) in self.manifest.partitions.iter().enumerate() {
@@ -124,7 +120,7 @@ impl Version<'_> {
     }
 
     /// Whether this version can be on a disk with the table `existing`, so that `grid` can be compared with
-    /// it; else why not.
+    /// it; otherwise the reason.
     pub fn fits(
         &self,
         existing: &Result<Existing, String>,
@@ -154,7 +150,7 @@ impl Version<'_> {
         Ok(())
     }
 
-    /// What of the image of `plan` and `grid` is on a disk that has this version.
+    /// The parts of the image of `plan` and `grid` that are on a disk with this version.
     pub fn difference(&self, plan: &LayoutPlan, grid: &Grid, hashes: &[Sha256]) -> Present {
         let cells = self.cells();
         let mut by_hash: HashMap<Sha256, &OldCell> = HashMap::new();

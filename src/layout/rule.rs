@@ -1,10 +1,10 @@
-//! Which disk: a rule that a job sets, never an accident.
+//! The choice of a disk, by a job's rule and never by accident.
 //!
 //! Invariant: a rule chooses exactly one disk or none. All disks that the rule could mean are counted first;
-//! only then is the one that is left asked whether it is large enough and takes writes. So a disk is never
-//! chosen because another one is too small, worn out or dead. Two candidates are a refusal that lists them.
-//! Removable and USB disks are chosen only when the rule has something that no other disk has (serial number,
-//! WWN, path) or says `bus=usb`.
+//! only then is the remaining one checked for size and write protection. So a disk is never chosen because
+//! another one is too small, worn out or dead. Two candidates are a refusal that lists them. Removable and
+//! USB disks are chosen only if the rule has a term that no other disk can meet (serial number, WWN, path) or
+//! says `bus=usb`.
 //!
 //! A rule is a list of terms with commas, all of which must hold:
 //!
@@ -208,7 +208,7 @@ fn list(disks: &[&DiskInfo]) -> String {
     disks.iter().map(|disk| describe(disk)).collect::<Vec<_>>().join("; ")
 }
 
-/// The only disk that a rule means, if an image of `needed` bytes can be on it.
+/// The only disk that a rule means, if an image of `needed` bytes fits on it.
 pub fn usable(disk: &DiskInfo, needed: u64) -> Result<&DiskInfo, Failure> {
     if disk.size == 0 {
         return Err(refused(

@@ -1,9 +1,9 @@
-//! The grid: which pieces an image has, where each lies on its partition, and what of it travels.
+//! The grid: an image's pieces, their places on the partitions, and their data ranges.
 //!
 //! Invariant: a [`Grid`] exists only where extents and manifest agree: each partition is cut at multiples of
 //! the piece length from its first byte, the cells of each kind are as many as the manifest counts, and the
 //! payload's pieces are the `data` cells of replaced partitions in partition order. All arithmetic between
-//! pieces and partitions is here; where partitions lie on a disk is left to `layout::plan`.
+//! pieces and partitions is here; `layout::plan` places partitions on a disk.
 
 use std::ops::Range;
 
@@ -14,14 +14,14 @@ use crate::units::{PieceIndex, PieceLength};
 /// More cells are refused: it bounds the memory of a grid (64 TiB at 4 MiB a piece).
 pub const MAX_CELLS: u64 = 1 << 24;
 
-/// What becomes of a cell of the grid.
+/// The treatment of a cell of the grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cell {
     /// It has data, so it is a piece of the payload (its free ranges count as zero).
     Data,
-    /// It has no data and some `zero`: written as zeros, all of it.
+    /// It has no data and some `zero`: written completely as zeros.
     Zero,
-    /// All of it is free: left alone.
+    /// Completely free: left alone.
     Free,
 }
 
@@ -124,7 +124,7 @@ impl Grid {
         u64::from(self.pieces) * self.piece_length.bytes()
     }
 
-    /// Bytes of the payload that are data: what has to travel to a flashmob peer.
+    /// Bytes of the payload that are data, and therefore travel to a flashmob peer.
     pub fn data_bytes(&self) -> u64 {
         let replaced = self.partitions.iter().filter(|p| p.replaced);
         replaced.flat_map(|p| &p.runs).filter(|run| run.kind == RangeKind::Data).map(|run| run.len).sum()
@@ -177,7 +177,7 @@ impl Grid {
             .collect()
     }
 
-    /// All cells of a partition with what becomes of them, in order.
+    /// All cells of a partition with their treatment, in order.
     pub fn cells(&self, partition: usize) -> impl Iterator<Item = (Span, Cell)> + '_ {
         self.partitions.get(partition).into_iter().flat_map(move |grid| {
             (0u32..).zip(&grid.cells).map(move |(i, cell)| (self.cell_span(partition, grid, i), *cell))
@@ -211,7 +211,7 @@ impl Grid {
     }
 }
 
-/// The kind of each cell of a partition of `size` bytes whose `runs` cover it.
+/// The treatment of each cell of a partition of `size` bytes whose `runs` cover it.
 pub fn classify(runs: &[Run], size: u64, piece_length: PieceLength) -> Vec<Cell> {
     let length = piece_length.bytes();
     let mut first = 0;
@@ -240,7 +240,7 @@ pub fn count(cells: &[Cell]) -> PieceCount {
     PieceCount { data: of(Cell::Data), zero: of(Cell::Zero), free: of(Cell::Free) }
 }
 
-/// Extents can be built by hand, so what `decode` promises is checked again here.
+/// Extents can be built by hand, so the guarantees of `decode` are checked again here.
 fn check_cover(partition: u32, size: u64, runs: &[Run]) -> Result<(), ExtentsError> {
     let mut builder = RunBuilder::default();
     for run in runs {

@@ -1,8 +1,8 @@
-//! The order of the first and the last writes of an attempt, so that no power cut leaves anything that half
-//! starts.
+//! The order of the first and the last writes of an attempt, so that no power cut leaves a half-written
+//! system that starts.
 //!
-//! A device may keep any part of what was not synced, sector by sector. So what starts a system dies before
-//! what the system needs, with a sync in between, and comes back after all of it:
+//! A device may keep any part of the unsynced writes, sector by sector. So the code and tables that start a
+//! system are wiped before the rest of the system, with a sync in between, and written after it:
 //!
 //! ```text
 //! disarm   1. the first sector: boot code, MBR                              ── sync
@@ -13,11 +13,11 @@
 //!          2. the table   3. the ESP's head   4. boot areas, boot code last
 //! ```
 //!
-//! A head is not written at once either. The few sectors that make a filesystem findable come one by one
+//! A head is not written at once either. The few sectors that make a filesystem findable follow one by one
 //! after all others, so that a torn write leaves a partition that looks empty, and not one that looks whole.
 //!
 //! Invariant: pure. Each step's writes may reach the medium in any order; a step begins when the one before
-//! it is synced. What starts is what the manifest says; a kept partition is never touched.
+//! it is synced. The manifest says which partitions start; a kept partition is never touched.
 
 use std::ops::Range;
 
@@ -28,10 +28,10 @@ use crate::manifest::{BootAreaKind, Role};
 /// Bytes of boot code in the first sector; the table follows.
 const BOOT_CODE: u64 = 440;
 
-/// Where in a partition filesystems are found, in the order of the commit; the disarm goes the other way. No
-/// filesystem needs what comes after the place by which it is found. The least telling place comes first: the
-/// superblock of Btrfs (64 KiB), the second one of F2FS (5 KiB), the label of LVM (512), the superblock of
-/// ext and F2FS (1 KiB), and the first sector of all others (FAT, NTFS, exFAT, XFS, LUKS).
+/// Offsets at which filesystems are found in a partition, in the order of the commit; the disarm goes the
+/// other way. No filesystem needs bytes after the place by which it is found. The least telling place comes
+/// first: the superblock of Btrfs (64 KiB), the second one of F2FS (5 KiB), the label of LVM (512), the
+/// superblock of ext and F2FS (1 KiB), and the first sector of all others (FAT, NTFS, exFAT, XFS, LUKS).
 const FINDABLE: [u64; 5] = [64 << 10, 5 << 10, 512, 1 << 10, 0];
 
 /// The ranges of the disk that the disarm wipes, step by step.
@@ -41,7 +41,7 @@ pub fn disarm(plan: &LayoutPlan) -> Vec<Vec<Range<u64>>> {
     let has_boot_code = plan.areas().iter().any(|area| area.kind == BootAreaKind::BootCode);
     let first = match (whole, has_boot_code) {
         (true, _) => one(0..sector.min(plan.disk_size())),
-        // The table stays. The boot code would load what is about to be wiped.
+        // The table stays. The boot code would load sectors that are about to be wiped.
         (false, true) => one(0..BOOT_CODE),
         (false, false) => Vec::new(),
     };
@@ -60,7 +60,7 @@ pub fn disarm(plan: &LayoutPlan) -> Vec<Vec<Range<u64>>> {
 }
 
 /// The sectors at byte `at` of the partitions from which the old system starts. The boot loader may be in a
-/// partition that is kept, and whose loader then finds its system in any of the replaced ones.
+/// kept partition, and find its system in any of the replaced ones.
 fn found_at(plan: &LayoutPlan, at: u64) -> Vec<Range<u64>> {
     let replaced = || plan.places().iter().filter(|place| place.replaced);
     let known = replaced().any(|place| starts_something(plan, place));
@@ -103,7 +103,7 @@ pub fn commit(plan: &LayoutPlan) -> Vec<Step> {
     before.chain(table).chain(after).chain((0..plan.areas().len()).map(Step::Area)).collect()
 }
 
-/// Whether a firmware, or boot code in the first sector, finds what it starts in this partition.
+/// Whether a firmware, or boot code in the first sector, finds its system in this partition.
 fn is_found_by_firmware(plan: &LayoutPlan, place: &Place) -> bool {
     place.role == Role::Esp || plan.manifest().partition(place.number).is_some_and(is_booted)
 }
@@ -127,7 +127,7 @@ fn head_steps(plan: &LayoutPlan, position: usize) -> Vec<Step> {
 fn head_parts(held: u64, sector: u64) -> Vec<Vec<Range<u64>>> {
     let mut findable: Vec<u64> = Vec::new();
     for at in FINDABLE.into_iter().rev().map(|at| at - at % sector).filter(|at| *at < held) {
-        // A sector of 4 KiB has several of them: it comes when the most telling one does.
+        // A sector of 4 KiB holds several such places: it is written with the most telling one.
         if !findable.contains(&at) {
             findable.insert(0, at);
         }

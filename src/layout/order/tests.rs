@@ -45,7 +45,7 @@ fn index(sector: u64) -> usize {
     usize::try_from(sector).expect("a small disk")
 }
 
-/// What a sector has.
+/// A sector's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Has {
     Old,
@@ -65,7 +65,7 @@ impl Model {
         }
     }
 
-    /// A device that loses its power keeps any part of what was not synced.
+    /// A device that loses its power keeps any part of the unsynced writes.
     fn fill_some(&mut self, ranges: &[Range<u64>], has: Has, rng: &mut Rng) {
         let keeps = rng.below(101);
         for range in ranges {
@@ -86,7 +86,7 @@ impl Model {
     }
 }
 
-/// Whether what a firmware would start has all that it needs; true where nothing starts.
+/// Whether the system that a firmware would start is complete; true if none starts.
 fn starts_whole_or_nothing(plan: &LayoutPlan, model: &Model, has: Has) -> bool {
     let whole = |place: &&Place| {
         model.all(place.start.0..place.start.0 + place.held, has)
@@ -94,12 +94,12 @@ fn starts_whole_or_nothing(plan: &LayoutPlan, model: &Model, has: Has) -> bool {
     };
     let replaced = || plan.places().iter().filter(|place| place.replaced);
     let bios = !starts_by_bios(plan, model, has) || replaced().all(|place| whole(&place));
-    // What starts by UEFI does not look at GRUB's core image for BIOS.
+    // UEFI does not read GRUB's core image for BIOS.
     let needed = |place: &&Place| place.role != Role::BiosBoot;
     bios && (!starts_by_uefi(plan, model, has) || replaced().filter(needed).all(|place| whole(&place)))
 }
 
-/// Whether an old table that is still found describes only what is old. The old system may lie anywhere on
+/// Whether an old table that is still found describes only old content. The old system may lie anywhere on
 /// the disk.
 fn table_is_whole_or_gone(plan: &LayoutPlan, model: &Model) -> bool {
     let is_table = |sector: u64| sector == 0 || plan.gpt_headers().contains(&(sector * SECTOR));
@@ -115,7 +115,7 @@ fn table_is_whole_or_gone(plan: &LayoutPlan, model: &Model) -> bool {
 fn filesystems_are_whole_or_gone(plan: &LayoutPlan, model: &Model) -> bool {
     plan.places().iter().filter(|place| place.replaced && starts_something(plan, place)).all(|place| {
         (0..FINDABLE.len()).all(|kind| {
-            // What is wiped before belongs to other kinds.
+            // Sectors that are wiped earlier belong to other kinds.
             let others = &FINDABLE[kind + 1..];
             let range = place.start.0 / SECTOR..place.end() / SECTOR;
             let needed = |at: &u64| !others.contains(&(at * SECTOR - place.start.0));
@@ -136,7 +136,7 @@ fn starts_by_uefi(plan: &LayoutPlan, model: &Model, has: Has) -> bool {
         Has::Old => plan.gpt_headers().iter().any(|at| model.at(*at) == Has::Old),
         _ => plan.table().iter().any(|write| model.all(write.offset.0..write.end(), has)),
     };
-    // From an ESP that stays only what is found on the other partitions starts: see
+    // A kept ESP starts only systems that are found on the other partitions: see
     // `filesystems_are_whole_or_gone`.
     let esp = plan.places().iter().find(|place| place.role == Role::Esp && place.replaced);
     esp.is_some_and(|esp| (table || plan.table().is_empty()) && model.at(esp.start.0) == has)

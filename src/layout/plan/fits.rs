@@ -1,7 +1,7 @@
-//! The checks behind a plan: whether the image's table, partitions and boot areas can be on this disk.
+//! The checks behind a plan: whether the image's table, partitions and boot areas fit this disk.
 //!
-//! Invariant: whatever passes here can be written without looking again; each refusal says what was found,
-//! what was wanted, and what to do.
+//! Invariant: an image that passes can be written without further checks. Each refusal names the disk's
+//! state, the image's demand and a remedy.
 
 use super::facts::{AreaWrite, DiskFacts, Existing, Place, refused};
 use crate::api::LayoutMode;
@@ -189,7 +189,7 @@ fn check_mbr(extended: &[Extended], partitions: &[Partition], sector: SectorSize
     Ok(())
 }
 
-/// Nothing of what is written overlaps or leaves the disk.
+/// Checks that no two writes overlap and that all lie on the disk.
 pub(super) fn check_places(places: &[Place], table: &[Write], disk: &DiskFacts) -> Result<(), Failure> {
     let mut taken: Vec<(u64, u64, String)> =
         places.iter().map(|p| (p.start.0, p.end(), format!("partition {}", p.number))).collect();

@@ -1,8 +1,8 @@
-//! What is done to a disk, or why not: the only place where an image meets the facts of a disk.
+//! The plan for a disk, or the refusal: the only place where an image is compared with the facts of a disk.
 //!
 //! Invariant: a [`LayoutPlan`] exists only if all of its places lie on the disk, none overlaps another, kept
 //! partitions are there as the manifest describes them, and the table can be written as described. Every
-//! refusal is made here, before the first write. How bytes get to the disk is left to `io`.
+//! refusal is made here, before the first write. `io` writes.
 
 mod fits;
 mod references;
@@ -101,7 +101,6 @@ impl LayoutPlan {
         })
     }
 
-    /// The image's description.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -142,7 +141,7 @@ impl LayoutPlan {
         Some(start..start.checked_add(u64::from(span.len))?)
     }
 
-    /// What is wiped before the first piece: byte ranges of the disk, in order, not touching each other.
+    /// Byte ranges of the disk that are wiped before the first piece, in order, not touching each other.
     pub fn wipes(&self) -> &[Range<u64>] {
         &self.wipes
     }
@@ -157,12 +156,12 @@ impl LayoutPlan {
         &self.table
     }
 
-    /// By what the disk and its partitions will be recognised.
+    /// The future identity of the disk and its partitions.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// What a person should know although it does not stand in the way.
+    /// Problems that do not prevent the attempt, for people.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -184,7 +183,7 @@ fn place_of(p: &Partition, sector: SectorSize, guid: Option<Uuid>) -> Result<Pla
 /// The image's own table is written.
 fn whole_disk(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failure> {
     if let Some(p) = manifest.partitions.iter().find(|p| p.policy == Policy::Keep) {
-        // An interrupted attempt would leave a disk whose kept partition no table describes any more.
+        // An interrupted attempt would leave a kept partition that is in no table.
         return Err(refused(
             format!("{} keeps partition {}, and the job writes a new table", manifest.id(), p.number),
             "Set the job's layout to 'keep', so that the table and the partition stay.",
@@ -193,7 +192,7 @@ fn whole_disk(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
     manifest.partitions.iter().map(|p| place_of(p, disk.sector, guid_of(&p.entry))).collect()
 }
 
-/// The disk's table stays, and every partition of the image must be in it.
+/// The disk's table stays, and must contain every partition of the image.
 fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failure> {
     let advice = "Partition the terminal as the image's disk is, or set the job's layout to 'whole-disk'.";
     let existing = disk
@@ -229,7 +228,7 @@ fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
     Ok(places)
 }
 
-/// What the disk will be recognised by, and warnings where the image calls it otherwise.
+/// The future identity of the disk, and warnings where the image's differs.
 fn identity(
     manifest: &Manifest,
     places: &[Place],
@@ -249,9 +248,9 @@ fn identity(
     }
 }
 
-/// Is the partition written that the boot areas lead to? They are of one version with it: GRUB's core image
-/// lies on the BIOS boot partition, or in the gap and looks for the rest of itself; other boot code starts
-/// the active partition.
+/// Whether the partition to which the boot areas lead is written. Both are of one version: GRUB's core image
+/// lies on the BIOS boot partition, or in the gap and looks for its other parts; other boot code starts the
+/// active partition.
 fn boots_from(manifest: &Manifest, places: &[Place]) -> bool {
     let named = manifest.boot.linux.as_ref().map(|linux| linux.partition);
     let booted: Vec<u32> =
@@ -306,8 +305,7 @@ fn gpt_headers(disk: &DiskFacts) -> Vec<u64> {
     headers
 }
 
-/// What makes the old system unbootable, and a half-written new one too; and what would make something else
-/// of the new one.
+/// Wipes everything by which the old system, a half-written new one, or a mixture could start.
 fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode, gpt_headers: &[u64]) -> Vec<Range<u64>> {
     let replaced = places.iter().filter(|place| place.replaced);
     let mut ranges: Vec<Range<u64>> = replaced
@@ -317,7 +315,7 @@ fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode, gpt_headers: &[u6
         })
         .collect();
     if mode == LayoutMode::WholeDisk {
-        // Boot code, MBR, primary GPT (of either sector size), what lies in the gap; backup GPT.
+        // Boot code, MBR, primary GPT (of either sector size), the gap; backup GPT.
         ranges.push(0..HEAD.min(disk.size));
         ranges.push(disk.size.saturating_sub(HEAD)..disk.size);
         ranges.extend(gpt_headers.iter().map(|at| *at..at + u64::from(disk.sector.get())));

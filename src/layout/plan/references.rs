@@ -1,10 +1,9 @@
-//! Where a table stays: whether the image finds its disk and partitions by what this table calls them.
+//! Where a table stays: whether the image finds its disk and partitions by the identities in this table.
 //!
-//! Invariant: a difference that something in the image is known to depend on is a refusal; one that something
-//! may depend on (`/etc/fstab`, `/etc/crypttab`, a boot loader's configuration that was not read) is a
-//! warning.
+//! Invariant: a difference on which the image certainly depends is a refusal; one on which it may depend
+//! (`/etc/fstab`, `/etc/crypttab`, an unread boot loader configuration) is a warning.
 //!
-//! What is known at a capture, and therefore decides:
+//! Certain dependencies, known from the capture:
 //! - Windows names disk and partitions in its boot configuration (BCD) and in its list of drive letters: on a
 //!   GPT by the GUIDs of disk and partition, on an MBR by signature and place. It counts as Windows if the
 //!   ESP has Microsoft's loader, or if there is an NTFS and no loader of another system, and an NTFS or the
@@ -24,12 +23,12 @@ const BIOS_BOOTABLE: u64 = 1 << 2;
 struct Difference {
     /// The partition; `None`: the disk.
     number: Option<u32>,
-    /// What a command line writes behind `PARTUUID=` for it, in the image.
+    /// Its value of `PARTUUID=` on a command line, in the image.
     partuuid: Option<String>,
     text: String,
 }
 
-/// Compares what the image calls its disk and partitions with what `existing`, the table of `disk`, does.
+/// Compares the image's identities of disk and partitions with those in `existing`, the table of `disk`.
 /// Returns warnings.
 pub(super) fn check(
     manifest: &Manifest,
@@ -126,15 +125,15 @@ fn windows_is_written(manifest: &Manifest, places: &[Place]) -> bool {
     let is_ntfs = |p: &Partition| p.filesystem.as_deref() == Some("ntfs");
     let paths: Vec<String> = manifest.boot.uefi.iter().map(|l| l.path.to_ascii_lowercase()).collect();
     let has_loader = paths.iter().any(|path| path.contains("/microsoft/"));
-    // The fallback's path says nothing about whose it is.
+    // The fallback's path does not tell its system.
     let has_other = paths.iter().any(|path| !path.starts_with("/efi/boot/"));
     let is_windows = has_loader || (!has_other && manifest.partitions.iter().any(is_ntfs));
     let holds = |p: &&Partition| is_ntfs(p) || p.role == Role::Esp;
     is_windows && manifest.partitions.iter().filter(holds).any(|p| is_replaced(places, p.number))
 }
 
-/// What the kernel's command line names by `key`, if the partition that it is on is written. MBR partitions
-/// are named by signature and number: their signatures.
+/// The partitions that the kernel's command line names by `key`, if the kernel's partition is written. MBR
+/// partitions are named by signature and number: their signatures.
 fn named_on_command_line(manifest: &Manifest, places: &[Place], key: &str) -> Vec<String> {
     let Some(linux) = manifest.boot.linux.as_ref().filter(|linux| is_replaced(places, linux.partition))
     else {
@@ -150,7 +149,7 @@ fn named_on_command_line(manifest: &Manifest, places: &[Place], key: &str) -> Ve
     linux.cmdline.split_whitespace().filter_map(name).collect()
 }
 
-/// A partition's name in the table is what the command line says.
+/// Checks that the partitions' names in the table are those of the command line.
 fn check_labels(
     manifest: &Manifest,
     existing: &Existing,
@@ -179,7 +178,7 @@ fn check_labels(
     Ok(())
 }
 
-/// The partition that boot code starts is the same.
+/// Checks that boot code starts the same partition.
 fn check_flags(
     manifest: &Manifest,
     existing: &Existing,

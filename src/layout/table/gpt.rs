@@ -93,7 +93,7 @@ pub(super) fn writes(described: &Described<'_>, gpt: Gpt, patches: &[Patch]) -> 
     Ok(writes)
 }
 
-/// The protective MBR and the primary header, whose sums are not made yet.
+/// The protective MBR and the primary header, still without checksums.
 pub(super) fn heads(described: &Described<'_>, gpt: Gpt) -> [Region; 2] {
     let size = described.sector.get() as usize;
     let mut fields = vec![440..444, 444..446];
@@ -172,7 +172,7 @@ pub(super) fn array(described: &Described<'_>, gpt: Gpt, at: u64) -> Region {
         let used = slot.zip(bytes.get_mut(start..end)).is_some_and(|(slot, entry)| {
             put_entry(entry, slot.entry, slot.first.0, slot.first.0 + slot.size / sector - 1)
         });
-        // An entry without a type is none, whatever else is in it.
+        // An entry without a type is unused, regardless of its other bytes.
         free.push(if used { start + 56..end } else { start + 16..end });
     }
     free.push(gpt.entries as usize * entry_bytes..length);

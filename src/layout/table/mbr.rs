@@ -1,8 +1,7 @@
 //! A master boot record and the chain of extended boot records.
 //!
-//! Invariant: what is written says of partitions exactly what the manifest says, in the numbers that Linux
-//! gives: the records are read again as they will be on the disk. All places fit 32 bits (`layout::plan` sees
-//! to that).
+//! Invariant: the written records describe exactly the manifest's partitions, with Linux' numbers: they are
+//! read again as they will be on the disk. All places fit 32 bits, which `layout::plan` ensures.
 
 use std::iter::once;
 
@@ -13,7 +12,7 @@ use crate::units::{DiskOffset, Lba};
 
 /// The link to the next record has this type in most systems.
 const EXTENDED_LINK: u8 = 0x05;
-/// Types of extended partitions, and of links to records in them.
+/// Types of extended partitions, and of links to their records.
 const EXTENDED: [u8; 5] = [0x05, 0x0f, 0x85, 0xc5, 0xd5];
 const ACTIVE: u8 = 0x80;
 
@@ -148,7 +147,7 @@ fn number_at(entry: &[u8], at: usize) -> u64 {
     entry[at..].first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes).into())
 }
 
-/// What is written is read as the kernel will read it, and must be what is described.
+/// Reads the writes as the kernel will, and compares the result with the description.
 fn check(described: &Described<'_>, extended: &[Extended], writes: &[Write]) -> Result<(), String> {
     let size = u64::from(described.sector.get());
     let used = |record: &[u8]| -> Vec<(usize, Vec<u8>)> {

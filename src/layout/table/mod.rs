@@ -1,13 +1,13 @@
-//! The bytes of partition tables, as a terminal's disk gets them, and what of a golden disk's table only
-//! bytes can say.
+//! The bytes of partition tables on a terminal's disk, and the bytes of a golden disk's table that no field
+//! of the manifest holds.
 //!
 //! Invariant: every write lies on whole sectors of the disk, outside of all partitions. Places, types, GUIDs
 //! and the active flags of partitions are those of the manifest, always; all other bytes of a table
 //! ([`Patch`]) are the golden disk's where they differ from what is generated here. So an equal disk gets the
-//! golden disk's table byte for byte, and on a disk of another size the fields that follow from the size do
-//! so. Entries stay in their slots, so partition numbers stay. The `gpt` and `mbrman` crates are not used for
-//! writing: the first closes up gaps between numbers, the second counts logical places in 32 bits. Whether
-//! the table fits the disk is checked by `layout::plan` before.
+//! golden disk's table byte for byte, and on a disk of another size the fields that depend on the size are
+//! adapted. Entries stay in their slots, so partition numbers stay. The `gpt` and `mbrman` crates are not
+//! used for writing: the first closes up gaps between numbers, the second counts logical places in 32 bits.
+//! `layout::plan` has checked before that the table fits the disk.
 
 mod described;
 mod gpt;
@@ -38,9 +38,9 @@ impl Described<'_> {
         }
     }
 
-    /// What the table on a disk has that is not generated. `sectors` is the size of the disk that the table
-    /// was made for, `records` are the sectors of its chain of extended boot records, and `read` fills a
-    /// buffer from an offset.
+    /// The bytes of the table on a disk that are not generated. `sectors` is the size of the disk that the
+    /// table was made for, `records` are the sectors of its chain of extended boot records, and `read` fills
+    /// a buffer from an offset.
     pub fn patches<E>(
         &self,
         sectors: u64,
@@ -77,7 +77,7 @@ impl Described<'_> {
     }
 }
 
-/// Adds what is on the disk where `region` is, and not in it.
+/// Adds the bytes on the disk that differ from `region`.
 fn compare<E>(
     region: &Region,
     read: &mut impl FnMut(u64, &mut [u8]) -> Result<(), E>,
@@ -85,7 +85,7 @@ fn compare<E>(
 ) -> Result<(), E> {
     let mut there = vec![0; region.bytes.len()];
     read(region.offset, &mut there)?;
-    // What has no mark is no record, and its bytes are nobody's.
+    // A sector without the signature is not a record, and its bytes do not count.
     if !region.is_empty_record() || there.get(MARK_AT..MARK_AT + 2) == Some(&MBR_MARK[..]) {
         found.extend(differences(region, &there));
     }

@@ -1,4 +1,4 @@
-//! Tables made by hand and by chance. What partitioning tools make is in `io::disk::table`.
+//! Handmade and random tables. `io::disk::table` tests tables of partitioning tools.
 
 use super::described::{CHS_BEYOND, chs};
 use super::*;

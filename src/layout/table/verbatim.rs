@@ -1,8 +1,8 @@
-//! Bytes of a table that a manifest's fields do not say: boot flags of protective entries, places in
-//! cylinders and heads, code in extended boot records, what a hybrid table has besides, remains of deleted
-//! entries.
+//! Bytes of a table that no field of the manifest holds: boot flags of protective entries, places in
+//! cylinders and heads, code in extended boot records, additional entries of a hybrid table, remains of
+//! deleted entries.
 //!
-//! Invariant: a patch changes only bytes that say nothing about where a partition lies and what it is.
+//! Invariant: a patch never changes a partition's place or type.
 
 use std::ops::Range;
 
@@ -13,7 +13,6 @@ use super::described::{ENTRIES_AT, MARK_AT};
 pub struct Patch {
     /// First byte on the disk.
     pub offset: u64,
-    /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -23,14 +22,13 @@ impl Patch {
     }
 }
 
-/// Part of a table as it is generated.
+/// A generated part of a table.
 #[derive(Debug, Clone)]
 pub(super) struct Region {
-    /// What it is, for people.
+    /// Its purpose, for people.
     pub(super) what: String,
     /// First byte on the disk.
     pub(super) offset: u64,
-    /// Whole sectors.
     pub(super) bytes: Vec<u8>,
     /// The fields that the manifest says nothing about, in order.
     pub(super) free: Vec<Range<usize>>,
@@ -54,7 +52,7 @@ pub(super) fn entry_fields(index: usize) -> [Range<usize>; 6] {
     [at..at + 1, at + 1..at + 4, at + 4..at + 5, at + 5..at + 8, at + 8..at + 12, at + 12..at + 16]
 }
 
-/// What follows the mark in a sector of more than 512 bytes.
+/// The bytes after the signature in a sector of more than 512 bytes.
 pub(super) fn behind_mark(sector: usize) -> Option<Range<usize>> {
     (sector > MARK_AT + 2).then_some(MARK_AT + 2..sector)
 }

@@ -1,13 +1,13 @@
 //! ext2, ext3 and ext4 (Linux, fs/ext4/ext4.h).
 //!
 //! Each mount counts itself in the superblock and writes the time there; the first transaction writes the
-//! head of the journal; what is allocated changes the descriptors of its group.
+//! head of the journal; an allocation changes the descriptors of its group.
 
 use super::untouched::{Doubt, Untouched, clear, number, prove_at_most};
 
 const HAS_JOURNAL: u64 = 0x4;
 const WIDE: u64 = 0x80;
-/// Of an inode.
+/// Flag of an inode with an extent tree.
 const EXTENTS: u64 = 0x8_0000;
 const EXTENT_MAGIC: u64 = 0xf30a;
 /// A tree is not deeper.

@@ -1,11 +1,10 @@
-//! FAT and exFAT: what is written shows in the table of clusters, in the map of what is in use, or in the
-//! root folder.
+//! FAT and exFAT: a write shows in the cluster table, in the allocation bitmap, or in the root folder.
 //!
-//! A mount alone leaves nothing behind: the mark that it sets is taken back when it ends.
+//! A mount alone leaves no trace, because unmounting clears the flag that it sets.
 
 use super::untouched::{Doubt, Untouched, clear, number, prove_at_most};
 
-/// Of an entry of exFAT's root folder: it tells where the map is of what is in use.
+/// Type of the entry in exFAT's root folder that gives the place of the allocation bitmap.
 const EXFAT_MAP: u64 = 0x81;
 const ENTRY: usize = 32;
 
@@ -30,7 +29,7 @@ pub(super) fn look(volume: &mut dyn Untouched, boot: &[u8]) -> Result<(), Doubt>
     prove_at_most(volume, root.saturating_add(first.saturating_mul(cluster)), cluster)
 }
 
-/// exFAT, whose table says nothing of files that are in one piece; its map does.
+/// exFAT, whose table has no entries of contiguous files; its bitmap has.
 pub(super) fn look_exfat(volume: &mut dyn Untouched, boot: &[u8]) -> Result<(), Doubt> {
     let of = |at: usize, len: usize| clear(number(boot, at, len));
     let (sector, cluster) = (of(108, 1)?, of(108, 1)? + of(109, 1)?);

@@ -1,9 +1,8 @@
-//! Where a filesystem that was mounted, or written to, shows it: what to look at before a record is believed.
+//! The areas in which a mount or a write shows: they are read before a record is believed.
 //!
 //! Invariant: nothing is concluded from bytes that may have changed. Each step reads only through
-//! [`Untouched`], which proves the pieces that bytes lie in before it gives them, so the next place is found
-//! by what has just been proved. What is not understood is said to be so ([`Doubt::Unclear`]); then the
-//! caller looks at more by chance.
+//! [`Untouched`], which proves the pieces around bytes before it returns them, so that proved bytes lead to
+//! the next place. An unknown structure is [`Doubt::Unclear`]; the caller then reads more random pieces.
 
 mod ext;
 mod fat;
@@ -44,7 +43,7 @@ pub fn look(volume: &mut dyn Untouched) -> Result<(), Doubt> {
     }
     let mark = volume.size() > BTRFS[0] + PAGE && volume.bytes(BTRFS[0] + 64, 8)? == b"_BHRfS_M";
     if mark {
-        // Every commit writes them: a log of what it did, the number of the commit, the roots of its trees.
+        // Every commit writes them: its log, its number, the roots of its trees.
         return BTRFS.into_iter().try_for_each(|at| prove_at_most(volume, at, PAGE));
     }
     Err(Doubt::Unclear)

@@ -1,19 +1,19 @@
 //! NTFS: there is no counter of mounts.
 //!
-//! Windows writes the restart pages of $LogFile when it mounts, and the first records of $MFT hold the files
-//! that it keeps itself by. Other systems may leave the journal as it is; what they write shows in the maps
-//! of clusters and of records, and in the root folder's index.
+//! Windows writes the restart pages of $LogFile when it mounts, and the first records of $MFT hold NTFS' own
+//! files. Other systems may leave the journal unchanged; their writes show in the bitmaps of clusters and of
+//! records, and in the root folder's index.
 
 use super::untouched::{Doubt, Untouched, clear, number, prove_at_most};
 
-/// Records of the file table, and what is looked at of each: its data, its index, its map.
+/// Numbers of records in the file table. Of each, its data, index or bitmap is read.
 const MFT: u64 = 0;
 const LOG_FILE: u64 = 2;
 const ROOT: u64 = 5;
 const BITMAP: u64 = 6;
 /// So many records at the beginning are NTFS's own.
 const OWN: u64 = 16;
-/// Attributes.
+/// Types of attributes.
 const DATA: u64 = 0x80;
 const INDEX: u64 = 0xa0;
 const MAP: u64 = 0xb0;
@@ -72,7 +72,7 @@ impl Table {
         is_sound.then_some(Table { cluster, start, record: usize::try_from(record).ok()? })
     }
 
-    /// Where the content of an attribute lies, from the partition's first byte: the first runs of it.
+    /// The places of an attribute's content, from the partition's first byte: its first runs.
     fn runs(
         &self,
         volume: &mut dyn Untouched,
@@ -107,14 +107,13 @@ impl Table {
     }
 }
 
-/// A little-endian number whose highest bit is its sign.
+/// A signed little-endian number.
 fn signed(bytes: &[u8], at: usize, len: usize) -> Option<i64> {
     let unused = 64 - 8 * u32::try_from(len).ok()?;
     Some((number(bytes, at, len)? << unused).cast_signed() >> unused)
 }
 
-/// A record with what its end marks replaced: the last two bytes of every 512 are kept in its head while it
-/// is on the medium.
+/// A record with its fixups applied: on the medium, the last two bytes of every 512 are kept in its head.
 pub fn put_back(mut record: Vec<u8>) -> Option<Vec<u8>> {
     if !record.starts_with(b"FILE") {
         return None;

@@ -1,13 +1,12 @@
-//! Whatever a partition holds, looking at it ends and does no harm; with filesystems of the usual tools it is
-//! tried in `io::disk::compare`.
+//! Reading any partition ends and does no harm; `io::disk::compare` tests filesystems of the usual tools.
 
 use super::*;
 use proptest::prelude::*;
 
-/// A partition in memory that counts what it is asked for.
+/// A partition in memory that counts the requested bytes.
 struct Memory {
     bytes: Vec<u8>,
-    /// All of it is known, but for what lies beyond.
+    /// The record covers its first `known` bytes.
     known: usize,
     asked: usize,
 }

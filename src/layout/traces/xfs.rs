@@ -1,18 +1,18 @@
 //! XFS (Linux, fs/xfs/libxfs/xfs_format.h and xfs_log_format.h).
 //!
-//! A mount that may write begins and ends with records in the log, which goes round: where its head is, the
-//! next one is written. What is allocated changes the headers of its group.
+//! A mount that may write begins and ends with records in the log, which is a ring: the next record is
+//! written at its head. An allocation changes the headers of its group.
 
 use super::untouched::{Doubt, Untouched, clear, prove_at_most};
 
 const LOG_MAGIC: u64 = 0xfeed_babe;
 /// The log is counted in these. Each begins with the number of its round, or a mark and that number.
 const SECTOR: u64 = 512;
-/// The largest record.
+/// Bytes of the largest record.
 const RECORD: u64 = 256 << 10;
-/// Groups whose headers are looked at.
+/// Groups whose headers are read.
 const GROUPS: u64 = 64;
-/// A group begins with so many sectors of headers.
+/// Sectors of headers at the beginning of a group.
 const HEADERS: u64 = 4;
 
 pub(super) fn look(volume: &mut dyn Untouched, superblock: &[u8]) -> Result<(), Doubt> {
