@@ -1,4 +1,4 @@
-//! GRUB for the way from the network to the disk that was imaged: `localboot.0` for BIOS, `localboot.efi` for
+//! GRUB for the way from the network to the imaged disk: `localboot.0` for BIOS, `localboot.efi` for
 //! UEFI.
 //!
 //! Invariant: both have the same configuration, which starts only the partition whose identity the server's

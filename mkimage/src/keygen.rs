@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         println!("  terminal will install. It is readable by its owner only (mode 0600).");
     }
     println!("public key: {}", arguments.public.display());
-    println!("  give it to flashmob-initramfs, so that terminals trust what the secret key signs");
+    println!("  give it to flashmob-initramfs, so that terminals trust images signed by the secret key");
     Ok(())
 }
 

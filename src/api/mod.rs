@@ -1,8 +1,8 @@
-//! What terminals and the server say to each other as JSON under `/api/v1/`.
+//! The calls of terminals and command lines to the server, as JSON under `/api/v1/`.
 //!
 //! Invariant: only shapes, no behaviour; both sides use these same types. Unknown fields are ignored, so that
-//! an agent of yesterday's initramfs still talks to today's server. The words that a job chooses among are in
-//! `terms`. Which caller may say what is decided in `server::http::api`.
+//! an agent of an older initramfs can talk to a newer server. A job's choices are in `terms`.
+//! `server::http::api` checks the callers.
 //!
 //! | call | body | answer |
 //! |---|---|---|

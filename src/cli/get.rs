@@ -117,7 +117,7 @@ async fn watch(
             }
             () = interrupts.wait() => {
                 let message = "stopped before everything was there";
-                return Err(Failure::new(Class::Retry, message, "start again: what is there is kept"));
+                return Err(Failure::new(Class::Retry, message, "start again: written pieces are kept"));
             }
             _ = seconds.tick() => show.swarm(swarm),
         }

@@ -124,7 +124,7 @@ fn emit(event: &Event) {
     if let Ok(line) = serde_json::to_string(event)
         && writeln!(out, "{line}").and_then(|()| out.flush()).is_err()
     {
-        log::debug!("nobody reads the standard output");
+        log::debug!("the standard output is closed");
     }
 }
 

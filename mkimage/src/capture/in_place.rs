@@ -49,7 +49,7 @@ impl Place {
             return Err(Failure::new(
                 Class::Retry,
                 format!("{} changed while it was read", path.display()),
-                "Capture it again when nobody writes to it.",
+                "Capture it again while no other program writes to it.",
             ));
         }
         let masks = masks(plan);

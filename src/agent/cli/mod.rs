@@ -249,7 +249,7 @@ pub async fn attempt<I: Imager>(
         Taken::Nothing => Err(Failure::new(
             Class::Refused,
             format!("the server {} has no job with image {image} for this machine", api.base()),
-            "Look at the server's page for its images, and at its configuration for what this machine may have.",
+            "Look at the server's page for its images, and at its configuration for this machine's job.",
         )),
     }
 }

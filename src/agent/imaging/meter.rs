@@ -221,7 +221,7 @@ impl Meter<'_> {
                 "{} are missing, and no piece has come for {minutes} minutes: {trouble}",
                 show_bytes(missing)
             ),
-            "Look at the server's page for what is wrong with the image, and whether its peer port is open.",
+            "Look at the server's page for problems with the image, and check that its peer port is open.",
         )
     }
 }

@@ -221,7 +221,7 @@ async fn listen(ctx: &ImagingContext, assignment: &Assignment) -> Result<Session
     let config = SessionConfig { compress, ..SessionConfig::new(ctx.listen) };
     Session::start(config).await.map_err(|e| {
         let message = format!("listening for peers on {}: {e}", ctx.listen);
-        Failure::new(Class::Retry, message, "Stop what uses that port, or wait until it is free.")
+        Failure::new(Class::Retry, message, "Stop the program that uses that port, or wait until it is free.")
     })
 }
 

@@ -102,7 +102,7 @@ fn held(path: &str, by: &[String]) -> Failure {
     let by = if by.is_empty() { "another program".to_string() } else { by.join(", ") };
     refused(
         format!("{path} is in use by {by}"),
-        "Unmount or stop what uses it, or choose another disk in the job.",
+        "Unmount it or stop its user, or choose another disk in the job.",
     )
 }
 
@@ -128,7 +128,7 @@ fn claim_partitions(disk: &str, numbers: &[u32]) -> Result<Vec<File>, Failure> {
         let node = nodes.iter().find(|(n, _)| n == number);
         let (_, name) = node.ok_or_else(|| {
             refused(
-                format!("{disk} is in use and the kernel knows no partition {number} of it"),
+                format!("{disk} is in use and the kernel does not know its partition {number}"),
                 "Partition the disk as the image's disk is.",
             )
         })?;

@@ -51,7 +51,7 @@ pub(super) async fn check(
     };
     let hashes = hashes
         .map_err(|error| {
-            Failure::new(Class::Disk, format!("checking what is there: {error}"), "start again")
+            Failure::new(Class::Disk, format!("checking the pieces on the storage: {error}"), "start again")
         })?
         .map_err(|error| disk_failure(&error))?;
     if *ends.stop.borrow() {

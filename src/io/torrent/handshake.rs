@@ -45,7 +45,7 @@ pub(super) async fn read_handshake(stream: &mut TcpStream) -> std::io::Result<Ha
         }
         have += read;
         if !Handshake::may_become(&bytes[..have]) {
-            return Err(std::io::Error::other("what it says is no BitTorrent handshake"));
+            return Err(std::io::Error::other("it did not send a BitTorrent handshake"));
         }
     }
     Handshake::decode(&bytes).map_err(std::io::Error::other)

@@ -86,7 +86,7 @@ impl Session {
             .ok_or_else(|| refuse(format!("the torrent {} has impossible lengths", meta.name)))?;
         let wanted = spec.wanted.clone().unwrap_or_else(|| Bitfield::all(geometry.pieces()));
         if wanted.pieces() != geometry.pieces() {
-            return Err(refuse(format!("what is wanted of {} is of another torrent", meta.name)));
+            return Err(refuse(format!("the wanted pieces of {} belong to another torrent", meta.name)));
         }
         let mut swarms = self.shared.swarms();
         if swarms.get(&meta.info_hash).is_some_and(|entry| !entry.swarm.is_over()) {

@@ -305,7 +305,7 @@ fn gpt_headers(disk: &DiskFacts) -> Vec<u64> {
     headers
 }
 
-/// Wipes everything by which the old system, a half-written new one, or a mixture could start.
+/// The ranges to wipe: everything by which the old system, a half-written new one, or a mixture could start.
 fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode, gpt_headers: &[u64]) -> Vec<Range<u64>> {
     let replaced = places.iter().filter(|place| place.replaced);
     let mut ranges: Vec<Range<u64>> = replaced

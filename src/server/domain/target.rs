@@ -49,7 +49,7 @@ pub fn target_for(config: &Config, catalog: &Catalog, who: &Identity) -> Result<
 }
 
 /// The target of a terminal that asks for images by name, for named disks. Uses the settings of its own job
-/// if that job's first image starts, else the defaults. Only the requested images are given.
+/// if that job starts the same image, else the defaults. Only the requested images are given.
 pub fn target_by_hand(
     config: &Config,
     catalog: &Catalog,

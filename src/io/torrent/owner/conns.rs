@@ -17,7 +17,7 @@ impl Owner {
     pub(super) fn send(&mut self, conn: ConnId, outgoing: Outgoing) {
         let Some(peer) = self.conns.get(&conn) else { return };
         if !peer.send(outgoing) {
-            log::debug!("{}: it does not read what is sent to it", peer.address);
+            log::debug!("{}: it does not read its messages", peer.address);
             self.conns.remove(&conn);
             self.tell(Input::Closed { conn });
         }

@@ -68,7 +68,7 @@ pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtB
         None if target.is_some_and(|target| last.is_for(target)) => AtBoot::Hold {
             error: format!("writing {} was interrupted {} times in a row", last.title(), last.tries),
             advice: format!(
-                "Look for what ends it (memory, power supply, overheating, the disk's cable). {again}"
+                "Look for the cause (memory, power supply, overheating, the disk's cable). {again}"
             ),
         },
         _ => AtBoot::Hold {

@@ -52,7 +52,7 @@ impl Lab {
     ) -> Result<Vec<Change>, Refusal> {
         let nothing = || Refusal {
             error: format!("terminal {id} has nothing to cancel"),
-            advice: "See 'flashmob terminals' for what each one does.".into(),
+            advice: "'flashmob terminals' shows the state of each one.".into(),
         };
         let last = self.terminals.get(id).and_then(|t| t.last.as_ref());
         let running = last.is_some_and(|a| a.outcome.is_none());

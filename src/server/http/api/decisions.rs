@@ -69,7 +69,7 @@ async fn decide(
         let who = lab.named(&terminal.identity, Some(&id));
         let target = target_for(&config, &repository.catalog, &who).ok().flatten();
         let changes = change(&mut lab, &id, target.as_ref()).map_err(conflict)?;
-        log::info!("a person decides for terminal {id}: {what}");
+        log::info!("an administrator decides for terminal {id}: {what}");
         app.store.save(changes)
     };
     keep(app, saved).await?;
