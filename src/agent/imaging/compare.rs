@@ -116,8 +116,9 @@ async fn by_record(
         },
     };
     let believed = result.map_err(|why: String| {
-        ctx.status
-            .note(format!("the server's record of this disk cannot be used: {why}; reading the disk instead"));
+        ctx.status.note(format!(
+            "the server's record of this disk cannot be used: {why}; reading the disk instead"
+        ));
     });
     Ok((target, believed.ok()))
 }
