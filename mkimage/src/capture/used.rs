@@ -148,7 +148,7 @@ pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure
         return Err(Failure::new(
             Class::Usage,
             format!("there is no partition {number} to take as it is on {}", source.path.display()),
-            "List the partitions with `fdisk -l`.",
+            "See with `fdisk -l` what partitions there are.",
         ));
     }
     soundness::check_disk(source, plan, raw)?;

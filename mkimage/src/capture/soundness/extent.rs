@@ -11,7 +11,7 @@ pub fn missing(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
                 "it has {needed} bytes, and its partition only {size}: {} bytes are missing",
                 needed - size
             ),
-            "Copy the whole source again, or make the partition as large as its filesystem.",
+            "Copy the source again, all of it, or make the partition as large as its filesystem.",
         )
     })
 }
