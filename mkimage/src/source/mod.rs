@@ -88,7 +88,7 @@ impl Source {
                             "{} is in use (swap, LVM, RAID, dm-crypt or another program)",
                             path.display()
                         ),
-                        "Find its user with `lsblk` and release it first.",
+                        "See with `lsblk` what holds it and release that first.",
                     ));
                 }
                 other => other,
@@ -166,7 +166,7 @@ impl Source {
                 return Failure::new(
                     Class::Disk,
                     format!("{path} ends before byte {}: it shrank while it was read", offset + into.len() as u64),
-                    "Capture it again while no other program writes to it.",
+                    "Capture it again when nobody writes to it.",
                 );
             }
             let sector = u64::from(self.sector_size.get());
