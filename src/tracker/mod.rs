@@ -1,8 +1,7 @@
 //! The tracker: the peers of each swarm, and the choice of peers for each answer (BEP 3, 7, 23, 48).
 //!
-//! [`announce`] reads what a peer says, [`registry`] keeps it and forgets it again, [`policy`] chooses the
-//! peers for an answer (by the lab's [`topology`] where it has zones: [`zoned`]), [`reply`] writes the
-//! answer.
+//! [`announce`] reads a peer's announce, [`registry`] keeps it until it expires, [`policy`] chooses the peers
+//! for an answer (by the lab's [`topology`] where it has zones: [`zoned`]), [`reply`] writes the answer.
 //!
 //! Invariant: pure and synchronous; only admitted swarms exist, and memory is bounded by the number of swarms
 //! times the cap on their peers. `server` has the sockets, clock and randomness.

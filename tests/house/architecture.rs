@@ -13,7 +13,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
     ("programs", &["agent", "server", "cli", "bin"]),
 ];
 
-/// What only adapters and programs may name: time, chance, the file system, sockets, the kernel.
+/// Only adapters and programs may name these: time, chance, the file system, sockets, the kernel.
 const WORLD: [&str; 12] = [
     "tokio::",
     "nix::",

@@ -1,6 +1,6 @@
-//! What an attempt is given, and how it works with the disk away from the network's threads.
+//! An attempt's input, and its work on the disk, away from the network's threads.
 //!
-//! Invariant: work that was begun on a thread ends when the attempt is dropped.
+//! Invariant: dropping the attempt ends its work on threads.
 
 use crate::agent::status::Status;
 use crate::api::Compress;

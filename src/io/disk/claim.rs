@@ -1,4 +1,4 @@
-//! Opens a disk exclusively, or finds out what uses it.
+//! Opens a disk exclusively, or finds out which program or device uses it.
 //!
 //! Invariant: a [`ClaimedDisk`] is exclusively open: the kernel refuses to mount, swap on or stack anything
 //! on it (or, while the table is kept, on each partition that is replaced) for as long as the value lives.

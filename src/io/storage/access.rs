@@ -1,6 +1,6 @@
-//! What all storages share: reads and writes within bounds, and errors with all of their facts.
+//! Shared by all storages: reads and writes within bounds, and errors with all of their facts.
 //!
-//! Invariant: a call that does not lie within its storage is refused before the kernel sees it.
+//! Invariant: a call outside of its storage is refused before the kernel sees it.
 
 use crate::event::{Class, Failure};
 use crate::storage::StorageError;
@@ -13,7 +13,7 @@ use std::path::Path;
 /// The least that the kernel brings from a medium when it is told that a range will be needed.
 pub(super) const STRETCH: usize = 128 * 1024;
 
-/// What may become of a target file that exists and has another size.
+/// The treatment of an existing target file of another size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resize {
     /// It is refused (an empty file is not: there is nothing to lose).
@@ -26,7 +26,7 @@ pub enum Resize {
 pub struct Opened<S> {
     /// The storage.
     pub storage: S,
-    /// True when nothing of the payload can be in it, so that there is nothing to check.
+    /// True if it can hold nothing of the payload, so that there is nothing to check.
     pub fresh: bool,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn write_all(file: &File, path: &Path, offset: u64, from: &[u8]) -> R
     file.write_all_at(from, offset).map_err(|error| failed("writing", path, offset, from.len(), error))
 }
 
-/// What the failure to open or make `path` means for people.
+/// The failure to open or create `path`, with a remedy.
 pub(super) fn open_failure(doing: &str, path: &Path, error: &io::Error) -> Failure {
     let (class, advice) = match error.kind() {
         io::ErrorKind::NotFound => (Class::Usage, "check the path"),

@@ -10,7 +10,7 @@
 //! without a lock. Compressed pieces are decompressed into the thread's spare buffer, and the two buffers
 //! then swap roles. Most jobs carry a buffer of a bounded pool, and the owner counts the others, so queues as
 //! long as both never make the owner wait, and the way back needs no bound of its own. Threads end when the
-//! queue is dropped, after what was queued; [`DiskQueue::finish`] waits for that.
+//! queue is dropped, after all queued jobs; [`DiskQueue::finish`] waits for that.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

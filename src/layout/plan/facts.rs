@@ -1,13 +1,13 @@
 //! The facts of a disk before a plan is made, and the places of a plan.
 //!
-//! Invariant: plain values; what fits where is decided in `fits` and `references`.
+//! Invariant: plain values; `fits` and `references` compare them.
 
 use crate::event::{Class, Failure};
 use crate::manifest::{BootAreaKind, Entry, Role, Table};
 use crate::units::{DiskOffset, Lba, SectorSize};
 use uuid::Uuid;
 
-/// What is known about a disk before a plan is made.
+/// The facts about a disk that a plan needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskFacts {
     /// For people.
@@ -16,7 +16,7 @@ pub struct DiskFacts {
     pub size: u64,
     /// Logical sector size.
     pub sector: SectorSize,
-    /// The table that is there, or why there is none that can be kept.
+    /// The present table, or the reason why it cannot be kept.
     pub table: Result<Existing, String>,
     /// Where the header of the present primary GPT says that its backup is, even if the rest is damaged.
     pub backup_gpt: Option<Lba>,
@@ -53,7 +53,7 @@ pub struct Place {
     pub start: DiskOffset,
     /// Bytes.
     pub size: u64,
-    /// What it is for.
+    /// Its purpose.
     pub role: Role,
     /// False: nothing is written there.
     pub replaced: bool,
@@ -73,7 +73,6 @@ impl Place {
 /// A boot area with its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AreaWrite {
-    /// What it is.
     pub kind: BootAreaKind,
     /// Where it goes.
     pub offset: DiskOffset,

@@ -1,6 +1,6 @@
-//! A table as it is described, and the words that both schemes share.
+//! The description of a table, and the parts that both schemes share.
 //!
-//! Invariant: a [`Described`] borrows the manifest; nothing of it is invented here.
+//! Invariant: a [`Described`] borrows the manifest; no field is invented here.
 
 use crate::manifest::{Entry, Manifest, Table};
 use crate::units::{DiskOffset, Lba, SectorSize};
@@ -14,13 +14,13 @@ pub(super) const ENTRIES_AT: usize = 446;
 /// Where the mark is.
 pub(super) const MARK_AT: usize = 510;
 
-/// Beyond what cylinder, head and sector can say.
+/// The CHS value for places beyond its range.
 pub(super) const CHS_BEYOND: [u8; 3] = [0xfe, 0xff, 0xff];
 
 /// Bytes that go to a place on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// What it is, for people.
+    /// Its purpose, for people.
     pub what: String,
     /// First byte.
     pub offset: DiskOffset,
@@ -67,7 +67,7 @@ pub struct Described<'a> {
     pub table: &'a Table,
     /// Its partitions.
     pub slots: Vec<Slot<'a>>,
-    /// What LBAs count.
+    /// Bytes of the unit of LBAs.
     pub sector: SectorSize,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Invariant: every write lies on whole sectors of the disk, outside of all partitions. Places, types, GUIDs
 //! and the active flags of partitions are those of the manifest, always; all other bytes of a table
-//! ([`Patch`]) are the golden disk's where they differ from what is generated here. So an equal disk gets the
+//! ([`Patch`]) are the golden disk's where they differ from the generated ones. So an equal disk gets the
 //! golden disk's table byte for byte, and on a disk of another size the fields that depend on the size are
 //! adapted. Entries stay in their slots, so partition numbers stay. The `gpt` and `mbrman` crates are not
 //! used for writing: the first closes up gaps between numbers, the second counts logical places in 32 bits.
@@ -25,8 +25,8 @@ use described::{MARK_AT, MBR_MARK};
 use verbatim::{Region, differences};
 
 impl Described<'_> {
-    /// What is written on a disk of `sectors` sectors, in the order in which it is written. Refused with the
-    /// reason if `patches` would make the table say something else than it is described to say.
+    /// The writes for a disk of `sectors` sectors, in their order. Refused with the reason if `patches` would
+    /// make the table differ from its description.
     pub fn writes(&self, sectors: u64, patches: &[Patch]) -> Result<Vec<Write>, String> {
         match self.table {
             Table::None => Ok(Vec::new()),

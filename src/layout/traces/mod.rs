@@ -12,7 +12,7 @@ mod xfs;
 
 pub use untouched::{Doubt, Untouched, number};
 use untouched::{clear, prove_at_most};
-/// What is looked at of every partition: each filesystem has something in there that it changes.
+/// Bytes to read of every partition: each filesystem changes some of them.
 const HEAD: u64 = 128 << 10;
 /// Btrfs has its superblock here, and a copy.
 const BTRFS: [u64; 2] = [64 << 10, 64 << 20];

@@ -1,8 +1,8 @@
-//! What a look at a filesystem may read, and how it may doubt.
+//! Proved reads of a filesystem, and the doubts that end them.
 //!
-//! Invariant: no byte is given before the pieces that it lies in are proved.
+//! Invariant: no byte is returned before its piece is proved.
 
-/// Of a table (of what is free, of clusters) so much is looked at: 4 TiB of clusters of 4 KiB.
+/// Most bytes of a table (of free space, of clusters) to read: 4 TiB of clusters of 4 KiB.
 pub(super) const MOST: u64 = 128 << 20;
 
 /// Why a partition is not known to be untouched.
@@ -14,15 +14,15 @@ pub enum Doubt {
     Unclear,
 }
 
-/// A partition, and what it had when its record was made.
+/// A partition, and its content when its record was made.
 pub trait Untouched {
     /// Bytes of the partition.
     fn size(&self) -> u64;
 
-    /// Finds that `len` bytes from `at` are what they were. What then belonged to nobody may have changed.
+    /// Proves that `len` bytes from `at` are unchanged. Bytes that were free then may have changed.
     fn prove(&mut self, at: u64, len: u64) -> Result<(), Doubt>;
 
-    /// `len` bytes from `at`, which are what they were. Unclear if nothing is known of them.
+    /// `len` unchanged bytes from `at`. Unclear if the record does not cover them.
     fn bytes(&mut self, at: u64, len: usize) -> Result<Vec<u8>, Doubt>;
 }
 
@@ -32,7 +32,7 @@ pub(super) fn prove_at_most(volume: &mut dyn Untouched, at: u64, len: u64) -> Re
     if len == 0 { Ok(()) } else { volume.prove(at, len) }
 }
 
-/// What is missing was not understood.
+/// A missing value means an unknown structure.
 pub(super) fn clear<T>(found: Option<T>) -> Result<T, Doubt> {
     found.ok_or(Doubt::Unclear)
 }

@@ -1,10 +1,10 @@
 //! The server's decisions and their subjects, without I/O: time, chance and the database's answers come in as
 //! arguments.
 //!
-//! `config` is what the administrator wrote, `catalog` the images there are, `identity` who a terminal is,
-//! `target` what a terminal is to become, `attempt` one try, `jobs` what an attempt may do next, `lab` all
-//! terminals, `zones` where they are, `ties` which of them need which, `ipxe` the scripts that boot them,
-//! `doubts` what a person should look at.
+//! `config` is the administrator's configuration, `catalog` the images, `identity` tells terminals apart,
+//! `target` is the system that a terminal should get, `attempt` one try, `jobs` the next step after an
+//! attempt, `lab` all terminals, `zones` their places, `ties` which terminals need which others, `ipxe` the
+//! scripts that boot them, `doubts` ambiguous names for people to check.
 //!
 //! Invariant: the same state and the same arguments give the same decision.
 

@@ -1,6 +1,6 @@
-//! Which terminals need pieces of which, by the lab's shape and its gateways.
+//! Which terminals need pieces of which others, by the lab's shape and its gateways.
 //!
-//! Invariant: a terminal whose address is not known counts as needed.
+//! Invariant: a terminal with an unknown address counts as needed.
 
 use crate::tracker::{Topology, ZoneId};
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ impl Ties {
         there == here || crosses && self.topology.may_fetch(there, here)
     }
 
-    /// What people call the zone of the terminal at `ip`; `None` where there are no zones.
+    /// The name of the zone of the terminal at `ip`; `None` if there are no zones.
     pub fn zone(&self, ip: Option<IpAddr>) -> Option<String> {
         let zone = self.topology.zone_of(ip?);
         (!self.topology.is_flat()).then(|| self.topology.name(zone).to_owned())

@@ -1,8 +1,8 @@
-//! Where terminals are: the lab's shape from the configuration and from the terminals' hellos.
+//! The terminals' places: the lab's shape from the configuration and from the terminals' hellos.
 //!
 //! Invariant: the tracker's shape of the lab is the one that `App::topology` holds; it follows both. A
-//! terminal is in the zone of the switch it hears; until it hears one, in the zone of its address. Which
-//! peers a peer meets is decided in `tracker`.
+//! terminal is in the zone of the switch it hears; until it hears one, in the zone of its address. `tracker`
+//! chooses the peers for a peer.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

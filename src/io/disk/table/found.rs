@@ -20,7 +20,7 @@ pub const GPT_LINUX_SWAP: Uuid = uuid!("0657fd6d-a4ab-43c4-84e5-0933c84b4f4f");
 /// A disk's table and partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskTable {
-    /// What LBAs count.
+    /// Bytes of the unit of LBAs.
     pub sector_size: SectorSize,
     /// Bytes of the disk it was read from.
     pub disk_size: u64,
@@ -52,7 +52,7 @@ pub struct TablePartition {
 /// Something a person may want to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remark {
-    /// The MBR of a GPT disk has entries of its own.
+    /// The MBR of a GPT disk has real entries too.
     HybridMbr,
     /// Behind an MBR that is in force lies a GPT that was in force once.
     StaleGpt,
@@ -86,7 +86,7 @@ pub enum TableError {
     Read {
         /// Where.
         offset: u64,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Checksums or structure are wrong.
@@ -95,17 +95,17 @@ pub enum TableError {
     /// A partition or the table's end is beyond the end of the disk.
     #[error("{what} ends at byte {end}, but there are only {size} bytes")]
     Truncated {
-        /// What it is.
+        /// The partition or structure.
         what: String,
         /// Where it ends.
         end: u64,
-        /// What there is.
+        /// The disk's size in bytes.
         size: u64,
     },
     /// Two partitions share sectors.
     #[error("{0} and {1} overlap")]
     Overlap(String, String),
-    /// Sound, but outside of what this program handles.
+    /// Sound, but not supported by this program.
     #[error("the partition table is not supported: {0}")]
     Unsupported(String),
 }

@@ -1,4 +1,4 @@
-//! What all forms of a payload share: its virtual files, and the errors of reading it.
+//! Shared by all forms of a payload: its virtual files, and the errors of reading it.
 //!
 //! Invariant: every form refuses to be written to.
 
@@ -22,7 +22,7 @@ pub fn payload_files(length: u64, file_size: u64) -> Vec<FileEntry> {
         .collect()
 }
 
-/// What lies in an image's folder is not what was made.
+/// The failure of an image folder that differs from its capture.
 pub(crate) fn untrusted(message: String) -> Failure {
     Failure::new(
         Class::Untrusted,

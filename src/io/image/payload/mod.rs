@@ -25,7 +25,7 @@ pub use files::PayloadFiles;
 pub use in_place::{Hold, InPlace, look};
 pub use parts::Parts;
 
-/// What is known of a version whose payload is opened.
+/// The parts of a version that opening its payload needs.
 pub struct Of<'a> {
     pub folder: &'a Path,
     pub manifest: &'a Manifest,

@@ -1,4 +1,4 @@
-//! Decisions about one terminal: does a job wait for it, what does it boot, may it leave the swarm.
+//! Decisions about one terminal: whether a job waits for it, how it boots, whether it may leave the swarm.
 //!
 //! Invariant: pure functions of the latest attempt, the configured target, and the time. A disk that is half
 //! written is never booted: once an attempt has touched it, only a later attempt that is done makes it whole.

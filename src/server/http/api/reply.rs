@@ -1,4 +1,4 @@
-//! What the handlers of the API share: reading a call, refusing it, waiting for the database.
+//! Shared by the handlers of the API: reading a call, refusing it, waiting for the database.
 //!
 //! Invariant: every error is a [`Refusal`] with advice.
 
@@ -39,7 +39,7 @@ pub(super) fn read<T>(body: Body<T>) -> Result<T, Error> {
     body.map(|Json(value)| value).map_err(|e| error(e.status(), e.body_text(), advice))
 }
 
-/// Waits until what was promised is on the disk.
+/// Waits until the change is on the disk.
 pub(super) async fn keep(
     app: &App,
     saved: impl Future<Output = Result<(), StoreError>>,
