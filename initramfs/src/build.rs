@@ -10,8 +10,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use flashmob::manifest::TrustedKeys;
 
-use crate::BuildArgs;
 use crate::archive::{Node, Tree};
+use crate::arguments::BuildArgs;
 use crate::drivers::{self, DriverSet};
 use crate::firmware::Firmware;
 use crate::kernel::Kernel;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::BuildArgs;
+use crate::arguments::BuildArgs;
 use crate::modules::ModuleTree;
 use crate::tools::{command, run};
 

@@ -111,3 +111,8 @@ pub fn require_hashes(image: &flashmob::io::image::folder::ImageFolder) -> Resul
         "Add them first: flashmob-mkimage hash.",
     ))
 }
+
+/// Waits until a file is on the medium; only now does a full disk always say so.
+pub fn sync_all(file: &File, path: &Path) -> Result<(), Failure> {
+    file.sync_all().map_err(|e| file_failure("writing", path, &e))
+}

@@ -12,8 +12,8 @@ use flashmob::event::{Class, Failure};
 use flashmob::io::disk::partition_reader::Window;
 use flashmob::manifest::{LinuxBoot, Role, UefiLoader};
 
-use super::PartitionPlan;
 use super::grub;
+use super::plan::PartitionPlan;
 
 /// A configuration of GRUB has a few dozen KiB.
 const MAX_CONFIG: u64 = 4 << 20;

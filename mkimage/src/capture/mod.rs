@@ -12,14 +12,15 @@ mod in_place;
 mod payload;
 mod plan;
 mod publish;
+pub mod ranges;
 mod rehearsal;
 mod share;
 mod soundness;
 pub mod used;
 mod windows;
+mod writer;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use flashmob::event::{Class, Failure};
 use flashmob::layout::extents::Extents;
@@ -27,12 +28,11 @@ use flashmob::manifest::{Boot, Disk, is_plain_name};
 use flashmob::units::{PieceLength, parse_bytes, show_bytes};
 
 use crate::format::Format;
-use crate::keys::{file_failure, read_secret};
+use crate::keys::read_secret;
 use crate::progress::Progress;
 use crate::source::Source;
 use in_place::Place;
 use payload::Terms;
-use plan::PartitionPlan;
 use share::Parent;
 
 /// Bytes of each payload file, where nothing else is said.
@@ -283,11 +283,6 @@ fn tell(published: &publish::Published, read: u64, progress: &Progress) {
         println!("  NOT signed: terminals refuse it until somebody runs");
         println!("  flashmob-mkimage sign {} --key SECRET", published.path.display());
     }
-}
-
-/// Waits until a file is on the medium; only now does a full disk always say so.
-fn sync_all(file: &File, path: &Path) -> Result<(), Failure> {
-    file.sync_all().map_err(|e| file_failure("writing", path, &e))
 }
 
 /// Checks the command line, without looking at the source.

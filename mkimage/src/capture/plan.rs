@@ -8,7 +8,7 @@ use flashmob::manifest::{Entry, Policy, Role, Table};
 use flashmob::units::Lba;
 
 use super::filesystem;
-use super::used::Used;
+use super::ranges::Used;
 use crate::source::Source;
 
 /// Enough to know filesystems by.

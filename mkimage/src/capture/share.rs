@@ -22,9 +22,8 @@ use flashmob::manifest::reference::{
 use flashmob::storage::Storage;
 use flashmob::units::{PieceIndex, PieceLength, Sha256, show_bytes};
 
-use super::payload::{Writer, data_ranges};
-use super::sync_all;
-use crate::keys::{file_failure, require_hashes, write_new};
+use super::writer::{Writer, data_ranges};
+use crate::keys::{file_failure, require_hashes, sync_all, write_new};
 
 /// Bytes that are compared at once.
 const AT_ONCE: usize = 1 << 20;

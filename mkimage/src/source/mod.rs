@@ -5,6 +5,7 @@
 //! from mounting it. One that is mounted read-only cannot be claimed, and is read without. QEMU's own locks
 //! keep QEMU from writing to it (`locks`). `seen` notices other writers afterwards. Nothing is ever written.
 
+mod device;
 mod locks;
 mod seen;
 
@@ -24,6 +25,7 @@ use nix::unistd::{Whence, lseek64};
 use crate::format::Format;
 use crate::keys::file_failure;
 use crate::view::View;
+use device::{family, queue_of, split};
 use seen::Seen;
 
 /// Bytes that are given up at a time where the source cannot be read.
@@ -224,35 +226,6 @@ struct Mount {
     place: String,
     device: String,
     writable: bool,
-}
-
-fn split(device: u64) -> (u64, u64) {
-    (nix::sys::stat::major(device), nix::sys::stat::minor(device))
-}
-
-fn sys_of(device: u64) -> PathBuf {
-    let (major, minor) = split(device);
-    PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
-}
-
-/// The request queue's facts; a partition has those of its disk.
-fn queue_of(device: u64) -> PathBuf {
-    let own = sys_of(device).join("queue");
-    if own.exists() { own } else { sys_of(device).join("..").join("queue") }
-}
-
-/// The device and, if it is a disk, its partitions, as `major:minor`.
-fn family(device: u64) -> Vec<String> {
-    let (major, minor) = split(device);
-    let mut found = vec![format!("{major}:{minor}")];
-    for entry in fs::read_dir(sys_of(device)).into_iter().flatten().flatten() {
-        if entry.path().join("partition").exists()
-            && let Ok(numbers) = fs::read_to_string(entry.path().join("dev"))
-        {
-            found.push(numbers.trim().to_string());
-        }
-    }
-    found
 }
 
 fn mounts_of(devices: &[String]) -> Result<Vec<Mount>, Failure> {

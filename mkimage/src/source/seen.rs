@@ -13,7 +13,7 @@ use flashmob::event::{Class, Failure};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 use nix::unistd::{Whence, lseek64};
 
-use super::{family, split, sys_of};
+use super::device::{family, split, sys_of};
 use crate::keys::file_failure;
 
 /// Times are told in seconds by some filesystems.

@@ -1,6 +1,6 @@
 //! Was a Btrfs unmounted, and how many devices does it lie on?
 
-use super::{REPAIR, Unsound, Volume, unsound};
+use super::volume::{REPAIR, Unsound, Volume, unsound};
 
 /// Byte of the superblock.
 const SUPERBLOCK: usize = 0x10000;

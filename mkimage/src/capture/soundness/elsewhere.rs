@@ -7,9 +7,11 @@ use flashmob::event::{Class, Failure};
 use flashmob::manifest::{Entry, Policy};
 use uuid::{Uuid, uuid};
 
-use super::{Unsound, Volume, btrfs, lvm, number, unsound, with_volume};
+use super::volume::{Unsound, Volume, unsound, with_volume};
+use super::{btrfs, lvm};
 use crate::capture::plan::{PartitionPlan, Plan};
 use crate::source::Source;
+use flashmob::layout::traces::number;
 
 /// Windows' dynamic disks: the type of all partitions of an MBR, and partition types of a GPT.
 const DYNAMIC: u8 = 0x42;

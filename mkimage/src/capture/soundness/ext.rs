@@ -1,6 +1,8 @@
 //! Is an ext2, ext3 or ext4 whole: unmounted, all on this partition, not marked as damaged?
 
-use super::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, unsound};
+use flashmob::layout::traces::number;
+
+use super::volume::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, unsound};
 
 /// Fields of the superblock, which begins at 1024 (Linux, fs/ext4/ext4.h).
 mod field {
@@ -47,5 +49,5 @@ pub fn problem(volume: &Volume) -> Option<Unsound> {
 
 /// Do the bits of its maps stand for clusters of several blocks? `start` has the partition's first bytes.
 pub fn has_clusters(start: &[u8]) -> bool {
-    super::number(start, field::READ_ONLY, 4).is_some_and(|features| features & BIGALLOC != 0)
+    number(start, field::READ_ONLY, 4).is_some_and(|features| features & BIGALLOC != 0)
 }

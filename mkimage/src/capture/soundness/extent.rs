@@ -1,6 +1,7 @@
 //! Does a filesystem end with its partition, or did something cut it off?
 
-use super::{Unsound, Volume, number, unsound};
+use super::volume::{Unsound, Volume, unsound};
+use flashmob::layout::traces::number;
 
 /// Says how much is missing of a filesystem that is larger than its partition.
 pub fn missing(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {

@@ -2,7 +2,8 @@
 //!
 //! Only a mount recovers writes after the last checkpoint; partclone's map lacks them.
 
-use super::{REPAIR, Unsound, Volume, number, unsound};
+use super::volume::{REPAIR, Unsound, Volume, unsound};
+use flashmob::layout::traces::number;
 
 /// Fields of the superblock, which begins at 1024, and of a checkpoint (Linux, include/linux/f2fs_fs.h).
 mod field {

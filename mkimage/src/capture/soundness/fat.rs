@@ -1,6 +1,7 @@
 //! Was a FAT unmounted?
 
-use super::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, number, unsound};
+use super::volume::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, unsound};
+use flashmob::layout::traces::number;
 
 /// Looks at both places that say so: a flag in the boot sector (Windows since NT, Linux) and the second entry
 /// of the table (Windows, firmware).

@@ -3,7 +3,8 @@
 //! Its volumes are captured whole, without looking into them (LVM2, lib/format_text/layout.h and
 //! doc/lvm2-raid.txt).
 
-use super::{Volume, number};
+use super::volume::Volume;
+use flashmob::layout::traces::number;
 
 const SECTOR: usize = 512;
 const ID: usize = 32;

@@ -12,10 +12,10 @@ mod f2fs;
 mod fat;
 mod lvm;
 mod ntfs;
+mod volume;
 mod xfs;
 
 use flashmob::event::{Class, Failure};
-use flashmob::layout::traces::number;
 
 use super::plan::{PartitionPlan, Plan};
 use super::windows;
@@ -23,9 +23,7 @@ use crate::source::Source;
 
 pub use elsewhere::{check_disk, firmware_raid};
 pub use ext::has_clusters;
-
-/// So much of a partition is at hand.
-const START: u64 = 128 << 10;
+use volume::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, unsound, with_volume};
 
 /// Checks one partition of a plan.
 pub fn check(source: &Source, plan: &Plan, partition: &PartitionPlan) -> Result<(), Failure> {
@@ -49,61 +47,10 @@ pub fn check(source: &Source, plan: &Plan, partition: &PartitionPlan) -> Result<
     ))
 }
 
-/// Shows a partition to `look`.
-fn with_volume<T>(
-    source: &Source,
-    partition: &PartitionPlan,
-    look: impl FnOnce(&Volume) -> T,
-) -> Result<T, Failure> {
-    let mut start = vec![0; usize::try_from(partition.size.min(START)).unwrap_or(0)];
-    source.read(partition.start, &mut start)?;
-    let read = |offset: u64, into: &mut [u8]| {
-        let fits = offset.checked_add(into.len() as u64).is_some_and(|end| end <= partition.size);
-        fits && source.read(partition.start + offset, into).is_ok()
-    };
-    Ok(look(&Volume { start: &start, size: partition.size, read: &read }))
-}
-
-/// The bytes of one partition.
-struct Volume<'a> {
-    /// The first 128 KiB, or less where it is smaller.
-    start: &'a [u8],
-    /// Bytes of the partition.
-    size: u64,
-    /// False where it cannot read.
-    read: &'a dyn Fn(u64, &mut [u8]) -> bool,
-}
-
-impl Volume<'_> {
-    /// A little-endian number of `len` bytes in `start`; 0 if it is too short.
-    fn number(&self, at: usize, len: usize) -> u64 {
-        number(self.start, at, len).unwrap_or_default()
-    }
-
-    /// Some bytes, if they can be read.
-    fn bytes(&self, at: u64, len: usize) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; len];
-        (self.read)(at, &mut bytes).then_some(bytes)
-    }
-}
-
-/// A filesystem's problem, and the remedy.
-#[derive(Debug, PartialEq, Eq)]
-struct Unsound {
-    problem: String,
-    advice: &'static str,
-}
-
-fn unsound(problem: impl Into<String>, advice: &'static str) -> Unsound {
-    Unsound { problem: problem.into(), advice }
-}
-
 const HIBERNATED: (&str, &str) = (
     "Windows is hibernated in it (hiberfil.sys is in use), perhaps by fast startup",
     "Start Windows, run `powercfg /h off` and shut down, or once hold Shift while choosing Shut down.",
 );
-const REPAIR: &str = "Mount and unmount it, or run fsck, on the golden machine.";
-const NOT_UNMOUNTED: &str = "it was not unmounted";
 /// Marks that hibernation writes over the signature of a swap area: the kernel, its predecessor, uswsusp,
 /// TuxOnIce.
 const SUSPENDED: [&[u8]; 4] = [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001"];

@@ -6,7 +6,8 @@
 
 use flashmob::layout::traces::ntfs::{Table, find, put_back};
 
-use super::{Unsound, Volume, number, unsound};
+use super::volume::{Unsound, Volume, unsound};
+use flashmob::layout::traces::number;
 
 /// Records of the file table.
 const LOG_FILE: u64 = 2;
