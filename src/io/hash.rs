@@ -8,23 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use memmap2::MmapMut;
 use sha1::Digest;
 
+pub use crate::digest::{sha1, sha256, sha256_of_hashes};
 use crate::storage::{Storage, StorageError};
 use crate::units::{PieceIndex, Sha1, Sha256};
-
-pub fn sha1(bytes: &[u8]) -> Sha1 {
-    Sha1(sha1::Sha1::digest(bytes).into())
-}
-
-pub fn sha256(bytes: &[u8]) -> Sha256 {
-    Sha256(sha2::Sha256::digest(bytes).into())
-}
-
-/// SHA-256 over piece hashes in order, as the manifest gives it for a partition and for the payload.
-pub fn sha256_of_hashes(hashes: &[Sha256]) -> Sha256 {
-    let mut hasher = sha2::Sha256::new();
-    hashes.iter().for_each(|hash| hasher.update(hash.0));
-    Sha256(hasher.finalize().into())
-}
 
 /// The hash that a piece's bytes must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
