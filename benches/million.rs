@@ -17,10 +17,10 @@ use flashmob::bitfield::Bitfield;
 use flashmob::buf::BufPool;
 use flashmob::io::hash::{sha256, sha256_of_hashes};
 use flashmob::io::image::folder::ImageFolder;
-use flashmob::io::image::payload::payload_files;
 use flashmob::io::storage::ImageShape;
 use flashmob::io::torrent::{Have, Session, SessionConfig, TorrentSpec};
 use flashmob::layout::extents::{Extents, RangeKind, RunBuilder};
+use flashmob::layout::image::payload_files;
 use flashmob::manifest::{
     Boot, Disk, Entry, FORMAT, Manifest, Partition, Payload, PieceCount, Policy, Role, Table, names,
 };

@@ -6,6 +6,7 @@
 pub mod extents;
 pub mod grid;
 pub mod identity;
+pub mod image;
 pub mod known;
 pub mod moves;
 pub mod order;

@@ -2,6 +2,8 @@
 //!
 //! Invariant: the signature is checked over the exact bytes before they are parsed.
 
+use std::sync::Arc;
+
 use minisign_verify::{PublicKey, Signature};
 
 use super::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
@@ -43,7 +45,7 @@ impl TrustedKeys {
 /// A manifest that may be acted on.
 #[derive(Debug, Clone)]
 pub struct TrustedManifest {
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     signed: bool,
 }
 
@@ -59,7 +61,7 @@ impl TrustedManifest {
         let mut why = "no key is known".to_string();
         for key in &keys.keys {
             match key.verify(bytes, &signature, false) {
-                Ok(()) => return Ok(TrustedManifest { manifest: Manifest::parse(bytes)?, signed: true }),
+                Ok(()) => return TrustedManifest::read(bytes, true),
                 Err(e) => why = e.to_string(),
             }
         }
@@ -69,11 +71,20 @@ impl TrustedManifest {
     /// Accepts a manifest without a signature. Only for an initramfs that was built to allow it, and for an
     /// administrator's own machine.
     pub fn insecure(bytes: &[u8]) -> Result<Self, ManifestError> {
-        Ok(TrustedManifest { manifest: Manifest::parse(bytes)?, signed: false })
+        TrustedManifest::read(bytes, false)
+    }
+
+    fn read(bytes: &[u8], signed: bool) -> Result<Self, ManifestError> {
+        Ok(TrustedManifest { manifest: Arc::new(Manifest::parse(bytes)?), signed })
     }
 
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The manifest, to be kept elsewhere.
+    pub fn shared(&self) -> Arc<Manifest> {
+        Arc::clone(&self.manifest)
     }
 
     /// False when it was accepted without a signature.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use flashmob::event::{Class, Event};
 use flashmob::io::hash::{sha1, sha256};
-use flashmob::io::image::payload::payload_files;
 use flashmob::layout::extents::{Extents, RangeKind, Run, RunBuilder};
 use flashmob::layout::grid::{Grid, classify, count};
+use flashmob::layout::image::payload_files;
 use flashmob::manifest::{
     Boot, Disk, Entry, FORMAT, Manifest, Partition, Payload, Policy, Role, Table, names,
 };

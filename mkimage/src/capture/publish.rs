@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use flashmob::event::{Class, Failure};
 use flashmob::io::hash::{self, sha256_of_hashes};
 use flashmob::io::image::folder::{ImageFolder, PARTIAL_PREFIX};
-use flashmob::io::image::payload::payload_files;
 use flashmob::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use flashmob::layout::grid::{classify, count};
+use flashmob::layout::image::payload_files;
 use flashmob::manifest::{
     Boot, Disk, FORMAT, Lost, MAX_MANIFEST_BYTES, Manifest, Partition, Payload, Policy, is_plain_name, names,
 };

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use flashmob::event::{Class, Failure};
 use flashmob::io::image::folder::ImageFolder;
-use flashmob::io::image::payload::{PieceMap, payload_files};
+use flashmob::io::image::payload::PieceMap;
 use flashmob::io::sys::clone_range;
+use flashmob::layout::image::payload_files;
 use flashmob::manifest::names;
 use flashmob::manifest::reference::{
     MAX_PARTS, Part, PartList, PieceRun, Reference, find_run, push_piece, starts_of,

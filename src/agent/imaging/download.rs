@@ -1,8 +1,8 @@
 //! Fetching an image's description from the server, and trusting it.
 //!
-//! Invariant: a [`Description`] is complete and consistent: the manifest is signed (or unsigned ones are
-//! allowed) and names the assigned image, each sidecar has the manifest's hash, and torrent, piece hashes,
-//! extents and manifest agree. No file larger than its limit is read into memory.
+//! Invariant: the manifest of a [`Description`] is signed (or unsigned ones are allowed) and names the
+//! assigned image, and `layout::image` has checked its sidecars. No file larger than its limit is read into
+//! memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,13 @@ use reqwest::StatusCode;
 use crate::agent::imaging::context::ImagingContext;
 use crate::api::Task;
 use crate::event::{Class, Failure, Installed};
-use crate::io::hash::{sha256, sha256_of_hashes};
-use crate::io::image::folder::MAX_BOOT_BYTES;
 use crate::io::net::tracker_client::why;
-use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
+use crate::layout::extents::MAX_EXTENTS_BYTES;
 use crate::layout::grid::Grid;
+use crate::layout::image::{self, ImageDescription, SidecarFault, Sidecars, WrongSidecar};
 use crate::layout::present::Version;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedManifest, names};
-use crate::metainfo::{MAX_TORRENT_BYTES, Metainfo};
+use crate::metainfo::Metainfo;
 use crate::units::Sha256;
 
 /// A signature has a few hundred bytes.
@@ -37,14 +36,20 @@ const PAUSE: Duration = Duration::from_millis(500);
 const ASK_FOR_HASHES: Duration = Duration::from_secs(5);
 const DOUBTS: u32 = 6;
 
-/// All that is known about an image before its first piece.
+/// An image before its first piece.
 pub(super) struct Description {
-    pub(super) manifest: TrustedManifest,
+    pub(super) trusted: TrustedManifest,
     pub(super) grid: Arc<Grid>,
     pub(super) boot: Vec<u8>,
     /// Of each piece; `None` while the image is published without them.
     pub(super) hashes: Option<Vec<Sha256>>,
     pub(super) torrent: Arc<Metainfo>,
+}
+
+impl Description {
+    pub(super) fn manifest(&self) -> &Manifest {
+        self.trusted.manifest()
+    }
 }
 
 fn untrusted(message: String) -> Failure {
@@ -63,25 +68,21 @@ fn unfit(message: String, advice: &str) -> Failure {
 /// Fetches and checks everything.
 pub(super) async fn describe(ctx: &ImagingContext, task: &Task) -> Result<Description, Failure> {
     let files = Files::of(ctx, task);
-    let manifest = files.manifest().await?;
-    let m = manifest.manifest();
-    // All files are read before any is used, so that hashes are checked first.
-    let extents = files.sidecar(m, names::EXTENTS, MAX_EXTENTS_BYTES).await?;
-    let hashes = files.hashes(m).await?;
-    let boot = files.sidecar(m, names::BOOT, MAX_BOOT_BYTES).await?;
-    let torrent = files.sidecar(m, names::TORRENT, MAX_TORRENT_BYTES).await?;
-    let broken = |what: &str, why: String| untrusted(format!("{what} of {} is not usable: {why}", m.id()));
-    let extents = Extents::decode(&extents, m).map_err(|e| broken(names::EXTENTS, e.to_string()))?;
-    let grid = Grid::new(m, extents).map_err(|e| broken(names::EXTENTS, e.to_string()))?;
-    let torrent = Metainfo::parse(&torrent).map_err(|e| broken(names::TORRENT, e.to_string()))?;
-    check_torrent(m, &grid, &torrent)?;
-    Ok(Description { grid: Arc::new(grid), boot, hashes, torrent: Arc::new(torrent), manifest })
+    let trusted = files.manifest().await?;
+    let mut sidecars = Sidecars::new();
+    for (name, limit) in image::needed(trusted.manifest()) {
+        sidecars.insert(name, files.need(name, limit).await?);
+    }
+    let image = ImageDescription::assemble(trusted.manifest(), sidecars);
+    let image = image.map_err(|wrong| wrong_sidecar(trusted.manifest(), wrong))?;
+    let ImageDescription { grid, hashes, boot, torrent } = image;
+    Ok(Description { trusted, grid, boot, hashes: hashes.map(Arc::unwrap_or_clone), torrent })
 }
 
 /// A version that may be on the disk, as far as its pieces must be known.
 pub(super) struct Older {
     manifest: TrustedManifest,
-    grid: Grid,
+    grid: Arc<Grid>,
     hashes: Vec<Sha256>,
     only: Option<Vec<u32>>,
 }
@@ -99,46 +100,31 @@ pub(super) async fn older(ctx: &ImagingContext, installed: &Installed) -> Result
     let files = Files::named(ctx, name, version);
     let manifest = files.manifest().await?;
     let m = manifest.manifest();
-    let extents = files.sidecar(m, names::EXTENTS, MAX_EXTENTS_BYTES).await?;
-    let broken = |why: String| untrusted(format!("{} of {} is not usable: {why}", names::EXTENTS, m.id()));
-    let extents = Extents::decode(&extents, m).map_err(|e| broken(e.to_string()))?;
-    let grid = Grid::new(m, extents).map_err(|e| broken(e.to_string()))?;
-    let hashes = files.hashes(m).await?;
+    let extents = files.need(names::EXTENTS, MAX_EXTENTS_BYTES).await?;
+    let grid = image::grid(m, &extents).map_err(|wrong| wrong_sidecar(m, wrong))?;
+    let hashes = files.hashes(m, &grid).await?;
     let hashes =
         hashes.ok_or_else(|| unfit(format!("{} has no hashes", m.id()), "Add them with mkimage hash."))?;
     Ok(Older { grid, hashes, manifest, only: partitions.clone() })
 }
 
-fn read_hashes(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<Sha256>, Failure> {
-    let (hashes, rest) = bytes.as_chunks::<32>();
-    let hashes: Vec<Sha256> = hashes.iter().map(|hash| Sha256(*hash)).collect();
-    if !rest.is_empty()
-        || hashes.len() != manifest.payload.pieces as usize
-        || Some(sha256_of_hashes(&hashes)) != manifest.payload.sha256
-    {
-        return Err(untrusted(format!("{} of {} is not the manifest's", names::PIECES, manifest.id())));
-    }
-    Ok(hashes)
-}
-
-fn check_torrent(manifest: &Manifest, grid: &Grid, torrent: &Metainfo) -> Result<(), Failure> {
-    let wrong = |what: String| {
-        Err(untrusted(format!("{} of {} is not the manifest's: {what}", names::TORRENT, manifest.id())))
-    };
-    if torrent.info_hash != manifest.payload.info_hash {
-        return wrong(format!("its info-hash is {}, not {}", torrent.info_hash, manifest.payload.info_hash));
-    }
-    if torrent.piece_length != manifest.piece_length.get() || torrent.total_length() != grid.payload_len() {
-        return wrong(format!("{} bytes in pieces of {}", torrent.total_length(), torrent.piece_length));
-    }
-    Ok(())
+fn wrong_sidecar(manifest: &Manifest, WrongSidecar { file, fault }: WrongSidecar) -> Failure {
+    let id = manifest.id();
+    untrusted(match fault {
+        SidecarFault::Hash => format!("{file} of {id} is not the one that its manifest names"),
+        SidecarFault::Content(why) => format!("{file} of {id} is not usable: {why}"),
+    })
 }
 
 /// Waits until the image that is written without hashes has some, and gives them. The manifest that names
 /// them must be signed like the first one, and say the same in everything else.
-pub(super) async fn hashes(ctx: &ImagingContext, first: &Manifest) -> Result<Vec<Sha256>, Failure> {
+pub(super) async fn hashes(
+    ctx: &ImagingContext,
+    first: &Manifest,
+    grid: &Grid,
+) -> Result<Vec<Sha256>, Failure> {
     let at_most = ctx.bounds.hashes;
-    tokio::time::timeout(at_most, hashes_some_time(ctx, first)).await.unwrap_or_else(|_| {
+    tokio::time::timeout(at_most, hashes_some_time(ctx, first, grid)).await.unwrap_or_else(|_| {
         Err(Failure::new(
             Class::Retry,
             format!("{} has had no hashes for {} s; what was written is not proved", first.id(), at_most.as_secs()),
@@ -147,12 +133,18 @@ pub(super) async fn hashes(ctx: &ImagingContext, first: &Manifest) -> Result<Vec
     })
 }
 
-async fn hashes_some_time(ctx: &ImagingContext, first: &Manifest) -> Result<Vec<Sha256>, Failure> {
+async fn hashes_some_time(
+    ctx: &ImagingContext,
+    first: &Manifest,
+    grid: &Grid,
+) -> Result<Vec<Sha256>, Failure> {
     let files = Files::named(ctx, &first.name, &first.version);
     let mut doubts = 0;
     loop {
         let found = match files.manifest().await {
-            Ok(manifest) => files.hashes(manifest.manifest()).await.map(|hashes| Some((manifest, hashes))),
+            Ok(manifest) => {
+                files.hashes(manifest.manifest(), grid).await.map(|hashes| Some((manifest, hashes)))
+            }
             Err(failure) => Err(failure),
         };
         match found {
@@ -236,25 +228,13 @@ impl<'a> Files<'a> {
     }
 
     /// The pieces' hashes, if the manifest has them.
-    async fn hashes(&self, manifest: &Manifest) -> Result<Option<Vec<Sha256>>, Failure> {
+    async fn hashes(&self, manifest: &Manifest, grid: &Grid) -> Result<Option<Vec<Sha256>>, Failure> {
         if manifest.payload.sha256.is_none() {
             return Ok(None);
         }
-        let bytes =
-            usize::try_from(u64::from(manifest.payload.pieces).saturating_mul(32)).unwrap_or(usize::MAX);
-        let bytes = self.sidecar(manifest, names::PIECES, bytes.min(MAX_TORRENT_BYTES)).await?;
-        read_hashes(manifest, &bytes).map(Some)
-    }
-
-    async fn sidecar(&self, manifest: &Manifest, name: &str, limit: usize) -> Result<Vec<u8>, Failure> {
-        let bytes = self.need(name, limit).await?;
-        if manifest.sidecars.get(name) != Some(&sha256(&bytes)) {
-            return Err(untrusted(format!(
-                "{name} of {} is not the one that its manifest names",
-                manifest.id()
-            )));
-        }
-        Ok(bytes)
+        let bytes = self.need(names::PIECES, image::pieces_limit(manifest)).await?;
+        let hashes = image::piece_hashes(manifest, grid, &bytes);
+        hashes.map(Some).map_err(|wrong| wrong_sidecar(manifest, wrong))
     }
 
     async fn need(&self, name: &str, limit: usize) -> Result<Vec<u8>, Failure> {

@@ -66,7 +66,7 @@ impl Target {
         // A disk on the command line is for the image that starts.
         let named = ctx.disk_override.clone().filter(|_| others.is_empty());
         task.disk = named.unwrap_or(task.disk);
-        let info = choose(ctx, &task, image.manifest.manifest(), assignment, list).await?;
+        let info = choose(ctx, &task, image.manifest(), assignment, list).await?;
         if let Some(other) = others.iter().find(|other| other.info.name == info.name) {
             return Err(Failure::new(
                 Class::Refused,
@@ -79,7 +79,7 @@ impl Target {
                 "Name each disk in the job by a rule that fits no other: serial=…, bus=…, size=….",
             ));
         }
-        let partitions = &image.manifest.manifest().partitions;
+        let partitions = &image.manifest().partitions;
         let chosen = |number: &u32| task.partitions.as_ref().is_none_or(|only| only.contains(number));
         let replaced = partitions.iter().filter(|p| p.policy == Policy::Replace).map(|p| p.number);
         let replaced: Vec<u32> = replaced.filter(chosen).collect();
@@ -87,7 +87,7 @@ impl Target {
         let claiming = blocking(move || {
             let claimed = claim(&info, task.layout, &replaced)?;
             let (facts, only) = (claimed.facts(), task.partitions.as_deref());
-            let plan = LayoutPlan::new(&image.manifest, &image.boot, facts, task.layout, only)?;
+            let plan = LayoutPlan::new(&image.trusted, &image.boot, facts, task.layout, only)?;
             Ok(Target { task, info, image, claimed, plan })
         });
         timely(ctx.bounds.disk, &what, claiming).await
@@ -107,7 +107,7 @@ impl Target {
 
     /// Does the rule still mean this disk?
     pub(super) fn look_again(&self, ctx: &ImagingContext) -> Result<(), Failure> {
-        still_means(ctx, &self.task, self.image.manifest.manifest(), &self.info, &list()?)
+        still_means(ctx, &self.task, self.image.manifest(), &self.info, &list()?)
     }
 
     /// Wipes boot code and partition heads. Any reusable pieces there were saved first.

@@ -48,7 +48,7 @@ struct Work<'a> {
     stop: Arc<AtomicBool>,
     started: Instant,
     share: Share,
-    image: Manifest,
+    image: Arc<Manifest>,
 }
 
 /// Brings all of the image onto the disk and proves it; the swarm goes on serving it.
@@ -73,7 +73,7 @@ pub(super) async fn write(
         stop,
         started: Instant::now(),
         share,
-        image: image.manifest.manifest().clone(),
+        image: image.trusted.shared(),
         storage,
     };
     let mut hashes = image.hashes;
@@ -206,7 +206,7 @@ impl Work<'_> {
             if hashes.is_some() {
                 return Ok(None);
             }
-            let late = download::hashes(ctx, &self.image).await?;
+            let late = download::hashes(ctx, &self.image, self.storage.grid()).await?;
             swarm.check_by(Arc::new(late.clone()));
             meter.begin(self.read_back(late.clone(), known, self.lenient())?);
             Ok(Some(late))

@@ -12,20 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::event::Failure;
-use crate::io::hash::{sha256, sha256_of_hashes};
-use crate::io::image::payload::{self, Hold, PieceMap, failed, payload_files, untrusted};
-use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
+use crate::io::image::payload::{self, Hold, PieceMap, failed, untrusted};
 use crate::layout::grid::Grid;
+use crate::layout::image::{self, ImageDescription, SidecarFault, Sidecars};
 use crate::manifest::reference::{MAX_REFERENCE_BYTES, Reference};
 use crate::manifest::{
     MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedKeys, TrustedManifest, is_plain_name, names,
 };
-use crate::metainfo::{MAX_TORRENT_BYTES, Metainfo};
+use crate::metainfo::Metainfo;
 use crate::storage::Storage;
 use crate::units::Sha256;
 
-/// Boot areas are a few hundred KiB; a larger `boot.bin` is not read.
-pub const MAX_BOOT_BYTES: usize = 32 << 20;
 /// A signature has a few hundred bytes.
 const MAX_SIGNATURE_BYTES: usize = 16 << 10;
 /// Begins the name of a folder that a capture is still writing; never an image.
@@ -79,10 +76,7 @@ pub struct ImageFolder {
     manifest_bytes: Vec<u8>,
     manifest: Manifest,
     signature: Option<String>,
-    metainfo: Arc<Metainfo>,
-    grid: Arc<Grid>,
-    hashes: Arc<Vec<Sha256>>,
-    boot: Vec<u8>,
+    description: ImageDescription,
     reference: Option<Reference>,
 }
 
@@ -101,44 +95,22 @@ impl ImageFolder {
                 Err(_) if !path.join(names::SIGNATURE).exists() => None,
                 Err(failure) => return Err(failure),
             };
-        let sidecar = |name: &str, limit: usize| read_sidecar(path, &manifest, name, limit);
-        let wrong = |name: &str, why: String| untrusted(format!("{}: {why}", path.join(name).display()));
-
-        let extents = Extents::decode(&sidecar(names::EXTENTS, MAX_EXTENTS_BYTES)?, &manifest)
-            .map_err(|e| wrong(names::EXTENTS, e.to_string()))?;
-        let grid = Grid::new(&manifest, extents).map_err(|e| wrong(names::EXTENTS, e.to_string()))?;
-
-        let hashed = manifest.payload.sha256.is_some();
-        let hashes = if hashed { sidecar(names::PIECES, 32 * pieces_of(&manifest))? } else { Vec::new() };
-        if hashed && hashes.len() != 32 * pieces_of(&manifest) {
-            return Err(wrong(names::PIECES, format!("{} bytes are not one hash a piece", hashes.len())));
+        let mut sidecars = Sidecars::new();
+        for (name, limit) in image::needed(&manifest) {
+            sidecars.insert(name, read_bounded(&path.join(name), limit)?);
         }
-        let hashes = Arc::new(hashes.as_chunks().0.iter().map(|hash| Sha256(*hash)).collect());
-        let boot = sidecar(names::BOOT, MAX_BOOT_BYTES)?;
-        let areas = manifest.disk.boot_areas.iter();
-        let needed = areas.map(|area| area.at.saturating_add(area.length)).max().unwrap_or(0);
-        if needed > boot.len() as u64 {
-            return Err(wrong(names::BOOT, format!("it ends before byte {needed}")));
-        }
-        let metainfo = Metainfo::parse(&sidecar(names::TORRENT, MAX_TORRENT_BYTES)?)
-            .map_err(|e| wrong(names::TORRENT, e.to_string()))?;
-        check_torrent(&metainfo, &manifest).map_err(|why| wrong(names::TORRENT, why))?;
-        let (metainfo, grid) = (Arc::new(metainfo), Arc::new(grid));
+        let description = ImageDescription::assemble(&manifest, sidecars).map_err(|wrong| {
+            let file = path.join(wrong.file);
+            untrusted(match wrong.fault {
+                SidecarFault::Hash => {
+                    format!("{} does not have the hash that its manifest gives", file.display())
+                }
+                SidecarFault::Content(why) => format!("{}: {why}", file.display()),
+            })
+        })?;
         let path = path.to_path_buf();
         let reference = read_reference(&path, &manifest)?;
-        let folder = ImageFolder {
-            path,
-            manifest_bytes,
-            manifest,
-            signature,
-            metainfo,
-            grid,
-            hashes,
-            boot,
-            reference,
-        };
-        check_hashes(&folder.manifest, &folder.grid, &folder.hashes)
-            .map_err(|why| untrusted(format!("{}: {why}", folder.path.join(names::PIECES).display())))?;
+        let folder = ImageFolder { path, manifest_bytes, manifest, signature, description, reference };
         folder.payload()?;
         Ok(folder)
     }
@@ -172,27 +144,27 @@ impl ImageFolder {
 
     /// The torrent as stored: no tracker, no web seed.
     pub fn metainfo(&self) -> &Arc<Metainfo> {
-        &self.metainfo
+        &self.description.torrent
     }
 
     /// The places of the pieces, and their data ranges.
     pub fn grid(&self) -> &Arc<Grid> {
-        &self.grid
+        &self.description.grid
     }
 
     /// SHA-256 of each piece, to be kept elsewhere; `None` while the image is published without hashes.
     pub fn shared_piece_hashes(&self) -> Option<Arc<Vec<Sha256>>> {
-        (!self.hashes.is_empty()).then(|| Arc::clone(&self.hashes))
+        self.description.hashes.clone().filter(|hashes| !hashes.is_empty())
     }
 
     /// SHA-256 of each piece of the payload; none while it is published without hashes.
     pub fn piece_hashes(&self) -> &[Sha256] {
-        &self.hashes
+        self.description.hashes.as_ref().map_or(&[], |hashes| hashes.as_slice())
     }
 
     /// The bytes of `boot.bin`.
     pub fn boot_bytes(&self) -> &[u8] {
-        &self.boot
+        &self.description.boot
     }
 
     /// The payload, to be read only. Fails if a file is missing or has another size, or a source is not as it
@@ -210,8 +182,8 @@ impl ImageFolder {
         let of = payload::Of {
             folder: &self.path,
             manifest: &self.manifest,
-            grid: &self.grid,
-            hashes: &self.hashes,
+            grid: &self.description.grid,
+            hashes: self.description.hashes.as_ref(),
             reference: self.reference.as_ref(),
         };
         payload::open(&of, hold)
@@ -236,60 +208,6 @@ fn read_reference(folder: &Path, manifest: &Manifest) -> Result<Option<Reference
     let bytes = read_bounded(&path, MAX_REFERENCE_BYTES)?;
     let reference = Reference::parse(&bytes, manifest.payload.pieces);
     reference.map(Some).map_err(|why| untrusted(format!("{}: {why}", path.display())))
-}
-
-fn pieces_of(manifest: &Manifest) -> usize {
-    usize::try_from(manifest.payload.pieces).unwrap_or(usize::MAX / 64).min(usize::MAX / 64)
-}
-
-/// Checks that the torrent agrees with the manifest.
-fn check_torrent(metainfo: &Metainfo, manifest: &Manifest) -> Result<(), String> {
-    let payload = &manifest.payload;
-    let files = payload_files(payload.length(manifest.piece_length), payload.file_size);
-    let same = [
-        ("info-hash", metainfo.info_hash == payload.info_hash),
-        ("name", metainfo.name == manifest.version),
-        ("piece length", metainfo.piece_length == manifest.piece_length.get()),
-        ("number of pieces", metainfo.piece_count() == payload.pieces),
-        ("list of files", metainfo.files == files),
-        ("private flag", metainfo.private),
-        ("lack of hashes", metainfo.unhashed || payload.sha256.is_some()),
-    ];
-    match same.iter().find(|(_, same)| !same) {
-        Some((what, _)) => Err(format!("its {what} is not the manifest's")),
-        None => Ok(()),
-    }
-}
-
-/// The hashes of partitions and payload are those over the pieces' hashes.
-fn check_hashes(manifest: &Manifest, grid: &Grid, hashes: &[Sha256]) -> Result<(), String> {
-    if manifest.payload.sha256.is_none() {
-        let claims = manifest.partitions.iter().any(|partition| partition.sha256.is_some());
-        return if claims { Err("partitions have hashes and the payload has none".into()) } else { Ok(()) };
-    }
-    if manifest.payload.sha256.is_some_and(|sum| sum != sha256_of_hashes(hashes)) {
-        return Err("the hash of the payload is not the one over its pieces' hashes".into());
-    }
-    for (i, partition) in manifest.partitions.iter().enumerate() {
-        let pieces = grid.pieces_of(i);
-        let own = hashes.get(pieces.start as usize..pieces.end as usize).unwrap_or(&[]);
-        if partition.sha256.is_some_and(|sum| sum != sha256_of_hashes(own)) {
-            return Err(format!(
-                "the hash of partition {} is not the one over its pieces' hashes",
-                partition.number
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn read_sidecar(folder: &Path, manifest: &Manifest, name: &str, limit: usize) -> Result<Vec<u8>, Failure> {
-    let path = folder.join(name);
-    let bytes = read_bounded(&path, limit)?;
-    match manifest.sidecars.get(name) {
-        Some(sum) if *sum == sha256(&bytes) => Ok(bytes),
-        _ => Err(untrusted(format!("{} does not have the hash that its manifest gives", path.display()))),
-    }
 }
 
 fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {

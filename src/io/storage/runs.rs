@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use crate::event::{Class, Failure};
 use crate::io::storage::access::{failed, open_failure};
-use crate::layout::extents::Extents;
 use crate::layout::grid::Grid;
+use crate::layout::image::{self, SidecarFault};
 use crate::manifest::{Manifest, names};
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::swarm::PieceShape;
-use crate::units::{PieceIndex, Sha256};
+use crate::units::PieceIndex;
 
 /// The grid as a shape: only data travels.
 #[derive(Clone)]
@@ -48,13 +48,13 @@ impl ImageRuns {
             |path: &Path| std::fs::read(path).map_err(|error| open_failure("cannot read", path, &error));
         let manifest = Manifest::parse(&read(path)?).map_err(|error| damaged(error.to_string()))?;
         let extents = read(&path.with_file_name(names::EXTENTS))?;
-        let hash: Sha256 = crate::io::hash::sha256(&extents);
-        if manifest.sidecars.get(names::EXTENTS) != Some(&hash) {
-            return Err(damaged(format!("{} beside it is not the one it names", names::EXTENTS)));
-        }
-        let extents = Extents::decode(&extents, &manifest).map_err(|error| damaged(error.to_string()))?;
-        let grid = Grid::new(&manifest, extents).map_err(|error| damaged(error.to_string()))?;
-        Ok((manifest, Arc::new(grid)))
+        let grid = image::grid(&manifest, &extents).map_err(|wrong| {
+            damaged(match wrong.fault {
+                SidecarFault::Hash => format!("{} beside it is not the one it names", wrong.file),
+                SidecarFault::Content(why) => why,
+            })
+        })?;
+        Ok((manifest, grid))
     }
 
     /// The partition at position `partition` of the manifest's list as it lies on `on`, to be served.
@@ -164,7 +164,7 @@ impl Storage for ImageRuns {
 mod tests {
     use super::*;
     use crate::io::storage::{FileStorage, Resize};
-    use crate::layout::extents::{RangeKind, RunBuilder};
+    use crate::layout::extents::{Extents, RangeKind, RunBuilder};
     use crate::layout::grid::tests::manifest_of;
     use crate::manifest::Policy;
 

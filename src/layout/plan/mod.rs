@@ -8,6 +8,7 @@ mod fits;
 mod references;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -34,7 +35,7 @@ pub const TAIL: u64 = 1 << 20;
 /// Everything that will be written to one disk, and where.
 #[derive(Debug, Clone)]
 pub struct LayoutPlan {
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     mode: LayoutMode,
     disk_size: u64,
     sector: SectorSize,
@@ -87,7 +88,7 @@ impl LayoutPlan {
         let gpt_headers = gpt_headers(disk);
         let wipes = wipes(&places, disk, mode, &gpt_headers);
         Ok(LayoutPlan {
-            manifest: manifest.clone(),
+            manifest: image.shared(),
             mode,
             disk_size: disk.size,
             sector: disk.sector,

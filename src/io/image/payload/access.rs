@@ -1,26 +1,13 @@
-//! Shared by all forms of a payload: its virtual files, and the errors of reading it.
+//! Shared by all forms of a payload: the errors of reading it.
 //!
 //! Invariant: every form refuses to be written to.
 
 use crate::event::{Class, Failure};
-use crate::manifest::names;
-use crate::metainfo::FileEntry;
 use crate::storage::{Attributes, StorageError};
 use std::io;
 use std::path::Path;
 
 pub(super) const READ_ONLY: Attributes = Attributes { alignment: 1, rotational: false, read_only: true };
-
-/// The virtual files of a payload, as the torrent and the folder have them.
-pub fn payload_files(length: u64, file_size: u64) -> Vec<FileEntry> {
-    let count = if file_size == 0 { 0 } else { length.div_ceil(file_size) };
-    (0..count)
-        .map(|i| {
-            let path = vec![names::PAYLOAD.to_string(), format!("{i:04}.bin")];
-            FileEntry::data(path, (length - i * file_size).min(file_size))
-        })
-        .collect()
-}
 
 /// The failure of an image folder that differs from its capture.
 pub(crate) fn untrusted(message: String) -> Failure {

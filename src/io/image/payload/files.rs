@@ -6,10 +6,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::access::{READ_ONLY, failed, never_written, payload_files, untrusted};
+use super::access::{READ_ONLY, failed, never_written, untrusted};
 use super::cuts::{Cut, cuts, read_cuts};
 use crate::event::Failure;
 use crate::io::storage::warm_file;
+use crate::layout::image::payload_files;
 use crate::manifest::Manifest;
 use crate::storage::{Attributes, Storage, StorageError};
 

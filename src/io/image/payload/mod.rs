@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use crate::event::Failure;
 use crate::layout::grid::Grid;
+use crate::layout::image::payload_files;
 use crate::manifest::reference::{PieceRun, Reference};
 use crate::manifest::{Manifest, names};
 use crate::storage::Storage;
 use crate::units::Sha256;
 
-pub use access::payload_files;
 pub(crate) use access::{failed, untrusted};
 pub use files::PayloadFiles;
 pub use in_place::{Hold, InPlace, look};
@@ -30,8 +30,8 @@ pub struct Of<'a> {
     pub folder: &'a Path,
     pub manifest: &'a Manifest,
     pub grid: &'a Arc<Grid>,
-    /// The hashes of its pieces.
-    pub hashes: &'a Arc<Vec<Sha256>>,
+    /// The hashes of its pieces, if it has some.
+    pub hashes: Option<&'a Arc<Vec<Sha256>>>,
     /// Where the payload lies, if not as the torrent's files.
     pub reference: Option<&'a Reference>,
 }
@@ -41,7 +41,10 @@ pub fn open(of: &Of<'_>, hold: Hold) -> Result<Arc<dyn Storage>, Failure> {
     Ok(match reference {
         None => Arc::new(PayloadFiles::open(folder, manifest)?),
         Some(Reference::Parts(list)) => Arc::new(Parts::open(folder, manifest, list)?),
-        Some(Reference::Source(source)) => Arc::new(InPlace::open(manifest, grid, hashes, source, hold)?),
+        Some(Reference::Source(source)) => {
+            let hashes = hashes.cloned().unwrap_or_default();
+            Arc::new(InPlace::open(manifest, grid, &hashes, source, hold)?)
+        }
     })
 }
 
