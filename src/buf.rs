@@ -5,9 +5,11 @@
 //! wait. Buffers are anonymous memory maps, so they are aligned for O_DIRECT without unsafe code.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use memmap2::MmapMut;
+
+use crate::sync;
 
 /// A bounded supply of equal buffers.
 #[derive(Clone)]
@@ -70,8 +72,7 @@ impl BufPool {
 
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // Nothing panics while the lock is held, and the state is valid after each line.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 }
 

@@ -15,7 +15,7 @@
 //! Imports point down only: programs (`agent`, `server`) → adapters (`io`, the only place with syscalls,
 //! sockets, clock and randomness) → stages (`layout`, `lan`, `tracker`, `swarm`, `boot`: pure) → formats
 //! (`bencode`, `metainfo`, `manifest`, `event`, `rules`, `api`) → words (`units`, `bitfield`, `digest`,
-//! `rng`, `storage`, `buf`).
+//! `rng`, `storage`, `buf`, `sync`).
 
 // words
 pub mod bitfield;
@@ -23,6 +23,7 @@ pub mod buf;
 pub mod digest;
 pub mod rng;
 pub mod storage;
+pub mod sync;
 pub mod units;
 
 // formats

@@ -2,14 +2,15 @@
 //!
 //! Invariant: each piece is read once, whole, by one thread. The callers compare the hashes.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use memmap2::MmapMut;
 use sha1::Digest;
 
 pub use crate::digest::{sha1, sha256, sha256_of_hashes};
 use crate::storage::{Storage, StorageError};
+use crate::sync;
 use crate::units::{PieceIndex, Sha1, Sha256};
 
 /// The hash that a piece's bytes must have.
@@ -79,7 +80,7 @@ pub fn hash_pieces(
     let count = u32::try_from(storage.len().div_ceil(u64::from(piece_length.max(1)))).unwrap_or(u32::MAX);
     let next = AtomicU32::new(0);
     let found = Mutex::new((vec![None; count as usize], None));
-    let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || sync::lock(&found);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     std::thread::scope(|scope| {
         for _ in 0..threads.min(count.max(1) as usize) {
@@ -98,7 +99,7 @@ pub fn hash_pieces(
             });
         }
     });
-    match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    match sync::into_inner(found) {
         (_, Some(error)) => Err(error),
         (hashes, None) => Ok(hashes),
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use crate::api::Refusal;
@@ -21,6 +21,7 @@ use crate::server::domain::ties::Ties;
 use crate::server::domain::zones;
 use crate::server::store::Store;
 use crate::swarm::SwarmStats;
+use crate::sync;
 use crate::tracker::{Topology, Tracker};
 use crate::units::{InfoHash, PeerId};
 
@@ -79,11 +80,6 @@ pub struct App {
     pub seeding: RwLock<HashMap<InfoHash, SwarmStats>>,
 }
 
-/// Takes a lock. Nothing panics while one is held, and every value is valid after each line.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl App {
     pub fn now(&self) -> Duration {
         self.clock.now()
@@ -91,24 +87,24 @@ impl App {
 
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.configured.read().unwrap_or_else(PoisonError::into_inner).config)
+        Arc::clone(&sync::read(&self.configured).config)
     }
 
     pub fn repository(&self) -> Arc<Repository> {
-        Arc::clone(&self.repository.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&sync::read(&self.repository))
     }
 
     /// Counters of our own peer in a swarm.
     pub fn seeding(&self, swarm: &InfoHash) -> Option<SwarmStats> {
-        self.seeding.read().unwrap_or_else(PoisonError::into_inner).get(swarm).copied()
+        sync::read(&self.seeding).get(swarm).copied()
     }
 
     /// All that a person should look at.
     pub fn problems(&self) -> Vec<Problem> {
-        let configured = self.configured.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let configured = sync::read(&self.configured).clone();
         let repository = self.repository();
         let mut problems: Vec<Problem> = configured.problem.into_iter().collect();
-        problems.extend(doubts::doubts(&configured.config, &lock(&self.lab)));
+        problems.extend(doubts::doubts(&configured.config, &sync::lock(&self.lab)));
         for job in &configured.config.jobs {
             if let Err(Refusal { error, advice }) = target_of(job, &repository.catalog) {
                 problems.push(Problem { what: format!("job {}", job.name), error, advice });
@@ -134,20 +130,20 @@ impl App {
     /// Makes the lab's shape known to the tracker if it changed. Takes the locks of the lab and of the
     /// tracker.
     pub fn arrange(&self) {
-        let mut known = self.topology.write().unwrap_or_else(PoisonError::into_inner);
-        let topology = zones::topology(&self.config(), &lock(&self.lab));
+        let mut known = sync::write(&self.topology);
+        let topology = zones::topology(&self.config(), &sync::lock(&self.lab));
         if **known != topology {
-            lock(&self.tracker).arrange(&topology);
+            sync::lock(&self.tracker).arrange(&topology);
             *known = Arc::new(topology);
         }
     }
 
     /// Which terminals need pieces of which, as of now. Takes the tracker's lock.
     pub fn ties(&self) -> Ties {
-        let topology = Arc::clone(&self.topology.read().unwrap_or_else(PoisonError::into_inner));
+        let topology = Arc::clone(&sync::read(&self.topology));
         let gateways = match topology.is_flat() {
             true => BTreeSet::new(),
-            false => lock(&self.tracker).gateways().map(|(_, ip)| ip).collect(),
+            false => sync::lock(&self.tracker).gateways().map(|(_, ip)| ip).collect(),
         };
         Ties { topology, gateways }
     }

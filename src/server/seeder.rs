@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::Compress;
@@ -17,10 +17,11 @@ use crate::io::storage::ImageShape;
 use crate::io::torrent::{Have, Phase, Session, SessionConfig, Swarm, TorrentSpec};
 use crate::rules::Rules;
 use crate::server::DEFAULT_PEER_PORT;
-use crate::server::app::{App, Seeder, lock};
+use crate::server::app::{App, Seeder};
 use crate::server::domain::catalog::Problem;
 use crate::server::ports::cannot_listen;
 use crate::server::repository::Scan;
+use crate::sync;
 use crate::units::InfoHash;
 
 /// Memory for pieces that are being sent, of each image.
@@ -146,7 +147,7 @@ impl Seeders {
 
     /// Passes the rules of the lab's zones to every swarm, if they changed.
     async fn guide(&mut self, app: &App) {
-        let Some(rules) = lock(&app.tracker).home_rules() else { return };
+        let Some(rules) = sync::lock(&app.tracker).home_rules() else { return };
         for seeding in self.swarms.values_mut().filter(|seeding| seeding.told.as_ref() != Some(&rules)) {
             if let Ok(swarm) = &seeding.swarm {
                 swarm.guide(rules.clone()).await;
@@ -166,7 +167,7 @@ impl Seeders {
                 .filter(|(hash, _)| self.has(hash))
                 .filter_map(|(hash, seeding)| Some((*hash, seeding.swarm.as_ref().ok()?.stats())))
                 .collect();
-            *app.seeding.write().unwrap_or_else(PoisonError::into_inner) = stats;
+            *sync::write(&app.seeding) = stats;
             tokio::time::sleep(FRESH).await;
         }
     }

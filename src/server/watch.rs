@@ -10,18 +10,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
 use crate::event::{Class, Failure};
-use crate::server::app::{App, Configured, Repository, Torrent, lock};
+use crate::server::app::{App, Configured, Repository, Torrent};
 use crate::server::domain::catalog::{Problem, Published};
 use crate::server::domain::config::Config;
 use crate::server::http::listen::stopped;
 use crate::server::repository::{Scan, Scanner};
 use crate::server::seeder::Seeders;
+use crate::sync;
 use crate::units::InfoHash;
 
 const LOOK_AT_CONFIGURATION: Duration = Duration::from_secs(2);
@@ -59,7 +60,7 @@ pub async fn configuration(
         }
         seen = now;
         let read = read_config(&path);
-        let mut configured = app.configured.write().unwrap_or_else(PoisonError::into_inner);
+        let mut configured = sync::write(&app.configured);
         match read {
             Ok(config) => {
                 log::info!("configuration {} is in force, {} jobs", path.display(), config.jobs.len());
@@ -122,13 +123,13 @@ pub async fn publish(app: &App, scan: &Scan, seeders: &mut Seeders) {
         |images: &[Published]| -> HashSet<InfoHash> { images.iter().map(|image| image.info_hash).collect() };
     let (old, new) = (hashes(&before.catalog.images), hashes(&catalog.images));
     {
-        let mut tracker = lock(&app.tracker);
+        let mut tracker = sync::lock(&app.tracker);
         new.iter().for_each(|hash| tracker.admit(*hash, seeders.has(hash)));
         old.difference(&new).for_each(|hash| tracker.dismiss(hash));
     }
     if before.catalog != catalog {
         let repository = Arc::new(Repository { catalog, torrents });
-        *app.repository.write().unwrap_or_else(PoisonError::into_inner) = repository;
+        *sync::write(&app.repository) = repository;
     }
 }
 
@@ -142,5 +143,5 @@ fn unreadable(app: &App, failure: Failure) {
     log::error!("{}", failure.message);
     let mut repository = before.as_ref().clone();
     repository.catalog.problems = vec![problem];
-    *app.repository.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(repository);
+    *sync::write(&app.repository) = Arc::new(repository);
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of `src/` from the lowest layer to the highest. Every module is in exactly one.
 const LAYERS: [(&str, &[&str]); 5] = [
-    ("words", &["units", "bitfield", "digest", "rng", "storage", "buf"]),
+    ("words", &["units", "bitfield", "digest", "rng", "storage", "buf", "sync"]),
     ("formats", &["bencode", "metainfo", "manifest", "event", "rules", "api"]),
     ("stages", &["layout", "lan", "tracker", "swarm", "boot", "sim", "forecast"]),
     ("adapters", &["io"]),

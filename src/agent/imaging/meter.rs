@@ -4,7 +4,7 @@
 //! Receiving and writing a byte counts two, reading it back one; a byte of zeros half as much each.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::agent::status::Status;
@@ -12,6 +12,7 @@ use crate::event::{Class, Failure, Progress};
 use crate::io::disk::readback::Readback;
 use crate::io::torrent::Swarm;
 use crate::swarm::SwarmStats;
+use crate::sync;
 use crate::units::show_bytes;
 
 /// How often the numbers are renewed.
@@ -138,7 +139,7 @@ impl Meter<'_> {
     }
 
     fn with<T>(&self, ask: impl FnOnce(&Readback) -> T) -> Option<T> {
-        self.readback.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ask)
+        sync::lock(&self.readback).as_ref().map(ask)
     }
 
     /// Is there anything to compare with what is read?
@@ -148,7 +149,7 @@ impl Meter<'_> {
 
     /// The read-back begins now.
     pub(super) fn begin(&self, readback: Readback) {
-        *self.readback.lock().unwrap_or_else(PoisonError::into_inner) = Some(readback);
+        *sync::lock(&self.readback) = Some(readback);
     }
 
     pub(super) fn all_written(&self) {
@@ -162,7 +163,7 @@ impl Meter<'_> {
 
     /// Gives the read-back away; the numbers end.
     pub(super) fn finish(self) -> Option<Readback> {
-        self.readback.into_inner().unwrap_or_else(PoisonError::into_inner)
+        sync::into_inner(self.readback)
     }
 
     /// The requests that the disk has completed, once all pieces have come and only the disk is waited for.
@@ -175,7 +176,7 @@ impl Meter<'_> {
 
     /// Gives up a hanging disk; waiting for the read-back's thread would hang too.
     pub(super) fn abandon(&self) {
-        if let Some(readback) = self.readback.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(readback) = sync::lock(&self.readback).take() {
             readback.abandon();
         }
     }
@@ -188,7 +189,7 @@ impl Meter<'_> {
         if let Some(trouble) = self.swarm.trouble() {
             self.status.note(trouble);
         }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = sync::lock(&self.waiting);
         let patience = waiting.look(elapsed, &stats, self.bound);
         if patience == Patience::Alone {
             self.status.note(format!(

@@ -12,7 +12,7 @@
 //! rotating disks it waits for the end, because seeking would cost more than it gains.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::io::hash::sha256;
 use crate::layout::grid::Span;
 use crate::layout::present::wanted;
 use crate::storage::Storage;
+use crate::sync;
 use crate::units::{PieceIndex, Sha256};
 
 /// Reading stays this many bytes behind the writes.
@@ -184,7 +185,7 @@ impl Readback {
             return Err(failure);
         }
         let mut wrong = Bitfield::none(self.shared.wanted.pieces());
-        for piece in self.shared.wrong.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for piece in sync::lock(&self.shared.wrong).iter() {
             wrong.insert(*piece);
         }
         if !ended || !self.shared.is_all_proved(&wrong) {
@@ -216,11 +217,11 @@ pub fn zero_bytes(storage: &ImageStorage) -> u64 {
 
 impl Shared {
     fn failure(&self) -> Option<Failure> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        sync::lock(&self.failure).clone()
     }
 
     fn proved(&self) -> MutexGuard<'_, Proved> {
-        self.proved.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.proved)
     }
 
     /// Whether each wanted piece that is not among the `wrong` ones, and each zero cell, was proved.
@@ -305,13 +306,13 @@ impl Shared {
     }
 
     fn fail(&self, failure: Failure) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        sync::lock(&self.failure).get_or_insert(failure);
     }
 
     fn check_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<(), Failure> {
         if self.hashes.get(piece.get()) != Some(&sha256(bytes)) {
             if self.lenient {
-                self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+                sync::lock(&self.wrong).push(piece);
                 return Ok(());
             }
             let span = self.storage.grid().span(piece);

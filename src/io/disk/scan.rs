@@ -4,10 +4,11 @@
 //! a time, so that its head moves in one direction and never waits for a processor; other disks get more
 //! threads than there are cores. Memory is at most `room` bytes of buffers, or two of them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::io::disk::device::{Aligned, Disk};
 use crate::storage::StorageError;
+use crate::sync;
 
 /// Threads for a rotating disk: one reads it, and slow processors may need two for the work.
 const AT_ROTATING: usize = 3;
@@ -38,8 +39,7 @@ pub fn scan<T: Sync>(
             scope.spawn(|| {
                 let mut buffer = Aligned::zeroed(buffers.length);
                 while go_on() {
-                    // A panic while the lock is held leaves the iterator consistent.
-                    let mut turn = next.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut turn = sync::lock(&next);
                     let Some(part) = turn.next() else { return };
                     let turn = disk.rotational().then_some(turn);
                     let filled = read(part, buffer.bytes_mut());

@@ -5,7 +5,7 @@
 //! cannot be started or mounted before. Reading returns the written bytes: held-back heads from memory, the
 //! rest from the device. Memory is 1 MiB for each replaced partition.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crate::bitfield::Bitfield;
@@ -17,6 +17,7 @@ use crate::layout::grid::{Grid, Span};
 use crate::layout::plan::{LayoutPlan, Place};
 use crate::layout::present;
 use crate::storage::{Attributes, Storage, StorageError};
+use crate::sync;
 use crate::units::PieceIndex;
 
 /// Neighbouring zero pieces are written together up to about this many bytes, between two looks at whether
@@ -33,11 +34,6 @@ pub struct ImageStorage {
     /// Pieces in the order in which they were written.
     written: Mutex<Vec<PieceIndex>>,
     more: Condvar,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Values behind these locks are whole after each statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ImageStorage {
@@ -87,27 +83,26 @@ impl ImageStorage {
 
     /// The held-back head of the partition at this position of the plan.
     pub fn head(&self, position: usize) -> Option<Vec<u8>> {
-        lock(&self.heads).get(position).cloned().flatten()
+        sync::lock(&self.heads).get(position).cloned().flatten()
     }
 
     /// From now on the disk itself has the head of this partition.
     pub fn release_head(&self, position: usize) {
-        if let Some(head) = lock(&self.heads).get_mut(position) {
+        if let Some(head) = sync::lock(&self.heads).get_mut(position) {
             *head = None;
         }
     }
 
     /// Pieces written after the first `known` ones; waits up to `patience` for one.
     pub fn written_since(&self, known: usize, patience: Duration) -> Vec<PieceIndex> {
-        let guard = lock(&self.written);
-        let waited = self.more.wait_timeout_while(guard, patience, |written| written.len() <= known);
-        let (written, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let guard = sync::lock(&self.written);
+        let written = sync::wait_while(&self.more, guard, patience, |written| written.len() <= known);
         written.get(known..).map(<[PieceIndex]>::to_vec).unwrap_or_default()
     }
 
     /// How many pieces were written so far.
     pub fn written(&self) -> usize {
-        lock(&self.written).len()
+        sync::lock(&self.written).len()
     }
 
     /// The cells that must be zero, with their positions.
@@ -171,7 +166,7 @@ impl ImageStorage {
     /// Reads `into` from `inside` the span: held-back bytes from memory, the rest from the device.
     fn read_part(&self, span: &Span, inside: u64, into: &mut [u8]) -> Result<(), StorageError> {
         let mut from_memory = 0;
-        if let Some(Some(head)) = lock(&self.heads).get(span.partition) {
+        if let Some(Some(head)) = sync::lock(&self.heads).get(span.partition) {
             let start = usize::try_from(span.offset + inside).unwrap_or(usize::MAX).min(head.len());
             from_memory = into.len().min(head.len() - start);
             into[..from_memory].copy_from_slice(&head[start..start + from_memory]);
@@ -220,7 +215,7 @@ impl Storage for ImageStorage {
                 return Err(self.refuse("writing", at, piece.len(), "beyond the payload's end"));
             };
             let mut held = 0;
-            if let Some(Some(head)) = lock(&self.heads).get_mut(span.partition) {
+            if let Some(Some(head)) = sync::lock(&self.heads).get_mut(span.partition) {
                 let from = usize::try_from(span.offset).unwrap_or(usize::MAX).min(head.len());
                 held = (head.len() - from).min(on_disk);
                 head[from..from + held].copy_from_slice(&piece[..held]);
@@ -229,7 +224,7 @@ impl Storage for ImageStorage {
                 self.disk().write_at(start + held as u64, &piece[held..on_disk])?;
             }
             let index = PieceIndex(u32::try_from(at / piece_length.bytes()).unwrap_or(u32::MAX));
-            lock(&self.written).push(index);
+            sync::lock(&self.written).push(index);
             self.more.notify_all();
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use memmap2::MmapMut;
 
@@ -17,6 +17,7 @@ use crate::event::{Class, Failure};
 use crate::io::storage::access::{failed, open_failure, read_all, within, write_all};
 use crate::io::sys;
 use crate::storage::{Attributes, Storage, StorageError};
+use crate::sync;
 use crate::units::show_bytes;
 
 /// Bytes of the buffer that unaligned transfers go through.
@@ -88,7 +89,7 @@ impl BlockStorage {
 
     fn bounce(&self) -> MutexGuard<'_, MmapMut> {
         // Its contents are made anew by each use.
-        self.bounce.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.bounce)
     }
 
     fn is_aligned(&self, offset: u64, memory: &[u8]) -> bool {

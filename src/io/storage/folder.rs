@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::event::{Class, Failure};
 use crate::io::storage::access::{
@@ -18,6 +18,7 @@ use crate::io::storage::access::{
 use crate::io::storage::file::FileStorage;
 use crate::metainfo::{FileEntry, FileKind};
 use crate::storage::{Attributes, Storage, StorageError};
+use crate::sync;
 
 /// File handles kept at once: far below the usual limit of 1024 for a process.
 const MAX_OPEN: usize = 128;
@@ -121,8 +122,7 @@ impl FolderStorage {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is valid after each line.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// The handle of the file at `path`, opened when it is not, with the oldest closed when there are too

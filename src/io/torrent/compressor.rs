@@ -10,7 +10,7 @@
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use super::codec::Packer;
 use super::disk_threads::Done;
 use crate::io::hash::PieceHash;
 use crate::storage::Storage;
+use crate::sync;
 use crate::units::PieceIndex;
 
 /// A piece to be compressed.
@@ -87,7 +88,7 @@ fn work(storage: &dyn Storage, jobs: &Mutex<Receiver<Job>>, done: &UnboundedSend
     let mut packer = Packer::new().ok();
     let mut buffer: Option<MmapMut> = None;
     loop {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = sync::lock(&jobs).recv();
         let Ok(job) = job else { return };
         let frame = match (&mut packer, &job.bytes) {
             (Some(packer), Some(bytes)) => packer.pack(bytes, job.at_most),

@@ -4,7 +4,7 @@
 //! How the owner reacts is left to `owner`.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -13,6 +13,7 @@ use crate::bitfield::Bitfield;
 use crate::event::{Class, Failure};
 use crate::rules::Rules;
 use crate::swarm::{Geometry, SwarmStats};
+use crate::sync;
 use crate::units::Sha256;
 
 /// The current activity of a swarm.
@@ -104,7 +105,7 @@ impl Swarm {
     }
 
     fn task(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.inner.task.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.inner.task)
     }
 
     /// The numbers of now (at most half a second old).

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,6 +13,7 @@ use super::handle::Swarm;
 use super::handshake::Accepted;
 use super::limits::Limits;
 use super::spec::SessionConfig;
+use crate::sync;
 use crate::units::{InfoHash, PeerId};
 
 /// How often the numbers of a swarm are made known.
@@ -34,8 +35,7 @@ pub(super) struct Entry {
 
 impl Shared {
     pub(super) fn swarms(&self) -> MutexGuard<'_, HashMap<InfoHash, Entry>> {
-        // Nothing panics while the lock is held.
-        self.swarms.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.swarms)
     }
 
     /// Our private address, if there is just one way to say it.

@@ -11,13 +11,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use crate::boot::start;
-use crate::server::app::{App, lock};
+use crate::server::app::App;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::ipxe::{self, Caller, Platform};
 use crate::server::domain::jobs::{self, AtBoot};
 use crate::server::domain::target::target_for;
 use crate::server::http::listen::Ends;
+use crate::sync;
 
 /// iPXE's facts about its machine.
 #[derive(Debug, Default, Deserialize)]
@@ -66,7 +67,7 @@ fn root_path(last: Option<&Attempt>, platform: Platform) -> Option<String> {
 fn decide(app: &App, caller: &Caller) -> String {
     let (config, repository, can_netboot) = (app.config(), app.repository(), app.can_netboot());
     let now = app.now();
-    let mut lab = lock(&app.lab);
+    let mut lab = sync::lock(&app.lab);
     let terminal = lab.find(&caller.identity, now);
     // The configuration may name the terminal by something that only its agent has told us.
     let who = terminal.map_or(&caller.identity, |t| &t.identity);

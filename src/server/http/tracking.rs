@@ -11,9 +11,10 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::server::app::{App, lock};
+use crate::server::app::App;
 use crate::server::http::listen::Ends;
 use crate::server::http::netboot::host_of;
+use crate::sync;
 use crate::tracker::announce::parse_scrape;
 use crate::tracker::{Announce, Home, reply};
 
@@ -33,7 +34,7 @@ pub async fn announce(
     };
     let home = Home { peer_id: app.seeder.peer_id, address: (ends.local.ip(), app.seeder.port).into() };
     let now = app.now();
-    let answer = lock(&app.tracker).announce(now, ends.remote.ip(), &announce, Some(home), &mut random);
+    let answer = sync::lock(&app.tracker).announce(now, ends.remote.ip(), &announce, Some(home), &mut random);
     bencoded(match answer {
         Ok(answer) => reply::announce(&answer, &announce),
         Err(unknown) => reply::failure(&unknown.to_string()),
@@ -50,7 +51,7 @@ pub async fn scrape(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> R
     bencoded(match parse_scrape(query.as_deref().unwrap_or_default()) {
         Ok(hashes) => {
             let now = app.now();
-            let mut tracker = lock(&app.tracker);
+            let mut tracker = sync::lock(&app.tracker);
             tracker.expire(now);
             reply::scrape(&tracker.scrape(&hashes))
         }

@@ -19,7 +19,7 @@ mod whole;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::io::disk::device::Disk;
 use crate::io::disk::scan::{Buffers, scan};
@@ -27,6 +27,7 @@ use crate::layout::grid::Grid;
 use crate::layout::moves::Move;
 use crate::layout::plan::{Existing, LayoutPlan};
 use crate::layout::present::{Present, is_disturbed, wanted};
+use crate::sync;
 use crate::units::{PieceIndex, Sha256};
 
 use cells::{Cell, What, elsewhere, hash_of, owned, unused};
@@ -151,8 +152,7 @@ impl Search<'_> {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // The value behind the lock is consistent after each statement.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.seen)
     }
 
     fn remember(&self, cell: &Cell, hash: Option<Sha256>) {
@@ -203,7 +203,7 @@ impl Search<'_> {
             Some(Move { piece, from: source?, to })
         });
         let moves = moves.collect();
-        let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let seen = sync::into_inner(self.seen);
         Present { moves, ..seen.present }
     }
 }

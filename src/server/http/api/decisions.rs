@@ -11,12 +11,13 @@ use serde::Deserialize;
 
 use super::reply::{Error, Shared, conflict, error, keep, stranger};
 use crate::api::{Compare, Refusal};
-use crate::server::app::{App, lock};
+use crate::server::app::App;
 use crate::server::domain::config::Config;
 use crate::server::domain::identity::{TerminalKey, usable_uuid};
 use crate::server::domain::lab::{Change, Lab, Terminal, some_of};
 use crate::server::domain::target::{Target, target_for};
 use crate::server::http::listen::Ends;
+use crate::sync;
 
 /// Decisions are taken from this machine alone, and not from a page that a browser on it shows: browsers name
 /// the page's origin with every such request.
@@ -63,7 +64,7 @@ async fn decide(
     from_the_server_itself(ends, headers)?;
     let (config, repository) = (app.config(), app.repository());
     let saved = {
-        let mut lab = lock(&app.lab);
+        let mut lab = sync::lock(&app.lab);
         let id = meant(&lab, &config, typed)?;
         let terminal = lab.get(&id).ok_or_else(|| stranger(typed))?;
         let who = lab.named(&terminal.identity, Some(&id));

@@ -3,8 +3,9 @@
 //! Invariant: every error is a [`Refusal`] with advice.
 
 use crate::api::Refusal;
-use crate::server::app::{App, lock};
+use crate::server::app::App;
 use crate::server::store::StoreError;
+use crate::sync;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -45,8 +46,10 @@ pub(super) async fn keep(
     saved: impl Future<Output = Result<(), StoreError>>,
 ) -> Result<(), Error> {
     saved.await.map_err(|e| {
-        let advice =
-            format!("Look at the server's disk and log; it has {} terminals.", lock(&app.lab).iter().count());
+        let advice = format!(
+            "Look at the server's disk and log; it has {} terminals.",
+            sync::lock(&app.lab).iter().count()
+        );
         error(StatusCode::SERVICE_UNAVAILABLE, e.to_string(), advice)
     })
 }

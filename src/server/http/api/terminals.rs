@@ -12,12 +12,12 @@ use super::reply::{Body, Error, Shared, conflict, error, keep, read, stranger};
 use crate::api::{
     Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Take, Task, Welcome,
 };
-use crate::server::app::lock;
 use crate::server::domain::config::ImageRef;
 use crate::server::domain::jobs;
 use crate::server::domain::lab::{Change, ReportError};
 use crate::server::domain::target::{target_by_hand, target_for, target_of};
 use crate::server::http::listen::Ends;
+use crate::sync;
 
 /// `POST /api/v1/hello`.
 pub async fn hello(
@@ -28,7 +28,7 @@ pub async fn hello(
     let hello = read(body)?;
     let (config, now) = (app.config(), app.now());
     let (id, label, saved) = {
-        let mut lab = lock(&app.lab);
+        let mut lab = sync::lock(&app.lab);
         let Some((id, change)) = lab.hello(now, ends.remote.ip().to_string(), hello) else {
             return Err(error(
                 StatusCode::CONFLICT,
@@ -58,7 +58,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
     })?;
     let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
     let (attempt, target, compare, (known_disks, chosen), saved) = {
-        let mut lab = lock(&app.lab);
+        let mut lab = sync::lock(&app.lab);
         let terminal = lab.get(&id).ok_or_else(|| stranger(&id))?;
         let last = terminal.last.as_ref();
         let who = lab.named(&terminal.identity, Some(&id));
@@ -154,7 +154,7 @@ pub async fn progress(
 ) -> Result<Json<Orders>, Error> {
     let report = read(body)?;
     let ties = app.ties();
-    let mut lab = lock(&app.lab);
+    let mut lab = sync::lock(&app.lab);
     let (orders, change) =
         lab.progress(app.now(), attempt, &report.token, report.progress, &ties).map_err(not_taken)?;
     let chosen = lab.chosen(attempt, report.chosen);
@@ -174,7 +174,7 @@ pub async fn outcome(
     let report = read(body)?;
     let ties = app.ties();
     let (orders, saved) = {
-        let mut lab = lock(&app.lab);
+        let mut lab = sync::lock(&app.lab);
         let (orders, change) =
             lab.outcome(app.now(), attempt, &report.token, report.outcome, &ties).map_err(not_taken)?;
         if let Some(Change::Attempt(id, ended)) = &change {

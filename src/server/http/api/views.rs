@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::reply::Shared;
 use crate::api::{Compare, TerminalView};
-use crate::server::app::{App, lock};
+use crate::server::app::App;
 use crate::server::domain::catalog::{Catalog, Problem, Published};
 use crate::server::domain::config::{Config, Job};
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::target::{target_for, target_of};
 use crate::server::domain::zones::{self, ZoneView};
 use crate::swarm::SwarmStats;
+use crate::sync;
 
 /// `GET /api/v1/terminals`.
 pub async fn terminals(State(app): Shared) -> Json<Vec<TerminalView>> {
@@ -26,7 +27,7 @@ pub async fn terminals(State(app): Shared) -> Json<Vec<TerminalView>> {
 pub fn rows(app: &App) -> Vec<TerminalView> {
     let (config, repository, now) = (app.config(), app.repository(), app.now());
     let ties = app.ties();
-    let lab = lock(&app.lab);
+    let lab = sync::lock(&app.lab);
     let view = |terminal: &Terminal| {
         let who = lab.named(&terminal.identity, Some(&terminal.id));
         let target = target_for(&config, &repository.catalog, &who).ok().flatten();
@@ -99,7 +100,7 @@ pub async fn lab(State(app): Shared) -> Json<LabView> {
     let (config, repository) = (app.config(), app.repository());
     let images = images(&app);
     let jobs = {
-        let lab = lock(&app.lab);
+        let lab = sync::lock(&app.lab);
         config.jobs.iter().map(|job| job_view(&config, &job.name, &repository.catalog, &lab)).collect()
     };
     let version = env!("CARGO_PKG_VERSION").to_string();
@@ -111,7 +112,7 @@ pub async fn lab(State(app): Shared) -> Json<LabView> {
 pub fn images(app: &App) -> Vec<ImageView> {
     let repository = app.repository();
     let now = app.now();
-    let mut tracker = lock(&app.tracker);
+    let mut tracker = sync::lock(&app.tracker);
     tracker.expire(now);
     let view = |image: &Published| {
         let counts =
