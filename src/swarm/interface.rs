@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::bitfield::{Bitfield, BitfieldError};
 use crate::buf::PieceBuf;
 use crate::rules::Rules;
-use crate::swarm::pieces::geometry::Block;
+use crate::swarm::pieces::geometry::{Block, FRAME};
 use crate::swarm::wire::codec::WireError;
 use crate::swarm::wire::handshake::Handshake;
 use crate::swarm::wire::message::Message;
@@ -110,6 +110,12 @@ impl EngineConfig {
             takes_frames: false,
             frames_ahead: 0,
         }
+    }
+
+    /// Whether compressed pieces are accepted. Not of pieces so long that their offsets need the bit that
+    /// marks compressed ones.
+    pub(in crate::swarm) fn accepts_frames(&self) -> bool {
+        self.takes_frames && self.piece_length < FRAME
     }
 }
 

@@ -8,6 +8,7 @@
 //! plus small change for each peer. Checking a piece's hash and writing it is left to whoever drives the
 //! engine.
 
+mod context;
 mod download;
 mod engine;
 mod interface;

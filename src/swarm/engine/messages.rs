@@ -3,21 +3,28 @@
 //! Invariant: nothing a peer says is believed before it was checked against the torrent and against what was
 //! asked; a peer that breaks the protocol gets a [`Fault`] and is closed, and never disturbs the others.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Engine;
 use crate::bitfield::Bitfield;
-use crate::swarm::engine::Engine;
+use crate::swarm::download::fetch::Receipt;
+use crate::swarm::download::grants::Verdict;
 use crate::swarm::interface::{ConnId, Fault};
 use crate::swarm::peers::peer::Peer;
+use crate::swarm::pieces::active::ActivePiece;
 use crate::swarm::pieces::geometry::{Block, MAX_REQUEST_LEN};
 use crate::swarm::wire::extended::{ExtendedHandshake, OUR_EXTENSION_ID};
-use crate::swarm::wire::flashmob::Schedule;
+use crate::swarm::wire::flashmob::{Offered, Schedule};
 use crate::swarm::wire::message::Message;
 use crate::units::PieceIndex;
 
 impl Engine {
     /// Takes one message; messages of connections that are gone mean nothing.
-    pub(in crate::swarm) fn message(&mut self, conn: ConnId, message: Message) -> Result<(), Fault> {
-        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
-        peer.hear(self.now);
+    pub(super) fn message(&mut self, conn: ConnId, message: Message) -> Result<(), Fault> {
+        let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
+        peer.hear(self.ctx.now);
         let fast_only = matches!(
             message,
             Message::HaveAll
@@ -35,7 +42,7 @@ impl Engine {
             Message::Unchoke => {
                 peer.choking_us = false;
                 peer.refused.clear();
-                self.fill(conn);
+                self.fetch.fill(conn, &mut self.ctx);
             }
             Message::Interested => {
                 peer.interested = true;
@@ -59,7 +66,7 @@ impl Engine {
             Message::HaveAll => self.bitfield(conn, Bitfield::all(self.geometry.pieces()))?,
             Message::HaveNone => self.bitfield(conn, Bitfield::none(self.geometry.pieces()))?,
             Message::Request(block) => self.requested(conn, block)?,
-            Message::Cancel(block) => self.serve.cancel(conn, peer, block, &mut self.out),
+            Message::Cancel(block) => self.queue.cancel(conn, block, &mut self.ctx),
             Message::Piece { piece, offset, data } => {
                 let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
                 self.block_came(conn, Block { piece, offset, len }, Some(&data[..]))?;
@@ -75,7 +82,7 @@ impl Engine {
     }
 
     fn choked_by(&mut self, conn: ConnId) {
-        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let Some(peer) = self.ctx.peers.get_mut(&conn) else { return };
         peer.choking_us = true;
         let asked: Vec<Block> = peer.asked.drain(..).collect();
         // With BEP 6 each will be rejected; without, what is on its way still comes.
@@ -86,17 +93,15 @@ impl Engine {
 
     fn peer_has(&mut self, conn: ConnId, piece: PieceIndex) -> Result<(), Fault> {
         let piece = self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(piece))?;
-        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
         peer.said_bitfield = true;
         if !peer.have.insert(piece) {
             return Ok(());
         }
         peer.useful += u32::from(self.holds.lacks(piece));
         self.offers.announced(conn, piece);
-        self.fetch.picker.gained(piece);
-        if !peer.standing.beyond {
-            self.near.gained(piece);
-        }
+        self.fetch.picker_mut().gained(piece);
+        self.zones.gained(peer.standing, piece);
         let schedules = peer.schedules.is_some();
         if peer.have.is_all() {
             self.became_seed(conn);
@@ -104,7 +109,7 @@ impl Engine {
         self.update_interest(conn);
         self.part_if_pointless(conn);
         if !schedules {
-            self.fill(conn);
+            self.fetch.fill(conn, &mut self.ctx);
         }
         Ok(())
     }
@@ -112,21 +117,20 @@ impl Engine {
     /// What the peer has. BEP 3 wants one at the beginning; aria2 also sends one instead of many `have`s, so
     /// a later one adds to what is known.
     fn bitfield(&mut self, conn: ConnId, field: Bitfield) -> Result<(), Fault> {
-        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
         if std::mem::replace(&mut peer.said_bitfield, true) {
             return field.iter().try_for_each(|piece| self.peer_has(conn, piece));
         }
         let lacking = field.iter().filter(|piece| self.holds.lacks(*piece)).count();
         peer.useful = u32::try_from(lacking).unwrap_or(u32::MAX);
         peer.have = field;
-        if !peer.standing.beyond {
-            self.near.came(&peer.have);
-        }
+        self.zones.came(peer.standing, &peer.have);
+        let picker = self.fetch.picker_mut();
         if peer.have.is_all() {
             peer.seed = true;
-            self.fetch.picker.count_seed(true);
+            picker.count_seed(true);
         } else {
-            peer.have.iter().for_each(|piece| self.fetch.picker.gained(piece));
+            peer.have.iter().for_each(|piece| picker.gained(piece));
         }
         self.update_interest(conn);
         self.part_if_pointless(conn);
@@ -135,14 +139,15 @@ impl Engine {
 
     /// A peer that had its pieces counted one by one has everything now.
     fn became_seed(&mut self, conn: ConnId) {
-        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let Some(peer) = self.ctx.peers.get_mut(&conn) else { return };
         peer.seed = true;
-        self.fetch.picker.count_seed(true);
-        peer.have.iter().for_each(|piece| self.fetch.picker.lost(piece));
+        let picker = self.fetch.picker_mut();
+        picker.count_seed(true);
+        peer.have.iter().for_each(|piece| picker.lost(piece));
     }
 
     fn requested(&mut self, conn: ConnId, block: Block) -> Result<(), Fault> {
-        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
         let of_frame = block.in_frame() && peer.takes_frames && peer.fast && block.len > 0;
         let legal = if of_frame {
             self.geometry.check_piece(block.piece.0).is_some()
@@ -153,26 +158,27 @@ impl Engine {
             return Err(Fault::BadRequest(block));
         }
         let we_have_it = if of_frame { self.frames.has(block) } else { self.holds.have().has(block.piece) };
-        if self.serve.request(conn, peer, block, we_have_it, &self.config, &mut self.out) {
-            if self.offers.requested(conn, block) {
-                peer.reliance.asked();
-            }
-            Ok(())
-        } else {
-            Err(Fault::TooManyRequests)
+        if !self.queue.request(conn, block, we_have_it, &mut self.ctx) {
+            return Err(Fault::TooManyRequests);
         }
+        if self.offers.requested(conn, block)
+            && let Some(peer) = self.ctx.peers.get_mut(&conn)
+        {
+            peer.reliance.asked();
+        }
+        Ok(())
     }
 
     /// A block came: its bytes, or `None` if they were read into their place.
-    pub(in crate::swarm) fn block_came(
+    pub(super) fn block_came(
         &mut self,
         conn: ConnId,
         block: Block,
         data: Option<&[u8]>,
     ) -> Result<(), Fault> {
         let len = block.len;
-        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
-        peer.hear(self.now);
+        let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
+        peer.hear(self.ctx.now);
         // Of frames, what was recalled is not taken for what was asked again: that may be another frame.
         let recalled = block.in_frame() && peer.take_recalled(block);
         if !recalled && !peer.take_asked(block) && !peer.take_recalled(block) {
@@ -182,22 +188,22 @@ impl Engine {
             self.wasted += u64::from(len);
             return Ok(());
         }
-        peer.progress = self.now;
+        peer.progress = self.ctx.now;
         peer.snubbed = None;
-        peer.rate_in.add(self.now, u64::from(len));
-        self.inflow.add(self.now, u64::from(len));
-        if let Some(seen) = self.fetch.arrived(conn, block, data, &mut self.peers, self.now, &mut self.out) {
-            self.bytes_in.add(self.now, u64::from(len));
-            if let Some((bytes, time)) = seen.run {
-                self.downlink.run(bytes, time);
+        peer.rate_in.add(self.ctx.now, u64::from(len));
+        self.grants.received(u64::from(len), self.ctx.now);
+        match self.fetch.arrived(conn, block, data, &mut self.ctx) {
+            Receipt::Wasted => self.wasted += u64::from(len),
+            Receipt::Kept => self.bytes_in.add(self.ctx.now, u64::from(len)),
+            Receipt::Measured { bytes, time } => {
+                self.bytes_in.add(self.ctx.now, u64::from(len));
+                let slow = self.grants.measured(bytes, time);
                 // Most links are alike in both directions.
-                self.uplink.suppose(self.downlink.get());
-                if let Some(peer) = self.peers.get_mut(&conn) {
-                    peer.slow_sender = time > self.downlink.time_of(bytes).saturating_mul(2);
+                self.uplink.suppose(self.grants.downlink());
+                if let Some(peer) = self.ctx.peers.get_mut(&conn) {
+                    peer.slow_sender = slow;
                 }
             }
-        } else {
-            self.wasted += u64::from(len);
         }
         if self.hungry.last() != Some(&conn) {
             self.hungry.push(conn);
@@ -206,7 +212,7 @@ impl Engine {
     }
 
     fn rejected(&mut self, conn: ConnId, block: Block) -> Result<(), Fault> {
-        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
         if peer.take_recalled(block) {
             return Ok(());
         }
@@ -214,7 +220,7 @@ impl Engine {
             return Err(Fault::UnaskedBlock(block));
         }
         if !block.in_frame() {
-            peer.refuse(block.piece, self.now);
+            peer.refuse(block.piece, self.ctx.now);
         }
         self.fetch.refused(conn, block);
         self.wake = true;
@@ -223,15 +229,8 @@ impl Engine {
 
     fn extended(&mut self, conn: ConnId, id: u8, payload: &[u8]) -> Result<(), Fault> {
         if id == OUR_EXTENSION_ID {
-            match Schedule::decode(payload) {
-                Some(Schedule::Offer { start_in, pieces }) => self.offered(conn, start_in, &pieces)?,
-                Some(Schedule::Taken { free_in }) => self.taken(conn, free_in),
-                Some(Schedule::Decline { wish }) => self.declined(conn, wish),
-                Some(Schedule::Grant { piece, bytes }) => {
-                    let agreed = self.offers.granted(conn, piece, bytes, self.now);
-                    self.sends_across(conn, if agreed { bytes } else { 0 });
-                }
-                None => {}
+            if let Some(message) = Schedule::decode(payload) {
+                self.scheduling(conn, message)?;
             }
             return Ok(());
         }
@@ -239,11 +238,12 @@ impl Engine {
             return Ok(());
         }
         let said = ExtendedHandshake::decode(payload).map_err(|_| Fault::Extension)?;
-        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
         peer.introduce(&said);
         let schedules = peer.schedules.is_some();
         if let Some(addr) = peer.listen.filter(|_| said.port.is_some() && peer.incoming) {
-            self.listens_at(addr);
+            // The peer says where it listens: it need not be dialled.
+            self.book.connected(addr);
         }
         if schedules {
             self.rechoke();
@@ -251,6 +251,63 @@ impl Engine {
         }
         self.part_if_pointless(conn);
         Ok(())
+    }
+
+    /// A message of flashmob's own extension.
+    fn scheduling(&mut self, conn: ConnId, message: Schedule) -> Result<(), Fault> {
+        match message {
+            Schedule::Offer { start_in, pieces } => self.offered(conn, start_in, &pieces)?,
+            Schedule::Taken { free_in } => self.offers.busy(conn, free_in, &mut self.ctx),
+            Schedule::Decline { wish } => self.offers.declined(conn, wish, &mut self.ctx),
+            Schedule::Grant { piece, bytes } => {
+                let agreed = self.offers.granted(conn, piece, bytes, self.ctx.now);
+                self.zones.charge_sent(conn, if agreed { bytes } else { 0 }, &mut self.ctx);
+            }
+        }
+        Ok(())
+    }
+
+    /// `conn` offers to send one of `pieces`, beginning after `start_in`.
+    fn offered(&mut self, conn: ConnId, start_in: Duration, pieces: &[Offered]) -> Result<(), Fault> {
+        for Offered { piece, .. } in pieces {
+            self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(*piece))?;
+        }
+        let Some(peer) = self.ctx.peers.get(&conn) else { return Ok(()) };
+        let (access, now) = (peer.standing, self.ctx.now);
+        let crosses_in = self.zones.receives_in(peer, now);
+        let takes_frames = self.ctx.config.accepts_frames() && peer.fast;
+        let mut pieces = self.zones.worth_crossing(peer, pieces, self.fetch.picker());
+        pieces.iter_mut().filter(|_| !takes_frames).for_each(|offered| offered.frame = 0);
+        let verdict = if crosses_in > start_in {
+            Verdict::Busy(crosses_in)
+        } else if pieces.is_empty() {
+            Verdict::Useless(self.zones.want_across(peer, self.fetch.picker(), now))
+        } else {
+            self.grants.decide(conn, &pieces, start_in, &mut self.fetch, &mut self.ctx)
+        };
+        match verdict {
+            Verdict::Granted(piece) => {
+                let bytes = self.fetch.piece(piece).map_or(0, ActivePiece::free_bytes);
+                self.zones.charge_received(access, bytes, now);
+                self.ctx.send_scheduling(conn, &Schedule::Grant { piece, bytes });
+                self.fetch.fill(conn, &mut self.ctx);
+                self.tell_busy(conn);
+            }
+            Verdict::Busy(free_in) => self.ctx.send_scheduling(conn, &Schedule::Taken { free_in }),
+            Verdict::Useless(wish) => self.ctx.send_scheduling(conn, &Schedule::Decline { wish }),
+        }
+        Ok(())
+    }
+
+    /// Tells every peer that might offer something, except `conn`, how long our downlink is busy.
+    fn tell_busy(&mut self, conn: ConnId) {
+        let free_in = self.grants.busy_for(None, &self.fetch, &self.ctx);
+        let payload: Bytes = Schedule::Taken { free_in }.encode().into();
+        for (other, peer) in &self.ctx.peers {
+            if let Some(id) = peer.schedules.filter(|_| *other != conn && peer.we_are_interested) {
+                self.ctx.out.send(*other, Message::Extended { id, payload: payload.clone() });
+            }
+        }
     }
 }
 

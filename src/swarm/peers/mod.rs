@@ -1,5 +1,6 @@
 //! The other machines: connected peers, addresses to dial, measured rates, and what zones allow.
 
+pub(super) mod access;
 pub(super) mod address_book;
 pub(super) mod availability;
 pub(super) mod disk_rate;

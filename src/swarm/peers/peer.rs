@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::bitfield::Bitfield;
 use crate::swarm::interface::ConnId;
+use crate::swarm::peers::access::PeerAccess;
 use crate::swarm::peers::rate::RateMeter;
 use crate::swarm::peers::reliance::Reliance;
-use crate::swarm::peers::zone_policy::Standing;
 use crate::swarm::pieces::geometry::Block;
 use crate::swarm::wire::extended::ExtendedHandshake;
 use crate::swarm::wire::handshake::Handshake;
@@ -114,7 +114,7 @@ pub struct Peer {
     pub held_until: Now,
 
     /// What the rules let us do with it.
-    pub standing: Standing,
+    pub standing: PeerAccess,
     /// It speaks our scheduling: the id it gave for these messages.
     pub schedules: Option<u8>,
     /// It takes frames.
@@ -171,7 +171,7 @@ impl Peer {
             last_turn: None,
             unanswerable: 0,
             held_until: Now::ZERO,
-            standing: Standing::FREE,
+            standing: PeerAccess::FREE,
             schedules: None,
             takes_frames: false,
             taken_until: Now::ZERO,

@@ -204,6 +204,17 @@ impl Capacity {
     }
 }
 
+/// The part of a piece's time by which two pieces may overlap on a downlink: less leaves gaps, more shares
+/// it.
+const SLACK: u32 = 5;
+/// They overlap no longer than this.
+const LONGEST_SLACK: Duration = Duration::from_millis(25);
+
+/// By how long two pieces may overlap on a downlink on which one takes `piece_time`.
+pub fn slack(piece_time: Duration) -> Duration {
+    (piece_time / SLACK).min(LONGEST_SLACK)
+}
+
 fn slot_of(now: Now) -> u128 {
     now.0.as_millis() / SLOT.as_millis()
 }

@@ -11,10 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bitfield::Bitfield;
-use crate::swarm::engine::Engine;
-use crate::swarm::interface::{ConnId, FrameState, Output};
-use crate::swarm::peers::peer::Peer;
-use crate::swarm::pieces::geometry::{Block, FRAME};
+use crate::swarm::interface::FrameState;
+use crate::swarm::pieces::geometry::Block;
 use crate::swarm::wire::flashmob::Offered;
 use crate::units::PieceIndex;
 
@@ -51,60 +49,47 @@ impl Frames {
         block.end().is_some_and(|end| end <= self.len_of(block.piece))
     }
 
+    /// The driver says what there is of a frame.
+    pub fn changed(&mut self, piece: PieceIndex, state: FrameState) {
+        self.making.remove(&piece);
+        match state {
+            FrameState::Ready(len) => {
+                self.ready.insert(piece, len);
+            }
+            FrameState::Useless => {
+                self.useless.insert(piece);
+            }
+            FrameState::Gone => {
+                self.ready.remove(&piece);
+            }
+        }
+    }
+
+    /// How `pieces` are offered to a peer that takes frames.
+    pub fn offered(&self, pieces: &[PieceIndex]) -> Vec<Offered> {
+        pieces.iter().map(|piece| Offered { piece: *piece, frame: self.len_of(*piece) }).collect()
+    }
+
+    /// `pieces` are being offered to a peer that takes frames: the pieces of which frames shall be made for
+    /// the next offers, so that `ahead` are ready or being made.
+    pub fn to_make(&mut self, pieces: &[PieceIndex], ahead: usize) -> Vec<PieceIndex> {
+        let ready = pieces.iter().filter(|piece| self.len_of(**piece) > 0).count();
+        let room = ahead.saturating_sub(ready).min(ahead.saturating_sub(self.making.len()));
+        let mut begun = Vec::new();
+        for piece in pieces {
+            if begun.len() < room && !self.is_settled(*piece) && self.making.insert(*piece) {
+                begun.push(*piece);
+            }
+        }
+        begun
+    }
+
     fn is_settled(&self, piece: PieceIndex) -> bool {
         self.ready.contains_key(&piece) || self.useless.has(piece)
     }
 }
 
 /// The longest frame that is taken for a piece of which `travels` bytes travel otherwise.
-pub(in crate::swarm) fn longest(travels: u64) -> u32 {
+pub fn longest(travels: u64) -> u32 {
     u32::try_from(travels * WORTH.0 / WORTH.1).unwrap_or(u32::MAX)
-}
-
-impl Engine {
-    /// Do we take frames? Not of pieces so long that their offsets need the bit that marks frames.
-    pub(in crate::swarm) fn takes_frames(&self) -> bool {
-        self.config.takes_frames && self.config.piece_length < FRAME
-    }
-
-    /// The driver says what there is of a frame.
-    pub(in crate::swarm) fn frame_changed(&mut self, piece: PieceIndex, state: FrameState) {
-        self.frames.making.remove(&piece);
-        match state {
-            FrameState::Ready(len) => {
-                self.frames.ready.insert(piece, len);
-            }
-            FrameState::Useless => {
-                self.frames.useless.insert(piece);
-            }
-            FrameState::Gone => {
-                self.frames.ready.remove(&piece);
-                let conns: Vec<ConnId> = self.peers.keys().copied().collect();
-                for conn in conns {
-                    let Some(peer) = self.peers.get_mut(&conn) else { continue };
-                    self.serve.withdraw_frame(conn, peer, piece, &mut self.out);
-                }
-            }
-        }
-    }
-
-    /// How `pieces` are offered to `peer`.
-    pub(in crate::swarm) fn with_frames(&self, peer: &Peer, pieces: &[PieceIndex]) -> Vec<Offered> {
-        let frame = |piece| if peer.takes_frames { self.frames.len_of(piece) } else { 0 };
-        pieces.iter().map(|piece| Offered { piece: *piece, frame: frame(*piece) }).collect()
-    }
-
-    /// These pieces are being offered to a peer that takes frames: has some made for the next offers.
-    pub(in crate::swarm) fn prepare_frames(&mut self, pieces: &[PieceIndex]) {
-        let ahead = self.config.frames_ahead;
-        let ready = pieces.iter().filter(|piece| self.frames.len_of(**piece) > 0).count();
-        let mut room = ahead.saturating_sub(ready).min(ahead.saturating_sub(self.frames.making.len()));
-        for piece in pieces {
-            if room > 0 && !self.frames.is_settled(*piece) && self.frames.making.insert(*piece) {
-                let at_most = longest(self.fetch.travels(*piece));
-                self.out.push_back(Output::MakeFrame { piece: *piece, at_most });
-                room -= 1;
-            }
-        }
-    }
 }

@@ -9,6 +9,8 @@ use crate::rng::Rng;
 use crate::units::PieceIndex;
 
 const ABSENT: u32 = u32::MAX;
+/// Pieces that [`Picker::rarest_few`] looks at.
+const LOOKED_AT: usize = 1024;
 
 /// Rarest first.
 #[derive(Debug)]
@@ -120,9 +122,9 @@ impl Picker {
         self.order.iter().copied().map(PieceIndex).find(|piece| test(*piece))
     }
 
-    /// The same, of the `most` rarest at most.
-    pub fn rarest_of(&self, most: usize, mut test: impl FnMut(PieceIndex) -> bool) -> Option<PieceIndex> {
-        self.order.iter().take(most).copied().map(PieceIndex).find(|piece| test(*piece))
+    /// The same, of the [`LOOKED_AT`] rarest: bounded work, whatever the number of pieces.
+    pub fn rarest_few(&self, mut test: impl FnMut(PieceIndex) -> bool) -> Option<PieceIndex> {
+        self.order.iter().take(LOOKED_AT).copied().map(PieceIndex).find(|piece| test(*piece))
     }
 
     /// Whether `piece` is wanted: neither here nor being fetched.

@@ -26,14 +26,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::swarm::download::grants::slack;
-use crate::swarm::engine::Engine;
+use crate::bitfield::Bitfield;
+use crate::swarm::context::Context;
 use crate::swarm::interface::ConnId;
 use crate::swarm::peers::peer::Peer;
+use crate::swarm::peers::rate::{Capacity, slack};
 use crate::swarm::peers::reliance::PATIENCE;
+use crate::swarm::peers::zone_policy::ZonePolicy;
+use crate::swarm::pieces::compressed::Frames;
 use crate::swarm::pieces::geometry::Block;
-use crate::swarm::wire::flashmob::{MAX_OFFERED, Schedule};
-use crate::swarm::wire::message::Message;
+use crate::swarm::pieces::picker::Picker;
+use crate::swarm::upload::queue::UploadQueue;
+use crate::swarm::wire::flashmob::MAX_OFFERED;
 use crate::units::{Now, PieceIndex};
 
 /// Offers and grants that wait at a time.
@@ -87,6 +91,28 @@ struct Coming {
     since: Now,
 }
 
+/// What can be offered, and over which links.
+pub struct Supply<'a> {
+    /// The pieces that are here.
+    pub have: &'a Bitfield,
+    /// How many peers have each piece.
+    pub picker: &'a Picker,
+    pub zones: &'a ZonePolicy,
+    pub frames: &'a Frames,
+    /// Requests that wait for the uplink.
+    pub queue: &'a UploadQueue,
+    pub uplink: &'a Capacity,
+}
+
+/// An offer to be sent.
+pub struct Proposal {
+    pub conn: ConnId,
+    /// When our uplink will be free for it.
+    pub start_in: Duration,
+    /// The best piece first.
+    pub pieces: Vec<PieceIndex>,
+}
+
 /// What we offered and gave.
 #[derive(Debug, Default)]
 pub struct Offers {
@@ -119,7 +145,7 @@ impl Offers {
         self.resting = false;
     }
 
-    /// When [`Engine::offer`] has something to do at the latest.
+    /// When [`next`](Self::next) has something to do at the latest.
     pub fn deadline(&self) -> Option<Now> {
         let expiry = self.waiting().min().map(|since| since + PATIENCE);
         let beside = self.waiting().max().filter(|_| self.waiting().count() < AT_ONCE);
@@ -213,14 +239,14 @@ impl Offers {
     }
 
     /// `conn` took nothing of what it was offered. Returns that, or `None` if it was offered nothing.
-    fn declined(&mut self, conn: ConnId, now: Now) -> Option<Vec<PieceIndex>> {
+    fn withdraw(&mut self, conn: ConnId, now: Now) -> Option<Vec<PieceIndex>> {
         self.wake();
         self.answered(conn, now);
         let at = self.open.iter().position(|open| open.conn == conn)?;
         Some(self.open.remove(at).pieces)
     }
 
-    /// Gives up what waited for too long: the receivers that did not answer, and those that asked for
+    /// Removes what waited for too long: the receivers that did not answer, and those that asked for
     /// nothing.
     fn expired(&mut self, now: Now) -> (Vec<ConnId>, Vec<ConnId>) {
         let over = |since: Now| now.since(since) >= PATIENCE;
@@ -234,95 +260,91 @@ impl Offers {
         let offered = self.open.iter().filter(|open| open.pieces.contains(&piece)).count();
         self.copies.get(piece.get()).map_or(0, |copies| usize::from(*copies)) + offered
     }
-}
-
-impl Engine {
-    /// Offers a piece to a peer if the uplink will soon be free for it.
-    pub(in crate::swarm) fn offer(&mut self) {
-        self.give_up_offers();
-        let piece_time = self.uplink.time_of(u64::from(self.config.piece_length)).min(PATIENCE);
-        if !self.offers.may_ask(piece_time, self.now) {
-            return;
-        }
-        self.offers.looked = self.now;
-        if self.offers.resting && self.offers.retry.is_none_or(|retry| self.now < retry) {
-            return;
-        }
-        (self.offers.resting, self.offers.retry) = (false, None);
-        let lead = if self.is_gateway() { LEAD_ACROSS } else { LEAD };
-        let Some(start_in) = self.free_in(lead) else { return };
-        let anybody = self.peers.values().any(|peer| peer.schedules.is_some() && peer.interested);
-        if self.holds.have().is_none() || !anybody {
-            self.offers.resting = true;
-            return;
-        }
-        let (ranked, soonest) = self.receivers(start_in);
-        let Some((conn, id, pieces)) = self.best_offer(ranked) else {
-            (self.offers.resting, self.offers.retry) = (true, Some(soonest));
-            return;
-        };
-        let peer = self.peers.get(&conn);
-        let offered = peer.map(|peer| self.with_frames(peer, &pieces)).unwrap_or_default();
-        if peer.is_some_and(|peer| peer.takes_frames) {
-            self.prepare_frames(&pieces);
-        }
-        let payload = Schedule::Offer { start_in, pieces: offered }.encode().into();
-        self.send(conn, Message::Extended { id, payload });
-        self.offers.open.push(Open { conn, pieces, since: self.now });
-    }
 
     /// Lets receivers rest that did not answer, or asked for nothing of what they took.
-    fn give_up_offers(&mut self) {
-        let (silent, unasked) = self.offers.expired(self.now);
+    fn give_up(&mut self, ctx: &mut Context) {
+        let now = ctx.now;
+        let (silent, unasked) = self.expired(now);
         for conn in &silent {
-            if let Some(peer) = self.peers.get_mut(conn) {
-                peer.taken_until = self.now + peer.reliance.gave_no_answer(self.now);
+            if let Some(peer) = ctx.peers.get_mut(conn) {
+                peer.taken_until = now + peer.reliance.gave_no_answer(now);
             }
         }
         for conn in &unasked {
-            if let Some(peer) = self.peers.get_mut(conn) {
-                peer.taken_until = self.now + peer.reliance.asked_for_nothing();
+            if let Some(peer) = ctx.peers.get_mut(conn) {
+                peer.taken_until = now + peer.reliance.asked_for_nothing();
             }
         }
         if !silent.is_empty() || !unasked.is_empty() {
-            self.offers.wake();
+            self.wake();
         }
+    }
+
+    /// The next offer, if the uplink will soon be free for one. It counts as made.
+    pub fn next(&mut self, supply: &Supply<'_>, ctx: &mut Context) -> Option<Proposal> {
+        self.give_up(ctx);
+        let piece_time = supply.uplink.time_of(u64::from(ctx.config.piece_length)).min(PATIENCE);
+        if !self.may_ask(piece_time, ctx.now) {
+            return None;
+        }
+        self.looked = ctx.now;
+        if self.resting && self.retry.is_none_or(|retry| ctx.now < retry) {
+            return None;
+        }
+        (self.resting, self.retry) = (false, None);
+        let lead = if supply.zones.is_gateway() { LEAD_ACROSS } else { LEAD };
+        let start_in = self.free_in(lead, supply, ctx)?;
+        let anybody = ctx.peers.values().any(|peer| peer.schedules.is_some() && peer.interested);
+        if supply.have.is_none() || !anybody {
+            self.resting = true;
+            return None;
+        }
+        let (ranked, soonest) = self.receivers(start_in, supply, ctx);
+        let Some((conn, pieces)) = self.best_offer(ranked, supply, ctx) else {
+            (self.resting, self.retry) = (true, Some(soonest));
+            return None;
+        };
+        self.open.push(Open { conn, pieces: pieces.clone(), since: ctx.now });
+        Some(Proposal { conn, start_in, pieces })
     }
 
     /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece
     /// is left, and more than leaves while an answer comes: the next piece need not be agreed yet.
-    fn free_in(&self, lead: u32) -> Option<Duration> {
-        let answer = self.offers.round_trip.max(ROUND_TRIP);
-        let near = u64::from(self.config.piece_length / lead).max(self.uplink.bytes_in(answer));
-        let committed = self.serve.committed(&self.peers, &self.config, &self.uplink, near, self.now);
-        (committed <= near).then(|| self.uplink.time_of(committed))
+    fn free_in(&self, lead: u32, supply: &Supply<'_>, ctx: &Context) -> Option<Duration> {
+        let answer = self.round_trip.max(ROUND_TRIP);
+        let near = u64::from(ctx.config.piece_length / lead).max(supply.uplink.bytes_in(answer));
+        let committed = supply.queue.committed(supply.uplink, near, ctx);
+        (committed <= near).then(|| supply.uplink.time_of(committed))
     }
 
     /// Of the peers that might take a piece, the first that lacks one. A gateway looks at all of them: what
     /// its own zone lacks altogether goes first, then what other zones lack, and copies for its zone, which
     /// others there can make, last.
-    fn best_offer(&mut self, ranked: Vec<ConnId>) -> Option<(ConnId, u8, Vec<PieceIndex>)> {
-        let gateway = self.is_gateway();
+    fn best_offer(
+        &self,
+        ranked: Vec<ConnId>,
+        supply: &Supply<'_>,
+        ctx: &mut Context,
+    ) -> Option<(ConnId, Vec<PieceIndex>)> {
+        let gateway = supply.zones.is_gateway();
         let mut best = None;
         let mut least = u8::MAX;
         for conn in ranked {
-            let start = self.rng.below(self.geometry.pieces() as usize);
+            let start = ctx.rng.below(supply.have.pieces() as usize);
             let start = PieceIndex(u32::try_from(start).unwrap_or(0));
-            let Some(peer) = self.peers.get(&conn) else { continue };
-            let (Some(id), (copies, pieces)) = (peer.schedules, self.candidates(peer, start)) else {
-                continue;
-            };
+            let Some(peer) = ctx.peers.get(&conn) else { continue };
+            let (copies, pieces) = self.candidates(peer, start, supply, ctx.now);
             if pieces.is_empty() {
                 continue;
             }
             let class = match (peer.standing.beyond, copies) {
-                _ if !gateway || self.is_outside() => 0,
+                _ if !gateway || supply.zones.is_outside() => 0,
                 (false, 0) => 0,
                 (true, _) => 1,
                 (false, _) => 2,
             };
             if class < least {
-                best = Some((conn, id, pieces));
+                best = Some((conn, pieces));
                 least = class;
             }
             if class == 0 {
@@ -334,23 +356,23 @@ impl Engine {
 
     /// Peers that might take a piece that we begin to send after `start_in`: first those whose downlink
     /// becomes free just then. Also, when to look again if none of them takes one.
-    fn receivers(&mut self, start_in: Duration) -> (Vec<ConnId>, Now) {
-        let begin = self.now + start_in;
-        let piece_time = self.uplink.time_of(u64::from(self.config.piece_length));
+    fn receivers(&self, start_in: Duration, supply: &Supply<'_>, ctx: &mut Context) -> (Vec<ConnId>, Now) {
+        let (now, begin) = (ctx.now, ctx.now + start_in);
+        let piece_time = supply.uplink.time_of(u64::from(ctx.config.piece_length));
         let (latest, across) = (begin + slack(piece_time), begin + piece_time * SLACK_ACROSS / PARTS);
         let jitter = usize::try_from((piece_time / JITTER).as_micros()).unwrap_or(usize::MAX);
-        let mut soonest = self.now + RETRY;
+        let mut soonest = now + RETRY;
         let mut ranked: Vec<(bool, Duration, ConnId)> = Vec::new();
-        let able = |(conn, peer): &(&ConnId, &Peer)| peer.takes_offers() && !self.offers.waits_for(**conn);
-        for (conn, peer) in self.peers.iter().filter(able) {
-            let free = peer.taken_until.max(self.now + self.sends_in(peer));
+        let able = |(conn, peer): &(&ConnId, &Peer)| peer.takes_offers() && !self.waits_for(**conn);
+        for (conn, peer) in ctx.peers.iter().filter(able) {
+            let free = peer.taken_until.max(now + supply.zones.sends_in(peer, now));
             let latest = if peer.standing.beyond { across } else { latest };
             if free > latest {
-                soonest = soonest.min(self.now + free.since(latest).max(SOONEST));
+                soonest = soonest.min(now + free.since(latest).max(SOONEST));
                 continue;
             }
             let mismatch = free.since(begin).max(begin.since(free));
-            let chance = u64::try_from(self.rng.below(jitter)).unwrap_or(0);
+            let chance = u64::try_from(ctx.rng.below(jitter)).unwrap_or(0);
             // One that let us down is asked when nobody else is free.
             ranked.push((peer.reliance.is_doubtful(), mismatch + Duration::from_micros(chance), *conn));
         }
@@ -361,18 +383,24 @@ impl Engine {
     /// The pieces to offer to `peer`, the best first: what it wished for, then what has the fewest copies, of
     /// equals first what has a frame for it. A piece that has copies is not offered beside one that has none.
     /// Also, how many copies the rarest has.
-    fn candidates(&self, peer: &Peer, start: PieceIndex) -> (usize, Vec<PieceIndex>) {
-        let have = self.holds.have();
+    fn candidates(
+        &self,
+        peer: &Peer,
+        start: PieceIndex,
+        supply: &Supply<'_>,
+        now: Now,
+    ) -> (usize, Vec<PieceIndex>) {
+        let have = supply.have;
         let mut best: Vec<(usize, PieceIndex)> = Vec::with_capacity(MAX_OFFERED + 1);
-        let framed = self.frames.around(start).take(if peer.takes_frames { LOOKED_AT } else { 0 });
+        let framed = supply.frames.around(start).take(if peer.takes_frames { LOOKED_AT } else { 0 });
         let framed = framed.filter(|piece| have.has(*piece));
         for piece in framed.chain(have.beyond(&peer.have, start).take(LOOKED_AT)) {
-            let copies = self.copies_beside(peer, piece) + self.offers.copies_given(piece);
+            let copies = supply.zones.copies_beside(peer, piece, supply.picker) + self.copies_given(piece);
             let full = best.len() == MAX_OFFERED;
             if full && best.last().is_some_and(|(worst, _)| *worst <= copies) {
                 continue;
             }
-            if peer.may_take(piece, self.now) && !best.iter().any(|(_, other)| *other == piece) {
+            if peer.may_take(piece, now) && !best.iter().any(|(_, other)| *other == piece) {
                 let at = best.partition_point(|(other, _)| *other <= copies);
                 best.insert(at, (copies, piece));
                 best.truncate(MAX_OFFERED);
@@ -384,8 +412,7 @@ impl Engine {
         let rarest = best.first().map_or(0, |(copies, _)| *copies);
         if rarest == 0 {
             best.retain(|(copies, _)| *copies == 0);
-        } else if let Some(wish) = peer.wish.filter(|wish| have.has(*wish) && peer.may_take(*wish, self.now))
-        {
+        } else if let Some(wish) = peer.wish.filter(|wish| have.has(*wish) && peer.may_take(*wish, now)) {
             best.retain(|(_, piece)| *piece != wish);
             best.insert(0, (0, wish));
             best.truncate(MAX_OFFERED);
@@ -393,20 +420,20 @@ impl Engine {
         (rarest, best.into_iter().map(|(_, piece)| piece).collect())
     }
 
-    /// The downlink of `conn` is taken for `free_in`.
-    pub(in crate::swarm) fn taken(&mut self, conn: ConnId, free_in: Duration) {
-        if let Some(peer) = self.peers.get_mut(&conn) {
-            peer.taken_until = self.now + free_in.min(LONGEST_TAKEN);
+    /// The downlink of `conn` is busy for `free_in`.
+    pub fn busy(&mut self, conn: ConnId, free_in: Duration, ctx: &mut Context) {
+        if let Some(peer) = ctx.peers.get_mut(&conn) {
+            peer.taken_until = ctx.now + free_in.min(LONGEST_TAKEN);
         }
         // It may be free sooner than it said before.
-        self.offers.declined(conn, self.now);
+        self.withdraw(conn, ctx.now);
     }
 
-    /// `conn` has no use for what it was offered.
-    pub(in crate::swarm) fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>) {
-        let Some(pieces) = self.offers.declined(conn, self.now) else { return };
-        let Some(peer) = self.peers.get_mut(&conn) else { return };
-        pieces.into_iter().for_each(|piece| peer.decline(piece, self.now));
+    /// `conn` has no use for the pieces that it was offered, but perhaps for `wish`.
+    pub fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>, ctx: &mut Context) {
+        let Some(pieces) = self.withdraw(conn, ctx.now) else { return };
+        let Some(peer) = ctx.peers.get_mut(&conn) else { return };
+        pieces.into_iter().for_each(|piece| peer.decline(piece, ctx.now));
         peer.wish = wish;
     }
 }

@@ -13,6 +13,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::swarm::context::{Context, Outputs};
 use crate::swarm::interface::{ConnId, EngineConfig, Output};
 use crate::swarm::peers::peer::{Peer, Peers};
 use crate::swarm::peers::rate::Capacity;
@@ -43,8 +44,8 @@ struct Turn {
 
 impl Turn {
     /// Its receiver takes less than half of its share of what our uplink can carry, or nothing for a while.
-    /// Whether a peer takes less than it could. Peers that share the uplink are not slow for that reason:
-    /// otherwise each new turn would make all of them slow, and so justify one more turn.
+    /// Peers that share the uplink are not slow for that reason: otherwise each new turn would make all of
+    /// them slow, and so justify one more turn.
     fn is_slow(&self, share: &Share, now: Now) -> bool {
         let age = now.since(self.began);
         let pause = share.pause();
@@ -74,7 +75,7 @@ impl Share<'_> {
 
 /// The uploading half of the engine.
 #[derive(Debug)]
-pub struct Server {
+pub struct UploadQueue {
     turns: Vec<Turn>,
     /// Connections that have requests waiting or blocks in the network's hands; some may have none any more.
     busy: BTreeSet<ConnId>,
@@ -83,10 +84,10 @@ pub struct Server {
     rotated: Now,
 }
 
-impl Server {
+impl UploadQueue {
     /// Nothing sent yet.
     pub fn new(pieces: u32) -> Self {
-        Server {
+        UploadQueue {
             turns: Vec::new(),
             busy: BTreeSet::new(),
             given: vec![0; pieces as usize],
@@ -95,19 +96,13 @@ impl Server {
     }
 
     /// Starts and continues turns until the windows are full.
-    pub fn pump(
-        &mut self,
-        peers: &mut Peers,
-        picker: &Picker,
-        config: &EngineConfig,
-        uplink: &Capacity,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) {
-        self.busy.retain(|conn| peers.get(conn).is_some_and(is_busy));
+    pub fn pump(&mut self, picker: &Picker, uplink: &Capacity, ctx: &mut Context) {
+        let Context { config, now, peers, out, .. } = ctx;
+        let (window, now) = (config.send_window, *now);
+        self.busy.retain(|conn| peers.get(conn).is_some_and(|peer| !peer.waits_for_nothing()));
         self.turns.retain(|turn| {
             let Some(peer) = peers.get_mut(&turn.conn) else { return false };
-            fill_window(turn.conn, turn.piece, peer, config.send_window, out);
+            fill_window(turn.conn, turn.piece, peer, window, out);
             peer.sending.iter().any(|block| block.piece == turn.piece)
         });
         while self.may_begin(config, uplink, now) {
@@ -118,24 +113,17 @@ impl Server {
             }
             peer.last_turn = Some(piece);
             peer.served = now;
-            fill_window(conn, piece, peer, config.send_window, out);
+            fill_window(conn, piece, peer, window, out);
             self.turns.push(Turn { conn, piece, began: now, moved: now, bytes: 0 });
         }
     }
 
     /// Bytes that scheduling peers were promised and that have not left, those for slow receivers apart.
     /// Where there are more than `enough`, a number above it.
-    pub fn committed(
-        &self,
-        peers: &Peers,
-        config: &EngineConfig,
-        uplink: &Capacity,
-        enough: u64,
-        now: Now,
-    ) -> u64 {
+    pub fn committed(&self, uplink: &Capacity, enough: u64, ctx: &Context) -> u64 {
         let mut sum = 0;
-        let share = self.share(config, uplink);
-        for (conn, peer) in self.waiting(peers).filter(|(_, peer)| peer.schedules.is_some()) {
+        let (now, share) = (ctx.now, self.share(&ctx.config, uplink));
+        for (conn, peer) in self.waiting(&ctx.peers).filter(|(_, peer)| peer.schedules.is_some()) {
             let slow = |turn: &Turn| turn.conn == conn && turn.is_slow(&share, now);
             if self.turns.iter().any(slow) {
                 continue;
@@ -201,22 +189,15 @@ impl Server {
     }
 
     /// A peer asks for `block`, which is inside the torrent. False if it asked for far more than it may.
-    pub fn request(
-        &mut self,
-        conn: ConnId,
-        peer: &mut Peer,
-        block: Block,
-        we_have_it: bool,
-        config: &EngineConfig,
-        out: &mut VecDeque<Output>,
-    ) -> bool {
-        let limit = config.request_queue;
+    pub fn request(&mut self, conn: ConnId, block: Block, we_have_it: bool, ctx: &mut Context) -> bool {
+        let limit = ctx.config.request_queue;
+        let Some(peer) = ctx.peers.get_mut(&conn) else { return true };
         let full = peer.queue.len() + peer.sending.len() >= limit as usize;
         if peer.choked || !we_have_it || full {
             // A few cross a choke on the way; a flood of them is abuse.
             peer.unanswerable += 1;
             if peer.fast {
-                out.push_back(Output::Send { conn, message: Message::Reject(block) });
+                ctx.out.send(conn, Message::Reject(block));
             }
             return peer.unanswerable <= limit.saturating_mul(4);
         }
@@ -229,35 +210,33 @@ impl Server {
         true
     }
 
-    /// The frame of `piece` is gone: what was asked of it is rejected.
-    pub fn withdraw_frame(
-        &mut self,
-        conn: ConnId,
-        peer: &mut Peer,
-        piece: PieceIndex,
-        out: &mut VecDeque<Output>,
-    ) {
-        let of_it = |block: &Block| block.piece == piece && block.in_frame();
-        let (gone, keep) = peer.queue.drain(..).partition(of_it);
-        peer.queue = keep;
-        let gone: VecDeque<Block> = gone;
-        for block in gone {
-            out.push_back(Output::Send { conn, message: Message::Reject(block) });
+    /// The frame of `piece` is gone: requests for its blocks are rejected.
+    pub fn withdraw_frame(&mut self, piece: PieceIndex, ctx: &mut Context) {
+        for (conn, peer) in &mut ctx.peers {
+            let of_it = |block: &Block| block.piece == piece && block.in_frame();
+            let (gone, keep): (VecDeque<Block>, VecDeque<Block>) = peer.queue.drain(..).partition(of_it);
+            peer.queue = keep;
+            for block in gone {
+                ctx.out.send(*conn, Message::Reject(block));
+            }
         }
     }
 
     /// A peer no longer wants `block`.
-    pub fn cancel(&mut self, conn: ConnId, peer: &mut Peer, block: Block, out: &mut VecDeque<Output>) {
+    pub fn cancel(&mut self, conn: ConnId, block: Block, ctx: &mut Context) {
+        let Some(peer) = ctx.peers.get_mut(&conn) else { return };
         if let Some(at) = peer.queue.iter().position(|queued| *queued == block) {
             peer.queue.remove(at);
             if peer.fast {
-                out.push_back(Output::Send { conn, message: Message::Reject(block) });
+                ctx.out.send(conn, Message::Reject(block));
             }
         }
     }
 
     /// A block left for the network (or could not be read). False if it was not ours to send.
-    pub fn sent(&mut self, conn: ConnId, peer: &mut Peer, block: Block, now: Now) -> bool {
+    pub fn sent(&mut self, conn: ConnId, block: Block, ctx: &mut Context) -> bool {
+        let now = ctx.now;
+        let Some(peer) = ctx.peers.get_mut(&conn) else { return false };
         let Some(at) = peer.sending.iter().position(|sending| *sending == block) else { return false };
         peer.sending.remove(at);
         peer.served = now;
@@ -270,13 +249,9 @@ impl Server {
 
     /// Hands out the upload slots; also takes some back from the peers that had them longest while others
     /// wait.
-    pub fn rechoke(
-        &mut self,
-        peers: &mut Peers,
-        config: &EngineConfig,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) {
+    pub fn rechoke(&mut self, ctx: &mut Context) {
+        let Context { config, now, peers, out, .. } = ctx;
+        let now = *now;
         let mut waiting: Vec<(Now, ConnId)> = Vec::new();
         let mut holding: Vec<(Now, ConnId)> = Vec::new();
         for (conn, peer) in peers.iter_mut() {
@@ -320,8 +295,9 @@ impl Server {
 
     /// When a slow turn must be looked at, if others wait behind it, or somebody need not be held back any
     /// more.
-    pub fn deadline(&self, peers: &Peers, config: &EngineConfig, uplink: &Capacity, now: Now) -> Option<Now> {
-        let held = self.waiting(peers).map(|(_, peer)| peer.held_until).filter(|until| *until > now).min();
+    pub fn deadline(&self, uplink: &Capacity, ctx: &Context) -> Option<Now> {
+        let Context { config, now, peers, .. } = ctx;
+        let held = self.waiting(peers).map(|(_, peer)| peer.held_until).filter(|until| until > now).min();
         let waits = |(conn, peer): (ConnId, &Peer)| {
             !peer.queue.is_empty() && !self.turns.iter().any(|turn| turn.conn == conn)
         };
@@ -332,35 +308,31 @@ impl Server {
     }
 }
 
-fn is_busy(peer: &Peer) -> bool {
-    !(peer.queue.is_empty() && peer.sending.is_empty())
-}
-
 /// Moves requests for `piece` into the network's hands.
-fn fill_window(conn: ConnId, piece: PieceIndex, peer: &mut Peer, window: usize, out: &mut VecDeque<Output>) {
+fn fill_window(conn: ConnId, piece: PieceIndex, peer: &mut Peer, window: usize, out: &mut Outputs) {
     while peer.sending.len() < window {
         let Some(at) = peer.queue.iter().position(|block| block.piece == piece) else { break };
         let Some(block) = peer.queue.remove(at) else { break };
         peer.sending.push(block);
-        out.push_back(Output::SendBlock { conn, block });
+        out.push(Output::SendBlock { conn, block });
     }
 }
 
-fn unchoke(conn: ConnId, peer: &mut Peer, now: Now, out: &mut VecDeque<Output>) {
+fn unchoke(conn: ConnId, peer: &mut Peer, now: Now, out: &mut Outputs) {
     peer.choked = false;
     peer.choke_changed = now;
     peer.unanswerable = 0;
-    out.push_back(Output::Send { conn, message: Message::Unchoke });
+    out.send(conn, Message::Unchoke);
 }
 
 /// Chokes a peer; what it waits for is rejected, as BEP 6 asks.
-fn choke(conn: ConnId, peer: &mut Peer, now: Now, out: &mut VecDeque<Output>) {
+fn choke(conn: ConnId, peer: &mut Peer, now: Now, out: &mut Outputs) {
     peer.choked = true;
     peer.choke_changed = now;
-    out.push_back(Output::Send { conn, message: Message::Choke });
+    out.send(conn, Message::Choke);
     for block in peer.queue.drain(..) {
         if peer.fast {
-            out.push_back(Output::Send { conn, message: Message::Reject(block) });
+            out.send(conn, Message::Reject(block));
         }
     }
 }

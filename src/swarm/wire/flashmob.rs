@@ -31,6 +31,13 @@ pub struct Offered {
     pub frame: u32,
 }
 
+impl Offered {
+    /// The piece as it is.
+    pub fn whole(piece: PieceIndex) -> Self {
+        Offered { piece, frame: 0 }
+    }
+}
+
 /// One message of the extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Schedule {

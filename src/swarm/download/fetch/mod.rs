@@ -8,17 +8,18 @@
 //! Invariant: a piece is begun only with a buffer from the pool; a block in a peer's `asked` list is marked
 //! so in its piece, and the other way round; nothing is asked of a peer beyond its queue.
 
+mod choose;
 mod recover;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
 use crate::rng::Rng;
+use crate::swarm::context::Context;
 use crate::swarm::interface::{ConnId, Output};
-use crate::swarm::peers::peer::Peers;
 use crate::swarm::pieces::active::{ActivePiece, Arrival};
 use crate::swarm::pieces::compressed::longest;
 use crate::swarm::pieces::geometry::{Block, Geometry, PieceShape};
@@ -30,8 +31,6 @@ use crate::units::{Now, PeerId, PieceIndex};
 
 /// How soon the pool is asked again after it was empty.
 const BUFFER_RETRY: Duration = Duration::from_millis(20);
-/// How long an owner may leave a piece untouched before a peer with nothing to do takes it over.
-const WAIT_FOR_OWNER: Duration = Duration::from_secs(2);
 
 /// A peer that sent blocks of a piece: enough to ban it after it is gone.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +41,15 @@ pub struct Giver {
     pub id: PeerId,
 }
 
-/// What a block that was of use shows.
-#[derive(Debug)]
-pub struct Seen {
-    /// It completed a piece that one peer sent: so many bytes came in so much time.
-    pub run: Option<(u64, Duration)>,
+/// What a block was good for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// Nothing.
+    Wasted,
+    /// It was missing.
+    Kept,
+    /// It completed a piece that one peer sent: these bytes came in this time.
+    Measured { bytes: u64, time: Duration },
 }
 
 /// The downloading half of the engine.
@@ -55,20 +58,19 @@ pub struct Fetcher {
     pool: BufPool,
     shape: Arc<dyn PieceShape>,
     /// Rarest first, over the pieces that nobody fetches yet.
-    pub picker: Picker,
+    picker: Picker,
     active: BTreeMap<PieceIndex, ActivePiece>,
     /// The buffers of the active pieces.
-    pub landings: Landings,
+    landings: Landings,
     storing: BTreeMap<PieceIndex, Vec<Giver>>,
     /// Pieces that came with a wrong hash from several peers.
     suspect: Vec<PieceIndex>,
     /// The pool was empty when a piece was to be begun.
-    pub(in crate::swarm) starved: bool,
+    starved: bool,
     /// The medium failed.
-    pub halted: bool,
+    halted: bool,
     /// Bytes of frames whose sender was lost before they were whole.
-    pub dropped: u64,
-    depth_limit: usize,
+    dropped: u64,
 }
 
 impl Fetcher {
@@ -78,7 +80,6 @@ impl Fetcher {
         pool: BufPool,
         shape: Arc<dyn PieceShape>,
         missing: &Bitfield,
-        depth_limit: usize,
         rng: &mut Rng,
     ) -> Self {
         Fetcher {
@@ -93,8 +94,37 @@ impl Fetcher {
             starved: false,
             halted: false,
             dropped: 0,
-            depth_limit,
         }
+    }
+
+    /// The pieces that nobody fetches yet, rarest first.
+    pub fn picker(&self) -> &Picker {
+        &self.picker
+    }
+
+    /// The same, for counting what peers have.
+    pub fn picker_mut(&mut self) -> &mut Picker {
+        &mut self.picker
+    }
+
+    /// Where blocks are read into.
+    pub fn landings(&self) -> Landings {
+        self.landings.clone()
+    }
+
+    /// The medium failed: nothing more is fetched.
+    pub fn is_halted(&self) -> bool {
+        self.halted
+    }
+
+    /// The pool was empty when a piece was to be begun.
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// Bytes of compressed pieces whose sender was lost before they were whole.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Pieces that are being fetched.
@@ -113,67 +143,26 @@ impl Fetcher {
     }
 
     /// Asks `conn` for as much as is good for it.
-    pub fn fill(&mut self, conn: ConnId, peers: &mut Peers, now: Now, out: &mut VecDeque<Output>) {
+    pub fn fill(&mut self, conn: ConnId, ctx: &mut Context) {
         loop {
-            let Some(peer) = peers.get(&conn) else { return };
-            let room = peer.asked.len() < peer.depth(now, self.depth_limit);
+            let Some(peer) = ctx.peers.get(&conn) else { return };
+            let room = peer.asked.len() < peer.depth(ctx.now, ctx.config.request_depth);
             if self.halted || peer.choking_us || !peer.we_are_interested || !room {
                 return;
             }
-            let more = peer.schedules.is_none() && peer.asked.len() < peer.ahead(now);
-            let Some(block) = self
-                .own_block(conn)
-                .or_else(|| more.then(|| self.find_block(conn, peers, now, out)).flatten())
+            let more = peer.schedules.is_none() && peer.asked.len() < peer.ahead(ctx.now);
+            let Some(block) =
+                self.own_block(conn).or_else(|| more.then(|| self.find_block(conn, ctx)).flatten())
             else {
                 return;
             };
-            let Some(peer) = peers.get_mut(&conn) else { return };
+            let Some(peer) = ctx.peers.get_mut(&conn) else { return };
             if peer.asked.is_empty() {
-                peer.progress = now.max(peer.begins);
+                peer.progress = ctx.now.max(peer.begins);
             }
             peer.asked.push_back(block);
-            out.push_back(Output::Send { conn, message: Message::Request(block) });
+            ctx.out.send(conn, Message::Request(block));
         }
-    }
-
-    /// The next block of a piece that `conn` owns.
-    fn own_block(&mut self, conn: ConnId) -> Option<Block> {
-        let owned = |active: &&mut ActivePiece| active.owner == Some(conn) && active.free() > 0;
-        self.active.values_mut().find(owned)?.ask(conn, false)
-    }
-
-    /// Something else for `conn` to do.
-    fn find_block(
-        &mut self,
-        conn: ConnId,
-        peers: &mut Peers,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> Option<Block> {
-        self.adopt(conn, peers, now)
-            .or_else(|| self.begin(conn, peers, now, out))
-            .or_else(|| self.help(conn, peers, now))
-            .or_else(|| self.take_over(conn, peers, now, out))
-            .or_else(|| self.end_game(conn, peers, now))
-    }
-
-    /// A piece whose owner was lost.
-    fn adopt(&mut self, conn: ConnId, peers: &Peers, now: Now) -> Option<Block> {
-        let peer = peers.get(&conn)?;
-        let (_, active) = self
-            .active
-            .iter_mut()
-            .filter(|(piece, active)| {
-                let alone = active.givers.is_empty() || active.givers == [conn];
-                active.owner.is_none()
-                    && active.free() > 0
-                    && peer.offers(**piece, now)
-                    && (!active.solo || alone)
-            })
-            .min_by_key(|(_, active)| active.missing())?;
-        active.owner = Some(conn);
-        active.since = now;
-        active.ask(conn, false)
     }
 
     /// The pieces that are being fetched.
@@ -202,11 +191,6 @@ impl Fetcher {
             .iter()
             .filter(|(_, active)| active.owner.is_none() && active.free() > 0)
             .map(|(at, _)| *at)
-    }
-
-    /// The sizes of the torrent.
-    pub fn geometry(&self) -> Geometry {
-        self.geometry
     }
 
     /// Bytes of `piece` that travel when it is not compressed.
@@ -248,7 +232,7 @@ impl Fetcher {
         conn: ConnId,
         Offered { piece, frame }: Offered,
         start: Now,
-        out: &mut VecDeque<Output>,
+        ctx: &mut Context,
     ) -> bool {
         if !self.picker.wants(piece) {
             return false;
@@ -263,7 +247,7 @@ impl Fetcher {
         let landing = Arc::new(Landing::new(buf, blocks));
         self.landings.open(piece, Arc::clone(&landing));
         if nothing_travels {
-            self.store(piece, Vec::new(), None, out);
+            self.store(piece, Vec::new(), None, ctx);
         } else {
             let solo = self.suspect.contains(&piece);
             self.active.insert(piece, ActivePiece::new(landing, conn, solo, start));
@@ -272,146 +256,60 @@ impl Fetcher {
     }
 
     /// All of `piece` is here.
-    fn store(
-        &mut self,
-        piece: PieceIndex,
-        givers: Vec<Giver>,
-        frame: Option<u32>,
-        out: &mut VecDeque<Output>,
-    ) {
+    fn store(&mut self, piece: PieceIndex, givers: Vec<Giver>, frame: Option<u32>, ctx: &mut Context) {
         if let Some(buf) = self.landings.shut(piece) {
             self.storing.insert(piece, givers);
-            out.push_back(Output::Store { piece, buf, frame });
+            ctx.out.push(Output::Store { piece, buf, frame });
         }
-    }
-
-    /// A new piece, if there is a buffer for it.
-    fn begin(&mut self, conn: ConnId, peers: &Peers, now: Now, out: &mut VecDeque<Output>) -> Option<Block> {
-        let peer = peers.get(&conn)?;
-        loop {
-            let piece = self.picker.rarest(|piece| peer.offers(piece, now))?;
-            if self.begin_piece(conn, Offered { piece, frame: 0 }, now, out) {
-                return self.active.get_mut(&piece)?.ask(conn, false);
-            }
-            if self.starved {
-                return None;
-            }
-        }
-    }
-
-    /// A block of another peer's piece that nobody was asked for, from its end.
-    fn help(&mut self, conn: ConnId, peers: &Peers, now: Now) -> Option<Block> {
-        let peer = peers.get(&conn)?;
-        let (_, active) = self
-            .active
-            .iter_mut()
-            .filter(|(piece, active)| {
-                !active.has_one_giver() && active.free() > 0 && peer.offers(**piece, now)
-            })
-            .max_by_key(|(_, active)| active.free())?;
-        active.ask(conn, true)
-    }
-
-    /// A piece that nobody has begun to send, although it was asked for: from a seeder, whose time is
-    /// the most precious, or from a peer that lets us wait.
-    fn take_over(
-        &mut self,
-        conn: ConnId,
-        peers: &mut Peers,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> Option<Block> {
-        let peer = peers.get(&conn)?;
-        if !peer.asked.is_empty() {
-            return None;
-        }
-        let (piece, owner) = self.active.iter().find_map(|(piece, active)| {
-            let owner = active.owner.filter(|owner| *owner != conn)?;
-            let other = peers.get(&owner)?;
-            let patient = now.since(active.since.max(other.progress)) < WAIT_FOR_OWNER;
-            let relieve = other.seed && !peer.seed;
-            (active.untouched() && peer.offers(*piece, now) && (relieve || !patient))
-                .then_some((*piece, owner))
-        })?;
-        self.take_back(owner, piece, peers, out);
-        let active = self.active.get_mut(&piece)?;
-        active.owner = Some(conn);
-        active.since = now;
-        active.ask(conn, false)
-    }
-
-    /// When every piece is under way: a block that another peer was asked for, from a peer with nothing else
-    /// to do. A seeder repeats only what the other peer is slow to send.
-    fn end_game(&mut self, conn: ConnId, peers: &Peers, now: Now) -> Option<Block> {
-        let peer = peers.get(&conn)?;
-        if self.picker.wanted() > 0 {
-            return None;
-        }
-        let slow = |other: ConnId| {
-            peers.get(&other).is_none_or(|other| {
-                now.since(other.progress) > Duration::from_secs(1) || (!peer.seed || other.seed)
-            })
-        };
-        let mut pieces: Vec<_> = self
-            .active
-            .iter_mut()
-            .filter(|(piece, active)| !active.has_one_giver() && peer.offers(**piece, now))
-            .collect();
-        pieces.sort_by_key(|(_, active)| std::cmp::Reverse(active.missing()));
-        pieces.into_iter().find_map(|(_, active)| active.ask_again(conn, slow))
     }
 
     /// A block came from `conn`, which was asked for it (or had been): its bytes, or `None` if they are in
-    /// their place. `None` if it was of no use.
-    pub fn arrived(
-        &mut self,
-        conn: ConnId,
-        block: Block,
-        data: Option<&[u8]>,
-        peers: &mut Peers,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> Option<Seen> {
-        let active = self.active.get_mut(&block.piece)?;
+    /// their place.
+    pub fn arrived(&mut self, conn: ConnId, block: Block, data: Option<&[u8]>, ctx: &mut Context) -> Receipt {
+        let Some(active) = self.active.get_mut(&block.piece) else { return Receipt::Wasted };
         if active.has_one_giver() && active.owner != Some(conn) {
-            return None;
+            return Receipt::Wasted;
         }
         let recall = match active.accept(conn, block, data) {
             Arrival::New { recall } => recall,
-            Arrival::Useless => return None,
+            Arrival::Useless => return Receipt::Wasted,
             Arrival::Lost => {
                 // It was asked for before, and again after the piece was begun anew: a second one may follow.
                 active.release(conn, block);
-                if !block.in_frame() {
-                    peers.get_mut(&conn)?.remember_recalled(block);
+                if let Some(peer) = ctx.peers.get_mut(&conn).filter(|_| !block.in_frame()) {
+                    peer.remember_recalled(block);
                 }
-                return None;
+                return Receipt::Wasted;
             }
         };
-        active.count(u64::from(block.len), now);
-        let mut seen = Seen { run: None };
-        if let Some(peer) = recall.and_then(|other| peers.get_mut(&other))
+        active.count(u64::from(block.len), ctx.now);
+        if let Some(other) = recall
+            && let Some(peer) = ctx.peers.get_mut(&other)
             && peer.take_asked(block)
         {
             peer.remember_recalled(block);
-            if let Some(conn) = recall {
-                out.push_back(Output::Send { conn, message: Message::Cancel(block) });
-            }
+            ctx.out.send(other, Message::Cancel(block));
         }
-        if active.missing() == 0
-            && let Some(active) = self.active.remove(&block.piece)
-        {
-            let whole = active.givers.len() == 1;
-            seen.run = active.run(now).filter(|_| whole);
-            let known = |conn: &ConnId| peers.get(conn).map(|peer| Giver { conn: *conn, id: peer.id });
-            let mut givers: Vec<Giver> = active.givers.iter().filter_map(known).collect();
-            if givers.len() != active.givers.len() {
-                // A peer that sent some of it is gone, so none that stayed can be blamed alone.
-                givers.clear();
-            }
-            self.store(block.piece, givers, active.frame(), out);
+        if active.missing() > 0 {
+            return Receipt::Kept;
         }
-        Some(seen)
+        self.completed(block.piece, ctx)
+    }
+
+    /// All blocks of `piece` are here.
+    fn completed(&mut self, piece: PieceIndex, ctx: &mut Context) -> Receipt {
+        let Some(active) = self.active.remove(&piece) else { return Receipt::Kept };
+        let known = |conn: &ConnId| ctx.peers.get(conn).map(|peer| Giver { conn: *conn, id: peer.id });
+        let mut givers: Vec<Giver> = active.givers.iter().filter_map(known).collect();
+        if givers.len() != active.givers.len() {
+            // A peer that sent some of it is gone, so none that stayed can be blamed alone.
+            givers.clear();
+        }
+        self.store(piece, givers, active.frame(), ctx);
+        match active.run(ctx.now) {
+            Some((bytes, time)) if active.givers.len() == 1 => Receipt::Measured { bytes, time },
+            _ => Receipt::Kept,
+        }
     }
 
     /// A piece was stored. Returns the peers that sent it, or `None` if it was not being stored.

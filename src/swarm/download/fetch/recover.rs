@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::Fetcher;
 use crate::rng::Rng;
-use crate::swarm::interface::{ConnId, Output};
-use crate::swarm::peers::peer::Peers;
+use crate::swarm::context::Context;
+use crate::swarm::interface::ConnId;
 use crate::swarm::pieces::geometry::Block;
 use crate::swarm::pieces::inflight::Landing;
 use crate::swarm::wire::message::Message;
-use crate::units::{Now, PieceIndex};
+use crate::units::PieceIndex;
 
 /// How long a scheduling peer may leave what it offered to send: it had agreed to begin.
 const GRANTED_STALL: Duration = Duration::from_secs(3);
@@ -23,23 +23,16 @@ const SNUB_REST: Duration = Duration::from_secs(5);
 
 impl Fetcher {
     /// `owner` is not to send `piece` any more.
-    pub fn take_back(
-        &mut self,
-        owner: ConnId,
-        piece: PieceIndex,
-        peers: &mut Peers,
-        out: &mut VecDeque<Output>,
-    ) {
-        self.recall(owner, peers, out, |block| block.piece == piece);
+    pub fn take_back(&mut self, owner: ConnId, piece: PieceIndex, ctx: &mut Context) {
+        self.recall(owner, ctx, |block| block.piece == piece);
         self.disown(owner, |other| other == piece);
     }
 
     /// The medium failed: gives everything up.
-    pub fn halt(&mut self, peers: &mut Peers, out: &mut VecDeque<Output>) {
+    pub fn halt(&mut self, ctx: &mut Context) {
         self.halted = true;
-        let conns: Vec<ConnId> = peers.keys().copied().collect();
-        for conn in conns {
-            self.recall(conn, peers, out, |_| true);
+        for conn in ctx.conns() {
+            self.recall(conn, ctx, |_| true);
         }
         while let Some((piece, _)) = self.active.pop_first() {
             self.landings.shut(piece);
@@ -68,47 +61,36 @@ impl Fetcher {
         self.disown(conn, |piece| piece == block.piece);
     }
 
-    /// Peers that were asked and send nothing lose their blocks to others. True if there was one.
-    pub fn snub(
-        &mut self,
-        peers: &mut Peers,
-        stall_after: Duration,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> bool {
-        let stalled: Vec<ConnId> = peers
+    /// Peers that were asked and send nothing lose their blocks to others.
+    pub fn snub(&mut self, ctx: &mut Context) {
+        let stall_after = ctx.config.stall_after;
+        let stalled: Vec<ConnId> = ctx
+            .peers
             .iter()
             .filter(|(_, peer)| {
                 let patience =
                     if peer.schedules.is_some() { stall_after.min(GRANTED_STALL) } else { stall_after };
-                !peer.asked.is_empty() && now.since(peer.progress) >= patience
+                !peer.asked.is_empty() && ctx.now.since(peer.progress) >= patience
             })
             .map(|(conn, _)| *conn)
             .collect();
-        for conn in &stalled {
-            self.recall(*conn, peers, out, |_| true);
-            self.disown(*conn, |_| true);
-            if let Some(peer) = peers.get_mut(conn) {
-                peer.snubbed = Some(now + SNUB_REST);
+        for conn in stalled {
+            self.recall(conn, ctx, |_| true);
+            self.disown(conn, |_| true);
+            if let Some(peer) = ctx.peers.get_mut(&conn) {
+                peer.snubbed = Some(ctx.now + SNUB_REST);
             }
         }
-        !stalled.is_empty()
     }
 
     /// Takes back from `conn` the requests that pass `test`.
-    fn recall(
-        &mut self,
-        conn: ConnId,
-        peers: &mut Peers,
-        out: &mut VecDeque<Output>,
-        test: impl Fn(&Block) -> bool,
-    ) {
-        let Some(peer) = peers.get_mut(&conn) else { return };
+    fn recall(&mut self, conn: ConnId, ctx: &mut Context, test: impl Fn(&Block) -> bool) {
+        let Some(peer) = ctx.peers.get_mut(&conn) else { return };
         let (back, keep): (VecDeque<Block>, VecDeque<Block>) = peer.asked.drain(..).partition(test);
         peer.asked = keep;
         for block in back {
             peer.remember_recalled(block);
-            out.push_back(Output::Send { conn, message: Message::Cancel(block) });
+            ctx.out.send(conn, Message::Cancel(block));
             if let Some(active) = self.active.get_mut(&block.piece) {
                 active.release(conn, block);
             }
@@ -132,7 +114,7 @@ impl Fetcher {
     }
 
     /// Fetches `piece` from the beginning, in other blocks.
-    pub(in crate::swarm) fn restart(&mut self, piece: PieceIndex, blocks: Vec<Block>) {
+    pub(super) fn restart(&mut self, piece: PieceIndex, blocks: Vec<Block>) {
         let Some(buf) = self.landings.shut(piece) else { return };
         let landing = Arc::new(Landing::new(buf, blocks));
         self.landings.open(piece, Arc::clone(&landing));

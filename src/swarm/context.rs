@@ -1,0 +1,64 @@
+//! What all parts of the engine work with: the configuration, the time, the connected peers, the generator
+//! and the queue of outputs.
+//!
+//! The engine owns the one [`Context`] and lends it to the part that decides. Invariant: time never goes
+//! back.
+
+use std::collections::VecDeque;
+
+use crate::rng::Rng;
+use crate::swarm::interface::{ConnId, EngineConfig, Output};
+use crate::swarm::peers::peer::Peers;
+use crate::swarm::wire::flashmob::Schedule;
+use crate::swarm::wire::message::Message;
+use crate::units::Now;
+
+/// The state that every part may read and change.
+pub struct Context {
+    pub config: EngineConfig,
+    pub now: Now,
+    pub peers: Peers,
+    pub rng: Rng,
+    pub out: Outputs,
+}
+
+impl Context {
+    /// A context at time zero without peers.
+    pub fn new(config: EngineConfig) -> Self {
+        let rng = Rng::new(config.seed);
+        Context { config, now: Now::ZERO, peers: Peers::new(), rng, out: Outputs::default() }
+    }
+
+    /// The names of all connections, for loops that change peers.
+    pub fn conns(&self) -> Vec<ConnId> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// Sends a message of our extension to `conn`, if it is connected and speaks the extension.
+    pub fn send_scheduling(&mut self, conn: ConnId, message: &Schedule) {
+        if let Some(id) = self.peers.get(&conn).and_then(|peer| peer.schedules) {
+            self.out.send(conn, Message::Extended { id, payload: message.encode().into() });
+        }
+    }
+}
+
+/// What the driver of the engine is to do, in order.
+#[derive(Debug, Default)]
+pub struct Outputs(VecDeque<Output>);
+
+impl Outputs {
+    /// Queues `output`.
+    pub fn push(&mut self, output: Output) {
+        self.0.push_back(output);
+    }
+
+    /// Queues `message` for `conn`.
+    pub fn send(&mut self, conn: ConnId, message: Message) {
+        self.push(Output::Send { conn, message });
+    }
+
+    /// Takes the first output.
+    pub fn pop(&mut self) -> Option<Output> {
+        self.0.pop_front()
+    }
+}

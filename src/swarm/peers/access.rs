@@ -1,0 +1,94 @@
+//! What the tracker's rules let us do with one peer.
+//!
+//! Invariant: access follows from the rules and the peer's address alone.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::rules::{Behind, Rules};
+
+/// What we may do with one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAccess {
+    /// It is of another zone.
+    pub beyond: bool,
+    /// Behind which uplink it is, for a peer that knows uplinks of others.
+    pub behind: Option<usize>,
+    /// We may fetch from it.
+    pub fetch: bool,
+    /// We may serve it.
+    pub serve: bool,
+}
+
+impl PeerAccess {
+    /// Where there are no rules.
+    pub const FREE: PeerAccess = PeerAccess { beyond: false, behind: None, fetch: true, serve: true };
+
+    /// What `rules` say about a peer at `ip`.
+    pub fn by(rules: Option<&Rules>, ip: IpAddr) -> Self {
+        let Some(rules) = rules else { return PeerAccess::FREE };
+        let ip = ip.to_canonical();
+        let among = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
+        // Where zones overlap the narrower network counts.
+        let narrowest =
+            |zone: &Behind| zone.networks.iter().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max();
+        let behind = rules.behind.iter().enumerate().filter_map(|(at, zone)| Some((narrowest(zone)?, at)));
+        let behind = behind.max_by_key(|(width, _)| *width).map(|(_, at)| at);
+        let near = among(&rules.networks);
+        PeerAccess {
+            beyond: !near || behind.is_some(),
+            behind,
+            fetch: rules.fetch.contains(&ip) || near && !rules.pinned,
+            serve: rules.serve.contains(&ip) || near,
+        }
+    }
+
+    /// Whether a connection is of use.
+    pub fn allowed(self) -> bool {
+        self.fetch || self.serve
+    }
+
+    /// Pieces cross to it.
+    pub fn crosses(self) -> bool {
+        self.beyond && self.serve
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standing_follows_from_networks_lists_and_pins() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let rules = Rules {
+            networks: vec!["10.1.0.0/24".parse().expect("a network")],
+            fetch: vec![ip("10.2.0.1")],
+            serve: vec![ip("10.3.0.1")],
+            ..Rules::default()
+        };
+        let of = |rules: &Rules, at: &str| {
+            let standing = PeerAccess::by(Some(rules), ip(at));
+            (standing.beyond, standing.fetch, standing.serve)
+        };
+        assert_eq!(of(&rules, "::ffff:10.1.0.9"), (false, true, true));
+        assert_eq!(of(&rules, "10.2.0.1"), (true, true, false));
+        assert_eq!(of(&rules, "10.3.0.1"), (true, false, true));
+        assert_eq!(of(&rules, "10.3.0.2"), (true, false, false));
+        let pinned = Rules { pinned: true, ..rules };
+        assert_eq!(of(&pinned, "10.1.0.9"), (false, false, true));
+        assert_eq!(of(&pinned, "10.2.0.1"), (true, true, false));
+        let behind =
+            |networks: &str| Behind { networks: vec![networks.parse().expect("a network")], rate: None };
+        let outside = Rules {
+            networks: vec!["0.0.0.0/0".parse().expect("a network")],
+            behind: vec![behind("10.1.0.0/16"), behind("10.2.0.0/16")],
+            ..Rules::default()
+        };
+        assert_eq!(of(&outside, "10.2.0.1"), (true, true, true));
+        assert_eq!(of(&outside, "10.3.0.1"), (false, true, true));
+        assert_eq!(PeerAccess::by(Some(&outside), ip("10.2.0.1")).behind, Some(1));
+        assert!(PeerAccess::by(None, ip("10.3.0.2")).allowed());
+    }
+}
