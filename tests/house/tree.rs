@@ -1,8 +1,8 @@
 //! The source tree as the tests of the house see it: files, their code, and which file names which.
 //!
-//! Invariant: only names that resolve to a file of the same tree are edges. A folder's `mod.rs` that re-exports
-//! its files is a facade: an import through it counts as an import of the file that has the name, and the
-//! re-export itself counts only if `mod.rs` uses the name too.
+//! Invariant: only names that resolve to a file of the same tree are edges. A folder's `mod.rs` that
+//! re-exports its files is a facade: an import through it counts as an import of the file that has the name,
+//! and the re-export itself counts only if `mod.rs` uses the name too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

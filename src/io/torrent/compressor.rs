@@ -88,7 +88,7 @@ fn work(storage: &dyn Storage, jobs: &Mutex<Receiver<Job>>, done: &UnboundedSend
     let mut packer = Packer::new().ok();
     let mut buffer: Option<MmapMut> = None;
     loop {
-        let job = sync::lock(&jobs).recv();
+        let job = sync::lock(jobs).recv();
         let Ok(job) = job else { return };
         let frame = match (&mut packer, &job.bytes) {
             (Some(packer), Some(bytes)) => packer.pack(bytes, job.at_most),

@@ -2,9 +2,9 @@
 //!
 //! Invariant: a [`DiskTable`] that exists is sound: its checksums are right, every partition lies on the
 //! disk, none overlaps another, and the table could be written again unchanged. It is the table that Linux
-//! and firmware use: a GPT counts only behind a boot record with an entry of type 0xEE that begins in sector
-//! 1. A doubtful table is refused with a remedy, because capture and terminals that keep partitions would
-//! otherwise act on a guess. `layout::table` and `io::disk::commit` write tables.
+//! and firmware use: a GPT counts only behind a boot record with an entry of type 0xEE that begins in the
+//! second sector. A doubtful table is refused with a remedy, because capture and terminals that keep
+//! partitions would otherwise act on a guess. `layout::table` and `io::disk::commit` write tables.
 
 mod found;
 mod gpt;
