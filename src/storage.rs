@@ -51,13 +51,13 @@ pub trait Storage: Send + Sync {
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError>;
 
     /// Whether reads are served from the page cache, as for files: callers need not cache them.
-    fn is_kept(&self) -> bool {
+    fn uses_page_cache(&self) -> bool {
         false
     }
 
-    /// Has the system keep `length` bytes from `offset`; returns when reading them need not wait for a
-    /// medium. Only of use where [`is_kept`](Self::is_kept) is true.
-    fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+    /// Reads `length` bytes from `offset` into the page cache, and returns when they are there. Useful only
+    /// if [`uses_page_cache`](Self::uses_page_cache).
+    fn prefetch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         let _ = (offset, length);
         Ok(())
     }

@@ -79,13 +79,13 @@ pub fn start(
 ) -> std::io::Result<watch::Receiver<Interfaces>> {
     let (published, receiver) = watch::channel(Interfaces::new());
     let (changes, incoming) = mpsc::channel(CHANGES);
-    let ear = lldp::Listener::open();
-    if let Err(e) = &ear {
+    let listener = lldp::Listener::open();
+    if let Err(e) = &listener {
         status.note(format!("cannot hear which switch this is ({e}); the address has to tell the zone"));
     }
     let owner = Owner {
         netlink: Netlink::open()?,
-        ear: ear.ok(),
+        listener: listener.ok(),
         boot_mac,
         status,
         resolvers,
@@ -99,7 +99,7 @@ pub fn start(
 
 struct Owner {
     netlink: Netlink,
-    ear: Option<lldp::Listener>,
+    listener: Option<lldp::Listener>,
     boot_mac: Option<String>,
     status: Status,
     resolvers: PathBuf,
@@ -124,8 +124,8 @@ impl Owner {
             self.look().await;
             self.publish();
             let heard = async {
-                match &self.ear {
-                    Some(ear) => ear.next().await,
+                match &self.listener {
+                    Some(listener) => listener.next().await,
                     None => std::future::pending().await,
                 }
             };
@@ -135,7 +135,7 @@ impl Owner {
                     Ok((index, heard)) => self.heard(index, heard),
                     Err(e) => {
                         self.status.note(format!("cannot hear switches any more: {e}"));
-                        self.ear = None;
+                        self.listener = None;
                     }
                 },
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -170,7 +170,7 @@ impl Owner {
                     let (carrier, seen) = watch::channel(link.carrier);
                     tokio::spawn(ask(link.clone(), seen, self.changes.clone(), self.status.clone()));
                     // A card that takes no such frames only hears of no switch.
-                    if let Some(Err(e)) = self.ear.as_ref().map(|ear| ear.join(link.index)) {
+                    if let Some(Err(e)) = self.listener.as_ref().map(|listener| listener.join(link.index)) {
                         log::debug!("{}: cannot hear switches: {e}", link.name);
                     }
                     let interface = Interface { link, lease: None, neighbour: None };

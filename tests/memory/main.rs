@@ -63,7 +63,7 @@ impl Storage for Gate {
         Ok(())
     }
 
-    fn is_kept(&self) -> bool {
+    fn uses_page_cache(&self) -> bool {
         true
     }
 

@@ -38,7 +38,7 @@ pub struct Patience {
     /// How long a failure that may be gone next time is shown before the restart.
     pub show: Duration,
     /// How long an outcome is shown before the machine leaves.
-    pub glance: Duration,
+    pub show_result_for: Duration,
     /// For each candidate while the server is looked for.
     pub each: Duration,
     /// The list of disks counts as complete when it has not changed for this long.
@@ -55,7 +55,7 @@ impl Default for Patience {
             ask: Duration::from_secs(3),
             hold: Duration::from_secs(30),
             show: Duration::from_secs(60),
-            glance: Duration::from_secs(3),
+            show_result_for: Duration::from_secs(3),
             each: EACH,
             settled: Duration::from_millis(1500),
             settle: Duration::from_secs(10),
@@ -167,7 +167,7 @@ impl<I: Imager> Worker<I> {
 
     /// Lets people read the last message before the machine leaves.
     async fn leave(&self, leave: Leave) -> Leave {
-        tokio::time::sleep(self.patience.glance).await;
+        tokio::time::sleep(self.patience.show_result_for).await;
         leave
     }
 

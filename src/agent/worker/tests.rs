@@ -19,7 +19,7 @@ const PATIENCE: Patience = Patience {
     ask: SHORT,
     hold: SHORT,
     show: SHORT,
-    glance: SHORT,
+    show_result_for: SHORT,
     each: Duration::from_millis(500),
     settled: SHORT,
     settle: SHORT,

@@ -63,7 +63,7 @@ pub(super) fn read_all(file: &File, path: &Path, offset: u64, into: &mut [u8]) -
 }
 
 /// Has the kernel bring a range of a file into its page cache.
-pub(crate) fn warm_file(file: &File, path: &Path, offset: u64, length: u64) -> Result<(), StorageError> {
+pub(crate) fn prefetch_file(file: &File, path: &Path, offset: u64, length: u64) -> Result<(), StorageError> {
     let (Ok(start), Ok(count)) = (i64::try_from(offset), i64::try_from(length)) else { return Ok(()) };
     // Where the kernel takes no advice, the reads below bring at least a part.
     let _ = posix_fadvise(file, start, count, PosixFadviseAdvice::POSIX_FADV_WILLNEED);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::event::{Class, Failure};
 use crate::io::storage::access::{
-    Opened, Resize, failed, open_failure, parent_of, read_all, sync_folder, warm_file, within, write_all,
+    Opened, Resize, failed, open_failure, parent_of, prefetch_file, read_all, sync_folder, within, write_all,
 };
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::units::show_bytes;
@@ -96,12 +96,12 @@ impl Storage for FileStorage {
         write_all(&self.file, &self.path, offset, from)
     }
 
-    fn is_kept(&self) -> bool {
+    fn uses_page_cache(&self) -> bool {
         true
     }
 
-    fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
-        warm_file(&self.file, &self.path, offset, length)
+    fn prefetch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        prefetch_file(&self.file, &self.path, offset, length)
     }
 
     fn sync(&self) -> Result<(), StorageError> {

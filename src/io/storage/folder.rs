@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::event::{Class, Failure};
 use crate::io::storage::access::{
-    Opened, Resize, failed, open_failure, parent_of, read_all, sync_folder, warm_file, within, write_all,
+    Opened, Resize, failed, open_failure, parent_of, prefetch_file, read_all, sync_folder, within, write_all,
 };
 use crate::io::storage::file::FileStorage;
 use crate::metainfo::{FileEntry, FileKind};
@@ -217,14 +217,14 @@ impl Storage for FolderStorage {
         Ok(())
     }
 
-    fn is_kept(&self) -> bool {
+    fn uses_page_cache(&self) -> bool {
         true
     }
 
-    fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+    fn prefetch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         self.parts(offset, length).try_for_each(|Part { index, path, inside, take }| match path {
-            Some(path) => warm_file(&*self.handle(index, path, false)?, path, inside, take as u64),
+            Some(path) => prefetch_file(&*self.handle(index, path, false)?, path, inside, take as u64),
             None => Ok(()),
         })
     }
@@ -294,7 +294,7 @@ mod tests {
         let storage = FolderStorage::create(folder.path(), &files, Resize::Refuse).unwrap().storage;
         assert_eq!(storage.len(), 15);
         storage.write_at(0, b"xxxxxabcyyyyyde").unwrap();
-        storage.warm(0, 15).unwrap();
+        storage.prefetch(0, 15).unwrap();
         storage.sync().unwrap();
         let mut names: Vec<_> =
             std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -9,7 +9,7 @@ mod file;
 mod folder;
 mod runs;
 
-pub(crate) use access::warm_file;
+pub(crate) use access::prefetch_file;
 pub use access::{Opened, Resize, disk_failure};
 pub use block::{BlockStorage, is_block_device};
 pub use file::FileStorage;

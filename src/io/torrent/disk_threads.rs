@@ -39,8 +39,8 @@ enum Kind {
     Store(PieceBuf, Option<PieceHash>, Option<usize>),
     /// Fill this buffer with bytes that must have this hash.
     Load(PieceBuf, Option<PieceHash>),
-    /// Have the system keep these bytes, which must have this hash.
-    Warm(Option<PieceHash>),
+    /// Read these bytes, which must have this hash, into the page cache.
+    Prefetch(Option<PieceHash>),
     Sync,
 }
 
@@ -57,7 +57,7 @@ pub enum Done {
     /// The piece was read.
     Loaded(PieceIndex, Bytes),
     /// The system keeps the piece in memory.
-    Warm(PieceIndex),
+    Prefetch(PieceIndex),
     /// Everything that was stored before is durable.
     Synced,
     /// The piece could not be read.
@@ -120,8 +120,8 @@ impl DiskQueue {
     }
 
     /// Has the system keep `len` bytes at `offset`, and checks them.
-    pub fn warm(&self, piece: PieceIndex, offset: u64, len: usize, hash: Option<PieceHash>) {
-        self.send(Job { piece, offset, len, kind: Kind::Warm(hash) });
+    pub fn prefetch(&self, piece: PieceIndex, offset: u64, len: usize, hash: Option<PieceHash>) {
+        self.send(Job { piece, offset, len, kind: Kind::Prefetch(hash) });
     }
 
     /// Syncs the storage. To be called when no store is outstanding.
@@ -220,8 +220,8 @@ impl Worker {
                 Ok(()) => Done::Loaded(piece, Bytes::from_owner(Lent { buf, len })),
                 Err(error) => Done::Unreadable(piece, error),
             }),
-            Kind::Warm(hash) => Ok(match self.warm(offset, len, hash) {
-                Ok(true) => Done::Warm(piece),
+            Kind::Prefetch(hash) => Ok(match self.prefetch(offset, len, hash) {
+                Ok(true) => Done::Prefetch(piece),
                 Ok(false) => Done::Damaged(piece),
                 Err(error) => Done::Unreadable(piece, error),
             }),
@@ -230,8 +230,8 @@ impl Worker {
     }
 
     /// False if the bytes there do not have the hash.
-    fn warm(&self, offset: u64, len: usize, hash: Option<PieceHash>) -> Result<bool, StorageError> {
-        self.storage.warm(offset, len as u64)?;
+    fn prefetch(&self, offset: u64, len: usize, hash: Option<PieceHash>) -> Result<bool, StorageError> {
+        self.storage.prefetch(offset, len as u64)?;
         match hash {
             Some(hash) => hash.fits_stored(&*self.storage, offset, len),
             None => Ok(true),
@@ -275,11 +275,11 @@ mod tests {
         let wrong = Some(PieceHash::Sha256(sha256(b"abcdefghij")));
         queue.load(PieceIndex(1), 10, 10, pool.take().unwrap(), right);
         assert!(matches!(next(&mut done), Done::Loaded(PieceIndex(1), _)));
-        queue.warm(PieceIndex(1), 10, 10, right);
-        assert!(matches!(next(&mut done), Done::Warm(PieceIndex(1))));
+        queue.prefetch(PieceIndex(1), 10, 10, right);
+        assert!(matches!(next(&mut done), Done::Prefetch(PieceIndex(1))));
         queue.load(PieceIndex(1), 10, 10, pool.take().unwrap(), wrong);
         assert!(matches!(next(&mut done), Done::Damaged(PieceIndex(1))), "it is not lent to peers");
-        queue.warm(PieceIndex(1), 10, 10, wrong);
+        queue.prefetch(PieceIndex(1), 10, 10, wrong);
         assert!(matches!(next(&mut done), Done::Damaged(PieceIndex(1))));
         queue.sync();
         assert!(matches!(next(&mut done), Done::Synced));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::access::{READ_ONLY, failed, never_written, untrusted};
 use super::cuts::{Cut, cuts, read_cuts};
 use crate::event::Failure;
-use crate::io::storage::warm_file;
+use crate::io::storage::prefetch_file;
 use crate::layout::image::payload_files;
 use crate::manifest::Manifest;
 use crate::storage::{Attributes, Storage, StorageError};
@@ -74,14 +74,14 @@ impl Storage for PayloadFiles {
         Err(self.failed("writing", offset, from.len(), never_written()))
     }
 
-    fn is_kept(&self) -> bool {
+    fn uses_page_cache(&self) -> bool {
         true
     }
 
-    fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+    fn prefetch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         for Cut { index, inside, length } in cuts(self.file_size, offset, length) {
             if let Some((file, path)) = self.file(index) {
-                warm_file(file, path, inside, length)?;
+                prefetch_file(file, path, inside, length)?;
             }
         }
         Ok(())

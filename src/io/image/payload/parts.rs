@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::access::{READ_ONLY, failed, refused, untrusted};
 use super::cuts::{Cut, cuts, read_cuts};
 use crate::event::Failure;
-use crate::io::storage::warm_file;
+use crate::io::storage::prefetch_file;
 use crate::manifest::Manifest;
 use crate::manifest::names;
 use crate::manifest::reference::{PartList, PieceRun, find_run, starts_of};
@@ -90,14 +90,14 @@ impl Storage for Parts {
         Err(refused(offset, from))
     }
 
-    fn is_kept(&self) -> bool {
+    fn uses_page_cache(&self) -> bool {
         true
     }
 
-    fn warm(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+    fn prefetch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         for Cut { index, inside, length } in cuts(self.piece_length, offset, length) {
             if let Some(((file, path), start)) = self.find(index, inside) {
-                warm_file(file, path, start, length)?;
+                prefetch_file(file, path, start, length)?;
             }
         }
         Ok(())

@@ -55,7 +55,7 @@ impl Owner {
                 if let Some(frame) = frame {
                     self.keep_frame(piece, frame);
                 }
-                let data = if self.spec.storage.is_kept() { Data::Kept } else { Data::Here(bytes) };
+                let data = if self.spec.storage.uses_page_cache() { Data::Kept } else { Data::Here(bytes) };
                 if self.soundness.has_come(piece) {
                     ends.damage.send_replace(self.soundness.trouble());
                 }
@@ -76,7 +76,7 @@ impl Owner {
             Done::Framed(piece, Some(frame)) => self.keep_frame(piece, frame),
             Done::Framed(piece, None) => self.tell(Input::Frame { piece, state: FrameState::Useless }),
             Done::Loaded(piece, bytes) => self.was_read(piece, Data::Here(bytes), ends),
-            Done::Warm(piece) => {
+            Done::Prefetch(piece) => {
                 self.warming = self.warming.saturating_sub(1);
                 self.was_read(piece, Data::Kept, ends);
             }
@@ -156,12 +156,12 @@ impl Owner {
 
     /// Begins to read the pieces that peers wait for, as far as there are buffers.
     pub(super) fn load_wanted(&mut self) {
-        if self.spec.storage.is_kept() {
+        if self.spec.storage.uses_page_cache() {
             while self.warming < WARMING {
                 let Some(piece) = self.next_load() else { return };
                 let len = self.geometry.len_of(piece) as usize;
                 let hash = self.soundness.begin_read(piece);
-                self.disk.warm(piece, self.geometry.start_of(piece), len, hash);
+                self.disk.prefetch(piece, self.geometry.start_of(piece), len, hash);
                 self.warming += 1;
             }
             return;
