@@ -174,7 +174,7 @@ fn modules(
             write(&base.join(list), &read(&source.join(list))?)?;
         }
     }
-    run(command("depmod")?.arg("-b").arg(work.path()).arg(version), "listing what the modules need")?;
+    run(command("depmod")?.arg("-b").arg(work.path()).arg(version), "listing the modules' dependencies")?;
     for list in MODULE_LISTS {
         if base.join(list).is_file() {
             tree.file(&format!("lib/modules/{version}/{list}"), read(&base.join(list))?);

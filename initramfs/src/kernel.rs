@@ -88,7 +88,10 @@ fn unpack(deb: &Path, cache: &Path) -> Result<Kernel> {
         let what = format!("unpacking {}", deb.display());
         run(command("dpkg")?.arg("-x").arg(deb).arg(&tree), &what)?;
         let version = version_in(&modules_folder(&tree))?;
-        run(command("depmod")?.arg("-b").arg(&tree).arg(&version), "finding what the kernel's modules need")?;
+        run(
+            command("depmod")?.arg("-b").arg(&tree).arg(&version),
+            "finding the kernel modules' dependencies",
+        )?;
         std::fs::rename(&tree, &folder).with_context(|| format!("naming {}", folder.display()))?;
     }
     let modules = modules_folder(&folder);

@@ -60,7 +60,7 @@ pub fn make(source: &Source, keep: &[u32]) -> Result<Plan, Failure> {
             return Err(Failure::new(
                 Class::Usage,
                 format!("there is no partition {number} to keep on {}", source.path.display()),
-                "See with `fdisk -l` what partitions there are.",
+                "List the partitions with `fdisk -l`.",
             ));
         };
         partition.policy = Policy::Keep;

@@ -55,7 +55,7 @@ impl Parent {
     pub fn open(folder: &Path) -> Result<Self, Failure> {
         let image = ImageFolder::open(folder)?;
         require_hashes(&image).map_err(|f| Failure {
-            message: format!("{}, so what is unchanged since cannot be found", f.message),
+            message: format!("{}, so the unchanged pieces cannot be found", f.message),
             ..f
         })?;
         if let Some(Reference::Source(source)) = image.reference() {
@@ -328,7 +328,7 @@ impl<'a> Sharing<'a> {
             let target = self.folder.join(names::PARTS).join(&part.name);
             if let Err(e) = fs::hard_link(path, &target) {
                 eprintln!(
-                    "note: {} cannot be linked here ({e}): what is unchanged is copied",
+                    "note: {} cannot be linked here ({e}): unchanged pieces are copied",
                     path.display()
                 );
                 return Ok(false);

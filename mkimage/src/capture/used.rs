@@ -26,7 +26,7 @@ pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure
         return Err(Failure::new(
             Class::Usage,
             format!("there is no partition {number} to take as it is on {}", source.path.display()),
-            "See with `fdisk -l` what partitions there are.",
+            "List the partitions with `fdisk -l`.",
         ));
     }
     soundness::check_disk(source, plan, raw)?;

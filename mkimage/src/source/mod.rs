@@ -90,7 +90,7 @@ impl Source {
                             "{} is in use (swap, LVM, RAID, dm-crypt or another program)",
                             path.display()
                         ),
-                        "See with `lsblk` what holds it and release that first.",
+                        "Find its user with `lsblk` and release it first.",
                     ));
                 }
                 other => other,
@@ -168,7 +168,7 @@ impl Source {
                 return Failure::new(
                     Class::Disk,
                     format!("{path} ends before byte {}: it shrank while it was read", offset + into.len() as u64),
-                    "Capture it again when nobody writes to it.",
+                    "Capture it again while no other program writes to it.",
                 );
             }
             let sector = u64::from(self.sector_size.get());

@@ -80,7 +80,7 @@ impl Seen {
             Failure::new(
                 Class::Retry,
                 format!("{} changed while it was read: {what}", self.path.display()),
-                "Capture it again when nobody writes to it.",
+                "Capture it again while no other program writes to it.",
             )
         };
         let now = Seen::look(&self.path).map_err(|failure| changed(failure.message))?;

@@ -135,7 +135,7 @@ pub fn raid_member(volume: &Volume) -> Option<Unsound> {
     found.then(|| {
         unsound(
             "it is a member of a Linux RAID (md), of which the rest lies on other devices",
-            "Capture the array itself (/dev/md0); or, if it is none any more, remove its mark: mdadm --zero-superblock.",
+            "Capture the array itself (/dev/md0); or, if it is no longer part of an array, remove its mark: mdadm --zero-superblock.",
         )
     })
 }

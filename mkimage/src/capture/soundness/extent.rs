@@ -12,7 +12,7 @@ pub fn missing(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
                 "it has {needed} bytes, and its partition only {size}: {} bytes are missing",
                 needed - size
             ),
-            "Copy the source again, all of it, or make the partition as large as its filesystem.",
+            "Copy the whole source again, or make the partition as large as its filesystem.",
         )
     })
 }
