@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::context::{ImagingContext, blocking};
 use crate::event::{Class, Failure};
-use crate::io::disk::device::Pulse;
+use crate::io::storage::device::Pulse;
 
 /// How often it is looked whether something was done.
 const LOOK: Duration = Duration::from_millis(250);

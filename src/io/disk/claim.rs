@@ -14,9 +14,9 @@ use nix::fcntl::OFlag;
 
 use crate::api::{DiskInfo, LayoutMode};
 use crate::event::{Class, Failure};
-use crate::io::disk::device::{Disk, DiskReader};
 use crate::io::disk::list;
 use crate::io::disk::table;
+use crate::io::storage::device::{Disk, DiskReader};
 use crate::io::sys;
 use crate::layout::known::check_opened;
 use crate::layout::plan::{DiskFacts, Existing, ExistingPartition};

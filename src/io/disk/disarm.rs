@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::event::{Class, Failure};
 use crate::io::disk::claim::ClaimedDisk;
-use crate::io::disk::device::{Disk, STEP};
+use crate::io::storage::device::{Disk, STEP};
 use crate::layout::order;
 use crate::layout::plan::LayoutPlan;
 use crate::storage::StorageError;

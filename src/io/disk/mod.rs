@@ -8,7 +8,6 @@
 pub mod claim;
 pub mod commit;
 pub mod compare;
-pub mod device;
 pub mod disarm;
 pub mod discard;
 pub mod efivars;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sha2::Digest;
 
 use crate::bitfield::Bitfield;
-use crate::io::disk::device::{Aligned, Disk};
 use crate::io::disk::target::ImageStorage;
+use crate::io::storage::device::{Aligned, Disk};
 use crate::layout::moves::{Move, Schedule, Step};
 use crate::storage::{Storage, StorageError};
 use crate::units::Sha256;

@@ -6,7 +6,7 @@
 
 use std::sync::Mutex;
 
-use crate::io::disk::device::{Aligned, Disk};
+use crate::io::storage::device::{Aligned, Disk};
 use crate::storage::StorageError;
 use crate::sync;
 

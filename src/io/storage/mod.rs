@@ -5,6 +5,7 @@
 
 mod access;
 mod block;
+pub mod device;
 mod file;
 mod folder;
 mod runs;

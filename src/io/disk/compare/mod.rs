@@ -21,8 +21,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::io::disk::device::Disk;
 use crate::io::disk::scan::{Buffers, scan};
+use crate::io::storage::device::Disk;
 use crate::layout::grid::Grid;
 use crate::layout::moves::Move;
 use crate::layout::plan::{Existing, LayoutPlan};

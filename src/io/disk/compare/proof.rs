@@ -9,7 +9,7 @@ use std::ops::Range;
 use sha2::Digest;
 
 use crate::io::disk::compare::cells::hash_of;
-use crate::io::disk::device::{Aligned, Disk};
+use crate::io::storage::device::{Aligned, Disk};
 use crate::layout::present::OldCell;
 use crate::layout::traces::{Doubt, Untouched};
 use crate::units::{PieceLength, Sha256};

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use crate::io::disk::compare::proof::{Proof, Volume};
-use crate::io::disk::device::Disk;
+use crate::io::storage::device::Disk;
 use crate::layout::grid::Grid;
 use crate::layout::plan::{Existing, LayoutPlan};
 use crate::layout::present::{Present, Version, zero_cells};

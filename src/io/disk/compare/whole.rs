@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::io::disk::compare::cells::hash_of;
 use crate::io::disk::compare::index::Index;
-use crate::io::disk::device::Disk;
+use crate::io::storage::device::Disk;
 use crate::layout::grid::Grid;
 use crate::layout::order::{self, Step};
 use crate::layout::plan::LayoutPlan;
