@@ -1,8 +1,9 @@
-//! Page-aligned piece buffers from one bounded pool.
+//! Page-aligned memory: single buffers, and piece buffers from one bounded pool.
 //!
 //! Invariant: at most `capacity` buffers of one length exist, whether lent or waiting; a buffer goes back to
 //! its pool when it is dropped. An empty pool is not an error: it is how a full machine tells its peers to
-//! wait. Buffers are anonymous memory maps, so they are aligned for O_DIRECT without unsafe code.
+//! wait. A pool's buffers are anonymous memory maps, so they are aligned for O_DIRECT without unsafe code, and
+//! the kernel may back them with huge pages.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,38 @@ use std::sync::{Arc, Mutex};
 use memmap2::MmapMut;
 
 use crate::sync;
+
+const PAGE: usize = 4096;
+
+/// Page-aligned memory, which O_DIRECT reads and writes without a copy.
+pub struct AlignedBuf {
+    memory: Vec<u8>,
+    from: usize,
+    len: usize,
+}
+
+impl AlignedBuf {
+    /// `len` zeros.
+    pub fn zeroed(len: usize) -> Self {
+        let memory = vec![0u8; len + PAGE];
+        let from = memory.as_ptr().align_offset(PAGE).min(PAGE);
+        AlignedBuf { memory, from, len }
+    }
+}
+
+impl Deref for AlignedBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.from..self.from + self.len]
+    }
+}
+
+impl DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.from..self.from + self.len]
+    }
+}
 
 /// A bounded supply of equal buffers.
 #[derive(Clone)]

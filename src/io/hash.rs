@@ -5,9 +5,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use memmap2::MmapMut;
 use sha1::Digest;
 
+use crate::buf::AlignedBuf;
 pub use crate::digest::{sha1, sha256, sha256_of_hashes};
 use crate::storage::{Storage, StorageError};
 use crate::sync;
@@ -113,13 +113,7 @@ fn hash_some(
     progress: &HashProgress,
     found: impl Fn(PieceIndex, Sha1),
 ) -> Result<(), StorageError> {
-    let mut buffer = MmapMut::map_anon(piece_length as usize).map_err(|source| StorageError {
-        action: "making room to read",
-        target: "memory".into(),
-        offset: 0,
-        length: u64::from(piece_length),
-        source,
-    })?;
+    let mut buffer = AlignedBuf::zeroed(piece_length as usize);
     while !progress.stop.load(Ordering::Relaxed) {
         let Some(index) = take() else { break };
         let start = u64::from(index.0) * u64::from(piece_length);

@@ -7,11 +7,11 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sha2::Digest;
-
 use crate::bitfield::Bitfield;
+use crate::buf::AlignedBuf;
+use crate::digest::sha256;
 use crate::io::disk::target::ImageStorage;
-use crate::io::storage::device::{Aligned, Disk};
+use crate::io::storage::device::Disk;
 use crate::layout::moves::{Move, Schedule, Step};
 use crate::storage::{Storage, StorageError};
 use crate::units::Sha256;
@@ -67,8 +67,8 @@ pub fn carry_out(
     let room = usize::try_from(PARKED / length.bytes()).unwrap_or(2).max(2);
     let mut there = Bitfield::none(storage.grid().pieces());
     let mut schedule = Schedule::new(moves, room);
-    let mut buffer = Aligned::zeroed(length.get() as usize);
-    let mut parked: Vec<(usize, Option<Aligned>)> = Vec::new();
+    let mut buffer = AlignedBuf::zeroed(length.get() as usize);
+    let mut parked: Vec<(usize, Option<AlignedBuf>)> = Vec::new();
     let mut place = |one: &Move, bytes: &[u8]| {
         storage.write_at(u64::from(one.piece.0) * length.bytes(), bytes)?;
         there.insert(one.piece);
@@ -82,18 +82,18 @@ pub fn carry_out(
             Step::Copy(i) => {
                 let one = &schedule.moves()[i];
                 if read(storage.disk(), one, saved, hashes, &mut buffer) {
-                    place(one, buffer.bytes())?;
+                    place(one, &buffer)?;
                 }
             }
             Step::Park(i) => {
-                let mut kept = Aligned::zeroed(length.get() as usize);
+                let mut kept = AlignedBuf::zeroed(length.get() as usize);
                 let good = read(storage.disk(), &schedule.moves()[i], saved, hashes, &mut kept);
                 parked.push((i, good.then_some(kept)));
             }
             Step::Place(i) => {
                 let at = parked.iter().position(|(parked, _)| *parked == i);
                 if let Some((_, Some(bytes))) = at.map(|at| parked.swap_remove(at)) {
-                    place(&schedule.moves()[i], bytes.bytes())?;
+                    place(&schedule.moves()[i], &bytes)?;
                 }
             }
             Step::GiveUp(_) => {}
@@ -103,14 +103,14 @@ pub fn carry_out(
 }
 
 /// Reads a whole piece; false if it is not there.
-fn read(disk: &Disk, one: &Move, saved: &Saved, hashes: &[Sha256], buffer: &mut Aligned) -> bool {
-    let len = usize::try_from(one.from.end - one.from.start).unwrap_or(0).min(buffer.bytes().len());
-    let (bytes, beyond) = buffer.bytes_mut().split_at_mut(len);
+fn read(disk: &Disk, one: &Move, saved: &Saved, hashes: &[Sha256], buffer: &mut AlignedBuf) -> bool {
+    let len = usize::try_from(one.from.end - one.from.start).unwrap_or(0).min(buffer.len());
+    let (bytes, beyond) = buffer.split_at_mut(len);
     beyond.fill(0);
     if let Err(error) = disk.read_at(one.from.start, bytes) {
         log::warn!("{} is fetched: {error}", one.piece);
         return false;
     }
     saved.restore(one.from.start, bytes);
-    hashes.get(one.piece.get()) == Some(&Sha256(sha2::Sha256::digest(buffer.bytes()).into()))
+    hashes.get(one.piece.get()) == Some(&sha256(buffer))
 }

@@ -6,7 +6,8 @@
 
 use std::sync::Mutex;
 
-use crate::io::storage::device::{Aligned, Disk};
+use crate::buf::AlignedBuf;
+use crate::io::storage::device::Disk;
 use crate::storage::StorageError;
 use crate::sync;
 
@@ -37,14 +38,14 @@ pub fn scan<T: Sync>(
     std::thread::scope(|scope| {
         for _ in 0..readers(disk.rotational(), buffers).min(parts.len()) {
             scope.spawn(|| {
-                let mut buffer = Aligned::zeroed(buffers.length);
+                let mut buffer = AlignedBuf::zeroed(buffers.length);
                 while go_on() {
                     let mut turn = sync::lock(&next);
                     let Some(part) = turn.next() else { return };
                     let turn = disk.rotational().then_some(turn);
-                    let filled = read(part, buffer.bytes_mut());
+                    let filled = read(part, &mut buffer);
                     drop(turn);
-                    work(part, filled.map(|len| &buffer.bytes()[..len.min(buffers.length)]));
+                    work(part, filled.map(|len| &buffer[..len.min(buffers.length)]));
                 }
             });
         }

@@ -1,27 +1,21 @@
 //! A block device (a partition or a whole disk) as a storage, without the page cache.
 //!
 //! Invariant: for writing, the device is held `O_EXCL`, so the kernel has checked that it is neither mounted
-//! nor held, and refuses a mount while it is open here. All transfers are O_DIRECT: aligned ones use the
-//! caller's memory, others one aligned buffer, whose sectors are read first so that their other bytes stay.
-//! The callers know the layout inside the device.
+//! nor held, and refuses a mount while it is open here. A write that covers a sector in part keeps the sector's
+//! other bytes. The callers know the layout inside the device.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
-
-use memmap2::MmapMut;
+use std::sync::Mutex;
 
 use crate::event::{Class, Failure};
-use crate::io::storage::access::{failed, open_failure, read_all, within, write_all};
-use crate::io::sys;
+use crate::io::storage::access::{open_failure, within};
+use crate::io::storage::device::Disk;
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::sync;
 use crate::units::show_bytes;
-
-/// Bytes of the buffer that unaligned transfers go through.
-const BOUNCE_BYTES: usize = 1 << 20;
 
 /// True when `path` names a block device.
 pub fn is_block_device(path: &Path) -> bool {
@@ -30,14 +24,12 @@ pub fn is_block_device(path: &Path) -> bool {
 
 /// The first `len` bytes of a block device.
 pub struct BlockStorage {
-    file: File,
+    device: Disk,
     path: PathBuf,
     len: u64,
-    sector: usize,
-    rotational: bool,
     writable: bool,
-    /// Also the lock that keeps two unaligned writes of one sector apart.
-    bounce: Mutex<MmapMut>,
+    /// Keeps two writes apart that change parts of one sector.
+    partial: Mutex<()>,
 }
 
 impl BlockStorage {
@@ -61,10 +53,12 @@ impl BlockStorage {
             return Err(failure(error));
         }
         let flags = libc::O_DIRECT | if writable { libc::O_EXCL } else { 0 };
-        let mut file =
+        let file =
             OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path).map_err(failure)?;
-        // The size of a block device is where its end is (BLKGETSIZE64 says the same).
-        let size = file.seek(SeekFrom::End(0)).map_err(failure)?;
+        let number = file.metadata().map_err(failure)?.rdev();
+        let rotational = queue_fact(number, "rotational") == Some(1);
+        let device = Disk::of(file, path.display().to_string(), rotational).map_err(failure)?;
+        let size = device.size();
         let len = len.unwrap_or(size);
         if size < len {
             return Err(Failure::new(
@@ -79,52 +73,8 @@ impl BlockStorage {
                 "choose a larger partition or disk",
             ));
         }
-        let device = file.metadata().map_err(failure)?.rdev();
-        let sector = sys::logical_sector_size(&file).map_err(failure)?;
-        let sector = usize::try_from(sector).unwrap_or(4096).max(512);
-        let rotational = queue_fact(device, "rotational") == Some(1);
-        let bounce = Mutex::new(MmapMut::map_anon(BOUNCE_BYTES).map_err(failure)?);
-        Ok(BlockStorage { file, path: path.to_owned(), len, sector, rotational, writable, bounce })
+        Ok(BlockStorage { device, path: path.to_owned(), len, writable, partial: Mutex::default() })
     }
-
-    fn bounce(&self) -> MutexGuard<'_, MmapMut> {
-        // Its contents are made anew by each use.
-        sync::lock(&self.bounce)
-    }
-
-    fn is_aligned(&self, offset: u64, memory: &[u8]) -> bool {
-        let sector = self.sector;
-        offset.is_multiple_of(sector as u64)
-            && memory.len().is_multiple_of(sector)
-            && memory.as_ptr().addr().is_multiple_of(sector)
-    }
-
-    /// Splits `offset..offset + length` into windows of whole sectors that fit the bounce buffer: (the
-    /// window's first byte, its bytes, the offset of the range in it, the bytes of the range in it).
-    fn windows(&self, offset: u64, length: usize) -> impl Iterator<Item = Window> {
-        let sector = self.sector as u64;
-        let mut at = offset;
-        let mut left = length;
-        std::iter::from_fn(move || {
-            if left == 0 {
-                return None;
-            }
-            let base = at - at % sector;
-            let skip = usize::try_from(at - base).ok()?;
-            let take = left.min(BOUNCE_BYTES - skip);
-            let span = (skip + take).next_multiple_of(usize::try_from(sector).ok()?);
-            at += u64::try_from(take).ok()?;
-            left -= take;
-            Some(Window { base, span, skip, take })
-        })
-    }
-}
-
-struct Window {
-    base: u64,
-    span: usize,
-    skip: usize,
-    take: usize,
 }
 
 /// A number from `/sys/dev/block/…/queue`, of the disk when `device` is a partition.
@@ -143,33 +93,28 @@ impl Storage for BlockStorage {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
         within(self.len, "reading", &self.path, offset, into.len())?;
-        if self.is_aligned(offset, into) {
-            return read_all(&self.file, &self.path, offset, into);
-        }
-        let mut bounce = self.bounce();
-        let mut done = 0;
-        for window in self.windows(offset, into.len()) {
-            read_all(&self.file, &self.path, window.base, &mut bounce[..window.span])?;
-            into[done..done + window.take].copy_from_slice(&bounce[window.skip..window.skip + window.take]);
-            done += window.take;
-        }
-        Ok(())
+        self.device.read_at(offset, into)
     }
 
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), StorageError> {
         within(self.len, "writing", &self.path, offset, from.len())?;
-        if self.is_aligned(offset, from) {
-            return write_all(&self.file, &self.path, offset, from);
+        if self.device.is_whole_sectors(offset, from.len() as u64) {
+            return self.device.write_at(offset, from);
         }
-        let mut bounce = self.bounce();
-        let mut done = 0;
-        for window in self.windows(offset, from.len()) {
-            if window.take != window.span {
-                read_all(&self.file, &self.path, window.base, &mut bounce[..window.span])?;
-            }
-            bounce[window.skip..window.skip + window.take].copy_from_slice(&from[done..done + window.take]);
-            write_all(&self.file, &self.path, window.base, &bounce[..window.span])?;
-            done += window.take;
+        let sector = self.device.sector().get() as usize;
+        let before = usize::try_from(offset.next_multiple_of(sector as u64) - offset).unwrap_or(sector);
+        let (head, rest) = from.split_at(before.min(from.len()));
+        let (whole, tail) = rest.split_at(rest.len() - rest.len() % sector);
+        let _alone = sync::lock(&self.partial);
+        let (whole_at, tail_at) = (offset + head.len() as u64, offset + (from.len() - tail.len()) as u64);
+        if !head.is_empty() {
+            self.device.patch(offset, head)?;
+        }
+        if !whole.is_empty() {
+            self.device.write_at(whole_at, whole)?;
+        }
+        if !tail.is_empty() {
+            self.device.patch(tail_at, tail)?;
         }
         Ok(())
     }
@@ -178,11 +123,50 @@ impl Storage for BlockStorage {
         if !self.writable {
             return Ok(());
         }
-        self.file.sync_all().map_err(|error| failed("syncing", &self.path, 0, 0, error))
+        self.device.sync()
     }
 
     fn attributes(&self) -> Attributes {
-        let alignment = u32::try_from(self.sector).unwrap_or(4096);
-        Attributes { alignment, rotational: self.rotational, read_only: !self.writable }
+        Attributes {
+            alignment: self.device.sector().get(),
+            rotational: self.device.rotational(),
+            read_only: !self.writable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::io::testing::LoopDisk;
+
+    const SIZE: usize = 4 << 20;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+        #[test]
+        fn writes_of_any_alignment_change_their_own_bytes_alone(
+            large in any::<bool>(),
+            writes in proptest::collection::vec((0..SIZE, 1..3usize << 20, 0..4usize, any::<u8>()), 1..6),
+        ) {
+            let disk = LoopDisk::used(SIZE as u64, if large { 4096 } else { 512 });
+            let storage = BlockStorage::claim(Path::new(&disk.path), SIZE as u64).expect("free");
+            let mut expected = vec![0xaa; SIZE];
+            for (at, len, shift, byte) in writes {
+                let len = len.min(SIZE - at);
+                // Memory that does not begin on a page either.
+                let bytes = vec![byte; shift + len];
+                storage.write_at(at as u64, &bytes[shift..]).expect("written");
+                expected[at..at + len].fill(byte);
+                let mut back = vec![0; shift + len + 1];
+                let from = at.saturating_sub(1);
+                storage.read_at(from as u64, &mut back[shift..shift + len]).expect("read");
+                prop_assert!(back[shift..shift + len] == expected[from..from + len]);
+            }
+            storage.sync().expect("synced");
+            prop_assert!(disk.bytes() == expected);
+        }
     }
 }

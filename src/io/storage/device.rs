@@ -10,38 +10,13 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::buf::AlignedBuf;
 use crate::io::sys;
 use crate::storage::StorageError;
 use crate::units::SectorSize;
 
-/// O_DIRECT wants memory aligned to the logical sector at most; a page is enough for all.
-const PAGE: usize = 4096;
 /// Bytes that are copied or zeroed at a time.
 pub const STEP: usize = 1 << 20;
-
-/// Page-aligned memory.
-pub struct Aligned {
-    memory: Vec<u8>,
-    from: usize,
-    len: usize,
-}
-
-impl Aligned {
-    pub fn zeroed(len: usize) -> Self {
-        let memory = vec![0u8; len + PAGE];
-        let from = memory.as_ptr().align_offset(PAGE).min(PAGE);
-        Aligned { memory, from, len }
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.memory[self.from..self.from + self.len]
-    }
-
-    /// The bytes, to change.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.from..self.from + self.len]
-    }
-}
 
 /// A disk, or another block device that is used as one.
 #[derive(Debug)]
@@ -66,11 +41,13 @@ pub struct Pulse {
 impl Disk {
     /// Opens the block device at `path`. Whether it is free was found out before (`io::disk::claim`).
     pub fn open(path: &str, rotational: bool) -> io::Result<Self> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(nix::fcntl::OFlag::O_DIRECT.bits() | nix::fcntl::OFlag::O_CLOEXEC.bits())
-            .open(path)?;
+        let flags = nix::fcntl::OFlag::O_DIRECT.bits() | nix::fcntl::OFlag::O_CLOEXEC.bits();
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+        Disk::of(file, path.to_string(), rotational)
+    }
+
+    /// A block device that was opened with O_DIRECT.
+    pub fn of(mut file: File, name: String, rotational: bool) -> io::Result<Self> {
         if !file.metadata()?.file_type().is_block_device() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a block device"));
         }
@@ -78,7 +55,7 @@ impl Disk {
         let bytes = sys::logical_sector_size(&file)?;
         let sector = SectorSize::new(bytes)
             .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("sectors of {bytes} bytes")))?;
-        Ok(Disk { file, name: path.to_string(), size, sector, rotational, requests: Arc::default() })
+        Ok(Disk { file, name, size, sector, rotational, requests: Arc::default() })
     }
 
     /// The path it was opened by.
@@ -122,10 +99,9 @@ impl Disk {
     }
 
     fn is_direct(&self, offset: u64, bytes: &[u8]) -> bool {
-        let sector = u64::from(self.sector.get());
-        offset.is_multiple_of(sector)
-            && (bytes.len() as u64).is_multiple_of(sector)
-            && bytes.as_ptr().align_offset(PAGE) == 0
+        // O_DIRECT wants memory aligned to the logical sector at most.
+        self.is_whole_sectors(offset, bytes.len() as u64)
+            && bytes.as_ptr().addr().is_multiple_of(self.sector.get() as usize)
     }
 
     /// Fills `into` from `offset`, with any alignment.
@@ -137,14 +113,14 @@ impl Disk {
                 .map_err(self.error("reading", offset, length));
         }
         let sector = self.sector.get() as usize;
-        let mut bounce = Aligned::zeroed(STEP.min(into.len() + 2 * sector).next_multiple_of(PAGE));
+        let mut bounce = AlignedBuf::zeroed(STEP.min(into.len() + 2 * sector).next_multiple_of(sector));
         let mut done = 0;
         while done < into.len() {
             let at = offset + done as u64;
             let skip = usize::try_from(at % u64::from(self.sector.get())).unwrap_or(0);
-            let wanted = (into.len() - done).min(bounce.len - skip);
+            let wanted = (into.len() - done).min(bounce.len() - skip);
             // Not beyond the buffer: its length is a whole number of sectors.
-            let sectors = &mut bounce.bytes_mut()[..(skip + wanted).next_multiple_of(sector)];
+            let sectors = &mut bounce[..(skip + wanted).next_multiple_of(sector)];
             self.ended(self.file.read_exact_at(sectors, at - skip as u64))
                 .map_err(self.error("reading", at, wanted))?;
             into[done..done + wanted].copy_from_slice(&sectors[skip..skip + wanted]);
@@ -163,10 +139,10 @@ impl Disk {
             ));
         }
         self.check_sectors(offset, from.len() as u64)?;
-        let mut bounce = Aligned::zeroed(STEP.min(from.len()));
+        let mut bounce = AlignedBuf::zeroed(STEP.min(from.len()));
         let mut at = offset;
         for part in from.chunks(STEP) {
-            let copy = &mut bounce.bytes_mut()[..part.len()];
+            let copy = &mut bounce[..part.len()];
             copy.copy_from_slice(part);
             self.ended(self.file.write_all_at(copy, at)).map_err(self.error("writing", at, part.len()))?;
             at += part.len() as u64;
@@ -174,9 +150,14 @@ impl Disk {
         Ok(())
     }
 
-    fn check_sectors(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+    /// Can these bytes be written without reading first?
+    pub fn is_whole_sectors(&self, offset: u64, length: u64) -> bool {
         let sector = u64::from(self.sector.get());
-        if offset.is_multiple_of(sector) && length.is_multiple_of(sector) {
+        offset.is_multiple_of(sector) && length.is_multiple_of(sector)
+    }
+
+    fn check_sectors(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        if self.is_whole_sectors(offset, length) {
             return Ok(());
         }
         let source = io::Error::new(io::ErrorKind::InvalidInput, "not whole sectors");
@@ -191,10 +172,10 @@ impl Disk {
         let end = (offset + from.len() as u64).next_multiple_of(sector);
         let length = usize::try_from(end - start).unwrap_or(usize::MAX);
         let skip = usize::try_from(offset - start).unwrap_or(0);
-        let mut sectors = Aligned::zeroed(length);
-        self.read_at(start, sectors.bytes_mut())?;
-        sectors.bytes_mut()[skip..skip + from.len()].copy_from_slice(from);
-        self.write_at(start, sectors.bytes())
+        let mut sectors = AlignedBuf::zeroed(length);
+        self.read_at(start, &mut sectors)?;
+        sectors[skip..skip + from.len()].copy_from_slice(from);
+        self.write_at(start, &sectors)
     }
 
     /// Makes whole sectors zero: by the device itself if it can, else by writing zeros. The read-back proves
@@ -222,12 +203,12 @@ impl Disk {
     pub fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.check_sectors(offset, length)?;
         let step = STEP as u64;
-        let zeros = Aligned::zeroed(usize::try_from(length.min(step)).unwrap_or(STEP));
+        let zeros = AlignedBuf::zeroed(usize::try_from(length.min(step)).unwrap_or(STEP));
         let end = offset + length;
         let mut at = offset;
         while at < end {
             let part = usize::try_from((end - at).min(step)).unwrap_or(STEP);
-            self.write_at(at, &zeros.bytes()[..part])?;
+            self.write_at(at, &zeros[..part])?;
             at += part as u64;
         }
         Ok(())

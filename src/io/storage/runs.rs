@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::buf::AlignedBuf;
 use crate::event::{Class, Failure};
 use crate::io::storage::access::{failed, open_failure};
 use crate::layout::grid::Grid;
@@ -74,8 +75,7 @@ impl ImageRuns {
 
     /// Writes zeros where the image says zero and no piece travels.
     pub fn write_zeros(&self) -> Result<(), StorageError> {
-        let zeros = memmap2::MmapMut::map_anon(self.grid.piece_length().get() as usize)
-            .map_err(|error| failed("writing", Path::new("zeros"), 0, 0, error))?;
+        let zeros = AlignedBuf::zeroed(self.grid.piece_length().get() as usize);
         for span in self.grid.zero_cells().filter(|span| span.partition == self.partition) {
             self.on.write_at(span.offset, &zeros[..span.len as usize])?;
         }

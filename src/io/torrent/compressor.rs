@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use memmap2::MmapMut;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::codec::Packer;
 use super::disk_threads::Done;
+use crate::buf::AlignedBuf;
 use crate::io::hash::PieceHash;
 use crate::storage::Storage;
 use crate::sync;
@@ -86,7 +86,7 @@ impl FrameMaker {
 
 fn work(storage: &dyn Storage, jobs: &Mutex<Receiver<Job>>, done: &UnboundedSender<Done>) {
     let mut packer = Packer::new().ok();
-    let mut buffer: Option<MmapMut> = None;
+    let mut buffer: Option<AlignedBuf> = None;
     loop {
         let job = sync::lock(jobs).recv();
         let Ok(job) = job else { return };
@@ -104,9 +104,9 @@ fn work(storage: &dyn Storage, jobs: &Mutex<Receiver<Job>>, done: &UnboundedSend
 
 /// The piece's bytes; `None` if they cannot be read or are wrong, and the peer that requests them will be
 /// refused.
-fn read<'a>(storage: &dyn Storage, job: &Job, buffer: &'a mut Option<MmapMut>) -> Option<&'a [u8]> {
+fn read<'a>(storage: &dyn Storage, job: &Job, buffer: &'a mut Option<AlignedBuf>) -> Option<&'a [u8]> {
     if buffer.as_ref().is_none_or(|buffer| buffer.len() < job.len) {
-        *buffer = MmapMut::map_anon(job.len).ok();
+        *buffer = Some(AlignedBuf::zeroed(job.len));
     }
     let bytes = &mut buffer.as_mut()?[..job.len];
     storage.read_at(job.offset, bytes).ok()?;

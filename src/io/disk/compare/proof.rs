@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use sha2::Digest;
-
+use crate::buf::AlignedBuf;
+use crate::digest::sha256;
 use crate::io::disk::compare::cells::hash_of;
-use crate::io::storage::device::{Aligned, Disk};
+use crate::io::storage::device::Disk;
 use crate::layout::present::OldCell;
 use crate::layout::traces::{Doubt, Untouched};
 use crate::units::{PieceLength, Sha256};
@@ -22,7 +22,7 @@ pub(super) struct Proof<'a> {
     length: PieceLength,
     /// The SHA-256 of a piece of zeros.
     zeros: Sha256,
-    buffer: Aligned,
+    buffer: AlignedBuf,
     /// First bytes of the unchanged cells.
     proved: BTreeSet<u64>,
 }
@@ -31,8 +31,8 @@ impl<'a> Proof<'a> {
     /// Nothing is proved yet.
     pub(super) fn new(disk: &'a Disk, mut cells: Vec<OldCell>, length: PieceLength) -> Self {
         cells.sort_by_key(|cell| cell.range.start);
-        let buffer = Aligned::zeroed(length.get() as usize);
-        let zeros = Sha256(sha2::Sha256::digest(buffer.bytes()).into());
+        let buffer = AlignedBuf::zeroed(length.get() as usize);
+        let zeros = sha256(&buffer);
         Proof { disk, cells, length, zeros, buffer, proved: BTreeSet::new() }
     }
 
@@ -61,8 +61,8 @@ impl<'a> Proof<'a> {
         if self.has(start) {
             return Ok(());
         }
-        let len = usize::try_from(end - start).unwrap_or(usize::MAX).min(self.buffer.bytes().len());
-        let bytes = &mut self.buffer.bytes_mut()[..len];
+        let len = usize::try_from(end - start).unwrap_or(usize::MAX).min(self.buffer.len());
+        let bytes = &mut self.buffer[..len];
         self.disk.read_at(start, bytes).map_err(|error| error.to_string())?;
         let is_same = match (hash, hash_of(bytes, self.length)) {
             (None, found) => found.is_none(),
