@@ -9,12 +9,11 @@ use std::sync::OnceLock;
 
 use flashmob::event::{Class, Failure};
 use flashmob::io::disk::table::{self, TablePartition};
-use flashmob::io::hash::sha256;
+use flashmob::io::hash::{sha1, sha256};
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::grid::{Cell, Grid, Span};
 use flashmob::manifest::{Manifest, Policy, Table};
-use flashmob::units::{PieceIndex, Sha1, Sha256, show_bytes};
-use sha1::Digest;
+use flashmob::units::{PieceIndex, Sha256, show_bytes};
 
 use crate::capture::used;
 use crate::format::Format;
@@ -156,8 +155,8 @@ fn what_is_wrong(image: &ImageFolder, piece: PieceIndex, bytes: &[u8]) -> Option
     // An image that was published without hashes keeps its torrent, so that its info-hash stays: no SHA-1 is
     // in there.
     let torrent = image.metainfo();
-    let sha1 = || Sha1(sha1::Sha1::digest(bytes).into());
-    if !torrent.unhashed && torrent.pieces.get(piece.get()) != Some(&sha1()) {
+
+    if !torrent.unhashed && torrent.pieces.get(piece.get()) != Some(&sha1(bytes)) {
         return Some("the payload does not have the SHA-1 of image.torrent");
     }
     let mut end = 0;

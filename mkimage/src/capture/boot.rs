@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ext4_view::{Ext4, Ext4Read};
 use flashmob::event::{Class, Failure};
-use flashmob::io::disk::partition_reader::Window;
+use flashmob::io::disk::partition_reader::PartitionReader;
 use flashmob::manifest::{LinuxBoot, Role, UefiLoader};
 
 use super::grub;
@@ -148,7 +148,8 @@ fn order(found: &mut Found, chosen: Option<&str>) -> Result<(), Failure> {
 
 fn loaders(file: &File, p: &PartitionPlan, chosen: Option<&str>) -> Result<Vec<UefiLoader>, String> {
     let text = |e: std::io::Error| e.to_string();
-    let window = BufReadWrite(BufReader::with_capacity(64 << 10, Window::new(file, p.start, p.size)));
+    let window =
+        BufReadWrite(BufReader::with_capacity(64 << 10, PartitionReader::new(file, p.start, p.size)));
     let fs = fatfs::FileSystem::new(window, fatfs::FsOptions::new()).map_err(text)?;
     let root = fs.root_dir();
     let Ok(efi) = root.open_dir("EFI") else { return Ok(Vec::new()) };
@@ -187,8 +188,8 @@ fn loaders(file: &File, p: &PartitionPlan, chosen: Option<&str>) -> Result<Vec<U
     Ok(found)
 }
 
-/// `fatfs` wants to write as well; [`Window`] refuses that.
-struct BufReadWrite<'a>(BufReader<Window<&'a File>>);
+/// `fatfs` wants to write as well; [`PartitionReader`] refuses that.
+struct BufReadWrite<'a>(BufReader<PartitionReader<&'a File>>);
 
 impl Read for BufReadWrite<'_> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
@@ -213,24 +214,18 @@ impl std::io::Seek for BufReadWrite<'_> {
 }
 
 /// An ext filesystem somewhere on the source.
-struct ExtWindow {
-    file: File,
-    start: u64,
-    size: u64,
-}
+struct ExtPartition(PartitionReader<File>);
 
-impl Ext4Read for ExtWindow {
+impl Ext4Read for ExtPartition {
     fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        use std::os::unix::fs::FileExt;
-        let end = at.checked_add(into.len() as u64).filter(|end| *end <= self.size);
-        end.ok_or("beyond the end of the partition")?;
-        Ok(self.file.read_exact_at(into, self.start + at)?)
+        Ok(self.0.read_exact_at(at, into)?)
     }
 }
 
 fn open_ext(file: &File, p: &PartitionPlan) -> Result<Ext4, String> {
     let file = file.try_clone().map_err(|e| e.to_string())?;
-    Ext4::load(Box::new(ExtWindow { file, start: p.start, size: p.size })).map_err(|e| e.to_string())
+    let partition = ExtPartition(PartitionReader::new(file, p.start, p.size));
+    Ext4::load(Box::new(partition)).map_err(|e| e.to_string())
 }
 
 fn is_file(fs: &Ext4, path: &str) -> bool {

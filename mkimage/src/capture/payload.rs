@@ -8,11 +8,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use flashmob::event::{Class, Failure};
-use flashmob::io::hash::sha256;
+use flashmob::io::hash::{sha1, sha256};
 use flashmob::layout::extents::{RangeKind, Run, RunBuilder};
 use flashmob::manifest::{Lost, MAX_PIECES, Policy, names};
 use flashmob::units::{PieceLength, Sha1, Sha256, show_bytes};
-use sha1::Digest;
 
 use super::plan::Plan;
 use super::ranges::Used;
@@ -202,7 +201,7 @@ fn examine(piece: &[u8], len: usize, hashed: bool) -> Option<Examined> {
     if data.is_empty() {
         return None;
     }
-    let hashes = hashed.then(|| (Sha1(sha1::Sha1::digest(piece).into()), sha256(piece)));
+    let hashes = hashed.then(|| (sha1(piece), sha256(piece)));
     Some(Examined { data, hashes, twin: Twin::None })
 }
 

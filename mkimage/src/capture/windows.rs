@@ -3,10 +3,11 @@
 //!
 //! Invariant: only reads; an unreadable one is captured like any other file.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use flashmob::io::disk::partition_reader::PartitionReader;
 use ntfs::Ntfs;
 use ntfs::attribute_value::NtfsAttributeValue;
 use ntfs::indexes::NtfsFileNameIndex;
@@ -30,7 +31,7 @@ pub struct Windows {
 
 /// Looks into an NTFS. Unreadable parts are left out, because `soundness` reports damage.
 pub fn look(source: &Source, partition: &PartitionPlan) -> Windows {
-    let mut view = View { source, start: partition.start, size: partition.size, at: 0 };
+    let mut view = PartitionReader::new(&source.file, partition.start, partition.size);
     // The reader of the format expects a sound filesystem.
     let found = catch_unwind(AssertUnwindSafe(|| look_inside(&mut view)));
     match found {
@@ -92,35 +93,4 @@ fn file<T: Read + Seek>(ntfs: &Ntfs, volume: &mut T, name: &str) -> ntfs::Result
         _ => Err(e),
     })?;
     Ok(Some((header, pages)))
-}
-
-/// A partition as the reader of the format wants it.
-struct View<'a> {
-    source: &'a Source,
-    start: u64,
-    size: u64,
-    at: u64,
-}
-
-impl Read for View<'_> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        use std::os::unix::fs::FileExt;
-        let left = usize::try_from(self.size.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let wanted = into.len().min(left);
-        let read = self.source.file.read_at(&mut into[..wanted], self.start + self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for View<'_> {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = at.ok_or(std::io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
-    }
 }

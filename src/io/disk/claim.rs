@@ -15,8 +15,9 @@ use nix::fcntl::OFlag;
 use crate::api::{DiskInfo, LayoutMode};
 use crate::event::{Class, Failure};
 use crate::io::disk::list;
+use crate::io::disk::partition_reader::PartitionReader;
 use crate::io::disk::table;
-use crate::io::storage::device::{Disk, DiskReader};
+use crate::io::storage::device::Disk;
 use crate::io::sys;
 use crate::layout::known::check_opened;
 use crate::layout::plan::{DiskFacts, Existing, ExistingPartition};
@@ -219,7 +220,7 @@ fn mounts_of<'a>(mountinfo: &'a str, number: &'a str) -> impl Iterator<Item = &'
 
 /// Reads the disk's present state. An unreadable table matters only if it is to be kept.
 fn facts(disk: &Disk, info: &DiskInfo) -> Result<DiskFacts, Failure> {
-    let mut reader = DiskReader::new(disk);
+    let mut reader = PartitionReader::new(disk, 0, disk.size());
     let table = match table::read(&mut reader, disk.size(), disk.sector()) {
         Ok(Some(found)) => Ok(Existing {
             table: found.table,

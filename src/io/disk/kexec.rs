@@ -12,6 +12,7 @@ use ext4_view::{Ext4, Ext4Read};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::boot::kexec::KexecPlan;
+use crate::io::disk::partition_reader::{PartitionReader, ReadAt};
 use crate::io::disk::target::ImageStorage;
 use crate::io::sys;
 
@@ -19,24 +20,26 @@ use crate::io::sys;
 const MAX_FILE: u64 = 512 << 20;
 
 /// One partition of an imaged disk.
-struct PartitionReader {
-    storage: Arc<ImageStorage>,
-    start: u64,
-    size: u64,
+struct ImagedPartition(PartitionReader<ImagedDisk>);
+
+struct ImagedDisk(Arc<ImageStorage>);
+
+impl ReadAt for ImagedDisk {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        ReadAt::read_at(self.0.disk(), offset, into)
+    }
 }
 
-impl Ext4Read for PartitionReader {
+impl Ext4Read for ImagedPartition {
     fn read(&mut self, start: u64, into: &mut [u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        if start.checked_add(into.len() as u64).is_none_or(|end| end > self.size) {
-            return Err("beyond the end of the partition".into());
-        }
-        Ok(self.storage.disk().read_at(self.start + start, into)?)
+        Ok(self.0.read_exact_at(start, into)?)
     }
 }
 
 /// Loads the kernel; the error says for people why not.
 pub fn load(storage: &Arc<ImageStorage>, plan: &KexecPlan) -> Result<(), String> {
-    let reader = PartitionReader { storage: Arc::clone(storage), start: plan.start.0, size: plan.size };
+    let disk = ImagedDisk(Arc::clone(storage));
+    let reader = ImagedPartition(PartitionReader::new(disk, plan.start.0, plan.size));
     let files = Ext4::load(Box::new(reader)).map_err(|e| format!("reading the kernel's filesystem: {e}"))?;
     let kernel = memory_file(&files, &plan.kernel)?;
     let initrd = plan.initrd.as_deref().map(|path| memory_file(&files, path)).transpose()?;

@@ -5,7 +5,7 @@
 //! [`Disk::patch`], which says so).
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -217,40 +217,5 @@ impl Disk {
     /// Returns when everything written before is on the medium, beyond the device's own cache.
     pub fn sync(&self) -> Result<(), StorageError> {
         self.ended(self.file.sync_data()).map_err(self.error("syncing", 0, 0))
-    }
-}
-
-/// For readers of tables and filesystems: a position on the disk, reading only.
-pub struct DiskReader<'a> {
-    disk: &'a Disk,
-    at: u64,
-}
-
-impl<'a> DiskReader<'a> {
-    /// From the first byte.
-    pub fn new(disk: &'a Disk) -> Self {
-        DiskReader { disk, at: 0 }
-    }
-}
-
-impl Read for DiskReader<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.disk.size.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let wanted = into.len().min(left);
-        self.disk.read_at(self.at, &mut into[..wanted]).map_err(io::Error::other)?;
-        self.at += wanted as u64;
-        Ok(wanted)
-    }
-}
-
-impl Seek for DiskReader<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let to = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.disk.size.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = to.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at)
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: the crate sees only headers whose sizes were checked here, because it trusts them. Primary and
 //! backup must both be sound and agree, because only an administrator can say which of two tables is right.
 
-use std::io::{Read, Seek};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use gpt::disk::LogicalBlockSize;
 use gpt::header::{Header, HeaderError, read_header_from_arbitrary_device};
@@ -11,7 +11,6 @@ use gpt::partition::file_read_partitions;
 
 use super::found::{DiskTable, Remark, TableError, TablePartition, read_sector};
 use super::mbr;
-use crate::io::disk::partition_reader::Window;
 use crate::manifest::{Entry, Table};
 use crate::units::{Lba, SectorSize};
 
@@ -100,9 +99,12 @@ fn header<D: Read + Seek>(
     // The crate always reads the second sector of its input.
     let start = lba.checked_sub(1).and_then(|before| before.checked_mul(sector));
     let start = start.ok_or_else(|| damaged("is in an impossible place".into()))?;
-    let mut window = Window::new(&mut *disk, start, 2 * sector);
-    let header = read_header_from_arbitrary_device(&mut window, block).map_err(|e| match e {
-        HeaderError::Io(source) => TableError::Read { offset: start + sector, source },
+    let failed = |source| TableError::Read { offset: start + sector, source };
+    let mut bytes = vec![0; block.as_usize()];
+    disk.seek(SeekFrom::Start(start + sector)).map_err(failed)?;
+    disk.take(sector).read_to_end(&mut bytes).map_err(failed)?;
+    let header = read_header_from_arbitrary_device(&mut Cursor::new(bytes), block).map_err(|e| match e {
+        HeaderError::Io(source) => failed(source),
         other => damaged(other.to_string()),
     })?;
     let entry_sectors = (u64::from(header.num_parts) * u64::from(ENTRY_BYTES)).div_ceil(sector);
