@@ -14,6 +14,14 @@ use crate::sync;
 
 const PAGE: usize = 4096;
 
+/// Zeros to compare with and to hash.
+pub const ZEROS: [u8; PAGE] = [0; PAGE];
+
+/// True when all of `bytes` are zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(PAGE).all(|part| part == &ZEROS[..part.len()])
+}
+
 /// Page-aligned memory, which O_DIRECT reads and writes without a copy.
 pub struct AlignedBuf {
     memory: Vec<u8>,
@@ -148,6 +156,25 @@ impl std::fmt::Debug for PieceBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_byte_makes_a_page_not_zero() {
+        let mut bytes = vec![0; 3 * PAGE + 5];
+        assert!(is_zero(&bytes) && is_zero(&[]));
+        for at in [0, PAGE, 3 * PAGE + 4] {
+            bytes[at] = 1;
+            assert!(!is_zero(&bytes), "{at}");
+            bytes[at] = 0;
+        }
+    }
+
+    #[test]
+    fn memory_begins_on_a_page() {
+        let mut buffer = AlignedBuf::zeroed(5000);
+        assert!(buffer.as_ptr().addr().is_multiple_of(PAGE) && buffer.len() == 5000 && is_zero(&buffer));
+        buffer[4999] = 1;
+        assert!(!is_zero(&buffer));
+    }
 
     #[test]
     fn a_pool_lends_no_more_than_its_capacity_and_takes_back() {

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use flashmob::buf::is_zero;
 use flashmob::event::{Class, Failure};
 use flashmob::io::disk::table::{self, TablePartition};
 use flashmob::io::hash::{sha1, sha256};
@@ -155,7 +156,6 @@ fn what_is_wrong(image: &ImageFolder, piece: PieceIndex, bytes: &[u8]) -> Option
     // An image that was published without hashes keeps its torrent, so that its info-hash stays: no SHA-1 is
     // in there.
     let torrent = image.metainfo();
-
     if !torrent.unhashed && torrent.pieces.get(piece.get()) != Some(&sha1(bytes)) {
         return Some("the payload does not have the SHA-1 of image.torrent");
     }
@@ -167,10 +167,6 @@ fn what_is_wrong(image: &ImageFolder, piece: PieceIndex, bytes: &[u8]) -> Option
         end = range.end as usize;
     }
     (!is_zero(bytes.get(end..)?)).then_some("the payload has data where extents.bin says zero")
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// Table, boot areas, and every cell of every replaced partition.

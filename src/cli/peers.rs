@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Compress;
 use crate::event::{Class, Failure};
+use crate::io::host::memory;
 use crate::io::torrent::{Session, SessionConfig};
 use crate::metainfo::{MAX_TORRENT_BYTES, Metainfo};
 use crate::units::parse_bytes;
@@ -65,7 +66,7 @@ impl PeerArgs {
 
     /// Bytes for piece buffers.
     pub fn memory(&self) -> u64 {
-        let half = available_memory().map_or(MEMORY, |available| available / 2);
+        let half = memory::available().map_or(MEMORY, |available| available / 2);
         self.memory.unwrap_or(MEMORY).min(half)
     }
 
@@ -103,12 +104,6 @@ impl PeerArgs {
 
 fn listen_failure(place: &str, error: &std::io::Error, advice: &str) -> Failure {
     Failure::new(Class::Usage, format!("cannot listen for peers on {place}: {error}"), advice)
-}
-
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Reads a torrent from a file.

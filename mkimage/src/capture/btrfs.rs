@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use sha2::Digest;
+use flashmob::io::hash::sha256;
 
 /// The superblock and its copies, as far as the device has room for them.
 const SUPERBLOCKS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
@@ -214,7 +214,7 @@ impl<R: Fn(u64, &mut [u8]) -> bool> Reader<R> {
         let right = |node: &[u8]| {
             let sum = match self.checksum {
                 0 => node.starts_with(&CRC32C.checksum(&node[32..]).to_le_bytes()),
-                2 => node.starts_with(sha2::Sha256::digest(&node[32..]).as_slice()),
+                2 => node.starts_with(&sha256(&node[32..]).0),
                 // xxhash and BLAKE2 are not computed; the checks below still find most damage.
                 _ => true,
             };

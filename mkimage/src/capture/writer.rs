@@ -3,6 +3,7 @@
 //! Invariant: a file that is closed is on the medium.
 
 use crate::keys::{file_failure, sync_all};
+use flashmob::buf::ZEROS;
 use flashmob::event::Failure;
 use flashmob::io::sys::begin_writing;
 use flashmob::layout::extents::UNIT;
@@ -16,7 +17,6 @@ const _: () = assert!(UNIT == 4096, "zeros are looked for in the unit that exten
 
 /// Ranges that are not zero, to [`UNIT`], in order and never touching.
 pub fn data_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
-    const ZEROS: [u8; 4096] = [0; 4096];
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut start = 0;
     for unit in bytes.chunks(ZEROS.len()) {

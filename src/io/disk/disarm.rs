@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::buf::{AlignedBuf, is_zero};
 use crate::event::{Class, Failure};
 use crate::io::disk::claim::ClaimedDisk;
 use crate::io::storage::device::{Disk, STEP};
@@ -46,13 +47,13 @@ pub fn disarm(claim: ClaimedDisk, plan: LayoutPlan) -> Result<DisarmedDisk, Fail
         step.iter().try_for_each(|range| wipe(disk, range)).map_err(|e| disk_failed(&e))?;
         disk.sync().map_err(|e| disk_failed(&e))?;
     }
-    let mut bytes = vec![0u8; STEP];
+    let mut bytes = AlignedBuf::zeroed(STEP);
     for range in steps.iter().flatten() {
         let mut at = range.start;
         while at < range.end {
             let length = usize::try_from(range.end - at).unwrap_or(STEP).min(STEP);
             disk.read_at(at, &mut bytes[..length]).map_err(|e| disk_failed(&e))?;
-            if bytes[..length].iter().any(|byte| *byte != 0) {
+            if !is_zero(&bytes[..length]) {
                 return Err(not_kept(disk, "the wiped head of a partition or table", at));
             }
             at += length as u64;

@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::bitfield::Bitfield;
+use crate::buf::is_zero;
 use crate::event::{Class, Failure};
 use crate::io::disk::disarm::disk_failed;
 use crate::io::disk::scan::{Buffers, scan};
@@ -323,7 +324,7 @@ impl Shared {
     }
 
     fn check_zero(&self, at: PieceIndex, span: &Span, bytes: &[u8]) -> Result<(), Failure> {
-        if bytes.iter().any(|byte| *byte != 0) {
+        if !is_zero(bytes) {
             return Err(self.differs("a piece of zeros", Some(span)));
         }
         let mut proved = self.proved();

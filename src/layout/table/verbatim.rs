@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use super::described::{ENTRIES_AT, MARK_AT};
 
+use crate::buf::is_zero;
+
 /// Bytes of the golden disk's table, at their place on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patch {
@@ -41,7 +43,7 @@ impl Region {
 
     /// Nothing is generated there but room for a record.
     pub(super) fn is_empty_record(&self) -> bool {
-        self.bytes.iter().all(|byte| *byte == 0)
+        is_zero(&self.bytes)
     }
 }
 

@@ -7,11 +7,10 @@ use std::ops::Range;
 
 use sha2::Digest;
 
+use crate::buf::{ZEROS, is_zero};
 use crate::layout::grid::{Cell as Kind, Grid};
 use crate::layout::plan::{Existing, LayoutPlan};
 use crate::units::{PieceIndex, PieceLength, SectorSize, Sha256};
-
-const ZEROS: [u8; 4096] = [0; 4096];
 
 /// A part of the disk of at most a piece's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +106,7 @@ pub(super) fn elsewhere(
 /// The SHA-256 of `bytes`, filled up with zeros to `length`; `None` if all bytes are zero.
 pub(super) fn hash_of(bytes: &[u8], length: PieceLength) -> Option<Sha256> {
     // A zero start mostly means a zero cell, which costs no hashing.
-    if bytes.chunks(ZEROS.len()).all(|part| part == &ZEROS[..part.len()]) {
+    if is_zero(bytes) {
         return None;
     }
     let mut hasher = sha2::Sha256::new();
