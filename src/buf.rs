@@ -2,8 +2,8 @@
 //!
 //! Invariant: at most `capacity` buffers of one length exist, whether lent or waiting; a buffer goes back to
 //! its pool when it is dropped. An empty pool is not an error: it is how a full machine tells its peers to
-//! wait. A pool's buffers are anonymous memory maps, so they are aligned for O_DIRECT without unsafe code, and
-//! the kernel may back them with huge pages.
+//! wait. A pool's buffers are anonymous memory maps, so they are aligned for O_DIRECT without unsafe code,
+//! and the kernel may back them with huge pages.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};

@@ -1,8 +1,8 @@
 //! A block device (a partition or a whole disk) as a storage, without the page cache.
 //!
 //! Invariant: for writing, the device is held `O_EXCL`, so the kernel has checked that it is neither mounted
-//! nor held, and refuses a mount while it is open here. A write that covers a sector in part keeps the sector's
-//! other bytes. The callers know the layout inside the device.
+//! nor held, and refuses a mount while it is open here. A write that covers a sector in part keeps the
+//! sector's other bytes. The callers know the layout inside the device.
 
 use std::fs::OpenOptions;
 use std::io;
