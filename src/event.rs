@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::image_id::ImageId;
+
 /// The steps of an attempt, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -174,8 +176,8 @@ pub enum Outcome {
 /// A version of an image that an attempt wrote to a disk, proved and committed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Installed {
-    pub image: String,
-    pub version: String,
+    #[serde(flatten)]
+    pub id: ImageId,
     /// The disk: name, model, serial number, size.
     pub disk: String,
     /// The partitions that were written; `None`: all of the image's.

@@ -30,6 +30,7 @@ pub mod units;
 pub mod api;
 pub mod bencode;
 pub mod event;
+pub mod image_id;
 pub mod manifest;
 pub mod metainfo;
 pub mod rules;

@@ -18,6 +18,7 @@ mod terms;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Chosen, DiskIdentity, Installed, Outcome, Progress};
+use crate::image_id::{self, ImageId};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 
 /// A terminal introduces itself.
@@ -195,16 +196,15 @@ impl Assignment {
 
     /// `name@version` of each image, for people.
     pub fn title(&self) -> String {
-        let ids: Vec<String> = self.tasks().map(Task::image_id).collect();
-        ids.join(" + ")
+        image_id::title(self.tasks().map(|task| &task.id))
     }
 }
 
 /// One image onto one disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    pub image: String,
-    pub version: String,
+    #[serde(flatten)]
+    pub id: ImageId,
     /// Path of the version's folder under the server's address: `/images/NAME/VERSION/`.
     pub folder: String,
     /// Which disk (`layout::rule`), for example `internal` or `serial=WD-123`.
@@ -225,11 +225,6 @@ impl Task {
     pub fn only(&mut self, partitions: Vec<u32>) {
         self.partitions = Some(partitions);
         self.layout = LayoutMode::Keep;
-    }
-
-    /// `name@version`.
-    pub fn image_id(&self) -> String {
-        format!("{}@{}", self.image, self.version)
     }
 }
 

@@ -242,7 +242,12 @@ fn lab_tables(lab: &LabView) -> String {
     let mut images = vec![["IMAGE", "PAYLOAD", "FETCHING", "COMPLETE"].map(String::from)];
     for view in &lab.images {
         let size = show_bytes(view.image.bytes);
-        images.push([view.image.id(), size, view.incomplete.to_string(), view.complete.to_string()]);
+        images.push([
+            view.image.id().to_string(),
+            size,
+            view.incomplete.to_string(),
+            view.complete.to_string(),
+        ]);
     }
     let mut text = table(&jobs) + "\n" + &table(&images);
     if !lab.zones.is_empty() {

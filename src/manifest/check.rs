@@ -4,7 +4,8 @@
 //! the smallest disk, and the counts of pieces agree with sizes. Whether a given disk fits is left to
 //! `layout::plan`.
 
-use super::{Entry, Manifest, Policy, Table, is_plain_name, names};
+use super::{Entry, Manifest, Policy, Table, names};
+use crate::image_id::is_plain_name;
 
 impl Manifest {
     /// Looks for contradictions that need no disk and no sidecar to be seen.

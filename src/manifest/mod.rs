@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::image_id::ImageId;
 use crate::units::{DiskOffset, InfoHash, Lba, PieceLength, SectorSize, Sha256};
 
 pub use trust::{TrustedKeys, TrustedManifest};
@@ -353,23 +354,14 @@ impl Manifest {
         bytes
     }
 
-    /// `name@version`, as people and commands write it.
-    pub fn id(&self) -> String {
-        format!("{}@{}", self.name, self.version)
+    pub fn id(&self) -> ImageId {
+        ImageId::new(&self.name, &self.version)
     }
 
     /// The partition with this number.
     pub fn partition(&self, number: u32) -> Option<&Partition> {
         self.partitions.iter().find(|p| p.number == number)
     }
-}
-
-/// Names of images and versions: safe as file names and in URLs.
-pub fn is_plain_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 100
-        && !text.starts_with('.')
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::is_plain_name;
+use crate::image_id::is_plain_name;
 
 /// Larger ones are not read: a million runs fit.
 pub const MAX_REFERENCE_BYTES: usize = 32 << 20;

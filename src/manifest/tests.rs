@@ -63,7 +63,7 @@ fn a_right_manifest_round_trips_through_its_canonical_bytes() {
     let bytes = manifest.to_bytes();
     assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
     assert_eq!(Manifest::parse(&bytes).unwrap().to_bytes(), bytes);
-    assert_eq!(manifest.id(), "lab@1");
+    assert_eq!(manifest.id().to_string(), "lab@1");
 }
 
 #[test]

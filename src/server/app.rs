@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use crate::api::Refusal;
+use crate::image_id::ImageId;
 use crate::metainfo::Metainfo;
 use crate::server::clock::Clock;
 use crate::server::domain::catalog::{Catalog, Problem};
@@ -33,12 +34,12 @@ pub struct Configured {
     pub problem: Option<Problem>,
 }
 
-/// The images, and their torrents by name and version.
+/// The images and their torrents.
 #[derive(Debug, Clone, Default)]
 pub struct Repository {
     /// The images and problems that people and terminals see.
     pub catalog: Catalog,
-    pub torrents: HashMap<(String, String), Torrent>,
+    pub torrents: HashMap<ImageId, Torrent>,
 }
 
 /// A torrent that is handed out.

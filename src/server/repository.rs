@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::event::Failure;
+use crate::image_id::ImageId;
 use crate::io::image::folder::{ImageFolder, Listed, list};
 use crate::manifest::reference::Reference;
 use crate::manifest::{TrustedKeys, names};
@@ -172,10 +173,11 @@ fn open(one: &Listed, keys: Option<&TrustedKeys>) -> Result<(Published, Arc<Imag
         advice: f.advice,
     })?;
     let manifest = folder.manifest();
-    if manifest.name != one.name || manifest.version != one.version {
+    let named = ImageId::new(&one.name, &one.version);
+    if manifest.id() != named {
         return Err(Problem {
             what,
-            error: format!("its manifest says {}, its folder {}@{}", manifest.id(), one.name, one.version),
+            error: format!("its manifest says {}, its folder {named}", manifest.id()),
             advice: "Give the folder back its name: REPOSITORY/IMAGE/VERSION.".into(),
         });
     }

@@ -112,10 +112,9 @@ pub async fn publish(app: &App, scan: &Scan, seeders: &mut Seeders) {
         .folders
         .iter()
         .map(|folder| {
-            let manifest = folder.manifest();
             let torrent =
                 Torrent { stored: Arc::clone(folder.metainfo()), web_seed: folder.reference().is_none() };
-            ((manifest.name.clone(), manifest.version.clone()), torrent)
+            (folder.manifest().id(), torrent)
         })
         .collect();
     let before = app.repository();

@@ -23,8 +23,9 @@ mod writer;
 use std::path::PathBuf;
 
 use flashmob::event::{Class, Failure};
+use flashmob::image_id::is_plain_name;
 use flashmob::layout::extents::Extents;
-use flashmob::manifest::{Boot, Disk, is_plain_name};
+use flashmob::manifest::{Boot, Disk};
 use flashmob::units::{PieceLength, parse_bytes, show_bytes};
 
 use crate::format::Format;

@@ -10,13 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use flashmob::event::{Class, Failure};
+use flashmob::image_id::is_plain_name;
 use flashmob::io::hash::{self, sha256_of_hashes};
 use flashmob::io::image::folder::{ImageFolder, PARTIAL_PREFIX};
 use flashmob::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use flashmob::layout::grid::{classify, count};
 use flashmob::layout::image::payload_files;
 use flashmob::manifest::{
-    Boot, Disk, FORMAT, Lost, MAX_MANIFEST_BYTES, Manifest, Partition, Payload, Policy, is_plain_name, names,
+    Boot, Disk, FORMAT, Lost, MAX_MANIFEST_BYTES, Manifest, Partition, Payload, Policy, names,
 };
 use flashmob::metainfo::{Metainfo, MetainfoBuilder, Pieces};
 use flashmob::units::{PieceLength, Sha256};

@@ -26,7 +26,7 @@ fn source() -> Vec<u8> {
 #[test]
 fn the_golden_image_is_read_and_verified() {
     let image = ImageFolder::open(&golden()).expect("the golden image");
-    assert_eq!(image.manifest().id(), "golden@format-1");
+    assert_eq!(image.manifest().id().to_string(), "golden@format-1");
     assert_eq!(image.manifest().to_bytes(), image.manifest_bytes());
     let public = golden().join("../format-1.pub");
     succeed(&mkimage(&[&"verify", &golden(), &"--public", &public]));

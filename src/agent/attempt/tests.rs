@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::{After, Compare, Compress, LayoutMode, Task};
+use crate::image_id::ImageId;
 use crate::io::net::api_client::{client, tests::serve};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -38,12 +39,7 @@ impl Imager for Pretend {
 
 impl Held for Disk {
     fn installed(&self) -> Vec<Installed> {
-        vec![Installed {
-            image: "debian".into(),
-            version: "1".into(),
-            disk: "vda".into(),
-            ..Installed::default()
-        }]
+        vec![Installed { id: ImageId::new("debian", "1"), disk: "vda".into(), ..Installed::default() }]
     }
     fn next(&self) -> Next {
         Next::Firmware
@@ -70,8 +66,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
         attempt: 3,
         token: "secret".into(),
         task: Task {
-            image: "debian".into(),
-            version: "1".into(),
+            id: ImageId::new("debian", "1"),
             folder: "/images/debian/1/".into(),
             disk: "internal".into(),
             layout: LayoutMode::WholeDisk,

@@ -12,6 +12,7 @@ use reqwest::StatusCode;
 use crate::agent::imaging::context::ImagingContext;
 use crate::api::Task;
 use crate::event::{Class, Failure, Installed};
+use crate::image_id::ImageId;
 use crate::io::net::tracker_client::why;
 use crate::layout::extents::MAX_EXTENTS_BYTES;
 use crate::layout::grid::Grid;
@@ -96,8 +97,8 @@ impl Older {
 
 /// Fetches and checks the description of an older version, signed like any other.
 pub(super) async fn older(ctx: &ImagingContext, installed: &Installed) -> Result<Older, Failure> {
-    let Installed { image: name, version, partitions, .. } = installed;
-    let files = Files::named(ctx, name, version);
+    let Installed { id, partitions, .. } = installed;
+    let files = Files::named(ctx, id);
     let manifest = files.manifest().await?;
     let m = manifest.manifest();
     let extents = files.need(names::EXTENTS, MAX_EXTENTS_BYTES).await?;
@@ -138,7 +139,8 @@ async fn hashes_some_time(
     first: &Manifest,
     grid: &Grid,
 ) -> Result<Vec<Sha256>, Failure> {
-    let files = Files::named(ctx, &first.name, &first.version);
+    let id = first.id();
+    let files = Files::named(ctx, &id);
     let mut doubts = 0;
     loop {
         let found = match files.manifest().await {
@@ -177,25 +179,24 @@ fn without_hashes(manifest: &Manifest) -> Manifest {
 struct Files<'a> {
     ctx: &'a ImagingContext,
     base: String,
-    name: &'a str,
-    version: &'a str,
+    id: &'a ImageId,
 }
 
 impl<'a> Files<'a> {
     fn of(ctx: &'a ImagingContext, task: &'a Task) -> Self {
         let base = format!("{}{}", ctx.server, task.folder);
-        Files { ctx, base, name: &task.image, version: &task.version }
+        Files { ctx, base, id: &task.id }
     }
 
     /// Where every server has it.
-    fn named(ctx: &'a ImagingContext, name: &'a str, version: &'a str) -> Self {
-        Files { ctx, base: format!("{}/images/{name}/{version}/", ctx.server), name, version }
+    fn named(ctx: &'a ImagingContext, id: &'a ImageId) -> Self {
+        Files { ctx, base: format!("{}/images/{}/{}/", ctx.server, id.name, id.version), id }
     }
 
     async fn manifest(&self) -> Result<TrustedManifest, Failure> {
         let bytes = self.need(names::MANIFEST, MAX_MANIFEST_BYTES).await?;
         let signature = self.get(names::SIGNATURE, MAX_SIGNATURE_BYTES).await?;
-        let id = format!("{}@{}", self.name, self.version);
+        let id = self.id;
         let signed = match &signature {
             Some(signature) => {
                 let signature = String::from_utf8_lossy(signature);
@@ -221,7 +222,7 @@ impl<'a> Files<'a> {
             other => untrusted(format!("{id}: {other}")),
         })?;
         let named = manifest.manifest();
-        if named.name != self.name || named.version != self.version {
+        if named.id() != *id {
             return Err(untrusted(format!("the server gave the manifest of {} for {id}", named.id())));
         }
         Ok(manifest)

@@ -72,8 +72,8 @@ impl Target {
                 Class::Refused,
                 format!(
                     "{} and {} of the same job both choose the disk {}",
-                    other.task.image_id(),
-                    task.image_id(),
+                    other.task.id,
+                    task.id,
                     describe(&info)
                 ),
                 "Name each disk in the job by a rule that fits no other: serial=…, bus=…, size=….",
@@ -95,8 +95,8 @@ impl Target {
 
     /// The disk's content once this attempt is done.
     pub(super) fn will_be_installed(&self) -> Installed {
-        let Task { image, version, partitions, .. } = self.task.clone();
-        Installed { image, version, disk: describe(&self.info), partitions, starts: start::of(&self.plan) }
+        let Task { id, partitions, .. } = self.task.clone();
+        Installed { id, disk: describe(&self.info), partitions, starts: start::of(&self.plan) }
     }
 
     /// Which disk the rule chose.

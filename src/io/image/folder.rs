@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::event::Failure;
+use crate::image_id::is_plain_name;
 use crate::io::image::payload::{self, Hold, PieceMap, failed, untrusted};
 use crate::layout::grid::Grid;
 use crate::layout::image::{self, ImageDescription, SidecarFault, Sidecars};
 use crate::manifest::reference::{MAX_REFERENCE_BYTES, Reference};
-use crate::manifest::{
-    MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedKeys, TrustedManifest, is_plain_name, names,
-};
+use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedKeys, TrustedManifest, names};
 use crate::metainfo::Metainfo;
 use crate::storage::Storage;
 use crate::units::Sha256;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::api::Compare;
 use crate::event::{Installed, Outcome, Progress, Stage};
+use crate::image_id::{self, ImageId};
 use crate::server::domain::target::Target;
 
 /// An attempt that is silent for this time is interrupted: switched off, or cut off.
@@ -23,10 +24,10 @@ pub struct Attempt {
     /// Must come with every report.
     pub token: String,
     pub job: String,
-    pub image: String,
-    pub version: String,
-    /// `name@version` of further images for further disks.
-    pub also: Vec<String>,
+    /// The image that starts.
+    pub image: ImageId,
+    /// Further ones for further disks.
+    pub also: Vec<ImageId>,
     pub started: Duration,
     /// When it was last heard.
     pub heard: Duration,
@@ -56,8 +57,7 @@ impl Attempt {
             token,
             job: target.job.name.clone(),
             image: target.image.clone(),
-            version: target.version.clone(),
-            also: target.image_ids().split_off(1),
+            also: target.also.clone(),
             started: now,
             heard: now,
             progress: None,
@@ -72,15 +72,14 @@ impl Attempt {
         }
     }
 
-    /// `name@version` of each image, the one that starts first.
-    pub fn image_ids(&self) -> Vec<String> {
-        let first = format!("{}@{}", self.image, self.version);
-        std::iter::once(first).chain(self.also.iter().cloned()).collect()
+    /// All of its images, the one that starts first.
+    pub fn images(&self) -> impl Iterator<Item = &ImageId> {
+        std::iter::once(&self.image).chain(&self.also)
     }
 
     /// The same for people.
     pub fn title(&self) -> String {
-        self.image_ids().join(" + ")
+        image_id::title(self.images())
     }
 
     /// Under way, and heard lately.
@@ -123,7 +122,7 @@ impl Attempt {
 
     /// Is it a try of this?
     pub fn is_for(&self, target: &Target) -> bool {
-        self.job == target.job.name && self.image_ids() == target.image_ids()
+        self.job == target.job.name && self.images().eq(target.images())
     }
 
     /// Number in the row of attempts without a person, for one at `target` that follows this one.

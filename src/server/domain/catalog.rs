@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::Refusal;
-use crate::server::domain::config::ImageRef;
+use crate::image_id::{ImageId, ImageRef};
 use crate::units::InfoHash;
 
 /// The state of an image's signature.
@@ -40,9 +40,8 @@ pub struct Published {
 }
 
 impl Published {
-    /// `name@version`.
-    pub fn id(&self) -> String {
-        format!("{}@{}", self.name, self.version)
+    pub fn id(&self) -> ImageId {
+        ImageId::new(&self.name, &self.version)
     }
 }
 

@@ -4,43 +4,39 @@
 //! [`Target`] is in the catalog. `jobs` decides whether the terminal still needs it.
 
 use crate::api::Refusal;
-use crate::server::domain::catalog::Catalog;
-use crate::server::domain::config::{Also, Config, ImageRef, Job};
+use crate::image_id::{self, ImageId, ImageRef};
+use crate::server::domain::catalog::{Catalog, Published};
+use crate::server::domain::config::{Also, Config, Job};
 use crate::server::domain::identity::Identity;
 
 /// A terminal's configured target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     pub job: Job,
-    pub image: String,
-    /// The version that this means now.
-    pub version: String,
-    /// The versions that the job's further images mean now, in its order.
-    pub also: Vec<ImageRef>,
+    /// The version that the job's image means now; it starts from the first disk.
+    pub image: ImageId,
+    /// Those that its further images mean now, in the job's order.
+    pub also: Vec<ImageId>,
 }
 
 impl Target {
-    /// `name@version` of each image, the one that starts first.
-    pub fn image_ids(&self) -> Vec<String> {
-        let first = format!("{}@{}", self.image, self.version);
-        std::iter::once(first).chain(self.also.iter().map(ImageRef::to_string)).collect()
+    /// All of its images, the one that starts first.
+    pub fn images(&self) -> impl Iterator<Item = &ImageId> {
+        std::iter::once(&self.image).chain(&self.also)
     }
 
     /// The same for people.
     pub fn title(&self) -> String {
-        self.image_ids().join(" + ")
+        image_id::title(self.images())
     }
 }
 
 /// The target of `job`: which version it means now.
 pub fn target_of(job: &Job, catalog: &Catalog) -> Result<Target, Refusal> {
-    let image = catalog.resolve(&job.image)?;
-    let exactly = |also: &Also| {
-        let found = catalog.resolve(&also.image)?;
-        Ok(ImageRef { name: found.name.clone(), version: Some(found.version.clone()) })
-    };
-    let also = job.also.iter().map(exactly).collect::<Result<_, Refusal>>()?;
-    Ok(Target { job: job.clone(), image: image.name.clone(), version: image.version.clone(), also })
+    let exactly = |image| catalog.resolve(image).map(Published::id);
+    let image = exactly(&job.image)?;
+    let also = job.also.iter().map(|also| exactly(&also.image)).collect::<Result<_, Refusal>>()?;
+    Ok(Target { job: job.clone(), image, also })
 }
 
 /// A machine's configured target; `Ok(None)` if no job names it.
@@ -95,7 +91,7 @@ mod tests {
         };
         assert!(ask(&[]).expect("given").job.also.is_empty(), "only what was asked for");
         let given = ask(&[("data@7", "/dev/sdb"), ("x", "/dev/sdc")]).expect("given");
-        assert_eq!(given.image_ids(), ["debian@1", "data@7", "x@1"]);
+        assert_eq!(given.title(), "debian@1 + data@7 + x@1");
         let also: Vec<_> = given.job.also.iter().map(|a| (a.disk.as_str(), a.partitions.clone())).collect();
         assert_eq!(also, [("/dev/sdb", Some(vec![1])), ("/dev/sdc", None)]);
         assert!(ask(&[("x", "/dev/sdb"), ("x", "/dev/sdc")]).expect_err("twice").error.contains("once"));

@@ -47,21 +47,21 @@ fn text(terminals: &[TerminalView], images: &[ImageView], problems: usize) -> St
         line(&mut out, name, &[], value);
     }
     head(&mut out, "flashmob_image_bytes", "gauge", "Payload of each image.");
-    images
-        .iter()
-        .for_each(|i| line(&mut out, "flashmob_image_bytes", &[("image", &i.image.id())], i.image.bytes));
+    images.iter().for_each(|i| {
+        line(&mut out, "flashmob_image_bytes", &[("image", &i.image.id().to_string())], i.image.bytes)
+    });
     head(&mut out, "flashmob_swarm_peers", "gauge", "Peers of each swarm that the tracker knows.");
     for image in images {
-        let id = image.image.id();
+        let id = image.image.id().to_string();
         line(&mut out, "flashmob_swarm_peers", &[("image", &id), ("role", "complete")], image.complete);
         line(&mut out, "flashmob_swarm_peers", &[("image", &id), ("role", "fetching")], image.incomplete);
     }
     head(&mut out, "flashmob_seeder_sent_bytes_total", "counter", "Bytes the server's own seeder has sent.");
-    for (image, seeding) in images.iter().filter_map(|i| Some((i.image.id(), i.seeding?))) {
+    for (image, seeding) in images.iter().filter_map(|i| Some((i.image.id().to_string(), i.seeding?))) {
         line(&mut out, "flashmob_seeder_sent_bytes_total", &[("image", &image)], seeding.bytes_out);
     }
     head(&mut out, "flashmob_seeder_peers", "gauge", "Peers connected to the server's own seeder.");
-    for (image, seeding) in images.iter().filter_map(|i| Some((i.image.id(), i.seeding?))) {
+    for (image, seeding) in images.iter().filter_map(|i| Some((i.image.id().to_string(), i.seeding?))) {
         line(&mut out, "flashmob_seeder_peers", &[("image", &image)], seeding.peers);
     }
     out

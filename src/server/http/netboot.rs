@@ -86,7 +86,7 @@ fn decide(app: &App, caller: &Caller) -> String {
     match (jobs::at_boot(id, last, target.as_ref()), target) {
         (AtBoot::Agent, Some(target)) if can_netboot => {
             log::info!("{id} netboots: sent the agent for {}", target.title());
-            lab.expect(now, &caller.identity, target.image_ids());
+            lab.expect(now, &caller.identity, target.images().cloned().collect());
             ipxe::agent(
                 caller,
                 &format!("imaging this terminal with {}", target.title()),

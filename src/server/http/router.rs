@@ -15,7 +15,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::services::ServeDir;
 
-use crate::manifest::{is_plain_name, names};
+use crate::image_id::is_plain_name;
+use crate::manifest::names;
 use crate::server::app::App;
 use crate::server::http::api;
 use crate::server::http::metrics;

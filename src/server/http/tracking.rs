@@ -11,6 +11,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::image_id::ImageId;
 use crate::server::app::App;
 use crate::server::http::listen::Ends;
 use crate::server::http::netboot::host_of;
@@ -68,7 +69,7 @@ pub async fn torrent(
 ) -> Response {
     let repository = app.repository();
     let version = file.strip_suffix(".torrent").unwrap_or_default();
-    let Some(torrent) = repository.torrents.get(&(name.clone(), version.to_string())) else {
+    let Some(torrent) = repository.torrents.get(&ImageId::new(&name, version)) else {
         return (StatusCode::NOT_FOUND, "there is no such image\n").into_response();
     };
     let host = host_of(&headers, ends);

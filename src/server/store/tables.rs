@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Row, Transaction, params};
 
 use crate::api::Inventory;
+use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
@@ -127,8 +128,8 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             terminal,
             a.token,
             a.job,
-            a.image,
-            a.version,
+            a.image.name,
+            a.image.version,
             millis(a.started),
             millis(a.heard),
             a.progress.as_ref().map(json).transpose()?,
@@ -140,7 +141,7 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             a.cancelled,
             a.retried_as.as_ref().map(json).transpose()?,
             json(&a.installed)?,
-            json(&a.also)?,
+            json(&a.also.iter().map(ImageId::to_string).collect::<Vec<_>>())?,
         ])?;
     Ok(())
 }
@@ -193,8 +194,7 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
         number: u64::try_from(number).unwrap_or(0),
         token: row.get(8)?,
         job: row.get(9)?,
-        image: row.get(10)?,
-        version: row.get(11)?,
+        image: ImageId::new(row.get::<_, String>(10)?, row.get::<_, String>(11)?),
         started: time(row.get(12)?),
         heard: time(row.get(13)?),
         progress: unjson(row, 14)?,
@@ -206,8 +206,16 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
         cancelled: row.get(20)?,
         retried_as: unjson(row, 21)?,
         installed: unjson(row, 22)?.unwrap_or_default(),
-        also: unjson(row, 23)?.unwrap_or_default(),
+        also: ids(row, 23)?,
     })
+}
+
+/// A list of `NAME@VERSION`.
+fn ids(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<ImageId>> {
+    let wrong =
+        |e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e));
+    let texts: Vec<String> = unjson(row, column)?.unwrap_or_default();
+    texts.iter().map(|text| text.parse().map_err(wrong)).collect()
 }
 
 fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::event::{Class, Progress, Stage};
+use crate::image_id::ImageId;
 use crate::server::domain::config::Job;
 use crate::server::domain::jobs::tests::{done, failed};
 use crate::server::domain::lab::tests::hello_of;
@@ -30,7 +31,7 @@ fn at(seconds: u64) -> Duration {
 
 fn target() -> Target {
     let job = Job { name: "lab".into(), ..Job::by_hand("debian".parse().expect("valid")) };
-    Target { job, image: "debian".into(), version: "1".into(), also: vec!["data@2".parse().expect("valid")] }
+    Target { job, image: ImageId::new("debian", "1"), also: vec!["data@2".parse().expect("valid")] }
 }
 
 #[tokio::test]
@@ -85,7 +86,7 @@ async fn a_database_of_the_first_schema_is_read_and_written() {
     let (store, restored, _) = Store::open(folder.path()).expect("understood");
     let terminal = restored.terminals.first().expect("one");
     let attempt = terminal.last.clone().expect("its attempt");
-    assert_eq!((attempt.image.as_str(), attempt.installed.len()), ("i", 0));
+    assert_eq!((attempt.image.name.as_str(), attempt.installed.len()), ("i", 0));
     assert_eq!(
         terminal.known_disks.len(),
         1,

@@ -21,7 +21,7 @@ async fn good_images_are_published_and_the_others_are_named() {
     copy(&golden(), &world.at("images/golden/.partial-2"));
     world.restart().await;
     let lab = lab(&world).await;
-    let ids: Vec<String> = lab.images.iter().map(|i| i.image.id()).collect();
+    let ids: Vec<String> = lab.images.iter().map(|i| i.image.id().to_string()).collect();
     assert_eq!(ids, ["golden@format-1"]);
     assert!(lab.images[0].seeding.is_none() || lab.images[0].complete == 1);
     let problem = |name: &str| lab.problems.iter().find(|p| p.what.contains(name)).map(|p| p.error.clone());

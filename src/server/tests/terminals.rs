@@ -20,7 +20,7 @@ async fn a_terminal_images_itself_and_then_boots_from_its_disk() {
     let terminal = world.hello(A).await;
     assert_eq!((terminal.as_str(), world.state(A).await), (A, TerminalState::Waiting));
     let job = world.take(&terminal, Take::default()).await.expect("work waits");
-    assert_eq!((job.task.image.as_str(), job.task.version.as_str()), ("golden", "format-1"));
+    assert_eq!((job.task.id.name.as_str(), job.task.id.version.as_str()), ("golden", "format-1"));
     assert_eq!(
         (job.task.folder.as_str(), job.task.disk.as_str(), job.job.as_str()),
         ("/images/golden/format-1/", "internal", "lab")
@@ -187,7 +187,7 @@ async fn an_image_asked_for_by_name_is_given_whatever_waits() {
     let terminal = world.hello(A).await;
     let wish = |image: &str| Take { image: Some(image.into()), ..Take::default() };
     let job = world.take(&terminal, wish("golden@format-1")).await.expect("given");
-    assert_eq!((job.job.as_str(), job.task.version.as_str()), ("by-hand", "format-1"));
+    assert_eq!((job.job.as_str(), job.task.id.version.as_str()), ("by-hand", "format-1"));
     for wrong in ["golden@2", "silver", "../x"] {
         assert_eq!(world.take(&terminal, wish(wrong)).await, Err(StatusCode::CONFLICT), "{wrong}");
     }

@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use super::*;
+use crate::image_id::ImageId;
 use crate::io::testing::{MIB, noise, run as run_program};
 use crate::layout::grid::Span;
 use crate::units::PieceIndex;
@@ -26,7 +27,7 @@ fn assignment_of(lab: &Lab, image: &TestImage, disk: &LoopDisk, compare: Compare
     let mut assignment = lab.assignment(disk);
     let version = image.manifest.version.clone();
     assignment.task.folder = format!("/images/lab/{version}/");
-    assignment.task.version = version;
+    assignment.task.id.version = version;
     assignment.task.compare = compare;
     assignment
 }
@@ -34,7 +35,7 @@ fn assignment_of(lab: &Lab, image: &TestImage, disk: &LoopDisk, compare: Compare
 /// The server's record of `disk`.
 fn record(image: &TestImage, disk: &LoopDisk) -> Installed {
     let disk = crate::layout::rule::describe(&disk.info());
-    Installed { image: "lab".into(), version: image.manifest.version.clone(), disk, ..Installed::default() }
+    Installed { id: ImageId::new("lab", image.manifest.version.clone()), disk, ..Installed::default() }
 }
 
 fn place(image: &TestImage, span: Span) -> usize {
@@ -308,7 +309,7 @@ async fn a_record_that_does_not_fit_the_disk_is_a_reason_to_look() {
     let lab = Lab::new(&new).await;
     lab.publish(&old);
     let other = |disk: &LoopDisk| Installed { disk: "another".into(), ..record(&old, disk) };
-    let unknown = |disk: &LoopDisk| Installed { version: "0".into(), ..record(&old, disk) };
+    let unknown = |disk: &LoopDisk| Installed { id: ImageId::new("lab", "0"), ..record(&old, disk) };
     let mut used = old_source.clone();
     used[(2 << 20) + 700] ^= 1;
     let mut retabled = old_source.clone();

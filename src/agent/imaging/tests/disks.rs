@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::image_id::ImageId;
 use crate::io::testing::mbr_source;
 
 /// A system image and one of data, for a disk each.
@@ -14,8 +15,7 @@ fn both() -> [(Vec<u8>, TestImage); 2] {
 
 fn task(name: &str, disk: &LoopDisk) -> Task {
     Task {
-        image: name.into(),
-        version: "1".into(),
+        id: ImageId::new(name, "1"),
         folder: format!("/images/{name}/1/"),
         disk: disk.path.clone(),
         layout: LayoutMode::WholeDisk,
@@ -39,7 +39,7 @@ async fn two_images_go_onto_two_disks_in_one_attempt() {
     first.assert_on(&disks[0].bytes(), &system);
     second.assert_on(&disks[1].bytes(), &data);
     assert_eq!(imaged.traffic().0, first.grid.data_bytes() + second.grid.data_bytes());
-    let named: Vec<_> = imaged.installed.iter().map(|one| (one.image.as_str(), &one.disk)).collect();
+    let named: Vec<_> = imaged.installed.iter().map(|one| (one.id.name.as_str(), &one.disk)).collect();
     assert_eq!((named[0].0, named[1].0), ("lab", "data"));
     assert!(named[0].1 != named[1].1);
     assert_eq!(status.view().progress.percent, 100.0);
@@ -66,7 +66,7 @@ async fn what_is_refused_for_one_disk_leaves_all_of_them_untouched() {
         (task("data", &small), "too few"),
         (task("data", &disk), "both choose the disk"),
         (
-            Task { version: "2".into(), folder: "/images/data/2/".into(), ..task("data", &small) },
+            Task { id: ImageId::new("data", "2"), folder: "/images/data/2/".into(), ..task("data", &small) },
             "has no http",
         ),
     ] {

@@ -21,6 +21,7 @@ use super::*;
 use crate::api::Compress;
 use crate::api::{After, Compare, LayoutMode, Task};
 use crate::event::Class;
+use crate::image_id::ImageId;
 use crate::io::disk::claim::claim;
 use crate::io::storage::FolderStorage;
 use crate::io::testing::{LoopDisk, TestImage, gpt_source, image_of};
@@ -117,8 +118,7 @@ impl Lab {
             attempt: 1,
             token: "t".into(),
             task: Task {
-                image: "lab".into(),
-                version: "1".into(),
+                id: ImageId::new("lab", "1"),
                 folder: "/images/lab/1/".into(),
                 disk: disk.path.clone(),
                 layout: LayoutMode::WholeDisk,

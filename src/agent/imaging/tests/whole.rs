@@ -152,7 +152,7 @@ async fn what_is_done_and_could_not_be_reported_is_found_at_the_next_start_and_n
         let result = tokio::time::timeout(DEADLINE, run(ctx, lab.assignment(&disk))).await.expect("in time");
         let imaged = result.expect("imaged");
         assert_eq!(sectors_written(&disk), written, "not a sector");
-        assert_eq!(imaged.installed[0].version, "1");
+        assert_eq!(imaged.installed[0].id.version, "1");
         assert_eq!(imaged.traffic().0, 0);
         let view = status.view();
         assert!(view.notes.iter().any(|note| note.contains("nothing is written")), "{:?}", view.notes);

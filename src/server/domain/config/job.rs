@@ -10,8 +10,8 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::duration;
 use crate::api::{After, Compare, LayoutMode, check_partitions};
+use crate::image_id::ImageRef;
 use crate::layout::rule::Rule;
-use crate::manifest::is_plain_name;
 use crate::server::domain::identity::{Identity, TerminalKey};
 
 /// An image assigned to terminals.
@@ -103,47 +103,6 @@ pub struct Also {
     /// Some partitions of the image only.
     #[serde(default)]
     pub partitions: Option<Vec<u32>>,
-}
-
-/// `NAME` (the version with the highest sequence) or `NAME@VERSION`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct ImageRef {
-    pub name: String,
-    /// The version, or the newest.
-    pub version: Option<String>,
-}
-
-impl std::str::FromStr for ImageRef {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, version) = match text.split_once('@') {
-            Some((name, version)) => (name, Some(version)),
-            None => (text, None),
-        };
-        if !is_plain_name(name) || !version.is_none_or(is_plain_name) {
-            return Err(format!("'{text}' is not an image: use NAME or NAME@VERSION"));
-        }
-        Ok(ImageRef { name: name.into(), version: version.map(Into::into) })
-    }
-}
-
-impl TryFrom<String> for ImageRef {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl std::fmt::Display for ImageRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.version {
-            Some(version) => write!(f, "{}@{version}", self.name),
-            None => f.write_str(&self.name),
-        }
-    }
 }
 
 /// The terminals that a job is for.

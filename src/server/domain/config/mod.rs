@@ -17,11 +17,11 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Compress;
-use crate::manifest::is_plain_name;
+use crate::image_id::is_plain_name;
 use crate::server::domain::identity::{Identity, TerminalKey};
 use crate::tracker::{Topology, Zone};
 use crate::units::parse_duration;
-pub use job::{Also, ImageRef, Job, Terminals};
+pub use job::{Also, Job, Terminals};
 
 /// A configuration with every key explained.
 pub const SAMPLE: &str = include_str!("sample.toml");

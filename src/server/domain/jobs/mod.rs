@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::api::{Compare, TerminalState};
 use crate::event::{Class, Outcome};
+use crate::image_id::ImageId;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::target::Target;
 
@@ -96,14 +97,14 @@ pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
 pub fn may_leave<'a>(
     me: &Attempt,
     mut others: impl Iterator<Item = &'a Attempt>,
-    mut coming: impl Iterator<Item = &'a (Duration, String)>,
+    mut coming: impl Iterator<Item = &'a (Duration, ImageId)>,
     now: Duration,
 ) -> bool {
-    let mine = me.image_ids();
-    let fetches = |other: &Attempt| other.image_ids().iter().any(|image| mine.contains(image));
+    let mine = |image: &ImageId| me.images().any(|own| own == image);
+    let fetches = |other: &Attempt| other.images().any(mine);
     me.outcome.is_some()
         && !others.any(|other| other.number != me.number && other.is_live(now) && fetches(other))
-        && !coming.any(|(since, what)| mine.contains(what) && now.saturating_sub(*since) < COMING)
+        && !coming.any(|(since, what)| mine(what) && now.saturating_sub(*since) < COMING)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::{Failure, Installed, Loader, Progress, Stage, Starts};
+use crate::image_id::ImageId;
 use crate::server::domain::attempt::TRIES;
 use crate::server::domain::config::Job;
 
@@ -12,7 +13,7 @@ fn at(seconds: u64) -> Duration {
 fn target(version: &str) -> Target {
     let image = "debian".parse().expect("valid");
     let job = Job { name: "lab".into(), ..Job::by_hand(image) };
-    Target { job, image: "debian".into(), version: version.into(), also: Vec::new() }
+    Target { job, image: ImageId::new("debian", version), also: Vec::new() }
 }
 
 fn attempt(outcome: Option<Outcome>) -> Attempt {
@@ -20,8 +21,7 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
         number: 1,
         token: "t".into(),
         job: "lab".into(),
-        image: "debian".into(),
-        version: "1".into(),
+        image: ImageId::new("debian", "1"),
         also: Vec::new(),
         started: at(1000),
         heard: at(1000),
@@ -41,8 +41,7 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
 pub fn done() -> Outcome {
     let loader = Loader { partition: "1234abcd-01".into(), path: "/EFI/debian/shimx64.efi".into() };
     let installed = Installed {
-        image: "debian".into(),
-        version: "1".into(),
+        id: ImageId::new("debian", "1"),
         disk: "sda".into(),
         partitions: None,
         starts: Starts { bios: Some("1234abcd-01".into()), uefi: Some(loader) },
@@ -97,7 +96,7 @@ fn a_new_version_or_a_person_makes_it_wait_again() {
 #[test]
 fn a_new_version_of_a_further_image_makes_it_wait_again() {
     let of = |data: &str| Target { also: vec![data.parse().expect("valid")], ..target("1") };
-    let done = Attempt { also: vec!["data@1".into()], ..attempt(Some(done())) };
+    let done = Attempt { also: vec![ImageId::new("data", "1")], ..attempt(Some(done())) };
     assert!(!waits(Some(&done), Some(&of("data@1"))));
     assert!(waits(Some(&done), Some(&of("data@2"))) && waits(Some(&done), Some(&target("1"))));
     assert_eq!(
@@ -195,17 +194,22 @@ fn half_a_system_is_never_booted() {
 fn a_terminal_leaves_when_nobody_fetches_its_image_any_more() {
     let me = attempt(Some(done()));
     let other = Attempt { number: 2, ..in_stage(Stage::Fetch) };
-    let leaves = |others: &[&Attempt], coming: &[(Duration, String)], now| {
+    let leaves = |others: &[&Attempt], coming: &[(Duration, ImageId)], now| {
         may_leave(&me, others.iter().copied(), coming.iter(), at(now))
     };
     assert!(leaves(&[&me], &[], 1000));
     assert!(!leaves(&[&me, &other], &[], 1000));
     assert!(leaves(&[&me, &other], &[], 1060), "the other one is silent");
-    assert!(leaves(&[&Attempt { version: "2".into(), ..other.clone() }], &[], 1000));
+    assert!(leaves(&[&Attempt { image: ImageId::new("debian", "2"), ..other.clone() }], &[], 1000));
     assert!(leaves(&[&Attempt { outcome: Some(done()), ..other.clone() }], &[], 1000));
-    assert!(!leaves(&[], &[(at(900), "debian@1".into())], 1000), "one is on its way");
-    assert!(leaves(&[], &[(at(900), "debian@2".into()), (at(820), "debian@1".into())], 1000));
-    let both = Attempt { version: "2".into(), also: vec!["debian@1".into()], ..other };
+    assert!(!leaves(&[], &[(at(900), ImageId::new("debian", "1"))], 1000), "one is on its way");
+    assert!(leaves(
+        &[],
+        &[(at(900), ImageId::new("debian", "2")), (at(820), ImageId::new("debian", "1"))],
+        1000
+    ));
+    let both =
+        Attempt { image: ImageId::new("debian", "2"), also: vec![ImageId::new("debian", "1")], ..other };
     assert!(!leaves(&[&me, &both], &[], 1000), "it fetches this one for another disk");
     let unfinished = attempt(None);
     assert!(!may_leave(&unfinished, [].into_iter(), [].into_iter(), at(1000)));
@@ -214,8 +218,7 @@ fn a_terminal_leaves_when_nobody_fetches_its_image_any_more() {
 #[test]
 fn a_record_of_a_disk_holds_until_something_is_written_there() {
     let on = |version: &str, disk: &str| Installed {
-        image: "debian".into(),
-        version: version.into(),
+        id: ImageId::new("debian", version),
         disk: disk.into(),
         ..Installed::default()
     };
@@ -237,7 +240,10 @@ fn an_interrupted_attempt_is_resumed_by_looking_whatever_the_job_says() {
     let of = |last: Option<&Attempt>| compare_of_next(last, &target);
     assert_eq!(of(None), Compare::Full);
     assert_eq!(of(Some(&in_stage(Stage::Fetch))), Compare::Auto);
-    assert_eq!(of(Some(&Attempt { version: "0".into(), ..in_stage(Stage::Fetch) })), Compare::Full);
+    assert_eq!(
+        of(Some(&Attempt { image: ImageId::new("debian", "0"), ..in_stage(Stage::Fetch) })),
+        Compare::Full
+    );
     let retried = Attempt { retried: true, ..attempt(Some(failed(Class::Disk, true))) };
     assert_eq!(of(Some(&retried)), Compare::Full, "a person may mean it");
     let trusting = Attempt { retried_as: Some(Compare::Trust), ..retried };

@@ -5,6 +5,7 @@
 use crate::api::Inventory;
 use crate::boot::start;
 use crate::event::{Chosen, DiskIdentity, Failure, Installed, Outcome, Progress};
+use crate::image_id::ImageId;
 
 /// Longest word from a terminal (model, serial number).
 pub(super) const MAX_WORD: usize = 200;
@@ -67,10 +68,10 @@ pub(super) fn outcome(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed, mut warnings } => {
             installed.truncate(MAX_PARTS);
-            for Installed { image, version, disk, partitions, starts } in &mut installed {
+            for Installed { id: ImageId { name, version }, disk, partitions, starts } in &mut installed {
                 *starts = start::checked(std::mem::take(starts));
                 partitions.iter_mut().for_each(|partitions| partitions.truncate(MAX_PARTITIONS));
-                [image, version, disk]
+                [name, version, disk]
                     .into_iter()
                     .for_each(|text| *text = cut(std::mem::take(text), MAX_WORD));
             }

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::api::Hello;
+use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::{self, Identity, Known, Mac};
@@ -50,7 +51,7 @@ pub struct Lab {
     last_number: u64,
     namesakes: Namesakes,
     /// Terminals that were sent the agent and have taken nothing yet: when, and for which images.
-    coming: HashMap<Mac, (Duration, Vec<String>)>,
+    coming: HashMap<Mac, (Duration, Vec<ImageId>)>,
     /// When the progress of each attempt was written down last.
     written: HashMap<u64, Duration>,
 }
@@ -88,7 +89,7 @@ impl Lab {
     }
 
     /// A netbooting terminal was sent the agent, to fetch `images`.
-    pub fn expect(&mut self, now: Duration, who: &Identity, images: Vec<String>) {
+    pub fn expect(&mut self, now: Duration, who: &Identity, images: Vec<ImageId>) {
         self.coming.retain(|_, (since, _)| now.saturating_sub(*since) < jobs::COMING);
         if let Some(mac) = who.macs.first().filter(|_| self.coming.len() < MAX_TERMINALS) {
             self.coming.insert(*mac, (now, images));

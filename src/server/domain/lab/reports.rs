@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Change, Lab, Terminal, bounds};
 use crate::api::Orders;
 use crate::event::{Chosen, Outcome, Progress};
+use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::TerminalKey;
@@ -116,7 +117,7 @@ impl Lab {
             [known] => ties.needs(known.ip(), me),
             _ => ties.needs(None, me),
         });
-        let coming: Vec<(Duration, String)> = coming
+        let coming: Vec<(Duration, ImageId)> = coming
             .flat_map(|(_, (since, images))| images.iter().map(|image| (*since, image.clone())))
             .collect();
         let release = jobs::may_leave(attempt, others, coming.iter(), now);

@@ -4,6 +4,7 @@ use super::bounds::{MAX_PARTS, MAX_WORD};
 use super::*;
 use crate::api::{DiskInfo, Inventory, Neighbour, NicInfo, Orders, TerminalState};
 use crate::event::{Chosen, Class, DiskIdentity, Progress, Stage};
+use crate::image_id::ImageId;
 use crate::server::domain::config::Job;
 use crate::server::domain::jobs::tests::{done, failed};
 use crate::server::domain::ties::Ties;
@@ -15,7 +16,7 @@ pub fn at(seconds: u64) -> Duration {
 
 pub fn target() -> Target {
     let job = Job { name: "lab".into(), ..Job::by_hand("debian".parse().expect("valid")) };
-    Target { job, image: "debian".into(), version: "1".into(), also: Vec::new() }
+    Target { job, image: ImageId::new("debian", "1"), also: Vec::new() }
 }
 
 /// A terminal with one MAC introduces itself.
@@ -193,7 +194,7 @@ fn a_zone_that_is_done_is_released_but_for_the_gateway_that_others_fetch_through
 fn one_that_netboots_is_waited_for_until_it_takes() {
     let mut lab = lab();
     let a = begin(&mut lab, 1, A, "a");
-    lab.expect(at(2), &Identity::new(&[B], None), vec!["debian@1".into()]);
+    lab.expect(at(2), &Identity::new(&[B], None), vec![ImageId::new("debian", "1")]);
     assert!(!lab.outcome(at(3), a, "a", done(), &Ties::default()).expect("taken").0.release);
     let b = begin(&mut lab, 4, B, "b");
     lab.outcome(at(5), b, "b", failed(Class::Disk, true), &Ties::default()).expect("taken");

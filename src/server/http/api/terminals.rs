@@ -12,7 +12,7 @@ use super::reply::{Body, Error, Shared, conflict, error, keep, read, stranger};
 use crate::api::{
     Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Take, Task, Welcome,
 };
-use crate::server::domain::config::ImageRef;
+use crate::image_id::{ImageId, ImageRef, NotAnImage};
 use crate::server::domain::jobs;
 use crate::server::domain::lab::{Change, ReportError};
 use crate::server::domain::target::{target_by_hand, target_for, target_of};
@@ -90,12 +90,10 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
     keep(&app, saved).await?;
     log::info!("terminal {id} takes {} as attempt {}", target.title(), attempt.number);
     let job = target.job;
-    let first = ImageRef { name: target.image, version: Some(target.version) };
-    let task = task(&first, &job.disk, (job.layout, job.partitions.as_deref()), compare);
-    let further = job.also.iter().zip(&target.also);
-    let further = further.map(|(also, image)| {
-        self::task(image, &also.disk, (also.layout, also.partitions.as_deref()), compare)
-    });
+    let task = task(target.image, &job.disk, (job.layout, job.partitions.as_deref()), compare);
+    let further = target.also.into_iter().zip(&job.also);
+    let further = further
+        .map(|(id, also)| self::task(id, &also.disk, (also.layout, also.partitions.as_deref()), compare));
     let also = further.collect();
     let assignment = Assignment {
         job: job.name,
@@ -117,20 +115,19 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
 /// An image that an agent's command line names.
 fn named(image: &str) -> Result<ImageRef, Error> {
     let advice = "Name images as NAME or NAME@VERSION.";
-    image.parse().map_err(|e: String| error(StatusCode::CONFLICT, e, advice))
+    image.parse().map_err(|e: NotAnImage| error(StatusCode::CONFLICT, e.to_string(), advice))
 }
 
-/// `image`, with its version, for one disk.
+/// One image for one disk.
 fn task(
-    image: &ImageRef,
+    id: ImageId,
     disk: &str,
     (layout, partitions): (LayoutMode, Option<&[u32]>),
     compare: Compare,
 ) -> Task {
-    let (name, version) = (image.name.clone(), image.version.clone().unwrap_or_default());
-    let folder = format!("/images/{name}/{version}/");
+    let folder = format!("/images/{}/{}/", id.name, id.version);
     let disk = disk.to_string();
-    let mut task = Task { image: name, version, folder, disk, layout, partitions: None, compare };
+    let mut task = Task { id, folder, disk, layout, partitions: None, compare };
     if let Some(partitions) = partitions {
         task.only(partitions.to_vec());
     }
