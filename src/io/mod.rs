@@ -8,9 +8,11 @@
 //! | `net` | network clients: tracker, server's API, DHCP, LLDP, discovery, links |
 //! | `host` | the machine around it: PID 1's duties, drivers, console, inventory, limits |
 //! | `storage` | the bytes of a payload: files, folders, block devices |
+//! | `sysfs` | block devices and mounts as the kernel shows them |
 //! | `hash`, `sys` | SHA-1 and SHA-256 of pieces; the few system calls that need `unsafe` |
 //!
-//! Rooms import the ground (`storage`, `hash`, `sys`) and rooms below them; `tests/house` holds the order.
+//! Rooms import the ground (`storage`, `hash`, `sysfs`, `sys`) and rooms below them; `tests/house` holds the
+//! order.
 //!
 //! Invariant: every result of the kernel is looked at, and short is an error. The pure stages decide, and
 //! this part carries out their decisions.
@@ -22,6 +24,7 @@ pub mod image;
 pub mod net;
 pub mod storage;
 pub mod sys;
+pub mod sysfs;
 pub mod torrent;
 
 #[cfg(test)]

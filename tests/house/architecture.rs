@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
 /// Rooms of `src/io` and `src/server`, each folder or file from the lowest to the highest. A room may use
 /// itself and those before it.
 const ROOMS: [(&str, &[&str]); 2] = [
-    ("io", &["sys", "hash", "storage", "net", "disk", "image", "host", "torrent"]),
+    ("io", &["sys", "sysfs", "hash", "storage", "net", "disk", "image", "host", "torrent"]),
     (
         "server",
         &[

@@ -5,7 +5,6 @@
 //! from mounting it. One that is mounted read-only cannot be claimed, and is read without. QEMU's own locks
 //! keep QEMU from writing to it (`locks`). `seen` notices other writers afterwards. Nothing is ever written.
 
-mod device;
 mod locks;
 mod seen;
 
@@ -16,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use flashmob::event::{Class, Failure};
 use flashmob::io::disk::table;
+use flashmob::io::sysfs::{self, Mount};
 use flashmob::manifest::Lost;
 use flashmob::units::{DiskOffset, SectorSize};
 use nix::errno::Errno;
@@ -25,7 +25,6 @@ use nix::unistd::{Whence, lseek64};
 use crate::format::Format;
 use crate::keys::file_failure;
 use crate::view::View;
-use device::{family, queue_of, split};
 use seen::Seen;
 
 /// Bytes that are given up at a time where the source cannot be read.
@@ -69,7 +68,7 @@ impl Source {
     fn open_alone(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if metadata.file_type().is_block_device() {
-            let devices = family(metadata.rdev());
+            let devices = sysfs::with_partitions(metadata.rdev());
             let mounts = mounts_of(&devices)?;
             if let Some(mount) = mounts.iter().find(|mount| mount.writable) {
                 return Err(Failure::new(
@@ -147,8 +146,8 @@ impl Source {
         let sector_size = if is_file {
             table::guess_sector_size(&mut &file, size)?
         } else {
-            let text = fs::read_to_string(queue_of(device).join("logical_block_size")).unwrap_or_default();
-            text.trim().parse().ok().and_then(SectorSize::new).unwrap_or(SectorSize::DEFAULT)
+            let bytes = sysfs::queue_fact(device, "logical_block_size");
+            bytes.and_then(|n| SectorSize::new(u32::try_from(n).ok()?)).unwrap_or(SectorSize::DEFAULT)
         };
         // Hints: the first drops cached pages, so that the device is read; the second asks for read-ahead.
         for advice in [PosixFadviseAdvice::POSIX_FADV_DONTNEED, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL] {
@@ -220,45 +219,16 @@ impl Source {
     }
 }
 
-/// A place where a device is mounted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
-    place: String,
-    device: String,
-    writable: bool,
-}
-
 fn mounts_of(devices: &[String]) -> Result<Vec<Mount>, Failure> {
     let path = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(path).map_err(|e| file_failure("reading", path, &e))?;
     // Some filesystems (btrfs) do not give their device's number, but its path.
     let is_device = |source: &str| {
-        fs::metadata(source).is_ok_and(|m| {
-            let (major, minor) = split(m.rdev());
-            m.file_type().is_block_device() && devices.contains(&format!("{major}:{minor}"))
-        })
+        fs::metadata(source)
+            .is_ok_and(|m| m.file_type().is_block_device() && devices.contains(&sysfs::numbers(m.rdev())))
     };
-    Ok(parse_mounts(&text, |numbers, source| devices.iter().any(|d| d == numbers) || is_device(source)))
-}
-
-/// The mounts in `/proc/self/mountinfo` (proc(5)) whose device (numbers, path) is `wanted`.
-fn parse_mounts(text: &str, wanted: impl Fn(&str, &str) -> bool) -> Vec<Mount> {
-    let parse = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let mut fields = before.split(' ');
-        let numbers = fields.nth(2)?;
-        let place = fields.nth(1)?;
-        let mut fields = after.split(' ');
-        let source = fields.nth(1)?;
-        // The filesystem's own options: a read-only mount of a writable filesystem does not count as such.
-        let writable = fields.next()?.split(',').any(|option| option == "rw");
-        wanted(numbers, source).then(|| Mount {
-            place: place.replace("\\040", " "),
-            device: source.to_string(),
-            writable,
-        })
-    };
-    text.lines().filter_map(parse).collect()
+    let mounts = sysfs::mounts(&text);
+    Ok(mounts.filter(|mount| devices.contains(&mount.numbers) || is_device(&mount.device)).collect())
 }
 
 /// Mounts of loop devices that are backed by a file.
@@ -272,7 +242,7 @@ fn loop_mounts(path: &Path) -> Result<Vec<Mount>, Failure> {
             && let Some((major, minor)) = numbers.trim().split_once(':')
             && let (Ok(major), Ok(minor)) = (major.parse(), minor.parse())
         {
-            devices.extend(family(nix::sys::stat::makedev(major, minor)));
+            devices.extend(sysfs::with_partitions(nix::sys::stat::makedev(major, minor)));
         }
     }
     if devices.is_empty() { Ok(Vec::new()) } else { mounts_of(&devices) }
@@ -281,22 +251,6 @@ fn loop_mounts(path: &Path) -> Result<Vec<Mount>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MOUNTINFO: &str = "\
-22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
-30 22 254:2 / /mnt/a\\040b ro,relatime shared:2 - ext4 /dev/vda2 rw
-31 22 254:3 / /mnt/ro ro,relatime shared:3 - ext4 /dev/vda3 ro
-32 22 0:40 /sub /srv rw,noatime - btrfs /dev/vdb1 rw,space_cache
-";
-
-    #[test]
-    fn mounts_are_found_by_number_and_by_path_and_only_the_filesystem_says_who_may_write() {
-        let found = parse_mounts(MOUNTINFO, |numbers, source| {
-            ["254:2", "254:3"].contains(&numbers) || source == "/dev/vdb1"
-        });
-        let found: Vec<_> = found.iter().map(|m| (m.place.as_str(), m.writable)).collect();
-        assert_eq!(found, [("/mnt/a b", true), ("/mnt/ro", false), ("/srv", true)]);
-    }
 
     #[test]
     fn holes_of_a_sparse_file_are_known() {

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use flashmob::event::{Class, Failure};
+use flashmob::io::sysfs;
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 use nix::unistd::{Whence, lseek64};
 
-use super::device::{family, split, sys_of};
 use crate::keys::file_failure;
 
 /// Times are told in seconds by some filesystems.
@@ -116,7 +116,7 @@ fn says_now(path: &Path, metadata: &fs::Metadata) -> bool {
 
 /// Makes the kernel write its buffers back, so that they count. A disk's partitions have separate buffers.
 fn write_out(device: u64) {
-    for numbers in family(device) {
+    for numbers in sysfs::with_partitions(device) {
         let name = fs::read_to_string(format!("/sys/dev/block/{numbers}/uevent")).unwrap_or_default();
         let Some(name) = name.lines().find_map(|line| line.strip_prefix("DEVNAME=")) else { continue };
         if let Err(e) = File::open(Path::new("/dev").join(name)).and_then(|file| file.sync_all()) {
@@ -127,7 +127,7 @@ fn write_out(device: u64) {
 
 /// Sectors that were written and discarded (Linux, Documentation/block/stat.rst).
 fn written(device: u64) -> Option<u64> {
-    let text = fs::read_to_string(sys_of(device).join("stat")).ok()?;
+    let text = fs::read_to_string(sysfs::folder(device).join("stat")).ok()?;
     let fields: Vec<&str> = text.split_whitespace().collect();
     let sectors = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
     Some(sectors(6)?.wrapping_add(sectors(13).unwrap_or_default()))
@@ -135,14 +135,11 @@ fn written(device: u64) -> Option<u64> {
 
 /// The file behind a loop device or a partition of one, unless it was removed.
 fn backing(device: u64) -> Option<PathBuf> {
-    let own = sys_of(device);
-    let disk = if own.join("partition").exists() { own.join("..") } else { own };
-    let path = fs::read_to_string(disk.join("loop/backing_file")).ok()?;
+    let path = fs::read_to_string(sysfs::disk_folder(device).join("loop/backing_file")).ok()?;
     let path = PathBuf::from(path.trim_end_matches('\n'));
     let there = path.is_file();
     if !there {
-        let (major, minor) = split(device);
-        log::info!("the file behind {major}:{minor} is not there any more: {}", path.display());
+        log::info!("the file behind {} is not there any more: {}", sysfs::numbers(device), path.display());
     }
     there.then_some(path)
 }

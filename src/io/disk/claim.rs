@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -19,14 +19,11 @@ use crate::io::disk::partition_reader::PartitionReader;
 use crate::io::disk::table;
 use crate::io::storage::device::Disk;
 use crate::io::sys;
+use crate::io::sysfs::{self, CLASS};
 use crate::layout::known::check_opened;
 use crate::layout::plan::{DiskFacts, Existing, ExistingPartition};
 use crate::layout::rule::describe;
 use crate::units::Lba;
-
-const CLASS: &str = "/sys/class/block";
-/// Bytes of the unit in which sysfs gives starts and sizes, for every sector size of the disk.
-const SYSFS_SECTOR: u64 = 512;
 
 /// A disk that is exclusively open.
 #[derive(Debug)]
@@ -123,20 +120,21 @@ fn broken(path: &str, action: &str, error: &io::Error) -> Failure {
 
 /// Each partition node is taken by itself; the kernel then refuses to mount just these.
 fn claim_partitions(disk: &str, numbers: &[u32]) -> Result<Vec<File>, Failure> {
-    let nodes = partition_nodes(Path::new(CLASS), disk);
+    let nodes = sysfs::partitions(&Path::new(CLASS).join(disk));
     let mut guards = Vec::new();
     for number in numbers {
         let node = nodes.iter().find(|(n, _)| n == number);
-        let (_, name) = node.ok_or_else(|| {
+        let (_, folder) = node.ok_or_else(|| {
             refused(
                 format!("{disk} is in use and the kernel does not know its partition {number}"),
                 "Partition the disk as the image's disk is.",
             )
         })?;
+        let name = name_of(folder);
         let path = format!("/dev/{name}");
         guards.push(open_exclusive(&path).map_err(|e| {
             if is_busy(&e) {
-                held(&path, &holders(Path::new(CLASS), name))
+                held(&path, &holders(Path::new(CLASS), &name))
             } else {
                 broken(&path, "opening", &e)
             }
@@ -149,14 +147,10 @@ fn claim_partitions(disk: &str, numbers: &[u32]) -> Result<Vec<File>, Failure> {
 /// by the kernel would have pieces written into a partition that somebody else uses.
 fn same_places(class: &Path, disk: &str, numbers: &[u32], facts: &DiskFacts) -> Result<(), Failure> {
     let Ok(existing) = &facts.table else { return Ok(()) };
-    let nodes = partition_nodes(class, disk);
+    let nodes = sysfs::partitions(&class.join(disk));
     for partition in existing.partitions.iter().filter(|p| numbers.contains(&p.number)) {
-        let node =
-            nodes.iter().find(|(n, _)| *n == partition.number).map(|(_, name)| class.join(disk).join(name));
-        let bytes = |file: &str| {
-            let text = fs::read_to_string(node.as_ref()?.join(file)).ok()?;
-            text.trim().parse::<u64>().ok()?.checked_mul(SYSFS_SECTOR)
-        };
+        let node = nodes.iter().find(|(n, _)| *n == partition.number).map(|(_, folder)| folder);
+        let bytes = |file: &str| sysfs::number(&node?.join(file))?.checked_mul(sysfs::SECTOR);
         let start = facts.sector.offset_of(partition.first).map(|offset| offset.0);
         if start.is_none() || bytes("start") != start || bytes("size") != Some(partition.size) {
             return Err(refused(
@@ -168,54 +162,32 @@ fn same_places(class: &Path, disk: &str, numbers: &[u32], facts: &DiskFacts) -> 
     Ok(())
 }
 
-/// Partitions of a disk as the kernel knows them: number and name.
-fn partition_nodes(class: &Path, disk: &str) -> Vec<(u32, String)> {
-    let Ok(entries) = fs::read_dir(class.join(disk)) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let number = fs::read_to_string(entry.path().join("partition")).ok()?;
-            Some((number.trim().parse().ok()?, entry.file_name().to_string_lossy().into_owned()))
-        })
-        .collect()
-}
-
 /// The users of a block device or its partitions: mounts, swap, devices stacked on it.
 fn holders(class: &Path, name: &str) -> Vec<String> {
-    let mut names = vec![name.to_string()];
-    names.extend(partition_nodes(class, name).into_iter().map(|(_, name)| name));
+    let partitions = sysfs::partitions(&class.join(name));
+    let names = std::iter::once(name.to_string()).chain(partitions.iter().map(|(_, part)| name_of(part)));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let mut found = Vec::new();
     for name in names {
         let dir = class.join(&name);
-        if let Ok(number) = fs::read_to_string(dir.join("dev")) {
-            found.extend(mounts_of(&mounts, number.trim()).map(|at| format!("{name} (mounted on {at})")));
+        if let Some(numbers) = sysfs::text(&dir.join("dev")) {
+            let here = sysfs::mounts(&mounts).filter(|mount| mount.numbers == numbers);
+            found.extend(here.map(|mount| format!("{name} (mounted on {})", mount.place)));
         }
         let is_swap =
             swaps.lines().any(|line| line.split_whitespace().next() == Some(&format!("/dev/{name}")));
         if is_swap {
             found.push(format!("{name} (swap)"));
         }
-        let stacked: Vec<PathBuf> = fs::read_dir(dir.join("holders"))
-            .map(|all| all.flatten().map(|e| e.path()).collect())
-            .unwrap_or_default();
-        for holder in stacked {
-            let holder = holder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            found.push(format!("{holder} (stacked on {name})"));
-        }
+        let stacked = fs::read_dir(dir.join("holders")).into_iter().flatten().flatten();
+        found.extend(stacked.map(|holder| format!("{} (stacked on {name})", name_of(&holder.path()))));
     }
     found
 }
 
-/// Mount points of the device `number` (`major:minor`), from `/proc/self/mountinfo` (proc(5)).
-fn mounts_of<'a>(mountinfo: &'a str, number: &'a str) -> impl Iterator<Item = &'a str> {
-    mountinfo.lines().filter_map(move |line| {
-        let mut fields = line.split(' ').skip(2);
-        let device = fields.next()?;
-        let mount_point = fields.nth(1)?;
-        (device == number).then_some(mount_point)
-    })
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Reads the disk's present state. An unreadable table matters only if it is to be kept.
@@ -305,14 +277,5 @@ mod tests {
         }
         claim(&chosen, LayoutMode::WholeDisk, &[]).expect("nobody holds it");
         assert!(disk.bytes().iter().all(|byte| *byte == 0xaa), "not a byte was written");
-    }
-
-    #[test]
-    fn mount_points_are_found_by_device_number() {
-        let text = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n\
-                    37 35 7:1 / /media/x rw - ext4 /dev/loop1 rw\n38 35 7:11 / /other rw - ext4 /dev/loop11 rw\n";
-        assert_eq!(mounts_of(text, "7:1").collect::<Vec<_>>(), ["/media/x"]);
-        assert_eq!(mounts_of(text, "8:1").count(), 0);
-        assert_eq!(mounts_of("", "8:1").count(), 0);
     }
 }

@@ -10,13 +10,10 @@ use std::path::Path;
 use crate::api::DiskInfo;
 use crate::event::{Class, Failure};
 use crate::io::disk::table;
+use crate::io::sysfs::{self, CLASS};
 use crate::layout::identity::Identity;
 use crate::layout::rule::is_external;
 use crate::units::SectorSize;
-
-const CLASS: &str = "/sys/class/block";
-/// Bytes of the unit in which sysfs gives sizes, for every sector size of the disk.
-const SYSFS_SECTOR: u64 = 512;
 
 /// All disks that could hold a system, in the order of their names. Partitions, ramdisks, optical drives,
 /// flash chips of the firmware, areas that eMMC keeps for its own boot code, and loop devices are not disks
@@ -105,18 +102,14 @@ fn read(class: &Path, name: &str) -> DiskInfo {
         Some(parent) if real.join("partition").exists() => parent.to_path_buf(),
         _ => real.clone(),
     };
-    let text = |file: &str| -> Option<String> {
-        let text = fs::read_to_string(disk.join(file)).ok()?;
-        let text = text.trim().trim_matches('\0').trim().to_string();
-        (!text.is_empty()).then_some(text)
-    };
-    let number = |file: &str| text(file).and_then(|text| text.parse::<u64>().ok());
+    let text = |file: &str| sysfs::text(&disk.join(file));
+    let number = |file: &str| sysfs::number(&disk.join(file));
     let queue = |file: &str| number(&format!("queue/{file}"));
     // These two are the partition's own.
-    let own = |file: &str| fs::read_to_string(real.join(file)).ok()?.trim().parse::<u64>().ok();
+    let own = |file: &str| sysfs::number(&real.join(file));
     DiskInfo {
         name: name.to_string(),
-        size: own("size").unwrap_or(0).saturating_mul(SYSFS_SECTOR),
+        size: own("size").unwrap_or(0).saturating_mul(sysfs::SECTOR),
         sector_size: queue("logical_block_size").and_then(|n| u32::try_from(n).ok()).unwrap_or(512),
         model: text("device/model"),
         // virtio-blk has it beside `device`; SCSI and ATA in a page of vital product data.

@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use crate::event::{Class, Failure};
 use crate::io::storage::access::{open_failure, within};
 use crate::io::storage::device::Disk;
+use crate::io::sysfs;
 use crate::storage::{Attributes, Storage, StorageError};
 use crate::sync;
 use crate::units::show_bytes;
@@ -56,7 +57,7 @@ impl BlockStorage {
         let file =
             OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path).map_err(failure)?;
         let number = file.metadata().map_err(failure)?.rdev();
-        let rotational = queue_fact(number, "rotational") == Some(1);
+        let rotational = sysfs::queue_fact(number, "rotational") == Some(1);
         let device = Disk::of(file, path.display().to_string(), rotational).map_err(failure)?;
         let size = device.size();
         let len = len.unwrap_or(size);
@@ -75,15 +76,6 @@ impl BlockStorage {
         }
         Ok(BlockStorage { device, path: path.to_owned(), len, writable, partial: Mutex::default() })
     }
-}
-
-/// A number from `/sys/dev/block/…/queue`, of the disk when `device` is a partition.
-fn queue_fact(device: u64, name: &str) -> Option<usize> {
-    let (major, minor) = (libc::major(device), libc::minor(device));
-    ["queue", "../queue"].iter().find_map(|queue| {
-        let path = format!("/sys/dev/block/{major}:{minor}/{queue}/{name}");
-        std::fs::read_to_string(path).ok()?.trim().parse().ok()
-    })
 }
 
 impl Storage for BlockStorage {

@@ -15,6 +15,7 @@ use super::cuts::read_cuts;
 use crate::event::{Class, Failure};
 use crate::io::hash::sha256;
 use crate::io::storage::{BlockStorage, FileStorage, is_block_device};
+use crate::io::sysfs;
 use crate::layout::grid::{Grid, Span};
 use crate::manifest::Manifest;
 use crate::manifest::reference::{FileState, SourceReference};
@@ -203,16 +204,10 @@ fn stable_name(real: &Path) -> Option<PathBuf> {
 
 /// A disk's own identity, with the partition's number.
 fn device_identity(device: u64) -> Option<String> {
-    let own = PathBuf::from(format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device)));
-    let text = |file: &Path| {
-        let text = fs::read_to_string(file).ok()?;
-        let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());
-        (!text.is_empty()).then(|| text.to_string())
-    };
-    let number = text(&own.join("partition"));
-    let disk = if number.is_some() { own.join("..") } else { own };
+    let number = sysfs::text(&sysfs::folder(device).join("partition"));
+    let disk = sysfs::disk_folder(device);
     let files = ["wwid", "device/wwid", "device/serial", "serial", "dm/uuid", "md/uuid", "loop/backing_file"];
-    let name = files.iter().find_map(|file| text(&disk.join(file)))?;
+    let name = files.iter().find_map(|file| sysfs::text(&disk.join(file)))?;
     Some(number.map_or(name.clone(), |number| format!("{name}, partition {number}")))
 }
 
