@@ -7,6 +7,10 @@ cd "$(dirname "$0")/.."
 ./qemu-tests/setup.sh
 export CARGO_TERM_COLOR=never
 
+# Licences, sources and doubled crates (deny.toml). A debug build of the tool is ready in half the time.
+command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny
+
+cargo deny --workspace check licenses bans sources
 cargo fmt --all --check
 cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
 cargo test --locked --workspace --exclude qemu-tests

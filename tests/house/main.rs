@@ -1,6 +1,7 @@
-//! The rules of the house, held by tests: imports point down, dependencies are ones that Apache-2.0 can use.
+//! The rules of the house, held by tests: imports point down, no file reaches itself, every file says what it
+//! is for, comments wrap, and the agent carries no server.
 //!
-//! Invariant: these tests read the tree and `cargo metadata`, nothing else; a broken rule names the file and
+//! Invariant: these tests read the tree and `cargo tree`, nothing else; a broken rule names the file and
 //! line. Other tests check behaviour.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
