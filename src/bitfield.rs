@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use crate::units::PieceIndex;
 
-/// Bytes that are looked at in one go.
+/// Bytes that are compared at a time.
 const WORD: usize = 8;
 
-/// Which pieces somebody has.
+/// The pieces that a peer has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitfield {
     bytes: Vec<u8>,

@@ -27,7 +27,7 @@ pub enum Stage {
     Disarm,
     /// In the swarm: receiving and writing pieces.
     Fetch,
-    /// All is written; waiting until somebody has added the hashes to prove it by.
+    /// Everything is written; waiting for the hashes that prove it.
     Hashes,
     /// Reading everything back from the device.
     Verify,

@@ -23,7 +23,7 @@ pub struct Attributes {
 pub struct StorageError {
     /// "reading", "writing", "syncing".
     pub action: &'static str,
-    /// The path, with the partition where there is one.
+    /// The path, with the partition if there is one.
     pub target: String,
     /// Offset in the target (not in the payload), in bytes.
     pub offset: u64,

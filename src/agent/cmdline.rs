@@ -1,9 +1,8 @@
 //! The kernel command line's `flashmob.*` keys.
 //!
-//! Invariant: a key that is not known or a value that is not understood is an error, never ignored: a typing
-//! mistake must not image the wrong disk. The machine that answers PXE writes this line, so it holds no
-//! secret and cannot make the agent trust anything (`flashmob.insecure` is heard only where the initramfs
-//! allows it).
+//! Invariant: an unknown key or a malformed value is an error, because a typing mistake must not image the
+//! wrong disk. The machine that answers PXE writes this line, so it holds no secret and cannot make the agent
+//! trust anything (`flashmob.insecure` has an effect only if the initramfs allows it).
 
 use crate::api::After;
 use crate::lan::discovery::server_url;

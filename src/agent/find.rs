@@ -16,7 +16,7 @@ use crate::lan::discovery::{Origin, Step};
 
 /// Time for one candidate or one search.
 pub const EACH: Duration = Duration::from_secs(5);
-/// Candidates of one search that are asked: an answer with thousands does not hold up the next round.
+/// Candidates that one search asks, so that an answer with thousands does not hold up the next round.
 const MOST: usize = 16;
 
 /// A server that answered as flashmob.

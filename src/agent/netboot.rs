@@ -55,7 +55,7 @@ pub fn run() -> ExitCode {
     leave.into()
 }
 
-/// Everything this terminal was told at its start.
+/// This terminal's settings from its start.
 struct Setup {
     cmdline: Cmdline,
     file: Option<String>,

@@ -21,7 +21,7 @@ use crate::lan::dhcp::Offer;
 use crate::lan::discovery::LeaseFacts;
 use crate::lan::lldp::Heard;
 
-/// How often interfaces and cables are looked at.
+/// How often interfaces and cables are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Changes waiting for the owner; more interfaces than that wait themselves.
 const CHANGES: usize = 16;

@@ -111,7 +111,7 @@ impl Screens {
     }
 }
 
-/// Redraws a screen until it is told to stop.
+/// Redraws a screen until the stop signal.
 fn draw(mut console: Console, status: &Status, stopped: &mpsc::Receiver<()>) {
     // Screens that go dark after ten minutes (console_codes(4)) would hide the outcome; the cursor only
     // blinks.
@@ -126,7 +126,7 @@ fn draw(mut console: Console, status: &Status, stopped: &mpsc::Receiver<()>) {
     }
 }
 
-/// Appends to a line until it is told to stop.
+/// Appends to a line until the stop signal.
 fn append(mut console: Console, status: &Status, stopped: &mpsc::Receiver<()>, began: Instant) {
     let mut log = Log::default();
     loop {

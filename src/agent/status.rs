@@ -82,7 +82,7 @@ impl Status {
         self.began.elapsed()
     }
 
-    /// Enters `stage`. The numbers of the progress stay as they are.
+    /// Enters `stage`. The progress counters stay unchanged.
     pub fn stage(&self, stage: Stage) {
         self.change(|view| view.progress.stage = stage);
     }

@@ -135,12 +135,12 @@ pub struct Take {
     pub job: Option<String>,
     /// Image asked for on the agent's command line (`NAME` or `NAME@VERSION`), or `None`.
     pub image: Option<String>,
-    /// Further images for further disks, asked for beside it.
+    /// Further images for further disks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Further>,
 }
 
-/// One more image that is asked for, and its disk.
+/// One more requested image, and its disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Further {
     /// `NAME` or `NAME@VERSION`.
@@ -290,7 +290,7 @@ pub struct TerminalView {
     pub outcome: Option<Outcome>,
     /// Seconds since it was last heard.
     pub silent: u64,
-    /// Its zone, where there are zones.
+    /// Its zone, if zones are configured.
     #[serde(default)]
     pub zone: Option<String>,
     /// Its zone exchanges pieces with others through it.

@@ -12,7 +12,7 @@ use crate::manifest::Table;
 /// The loaders that firmware starts without any entry (UEFI 2.10 §3.5.1.1), in lower case.
 const FALLBACK: &str = "/efi/boot/boot";
 
-/// The firmware's entries as they are.
+/// The firmware's present entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Present {
     /// Number and data of each `Boot####`.

@@ -1,7 +1,7 @@
-//! Which kernel could be started directly, without the firmware.
+//! The kernel to start directly, without the firmware.
 //!
-//! Invariant: a [`KexecPlan`] names files on a partition that the plan of the disk has. Whether they can be
-//! read and the running kernel loads them is left to `io::disk::kexec`.
+//! Invariant: a [`KexecPlan`] names files on a partition that the plan of the disk has. `io::disk::kexec`
+//! reads and loads them.
 
 use crate::layout::plan::LayoutPlan;
 use crate::units::DiskOffset;

@@ -1,4 +1,4 @@
-//! How a terminal that boots from the network first goes on to the disk that was imaged, and to no other.
+//! How a terminal that boots from the network first goes on to the imaged disk, and to no other.
 //!
 //! ```text
 //!  agent: `of(plan)` ──Installed.starts──► server: `checked`, kept with the attempt

@@ -1,6 +1,6 @@
 //! Common parts of `get` and `seed`: the torrent, the trackers, the session, its end.
 //!
-//! Invariant: the swarm is left properly for every reason to end: trackers are told and the storage is
+//! Invariant: the swarm is left properly for every reason to end: trackers get `stopped` and the storage is
 //! synced.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -20,7 +20,7 @@ use crate::metainfo::Metainfo;
 use crate::storage::Storage;
 use crate::swarm::{PieceShape, WholePieces};
 
-/// Where the payload is or shall be.
+/// The payload's place.
 pub struct Placed {
     pub storage: Arc<dyn Storage>,
     /// The bytes of it that travel.

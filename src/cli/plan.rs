@@ -19,7 +19,7 @@ pub struct PlanArgs {
     /// Terminals in a lab with one switch.
     #[arg(long, value_name = "N", conflicts_with = "zones", default_value_t = 30)]
     terminals: usize,
-    /// Zones behind switches of their own: "4x30", or the terminals of each: "30,30,24".
+    /// Zones behind separate switches: "4x30", or the terminals of each: "30,30,24".
     #[arg(long, value_name = "ZONES", value_parser = zones)]
     zones: Option<Zones>,
     /// Bytes of the image that travel.

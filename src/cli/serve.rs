@@ -1,4 +1,4 @@
-//! `flashmob serve`: the lab's server until it is told to stop.
+//! `flashmob serve`: the lab's server, until a signal stops it.
 
 use std::io::Write;
 use std::net::SocketAddr;

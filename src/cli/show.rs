@@ -111,7 +111,7 @@ impl Show {
     }
 }
 
-/// Tells programs about a failure; people are told by the exit.
+/// Prints a failure for programs; people see the program's last message.
 pub fn failed(json: bool, failure: &Failure) {
     if json {
         emit(&Event::Error(failure.clone()));

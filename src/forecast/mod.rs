@@ -1,7 +1,7 @@
-//! `flashmob plan`: how long a night will take and which link bounds it, as text and as a picture.
+//! `flashmob plan`: how long a distribution will take and which link limits it, as text and as a picture.
 //!
-//! Invariant: every figure comes from one run of the simulator (`sim`) with the seed that is named; nothing
-//! is estimated beside it.
+//! Invariant: every figure comes from one run of the simulator (`sim`) with the given seed; nothing else is
+//! estimated.
 
 pub mod picture;
 pub mod plan;

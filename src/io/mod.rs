@@ -14,8 +14,8 @@
 //! Rooms import the ground (`storage`, `hash`, `sysfs`, `sys`) and rooms below them; `tests/house` holds the
 //! order.
 //!
-//! Invariant: every result of the kernel is looked at, and short is an error. The pure stages decide, and
-//! this part carries out their decisions.
+//! Invariant: every result of the kernel is checked, and short is an error. The pure stages decide, and this
+//! part carries out their decisions.
 
 pub mod disk;
 pub mod hash;

@@ -82,7 +82,7 @@ pub struct Offer {
     pub lease: Option<u32>,
     /// Seconds until it is renewed.
     pub renew: Option<u32>,
-    /// Seconds until any server is asked.
+    /// Seconds until any server may renew it.
     pub rebind: Option<u32>,
 }
 

@@ -6,7 +6,7 @@
 
 use crate::api::Neighbour;
 
-/// Longest frame that is looked at; the standard knows no longer one.
+/// Bytes of the longest accepted frame, which is the standard's limit.
 pub const MAX_FRAME: usize = 1500;
 /// Longest text taken from a frame, in characters.
 const MAX_TEXT: usize = 128;

@@ -1,7 +1,7 @@
 //! Asking name servers for the lab's flashmob server: SRV records (RFC 2782) of `_flashmob._tcp.DOMAIN`.
 //!
-//! Invariant: only answers to the question asked are taken, best priority first. Sending and waiting is left
-//! to `io::net::discovery`.
+//! Invariant: only answers to the question asked are taken, best priority first. `io::net::discovery` sends
+//! and waits.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;

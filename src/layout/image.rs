@@ -2,8 +2,8 @@
 //!
 //! Invariant: an [`ImageDescription`] exists only if each sidecar has the hash that the manifest gives,
 //! extents and manifest agree, the hashes of payload and partitions are those over the piece hashes, every
-//! boot area lies in `boot.bin`, and the torrent says in all its fields what the manifest says. Fetching the
-//! files and trusting the manifest are left to the callers.
+//! boot area lies in `boot.bin`, and all fields of the torrent agree with the manifest. The callers fetch the
+//! files and trust the manifest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ pub const MAX_BOOT_BYTES: usize = 32 << 20;
 pub struct WrongSidecar {
     /// Its file name.
     pub file: &'static str,
-    /// What is wrong with it.
+    /// The problem.
     pub fault: SidecarFault,
 }
 
-/// What is wrong with a sidecar.
+/// The problem of a sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SidecarFault {
     /// It does not have the hash that the manifest gives.
@@ -177,7 +177,7 @@ mod tests {
         image.sidecars.iter().cloned().collect()
     }
 
-    /// What is said of `image` after one of its sidecars was replaced and named in the manifest.
+    /// The message about `image` after one of its sidecars was replaced and its hash put into the manifest.
     fn replaced(mut image: TestImage, file: &'static str, bytes: Vec<u8>) -> String {
         image.manifest.sidecars.insert(file.into(), sha256(&bytes));
         let mut sidecars = sidecars(&image);

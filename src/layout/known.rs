@@ -29,8 +29,8 @@ pub fn remember(known: &[DiskInfo], present: &[DiskInfo]) -> Vec<DiskInfo> {
     fixed(present).chain(gone).cloned().collect()
 }
 
-/// Whether `rule` may be trusted to mean `chosen`, on a terminal that had the disks `known` and where
-/// `before` was chosen. A rule that is new here must mean a disk that was chosen before, where there is one.
+/// Checks that `rule` still means `chosen`, on a terminal that had the disks `known` and where `before` was
+/// chosen. A new rule must mean an earlier chosen disk, if there is one.
 pub fn check(
     rule: &Rule,
     chosen: &DiskInfo,

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::units::PieceIndex;
 
-/// A piece that lies somewhere on the disk and shall lie at its place. Both are bytes of the disk.
+/// A piece on the disk, and its place. Both are bytes of the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
     pub piece: PieceIndex,
@@ -49,7 +49,7 @@ pub struct Schedule {
     /// For each move: how many sources of others lie at its place and are not read yet.
     unread: Vec<u32>,
     ready: VecDeque<usize>,
-    /// All before this one are not waiting any more.
+    /// All moves before this one are finished.
     next: usize,
     room: usize,
 }
@@ -81,7 +81,7 @@ impl Schedule {
         &self.moves
     }
 
-    /// The next step; `None` when all moves are over. A step is done before the next one is asked for.
+    /// The next step; `None` when all moves are over. The caller carries out each step before it calls again.
     pub fn step(&mut self) -> Option<Step> {
         if let Some(ready) = self.ready.pop_front() {
             if std::mem::replace(&mut self.state[ready], State::Over) == State::Parked {

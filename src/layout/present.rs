@@ -57,7 +57,7 @@ pub fn is_disturbed(plan: &LayoutPlan, range: &Range<u64>) -> bool {
     plan.wipes().iter().cloned().chain(held).any(overlaps)
 }
 
-/// A version of an image that a disk is said to have.
+/// A version of an image that a disk has according to its record.
 #[derive(Debug, Clone, Copy)]
 pub struct Version<'a> {
     pub manifest: &'a Manifest,

@@ -1,8 +1,7 @@
 //! Contradictions in a manifest that need no disk and no sidecar to be seen.
 //!
 //! Invariant: after [`Manifest::check`] no place on the disk overflows, partitions neither overlap nor leave
-//! the smallest disk, and the counts of pieces agree with sizes. Whether a given disk fits is left to
-//! `layout::plan`.
+//! the smallest disk, and the counts of pieces agree with sizes. `layout::plan` checks a given disk.
 
 use super::{Entry, Manifest, Policy, Table, names};
 use crate::image_id::is_plain_name;
@@ -92,7 +91,7 @@ impl Manifest {
         {
             return Err("a boot area lies beyond the smallest disk".into());
         }
-        // Without piece hashes only until somebody adds them (docs/formats.md).
+        // Without piece hashes until they are added (docs/formats.md).
         let hashes = self.payload.sha256.is_some().then_some(names::PIECES);
         let mut needed = [names::EXTENTS, names::BOOT, names::TORRENT].into_iter().chain(hashes);
         if let Some(missing) = needed.find(|name| !self.sidecars.contains_key(*name)) {

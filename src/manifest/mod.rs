@@ -164,7 +164,7 @@ pub struct Lost {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partition {
-    /// Its number in the table, from 1 (5 and more: logical). 1 where there is no table.
+    /// Its number in the table, from 1 (logical ones from 5); 1 without a table.
     pub number: u32,
     pub first: Lba,
     /// Size in bytes.

@@ -1,9 +1,8 @@
 //! Torrents: bencoded bytes ↔ a checked description (BEP 3, 12, 19, 27, 47).
 //!
 //! Invariant: a `Metainfo` that exists is consistent (lengths add up, there is a hash for each piece, no path
-//! leaves its folder), and its info-hash is that of the exact bytes it was read from, which it keeps: written
-//! again, with other trackers or web seeds, it still names the same swarm. Where the payload lies is left to
-//! `io::storage`.
+//! leaves its folder), and its info-hash is that of the exact bytes it was read from, which it keeps: with
+//! other trackers or web seeds it still names the same swarm. `io::storage` holds the payload.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,7 +79,7 @@ pub struct Metainfo {
     pub trackers: Vec<String>,
     /// BEP 19 web seeds.
     pub url_list: Vec<String>,
-    /// The info dictionary as it was read or built.
+    /// The unchanged info dictionary.
     info: Arc<[u8]>,
 }
 
@@ -151,8 +150,8 @@ impl Metainfo {
         Ok(metainfo)
     }
 
-    /// The torrent as a file: `info` byte for byte as it was, and the trackers and web seeds of now. Other
-    /// keys beside `info` (comments, dates) are not kept.
+    /// The torrent as a file: `info` byte for byte, with the present trackers and web seeds. Other keys
+    /// beside `info` (comments, dates) are dropped.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut entries = vec![("info", Value::Raw(&self.info))];
         if let Some(first) = self.trackers.first() {

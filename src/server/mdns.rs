@@ -1,5 +1,4 @@
-//! Announces the server on the LAN as `_flashmob._tcp.local` (RFC 6763), for terminals that were told
-//! nothing.
+//! Announces the server on the LAN as `_flashmob._tcp.local` (RFC 6763), for terminals without configuration.
 //!
 //! Invariant: a convenience only; where it does not work the server runs without it and says so.
 

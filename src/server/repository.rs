@@ -105,7 +105,7 @@ impl Scanner {
         Ok(scan)
     }
 
-    /// The keys as they are now; when they changed, every image is judged again.
+    /// The present keys; after a change, every image's signature is checked again.
     fn read_keys(&mut self, problems: &mut Vec<Problem>) -> Option<TrustedKeys> {
         let path = self.keys.as_ref()?;
         let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
@@ -148,8 +148,7 @@ fn stamp(folder: &Path) -> Stamp {
     files.into_iter().filter_map(look).collect()
 }
 
-/// The source that the payload in `folder` lies on. A reference that cannot be read is told of when the image
-/// is opened.
+/// The source of the payload in `folder`. An unreadable reference is reported when the image is opened.
 fn source_of(folder: &Path) -> Option<PathBuf> {
     let bytes = std::fs::read(folder.join(names::REFERENCE)).ok()?;
     match serde_json::from_slice(&bytes) {

@@ -1,4 +1,4 @@
-//! The server's own peer: seeds every image of the repository from where it lies.
+//! The server's own peer: seeds every image of the repository in place.
 //!
 //! Invariant: seeds exactly the images of the latest scan. An image whose folder was replaced is opened anew.
 //! An image that can no longer be read is shown as a problem, and the tracker stops naming us for it. Limits

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use crate::units::{InfoHash, PeerId};
 
-/// Longest query string that is looked at: 50 info-hashes of a scrape, all percent-encoded, are 3.5 kB.
+/// Bytes of the longest accepted query string: 50 info-hashes of a scrape, all percent-encoded, are 3.5 kB.
 pub const MAX_QUERY: usize = 8192;
 /// Most info-hashes one scrape may name.
 pub const MAX_SCRAPE: usize = 100;

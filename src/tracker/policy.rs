@@ -1,7 +1,7 @@
-//! Which peers a peer is told about.
+//! The choice of peers for an answer.
 //!
-//! Invariant: a policy only chooses among the candidates it is given, never more than asked. Here is the one
-//! of a flat network; zones and relations are in `zoned`.
+//! Invariant: a policy only chooses among the given candidates, never more than requested. Here is the policy
+//! of a flat network; `zoned` has zones and pins.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct Choice {
     pub interval: Option<Duration>,
 }
 
-/// Decides which peers a peer is told about.
+/// Chooses the peers for an answer.
 pub trait Policy: Send {
     /// At most `ask.want` of `candidates`, which are of the same swarm. `chance` gives random numbers.
     fn choose(&mut self, ask: &Ask, candidates: Vec<Candidate>, chance: &mut dyn FnMut() -> u64) -> Choice;

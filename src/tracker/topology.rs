@@ -1,7 +1,7 @@
-//! The lab's shape: which addresses lie behind which switch, and which peers may fetch from where.
+//! The lab's shape: the zone of each address, and the zones from which peers may fetch.
 //!
 //! Invariant: a [`Topology`] that passed [`check`](Topology::check) has distinct names, and every name in it
-//! is one of its zones or [`REST`]. Choosing peers by it is left to `zoned`.
+//! is one of its zones or [`REST`]. `zoned` chooses peers by it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ pub const REST: &str = "rest";
 /// Most networks, and most switches, of a configured zone.
 pub const MAX_NAMED: usize = 64;
 
-/// Zones, and terminals with rules of their own.
+/// Zones, and pinned terminals.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Topology {
     /// Terminals behind one switch or in one subnet.

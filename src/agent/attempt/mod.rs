@@ -31,7 +31,7 @@ pub struct Pace {
     pub report: Duration,
     /// Before the second try; the third waits three times as long.
     pub again: Duration,
-    /// How long the server is told of a failure while it is away.
+    /// How long the agent tries to report a failure to a server that is away.
     pub tell: Duration,
     /// How long leaving the swarm may take.
     pub leave: Duration,
@@ -227,7 +227,7 @@ fn resume(assignment: &mut Assignment) {
     assignment.installed.clear();
 }
 
-/// The failure of an attempt that was told to stop.
+/// The failure of an attempt that was ordered to stop.
 fn stopped(why: &str, status: &Status) -> (Failure, bool) {
     let stage = status.view().progress.stage;
     let failure = Failure::new(

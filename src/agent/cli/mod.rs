@@ -1,7 +1,7 @@
-//! The agent on a running Linux: one attempt, asked for on its command line.
+//! The agent on a running Linux: one attempt, from its command line.
 //!
 //! Invariant: the same attempt as on a netbooted terminal, without bringing up the network, and the machine
-//! goes on running unless `--after` says otherwise. The exit code is the outcome's class.
+//! keeps running unless `--after` says otherwise. The exit code is the outcome's class.
 
 use std::future::Future;
 use std::io::{IsTerminal, Write};

@@ -1,7 +1,7 @@
 //! How the terminal's [`View`] looks: a large plain screen, and one line for logs.
 //!
 //! Invariant: pure text, at most as wide and high as the screen, and an outcome can be read from a photo.
-//! Writing it to the consoles is left to `agent::screen`.
+//! `agent::screen` writes it to the consoles.
 
 use crate::agent::status::View;
 use crate::event::{Class, Outcome, Progress, Stage};

@@ -24,7 +24,7 @@ pub struct ImagingContext {
     pub allow_insecure: bool,
     /// Believe the server's record of a disk, where a job asks for that.
     pub may_trust: bool,
-    /// Where progress is told.
+    /// Receives the progress.
     pub status: Status,
     /// A disk rule from the command line: goes before the job's.
     pub disk_override: Option<String>,

@@ -29,11 +29,11 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// No file of a description takes longer: they have some MiB, and a thousand terminals may fetch them at
 /// once.
 const WHOLE_FILE: Duration = Duration::from_secs(600);
-/// How often a file is asked for, and how long is waited in between: a thousand terminals may ask at once.
+/// Attempts to fetch a file, with pauses between, because a thousand terminals may ask at once.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often hashes that are still being made are asked for, and how often they may come with a signature
-/// that does not fit.
+/// Time between requests for hashes that are still being made, and how often these may come with a wrong
+/// signature.
 const ASK_FOR_HASHES: Duration = Duration::from_secs(5);
 const DOUBTS: u32 = 6;
 

@@ -41,8 +41,8 @@ pub use next::Next;
 /// How often the numbers of a terminal that only serves are renewed.
 const SERVE_TICK: Duration = Duration::from_secs(1);
 
-/// An image that is on the disk, proved from the disk and committed. The terminal goes on serving it to
-/// others for as long as this value lives.
+/// An image on the disk, proved from the disk and committed. While this value lives, the terminal serves it
+/// to others.
 pub struct Imaged {
     /// The images now on the disks (name, model, serial number, size).
     pub installed: Vec<Installed>,
@@ -152,7 +152,7 @@ async fn attempt(
     Ok(Imaged { installed, next, warnings, session, swarms, numbers, committed })
 }
 
-/// Swarms that go on, disks that start the new system, and warnings.
+/// Swarms that keep serving, disks that start the new system, and warnings.
 type Finished = (Vec<Swarm>, Vec<CommittedDisk>, Vec<String>);
 
 /// An earlier attempt has completed the disks and could not report it. Writes nothing and serves them.

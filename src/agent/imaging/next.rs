@@ -15,7 +15,7 @@ use crate::io::disk::target::ImageStorage;
 /// The system that starts next, as far as the attempt could prepare it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// The firmware's choice (or nothing, if the job says so).
+    /// The firmware's choice (or none, if the job leaves the machine off).
     Firmware,
     /// A kernel is loaded: `reboot(LINUX_REBOOT_CMD_KEXEC)` starts it.
     Kexec,

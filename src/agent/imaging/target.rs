@@ -1,7 +1,6 @@
 //! The disk of an attempt: chosen, claimed, planned for, and disarmed.
 //!
-//! Invariant: a [`Target`] has passed everything that can be refused; a [`Ready`] disk starts nothing any
-//! more.
+//! Invariant: a [`Target`] has passed all checks that can refuse; a [`Ready`] disk starts nothing.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -27,7 +27,7 @@ pub(super) async fn look(targets: &[Target]) -> Result<Vec<String>, Failure> {
     let planned: Vec<Known> = targets.iter().map(known).collect();
     blocking(move || {
         let below: Vec<String> = planned.iter().flat_map(|known| list::made_of(&known.info.name)).collect();
-        // Where disks cannot be listed, the one that was named is the only one that is known.
+        // If the disks cannot be listed, only the named one is known.
         let all = list::all().unwrap_or_default();
         let others = all.into_iter().filter(|disk| !below.contains(&disk.name)).map(|info| {
             let identity = list::identity(&info);

@@ -31,9 +31,9 @@ use crate::units::{PieceIndex, Sha256, show_bytes};
 
 /// How often it is looked whether the read-back is through.
 const VERIFY_TICK: Duration = Duration::from_millis(50);
-/// Fetching and reading back, and once more for pieces that came unchecked and were wrong. In the second
-/// round every piece is checked before it is written, so one that reads back wrong then is the disk's fault,
-/// and the read-back says so.
+/// Rounds of fetching and reading back; the second is for pieces that arrived unchecked and wrong. It checks
+/// every piece before the write, so one that reads back wrong then is the disk's fault, and the read-back
+/// says so.
 const ROUNDS: u32 = 2;
 
 /// The input of a round of fetching and reading back.
@@ -51,7 +51,7 @@ struct Work<'a> {
     image: Arc<Manifest>,
 }
 
-/// Brings all of the image onto the disk and proves it; the swarm goes on serving it.
+/// Brings the whole image onto the disk and proves it; the swarm keeps serving it.
 pub(super) async fn write(
     ctx: &ImagingContext,
     assignment: &Assignment,
@@ -233,7 +233,8 @@ impl Work<'_> {
         Ok((swarm, finding))
     }
 
-    /// Waits for `work` while the numbers go on, as long as pieces are missing or the disk does something.
+    /// Waits for `work` while updating the progress, as long as pieces are missing or the disk completes
+    /// requests.
     async fn with_the_disk<T>(
         &self,
         meter: &Meter<'_>,

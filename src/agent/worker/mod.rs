@@ -300,8 +300,8 @@ pub fn machine(hello: &Hello) -> String {
     text
 }
 
-/// Waits until the list of disks does not change any more: drivers find them one after another, and "the only
-/// internal disk" must not be said too early.
+/// Waits until the list of disks no longer changes: drivers find disks one after another, and "the only
+/// internal disk" must not be decided too early.
 async fn settle(list: impl Fn() -> Vec<DiskInfo>, settled: Duration, at_most: Duration) {
     let began = Instant::now();
     let (mut known, mut since) = (list(), began);

@@ -143,8 +143,8 @@ fn claim_partitions(disk: &str, numbers: &[u32]) -> Result<Vec<File>, Failure> {
     Ok(guards)
 }
 
-/// The partitions that are held are the ones the table describes: a table that was changed and not read again
-/// by the kernel would have pieces written into a partition that somebody else uses.
+/// Checks that the held partitions are those of the table. If the table was changed and the kernel did not
+/// read it again, pieces would be written into a partition that another program may use.
 fn same_places(class: &Path, disk: &str, numbers: &[u32], facts: &DiskFacts) -> Result<(), Failure> {
     let Ok(existing) = &facts.table else { return Ok(()) };
     let nodes = sysfs::partitions(&class.join(disk));

@@ -21,7 +21,7 @@ pub fn disk_failed(error: &StorageError) -> Failure {
     Failure::new(Class::Disk, error.to_string(), ADVICE)
 }
 
-/// A disk from which nothing starts any more.
+/// A disk from which nothing starts.
 #[derive(Debug)]
 pub struct DisarmedDisk {
     claim: ClaimedDisk,

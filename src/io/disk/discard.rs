@@ -8,13 +8,13 @@ use std::ops::Range;
 
 use crate::io::disk::target::ImageStorage;
 
-/// Bytes of one request, between two looks at whether to go on.
+/// Bytes of one request; between requests the work may be stopped.
 const STEP: u64 = 1 << 30;
 
 /// The ranges to discard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discard {
-    /// All of the partitions that are replaced: nothing of the image is there yet.
+    /// The replaced partitions completely: they hold no piece of the image yet.
     All,
     /// The free cells, because all others may have been found to be right.
     Free,

@@ -1,7 +1,7 @@
 //! The disks of this machine as `/sys/class/block` shows them.
 //!
-//! Invariant: only facts are told, and a fact that cannot be read is absent, never guessed. Which disk is
-//! taken is decided by `layout::rule`; whether it is free, by `io::disk::claim`.
+//! Invariant: only facts, and an unreadable one is absent, never guessed. `layout::rule` chooses a disk;
+//! `io::disk::claim` checks that it is free.
 
 use std::fs;
 use std::io;

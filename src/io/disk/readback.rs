@@ -34,7 +34,7 @@ pub const LAG: u64 = 1 << 30;
 /// Bytes of a batch: one flush of the device each.
 const BATCH: u64 = 256 << 20;
 const ROOM: usize = 16 << 20;
-/// How often the coordinator looks whether it shall stop.
+/// How often the coordinator checks for the order to stop.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// All of an image was read back from its disk and is right.

@@ -110,8 +110,8 @@ impl ImageStorage {
         (0..).map(PieceIndex).zip(present::zero_cells(&self.plan, &self.grid))
     }
 
-    /// Makes every zero cell zero but those in `known`, neighbours at once. `go_on` is told how many bytes
-    /// were done and may stop it.
+    /// Makes every zero cell zero except those in `known`, neighbours in one request. `go_on` gets the bytes
+    /// done and may stop it.
     pub fn write_zeros(
         &self,
         known: &Bitfield,

@@ -64,8 +64,8 @@ pub fn mount_all() -> Vec<String> {
     problems
 }
 
-/// Has the kernel restart the machine 10 s after a panic, and treat an oops as a panic: a terminal in a
-/// locked room must not stand still until somebody comes. `proc` is where `/proc` is mounted.
+/// Makes the kernel restart the machine 10 s after a panic, and treat an oops as a panic, because a terminal
+/// in a locked room must not hang until an administrator comes. `proc` is where `/proc` is mounted.
 fn restart_after_panic(proc: &Path) -> io::Result<()> {
     // The delay first: an oops between the two writes already ends in a restart if it panics.
     fs::write(proc.join("sys/kernel/panic"), "10")?;
@@ -90,8 +90,8 @@ fn mount_one(m: &Mount) -> nix::Result<()> {
     }
 }
 
-/// Lets connections that rested go on as fast as they were (tcp(7), `tcp_slow_start_after_idle`): a terminal
-/// sends to one peer after another, and each would begin slowly again.
+/// Keeps idle connections at their previous speed (tcp(7), `tcp_slow_start_after_idle`): a terminal sends to
+/// one peer after another, and each transfer would begin slowly again.
 pub fn keep_pace_after_idle() -> io::Result<()> {
     fs::write("/proc/sys/net/ipv4/tcp_slow_start_after_idle", "0")
 }
@@ -142,7 +142,7 @@ pub fn reap_until(child: u32) -> io::Result<End> {
     }
 }
 
-/// How the machine goes on.
+/// The machine's next state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PowerOff {
     /// Through the firmware.

@@ -35,8 +35,8 @@ pub struct Listed {
     pub path: PathBuf,
 }
 
-/// All folders `<repository>/<image>/<version>` that have a manifest, in order of their names. Nothing in
-/// them is looked at; other files and folders are passed over.
+/// All folders `<repository>/<image>/<version>` that have a manifest, in order of their names. Their content
+/// is not read; other files and folders are skipped.
 pub fn list(repository: &Path) -> Result<Vec<Listed>, Failure> {
     let mut found = Vec::new();
     for (name, folder) in plain_folders(repository)? {
@@ -166,8 +166,7 @@ impl ImageFolder {
         &self.description.boot
     }
 
-    /// The payload, to be read only. Fails if a file is missing or has another size, or a source is not as it
-    /// was.
+    /// The payload, read-only. Fails if a file is missing or has another size, or a source has changed.
     pub fn payload(&self) -> Result<Arc<dyn Storage>, Failure> {
         self.open_payload(Hold::No)
     }

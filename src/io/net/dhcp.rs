@@ -33,7 +33,7 @@ pub struct Runner {
 pub enum Change {
     /// It is this from now on.
     Bound(Box<Offer>),
-    /// This one must not be used any more.
+    /// This address must no longer be used.
     Lost(Ipv4Addr),
 }
 
@@ -73,7 +73,7 @@ impl Runner {
                 received = self.socket.recv_from(&mut buffer) => match received {
                     Ok((length, _)) => self.client.receive(self.began.elapsed(), &buffer[..length]),
                     Err(e) => {
-                        // The interface may be down for a moment; the client's own clock goes on.
+                        // The interface may be down for a moment; the client's clock continues.
                         log::debug!("dhcp: cannot receive: {e}");
                         tokio::time::sleep(Duration::from_secs(1)).await;
                         self.client.tick(self.began.elapsed());

@@ -133,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_announces_itself_is_found() {
-        // Ports of their own keep other programs' daemons out. Loopback multicast is enough.
+        // Unusual ports keep other programs' daemons out. Loopback multicast is enough.
         let port = 40_000 + u16::try_from(std::process::id() % 20_000).unwrap();
         let server = ServiceDaemon::new_with_port(port).unwrap();
         server.enable_interface(mdns_sd::IfKind::LoopbackV4).unwrap();

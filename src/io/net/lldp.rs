@@ -39,7 +39,7 @@ impl Listener {
         sys::join_packet_group(&self.socket, interface, NEAREST_BRIDGE)
     }
 
-    /// The next thing that was said, with the number of the interface. May be dropped at any await.
+    /// The next announcement, with the number of the interface. May be dropped at any await.
     pub async fn next(&self) -> io::Result<(u32, Heard)> {
         let mut buffer = [0; MAX_FRAME];
         loop {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// The least that the kernel brings from a medium when it is told that a range will be needed.
+/// The least that the kernel reads from a medium after a hint that a range will be needed.
 pub(super) const STRETCH: usize = 128 * 1024;
 
 /// The treatment of an existing target file of another size.

@@ -188,7 +188,7 @@ impl Disk {
         }
     }
 
-    /// Tells the device that whole sectors are of no use any more. It may refuse, and it may do nothing.
+    /// Tells the device that whole sectors are no longer needed. It may refuse or ignore that.
     pub fn discard(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.check_sectors(offset, length)?;
         let length_asked = usize::try_from(length).unwrap_or(usize::MAX);

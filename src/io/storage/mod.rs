@@ -1,7 +1,7 @@
 //! Where payload bytes really lie: files, folders, block devices, the runs of an image.
 //!
-//! Invariant: a storage that exists has the size it says; every refusal (missing, too small, busy) happens
-//! when it is opened, before the first write. Which pieces go where is left to the callers of [`Storage`].
+//! Invariant: a storage has its stated size. Every refusal (missing, too small, busy) happens when it is
+//! opened, before the first write. The callers of [`Storage`] place the pieces.
 
 mod access;
 mod block;

@@ -1,7 +1,7 @@
 //! One task for each tracker of a torrent: announces when it is time, hands peers to the owner.
 //!
-//! Invariant: a tracker is asked no more often than it allows, and one that fails is asked again, after
-//! longer and longer waits up to a minute; nothing a tracker says ends the torrent.
+//! Invariant: a tracker is asked no more often than it allows. A failing one is asked again after growing
+//! waits of up to a minute. No answer of a tracker ends the torrent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::io::net::tracker_client::{Asked, Event, Reply, announce};
 use crate::swarm::SwarmStats;
 use crate::units::InfoHash;
 
-/// With fewer peers than this, and pieces missing, a tracker is asked again soon.
+/// With fewer peers than this, and missing pieces, a tracker is asked again soon.
 const FEW_PEERS: usize = 4;
 /// "Soon", where the tracker says nothing else.
 const SOON: Duration = Duration::from_secs(5);

@@ -54,7 +54,7 @@ fn is_able(speed: u64, link: u64) -> bool {
     speed >= link.saturating_mul(MARGIN)
 }
 
-/// How many bytes of pieces a second one core undoes: measured once, on this program's own code.
+/// Bytes of pieces a second that one core decompresses, measured once with this program's code.
 fn speed() -> u64 {
     static SPEED: OnceLock<u64> = OnceLock::new();
     *SPEED.get_or_init(|| measure().unwrap_or(0))

@@ -147,7 +147,7 @@ impl DiskQueue {
     }
 }
 
-/// A piece's bytes as they are lent to the network.
+/// A piece's bytes, lent to the network.
 struct Lent {
     buf: PieceBuf,
     len: usize,
@@ -162,7 +162,7 @@ impl AsRef<[u8]> for Lent {
 /// A thread's means to decompress frames.
 struct Unpacking {
     unpacker: Unpacker,
-    /// Where the next frame is undone into.
+    /// The buffer for the next decompressed frame.
     spare: PieceBuf,
 }
 
@@ -303,7 +303,7 @@ mod tests {
             buf[..frame.len()].copy_from_slice(frame);
             (buf, frame.len())
         };
-        // Twice: the first one's buffer undoes the second.
+        // Twice: the second is decompressed into the first one's buffer.
         for piece in [1, 0] {
             let hash = Some(PieceHash::Sha1(sha1(&bytes)));
             queue.store_frame(PieceIndex(piece), u64::from(piece) * 50_000, 50_000, framed(&frame), hash);

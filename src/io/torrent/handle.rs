@@ -1,7 +1,7 @@
 //! A torrent of a session as its user holds it, and the owner task's ends of the same channels.
 //!
 //! Invariant: all clones of a [`Swarm`] are one swarm; a second caller of `stop` waits for the same shutdown.
-//! How the owner reacts is left to `owner`.
+//! `owner` reacts.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};

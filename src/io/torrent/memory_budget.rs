@@ -1,7 +1,7 @@
 //! How a swarm's memory and the machine's cores are divided.
 //!
-//! Invariant: pieces and frames together have the memory that was given, with the pieces in which disk
-//! threads undo frames; but there is room for six pieces beside those at least.
+//! Invariant: pieces, frames and the buffers in which disk threads decompress share the given memory. At
+//! least six pieces have room beside those buffers.
 
 use super::compression_policy::Part;
 
@@ -13,7 +13,7 @@ const FEWEST_BUFFERS: usize = 6;
 pub(super) struct Shares {
     /// Buffers that the engine fills.
     pub(super) engine: usize,
-    /// Buffers, of the same pool, in which disk threads undo frames.
+    /// Buffers, of the same pool, in which disk threads decompress frames.
     pub(super) undoing: usize,
     /// Buffers that pieces are read into for peers.
     pub(super) loading: usize,

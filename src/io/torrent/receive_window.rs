@@ -50,7 +50,7 @@ impl ReceiveWindow {
     }
 }
 
-/// Bytes, or `None` where it is left to the kernel.
+/// Bytes; `None` if the kernel decides.
 fn buffer_for(carries: u64) -> Option<usize> {
     let bytes = usize::try_from(u128::from(carries) * QUEUED.as_millis() / 1000).ok()?;
     (carries > 0 && bytes <= WIDEST).then(|| bytes.max(NARROWEST))

@@ -59,8 +59,8 @@ pub enum Have {
 /// A torrent to be fetched or seeded.
 pub struct TorrentSpec {
     pub meta: Arc<Metainfo>,
-    /// Where the payload lies or shall lie; as long as the payload. Of pieces that are neither wanted nor
-    /// there nothing is read or written.
+    /// The payload's place; as long as the payload. Pieces that are neither wanted nor present are neither
+    /// read nor written.
     pub storage: Arc<dyn Storage>,
     /// Which bytes of a piece travel.
     pub shape: Arc<dyn PieceShape>,

@@ -1,11 +1,11 @@
 //! The writing task of a connection: many messages and blocks with one call, from where they lie.
 //!
-//! Blocks of a storage that the system keeps in memory are read just before they are sent, into a little room
-//! that stays in the processor's cache: measured, that costs less than sending them from large buffers, and
-//! less than `sendfile`.
+//! Blocks of a storage in the page cache are read just before they are sent, into a small buffer that stays
+//! in the processor's cache. Measurements show that this costs less than sending from large buffers, and less
+//! than `sendfile`.
 //!
 //! Invariant: blocks are reported to the owner when the kernel has taken them, and refused to the peer when
-//! they cannot be read. A peer that takes nothing for [`STALLED`] is given up.
+//! they cannot be read. A peer that takes nothing for [`STALLED`] is closed.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

@@ -13,7 +13,7 @@ use super::dhcp_message::{self, Fields, MessageType, Reply};
 
 /// The longest pause between two DISCOVERs.
 pub const SLOWEST: Duration = Duration::from_secs(8);
-/// REQUESTs for one offer before it is given up.
+/// REQUESTs for one offer before the client drops it.
 const REQUESTS: u32 = 4;
 /// Pauses between renewals that get no answer.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ pub enum Output {
     Unicast(Ipv4Addr, Vec<u8>),
     /// The address may be used from now on; also said when a renewal changed something.
     Bound(Box<Offer>),
-    /// The address must not be used any more.
+    /// The address must no longer be used.
     Lost(Ipv4Addr),
 }
 

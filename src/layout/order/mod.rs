@@ -13,8 +13,8 @@
 //!          2. the table   3. the ESP's head   4. boot areas, boot code last
 //! ```
 //!
-//! A head is not written at once either. The few sectors that make a filesystem findable follow one by one
-//! after all others, so that a torn write leaves a partition that looks empty, and not one that looks whole.
+//! A head is not written in one go. The few sectors that make a filesystem findable follow one by one after
+//! all others, so that a torn write leaves a partition that looks empty, and not one that looks whole.
 //!
 //! Invariant: pure. Each step's writes may reach the medium in any order; a step begins when the one before
 //! it is synced. The manifest says which partitions start; a kept partition is never touched.
@@ -78,7 +78,7 @@ pub enum Step {
         position: usize,
         /// Bytes from the partition's first byte.
         ranges: Vec<Range<u64>>,
-        /// Nothing of this head is left to write.
+        /// This was the head's last part.
         last: bool,
     },
     /// This one of the table's writes.

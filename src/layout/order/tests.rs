@@ -110,8 +110,8 @@ fn table_is_whole_or_gone(plan: &LayoutPlan, model: &Model) -> bool {
         || sectors.filter(|at| !is_table(*at)).all(|at| model.sectors[index(at)] == Has::Old)
 }
 
-/// Whether each filesystem of a partition that starts something is gone or as it was, whichever kind it is
-/// of.
+/// Whether each filesystem of a partition that starts something is gone or unchanged, for every kind of
+/// filesystem.
 fn filesystems_are_whole_or_gone(plan: &LayoutPlan, model: &Model) -> bool {
     plan.places().iter().filter(|place| place.replaced && starts_something(plan, place)).all(|place| {
         (0..FINDABLE.len()).all(|kind| {

@@ -47,8 +47,7 @@ pub(super) fn check_size(manifest: &Manifest, disk: &DiskFacts) -> Result<(), Fa
     Ok(())
 }
 
-/// The partitions that a job names are there to be written, and nothing is asked for that would lose the
-/// others.
+/// Checks that the job's partitions can be written, and that the choice does not lose the others.
 pub(super) fn check_choice(
     manifest: &Manifest,
     mode: LayoutMode,

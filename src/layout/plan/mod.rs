@@ -49,8 +49,8 @@ pub struct LayoutPlan {
 }
 
 impl LayoutPlan {
-    /// Plans an image onto a disk. `boot` is the content of `boot.bin`. Of the partitions only those with the
-    /// numbers `only` are written, if it says so: the others must be there like kept ones.
+    /// Plans an image onto a disk. `boot` is the content of `boot.bin`. With `only`, just the partitions with
+    /// these numbers are written, and the others must exist like kept ones.
     pub fn new(
         image: &TrustedManifest,
         boot: &[u8],

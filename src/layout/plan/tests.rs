@@ -1,4 +1,4 @@
-//! Plans and refusals, with manifests and disks made by hand and by chance.
+//! Plans and refusals, with handmade and random manifests and disks.
 
 use super::*;
 use crate::event::Class;

@@ -18,7 +18,7 @@ const HEADER_BYTES: usize = 92;
 const REVISION: u32 = 0x0001_0000;
 /// Type of the entry that protects a GPT.
 const PROTECTIVE: u8 = 0xee;
-/// The sector of the entries where nothing else is said.
+/// The default sector of the entries.
 const ENTRIES_LBA: u64 = 2;
 
 /// Fields of the header.

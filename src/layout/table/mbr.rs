@@ -40,7 +40,7 @@ pub(super) fn writes(
     Ok(writes)
 }
 
-/// The first sector and the records, as they are generated.
+/// The generated first sector and records.
 pub(super) fn regions(described: &Described<'_>, signature: [u8; 4], extended: &[Extended]) -> Vec<Region> {
     let mut regions = vec![head(described, signature, extended)];
     let Some(one) = extended.first() else { return regions };

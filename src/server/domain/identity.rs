@@ -123,7 +123,7 @@ pub struct Known<'a> {
     pub id: &'a str,
     /// Its last statement about its identity.
     pub identity: &'a Identity,
-    /// Seconds since it was heard.
+    /// Seconds since its last call.
     pub silent: u64,
 }
 

@@ -169,7 +169,7 @@ async fn an_image_in_place_is_seeded_until_its_source_changes() {
     let disk = fs::read(&source).expect("read");
     fs::write(&source, &disk[..1_048_576]).expect("written");
     world.until("/api/v1/lab", "any more: it has 1048576 bytes").await;
-    // As it was, but for one byte and the time.
+    // The same except for one byte and the time.
     let mut wrong = disk.clone();
     wrong[300_000] ^= 1;
     let modified = fs::metadata(&source).and_then(|m| m.modified()).expect("a time");

@@ -64,7 +64,7 @@ async fn what_happened_survives_a_restart() {
     world.restart().await;
     assert_eq!(world.state(A).await, TerminalState::Done);
     assert_eq!(world.row(A).await.outcome, Some(done()));
-    // The one that was fetching goes on with the token it has.
+    // The one that was fetching continues with its token.
     assert_eq!(world.state(B).await, TerminalState::Imaging);
     world.progress(&b, Progress::at(Stage::Verify)).await.expect("taken");
     world.outcome(&b, failed(Class::Disk, true)).await.expect("taken");

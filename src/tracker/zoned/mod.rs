@@ -251,7 +251,7 @@ impl Policy for Zoned {
         let gateway = self.is_gateway(ask.swarm, zone, ask.asker.peer_id);
         let often = match zone {
             ZoneId::Rest => None,
-            // When a lab starts, the gateways of all zones begin at once: they shall meet soon.
+            // When a lab starts, the gateways of all zones begin at once, and should meet soon.
             ZoneId::Zone(_) if elected => Some(self.heartbeat / 2),
             ZoneId::Zone(_) if gateway => Some(self.heartbeat),
             ZoneId::Zone(_) => Some(self.heartbeat * (members / MEMBERS_A_HEARTBEAT).max(1)),

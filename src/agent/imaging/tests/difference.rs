@@ -188,7 +188,7 @@ async fn an_interrupted_attempt_goes_on_where_it_was_and_full_does_not_begin_aga
     assert!(received <= heads + u64::from(PIECE) && received > 0, "{received}");
 }
 
-/// One partition of 64 MiB that no filesystem is known in, in more pieces than are looked at.
+/// One partition of 64 MiB with an unknown filesystem, with more pieces than are read.
 fn large(number: &str, change: impl FnOnce(&mut Vec<u8>)) -> (Vec<u8>, TestImage) {
     let disk = LoopDisk::of(&vec![0; 66 << 20], 512);
     run_program("sgdisk", &["--new=1:2048:+64M", &disk.path]);

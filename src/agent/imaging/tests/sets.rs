@@ -51,7 +51,7 @@ async fn only_the_chosen_partitions_travel_and_are_written_and_the_rest_stays_to
     assert!(after[at(440, MIB)] == source[at(440, MIB)], "the table stays");
     assert!(after[..440] == source[..440], "boot code comes with the BIOS boot partition");
 
-    // The one that was left out, afterwards; nothing of the others is fetched or written.
+    // The remaining partition, afterwards; the others are neither fetched nor written.
     assignment.task.only(vec![2]);
     let (received, _) = fetched(&lab, assignment).await;
     assert!(received > 0 && received <= 4 * MIB, "{received}");

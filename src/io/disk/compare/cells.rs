@@ -71,8 +71,8 @@ pub(super) fn unused<'a>(plan: &'a LayoutPlan, grid: &'a Grid) -> impl Iterator<
     })
 }
 
-/// Cells of partitions that are on the disk now and begin elsewhere than the image's: it may have been
-/// partitioned otherwise when the older version came. Kept partitions are somebody else's.
+/// Cells of partitions that are on the disk now and begin elsewhere than the image's, because the disk may
+/// have been partitioned otherwise when the older version came. Kept partitions are not the job's.
 pub(super) fn elsewhere(
     plan: &LayoutPlan,
     existing: Option<&Existing>,

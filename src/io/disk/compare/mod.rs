@@ -36,14 +36,14 @@ use index::Index;
 pub use record::{Believed, believe};
 pub use whole::Whole;
 
-/// Cells that are looked at before all are.
+/// Cells that are read before all others.
 const SAMPLES: usize = 64;
 /// Bytes of read buffers; no piece buffers exist yet.
 const ROOM: usize = 64 << 20;
 /// How many times faster a disk reads than a link brings bytes; it bounds the reading for missing pieces.
 const WORTH: u64 = 4;
 
-/// How far a comparison is, and whether it shall end.
+/// The progress of a comparison, and the order to end it.
 #[derive(Debug, Default)]
 pub struct CompareProgress {
     /// Bytes that will be looked at.

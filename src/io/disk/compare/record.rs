@@ -1,5 +1,5 @@
-//! Believing a record: the disk is said to have a version of an image, so that only the difference of two
-//! manifests has to be fetched.
+//! Believing a record: according to the server the disk has a version of an image, so that only the
+//! difference of two manifests has to be fetched.
 //!
 //! Invariant: it is believed only if the areas that every mount or write changes are unchanged ([`traces`]),
 //! and if random pieces are right. The former show a machine that was used, the latter find other changes,
@@ -74,7 +74,7 @@ pub fn believe(
     Ok(Believed { present, unread: u32::try_from(unread).unwrap_or(u32::MAX) })
 }
 
-/// At most `count` of `all`, by chance.
+/// At most `count` random elements of `all`.
 fn some(mut all: Vec<u64>, count: usize, chance: &mut Rng) -> Vec<u64> {
     let count = count.min(all.len());
     for i in 0..count {

@@ -56,7 +56,7 @@ impl Made {
         self.cells = cells(&self.bytes);
     }
 
-    /// Whether the disk is as it was made, as far as is looked.
+    /// Whether the disk is unchanged, as far as it is read.
     fn look(&self) -> Result<(), Doubt> {
         run("blockdev", &["--flushbufs", &self.disk.path]);
         let disk = Disk::open(&self.disk.path, false).expect("it opens");
@@ -95,7 +95,7 @@ impl Made {
         for at in inside.chain([range.start, range.end - 1]) {
             self.disk.corrupt(at as u64);
             assert!(self.is_noticed(), "{what}: byte {at} of {range:?}");
-            // The same again is as it was.
+            // Corrupting the same byte again restores it.
             self.disk.corrupt(at as u64);
         }
         assert_eq!(self.look(), Ok(()), "{what}");

@@ -14,7 +14,7 @@ use super::mbr;
 use crate::manifest::{Entry, Table};
 use crate::units::{Lba, SectorSize};
 
-/// Tables have 128 entries nearly always; more than this many is taken for garbage.
+/// Most entries of a table; nearly all have 128, and a larger number is garbage.
 const MAX_ENTRIES: u32 = 1024;
 /// Bytes of an entry. The specification allows larger ones, but no tool makes them.
 const ENTRY_BYTES: u32 = 128;

@@ -318,7 +318,7 @@ fn disks_without_a_table_are_told_from_disks_with_one() {
 
 #[test]
 fn a_gpt_that_asks_for_much_memory_is_refused() {
-    // A sound header but for its size fields; its checksum is made right again.
+    // A sound header except for its size fields; its checksum is corrected.
     let mut bytes = gpt_disk().bytes();
     bytes[512 + 80..512 + 84].copy_from_slice(&u32::MAX.to_le_bytes());
     bytes[512 + 16..512 + 20].fill(0);

@@ -111,7 +111,7 @@ pub fn modaliases(sys: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut todo = vec![(sys.join("devices"), 0)];
     while let Some((dir, depth)) = todo.pop() {
-        // Devices come and go while they are looked at.
+        // Devices may appear and vanish during the walk.
         let Ok(entries) = fs::read_dir(&dir) else { continue };
         for entry in entries.flatten() {
             let Ok(kind) = entry.file_type() else { continue };

@@ -43,7 +43,7 @@ pub struct InPlace {
 }
 
 impl InPlace {
-    /// Opens the source. Refused if it is not the one, or not as it was, when it was captured.
+    /// Opens the source. Refused if it is another one, or changed since its capture.
     pub fn open(
         manifest: &Manifest,
         grid: &Arc<Grid>,

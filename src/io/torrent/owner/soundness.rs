@@ -14,7 +14,7 @@ use crate::io::torrent::spec::{Have, TorrentSpec};
 use crate::metainfo::Metainfo;
 use crate::units::{Now, PieceIndex, Sha256};
 
-/// How long a damaged piece is refused before it is looked at again.
+/// How long a damaged piece is refused before it is read again.
 const REST: Duration = Duration::from_secs(5);
 /// Most damaged pieces that are named.
 const NAMED: usize = 3;
@@ -22,7 +22,7 @@ const NAMED: usize = 3;
 /// The knowledge about the pieces' content.
 pub(super) struct Soundness {
     meta: Arc<Metainfo>,
-    /// Whether the torrent's hashes are looked at when pieces arrive.
+    /// Whether arriving pieces are checked by the torrent's hashes.
     verify: bool,
     hashes: Option<Arc<Vec<Sha256>>>,
     /// Written or read with the right hash, or known by the caller that started the torrent.
@@ -38,9 +38,8 @@ pub(super) struct Soundness {
 impl Soundness {
     /// At the start of a torrent that has the pieces `have`.
     pub(super) fn new(spec: &TorrentSpec, have: &Bitfield) -> Self {
-        // A caller that says "everything" has not looked. Without signed hashes that is left to the
-        // receivers, because they check by the torrent's hashes, and checking here as well would cost a
-        // seeder on a fast network half of its rate.
+        // A caller that says "everything" has not checked. Without signed hashes the receivers check by the
+        // torrent's hashes; checking here as well would cost a seeder on a fast network half of its rate.
         let sound = match spec.have {
             Have::Everything if spec.hashes.is_some() => Bitfield::none(have.pieces()),
             _ => have.clone(),
@@ -95,8 +94,8 @@ impl Soundness {
         self.hash(piece).filter(|_| !self.sound.has(piece))
     }
 
-    /// The piece was written or read, with the right hash if one was asked for when that began. False if it
-    /// must not be served yet, because its hash came meanwhile.
+    /// The piece was written or read, with the right hash if one was required at the start. Returns false if
+    /// it must not be served yet, because its hash came meanwhile.
     pub(super) fn is_done(&mut self, piece: PieceIndex) -> bool {
         if self.checked.remove(&piece) {
             self.sound.insert(piece);

@@ -1,7 +1,6 @@
-//! The state of an owner task, and how it comes to be: memory and cores are divided, the engine and the
-//! threads beside it begin.
+//! The state of an owner task, and its start: divides memory and cores, starts the engine and the threads.
 //!
-//! Invariant: nothing is on its way yet when this returns. Shares are decided in `memory_budget`.
+//! Invariant: no message is under way yet when this returns. `memory_budget` decides the shares.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,7 +71,7 @@ pub(super) struct Owner {
     pub(super) frame_maker: Option<FrameMaker>,
     pub(super) soundness: Soundness,
     pub(super) disk: DiskQueue,
-    /// The engine found no buffer in its pool; it is told when there is one.
+    /// The engine found no buffer in its pool, and must hear when one is free.
     pub(super) starved: bool,
     pub(super) syncing: bool,
     pub(super) complete: bool,

@@ -2,7 +2,7 @@
 //! messages.
 //!
 //! Invariant: input is reported to the owner before more is read, so a busy owner slows the peer down. One
-//! report has at most [`REPORT`] messages. A peer that sends nothing for [`SILENCE`] is given up.
+//! report has at most [`REPORT`] messages. A peer that sends nothing for [`SILENCE`] is closed.
 
 use std::io::{self, IoSliceMut};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::swarm::{Block, ConnId, Descent, Landings};
 const SILENCE: Duration = Duration::from_secs(180);
 /// Bytes of room before each read for everything except blocks with a place.
 const READ_ROOM: usize = 16 * 1024;
-/// Messages that are told to the owner at once.
+/// Messages of one report to the owner.
 const REPORT: usize = 256;
 
 /// Reads until the peer closes, breaks the framing or falls silent.

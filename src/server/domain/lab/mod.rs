@@ -57,8 +57,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// The lab as it was written down, at `now` of this start's clock. `last_number` is the highest attempt
-    /// number ever given. The changes are times that had to be corrected.
+    /// The lab from its stored state, at `now` of this start's clock. `last_number` is the highest attempt
+    /// number ever given. The changes are corrected times.
     pub fn restore(now: Duration, mut terminals: Vec<Terminal>, last_number: u64) -> (Self, Vec<Change>) {
         let changes = restart::correct(now, &mut terminals);
         let by_attempt =

@@ -31,7 +31,8 @@ pub enum ReportError {
 }
 
 impl Lab {
-    /// The attempt that `token` may report for, with the name of its terminal, which is heard by that.
+    /// The attempt that `token` may report for, with the name of its terminal, whose silence ends with this
+    /// call.
     fn reporting(
         &mut self,
         now: Duration,
@@ -107,7 +108,7 @@ impl Lab {
 
     fn orders(&self, attempt: &Attempt, ties: &Ties, now: Duration) -> Orders {
         let me = self.by_attempt.get(&attempt.number).and_then(|id| self.get(id)).and_then(Terminal::ip);
-        // The zones are looked at last: a thousand terminals report each second.
+        // The zones are compared last, because a thousand terminals report each second.
         let needs_me = |other: &&Terminal| {
             other.last.as_ref().is_some_and(|last| last.is_live(now)) && ties.needs(other.ip(), me)
         };

@@ -24,7 +24,7 @@ pub(super) fn correct(now: Duration, terminals: &mut [Terminal]) -> Vec<Change> 
             attempt.started = attempt.started.min(now);
             attempt.ended = attempt.ended.map(|ended| ended.min(now));
             attempt.heard = match attempt.outcome {
-                // As silent as it was when the server stopped.
+                // Its silence at the time when the server stopped.
                 None => now.saturating_sub(stopped.saturating_sub(attempt.heard)),
                 Some(_) => attempt.heard.min(now),
             };
