@@ -1,4 +1,4 @@
-//! How long a lab takes on shaped links: one seeder and N leechers in network namespaces of their own, on one
+//! How long a lab takes on shaped links: one seeder and N leechers in separate network namespaces on one
 //! bridge, every link limited in both directions.
 //!
 //! Prints, for each client in turn, the makespan as a ratio to the yardstick (K − 1 + ⌈log₂(N+1)⌉)·τ
@@ -107,7 +107,7 @@ fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
     loop {
         if args.cut > 0 && cut.is_empty() && begun.elapsed().as_secs_f64() > args.cut_at * best {
             lan.plug(args.cut, "down");
-            // They are not waited for any more.
+            // These are no longer waited for.
             cut = leechers.split_off(leechers.len().saturating_sub(args.cut.into()));
         }
         if leechers.iter().all(|leecher| leecher.finished().is_some()) {
@@ -284,8 +284,8 @@ impl Drop for Lan {
     }
 }
 
-/// Terminals use the kernel's congestion control, which a machine may have changed for itself, and the agent
-/// lets connections that rested go on as before; here for all clients.
+/// Sets the kernel's default congestion control, as on terminals, and keeps idle connections at their speed,
+/// as the agent does; for all clients.
 fn as_on_terminals(namespace: &str) {
     let set = || {
         enter(namespace);

@@ -28,7 +28,7 @@ pub enum Client {
     FlashmobUnchecked,
     /// The same, always with compressed pieces.
     FlashmobZstd,
-    /// The same with pieces as they are.
+    /// The same, always with uncompressed pieces.
     FlashmobPlain,
     /// From the package aria2.
     Aria2,

@@ -1,6 +1,6 @@
-//! What `flashmob-initramfs build` is told.
+//! The arguments of `flashmob-initramfs build`.
 //!
-//! Invariant: plain values; whether they fit together is found out by the build.
+//! Invariant: plain values; the build checks that they fit together.
 
 use std::path::PathBuf;
 

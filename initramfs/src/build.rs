@@ -1,8 +1,8 @@
-//! Puts the pieces together: agent, modules, firmware, keys and settings into the initramfs; the rest beside
-//! it.
+//! Assembles the netboot files: agent, modules, firmware, keys and settings go into the initramfs, the other
+//! files beside it.
 //!
-//! Invariant: every file of the result is written under a temporary name first, so that a server that hands
-//! them out meanwhile never sends half of one.
+//! Invariant: every file of the result is written under a temporary name first, so that a running server
+//! never sends half of a file.
 
 use std::fmt::Write as _;
 use std::path::Path;

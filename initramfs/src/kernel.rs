@@ -1,8 +1,7 @@
-//! Where the kernel and its modules come from: files that were given, a Debian package, or Debian's current
-//! one.
+//! The source of the kernel and its modules: given files, a Debian package, or Debian's current package.
 //!
 //! Invariant: a package is unpacked once, into the cache, and is used only when it was unpacked completely.
-//! Nothing is installed. Choosing among the modules is left to `drivers`.
+//! Nothing is installed. `drivers` chooses modules.
 
 use std::path::{Path, PathBuf};
 

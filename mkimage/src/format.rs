@@ -15,7 +15,7 @@ use crate::keys::file_failure;
 /// A format that a source can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// The bytes as they are: disks, partitions, image files.
+    /// Raw bytes: disks, partitions, image files.
     Raw,
     /// QEMU.
     Qcow2,
@@ -126,7 +126,7 @@ fn mark_of(start: &[u8]) -> Option<Format> {
     MARKS.iter().find(|(at, mark, _)| is(*at, mark)).map(|(_, _, format)| *format)
 }
 
-/// As much of a file's beginning as is looked at.
+/// The part of a file's beginning that is read.
 fn start_of(path: &Path) -> Result<Vec<u8>, Failure> {
     let cannot = |e: std::io::Error| file_failure("reading", path, &e);
     let file = File::open(path).map_err(cannot)?;

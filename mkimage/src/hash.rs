@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// SHA-256 of every piece, on all cores beside reading.
+/// SHA-256 of every piece, on all cores, while reading.
 fn hash(image: &ImageFolder) -> Result<Vec<Sha256>, Failure> {
     let payload = image.payload()?;
     let length = image.manifest().piece_length.bytes();

@@ -15,7 +15,7 @@ pub struct Arguments {
     /// Where to write the public key. It goes into the initramfs.
     #[arg(long, value_name = "FILE")]
     public: PathBuf,
-    /// Protect the secret key by a password, which is asked for (and again at each signing).
+    /// Protect the secret key by a password, which is entered now and at each signing.
     #[arg(long)]
     password: bool,
 }

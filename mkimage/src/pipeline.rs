@@ -1,5 +1,5 @@
 //! Pieces in order through all cores: one thread reads, each core works, the caller's thread takes the
-//! results in the order they were asked for.
+//! results in the order of the requests.
 //!
 //! ```text
 //! reader ──(tickets)──► workers (one a core) ──► sink (this thread; puts back in order)

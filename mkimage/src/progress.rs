@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use flashmob::units::show_bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Between two lines where there is no terminal.
+/// Time between two lines if the output is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Progress on stderr over a known number of bytes.

@@ -1,4 +1,4 @@
-//! `sign`: a signature beside an image's manifest.
+//! `sign`: signs an image's manifest.
 
 use std::fs;
 use std::path::{Path, PathBuf};

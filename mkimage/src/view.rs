@@ -97,7 +97,7 @@ impl Drop for View {
     }
 }
 
-/// QEMU's node for the file. A format with backing files is told that there is no backing file.
+/// QEMU's node for the file. A format with backing files is opened without one.
 fn node(format: Format) -> String {
     let alone = if format.has_backing() { r#","backing":null"# } else { "" };
     let driver = format.driver();

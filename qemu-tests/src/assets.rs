@@ -204,7 +204,7 @@ pub fn capture(programs: &Programs, golden: &Path, images: &Path, secret: &Path)
     run_command(command.arg("--key").arg(secret)).map(drop)
 }
 
-/// Copies a folder with sparse files as they are, so that a test may spoil the copy.
+/// Copies a folder with sparse files, so that a test may spoil the copy.
 pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     let args = ["-a".as_ref(), "--sparse=always".as_ref(), from.as_os_str(), to.as_os_str()];
     run("cp", args).map(drop)

@@ -95,7 +95,7 @@ pub(crate) fn partition(disk: &Path) -> Result<()> {
     run("sgdisk", args).map(drop)
 }
 
-/// GRUB's first configuration, inside its image: find the root and go on there.
+/// GRUB's first configuration, inside its image: find the root and continue there.
 pub(crate) fn early_config(work: &Path) -> Result<PathBuf> {
     let path = work.join("early.cfg");
     let text = "search --no-floppy --file --set=root /boot/grub/grub.cfg\nset prefix=($root)/boot/grub\n\
@@ -198,7 +198,7 @@ fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
 }
 
 /// Content that neither compresses nor repeats, so that the payload is not only a kernel: 24 MiB of a
-/// sequence that depends on the mark, so that one system's disk is told from another's.
+/// sequence that depends on the mark, so that the systems' disks differ.
 fn fill(path: &Path, mark: &str) -> Result<()> {
     let seed = mark.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(257).wrapping_add(u64::from(byte)));
     let mut state = 0x9e37_79b9_7f4a_7c15 ^ seed;
@@ -228,7 +228,7 @@ fn write_script(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// A small initrd that loads the drivers, waits for the root by its UUID and goes on there.
+/// A small initrd that loads the drivers, waits for the root by its UUID and continues there.
 fn make_initrd(work: &Path, kernel: &Kernel, into: &Path) -> Result<()> {
     let tree = work.join("initrd");
     for folder in ["bin", "dev", "proc", "sys", "root"] {

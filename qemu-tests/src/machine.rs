@@ -67,7 +67,7 @@ pub struct Terminal {
     pub others: Vec<Other>,
 }
 
-/// A disk beside the one that is imaged.
+/// A disk beside the imaged one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Other {
     /// A virtio disk inside the machine, which the firmware tries before the one that is imaged.
@@ -214,7 +214,7 @@ fn disk_arguments(bus: Bus, file: &Path, serial: &str, bad_sector: Option<u64>) 
     vec!["-drive".into(), drive, "-device".into(), format!("{device}serial={serial},bootindex=3")]
 }
 
-/// The disks beside it.
+/// The other disks.
 fn other_arguments(others: &[Other]) -> Vec<String> {
     let mut args = Vec::new();
     for (n, other) in others.iter().enumerate() {

@@ -48,7 +48,7 @@ struct Use {
 }
 
 impl Imports {
-    /// Of the crate in `src`. Files of tests are left out: tests may know everybody.
+    /// The tree of the crate in `src`, without test files, which may import any file.
     pub fn of(src: &Path) -> Self {
         let texts: BTreeMap<Module, String> = rust_files(src)
             .iter()
@@ -97,7 +97,7 @@ impl Imports {
         self.edges.iter().flat_map(|(from, to)| to.iter().map(move |to| (from, to)))
     }
 
-    /// Files that can be reached from themselves, with what each of them imports of the others.
+    /// Files that can be reached from themselves, with their imports inside the circle.
     pub fn circles(&self) -> Vec<String> {
         let reached: BTreeMap<&Module, BTreeSet<&Module>> =
             self.edges.keys().map(|module| (module, self.reach(module))).collect();
@@ -139,7 +139,7 @@ fn is_used(text: &str, one: &Use) -> bool {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| word == name).count() > 1
 }
 
-/// Everything that a file names of its own crate: in `use` lines, and in paths that begin with `crate`,
+/// All files of its own crate that a file names: in `use` lines, and in paths that begin with `crate`,
 /// `super`, `self` or a child.
 fn uses_of(module: &Module, text: &str, all: &BTreeMap<Module, String>) -> Vec<Use> {
     let mut found = Vec::new();

@@ -224,7 +224,7 @@ async fn each_partition_of_an_image_is_fetched_into_its_own_place() {
     assert_eq!(tracker.left(Announced::Started), [0, wanted], "what is wanted and missing");
     assert_eq!(tracker.left(Announced::Stopped), [0]);
 
-    // The last piece is a short one, and the device goes on behind it.
+    // The last piece is a short one, and the device continues after it.
     let backing = image.path("disk");
     let device = LoopDevice::new(&backing, 1 << 20);
     std::fs::write(&device.path, vec![0xee; 1 << 20]).unwrap();

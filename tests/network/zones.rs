@@ -81,7 +81,7 @@ impl Routed {
         ip(&format!("netns exec {} {counter}", self.router())).trim().parse().unwrap()
     }
 
-    /// As a power cut: nothing is said any more.
+    /// A power cut: no more messages.
     fn cut(&self, n: u8) {
         ip(&format!("-n {} link set eth0 down", self.terminal(n)));
     }

@@ -1,5 +1,5 @@
-//! How long a disk takes to become the next version when a few of its pieces differ, beside reading it once,
-//! in turn: the comparison alone, and an agent from its start until all is proved.
+//! How long a disk takes to become the next version when a few of its pieces differ, compared with reading it
+//! once, in turn: the comparison alone, and an agent from its start until all is proved.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};

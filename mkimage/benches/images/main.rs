@@ -88,7 +88,7 @@ fn mkimage() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_flashmob-mkimage"))
 }
 
-/// A program of the other packages, beside it.
+/// A program of another package, from the folder of this one.
 fn beside(name: &str) -> PathBuf {
     let path = mkimage().with_file_name(name);
     assert!(path.exists(), "{} is missing: cargo build --release --workspace --bins", path.display());

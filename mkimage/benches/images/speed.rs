@@ -1,5 +1,5 @@
-//! The time of a capture, beside the time of its parts (reading the same source, copying it, hashing) and of
-//! partclone, in turn.
+//! The time of a capture, of its parts (reading the same source, copying it, hashing) and of partclone, in
+//! turn.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -35,9 +35,9 @@ pub struct Named {
     pub cmdline: String,
 }
 
-/// Looks into the partitions that are captured.
+/// Reads the loaders and kernels of the captured partitions.
 ///
-/// `loader` is the path of the one that terminals shall start.
+/// `loader` is the path of the loader that terminals should start.
 pub fn look(
     file: &File,
     partitions: &[PartitionPlan],
@@ -111,9 +111,8 @@ fn slashes(path: &str) -> String {
     path.replace('\\', "/")
 }
 
-/// Puts the loader first that terminals shall start. The source's firmware is not captured, so nothing says
-/// which of several systems it started: a boot menu that offers the others comes before Windows, which does
-/// not.
+/// Puts the loader for terminals first. The source's firmware is not captured, so it is unknown which of
+/// several systems it started: a boot menu that offers the others comes before Windows, which does not.
 fn order(found: &mut Found, chosen: Option<&str>) -> Result<(), Failure> {
     let rank = |loader: &UefiLoader| {
         let path = loader.path.to_ascii_lowercase();

@@ -15,7 +15,7 @@ use crate::source::Source;
 
 /// Bytes of boot code in a master boot record (UEFI 2.10 §5.2.1).
 const BOOT_CODE: usize = 440;
-/// GRUB's core image has up to some hundred KiB; of a larger gap only this much is looked at.
+/// Bytes to read of a gap; GRUB's core image has at most some hundred KiB.
 const MAX_GAP: u64 = 16 << 20;
 /// Where a header of a GPT says in which sector its entries begin.
 const GPT_ARRAY_LBA: u64 = 72;

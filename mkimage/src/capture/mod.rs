@@ -36,7 +36,7 @@ use in_place::Place;
 use payload::Terms;
 use share::Parent;
 
-/// Bytes of each payload file, where nothing else is said.
+/// Bytes of each payload file by default.
 const FILE_SIZE: u64 = 64 << 30;
 
 #[derive(clap::Args)]
@@ -90,9 +90,9 @@ pub struct Arguments {
     /// files. May be repeated.
     #[arg(long, value_name = "N")]
     raw: Vec<u32>,
-    /// The loader that terminals start, where the disk has several systems: a path on the EFI system
-    /// partition, for example /EFI/debian/shimx64.efi. If left out, a system's own boot menu goes before
-    /// Windows, and says so.
+    /// The loader that terminals start, if the disk has several systems: a path on the EFI system partition,
+    /// for example /EFI/debian/shimx64.efi. If left out, a system's own boot menu goes before Windows, with a
+    /// remark.
     #[arg(long, value_name = "PATH")]
     loader: Option<String>,
     /// The kernel for kexec, a path on one of the partitions (read from GRUB's configuration if left out).
@@ -112,7 +112,7 @@ pub struct Arguments {
 /// Whether a capture hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum PieceHashes {
-    /// Each piece, on all cores beside reading.
+    /// For each piece, on all cores, while reading.
     Make,
     /// Later.
     None,

@@ -190,7 +190,7 @@ fn cells(plan: &Plan, piece_length: PieceLength) -> impl Iterator<Item = Cell> +
     })
 }
 
-/// Does the partition's filesystem use nothing of this cell?
+/// Whether the partition's filesystem uses no part of this cell.
 fn is_free(used: Option<&Used>, cell: &Cell) -> bool {
     used.is_some_and(|used| used.is_free(cell.offset, cell.len))
 }

@@ -92,7 +92,7 @@ impl Used {
         self.ranges.iter().map(|range| range.end - range.start).sum()
     }
 
-    /// Is nothing of `start..start + len` used?
+    /// Whether `start..start + len` is unused.
     pub fn is_free(&self, start: u64, len: u64) -> bool {
         let first = self.ranges.partition_point(|range| range.end <= start);
         self.ranges.get(first).is_none_or(|range| range.start >= start + len)

@@ -34,7 +34,8 @@ pub fn check(manifest: &Manifest, boot_bytes: &[u8], source_size: u64) -> Result
     Ok(())
 }
 
-/// The same before the first piece is read: with counts and hashes that nothing of a plan depends on.
+/// The same check before the first piece is read, with placeholder counts and hashes, which no plan depends
+/// on.
 pub fn check_early(
     name: &str,
     disk: Disk,

@@ -349,7 +349,7 @@ impl<'a> Sharing<'a> {
         Ok(true)
     }
 
-    /// Payload files with bytes of their own, linked where one is the parent's.
+    /// Writes separate payload files, linked where one equals the parent's.
     fn copy_all(&self, pieces: u32) -> Result<(), Failure> {
         let mut sources = Sources::default();
         let mut buffer = vec![0; usize::try_from(self.piece_length.bytes()).unwrap_or(AT_ONCE)];

@@ -49,7 +49,7 @@ pub struct Writer {
 pub(super) struct Open {
     file: File,
     path: PathBuf,
-    /// Bytes that the kernel was told to write to the medium.
+    /// Bytes that the kernel was asked to write to the medium.
     begun: u64,
 }
 

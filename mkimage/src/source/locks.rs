@@ -26,7 +26,7 @@ fn range(kind: libc::c_int, start: i64, len: i64) -> flock {
     flock { l_type: short(kind), l_whence: short(libc::SEEK_SET), l_start: start, l_len: len, l_pid: 0 }
 }
 
-/// Would this lock be refused because somebody else has one?
+/// Whether another process holds a conflicting lock.
 fn is_taken(file: &File, kind: libc::c_int, start: i64, len: i64) -> nix::Result<bool> {
     let mut asked = range(kind, start, len);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked))?;

@@ -27,7 +27,7 @@ use crate::keys::file_failure;
 use crate::view::View;
 use seen::Seen;
 
-/// Bytes that are given up at a time where the source cannot be read.
+/// Bytes that are skipped at a time where the source cannot be read.
 const RESCUED: usize = 4096;
 
 pub struct Source {

@@ -16,7 +16,7 @@ use nix::unistd::{Whence, lseek64};
 
 use crate::keys::file_failure;
 
-/// Times are told in seconds by some filesystems.
+/// Some filesystems store times in seconds.
 const JUST_NOW: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct Facts {
 enum Change {
     /// When a file was last written to: seconds and nanoseconds.
     At(i64, i64),
-    /// Its filesystem says the time at which it is asked, as a view by QEMU does.
+    /// Its filesystem returns the present time, as a view by QEMU does.
     Untold,
     /// Sectors of a block device that were written or discarded since it is there, if the kernel counts them.
     Sectors(Option<u64>),

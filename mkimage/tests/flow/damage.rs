@@ -1,4 +1,5 @@
-//! Sources that cannot be read everywhere: QEMU's storage daemon shows a disk and fails where it is told.
+//! Sources that cannot be read everywhere: QEMU's storage daemon shows a disk and fails at the configured
+//! places.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

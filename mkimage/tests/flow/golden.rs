@@ -1,4 +1,4 @@
-//! The formats stay as they are: an image that was once made is read for ever, byte for byte as then.
+//! The formats never change: an old image is read for ever, byte for byte.
 //!
 //! `tests/golden/` was made once, from the source that [`source`] describes. It is never made again; a format
 //! that changes gets a new number and a new folder beside it.

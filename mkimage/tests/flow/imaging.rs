@@ -1,6 +1,6 @@
 //! From a golden disk to terminals: ext4, NTFS and FAT with real and deleted files in one GPT, captured,
-//! served, imaged through the swarm onto loop devices by two agents in network namespaces, and looked at
-//! there with the filesystems' own programs.
+//! served, imaged through the swarm onto loop devices by two agents in network namespaces, and checked there
+//! with the filesystems' own programs.
 //!
 //! The ignored test does the same with a Debian root and prints its cost. `flashmob` and `flashmob-agent` are
 //! taken from beside `flashmob-mkimage`, where `cargo test --workspace` has built them.

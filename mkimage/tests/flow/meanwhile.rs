@@ -1,4 +1,4 @@
-//! Sources that somebody else writes to while they are captured are refused, before or after they were read.
+//! Sources that another program writes to during the capture are refused, before or after they were read.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -19,7 +19,7 @@ fn disk(folder: &Path) -> PathBuf {
     disk
 }
 
-/// Captures while somebody writes to `place` again and again, from before the capture until after it.
+/// Captures while a thread writes to `place` again and again, from before the capture until after it.
 fn captured_while_written(folder: &Path, source: &Path, place: &Path) -> String {
     let done = AtomicBool::new(false);
     let written = File::options().write(true).custom_flags(nix::libc::O_SYNC).open(place).expect("opened");
@@ -98,7 +98,7 @@ impl Machine {
 fn a_view_that_says_the_present_time_whenever_it_is_asked_is_not_taken_for_one_that_changed() {
     let folder = tempfile::tempdir().expect("a folder");
     let shown = Damaged::of(&disk(folder.path()), 1 << 40);
-    // Its seconds go on while it is read.
+    // Its seconds advance while it is read.
     for version in 0..4 {
         std::thread::sleep(Duration::from_millis(300));
         let image = format!("lab@{version}");

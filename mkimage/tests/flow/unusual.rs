@@ -1,4 +1,4 @@
-//! Disks with unusual tables and lengths: captured as they are, or refused by name.
+//! Disks with unusual tables and lengths: captured unchanged, or refused by name.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -42,7 +42,7 @@ fn a_flipped_byte_in_any_file_of_the_folder_is_found_and_the_file_named() {
         let middle = fs::metadata(&path).expect("its size").len() / 2;
         flip(&path, middle);
         let complaint = fail(&mkimage(&[&"verify", &folder]), 4);
-        // A manifest without a signature is told from a damaged one only where it contradicts something.
+        // An unsigned manifest differs visibly from a damaged one only if it contradicts something.
         assert!(complaint.contains(name) || name == "manifest.json", "{complaint}");
         flip(&path, middle);
     }

@@ -240,7 +240,7 @@ fn dynamic_disks_and_pools_of_windows_are_named_and_refused() {
         let refused = |more: &[&dyn AsRef<std::ffi::OsStr>]| {
             fail(&capture_as("lab", disk, folder.path().join("r"), more), 3)
         };
-        // Its database is in no partition, so that taking these as they are does not help.
+        // Its database is in no partition, so `--raw` does not help.
         for said in [refused(&[]), refused(&[&"--raw", &"1", &"--raw", &"6"])] {
             assert!(said.contains("Windows dynamic disk") && said.contains("basic disk"), "{said}");
         }

@@ -22,8 +22,8 @@ const IMAGED: Duration = Duration::from_secs(300);
 /// From there (or from switching on) to the installed system.
 const BOOTED: Duration = Duration::from_secs(240);
 
-/// The same where the firmware goes on by itself: OVMF tries IPv6 and HTTP for a minute each before it comes
-/// to the disk.
+/// The same when the firmware continues by itself: OVMF tries IPv6 and HTTP for a minute each before the
+/// disk.
 const GONE_ON: Duration = Duration::from_secs(480);
 
 /// The new system's greeting.

@@ -65,7 +65,7 @@ fn a_stick_with_the_identity_of_the_imaged_disk_is_not_started_and_named() {
         terminal.others = vec![Other::Stick(stick)];
         let mut machine = terminal.switch_on(&lab.network, &Start::Network).unwrap();
         machine.wait_for("two disks carry the identity", BOOTED).unwrap();
-        // The firmware's own order goes on with the disk.
+        // The firmware's own order continues with the disk.
         assert_new_starts(&mut machine, GONE_ON);
     }
 }

@@ -84,7 +84,7 @@ fn a_terminal_whose_disk_failed_is_held_and_not_sent_to_half_a_system() {
     };
     assert_eq!((failure.class, disk_touched), (Class::Disk, true), "{failure:?}");
 
-    // Switched on again it is told why, waits, and asks again.
+    // After the next start it shows the reason, waits, and asks again.
     let machine = machine.cut_power().switch_on(&lab.network, &Start::Network).unwrap();
     let told = || machine.said().matches("this terminal was not imaged").count();
     wait_until("the terminal asks a second time", BOOTED, || Ok(told() >= 2))
@@ -101,7 +101,7 @@ fn a_vague_rule_and_two_disks_are_refused_also_where_only_one_is_large_enough() 
     let _slots = Slots::take(1);
     let lab = Lab::start(assets, "two-disks", &[Job::for_all()], &assets.images).unwrap();
     let mut terminal = lab.terminal(1, Firmware::Bios, Bus::Ahci).unwrap();
-    // The system's own disk, which the image does not fit, and another one with somebody's data.
+    // The system's own disk, which the image does not fit, and another one with foreign data.
     let small = terminal.folder.join("small.img");
     fs::File::create(&small).unwrap().set_len(64 << 20).unwrap();
     terminal.others = vec![Other::Internal(small)];

@@ -158,7 +158,7 @@ pub fn zfs_pool(volume: &Volume) -> Option<Unsound> {
     })
 }
 
-/// Firmware RAID keeps its books in the last sectors of a disk, which no image has: says so.
+/// Firmware RAID keeps its metadata in the last sectors of a disk, which no image has. Returns a remark.
 pub fn firmware_raid(source: &Source) -> Option<&'static str> {
     let sector = u64::from(source.sector_size.get());
     let is = |from_end: u64, mark: &[u8]| {

@@ -1,4 +1,4 @@
-//! The bytes of one partition, and what can be wrong with it.
+//! The bytes of one partition, and the problems that it can have.
 //!
 //! Invariant: a read beyond the partition fails.
 

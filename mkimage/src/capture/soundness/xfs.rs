@@ -10,7 +10,7 @@ pub enum Problem {
     Log,
     /// Log or realtime data lie on another device.
     Elsewhere,
-    /// It says so itself, or cannot be understood.
+    /// Marked as damaged, or unreadable.
     Damaged,
 }
 
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(found(&superblock(), &log(&[(0, 1, 1, UNMOUNT)])), None);
         assert_eq!(found(&superblock(), &log(&[(0, 1, 1, UNMOUNT), (8, 1, 5, 1)])), Some(Problem::Log));
         assert_eq!(found(&superblock(), &log(&[(0, 2, 5, 1), (8, 1, 1, UNMOUNT)])), Some(Problem::Log));
-        // The last one lies at the end, and goes on at the beginning.
+        // The last record lies at the end and wraps to the beginning.
         assert_eq!(found(&superblock(), &log(&[(8, 2, 5, 1), (126, 3, 1, UNMOUNT)])), None);
         // Data that looks like a record does not count.
         let mut looks = log(&[(0, 1, 1, UNMOUNT), (8, 9, 5, 1)]);
