@@ -1,6 +1,6 @@
 //! Block devices as sysfs shows them, and the mounts of `/proc/self/mountinfo`.
 //!
-//! Invariant: an unreadable fact is absent, never guessed. The callers decide what a fact means.
+//! Invariant: an unreadable fact is absent, never guessed. The callers interpret facts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use nix::sys::stat::{major, minor};
 
 /// Has a folder for each block device, by its name.
 pub const CLASS: &str = "/sys/class/block";
-/// Bytes that starts and sizes count, whatever the disk's sectors are.
+/// Bytes of the unit in which sysfs gives starts and sizes, for every sector size of the disk.
 pub const SECTOR: u64 = 512;
 
-/// The text of a fact without white space and NULs around it, if there is some.
+/// The text of a fact without white space and NULs around it, if there is any.
 pub fn text(file: &Path) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());

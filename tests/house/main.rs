@@ -1,5 +1,5 @@
-//! The rules of the house, held by tests: imports point down, no file reaches itself, every file says what it
-//! is for, comments wrap, and the agent carries no server.
+//! The rules of the house, held by tests: imports point down, no file reaches itself, every file states its
+//! purpose, comments wrap, and the agent carries no server.
 //!
 //! Invariant: these tests read the tree and `cargo tree`, nothing else; a broken rule names the file and
 //! line. Other tests check behaviour.

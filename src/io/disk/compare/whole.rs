@@ -34,8 +34,8 @@ pub(super) fn look(
     whole.then_some(Whole(()))
 }
 
-/// Are the pieces right that an attempt writes whatever it finds, because it wipes or holds back some of
-/// their bytes?
+/// Whether the pieces are right that every attempt writes, because it wipes or holds back some of their
+/// bytes.
 fn disturbed_pieces(
     disk: &Disk,
     plan: &LayoutPlan,
@@ -55,8 +55,7 @@ fn disturbed_pieces(
     Some(true)
 }
 
-/// Do the table and the boot areas have what the commit writes, and is zero what was wiped and not written
-/// again?
+/// Whether the table and the boot areas are as the commit writes them, and all other wiped ranges are zero.
 fn wiped_and_written(disk: &Disk, plan: &LayoutPlan, grid: &Grid) -> Result<bool, StorageError> {
     let steps = order::commit(plan);
     let writes: Vec<(u64, &[u8])> = steps
