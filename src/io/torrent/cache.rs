@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
+use lru::LruCache;
 
 use crate::swarm::{Block, ConnId};
 use crate::units::PieceIndex;
@@ -16,8 +17,7 @@ pub(super) type Wanted = (ConnId, Block);
 /// Recently written and read pieces, and the reads under way.
 pub(super) struct PieceCache {
     limit: usize,
-    pieces: HashMap<PieceIndex, Kept>,
-    clock: u64,
+    pieces: LruCache<PieceIndex, Data>,
     waiting: HashMap<PieceIndex, Vec<Wanted>>,
     /// Pieces to be read that have no buffer yet.
     to_load: VecDeque<PieceIndex>,
@@ -31,17 +31,11 @@ pub(super) enum Data {
     Kept,
 }
 
-struct Kept {
-    data: Data,
-    used: u64,
-}
-
 impl PieceCache {
     pub(super) fn new(limit: usize) -> Self {
         PieceCache {
             limit: limit.max(1),
-            pieces: HashMap::new(),
-            clock: 0,
+            pieces: LruCache::unbounded(),
             waiting: HashMap::new(),
             to_load: VecDeque::new(),
         }
@@ -49,10 +43,8 @@ impl PieceCache {
 
     /// The bytes of `block`, or `None` after the waiting peer was noted.
     pub(super) fn get(&mut self, conn: ConnId, block: Block) -> Option<Data> {
-        self.clock += 1;
-        if let Some(kept) = self.pieces.get_mut(&block.piece) {
-            kept.used = self.clock;
-            return slice(&kept.data, block);
+        if let Some(data) = self.pieces.get(&block.piece) {
+            return slice(data, block);
         }
         let waiting = self.waiting.entry(block.piece).or_default();
         if waiting.is_empty() {
@@ -64,7 +56,7 @@ impl PieceCache {
 
     /// The bytes of a piece that is here.
     pub(super) fn peek(&self, piece: PieceIndex) -> Option<Bytes> {
-        self.pieces.get(&piece).and_then(|kept| match &kept.data {
+        self.pieces.peek(&piece).and_then(|data| match data {
             Data::Here(bytes) => Some(bytes.clone()),
             Data::Kept => None,
         })
@@ -72,12 +64,11 @@ impl PieceCache {
 
     /// Keeps a piece; returns the blocks that waited for it, with their bytes.
     pub(super) fn insert(&mut self, piece: PieceIndex, data: Data) -> Vec<(Wanted, Option<Data>)> {
-        while self.pieces.len() >= self.limit && self.forget(|_| true) {}
-        self.clock += 1;
+        while self.pieces.len() >= self.limit && self.pieces.pop_lru().is_some() {}
         let waited = self.waiting.remove(&piece).unwrap_or_default();
         self.to_load.retain(|other| *other != piece);
         let served = waited.into_iter().map(|wanted| (wanted, slice(&data, wanted.1))).collect();
-        self.pieces.insert(piece, Kept { data, used: self.clock });
+        self.pieces.put(piece, data);
         served
     }
 
@@ -98,18 +89,16 @@ impl PieceCache {
 
     /// Drops the least recently used piece in memory; false if there is none.
     pub(super) fn evict(&mut self) -> bool {
-        self.forget(|data| matches!(data, Data::Here(_)))
+        let oldest = self.pieces.iter().rev().find(|(_, data)| matches!(data, Data::Here(_)));
+        let oldest = oldest.map(|(piece, _)| *piece);
+        oldest.is_some_and(|piece| self.pieces.pop(&piece).is_some())
     }
 
     /// Forgets the pieces that `which` names.
     pub(super) fn forget_if(&mut self, which: impl Fn(PieceIndex) -> bool) {
-        self.pieces.retain(|piece, _| !which(*piece));
-    }
-
-    fn forget(&mut self, which: impl Fn(&Data) -> bool) -> bool {
-        let some = self.pieces.iter().filter(|(_, kept)| which(&kept.data));
-        let oldest = some.min_by_key(|(_, kept)| kept.used).map(|(piece, _)| *piece);
-        oldest.is_some_and(|piece| self.pieces.remove(&piece).is_some())
+        let gone: Vec<PieceIndex> =
+            self.pieces.iter().map(|(piece, _)| *piece).filter(|piece| which(*piece)).collect();
+        gone.iter().for_each(|piece| drop(self.pieces.pop(piece)));
     }
 }
 

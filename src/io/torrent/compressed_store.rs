@@ -4,9 +4,8 @@
 //! that was requested last, because it is on its way. A piece's frame stays the same until it is dropped, so
 //! that a peer's blocks fit together.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use lru::LruCache;
 
 use crate::swarm::Block;
 use crate::units::PieceIndex;
@@ -15,35 +14,27 @@ use crate::units::PieceIndex;
 pub(super) struct FrameStore {
     limit: usize,
     bytes: usize,
-    clock: u64,
     asked_last: Option<PieceIndex>,
-    frames: HashMap<PieceIndex, Kept>,
-}
-
-struct Kept {
-    bytes: Bytes,
-    used: u64,
+    frames: LruCache<PieceIndex, Bytes>,
 }
 
 impl FrameStore {
     pub(super) fn new(limit: usize) -> Self {
-        FrameStore { limit, bytes: 0, clock: 0, asked_last: None, frames: HashMap::new() }
+        FrameStore { limit, bytes: 0, asked_last: None, frames: LruCache::unbounded() }
     }
 
     /// The bytes of `block`, which is of a frame.
     pub(super) fn get(&mut self, block: Block) -> Option<Bytes> {
-        self.clock += 1;
-        let kept = self.frames.get_mut(&block.piece)?;
-        kept.used = self.clock;
+        let frame = self.frames.get(&block.piece)?;
         self.asked_last = Some(block.piece);
-        let end = block.end().map(|end| end as usize).filter(|end| *end <= kept.bytes.len())?;
-        Some(kept.bytes.slice(block.start() as usize..end))
+        let end = block.end().map(|end| end as usize).filter(|end| *end <= frame.len())?;
+        Some(frame.slice(block.start() as usize..end))
     }
 
     /// Keeps a frame, unless this piece has one. Returns the pieces whose frames were dropped; the piece
     /// itself if there is no room for it.
     pub(super) fn keep(&mut self, piece: PieceIndex, frame: Bytes) -> Vec<PieceIndex> {
-        if self.frames.contains_key(&piece) {
+        if self.frames.contains(&piece) {
             return Vec::new();
         }
         let mut gone = Vec::new();
@@ -52,34 +43,34 @@ impl FrameStore {
                 gone.push(piece);
                 return gone;
             };
-            if let Some(kept) = self.frames.remove(&oldest) {
-                self.bytes -= kept.bytes.len();
-            }
+            self.drop_frame(oldest);
             gone.push(oldest);
         }
-        self.clock += 1;
         self.bytes += frame.len();
-        self.frames.insert(piece, Kept { bytes: frame, used: self.clock });
+        self.frames.put(piece, frame);
         gone
     }
 
     /// Gives up the frames of the pieces that `which` names, and returns those pieces.
     pub(super) fn forget_if(&mut self, which: impl Fn(PieceIndex) -> bool) -> Vec<PieceIndex> {
-        let gone: Vec<PieceIndex> = self.frames.keys().copied().filter(|piece| which(*piece)).collect();
-        for piece in &gone {
-            self.bytes -= self.frames.remove(piece).map_or(0, |kept| kept.bytes.len());
-        }
+        let gone: Vec<PieceIndex> =
+            self.frames.iter().map(|(piece, _)| *piece).filter(|piece| which(*piece)).collect();
+        gone.iter().for_each(|piece| self.drop_frame(*piece));
         gone
     }
 
     /// Bytes of the frame of `piece`.
     pub(super) fn len_of(&self, piece: PieceIndex) -> Option<usize> {
-        self.frames.get(&piece).map(|kept| kept.bytes.len())
+        self.frames.peek(&piece).map(Bytes::len)
     }
 
     fn oldest(&self) -> Option<PieceIndex> {
-        let others = self.frames.iter().filter(|(piece, _)| Some(**piece) != self.asked_last);
-        others.min_by_key(|(_, kept)| kept.used).map(|(piece, _)| *piece)
+        let mut pieces = self.frames.iter().rev().map(|(piece, _)| *piece);
+        pieces.find(|piece| Some(*piece) != self.asked_last)
+    }
+
+    fn drop_frame(&mut self, piece: PieceIndex) {
+        self.bytes -= self.frames.pop(&piece).map_or(0, |frame| frame.len());
     }
 }
 
