@@ -49,6 +49,10 @@ pub mod tracker;
 // adapters
 pub mod io;
 
+// tests
+#[cfg(test)]
+mod testkit;
+
 // programs
 #[cfg(feature = "agent")]
 pub mod agent;

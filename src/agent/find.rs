@@ -113,7 +113,8 @@ impl<'a> Finder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::net::api_client::{client, tests::serve};
+    use crate::io::net::api_client::client;
+    use crate::testkit::http::serve;
 
     const GOOD: &str = r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#;
 

@@ -82,8 +82,8 @@ fn is_plain_path(path: &str) -> bool {
 mod tests {
     use super::*;
     use crate::api::LayoutMode;
-    use crate::layout::plan::tests::{gpt_manifest, manifest, mbr_partition, plan, same_disk};
     use crate::manifest::UefiLoader;
+    use crate::testkit::manifests::{gpt_manifest, manifest, mbr_partition, plan, same_disk};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000065";
 

@@ -26,6 +26,3 @@ pub mod storage;
 pub mod sys;
 pub mod sysfs;
 pub mod torrent;
-
-#[cfg(test)]
-pub(crate) mod testing;

@@ -33,7 +33,7 @@ impl RangeKind {
         }
     }
 
-    fn from_code(code: u64) -> Option<Self> {
+    pub(crate) fn from_code(code: u64) -> Option<Self> {
         match code {
             0 => Some(RangeKind::Data),
             1 => Some(RangeKind::Zero),
@@ -220,24 +220,12 @@ impl RunBuilder {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::layout::grid::tests::manifest_of;
     use crate::manifest::Policy;
+    use crate::testkit::manifests::manifest_of;
+    use crate::testkit::manifests::runs_strategy;
     use proptest::prelude::*;
-
-    /// Runs that cover a partition, from (kind, units) and a size of the last unit.
-    pub(crate) fn runs_strategy() -> impl Strategy<Value = Vec<Run>> {
-        (proptest::collection::vec((0u64..3, 1u64..40), 1..20), 0u64..8).prop_map(|(parts, short)| {
-            let mut builder = RunBuilder::default();
-            for (kind, units) in parts {
-                builder.push(RangeKind::from_code(kind).expect("0, 1 or 2"), units * UNIT);
-            }
-            let mut runs = builder.finish();
-            runs.last_mut().expect("one run at least").len -= short * 512;
-            runs
-        })
-    }
 
     proptest! {
         #[test]

@@ -167,7 +167,7 @@ fn wrong<T>(file: &'static str, why: impl ToString) -> Result<T, WrongSidecar> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::testing::{TestImage, gpt_source, image_of};
+    use crate::testkit::images::{TestImage, gpt_source, image_of};
 
     fn sample() -> TestImage {
         image_of(&gpt_source(512), 512, 256 << 10, |_| ())

@@ -365,4 +365,4 @@ impl Manifest {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -5,32 +5,6 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Version 1 of an image of these partitions, without sidecars, on a disk of `minimum_size` bytes in 512-byte
-/// sectors with an MBR.
-pub(crate) fn image_of(piece_length: PieceLength, minimum_size: u64, partitions: Vec<Partition>) -> Manifest {
-    let replaced = partitions.iter().filter(|partition| partition.policy == Policy::Replace);
-    let pieces = replaced.map(|partition| partition.pieces.data).sum();
-    Manifest {
-        format: FORMAT,
-        name: "lab".into(),
-        version: "1".into(),
-        sequence: 1,
-        created: "2026-01-01T00:00:00Z".into(),
-        piece_length,
-        disk: Disk {
-            sector_size: SectorSize::DEFAULT,
-            minimum_size,
-            table: Table::Mbr { signature: [1, 2, 3, 4], extended: vec![] },
-            boot_areas: vec![],
-        },
-        partitions,
-        boot: Boot::default(),
-        payload: Payload { pieces, file_size: 64 << 30, info_hash: InfoHash([0; 20]), sha256: None },
-        sidecars: Default::default(),
-        lost: Vec::new(),
-    }
-}
-
 /// A small, right manifest as JSON: one partition of two pieces on a GPT disk.
 fn right() -> Value {
     let hash = "00".repeat(32);

@@ -350,4 +350,4 @@ impl Reporter {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -1,88 +1,12 @@
 //! Attempts with an imager that only pretends, against servers of a few lines.
 
 use super::*;
-use crate::api::{After, Compare, Compress, LayoutMode, Task};
-use crate::image_id::ImageId;
-use crate::io::net::api_client::{client, tests::serve};
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::api::Compare;
+use crate::io::net::api_client::client;
+use crate::testkit::attempts::{Disk, PACE, Pretend, assignment};
+use crate::testkit::http::serve;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-
-/// Returns the given failures in turn, then succeeds.
-pub(crate) struct Pretend {
-    pub(crate) failures: Mutex<Vec<(Failure, bool)>>,
-    pub(crate) runs: AtomicU32,
-    pub(crate) compared: Mutex<Vec<Compare>>,
-}
-
-impl Pretend {
-    pub(crate) fn failing(failures: Vec<(Class, bool)>) -> Self {
-        let failure = |(class, touched)| (Failure::new(class, "it went wrong", "do this"), touched);
-        let failures = failures.into_iter().rev().map(failure).collect();
-        Pretend { failures: Mutex::new(failures), runs: AtomicU32::new(0), compared: Mutex::default() }
-    }
-}
-
-pub(crate) struct Disk;
-
-impl Imager for Pretend {
-    type Held = Disk;
-
-    async fn run(&self, _: &str, assignment: &Assignment) -> Result<Disk, (Failure, bool)> {
-        self.runs.fetch_add(1, Ordering::SeqCst);
-        self.compared.lock().unwrap().push(assignment.task.compare);
-        match self.failures.lock().unwrap().pop() {
-            Some(failure) => Err(failure),
-            None => Ok(Disk),
-        }
-    }
-}
-
-impl Held for Disk {
-    fn installed(&self) -> Vec<Installed> {
-        vec![Installed { id: ImageId::new("debian", "1"), disk: "vda".into(), ..Installed::default() }]
-    }
-    fn next(&self) -> Next {
-        Next::Firmware
-    }
-    fn warnings(&self) -> Vec<String> {
-        vec![]
-    }
-    fn traffic(&self) -> (u64, u64) {
-        (7, 9)
-    }
-    async fn stop(self) {}
-}
-
-pub(crate) const PACE: Pace = Pace {
-    report: Duration::from_millis(5),
-    again: Duration::from_millis(5),
-    tell: Duration::from_secs(5),
-    leave: Duration::from_secs(5),
-};
-
-pub(crate) fn assignment(longest_stay: u64) -> Assignment {
-    Assignment {
-        job: "j".into(),
-        attempt: 3,
-        token: "secret".into(),
-        task: Task {
-            id: ImageId::new("debian", "1"),
-            folder: "/images/debian/1/".into(),
-            disk: "internal".into(),
-            layout: LayoutMode::WholeDisk,
-            partitions: None,
-            compare: Compare::Full,
-        },
-        also: vec![],
-        installed: vec![],
-        known_disks: vec![],
-        chosen: vec![],
-        compress: Compress::Auto,
-        after: After::Reboot,
-        verify: true,
-        longest_stay,
-    }
-}
 
 /// A server that records its calls and answers outcomes and later progress with `orders`.
 async fn server(orders: &str) -> (Api, Arc<Mutex<Vec<String>>>) {

@@ -1,9 +1,9 @@
 //! The agent's command line on a running system, and how an attempt ends.
 
 use super::*;
-use crate::agent::attempt::tests::{PACE, Pretend, assignment};
 use crate::agent::imaging::Next;
-use crate::io::net::api_client::tests::serve;
+use crate::testkit::attempts::{PACE, Pretend, assignment};
+use crate::testkit::http::serve;
 use std::sync::{Arc, Mutex};
 
 /// A server that hands out `take` and releases at once; the list holds its calls.
@@ -106,7 +106,7 @@ async fn the_servers_reason_and_advice_come_through() {
 async fn ctrl_c_stops_and_reports() {
     struct Endless;
     impl Imager for Endless {
-        type Held = crate::agent::attempt::tests::Disk;
+        type Held = crate::testkit::attempts::Disk;
         async fn run(&self, _: &str, _: &crate::api::Assignment) -> Result<Self::Held, (Failure, bool)> {
             std::future::pending().await
         }

@@ -1,12 +1,13 @@
 //! A whole worker against servers of a few lines, with an imager that only pretends.
 
 use super::*;
-use crate::agent::attempt::tests::{PACE, Pretend, assignment};
 use crate::agent::network::Interface;
 use crate::api::Neighbour;
-use crate::io::net::api_client::{client, tests::serve};
+use crate::io::net::api_client::client;
 use crate::io::net::netlink::Link;
 use crate::lan::dhcp::Offer;
+use crate::testkit::attempts::{PACE, Pretend, assignment};
+use crate::testkit::http::serve;
 use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 

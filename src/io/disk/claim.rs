@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_another_disk_once_it_is_open_is_refused_and_given_back() {
-        let disk = crate::io::testing::LoopDisk::used(1 << 20, 512);
+        let disk = crate::testkit::disks::LoopDisk::used(1 << 20, 512);
         let chosen = disk.info();
         let others = [
             DiskInfo { serial: Some("SSD-1".into()), ..chosen.clone() },

@@ -62,7 +62,7 @@ fn readers(rotational: bool, Buffers { length, room }: Buffers) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::testing::LoopDisk;
+    use crate::testkit::disks::LoopDisk;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]

@@ -12,10 +12,11 @@ use crate::io::disk::disarm::disarm;
 use crate::io::disk::readback::{Finding, Known, Readback};
 use crate::io::disk::table;
 use crate::io::disk::target::ImageStorage;
-use crate::io::testing::*;
 use crate::layout::plan::LayoutPlan;
 use crate::manifest::{Manifest, Policy, TrustedManifest};
 use crate::storage::Storage;
+use crate::testkit::disks::*;
+use crate::testkit::images::*;
 use crate::units::{PieceIndex, SectorSize};
 
 const PIECE: u32 = 256 << 10;

@@ -167,66 +167,10 @@ impl Api {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use crate::testkit::http::serve;
     use tokio::net::TcpListener;
-
-    /// An HTTP server of a few lines: `answer(path, body)` gives status and body. Lives as long as the
-    /// runtime.
-    pub(crate) async fn serve(
-        answer: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static,
-    ) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let answer = std::sync::Arc::new(answer);
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let answer = answer.clone();
-                tokio::spawn(async move {
-                    let mut request = Vec::new();
-                    let (head, length) = loop {
-                        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
-                            return;
-                        }
-                        let text = String::from_utf8_lossy(&request).into_owned();
-                        if let Some((head, _)) = text.split_once("\r\n\r\n") {
-                            let length = head
-                                .lines()
-                                .filter_map(|line| {
-                                    line.to_ascii_lowercase()
-                                        .strip_prefix("content-length:")?
-                                        .trim()
-                                        .parse()
-                                        .ok()
-                                })
-                                .next()
-                                .unwrap_or(0usize);
-                            break (head.to_owned(), length);
-                        }
-                    };
-                    let begin = head.len() + 4;
-                    while request.len() < begin + length {
-                        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
-                            return;
-                        }
-                    }
-                    let path = head.split_whitespace().nth(1).unwrap_or_default();
-                    let body = String::from_utf8_lossy(&request[begin..]).into_owned();
-                    let (status, body) = answer(path, &body);
-                    let head = format!(
-                        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                        body.len()
-                    );
-                    let _ = stream.write_all(head.as_bytes()).await;
-                    if status != 204 {
-                        let _ = stream.write_all(body.as_bytes()).await;
-                    }
-                });
-            }
-        });
-        url
-    }
 
     fn hello() -> Hello {
         Hello { uuid: None, macs: vec![], inventory: Default::default(), agent: "1".into() }

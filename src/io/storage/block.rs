@@ -132,7 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::io::testing::LoopDisk;
+    use crate::testkit::disks::LoopDisk;
 
     const SIZE: usize = 4 << 20;
 

@@ -165,8 +165,8 @@ mod tests {
     use super::*;
     use crate::io::storage::{FileStorage, Resize};
     use crate::layout::extents::{Extents, RangeKind, RunBuilder};
-    use crate::layout::grid::tests::manifest_of;
     use crate::manifest::Policy;
+    use crate::testkit::manifests::manifest_of;
 
     const K: usize = 1024;
 

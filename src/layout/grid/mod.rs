@@ -256,4 +256,4 @@ fn check_cover(partition: u32, size: u64, runs: &[Run]) -> Result<(), ExtentsErr
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

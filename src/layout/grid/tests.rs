@@ -1,39 +1,9 @@
 //! Partitions of every shape, cut into pieces.
 
 use super::*;
-use crate::layout::extents::tests::runs_strategy;
-use crate::manifest::tests::image_of;
-use crate::manifest::{Entry, Partition, Role};
-use crate::units::Lba;
+use crate::testkit::manifests::manifest_of;
+use crate::testkit::manifests::runs_strategy;
 use proptest::prelude::*;
-
-/// A manifest whose partitions have the sizes and counts of `extents`.
-pub(crate) fn manifest_of(extents: &Extents, piece_length: u32, policy: Policy) -> Manifest {
-    let piece_length = PieceLength::new(piece_length).expect("a piece length");
-    let mut lba = 64;
-    let partitions: Vec<Partition> = (1u32..)
-        .zip(&extents.partitions)
-        .map(|(number, runs)| {
-            let size = runs.last().expect("one run at least").end();
-            let first = Lba(lba);
-            lba += size / 512;
-            let counted = count(&classify(runs, size, piece_length));
-            let entry = Entry::Mbr { kind: 0x83, active: false, ebr: None };
-            Partition {
-                number,
-                first,
-                size,
-                entry,
-                role: Role::Data,
-                filesystem: None,
-                policy,
-                pieces: counted,
-                sha256: None,
-            }
-        })
-        .collect();
-    image_of(piece_length, lba * 512, partitions)
-}
 
 proptest! {
     #[test]

@@ -1,9 +1,9 @@
 //! Power cuts on a model disk: after each one nothing starts that is half old or half new.
 
 use super::*;
-use crate::layout::plan::tests::{gpt_manifest, gpt_partition, manifest, mbr_partition, plan, same_disk};
 use crate::manifest::{BootArea, Manifest, Table};
 use crate::rng::Rng;
+use crate::testkit::manifests::{gpt_manifest, gpt_partition, manifest, mbr_partition, plan, same_disk};
 use crate::units::{DiskOffset, Lba};
 
 const SECTOR: u64 = 512;

@@ -334,4 +334,4 @@ fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode, gpt_headers: &[u6
 
 mod facts;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -3,87 +3,13 @@
 use super::*;
 use crate::event::Class;
 use crate::layout::table::gpt_entry_sectors;
-use crate::manifest::tests::image_of;
-use crate::manifest::{BootArea, Disk, Extended, PieceCount, names};
+use crate::manifest::{BootArea, Extended};
 use crate::manifest::{BootAreaKind, Entry};
+use crate::testkit::manifests::*;
 use crate::units::{DiskOffset, Lba, SectorSize};
-use crate::units::{PieceLength, Sha256};
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
-
-pub(crate) fn gpt_partition(number: u32, first: u64, size: u64, sector: u32) -> Partition {
-    let cells = u32::try_from(size.div_ceil(MIB)).expect("small");
-    assert!(size.is_multiple_of(sector.into()));
-    Partition {
-        number,
-        first: Lba(first),
-        size,
-        entry: Entry::Gpt {
-            kind: Uuid::from_u128(7),
-            guid: Uuid::from_u128(100 + u128::from(number)),
-            attributes: 0,
-            name: format!("p{number}"),
-        },
-        role: Role::Data,
-        filesystem: None,
-        policy: Policy::Replace,
-        pieces: PieceCount { data: 0, zero: cells, free: 0 },
-        sha256: None,
-    }
-}
-
-pub(crate) fn mbr_partition(number: u32, first: u64, size: u64, ebr: Option<u64>) -> Partition {
-    Partition {
-        entry: Entry::Mbr { kind: 0x83, active: number == 1, ebr: ebr.map(Lba) },
-        ..gpt_partition(number, first, size, 512)
-    }
-}
-
-pub(crate) fn manifest(table: Table, partitions: Vec<Partition>, minimum_size: u64, sector: u32) -> Manifest {
-    let image = image_of(PieceLength::new(1 << 20).expect("1 MiB"), minimum_size, partitions);
-    let sector_size = SectorSize::new(sector).expect("a size");
-    Manifest {
-        disk: Disk { sector_size, table, ..image.disk },
-        sidecars: [names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT]
-            .map(|name| (name.to_string(), Sha256([0; 32])))
-            .into(),
-        ..image
-    }
-}
-
-fn gpt_table() -> Table {
-    Table::Gpt { guid: Uuid::from_u128(1), entries: 128, first_usable: Lba(34) }
-}
-
-pub(crate) fn gpt_manifest() -> Manifest {
-    let partitions = vec![gpt_partition(1, 2048, MIB, 512), gpt_partition(3, 8192, 8 * MIB, 512)];
-    manifest(gpt_table(), partitions, 20 * MIB, 512)
-}
-
-fn empty_disk(size: u64) -> DiskFacts {
-    DiskFacts {
-        name: "sdx".into(),
-        size,
-        sector: SectorSize::DEFAULT,
-        table: Err("there is none".into()),
-        backup_gpt: None,
-    }
-}
-
-pub(crate) fn same_disk(manifest: &Manifest, size: u64) -> DiskFacts {
-    let partitions = manifest
-        .partitions
-        .iter()
-        .map(|p| ExistingPartition { number: p.number, first: p.first, size: p.size, entry: p.entry.clone() })
-        .collect();
-    DiskFacts { table: Ok(Existing { table: manifest.disk.table.clone(), partitions }), ..empty_disk(size) }
-}
-
-pub(crate) fn plan(manifest: &Manifest, disk: &DiskFacts, mode: LayoutMode) -> Result<LayoutPlan, Failure> {
-    let trusted = TrustedManifest::insecure(&manifest.to_bytes()).expect("a consistent manifest");
-    LayoutPlan::new(&trusted, &[0x11; 4096], disk, mode, None)
-}
 
 fn refusal(manifest: &Manifest, disk: &DiskFacts, mode: LayoutMode) -> String {
     let failure = plan(manifest, disk, mode).expect_err("a refusal");

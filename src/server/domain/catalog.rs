@@ -96,21 +96,9 @@ impl Catalog {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
-
-    /// An image for tests.
-    pub fn published(name: &str, version: &str, sequence: u64) -> Published {
-        Published {
-            name: name.into(),
-            version: version.into(),
-            sequence,
-            created: "2025-01-01T00:00:00Z".into(),
-            bytes: 1 << 20,
-            info_hash: InfoHash([u8::try_from(sequence).unwrap_or(0); 20]),
-            signature: Signature::Good,
-        }
-    }
+    use crate::testkit::lab::published;
 
     #[test]
     fn a_name_alone_means_the_highest_sequence() {

@@ -69,8 +69,8 @@ mod tests {
 
     use super::*;
     use crate::api::Hello;
-    use crate::server::domain::lab::tests::hello_of;
     use crate::server::domain::zones::topology;
+    use crate::testkit::lab::hello_of;
 
     const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
 

@@ -70,7 +70,7 @@ pub fn target_by_hand(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::domain::catalog::tests::published;
+    use crate::testkit::lab::published;
 
     #[test]
     fn further_images_by_hand_come_with_the_disks_that_were_named_and_the_terms_of_the_own_job() {

@@ -122,8 +122,8 @@ mod tests {
 
     use super::*;
     use crate::api::{Neighbour, NicInfo};
-    use crate::server::domain::lab::tests::hello_of;
     use crate::server::domain::ties::Ties;
+    use crate::testkit::lab::hello_of;
     use std::sync::Arc;
 
     const A: &str = "52:54:00:00:00:0a";

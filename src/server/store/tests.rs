@@ -6,11 +6,11 @@ use super::*;
 use crate::event::{Class, Progress, Stage};
 use crate::image_id::ImageId;
 use crate::server::domain::config::Job;
-use crate::server::domain::jobs::tests::{done, failed};
-use crate::server::domain::lab::tests::hello_of;
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::target::Target;
 use crate::server::domain::ties::Ties;
+use crate::testkit::lab::hello_of;
+use crate::testkit::lab::{done, failed};
 
 const MACS: [&str; 3] = ["52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"];
 

@@ -21,7 +21,7 @@ use crate::api::{
 use crate::event::{Failure, Outcome, Progress};
 use crate::server::Options;
 use crate::server::Server;
-use crate::server::domain::lab::tests::hello_of;
+use crate::testkit::lab::hello_of;
 
 const A: &str = "52:54:00:00:00:0a";
 const B: &str = "52:54:00:00:00:0b";

@@ -5,7 +5,7 @@ use clap::Parser;
 use super::*;
 use crate::api::DiskInfo;
 use crate::event::{Chosen, Class, DiskIdentity, Stage};
-use crate::server::domain::jobs::tests::{done, failed};
+use crate::testkit::lab::{done, failed};
 
 #[tokio::test]
 async fn a_terminal_images_itself_and_then_boots_from_its_disk() {

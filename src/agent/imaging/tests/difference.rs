@@ -4,8 +4,8 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::image_id::ImageId;
-use crate::io::testing::{MIB, noise, run as run_program};
 use crate::layout::grid::Span;
+use crate::testkit::disks::{MIB, noise, run as run_program};
 use crate::units::PieceIndex;
 
 /// Sectors that the kernel has read from a disk, in bytes.
@@ -127,11 +127,11 @@ async fn a_partition_that_lay_elsewhere_is_found_there() {
     // The same data partition, 100 KiB further, as another installer would have it.
     let disk = LoopDisk::of(&source, 512);
     let start = (6 * MIB + 100 * 1024) / 512;
-    crate::io::testing::run(
+    crate::testkit::disks::run(
         "sgdisk",
         &["--set-alignment=1", "--delete=4", &format!("--new=4:{start}:{}", 23 * 2048 - 3), &disk.path],
     );
-    crate::io::testing::run("blockdev", &["--flushbufs", &disk.path]);
+    crate::testkit::disks::run("blockdev", &["--flushbufs", &disk.path]);
     let file = std::fs::File::options().write(true).open(&disk.path).expect("the disk");
     file.write_all_at(&source[6 << 20..(22 << 20)], start * 512).expect("written");
     file.sync_all().expect("synced");

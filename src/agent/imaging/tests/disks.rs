@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::image_id::ImageId;
-use crate::io::testing::mbr_source;
+use crate::testkit::images::mbr_source;
 
 /// A system image and one of data, for a disk each.
 fn both() -> [(Vec<u8>, TestImage); 2] {

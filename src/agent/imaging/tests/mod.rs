@@ -24,11 +24,12 @@ use crate::event::Class;
 use crate::image_id::ImageId;
 use crate::io::disk::claim::claim;
 use crate::io::storage::FolderStorage;
-use crate::io::testing::{LoopDisk, TestImage, gpt_source, image_of};
 use crate::io::torrent::{Have, TorrentSpec};
 use crate::manifest::TrustedKeys;
 use crate::manifest::{Manifest, names};
 use crate::swarm::SwarmStats;
+use crate::testkit::disks::LoopDisk;
+use crate::testkit::images::{TestImage, gpt_source, image_of};
 
 const PIECE: u32 = 256 << 10;
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

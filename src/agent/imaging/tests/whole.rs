@@ -1,7 +1,7 @@
 //! From a seeder to a disk that starts, and the steps after it.
 
 use super::*;
-use crate::io::testing::mbr_source;
+use crate::testkit::images::mbr_source;
 use crate::units::PieceIndex;
 
 #[tokio::test]
@@ -15,7 +15,7 @@ async fn an_image_travels_from_a_seeder_onto_a_larger_disk_and_is_served_from_th
     let imaged = result.expect("imaged");
     let after = disk.bytes();
     image.assert_on(&after, &source);
-    let said = crate::io::testing::run("sgdisk", &["-v", &disk.path]);
+    let said = crate::testkit::disks::run("sgdisk", &["-v", &disk.path]);
     assert!(said.contains("No problems found"), "{said}");
     assert_eq!(imaged.next, Next::Firmware);
     assert!(
@@ -91,7 +91,7 @@ fn linux_source() -> Vec<u8> {
     std::fs::write(boot.join("vmlinuz"), vec![0x42; 3 << 20]).expect("written");
     let file = dir.path().join("root.img");
     let (tree, file) = (dir.path().join("tree"), file.to_str().expect("text").to_string());
-    crate::io::testing::run(
+    crate::testkit::disks::run(
         "mke2fs",
         &["-q", "-t", "ext4", "-d", tree.to_str().expect("text"), &file, "16M"],
     );

@@ -8,10 +8,10 @@ use std::process::Command;
 
 use super::proof::{Proof, Volume};
 use super::*;
-use crate::io::testing::{LoopDisk, MIB, run};
 use crate::layout::present::OldCell;
 use crate::layout::traces::{Doubt, look};
 use crate::rng::Rng;
+use crate::testkit::disks::{LoopDisk, MIB, run};
 use crate::units::PieceLength;
 
 /// The smallest length, so that a change is not noticed by chance because it shares a piece with another.

@@ -215,8 +215,8 @@ fn device_identity(device: u64) -> Option<String> {
 mod tests {
     use super::*;
     use crate::layout::extents::{Extents, RangeKind, RunBuilder};
-    use crate::layout::grid::tests::manifest_of;
     use crate::manifest::Policy;
+    use crate::testkit::manifests::manifest_of;
 
     const K: usize = 1024;
 

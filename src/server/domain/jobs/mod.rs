@@ -108,4 +108,4 @@ pub fn may_leave<'a>(
 }
 
 #[cfg(test)]
-pub mod tests;
+mod tests;

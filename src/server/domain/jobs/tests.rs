@@ -1,10 +1,11 @@
 //! A terminal's next step, from its latest attempt and its target.
 
 use super::*;
-use crate::event::{Failure, Installed, Loader, Progress, Stage, Starts};
+use crate::event::{Installed, Progress, Stage};
 use crate::image_id::ImageId;
 use crate::server::domain::attempt::TRIES;
 use crate::server::domain::config::Job;
+use crate::testkit::lab::{done, failed};
 
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -35,31 +36,6 @@ fn attempt(outcome: Option<Outcome>) -> Attempt {
         installed: Vec::new(),
         cancelled: false,
     }
-}
-
-/// A good outcome for tests.
-pub fn done() -> Outcome {
-    let loader = Loader { partition: "1234abcd-01".into(), path: "/EFI/debian/shimx64.efi".into() };
-    let installed = Installed {
-        id: ImageId::new("debian", "1"),
-        disk: "sda".into(),
-        partitions: None,
-        starts: Starts { bios: Some("1234abcd-01".into()), uefi: Some(loader) },
-    };
-    Outcome::Done {
-        seconds: 60,
-        bytes_in: 1,
-        bytes_out: 2,
-        disk: "sda".into(),
-        installed: vec![installed],
-        warnings: Vec::new(),
-    }
-}
-
-/// A bad outcome for tests.
-pub fn failed(class: Class, disk_touched: bool) -> Outcome {
-    let failure = Failure::new(class, "writing sda failed", "Replace the disk.");
-    Outcome::Failed { stage: Stage::Fetch, failure, disk_touched }
 }
 
 fn in_stage(stage: Stage) -> Attempt {

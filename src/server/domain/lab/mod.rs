@@ -15,7 +15,7 @@ mod reports;
 mod restart;
 mod terminal;
 #[cfg(test)]
-pub mod tests;
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -94,9 +94,9 @@ impl Lab {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tests::hello_of;
     use super::*;
     use crate::api::Hello;
+    use crate::testkit::lab::hello_of;
 
     const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
 

@@ -40,12 +40,12 @@ pub(super) fn correct(now: Duration, terminals: &mut [Terminal]) -> Vec<Change> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{at, hello_of, target};
     use super::super::{Lab, jobs};
     use super::*;
     use crate::api::TerminalState;
-    use crate::server::domain::jobs::tests::done;
     use crate::server::domain::ties::Ties;
+    use crate::testkit::lab::done;
+    use crate::testkit::lab::{at, hello_of, target};
 
     const A: &str = "52:54:00:00:00:0a";
     const B: &str = "52:54:00:00:00:0b";

@@ -5,25 +5,10 @@ use super::*;
 use crate::api::{DiskInfo, Inventory, Neighbour, NicInfo, Orders, TerminalState};
 use crate::event::{Chosen, Class, DiskIdentity, Progress, Stage};
 use crate::image_id::ImageId;
-use crate::server::domain::config::Job;
-use crate::server::domain::jobs::tests::{done, failed};
 use crate::server::domain::ties::Ties;
+use crate::testkit::lab::{at, hello_of, target};
+use crate::testkit::lab::{done, failed};
 use crate::tracker::{Topology, Zone};
-
-pub fn at(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-pub fn target() -> Target {
-    let job = Job { name: "lab".into(), ..Job::by_hand("debian".parse().expect("valid")) };
-    Target { job, image: ImageId::new("debian", "1"), also: Vec::new() }
-}
-
-/// A terminal with one MAC introduces itself.
-pub fn hello_of(mac: &str) -> Hello {
-    let inventory = Inventory { machine: "QEMU Standard PC".into(), ..Inventory::default() };
-    Hello { uuid: None, macs: vec![mac.into()], inventory, agent: "0.1.0".into() }
-}
 
 const A: &str = "52:54:00:00:00:0a";
 const B: &str = "52:54:00:00:00:0b";

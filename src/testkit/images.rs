@@ -5,15 +5,12 @@
 //! after a panic.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use sha1::Digest;
 
-use crate::api::DiskInfo;
-use crate::io::disk::list;
 use crate::io::disk::table;
 use crate::io::hash::{sha256, sha256_of_hashes};
 use crate::layout::extents::{Extents, RangeKind, Run, RunBuilder};
@@ -21,87 +18,9 @@ use crate::layout::grid::{Grid, classify, count};
 use crate::layout::image::payload_files;
 use crate::manifest::{BootArea, BootAreaKind, Disk, Manifest, Partition, Policy, Table, names};
 use crate::metainfo::{Metainfo, MetainfoBuilder, Pieces};
+use crate::testkit::disks::{LoopDisk, MIB, noise, run};
+use crate::testkit::manifests::manifest_with;
 use crate::units::{DiskOffset, PieceIndex, PieceLength, SectorSize, Sha1, Sha256};
-
-pub(crate) const MIB: u64 = 1 << 20;
-
-/// Runs a program to its end; it must succeed.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().expect(program);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-/// A loop device and the file behind it.
-pub(crate) struct LoopDisk {
-    pub(crate) path: String,
-    pub(crate) file: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl LoopDisk {
-    /// A disk whose bytes are all 0xAA, as if another system had used it.
-    pub(crate) fn used(size: u64, sector: u32) -> Self {
-        let disk = Self::of(&vec![0xaa; usize::try_from(size).expect("small")], sector);
-        assert_eq!(fs::metadata(&disk.file).expect("there").len(), size);
-        disk
-    }
-
-    /// A disk with this content.
-    pub(crate) fn of(bytes: &[u8], sector: u32) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let file = dir.path().join("disk.img");
-        fs::write(&file, bytes).expect("its content");
-        Self::on(dir, file, sector)
-    }
-
-    /// A disk on a file that is there.
-    pub(crate) fn on(dir: tempfile::TempDir, file: PathBuf, sector: u32) -> Self {
-        let sector = sector.to_string();
-        let name = file.to_str().expect("text");
-        let path = run("losetup", &["--find", "--show", "--sector-size", &sector, name]);
-        LoopDisk { path: path.trim().to_string(), file, _dir: dir }
-    }
-
-    pub(crate) fn info(&self) -> DiskInfo {
-        list::find(&self.path).expect("it is there")
-    }
-
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        fs::read(&self.file).expect("its bytes")
-    }
-
-    /// Changes a byte of the medium past all caches.
-    pub(crate) fn corrupt(&self, offset: u64) {
-        let file = fs::OpenOptions::new().read(true).write(true).open(&self.file).expect("it is there");
-        let mut byte = [0u8];
-        file.read_exact_at(&mut byte, offset).expect("read");
-        file.write_all_at(&[byte[0] ^ 1], offset).expect("written");
-    }
-}
-
-impl Drop for LoopDisk {
-    fn drop(&mut self) {
-        let done = Command::new("losetup").args(["--detach", &self.path]).status();
-        if !done.is_ok_and(|status| status.success()) {
-            eprintln!("{} was not detached", self.path);
-        }
-    }
-}
-
-/// Bytes that look like nothing and are the same each time.
-pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()[4]
-        })
-        .collect()
-}
 
 /// A GPT disk of 24 MiB: 1 BIOS boot, 2 ESP, 4 data with a hole of zeros and a short last piece; boot code.
 pub(crate) fn gpt_source(sector: u32) -> Vec<u8> {
@@ -207,7 +126,7 @@ pub(crate) fn image_of(
         })
         .collect();
     let (boot, boot_areas) = boot_areas(disk, &found.table);
-    let mut manifest = crate::manifest::tests::image_of(piece_length, disk.len() as u64, partitions);
+    let mut manifest = manifest_with(piece_length, disk.len() as u64, partitions);
     manifest.disk = Disk { sector_size, table: found.table.clone(), boot_areas, ..manifest.disk };
     manifest.payload.file_size = 4 * piece_length.bytes();
     change(&mut manifest);

@@ -1,0 +1,11 @@
+//! Shared by the unit tests of several rooms: loop devices, sample images and manifests, a pretended imager,
+//! an HTTP server.
+//!
+//! Invariant: only tests are built with it; nothing here decides what a test asserts.
+
+pub(crate) mod attempts;
+pub(crate) mod disks;
+pub(crate) mod http;
+pub(crate) mod images;
+pub(crate) mod lab;
+pub(crate) mod manifests;
