@@ -3,9 +3,12 @@
 //! Invariant: these values are facts, and the log, the console, the server's page and the tests all read
 //! them, never log wording. `api` carries them, `agent::console` and the page show them.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 use crate::image_id::ImageId;
+use crate::storage::StorageError;
 
 /// The steps of an attempt, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,9 +99,48 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of `class`.
+    /// A failure whose class is chosen at run time.
     pub fn new(class: Class, message: impl Into<String>, advice: impl Into<String>) -> Self {
         Failure { class, message: message.into(), advice: advice.into() }
+    }
+
+    /// A failure that may be over the next time.
+    pub fn retry(message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Failure::new(Class::Retry, message, advice)
+    }
+
+    /// A wrong command or configuration.
+    pub fn usage(message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Failure::new(Class::Usage, message, advice)
+    }
+
+    /// A refusal before anything was written.
+    pub fn refused(message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Failure::new(Class::Refused, message, advice)
+    }
+
+    /// A wrong signature or hash.
+    pub fn untrusted(message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Failure::new(Class::Untrusted, message, advice)
+    }
+
+    /// A failure of the disk.
+    pub fn disk(message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Failure::new(Class::Disk, message, advice)
+    }
+}
+
+/// A failed access to a storage is a failure of the disk below it.
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        let advice = match error.source.kind() {
+            io::ErrorKind::StorageFull => {
+                "free some space and start again: what is there is kept and checked"
+            }
+            io::ErrorKind::UnexpectedEof => "it is shorter than it was: is something else changing it?",
+            _ => "look at the kernel's messages (dmesg); the disk may be failing",
+        };
+        Failure::disk(error.to_string(), advice)
     }
 }
 

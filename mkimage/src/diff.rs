@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::grid::Cell;
 use flashmob::units::{Sha256, show_bytes};
@@ -46,8 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     require_hashes(&new)?;
     let lengths = [&old, &new].map(|image| image.manifest().piece_length);
     if lengths[0] != lengths[1] {
-        return Err(Failure::new(
-            Class::Refused,
+        return Err(Failure::refused(
             format!(
                 "the versions have pieces of {} and of {}, which share nothing",
                 show_bytes(lengths[0].bytes()),

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 
 use crate::keys::file_failure;
 
@@ -71,11 +71,12 @@ impl Format {
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if !metadata.is_file() {
             return match named {
-                Some(format) if format != Raw && metadata.file_type().is_block_device() => Err(Failure::new(
-                    Class::Usage,
-                    format!("{} is a block device, and these are read as they are", path.display()),
-                    "Leave out --format.",
-                )),
+                Some(format) if format != Raw && metadata.file_type().is_block_device() => {
+                    Err(Failure::usage(
+                        format!("{} is a block device, and these are read as they are", path.display()),
+                        "Leave out --format.",
+                    ))
+                }
                 _ => Ok(Raw),
             };
         }
@@ -99,8 +100,7 @@ impl Format {
         };
         match problem(format, path, &start)? {
             None => Ok(format),
-            Some(problem) => Err(Failure::new(
-                Class::Refused,
+            Some(problem) => Err(Failure::refused(
                 format!("{} is a virtual disk ({}), and {problem}", path.display(), format.name()),
                 "Make one file of it that needs no other: qemu-img convert -O qcow2 DISK WHOLE.qcow2, and capture that.",
             )),
@@ -110,8 +110,7 @@ impl Format {
 
 fn either(path: &Path, looks: Format) -> Failure {
     let name = looks.name();
-    Failure::new(
-        Class::Refused,
+    Failure::refused(
         format!(
             "{} begins like a virtual disk ({name}), and its name does not say so: a machine that used it as a raw disk could have \
              written that",

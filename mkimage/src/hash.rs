@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::hash::{sha256, sha256_of_hashes};
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::manifest::{Manifest, Policy, names};
@@ -34,8 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let key = arguments.key.as_deref().map(read_secret).transpose()?;
     let image = ImageFolder::open(&arguments.folder)?;
     if image.manifest().payload.sha256.is_some() {
-        return Err(Failure::new(
-            Class::Refused,
+        return Err(Failure::refused(
             format!("{} has its hashes already", image.manifest().id()),
             "There is nothing to do.",
         ));
@@ -72,7 +71,7 @@ fn hash(image: &ImageFolder) -> Result<Vec<Sha256>, Failure> {
         0..pieces,
         |piece, buf| {
             payload.read_at(piece * length, buf).map(|()| true).map_err(|e| {
-                Failure::new(Class::Disk, format!("reading the payload: {e}"), "Check the repository's disk.")
+                Failure::disk(format!("reading the payload: {e}"), "Check the repository's disk.")
             })
         },
         |_, buf| buf.map_or(Sha256([0; 32]), |buf| sha256(buf)),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::extents::RangeKind;
 use flashmob::manifest::reference::Reference;
@@ -76,8 +76,7 @@ impl SignatureState {
             SignatureState::Bad(why) => why,
             SignatureState::Good | SignatureState::Unchecked => return Ok(()),
         };
-        Err(Failure::new(
-            Class::Untrusted,
+        Err(Failure::untrusted(
             format!("the manifest has no good signature by the given key: {why}"),
             "Terminals with this key refuse the image. Sign it with the right key, or find out who changed it.",
         ))

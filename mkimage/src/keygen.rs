@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use minisign::KeyPair;
 
 use crate::keys::write_new;
@@ -22,11 +22,10 @@ pub struct Arguments {
 
 /// Makes the pair. Neither file may exist.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let failed = |e: minisign::PError| Failure::new(Class::Retry, format!("making a key pair: {e}"), "");
+    let failed = |e: minisign::PError| Failure::retry(format!("making a key pair: {e}"), "");
     for path in [&arguments.secret, &arguments.public] {
         if path.symlink_metadata().is_ok() {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!("{} exists", path.display()),
                 "Keys are never overwritten: choose another name, or move the old one away.",
             ));
@@ -56,8 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn ask_password() -> Result<String, Failure> {
     let ask = |prompt: &str| {
         rpassword::prompt_password(prompt).map_err(|e| {
-            Failure::new(
-                Class::Usage,
+            Failure::usage(
                 format!("asking for a password: {e}"),
                 "Run it in a terminal, or leave --password out.",
             )
@@ -65,7 +63,7 @@ fn ask_password() -> Result<String, Failure> {
     };
     let first = ask("Password for the secret key: ")?;
     if first.is_empty() || first != ask("Once more: ")? {
-        return Err(Failure::new(Class::Usage, "the passwords are empty or differ", "Try again."));
+        return Err(Failure::usage("the passwords are empty or differ", "Try again."));
     }
     Ok(first)
 }

@@ -30,8 +30,7 @@ pub fn file_failure(action: &str, path: &Path, error: &io::Error) -> Failure {
 pub fn read_secret(path: &Path) -> Result<SecretKey, Failure> {
     let text = fs::read_to_string(path).map_err(|e| file_failure("reading the secret key", path, &e))?;
     let wrong = |why: String| {
-        Failure::new(
-            Class::Usage,
+        Failure::usage(
             format!("{} is not a minisign secret key that can be used: {why}", path.display()),
             "Give the file that `flashmob-mkimage keygen --secret` or `minisign -G` wrote.",
         )
@@ -43,8 +42,7 @@ pub fn read_secret(path: &Path) -> Result<SecretKey, Failure> {
         return Err(wrong("it does not have a comment and a key".into()));
     }
     let password = rpassword::prompt_password(format!("Password of {}: ", path.display())).map_err(|e| {
-        Failure::new(
-            Class::Usage,
+        Failure::usage(
             format!("{} has a password, which cannot be asked for here: {e}", path.display()),
             "Run it in a terminal, or use a key without a password.",
         )
@@ -55,17 +53,16 @@ pub fn read_secret(path: &Path) -> Result<SecretKey, Failure> {
 /// The text of a `.minisig` file for `bytes`.
 pub fn sign(key: &SecretKey, bytes: &[u8], trusted_comment: &str) -> Result<String, Failure> {
     if trusted_comment.chars().any(char::is_control) {
-        return Err(Failure::new(
-            Class::Usage,
+        return Err(Failure::usage(
             "a trusted comment is one line of text",
             "Leave line breaks and control characters out of --trusted-comment.",
         ));
     }
     let signature =
         minisign::sign(None, key, bytes, Some(trusted_comment), Some("signature of a flashmob image"));
-    signature.map(minisign::SignatureBox::into_string).map_err(|e| {
-        Failure::new(Class::Usage, format!("signing: {e}"), "Check the secret key with `minisign -R`.")
-    })
+    signature
+        .map(minisign::SignatureBox::into_string)
+        .map_err(|e| Failure::usage(format!("signing: {e}"), "Check the secret key with `minisign -R`."))
 }
 
 /// Public keys from a file, one or more.
@@ -77,8 +74,7 @@ pub fn read_public(path: &Path) -> Result<TrustedKeys, Failure> {
         Err(why) => Err(why),
     }
     .map_err(|why| {
-        Failure::new(
-            Class::Usage,
+        Failure::usage(
             format!("{}: {why}", path.display()),
             "Give the file that `flashmob-mkimage keygen --public` wrote.",
         )
@@ -105,8 +101,7 @@ pub fn require_hashes(image: &flashmob::io::image::folder::ImageFolder) -> Resul
     if image.manifest().payload.sha256.is_some() {
         return Ok(());
     }
-    Err(Failure::new(
-        Class::Refused,
+    Err(Failure::refused(
         format!("{} was published without hashes", image.manifest().id()),
         "Add them first: flashmob-mkimage hash.",
     ))

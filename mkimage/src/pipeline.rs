@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use flashmob::buf::{BufPool, PieceBuf};
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 
 /// Most memory that buffers take.
 const MEMORY: usize = 256 << 20;
@@ -84,7 +84,7 @@ fn read_all<J>(
             return Ok(());
         }
         let mut buf = pool.take().ok_or_else(|| {
-            Failure::new(Class::Retry, "there is no memory for another buffer", "Close other programs.")
+            Failure::retry("there is no memory for another buffer", "Close other programs.")
         })?;
         let buf = if read(&job, &mut buf)? { Some(buf) } else { None };
         if asked.send(Asked { at, job, buf }).is_err() {
@@ -120,7 +120,7 @@ fn sink_all<J, R>(
 }
 
 fn crashed() -> Failure {
-    Failure::new(Class::Retry, "a part of this program crashed", "Please report it with the output above.")
+    Failure::retry("a part of this program crashed", "Please report it with the output above.")
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     fn stop() -> Failure {
-        Failure::new(Class::Disk, "stop", "")
+        Failure::disk("stop", "")
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use flashmob::buf::is_zero;
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::disk::table::{self, TablePartition};
 use flashmob::io::hash::{sha1, sha256};
 use flashmob::io::image::folder::ImageFolder;
@@ -93,8 +93,7 @@ impl Mismatches {
             eprintln!("mismatch: and {} more", self.count - self.named.len() as u64);
         }
         let first = self.named.into_iter().next().unwrap_or_default();
-        Err(Failure::new(
-            Class::Untrusted,
+        Err(Failure::untrusted(
             format!("{what}: {} mismatches; the first: {first}", self.count),
             "A folder: copy it again from where it was made. A disk: it was changed since, or was not imaged.",
         ))
@@ -121,12 +120,10 @@ fn verify_payload(image: &ImageFolder, mismatches: &mut Mismatches) -> Result<()
             let read = payload.read_at(u64::from(piece.0) * length.bytes(), buf);
             read.map(|()| true).map_err(|e| match e.source.kind() {
                 // A payload in place proves its pieces itself.
-                ErrorKind::InvalidData => Failure::new(
-                    Class::Untrusted,
-                    e.to_string(),
-                    "Capture the source again as a new version.",
-                ),
-                _ => Failure::new(Class::Disk, e.to_string(), "Check the disk that the repository is on."),
+                ErrorKind::InvalidData => {
+                    Failure::untrusted(e.to_string(), "Capture the source again as a new version.")
+                }
+                _ => Failure::disk(e.to_string(), "Check the disk that the repository is on."),
             })
         },
         |piece, buf| buf.map(|buf| what_is_wrong(image, *piece, buf)),
@@ -173,8 +170,7 @@ fn what_is_wrong(image: &ImageFolder, piece: PieceIndex, bytes: &[u8]) -> Option
 fn verify_disk(image: &ImageFolder, source: &Source, mismatches: &mut Mismatches) -> Result<(), Failure> {
     let manifest = image.manifest();
     if source.size < manifest.disk.minimum_size {
-        return Err(Failure::new(
-            Class::Refused,
+        return Err(Failure::refused(
             format!(
                 "{} has {} bytes ({}), the image needs {} ({}): {} too few",
                 source.path.display(),

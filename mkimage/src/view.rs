@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 
 use crate::format::Format;
 
@@ -33,8 +33,7 @@ impl View {
     /// Shows the disk at `path`.
     pub fn show(path: &Path, format: Format) -> Result<Self, Failure> {
         let cannot = |what: String| {
-            Failure::new(
-                Class::Refused,
+            Failure::refused(
                 format!("{} is a virtual disk ({}), and {what}", path.display(), format.name()),
                 "Install qemu-system-common and run as root, shut down the machine that uses the disk, or convert it with \
                  `qemu-img convert -O raw`.",

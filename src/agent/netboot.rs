@@ -16,7 +16,7 @@ use crate::agent::network;
 use crate::agent::screen::Screens;
 use crate::agent::status::Status;
 use crate::agent::worker::{Patience, Worker};
-use crate::event::{Class, Failure, Outcome, Stage};
+use crate::event::{Failure, Outcome, Stage};
 use crate::io::host::console;
 use crate::io::net::api_client;
 use crate::manifest::TrustedKeys;
@@ -68,10 +68,9 @@ struct Setup {
 
 fn prepare() -> Result<Setup, Failure> {
     let text = fs::read_to_string("/proc/cmdline")
-        .map_err(|e| Failure::new(Class::Usage, format!("/proc/cmdline: {e}"), "Report this."))?;
+        .map_err(|e| Failure::usage(format!("/proc/cmdline: {e}"), "Report this."))?;
     let cmdline = cmdline::parse(&text).map_err(|wrong| {
-        Failure::new(
-            Class::Usage,
+        Failure::usage(
             format!("the kernel command line is wrong: {}", wrong.join("; ")),
             "Correct it where the netboot script or the boot menu is written.",
         )
@@ -97,7 +96,7 @@ fn optional(path: &str) -> Result<Option<String>, Failure> {
 
 fn damaged(path: &str, why: &str) -> Failure {
     let advice = "Build the netboot files again with flashmob-initramfs.";
-    Failure::new(Class::Usage, format!("{path} in the initramfs: {why}"), advice)
+    Failure::usage(format!("{path} in the initramfs: {why}"), advice)
 }
 
 /// Builds the runtime and works.
@@ -110,7 +109,7 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
         status.note("there are no keys in the initramfs: every image will be refused as unsigned");
     }
     let kernel = |what: &str, e: &dyn std::fmt::Display| {
-        Failure::new(Class::Retry, format!("{what}: {e}"), "Report this with a photo of the screen.")
+        Failure::retry(format!("{what}: {e}"), "Report this with a photo of the screen.")
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

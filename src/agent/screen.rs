@@ -141,7 +141,7 @@ fn append(mut console: Console, status: &Status, stopped: &mpsc::Receiver<()>, b
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Class, Failure};
+    use crate::event::Failure;
 
     #[test]
     fn a_log_has_each_change_once_and_progress_every_five_seconds() {
@@ -162,7 +162,7 @@ mod tests {
         status.progress(|p| p.percent = 50.0);
         assert_eq!(at(14), "");
         assert!(at(15).starts_with("flashmob: fetching the image 50% "));
-        let failure = Failure::new(Class::Disk, "disk vda: write failed", "replace it");
+        let failure = Failure::disk("disk vda: write failed", "replace it");
         status.change(|view| {
             view.outcome = Some(Outcome::Failed { stage: Stage::Fetch, failure, disk_touched: true });
         });

@@ -126,15 +126,14 @@ async fn ask(
 ) -> Result<Response, Failure> {
     let address = &server.server;
     let usage = |why: String| {
-        Failure::new(
-            Class::Usage,
+        Failure::usage(
             format!("'{address}' is not a server's address: {why}"),
             format!("For example --server {DEFAULT_SERVER}"),
         )
     };
     let away = |e: reqwest::Error| {
         let advice = "Is 'flashmob serve' running there? Name another address with --server URL.";
-        Failure::new(Class::Retry, format!("asking {address}: {}", why(&e)), advice)
+        Failure::retry(format!("asking {address}: {}", why(&e)), advice)
     };
     let mut url = Url::parse(address).map_err(|e| usage(e.to_string()))?;
     url.path_segments_mut().map_err(|()| usage("it has no host".into()))?.pop_if_empty().extend(path);
@@ -159,16 +158,12 @@ async fn ask(
 }
 
 async fn text_of(response: Response) -> Result<String, Failure> {
-    response
-        .text()
-        .await
-        .map_err(|e| Failure::new(Class::Retry, format!("reading the answer: {e}"), "Try again."))
+    response.text().await.map_err(|e| Failure::retry(format!("reading the answer: {e}"), "Try again."))
 }
 
 fn understand<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text).map_err(|e| {
-        Failure::new(Class::Usage, format!("the answer is not a flashmob server's: {e}"), "Check --server.")
-    })
+    serde_json::from_str(text)
+        .map_err(|e| Failure::usage(format!("the answer is not a flashmob server's: {e}"), "Check --server."))
 }
 
 fn terminal_table(terminals: &[TerminalView]) -> String {

@@ -16,7 +16,7 @@ use super::peers::Interrupts;
 use super::show::Show;
 use crate::event::{Class, Failure};
 use crate::io::hash::{HashProgress, hash_pieces};
-use crate::io::storage::{BlockStorage, FileStorage, FolderStorage, disk_failure, is_block_device};
+use crate::io::storage::{BlockStorage, FileStorage, FolderStorage, is_block_device};
 use crate::metainfo::{FileEntry, MAX_FILES, MetainfoBuilder, Pieces};
 use crate::storage::Storage;
 use crate::units::{PieceLength, show_bytes};
@@ -49,7 +49,7 @@ pub async fn run(args: MakeArgs) -> Result<(), Failure> {
     let total = storage.len();
     if total == 0 {
         let message = format!("{} is empty", args.source.display());
-        return Err(Failure::new(Class::Usage, message, "name something that has bytes"));
+        return Err(Failure::usage(message, "name something that has bytes"));
     }
     let progress = Arc::new(HashProgress::default());
     let (counted, piece_length) = (Arc::clone(&progress), args.piece_length.get());
@@ -65,18 +65,16 @@ pub async fn run(args: MakeArgs) -> Result<(), Failure> {
         }
     };
     show.finish();
-    let hashes = hashes
-        .map_err(|error| Failure::new(Class::Retry, format!("hashing: {error}"), "try again"))?
-        .map_err(|error| disk_failure(&error))?;
+    let hashes = hashes.map_err(|error| Failure::retry(format!("hashing: {error}"), "try again"))??;
     let hashes: Option<Vec<_>> = hashes.into_iter().collect();
     let Some(hashes) = hashes else {
-        return Err(Failure::new(Class::Retry, "stopped before everything was hashed", "start again"));
+        return Err(Failure::retry("stopped before everything was hashed", "start again"));
     };
     let pieces = hashes.len();
     let builder =
         MetainfoBuilder { name, piece_length, files, pieces: Pieces::Hashed(hashes), private: args.private };
     let meta = builder.build().map_err(|error| {
-        Failure::new(Class::Usage, format!("cannot make a torrent of {}: {error}", args.source.display()), "")
+        Failure::usage(format!("cannot make a torrent of {}: {error}", args.source.display()), "")
     })?;
     let meta = meta.with_trackers(args.trackers);
     write_atomically(&args.out, &meta.to_bytes())?;
@@ -113,7 +111,7 @@ fn open(source: &Path) -> Result<(Box<dyn Storage>, Vec<FileEntry>), Failure> {
 fn list(folder: &Path, above: &mut Vec<String>, into: &mut Vec<FileEntry>) -> Result<(), Failure> {
     let cannot = |what: &str, path: &Path| {
         let message = format!("{}: {what}", path.display());
-        Failure::new(Class::Usage, message, "a torrent holds regular files with UTF-8 names")
+        Failure::usage(message, "a torrent holds regular files with UTF-8 names")
     };
     let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let mut entries = entries.map_err(|error| cannot(&error.to_string(), folder))?;
@@ -145,7 +143,7 @@ fn name_of(source: &Path) -> Result<String, Failure> {
     let path = if is_block_device(source) { source } else { &whole };
     path.file_name().and_then(|name| name.to_str()).map(str::to_owned).ok_or_else(|| {
         let message = format!("{} has no name that a torrent can carry", source.display());
-        Failure::new(Class::Usage, message, "rename it")
+        Failure::usage(message, "rename it")
     })
 }
 

@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Compress;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::host::memory;
 use crate::io::torrent::{Session, SessionConfig};
 use crate::metainfo::{MAX_TORRENT_BYTES, Metainfo};
@@ -103,28 +103,24 @@ impl PeerArgs {
 }
 
 fn listen_failure(place: &str, error: &std::io::Error, advice: &str) -> Failure {
-    Failure::new(Class::Usage, format!("cannot listen for peers on {place}: {error}"), advice)
+    Failure::usage(format!("cannot listen for peers on {place}: {error}"), advice)
 }
 
 /// Reads a torrent from a file.
 pub fn read_torrent(path: &Path) -> Result<Arc<Metainfo>, Failure> {
     let cannot = |error: std::io::Error| {
-        Failure::new(
-            Class::Usage,
-            format!("cannot read the torrent {}: {error}", path.display()),
-            "check the path",
-        )
+        Failure::usage(format!("cannot read the torrent {}: {error}", path.display()), "check the path")
     };
     let too_large = |length: u64| length > MAX_TORRENT_BYTES as u64;
     let length = std::fs::metadata(path).map_err(cannot)?.len();
     if too_large(length) {
         let message = format!("{} has {length} bytes: that is no torrent", path.display());
-        return Err(Failure::new(Class::Usage, message, "the torrent comes first, then the target"));
+        return Err(Failure::usage(message, "the torrent comes first, then the target"));
     }
     let bytes = std::fs::read(path).map_err(cannot)?;
     let meta = Metainfo::parse(&bytes).map_err(|error| {
         let message = format!("cannot use the torrent {}: {error}", path.display());
-        Failure::new(Class::Usage, message, "fetch the torrent again, or make it anew with 'flashmob make'")
+        Failure::usage(message, "fetch the torrent again, or make it anew with 'flashmob make'")
     })?;
     Ok(Arc::new(meta))
 }
@@ -139,11 +135,7 @@ impl Interrupts {
     /// Takes both signals from now on.
     pub fn new() -> Result<Self, Failure> {
         let cannot = |error: std::io::Error| {
-            Failure::new(
-                Class::Retry,
-                format!("cannot wait for signals: {error}"),
-                "look at this machine's limits",
-            )
+            Failure::retry(format!("cannot wait for signals: {error}"), "look at this machine's limits")
         };
         let interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
         let terminate = signal(SignalKind::terminate()).map_err(cannot)?;

@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use super::peers::PeerArgs;
 use crate::bitfield::Bitfield;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::image::folder::ImageFolder;
 use crate::io::storage::{
-    BlockStorage, FileStorage, FolderStorage, ImageRuns, ImageShape, Opened, Resize, disk_failure,
-    is_block_device,
+    BlockStorage, FileStorage, FolderStorage, ImageRuns, ImageShape, Opened, Resize, is_block_device,
 };
 use crate::io::torrent::{Have, TorrentSpec};
 use crate::layout::grid::Grid;
@@ -90,7 +89,7 @@ pub fn target(path: &Path, meta: &Metainfo, args: &PeerArgs, resize: Resize) -> 
             };
             let runs = ImageRuns::target(Arc::clone(&grid), position, on);
             if !fresh {
-                runs.write_zeros().map_err(|error| disk_failure(&error))?;
+                runs.write_zeros()?;
             }
             let have = if fresh { Have::Nothing } else { Have::Check };
             Ok(placed_runs(runs, grid, have))
@@ -137,7 +136,7 @@ fn image_in(path: &Path, meta: &Metainfo) -> Result<Option<ImageFolder>, Failure
         return Ok(Some(image));
     }
     let message = format!("{} is not of this torrent but of {}", folder.display(), image.manifest().id());
-    Err(Failure::new(Class::Usage, message, "name the folder that the torrent lies in"))
+    Err(Failure::usage(message, "name the folder that the torrent lies in"))
 }
 
 fn need_folder(path: &Path, meta: &Metainfo) -> Result<(), Failure> {
@@ -151,7 +150,7 @@ fn need_folder(path: &Path, meta: &Metainfo) -> Result<(), Failure> {
         path.display()
     );
     let advice = "name a folder; an image's partition is named with --manifest FILE --partition N";
-    Err(Failure::new(Class::Usage, message, advice))
+    Err(Failure::usage(message, advice))
 }
 
 /// A partition of an image.
@@ -169,18 +168,18 @@ fn partition(meta: &Metainfo, args: &PeerArgs) -> Result<Option<Part>, Failure> 
     let name = format!("{} {}", manifest.name, manifest.version);
     if manifest.payload.info_hash != meta.info_hash {
         let message = format!("{} is not the manifest of this torrent but of {name}", path.display());
-        return Err(Failure::new(Class::Usage, message, "name the manifest.json beside the torrent"));
+        return Err(Failure::usage(message, "name the manifest.json beside the torrent"));
     }
     let position = manifest.partitions.iter().position(|partition| partition.number == number);
     let Some(position) = position else {
         let numbers: Vec<_> = manifest.partitions.iter().map(|p| p.number.to_string()).collect();
         let message = format!("{name} has no partition {number}");
-        return Err(Failure::new(Class::Usage, message, format!("it has {}", numbers.join(", "))));
+        return Err(Failure::usage(message, format!("it has {}", numbers.join(", "))));
     };
     let found = &manifest.partitions[position];
     if found.policy == Policy::Keep {
         let message = format!("partition {number} is kept by {name}, which has nothing of it");
-        return Err(Failure::new(Class::Refused, message, "name a partition that the image replaces"));
+        return Err(Failure::refused(message, "name a partition that the image replaces"));
     }
     Ok(Some(Part { grid, position, size: found.size }))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::forecast::picture::{clock, svg};
 use crate::forecast::plan::{Forecast, Plan};
 use crate::units::{parse_bytes, parse_duration};
@@ -85,13 +85,13 @@ impl PlanArgs {
 /// Runs the model and prints the forecast.
 pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     let plan = args.plan();
-    let usage = |message: String| Failure::new(Class::Usage, message, "See 'flashmob plan --help'.");
+    let usage = |message: String| Failure::usage(message, "See 'flashmob plan --help'.");
     plan.check().map_err(usage)?;
     let forecast = plan.run().map_err(usage)?;
     if let Some(path) = &args.svg {
         std::fs::write(path, svg(&forecast)).map_err(|e| {
             let message = format!("writing {}: {e}", path.display());
-            Failure::new(Class::Refused, message, "Name a file that can be written with --svg.")
+            Failure::refused(message, "Name a file that can be written with --svg.")
         })?;
     }
     print!("{}", if args.json { json(&forecast) } else { text(&plan, &forecast) });

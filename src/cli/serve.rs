@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::server::Options;
 use crate::server::Server;
 use crate::server::domain::config;
@@ -48,18 +48,14 @@ pub struct ServeArgs {
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     if args.print_sample_config {
         return std::io::stdout().write_all(config::SAMPLE.as_bytes()).map_err(|e| {
-            Failure::new(
-                Class::Retry,
-                format!("writing to the standard output: {e}"),
-                "Redirect it into a file.",
-            )
+            Failure::retry(format!("writing to the standard output: {e}"), "Redirect it into a file.")
         });
     }
     let Some(images) = args.images else {
-        return Err(Failure::new(Class::Usage, "--images is missing", "Name the repository."));
+        return Err(Failure::usage("--images is missing", "Name the repository."));
     };
     let cannot_wait = |e: std::io::Error| {
-        Failure::new(Class::Retry, format!("waiting for signals: {e}"), "Look at this machine's limits.")
+        Failure::retry(format!("waiting for signals: {e}"), "Look at this machine's limits.")
     };
     let mut hangup = signal(SignalKind::hangup()).map_err(cannot_wait)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;

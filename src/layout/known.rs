@@ -8,7 +8,7 @@
 //! because no other disk fits it.
 
 use crate::api::DiskInfo;
-use crate::event::{Chosen, Class, DiskIdentity, Failure};
+use crate::event::{Chosen, DiskIdentity, Failure};
 use crate::layout::rule::{Rule, describe, is_external};
 
 /// The disks worth remembering: those that are not plugged in and out.
@@ -46,8 +46,7 @@ pub fn check(
     let gone = missing(known, present);
     if !gone.is_empty() {
         let gone: Vec<String> = gone.into_iter().map(describe).collect();
-        return Err(Failure::new(
-            Class::Refused,
+        return Err(Failure::refused(
             format!(
                 "the rule '{rule}' may mean another disk than it did, because a disk that this terminal had is not \
                  there: {}; it would now be {}",
@@ -65,8 +64,7 @@ pub fn check(
         return Ok(());
     }
     let meant: Vec<&str> = candidates.iter().map(|one| one.disk.as_str()).collect();
-    Err(Failure::new(
-        Class::Refused,
+    Err(Failure::refused(
         format!(
             "this terminal was imaged on {} before, and the rule '{rule}' now means {}",
             meant.join(" and "),
@@ -89,8 +87,7 @@ pub fn check_opened(chosen: &DiskInfo, opened: &DiskInfo) -> Result<(), Failure>
     if identities[0] == identities[1] && chosen.name == opened.name {
         return Ok(());
     }
-    Err(Failure::new(
-        Class::Refused,
+    Err(Failure::refused(
         format!("{} was chosen, and the device that was opened is {}", describe(chosen), describe(opened)),
         "A disk was plugged in or pulled out at this moment. Run the job again.",
     ))
@@ -99,6 +96,7 @@ pub fn check_opened(chosen: &DiskInfo, opened: &DiskInfo) -> Result<(), Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Class;
 
     const GIB: u64 = 1 << 30;
 

@@ -21,7 +21,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::api::DiskInfo;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::units::{parse_bytes, show_bytes};
 
 /// A rule, read from text.
@@ -180,28 +180,24 @@ impl Rule {
             disks.iter().filter(holds).partition(|disk| external || !is_external(disk));
         match meant[..] {
             [one] => usable(one, needed),
-            [] if !passed_over.is_empty() => Err(refused(
+            [] if !passed_over.is_empty() => Err(Failure::refused(
                 format!("the rule '{self}' fits only removable or USB disks: {}", list(&passed_over)),
                 "If such a disk is meant, add bus=usb to the rule, or name it by serial=….",
             )),
             [] => {
                 let all: Vec<&DiskInfo> = disks.iter().collect();
                 let there = if all.is_empty() { "none at all".to_string() } else { list(&all) };
-                Err(refused(
+                Err(Failure::refused(
                     format!("no disk is meant by the rule '{self}'; disks here: {there}"),
                     "Change the job's disk rule, or look whether the disk or its driver is missing.",
                 ))
             }
-            _ => Err(refused(
+            _ => Err(Failure::refused(
                 format!("the rule '{self}' means {} disks: {}", meant.len(), list(&meant)),
                 "Name one of them in the job's disk rule, for example by serial=…, size=… or bus=….",
             )),
         }
     }
-}
-
-fn refused(message: String, advice: &str) -> Failure {
-    Failure::new(Class::Refused, message, advice)
 }
 
 fn list(disks: &[&DiskInfo]) -> String {
@@ -211,19 +207,19 @@ fn list(disks: &[&DiskInfo]) -> String {
 /// The only disk that a rule means, if an image of `needed` bytes fits on it.
 pub fn usable(disk: &DiskInfo, needed: u64) -> Result<&DiskInfo, Failure> {
     if disk.size == 0 {
-        return Err(refused(
+        return Err(Failure::refused(
             format!("{} does not tell its size", describe(disk)),
             "Replace the disk: it is there and does not answer.",
         ));
     }
     if disk.read_only {
-        return Err(refused(
+        return Err(Failure::refused(
             format!("{} refuses writes", describe(disk)),
             "Look for a write-protect switch, or replace the disk: worn-out SSDs end like this.",
         ));
     }
     if disk.size < needed {
-        return Err(refused(
+        return Err(Failure::refused(
             format!(
                 "the image needs {needed} bytes ({}), and {} has {} bytes: {} too few",
                 show_bytes(needed),
@@ -263,6 +259,7 @@ impl fmt::Display for Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Class;
     use proptest::prelude::*;
 
     const GIB: u64 = 1 << 30;

@@ -5,7 +5,7 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 
 /// The port for everything.
 pub const DEFAULT_PORT: u16 = 6969;
@@ -22,6 +22,6 @@ pub(super) fn cannot_listen(option: &'static str) -> impl Fn((SocketAddr, std::i
             }
             _ => format!("Choose an address of this machine with {option} ADDR:PORT."),
         };
-        Failure::new(Class::Refused, format!("listening on {address}: {e}"), advice)
+        Failure::refused(format!("listening on {address}: {e}"), advice)
     }
 }

@@ -21,7 +21,7 @@ use super::repository::Scanner;
 use super::seeder::Seeders;
 use super::store::Store;
 use super::{mdns, watch};
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::tracker::{Settings, Tracker, Zoned};
 
 /// How long stopping may take.
@@ -64,11 +64,11 @@ impl Server {
         let scan = scanner.scan()?;
         let listener = listen::bind(options.listen, DEFAULT_PORT).await.map_err(cannot_listen("--listen"))?;
         let address = listener.local_addr().map_err(|e| {
-            Failure::new(Class::Refused, format!("the listening socket has no address: {e}"), "Try again.")
+            Failure::refused(format!("the listening socket has no address: {e}"), "Try again.")
         })?;
         let (store, restored, store_thread) = Store::open(&options.state).map_err(|e| {
             let advice = "Name a folder for the server's state with --state, one for each server.";
-            Failure::new(Class::Refused, e.to_string(), advice)
+            Failure::refused(e.to_string(), advice)
         })?;
         let mut seeders = Seeders::start(options.peer_listen, config.compress).await?;
 

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::server::app::{App, Configured, Repository, Torrent};
 use crate::server::domain::catalog::{Problem, Published};
 use crate::server::domain::config::Config;
@@ -32,7 +32,7 @@ const LOOK_AT_REPOSITORY: Duration = Duration::from_secs(3);
 pub fn read_config(path: &Path) -> Result<Config, Failure> {
     let wrong = |why: String| {
         let advice = "Correct the file; 'flashmob serve --print-sample-config' prints one with every key.";
-        Failure::new(Class::Usage, format!("configuration {}: {why}", path.display()), advice)
+        Failure::usage(format!("configuration {}: {why}", path.display()), advice)
     };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
     Config::parse(&text).map_err(wrong)

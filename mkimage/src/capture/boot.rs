@@ -8,7 +8,7 @@ use std::io::{BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ext4_view::{Ext4, Ext4Read};
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::disk::partition_reader::PartitionReader;
 use flashmob::manifest::{LinuxBoot, Role, UefiLoader};
 
@@ -76,8 +76,7 @@ pub fn look(
     if let Some(named) = named
         && found.linux.is_none()
     {
-        return Err(Failure::new(
-            Class::Usage,
+        return Err(Failure::usage(
             format!("no ext2, ext3 or ext4 partition of the source has {}", files(named)),
             "Give the paths as they are on their partition, for example --kernel /boot/vmlinuz-6.1.0-18-amd64.",
         ));
@@ -126,8 +125,7 @@ fn order(found: &mut Found, chosen: Option<&str>) -> Result<(), Failure> {
         let path = slashes(chosen);
         let Some(at) = found.uefi.iter().position(|loader| loader.path.eq_ignore_ascii_case(&path)) else {
             let there = if found.uefi.is_empty() { "none" } else { names.as_str() };
-            return Err(Failure::new(
-                Class::Usage,
+            return Err(Failure::usage(
                 format!("the source has no loader {chosen}; it has: {there}"),
                 "Give one of these paths to --loader.",
             ));

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::image::payload::look;
 use flashmob::layout::extents::UNIT;
 use flashmob::manifest::names;
@@ -27,8 +27,7 @@ impl Place {
     pub fn of(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         let format = Format::of(path, format)?;
         if format != Format::Raw {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!(
                     "{} is a virtual disk ({}): its bytes are there only while QEMU shows them, so it cannot be served in place",
                     path.display(),
@@ -46,8 +45,7 @@ impl Place {
         let path = &self.path;
         let after = look(path).map_err(|e| file_failure("looking at", path, &e))?;
         if after != self.before {
-            return Err(Failure::new(
-                Class::Retry,
+            return Err(Failure::retry(
                 format!("{} changed while it was read", path.display()),
                 "Capture it again while no other program writes to it.",
             ));
@@ -56,8 +54,7 @@ impl Place {
         let name = after.path.clone();
         let bytes = Reference::Source(SourceReference { masks, ..after }).to_bytes();
         if bytes.len() > MAX_REFERENCE_BYTES {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!("{} has too many small free ranges to be served in place", path.display()),
                 "Leave out --payload reference.",
             ));

@@ -22,7 +22,7 @@ mod writer;
 
 use std::path::PathBuf;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::image_id::is_plain_name;
 use flashmob::layout::extents::Extents;
 use flashmob::manifest::{Boot, Disk};
@@ -152,8 +152,7 @@ impl Arguments {
         };
         let file_size = self.file_size.or(theirs.map(|(_, size)| size)).unwrap_or(FILE_SIZE);
         if file_size == 0 || !file_size.is_multiple_of(piece_length.bytes()) {
-            return Err(Failure::new(
-                Class::Usage,
+            return Err(Failure::usage(
                 format!("payload files of {file_size} bytes are not a multiple of the piece length"),
                 "Give --file-size as a multiple of --piece-length, for example 64GiB.",
             ));
@@ -211,8 +210,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     progress.finish();
     let taken = taken?;
     if taken.pieces == 0 {
-        return Err(Failure::new(
-            Class::Refused,
+        return Err(Failure::refused(
             format!("{} has only zeros: there is nothing to make an image of", source.path.display()),
             "Check that it is the disk that you mean.",
         ));
@@ -288,7 +286,7 @@ fn tell(published: &publish::Published, read: u64, progress: &Progress) {
 
 /// Checks the command line, without looking at the source.
 fn check(arguments: &Arguments) -> Result<(), Failure> {
-    let usage = |message: String, advice: &str| Err(Failure::new(Class::Usage, message, advice));
+    let usage = |message: String, advice: &str| Err(Failure::usage(message, advice));
     for text in std::iter::once(&arguments.name).chain(&arguments.version).chain(&arguments.parent) {
         if !is_plain_name(text) {
             return usage(

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::hash::{sha1, sha256};
 use flashmob::layout::extents::{RangeKind, Run, RunBuilder};
 use flashmob::manifest::{Lost, MAX_PIECES, Policy, names};
@@ -169,8 +169,7 @@ pub fn refuse_too_many(plan: &Plan, piece_length: PieceLength) -> Result<(), Fai
     if taken.take(MAX_PIECES as usize + 1).count() <= MAX_PIECES as usize {
         return Ok(());
     }
-    Err(Failure::new(
-        Class::Refused,
+    Err(Failure::refused(
         format!("that can be more than {MAX_PIECES} pieces of {}", show_bytes(piece_length.bytes())),
         "Use a larger --piece-length, up to 32MiB.",
     ))

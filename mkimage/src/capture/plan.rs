@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`Plan`] that exists can be captured: the table is sound, every partition lies on the source.
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::disk::table::{self, DiskTable, TablePartition};
 use flashmob::manifest::{Entry, Policy, Role, Table};
 use flashmob::units::Lba;
@@ -57,8 +57,7 @@ pub fn make(source: &Source, keep: &[u32]) -> Result<Plan, Failure> {
     };
     for number in keep {
         let Some(partition) = plan.partitions.iter_mut().find(|p| p.number == *number) else {
-            return Err(Failure::new(
-                Class::Usage,
+            return Err(Failure::usage(
                 format!("there is no partition {number} to keep on {}", source.path.display()),
                 "List the partitions with `fdisk -l`.",
             ));
@@ -96,8 +95,7 @@ fn of_disk(source: &Source, found: DiskTable) -> Result<Plan, Failure> {
 fn of_partition(source: &Source) -> Result<Plan, Failure> {
     let sector = u64::from(source.sector_size.get());
     if source.size == 0 || !source.size.is_multiple_of(sector) {
-        return Err(Failure::new(
-            Class::Refused,
+        return Err(Failure::refused(
             format!(
                 "{} has {} bytes, which is not a whole number of sectors of {sector} bytes",
                 source.path.display(),
@@ -110,8 +108,7 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
     let filesystem = look_at_start(source, 0, source.size)?;
     if table::has_unprotected_gpt(&mut &source.file, source.size, source.sector_size)? {
         if filesystem.is_none() {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!(
                     "{} has a GPT, and no protective MBR before it: Linux and firmware find no partitions on it",
                     source.path.display()

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::image_id::is_plain_name;
 use flashmob::io::hash::{self, sha256_of_hashes};
 use flashmob::io::image::folder::{ImageFolder, PARTIAL_PREFIX};
@@ -141,8 +141,7 @@ impl Partial {
         let torrent = make_torrent(&content, &version)?;
         let extents = content.extents.encode();
         if extents.len() > MAX_EXTENTS_BYTES {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!("the source is too fragmented: its ranges take {} bytes", extents.len()),
                 "Capture its partitions one by one.",
             ));
@@ -182,8 +181,7 @@ impl Partial {
         rehearsal::check(&manifest, &content.boot_bytes, content.source_size)?;
         let bytes = manifest.to_bytes();
         if bytes.len() > MAX_MANIFEST_BYTES {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!(
                     "the manifest would have {} bytes, with {} ranges that could not be read; at most {MAX_MANIFEST_BYTES} are read",
                     bytes.len(),
@@ -253,11 +251,7 @@ fn make_torrent(content: &Content, version: &str) -> Result<Metainfo, Failure> {
         private: true,
     };
     builder.build().map_err(|e| {
-        Failure::new(
-            Class::Refused,
-            format!("making the torrent: {e}"),
-            "Use a larger --piece-length or --file-size.",
-        )
+        Failure::refused(format!("making the torrent: {e}"), "Use a larger --piece-length or --file-size.")
     })
 }
 
@@ -293,8 +287,7 @@ fn refuse_existing(version: &Path) -> Result<(), Failure> {
     if version.symlink_metadata().is_err() {
         return Ok(());
     }
-    Err(Failure::new(
-        Class::Refused,
+    Err(Failure::refused(
         format!("{} exists", version.display()),
         "A version is never overwritten: give another --version, or leave it out for the next free one.",
     ))
@@ -318,8 +311,7 @@ fn next_sequence(image: &Path) -> Result<u64, Failure> {
         }
         let bytes = fs::read(&path).map_err(|e| file_failure("reading", &path, &e))?;
         let manifest = Manifest::parse(&bytes).map_err(|e| {
-            Failure::new(
-                Class::Refused,
+            Failure::refused(
                 format!("{}: {e}, so the next sequence number is not known", path.display()),
                 "Repair or remove that version first.",
             )

@@ -5,7 +5,7 @@
 //! refuses with the terminals' own messages, because it makes the plan with their code.
 
 use flashmob::api::LayoutMode;
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::layout::plan::{DiskFacts, Existing, ExistingPartition, LayoutPlan};
 use flashmob::manifest::{
     Boot, Disk, FORMAT, Manifest, Partition, Payload, PieceCount, Policy, TrustedManifest, names,
@@ -18,8 +18,7 @@ use super::plan::PartitionPlan;
 /// Plans the image onto disks like the source, which has `source_size` bytes.
 pub fn check(manifest: &Manifest, boot_bytes: &[u8], source_size: u64) -> Result<(), Failure> {
     let trusted = TrustedManifest::insecure(&manifest.to_bytes()).map_err(|e| {
-        Failure::new(
-            Class::Refused,
+        Failure::refused(
             format!("terminals would not read the manifest: {e}"),
             "Correct the partition table of the source first (sfdisk, gdisk).",
         )

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::io::image::payload::PieceMap;
 use flashmob::io::sys::clone_range;
@@ -59,8 +59,7 @@ impl Parent {
             ..f
         })?;
         if let Some(Reference::Source(source)) = image.reference() {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!(
                     "the payload of {} lies on {}: there is nothing to share",
                     image.manifest().id(),
@@ -409,8 +408,7 @@ pub fn refuse_other_length(parent: &Parent, length: PieceLength) -> Result<(), F
     if theirs == length {
         return Ok(());
     }
-    Err(Failure::new(
-        Class::Refused,
+    Err(Failure::refused(
         format!(
             "{} has pieces of {}, and pieces of {} share nothing with it",
             parent.version(),

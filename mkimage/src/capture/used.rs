@@ -6,7 +6,7 @@
 
 use std::process::{Command, Stdio};
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::manifest::Policy;
 
 use super::btrfs::{self, Extents};
@@ -23,8 +23,7 @@ const SWAP_HEADER: u64 = 4096;
 pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure> {
     let known = |number: &u32| plan.partitions.iter().any(|p| p.number == *number);
     if let Some(number) = raw.iter().find(|number| !known(number)) {
-        return Err(Failure::new(
-            Class::Usage,
+        return Err(Failure::usage(
             format!("there is no partition {number} to take as it is on {}", source.path.display()),
             "List the partitions with `fdisk -l`.",
         ));
@@ -98,7 +97,7 @@ fn cannot(partition: &PartitionPlan, what: &str) -> Failure {
     let advice = format!(
         "Check the filesystem (fsck, chkdsk) and capture again, or take the partition as it is with --raw {number}."
     );
-    Failure::new(Class::Refused, format!("partition {number}: {what}"), advice)
+    Failure::refused(format!("partition {number}: {what}"), advice)
 }
 
 fn by_btrfs(source: &Source, partition: &PartitionPlan) -> Result<Result<Used, String>, Failure> {

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
@@ -63,8 +63,7 @@ pub fn refuse_writers(file: &File, path: &Path) -> Result<(), Failure> {
 }
 
 fn written(path: &Path, why: &str) -> Failure {
-    Failure::new(
-        Class::Refused,
+    Failure::refused(
         format!("{} may change while it is read: {why}", path.display()),
         "Shut the virtual machine down, or end the program (lslocks, lsof), and capture again.",
     )

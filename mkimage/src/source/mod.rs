@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::disk::table;
 use flashmob::io::sysfs::{self, Mount};
 use flashmob::manifest::Lost;
@@ -71,8 +71,7 @@ impl Source {
             let devices = sysfs::with_partitions(metadata.rdev());
             let mounts = mounts_of(&devices)?;
             if let Some(mount) = mounts.iter().find(|mount| mount.writable) {
-                return Err(Failure::new(
-                    Class::Refused,
+                return Err(Failure::refused(
                     format!("{} is mounted read-write at {} ({})", path.display(), mount.place, mount.device),
                     format!("Unmount it first: umount {}", mount.place),
                 ));
@@ -83,8 +82,7 @@ impl Source {
                     File::open(path)
                 }
                 Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
-                    return Err(Failure::new(
-                        Class::Refused,
+                    return Err(Failure::refused(
                         format!(
                             "{} is in use (swap, LVM, RAID, dm-crypt or another program)",
                             path.display()
@@ -98,8 +96,7 @@ impl Source {
             return Self::from_file(path, file, metadata.rdev());
         }
         if let Some(mount) = loop_mounts(path)?.into_iter().find(|mount| mount.writable) {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!("{} is mounted read-write at {} through a loop device", path.display(), mount.place),
                 format!("Unmount it first: umount {}", mount.place),
             ));
@@ -115,8 +112,7 @@ impl Source {
         }
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if !metadata.is_file() && !metadata.file_type().is_block_device() {
-            return Err(Failure::new(
-                Class::Usage,
+            return Err(Failure::usage(
                 format!("{} is neither a block device nor a file", path.display()),
                 "Give a disk (/dev/sda), a partition (/dev/sda2) or a disk image file in raw format.",
             ));
@@ -164,9 +160,7 @@ impl Source {
         self.file.read_exact_at(into, offset).map_err(|e| {
             let path = self.path.display();
             if e.kind() == io::ErrorKind::UnexpectedEof {
-                return Failure::new(
-                    Class::Disk,
-                    format!("{path} ends before byte {}: it shrank while it was read", offset + into.len() as u64),
+                return Failure::disk(format!("{path} ends before byte {}: it shrank while it was read", offset + into.len() as u64),
                     "Capture it again while no other program writes to it.",
                 );
             }
@@ -175,9 +169,7 @@ impl Source {
             let mut all = (offset / sector..).take(into.len().div_ceil(one.len()));
             let bad = all.find(|lba| self.file.read_exact_at(&mut one, lba * sector).is_err());
             let place = bad.map_or_else(|| format!("byte {offset}"), |lba| format!("sector {lba}"));
-            Failure::new(
-                Class::Disk,
-                format!("reading {} bytes at byte {offset} of {path}: {place}: {e}", into.len()),
+            Failure::disk(format!("reading {} bytes at byte {offset} of {path}: {place}: {e}", into.len()),
                 "The source cannot be read there: check the disk (smartctl, dmesg) or take another copy. --rescue goes \
                  on with zeros in its place.",
             )
@@ -251,6 +243,7 @@ fn loop_mounts(path: &Path) -> Result<Vec<Mount>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flashmob::event::Class;
 
     #[test]
     fn holes_of_a_sparse_file_are_known() {

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::io::sysfs;
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 use nix::unistd::{Whence, lseek64};
@@ -77,8 +77,7 @@ impl Seen {
     /// Looks again, and refuses a changed source.
     pub fn refuse_changed(&self) -> Result<(), Failure> {
         let changed = |what: String| {
-            Failure::new(
-                Class::Retry,
+            Failure::retry(
                 format!("{} changed while it was read: {what}", self.path.display()),
                 "Capture it again while no other program writes to it.",
             )
@@ -147,6 +146,7 @@ fn backing(device: u64) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flashmob::event::Class;
     use std::os::unix::fs::FileExt;
 
     #[test]

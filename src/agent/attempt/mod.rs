@@ -230,11 +230,8 @@ fn resume(assignment: &mut Assignment) {
 /// The failure of an attempt that was ordered to stop.
 fn stopped(why: &str, status: &Status) -> (Failure, bool) {
     let stage = status.view().progress.stage;
-    let failure = Failure::new(
-        Class::Retry,
-        format!("{why} while {}", stage.title()),
-        "Start the job again when it may go on.",
-    );
+    let failure =
+        Failure::retry(format!("{why} while {}", stage.title()), "Start the job again when it may go on.");
     (failure, stage >= Stage::Disarm)
 }
 

@@ -22,7 +22,7 @@ use crate::agent::screen::Log;
 use crate::agent::status::Status;
 use crate::agent::worker::machine;
 use crate::api::{After, Compare, Compress, Further, NicInfo, Take, partition_numbers};
-use crate::event::{Class, Event, Failure, Outcome, Stage};
+use crate::event::{Event, Failure, Outcome, Stage};
 use crate::io::host::init::{self, PowerOff};
 use crate::io::host::inventory;
 use crate::io::net::api_client::{self, Api, CallError, Taken};
@@ -147,7 +147,7 @@ fn print_event(event: &Event) {
 }
 
 fn start(args: Args) -> Result<Ended, Failure> {
-    let usage = |message: String, advice: &str| Failure::new(Class::Usage, message, advice);
+    let usage = |message: String, advice: &str| Failure::usage(message, advice);
     if args.after == Some(After::Shell) {
         return Err(usage("--after shell is for netbooted terminals".into(), "Leave --after out."));
     }
@@ -166,8 +166,7 @@ fn start(args: Args) -> Result<Ended, Failure> {
             TrustedKeys::parse(&text).map_err(|why| usage(format!("{}: {why}", path.display()), advice))?
         }
     };
-    let local =
-        |e: &dyn std::fmt::Display| Failure::new(Class::Retry, format!("cannot start: {e}"), "Try again.");
+    let local = |e: &dyn std::fmt::Display| Failure::retry(format!("cannot start: {e}"), "Try again.");
     let runtime = tokio::runtime::Runtime::new().map_err(|e| local(&e))?;
     let http = api_client::client().map_err(|e| local(&e))?;
     let status = Status::new();
@@ -228,8 +227,7 @@ pub async fn attempt<I: Imager>(
     let asked = also.len();
     let take = Take { job: None, image: Some(image.clone()), also };
     match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
-        Taken::Job(assignment) if assignment.also.len() != asked => Err(Failure::new(
-            Class::Refused,
+        Taken::Job(assignment) if assignment.also.len() != asked => Err(Failure::refused(
             format!(
                 "the server {} gives {} further images instead of {asked}",
                 api.base(),
@@ -246,8 +244,7 @@ pub async fn attempt<I: Imager>(
             let pace = Pace { tell: pace.tell.min(Duration::from_secs(30)), ..pace };
             Ok(attempt::run(api, &assignment, imager, status, pace, stop).await)
         }
-        Taken::Nothing => Err(Failure::new(
-            Class::Refused,
+        Taken::Nothing => Err(Failure::refused(
             format!("the server {} has no job with image {image} for this machine", api.base()),
             "Look at the server's page for its images, and at its configuration for this machine's job.",
         )),
@@ -278,12 +275,12 @@ fn failed_call(error: &CallError) -> Failure {
     let message = error.to_string();
     match error {
         CallError::Away { .. } => {
-            Failure::new(Class::Retry, message, "Check the address, and that 'flashmob serve' runs there.")
+            Failure::retry(message, "Check the address, and that 'flashmob serve' runs there.")
         }
         CallError::Stranger { .. } => {
-            Failure::new(Class::Usage, message, "Give the address of a flashmob server with --server.")
+            Failure::usage(message, "Give the address of a flashmob server with --server.")
         }
-        CallError::Refused(rejected) => Failure::new(Class::Refused, message, rejected.advice.clone()),
+        CallError::Refused(rejected) => Failure::refused(message, rejected.advice.clone()),
     }
 }
 
@@ -325,7 +322,7 @@ async fn tell(status: Status, people: bool, say: Option<impl Fn(&Event)>, mut ov
 fn leave(leave: Leave) -> Result<(), Failure> {
     let failed = |what: &str, why: String| {
         let advice = "The image is on the disk; restart the machine by hand.";
-        Failure::new(Class::Retry, format!("cannot {what}: {why}"), advice)
+        Failure::retry(format!("cannot {what}: {why}"), advice)
     };
     let program = match leave {
         Leave::Restart => "reboot",

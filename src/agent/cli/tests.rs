@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::imaging::Next;
+use crate::event::Class;
 use crate::testkit::attempts::{PACE, Pretend, assignment};
 use crate::testkit::http::serve;
 use std::sync::{Arc, Mutex};

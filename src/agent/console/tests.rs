@@ -41,7 +41,7 @@ fn fetching() -> View {
 
 #[test]
 fn a_log_of_an_outcome_has_no_controls_of_a_server() {
-    let failure = Failure::new(Class::Refused, "no\x1b[2Jimage", "\r\x07advice");
+    let failure = Failure::refused("no\x1b[2Jimage", "\r\x07advice");
     let text = outcome_text(&Outcome::Failed { stage: Stage::Discover, failure, disk_touched: false });
     assert!(text.contains("no[2Jimage") && text.contains("advice"), "{text}");
     assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
@@ -87,7 +87,7 @@ fn a_failure_says_class_reason_and_what_to_do() {
     let mut view = fetching();
     view.outcome = Some(Outcome::Failed {
         stage: Stage::Claim,
-        failure: Failure::new(Class::Refused, "disk sda is too small", "use a disk of 8 GiB or more"),
+        failure: Failure::refused("disk sda is too small", "use a disk of 8 GiB or more"),
         disk_touched: false,
     });
     let text = screen(&view, 80, 25);
@@ -132,7 +132,7 @@ proptest! {
         }
         let mut view = status.view();
         if failed {
-            let failure = Failure::new(Class::Disk, message.clone(), message);
+            let failure = Failure::disk(message.clone(), message);
             view.outcome = Some(Outcome::Failed { stage: Stage::Fetch, failure, disk_touched: true });
         }
         let lines = plain(&screen(&view, columns, rows));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::context::{ImagingContext, blocking};
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::storage::device::Pulse;
 
 /// How often it is looked whether something was done.
@@ -53,8 +53,7 @@ pub(super) async fn within<T>(
         if silent >= ctx.bounds.disk {
             give_up();
             let stage = ctx.status.view().progress.stage.title();
-            return Err(Failure::new(
-                Class::Disk,
+            return Err(Failure::disk(
                 format!("{stage}: the disk {name} has done nothing for {} s", silent.as_secs()),
                 "Replace the disk, or look at its cable and its health report (SMART); then run the job again.",
             ));
@@ -74,9 +73,7 @@ pub(super) async fn timely<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     tokio::time::timeout(at_most, work).await.unwrap_or_else(|_| {
-        Err(Failure::new(
-            Class::Disk,
-            format!("{what} has not ended after {} s", at_most.as_secs()),
+        Err(Failure::disk(format!("{what} has not ended after {} s", at_most.as_secs()),
             "Look which disk does not answer, at its cable and its health report (SMART); then run the job again.",
         ))
     })
@@ -88,6 +85,7 @@ mod tests {
 
     use super::super::tests::context;
     use super::*;
+    use crate::event::Class;
     use crate::event::Stage;
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 
 use crate::agent::status::Status;
 use crate::api::Compress;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::manifest::TrustedKeys;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,11 +50,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| {
-        Err(Failure::new(
-            Class::Disk,
-            format!("working on the disk ended unexpectedly: {e}"),
-            "Run the job again.",
-        ))
+        Err(Failure::disk(format!("working on the disk ended unexpectedly: {e}"), "Run the job again."))
     })
 }
 

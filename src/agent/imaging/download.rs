@@ -54,16 +54,11 @@ impl Description {
 }
 
 fn untrusted(message: String) -> Failure {
-    Failure::new(
-        Class::Untrusted,
+    Failure::untrusted(
         message,
         "Nothing was written. Sign the image with a key that this terminal's netboot files know, or look who \
          changed it on the server.",
     )
-}
-
-fn unfit(message: String, advice: &str) -> Failure {
-    Failure::new(Class::Refused, message, advice)
 }
 
 /// Fetches and checks everything.
@@ -104,8 +99,9 @@ pub(super) async fn older(ctx: &ImagingContext, installed: &Installed) -> Result
     let extents = files.need(names::EXTENTS, MAX_EXTENTS_BYTES).await?;
     let grid = image::grid(m, &extents).map_err(|wrong| wrong_sidecar(m, wrong))?;
     let hashes = files.hashes(m, &grid).await?;
-    let hashes =
-        hashes.ok_or_else(|| unfit(format!("{} has no hashes", m.id()), "Add them with mkimage hash."))?;
+    let hashes = hashes.ok_or_else(|| {
+        Failure::refused(format!("{} has no hashes", m.id()), "Add them with mkimage hash.")
+    })?;
     Ok(Older { grid, hashes, manifest, only: partitions.clone() })
 }
 
@@ -126,9 +122,7 @@ pub(super) async fn hashes(
 ) -> Result<Vec<Sha256>, Failure> {
     let at_most = ctx.bounds.hashes;
     tokio::time::timeout(at_most, hashes_some_time(ctx, first, grid)).await.unwrap_or_else(|_| {
-        Err(Failure::new(
-            Class::Retry,
-            format!("{} has had no hashes for {} s; what was written is not proved", first.id(), at_most.as_secs()),
+        Err(Failure::retry(format!("{} has had no hashes for {} s; what was written is not proved", first.id(), at_most.as_secs()),
             "Add the hashes on the server with 'flashmob-mkimage hash'; the terminal goes on with what it has.",
         ))
     })
@@ -215,7 +209,7 @@ impl<'a> Files<'a> {
             other => other,
         };
         let manifest = manifest.map_err(|e| match e {
-            ManifestError::Format(_) => unfit(
+            ManifestError::Format(_) => Failure::refused(
                 format!("{id}: {e}"),
                 "Build the netboot files again with the server's version of flashmob.",
             ),
@@ -240,8 +234,7 @@ impl<'a> Files<'a> {
 
     async fn need(&self, name: &str, limit: usize) -> Result<Vec<u8>, Failure> {
         self.get(name, limit).await?.ok_or_else(|| {
-            Failure::new(
-                Class::Retry,
+            Failure::retry(
                 format!("the server has no {}{name}", self.base),
                 "Look whether the image is complete in the server's repository.",
             )
@@ -266,8 +259,7 @@ impl<'a> Files<'a> {
     async fn try_get(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
         let url = format!("{}{name}", self.base);
         let away = |why: String| {
-            Failure::new(
-                Class::Retry,
+            Failure::retry(
                 format!("fetching {url}: {why}"),
                 "Look whether the server runs and the network reaches it.",
             )

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::agent::status::Status;
-use crate::event::{Class, Failure, Progress};
+use crate::event::{Failure, Progress};
 use crate::io::disk::readback::Readback;
 use crate::io::torrent::Swarm;
 use crate::swarm::SwarmStats;
@@ -216,8 +216,7 @@ impl Meter<'_> {
             0 => "there is nobody to fetch from".into(),
             peers => format!("none of {peers} peers gives any of them"),
         });
-        Failure::new(
-            Class::Retry,
+        Failure::retry(
             format!(
                 "{} are missing, and no piece has come for {minutes} minutes: {trouble}",
                 show_bytes(missing)

@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::agent::status::Status;
 use crate::api::Assignment;
-use crate::event::{Class, Failure, Installed, Stage};
+use crate::event::{Failure, Installed, Stage};
 use crate::io::disk::commit::{CommittedDisk, commit};
 use crate::io::torrent::{Session, SessionConfig, Swarm};
 use crate::layout::present::wanted;
@@ -221,7 +221,7 @@ async fn listen(ctx: &ImagingContext, assignment: &Assignment) -> Result<Session
     let config = SessionConfig { compress, ..SessionConfig::new(ctx.listen) };
     Session::start(config).await.map_err(|e| {
         let message = format!("listening for peers on {}: {e}", ctx.listen);
-        Failure::new(Class::Retry, message, "Stop the program that uses that port, or wait until it is free.")
+        Failure::retry(message, "Stop the program that uses that port, or wait until it is free.")
     })
 }
 

@@ -12,7 +12,7 @@ use super::context::{ImagingContext, blocking};
 use super::download::Description;
 use crate::api::{Assignment, Compare, DiskInfo, Task};
 use crate::boot::start;
-use crate::event::{Chosen, Class, Failure, Installed};
+use crate::event::{Chosen, Failure, Installed};
 use crate::io::disk::claim::{ClaimedDisk, claim};
 use crate::io::disk::disarm::disarm;
 use crate::io::disk::list;
@@ -67,8 +67,7 @@ impl Target {
         task.disk = named.unwrap_or(task.disk);
         let info = choose(ctx, &task, image.manifest(), assignment, list).await?;
         if let Some(other) = others.iter().find(|other| other.info.name == info.name) {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!(
                     "{} and {} of the same job both choose the disk {}",
                     other.task.id,
@@ -137,8 +136,7 @@ pub(super) fn still_means(
     if now.name == chosen.name && now.identity().same(&chosen.identity()) {
         return Ok(());
     }
-    Err(Failure::new(
-        Class::Refused,
+    Err(Failure::refused(
         format!("the rule '{}' meant {} and means {} now", task.disk, describe(chosen), describe(&now)),
         "Nothing was written. Name the disk by serial=… in the job's disk rule.",
     ))
@@ -148,7 +146,7 @@ pub(super) fn still_means(
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 fn parse(text: &str) -> Result<Rule, Failure> {
-    text.trim().parse().map_err(|why: String| Failure::new(Class::Usage, why, "Correct the job's disk rule."))
+    text.trim().parse().map_err(|why: String| Failure::usage(why, "Correct the job's disk rule."))
 }
 
 /// The disk that the rule means among those that `list` finds. A disk that the terminal had is waited for,
@@ -179,9 +177,8 @@ pub(super) async fn choose(
 }
 
 fn list() -> Result<Vec<DiskInfo>, Failure> {
-    list::all().map_err(|e| {
-        Failure::new(Class::Retry, format!("listing the disks: {e}"), "Look whether /sys is mounted.")
-    })
+    list::all()
+        .map_err(|e| Failure::retry(format!("listing the disks: {e}"), "Look whether /sys is mounted."))
 }
 
 /// The disk that the rule means among those that are there.
@@ -201,8 +198,7 @@ pub(super) fn among(task: &Task, manifest: &Manifest, present: &[DiskInfo]) -> R
     let rule = parse(text)?;
     if matches!(manifest.disk.table, Table::None) && rule.name().is_none() {
         // It would lie over the table and all partitions of a disk that was only described.
-        return Err(Failure::new(
-            Class::Refused,
+        return Err(Failure::refused(
             format!("{} is a single partition, and the rule '{rule}' chooses a whole disk", manifest.id()),
             "Name the partition, or the bare disk, in the job's disk rule: /dev/….",
         ));

@@ -9,7 +9,7 @@
 use super::context::blocking;
 use super::target::Target;
 use crate::api::DiskInfo;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::disk::list;
 use crate::layout::identity::Identity;
 use crate::layout::rule::{describe, is_external};
@@ -59,8 +59,7 @@ fn judge(planned: &[Known], others: &[Known]) -> Result<Vec<String>, Failure> {
                 warnings.push(format!("{text}: pull it before the machine starts"));
                 continue;
             }
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!("{text}: the machine might start or use the wrong one of the two"),
                 "Give the other disk an identity of its own (sgdisk -G, or sfdisk --disk-id), erase its table (wipefs -a), \
                  or take it out.",
@@ -78,6 +77,7 @@ fn is_same(one: &DiskInfo, other: &DiskInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Class;
     use uuid::Uuid;
 
     fn known(name: &str, guid: u128, removable: bool) -> Known {

@@ -15,7 +15,7 @@ use super::meter::{Meter, Share};
 use super::target::Ready;
 use crate::api::Assignment;
 use crate::bitfield::Bitfield;
-use crate::event::{Class, Failure, Stage};
+use crate::event::{Failure, Stage};
 use crate::io::disk::disarm::disk_failed;
 use crate::io::disk::discard::{Discard, discard};
 use crate::io::disk::readback::{Finding, ImageVerified, Known, LAG, Readback, zero_bytes};
@@ -100,7 +100,7 @@ pub(super) async fn write(
             Known { pieces: have.clone(), zeros: Bitfield::all(all_zeros), writes: work.storage.written() };
     }
     let message = "pieces read back wrong that were right when they were written";
-    Err(Failure::new(Class::Disk, message, "Replace the disk, or test the machine's memory."))
+    Err(Failure::disk(message, "Replace the disk, or test the machine's memory."))
 }
 
 /// The swarm of an image of which `storage` has the pieces `have`. `hashes` are for pieces that the torrent's
@@ -227,7 +227,7 @@ impl Work<'_> {
         let readback = meter.finish();
         let finding = blocking(move || match readback {
             Some(readback) => readback.finish(),
-            None => Err(Failure::new(Class::Disk, "nothing was read back", "Run the job again.")),
+            None => Err(Failure::disk("nothing was read back", "Run the job again.")),
         });
         let finding = finding.await?;
         Ok((swarm, finding))
@@ -252,9 +252,8 @@ impl Work<'_> {
     }
 
     fn read_back(&self, hashes: Vec<Sha256>, known: Known, lenient: bool) -> Result<Readback, Failure> {
-        Readback::start(Arc::clone(&self.storage), hashes, known, LAG, lenient).map_err(|e| {
-            Failure::new(Class::Retry, format!("starting the read-back: {e}"), "Restart the terminal.")
-        })
+        Readback::start(Arc::clone(&self.storage), hashes, known, LAG, lenient)
+            .map_err(|e| Failure::retry(format!("starting the read-back: {e}"), "Restart the terminal."))
     }
 
     fn bytes_of_zeros(&self, which: &Bitfield) -> u64 {

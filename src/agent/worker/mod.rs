@@ -156,8 +156,7 @@ impl<I: Imager> Worker<I> {
     /// Nothing to wait for has come: a new start brings another address, or the server in the meantime.
     async fn give_up(&self, why: &str) -> Leave {
         let minutes = self.patience.search.as_secs() / 60;
-        self.show(Failure::new(
-            Class::Retry,
+        self.show(Failure::retry(
             format!("{why} for {minutes} minutes"),
             "Look at the cable, at DHCP, and whether 'flashmob serve' runs. The machine restarts.",
         ));
@@ -239,7 +238,7 @@ impl<I: Imager> Worker<I> {
                     tokio::time::sleep(self.patience.ask).await;
                 }
                 Err(CallError::Refused(rejected)) => {
-                    let failure = Failure::new(Class::Refused, rejected.to_string(), rejected.advice);
+                    let failure = Failure::refused(rejected.to_string(), rejected.advice);
                     self.show(failure.clone());
                     *held = Some(failure);
                     return Verdict::Next;

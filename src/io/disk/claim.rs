@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::api::{DiskInfo, LayoutMode};
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::disk::list;
 use crate::io::disk::partition_reader::PartitionReader;
 use crate::io::disk::table;
@@ -59,7 +59,7 @@ impl ClaimedDisk {
 pub fn claim(info: &DiskInfo, mode: LayoutMode, replaced: &[u32]) -> Result<ClaimedDisk, Failure> {
     let path = format!("/dev/{}", info.name);
     if info.read_only {
-        return Err(refused(
+        return Err(Failure::refused(
             format!("{path} refuses writes"),
             "Look for a write-protect switch, or use another disk.",
         ));
@@ -92,13 +92,9 @@ fn is_busy(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EBUSY as i32)
 }
 
-fn refused(message: String, advice: &str) -> Failure {
-    Failure::new(Class::Refused, message, advice)
-}
-
 fn held(path: &str, by: &[String]) -> Failure {
     let by = if by.is_empty() { "another program".to_string() } else { by.join(", ") };
-    refused(
+    Failure::refused(
         format!("{path} is in use by {by}"),
         "Unmount it or stop its user, or choose another disk in the job.",
     )
@@ -108,13 +104,9 @@ fn broken(path: &str, action: &str, error: &io::Error) -> Failure {
     let message = format!("{action} {path}: {error}");
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => {
-            refused(message, "Run as root, and look whether the disk's name is right.")
+            Failure::refused(message, "Run as root, and look whether the disk's name is right.")
         }
-        _ => Failure::new(
-            Class::Disk,
-            message,
-            "Look at the disk's cable and at its own health report (SMART).",
-        ),
+        _ => Failure::disk(message, "Look at the disk's cable and at its own health report (SMART)."),
     }
 }
 
@@ -125,7 +117,7 @@ fn claim_partitions(disk: &str, numbers: &[u32]) -> Result<Vec<File>, Failure> {
     for number in numbers {
         let node = nodes.iter().find(|(n, _)| n == number);
         let (_, folder) = node.ok_or_else(|| {
-            refused(
+            Failure::refused(
                 format!("{disk} is in use and the kernel does not know its partition {number}"),
                 "Partition the disk as the image's disk is.",
             )
@@ -153,7 +145,7 @@ fn same_places(class: &Path, disk: &str, numbers: &[u32], facts: &DiskFacts) -> 
         let bytes = |file: &str| sysfs::number(&node?.join(file))?.checked_mul(sysfs::SECTOR);
         let start = facts.sector.offset_of(partition.first).map(|offset| offset.0);
         if start.is_none() || bytes("start") != start || bytes("size") != Some(partition.size) {
-            return Err(refused(
+            return Err(Failure::refused(
                 format!("the kernel has partition {} of {disk} elsewhere than its table", partition.number),
                 "Restart the machine, so that the kernel reads the partition table again.",
             ));
@@ -205,12 +197,12 @@ fn facts(disk: &Disk, info: &DiskInfo) -> Result<DiskFacts, Failure> {
         Ok(None) => Err("there is no partition table".to_string()),
         Err(table::TableError::Read { offset, source }) => {
             let message = format!("reading {} at byte {offset}: {source}", disk.name());
-            return Err(Failure::new(Class::Disk, message, "Replace the disk: it cannot be read."));
+            return Err(Failure::disk(message, "Replace the disk: it cannot be read."));
         }
         Err(other) => Err(other.to_string()),
     };
-    let backup_gpt = backup_of(disk)
-        .map_err(|e| Failure::new(Class::Disk, e.to_string(), "Replace the disk: it cannot be read."))?;
+    let backup_gpt =
+        backup_of(disk).map_err(|e| Failure::disk(e.to_string(), "Replace the disk: it cannot be read."))?;
     Ok(DiskFacts { name: describe(info), size: disk.size(), sector: disk.sector(), table, backup_gpt })
 }
 
@@ -229,6 +221,7 @@ fn backup_of(disk: &Disk) -> Result<Option<Lba>, crate::storage::StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Class;
 
     #[test]
     fn a_held_partition_must_lie_where_the_table_says() {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::buf::{AlignedBuf, is_zero};
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::disk::claim::ClaimedDisk;
 use crate::io::storage::device::{Disk, STEP};
 use crate::layout::order;
@@ -18,7 +18,7 @@ const ADVICE: &str =
 
 /// A failed access as a failure of the disk.
 pub fn disk_failed(error: &StorageError) -> Failure {
-    Failure::new(Class::Disk, error.to_string(), ADVICE)
+    Failure::disk(error.to_string(), ADVICE)
 }
 
 /// A disk from which nothing starts.
@@ -40,7 +40,7 @@ pub fn disarm(claim: ClaimedDisk, plan: LayoutPlan) -> Result<DisarmedDisk, Fail
     let disk = claim.disk();
     if disk.size() != plan.disk_size() || disk.sector() != plan.sector() {
         let message = format!("{} is not the disk that was planned for", disk.name());
-        return Err(Failure::new(Class::Refused, message, "Run the job again."));
+        return Err(Failure::refused(message, "Run the job again."));
     }
     let steps = order::disarm(&plan);
     for step in &steps {
@@ -78,5 +78,5 @@ pub(super) fn not_kept(disk: &Disk, what: &str, at: u64) -> Failure {
         disk.name(),
         at / u64::from(disk.sector().get())
     );
-    Failure::new(Class::Disk, message, ADVICE)
+    Failure::disk(message, ADVICE)
 }

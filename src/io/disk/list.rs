@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::api::DiskInfo;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::disk::table;
 use crate::io::sysfs::{self, CLASS};
 use crate::layout::identity::Identity;
@@ -53,8 +53,7 @@ fn is_disk(name: &str) -> bool {
 /// The block device at `path` (`/dev/sda`, `/dev/disk/by-id/…`, `/dev/loop3`, `/dev/sda2`).
 pub fn find(path: &str) -> Result<DiskInfo, Failure> {
     let missing = |why: String| {
-        Failure::new(
-            Class::Refused,
+        Failure::refused(
             format!("there is no disk {path}: {why}"),
             "Look up the disk's name in the list of disks that the server shows for this terminal.",
         )
@@ -180,6 +179,7 @@ fn stable_path(real: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Class;
 
     #[test]
     fn a_path_stays_the_same_when_the_kernel_counts_otherwise() {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::bitfield::Bitfield;
 use crate::buf::is_zero;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::disk::disarm::disk_failed;
 use crate::io::disk::scan::{Buffers, scan};
 use crate::io::disk::target::ImageStorage;
@@ -191,7 +191,7 @@ impl Readback {
         }
         if !ended || !self.shared.is_all_proved(&wrong) {
             let message = "not all pieces of the image were read back";
-            return Err(Failure::new(Class::Disk, message, "Run the job again."));
+            return Err(Failure::disk(message, "Run the job again."));
         }
         if !wrong.is_none() {
             return Ok(Finding::Wrong(wrong));
@@ -343,8 +343,7 @@ impl Shared {
         let place = place.map_or_else(String::new, |(number, offset, lba, len)| {
             format!(" (partition {number}, {len} bytes at byte {offset}, sector {lba})")
         });
-        Failure::new(
-            Class::Disk,
+        Failure::disk(
             format!("{what} reads back from {} differently than it was written{place}", disk.name()),
             "Replace the disk, or test the machine's memory; then run the job again.",
         )

@@ -96,16 +96,6 @@ pub(super) fn open_failure(doing: &str, path: &Path, error: &io::Error) -> Failu
     Failure::new(class, format!("{doing} {}: {error}", path.display()), advice)
 }
 
-/// A failed read or write as a failure of the disk.
-pub fn disk_failure(error: &StorageError) -> Failure {
-    let advice = match error.source.kind() {
-        io::ErrorKind::StorageFull => "free some space and start again: what is there is kept and checked",
-        io::ErrorKind::UnexpectedEof => "it is shorter than it was: is something else changing it?",
-        _ => "look at the kernel's messages (dmesg); the disk may be failing",
-    };
-    Failure::new(Class::Disk, error.to_string(), advice)
-}
-
 /// Makes the names in `folder` durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), StorageError> {
     File::open(folder)

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::storage::access::{open_failure, within};
 use crate::io::storage::device::Disk;
 use crate::io::sysfs;
@@ -62,8 +62,7 @@ impl BlockStorage {
         let size = device.size();
         let len = len.unwrap_or(size);
         if size < len {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!(
                     "{} has {size} bytes ({}), and {len} ({}) are needed: {} too few",
                     path.display(),

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::storage::access::{
     Opened, Resize, failed, open_failure, parent_of, prefetch_file, read_all, sync_folder, within, write_all,
 };
@@ -29,7 +29,7 @@ impl FileStorage {
         let metadata = file.metadata().map_err(failure)?;
         if !metadata.is_file() {
             let message = format!("{} is not a regular file", path.display());
-            return Err(Failure::new(Class::Usage, message, "name a file, a folder or a block device"));
+            return Err(Failure::usage(message, "name a file, a folder or a block device"));
         }
         Ok(FileStorage { file, path: path.to_owned(), len: metadata.len(), writable: false })
     }
@@ -40,8 +40,7 @@ impl FileStorage {
         if storage.len == len {
             return Ok(storage);
         }
-        Err(Failure::new(
-            Class::Usage,
+        Err(Failure::usage(
             format!("{} has {} bytes and the torrent {len}", path.display(), storage.len),
             "name the file that this torrent was made of",
         ))
@@ -58,12 +57,11 @@ impl FileStorage {
         let metadata = file.metadata().map_err(failure)?;
         if !metadata.is_file() {
             let message = format!("{} is not a regular file", path.display());
-            return Err(Failure::new(Class::Usage, message, "name a file, a folder or a block device"));
+            return Err(Failure::usage(message, "name a file, a folder or a block device"));
         }
         let had = metadata.len();
         if had != len && had != 0 && resize == Resize::Refuse {
-            return Err(Failure::new(
-                Class::Refused,
+            return Err(Failure::refused(
                 format!("{} exists with {had} bytes and the torrent has {len}", path.display()),
                 "remove it or choose another target",
             ));
@@ -119,6 +117,7 @@ impl Storage for FileStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Class;
 
     #[test]
     fn a_new_file_is_sparse_and_has_its_size_at_once() {

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::storage::access::{
     Opened, Resize, failed, open_failure, parent_of, prefetch_file, read_all, sync_folder, within, write_all,
 };
@@ -95,8 +95,7 @@ impl FolderStorage {
         for file in files {
             let unusable = || {
                 let name = file.path.join("/");
-                Failure::new(
-                    Class::Usage,
+                Failure::usage(
                     format!("the torrent names a file that cannot be used: {name:?}"),
                     "do not use this torrent: it is damaged or malicious",
                 )
@@ -252,6 +251,7 @@ impl Storage for FolderStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Class;
 
     fn entry(path: &[&str], length: u64) -> FileEntry {
         FileEntry::data(path.iter().map(ToString::to_string).collect(), length)

@@ -11,7 +11,7 @@ mod folder;
 mod runs;
 
 pub(crate) use access::prefetch_file;
-pub use access::{Opened, Resize, disk_failure};
+pub use access::{Opened, Resize};
 pub use block::{BlockStorage, is_block_device};
 pub use file::FileStorage;
 pub use folder::FolderStorage;

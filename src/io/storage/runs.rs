@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::buf::AlignedBuf;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::storage::access::{failed, open_failure};
 use crate::layout::grid::Grid;
 use crate::layout::image::{self, SidecarFault};
@@ -43,7 +43,7 @@ impl ImageRuns {
     pub fn read_grid(path: &Path) -> Result<(Manifest, Arc<Grid>), Failure> {
         let damaged = |what: String| {
             let message = format!("{}: {what}", path.display());
-            Failure::new(Class::Untrusted, message, "copy the image's folder again; it is damaged")
+            Failure::untrusted(message, "copy the image's folder again; it is damaged")
         };
         let read =
             |path: &Path| std::fs::read(path).map_err(|error| open_failure("cannot read", path, &error));

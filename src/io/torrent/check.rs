@@ -11,9 +11,8 @@ use super::handle::{Ends, Phase};
 use super::shared::PUBLISH;
 use super::spec::{Have, TorrentSpec};
 use crate::bitfield::Bitfield;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::hash::{HashProgress, hash_pieces};
-use crate::io::storage::disk_failure;
 use crate::swarm::Geometry;
 use crate::units::PieceIndex;
 
@@ -49,11 +48,9 @@ pub(super) async fn check(
             }
         }
     };
-    let hashes = hashes
-        .map_err(|error| {
-            Failure::new(Class::Disk, format!("checking the pieces on the storage: {error}"), "start again")
-        })?
-        .map_err(|error| disk_failure(&error))?;
+    let hashes = hashes.map_err(|error| {
+        Failure::disk(format!("checking the pieces on the storage: {error}"), "start again")
+    })??;
     if *ends.stop.borrow() {
         return Ok(None);
     }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::bitfield::Bitfield;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::rules::Rules;
 use crate::swarm::{Geometry, SwarmStats};
 use crate::sync;
@@ -147,11 +147,7 @@ impl Swarm {
         match phase.wait_for(over).await.map(|phase| phase.clone()) {
             Ok(Phase::Complete) => Ok(()),
             Ok(Phase::Failed(failure)) => Err(failure),
-            _ => Err(Failure::new(
-                Class::Retry,
-                "stopped before everything was there",
-                "start again: it resumes",
-            )),
+            _ => Err(Failure::retry("stopped before everything was there", "start again: it resumes")),
         }
     }
 

@@ -16,7 +16,7 @@ use super::shared::{Entry, Shared};
 use super::spec::{SessionConfig, TorrentSpec};
 use super::{listen, owner};
 use crate::bitfield::Bitfield;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::host::handles;
 use crate::swarm::Geometry;
 use crate::units::PeerId;
@@ -70,8 +70,7 @@ impl Session {
 
     /// Begins to fetch or seed a torrent. Refused when it is there already or the storage does not fit it.
     pub fn add(&self, spec: TorrentSpec) -> Result<Swarm, Failure> {
-        let refuse =
-            |message: String| Failure::new(Class::Usage, message, "check the torrent and the target");
+        let refuse = |message: String| Failure::usage(message, "check the torrent and the target");
         let meta = Arc::clone(&spec.meta);
         let total = meta.total_length();
         if spec.storage.len() != total {

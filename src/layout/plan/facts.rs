@@ -2,7 +2,6 @@
 //!
 //! Invariant: plain values; `fits` and `references` compare them.
 
-use crate::event::{Class, Failure};
 use crate::manifest::{BootAreaKind, Entry, Role, Table};
 use crate::units::{DiskOffset, Lba, SectorSize};
 use uuid::Uuid;
@@ -78,8 +77,4 @@ pub struct AreaWrite {
     pub offset: DiskOffset,
     /// Its bytes.
     pub bytes: Vec<u8>,
-}
-
-pub(super) fn refused(message: impl Into<String>, advice: impl Into<String>) -> Failure {
-    Failure::new(Class::Refused, message, advice)
 }

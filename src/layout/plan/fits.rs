@@ -3,7 +3,7 @@
 //! Invariant: an image that passes can be written without further checks. Each refusal names the disk's
 //! state, the image's demand and a remedy.
 
-use super::facts::{AreaWrite, DiskFacts, Existing, Place, refused};
+use super::facts::{AreaWrite, DiskFacts, Existing, Place};
 use crate::api::LayoutMode;
 use crate::event::Failure;
 use crate::layout::table::{self, Described, Patch, Write};
@@ -19,7 +19,7 @@ const GPT_NAME_UNITS: usize = 36;
 
 pub(super) fn check_size(manifest: &Manifest, disk: &DiskFacts) -> Result<(), Failure> {
     if manifest.disk.sector_size != disk.sector {
-        return Err(refused(
+        return Err(Failure::refused(
             format!(
                 "{} is for disks with sectors of {} bytes, and {} has sectors of {} bytes",
                 manifest.id(),
@@ -31,7 +31,7 @@ pub(super) fn check_size(manifest: &Manifest, disk: &DiskFacts) -> Result<(), Fa
         ));
     }
     if disk.size < manifest.disk.minimum_size {
-        return Err(refused(
+        return Err(Failure::refused(
             format!(
                 "{} needs a disk of {} bytes ({}), and {} has {} bytes: {} bytes too few",
                 manifest.id(),
@@ -55,7 +55,7 @@ pub(super) fn check_choice(
 ) -> Result<(), Failure> {
     let Some(only) = only else { return Ok(()) };
     if mode != LayoutMode::Keep {
-        return Err(refused(
+        return Err(Failure::refused(
             format!("only some partitions of {} are to be written, and a new table as well", manifest.id()),
             "Set the job's layout to 'keep', or let it write all partitions.",
         ));
@@ -64,14 +64,14 @@ pub(super) fn check_choice(
         match manifest.partition(*number) {
             Some(partition) if partition.policy == Policy::Replace => {}
             Some(_) => {
-                return Err(refused(
+                return Err(Failure::refused(
                     format!("{} keeps partition {number}: it has no content of it", manifest.id()),
                     "Leave it out of the job's partitions.",
                 ));
             }
             None => {
                 let numbers: Vec<String> = manifest.partitions.iter().map(|p| p.number.to_string()).collect();
-                return Err(refused(
+                return Err(Failure::refused(
                     format!("{} has no partition {number}", manifest.id()),
                     format!("It has {}: correct the job's partitions.", numbers.join(", ")),
                 ));
@@ -88,7 +88,7 @@ pub(super) fn table_writes(
 ) -> Result<Vec<Write>, Failure> {
     let sectors = disk.size / u64::from(disk.sector.get());
     let broken = |what: String| {
-        refused(
+        Failure::refused(
             format!("the table of {} cannot be written: {what}", manifest.id()),
             "Capture the image again.",
         )
@@ -111,7 +111,7 @@ fn bytes_of(area: &BootArea, boot: &[u8]) -> Result<Vec<u8>, Failure> {
     let from = usize::try_from(area.at).ok();
     let to = area.at.checked_add(area.length).and_then(|end| usize::try_from(end).ok());
     let bytes = from.zip(to).and_then(|(from, to)| boot.get(from..to));
-    let short = || refused("boot.bin is shorter than the manifest says", "Capture the image again.");
+    let short = || Failure::refused("boot.bin is shorter than the manifest says", "Capture the image again.");
     bytes.map(<[u8]>::to_vec).ok_or_else(short)
 }
 
@@ -196,14 +196,14 @@ pub(super) fn check_places(places: &[Place], table: &[Write], disk: &DiskFacts) 
     taken.sort();
     for pair in taken.windows(2) {
         if pair[1].0 < pair[0].1 {
-            return Err(refused(
+            return Err(Failure::refused(
                 format!("{} and {} would overlap on {}", pair[0].2, pair[1].2, disk.name),
                 "Use a larger disk, or capture the image again.",
             ));
         }
     }
     match taken.into_iter().find(|(_, end, _)| *end > disk.size) {
-        Some((_, end, what)) => Err(refused(
+        Some((_, end, what)) => Err(Failure::refused(
             format!(
                 "{what} would end at byte {end}, and {} has {} bytes: {} bytes too few",
                 disk.name,
@@ -238,7 +238,10 @@ pub(super) fn boot_areas(
         let (start, end) = (area.offset.0, area.offset.0.saturating_add(area.length));
         match area.kind {
             BootAreaKind::BootCode if start != 0 || area.length > BOOT_CODE_BYTES => {
-                return Err(refused(format!("boot code of {} bytes at byte {start}", area.length), advice));
+                return Err(Failure::refused(
+                    format!("boot code of {} bytes at byte {start}", area.length),
+                    advice,
+                ));
             }
             BootAreaKind::BootCode => {}
             // They are in the table's own writes.
@@ -249,10 +252,16 @@ pub(super) fn boot_areas(
                     || start < sector
                     || end > disk.size
                 {
-                    return Err(refused(format!("a boot area lies at bytes {start} to {end}"), advice));
+                    return Err(Failure::refused(
+                        format!("a boot area lies at bytes {start} to {end}"),
+                        advice,
+                    ));
                 }
                 if let Some((_, _, what)) = occupied.iter().find(|(from, to, _)| start < *to && *from < end) {
-                    return Err(refused(format!("a boot area at byte {start} overlaps {what}"), advice));
+                    return Err(Failure::refused(
+                        format!("a boot area at byte {start} overlaps {what}"),
+                        advice,
+                    ));
                 }
             }
         }

@@ -19,7 +19,6 @@ use crate::layout::identity::Identity;
 use crate::layout::table::Write;
 use crate::manifest::{Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
 use crate::units::SectorSize;
-use facts::refused;
 pub use facts::{AreaWrite, DiskFacts, Existing, ExistingPartition, Place};
 
 /// Bytes at the head of each replaced partition that are wiped before the first piece, and written again at
@@ -70,7 +69,7 @@ impl LayoutPlan {
             place.held = if place.replaced { HEAD.min(place.size) } else { 0 };
         }
         if !places.iter().any(|place| place.replaced) {
-            return Err(refused(
+            return Err(Failure::refused(
                 "the image replaces no partition",
                 "Capture it again with a partition to write.",
             ));
@@ -175,7 +174,7 @@ impl LayoutPlan {
 
 fn place_of(p: &Partition, sector: SectorSize, guid: Option<Uuid>) -> Result<Place, Failure> {
     let start = sector.offset_of(p.first).ok_or_else(|| {
-        refused(format!("partition {} begins beyond 2^64", p.number), "Capture the image again.")
+        Failure::refused(format!("partition {} begins beyond 2^64", p.number), "Capture the image again.")
     })?;
     let replaced = p.policy == Policy::Replace;
     Ok(Place { number: p.number, start, size: p.size, role: p.role, replaced, held: 0, guid })
@@ -185,7 +184,7 @@ fn place_of(p: &Partition, sector: SectorSize, guid: Option<Uuid>) -> Result<Pla
 fn whole_disk(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failure> {
     if let Some(p) = manifest.partitions.iter().find(|p| p.policy == Policy::Keep) {
         // An interrupted attempt would leave a kept partition that is in no table.
-        return Err(refused(
+        return Err(Failure::refused(
             format!("{} keeps partition {}, and the job writes a new table", manifest.id(), p.number),
             "Set the job's layout to 'keep', so that the table and the partition stay.",
         ));
@@ -196,12 +195,11 @@ fn whole_disk(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
 /// The disk's table stays, and must contain every partition of the image.
 fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failure> {
     let advice = "Partition the terminal as the image's disk is, or set the job's layout to 'whole-disk'.";
-    let existing = disk
-        .table
-        .as_ref()
-        .map_err(|why| refused(format!("the partitions of {} cannot be kept: {why}", disk.name), advice))?;
+    let existing = disk.table.as_ref().map_err(|why| {
+        Failure::refused(format!("the partitions of {} cannot be kept: {why}", disk.name), advice)
+    })?;
     if matches!(manifest.disk.table, Table::None) {
-        return Err(refused(
+        return Err(Failure::refused(
             format!("{} is a single partition without a table, so it matches no table", manifest.id()),
             "Name the partition itself as the job's disk (/dev/…) with the layout 'whole-disk'.",
         ));
@@ -210,7 +208,10 @@ fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
     for p in &manifest.partitions {
         let n = p.number;
         let differs = |what: String| {
-            refused(format!("partition {n} of {} does not match the image's: {what}", disk.name), advice)
+            Failure::refused(
+                format!("partition {n} of {} does not match the image's: {what}", disk.name),
+                advice,
+            )
         };
         let there = existing.partitions.iter().find(|there| there.number == n);
         let there = there.ok_or_else(|| differs("it is not there".into()))?;

@@ -11,7 +11,7 @@
 //! - Linux names partitions on the kernel's command line by `PARTUUID=` and `PARTLABEL=`.
 //! - Boot code starts the partition with the active flag (MBR) or the attribute for BIOS (GPT).
 
-use super::facts::{Existing, ExistingPartition, Place, refused};
+use super::facts::{Existing, ExistingPartition, Place};
 use crate::event::Failure;
 use crate::layout::identity::show_signature;
 use crate::manifest::{Entry, Manifest, Partition, Role, Table};
@@ -45,7 +45,7 @@ pub(super) fn check(
     let all: Vec<&str> = differences.iter().map(|difference| difference.text.as_str()).collect();
     let all = all.join("; ");
     if windows_is_written(manifest, places) {
-        return Err(refused(
+        return Err(Failure::refused(
             format!("on {disk} {all}: the Windows of {} would not find its partitions", manifest.id()),
             advice(&differences),
         ));
@@ -56,7 +56,7 @@ pub(super) fn check(
         None => false,
     };
     if let Some(difference) = differences.iter().find(is_named) {
-        return Err(refused(
+        return Err(Failure::refused(
             format!(
                 "on {disk} {}, and the kernel of {} is told to find it by PARTUUID",
                 difference.text,
@@ -163,7 +163,7 @@ fn check_labels(
             && named.contains(want)
         {
             let n = p.number;
-            return Err(refused(
+            return Err(Failure::refused(
                 format!(
                     "partition {n} of {disk} is named '{have}' and not '{want}', and the kernel of {} is told to find \
                      it by PARTLABEL",
@@ -204,7 +204,7 @@ fn check_flags(
         Entry::Gpt { .. } => ("attribute for BIOS", format!("sgdisk --attributes={n}:set:2")),
         Entry::Mbr { .. } | Entry::None => ("active flag", format!("sfdisk --activate … {n}")),
     };
-    Err(refused(
+    Err(Failure::refused(
         format!(
             "partition {n} of {disk} does not have the {what}, and the boot code of {} looks for it",
             manifest.id()

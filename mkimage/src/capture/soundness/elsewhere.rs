@@ -3,7 +3,7 @@
 //!
 //! Volumes over several partitions of the captured disk are complete, and not refused.
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 use flashmob::manifest::{Entry, Policy};
 use uuid::{Uuid, uuid};
 
@@ -24,7 +24,7 @@ const MAKE_BASIC: &str = "Make it a basic disk on the golden machine: Disk Manag
 /// Checks the disk outside of its partitions' content. `raw` partitions are not checked.
 pub fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failure> {
     let path = source.path.display();
-    let refused = |message, advice: String| Err(Failure::new(Class::Refused, message, advice));
+    let refused = |message, advice: String| Err(Failure::refused(message, advice));
     for partition in plan.partitions.iter().filter(|p| p.policy == Policy::Replace) {
         let number = partition.number;
         let force = format!("To take the partition as it is, with everything but zeros: --raw {number}.");

@@ -15,7 +15,7 @@ mod ntfs;
 mod volume;
 mod xfs;
 
-use flashmob::event::{Class, Failure};
+use flashmob::event::Failure;
 
 use super::plan::{PartitionPlan, Plan};
 use super::windows;
@@ -40,8 +40,7 @@ pub fn check(source: &Source, plan: &Plan, partition: &PartitionPlan) -> Result<
     let Some(Unsound { problem, advice }) = found else {
         return Ok(());
     };
-    Err(Failure::new(
-        Class::Refused,
+    Err(Failure::refused(
         format!("partition {} of {}: {problem}", partition.number, source.path.display()),
         format!("{advice} To take it as it is, with everything but zeros: --raw {}.", partition.number),
     ))

@@ -11,8 +11,7 @@ pub(super) const READ_ONLY: Attributes = Attributes { alignment: 1, rotational: 
 
 /// The failure of an image folder that differs from its capture.
 pub(crate) fn untrusted(message: String) -> Failure {
-    Failure::new(
-        Class::Untrusted,
+    Failure::untrusted(
         message,
         "The image is damaged or was altered: copy its folder again from where it was made, or capture anew.",
     )

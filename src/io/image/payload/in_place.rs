@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::access::{READ_ONLY, failed, refused};
 use super::cuts::read_cuts;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::hash::sha256;
 use crate::io::storage::{BlockStorage, FileStorage, is_block_device};
 use crate::io::sysfs;
@@ -181,11 +181,7 @@ fn check_unchanged(manifest: &Manifest, then: &SourceReference) -> Result<(), Fa
     } else {
         return Ok(());
     };
-    Err(Failure::new(
-        Class::Refused,
-        format!("{path} is not what {id} was captured from any more: {what}"),
-        advice,
-    ))
+    Err(Failure::refused(format!("{path} is not what {id} was captured from any more: {what}"), advice))
 }
 
 fn claim(path: &Path) -> Result<File, Failure> {

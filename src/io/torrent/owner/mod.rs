@@ -27,7 +27,6 @@ use super::shared::{PUBLISH, Shared};
 use super::spec::{Have, TorrentSpec};
 use crate::bitfield::Bitfield;
 use crate::event::Failure;
-use crate::io::storage::disk_failure;
 use crate::swarm::{Geometry, Input, Output, SwarmStats};
 use state::{Channels, EVENTS, Owner, Pieces};
 
@@ -90,7 +89,7 @@ async fn work(
     });
     while announcers.join_next().await.is_some() {}
     match (result, finished.await) {
-        (Ok(()), Ok(Err(error))) => Err(disk_failure(&error)),
+        (Ok(()), Ok(Err(error))) => Err(error.into()),
         (result, _) => result,
     }
 }

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use super::state::{Owner, WARMING};
 use crate::buf::PieceBuf;
 use crate::event::Failure;
-use crate::io::storage::disk_failure;
 use crate::io::torrent::cache::{Data, Wanted};
 use crate::io::torrent::disk_threads::Done;
 use crate::io::torrent::handle::{Ends, Phase};
@@ -93,7 +92,7 @@ impl Owner {
                 ends.phase.send_replace(Phase::Complete);
             }
             Done::Failed(error) => {
-                return Err(disk_failure(&error));
+                return Err(error.into());
             }
         }
         self.drain_outputs();

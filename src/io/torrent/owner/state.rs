@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::soundness::Soundness;
 use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::io::torrent::cache::PieceCache;
 use crate::io::torrent::compressed_store::FrameStore;
 use crate::io::torrent::compression_policy;
@@ -87,8 +87,7 @@ impl Owner {
         Pieces { have, wanted }: Pieces,
         accepted: mpsc::Receiver<Accepted>,
     ) -> Result<(Owner, Channels), Failure> {
-        let cannot =
-            |what: String| Failure::new(Class::Retry, format!("cannot start the swarm: {what}"), "try again");
+        let cannot = |what: String| Failure::retry(format!("cannot start the swarm: {what}"), "try again");
         let buffer = geometry.piece_length() as usize;
         let fetches = wanted.has_more_than(&have);
         let part = compression_policy::part(shared.config.compress, !fetches);

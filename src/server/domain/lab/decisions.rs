@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Change, Lab};
 use crate::api::{Compare, Refusal};
-use crate::event::{Class, Failure, Outcome, Stage};
+use crate::event::{Failure, Outcome, Stage};
 use crate::server::domain::jobs;
 use crate::server::domain::target::Target;
 
@@ -64,8 +64,7 @@ impl Lab {
             changes.extend(made.1);
         }
         let attempt = self.terminals.get_mut(id).and_then(|t| t.last.as_mut()).ok_or_else(nothing)?;
-        let failure = Failure::new(
-            Class::Refused,
+        let failure = Failure::refused(
             "cancelled by the administrator",
             format!("Start it again with 'flashmob job retry {id}'."),
         );
