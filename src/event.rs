@@ -135,10 +135,10 @@ impl From<StorageError> for Failure {
     fn from(error: StorageError) -> Self {
         let advice = match error.source.kind() {
             io::ErrorKind::StorageFull => {
-                "free some space and start again: what is there is kept and checked"
+                "Free some space and start again: what is there is kept and checked."
             }
-            io::ErrorKind::UnexpectedEof => "it is shorter than it was: is something else changing it?",
-            _ => "look at the kernel's messages (dmesg); the disk may be failing",
+            io::ErrorKind::UnexpectedEof => "It is shorter than it was: is something else changing it?",
+            _ => "Look at the kernel's messages (dmesg); the disk may be failing.",
         };
         Failure::disk(error.to_string(), advice)
     }

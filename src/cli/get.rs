@@ -79,7 +79,7 @@ async fn fetch(args: GetArgs) -> Result<(), Failure> {
     let (path, for_place, peers) = (args.target.clone(), meta.clone(), args.peers.clone());
     let placed = tokio::task::spawn_blocking(move || place::target(&path, &for_place, &peers, resize))
         .await
-        .map_err(|error| Failure::retry(format!("opening the target: {error}"), "try again"))??;
+        .map_err(|error| Failure::retry(format!("opening the target: {error}"), "Try again."))??;
     let torrent = placed.torrent(meta, trackers, args.peers.memory());
     let swarm = session.add(TorrentSpec { verify: !args.no_verify, ..torrent })?;
     let total = swarm.stats().bytes_total;
@@ -117,7 +117,7 @@ async fn watch(
             }
             () = interrupts.wait() => {
                 let message = "stopped before everything was there";
-                return Err(Failure::retry(message, "start again: written pieces are kept"));
+                return Err(Failure::retry(message, "Start again: written pieces are kept."));
             }
             _ = seconds.tick() => show.swarm(swarm),
         }

@@ -49,7 +49,7 @@ pub async fn run(args: MakeArgs) -> Result<(), Failure> {
     let total = storage.len();
     if total == 0 {
         let message = format!("{} is empty", args.source.display());
-        return Err(Failure::usage(message, "name something that has bytes"));
+        return Err(Failure::usage(message, "Name something that has bytes."));
     }
     let progress = Arc::new(HashProgress::default());
     let (counted, piece_length) = (Arc::clone(&progress), args.piece_length.get());
@@ -65,10 +65,10 @@ pub async fn run(args: MakeArgs) -> Result<(), Failure> {
         }
     };
     show.finish();
-    let hashes = hashes.map_err(|error| Failure::retry(format!("hashing: {error}"), "try again"))??;
+    let hashes = hashes.map_err(|error| Failure::retry(format!("hashing: {error}"), "Try again."))??;
     let hashes: Option<Vec<_>> = hashes.into_iter().collect();
     let Some(hashes) = hashes else {
-        return Err(Failure::retry("stopped before everything was hashed", "start again"));
+        return Err(Failure::retry("stopped before everything was hashed", "Start again."));
     };
     let pieces = hashes.len();
     let builder =
@@ -111,7 +111,7 @@ fn open(source: &Path) -> Result<(Box<dyn Storage>, Vec<FileEntry>), Failure> {
 fn list(folder: &Path, above: &mut Vec<String>, into: &mut Vec<FileEntry>) -> Result<(), Failure> {
     let cannot = |what: &str, path: &Path| {
         let message = format!("{}: {what}", path.display());
-        Failure::usage(message, "a torrent holds regular files with UTF-8 names")
+        Failure::usage(message, "A torrent holds regular files with UTF-8 names.")
     };
     let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let mut entries = entries.map_err(|error| cannot(&error.to_string(), folder))?;
@@ -143,7 +143,7 @@ fn name_of(source: &Path) -> Result<String, Failure> {
     let path = if is_block_device(source) { source } else { &whole };
     path.file_name().and_then(|name| name.to_str()).map(str::to_owned).ok_or_else(|| {
         let message = format!("{} has no name that a torrent can carry", source.display());
-        Failure::usage(message, "rename it")
+        Failure::usage(message, "Rename it.")
     })
 }
 
@@ -164,7 +164,7 @@ fn write_atomically(out: &Path, bytes: &[u8]) -> Result<(), Failure> {
         // Nothing can be done when this fails as well, and the first error says more.
         let _ = std::fs::remove_file(&partial);
         let class = if error.kind() == std::io::ErrorKind::StorageFull { Class::Disk } else { Class::Usage };
-        Failure::new(class, format!("cannot write {}: {error}", out.display()), "choose another place")
+        Failure::new(class, format!("cannot write {}: {error}", out.display()), "Choose another place.")
     })
 }
 

@@ -81,7 +81,7 @@ impl PeerArgs {
                 listen_failure(
                     &listen.to_string(),
                     &error,
-                    "choose another --listen ADDR:PORT, or port 0 for any",
+                    "Choose another --listen ADDR:PORT, or port 0 for any.",
                 )
             });
         }
@@ -98,7 +98,7 @@ impl PeerArgs {
             }
         }
         let error = last.unwrap_or_else(|| std::io::Error::other("no port was tried"));
-        Err(listen_failure("ports 6881 to 6889", &error, "choose a port with --listen ADDR:PORT"))
+        Err(listen_failure("ports 6881 to 6889", &error, "Choose a port with --listen ADDR:PORT."))
     }
 }
 
@@ -109,18 +109,18 @@ fn listen_failure(place: &str, error: &std::io::Error, advice: &str) -> Failure 
 /// Reads a torrent from a file.
 pub fn read_torrent(path: &Path) -> Result<Arc<Metainfo>, Failure> {
     let cannot = |error: std::io::Error| {
-        Failure::usage(format!("cannot read the torrent {}: {error}", path.display()), "check the path")
+        Failure::usage(format!("cannot read the torrent {}: {error}", path.display()), "Check the path.")
     };
     let too_large = |length: u64| length > MAX_TORRENT_BYTES as u64;
     let length = std::fs::metadata(path).map_err(cannot)?.len();
     if too_large(length) {
         let message = format!("{} has {length} bytes: that is no torrent", path.display());
-        return Err(Failure::usage(message, "the torrent comes first, then the target"));
+        return Err(Failure::usage(message, "The torrent comes first, then the target."));
     }
     let bytes = std::fs::read(path).map_err(cannot)?;
     let meta = Metainfo::parse(&bytes).map_err(|error| {
         let message = format!("cannot use the torrent {}: {error}", path.display());
-        Failure::usage(message, "fetch the torrent again, or make it anew with 'flashmob make'")
+        Failure::usage(message, "Fetch the torrent again, or make it anew with 'flashmob make'.")
     })?;
     Ok(Arc::new(meta))
 }
@@ -135,7 +135,7 @@ impl Interrupts {
     /// Takes both signals from now on.
     pub fn new() -> Result<Self, Failure> {
         let cannot = |error: std::io::Error| {
-            Failure::retry(format!("cannot wait for signals: {error}"), "look at this machine's limits")
+            Failure::retry(format!("cannot wait for signals: {error}"), "Look at this machine's limits.")
         };
         let interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
         let terminate = signal(SignalKind::terminate()).map_err(cannot)?;

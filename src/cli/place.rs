@@ -136,7 +136,7 @@ fn image_in(path: &Path, meta: &Metainfo) -> Result<Option<ImageFolder>, Failure
         return Ok(Some(image));
     }
     let message = format!("{} is not of this torrent but of {}", folder.display(), image.manifest().id());
-    Err(Failure::usage(message, "name the folder that the torrent lies in"))
+    Err(Failure::usage(message, "Name the folder that the torrent lies in."))
 }
 
 fn need_folder(path: &Path, meta: &Metainfo) -> Result<(), Failure> {
@@ -149,7 +149,7 @@ fn need_folder(path: &Path, meta: &Metainfo) -> Result<(), Failure> {
         meta.files.len(),
         path.display()
     );
-    let advice = "name a folder; an image's partition is named with --manifest FILE --partition N";
+    let advice = "Name a folder; an image's partition is named with --manifest FILE --partition N.";
     Err(Failure::usage(message, advice))
 }
 
@@ -168,18 +168,18 @@ fn partition(meta: &Metainfo, args: &PeerArgs) -> Result<Option<Part>, Failure> 
     let name = format!("{} {}", manifest.name, manifest.version);
     if manifest.payload.info_hash != meta.info_hash {
         let message = format!("{} is not the manifest of this torrent but of {name}", path.display());
-        return Err(Failure::usage(message, "name the manifest.json beside the torrent"));
+        return Err(Failure::usage(message, "Name the manifest.json beside the torrent."));
     }
     let position = manifest.partitions.iter().position(|partition| partition.number == number);
     let Some(position) = position else {
         let numbers: Vec<_> = manifest.partitions.iter().map(|p| p.number.to_string()).collect();
         let message = format!("{name} has no partition {number}");
-        return Err(Failure::usage(message, format!("it has {}", numbers.join(", "))));
+        return Err(Failure::usage(message, format!("It has {}.", numbers.join(", "))));
     };
     let found = &manifest.partitions[position];
     if found.policy == Policy::Keep {
         let message = format!("partition {number} is kept by {name}, which has nothing of it");
-        return Err(Failure::refused(message, "name a partition that the image replaces"));
+        return Err(Failure::refused(message, "Name a partition that the image replaces."));
     }
     Ok(Some(Part { grid, position, size: found.size }))
 }

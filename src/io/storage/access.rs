@@ -81,17 +81,17 @@ pub(super) fn write_all(file: &File, path: &Path, offset: u64, from: &[u8]) -> R
 /// The failure to open or create `path`, with a remedy.
 pub(super) fn open_failure(doing: &str, path: &Path, error: &io::Error) -> Failure {
     let (class, advice) = match error.kind() {
-        io::ErrorKind::NotFound => (Class::Usage, "check the path"),
-        io::ErrorKind::PermissionDenied => (Class::Usage, "run it as root, or choose another path"),
-        io::ErrorKind::IsADirectory => (Class::Usage, "name the file, not its folder"),
-        io::ErrorKind::NotADirectory => (Class::Usage, "a part of the path is a file, not a folder"),
+        io::ErrorKind::NotFound => (Class::Usage, "Check the path."),
+        io::ErrorKind::PermissionDenied => (Class::Usage, "Run it as root, or choose another path."),
+        io::ErrorKind::IsADirectory => (Class::Usage, "Name the file, not its folder."),
+        io::ErrorKind::NotADirectory => (Class::Usage, "A part of the path is a file, not a folder."),
         io::ErrorKind::ResourceBusy => {
-            (Class::Refused, "it is mounted or held (LVM, RAID, swap, another program): release it first")
+            (Class::Refused, "It is mounted or held (LVM, RAID, swap, another program): release it first.")
         }
-        io::ErrorKind::StorageFull => (Class::Disk, "free some space or choose another disk"),
-        io::ErrorKind::ReadOnlyFilesystem => (Class::Refused, "choose a path that can be written"),
-        io::ErrorKind::FileTooLarge => (Class::Refused, "the filesystem does not take files of this size"),
-        _ => (Class::Disk, "look at the kernel's messages (dmesg)"),
+        io::ErrorKind::StorageFull => (Class::Disk, "Free some space or choose another disk."),
+        io::ErrorKind::ReadOnlyFilesystem => (Class::Refused, "Choose a path that can be written."),
+        io::ErrorKind::FileTooLarge => (Class::Refused, "The filesystem does not take files of this size."),
+        _ => (Class::Disk, "Look at the kernel's messages (dmesg)."),
     };
     Failure::new(class, format!("{doing} {}: {error}", path.display()), advice)
 }

@@ -70,7 +70,7 @@ impl BlockStorage {
                     show_bytes(len),
                     len - size
                 ),
-                "choose a larger partition or disk",
+                "Choose a larger partition or disk.",
             ));
         }
         Ok(BlockStorage { device, path: path.to_owned(), len, writable, partial: Mutex::default() })

@@ -29,7 +29,7 @@ impl FileStorage {
         let metadata = file.metadata().map_err(failure)?;
         if !metadata.is_file() {
             let message = format!("{} is not a regular file", path.display());
-            return Err(Failure::usage(message, "name a file, a folder or a block device"));
+            return Err(Failure::usage(message, "Name a file, a folder or a block device."));
         }
         Ok(FileStorage { file, path: path.to_owned(), len: metadata.len(), writable: false })
     }
@@ -42,7 +42,7 @@ impl FileStorage {
         }
         Err(Failure::usage(
             format!("{} has {} bytes and the torrent {len}", path.display(), storage.len),
-            "name the file that this torrent was made of",
+            "Name the file that this torrent was made of.",
         ))
     }
 
@@ -57,13 +57,13 @@ impl FileStorage {
         let metadata = file.metadata().map_err(failure)?;
         if !metadata.is_file() {
             let message = format!("{} is not a regular file", path.display());
-            return Err(Failure::usage(message, "name a file, a folder or a block device"));
+            return Err(Failure::usage(message, "Name a file, a folder or a block device."));
         }
         let had = metadata.len();
         if had != len && had != 0 && resize == Resize::Refuse {
             return Err(Failure::refused(
                 format!("{} exists with {had} bytes and the torrent has {len}", path.display()),
-                "remove it or choose another target",
+                "Remove it or choose another target.",
             ));
         }
         if had != len {

@@ -97,7 +97,7 @@ impl FolderStorage {
                 let name = file.path.join("/");
                 Failure::usage(
                     format!("the torrent names a file that cannot be used: {name:?}"),
-                    "do not use this torrent: it is damaged or malicious",
+                    "Do not use this torrent: it is damaged or malicious.",
                 )
             };
             let path = match file.kind {

@@ -43,7 +43,7 @@ impl ImageRuns {
     pub fn read_grid(path: &Path) -> Result<(Manifest, Arc<Grid>), Failure> {
         let damaged = |what: String| {
             let message = format!("{}: {what}", path.display());
-            Failure::untrusted(message, "copy the image's folder again; it is damaged")
+            Failure::untrusted(message, "Copy the image's folder again; it is damaged.")
         };
         let read =
             |path: &Path| std::fs::read(path).map_err(|error| open_failure("cannot read", path, &error));

@@ -49,7 +49,7 @@ pub(super) async fn check(
         }
     };
     let hashes = hashes.map_err(|error| {
-        Failure::disk(format!("checking the pieces on the storage: {error}"), "start again")
+        Failure::disk(format!("checking the pieces on the storage: {error}"), "Start again.")
     })??;
     if *ends.stop.borrow() {
         return Ok(None);

@@ -147,7 +147,7 @@ impl Swarm {
         match phase.wait_for(over).await.map(|phase| phase.clone()) {
             Ok(Phase::Complete) => Ok(()),
             Ok(Phase::Failed(failure)) => Err(failure),
-            _ => Err(Failure::retry("stopped before everything was there", "start again: it resumes")),
+            _ => Err(Failure::retry("stopped before everything was there", "Start again: it resumes.")),
         }
     }
 

@@ -70,7 +70,7 @@ impl Session {
 
     /// Begins to fetch or seed a torrent. Refused when it is there already or the storage does not fit it.
     pub fn add(&self, spec: TorrentSpec) -> Result<Swarm, Failure> {
-        let refuse = |message: String| Failure::usage(message, "check the torrent and the target");
+        let refuse = |message: String| Failure::usage(message, "Check the torrent and the target.");
         let meta = Arc::clone(&spec.meta);
         let total = meta.total_length();
         if spec.storage.len() != total {
