@@ -71,7 +71,7 @@ pub fn read_public(path: &Path) -> Result<TrustedKeys, Failure> {
     match TrustedKeys::parse(&text) {
         Ok(keys) if !keys.is_empty() => Ok(keys),
         Ok(_) => Err("there is no key in it".to_string()),
-        Err(why) => Err(why),
+        Err(e) => Err(e.to_string()),
     }
     .map_err(|why| {
         Failure::usage(

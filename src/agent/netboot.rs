@@ -77,7 +77,7 @@ fn prepare() -> Result<Setup, Failure> {
     })?;
     env_logger::Builder::new().filter_level(cmdline.log.unwrap_or(log::LevelFilter::Warn)).init();
     let keys = optional(KEYS)?.unwrap_or_default();
-    let keys = TrustedKeys::parse(&keys).map_err(|why| damaged(KEYS, &why))?;
+    let keys = TrustedKeys::parse(&keys).map_err(|e| damaged(KEYS, &e.to_string()))?;
     let file = optional(SERVER)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     let may_be_insecure = fs::exists(ALLOW_INSECURE).unwrap_or(false);
     // In doubt the strict way.

@@ -20,15 +20,23 @@ pub struct KexecPlan {
     pub cmdline: String,
 }
 
-/// The kernel that the image recorded, or the reason why it cannot start.
-pub fn plan(layout: &LayoutPlan) -> Result<KexecPlan, String> {
-    let linux = layout.manifest().boot.linux.as_ref();
-    let linux = linux.ok_or("the image records no Linux kernel")?;
-    let place = layout.place(linux.partition);
-    let place =
-        place.ok_or_else(|| format!("the kernel's partition {} is not in the image", linux.partition))?;
+/// Why the image's kernel cannot start without the firmware.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoKernel {
+    #[error("the image records no Linux kernel")]
+    NotRecorded,
+    #[error("the kernel's partition {0} is not in the image")]
+    NotInImage(u32),
+    #[error("the kernel's partition {0} was not written, and is not proved")]
+    NotWritten(u32),
+}
+
+/// The kernel that the image recorded.
+pub fn plan(layout: &LayoutPlan) -> Result<KexecPlan, NoKernel> {
+    let linux = layout.manifest().boot.linux.as_ref().ok_or(NoKernel::NotRecorded)?;
+    let place = layout.place(linux.partition).ok_or(NoKernel::NotInImage(linux.partition))?;
     if !place.replaced {
-        return Err(format!("the kernel's partition {} was not written, and is not proved", linux.partition));
+        return Err(NoKernel::NotWritten(linux.partition));
     }
     Ok(KexecPlan {
         start: place.start,

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::image_id::ImageId;
 use crate::units::{DiskOffset, InfoHash, Lba, PieceLength, SectorSize, Sha256};
 
-pub use trust::{TrustedKeys, TrustedManifest};
+pub use trust::{KeyError, TrustedKeys, TrustedManifest};
 
 /// The format this code writes and reads.
 pub const FORMAT: u32 = 1;

@@ -14,19 +14,25 @@ pub struct TrustedKeys {
     keys: Vec<PublicKey>,
 }
 
+/// A line that is no public key.
+#[derive(Debug, thiserror::Error)]
+#[error("'{line}' is not a minisign public key: {source}")]
+pub struct KeyError {
+    line: String,
+    source: minisign_verify::Error,
+}
+
 impl TrustedKeys {
     /// Reads all keys in `text`. Lines that begin with `untrusted comment:` or `#` and empty lines are
     /// skipped.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
         let mut keys = Vec::new();
         for line in text.lines().map(str::trim) {
             if line.is_empty() || line.starts_with('#') || line.starts_with("untrusted comment:") {
                 continue;
             }
-            keys.push(
-                PublicKey::from_base64(line)
-                    .map_err(|e| format!("'{line}' is not a minisign public key: {e}"))?,
-            );
+            let key = PublicKey::from_base64(line);
+            keys.push(key.map_err(|source| KeyError { line: line.to_owned(), source })?);
         }
         Ok(TrustedKeys { keys })
     }

@@ -113,7 +113,7 @@ impl Scanner {
             self.key_text = text.as_ref().ok().cloned();
             self.seen.clear();
         }
-        text.and_then(|text| TrustedKeys::parse(&text))
+        text.and_then(|text| TrustedKeys::parse(&text).map_err(|e| e.to_string()))
             .map_err(|error| {
                 let advice =
                     "The file has one public key a line, as 'flashmob-mkimage keygen' writes it.".into();

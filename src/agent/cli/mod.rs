@@ -147,23 +147,24 @@ fn print_event(event: &Event) {
 }
 
 fn start(args: Args) -> Result<Ended, Failure> {
-    let usage = |message: String, advice: &str| Failure::usage(message, advice);
     if args.after == Some(After::Shell) {
-        return Err(usage("--after shell is for netbooted terminals".into(), "Leave --after out."));
+        return Err(Failure::usage("--after shell is for netbooted terminals", "Leave --after out."));
     }
     let keys = match &args.keys {
         None if args.insecure => TrustedKeys::default(),
         None => {
-            return Err(usage(
-                "no keys are given that may sign images".into(),
+            return Err(Failure::usage(
+                "no keys are given that may sign images",
                 "Give --keys FILE with the public key of the image's maker, or --insecure.",
             ));
         }
         Some(path) => {
             let advice = "Give the public key file that flashmob-mkimage keygen wrote.";
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| usage(format!("cannot read keys from {}: {e}", path.display()), advice))?;
-            TrustedKeys::parse(&text).map_err(|why| usage(format!("{}: {why}", path.display()), advice))?
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                Failure::usage(format!("cannot read keys from {}: {e}", path.display()), advice)
+            })?;
+            TrustedKeys::parse(&text)
+                .map_err(|why| Failure::usage(format!("{}: {why}", path.display()), advice))?
         }
     };
     let local = |e: &dyn std::fmt::Display| Failure::retry(format!("cannot start: {e}"), "Try again.");

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::After;
-use crate::boot::{entries, kexec};
+use crate::boot::entries;
 use crate::io::disk::efivars;
-use crate::io::disk::kexec as loader;
+use crate::io::disk::kexec;
 use crate::io::disk::target::ImageStorage;
 
 /// The system that starts next, as far as the attempt could prepare it.
@@ -37,7 +37,7 @@ pub(super) async fn prepare(
         }
         let mut next = Next::Firmware;
         if after == After::Kexec {
-            match kexec::plan(storage.plan()).and_then(|plan| loader::load(&storage, &plan)) {
+            match kexec::load(&storage) {
                 Ok(()) => next = Next::Kexec,
                 Err(why) => warnings.push(format!("restarting by the firmware instead of kexec: {why}")),
             }

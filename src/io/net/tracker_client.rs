@@ -54,30 +54,52 @@ pub struct Reply {
     pub rules: Option<Rules>,
 }
 
-/// Announces to the tracker at `url`. Errors are for people.
-pub async fn announce(http: &reqwest::Client, url: &str, asked: &Asked) -> Result<Reply, String> {
+/// Why an announce brought no peers.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnounceError {
+    #[error("not a URL: {0}")]
+    Url(String),
+    #[error("{0} trackers are not supported, only http")]
+    Scheme(String),
+    /// The request failed on its way.
+    #[error("{}", why(.0))]
+    Request(#[from] reqwest::Error),
+    #[error("its answer is longer than {MAX_REPLY} bytes")]
+    TooLong,
+    #[error("its answer is not a tracker's")]
+    Malformed,
+    /// The tracker's own reason.
+    #[error("it refuses: {0}")]
+    Refused(String),
+    /// An error of HTTP, and how its body reads as an answer.
+    #[error("it answers {0} ({1})")]
+    Status(reqwest::StatusCode, Box<AnnounceError>),
+}
+
+/// Announces to the tracker at `url`.
+pub async fn announce(http: &reqwest::Client, url: &str, asked: &Asked) -> Result<Reply, AnnounceError> {
     let url = with_query(url, asked)?;
-    let mut response = http.get(url).send().await.map_err(|error| why(&error))?;
+    let mut response = http.get(url).send().await?;
     let status = response.status();
     let mut body = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(|error| why(&error))? {
+    while let Some(part) = response.chunk().await? {
         if body.len() + part.len() > MAX_REPLY {
-            return Err(format!("its answer is longer than {MAX_REPLY} bytes"));
+            return Err(AnnounceError::TooLong);
         }
         body.extend_from_slice(&part);
     }
     match parse_reply(&body) {
         // Some trackers say why in the body of an error.
-        Err(reason) if !status.is_success() => Err(format!("it answers {status} ({reason})")),
+        Err(reason) if !status.is_success() => Err(AnnounceError::Status(status, Box::new(reason))),
         other => other,
     }
 }
 
 /// The announce URL with everything asked. A query that is there already (a passkey) is kept.
-fn with_query(url: &str, asked: &Asked) -> Result<reqwest::Url, String> {
-    let mut url = reqwest::Url::parse(url).map_err(|error| format!("not a URL: {error}"))?;
+fn with_query(url: &str, asked: &Asked) -> Result<reqwest::Url, AnnounceError> {
+    let mut url = reqwest::Url::parse(url).map_err(|error| AnnounceError::Url(error.to_string()))?;
     if url.scheme() != "http" {
-        return Err(format!("{} trackers are not supported, only http", url.scheme()));
+        return Err(AnnounceError::Scheme(url.scheme().to_owned()));
     }
     let mut query = url.query().map(|query| format!("{query}&")).unwrap_or_default();
     query.push_str("info_hash=");
@@ -129,13 +151,13 @@ pub fn why(error: &reqwest::Error) -> String {
     innermost.to_string()
 }
 
-fn parse_reply(body: &[u8]) -> Result<Reply, String> {
-    let value = Value::parse(body, MAX_VALUES).map_err(|_| "its answer is not a tracker's".to_owned())?;
-    let dict = value.as_dict().ok_or("its answer is not a tracker's")?;
+fn parse_reply(body: &[u8]) -> Result<Reply, AnnounceError> {
+    let value = Value::parse(body, MAX_VALUES).map_err(|_| AnnounceError::Malformed)?;
+    let dict = value.as_dict().ok_or(AnnounceError::Malformed)?;
     let get = |key: &str| dict.get(key.as_bytes());
     if let Some(reason) = get("failure reason") {
         let reason = reason.as_bytes().map(String::from_utf8_lossy).unwrap_or_default();
-        return Err(format!("it refuses: {reason}"));
+        return Err(AnnounceError::Refused(reason.into_owned()));
     }
     let seconds = |key: &str| {
         let seconds = u64::try_from(get(key)?.as_int()?).ok()?;
@@ -199,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_refusal_and_nonsense_are_told_to_people() {
-        assert!(parse_reply(b"d14:failure reason4:no!!e").unwrap_err().contains("no!!"));
+        assert!(parse_reply(b"d14:failure reason4:no!!e").unwrap_err().to_string().contains("no!!"));
         assert!(parse_reply(b"<html>").is_err());
         assert!(parse_reply(b"le").is_err());
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::handle::{Ends, Found, Phase};
 use super::shared::Shared;
-use crate::io::net::tracker_client::{Asked, Event, Reply, announce};
+use crate::io::net::tracker_client::{AnnounceError, Asked, Event, Reply, announce};
 use crate::swarm::SwarmStats;
 use crate::units::InfoHash;
 
@@ -108,7 +108,7 @@ impl Announcer {
     }
 
     /// One announce; peers go to the owner.
-    async fn ask(&self, event: Event) -> Result<Reply, String> {
+    async fn ask(&self, event: Event) -> Result<Reply, AnnounceError> {
         let stats = *self.stats.borrow();
         let asked = Asked {
             info_hash: self.info_hash,
