@@ -121,13 +121,30 @@ impl Drop for Session {
     }
 }
 
-/// `-FM0100-` and 12 random characters (BEP 20).
+/// Client and version at the head of every peer id (BEP 20): major, minor and patch number, and a zero.
+const CLIENT: [u8; 8] = *b"-FM0200-";
+
+/// [`CLIENT`] and 12 random characters.
 fn new_peer_id() -> std::io::Result<PeerId> {
-    let mut id = *b"-FM0100-000000000000";
     let mut random = [0; 12];
     getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+    let mut id = [0; 20];
+    id[..8].copy_from_slice(&CLIENT);
     for (place, random) in id[8..].iter_mut().zip(random) {
         *place = b"0123456789abcdefghijklmnopqrstuv"[usize::from(random % 32)];
     }
     Ok(PeerId(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_id_says_this_version_of_this_client() {
+        let version = env!("CARGO_PKG_VERSION").replace('.', "");
+        let id = new_peer_id().expect("random numbers");
+        assert_eq!(&id.0[..8], format!("-FM{version}0-").as_bytes());
+        assert!(id.0[8..].iter().all(u8::is_ascii_alphanumeric));
+    }
 }
