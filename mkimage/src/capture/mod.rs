@@ -34,7 +34,8 @@ use crate::progress::Progress;
 use crate::source::Source;
 use in_place::Place;
 use payload::Terms;
-use share::Parent;
+use plan::Plan;
+use share::{Parent, Shared};
 
 /// Bytes of each payload file by default.
 const FILE_SIZE: u64 = 64 << 30;
@@ -194,15 +195,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         boot_areas: areas.areas,
     };
     let starts = Boot { bios: areas.boot_code, uefi: starts.uefi, linux: starts.linux };
-    rehearsal::check_early(
-        &arguments.name,
-        disk.clone(),
-        &plan.partitions,
-        &terms,
-        starts.clone(),
-        &areas.bytes,
-        source.size,
-    )?;
+    let golden = rehearsal::Golden {
+        name: &arguments.name,
+        disk: disk.clone(),
+        partitions: &plan.partitions,
+        boot: starts.clone(),
+        boot_bytes: &areas.bytes,
+        size: source.size,
+    };
+    rehearsal::check_early(golden, &terms)?;
     let partial =
         publish::Partial::create(&arguments.repository, &arguments.name, arguments.version.as_deref())?;
     let mut progress = Progress::new("capturing", plan.bytes);
@@ -217,13 +218,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     source.refuse_changed()?;
     let place = place.map(|place| place.finish(partial.path(), &plan)).transpose()?;
-    for (partition, used) in plan.partitions.iter().zip(&plan.used) {
-        if let Some(used) = used {
-            let (number, name) = (partition.number, partition.filesystem.unwrap_or("data"));
-            let (used, size) = (show_bytes(used.bytes()), show_bytes(partition.size));
-            println!("  partition {number} ({name}): {used} of {size} in use");
-        }
-    }
+    tell_used(&plan);
     let image = publish::Content {
         disk,
         source_size: source.size,
@@ -245,16 +240,28 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             "  the payload stays on {place}: keep it as it is, there, as long as this version is served"
         );
     }
-    if let Some(shared) = &taken.shared {
-        println!("  {}", shared.text());
-        if shared.damaged > 0 {
-            println!(
-                "  {} pieces of {} are DAMAGED on the disk, and stored anew here",
-                shared.damaged, shared.version
-            );
+    taken.shared.iter().for_each(tell_shared);
+    Ok(())
+}
+
+fn tell_used(plan: &Plan) {
+    for (partition, used) in plan.partitions.iter().zip(&plan.used) {
+        if let Some(used) = used {
+            let (number, name) = (partition.number, partition.filesystem.unwrap_or("data"));
+            let (used, size) = (show_bytes(used.bytes()), show_bytes(partition.size));
+            println!("  partition {number} ({name}): {used} of {size} in use");
         }
     }
-    Ok(())
+}
+
+fn tell_shared(shared: &Shared) {
+    println!("  {}", shared.text());
+    if shared.damaged > 0 {
+        println!(
+            "  {} pieces of {} are DAMAGED on the disk, and stored anew here",
+            shared.damaged, shared.version
+        );
+    }
 }
 
 /// Prints a summary of the new image.

@@ -79,6 +79,36 @@ enum Store<'a> {
     Nowhere,
 }
 
+impl<'a> Store<'a> {
+    fn begin(terms: &Terms<'a>, folder: &Path) -> Result<Self, Failure> {
+        let (length, file_size) = (terms.piece_length, terms.file_size);
+        Ok(match terms.parent {
+            Some(parent) => {
+                Store::Shared(Sharing::begin(parent, folder, length, file_size, terms.whole_files)?)
+            }
+            None if !terms.copy => Store::Nowhere,
+            None => Store::Files(Writer::new(folder.join(names::PAYLOAD), length, file_size)),
+        })
+    }
+
+    fn add(&mut self, piece: &[u8], examined: &Examined) -> Result<(), Failure> {
+        match self {
+            Store::Files(writer) => writer.add(piece, &examined.data),
+            Store::Shared(sharing) => sharing.add(piece, &examined.data, examined.twin),
+            Store::Nowhere => Ok(()),
+        }
+    }
+
+    /// Ends the files of `pieces` pieces. Returns what was shared with the parent.
+    fn finish(self, pieces: u32) -> Result<Option<Shared>, Failure> {
+        Ok(match self {
+            Store::Files(mut writer) => writer.finish().map(|()| None)?,
+            Store::Shared(sharing) if pieces > 0 => Some(sharing.finish()?),
+            Store::Shared(_) | Store::Nowhere => None,
+        })
+    }
+}
+
 /// Makes the payload in `folder`.
 pub fn take(
     source: &Source,
@@ -96,13 +126,7 @@ pub fn take(
     let mut lost = Vec::new();
     let (length, hashed) = (terms.piece_length, terms.hashed);
     let (mut pieces, mut hashes) = (0, hashed.then(Hashes::default));
-    let mut store = match terms.parent {
-        Some(parent) => {
-            Store::Shared(Sharing::begin(parent, folder, length, terms.file_size, terms.whole_files)?)
-        }
-        None if !terms.copy => Store::Nowhere,
-        None => Store::Files(Writer::new(folder.join(names::PAYLOAD), length, terms.file_size)),
-    };
+    let mut store = Store::begin(terms, folder)?;
     let buffer = usize::try_from(length.bytes()).unwrap_or(usize::MAX);
     pipeline::run(
         buffer,
@@ -135,11 +159,7 @@ pub fn take(
         |cell, buf, examined| {
             let builder = &mut builders[cell.partition];
             if let (Some(buf), Some(examined)) = (buf, examined) {
-                match &mut store {
-                    Store::Files(writer) => writer.add(&buf, &examined.data)?,
-                    Store::Shared(sharing) => sharing.add(&buf, &examined.data, examined.twin)?,
-                    Store::Nowhere => {}
-                }
+                store.add(&buf, &examined)?;
                 tell(builder, &examined.data, cell.len);
                 pieces += 1;
                 if let (Some(hashes), Some((sha1, sha256))) = (&mut hashes, examined.hashes) {
@@ -155,11 +175,7 @@ pub fn take(
             Ok(())
         },
     )?;
-    let shared = match store {
-        Store::Files(mut writer) => writer.finish().map(|()| None)?,
-        Store::Shared(sharing) if pieces > 0 => Some(sharing.finish()?),
-        Store::Shared(_) | Store::Nowhere => None,
-    };
+    let shared = store.finish(pieces)?;
     Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes, lost, shared })
 }
 

@@ -33,17 +33,22 @@ pub fn check(manifest: &Manifest, boot_bytes: &[u8], source_size: u64) -> Result
     Ok(())
 }
 
+/// A disk that is going to be captured, as its image will describe it.
+pub struct Golden<'a> {
+    /// The image's name.
+    pub name: &'a str,
+    pub disk: Disk,
+    pub partitions: &'a [PartitionPlan],
+    pub boot: Boot,
+    pub boot_bytes: &'a [u8],
+    /// Bytes of the source.
+    pub size: u64,
+}
+
 /// The same check before the first piece is read, with placeholder counts and hashes, which no plan depends
 /// on.
-pub fn check_early(
-    name: &str,
-    disk: Disk,
-    partitions: &[PartitionPlan],
-    terms: &Terms,
-    boot: Boot,
-    boot_bytes: &[u8],
-    source_size: u64,
-) -> Result<(), Failure> {
+pub fn check_early(golden: Golden<'_>, terms: &Terms<'_>) -> Result<(), Failure> {
+    let Golden { name, disk, partitions, boot, boot_bytes, size } = golden;
     let manifest = Manifest {
         format: FORMAT,
         name: name.into(),
@@ -65,7 +70,7 @@ pub fn check_early(
             .into(),
         lost: Vec::new(),
     };
-    check(&manifest, boot_bytes, source_size)
+    check(&manifest, boot_bytes, size)
 }
 
 /// A partition as if it were all zeros.

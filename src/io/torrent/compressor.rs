@@ -24,16 +24,17 @@ use crate::storage::Storage;
 use crate::sync;
 use crate::units::PieceIndex;
 
-/// A piece to be compressed.
-struct Job {
-    piece: PieceIndex,
-    offset: u64,
-    len: usize,
-    at_most: usize,
+/// A piece to be compressed: `len` bytes at `offset` of the storage.
+pub(super) struct Job {
+    pub(super) piece: PieceIndex,
+    pub(super) offset: u64,
+    pub(super) len: usize,
+    /// Longest frame that is of use, in bytes.
+    pub(super) at_most: usize,
     /// Its bytes, where they are in memory.
-    bytes: Option<Bytes>,
+    pub(super) bytes: Option<Bytes>,
     /// The hash that the bytes must have, if they were not checked yet.
-    hash: Option<PieceHash>,
+    pub(super) hash: Option<PieceHash>,
 }
 
 /// The threads that compress for one swarm. They end when this is dropped.
@@ -60,17 +61,9 @@ impl FrameMaker {
         Ok(FrameMaker { threads: threads.collect::<io::Result<_>>()?, jobs })
     }
 
-    /// Compresses the `len` bytes at `offset`. False if too many jobs are outstanding.
-    pub fn make(
-        &self,
-        piece: PieceIndex,
-        offset: u64,
-        len: usize,
-        at_most: usize,
-        bytes: Option<Bytes>,
-        hash: Option<PieceHash>,
-    ) -> bool {
-        self.jobs.try_send(Job { piece, offset, len, at_most, bytes, hash }).is_ok()
+    /// Queues a job. False if too many are outstanding.
+    pub(super) fn make(&self, job: Job) -> bool {
+        self.jobs.try_send(job).is_ok()
     }
 
     /// Waits (blocking) until the threads have let go of the storage.

@@ -57,7 +57,8 @@ pub(super) fn regions(described: &Described<'_>, signature: [u8; 4], extended: &
     let link_to = |record: &mut [u8], next: &(Slot<'_>, Lba)| {
         let (slot, ebr) = next;
         let (relative, length) = (ebr.0.saturating_sub(one.first.0), end(slot).saturating_sub(ebr.0));
-        put_entry(record, 2, false, EXTENDED_LINK, ebr.0, relative, length);
+        Written { active: false, kind: EXTENDED_LINK, first: ebr.0, relative, sectors: length }
+            .put(record, 2);
     };
     // The chain begins in the extended partition's first sector, also where the first record has no
     // partition. Where there is no chain, an old one on the terminal's disk must not come to life.
@@ -73,7 +74,8 @@ pub(super) fn regions(described: &Described<'_>, signature: [u8; 4], extended: &
         let Entry::Mbr { kind, active, .. } = slot.entry else { continue };
         let mut record = vec![0; size];
         let sectors = slot.size / size as u64;
-        put_entry(&mut record, 1, *active, *kind, slot.first.0, slot.first.0.saturating_sub(ebr.0), sectors);
+        let relative = slot.first.0.saturating_sub(ebr.0);
+        Written { active: *active, kind: *kind, first: slot.first.0, relative, sectors }.put(&mut record, 1);
         if let Some(next) = logical.get(i + 1) {
             link_to(&mut record, next);
         }
@@ -99,12 +101,13 @@ fn head(described: &Described<'_>, signature: [u8; 4], extended: &[Extended]) ->
     let mut bytes = vec![0u8; size];
     bytes[440..444].copy_from_slice(&signature);
     for one in extended {
-        put_entry(&mut bytes, one.number, false, one.kind, one.first.0, one.first.0, one.sectors);
+        let (kind, first, sectors) = (one.kind, one.first.0, one.sectors);
+        Written { active: false, kind, first, relative: first, sectors }.put(&mut bytes, one.number);
     }
     for slot in &described.slots {
         if let Entry::Mbr { kind, active, ebr: None } = *slot.entry {
-            let sectors = slot.size / size as u64;
-            put_entry(&mut bytes, slot.number, active, kind, slot.first.0, slot.first.0, sectors);
+            let (first, sectors) = (slot.first.0, slot.size / size as u64);
+            Written { active, kind, first, relative: first, sectors }.put(&mut bytes, slot.number);
         }
     }
     bytes[MARK_AT..MARK_AT + 2].copy_from_slice(&MBR_MARK);
@@ -125,17 +128,29 @@ fn head(described: &Described<'_>, signature: [u8; 4], extended: &[Extended]) ->
     Region { what: "the MBR".into(), offset: 0, bytes, free }
 }
 
-/// Writes entry `number` (1 to 4): `first` is the absolute sector (for cylinder, head and sector), `relative`
-/// the one that is written.
-fn put_entry(head: &mut [u8], number: u32, active: bool, kind: u8, first: u64, relative: u64, sectors: u64) {
-    let at = ENTRIES_AT + 16 * (number.saturating_sub(1) as usize).min(3);
-    let entry = &mut head[at..at + 16];
-    entry[0] = if active { ACTIVE } else { 0 };
-    entry[1..4].copy_from_slice(&chs(first));
-    entry[4] = kind;
-    entry[5..8].copy_from_slice(&chs(first + sectors.saturating_sub(1)));
-    entry[8..12].copy_from_slice(&u32::try_from(relative).unwrap_or(u32::MAX).to_le_bytes());
-    entry[12..16].copy_from_slice(&u32::try_from(sectors).unwrap_or(u32::MAX).to_le_bytes());
+/// One of the four entries of a boot record.
+struct Written {
+    active: bool,
+    kind: u8,
+    /// The absolute first sector, for cylinder, head and sector.
+    first: u64,
+    /// The first sector counted from the record's own base; this number is written.
+    relative: u64,
+    sectors: u64,
+}
+
+impl Written {
+    /// Writes it as entry `number` (1 to 4) of `record`.
+    fn put(&self, record: &mut [u8], number: u32) {
+        let at = ENTRIES_AT + 16 * (number.saturating_sub(1) as usize).min(3);
+        let entry = &mut record[at..at + 16];
+        entry[0] = if self.active { ACTIVE } else { 0 };
+        entry[1..4].copy_from_slice(&chs(self.first));
+        entry[4] = self.kind;
+        entry[5..8].copy_from_slice(&chs(self.first + self.sectors.saturating_sub(1)));
+        entry[8..12].copy_from_slice(&u32::try_from(self.relative).unwrap_or(u32::MAX).to_le_bytes());
+        entry[12..16].copy_from_slice(&u32::try_from(self.sectors).unwrap_or(u32::MAX).to_le_bytes());
+    }
 }
 
 /// Has the entry a type and sectors?

@@ -11,6 +11,7 @@ use super::state::{Owner, WARMING};
 use crate::buf::PieceBuf;
 use crate::event::Failure;
 use crate::io::torrent::cache::{Data, Wanted};
+use crate::io::torrent::compressor::Job;
 use crate::io::torrent::disk_threads::Done;
 use crate::io::torrent::handle::{Ends, Phase};
 use crate::io::torrent::report::Outgoing;
@@ -30,10 +31,15 @@ impl Owner {
 
     /// Has a piece compressed, from memory if it is there.
     pub(super) fn make_frame(&mut self, piece: PieceIndex, at_most: u32) {
-        let (start, len) = (self.geometry.start_of(piece), self.geometry.len_of(piece) as usize);
-        let (bytes, hash) = (self.cache.peek(piece), self.soundness.unproved(piece));
-        let maker = self.frame_maker.as_ref();
-        if !maker.is_some_and(|maker| maker.make(piece, start, len, at_most as usize, bytes, hash)) {
+        let job = Job {
+            piece,
+            offset: self.geometry.start_of(piece),
+            len: self.geometry.len_of(piece) as usize,
+            at_most: at_most as usize,
+            bytes: self.cache.peek(piece),
+            hash: self.soundness.unproved(piece),
+        };
+        if !self.frame_maker.as_ref().is_some_and(|maker| maker.make(job)) {
             self.tell(Input::Frame { piece, state: FrameState::Gone });
         }
     }
