@@ -160,7 +160,8 @@ fn run(args: &Args, seed: u64) {
     let crossed = lab.uplinks().values().map(|uplink| uplink.received as f64 / payload);
     let crossed = crossed.reduce(f64::max).map_or(String::new(), |most| format!(", uplinks {most:.3}"));
     println!(
-        "N={} K={} {} KiB seed {seed}: makespan {:.4}, last/median {:.3}, seeder {:.3}{crossed}; took {:.1} s",
+        "N={} K={} {} KiB seed {seed}: makespan {:.4}, last/median {:.3}, seeder {:.3}{crossed}; took {:.1} \
+         s",
         args.terminals,
         args.pieces,
         args.piece_kib,

@@ -35,7 +35,8 @@ fn main() {
     let least = figures.iter().map(|(_, cpu)| *cpu).min_by(f64::total_cmp).unwrap();
     let middle = figures[RUNS / 2];
     println!(
-        "{} MiB in pieces of {} KiB, best (middle) of {RUNS}: {:.0} ({:.0}) MB/s, {least:.2} ({:.2}) CPU s a GiB of both ends",
+        "{} MiB in pieces of {} KiB, best (middle) of {RUNS}: {:.0} ({:.0}) MB/s, {least:.2} ({:.2}) CPU s \
+         a GiB of both ends",
         BYTES >> 20,
         PIECE >> 10,
         figures[0].0,

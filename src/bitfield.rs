@@ -229,16 +229,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_count_is_that_of_the_set_bits(pieces in 1u32..70, edits in proptest::collection::vec((0u32..70, any::<bool>()), 0..80)) {
+        fn the_count_is_that_of_the_set_bits(pieces in 1u32..70,
+            edits in proptest::collection::vec((0u32..70, any::<bool>()), 0..80)) {
             let mut field = Bitfield::none(pieces);
             let mut model = std::collections::BTreeSet::new();
             for (piece, add) in edits {
-                let changed = if add { field.insert(PieceIndex(piece)) } else { field.remove(PieceIndex(piece)) };
+                let index = PieceIndex(piece);
+                let changed = if add { field.insert(index) } else { field.remove(index) };
                 let expected = if add { piece < pieces && model.insert(piece) } else { model.remove(&piece) };
                 prop_assert_eq!(changed, expected);
             }
             prop_assert_eq!(field.count() as usize, model.len());
-            prop_assert_eq!(field.iter().map(|p| p.0).collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(field.iter().map(|p| p.0).collect::<Vec<_>>(),
+                model.into_iter().collect::<Vec<_>>());
             prop_assert_eq!(Bitfield::from_wire(field.as_wire(), pieces), Ok(field));
         }
     }

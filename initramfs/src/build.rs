@@ -74,7 +74,8 @@ pub fn build(args: &BuildArgs) -> Result<String> {
             firmware.missing.iter().map(|(name, (n, of))| format!("{name} ({n} of {of})")).collect();
         writeln!(
             summary,
-            "drivers that name firmware which is not under {} (Debian: firmware-misc-nonfree, firmware-realtek, \
+            "drivers that name firmware which is not under {} (Debian: firmware-misc-nonfree, \
+             firmware-realtek, \
              firmware-bnx2, firmware-bnx2x, firmware-qlogic); most work without: {}",
             args.firmware.display(),
             names.join(", ")

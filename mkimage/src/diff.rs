@@ -61,7 +61,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json {
         let partitions: Vec<_> = changes
             .iter()
-            .map(|c| json!({"number": c.number, "pieces": c.pieces, "changed": c.changed, "moved": c.moved, "bytes": c.bytes}))
+            .map(|c| {
+                json!({"number": c.number, "pieces": c.pieces, "changed": c.changed, "moved": c.moved,
+                "bytes": c.bytes})
+            })
             .collect();
         println!("{:#}", json!({"partitions": partitions, "gone": gone, "bytes": bytes}));
         return Ok(());
@@ -71,7 +74,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let Change { number, pieces, changed, moved, bytes } = change;
         let bytes = show_bytes(*bytes);
         println!(
-            "  partition {number}: {changed} of {pieces} pieces differ ({moved} of them moved), {bytes} travel"
+            "  partition {number}: {changed} of {pieces} pieces differ ({moved} of them moved), {bytes} \
+             travel"
         );
     }
     for number in gone {

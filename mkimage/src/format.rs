@@ -102,7 +102,8 @@ impl Format {
             None => Ok(format),
             Some(problem) => Err(Failure::refused(
                 format!("{} is a virtual disk ({}), and {problem}", path.display(), format.name()),
-                "Make one file of it that needs no other: qemu-img convert -O qcow2 DISK WHOLE.qcow2, and capture that.",
+                "Make one file of it that needs no other: qemu-img convert -O qcow2 DISK WHOLE.qcow2, and \
+                 capture that.",
             )),
         }
     }
@@ -112,7 +113,8 @@ fn either(path: &Path, looks: Format) -> Failure {
     let name = looks.name();
     Failure::refused(
         format!(
-            "{} begins like a virtual disk ({name}), and its name does not say so: a machine that used it as a raw disk could have \
+            "{} begins like a virtual disk ({name}), and its name does not say so: a machine that used it \
+             as a raw disk could have \
              written that",
             path.display()
         ),
@@ -158,7 +160,8 @@ fn problem(format: Format, path: &Path, start: &[u8]) -> Result<Option<&'static 
         }
         // One that says it has no capacity has its extents in other files, like a text that describes some.
         Vmdk if !start.starts_with(b"KDMV") || number(start, 12, 8) == 0 => Some(
-            "its data lies in other files, which nobody named (a flat one can be captured itself, with --format raw)",
+            "its data lies in other files, which nobody named (a flat one can be captured itself, with \
+             --format raw)",
         ),
         Vmdk if has(b"parentFileNameHint") => Some(BACKING),
         Vhd => {

@@ -78,7 +78,8 @@ impl SignatureState {
         };
         Err(Failure::untrusted(
             format!("the manifest has no good signature by the given key: {why}"),
-            "Terminals with this key refuse the image. Sign it with the right key, or find out who changed it.",
+            "Terminals with this key refuse the image. Sign it with the right key, or find out who changed \
+             it.",
         ))
     }
 }

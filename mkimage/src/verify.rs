@@ -95,7 +95,8 @@ impl Mismatches {
         let first = self.named.into_iter().next().unwrap_or_default();
         Err(Failure::untrusted(
             format!("{what}: {} mismatches; the first: {first}", self.count),
-            "A folder: copy it again from where it was made. A disk: it was changed since, or was not imaged.",
+            "A folder: copy it again from where it was made. A disk: it was changed since, or was not \
+             imaged.",
         ))
     }
 }

@@ -35,7 +35,8 @@ impl View {
         let cannot = |what: String| {
             Failure::refused(
                 format!("{} is a virtual disk ({}), and {what}", path.display(), format.name()),
-                "Install qemu-system-common and run as root, shut down the machine that uses the disk, or convert it with \
+                "Install qemu-system-common and run as root, shut down the machine that uses the disk, or \
+                 convert it with \
                  `qemu-img convert -O raw`.",
             )
         };

@@ -142,7 +142,8 @@ fn build_programs(target: &Path) -> Result<Programs> {
     build("--release --workspace --bins")?;
     let musl = "x86_64-unknown-linux-musl";
     build(&format!(
-        "--profile agent -p flashmob --bin flashmob-agent --no-default-features --features agent --target {musl}"
+        "--profile agent -p flashmob --bin flashmob-agent --no-default-features --features agent --target \
+         {musl}"
     ))?;
     let release = target.join("release");
     Ok(Programs {

@@ -205,7 +205,8 @@ fn disk_arguments(bus: Bus, file: &Path, serial: &str, bad_sector: Option<u64>) 
         None => format!("format=raw,file={}", file.display()),
         Some(sector) => format!(
             "driver=raw,werror=report,file.driver=blkdebug,file.image.driver=file,file.image.filename={},\
-             file.inject-error.0.event=none,file.inject-error.0.iotype=write,file.inject-error.0.sector={sector},\
+             file.inject-error.0.event=none,file.inject-error.0.iotype=write,\
+             file.inject-error.0.sector={sector},\
              file.inject-error.0.errno=5",
             file.display()
         ),

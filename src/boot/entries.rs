@@ -170,7 +170,8 @@ mod tests {
             prop_assert_eq!(new.len(), count);
             prop_assert!(new.iter().all(|n| !order.contains(n)));
             let result = changes.order.clone().unwrap_or(order.clone());
-            prop_assert_eq!(result.iter().copied().filter(|n| !new.contains(n)).collect::<Vec<_>>(), order.clone());
+            prop_assert_eq!(result.iter().copied().filter(|n| !new.contains(n)).collect::<Vec<_>>(),
+                order.clone());
             prop_assert_eq!(result.iter().copied().filter(|n| new.contains(n)).collect::<Vec<_>>(), new);
             now.entries.extend(changes.entries);
             now.order = result;

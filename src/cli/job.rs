@@ -280,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_terminal_that_shares_its_uuid_has_a_note() {
-        let row = r#"[{"id":"02:00:00:00:00:0a","label":null,"macs":[],"uuid":null,"address":null,"machine":"",
+        let row = r#"[{"id":"02:00:00:00:00:0a","label":null,"macs":[],"uuid":null,"address":null,
+            "machine":"",
             "state":"idle","image":null,"progress":null,"outcome":null,"silent":99,
             "notes":["shares its UUID with 02:00:00:00:00:0b; tell them apart by MAC"]}]"#;
         let text = terminal_table(&serde_json::from_str::<Vec<TerminalView>>(row).expect("a row"));

@@ -163,7 +163,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_is_nothing_or_short_and_never_a_panic(parts in vec((0u8..128, vec(any::<u8>(), 0..300)), 0..6)) {
+        fn garbage_is_nothing_or_short_and_never_a_panic(parts in vec((0u8..128, vec(any::<u8>(), 0..300)),
+            0..6)) {
             let garbage: Vec<u8> = parts.iter().flat_map(|(kind, value)| tlv(*kind, value)).collect();
             for bytes in [garbage.clone(), frame(&[garbage])] {
                 if let Some(heard) = neighbour(&bytes) {

@@ -123,7 +123,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), domain in ".{0,80}") {
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            domain in ".{0,80}") {
             let _ = question(1, &domain);
             let _ = answer(1, &domain, &bytes);
         }

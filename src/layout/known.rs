@@ -41,14 +41,16 @@ pub fn check(
     if rule.identifies() {
         return Ok(());
     }
-    let accept = "If that is as it should be, run on the server 'flashmob job retry TERMINAL --accept-disks', or name \
+    let accept = "If that is as it should be, run on the server 'flashmob job retry TERMINAL \
+        --accept-disks', or name \
                   the disk in the job's disk rule by serial=….";
     let gone = missing(known, present);
     if !gone.is_empty() {
         let gone: Vec<String> = gone.into_iter().map(describe).collect();
         return Err(Failure::refused(
             format!(
-                "the rule '{rule}' may mean another disk than it did, because a disk that this terminal had is not \
+                "the rule '{rule}' may mean another disk than it did, because a disk that this terminal had \
+                 is not \
                  there: {}; it would now be {}",
                 gone.join("; "),
                 describe(chosen)

@@ -64,7 +64,8 @@ fn parse_term(term: &str) -> Result<Term, String> {
     }
     let Some((key, value)) = term.split_once('=').map(|(k, v)| (k.trim(), v.trim())) else {
         return Err(format!(
-            "'{term}' is not a disk rule: use internal, /dev/NAME, or one of name, serial, wwn, model, path, bus, \
+            "'{term}' is not a disk rule: use internal, /dev/NAME, or one of name, serial, wwn, model, \
+             path, bus, \
              size, rotational with '='"
         ));
     };
@@ -389,7 +390,8 @@ mod tests {
                 disk.read_only = *read_only;
                 disk
             }).collect();
-            let rule: Rule = if from == 0 { "internal".into() } else { format!("size={from}GiB..") }.parse().expect("a rule");
+            let text = if from == 0 { "internal".into() } else { format!("size={from}GiB..") };
+            let rule: Rule = text.parse().expect("a rule");
             let meant: Vec<&DiskInfo> =
                 disks.iter().filter(|d| !is_external(d) && d.size >= from * GIB).collect();
             let fits = |d: &DiskInfo| d.size > 0 && d.size >= needed * GIB && !d.read_only;
@@ -406,7 +408,8 @@ mod tests {
         }
 
         #[test]
-        fn a_shown_rule_means_the_same(text in "(internal|bus=nvme|size=[1-9]GiB|name=sd[a-z]|rotational=no)(,serial=[A-Z0-9]{3})?") {
+        fn a_shown_rule_means_the_same(text
+            in "(internal|bus=nvme|size=[1-9]GiB|name=sd[a-z]|rotational=no)(,serial=[A-Z0-9]{3})?") {
             let rule: Rule = text.parse().expect("a rule");
             prop_assert_eq!(rule.to_string().parse::<Rule>(), Ok(rule));
         }

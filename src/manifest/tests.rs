@@ -13,7 +13,8 @@ fn right() -> Value {
         "piece_length": 1 << 20,
         "disk": {
             "sector_size": 512, "minimum_size": 4 << 20, "boot_areas": [],
-            "table": {"scheme": "gpt", "guid": "e339a7b4-7a3c-4dd5-b81e-ac894a573067", "entries": 128, "first_usable": 34}
+            "table": {"scheme": "gpt", "guid": "e339a7b4-7a3c-4dd5-b81e-ac894a573067", "entries": 128,
+                "first_usable": 34}
         },
         "partitions": [{
             "number": 1, "first": 2048, "size": 2 << 20, "role": "data", "policy": "replace",

@@ -201,7 +201,8 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = byte;
         if let Ok(read) = Metainfo::parse(&bytes) {
-            prop_assert_eq!(read.pieces.len() as u64, read.total_length().div_ceil(u64::from(read.piece_length)));
+            prop_assert_eq!(read.pieces.len() as u64,
+                read.total_length().div_ceil(u64::from(read.piece_length)));
         }
         bytes.truncate(cut % bytes.len());
         prop_assert!(Metainfo::parse(&bytes).is_err());

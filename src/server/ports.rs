@@ -17,7 +17,8 @@ pub(super) fn cannot_listen(option: &'static str) -> impl Fn((SocketAddr, std::i
         let advice = match e.kind() {
             ErrorKind::AddrInUse => {
                 format!(
-                    "Another program has this port (a second server?); choose another with {option} ADDR:PORT."
+                    "Another program has this port (a second server?); choose another with {option} \
+                     ADDR:PORT."
                 )
             }
             _ => format!("Choose an address of this machine with {option} ADDR:PORT."),

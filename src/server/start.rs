@@ -82,7 +82,8 @@ impl Server {
         let (lab, corrected) = Lab::restore(clock.now(), restored.terminals, restored.last_number);
         if !corrected.is_empty() {
             log::warn!(
-                "the date of this machine is before times that the server wrote down earlier: look at its clock. \
+                "the date of this machine is before times that the server wrote down earlier: look at its \
+                 clock. \
                  Terminals are served all the same"
             );
             // Unstored corrections are made again at the next start.

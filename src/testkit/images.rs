@@ -63,7 +63,8 @@ pub(crate) fn mbr_source() -> Vec<u8> {
     let path = dir.path().join("mbr.img");
     fs::write(&path, vec![0; 24 << 20]).expect("written");
     let script = "label: dos\nlabel-id: 0xa1b2c3d4\nstart=2048, size=8192, type=7, bootable\n\
-                  start=12288, size=36864, type=f\nstart=14336, size=8192, type=83\nstart=24576, size=16384, type=83\n";
+                  start=12288, size=36864, type=f\nstart=14336, size=8192, type=83\nstart=24576, \
+                  size=16384, type=83\n";
     let mut child = Command::new("sfdisk")
         .args(["--quiet", "--no-reread", "--no-tell-kernel"])
         .arg(&path)

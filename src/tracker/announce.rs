@@ -274,7 +274,8 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn any_twenty_bytes_travel(hash in any::<[u8; 20]>(), id in any::<[u8; 20]>(), port in 1u16.., left: u64) {
+        fn any_twenty_bytes_travel(hash in any::<[u8; 20]>(), id in any::<[u8; 20]>(), port in 1u16..,
+            left: u64) {
             let escape = |bytes: [u8; 20]| bytes.iter().map(|b| format!("%{b:02X}")).collect::<String>();
             let text = format!("info_hash={}&peer_id={}&port={port}&left={left}", escape(hash), escape(id));
             let announce = Announce::parse(&text).expect("valid");

@@ -94,7 +94,8 @@ impl Lab {
 
     /// Sends an LLDP frame with this payload from the server's end, as a switch would.
     pub fn switch_says(&self, payload: &[u8]) {
-        let send = "import socket, sys; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0)); \
+        let send = "import socket, sys; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); \
+            s.bind(('eth0', 0)); \
             s.send(bytes.fromhex('0180c200000e' '525400000001' '88cc' + sys.argv[1]))";
         let payload: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
         let python = ["netns", "exec", &self.server, "python3", "-c", send, &payload];

@@ -78,7 +78,8 @@ pub fn look(
     {
         return Err(Failure::usage(
             format!("no ext2, ext3 or ext4 partition of the source has {}", files(named)),
-            "Give the paths as they are on their partition, for example --kernel /boot/vmlinuz-6.1.0-18-amd64.",
+            "Give the paths as they are on their partition, for example --kernel \
+             /boot/vmlinuz-6.1.0-18-amd64.",
         ));
     }
     Ok(found)
@@ -135,7 +136,8 @@ fn order(found: &mut Found, chosen: Option<&str>) -> Result<(), Failure> {
     let systems = found.uefi.iter().filter(|loader| rank(loader).0 < 2).count();
     if chosen.is_none() && systems > 1 {
         let remark = format!(
-            "the disk has {systems} systems; terminals start {} ({}). To start another one: --loader with one of {}",
+            "the disk has {systems} systems; terminals start {} ({}). To start another one: --loader with \
+             one of {}",
             found.uefi[0].label, found.uefi[0].path, names
         );
         found.remarks.push(remark);

@@ -29,7 +29,8 @@ impl Place {
         if format != Format::Raw {
             return Err(Failure::refused(
                 format!(
-                    "{} is a virtual disk ({}): its bytes are there only while QEMU shows them, so it cannot be served in place",
+                    "{} is a virtual disk ({}): its bytes are there only while QEMU shows them, so it \
+                     cannot be served in place",
                     path.display(),
                     format.name()
                 ),

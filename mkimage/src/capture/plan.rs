@@ -110,10 +110,12 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
         if filesystem.is_none() {
             return Err(Failure::refused(
                 format!(
-                    "{} has a GPT, and no protective MBR before it: Linux and firmware find no partitions on it",
+                    "{} has a GPT, and no protective MBR before it: Linux and firmware find no partitions \
+                     on it",
                     source.path.display()
                 ),
-                "If the GPT is right, write the protective MBR again (gdisk: `w`); if it is an old one, remove it \
+                "If the GPT is right, write the protective MBR again (gdisk: `w`); if it is an old one, \
+                 remove it \
                  (wipefs -a -t gpt).",
             ));
         }

@@ -183,7 +183,8 @@ impl Partial {
         if bytes.len() > MAX_MANIFEST_BYTES {
             return Err(Failure::refused(
                 format!(
-                    "the manifest would have {} bytes, with {} ranges that could not be read; at most {MAX_MANIFEST_BYTES} are read",
+                    "the manifest would have {} bytes, with {} ranges that could not be read; at most \
+                     {MAX_MANIFEST_BYTES} are read",
                     bytes.len(),
                     manifest.lost.len()
                 ),

@@ -137,7 +137,8 @@ mod tests {
     use super::*;
 
     const MAP: &str = "# Domain logfile\n0x03FFF000     ?\n#      pos        size  status\n\
-        0x00000000  0x00014000  +\n0x00014000  0x00004800  ?\n0x00018800  0x00001000  +\n0x00019800 0x6800 ?\n";
+        0x00000000  0x00014000  +\n0x00014000  0x00004800  ?\n0x00018800  0x00001000  +\n0x00019800 0x6800 \
+        ?\n";
 
     #[test]
     fn what_a_map_does_not_name_is_used() {

@@ -95,7 +95,8 @@ fn has_clusters(source: &Source, partition: &PartitionPlan) -> Result<bool, Fail
 fn cannot(partition: &PartitionPlan, what: &str) -> Failure {
     let number = partition.number;
     let advice = format!(
-        "Check the filesystem (fsck, chkdsk) and capture again, or take the partition as it is with --raw {number}."
+        "Check the filesystem (fsck, chkdsk) and capture again, or take the partition as it is with --raw \
+         {number}."
     );
     Failure::refused(format!("partition {number}: {what}"), advice)
 }

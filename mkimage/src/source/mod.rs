@@ -160,7 +160,12 @@ impl Source {
         self.file.read_exact_at(into, offset).map_err(|e| {
             let path = self.path.display();
             if e.kind() == io::ErrorKind::UnexpectedEof {
-                return Failure::disk(format!("{path} ends before byte {}: it shrank while it was read", offset + into.len() as u64),
+                return Failure::disk(
+                    format!(
+                        "{path} ends before byte {}: it shrank while it was \
+                    read",
+                        offset + into.len() as u64
+                    ),
                     "Capture it again while no other program writes to it.",
                 );
             }
@@ -169,8 +174,10 @@ impl Source {
             let mut all = (offset / sector..).take(into.len().div_ceil(one.len()));
             let bad = all.find(|lba| self.file.read_exact_at(&mut one, lba * sector).is_err());
             let place = bad.map_or_else(|| format!("byte {offset}"), |lba| format!("sector {lba}"));
-            Failure::disk(format!("reading {} bytes at byte {offset} of {path}: {place}: {e}", into.len()),
-                "The source cannot be read there: check the disk (smartctl, dmesg) or take another copy. --rescue goes \
+            Failure::disk(
+                format!("reading {} bytes at byte {offset} of {path}: {place}: {e}", into.len()),
+                "The source cannot be read there: check the disk (smartctl, dmesg) or take another copy. \
+                 --rescue goes \
                  on with zeros in its place.",
             )
         })

@@ -291,7 +291,8 @@ fn a_full_repository_is_a_clear_error_and_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     let source = dir.path().join("source");
     fs::write(&source, disks::noise(10, 8 << 20)).expect("a file");
-    let script = "mount -t tmpfs -o size=3m none \"$1\" && { \"$2\" capture \"$3\" --repository \"$1\" --name lab; \
+    let script = "mount -t tmpfs -o size=3m none \"$1\" && { \"$2\" capture \"$3\" --repository \"$1\" \
+        --name lab; \
                   code=$?; ls -A \"$1/lab\"; exit $code; }";
     let place = dir.path().join("full");
     fs::create_dir(&place).expect("a folder");
@@ -320,7 +321,8 @@ fn a_mounted_source_is_refused_and_a_free_block_device_is_captured() {
     fs::create_dir(&place).expect("a folder");
     // Mounted in a private namespace, which ends with the program.
     let mounted = |options: &str, source: &Path, version: &str| {
-        let script = "mount -o \"$1\" \"$2\" \"$3\" && exec \"$4\" capture \"$5\" --repository \"$6\" --name lab \
+        let script = "mount -o \"$1\" \"$2\" \"$3\" && exec \"$4\" capture \"$5\" --repository \"$6\" \
+            --name lab \
                       --version \"$7\"";
         Command::new("unshare")
             .args(["--mount", "sh", "-c", script, "sh", options, &device.0])

@@ -352,7 +352,8 @@ fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
     }
     println!("golden disk made in {made:.1?}, captured in {captured:.1?}:\n{said}");
     println!(
-        "{count} terminals imaged in {imaged:.1?}; {data} bytes of data in {pieces} pieces of {piece}, {sent} left the seeder"
+        "{count} terminals imaged in {imaged:.1?}; {data} bytes of data in {pieces} pieces of {piece}, \
+         {sent} left the seeder"
     );
     assert!(sent >= data, "the seeder sent less than there is");
 }

@@ -167,7 +167,9 @@ fn on(make: &str, meanwhile: &str) -> Option<(String, u64)> {
         $MAKE
         mkdir place
         mount -o loop filesystem place
-        capture() { "$PROGRAM" capture $1 --repository place --name lab --version $2 --file-size 1MiB $3 $4 $5 $6 2>&1; }
+        capture() {
+            "$PROGRAM" capture $1 --repository place --name lab --version $2 --file-size 1MiB $3 $4 $5 $6 2>&1
+        }
         used() { sync; df --output=used -k place | tail -n 1; }
         capture disk 1 --piece-length 64KiB
         $MEANWHILE

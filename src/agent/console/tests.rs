@@ -124,7 +124,8 @@ fn success_is_green() {
 proptest! {
     #[test]
     fn nothing_is_wider_or_higher_than_the_screen(
-        columns in 40usize..220, rows in 16usize..80, note in "\\PC{0,300}", message in "\\PC{0,300}", failed: bool,
+        columns in 40usize..220, rows in 16usize..80, note in "\\PC{0,300}", message in "\\PC{0,300}",
+            failed: bool,
     ) {
         let status = Status::new();
         for n in 0..10 {

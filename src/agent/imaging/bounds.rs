@@ -55,7 +55,8 @@ pub(super) async fn within<T>(
             let stage = ctx.status.view().progress.stage.title();
             return Err(Failure::disk(
                 format!("{stage}: the disk {name} has done nothing for {} s", silent.as_secs()),
-                "Replace the disk, or look at its cable and its health report (SMART); then run the job again.",
+                "Replace the disk, or look at its cable and its health report (SMART); then run the job \
+                 again.",
             ));
         }
         if silent >= ctx.bounds.disk / 20 && !std::mem::replace(&mut said, true) {
@@ -73,8 +74,10 @@ pub(super) async fn timely<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     tokio::time::timeout(at_most, work).await.unwrap_or_else(|_| {
-        Err(Failure::disk(format!("{what} has not ended after {} s", at_most.as_secs()),
-            "Look which disk does not answer, at its cable and its health report (SMART); then run the job again.",
+        Err(Failure::disk(
+            format!("{what} has not ended after {} s", at_most.as_secs()),
+            "Look which disk does not answer, at its cable and its health report (SMART); then run the job \
+             again.",
         ))
     })
 }

@@ -21,7 +21,8 @@ use crate::rng::Rng;
 
 /// How often the numbers are renewed.
 const TICK: Duration = Duration::from_millis(500);
-const FORBIDDEN: &str = "the job says compare = \"trust\", and this terminal's netboot files forbid it (--no-trust): looking what \
+const FORBIDDEN: &str = "the job says compare = \"trust\", and this terminal's netboot files forbid it \
+    (--no-trust): looking what \
                          is on the disk";
 
 /// A target, and the pieces of its image that are on it.
@@ -83,7 +84,8 @@ fn not_read(target: &Target, unread: u32) -> Option<String> {
     let pieces = wanted(&target.plan, &target.image.grid).count();
     (unread > 0).then(|| {
         format!(
-            "{unread} of the {pieces} pieces on {} are right by the server's record, not read (compare = \"trust\")",
+            "{unread} of the {pieces} pieces on {} are right by the server's record, not read (compare = \
+             \"trust\")",
             target.claimed.disk().name()
         )
     })

@@ -122,8 +122,15 @@ pub(super) async fn hashes(
 ) -> Result<Vec<Sha256>, Failure> {
     let at_most = ctx.bounds.hashes;
     tokio::time::timeout(at_most, hashes_some_time(ctx, first, grid)).await.unwrap_or_else(|_| {
-        Err(Failure::retry(format!("{} has had no hashes for {} s; what was written is not proved", first.id(), at_most.as_secs()),
-            "Add the hashes on the server with 'flashmob-mkimage hash'; the terminal goes on with what it has.",
+        Err(Failure::retry(
+            format!(
+                "{} has had no hashes for {} s; what was written is not \
+            proved",
+                first.id(),
+                at_most.as_secs()
+            ),
+            "Add the hashes on the server with 'flashmob-mkimage hash'; the terminal goes on with what it \
+             has.",
         ))
     })
 }

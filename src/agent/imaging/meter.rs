@@ -193,7 +193,8 @@ impl Meter<'_> {
         let patience = waiting.look(elapsed, &stats, self.bound);
         if patience == Patience::Alone {
             self.status.note(format!(
-                "nobody to fetch from for {} s; waiting (does the server seed this image, is its peer port open?)",
+                "nobody to fetch from for {} s; waiting (does the server seed this image, is its peer port \
+                 open?)",
                 ALONE.as_secs()
             ));
         }

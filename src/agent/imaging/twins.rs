@@ -61,7 +61,8 @@ fn judge(planned: &[Known], others: &[Known]) -> Result<Vec<String>, Failure> {
             }
             return Err(Failure::refused(
                 format!("{text}: the machine might start or use the wrong one of the two"),
-                "Give the other disk an identity of its own (sgdisk -G, or sfdisk --disk-id), erase its table (wipefs -a), \
+                "Give the other disk an identity of its own (sgdisk -G, or sfdisk --disk-id), erase its \
+                 table (wipefs -a), \
                  or take it out.",
             ));
         }

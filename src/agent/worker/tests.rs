@@ -221,7 +221,8 @@ async fn a_search_that_finds_nothing_ends_with_a_restart_that_says_why() {
         assert_eq!(leave, Leave::Restart);
         let outcome = status.view().outcome;
         assert!(
-            matches!(&outcome, Some(Outcome::Failed { failure, disk_touched: false, .. }) if failure.message.contains(why)),
+            matches!(&outcome, Some(Outcome::Failed { failure, disk_touched: false,
+                .. }) if failure.message.contains(why)),
             "{outcome:?}"
         );
     }

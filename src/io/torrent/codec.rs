@@ -70,7 +70,8 @@ mod tests {
 
         #[test]
         fn garbage_and_damaged_frames_never_write_beyond_the_piece(
-            mut bytes in proptest::collection::vec(any::<u8>(), 0..300), damage in any::<(usize, u8)>(), real in any::<bool>(),
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..300), damage in any::<(usize, u8)>(),
+                real in any::<bool>(),
         ) {
             if real {
                 bytes = Packer::new().unwrap().pack(&text(5000), 5000).expect("text").to_vec();

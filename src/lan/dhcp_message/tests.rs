@@ -145,7 +145,8 @@ fn a_message_is_written_byte_for_byte_as_ever() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..600), magic: bool) {
+    fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..600),
+        magic: bool) {
         if magic && bytes.len() >= 240 {
             bytes[..3].copy_from_slice(&[2, 1, 6]);
             bytes[4..8].copy_from_slice(&77u32.to_be_bytes());
@@ -156,7 +157,8 @@ proptest! {
     }
 
     #[test]
-    fn offers_round_trip(prefix in 1u8..=32, lease in any::<u32>(), mtu in 576u16.., host in 1u32..0x7f00_0000) {
+    fn offers_round_trip(prefix in 1u8..=32, lease in any::<u32>(), mtu in 576u16..,
+        host in 1u32..0x7f00_0000) {
         let offer = Offer {
             prefix, lease: Some(lease), mtu: Some(mtu), address: Ipv4Addr::from_bits(host), ..sample()
         };

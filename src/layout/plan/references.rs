@@ -66,7 +66,8 @@ pub(super) fn check(
         ));
     }
     Ok(vec![format!(
-        "on {disk} {all}: what the image refers to by these (/etc/fstab, a boot loader's configuration) is not found"
+        "on {disk} {all}: what the image refers to by these (/etc/fstab, a boot loader's configuration) is \
+         not found"
     )])
 }
 
@@ -165,7 +166,8 @@ fn check_labels(
             let n = p.number;
             return Err(Failure::refused(
                 format!(
-                    "partition {n} of {disk} is named '{have}' and not '{want}', and the kernel of {} is told to find \
+                    "partition {n} of {disk} is named '{have}' and not '{want}', and the kernel of {} is \
+                     told to find \
                      it by PARTLABEL",
                     manifest.id()
                 ),

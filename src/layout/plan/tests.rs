@@ -191,7 +191,8 @@ proptest! {
                 prop_assert_eq!(failure.class, Class::Refused);
                 let array = gpt_entry_sectors(128, disk.sector);
                 let fits = disk.size >= minimum && if gpt {
-                    next + array < sectors && manifest.partitions[0].first.0 >= 34 && !(four_k && 34 < 2 + array)
+                    next + array < sectors && manifest.partitions[0].first.0 >= 34 && !(four_k
+                        && 34 < 2 + array)
                 } else { manifest.partitions.len() <= 4 };
                 prop_assert!(!fits, "{}", failure.message);
             }

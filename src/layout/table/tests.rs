@@ -164,7 +164,8 @@ proptest! {
         // A field is the golden disk's or the one that follows from the manifest, never a mixture.
         for at in 440..34 * 512 {
             let sums = (528..532).contains(&at) || (600..604).contains(&at);
-            let size = larger > 0 && ((451..454).contains(&at) || (458..462).contains(&at) || (544..568).contains(&at));
+            let size = larger > 0
+                && ((451..454).contains(&at) || (458..462).contains(&at) || (544..568).contains(&at));
             prop_assert!(sums || size || made[at] == golden[at] || made[at] == plain[at], "byte {at}");
         }
         prop_assert_eq!(crc32(&made[1024..1024 + 128 * 128]).to_le_bytes().to_vec(), made[600..604].to_vec());

@@ -52,7 +52,8 @@ impl Caller {
 pub fn introduce(host: &str) -> String {
     format!(
         "#!ipxe\n\
-         chain --replace http://{host}/boot/ipxe?mac=${{netX/mac}}&uuid=${{uuid}}&platform=${{platform}} || exit 1\n"
+         chain --replace http://{host}/boot/ipxe?mac=${{netX/mac}}&uuid=${{uuid}}&platform=${{platform}} || \
+         exit 1\n"
     )
 }
 
@@ -66,7 +67,8 @@ pub fn agent(caller: &Caller, what: &str, arguments: &str) -> String {
     format!(
         "#!ipxe\n\
          echo flashmob: {what}\n\
-         kernel http://{host}/boot/vmlinuz initrd=initramfs.img flashmob.server=http://{host}{arguments} || goto failed\n\
+         kernel http://{host}/boot/vmlinuz initrd=initramfs.img flashmob.server=http://{host}{arguments} || \
+         goto failed\n\
          initrd http://{host}/boot/initramfs.img || goto failed\n\
          boot || goto failed\n\
          :failed\n\
@@ -83,7 +85,9 @@ pub fn agent(caller: &Caller, what: &str, arguments: &str) -> String {
 /// its firmware, whose boot order and passwords are its administrator's. So does one whose disk is not found.
 pub fn disk(caller: &Caller, root_path: Option<&str>) -> String {
     let Some(root_path) = root_path else {
-        return "#!ipxe\necho flashmob: nothing to do, the firmware goes on with its next boot entry\nexit 1\n".into();
+        return "#!ipxe\necho flashmob: nothing to do, the firmware goes on with its next boot entry\nexit \
+            1\n"
+        .into();
     };
     let program = match caller.platform {
         Platform::Bios => "localboot.0",
@@ -183,7 +187,11 @@ mod tests {
     fn a_held_terminal_sees_why_and_asks_again_by_itself() {
         let script = hold(&caller(Platform::Bios), "writing sda failed", "Replace the disk, then retry.");
         assert!(script.contains("echo -- writing sda failed\necho -- Replace the disk, then retry.\n"));
-        assert!(script.contains("sleep 60\nchain --replace http://10.0.0.1:6969/boot/ipxe?mac=52:54:00:00:00:01&uuid=4c4c4544-0042-3510-8052-b4c04f4d4e31&platform=pcbios || goto again\n"));
+        assert!(script.contains(
+            "sleep 60\nchain --replace \
+            http://10.0.0.1:6969/boot/ipxe?mac=52:54:00:00:00:01\
+            &uuid=4c4c4544-0042-3510-8052-b4c04f4d4e31&platform=pcbios || goto again\n"
+        ));
         assert!(!script.contains("sanboot") && !script.contains("localboot") && !script.contains("exit"));
     }
 

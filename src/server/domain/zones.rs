@@ -204,7 +204,8 @@ mod tests {
     fn a_terminal_is_needed_in_its_zone_and_through_a_gateway_beyond_it() {
         let config = config(
             "[[zone]]\nname='a'\nnetworks=['10.1.0.0/16']\nfrom=['b']\n\
-             [[zone]]\nname='b'\nnetworks=['10.2.0.0/16']\nfrom=[]\n[[pin]]\nterminal='10.2.0.9'\nfrom=['10.1.0.9']\n",
+             [[zone]]\nname='b'\nnetworks=['10.2.0.0/16']\nfrom=[]\n\
+             [[pin]]\nterminal='10.2.0.9'\nfrom=['10.1.0.9']\n",
         );
         let ties = Ties {
             topology: Arc::new(topology(&config, &Lab::default())),

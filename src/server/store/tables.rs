@@ -32,7 +32,8 @@ pub(super) fn prepare(connection: &Connection, found: i64) -> rusqlite::Result<(
     connection.busy_timeout(Duration::from_secs(5))?;
     // One server for each database: a second one is refused here and not when it first writes.
     connection.execute_batch(
-        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN IMMEDIATE; COMMIT;",
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN \
+         IMMEDIATE; COMMIT;",
     )?;
     if found == 0 {
         connection.execute_batch(
@@ -41,7 +42,8 @@ pub(super) fn prepare(connection: &Connection, found: i64) -> rusqlite::Result<(
                  id TEXT PRIMARY KEY, macs TEXT NOT NULL, uuid TEXT, inventory TEXT NOT NULL,
                  agent TEXT NOT NULL, address TEXT, heard INTEGER NOT NULL) STRICT;
              CREATE TABLE attempts (
-                 number INTEGER PRIMARY KEY, terminal TEXT NOT NULL REFERENCES terminals (id), token TEXT NOT NULL,
+                 number INTEGER PRIMARY KEY, terminal TEXT NOT NULL REFERENCES terminals (id),
+                     token TEXT NOT NULL,
                  job TEXT NOT NULL, image TEXT NOT NULL, version TEXT NOT NULL, started INTEGER NOT NULL,
                  heard INTEGER NOT NULL, progress TEXT, ended INTEGER, outcome TEXT, tries INTEGER NOT NULL,
                  dirty INTEGER NOT NULL, retried INTEGER NOT NULL, cancelled INTEGER NOT NULL) STRICT;
@@ -117,10 +119,12 @@ fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlit
 fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
-            "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, ended,
+            "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, \
+             ended,
                  outcome, tries, dirty, retried, cancelled, retried_as, installed, also)
              VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)
-             ON CONFLICT (number) DO UPDATE SET started=?7, heard=?8, progress=?9, ended=?10, outcome=?11, tries=?12, dirty=?13,
+             ON CONFLICT (number) DO UPDATE SET started=?7, heard=?8, progress=?9, ended=?10, outcome=?11,
+                 tries=?12, dirty=?13,
                  retried=?14, cancelled=?15, retried_as=?16, installed=?17",
         )?
         .execute(params![
@@ -150,7 +154,8 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
 pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
     let mut statement = connection.prepare(
         "SELECT t.id, t.macs, t.uuid, t.inventory, t.agent, t.address, t.heard,
-                a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended, a.outcome,
+                a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended,
+                    a.outcome,
                 a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed, a.also, t.known_disks,
                 t.chosen
          FROM terminals t

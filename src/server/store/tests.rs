@@ -75,10 +75,15 @@ async fn a_database_of_the_first_schema_is_read_and_written() {
     drop(store);
     thread.join().expect("ends");
     let connection = Connection::open(&path).expect("it is there");
-    let old = "ALTER TABLE attempts DROP COLUMN retried_as; ALTER TABLE attempts DROP COLUMN installed; ALTER TABLE attempts DROP COLUMN also;
+    let old = "ALTER TABLE attempts DROP COLUMN retried_as; ALTER TABLE attempts DROP COLUMN installed; \
+        ALTER TABLE attempts DROP COLUMN also;
          ALTER TABLE terminals DROP COLUMN chosen; ALTER TABLE terminals DROP COLUMN known_disks;
          INSERT INTO terminals VALUES ('t', '52:54:00:00:00:01', NULL,
-             '{\"machine\":\"\",\"serial\":null,\"cpu\":\"\",\"memory\":0,\"firmware\":\"\",\"disks\":[{\"name\":\"sda\",\"size\":1,\"sector_size\":512,\"model\":null,\"serial\":\"A\",\"wwn\":null,\"bus\":\"ata\",\"path\":\"p\",\"rotational\":false,\"removable\":false,\"read_only\":false}],\"nics\":[]}', '1', NULL, 0);
+             '{\"machine\":\"\",\"serial\":null,\"cpu\":\"\",\"memory\":0,\"firmware\":\"\",\
+             \"disks\":[{\"name\":\"sda\",\"size\":1,\"sector_size\":512,\
+             \"model\":null,\"serial\":\"A\",\"wwn\":null,\"bus\":\"ata\",\
+             \"path\":\"p\",\"rotational\":false,\"removable\":false,\"read_only\":false}],\"nics\":[]}',
+             '1', NULL, 0);
          INSERT INTO attempts VALUES (1, 't', 'token', 'j', 'i', '1', 0, 0, NULL, NULL, NULL, 1, 0, 0, 0);
          PRAGMA user_version = 1;";
     connection.execute_batch(old).expect("as the first schema was");

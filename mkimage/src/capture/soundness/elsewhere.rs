@@ -19,7 +19,8 @@ const LDM: [Uuid; 2] =
     [uuid!("5808c8aa-7e8f-42e0-85d2-e1e90434cfb3"), uuid!("af9b60a0-1431-4f62-bc68-3311714a69ad")];
 const STORAGE_SPACES: Uuid = uuid!("e75caf8f-f680-4cee-afa3-b001e56efc2d");
 
-const MAKE_BASIC: &str = "Make it a basic disk on the golden machine: Disk Management converts an empty one; others are copied to a basic disk.";
+const MAKE_BASIC: &str = "Make it a basic disk on the golden machine: Disk Management converts an empty \
+    one; others are copied to a basic disk.";
 
 /// Checks the disk outside of its partitions' content. `raw` partitions are not checked.
 pub fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failure> {
@@ -32,7 +33,8 @@ pub fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failu
             Entry::Mbr { kind: DYNAMIC, .. } => {
                 return refused(
                     format!(
-                        "{path} is a Windows dynamic disk (partition {number} has type 42): the database of its volumes lies \
+                        "{path} is a Windows dynamic disk (partition {number} has type 42): the database of \
+                         its volumes lies \
                          behind all partitions, and Windows finds no volumes without it"
                     ),
                     MAKE_BASIC.into(),
@@ -41,7 +43,8 @@ pub fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failu
             Entry::Gpt { kind, .. } if LDM.contains(kind) && !raw.contains(&number) => {
                 return refused(
                     format!(
-                        "{path} is a Windows dynamic disk (partition {number} belongs to its volume manager): its volumes are \
+                        "{path} is a Windows dynamic disk (partition {number} belongs to its volume \
+                         manager): its volumes are \
                          known by this very disk, and may lie on several"
                     ),
                     format!("{MAKE_BASIC} {force}"),
@@ -50,7 +53,8 @@ pub fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failu
             Entry::Gpt { kind: STORAGE_SPACES, .. } if !raw.contains(&number) => {
                 return refused(
                     format!(
-                        "partition {number} of {path} belongs to a pool of Windows' Storage Spaces, which lies on several disks"
+                        "partition {number} of {path} belongs to a pool of Windows' Storage Spaces, which \
+                         lies on several disks"
                     ),
                     format!("Capture a disk that is not in a pool. {force}"),
                 );
@@ -86,7 +90,8 @@ pub fn other_device(
             let advice = "Move all to this disk (pvmove), and take the others out of the group (vgreduce).";
             let Some(members) = lvm::members(volume) else {
                 return Some(unsound(
-                    "it is a physical volume of LVM without its group's metadata, so the rest may lie elsewhere",
+                    "it is a physical volume of LVM without its group's metadata, so the rest may lie \
+                     elsewhere",
                     advice,
                 ));
             };
@@ -95,7 +100,8 @@ pub fn other_device(
             (missing > 0).then(|| {
                 unsound(
                     format!(
-                        "its LVM volume group lies on several devices, and {missing} of {} are not on this disk",
+                        "its LVM volume group lies on several devices, and {missing} of {} are not on this \
+                         disk",
                         members.len()
                     ),
                     advice,
@@ -135,7 +141,8 @@ pub fn raid_member(volume: &Volume) -> Option<Unsound> {
     found.then(|| {
         unsound(
             "it is a member of a Linux RAID (md), of which the rest lies on other devices",
-            "Capture the array itself (/dev/md0); or, if it is no longer part of an array, remove its mark: mdadm --zero-superblock.",
+            "Capture the array itself (/dev/md0); or, if it is no longer part of an array, remove its mark: \
+             mdadm --zero-superblock.",
         )
     })
 }
@@ -168,6 +175,7 @@ pub fn firmware_raid(source: &Source) -> Option<&'static str> {
     };
     // Intel's (two sectors from the end) and SNIA's (Common RAID Disk Data Format, section 3.2).
     (is(2, b"Intel Raid ISM Cfg Sig. ") || is(1, b"\xde\x11\xde\x11")).then_some(
-        "the disk's last sectors say that it is a member of a firmware RAID; they are in no partition and not taken",
+        "the disk's last sectors say that it is a member of a firmware RAID; they are in no partition and \
+         not taken",
     )
 }

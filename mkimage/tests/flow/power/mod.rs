@@ -169,7 +169,8 @@ fn cut_power(scene: &str, cases: &[Case]) {
     }
     let took = begun.elapsed().as_secs();
     println!(
-        "{scene}: {done} cuts ({late} came too late), {finished} disks, all finished, in {took} s; then started"
+        "{scene}: {done} cuts ({late} came too late), {finished} disks, all finished, in {took} s; then \
+         started"
     );
     for ((phase, starts), count) in left {
         println!("  after a cut in {phase:?}: {starts:?} {count} times");

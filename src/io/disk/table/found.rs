@@ -68,7 +68,8 @@ impl Remark {
                 "the MBR is a hybrid one with entries of its own; they are kept as they are, beside the GPT"
             }
             Remark::StaleGpt => {
-                "behind the MBR lies an old GPT that is not in force; the MBR is taken, as Linux and firmware do \
+                "behind the MBR lies an old GPT that is not in force; the MBR is taken, as Linux and \
+                 firmware do \
                  (wipefs or `sgdisk --zap` removes the old one for good)"
             }
             Remark::BackupNotAtEnd => {

@@ -173,7 +173,8 @@ mod tests {
         alias pci:v*d*sv*sd*bc01sc06i01* ahci\n\
         alias usb:v0BDAp81[5-6][0-9a-f]d*dc*dsc*dp*ic*isc*ip*in* r8152\n\
         alias symbol:foo bar\n";
-    const DEP: &str = "kernel/drivers/net/virtio-net.ko: kernel/net/failover/net_failover.ko kernel/core/failover.ko\n\
+    const DEP: &str = "kernel/drivers/net/virtio-net.ko: kernel/net/failover/net_failover.ko \
+        kernel/core/failover.ko\n\
         kernel/net/failover/net_failover.ko: kernel/core/failover.ko\n\
         kernel/core/failover.ko:\n\
         kernel/fs/ext4/ext4.ko.xz: kernel/fs/jbd2/jbd2.ko\n\

@@ -186,7 +186,8 @@ fn check_unchanged(manifest: &Manifest, then: &SourceReference) -> Result<(), Fa
 
 fn claim(path: &Path) -> Result<File, Failure> {
     OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path).map_err(|e| {
-        let advice = "It is served in place and must not be used otherwise: unmount it, or end the program that holds it (lsblk).";
+        let advice = "It is served in place and must not be used otherwise: unmount it, or end the program \
+            that holds it (lsblk).";
         failed("claiming", path, &e, advice)
     })
 }

@@ -131,7 +131,8 @@ impl Config {
             let name = &job.name;
             if !is_plain_name(name) {
                 return Err(format!(
-                    "job name '{name}' may have only letters, digits, '.', '_' and '-', and not begin with '.'"
+                    "job name '{name}' may have only letters, digits, '.', '_' and '-', and not begin with \
+                     '.'"
                 ));
             }
             if self.jobs[..i].iter().any(|other| other.name == *name) {
@@ -181,7 +182,8 @@ impl Config {
                     && !self.terminals.values().any(|note| note.label == *label)
                 {
                     return Err(format!(
-                        "a pin names '{label}', which is no address, no MAC address, no UUID and no label of a terminal"
+                        "a pin names '{label}', which is no address, no MAC address, no UUID and no label \
+                         of a terminal"
                     ));
                 }
             }

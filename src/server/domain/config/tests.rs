@@ -26,7 +26,8 @@ fn an_empty_file_assigns_nothing() {
 #[test]
 fn the_first_job_that_names_a_terminal_counts() {
     let text = format!(
-        "[[job]]\nname='one'\nimage='a@1'\nterminals=['{MAC}']\n[[job]]\nname='rest'\nimage='b'\nterminals='all'\n"
+        "[[job]]\nname='one'\nimage='a@1'\nterminals=['{MAC}']\n\
+         [[job]]\nname='rest'\nimage='b'\nterminals='all'\n"
     );
     let config = Config::parse(&text).expect("valid");
     let name = |mac: &str| config.job_for(&Identity::new(&[mac], None)).map(|job| job.image.to_string());

@@ -155,7 +155,10 @@ fn a_failure_before_the_first_write_boots_the_old_system() {
 
 #[test]
 fn half_a_system_is_never_booted() {
-    let held = |last: &Attempt, target: Option<&Target>| matches!(at_boot("lab-01", Some(last), target), AtBoot::Hold { advice, .. } if advice.contains("job retry lab-01"));
+    let held = |last: &Attempt, target: Option<&Target>| {
+        matches!(at_boot("lab-01", Some(last), target),
+        AtBoot::Hold { advice, .. } if advice.contains("job retry lab-01"))
+    };
     assert!(held(&attempt(Some(failed(Class::Disk, true))), Some(&target("1"))));
     // Interrupted, and then the job was taken away.
     assert!(held(&in_stage(Stage::Disarm), None));
