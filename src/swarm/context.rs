@@ -36,7 +36,7 @@ impl Context {
 
     /// Sends a message of our extension to `conn`, if it is connected and speaks the extension.
     pub fn send_scheduling(&mut self, conn: ConnId, message: &Schedule) {
-        if let Some(id) = self.peers.get(&conn).and_then(|peer| peer.schedules) {
+        if let Some(id) = self.peers.get(&conn).and_then(|peer| peer.scheduling.id()) {
             self.out.send(conn, Message::Extended { id, payload: message.encode().into() });
         }
     }

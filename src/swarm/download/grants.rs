@@ -89,7 +89,7 @@ impl Grants {
         let start_in = start_in.min(ctx.config.stall_after);
         let busy_for = self.busy_for(Some(conn), fetch, ctx);
         let Some(peer) = ctx.peers.get(&conn) else { return Verdict::Busy(FULL) };
-        if fetch.is_halted() || peer.choking_us || !peer.we_are_interested {
+        if fetch.is_halted() || !peer.download.is_open() {
             return Verdict::Busy(FULL);
         }
         if busy_for > start_in + slack(self.piece_time(ctx)) {
@@ -137,7 +137,7 @@ impl Grants {
             let Some(peer) = active.owner.and_then(|owner| ctx.peers.get(&owner)) else { continue };
             let shares = || full && active.pace(now) >= share;
             let counts = !self.drags(active, peer, ctx) || shares();
-            if peer.schedules.is_some() && counts {
+            if peer.scheduling.is_spoken() && counts {
                 granted.push((active.since, active.missing_bytes()));
             }
         }
@@ -159,9 +159,9 @@ impl Grants {
         let (now, piece_time) = (ctx.now, self.piece_time(ctx));
         let (times, part) = CREEPING;
         let age = now.since(active.since);
-        owner.slow_sender
+        owner.download.is_slow()
             // On slow links and with large pieces the sender's word about when it begins is as coarse.
-            || now.since(owner.progress) > LATE.max(piece_time)
+            || now.since(owner.download.progress()) > LATE.max(piece_time)
             || age > LATE.max(piece_time * OVERDUE)
             || age > LATE.max(piece_time * times) && active.pace(now) < self.downlink.get() / part
     }
@@ -176,7 +176,7 @@ impl Grants {
         fetch: &mut Fetcher,
         ctx: &mut Context,
     ) -> Option<Offered> {
-        if fetch.picker().wanted() > 0 || ctx.peers.get(&conn).is_none_or(|peer| peer.slow_sender) {
+        if fetch.picker().wanted() > 0 || ctx.peers.get(&conn).is_none_or(|peer| peer.download.is_slow()) {
             return None;
         }
         let piece_time = self.piece_time(ctx);
@@ -184,7 +184,7 @@ impl Grants {
             let active = fetch.piece(offered.piece)?;
             let owner = active.owner.filter(|owner| *owner != conn && !active.solo)?;
             let other = ctx.peers.get(&owner)?;
-            let waits = active.untouched() && other.begins > start + piece_time / 4;
+            let waits = active.untouched() && other.download.begins() > start + piece_time / 4;
             (waits || self.drags(active, other, ctx)).then_some((*offered, owner))
         })?;
         fetch.take_back(owner, offered.piece, ctx);
@@ -195,8 +195,7 @@ impl Grants {
 /// `conn` is to begin to send `piece` at `start`.
 fn granted(conn: ConnId, piece: PieceIndex, start: Now, ctx: &mut Context) -> Verdict {
     if let Some(peer) = ctx.peers.get_mut(&conn) {
-        peer.begins = start;
-        peer.progress = peer.progress.max(start);
+        peer.download.granted(start);
     }
     Verdict::Granted(piece)
 }

@@ -41,9 +41,10 @@ impl Engine {
             return;
         }
         let mut peer = Peer::new(addr, incoming, handshake, self.geometry.pieces(), self.ctx.now);
-        peer.standing = self.zones.access(addr.ip());
-        self.zones.connected(peer.standing);
-        let fast = peer.fast;
+        let access = self.zones.access(addr.ip());
+        peer.link.set_access(access);
+        self.zones.connected(access);
+        let fast = peer.link.is_fast();
         self.ctx.peers.insert(conn, peer);
         if !incoming {
             // Said again: giving up an older connection to the same peer has freed its address.
@@ -81,11 +82,11 @@ impl Engine {
         if !self.zones.may_meet(addr) {
             return Some(CloseReason::NotAllowed);
         }
-        let same = self.ctx.peers.iter().find(|(_, peer)| peer.id == handshake.peer_id);
+        let same = self.ctx.peers.iter().find(|(_, peer)| peer.link.id() == handshake.peer_id);
         if let Some((old, peer)) = same.map(|(conn, peer)| (*conn, peer)) {
             // Both dialled each other: both sides keep what the one with the greater name dialled.
             let keep_incoming = handshake.peer_id > self.ctx.config.peer_id;
-            if peer.incoming == incoming || incoming != keep_incoming {
+            if peer.link.is_incoming() == incoming || incoming != keep_incoming {
                 return Some(CloseReason::Duplicate);
             }
             self.close(old, CloseReason::Duplicate);
@@ -112,7 +113,7 @@ impl Engine {
     pub(super) fn completed(&mut self) {
         self.ctx.out.push(Output::Complete);
         let conns: Vec<(ConnId, bool)> =
-            self.ctx.peers.iter().map(|(conn, peer)| (*conn, peer.extended)).collect();
+            self.ctx.peers.iter().map(|(conn, peer)| (*conn, peer.link.is_extended())).collect();
         for (conn, extended) in conns {
             if extended && !self.holds.have().is_all() {
                 self.introduce_to(conn);
@@ -129,7 +130,7 @@ impl Engine {
         self.book.look_again();
         self.offers.wake();
         let conns: Vec<(ConnId, IpAddr)> =
-            self.ctx.peers.iter().map(|(conn, peer)| (*conn, peer.addr.ip())).collect();
+            self.ctx.peers.iter().map(|(conn, peer)| (*conn, peer.link.addr().ip())).collect();
         for (conn, ip) in conns {
             let access = self.zones.access(ip);
             if !access.allowed() {
@@ -137,7 +138,7 @@ impl Engine {
                 continue;
             }
             if let Some(peer) = self.ctx.peers.get_mut(&conn) {
-                peer.standing = access;
+                peer.link.set_access(access);
             }
             self.update_interest(conn);
         }
@@ -149,9 +150,8 @@ impl Engine {
     /// Tells the peer whether we want something of it, when that changes.
     pub(super) fn update_interest(&mut self, conn: ConnId) {
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return };
-        let want = peer.useful > 0 && peer.standing.fetch && !self.fetch.is_halted();
-        if want != peer.we_are_interested {
-            peer.we_are_interested = want;
+        let want = peer.link.is_useful() && peer.link.access().fetch && !self.fetch.is_halted();
+        if peer.download.set_interested(want) {
             let message = if want { Message::Interested } else { Message::NotInterested };
             self.ctx.out.push(Output::Send { conn, message });
         }
@@ -159,7 +159,8 @@ impl Engine {
 
     /// Two peers that both have everything they want need no connection.
     pub(super) fn part_if_pointless(&mut self, conn: ConnId) {
-        let done = |peer: &Peer| peer.seed || (peer.upload_only && !peer.interested);
+        let done =
+            |peer: &Peer| peer.link.is_seed() || (peer.link.is_upload_only() && !peer.upload.is_interested());
         if self.holds.complete() && self.ctx.peers.get(&conn).is_some_and(done) {
             self.close(conn, CloseReason::NothingToTrade);
         }
@@ -175,13 +176,12 @@ impl Engine {
             .ctx
             .peers
             .iter()
-            .filter(|(_, peer)| self.ctx.now.since(peer.heard) >= SILENCE || peer.is_gone(self.ctx.now))
+            .filter(|(_, peer)| peer.link.silent_for(self.ctx.now) >= SILENCE || peer.is_gone(self.ctx.now))
             .map(|(conn, _)| *conn)
             .collect();
         silent.into_iter().for_each(|conn| self.close(conn, CloseReason::Silent));
         for (conn, peer) in &mut self.ctx.peers {
-            if self.ctx.now.since(peer.kept_alive) >= KEEP_ALIVE {
-                peer.kept_alive = self.ctx.now;
+            if peer.link.keeps_alive(self.ctx.now, KEEP_ALIVE) {
                 self.ctx.out.push(Output::Send { conn: *conn, message: Message::KeepAlive });
             }
         }
@@ -213,18 +213,18 @@ impl Engine {
     /// The connection is no more.
     pub(super) fn forget(&mut self, conn: ConnId, pointless: bool) {
         let Some(peer) = self.ctx.peers.remove(&conn) else { return };
-        if peer.seed {
+        if peer.link.is_seed() {
             self.fetch.picker_mut().count_seed(false);
         } else {
             let picker = self.fetch.picker_mut();
-            peer.have.iter().for_each(|piece| picker.lost(piece));
+            peer.link.have().iter().for_each(|piece| picker.lost(piece));
         }
         self.zones.disconnected(&peer);
-        self.fetch.lose(conn, peer.asked);
+        self.fetch.lose(conn, peer.download.into_requests());
         self.offers.forget(conn);
-        let known_otherwise = self.ctx.peers.values().any(|other| other.id == peer.id);
-        if let Some(addr) = peer.listen.filter(|_| !known_otherwise) {
-            if self.ctx.now.since(peer.connected_at) >= PROVED {
+        let known_otherwise = self.ctx.peers.values().any(|other| other.link.id() == peer.link.id());
+        if let Some(addr) = peer.link.listen().filter(|_| !known_otherwise) {
+            if peer.link.age(self.ctx.now) >= PROVED {
                 self.book.proved(addr);
             }
             self.book.closed(addr, self.ctx.now, pointless);

@@ -33,26 +33,25 @@ impl Engine {
                 | Message::Reject(_)
                 | Message::AllowedFast(_)
         );
-        if fast_only && !peer.fast {
+        if fast_only && !peer.link.is_fast() {
             return Err(Fault::NotNegotiated);
         }
         match message {
             Message::KeepAlive | Message::Unknown(_) => {}
             Message::Choke => self.choked_by(conn),
             Message::Unchoke => {
-                peer.choking_us = false;
-                peer.refused.clear();
+                peer.download.unchoked();
                 self.fetch.fill(conn, &mut self.ctx);
             }
             Message::Interested => {
-                peer.interested = true;
+                peer.upload.set_interested(true);
                 self.offers.wake();
                 if !is_settled(peer) {
                     self.rechoke();
                 }
             }
             Message::NotInterested => {
-                peer.interested = false;
+                peer.upload.set_interested(false);
                 if !is_settled(peer) {
                     self.rechoke();
                 }
@@ -83,27 +82,21 @@ impl Engine {
 
     fn choked_by(&mut self, conn: ConnId) {
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return };
-        peer.choking_us = true;
-        let asked: Vec<Block> = peer.asked.drain(..).collect();
-        // With BEP 6 each will be rejected; without, what is on its way still comes.
-        asked.iter().for_each(|block| peer.remember_recalled(*block));
-        self.fetch.lose(conn, asked);
+        self.fetch.lose(conn, peer.download.choked());
         self.wake = true;
     }
 
     fn peer_has(&mut self, conn: ConnId, piece: PieceIndex) -> Result<(), Fault> {
         let piece = self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(piece))?;
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
-        peer.said_bitfield = true;
-        if !peer.have.insert(piece) {
+        if !peer.link.gained(piece, self.holds.lacks(piece)) {
             return Ok(());
         }
-        peer.useful += u32::from(self.holds.lacks(piece));
         self.offers.announced(conn, piece);
         self.fetch.picker_mut().gained(piece);
-        self.zones.gained(peer.standing, piece);
-        let schedules = peer.schedules.is_some();
-        if peer.have.is_all() {
+        self.zones.gained(peer.link.access(), piece);
+        let schedules = peer.scheduling.is_spoken();
+        if peer.link.have().is_all() {
             self.became_seed(conn);
         }
         self.update_interest(conn);
@@ -118,19 +111,18 @@ impl Engine {
     /// a later one adds to what is known.
     fn bitfield(&mut self, conn: ConnId, field: Bitfield) -> Result<(), Fault> {
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
-        if std::mem::replace(&mut peer.said_bitfield, true) {
+        if !peer.link.is_first_bitfield() {
             return field.iter().try_for_each(|piece| self.peer_has(conn, piece));
         }
         let lacking = field.iter().filter(|piece| self.holds.lacks(*piece)).count();
-        peer.useful = u32::try_from(lacking).unwrap_or(u32::MAX);
-        peer.have = field;
-        self.zones.came(peer.standing, &peer.have);
+        peer.link.set_have(field, lacking);
+        self.zones.came(peer.link.access(), peer.link.have());
         let picker = self.fetch.picker_mut();
-        if peer.have.is_all() {
-            peer.seed = true;
+        if peer.link.have().is_all() {
+            peer.link.became_seed();
             picker.count_seed(true);
         } else {
-            peer.have.iter().for_each(|piece| picker.gained(piece));
+            peer.link.have().iter().for_each(|piece| picker.gained(piece));
         }
         self.update_interest(conn);
         self.part_if_pointless(conn);
@@ -140,15 +132,16 @@ impl Engine {
     /// A peer that had its pieces counted one by one has everything now.
     fn became_seed(&mut self, conn: ConnId) {
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return };
-        peer.seed = true;
+        peer.link.became_seed();
         let picker = self.fetch.picker_mut();
         picker.count_seed(true);
-        peer.have.iter().for_each(|piece| picker.lost(piece));
+        peer.link.have().iter().for_each(|piece| picker.lost(piece));
     }
 
     fn requested(&mut self, conn: ConnId, block: Block) -> Result<(), Fault> {
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
-        let of_frame = block.in_frame() && peer.takes_frames && peer.fast && block.len > 0;
+        let of_frame =
+            block.in_frame() && peer.scheduling.takes_frames() && peer.link.is_fast() && block.len > 0;
         let legal = if of_frame {
             self.geometry.check_piece(block.piece.0).is_some()
         } else {
@@ -164,7 +157,7 @@ impl Engine {
         if self.offers.requested(conn, block)
             && let Some(peer) = self.ctx.peers.get_mut(&conn)
         {
-            peer.reliance.asked();
+            peer.scheduling.asked();
         }
         Ok(())
     }
@@ -180,17 +173,15 @@ impl Engine {
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
         peer.hear(self.ctx.now);
         // Of frames, what was recalled is not taken for what was asked again: that may be another frame.
-        let recalled = block.in_frame() && peer.take_recalled(block);
-        if !recalled && !peer.take_asked(block) && !peer.take_recalled(block) {
+        let recalled = block.in_frame() && peer.download.take_recalled(block);
+        if !recalled && !peer.download.take_asked(block) && !peer.download.take_recalled(block) {
             return Err(Fault::UnaskedBlock(block));
         }
         if recalled {
             self.wasted += u64::from(len);
             return Ok(());
         }
-        peer.progress = self.ctx.now;
-        peer.snubbed = None;
-        peer.rate_in.add(self.ctx.now, u64::from(len));
+        peer.download.received(u64::from(len), self.ctx.now);
         self.grants.received(u64::from(len), self.ctx.now);
         match self.fetch.arrived(conn, block, data, &mut self.ctx) {
             Receipt::Wasted => self.wasted += u64::from(len),
@@ -201,7 +192,7 @@ impl Engine {
                 // Most links are alike in both directions.
                 self.uplink.suppose(self.grants.downlink());
                 if let Some(peer) = self.ctx.peers.get_mut(&conn) {
-                    peer.slow_sender = slow;
+                    peer.download.set_slow(slow);
                 }
             }
         }
@@ -213,14 +204,14 @@ impl Engine {
 
     fn rejected(&mut self, conn: ConnId, block: Block) -> Result<(), Fault> {
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
-        if peer.take_recalled(block) {
+        if peer.download.take_recalled(block) {
             return Ok(());
         }
-        if !peer.take_asked(block) {
+        if !peer.download.take_asked(block) {
             return Err(Fault::UnaskedBlock(block));
         }
         if !block.in_frame() {
-            peer.refuse(block.piece, self.ctx.now);
+            peer.download.refuse(block.piece, self.ctx.now);
         }
         self.fetch.refused(conn, block);
         self.wake = true;
@@ -240,8 +231,8 @@ impl Engine {
         let said = ExtendedHandshake::decode(payload).map_err(|_| Fault::Extension)?;
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
         peer.introduce(&said);
-        let schedules = peer.schedules.is_some();
-        if let Some(addr) = peer.listen.filter(|_| said.port.is_some() && peer.incoming) {
+        let schedules = peer.scheduling.is_spoken();
+        if let Some(addr) = peer.link.listen().filter(|_| said.port.is_some() && peer.link.is_incoming()) {
             // The peer says where it listens: it need not be dialled.
             self.book.connected(addr);
         }
@@ -273,9 +264,9 @@ impl Engine {
             self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(*piece))?;
         }
         let Some(peer) = self.ctx.peers.get(&conn) else { return Ok(()) };
-        let (access, now) = (peer.standing, self.ctx.now);
+        let (access, now) = (peer.link.access(), self.ctx.now);
         let crosses_in = self.zones.receives_in(peer, now);
-        let takes_frames = self.ctx.config.accepts_frames() && peer.fast;
+        let takes_frames = self.ctx.config.accepts_frames() && peer.link.is_fast();
         let mut pieces = self.zones.worth_crossing(peer, pieces, self.fetch.picker());
         pieces.iter_mut().filter(|_| !takes_frames).for_each(|offered| offered.frame = 0);
         let verdict = if crosses_in > start_in {
@@ -304,7 +295,8 @@ impl Engine {
         let free_in = self.grants.busy_for(None, &self.fetch, &self.ctx);
         let payload: Bytes = Schedule::Taken { free_in }.encode().into();
         for (other, peer) in &self.ctx.peers {
-            if let Some(id) = peer.schedules.filter(|_| *other != conn && peer.we_are_interested) {
+            if let Some(id) = peer.scheduling.id().filter(|_| *other != conn && peer.download.is_interested())
+            {
                 self.ctx.out.send(*other, Message::Extended { id, payload: payload.clone() });
             }
         }
@@ -313,7 +305,7 @@ impl Engine {
 
 /// Whether it needs no slot and is unchoked for good.
 fn is_settled(peer: &Peer) -> bool {
-    peer.schedules.is_some() && !peer.choked
+    peer.scheduling.is_spoken() && !peer.upload.is_choked()
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ impl Engine {
             rate_in: self.bytes_in.rate(*now),
             rate_out: self.bytes_out.rate(*now),
             peers: peers.len(),
-            seeders: peers.values().filter(|peer| peer.seed).count(),
+            seeders: peers.values().filter(|peer| peer.link.is_seed()).count(),
             pieces_active: self.fetch.active(),
             pieces_bad: self.bad_pieces,
             complete: self.holds.complete(),
@@ -228,7 +228,7 @@ impl Engine {
         self.fetch.restart_orphans(&mut self.ctx.rng);
         // A scheduling peer is asked for the pieces it was granted, and for nothing else.
         let owners = self.fetch.owners();
-        let able = |(conn, peer): &(&ConnId, &Peer)| peer.schedules.is_none() || owners.contains(conn);
+        let able = |(conn, peer): &(&ConnId, &Peer)| !peer.scheduling.is_spoken() || owners.contains(conn);
         let conns: Vec<ConnId> = self.ctx.peers.iter().filter(able).map(|(conn, _)| *conn).collect();
         conns.into_iter().for_each(|conn| self.fetch.fill(conn, &mut self.ctx));
     }
@@ -245,7 +245,7 @@ impl Engine {
         };
         let Some(proposal) = self.offers.next(&supply, &mut self.ctx) else { return };
         let conn = proposal.conn;
-        let pieces = if self.ctx.peers.get(&conn).is_some_and(|peer| peer.takes_frames) {
+        let pieces = if self.ctx.peers.get(&conn).is_some_and(|peer| peer.scheduling.takes_frames()) {
             let offered = self.frames.offered(&proposal.pieces);
             for piece in self.frames.to_make(&proposal.pieces, self.ctx.config.frames_ahead) {
                 let at_most = longest(self.fetch.travels(piece));
@@ -266,7 +266,7 @@ impl Engine {
         self.bytes_out.add(now, bytes);
         self.uplink.add(now, bytes);
         // Scheduling peers were charged when the grant was made.
-        if self.ctx.peers.get(&conn).is_some_and(|peer| peer.schedules.is_none()) {
+        if self.ctx.peers.get(&conn).is_some_and(|peer| !peer.scheduling.is_spoken()) {
             self.zones.charge_sent(conn, block.len, &mut self.ctx);
         }
         if self.queue.is_idle(&self.ctx.peers) {
@@ -280,8 +280,8 @@ impl Engine {
         }
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return };
         // It is not offered to this peer again before it has rested.
-        peer.decline(block.piece, self.ctx.now);
-        if peer.fast {
+        peer.scheduling.decline(block.piece, self.ctx.now);
+        if peer.link.is_fast() {
             self.ctx.out.send(conn, Message::Reject(block));
         } else {
             self.close(conn, CloseReason::Unreadable);
@@ -302,7 +302,7 @@ impl Engine {
         let Some(givers) = self.fetch.stored(piece) else { return };
         for giver in givers {
             if let Some(peer) = self.ctx.peers.get_mut(&giver.conn) {
-                peer.gave_right = true;
+                peer.download.sent_right();
             }
         }
         if !self.holds.insert(piece) {
@@ -311,8 +311,8 @@ impl Engine {
         self.offers.wake();
         for conn in self.ctx.conns() {
             self.ctx.out.send(conn, Message::Have(piece));
-            if let Some(peer) = self.ctx.peers.get_mut(&conn).filter(|peer| peer.have.has(piece)) {
-                peer.useful = peer.useful.saturating_sub(1);
+            if let Some(peer) = self.ctx.peers.get_mut(&conn).filter(|peer| peer.link.have().has(piece)) {
+                peer.link.no_longer_needs(piece);
                 self.update_interest(conn);
             }
         }
@@ -325,20 +325,20 @@ impl Engine {
         self.bad_pieces += 1;
         self.wasted += u64::from(self.geometry.len_of(piece));
         let Some(Giver { conn, id }) = self.fetch.wrong(piece, &mut self.ctx.rng) else { return };
-        let gives = |peer: &Peer| peer.standing.fetch && peer.have.has(piece);
+        let gives = |peer: &Peer| peer.link.access().fetch && peer.link.have().has(piece);
         let has_another = self.ctx.peers.iter().any(|(other, peer)| *other != conn && gives(peer));
         // Nobody else may give it to us: without this peer we would wait for ever. One that has sent right
         // pieces is asked again after a rest, because its disk may be mended meanwhile, or the fault be in
         // our own memory. One that never has loses the connection and may come again.
         if !has_another && let Some(peer) = self.ctx.peers.get_mut(&conn) {
-            if peer.gave_right {
-                peer.refuse(piece, self.ctx.now);
+            if peer.download.has_sent_right() {
+                peer.download.refuse(piece, self.ctx.now);
             } else {
                 self.close(conn, CloseReason::BadPiece(piece));
             }
             return;
         }
-        let listens = self.ctx.peers.get(&conn).and_then(|peer| peer.listen);
+        let listens = self.ctx.peers.get(&conn).and_then(|peer| peer.link.listen());
         self.book.ban(id, listens, self.ctx.now);
         self.close(conn, CloseReason::BadPiece(piece));
     }

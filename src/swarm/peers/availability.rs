@@ -16,7 +16,7 @@ impl Near {
     /// Counts from the beginning: what peers may be met as has changed.
     pub fn recount(&mut self, peers: &Peers, pieces: u32) {
         self.copies = vec![0; pieces as usize];
-        peers.values().filter(|peer| !peer.standing.beyond).for_each(|peer| self.came(&peer.have));
+        peers.values().filter(|peer| !peer.link.access().beyond).for_each(|peer| self.came(peer.link.have()));
     }
 
     /// A peer of the zone has `piece` as well.

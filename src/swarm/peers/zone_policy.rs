@@ -57,7 +57,7 @@ impl ZonePolicy {
     /// Counts peers and their pieces again.
     pub fn recount(&mut self, peers: &Peers, pieces: u32) {
         self.near.recount(peers, pieces);
-        self.crossing = peers.values().filter(|peer| peer.standing.crosses()).count();
+        self.crossing = peers.values().filter(|peer| peer.link.access().crosses()).count();
     }
 
     /// What we may do with a peer at `ip`.
@@ -77,9 +77,9 @@ impl ZonePolicy {
 
     /// `peer` is gone.
     pub fn disconnected(&mut self, peer: &Peer) {
-        self.crossing -= usize::from(peer.standing.crosses());
-        if !peer.standing.beyond {
-            self.near.went(&peer.have);
+        self.crossing -= usize::from(peer.link.access().crosses());
+        if !peer.link.access().beyond {
+            self.near.went(peer.link.have());
         }
     }
 
@@ -102,7 +102,7 @@ impl ZonePolicy {
     /// same.
     pub fn worth_crossing(&self, peer: &Peer, offered: &[Offered], picker: &Picker) -> Vec<Offered> {
         let mut worth: Vec<Offered> = offered.to_vec();
-        if peer.standing.beyond {
+        if peer.link.access().beyond {
             let ours_is_missing = picker.rarest_few(|p| self.is_ours(p) && !self.is_near(p)).is_some();
             worth.retain(|Offered { piece, .. }| {
                 !self.is_near(*piece) && (self.is_ours(*piece) || !ours_is_missing)
@@ -144,29 +144,29 @@ impl ZonePolicy {
         match &self.rules {
             None => all,
             Some(rules) if !rules.behind.is_empty() => all,
-            Some(_) if peer.standing.beyond => all.saturating_sub(self.near.copies(piece)),
+            Some(_) if peer.link.access().beyond => all.saturating_sub(self.near.copies(piece)),
             Some(_) => self.near.copies(piece),
         }
     }
 
     /// How long until the next bytes may cross to `peer`.
     pub fn sends_in(&self, peer: &Peer, now: Now) -> Duration {
-        let into = peer.standing.behind.and_then(|zone| self.pace.into.get(zone));
+        let into = peer.link.access().behind.and_then(|zone| self.pace.into.get(zone));
         match into {
             Some(into) => into.since(now),
-            None if peer.standing.beyond => self.pace.sends.since(now),
+            None if peer.link.access().beyond => self.pace.sends.since(now),
             None => Duration::ZERO,
         }
     }
 
     /// How long until the next bytes may cross from `peer` to us.
     pub fn receives_in(&self, peer: &Peer, now: Now) -> Duration {
-        if peer.standing.beyond { self.pace.receives.since(now) } else { Duration::ZERO }
+        if peer.link.access().beyond { self.pace.receives.since(now) } else { Duration::ZERO }
     }
 
     /// Counts `bytes` that cross, or will cross, to `conn`.
     pub fn charge_sent(&mut self, conn: ConnId, bytes: u32, ctx: &mut Context) {
-        let access = ctx.peers.get(&conn).map_or(PeerAccess::FREE, |peer| peer.standing);
+        let access = ctx.peers.get(&conn).map_or(PeerAccess::FREE, |peer| peer.link.access());
         let time = self.crossing_time(access, bytes);
         let next = match access.behind {
             Some(zone) => self.pace.into.get_mut(zone),
@@ -176,8 +176,9 @@ impl ZonePolicy {
         *next = (*next).max(ctx.now) + time;
         // A peer that does not schedule is held back here.
         if time > Duration::ZERO && access.behind.is_some() {
-            let there = |peer: &&mut Peer| peer.standing.behind == access.behind && peer.schedules.is_none();
-            ctx.peers.values_mut().filter(there).for_each(|peer| peer.held_until = *next);
+            let there =
+                |peer: &&mut Peer| peer.link.access().behind == access.behind && !peer.scheduling.is_spoken();
+            ctx.peers.values_mut().filter(there).for_each(|peer| peer.upload.hold(*next));
         }
     }
 

@@ -267,12 +267,12 @@ impl Offers {
         let (silent, unasked) = self.expired(now);
         for conn in &silent {
             if let Some(peer) = ctx.peers.get_mut(conn) {
-                peer.taken_until = now + peer.reliance.gave_no_answer(now);
+                peer.scheduling.gave_no_answer(now);
             }
         }
         for conn in &unasked {
             if let Some(peer) = ctx.peers.get_mut(conn) {
-                peer.taken_until = now + peer.reliance.asked_for_nothing();
+                peer.scheduling.asked_for_nothing(now);
             }
         }
         if !silent.is_empty() || !unasked.is_empty() {
@@ -294,7 +294,8 @@ impl Offers {
         (self.resting, self.retry) = (false, None);
         let lead = if supply.zones.is_gateway() { LEAD_ACROSS } else { LEAD };
         let start_in = self.free_in(lead, supply, ctx)?;
-        let anybody = ctx.peers.values().any(|peer| peer.schedules.is_some() && peer.interested);
+        let anybody =
+            ctx.peers.values().any(|peer| peer.scheduling.is_spoken() && peer.upload.is_interested());
         if supply.have.is_none() || !anybody {
             self.resting = true;
             return None;
@@ -337,7 +338,7 @@ impl Offers {
             if pieces.is_empty() {
                 continue;
             }
-            let class = match (peer.standing.beyond, copies) {
+            let class = match (peer.link.access().beyond, copies) {
                 _ if !gateway || supply.zones.is_outside() => 0,
                 (false, 0) => 0,
                 (true, _) => 1,
@@ -365,8 +366,8 @@ impl Offers {
         let mut ranked: Vec<(bool, Duration, ConnId)> = Vec::new();
         let able = |(conn, peer): &(&ConnId, &Peer)| peer.takes_offers() && !self.waits_for(**conn);
         for (conn, peer) in ctx.peers.iter().filter(able) {
-            let free = peer.taken_until.max(now + supply.zones.sends_in(peer, now));
-            let latest = if peer.standing.beyond { across } else { latest };
+            let free = peer.scheduling.busy_until().max(now + supply.zones.sends_in(peer, now));
+            let latest = if peer.link.access().beyond { across } else { latest };
             if free > latest {
                 soonest = soonest.min(now + free.since(latest).max(SOONEST));
                 continue;
@@ -374,7 +375,7 @@ impl Offers {
             let mismatch = free.since(begin).max(begin.since(free));
             let chance = u64::try_from(ctx.rng.below(jitter)).unwrap_or(0);
             // One that let us down is asked when nobody else is free.
-            ranked.push((peer.reliance.is_doubtful(), mismatch + Duration::from_micros(chance), *conn));
+            ranked.push((peer.scheduling.is_doubtful(), mismatch + Duration::from_micros(chance), *conn));
         }
         ranked.sort_unstable();
         (ranked.into_iter().map(|(.., conn)| conn).collect(), soonest)
@@ -392,9 +393,10 @@ impl Offers {
     ) -> (usize, Vec<PieceIndex>) {
         let have = supply.have;
         let mut best: Vec<(usize, PieceIndex)> = Vec::with_capacity(MAX_OFFERED + 1);
-        let framed = supply.frames.around(start).take(if peer.takes_frames { LOOKED_AT } else { 0 });
+        let framed =
+            supply.frames.around(start).take(if peer.scheduling.takes_frames() { LOOKED_AT } else { 0 });
         let framed = framed.filter(|piece| have.has(*piece));
-        for piece in framed.chain(have.beyond(&peer.have, start).take(LOOKED_AT)) {
+        for piece in framed.chain(have.beyond(peer.link.have(), start).take(LOOKED_AT)) {
             let copies = supply.zones.copies_beside(peer, piece, supply.picker) + self.copies_given(piece);
             let full = best.len() == MAX_OFFERED;
             if full && best.last().is_some_and(|(worst, _)| *worst <= copies) {
@@ -412,7 +414,9 @@ impl Offers {
         let rarest = best.first().map_or(0, |(copies, _)| *copies);
         if rarest == 0 {
             best.retain(|(copies, _)| *copies == 0);
-        } else if let Some(wish) = peer.wish.filter(|wish| have.has(*wish) && peer.may_take(*wish, now)) {
+        } else if let Some(wish) =
+            peer.scheduling.want().filter(|wish| have.has(*wish) && peer.may_take(*wish, now))
+        {
             best.retain(|(_, piece)| *piece != wish);
             best.insert(0, (0, wish));
             best.truncate(MAX_OFFERED);
@@ -423,7 +427,7 @@ impl Offers {
     /// The downlink of `conn` is busy for `free_in`.
     pub fn busy(&mut self, conn: ConnId, free_in: Duration, ctx: &mut Context) {
         if let Some(peer) = ctx.peers.get_mut(&conn) {
-            peer.taken_until = ctx.now + free_in.min(LONGEST_TAKEN);
+            peer.scheduling.set_busy(ctx.now + free_in.min(LONGEST_TAKEN));
         }
         // It may be free sooner than it said before.
         self.withdraw(conn, ctx.now);
@@ -433,7 +437,7 @@ impl Offers {
     pub fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>, ctx: &mut Context) {
         let Some(pieces) = self.withdraw(conn, ctx.now) else { return };
         let Some(peer) = ctx.peers.get_mut(&conn) else { return };
-        pieces.into_iter().for_each(|piece| peer.decline(piece, ctx.now));
-        peer.wish = wish;
+        pieces.into_iter().for_each(|piece| peer.scheduling.decline(piece, ctx.now));
+        peer.scheduling.set_want(wish);
     }
 }

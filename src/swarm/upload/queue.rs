@@ -10,7 +10,7 @@
 //! BEP 6, dropped by a choke. Peers that speak our scheduling ask only for what `offers` agreed with them:
 //! they need no slot.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::swarm::context::{Context, Outputs};
@@ -99,20 +99,18 @@ impl UploadQueue {
     pub fn pump(&mut self, picker: &Picker, uplink: &Capacity, ctx: &mut Context) {
         let Context { config, now, peers, out, .. } = ctx;
         let (window, now) = (config.send_window, *now);
-        self.busy.retain(|conn| peers.get(conn).is_some_and(|peer| !peer.waits_for_nothing()));
+        self.busy.retain(|conn| peers.get(conn).is_some_and(|peer| !peer.upload.is_idle()));
         self.turns.retain(|turn| {
             let Some(peer) = peers.get_mut(&turn.conn) else { return false };
             fill_window(turn.conn, turn.piece, peer, window, out);
-            peer.sending.iter().any(|block| block.piece == turn.piece)
+            peer.upload.sending().iter().any(|block| block.piece == turn.piece)
         });
         while self.may_begin(config, uplink, now) {
             let Some((conn, piece)) = self.next_turn(peers, picker, now) else { break };
             let Some(peer) = peers.get_mut(&conn) else { break };
-            if peer.last_turn != Some(piece) {
+            if peer.upload.begin_turn(piece, now) {
                 self.given[piece.get()] += 1;
             }
-            peer.last_turn = Some(piece);
-            peer.served = now;
             fill_window(conn, piece, peer, window, out);
             self.turns.push(Turn { conn, piece, began: now, moved: now, bytes: 0 });
         }
@@ -123,12 +121,12 @@ impl UploadQueue {
     pub fn committed(&self, uplink: &Capacity, enough: u64, ctx: &Context) -> u64 {
         let mut sum = 0;
         let (now, share) = (ctx.now, self.share(&ctx.config, uplink));
-        for (conn, peer) in self.waiting(&ctx.peers).filter(|(_, peer)| peer.schedules.is_some()) {
+        for (conn, peer) in self.waiting(&ctx.peers).filter(|(_, peer)| peer.scheduling.is_spoken()) {
             let slow = |turn: &Turn| turn.conn == conn && turn.is_slow(&share, now);
             if self.turns.iter().any(slow) {
                 continue;
             }
-            for block in peer.sending.iter().chain(&peer.queue) {
+            for block in peer.upload.sending().iter().chain(peer.upload.queued()) {
                 sum += u64::from(block.len);
                 if sum > enough {
                     return sum;
@@ -152,7 +150,7 @@ impl UploadQueue {
 
     /// Nobody waits for anything.
     pub fn is_idle(&self, peers: &Peers) -> bool {
-        self.waiting(peers).all(|(_, peer)| peer.waits_for_nothing())
+        self.waiting(peers).all(|(_, peer)| peer.upload.is_idle())
     }
 
     /// Peers that wait for our blocks.
@@ -165,21 +163,21 @@ impl UploadQueue {
     fn next_turn(&self, peers: &Peers, picker: &Picker, now: Now) -> Option<(ConnId, PieceIndex)> {
         let mut best = None;
         for (conn, peer) in self.waiting(peers) {
-            let free = peer.sending.is_empty() && !self.turns.iter().any(|turn| turn.conn == conn);
-            if !free || peer.queue.is_empty() || now < peer.held_until {
+            let free = peer.upload.sending().is_empty() && !self.turns.iter().any(|turn| turn.conn == conn);
+            if !free || peer.upload.queued().is_empty() || now < peer.upload.held_until() {
                 continue;
             }
-            let forgotten = now.since(peer.served.max(peer.choke_changed)) > FORGOTTEN;
+            let forgotten = now.since(peer.upload.served().max(peer.upload.choke_changed())) > FORGOTTEN;
             let mut last = None;
-            for piece in peer.queue.iter().map(|block| block.piece) {
+            for piece in peer.upload.queued().iter().map(|block| block.piece) {
                 if last.replace(piece) == Some(piece) {
                     continue;
                 }
-                let begun = peer.last_turn == Some(piece);
+                let begun = peer.upload.last_turn() == Some(piece);
                 let running = self.turns.iter().filter(|turn| turn.piece == piece).count();
                 let given = self.given.get(piece.get()).copied().unwrap_or(0);
                 let copies = picker.availability(piece).max(given) as usize + running;
-                let rank = (!forgotten, !begun, copies, peer.served, conn);
+                let rank = (!forgotten, !begun, copies, peer.upload.served(), conn);
                 if best.is_none_or(|(least, _)| rank < least) {
                     best = Some((rank, piece));
                 }
@@ -192,19 +190,16 @@ impl UploadQueue {
     pub fn request(&mut self, conn: ConnId, block: Block, we_have_it: bool, ctx: &mut Context) -> bool {
         let limit = ctx.config.request_queue;
         let Some(peer) = ctx.peers.get_mut(&conn) else { return true };
-        let full = peer.queue.len() + peer.sending.len() >= limit as usize;
-        if peer.choked || !we_have_it || full {
+        let full = peer.upload.queued().len() + peer.upload.sending().len() >= limit as usize;
+        if peer.upload.is_choked() || !we_have_it || full {
             // A few cross a choke on the way; a flood of them is abuse.
-            peer.unanswerable += 1;
-            if peer.fast {
+            let denied = peer.upload.count_unanswerable();
+            if peer.link.is_fast() {
                 ctx.out.send(conn, Message::Reject(block));
             }
-            return peer.unanswerable <= limit.saturating_mul(4);
+            return denied <= limit.saturating_mul(4);
         }
-        // Each request for a frame's block has an answer of its own: the peer may have begun anew with
-        // another frame.
-        if !peer.queue.contains(&block) && (block.in_frame() || !peer.sending.contains(&block)) {
-            peer.queue.push_back(block);
+        if peer.upload.request(block) {
             self.busy.insert(conn);
         }
         true
@@ -213,10 +208,7 @@ impl UploadQueue {
     /// The frame of `piece` is gone: requests for its blocks are rejected.
     pub fn withdraw_frame(&mut self, piece: PieceIndex, ctx: &mut Context) {
         for (conn, peer) in &mut ctx.peers {
-            let of_it = |block: &Block| block.piece == piece && block.in_frame();
-            let (gone, keep): (VecDeque<Block>, VecDeque<Block>) = peer.queue.drain(..).partition(of_it);
-            peer.queue = keep;
-            for block in gone {
+            for block in peer.upload.withdraw_frame(piece) {
                 ctx.out.send(*conn, Message::Reject(block));
             }
         }
@@ -225,11 +217,8 @@ impl UploadQueue {
     /// A peer no longer wants `block`.
     pub fn cancel(&mut self, conn: ConnId, block: Block, ctx: &mut Context) {
         let Some(peer) = ctx.peers.get_mut(&conn) else { return };
-        if let Some(at) = peer.queue.iter().position(|queued| *queued == block) {
-            peer.queue.remove(at);
-            if peer.fast {
-                ctx.out.send(conn, Message::Reject(block));
-            }
+        if peer.upload.cancel(block) && peer.link.is_fast() {
+            ctx.out.send(conn, Message::Reject(block));
         }
     }
 
@@ -237,9 +226,9 @@ impl UploadQueue {
     pub fn sent(&mut self, conn: ConnId, block: Block, ctx: &mut Context) -> bool {
         let now = ctx.now;
         let Some(peer) = ctx.peers.get_mut(&conn) else { return false };
-        let Some(at) = peer.sending.iter().position(|sending| *sending == block) else { return false };
-        peer.sending.remove(at);
-        peer.served = now;
+        if !peer.upload.sent(block, now) {
+            return false;
+        }
         for turn in self.turns.iter_mut().filter(|turn| turn.conn == conn) {
             turn.moved = now;
             turn.bytes += u64::from(block.len);
@@ -255,17 +244,17 @@ impl UploadQueue {
         let mut waiting: Vec<(Now, ConnId)> = Vec::new();
         let mut holding: Vec<(Now, ConnId)> = Vec::new();
         for (conn, peer) in peers.iter_mut() {
-            if peer.schedules.is_some() {
-                match (peer.choked, peer.standing.serve) {
+            if peer.scheduling.is_spoken() {
+                match (peer.upload.is_choked(), peer.link.access().serve) {
                     (true, true) => unchoke(*conn, peer, now, out),
                     (false, false) => choke(*conn, peer, now, out),
                     _ => {}
                 }
                 continue;
             }
-            match (peer.choked, peer.interested && peer.standing.serve) {
-                (true, true) => waiting.push((peer.choke_changed, *conn)),
-                (false, true) => holding.push((peer.choke_changed, *conn)),
+            match (peer.upload.is_choked(), peer.upload.is_interested() && peer.link.access().serve) {
+                (true, true) => waiting.push((peer.upload.choke_changed(), *conn)),
+                (false, true) => holding.push((peer.upload.choke_changed(), *conn)),
                 (false, false) => choke(*conn, peer, now, out),
                 (true, false) => {}
             }
@@ -297,9 +286,10 @@ impl UploadQueue {
     /// more.
     pub fn deadline(&self, uplink: &Capacity, ctx: &Context) -> Option<Now> {
         let Context { config, now, peers, .. } = ctx;
-        let held = self.waiting(peers).map(|(_, peer)| peer.held_until).filter(|until| until > now).min();
+        let held =
+            self.waiting(peers).map(|(_, peer)| peer.upload.held_until()).filter(|until| until > now).min();
         let waits = |(conn, peer): (ConnId, &Peer)| {
-            !peer.queue.is_empty() && !self.turns.iter().any(|turn| turn.conn == conn)
+            !peer.upload.queued().is_empty() && !self.turns.iter().any(|turn| turn.conn == conn)
         };
         let pause = self.share(config, uplink).pause();
         let slow = || self.turns.iter().map(|turn| turn.moved + pause).min();
@@ -310,28 +300,22 @@ impl UploadQueue {
 
 /// Moves requests for `piece` into the network's hands.
 fn fill_window(conn: ConnId, piece: PieceIndex, peer: &mut Peer, window: usize, out: &mut Outputs) {
-    while peer.sending.len() < window {
-        let Some(at) = peer.queue.iter().position(|block| block.piece == piece) else { break };
-        let Some(block) = peer.queue.remove(at) else { break };
-        peer.sending.push(block);
+    while peer.upload.sending().len() < window {
+        let Some(block) = peer.upload.send_next(piece) else { break };
         out.push(Output::SendBlock { conn, block });
     }
 }
 
 fn unchoke(conn: ConnId, peer: &mut Peer, now: Now, out: &mut Outputs) {
-    peer.choked = false;
-    peer.choke_changed = now;
-    peer.unanswerable = 0;
+    peer.upload.unchoke(now);
     out.send(conn, Message::Unchoke);
 }
 
 /// Chokes a peer; what it waits for is rejected, as BEP 6 asks.
 fn choke(conn: ConnId, peer: &mut Peer, now: Now, out: &mut Outputs) {
-    peer.choked = true;
-    peer.choke_changed = now;
     out.send(conn, Message::Choke);
-    for block in peer.queue.drain(..) {
-        if peer.fast {
+    for block in peer.upload.choke(now) {
+        if peer.link.is_fast() {
             out.send(conn, Message::Reject(block));
         }
     }

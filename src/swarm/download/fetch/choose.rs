@@ -78,14 +78,14 @@ impl Fetcher {
     /// the most precious, or from a peer that lets us wait.
     fn take_over(&mut self, conn: ConnId, ctx: &mut Context) -> Option<Block> {
         let peer = ctx.peers.get(&conn)?;
-        if !peer.asked.is_empty() {
+        if peer.download.has_requests() {
             return None;
         }
         let (piece, owner) = self.active.iter().find_map(|(piece, active)| {
             let owner = active.owner.filter(|owner| *owner != conn)?;
             let other = ctx.peers.get(&owner)?;
-            let patient = ctx.now.since(active.since.max(other.progress)) < WAIT_FOR_OWNER;
-            let relieve = other.seed && !peer.seed;
+            let patient = ctx.now.since(active.since.max(other.download.progress())) < WAIT_FOR_OWNER;
+            let relieve = other.link.is_seed() && !peer.link.is_seed();
             (active.untouched() && peer.offers(*piece, ctx.now) && (relieve || !patient))
                 .then_some((*piece, owner))
         })?;
@@ -105,7 +105,8 @@ impl Fetcher {
         }
         let slow = |other: ConnId| {
             ctx.peers.get(&other).is_none_or(|other| {
-                ctx.now.since(other.progress) > Duration::from_secs(1) || (!peer.seed || other.seed)
+                ctx.now.since(other.download.progress()) > Duration::from_secs(1)
+                    || (!peer.link.is_seed() || other.link.is_seed())
             })
         };
         let mut pieces: Vec<_> = self

@@ -146,21 +146,20 @@ impl Fetcher {
     pub fn fill(&mut self, conn: ConnId, ctx: &mut Context) {
         loop {
             let Some(peer) = ctx.peers.get(&conn) else { return };
-            let room = peer.asked.len() < peer.depth(ctx.now, ctx.config.request_depth);
-            if self.halted || peer.choking_us || !peer.we_are_interested || !room {
+            let room = peer.download.requests()
+                < peer.download.depth(peer.scheduling.is_spoken(), ctx.now, ctx.config.request_depth);
+            if self.halted || !peer.download.is_open() || !room {
                 return;
             }
-            let more = peer.schedules.is_none() && peer.asked.len() < peer.ahead(ctx.now);
+            let more =
+                !peer.scheduling.is_spoken() && peer.download.requests() < peer.download.ahead(ctx.now);
             let Some(block) =
                 self.own_block(conn).or_else(|| more.then(|| self.find_block(conn, ctx)).flatten())
             else {
                 return;
             };
             let Some(peer) = ctx.peers.get_mut(&conn) else { return };
-            if peer.asked.is_empty() {
-                peer.progress = ctx.now.max(peer.begins);
-            }
-            peer.asked.push_back(block);
+            peer.download.ask(block, ctx.now);
             ctx.out.send(conn, Message::Request(block));
         }
     }
@@ -277,7 +276,7 @@ impl Fetcher {
                 // It was asked for before, and again after the piece was begun anew: a second one may follow.
                 active.release(conn, block);
                 if let Some(peer) = ctx.peers.get_mut(&conn).filter(|_| !block.in_frame()) {
-                    peer.remember_recalled(block);
+                    peer.download.remember_recalled(block);
                 }
                 return Receipt::Wasted;
             }
@@ -285,9 +284,9 @@ impl Fetcher {
         active.count(u64::from(block.len), ctx.now);
         if let Some(other) = recall
             && let Some(peer) = ctx.peers.get_mut(&other)
-            && peer.take_asked(block)
+            && peer.download.take_asked(block)
         {
-            peer.remember_recalled(block);
+            peer.download.remember_recalled(block);
             ctx.out.send(other, Message::Cancel(block));
         }
         if active.missing() > 0 {
@@ -299,7 +298,7 @@ impl Fetcher {
     /// All blocks of `piece` are here.
     fn completed(&mut self, piece: PieceIndex, ctx: &mut Context) -> Receipt {
         let Some(active) = self.active.remove(&piece) else { return Receipt::Kept };
-        let known = |conn: &ConnId| ctx.peers.get(conn).map(|peer| Giver { conn: *conn, id: peer.id });
+        let known = |conn: &ConnId| ctx.peers.get(conn).map(|peer| Giver { conn: *conn, id: peer.link.id() });
         let mut givers: Vec<Giver> = active.givers.iter().filter_map(known).collect();
         if givers.len() != active.givers.len() {
             // A peer that sent some of it is gone, so none that stayed can be blamed alone.

@@ -3,7 +3,6 @@
 //! Invariant: a request that is taken back is free to be asked of others and remembered, for its answer may
 //! still come; a frame never outlives its owner: what came of it is dropped.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,8 +68,8 @@ impl Fetcher {
             .iter()
             .filter(|(_, peer)| {
                 let patience =
-                    if peer.schedules.is_some() { stall_after.min(GRANTED_STALL) } else { stall_after };
-                !peer.asked.is_empty() && ctx.now.since(peer.progress) >= patience
+                    if peer.scheduling.is_spoken() { stall_after.min(GRANTED_STALL) } else { stall_after };
+                peer.download.has_requests() && ctx.now.since(peer.download.progress()) >= patience
             })
             .map(|(conn, _)| *conn)
             .collect();
@@ -78,7 +77,7 @@ impl Fetcher {
             self.recall(conn, ctx, |_| true);
             self.disown(conn, |_| true);
             if let Some(peer) = ctx.peers.get_mut(&conn) {
-                peer.snubbed = Some(ctx.now + SNUB_REST);
+                peer.download.snub(ctx.now + SNUB_REST);
             }
         }
     }
@@ -86,10 +85,7 @@ impl Fetcher {
     /// Takes back from `conn` the requests that pass `test`.
     fn recall(&mut self, conn: ConnId, ctx: &mut Context, test: impl Fn(&Block) -> bool) {
         let Some(peer) = ctx.peers.get_mut(&conn) else { return };
-        let (back, keep): (VecDeque<Block>, VecDeque<Block>) = peer.asked.drain(..).partition(test);
-        peer.asked = keep;
-        for block in back {
-            peer.remember_recalled(block);
+        for block in peer.download.recall(test) {
             ctx.out.send(conn, Message::Cancel(block));
             if let Some(active) = self.active.get_mut(&block.piece) {
                 active.release(conn, block);
