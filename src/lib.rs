@@ -15,13 +15,14 @@
 //! Imports point down only: programs (`agent`, `server`) → adapters (`io`, the only place with syscalls,
 //! sockets, clock and randomness) → stages (`layout`, `lan`, `tracker`, `swarm`, `boot`: pure) → formats
 //! (`bencode`, `metainfo`, `manifest`, `event`, `rules`, `api`) → words (`units`, `bitfield`, `digest`,
-//! `rng`, `storage`, `buf`, `sync`).
+//! `rng`, `slots`, `storage`, `buf`, `sync`).
 
 // words
 pub mod bitfield;
 pub mod buf;
 pub mod digest;
 pub mod rng;
+pub mod slots;
 pub mod storage;
 pub mod sync;
 pub mod units;

@@ -169,7 +169,7 @@ pub enum Input {
         /// The message.
         message: Message,
     },
-    /// A peer's block was read into its place, which had been claimed of the engine's [`super::Landings`].
+    /// A peer's block was read into its slot, which had been claimed of [`super::Engine::inflight`].
     Landed {
         /// The connection to the peer.
         conn: ConnId,

@@ -24,4 +24,3 @@ pub use interface::{
     CloseReason, ConnId, EngineConfig, Fault, FrameState, Input, Output, StoreResult, SwarmStats,
 };
 pub use pieces::geometry::{Block, FRAME, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};
-pub use pieces::inflight::{Descent, Landings};

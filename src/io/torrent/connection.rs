@@ -49,10 +49,10 @@ pub(super) fn start(
     let (read, write) = stream.into_split();
     let (queue, outgoing) = mpsc::channel(QUEUE);
     let (to_owner, events) = (events.clone(), events.clone());
-    let (pieces, landings) = (torrent.geometry.pieces(), torrent.landings.clone());
+    let (pieces, inflight) = (torrent.geometry.pieces(), torrent.inflight.clone());
     let window = torrent.window.clone();
     let reader = tokio::spawn(async move {
-        let why = match read_messages(conn, read, pieces, landings, window, &to_owner).await {
+        let why = match read_messages(conn, read, pieces, inflight, window, &to_owner).await {
             Ok(()) => "it closed the connection".to_owned(),
             Err(error) => error.to_string(),
         };

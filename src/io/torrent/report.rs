@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::cache::Data;
 use super::receive_window::ReceiveWindow;
+use crate::slots::InflightPieces;
 use crate::storage::{Storage, StorageError};
 use crate::swarm::wire::{Message, WireError};
-use crate::swarm::{Block, ConnId, Geometry, Landings};
+use crate::swarm::{Block, ConnId, Geometry};
 
 /// A peer's message or block.
 pub(super) enum Heard {
@@ -35,7 +36,7 @@ pub(super) enum Outgoing {
 /// The tasks' knowledge of the torrent.
 pub(super) struct Torrent {
     pub(super) geometry: Geometry,
-    pub(super) landings: Landings,
+    pub(super) inflight: InflightPieces,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) window: ReceiveWindow,
 }

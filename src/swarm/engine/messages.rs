@@ -13,7 +13,7 @@ use crate::swarm::download::fetch::Receipt;
 use crate::swarm::download::grants::Verdict;
 use crate::swarm::interface::{ConnId, Fault};
 use crate::swarm::peers::peer::Peer;
-use crate::swarm::pieces::active::ActivePiece;
+use crate::swarm::pieces::active::{ActivePiece, Delivery};
 use crate::swarm::pieces::geometry::{Block, MAX_REQUEST_LEN};
 use crate::swarm::wire::extended::{ExtendedHandshake, OUR_EXTENSION_ID};
 use crate::swarm::wire::flashmob::{Offered, Schedule};
@@ -68,7 +68,7 @@ impl Engine {
             Message::Cancel(block) => self.queue.cancel(conn, block, &mut self.ctx),
             Message::Piece { piece, offset, data } => {
                 let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-                self.block_came(conn, Block { piece, offset, len }, Some(&data[..]))?;
+                self.block_came(conn, Block { piece, offset, len }, Delivery::Bytes(&data))?;
             }
             Message::Reject(block) => self.rejected(conn, block)?,
             // Hints about what to ask for: rarest first knows better.
@@ -162,12 +162,12 @@ impl Engine {
         Ok(())
     }
 
-    /// A block came: its bytes, or `None` if they were read into their place.
+    /// A block came.
     pub(super) fn block_came(
         &mut self,
         conn: ConnId,
         block: Block,
-        data: Option<&[u8]>,
+        delivery: Delivery<'_>,
     ) -> Result<(), Fault> {
         let len = block.len;
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
@@ -183,7 +183,7 @@ impl Engine {
         }
         peer.download.received(u64::from(len), self.ctx.now);
         self.grants.received(u64::from(len), self.ctx.now);
-        match self.fetch.arrived(conn, block, data, &mut self.ctx) {
+        match self.fetch.arrived(conn, block, delivery, &mut self.ctx) {
             Receipt::Wasted => self.wasted += u64::from(len),
             Receipt::Kept => self.bytes_in.add(self.ctx.now, u64::from(len)),
             Receipt::Measured { bytes, time } => {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
+use crate::slots::InflightPieces;
 use crate::swarm::context::Context;
 use crate::swarm::download::fetch::{Fetcher, Giver};
 use crate::swarm::download::grants::Grants;
@@ -26,10 +27,10 @@ use crate::swarm::peers::disk_rate::Medium;
 use crate::swarm::peers::peer::Peer;
 use crate::swarm::peers::rate::{Capacity, RateMeter};
 use crate::swarm::peers::zone_policy::ZonePolicy;
+use crate::swarm::pieces::active::Delivery;
 use crate::swarm::pieces::completion::Holdings;
 use crate::swarm::pieces::compressed::{Frames, longest};
 use crate::swarm::pieces::geometry::{Block, Geometry, PieceShape};
-use crate::swarm::pieces::inflight::Landings;
 use crate::swarm::upload::offers::{Offers, Supply};
 use crate::swarm::upload::queue::UploadQueue;
 use crate::swarm::wire::flashmob::{Offered, Schedule};
@@ -128,9 +129,9 @@ impl Engine {
         [Some(self.housekeeping), fetch, queue, self.offers.deadline()].into_iter().flatten().min()
     }
 
-    /// Where blocks are read into.
-    pub fn landings(&self) -> Landings {
-        self.fetch.landings()
+    /// The buffers that blocks are read into.
+    pub fn inflight(&self) -> InflightPieces {
+        self.fetch.inflight()
     }
 
     /// The sizes of the torrent.
@@ -186,7 +187,7 @@ impl Engine {
                 }
             }
             Input::Landed { conn, block } => {
-                if let Err(fault) = self.block_came(conn, block, None) {
+                if let Err(fault) = self.block_came(conn, block, Delivery::InSlot) {
                     self.close(conn, fault.into());
                 }
             }

@@ -58,7 +58,8 @@ impl Peer {
     }
 
     /// It speaks our scheduling, owes us an answer or blocks, and is silent: its cable was pulled, or its
-    /// power went. A closed socket would have said so. Standard clients may be silent for two minutes (BEP 3).
+    /// power went. A closed socket would have said so. Standard clients may be silent for two minutes
+    /// (BEP 3).
     pub fn is_gone(&self, now: Now) -> bool {
         let owes_blocks = self.download.is_snubbed() && self.link.silent_for(now) >= OWES_BLOCKS;
         self.scheduling.is_spoken() && (self.scheduling.is_gone(now) || owes_blocks)

@@ -4,17 +4,17 @@
 //! their bytes lie is the [`Landing`]'s. A frame comes from one peer: others' frames of the same piece are
 //! other bytes.
 
+use crate::buf::PieceBuf;
+use crate::slots::{PieceSlots, Slot};
 use crate::swarm::interface::ConnId;
 use crate::swarm::peers::rate::SWALLOWED;
 use crate::swarm::pieces::geometry::Block;
-use crate::swarm::pieces::inflight::Landing;
 use crate::units::Now;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What is known about one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
+enum BlockState {
     Free,
     Asked(ConnId),
     /// End game: two peers were asked.
@@ -25,8 +25,10 @@ enum Slot {
 /// A piece that is being fetched.
 #[derive(Debug)]
 pub struct ActivePiece {
-    landing: Arc<Landing>,
-    slots: Vec<Slot>,
+    /// Ascending.
+    blocks: Vec<Block>,
+    states: Vec<BlockState>,
+    slots: PieceSlots,
     missing: usize,
     free: usize,
     /// No slot before this one is free.
@@ -46,6 +48,29 @@ pub struct ActivePiece {
     pub givers: Vec<ConnId>,
 }
 
+/// How a block came.
+#[derive(Debug, Clone, Copy)]
+pub enum Delivery<'a> {
+    /// Its connection claimed its slot and filled it.
+    InSlot,
+    /// As a message with these bytes.
+    Bytes(&'a [u8]),
+}
+
+/// Divides `buf` into slots for `blocks`. Bytes of a piece that do not travel are zeros.
+pub fn slots_of(mut buf: PieceBuf, blocks: &[Block]) -> PieceSlots {
+    if !blocks.last().is_some_and(Block::in_frame) {
+        let mut end = 0;
+        for block in blocks {
+            buf[end..block.start() as usize].fill(0);
+            end = (block.start() + block.len) as usize;
+        }
+        buf[end..].fill(0);
+    }
+    let slot = |block: &Block| Slot { offset: block.offset, start: block.start(), len: block.len };
+    PieceSlots::new(buf, blocks.iter().map(slot).collect())
+}
+
 /// What a block that arrived was good for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Arrival {
@@ -62,12 +87,13 @@ pub enum Arrival {
 
 impl ActivePiece {
     /// A piece (or its frame) of which nothing is here.
-    pub fn new(landing: Arc<Landing>, owner: ConnId, solo: bool, now: Now) -> Self {
-        let count = landing.blocks().len();
-        let travels: u64 = landing.blocks().iter().map(|block| u64::from(block.len)).sum();
+    pub fn new(blocks: Vec<Block>, slots: PieceSlots, owner: ConnId, solo: bool, now: Now) -> Self {
+        let count = blocks.len();
+        let travels: u64 = blocks.iter().map(|block| u64::from(block.len)).sum();
         ActivePiece {
-            landing,
-            slots: vec![Slot::Free; count],
+            blocks,
+            states: vec![BlockState::Free; count],
+            slots,
             missing: count,
             free: count,
             first: 0,
@@ -81,12 +107,12 @@ impl ActivePiece {
     }
 
     /// Begins anew where other blocks land. Returns how many bytes were here in vain.
-    pub fn restart(&mut self, landing: Arc<Landing>) -> u64 {
-        let here = self.slots.iter().zip(self.landing.blocks()).filter(|(slot, _)| **slot == Slot::Here);
+    pub fn restart(&mut self, blocks: Vec<Block>, slots: PieceSlots) -> u64 {
+        let here = self.states.iter().zip(&self.blocks).filter(|(slot, _)| **slot == BlockState::Here);
         let dropped = here.map(|(_, block)| u64::from(block.len)).sum();
-        let count = landing.blocks().len();
-        self.landing = landing;
-        self.slots = vec![Slot::Free; count];
+        let count = blocks.len();
+        (self.blocks, self.slots) = (blocks, slots);
+        self.states = vec![BlockState::Free; count];
         (self.missing, self.free, self.first) = (count, count, 0);
         self.run = None;
         self.givers.clear();
@@ -98,9 +124,14 @@ impl ActivePiece {
         self.solo || self.frame().is_some()
     }
 
+    fn position(&self, block: Block) -> Option<usize> {
+        let at = self.blocks.binary_search_by_key(&block.offset, |known| known.offset).ok()?;
+        (self.blocks[at] == block).then_some(at)
+    }
+
     /// What comes is a frame of so many bytes.
     pub fn frame(&self) -> Option<u32> {
-        self.landing.blocks().last().filter(|block| block.in_frame()).and_then(Block::end)
+        self.blocks.last().filter(|block| block.in_frame()).and_then(Block::end)
     }
 
     /// Blocks that are not here.
@@ -127,20 +158,20 @@ impl ActivePiece {
 
     /// Bytes a second that came since its owner was to begin.
     pub fn pace(&self, now: Now) -> u64 {
-        let here = self.slots.iter().zip(self.landing.blocks()).filter(|(slot, _)| **slot == Slot::Here);
+        let here = self.states.iter().zip(&self.blocks).filter(|(slot, _)| **slot == BlockState::Here);
         let bytes: u128 = here.map(|(_, block)| u128::from(block.len)).sum();
         u64::try_from(bytes * 1_000_000 / now.since(self.since).as_micros().max(1)).unwrap_or(u64::MAX)
     }
 
     /// Bytes that are not here.
     pub fn missing_bytes(&self) -> u64 {
-        let lacking = self.slots.iter().zip(self.landing.blocks()).filter(|(slot, _)| **slot != Slot::Here);
+        let lacking = self.states.iter().zip(&self.blocks).filter(|(slot, _)| **slot != BlockState::Here);
         lacking.map(|(_, block)| u64::from(block.len)).sum()
     }
 
     /// Bytes that nobody was asked for.
     pub fn free_bytes(&self) -> u32 {
-        let free = self.slots.iter().zip(self.landing.blocks()).filter(|(slot, _)| **slot == Slot::Free);
+        let free = self.states.iter().zip(&self.blocks).filter(|(slot, _)| **slot == BlockState::Free);
         free.map(|(_, block)| block.len).sum()
     }
 
@@ -151,67 +182,73 @@ impl ActivePiece {
 
     /// True if no block arrived yet.
     pub fn untouched(&self) -> bool {
-        self.missing == self.slots.len()
+        self.missing == self.states.len()
     }
 
     /// Marks a block that nobody was asked for as asked of `conn`: the first, or the last for a helper.
     pub fn ask(&mut self, conn: ConnId, from_end: bool) -> Option<Block> {
-        let is_free = |slot: &Slot| *slot == Slot::Free;
-        let slots = &self.slots[self.first..];
+        let is_free = |slot: &BlockState| *slot == BlockState::Free;
+        let slots = &self.states[self.first..];
         let at = if from_end { slots.iter().rposition(is_free) } else { slots.iter().position(is_free) };
         let at = self.first + at?;
         if !from_end {
             self.first = at + 1;
         }
-        self.slots[at] = Slot::Asked(conn);
+        self.states[at] = BlockState::Asked(conn);
         self.free -= 1;
-        Some(self.landing.blocks()[at])
+        Some(self.blocks[at])
     }
 
     /// End game: the last block that only `from` was asked for is asked of `conn` too.
     pub fn ask_again(&mut self, conn: ConnId, from: impl Fn(ConnId) -> bool) -> Option<Block> {
         let at = self
-            .slots
+            .states
             .iter()
-            .rposition(|slot| matches!(slot, Slot::Asked(other) if *other != conn && from(*other)))?;
-        if let Slot::Asked(other) = self.slots[at] {
-            self.slots[at] = Slot::Twice(other, conn);
+            .rposition(|slot| matches!(slot, BlockState::Asked(other) if *other != conn && from(*other)))?;
+        if let BlockState::Asked(other) = self.states[at] {
+            self.states[at] = BlockState::Twice(other, conn);
         }
-        Some(self.landing.blocks()[at])
+        Some(self.blocks[at])
     }
 
     /// `conn` will not send `block`.
     pub fn release(&mut self, conn: ConnId, block: Block) {
-        let Some(at) = self.landing.position(block) else { return };
-        self.slots[at] = match self.slots[at] {
-            Slot::Asked(asked) if asked == conn => {
+        let Some(at) = self.position(block) else { return };
+        self.states[at] = match self.states[at] {
+            BlockState::Asked(asked) if asked == conn => {
                 self.free += 1;
                 self.first = self.first.min(at);
-                Slot::Free
+                BlockState::Free
             }
-            Slot::Twice(other, asked) | Slot::Twice(asked, other) if asked == conn => Slot::Asked(other),
+            BlockState::Twice(other, asked) | BlockState::Twice(asked, other) if asked == conn => {
+                BlockState::Asked(other)
+            }
             other => other,
         };
     }
 
-    /// A block came from `conn`: its bytes, or `None` if they were read into their place.
-    pub fn accept(&mut self, conn: ConnId, block: Block, data: Option<&[u8]>) -> Arrival {
-        let Some(at) = self.landing.position(block).filter(|at| self.slots[*at] != Slot::Here) else {
+    /// A block came from `conn`.
+    pub fn accept(&mut self, conn: ConnId, block: Block, delivery: Delivery<'_>) -> Arrival {
+        let Some(at) = self.position(block).filter(|at| self.states[*at] != BlockState::Here) else {
             return Arrival::Useless;
         };
-        if !data.map_or_else(|| self.landing.settle(at, conn), |data| self.landing.write(at, data)) {
+        let here = match delivery {
+            Delivery::InSlot => self.slots.commit(at, conn.0),
+            Delivery::Bytes(data) => self.slots.write(at, data),
+        };
+        if !here {
             return Arrival::Lost;
         }
-        let recall = match self.slots[at] {
-            Slot::Free => {
+        let recall = match self.states[at] {
+            BlockState::Free => {
                 self.free -= 1;
                 None
             }
-            Slot::Asked(asked) => (asked != conn).then_some(asked),
-            Slot::Twice(a, b) => Some(if a == conn { b } else { a }),
-            Slot::Here => None,
+            BlockState::Asked(asked) => (asked != conn).then_some(asked),
+            BlockState::Twice(a, b) => Some(if a == conn { b } else { a }),
+            BlockState::Here => None,
         };
-        self.slots[at] = Slot::Here;
+        self.states[at] = BlockState::Here;
         self.missing -= 1;
         if !self.givers.contains(&conn) {
             self.givers.push(conn);
@@ -232,36 +269,41 @@ mod tests {
 
     fn piece() -> ActivePiece {
         let buf = BufPool::new(64, 1).take().expect("a buffer");
-        let landing = Arc::new(Landing::new(buf, vec![block(8, 8), block(32, 4)]));
-        ActivePiece::new(landing, ConnId(1), false, Now::ZERO)
+        let blocks = vec![block(8, 8), block(32, 4)];
+        let slots = slots_of(buf, &blocks);
+        ActivePiece::new(blocks, slots, ConnId(1), false, Now::ZERO)
     }
 
     #[test]
     fn a_block_that_did_not_land_is_still_missing() {
         let mut piece = piece();
-        assert_eq!(piece.accept(ConnId(1), block(8, 8), None), Arrival::Lost);
-        assert_eq!(piece.accept(ConnId(1), block(8, 8), Some(&[1; 8])), Arrival::New { recall: None });
-        assert_eq!(piece.accept(ConnId(2), block(8, 8), Some(&[1; 8])), Arrival::Useless);
+        assert_eq!(piece.accept(ConnId(1), block(8, 8), Delivery::InSlot), Arrival::Lost);
+        assert_eq!(
+            piece.accept(ConnId(1), block(8, 8), Delivery::Bytes(&[1; 8])),
+            Arrival::New { recall: None }
+        );
+        assert_eq!(piece.accept(ConnId(2), block(8, 8), Delivery::Bytes(&[1; 8])), Arrival::Useless);
         assert_eq!((piece.missing(), piece.free()), (1, 1));
     }
 
     #[test]
     fn a_frame_gives_way_to_the_piece_itself() {
-        let landing = |blocks| {
+        let slots = |blocks: &[Block]| {
             let mut buf = BufPool::new(64, 1).take().expect("a buffer");
             buf.fill(0xee);
-            Arc::new(Landing::new(buf, blocks))
+            slots_of(buf, blocks)
         };
         let mut piece = piece();
-        piece.restart(landing(Block::of_frame(PieceIndex(0), 5)));
+        let frame = Block::of_frame(PieceIndex(0), 5);
+        piece.restart(frame.clone(), slots(&frame));
         assert_eq!((piece.frame(), piece.has_one_giver()), (Some(5), true));
         let asked = piece.ask(ConnId(1), false).expect("all of it");
-        assert_eq!(piece.accept(ConnId(1), asked, Some(&[9; 5])), Arrival::New { recall: None });
+        assert_eq!(piece.accept(ConnId(1), asked, Delivery::Bytes(&[9; 5])), Arrival::New { recall: None });
         assert_eq!(piece.missing(), 0);
-        assert_eq!(piece.restart(landing(vec![block(8, 8)])), 5);
+        assert_eq!(piece.restart(vec![block(8, 8)], slots(&[block(8, 8)])), 5);
         assert_eq!((piece.frame(), piece.missing_bytes(), piece.untouched()), (None, 8, true));
-        assert_eq!(piece.accept(ConnId(1), asked, Some(&[9; 5])), Arrival::Useless);
-        piece.accept(ConnId(2), block(8, 8), Some(&[1; 8]));
+        assert_eq!(piece.accept(ConnId(1), asked, Delivery::Bytes(&[9; 5])), Arrival::Useless);
+        piece.accept(ConnId(2), block(8, 8), Delivery::Bytes(&[1; 8]));
         assert_eq!(piece.givers, [ConnId(2)]);
     }
 
@@ -272,8 +314,11 @@ mod tests {
         assert_eq!(asked, block(32, 4));
         assert_eq!(piece.ask_again(ConnId(1), |_| true), None);
         assert_eq!(piece.ask_again(ConnId(2), |_| true), Some(asked));
-        assert_eq!(piece.accept(ConnId(2), asked, Some(&[2; 4])), Arrival::New { recall: Some(ConnId(1)) });
-        assert_eq!(piece.accept(ConnId(1), asked, Some(&[3; 4])), Arrival::Useless);
+        assert_eq!(
+            piece.accept(ConnId(2), asked, Delivery::Bytes(&[2; 4])),
+            Arrival::New { recall: Some(ConnId(1)) }
+        );
+        assert_eq!(piece.accept(ConnId(1), asked, Delivery::Bytes(&[3; 4])), Arrival::Useless);
         assert_eq!(piece.givers, [ConnId(2)]);
     }
 

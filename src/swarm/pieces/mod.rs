@@ -4,5 +4,4 @@ pub(super) mod active;
 pub(super) mod completion;
 pub(super) mod compressed;
 pub(super) mod geometry;
-pub(super) mod inflight;
 pub(super) mod picker;

@@ -35,7 +35,7 @@ impl Owner {
         self.next_conn += 1;
         let torrent = Torrent {
             geometry: self.geometry,
-            landings: self.engine.landings(),
+            inflight: self.engine.inflight(),
             storage: Arc::clone(&self.spec.storage),
             window: self.window.clone(),
         };

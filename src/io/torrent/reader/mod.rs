@@ -4,18 +4,21 @@
 //! Invariant: input is reported to the owner before more is read, so a busy owner slows the peer down. One
 //! report has at most [`REPORT`] messages. A peer that sends nothing for [`SILENCE`] is closed.
 
-use std::io::{self, IoSliceMut};
+mod block;
+
+use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use self::block::Stream;
 use super::receive_window::ReceiveWindow;
 use super::report::{Heard, PeerEvent};
+use crate::slots::{BlockWriter, InflightPieces};
 use crate::swarm::wire::{Decoder, PIECE_HEADER_LEN, WireError};
-use crate::swarm::{Block, ConnId, Descent, Landings};
+use crate::swarm::{Block, ConnId};
 
 /// Keep-alives come every two minutes (BEP 3).
 const SILENCE: Duration = Duration::from_secs(180);
@@ -29,11 +32,11 @@ pub(super) async fn read_messages(
     conn: ConnId,
     stream: OwnedReadHalf,
     pieces: u32,
-    landings: Landings,
+    inflight: InflightPieces,
     window: ReceiveWindow,
     events: &mpsc::Sender<PeerEvent>,
 ) -> io::Result<()> {
-    let mut intake = Intake::new(conn, pieces, landings);
+    let mut intake = Intake::new(conn, pieces, inflight);
     let mut buffer = 0;
     loop {
         window.keep(stream.as_ref(), &mut buffer)?;
@@ -61,22 +64,6 @@ pub(super) async fn read_messages(
     }
 }
 
-/// Where bytes come from, without waiting for them.
-trait Stream {
-    fn read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize>;
-    fn read_places(&self, places: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
-}
-
-impl Stream for OwnedReadHalf {
-    fn read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.try_read_buf(buffer)
-    }
-
-    fn read_places(&self, places: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.try_read_vectored(places)
-    }
-}
-
 /// Whether some of the input is still to be reported.
 enum Sorted {
     All,
@@ -87,17 +74,17 @@ enum Sorted {
 struct Intake {
     conn: ConnId,
     decoder: Decoder,
-    landings: Landings,
+    inflight: InflightPieces,
     /// The block that is being read; the decoder's bytes come after it.
-    descent: Option<Descent>,
+    writer: Option<BlockWriter>,
     /// Blocks that are full.
     arrived: Vec<Block>,
 }
 
 impl Intake {
-    fn new(conn: ConnId, pieces: u32, landings: Landings) -> Self {
+    fn new(conn: ConnId, pieces: u32, inflight: InflightPieces) -> Self {
         let decoder = Decoder::new(pieces);
-        Intake { conn, decoder, landings, descent: None, arrived: Vec::new() }
+        Intake { conn, decoder, inflight, writer: None, arrived: Vec::new() }
     }
 
     /// Makes messages of the input, in the order of the stream.
@@ -108,13 +95,14 @@ impl Intake {
                 return Ok(Sorted::Some);
             }
             if let Some(block) = self.decoder.next_block() {
-                // Without a place it is a message as any other.
-                if let Some(mut descent) = self.landings.claim(self.conn, block) {
+                // Without a slot it is a message as any other.
+                let Block { piece, offset, len } = block;
+                if let Some(mut writer) = self.inflight.claim(self.conn.0, piece, offset, len) {
                     self.decoder.skip(PIECE_HEADER_LEN);
-                    let taken = descent.put(self.decoder.buffer(), &mut self.arrived);
+                    let taken = block::put(&mut writer, self.decoder.buffer(), &mut self.arrived);
                     self.decoder.skip(taken);
-                    if descent.rest() > 0 {
-                        self.descent = Some(descent);
+                    if writer.rest() > 0 {
+                        self.writer = Some(writer);
                         return Ok(Sorted::All);
                     }
                     continue;
@@ -129,15 +117,15 @@ impl Intake {
 
     /// Reads once, without waiting.
     fn read(&mut self, stream: &impl Stream) -> io::Result<usize> {
-        let Some(descent) = &mut self.descent else {
+        let Some(writer) = &mut self.writer else {
             let buffer = self.decoder.buffer();
             buffer.reserve(READ_ROOM);
             return stream.read_buf(buffer);
         };
         let others = self.decoder.buffer();
-        let read = descent.read(|places| stream.read_places(places), &mut self.arrived, others);
-        if descent.rest() == 0 {
-            self.descent = None;
+        let read = block::read(writer, stream, &mut self.arrived, others);
+        if writer.rest() == 0 {
+            self.writer = None;
         }
         read
     }

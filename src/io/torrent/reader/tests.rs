@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
@@ -80,7 +82,7 @@ impl Scene {
         for number in [1u8, 2] {
             let conn = ConnId(number.into());
             let pipe = Pipe { cut, ..Pipe::default() };
-            let intake = Intake::new(conn, PIECES, scene.engine.landings());
+            let intake = Intake::new(conn, PIECES, scene.engine.inflight());
             scene.peers.insert(conn, (intake, pipe, Vec::new()));
             let id = PeerId([number + 10; 20]);
             let handshake = Handshake { extended: false, ..Handshake::ours(InfoHash([1; 20]), id) };
@@ -195,10 +197,10 @@ fn who_claims_places_and_falls_silent_holds_up_nobody() {
         encode(&answer(*block), &mut wrong);
         wrong[13..].fill(0xee);
         pipe.bytes.borrow_mut().extend_from_slice(&wrong);
-        let mut stranger = Intake::new(conn, PIECES, scene.engine.landings());
+        let mut stranger = Intake::new(conn, PIECES, scene.engine.inflight());
         stranger.read(&pipe).unwrap();
         stranger.sort(&mut Vec::new()).unwrap();
-        assert!(stranger.descent.is_some(), "it has the place");
+        assert!(stranger.writer.is_some(), "it has the place");
         strangers.push((stranger, pipe));
     }
     scene.end();
@@ -215,9 +217,10 @@ fn who_claims_places_and_falls_silent_holds_up_nobody() {
 fn a_place_is_given_back_by_a_connection_that_ends() {
     let scene = Scene::new(1 << 20);
     let block = scene.peers[&ConnId(1)].2[0];
-    let landings = scene.engine.landings();
-    let descent = landings.claim(ConnId(7), block).unwrap();
-    assert!(landings.claim(ConnId(1), block).is_none());
-    drop(descent);
-    assert!(landings.claim(ConnId(1), block).is_some());
+    let inflight = scene.engine.inflight();
+    let claim = |conn| inflight.claim(conn, block.piece, block.offset, block.len);
+    let writer = claim(7).unwrap();
+    assert!(claim(1).is_none());
+    drop(writer);
+    assert!(claim(1).is_some());
 }

@@ -18,12 +18,12 @@ use std::time::Duration;
 use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
 use crate::rng::Rng;
+use crate::slots::InflightPieces;
 use crate::swarm::context::Context;
 use crate::swarm::interface::{ConnId, Output};
-use crate::swarm::pieces::active::{ActivePiece, Arrival};
+use crate::swarm::pieces::active::{ActivePiece, Arrival, Delivery, slots_of};
 use crate::swarm::pieces::compressed::longest;
 use crate::swarm::pieces::geometry::{Block, Geometry, PieceShape};
-use crate::swarm::pieces::inflight::{Landing, Landings};
 use crate::swarm::pieces::picker::Picker;
 use crate::swarm::wire::flashmob::Offered;
 use crate::swarm::wire::message::Message;
@@ -61,7 +61,7 @@ pub struct Fetcher {
     picker: Picker,
     active: BTreeMap<PieceIndex, ActivePiece>,
     /// The buffers of the active pieces.
-    landings: Landings,
+    inflight: InflightPieces,
     storing: BTreeMap<PieceIndex, Vec<Giver>>,
     /// Pieces that came with a wrong hash from several peers.
     suspect: Vec<PieceIndex>,
@@ -88,7 +88,7 @@ impl Fetcher {
             shape,
             picker: Picker::new(missing, rng),
             active: BTreeMap::new(),
-            landings: Landings::default(),
+            inflight: InflightPieces::default(),
             storing: BTreeMap::new(),
             suspect: Vec::new(),
             starved: false,
@@ -107,9 +107,9 @@ impl Fetcher {
         &mut self.picker
     }
 
-    /// Where blocks are read into.
-    pub fn landings(&self) -> Landings {
-        self.landings.clone()
+    /// The buffers that blocks are read into.
+    pub fn inflight(&self) -> InflightPieces {
+        self.inflight.clone()
     }
 
     /// The medium failed: nothing more is fetched.
@@ -243,33 +243,38 @@ impl Fetcher {
         self.picker.unwant(piece);
         let blocks = self.blocks_of(piece, frame);
         let nothing_travels = blocks.is_empty();
-        let landing = Arc::new(Landing::new(buf, blocks));
-        self.landings.open(piece, Arc::clone(&landing));
+        let slots = slots_of(buf, &blocks);
+        self.inflight.open(piece, slots.clone());
         if nothing_travels {
             self.store(piece, Vec::new(), None, ctx);
         } else {
             let solo = self.suspect.contains(&piece);
-            self.active.insert(piece, ActivePiece::new(landing, conn, solo, start));
+            self.active.insert(piece, ActivePiece::new(blocks, slots, conn, solo, start));
         }
         !nothing_travels
     }
 
     /// All of `piece` is here.
     fn store(&mut self, piece: PieceIndex, givers: Vec<Giver>, frame: Option<u32>, ctx: &mut Context) {
-        if let Some(buf) = self.landings.shut(piece) {
+        if let Some(buf) = self.inflight.close(piece) {
             self.storing.insert(piece, givers);
             ctx.out.push(Output::Store { piece, buf, frame });
         }
     }
 
-    /// A block came from `conn`, which was asked for it (or had been): its bytes, or `None` if they are in
-    /// their place.
-    pub fn arrived(&mut self, conn: ConnId, block: Block, data: Option<&[u8]>, ctx: &mut Context) -> Receipt {
+    /// A block came from `conn`, which was asked for it (or had been).
+    pub fn arrived(
+        &mut self,
+        conn: ConnId,
+        block: Block,
+        delivery: Delivery<'_>,
+        ctx: &mut Context,
+    ) -> Receipt {
         let Some(active) = self.active.get_mut(&block.piece) else { return Receipt::Wasted };
         if active.has_one_giver() && active.owner != Some(conn) {
             return Receipt::Wasted;
         }
-        let recall = match active.accept(conn, block, data) {
+        let recall = match active.accept(conn, block, delivery) {
             Arrival::New { recall } => recall,
             Arrival::Useless => return Receipt::Wasted,
             Arrival::Lost => {

@@ -3,15 +3,14 @@
 //! Invariant: a request that is taken back is free to be asked of others and remembered, for its answer may
 //! still come; a frame never outlives its owner: what came of it is dropped.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fetcher;
 use crate::rng::Rng;
 use crate::swarm::context::Context;
 use crate::swarm::interface::ConnId;
+use crate::swarm::pieces::active::slots_of;
 use crate::swarm::pieces::geometry::Block;
-use crate::swarm::pieces::inflight::Landing;
 use crate::swarm::wire::message::Message;
 use crate::units::PieceIndex;
 
@@ -34,7 +33,7 @@ impl Fetcher {
             self.recall(conn, ctx, |_| true);
         }
         while let Some((piece, _)) = self.active.pop_first() {
-            self.landings.shut(piece);
+            self.inflight.close(piece);
         }
         self.storing.clear();
     }
@@ -111,11 +110,11 @@ impl Fetcher {
 
     /// Fetches `piece` from the beginning, in other blocks.
     pub(super) fn restart(&mut self, piece: PieceIndex, blocks: Vec<Block>) {
-        let Some(buf) = self.landings.shut(piece) else { return };
-        let landing = Arc::new(Landing::new(buf, blocks));
-        self.landings.open(piece, Arc::clone(&landing));
+        let Some(buf) = self.inflight.close(piece) else { return };
+        let slots = slots_of(buf, &blocks);
+        self.inflight.open(piece, slots.clone());
         if let Some(active) = self.active.get_mut(&piece) {
-            self.dropped += active.restart(landing);
+            self.dropped += active.restart(blocks, slots);
         }
     }
 
@@ -129,7 +128,7 @@ impl Fetcher {
             .collect();
         for piece in orphans {
             self.active.remove(&piece);
-            self.landings.shut(piece);
+            self.inflight.close(piece);
             self.picker.want(piece, rng);
         }
     }
