@@ -16,9 +16,9 @@ mod schedule_tests;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod uplink;
 #[cfg(test)]
 mod zone_tests;
-mod zones;
 
 pub use lab::{Lab, Node, yardstick};
 pub use spec::{Character, LabSpec, NodeSpec, Zones};

@@ -1,4 +1,4 @@
-//! Zones in the lab: the server's tracker in virtual time, and uplinks that frames between zones pass.
+//! Zones in the lab: announces to the server's tracker, and uplinks that packets between zones pass.
 //!
 //! Invariant: an uplink carries one frame at a time each way, in the order in which they came; what passes it
 //! is counted.
@@ -6,22 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::lab::{Event, INFO_HASH, Lab};
-use super::spec::Zones;
+use super::Lab;
+use super::event::Event;
+use crate::sim::uplink::{INFO_HASH, Uplink};
 use crate::swarm::Input;
-use crate::tracker::{self, Announce, Home, Settings, Tracker, Zoned, zoned};
+use crate::tracker::{self, Announce, Home, Tracker};
 use crate::units::Now;
-
-/// A zone's connection to the others.
-#[derive(Debug, Default)]
-pub struct Uplink {
-    out_free: Now,
-    in_free: Now,
-    /// Bytes that left the zone.
-    pub sent: u64,
-    /// Bytes that came into it.
-    pub received: u64,
-}
 
 impl Lab {
     /// Asks the tracker for peers to dial; again when it says.
@@ -108,19 +98,4 @@ impl Lab {
     pub fn uplinks(&self) -> &BTreeMap<u8, Uplink> {
         &self.uplinks
     }
-}
-
-/// The server's tracker, with its times as the model's.
-pub(super) fn tracker(zones: &Zones) -> Tracker {
-    let usual = Settings::default();
-    let settings = Settings {
-        interval: usual.interval / zones.hurry,
-        young_interval: usual.young_interval / zones.hurry,
-        young_for: usual.young_for / zones.hurry,
-        ..usual
-    };
-    let policy = Zoned::new(zones.topology.clone()).with_heartbeat(zoned::HEARTBEAT / zones.hurry);
-    let mut tracker = Tracker::new(settings, Box::new(policy));
-    tracker.admit(INFO_HASH, true);
-    tracker
 }
