@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::bitfield::{Bitfield, BitfieldError};
 use crate::buf::PieceBuf;
 use crate::rules::Rules;
-use crate::swarm::pieces::geometry::{Block, FRAME};
+use crate::swarm::geometry::{Block, FRAME};
 use crate::swarm::wire::codec::WireError;
 use crate::swarm::wire::handshake::Handshake;
 use crate::swarm::wire::message::Message;

@@ -11,16 +11,18 @@
 mod context;
 mod download;
 mod engine;
+mod geometry;
 mod interface;
 mod peers;
 mod pieces;
+mod rate;
 #[cfg(test)]
 mod tests;
 mod upload;
 pub mod wire;
 
 pub use engine::Engine;
+pub use geometry::{Block, FRAME, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};
 pub use interface::{
     CloseReason, ConnId, EngineConfig, Fault, FrameState, Input, Output, StoreResult, SwarmStats,
 };
-pub use pieces::geometry::{Block, FRAME, Geometry, MAX_REQUEST_LEN, PieceShape, WholePieces};

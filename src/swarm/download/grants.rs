@@ -16,8 +16,8 @@ use crate::swarm::context::Context;
 use crate::swarm::download::fetch::Fetcher;
 use crate::swarm::interface::ConnId;
 use crate::swarm::peers::peer::Peer;
-use crate::swarm::peers::rate::{Capacity, Recent, slack};
 use crate::swarm::pieces::active::ActivePiece;
+use crate::swarm::rate::{Capacity, Recent, slack};
 use crate::swarm::wire::flashmob::Offered;
 use crate::units::{Now, PieceIndex};
 

@@ -11,10 +11,10 @@ use super::Engine;
 use crate::bitfield::Bitfield;
 use crate::swarm::download::fetch::Receipt;
 use crate::swarm::download::grants::Verdict;
+use crate::swarm::geometry::{Block, MAX_REQUEST_LEN};
 use crate::swarm::interface::{ConnId, Fault};
 use crate::swarm::peers::peer::Peer;
 use crate::swarm::pieces::active::{ActivePiece, Delivery};
-use crate::swarm::pieces::geometry::{Block, MAX_REQUEST_LEN};
 use crate::swarm::wire::extended::{ExtendedHandshake, OUR_EXTENSION_ID};
 use crate::swarm::wire::flashmob::{Offered, Schedule};
 use crate::swarm::wire::message::Message;
@@ -252,7 +252,8 @@ impl Engine {
             Schedule::Decline { wish } => self.offers.declined(conn, wish, &mut self.ctx),
             Schedule::Grant { piece, bytes } => {
                 let agreed = self.offers.granted(conn, piece, bytes, self.ctx.now);
-                self.zones.charge_sent(conn, if agreed { bytes } else { 0 }, &mut self.ctx);
+                let bytes = if agreed { bytes } else { 0 };
+                self.zones.charge_sent(conn, bytes, &mut self.ctx.peers, self.ctx.now);
             }
         }
         Ok(())

@@ -19,18 +19,18 @@ use crate::slots::InflightPieces;
 use crate::swarm::context::Context;
 use crate::swarm::download::fetch::{Fetcher, Giver};
 use crate::swarm::download::grants::Grants;
+use crate::swarm::geometry::{Block, Geometry, PieceShape};
 use crate::swarm::interface::{
     CloseReason, ConnId, EngineConfig, Fault, FrameState, Input, Output, StoreResult, SwarmStats,
 };
 use crate::swarm::peers::address_book::AddressBook;
 use crate::swarm::peers::disk_rate::Medium;
 use crate::swarm::peers::peer::Peer;
-use crate::swarm::peers::rate::{Capacity, RateMeter};
 use crate::swarm::peers::zone_policy::ZonePolicy;
 use crate::swarm::pieces::active::Delivery;
 use crate::swarm::pieces::completion::Holdings;
 use crate::swarm::pieces::compressed::{Frames, longest};
-use crate::swarm::pieces::geometry::{Block, Geometry, PieceShape};
+use crate::swarm::rate::{Capacity, RateMeter};
 use crate::swarm::upload::offers::{Offers, Supply};
 use crate::swarm::upload::queue::UploadQueue;
 use crate::swarm::wire::flashmob::{Offered, Schedule};
@@ -268,7 +268,7 @@ impl Engine {
         self.uplink.add(now, bytes);
         // Scheduling peers were charged when the grant was made.
         if self.ctx.peers.get(&conn).is_some_and(|peer| !peer.scheduling.is_spoken()) {
-            self.zones.charge_sent(conn, block.len, &mut self.ctx);
+            self.zones.charge_sent(conn, block.len, &mut self.ctx.peers, now);
         }
         if self.queue.is_idle(&self.ctx.peers) {
             self.uplink.pause();

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::swarm::peers::rate::Capacity;
+use crate::swarm::rate::Capacity;
 use crate::units::Now;
 
 /// How long pieces are counted for one reading, unless the medium is done with all of them sooner.

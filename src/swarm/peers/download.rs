@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::swarm::peers::rate::RateMeter;
+use crate::swarm::geometry::Block;
 use crate::swarm::peers::resting::RestingPieces;
-use crate::swarm::pieces::geometry::Block;
+use crate::swarm::rate::RateMeter;
 use crate::units::{BLOCK_LEN, Now, PieceIndex};
 
 /// Requests in flight at a peer whose rate is not known yet: one MiB.

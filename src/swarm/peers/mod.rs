@@ -7,7 +7,6 @@ pub(super) mod disk_rate;
 pub(super) mod download;
 pub(super) mod link;
 pub(super) mod peer;
-pub(super) mod rate;
 pub(super) mod reliance;
 pub(super) mod resting;
 pub(super) mod scheduling;

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::swarm::pieces::geometry::Block;
+use crate::swarm::geometry::Block;
 use crate::units::{Now, PieceIndex};
 
 /// The requests of one peer.

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use crate::bitfield::Bitfield;
 use crate::rules::Rules;
-use crate::swarm::context::Context;
 use crate::swarm::interface::ConnId;
 use crate::swarm::peers::access::PeerAccess;
 use crate::swarm::peers::availability::Near;
@@ -165,20 +164,20 @@ impl ZonePolicy {
     }
 
     /// Counts `bytes` that cross, or will cross, to `conn`.
-    pub fn charge_sent(&mut self, conn: ConnId, bytes: u32, ctx: &mut Context) {
-        let access = ctx.peers.get(&conn).map_or(PeerAccess::FREE, |peer| peer.link.access());
+    pub fn charge_sent(&mut self, conn: ConnId, bytes: u32, peers: &mut Peers, now: Now) {
+        let access = peers.get(&conn).map_or(PeerAccess::FREE, |peer| peer.link.access());
         let time = self.crossing_time(access, bytes);
         let next = match access.behind {
             Some(zone) => self.pace.into.get_mut(zone),
             None => Some(&mut self.pace.sends),
         };
         let Some(next) = next else { return };
-        *next = (*next).max(ctx.now) + time;
+        *next = (*next).max(now) + time;
         // A peer that does not schedule is held back here.
         if time > Duration::ZERO && access.behind.is_some() {
             let there =
                 |peer: &&mut Peer| peer.link.access().behind == access.behind && !peer.scheduling.is_spoken();
-            ctx.peers.values_mut().filter(there).for_each(|peer| peer.upload.hold(*next));
+            peers.values_mut().filter(there).for_each(|peer| peer.upload.hold(*next));
         }
     }
 

@@ -6,9 +6,9 @@
 
 use crate::buf::PieceBuf;
 use crate::slots::{PieceSlots, Slot};
+use crate::swarm::geometry::Block;
 use crate::swarm::interface::ConnId;
-use crate::swarm::peers::rate::SWALLOWED;
-use crate::swarm::pieces::geometry::Block;
+use crate::swarm::rate::SWALLOWED;
 use crate::units::Now;
 use std::time::Duration;
 

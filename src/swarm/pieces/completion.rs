@@ -4,7 +4,7 @@
 //! are here and not wanted are served like all others.
 
 use crate::bitfield::Bitfield;
-use crate::swarm::pieces::geometry::Geometry;
+use crate::swarm::geometry::Geometry;
 use crate::units::PieceIndex;
 
 /// Pieces that are stored and pieces that are wanted.

@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bitfield::Bitfield;
+use crate::swarm::geometry::Block;
 use crate::swarm::interface::FrameState;
-use crate::swarm::pieces::geometry::Block;
 use crate::swarm::wire::flashmob::Offered;
 use crate::units::PieceIndex;
 

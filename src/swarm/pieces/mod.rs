@@ -3,5 +3,4 @@
 pub(super) mod active;
 pub(super) mod completion;
 pub(super) mod compressed;
-pub(super) mod geometry;
 pub(super) mod picker;

@@ -28,14 +28,14 @@ use std::time::Duration;
 
 use crate::bitfield::Bitfield;
 use crate::swarm::context::Context;
+use crate::swarm::geometry::Block;
 use crate::swarm::interface::ConnId;
 use crate::swarm::peers::peer::Peer;
-use crate::swarm::peers::rate::{Capacity, slack};
 use crate::swarm::peers::reliance::PATIENCE;
 use crate::swarm::peers::zone_policy::ZonePolicy;
 use crate::swarm::pieces::compressed::Frames;
-use crate::swarm::pieces::geometry::Block;
 use crate::swarm::pieces::picker::Picker;
+use crate::swarm::rate::{Capacity, slack};
 use crate::swarm::upload::queue::UploadQueue;
 use crate::swarm::wire::flashmob::MAX_OFFERED;
 use crate::units::{Now, PieceIndex};

@@ -14,11 +14,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::swarm::context::{Context, Outputs};
+use crate::swarm::geometry::Block;
 use crate::swarm::interface::{ConnId, EngineConfig, Output};
 use crate::swarm::peers::peer::{Peer, Peers};
-use crate::swarm::peers::rate::Capacity;
-use crate::swarm::pieces::geometry::Block;
 use crate::swarm::pieces::picker::Picker;
+use crate::swarm::rate::Capacity;
 use crate::swarm::wire::message::Message;
 use crate::units::{BLOCK_LEN, Now, PieceIndex};
 

@@ -5,7 +5,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::swarm::pieces::geometry::{Block, MAX_REQUEST_LEN};
+use crate::swarm::geometry::{Block, MAX_REQUEST_LEN};
 use crate::swarm::wire::message::Message;
 use crate::units::PieceIndex;
 

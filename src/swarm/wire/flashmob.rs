@@ -3,7 +3,7 @@
 //!
 //! A receiver answers an offer with a grant, and then requests the piece in the ordinary way; or it declines;
 //! or it says that its downlink is busy. An offer may name compressed pieces: requests with
-//! [`FRAME`](crate::swarm::pieces::geometry::FRAME) set in their offset ask for bytes of those. Invariant:
+//! [`FRAME`](crate::swarm::geometry::FRAME) set in their offset ask for bytes of those. Invariant:
 //! encoding and decoding are each other's inverse; a message names at most [`MAX_OFFERED`] pieces. Whether
 //! those pieces exist is left to the engine.
 

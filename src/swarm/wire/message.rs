@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::swarm::pieces::geometry::Block;
+use crate::swarm::geometry::Block;
 use crate::units::PieceIndex;
 
 /// One message of the wire.

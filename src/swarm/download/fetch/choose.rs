@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Fetcher;
 use crate::swarm::context::Context;
+use crate::swarm::geometry::Block;
 use crate::swarm::interface::ConnId;
 use crate::swarm::pieces::active::ActivePiece;
-use crate::swarm::pieces::geometry::Block;
 use crate::swarm::wire::flashmob::Offered;
 
 /// How long an owner may leave a piece untouched before a peer with nothing to do takes it over.

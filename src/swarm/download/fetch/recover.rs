@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::Fetcher;
 use crate::rng::Rng;
 use crate::swarm::context::Context;
+use crate::swarm::geometry::Block;
 use crate::swarm::interface::ConnId;
 use crate::swarm::pieces::active::slots_of;
-use crate::swarm::pieces::geometry::Block;
 use crate::swarm::wire::message::Message;
 use crate::units::PieceIndex;
 
