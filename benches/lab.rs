@@ -93,7 +93,7 @@ fn ordinary(args: &Args) -> usize {
 fn spec(args: &Args, seed: u64) -> LabSpec {
     let mut spec = LabSpec::new(args.terminals, args.pieces, args.piece_kib * 1024, seed);
     if !args.heavy {
-        spec = spec.light();
+        spec = spec.scaled_down();
     }
     if args.zones > 1 {
         divide(args, &mut spec);
@@ -134,7 +134,7 @@ fn divide(args: &Args, spec: &mut LabSpec) {
     let topology = Topology { zones: (1..=args.zones).map(zone).collect(), ..Topology::default() };
     // Whole bytes a second.
     let uplink = Duration::from_secs_f64(spec.nodes[0].rate as f64 * args.uplink).as_secs();
-    spec.zones = Some(Zones { uplink, topology, hurry: 1 });
+    spec.zones = Some(Zones { uplink, topology, time_scale: 1 });
 }
 
 fn run(args: &Args, seed: u64) {

@@ -150,7 +150,7 @@ impl Plan {
     }
 
     /// Seconds of the lab in one of the model.
-    fn hurry(&self) -> f64 {
+    fn time_scale(&self) -> f64 {
         let model = self.model_pieces() as f64 * f64::from(MODEL_BLOCKS * BLOCK_LEN) / MODEL_RATE;
         self.image as f64 / self.rate / model
     }
@@ -162,7 +162,8 @@ impl Plan {
 
     fn model(&self) -> LabSpec {
         let pieces = u32::try_from(self.model_pieces()).unwrap_or(u32::MAX);
-        let mut spec = LabSpec::new(self.terminals(), pieces, MODEL_BLOCKS * BLOCK_LEN, self.seed).light();
+        let mut spec =
+            LabSpec::new(self.terminals(), pieces, MODEL_BLOCKS * BLOCK_LEN, self.seed).scaled_down();
         spec.nodes[0].rate = self.model_rate(self.server_rate);
         let mut number = 0;
         let all = self.terminals();
@@ -172,7 +173,8 @@ impl Plan {
                 // Slow ones are spread over the lab.
                 let slow = number * self.slow / all != (number - 1) * self.slow / all;
                 let rate = if slow { self.rate / 10.0 } else { self.rate };
-                let after = self.arrive_over.as_secs_f64() * (number - 1) as f64 / all as f64 / self.hurry();
+                let after =
+                    self.arrive_over.as_secs_f64() * (number - 1) as f64 / all as f64 / self.time_scale();
                 spec.nodes[number] = NodeSpec {
                     rate: self.model_rate(rate),
                     disk: self.model_rate(self.disk),
@@ -183,9 +185,9 @@ impl Plan {
                 };
             }
         }
-        let hurry = u32::try_from(whole(self.hurry().clamp(1.0, 30.0))).unwrap_or(1);
+        let time_scale = u32::try_from(whole(self.time_scale().clamp(1.0, 30.0))).unwrap_or(1);
         let topology = Topology { zones: self.topology(), ..Topology::default() };
-        spec.zones = Some(Zones { uplink: self.model_rate(self.uplink), topology, hurry });
+        spec.zones = Some(Zones { uplink: self.model_rate(self.uplink), topology, time_scale });
         spec
     }
 
@@ -233,10 +235,10 @@ impl Plan {
     /// Runs the model to its end. `Err` if it has none within a thousand times the bound.
     pub fn run(&self) -> Result<Forecast, String> {
         self.check()?;
-        let hurry = self.hurry();
+        let time_scale = self.time_scale();
         let (bound, bottleneck) = self.bound();
         let slowest = if self.slow > 0 { 10.0 } else { 1.0 };
-        let model_bound = bound.as_secs_f64() / hurry;
+        let model_bound = bound.as_secs_f64() / time_scale;
         let step = Duration::from_secs_f64(model_bound * slowest / 200.0).max(Duration::from_micros(1));
         let limit = Duration::from_secs_f64(model_bound * 1000.0) + self.arrive_over;
         let mut lab = Lab::new(self.model());
@@ -255,7 +257,7 @@ impl Plan {
             }
             until += step;
         }
-        Ok(self.forecast(&lab, progress, step.mul_f64(hurry), (bound, bottleneck)))
+        Ok(self.forecast(&lab, progress, step.mul_f64(time_scale), (bound, bottleneck)))
     }
 
     fn forecast(
@@ -265,13 +267,13 @@ impl Plan {
         step: Duration,
         (bound, bottleneck): (Duration, Bottleneck),
     ) -> Forecast {
-        let hurry = self.hurry();
+        let time_scale = self.time_scale();
         let mut courses: Vec<Course> = Vec::new();
         for (node, progress) in lab.nodes.iter().zip(progress).skip(1) {
             courses.push(Course {
                 zone: node.spec().zone,
-                arrived: node.spec().arrives.mul_f64(hurry),
-                finished: node.finished.unwrap_or_default().0.mul_f64(hurry),
+                arrived: node.spec().arrives.mul_f64(time_scale),
+                finished: node.finished.unwrap_or_default().0.mul_f64(time_scale),
                 progress,
             });
         }

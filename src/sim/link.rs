@@ -1,6 +1,6 @@
 //! Links: each node has one uplink and one downlink; connections share them fairly.
 //!
-//! Invariant: an uplink and a downlink carry one frame at a time; a connection has at most [`WINDOW`] bytes
+//! Invariant: an uplink and a downlink carry one packet at a time; a connection has at most [`WINDOW`] bytes
 //! between both, as TCP would with a slow receiver.
 
 use std::collections::VecDeque;
@@ -17,20 +17,20 @@ const WINDOW: usize = 256 * 1024;
 
 /// What travels.
 #[derive(Debug, Clone)]
-pub enum Frame {
+pub enum Packet {
     Message(Message),
     Block(Block, Bytes),
 }
 
-impl Frame {
-    /// Bytes on the wire, when one of the payload stands for `grain`.
-    pub fn len(&self, grain: usize) -> usize {
+impl Packet {
+    /// Bytes on the wire, when one of the payload stands for `scale`.
+    pub fn len(&self, scale: usize) -> usize {
         match self {
-            Frame::Block(_, data) | Frame::Message(Message::Piece { data, .. }) => 13 + data.len() * grain,
-            Frame::Message(Message::Bitfield(bytes)) => 5 + bytes.len(),
-            Frame::Message(Message::Extended { payload, .. }) => 6 + payload.len(),
-            Frame::Message(Message::Request(_) | Message::Cancel(_) | Message::Reject(_)) => 17,
-            Frame::Message(_) => 9,
+            Packet::Block(_, data) | Packet::Message(Message::Piece { data, .. }) => 13 + data.len() * scale,
+            Packet::Message(Message::Bitfield(bytes)) => 5 + bytes.len(),
+            Packet::Message(Message::Extended { payload, .. }) => 6 + payload.len(),
+            Packet::Message(Message::Request(_) | Message::Cancel(_) | Message::Reject(_)) => 17,
+            Packet::Message(_) => 9,
         }
     }
 }
@@ -39,13 +39,13 @@ impl Frame {
 #[derive(Debug)]
 struct Pipe {
     conn: ConnId,
-    waiting: VecDeque<Frame>,
+    waiting: VecDeque<Packet>,
     under_way: usize,
 }
 
 impl Pipe {
-    fn ready(&self, grain: usize) -> bool {
-        let fits = |frame: &Frame| self.under_way == 0 || self.under_way + frame.len(grain) <= WINDOW;
+    fn ready(&self, scale: usize) -> bool {
+        let fits = |packet: &Packet| self.under_way == 0 || self.under_way + packet.len(scale) <= WINDOW;
         self.waiting.front().is_some_and(fits)
     }
 }
@@ -58,9 +58,9 @@ pub struct PipeId(usize);
 #[derive(Debug)]
 pub struct Link {
     rate: u64,
-    grain: usize,
+    scale: usize,
     pipes: Vec<Option<Pipe>>,
-    /// One bit for each pipe that has a frame which may leave.
+    /// One bit for each pipe that has a packet which may leave.
     ready: Vec<u64>,
     last: usize,
     busy: bool,
@@ -68,10 +68,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// `rate` in bytes a second, each way; a byte of the payload stands for `grain` on the wire.
-    pub fn new(rate: u64, grain: usize) -> Self {
+    /// `rate` in bytes a second, each way; a byte of the payload stands for `scale` on the wire.
+    pub fn new(rate: u64, scale: usize) -> Self {
         let (pipes, ready) = (Vec::new(), Vec::new());
-        Link { rate, grain, pipes, ready, last: 0, busy: false, down_free: Now::ZERO }
+        Link { rate, scale, pipes, ready, last: 0, busy: false, down_free: Now::ZERO }
     }
 
     pub fn open(&mut self, conn: ConnId) -> PipeId {
@@ -91,28 +91,28 @@ impl Link {
         self.ready[at / 64] &= !(1 << (at % 64));
     }
 
-    pub fn push(&mut self, PipeId(at): PipeId, frame: Frame) {
+    pub fn push(&mut self, PipeId(at): PipeId, packet: Packet) {
         if let Some(pipe) = &mut self.pipes[at] {
-            pipe.waiting.push_back(frame);
+            pipe.waiting.push_back(packet);
             self.see(at);
         }
     }
 
-    /// The next frame to carry, by turns over the connections, and how long that takes. The uplink is busy
+    /// The next packet to carry, by turns over the connections, and how long that takes. The uplink is busy
     /// until [`idle`](Self::idle).
-    pub fn next(&mut self) -> Option<(ConnId, Frame, Duration)> {
+    pub fn next(&mut self) -> Option<(ConnId, Packet, Duration)> {
         if self.busy {
             return None;
         }
         let at = self.next_ready()?;
         let pipe = self.pipes[at].as_mut()?;
-        let (conn, frame) = (pipe.conn, pipe.waiting.pop_front()?);
-        let len = frame.len(self.grain);
+        let (conn, packet) = (pipe.conn, pipe.waiting.pop_front()?);
+        let len = packet.len(self.scale);
         pipe.under_way += len;
         self.see(at);
         self.last = at;
         self.busy = true;
-        Some((conn, frame, self.time_of(len)))
+        Some((conn, packet, self.time_of(len)))
     }
 
     /// The first pipe that is ready behind the last one, once around.
@@ -130,9 +130,9 @@ impl Link {
         None
     }
 
-    /// Notes whether a pipe has a frame that may leave.
+    /// Notes whether a pipe has a packet that may leave.
     fn see(&mut self, at: usize) {
-        let ready = self.pipes[at].as_ref().is_some_and(|pipe| pipe.ready(self.grain));
+        let ready = self.pipes[at].as_ref().is_some_and(|pipe| pipe.ready(self.scale));
         let bit = 1 << (at % 64);
         if ready {
             self.ready[at / 64] |= bit;
@@ -149,7 +149,7 @@ impl Link {
         self.busy = true;
     }
 
-    /// When a frame that reaches the downlink now has been received.
+    /// When a packet that reaches the downlink now has been received.
     pub fn receive(&mut self, now: Now, len: usize) -> Now {
         self.down_free = self.down_free.max(now) + self.time_of(len);
         self.down_free
@@ -178,9 +178,9 @@ mod tests {
         let mut link = Link::new(1_000_000, 1);
         let pipes: Vec<PipeId> = (0..130).map(|conn| link.open(ConnId(conn))).collect();
         let block = Block { piece: PieceIndex(0), offset: 0, len: 0 };
-        let frame = || Frame::Block(block, Bytes::from(vec![0; WINDOW - 13]));
+        let packet = || Packet::Block(block, Bytes::from(vec![0; WINDOW - 13]));
         for at in [129, 3, 64, 3] {
-            link.push(pipes[at], frame());
+            link.push(pipes[at], packet());
         }
         let mut next = || {
             let (conn, ..) = link.next()?;
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!([next(), next(), next(), next()], [Some(3), Some(64), Some(129), None]);
         link.acknowledge(pipes[3], WINDOW);
         link.close(pipes[64]);
-        link.push(pipes[129], Frame::Message(Message::Choke));
+        link.push(pipes[129], Packet::Message(Message::Choke));
         assert_eq!(link.next().map(|(conn, ..)| conn), Some(ConnId(3)));
         assert_eq!(link.open(ConnId(500)), pipes[64]);
     }

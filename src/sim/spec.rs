@@ -94,7 +94,7 @@ pub struct Zones {
     /// The lab's shape as the tracker knows it. Terminals of zone `n` have addresses in 10.`n`.0.0/16.
     pub topology: Topology,
     /// One second of the lab is so many of its model: what the tracker does by the clock goes with it.
-    pub hurry: u32,
+    pub time_scale: u32,
 }
 
 /// The whole lab.
@@ -106,8 +106,8 @@ pub struct LabSpec {
     pub pieces: u32,
     /// Bytes of one, on the wire.
     pub piece_length: u32,
-    /// One byte that engines hold stands for so many on the wire: see [`light`](Self::light).
-    pub grain: u32,
+    /// One byte that engines hold stands for so many on the wire: see [`scaled_down`](Self::light).
+    pub scale: u32,
     /// Bytes the last piece lacks to full length.
     pub short: u64,
     /// One way, between any two nodes.
@@ -134,7 +134,7 @@ impl LabSpec {
             nodes,
             pieces,
             piece_length,
-            grain: 1,
+            scale: 1,
             short: 0,
             latency,
             shape: Arc::new(WholePieces),
@@ -148,28 +148,28 @@ impl LabSpec {
     /// The same lab with a payload of zeros that weighs little in memory: as many blocks, each of a few bytes
     /// that stand for 16 KiB on every link. Only for flashmob peers: standard ones reckon with blocks of the
     /// usual length.
-    pub fn light(mut self) -> Self {
-        self.grain = BLOCK_LEN / LIGHT_BLOCK;
+    pub fn scaled_down(mut self) -> Self {
+        self.scale = BLOCK_LEN / SCALED_BLOCK;
         self.blank = true;
-        self.shape = Arc::new(LightBlocks);
+        self.shape = Arc::new(ScaledBlocks);
         self
     }
 
     /// Bytes of a piece that engines hold.
     pub fn held_length(&self) -> u32 {
-        self.piece_length / self.grain
+        self.piece_length / self.scale
     }
 }
 
 /// Bytes of a block that stands for 16 KiB.
-const LIGHT_BLOCK: u32 = 64;
+const SCALED_BLOCK: u32 = 64;
 
 /// Pieces cut in blocks of a few bytes.
-struct LightBlocks;
+struct ScaledBlocks;
 
-impl PieceShape for LightBlocks {
+impl PieceShape for ScaledBlocks {
     fn data_ranges(&self, _piece: PieceIndex, len: u32) -> Vec<Range<u32>> {
-        let step = LIGHT_BLOCK as usize;
-        (0..len).step_by(step).map(|start| start..(start + LIGHT_BLOCK).min(len)).collect()
+        let step = SCALED_BLOCK as usize;
+        (0..len).step_by(step).map(|start| start..(start + SCALED_BLOCK).min(len)).collect()
     }
 }

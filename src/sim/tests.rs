@@ -275,7 +275,7 @@ fn figures() {
 /// The last `vanish` of `terminals` have their cables pulled at 0.3 of the best time; gives the ratio of the
 /// run.
 fn with_pulled_cables(terminals: usize, vanish: usize, seed: u64) -> f64 {
-    let mut spec = LabSpec::new(terminals, 128, 1024 * KIB, seed).light();
+    let mut spec = LabSpec::new(terminals, 128, 1024 * KIB, seed).scaled_down();
     let best = yardstick(terminals, 128, 1024 * KIB, spec.nodes[0].rate);
     for node in &mut spec.nodes[terminals + 1 - vanish..] {
         node.vanishes = Some(Duration::from_secs_f64(0.3 * best));
@@ -300,7 +300,7 @@ fn terminals_whose_cables_are_pulled_do_not_stall_the_others() {
 fn peers_that_take_what_they_are_offered_and_never_ask_do_not_slow_the_others() {
     let ratios = |takers: usize| -> Vec<f64> {
         let with = |seed| {
-            let mut spec = LabSpec::new(12, 128, 1024 * KIB, seed).light();
+            let mut spec = LabSpec::new(12, 128, 1024 * KIB, seed).scaled_down();
             let taker = NodeSpec { character: Character::Taker, ..NodeSpec::terminal() };
             spec.nodes.extend(std::iter::repeat_n(taker, takers));
             run(spec, Duration::from_secs(600)).ratio()

@@ -22,12 +22,12 @@ pub struct Uplink {
 pub(super) fn tracker(zones: &Zones) -> Tracker {
     let usual = Settings::default();
     let settings = Settings {
-        interval: usual.interval / zones.hurry,
-        young_interval: usual.young_interval / zones.hurry,
-        young_for: usual.young_for / zones.hurry,
+        interval: usual.interval / zones.time_scale,
+        young_interval: usual.young_interval / zones.time_scale,
+        young_for: usual.young_for / zones.time_scale,
         ..usual
     };
-    let policy = Zoned::new(zones.topology.clone()).with_heartbeat(zoned::HEARTBEAT / zones.hurry);
+    let policy = Zoned::new(zones.topology.clone()).with_heartbeat(zoned::HEARTBEAT / zones.time_scale);
     let mut tracker = Tracker::new(settings, Box::new(policy));
     tracker.admit(INFO_HASH, true);
     tracker

@@ -19,7 +19,7 @@ fn lab(zones: u8, each: usize, pieces: u32, seed: u64) -> LabSpec {
         Zone::new(format!("zone-{number}"), vec![network])
     };
     let topology = Topology { zones: (1..=zones).map(zone).collect(), ..Topology::default() };
-    spec.zones = Some(Zones { uplink: RATE, topology, hurry: 1 });
+    spec.zones = Some(Zones { uplink: RATE, topology, time_scale: 1 });
     spec.blank = true;
     spec
 }
@@ -79,7 +79,7 @@ fn a_slow_terminal_does_not_hold_up_its_zone_as_gateway() {
     ];
     for (what, change) in slow {
         for seed in 0..2 {
-            let spec = lab(2, 5, 192, seed).light();
+            let spec = lab(2, 5, 192, seed).scaled_down();
             let fast = |lab: &Lab| {
                 let fast = lab.nodes[3..].iter().filter_map(|node| node.finished);
                 fast.max().unwrap_or_default().0.as_secs_f64()

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::rng::Rng;
 use crate::swarm::interface::{ConnId, EngineConfig, Output};
 use crate::swarm::peers::peer::Peers;
-use crate::swarm::wire::flashmob::Schedule;
+use crate::swarm::wire::flashmob::SchedulingMessage;
 use crate::swarm::wire::message::Message;
 use crate::units::Now;
 
@@ -35,7 +35,7 @@ impl Context {
     }
 
     /// Sends a message of our extension to `conn`, if it is connected and speaks the extension.
-    pub fn send_scheduling(&mut self, conn: ConnId, message: &Schedule) {
+    pub fn send_scheduling(&mut self, conn: ConnId, message: &SchedulingMessage) {
         if let Some(id) = self.peers.get(&conn).and_then(|peer| peer.scheduling.id()) {
             self.out.send(conn, Message::Extended { id, payload: message.encode().into() });
         }

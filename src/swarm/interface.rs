@@ -68,7 +68,7 @@ pub struct EngineConfig {
     /// How long a peer that has requests of ours may send no block before they are given to others.
     pub stall_after: Duration,
     /// Bytes on the wire that each of ours stands for: 1, but in simulations whose payload weighs little.
-    pub grain: u32,
+    pub scale: u32,
     /// Flashmob peers may send us frames: pieces compressed with zstd.
     pub takes_frames: bool,
     /// How many compressed pieces may be in preparation ahead of offers; 0: only those received from peers
@@ -106,7 +106,7 @@ impl EngineConfig {
             request_depth: 1024,
             ours_only: false,
             stall_after: Duration::from_secs(10),
-            grain: 1,
+            scale: 1,
             takes_frames: false,
             frames_ahead: 0,
         }

@@ -16,6 +16,7 @@ mod interface;
 mod peers;
 mod pieces;
 mod rate;
+mod ratio;
 #[cfg(test)]
 mod tests;
 mod upload;

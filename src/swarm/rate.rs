@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::swarm::ratio::Ratio;
 use crate::units::Now;
 
 const SLOTS: usize = 8;
@@ -58,8 +59,13 @@ impl RateMeter {
 /// Bytes at the beginning of a busy time that say nothing about a link: what sockets, queues and a shaper's
 /// bucket swallow at once.
 pub const SWALLOWED: u64 = 256 * 1024;
-/// Fewest bytes of a reading of a [`Capacity`], and the shortest time.
-const READING: (u64, Duration) = (1024 * 1024, Duration::from_millis(40));
+/// Fewest bytes of a reading of a [`Capacity`].
+const READING_BYTES: u64 = 1024 * 1024;
+/// Shortest time of such a reading.
+const READING_TIME: Duration = Duration::from_millis(40);
+
+/// The part of the best reading that each further reading takes away.
+const FADING: Ratio = Ratio(1, 64);
 
 /// How long bytes are counted for a guess.
 const GUESS: Duration = Duration::from_millis(10);
@@ -67,10 +73,10 @@ const GUESS: Duration = Duration::from_millis(10);
 const STALL: Duration = Duration::from_secs(1);
 
 /// What a link carries when it is busy: the best reading, forgotten slowly.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Capacity {
-    /// Simulation scale factor minus one; 0 in production.
-    more: u64,
+    /// Bytes on the wire that one counted byte stands for: 1, except in simulations.
+    scale: u64,
     /// Bytes of the busy time that were swallowed.
     swallowed: u64,
     since: Now,
@@ -117,16 +123,29 @@ impl Recent {
     }
 }
 
+impl Default for Capacity {
+    fn default() -> Self {
+        Capacity::of_scale(1)
+    }
+}
+
 impl Capacity {
-    /// Of a link on which each byte that is counted stands for `grain`: in simulations.
-    pub fn of_grain(grain: u32) -> Self {
-        Capacity { more: u64::from(grain.saturating_sub(1)), ..Capacity::default() }
+    /// Nothing is known yet of a link on which each counted byte stands for `scale` bytes.
+    pub fn of_scale(scale: u32) -> Self {
+        Capacity {
+            scale: u64::from(scale.max(1)),
+            swallowed: 0,
+            since: Now::ZERO,
+            bytes: 0,
+            best: 0,
+            proved: false,
+            guessing: None,
+        }
     }
 
     /// Counts `bytes` at `now`, of a link that was busy since the last [`pause`](Self::pause).
     pub fn add(&mut self, now: Now, bytes: u64) {
-        let grain = self.more + 1;
-        if self.swallowed * grain < SWALLOWED {
+        if self.swallowed * self.scale < SWALLOWED {
             self.swallowed += bytes;
             (self.since, self.bytes) = (now, 0);
             return;
@@ -136,7 +155,7 @@ impl Capacity {
         }
         self.bytes += bytes;
         let time = now.since(self.since);
-        if self.bytes * grain >= READING.0 && time >= READING.1 {
+        if self.bytes * self.scale >= READING_BYTES && time >= READING_TIME {
             if !std::mem::replace(&mut self.proved, true) {
                 self.best = 0;
             }
@@ -176,7 +195,7 @@ impl Capacity {
     /// `bytes` came one after another in `time`: a reading of its own, good where the link idles in between.
     pub fn run(&mut self, bytes: u64, time: Duration) {
         let rate = u128::from(bytes) * 1_000_000 / time.as_micros().max(1);
-        let faded = self.best - self.best / 64;
+        let faded = self.best - FADING.of(self.best);
         self.best = u64::try_from(rate).unwrap_or(u64::MAX).max(faded);
     }
 
@@ -190,10 +209,10 @@ impl Capacity {
         u64::try_from(u128::from(self.best) * time.as_micros() / 1_000_000).unwrap_or(u64::MAX)
     }
 
-    /// How long `bytes` on the wire take, each counted byte standing for its grain; zero as long as nothing
+    /// How long `bytes` on the wire take, each counted byte standing for its scale; zero as long as nothing
     /// is known.
     pub fn time_on_wire(&self, bytes: u64) -> Duration {
-        self.time_of(bytes / (self.more + 1))
+        self.time_of(bytes / self.scale)
     }
 
     /// How long `bytes` take; zero as long as nothing is known.
@@ -206,13 +225,13 @@ impl Capacity {
 
 /// The part of a piece's time by which two pieces may overlap on a downlink: less leaves gaps, more shares
 /// it.
-const SLACK: u32 = 5;
-/// They overlap no longer than this.
+const SLACK: Ratio = Ratio(1, 5);
+/// Two pieces overlap no longer than this.
 const LONGEST_SLACK: Duration = Duration::from_millis(25);
 
 /// By how long two pieces may overlap on a downlink on which one takes `piece_time`.
 pub fn slack(piece_time: Duration) -> Duration {
-    (piece_time / SLACK).min(LONGEST_SLACK)
+    SLACK.of_time(piece_time).min(LONGEST_SLACK)
 }
 
 fn slot_of(now: Now) -> u128 {

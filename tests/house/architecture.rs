@@ -24,6 +24,7 @@ const ROOMS: [(&str, &[&str]); 3] = [
             "geometry",
             "wire",
             "interface",
+            "ratio",
             "rate",
             "pieces",
             "peers",

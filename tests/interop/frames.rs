@@ -16,7 +16,7 @@ use flashmob::io::torrent::{Have, Phase, Session, SessionConfig};
 use flashmob::metainfo::Metainfo;
 use flashmob::swarm::wire::{
     Decoder, ExtendedHandshake, HANDSHAKE_LEN, Handshake, Message, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION,
-    Offered, Schedule, encode,
+    Offered, SchedulingMessage, encode,
 };
 use flashmob::swarm::{Block, FRAME};
 use flashmob::tracker::Event;
@@ -219,7 +219,7 @@ async fn rogue(at: SocketAddr, meta: &Metainfo, frame: Vec<u8>) -> usize {
         ..ExtendedHandshake::default()
     };
     let offered = vec![Offered { piece: PieceIndex(0), frame: frame.len() as u32 }];
-    let offer = Schedule::Offer { start_in: Duration::ZERO, pieces: offered };
+    let offer = SchedulingMessage::Offer { start_in: Duration::ZERO, pieces: offered };
     let mut out = BytesMut::new();
     encode(&Message::HaveAll, &mut out);
     encode(&Message::Extended { id: 0, payload: hello.encode().into() }, &mut out);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Lab;
 use super::event::Event;
 use crate::sim::frames;
-use crate::sim::link::Frame;
+use crate::sim::link::Packet;
 use crate::sim::spec::Character;
 use crate::swarm::wire::Message;
 use crate::swarm::{Engine, FrameState, Input, Output, StoreResult};
@@ -39,7 +39,7 @@ impl Lab {
             Output::Send { conn, message } => {
                 let takes_only = matches!(self.nodes[node].spec.character, Character::Taker);
                 if !(takes_only && matches!(message, Message::Request(_))) {
-                    self.push(node, conn, Frame::Message(message));
+                    self.push(node, conn, Packet::Message(message));
                 }
             }
             Output::SendBlock { conn, block } => {
@@ -59,7 +59,7 @@ impl Lab {
                     Character::Garbler if block.in_frame() => lie(),
                     _ => data,
                 };
-                self.push(node, conn, Frame::Block(block, data));
+                self.push(node, conn, Packet::Block(block, data));
             }
             Output::Close { conn, why } => {
                 self.nodes[node].closes.push(why);
@@ -78,7 +78,7 @@ impl Lab {
                 };
                 let result = if right { StoreResult::Ok } else { StoreResult::WrongHash };
                 let start = self.nodes[node].disk_free.max(self.now);
-                let time = self.nodes[node].spec.writing(len as u64 * u64::from(self.spec.grain));
+                let time = self.nodes[node].spec.writing(len as u64 * u64::from(self.spec.scale));
                 self.nodes[node].disk_free = start + time;
                 self.at(self.nodes[node].disk_free, Event::Stored { node, piece, result });
             }

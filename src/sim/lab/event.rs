@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::sim::link::Frame;
+use crate::sim::link::Packet;
 use crate::swarm::{ConnId, StoreResult};
 use crate::units::PieceIndex;
 
@@ -34,28 +34,28 @@ pub(super) enum Event {
     UplinkDone {
         node: usize,
         conn: ConnId,
-        frame: Frame,
+        packet: Packet,
     },
     /// Messages have left.
     UplinkIdle(usize),
-    /// A frame has passed the uplink of its sender's zone.
+    /// A packet has passed the uplink of its sender's zone.
     Crossed {
         conn: ConnId,
         from: usize,
         to: usize,
-        frame: Frame,
+        packet: Packet,
     },
     Reached {
         conn: ConnId,
         from: usize,
         to: usize,
-        frame: Frame,
+        packet: Packet,
     },
     Received {
         conn: ConnId,
         from: usize,
         to: usize,
-        frame: Frame,
+        packet: Packet,
     },
     HungUp {
         conn: ConnId,

@@ -60,7 +60,7 @@ impl Lab {
         let random = |piece| contents(geometry, spec.shape.as_ref(), piece);
         let payload = pieces.map(|piece| if spec.blank { blank(piece) } else { random(piece) }).collect();
         let tracker = spec.zones.as_ref().map(tracker);
-        let nodes = spec.nodes.iter().map(|node| Node::new(node, spec.grain)).collect();
+        let nodes = spec.nodes.iter().map(|node| Node::new(node, spec.scale)).collect();
         let mut lab = Lab {
             nodes,
             geometry,
@@ -145,22 +145,22 @@ impl Lab {
                 }
             }
             Event::Connect { from, to } => self.connect(from, to),
-            Event::UplinkDone { node, conn, frame } => self.uplink_done(node, conn, frame),
+            Event::UplinkDone { node, conn, packet } => self.uplink_done(node, conn, packet),
             Event::UplinkIdle(node) => {
                 self.nodes[node].link.idle();
                 self.transmit(node);
             }
             Event::Announce(node) => self.announce(node),
-            Event::Crossed { conn, from, to, frame } => {
-                let at = self.enter(to, self.len_of(&frame)) + self.spec.latency;
-                self.at(at, Event::Reached { conn, from, to, frame });
+            Event::Crossed { conn, from, to, packet } => {
+                let at = self.enter(to, self.len_of(&packet)) + self.spec.latency;
+                self.at(at, Event::Reached { conn, from, to, packet });
             }
-            Event::Reached { conn, from, to, frame } => {
-                let len = self.len_of(&frame);
+            Event::Reached { conn, from, to, packet } => {
+                let len = self.len_of(&packet);
                 let at = self.nodes[to].link.receive(self.now, len);
-                self.at(at, Event::Received { conn, from, to, frame });
+                self.at(at, Event::Received { conn, from, to, packet });
             }
-            Event::Received { conn, from, to, frame } => self.received(conn, from, to, frame),
+            Event::Received { conn, from, to, packet } => self.received(conn, from, to, packet),
             Event::HungUp { conn, node } => self.tell(node, Input::Closed { conn }),
             Event::Stored { node, piece, result } => self.tell(node, Input::Stored { piece, result }),
             Event::Framed { node, piece, maker } => self.framed(node, piece, maker),

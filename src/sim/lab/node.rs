@@ -23,11 +23,11 @@ pub struct Node {
 
 impl Node {
     /// A node that is still off.
-    pub(super) fn new(spec: &NodeSpec, grain: u32) -> Self {
+    pub(super) fn new(spec: &NodeSpec, scale: u32) -> Self {
         Node {
             spec: spec.clone(),
             engine: None,
-            link: Link::new(spec.rate, grain as usize),
+            link: Link::new(spec.rate, scale as usize),
             woken_at: None,
             disk_free: Now::ZERO,
             frames: FrameStore::new(spec.frames),

@@ -10,7 +10,7 @@ use super::node::Conn;
 use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
 use crate::rng::Rng;
-use crate::sim::link::Frame;
+use crate::sim::link::Packet;
 use crate::sim::spec::Character;
 use crate::sim::uplink::INFO_HASH;
 use crate::swarm::wire::Handshake;
@@ -32,7 +32,7 @@ impl Lab {
         let mut config = EngineConfig::new(INFO_HASH, self.id_of(node), self.spec.held_length(), total, have);
         config.seed = Rng::new(self.spec.seed.wrapping_add(node as u64)).next_u64();
         config.listen_port = 6881;
-        config.grain = self.spec.grain;
+        config.scale = self.spec.scale;
         config.wanted = wanted;
         config.takes_frames = spec.frames > 0;
         config.frames_ahead = spec.frames.min(2);
@@ -115,7 +115,7 @@ impl Lab {
             self.tell(node, Input::Connected { conn, addr, incoming, handshake });
             if let Character::Script(messages) = self.nodes[node].spec.character.clone() {
                 for message in messages {
-                    self.push(node, conn, Frame::Message(message));
+                    self.push(node, conn, Packet::Message(message));
                 }
                 self.transmit(node);
             }

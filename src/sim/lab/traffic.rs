@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Lab;
 use super::event::Event;
 use super::node::Conn;
-use crate::sim::link::Frame;
+use crate::sim::link::Packet;
 use crate::sim::spec::Character;
 use crate::swarm::wire::Message;
 use crate::swarm::{ConnId, Input};
@@ -15,9 +15,9 @@ use crate::units::Now;
 const LONGEST_TRAIN: Duration = Duration::from_micros(100);
 
 impl Lab {
-    /// Bytes of `frame` on the wire.
-    pub(super) fn len_of(&self, frame: &Frame) -> usize {
-        frame.len(self.spec.grain as usize)
+    /// Bytes of `packet` on the wire.
+    pub(super) fn len_of(&self, packet: &Packet) -> usize {
+        packet.len(self.spec.scale as usize)
     }
 
     /// A connection, if it is open.
@@ -25,17 +25,17 @@ impl Lab {
         *self.conns.get(usize::try_from(conn.0).ok()?)?
     }
 
-    pub(super) fn push(&mut self, node: usize, conn: ConnId, frame: Frame) {
+    pub(super) fn push(&mut self, node: usize, conn: ConnId, packet: Packet) {
         if let Some(open) = self.conn(conn) {
-            self.nodes[node].link.push(open.pipe_of(node), frame);
+            self.nodes[node].link.push(open.pipe_of(node), packet);
         }
     }
 
     /// A block has left.
-    pub(super) fn uplink_done(&mut self, node: usize, conn: ConnId, frame: Frame) {
+    pub(super) fn uplink_done(&mut self, node: usize, conn: ConnId, packet: Packet) {
         self.nodes[node].link.idle();
-        let block = if let Frame::Block(block, _) = &frame { Some(*block) } else { None };
-        if self.depart(node, conn, frame, self.now)
+        let block = if let Packet::Block(block, _) = &packet { Some(*block) } else { None };
+        if self.depart(node, conn, packet, self.now)
             && let Some(block) = block
         {
             self.nodes[node].payload_out += u64::from(block.len);
@@ -44,25 +44,25 @@ impl Lab {
         self.transmit(node);
     }
 
-    /// A frame has left the uplink of `node` at `at`. False if its connection is closed.
-    pub(super) fn depart(&mut self, node: usize, conn: ConnId, frame: Frame, at: Now) -> bool {
+    /// A packet has left the uplink of `node` at `at`. False if its connection is closed.
+    pub(super) fn depart(&mut self, node: usize, conn: ConnId, packet: Packet, at: Now) -> bool {
         let Some(open) = self.conn(conn) else { return false };
-        let (len, to) = (self.len_of(&frame), open.other(node));
+        let (len, to) = (self.len_of(&packet), open.other(node));
         if self.crosses(node, to) {
             let at = self.leave_zone(node, len, at);
-            self.at(at, Event::Crossed { conn, from: node, to, frame });
+            self.at(at, Event::Crossed { conn, from: node, to, packet });
         } else {
-            // All frames inside a zone are on their way for the same time, so they arrive in the order of
+            // All packets inside a zone are on their way for the same time, so they arrive in the order of
             // their departures.
             let at = self.nodes[to].link.receive(at + self.spec.latency, len);
-            self.at(at, Event::Received { conn, from: node, to, frame });
+            self.at(at, Event::Received { conn, from: node, to, packet });
         }
         true
     }
 
-    /// A frame has arrived at `to`.
-    pub(super) fn received(&mut self, conn: ConnId, from: usize, to: usize, frame: Frame) {
-        let len = self.len_of(&frame);
+    /// A packet has arrived at `to`.
+    pub(super) fn received(&mut self, conn: ConnId, from: usize, to: usize, packet: Packet) {
+        let len = self.len_of(&packet);
         let open = self.conn(conn);
         if self.has_vanished(to) || self.has_vanished(from) {
             // The sender tries again, and gives up after a time without an answer.
@@ -77,9 +77,9 @@ impl Lab {
         }
         let deaf = matches!(self.nodes[to].spec.character, Character::Script(_));
         if open.is_some() && !deaf {
-            let message = match frame {
-                Frame::Message(message) => message,
-                Frame::Block(block, data) => {
+            let message = match packet {
+                Packet::Message(message) => message,
+                Packet::Block(block, data) => {
                     Message::Piece { piece: block.piece, offset: block.offset, data }
                 }
             };
@@ -87,18 +87,18 @@ impl Lab {
         }
     }
 
-    /// Lets frames leave: messages together, up to the next block or for [`LONGEST_TRAIN`].
+    /// Lets packets leave: messages together, up to the next block or for [`LONGEST_TRAIN`].
     pub(super) fn transmit(&mut self, node: usize) {
         let mut end = self.now;
         while end.since(self.now) < LONGEST_TRAIN
-            && let Some((conn, frame, time)) = self.nodes[node].link.next()
+            && let Some((conn, packet, time)) = self.nodes[node].link.next()
         {
             end = end + time;
-            if matches!(frame, Frame::Block(..)) {
-                return self.at(end, Event::UplinkDone { node, conn, frame });
+            if matches!(packet, Packet::Block(..)) {
+                return self.at(end, Event::UplinkDone { node, conn, packet });
             }
             self.nodes[node].link.idle();
-            self.depart(node, conn, frame, end);
+            self.depart(node, conn, packet, end);
         }
         if end > self.now {
             self.nodes[node].link.occupy();

@@ -43,8 +43,8 @@ impl Lab {
         let Some(Ok(answer)) = answer else { return };
         self.at(self.now + answer.interval, Event::Announce(node));
         if let Some(mut rules) = answer.rules {
-            let grain = u64::from(self.spec.grain);
-            rules.rate = rules.rate.map(|rate| (rate / grain).max(1));
+            let scale = u64::from(self.spec.scale);
+            rules.rate = rules.rate.map(|rate| (rate / scale).max(1));
             self.tell(node, Input::Rules(rules));
         }
         self.tell(node, Input::Candidates(answer.peers.into_iter().map(|peer| peer.address).collect()));
@@ -52,10 +52,10 @@ impl Lab {
 
     /// The server's own seeder hears from the tracker what it must keep to.
     pub(super) fn guide_home(&mut self) {
-        let grain = u64::from(self.spec.grain);
+        let scale = u64::from(self.spec.scale);
         if let Some(mut rules) = self.tracker.as_ref().and_then(Tracker::home_rules) {
             for zone in &mut rules.behind {
-                zone.rate = zone.rate.map(|rate| (rate / grain).max(1));
+                zone.rate = zone.rate.map(|rate| (rate / scale).max(1));
             }
             self.tell(0, Input::Rules(rules));
         }

@@ -18,6 +18,7 @@ use crate::swarm::interface::ConnId;
 use crate::swarm::peers::peer::Peer;
 use crate::swarm::pieces::active::ActivePiece;
 use crate::swarm::rate::{Capacity, Recent, slack};
+use crate::swarm::ratio::Ratio;
 use crate::swarm::wire::flashmob::Offered;
 use crate::units::{Now, PieceIndex};
 
@@ -26,16 +27,18 @@ const LATE: Duration = Duration::from_millis(150);
 /// What a sender is told to wait while our downlink's rate is not known.
 const UNKNOWN: Duration = Duration::from_millis(15);
 /// What a sender is told to wait when there is no buffer, or nothing more is fetched.
-const FULL: Duration = Duration::from_millis(20);
-/// A piece is overdue after so many times the time it should take.
-const OVERDUE: u32 = 3;
+const NO_BUFFER: Duration = Duration::from_millis(20);
+/// A piece is overdue after this many times the time it should take.
+const OVERDUE_TIMES: u32 = 3;
 /// After 2 times the time that its piece should take, a sender below 1/4 of our downlink's rate counts as
 /// slow.
-const CREEPING: (u32, u64) = (2, 4);
+const CREEPING_TIMES: u32 = 2;
+/// See [`CREEPING_TIMES`].
+const CREEPING_RATE: Ratio = Ratio(1, 4);
 /// Granted pieces that are on their way at most, those of late senders apart.
 const AT_ONCE: usize = 3;
 /// The downlink is full when less than this part of what it carries is left.
-const FULL_PART: u64 = 6;
+const FULL_MARGIN: Ratio = Ratio(1, 6);
 
 /// What becomes of an offer.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +60,7 @@ pub struct Grants {
 impl Grants {
     /// A downlink of which nothing is known, in a simulation of this scale.
     pub fn new(scale: u32) -> Self {
-        Grants { downlink: Capacity::of_grain(scale), inflow: Recent::default() }
+        Grants { downlink: Capacity::of_scale(scale), inflow: Recent::default() }
     }
 
     /// Bytes a second that our downlink carries; zero until a piece was measured.
@@ -88,9 +91,9 @@ impl Grants {
     ) -> Verdict {
         let start_in = start_in.min(ctx.config.stall_after);
         let busy_for = self.busy_for(Some(conn), fetch, ctx);
-        let Some(peer) = ctx.peers.get(&conn) else { return Verdict::Busy(FULL) };
+        let Some(peer) = ctx.peers.get(&conn) else { return Verdict::Busy(NO_BUFFER) };
         if fetch.is_halted() || !peer.download.is_open() {
-            return Verdict::Busy(FULL);
+            return Verdict::Busy(NO_BUFFER);
         }
         if busy_for > start_in + slack(self.piece_time(ctx)) {
             return Verdict::Busy(busy_for);
@@ -105,7 +108,7 @@ impl Grants {
                 return granted(conn, offered.piece, start, ctx);
             }
             if fetch.is_starved() {
-                return Verdict::Busy(FULL);
+                return Verdict::Busy(NO_BUFFER);
             }
         }
         if let Some(offered) = self.relieve(conn, offered, start, fetch, ctx) {
@@ -122,8 +125,8 @@ impl Grants {
 
     /// The downlink carries just now nearly all that it can.
     fn is_full(&mut self, now: Now) -> bool {
-        let carries = self.downlink.get();
-        self.inflow.rate(now) > carries - carries / FULL_PART
+        let capacity = self.downlink.get();
+        self.inflow.rate(now) > capacity - FULL_MARGIN.of(capacity)
     }
 
     /// How long our downlink is busy with pieces granted to others than `asker`, which sends one piece after
@@ -157,13 +160,12 @@ impl Grants {
     /// here, or its next block, or by now more of it.
     fn drags(&self, active: &ActivePiece, owner: &Peer, ctx: &Context) -> bool {
         let (now, piece_time) = (ctx.now, self.piece_time(ctx));
-        let (times, part) = CREEPING;
         let age = now.since(active.since);
         owner.download.is_slow()
             // On slow links and with large pieces the sender's word about when it begins is as coarse.
             || now.since(owner.download.progress()) > LATE.max(piece_time)
-            || age > LATE.max(piece_time * OVERDUE)
-            || age > LATE.max(piece_time * times) && active.pace(now) < self.downlink.get() / part
+            || age > LATE.max(piece_time * OVERDUE_TIMES)
+            || age > LATE.max(piece_time * CREEPING_TIMES) && active.pace(now) < CREEPING_RATE.of(self.downlink.get())
     }
 
     /// A piece of `offered` that another peer owns and that `conn` will bring sooner: only when nothing else

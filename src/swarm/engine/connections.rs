@@ -31,12 +31,12 @@ impl Engine {
         handshake: &Handshake,
     ) {
         if !incoming {
-            self.book.connected(addr);
+            self.address_book.connected(addr);
         }
-        if let Some(why) = self.unwelcome(addr, incoming, handshake) {
+        if let Some(why) = self.refuse_reason(addr, incoming, handshake) {
             self.ctx.out.push(Output::Close { conn, why });
             if !incoming {
-                self.book.closed(addr, self.ctx.now, true);
+                self.address_book.closed(addr, self.ctx.now, true);
             }
             return;
         }
@@ -48,9 +48,9 @@ impl Engine {
         self.ctx.peers.insert(conn, peer);
         if !incoming {
             // Said again: giving up an older connection to the same peer has freed its address.
-            self.book.connected(addr);
+            self.address_book.connected(addr);
         }
-        let have = self.holds.have();
+        let have = self.completion.have();
         let first = match (fast, have.is_all(), have.is_none()) {
             (true, true, _) => Some(Message::HaveAll),
             (true, _, true) => Some(Message::HaveNone),
@@ -61,22 +61,27 @@ impl Engine {
             self.ctx.out.send(conn, message);
         }
         if handshake.extended {
-            self.introduce_to(conn);
+            self.send_extended_handshake(conn);
         }
     }
 
     /// Why a new connection is not kept. May close an older one to the same peer instead.
-    fn unwelcome(&mut self, addr: SocketAddr, incoming: bool, handshake: &Handshake) -> Option<CloseReason> {
+    fn refuse_reason(
+        &mut self,
+        addr: SocketAddr,
+        incoming: bool,
+        handshake: &Handshake,
+    ) -> Option<CloseReason> {
         if handshake.peer_id == self.ctx.config.peer_id {
             if !incoming {
-                self.book.never(addr);
+                self.address_book.never(addr);
             }
             return Some(CloseReason::Itself);
         }
         if self.ctx.config.ours_only && !handshake.peer_id.is_ours() {
             return Some(CloseReason::Foreign);
         }
-        if self.book.is_banned(handshake.peer_id, self.ctx.now) {
+        if self.address_book.is_banned(handshake.peer_id, self.ctx.now) {
             return Some(CloseReason::Banned);
         }
         if !self.zones.may_meet(addr) {
@@ -95,10 +100,10 @@ impl Engine {
     }
 
     /// The extension handshake (BEP 10), first or again when something changed.
-    fn introduce_to(&mut self, conn: ConnId) {
+    fn send_extended_handshake(&mut self, conn: ConnId) {
         let said = ExtendedHandshake {
             request_queue: Some(self.ctx.config.request_queue),
-            upload_only: Some(self.holds.complete()),
+            upload_only: Some(self.completion.complete()),
             client: Some(concat!("flashmob ", env!("CARGO_PKG_VERSION")).to_owned()),
             port: (self.ctx.config.listen_port != 0).then_some(self.ctx.config.listen_port),
             flashmob_id: Some(OUR_EXTENSION_ID),
@@ -115,10 +120,10 @@ impl Engine {
         let conns: Vec<(ConnId, bool)> =
             self.ctx.peers.iter().map(|(conn, peer)| (*conn, peer.link.is_extended())).collect();
         for (conn, extended) in conns {
-            if extended && !self.holds.have().is_all() {
-                self.introduce_to(conn);
+            if extended && !self.completion.have().is_all() {
+                self.send_extended_handshake(conn);
             }
-            self.part_if_pointless(conn);
+            self.close_if_idle(conn);
         }
     }
 
@@ -127,7 +132,7 @@ impl Engine {
         if !self.zones.follow(rules) {
             return;
         }
-        self.book.look_again();
+        self.address_book.look_again();
         self.offers.wake();
         let conns: Vec<(ConnId, IpAddr)> =
             self.ctx.peers.iter().map(|(conn, peer)| (*conn, peer.link.addr().ip())).collect();
@@ -158,10 +163,10 @@ impl Engine {
     }
 
     /// Two peers that both have everything they want need no connection.
-    pub(super) fn part_if_pointless(&mut self, conn: ConnId) {
+    pub(super) fn close_if_idle(&mut self, conn: ConnId) {
         let done =
             |peer: &Peer| peer.link.is_seed() || (peer.link.is_upload_only() && !peer.upload.is_interested());
-        if self.holds.complete() && self.ctx.peers.get(&conn).is_some_and(done) {
+        if self.completion.complete() && self.ctx.peers.get(&conn).is_some_and(done) {
             self.close(conn, CloseReason::NothingToTrade);
         }
     }
@@ -170,7 +175,7 @@ impl Engine {
         self.queue.rechoke(&mut self.ctx);
     }
 
-    pub(super) fn keep_house(&mut self) {
+    pub(super) fn do_housekeeping(&mut self) {
         self.offers.wake();
         let silent: Vec<ConnId> = self
             .ctx
@@ -191,12 +196,14 @@ impl Engine {
     }
 
     pub(super) fn dial(&mut self) {
-        while self.ctx.peers.len() + self.book.dialling()
+        while self.ctx.peers.len() + self.address_book.dialling()
             < self.ctx.config.dial_up_to.min(self.ctx.config.max_peers)
-            && self.book.dialling() < self.ctx.config.max_dialling
+            && self.address_book.dialling() < self.ctx.config.max_dialling
         {
             let may = |addr: SocketAddr| self.zones.may_meet(addr);
-            let Some(addr) = self.book.next_dial(self.ctx.now, &mut self.ctx.rng, may) else { return };
+            let Some(addr) = self.address_book.next_dial(self.ctx.now, &mut self.ctx.rng, may) else {
+                return;
+            };
             self.ctx.out.push(Output::Dial(addr));
         }
     }
@@ -225,9 +232,9 @@ impl Engine {
         let known_otherwise = self.ctx.peers.values().any(|other| other.link.id() == peer.link.id());
         if let Some(addr) = peer.link.listen().filter(|_| !known_otherwise) {
             if peer.link.age(self.ctx.now) >= PROVED {
-                self.book.proved(addr);
+                self.address_book.proved(addr);
             }
-            self.book.closed(addr, self.ctx.now, pointless);
+            self.address_book.closed(addr, self.ctx.now, pointless);
         }
         self.rechoke();
         self.wake = true;

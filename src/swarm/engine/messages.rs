@@ -16,7 +16,7 @@ use crate::swarm::interface::{ConnId, Fault};
 use crate::swarm::peers::peer::Peer;
 use crate::swarm::pieces::active::{ActivePiece, Delivery};
 use crate::swarm::wire::extended::{ExtendedHandshake, OUR_EXTENSION_ID};
-use crate::swarm::wire::flashmob::{Offered, Schedule};
+use crate::swarm::wire::flashmob::{Offered, SchedulingMessage};
 use crate::swarm::wire::message::Message;
 use crate::units::PieceIndex;
 
@@ -55,7 +55,7 @@ impl Engine {
                 if !is_settled(peer) {
                     self.rechoke();
                 }
-                self.part_if_pointless(conn);
+                self.close_if_idle(conn);
             }
             Message::Have(piece) => self.peer_has(conn, piece)?,
             Message::Bitfield(bytes) => {
@@ -89,7 +89,7 @@ impl Engine {
     fn peer_has(&mut self, conn: ConnId, piece: PieceIndex) -> Result<(), Fault> {
         let piece = self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(piece))?;
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
-        if !peer.link.gained(piece, self.holds.lacks(piece)) {
+        if !peer.link.gained(piece, self.completion.lacks(piece)) {
             return Ok(());
         }
         self.offers.announced(conn, piece);
@@ -100,7 +100,7 @@ impl Engine {
             self.became_seed(conn);
         }
         self.update_interest(conn);
-        self.part_if_pointless(conn);
+        self.close_if_idle(conn);
         if !schedules {
             self.fetch.fill(conn, &mut self.ctx);
         }
@@ -114,7 +114,7 @@ impl Engine {
         if !peer.link.is_first_bitfield() {
             return field.iter().try_for_each(|piece| self.peer_has(conn, piece));
         }
-        let lacking = field.iter().filter(|piece| self.holds.lacks(*piece)).count();
+        let lacking = field.iter().filter(|piece| self.completion.lacks(*piece)).count();
         peer.link.set_have(field, lacking);
         self.zones.came(peer.link.access(), peer.link.have());
         let picker = self.fetch.picker_mut();
@@ -125,7 +125,7 @@ impl Engine {
             peer.link.have().iter().for_each(|piece| picker.gained(piece));
         }
         self.update_interest(conn);
-        self.part_if_pointless(conn);
+        self.close_if_idle(conn);
         Ok(())
     }
 
@@ -150,7 +150,8 @@ impl Engine {
         if !legal || block.len > MAX_REQUEST_LEN {
             return Err(Fault::BadRequest(block));
         }
-        let we_have_it = if of_frame { self.frames.has(block) } else { self.holds.have().has(block.piece) };
+        let we_have_it =
+            if of_frame { self.compressed.has(block) } else { self.completion.have().has(block.piece) };
         if !self.queue.request(conn, block, we_have_it, &mut self.ctx) {
             return Err(Fault::TooManyRequests);
         }
@@ -196,8 +197,8 @@ impl Engine {
                 }
             }
         }
-        if self.hungry.last() != Some(&conn) {
-            self.hungry.push(conn);
+        if self.to_refill.last() != Some(&conn) {
+            self.to_refill.push(conn);
         }
         Ok(())
     }
@@ -220,7 +221,7 @@ impl Engine {
 
     fn extended(&mut self, conn: ConnId, id: u8, payload: &[u8]) -> Result<(), Fault> {
         if id == OUR_EXTENSION_ID {
-            if let Some(message) = Schedule::decode(payload) {
+            if let Some(message) = SchedulingMessage::decode(payload) {
                 self.scheduling(conn, message)?;
             }
             return Ok(());
@@ -234,23 +235,23 @@ impl Engine {
         let schedules = peer.scheduling.is_spoken();
         if let Some(addr) = peer.link.listen().filter(|_| said.port.is_some() && peer.link.is_incoming()) {
             // The peer says where it listens: it need not be dialled.
-            self.book.connected(addr);
+            self.address_book.connected(addr);
         }
         if schedules {
             self.rechoke();
             self.offers.wake();
         }
-        self.part_if_pointless(conn);
+        self.close_if_idle(conn);
         Ok(())
     }
 
     /// A message of flashmob's own extension.
-    fn scheduling(&mut self, conn: ConnId, message: Schedule) -> Result<(), Fault> {
+    fn scheduling(&mut self, conn: ConnId, message: SchedulingMessage) -> Result<(), Fault> {
         match message {
-            Schedule::Offer { start_in, pieces } => self.offered(conn, start_in, &pieces)?,
-            Schedule::Taken { free_in } => self.offers.busy(conn, free_in, &mut self.ctx),
-            Schedule::Decline { wish } => self.offers.declined(conn, wish, &mut self.ctx),
-            Schedule::Grant { piece, bytes } => {
+            SchedulingMessage::Offer { start_in, pieces } => self.offered(conn, start_in, &pieces)?,
+            SchedulingMessage::Busy { free_in } => self.offers.busy(conn, free_in, &mut self.ctx),
+            SchedulingMessage::Decline { want } => self.offers.declined(conn, want, &mut self.ctx),
+            SchedulingMessage::Grant { piece, bytes } => {
                 let agreed = self.offers.granted(conn, piece, bytes, self.ctx.now);
                 let bytes = if agreed { bytes } else { 0 };
                 self.zones.charge_sent(conn, bytes, &mut self.ctx.peers, self.ctx.now);
@@ -281,12 +282,12 @@ impl Engine {
             Verdict::Granted(piece) => {
                 let bytes = self.fetch.piece(piece).map_or(0, ActivePiece::free_bytes);
                 self.zones.charge_received(access, bytes, now);
-                self.ctx.send_scheduling(conn, &Schedule::Grant { piece, bytes });
+                self.ctx.send_scheduling(conn, &SchedulingMessage::Grant { piece, bytes });
                 self.fetch.fill(conn, &mut self.ctx);
                 self.tell_busy(conn);
             }
-            Verdict::Busy(free_in) => self.ctx.send_scheduling(conn, &Schedule::Taken { free_in }),
-            Verdict::Useless(wish) => self.ctx.send_scheduling(conn, &Schedule::Decline { wish }),
+            Verdict::Busy(free_in) => self.ctx.send_scheduling(conn, &SchedulingMessage::Busy { free_in }),
+            Verdict::Useless(want) => self.ctx.send_scheduling(conn, &SchedulingMessage::Decline { want }),
         }
         Ok(())
     }
@@ -294,7 +295,7 @@ impl Engine {
     /// Tells every peer that might offer something, except `conn`, how long our downlink is busy.
     fn tell_busy(&mut self, conn: ConnId) {
         let free_in = self.grants.busy_for(None, &self.fetch, &self.ctx);
-        let payload: Bytes = Schedule::Taken { free_in }.encode().into();
+        let payload: Bytes = SchedulingMessage::Busy { free_in }.encode().into();
         for (other, peer) in &self.ctx.peers {
             if let Some(id) = peer.scheduling.id().filter(|_| *other != conn && peer.download.is_interested())
             {

@@ -17,23 +17,23 @@ use crate::bitfield::Bitfield;
 use crate::buf::BufPool;
 use crate::slots::InflightPieces;
 use crate::swarm::context::Context;
-use crate::swarm::download::fetch::{Fetcher, Giver};
+use crate::swarm::download::fetch::{Contributor, Fetcher};
 use crate::swarm::download::grants::Grants;
 use crate::swarm::geometry::{Block, Geometry, PieceShape};
 use crate::swarm::interface::{
     CloseReason, ConnId, EngineConfig, Fault, FrameState, Input, Output, StoreResult, SwarmStats,
 };
 use crate::swarm::peers::address_book::AddressBook;
-use crate::swarm::peers::disk_rate::Medium;
+use crate::swarm::peers::disk_rate::DiskRate;
 use crate::swarm::peers::peer::Peer;
 use crate::swarm::peers::zone_policy::ZonePolicy;
 use crate::swarm::pieces::active::Delivery;
-use crate::swarm::pieces::completion::Holdings;
-use crate::swarm::pieces::compressed::{Frames, longest};
+use crate::swarm::pieces::completion::Completion;
+use crate::swarm::pieces::compressed::{CompressedPieces, longest};
 use crate::swarm::rate::{Capacity, RateMeter};
 use crate::swarm::upload::offers::{Offers, Supply};
 use crate::swarm::upload::queue::UploadQueue;
-use crate::swarm::wire::flashmob::{Offered, Schedule};
+use crate::swarm::wire::flashmob::{Offered, SchedulingMessage};
 use crate::swarm::wire::message::Message;
 use crate::units::{Now, PieceIndex};
 
@@ -44,21 +44,21 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 pub struct Engine {
     ctx: Context,
     geometry: Geometry,
-    holds: Holdings,
+    completion: Completion,
     fetch: Fetcher,
     grants: Grants,
     queue: UploadQueue,
     offers: Offers,
-    frames: Frames,
-    book: AddressBook,
+    compressed: CompressedPieces,
+    address_book: AddressBook,
     zones: ZonePolicy,
     /// Our uplink, as measured.
     uplink: Capacity,
-    disk_rate: Medium,
+    disk_rate: DiskRate,
     /// Blocks were given back: every peer may have something new to do.
     wake: bool,
     /// Peers that sent blocks and can be asked for more.
-    hungry: Vec<ConnId>,
+    to_refill: Vec<ConnId>,
     bytes_in: RateMeter,
     bytes_out: RateMeter,
     wasted: u64,
@@ -74,25 +74,25 @@ impl Engine {
         if pool.buf_len() < config.piece_length as usize {
             return None;
         }
-        let holds = Holdings::new(geometry, config.have.clone(), config.wanted.clone())?;
+        let completion = Completion::new(geometry, config.have.clone(), config.wanted.clone())?;
         let mut ctx = Context::new(config);
-        if holds.complete() {
+        if completion.complete() {
             ctx.out.push(Output::Complete);
         }
         Some(Engine {
             geometry,
-            fetch: Fetcher::new(geometry, pool, shape, &holds.missing(), &mut ctx.rng),
-            holds,
-            grants: Grants::new(ctx.config.grain),
+            fetch: Fetcher::new(geometry, pool, shape, &completion.missing(), &mut ctx.rng),
+            completion,
+            grants: Grants::new(ctx.config.scale),
             queue: UploadQueue::new(geometry.pieces()),
             offers: Offers::new(geometry.pieces()),
-            frames: Frames::new(geometry.pieces()),
-            book: AddressBook::new(&ctx.config.own_addresses, ctx.config.listen_port),
+            compressed: CompressedPieces::new(geometry.pieces()),
+            address_book: AddressBook::new(&ctx.config.own_addresses, ctx.config.listen_port),
             zones: ZonePolicy::default(),
-            uplink: Capacity::of_grain(ctx.config.grain),
-            disk_rate: Medium::default(),
+            uplink: Capacity::of_scale(ctx.config.scale),
+            disk_rate: DiskRate::default(),
             wake: false,
-            hungry: Vec::new(),
+            to_refill: Vec::new(),
             bytes_in: RateMeter::default(),
             bytes_out: RateMeter::default(),
             wasted: 0,
@@ -141,17 +141,17 @@ impl Engine {
 
     /// The pieces that are stored.
     pub fn have(&self) -> &Bitfield {
-        self.holds.have()
+        self.completion.have()
     }
 
     /// A snapshot.
     pub fn stats(&self) -> SwarmStats {
         let Context { now, peers, .. } = &self.ctx;
         SwarmStats {
-            pieces: self.holds.pieces_wanted(),
-            pieces_done: self.holds.pieces_done(),
-            bytes_total: self.holds.bytes_wanted(),
-            bytes_done: self.holds.bytes_done(),
+            pieces: self.completion.pieces_wanted(),
+            pieces_done: self.completion.pieces_done(),
+            bytes_total: self.completion.bytes_wanted(),
+            bytes_done: self.completion.bytes_done(),
             bytes_in: self.bytes_in.total(),
             bytes_wasted: self.wasted + self.fetch.dropped(),
             bytes_out: self.bytes_out.total(),
@@ -161,7 +161,7 @@ impl Engine {
             seeders: peers.values().filter(|peer| peer.link.is_seed()).count(),
             pieces_active: self.fetch.active(),
             pieces_bad: self.bad_pieces,
-            complete: self.holds.complete(),
+            complete: self.completion.complete(),
             carries: self.capacity(),
         }
     }
@@ -175,9 +175,9 @@ impl Engine {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Candidates(addrs) => self.book.learn(addrs),
+            Input::Candidates(addrs) => self.address_book.learn(addrs),
             Input::Rules(rules) => self.follow(rules),
-            Input::DialFailed(addr) => self.book.failed(addr, self.ctx.now),
+            Input::DialFailed(addr) => self.address_book.failed(addr, self.ctx.now),
             Input::Connected { conn, addr, incoming, handshake } => {
                 self.connected(conn, addr, incoming, &handshake);
             }
@@ -197,7 +197,7 @@ impl Engine {
             Input::BlockUnreadable { conn, block } => self.block_unreadable(conn, block),
             Input::Stored { piece, result } => self.stored(piece, result),
             Input::Frame { piece, state } => {
-                self.frames.changed(piece, state);
+                self.compressed.changed(piece, state);
                 if state == FrameState::Gone {
                     self.queue.withdraw_frame(piece, &mut self.ctx);
                 }
@@ -208,12 +208,12 @@ impl Engine {
 
     /// Decides what follows from the inputs that were taken.
     fn settle(&mut self) {
-        for conn in std::mem::take(&mut self.hungry) {
+        for conn in std::mem::take(&mut self.to_refill) {
             self.fetch.fill(conn, &mut self.ctx);
         }
         if self.ctx.now >= self.housekeeping {
             self.housekeeping = self.ctx.now + HOUSEKEEPING;
-            self.keep_house();
+            self.do_housekeeping();
         }
         self.disk_rate.see(self.fetch.is_storing(), self.ctx.now);
         if self.fetch.take_starved() || self.wake {
@@ -237,26 +237,26 @@ impl Engine {
     /// Offers a piece to a peer if the uplink will soon be free for it.
     fn offer(&mut self) {
         let supply = Supply {
-            have: self.holds.have(),
+            have: self.completion.have(),
             picker: self.fetch.picker(),
             zones: &self.zones,
-            frames: &self.frames,
+            compressed: &self.compressed,
             queue: &self.queue,
             uplink: &self.uplink,
         };
         let Some(proposal) = self.offers.next(&supply, &mut self.ctx) else { return };
         let conn = proposal.conn;
         let pieces = if self.ctx.peers.get(&conn).is_some_and(|peer| peer.scheduling.takes_frames()) {
-            let offered = self.frames.offered(&proposal.pieces);
-            for piece in self.frames.to_make(&proposal.pieces, self.ctx.config.frames_ahead) {
-                let at_most = longest(self.fetch.travels(piece));
+            let offered = self.compressed.offered(&proposal.pieces);
+            for piece in self.compressed.to_make(&proposal.pieces, self.ctx.config.frames_ahead) {
+                let at_most = longest(self.fetch.travelling_bytes(piece));
                 self.ctx.out.push(Output::MakeFrame { piece, at_most });
             }
             offered
         } else {
             proposal.pieces.into_iter().map(Offered::whole).collect()
         };
-        self.ctx.send_scheduling(conn, &Schedule::Offer { start_in: proposal.start_in, pieces });
+        self.ctx.send_scheduling(conn, &SchedulingMessage::Offer { start_in: proposal.start_in, pieces });
     }
 
     fn block_sent(&mut self, conn: ConnId, block: Block) {
@@ -300,13 +300,13 @@ impl Engine {
     }
 
     fn piece_done(&mut self, piece: PieceIndex) {
-        let Some(givers) = self.fetch.stored(piece) else { return };
-        for giver in givers {
-            if let Some(peer) = self.ctx.peers.get_mut(&giver.conn) {
+        let Some(contributors) = self.fetch.stored(piece) else { return };
+        for contributor in contributors {
+            if let Some(peer) = self.ctx.peers.get_mut(&contributor.conn) {
                 peer.download.sent_right();
             }
         }
-        if !self.holds.insert(piece) {
+        if !self.completion.insert(piece) {
             return;
         }
         self.offers.wake();
@@ -317,7 +317,7 @@ impl Engine {
                 self.update_interest(conn);
             }
         }
-        if self.holds.complete() {
+        if self.completion.complete() {
             self.completed();
         }
     }
@@ -325,7 +325,7 @@ impl Engine {
     fn piece_wrong(&mut self, piece: PieceIndex) {
         self.bad_pieces += 1;
         self.wasted += u64::from(self.geometry.len_of(piece));
-        let Some(Giver { conn, id }) = self.fetch.wrong(piece, &mut self.ctx.rng) else { return };
+        let Some(Contributor { conn, id }) = self.fetch.wrong(piece, &mut self.ctx.rng) else { return };
         let gives = |peer: &Peer| peer.link.access().fetch && peer.link.have().has(piece);
         let has_another = self.ctx.peers.iter().any(|(other, peer)| *other != conn && gives(peer));
         // Nobody else may give it to us: without this peer we would wait for ever. One that has sent right
@@ -340,7 +340,7 @@ impl Engine {
             return;
         }
         let listens = self.ctx.peers.get(&conn).and_then(|peer| peer.link.listen());
-        self.book.ban(id, listens, self.ctx.now);
+        self.address_book.ban(id, listens, self.ctx.now);
         self.close(conn, CloseReason::BadPiece(piece));
     }
 }

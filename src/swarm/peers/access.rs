@@ -12,9 +12,9 @@ use crate::rules::{Behind, Rules};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAccess {
     /// It is of another zone.
-    pub beyond: bool,
+    pub remote_zone: bool,
     /// Behind which uplink it is, for a peer that knows uplinks of others.
-    pub behind: Option<usize>,
+    pub zone: Option<usize>,
     /// We may fetch from it.
     pub fetch: bool,
     /// We may serve it.
@@ -23,7 +23,7 @@ pub struct PeerAccess {
 
 impl PeerAccess {
     /// Where there are no rules.
-    pub const FREE: PeerAccess = PeerAccess { beyond: false, behind: None, fetch: true, serve: true };
+    pub const FREE: PeerAccess = PeerAccess { remote_zone: false, zone: None, fetch: true, serve: true };
 
     /// What `rules` say about a peer at `ip`.
     pub fn by(rules: Option<&Rules>, ip: IpAddr) -> Self {
@@ -33,12 +33,12 @@ impl PeerAccess {
         // Where zones overlap the narrower network counts.
         let narrowest =
             |zone: &Behind| zone.networks.iter().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max();
-        let behind = rules.behind.iter().enumerate().filter_map(|(at, zone)| Some((narrowest(zone)?, at)));
-        let behind = behind.max_by_key(|(width, _)| *width).map(|(_, at)| at);
+        let zone = rules.behind.iter().enumerate().filter_map(|(at, zone)| Some((narrowest(zone)?, at)));
+        let zone = zone.max_by_key(|(width, _)| *width).map(|(_, at)| at);
         let near = among(&rules.networks);
         PeerAccess {
-            beyond: !near || behind.is_some(),
-            behind,
+            remote_zone: !near || zone.is_some(),
+            zone,
             fetch: rules.fetch.contains(&ip) || near && !rules.pinned,
             serve: rules.serve.contains(&ip) || near,
         }
@@ -50,8 +50,8 @@ impl PeerAccess {
     }
 
     /// Pieces cross to it.
-    pub fn crosses(self) -> bool {
-        self.beyond && self.serve
+    pub fn is_remote_receiver(self) -> bool {
+        self.remote_zone && self.serve
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
         };
         let of = |rules: &Rules, at: &str| {
             let standing = PeerAccess::by(Some(rules), ip(at));
-            (standing.beyond, standing.fetch, standing.serve)
+            (standing.remote_zone, standing.fetch, standing.serve)
         };
         assert_eq!(of(&rules, "::ffff:10.1.0.9"), (false, true, true));
         assert_eq!(of(&rules, "10.2.0.1"), (true, true, false));
@@ -88,7 +88,7 @@ mod tests {
         };
         assert_eq!(of(&outside, "10.2.0.1"), (true, true, true));
         assert_eq!(of(&outside, "10.3.0.1"), (false, true, true));
-        assert_eq!(PeerAccess::by(Some(&outside), ip("10.2.0.1")).behind, Some(1));
+        assert_eq!(PeerAccess::by(Some(&outside), ip("10.2.0.1")).zone, Some(1));
         assert!(PeerAccess::by(None, ip("10.3.0.2")).allowed());
     }
 }

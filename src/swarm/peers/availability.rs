@@ -8,15 +8,18 @@ use crate::units::PieceIndex;
 
 /// The counts; none where there are no rules.
 #[derive(Debug, Default)]
-pub struct Near {
+pub struct ZoneAvailability {
     copies: Vec<u16>,
 }
 
-impl Near {
+impl ZoneAvailability {
     /// Counts from the beginning: what peers may be met as has changed.
     pub fn recount(&mut self, peers: &Peers, pieces: u32) {
         self.copies = vec![0; pieces as usize];
-        peers.values().filter(|peer| !peer.link.access().beyond).for_each(|peer| self.came(peer.link.have()));
+        peers
+            .values()
+            .filter(|peer| !peer.link.access().remote_zone)
+            .for_each(|peer| self.came(peer.link.have()));
     }
 
     /// A peer of the zone has `piece` as well.
@@ -54,14 +57,14 @@ mod tests {
 
     #[test]
     fn counts_follow_who_comes_and_goes() {
-        let mut near = Near::default();
+        let mut near = ZoneAvailability::default();
         near.came(&Bitfield::all(9));
         assert_eq!(near.copies(PieceIndex(3)), 0, "without rules nothing is kept");
         near.recount(&Peers::new(), 9);
         near.came(&Bitfield::of_range(9, 2..5));
         near.gained(PieceIndex(4));
         near.gained(PieceIndex(9));
-        let counts = |near: &Near| [1, 2, 4, 9].map(|piece| near.copies(PieceIndex(piece)));
+        let counts = |near: &ZoneAvailability| [1, 2, 4, 9].map(|piece| near.copies(PieceIndex(piece)));
         assert_eq!(counts(&near), [0, 1, 2, 0]);
         near.went(&Bitfield::of_range(9, 2..5));
         assert_eq!(counts(&near), [0, 0, 1, 0]);

@@ -12,13 +12,13 @@ const READING: Duration = Duration::from_millis(500);
 
 /// The meter.
 #[derive(Debug, Default)]
-pub struct Medium {
+pub struct DiskRate {
     busy_since: Option<Now>,
     bytes: u64,
     capacity: Capacity,
 }
 
-impl Medium {
+impl DiskRate {
     /// At `now` it has something to store, or nothing.
     pub fn see(&mut self, busy: bool, now: Now) {
         match (self.busy_since, busy) {
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn only_time_in_which_something_waits_counts() {
         let at = |ms| Now(Duration::from_millis(ms));
-        let mut medium = Medium::default();
+        let mut medium = DiskRate::default();
         assert_eq!(medium.get(), None);
         for second in 0..5 {
             medium.see(true, at(second * 1000));

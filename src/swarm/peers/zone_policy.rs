@@ -15,7 +15,7 @@ use crate::bitfield::Bitfield;
 use crate::rules::Rules;
 use crate::swarm::interface::ConnId;
 use crate::swarm::peers::access::PeerAccess;
-use crate::swarm::peers::availability::Near;
+use crate::swarm::peers::availability::ZoneAvailability;
 use crate::swarm::peers::peer::{Peer, Peers};
 use crate::swarm::pieces::picker::Picker;
 use crate::swarm::wire::flashmob::Offered;
@@ -36,9 +36,9 @@ pub struct ZonePolicy {
     rules: Option<Rules>,
     pace: Pace,
     /// Copies of pieces in our own zone.
-    near: Near,
+    availability: ZoneAvailability,
     /// Connected peers of other zones that we may serve.
-    crossing: usize,
+    remote_receivers: usize,
 }
 
 impl ZonePolicy {
@@ -55,8 +55,8 @@ impl ZonePolicy {
 
     /// Counts peers and their pieces again.
     pub fn recount(&mut self, peers: &Peers, pieces: u32) {
-        self.near.recount(peers, pieces);
-        self.crossing = peers.values().filter(|peer| peer.link.access().crosses()).count();
+        self.availability.recount(peers, pieces);
+        self.remote_receivers = peers.values().filter(|peer| peer.link.access().is_remote_receiver()).count();
     }
 
     /// What we may do with a peer at `ip`.
@@ -71,28 +71,28 @@ impl ZonePolicy {
 
     /// A peer with this access has connected.
     pub fn connected(&mut self, access: PeerAccess) {
-        self.crossing += usize::from(access.crosses());
+        self.remote_receivers += usize::from(access.is_remote_receiver());
     }
 
     /// `peer` is gone.
     pub fn disconnected(&mut self, peer: &Peer) {
-        self.crossing -= usize::from(peer.link.access().crosses());
-        if !peer.link.access().beyond {
-            self.near.went(peer.link.have());
+        self.remote_receivers -= usize::from(peer.link.access().is_remote_receiver());
+        if !peer.link.access().remote_zone {
+            self.availability.went(peer.link.have());
         }
     }
 
     /// A peer with this access has `piece` as well.
     pub fn gained(&mut self, access: PeerAccess, piece: PieceIndex) {
-        if !access.beyond {
-            self.near.gained(piece);
+        if !access.remote_zone {
+            self.availability.gained(piece);
         }
     }
 
     /// A peer with this access has the pieces of `field`.
     pub fn came(&mut self, access: PeerAccess, field: &Bitfield) {
-        if !access.beyond {
-            self.near.came(field);
+        if !access.remote_zone {
+            self.availability.came(field);
         }
     }
 
@@ -101,10 +101,10 @@ impl ZonePolicy {
     /// same.
     pub fn worth_crossing(&self, peer: &Peer, offered: &[Offered], picker: &Picker) -> Vec<Offered> {
         let mut worth: Vec<Offered> = offered.to_vec();
-        if peer.link.access().beyond {
-            let ours_is_missing = picker.rarest_few(|p| self.is_ours(p) && !self.is_near(p)).is_some();
+        if peer.link.access().remote_zone {
+            let ours_is_missing = picker.rarest_few(|p| self.is_ours(p) && !self.is_in_our_zone(p)).is_some();
             worth.retain(|Offered { piece, .. }| {
-                !self.is_near(*piece) && (self.is_ours(*piece) || !ours_is_missing)
+                !self.is_in_our_zone(*piece) && (self.is_ours(*piece) || !ours_is_missing)
             });
         }
         worth
@@ -112,7 +112,7 @@ impl ZonePolicy {
 
     /// A piece of `peer`, which is of another zone, that we would take.
     pub fn want_across(&self, peer: &Peer, picker: &Picker, now: Now) -> Option<PieceIndex> {
-        let missing = |piece: PieceIndex| peer.offers(piece, now) && !self.is_near(piece);
+        let missing = |piece: PieceIndex| peer.offers(piece, now) && !self.is_in_our_zone(piece);
         picker.rarest_few(|piece| self.is_ours(piece) && missing(piece))
     }
 
@@ -124,7 +124,7 @@ impl ZonePolicy {
 
     /// Whether we exchange pieces with other zones.
     pub fn is_gateway(&self) -> bool {
-        self.crossing > 0
+        self.remote_receivers > 0
     }
 
     /// Whether we are in no zone and know those of others.
@@ -133,8 +133,8 @@ impl ZonePolicy {
     }
 
     /// Whether a peer of our own zone has this piece.
-    fn is_near(&self, piece: PieceIndex) -> bool {
-        self.near.copies(piece) > 0
+    fn is_in_our_zone(&self, piece: PieceIndex) -> bool {
+        self.availability.copies(piece) > 0
     }
 
     /// Copies of a piece on the side of `peer`: in our zone, or in the other ones.
@@ -143,40 +143,40 @@ impl ZonePolicy {
         match &self.rules {
             None => all,
             Some(rules) if !rules.behind.is_empty() => all,
-            Some(_) if peer.link.access().beyond => all.saturating_sub(self.near.copies(piece)),
-            Some(_) => self.near.copies(piece),
+            Some(_) if peer.link.access().remote_zone => all.saturating_sub(self.availability.copies(piece)),
+            Some(_) => self.availability.copies(piece),
         }
     }
 
     /// How long until the next bytes may cross to `peer`.
     pub fn sends_in(&self, peer: &Peer, now: Now) -> Duration {
-        let into = peer.link.access().behind.and_then(|zone| self.pace.into.get(zone));
+        let into = peer.link.access().zone.and_then(|zone| self.pace.into.get(zone));
         match into {
             Some(into) => into.since(now),
-            None if peer.link.access().beyond => self.pace.sends.since(now),
+            None if peer.link.access().remote_zone => self.pace.sends.since(now),
             None => Duration::ZERO,
         }
     }
 
     /// How long until the next bytes may cross from `peer` to us.
     pub fn receives_in(&self, peer: &Peer, now: Now) -> Duration {
-        if peer.link.access().beyond { self.pace.receives.since(now) } else { Duration::ZERO }
+        if peer.link.access().remote_zone { self.pace.receives.since(now) } else { Duration::ZERO }
     }
 
     /// Counts `bytes` that cross, or will cross, to `conn`.
     pub fn charge_sent(&mut self, conn: ConnId, bytes: u32, peers: &mut Peers, now: Now) {
         let access = peers.get(&conn).map_or(PeerAccess::FREE, |peer| peer.link.access());
         let time = self.crossing_time(access, bytes);
-        let next = match access.behind {
+        let next = match access.zone {
             Some(zone) => self.pace.into.get_mut(zone),
             None => Some(&mut self.pace.sends),
         };
         let Some(next) = next else { return };
         *next = (*next).max(now) + time;
         // A peer that does not schedule is held back here.
-        if time > Duration::ZERO && access.behind.is_some() {
+        if time > Duration::ZERO && access.zone.is_some() {
             let there =
-                |peer: &&mut Peer| peer.link.access().behind == access.behind && !peer.scheduling.is_spoken();
+                |peer: &&mut Peer| peer.link.access().zone == access.zone && !peer.scheduling.is_spoken();
             peers.values_mut().filter(there).for_each(|peer| peer.upload.hold(*next));
         }
     }
@@ -190,9 +190,9 @@ impl ZonePolicy {
     /// How long `bytes` take between zones at the pace that the rules give.
     fn crossing_time(&self, access: PeerAccess, bytes: u32) -> Duration {
         let Some(rules) = &self.rules else { return Duration::ZERO };
-        let rate = match access.behind {
+        let rate = match access.zone {
             Some(zone) => rules.behind.get(zone).and_then(|zone| zone.rate),
-            None => rules.rate.filter(|_| access.beyond),
+            None => rules.rate.filter(|_| access.remote_zone),
         };
         let rate = rate.filter(|rate| *rate > 0);
         rate.map_or(Duration::ZERO, |rate| Duration::from_micros(u64::from(bytes) * 1_000_000 / rate))

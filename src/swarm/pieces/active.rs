@@ -45,7 +45,7 @@ pub struct ActivePiece {
     /// When its run began, and how many bytes came since.
     run: Option<(Now, u64)>,
     /// The peers that sent blocks of it, each once.
-    pub givers: Vec<ConnId>,
+    pub contributors: Vec<ConnId>,
 }
 
 /// How a block came.
@@ -102,7 +102,7 @@ impl ActivePiece {
             since: now,
             head: SWALLOWED.min(travels / 4),
             run: None,
-            givers: Vec::new(),
+            contributors: Vec::new(),
         }
     }
 
@@ -115,12 +115,12 @@ impl ActivePiece {
         self.states = vec![BlockState::Free; count];
         (self.missing, self.free, self.first) = (count, count, 0);
         self.run = None;
-        self.givers.clear();
+        self.contributors.clear();
         dropped
     }
 
     /// It may come from its owner only.
-    pub fn has_one_giver(&self) -> bool {
+    pub fn has_one_source(&self) -> bool {
         self.solo || self.frame().is_some()
     }
 
@@ -250,8 +250,8 @@ impl ActivePiece {
         };
         self.states[at] = BlockState::Here;
         self.missing -= 1;
-        if !self.givers.contains(&conn) {
-            self.givers.push(conn);
+        if !self.contributors.contains(&conn) {
+            self.contributors.push(conn);
         }
         Arrival::New { recall }
     }
@@ -296,7 +296,7 @@ mod tests {
         let mut piece = piece();
         let frame = Block::of_frame(PieceIndex(0), 5);
         piece.restart(frame.clone(), slots(&frame));
-        assert_eq!((piece.frame(), piece.has_one_giver()), (Some(5), true));
+        assert_eq!((piece.frame(), piece.has_one_source()), (Some(5), true));
         let asked = piece.ask(ConnId(1), false).expect("all of it");
         assert_eq!(piece.accept(ConnId(1), asked, Delivery::Bytes(&[9; 5])), Arrival::New { recall: None });
         assert_eq!(piece.missing(), 0);
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!((piece.frame(), piece.missing_bytes(), piece.untouched()), (None, 8, true));
         assert_eq!(piece.accept(ConnId(1), asked, Delivery::Bytes(&[9; 5])), Arrival::Useless);
         piece.accept(ConnId(2), block(8, 8), Delivery::Bytes(&[1; 8]));
-        assert_eq!(piece.givers, [ConnId(2)]);
+        assert_eq!(piece.contributors, [ConnId(2)]);
     }
 
     #[test]
@@ -319,7 +319,7 @@ mod tests {
             Arrival::New { recall: Some(ConnId(1)) }
         );
         assert_eq!(piece.accept(ConnId(1), asked, Delivery::Bytes(&[3; 4])), Arrival::Useless);
-        assert_eq!(piece.givers, [ConnId(2)]);
+        assert_eq!(piece.contributors, [ConnId(2)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::units::PieceIndex;
 
 /// Pieces that are stored and pieces that are wanted.
 #[derive(Debug)]
-pub struct Holdings {
+pub struct Completion {
     geometry: Geometry,
     have: Bitfield,
     wanted: Bitfield,
@@ -18,7 +18,7 @@ pub struct Holdings {
     bytes_wanted: u64,
 }
 
-impl Holdings {
+impl Completion {
     /// `None` if a bitfield is of another torrent.
     pub fn new(geometry: Geometry, have: Bitfield, wanted: Bitfield) -> Option<Self> {
         if have.pieces() != geometry.pieces() || wanted.pieces() != geometry.pieces() {
@@ -28,7 +28,7 @@ impl Holdings {
         let missing = wanted.without(&have);
         let done = wanted.count() - missing.count();
         let bytes_done = bytes_wanted - geometry.bytes_of(&missing);
-        Some(Holdings { geometry, have, wanted, done, bytes_done, bytes_wanted })
+        Some(Completion { geometry, have, wanted, done, bytes_done, bytes_wanted })
     }
 
     /// Everything that is here.
@@ -90,17 +90,17 @@ mod tests {
     fn only_what_is_wanted_counts() {
         let geometry = Geometry::new(100, 950).expect("a torrent");
         let (have, wanted) = (Bitfield::of_range(10, 0..6), Bitfield::of_range(10, 5..10));
-        let mut holds = Holdings::new(geometry, have, wanted).expect("they fit");
-        assert_eq!((holds.pieces_wanted(), holds.bytes_wanted()), (5, 450));
-        assert_eq!((holds.pieces_done(), holds.bytes_done()), (1, 100));
-        assert_eq!(holds.missing(), Bitfield::of_range(10, 6..10));
+        let mut completion = Completion::new(geometry, have, wanted).expect("they fit");
+        assert_eq!((completion.pieces_wanted(), completion.bytes_wanted()), (5, 450));
+        assert_eq!((completion.pieces_done(), completion.bytes_done()), (1, 100));
+        assert_eq!(completion.missing(), Bitfield::of_range(10, 6..10));
         for (piece, lacked) in [(4, false), (5, false), (6, true), (7, true), (8, true), (9, true)] {
-            assert!(!holds.complete());
-            assert_eq!(holds.lacks(PieceIndex(piece)), lacked, "{piece}");
-            holds.insert(PieceIndex(piece));
+            assert!(!completion.complete());
+            assert_eq!(completion.lacks(PieceIndex(piece)), lacked, "{piece}");
+            completion.insert(PieceIndex(piece));
         }
-        assert!(holds.complete() && !holds.have().has(PieceIndex(10)));
-        assert_eq!(holds.bytes_done(), 450);
-        assert!(Holdings::new(geometry, Bitfield::none(10), Bitfield::all(9)).is_none());
+        assert!(completion.complete() && !completion.have().has(PieceIndex(10)));
+        assert_eq!(completion.bytes_done(), 450);
+        assert!(Completion::new(geometry, Bitfield::none(10), Bitfield::all(9)).is_none());
     }
 }

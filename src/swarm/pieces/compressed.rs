@@ -13,25 +13,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::bitfield::Bitfield;
 use crate::swarm::geometry::Block;
 use crate::swarm::interface::FrameState;
+use crate::swarm::ratio::Ratio;
 use crate::swarm::wire::flashmob::Offered;
 use crate::units::PieceIndex;
 
 /// Frames are taken that have at most this part of the bytes that travel otherwise: for less it is not worth
 /// the work.
-const WORTH: (u64, u64) = (9, 10);
+const WORTH: Ratio = Ratio(9, 10);
 
 /// What is known about our pieces' frames.
 #[derive(Debug)]
-pub struct Frames {
+pub struct CompressedPieces {
     ready: BTreeMap<PieceIndex, u32>,
     useless: Bitfield,
     making: BTreeSet<PieceIndex>,
 }
 
-impl Frames {
+impl CompressedPieces {
     /// None yet.
     pub fn new(pieces: u32) -> Self {
-        Frames { ready: BTreeMap::new(), useless: Bitfield::none(pieces), making: BTreeSet::new() }
+        CompressedPieces { ready: BTreeMap::new(), useless: Bitfield::none(pieces), making: BTreeSet::new() }
     }
 
     /// Bytes of the frame of `piece`; 0: there is none.
@@ -91,5 +92,5 @@ impl Frames {
 
 /// The longest frame that is taken for a piece of which `travels` bytes travel otherwise.
 pub fn longest(travels: u64) -> u32 {
-    u32::try_from(travels * WORTH.0 / WORTH.1).unwrap_or(u32::MAX)
+    u32::try_from(WORTH.of(travels)).unwrap_or(u32::MAX)
 }

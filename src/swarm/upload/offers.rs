@@ -33,18 +33,19 @@ use crate::swarm::interface::ConnId;
 use crate::swarm::peers::peer::Peer;
 use crate::swarm::peers::reliance::PATIENCE;
 use crate::swarm::peers::zone_policy::ZonePolicy;
-use crate::swarm::pieces::compressed::Frames;
+use crate::swarm::pieces::compressed::CompressedPieces;
 use crate::swarm::pieces::picker::Picker;
 use crate::swarm::rate::{Capacity, slack};
+use crate::swarm::ratio::Ratio;
 use crate::swarm::upload::queue::UploadQueue;
 use crate::swarm::wire::flashmob::MAX_OFFERED;
 use crate::units::{Now, PieceIndex};
 
 /// Offers and grants that wait at a time.
 const AT_ONCE: usize = 3;
-/// Another receiver is asked beside one that has not answered for this many times what answers take: its
-/// link's queue may be fuller than that of the others.
-const TIMES_AS_LONG: u32 = 4;
+/// Another receiver is asked after this many round trips without an answer: the first one's link may have a
+/// fuller queue than the others.
+const PATIENCE_ROUND_TRIPS: u32 = 4;
 /// The soonest that another receiver is asked. Where a piece takes longer than this, it is after a piece's
 /// time: two pieces that are agreed at once wait for each other.
 const SOONEST_BESIDE: Duration = Duration::from_millis(20);
@@ -52,27 +53,25 @@ const SOONEST_BESIDE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_millis(100);
 /// The soonest of these, when a receiver's time is about to come.
 const SOONEST: Duration = Duration::from_micros(200);
-/// The next piece is agreed when this part of a piece is left of those before it.
-const LEAD: u32 = 8;
+/// The next piece is agreed when this part of a piece is left to send of those before it.
+const LEAD: Ratio = Ratio(1, 8);
 /// The same where pieces cross from zone to zone: there are few to agree with, and messages wait at the
 /// uplinks.
-const LEAD_ACROSS: u32 = 3;
-/// A receiver in another zone is asked this much earlier, in [`PARTS`] of a piece's time before its downlink
-/// is free, because its report is older by the time it arrives.
-const SLACK_ACROSS: u32 = 8;
-/// Parts of a piece's time.
-const PARTS: u32 = 20;
+const LEAD_ACROSS: Ratio = Ratio(1, 3);
+/// A receiver in another zone is asked this part of a piece's time before its downlink is free, because its
+/// report is older by the time it arrives.
+const SLACK_ACROSS: Ratio = Ratio(8, 20);
 /// The part of a piece's time that chance adds in the choice of a receiver: which peer is asked first must
 /// not follow from the order in which peers came.
-const JITTER: u32 = 32;
+const JITTER: Ratio = Ratio(1, 32);
 /// Longest time that a peer may say its downlink is taken.
-const LONGEST_TAKEN: Duration = Duration::from_secs(10);
+const LONGEST_BUSY: Duration = Duration::from_secs(10);
 /// Pieces that are looked at for one offer.
 const LOOKED_AT: usize = 1024;
 /// Answers are taken to need at least so long.
 const ROUND_TRIP: Duration = Duration::from_millis(3);
-/// The part of what answers needed so far that one more counts for.
-const SMOOTHED: u32 = 8;
+/// The weight of one more answer in the round trip.
+const SMOOTHING: Ratio = Ratio(1, 8);
 
 /// An offer that waits for its answer.
 #[derive(Debug)]
@@ -98,7 +97,7 @@ pub struct Supply<'a> {
     /// How many peers have each piece.
     pub picker: &'a Picker,
     pub zones: &'a ZonePolicy,
-    pub frames: &'a Frames,
+    pub compressed: &'a CompressedPieces,
     /// Requests that wait for the uplink.
     pub queue: &'a UploadQueue,
     pub uplink: &'a Capacity,
@@ -166,7 +165,7 @@ impl Offers {
 
     /// Whether another receiver may be asked now, where a piece takes `piece_time` on our uplink.
     fn may_ask(&mut self, piece_time: Duration, now: Now) -> bool {
-        let answers = self.round_trip * TIMES_AS_LONG;
+        let answers = self.round_trip * PATIENCE_ROUND_TRIPS;
         self.impatience = answers.max(piece_time + piece_time / 4).max(SOONEST_BESIDE).min(PATIENCE);
         let fresh = self.waiting().any(|since| now.since(since) < self.impatience);
         !fresh && self.waiting().count() < AT_ONCE
@@ -188,7 +187,7 @@ impl Offers {
         if let Some(open) = self.open.iter().find(|open| open.conn == conn) {
             // A peer that is slow to answer is not the rule.
             let took = now.since(open.since).min(self.round_trip * 2 + ROUND_TRIP);
-            self.round_trip = self.round_trip - self.round_trip / SMOOTHED + took / SMOOTHED;
+            self.round_trip = self.round_trip - SMOOTHING.of_time(self.round_trip) + SMOOTHING.of_time(took);
         }
     }
 
@@ -311,9 +310,9 @@ impl Offers {
 
     /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece
     /// is left, and more than leaves while an answer comes: the next piece need not be agreed yet.
-    fn free_in(&self, lead: u32, supply: &Supply<'_>, ctx: &Context) -> Option<Duration> {
+    fn free_in(&self, lead: Ratio, supply: &Supply<'_>, ctx: &Context) -> Option<Duration> {
         let answer = self.round_trip.max(ROUND_TRIP);
-        let near = u64::from(ctx.config.piece_length / lead).max(supply.uplink.bytes_in(answer));
+        let near = lead.of(u64::from(ctx.config.piece_length)).max(supply.uplink.bytes_in(answer));
         let committed = supply.queue.committed(supply.uplink, near, ctx);
         (committed <= near).then(|| supply.uplink.time_of(committed))
     }
@@ -338,7 +337,7 @@ impl Offers {
             if pieces.is_empty() {
                 continue;
             }
-            let class = match (peer.link.access().beyond, copies) {
+            let class = match (peer.link.access().remote_zone, copies) {
                 _ if !gateway || supply.zones.is_outside() => 0,
                 (false, 0) => 0,
                 (true, _) => 1,
@@ -360,14 +359,14 @@ impl Offers {
     fn receivers(&self, start_in: Duration, supply: &Supply<'_>, ctx: &mut Context) -> (Vec<ConnId>, Now) {
         let (now, begin) = (ctx.now, ctx.now + start_in);
         let piece_time = supply.uplink.time_of(u64::from(ctx.config.piece_length));
-        let (latest, across) = (begin + slack(piece_time), begin + piece_time * SLACK_ACROSS / PARTS);
-        let jitter = usize::try_from((piece_time / JITTER).as_micros()).unwrap_or(usize::MAX);
+        let (latest, across) = (begin + slack(piece_time), begin + SLACK_ACROSS.of_time(piece_time));
+        let jitter = usize::try_from(JITTER.of_time(piece_time).as_micros()).unwrap_or(usize::MAX);
         let mut soonest = now + RETRY;
         let mut ranked: Vec<(bool, Duration, ConnId)> = Vec::new();
         let able = |(conn, peer): &(&ConnId, &Peer)| peer.takes_offers() && !self.waits_for(**conn);
         for (conn, peer) in ctx.peers.iter().filter(able) {
             let free = peer.scheduling.busy_until().max(now + supply.zones.sends_in(peer, now));
-            let latest = if peer.link.access().beyond { across } else { latest };
+            let latest = if peer.link.access().remote_zone { across } else { latest };
             if free > latest {
                 soonest = soonest.min(now + free.since(latest).max(SOONEST));
                 continue;
@@ -394,7 +393,7 @@ impl Offers {
         let have = supply.have;
         let mut best: Vec<(usize, PieceIndex)> = Vec::with_capacity(MAX_OFFERED + 1);
         let framed =
-            supply.frames.around(start).take(if peer.scheduling.takes_frames() { LOOKED_AT } else { 0 });
+            supply.compressed.around(start).take(if peer.scheduling.takes_frames() { LOOKED_AT } else { 0 });
         let framed = framed.filter(|piece| have.has(*piece));
         for piece in framed.chain(have.beyond(peer.link.have(), start).take(LOOKED_AT)) {
             let copies = supply.zones.copies_beside(peer, piece, supply.picker) + self.copies_given(piece);
@@ -414,11 +413,11 @@ impl Offers {
         let rarest = best.first().map_or(0, |(copies, _)| *copies);
         if rarest == 0 {
             best.retain(|(copies, _)| *copies == 0);
-        } else if let Some(wish) =
-            peer.scheduling.want().filter(|wish| have.has(*wish) && peer.may_take(*wish, now))
+        } else if let Some(want) =
+            peer.scheduling.want().filter(|want| have.has(*want) && peer.may_take(*want, now))
         {
-            best.retain(|(_, piece)| *piece != wish);
-            best.insert(0, (0, wish));
+            best.retain(|(_, piece)| *piece != want);
+            best.insert(0, (0, want));
             best.truncate(MAX_OFFERED);
         }
         (rarest, best.into_iter().map(|(_, piece)| piece).collect())
@@ -427,17 +426,17 @@ impl Offers {
     /// The downlink of `conn` is busy for `free_in`.
     pub fn busy(&mut self, conn: ConnId, free_in: Duration, ctx: &mut Context) {
         if let Some(peer) = ctx.peers.get_mut(&conn) {
-            peer.scheduling.set_busy(ctx.now + free_in.min(LONGEST_TAKEN));
+            peer.scheduling.set_busy(ctx.now + free_in.min(LONGEST_BUSY));
         }
         // It may be free sooner than it said before.
         self.withdraw(conn, ctx.now);
     }
 
-    /// `conn` has no use for the pieces that it was offered, but perhaps for `wish`.
-    pub fn declined(&mut self, conn: ConnId, wish: Option<PieceIndex>, ctx: &mut Context) {
+    /// `conn` has no use for the pieces that it was offered, but perhaps for `want`.
+    pub fn declined(&mut self, conn: ConnId, want: Option<PieceIndex>, ctx: &mut Context) {
         let Some(pieces) = self.withdraw(conn, ctx.now) else { return };
         let Some(peer) = ctx.peers.get_mut(&conn) else { return };
         pieces.into_iter().for_each(|piece| peer.scheduling.decline(piece, ctx.now));
-        peer.scheduling.set_want(wish);
+        peer.scheduling.set_want(want);
     }
 }

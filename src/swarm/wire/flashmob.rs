@@ -17,7 +17,7 @@ pub const MAX_OFFERED: usize = 8;
 const OFFER: u8 = 0;
 const DECLINE: u8 = 1;
 const GRANT: u8 = 2;
-const TAKEN: u8 = 3;
+const BUSY: u8 = 3;
 const OFFER_FRAMES: u8 = 4;
 /// Stands for "no piece": no torrent has so many.
 const NONE: u32 = u32::MAX;
@@ -40,7 +40,7 @@ impl Offered {
 
 /// One message of the extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Schedule {
+pub enum SchedulingMessage {
     /// The speaker can send one of these pieces, the one it would like best first.
     Offer {
         /// When its uplink will be free for it, in whole microseconds from now.
@@ -57,22 +57,22 @@ pub enum Schedule {
     },
     /// The speaker's downlink is taken: nothing new before. Said to all who may offer something whenever that
     /// changes; an offer that waits for its answer is declined by it.
-    Taken {
+    Busy {
         /// For so long, in whole microseconds.
         free_in: Duration,
     },
     /// The speaker has no use for the pieces that were offered last.
     Decline {
         /// A piece of the listener's that the speaker would take.
-        wish: Option<PieceIndex>,
+        want: Option<PieceIndex>,
     },
 }
 
-impl Schedule {
+impl SchedulingMessage {
     /// The payload of the extended message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Schedule::Offer { start_in, pieces } => {
+            SchedulingMessage::Offer { start_in, pieces } => {
                 let frames = pieces.iter().any(|offered| offered.frame > 0);
                 let mut bytes = vec![if frames { OFFER_FRAMES } else { OFFER }];
                 bytes.extend(micros(*start_in).to_be_bytes());
@@ -82,12 +82,14 @@ impl Schedule {
                 }
                 bytes
             }
-            Schedule::Grant { piece, bytes } => {
+            SchedulingMessage::Grant { piece, bytes } => {
                 [[GRANT].as_slice(), &piece.0.to_be_bytes(), &bytes.to_be_bytes()].concat()
             }
-            Schedule::Taken { free_in } => [[TAKEN].as_slice(), &micros(*free_in).to_be_bytes()].concat(),
-            Schedule::Decline { wish } => {
-                [[DECLINE].as_slice(), &wish.map_or(NONE, |piece| piece.0).to_be_bytes()].concat()
+            SchedulingMessage::Busy { free_in } => {
+                [[BUSY].as_slice(), &micros(*free_in).to_be_bytes()].concat()
+            }
+            SchedulingMessage::Decline { want } => {
+                [[DECLINE].as_slice(), &want.map_or(NONE, |piece| piece.0).to_be_bytes()].concat()
             }
         }
     }
@@ -101,7 +103,10 @@ impl Schedule {
         match (*kind, numbers.as_slice()) {
             (OFFER, [start, offered @ ..]) if (1..=MAX_OFFERED).contains(&offered.len()) => {
                 let raw = |piece: &u32| Offered { piece: PieceIndex(*piece), frame: 0 };
-                Some(Schedule::Offer { start_in: time(*start), pieces: offered.iter().map(raw).collect() })
+                Some(SchedulingMessage::Offer {
+                    start_in: time(*start),
+                    pieces: offered.iter().map(raw).collect(),
+                })
             }
             (OFFER_FRAMES, [start, offered @ ..]) => {
                 let (offered, []) = offered.as_chunks::<2>() else { return None };
@@ -109,13 +114,15 @@ impl Schedule {
                     offered.iter().map(|[piece, frame]| Offered { piece: PieceIndex(*piece), frame: *frame });
                 (1..=MAX_OFFERED)
                     .contains(&offered.len())
-                    .then(|| Schedule::Offer { start_in: time(*start), pieces: pieces.collect() })
+                    .then(|| SchedulingMessage::Offer { start_in: time(*start), pieces: pieces.collect() })
             }
-            (TAKEN, [free]) => Some(Schedule::Taken { free_in: time(*free) }),
-            (DECLINE, [wish]) => {
-                Some(Schedule::Decline { wish: (*wish != NONE).then_some(PieceIndex(*wish)) })
+            (BUSY, [free]) => Some(SchedulingMessage::Busy { free_in: time(*free) }),
+            (DECLINE, [want]) => {
+                Some(SchedulingMessage::Decline { want: (*want != NONE).then_some(PieceIndex(*want)) })
             }
-            (GRANT, [piece, bytes]) => Some(Schedule::Grant { piece: PieceIndex(*piece), bytes: *bytes }),
+            (GRANT, [piece, bytes]) => {
+                Some(SchedulingMessage::Grant { piece: PieceIndex(*piece), bytes: *bytes })
+            }
             _ => None,
         }
     }
@@ -134,13 +141,17 @@ mod tests {
     fn an_offer_without_pieces_or_with_too_many_is_none() {
         for pieces in [0, MAX_OFFERED + 1] {
             let bytes = [vec![OFFER], vec![0; 4 + 4 * pieces]].concat();
-            assert_eq!(Schedule::decode(&bytes), None, "{pieces}");
+            assert_eq!(SchedulingMessage::decode(&bytes), None, "{pieces}");
             let bytes = [vec![OFFER_FRAMES], vec![0; 4 + 8 * pieces]].concat();
-            assert_eq!(Schedule::decode(&bytes), None, "{pieces} with frames");
+            assert_eq!(SchedulingMessage::decode(&bytes), None, "{pieces} with frames");
         }
-        assert_eq!(Schedule::decode(&[vec![OFFER_FRAMES], vec![0; 8]].concat()), None, "half a piece");
-        assert_eq!(Schedule::decode(&[DECLINE, 0, 0, 1]), None);
-        assert_eq!(Schedule::decode(&[9, 0, 0, 0, 1, 0, 0, 0, 1]), None);
+        assert_eq!(
+            SchedulingMessage::decode(&[vec![OFFER_FRAMES], vec![0; 8]].concat()),
+            None,
+            "half a piece"
+        );
+        assert_eq!(SchedulingMessage::decode(&[DECLINE, 0, 0, 1]), None);
+        assert_eq!(SchedulingMessage::decode(&[9, 0, 0, 0, 1, 0, 0, 0, 1]), None);
     }
 
     proptest! {
@@ -149,23 +160,23 @@ mod tests {
             micros in any::<u32>(),
             pieces in proptest::collection::vec((0..NONE, any::<u32>()), 1..=MAX_OFFERED),
             framed in any::<bool>(),
-            wish in proptest::option::of(0..NONE),
+            want in proptest::option::of(0..NONE),
         ) {
             let time = Duration::from_micros(micros.into());
             let offered = |(piece, frame)| Offered { piece: PieceIndex(piece), frame: if framed { frame } else { 0 } };
-            let offer = Schedule::Offer { start_in: time, pieces: pieces.into_iter().map(offered).collect() };
-            prop_assert_eq!(Schedule::decode(&offer.encode()), Some(offer));
-            let taken = Schedule::Taken { free_in: time };
-            prop_assert_eq!(Schedule::decode(&taken.encode()), Some(taken));
-            let decline = Schedule::Decline { wish: wish.map(PieceIndex) };
-            prop_assert_eq!(Schedule::decode(&decline.encode()), Some(decline));
-            let grant = Schedule::Grant { piece: PieceIndex(micros), bytes: micros };
-            prop_assert_eq!(Schedule::decode(&grant.encode()), Some(grant));
+            let offer = SchedulingMessage::Offer { start_in: time, pieces: pieces.into_iter().map(offered).collect() };
+            prop_assert_eq!(SchedulingMessage::decode(&offer.encode()), Some(offer));
+            let taken = SchedulingMessage::Busy { free_in: time };
+            prop_assert_eq!(SchedulingMessage::decode(&taken.encode()), Some(taken));
+            let decline = SchedulingMessage::Decline { want: want.map(PieceIndex) };
+            prop_assert_eq!(SchedulingMessage::decode(&decline.encode()), Some(decline));
+            let grant = SchedulingMessage::Grant { piece: PieceIndex(micros), bytes: micros };
+            prop_assert_eq!(SchedulingMessage::decode(&grant.encode()), Some(grant));
         }
 
         #[test]
         fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = Schedule::decode(&bytes);
+            let _ = SchedulingMessage::decode(&bytes);
         }
     }
 }

@@ -12,6 +12,6 @@ pub(super) mod message;
 
 pub use codec::{Decoder, PIECE_HEADER_LEN, WireError, encode, encode_piece_header};
 pub use extended::{ExtendedHandshake, OUR_EXTENSION, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
-pub use flashmob::{MAX_OFFERED, Offered, Schedule};
+pub use flashmob::{MAX_OFFERED, Offered, SchedulingMessage};
 pub use handshake::{HANDSHAKE_LEN, Handshake, HandshakeError};
 pub use message::Message;

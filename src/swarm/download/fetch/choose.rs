@@ -35,7 +35,7 @@ impl Fetcher {
             .active
             .iter_mut()
             .filter(|(piece, active)| {
-                let alone = active.givers.is_empty() || active.givers == [conn];
+                let alone = active.contributors.is_empty() || active.contributors == [conn];
                 active.owner.is_none()
                     && active.free() > 0
                     && peer.offers(**piece, ctx.now)
@@ -68,7 +68,7 @@ impl Fetcher {
             .active
             .iter_mut()
             .filter(|(piece, active)| {
-                !active.has_one_giver() && active.free() > 0 && peer.offers(**piece, ctx.now)
+                !active.has_one_source() && active.free() > 0 && peer.offers(**piece, ctx.now)
             })
             .max_by_key(|(_, active)| active.free())?;
         active.ask(conn, true)
@@ -112,7 +112,7 @@ impl Fetcher {
         let mut pieces: Vec<_> = self
             .active
             .iter_mut()
-            .filter(|(piece, active)| !active.has_one_giver() && peer.offers(**piece, ctx.now))
+            .filter(|(piece, active)| !active.has_one_source() && peer.offers(**piece, ctx.now))
             .collect();
         pieces.sort_by_key(|(_, active)| std::cmp::Reverse(active.missing()));
         pieces.into_iter().find_map(|(_, active)| active.ask_again(conn, slow))

@@ -34,7 +34,7 @@ const BUFFER_RETRY: Duration = Duration::from_millis(20);
 
 /// A peer that sent blocks of a piece: enough to ban it after it is gone.
 #[derive(Debug, Clone, Copy)]
-pub struct Giver {
+pub struct Contributor {
     /// The connection.
     pub conn: ConnId,
     /// The peer's name.
@@ -62,7 +62,7 @@ pub struct Fetcher {
     active: BTreeMap<PieceIndex, ActivePiece>,
     /// The buffers of the active pieces.
     inflight: InflightPieces,
-    storing: BTreeMap<PieceIndex, Vec<Giver>>,
+    storing: BTreeMap<PieceIndex, Vec<Contributor>>,
     /// Pieces that came with a wrong hash from several peers.
     suspect: Vec<PieceIndex>,
     /// The pool was empty when a piece was to be begun.
@@ -193,7 +193,7 @@ impl Fetcher {
     }
 
     /// Bytes of `piece` that travel when it is not compressed.
-    pub fn travels(&self, piece: PieceIndex) -> u64 {
+    pub fn travelling_bytes(&self, piece: PieceIndex) -> u64 {
         let ranges = self.shape.data_ranges(piece, self.geometry.len_of(piece));
         ranges.iter().map(|range| u64::from(range.end - range.start)).sum()
     }
@@ -201,7 +201,7 @@ impl Fetcher {
     /// What is asked for to have `piece`: the blocks of its frame of `frame` bytes if it is worth it (0:
     /// there is none), else those of its bytes that travel.
     fn blocks_of(&self, piece: PieceIndex, frame: u32) -> Vec<Block> {
-        if (1..=longest(self.travels(piece))).contains(&frame) {
+        if (1..=longest(self.travelling_bytes(piece))).contains(&frame) {
             return Block::of_frame(piece, frame);
         }
         self.geometry.blocks_of(piece, self.shape.as_ref())
@@ -212,7 +212,7 @@ impl Fetcher {
     pub fn adopt_piece(&mut self, conn: ConnId, Offered { piece, frame }: Offered, start: Now) -> bool {
         let blocks = if frame > 0 { self.blocks_of(piece, frame) } else { Vec::new() };
         let Some(active) = self.active.get_mut(&piece) else { return false };
-        let alone = active.givers.is_empty() || active.givers == [conn];
+        let alone = active.contributors.is_empty() || active.contributors == [conn];
         if active.owner.is_some() || active.free() == 0 || (active.solo && !alone) {
             return false;
         }
@@ -255,9 +255,15 @@ impl Fetcher {
     }
 
     /// All of `piece` is here.
-    fn store(&mut self, piece: PieceIndex, givers: Vec<Giver>, frame: Option<u32>, ctx: &mut Context) {
+    fn store(
+        &mut self,
+        piece: PieceIndex,
+        contributors: Vec<Contributor>,
+        frame: Option<u32>,
+        ctx: &mut Context,
+    ) {
         if let Some(buf) = self.inflight.close(piece) {
-            self.storing.insert(piece, givers);
+            self.storing.insert(piece, contributors);
             ctx.out.push(Output::Store { piece, buf, frame });
         }
     }
@@ -271,7 +277,7 @@ impl Fetcher {
         ctx: &mut Context,
     ) -> Receipt {
         let Some(active) = self.active.get_mut(&block.piece) else { return Receipt::Wasted };
-        if active.has_one_giver() && active.owner != Some(conn) {
+        if active.has_one_source() && active.owner != Some(conn) {
             return Receipt::Wasted;
         }
         let recall = match active.accept(conn, block, delivery) {
@@ -303,30 +309,31 @@ impl Fetcher {
     /// All blocks of `piece` are here.
     fn completed(&mut self, piece: PieceIndex, ctx: &mut Context) -> Receipt {
         let Some(active) = self.active.remove(&piece) else { return Receipt::Kept };
-        let known = |conn: &ConnId| ctx.peers.get(conn).map(|peer| Giver { conn: *conn, id: peer.link.id() });
-        let mut givers: Vec<Giver> = active.givers.iter().filter_map(known).collect();
-        if givers.len() != active.givers.len() {
+        let known =
+            |conn: &ConnId| ctx.peers.get(conn).map(|peer| Contributor { conn: *conn, id: peer.link.id() });
+        let mut contributors: Vec<Contributor> = active.contributors.iter().filter_map(known).collect();
+        if contributors.len() != active.contributors.len() {
             // A peer that sent some of it is gone, so none that stayed can be blamed alone.
-            givers.clear();
+            contributors.clear();
         }
-        self.store(piece, givers, active.frame(), ctx);
+        self.store(piece, contributors, active.frame(), ctx);
         match active.run(ctx.now) {
-            Some((bytes, time)) if active.givers.len() == 1 => Receipt::Measured { bytes, time },
+            Some((bytes, time)) if active.contributors.len() == 1 => Receipt::Measured { bytes, time },
             _ => Receipt::Kept,
         }
     }
 
     /// A piece was stored. Returns the peers that sent it, or `None` if it was not being stored.
-    pub fn stored(&mut self, piece: PieceIndex) -> Option<Vec<Giver>> {
+    pub fn stored(&mut self, piece: PieceIndex) -> Option<Vec<Contributor>> {
         self.suspect.retain(|suspect| *suspect != piece);
         self.storing.remove(&piece)
     }
 
     /// A piece had a wrong hash: wants it again. Returns the only peer that sent it, if there is one.
-    pub fn wrong(&mut self, piece: PieceIndex, rng: &mut Rng) -> Option<Giver> {
-        let givers = self.storing.remove(&piece)?;
+    pub fn wrong(&mut self, piece: PieceIndex, rng: &mut Rng) -> Option<Contributor> {
+        let contributors = self.storing.remove(&piece)?;
         self.picker.want(piece, rng);
-        if let [only] = givers[..] {
+        if let [only] = contributors[..] {
             return Some(only);
         }
         if !self.suspect.contains(&piece) {
