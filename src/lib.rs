@@ -14,7 +14,7 @@
 //!
 //! Imports point down only: programs (`agent`, `server`) → adapters (`io`, the only place with syscalls,
 //! sockets, clock and randomness) → stages (`layout`, `lan`, `tracker`, `swarm`, `boot`: pure) → formats
-//! (`bencode`, `metainfo`, `manifest`, `event`, `rules`, `api`) → words (`units`, `bitfield`, `digest`,
+//! (`bencode`, `metainfo`, `manifest`, `event`, `peer_policy`, `api`) → words (`units`, `bitfield`, `digest`,
 //! `rng`, `slots`, `storage`, `buf`, `sync`).
 
 // words
@@ -34,7 +34,7 @@ pub mod event;
 pub mod image_id;
 pub mod manifest;
 pub mod metainfo;
-pub mod rules;
+pub mod peer_policy;
 
 // stages
 pub mod boot;

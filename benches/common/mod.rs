@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flashmob::metainfo::Metainfo;
-use flashmob::tracker::{Announce, Everyone, Settings, Tracker, reply};
+use flashmob::tracker::{Announce, FlatPolicy, Settings, Tracker, reply};
 use nix::sched::{CloneFlags, setns};
 
 /// The program that is measured.
@@ -304,7 +304,7 @@ fn answer(listener: &TcpListener, stop: &AtomicBool) {
         young_interval: Duration::from_secs(5),
         ..Settings::default()
     };
-    let mut tracker = Tracker::new(settings, Box::new(Everyone));
+    let mut tracker = Tracker::new(settings, Box::new(FlatPolicy));
     let (begun, mut state) = (Instant::now(), 1u64);
     while !stop.load(Ordering::Relaxed) {
         let Ok((mut stream, peer)) = listener.accept() else {

@@ -15,7 +15,7 @@ use crate::event::Failure;
 use crate::io::image::folder::ImageFolder;
 use crate::io::storage::ImageShape;
 use crate::io::torrent::{Have, Phase, Session, SessionConfig, Swarm, TorrentSpec};
-use crate::rules::Rules;
+use crate::peer_policy::PeerPolicy;
 use crate::server::DEFAULT_PEER_PORT;
 use crate::server::app::{App, Seeder};
 use crate::server::domain::catalog::Problem;
@@ -42,7 +42,7 @@ struct Seeding {
     folder: Arc<ImageFolder>,
     swarm: Result<Swarm, Failure>,
     /// The rules that it was given last.
-    told: Option<Rules>,
+    told: Option<PeerPolicy>,
 }
 
 impl Seeding {
@@ -148,7 +148,7 @@ impl Seeders {
 
     /// Passes the rules of the lab's zones to every swarm, if they changed.
     async fn guide(&mut self, app: &App) {
-        let Some(rules) = sync::lock(&app.tracker).home_rules() else { return };
+        let Some(rules) = sync::lock(&app.tracker).seeder_policy() else { return };
         for seeding in self.swarms.values_mut().filter(|seeding| seeding.told.as_ref() != Some(&rules)) {
             if let Ok(swarm) = &seeding.swarm {
                 swarm.guide(rules.clone()).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::bitfield::{Bitfield, BitfieldError};
 use crate::buf::PieceBuf;
-use crate::rules::Rules;
+use crate::peer_policy::PeerPolicy;
 use crate::swarm::geometry::{Block, FRAME};
 use crate::swarm::wire::codec::WireError;
 use crate::swarm::wire::handshake::Handshake;
@@ -148,7 +148,7 @@ pub enum Input {
     /// The tracker (or the administrator) named peers.
     Candidates(Vec<SocketAddr>),
     /// The tracker says which peers we may fetch from and serve.
-    Rules(Rules),
+    Policy(PeerPolicy),
     /// A [`Output::Dial`] led to nothing.
     DialFailed(SocketAddr),
     /// A connection is open and both handshakes are done for this torrent.
@@ -283,7 +283,7 @@ pub enum CloseReason {
     #[error("there are enough peers")]
     Full,
     /// The tracker's rules do not let us meet.
-    #[error("the tracker's rules keep us apart")]
+    #[error("the tracker's policy keep us apart")]
     NotAllowed,
     /// The torrent has no piece hashes and the peer is no flashmob.
     #[error("only flashmob peers can take part while there are no piece hashes")]

@@ -14,7 +14,7 @@ pub mod topology;
 pub mod zoned;
 
 pub use announce::{Announce, Event, Malformed};
-pub use policy::{Ask, Candidate, Choice, Everyone, Policy};
-pub use registry::{Answer, Home, Settings, SwarmCounts, Tracker, Unknown};
+pub use policy::{Candidate, FlatPolicy, Policy, Request, Selection};
+pub use registry::{Answer, Seeder, Settings, SwarmCounts, Tracker, Unknown};
 pub use topology::{Pin, Topology, Zone, ZoneId};
 pub use zoned::Zoned;

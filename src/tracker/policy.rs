@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::topology::Topology;
-use crate::rules::Rules;
+use crate::peer_policy::PeerPolicy;
 use crate::units::{InfoHash, PeerId};
 
 /// A peer that could be told, or the one that asks.
@@ -34,7 +34,7 @@ impl Candidate {
 
 /// The peer that asks.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask {
+pub struct Request {
     pub swarm: InfoHash,
     pub asker: Candidate,
     /// How many at most.
@@ -43,11 +43,11 @@ pub struct Ask {
 
 /// The policy's answer to one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Choice {
+pub struct Selection {
     /// Addresses to dial, in this order.
     pub peers: Vec<Candidate>,
     /// The peers it may fetch from and serve, if not all.
-    pub rules: Option<Rules>,
+    pub policy: Option<PeerPolicy>,
     /// When to ask again, if sooner than usual.
     pub interval: Option<Duration>,
 }
@@ -55,7 +55,12 @@ pub struct Choice {
 /// Chooses the peers for an answer.
 pub trait Policy: Send {
     /// At most `ask.want` of `candidates`, which are of the same swarm. `chance` gives random numbers.
-    fn choose(&mut self, ask: &Ask, candidates: Vec<Candidate>, chance: &mut dyn FnMut() -> u64) -> Choice;
+    fn choose(
+        &mut self,
+        ask: &Request,
+        candidates: Vec<Candidate>,
+        chance: &mut dyn FnMut() -> u64,
+    ) -> Selection;
 
     /// A swarm is no more.
     fn forget(&mut self, _swarm: &InfoHash) {}
@@ -64,7 +69,7 @@ pub trait Policy: Send {
     fn arrange(&mut self, _topology: &Topology) {}
 
     /// The rules of the server's own seeder; `None` if the lab has no zones and never had.
-    fn home(&self) -> Option<Rules> {
+    fn home(&self) -> Option<PeerPolicy> {
         None
     }
 
@@ -79,16 +84,16 @@ pub trait Policy: Send {
 /// A peer that is complete is not told of others that are. One that is not gets complete ones first, but
 /// these fill at most half of the list while there are enough others: a swarm lives from those that fetch.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Everyone;
+pub struct FlatPolicy;
 
-impl Policy for Everyone {
+impl Policy for FlatPolicy {
     fn choose(
         &mut self,
-        ask: &Ask,
+        ask: &Request,
         mut candidates: Vec<Candidate>,
         chance: &mut dyn FnMut() -> u64,
-    ) -> Choice {
-        let Ask { asker, want, .. } = *ask;
+    ) -> Selection {
+        let Request { asker, want, .. } = *ask;
         candidates.retain(|other| other.peer_id != asker.peer_id && !(asker.complete && other.complete));
         shuffle(&mut candidates, chance);
         let (mut complete, mut others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|c| c.complete);
@@ -96,7 +101,7 @@ impl Policy for Everyone {
         others.truncate(want.saturating_sub(complete.len()));
         complete.extend(others);
         complete.truncate(want);
-        Choice { peers: complete, ..Choice::default() }
+        Selection { peers: complete, ..Selection::default() }
     }
 }
 
@@ -130,8 +135,8 @@ mod tests {
         want: usize,
         chance: &mut dyn FnMut() -> u64,
     ) -> Vec<Candidate> {
-        let ask = Ask { swarm: InfoHash([7; 20]), asker, want };
-        Everyone.choose(&ask, candidates, chance).peers
+        let ask = Request { swarm: InfoHash([7; 20]), asker, want };
+        FlatPolicy.choose(&ask, candidates, chance).peers
     }
 
     fn counter() -> impl FnMut() -> u64 {

@@ -15,8 +15,8 @@ use crate::units::InfoHash;
 pub fn announce(answer: &Answer, asked: &Announce) -> Vec<u8> {
     bencode::write_dict(|dict| {
         dict.int("complete", answer.complete);
-        if let Some(rules) = &answer.rules {
-            dict.raw("fm", &rules.encode());
+        if let Some(policy) = &answer.policy {
+            dict.raw("fm", &policy.encode());
         }
         dict.int("incomplete", answer.incomplete);
         dict.int("interval", answer.interval.as_secs());
@@ -107,7 +107,7 @@ mod tests {
             })
             .collect();
         let (interval, min_interval) = (Duration::from_secs(30), Duration::from_secs(15));
-        Answer { interval, min_interval, complete: 1, incomplete: 2, peers, rules: None }
+        Answer { interval, min_interval, complete: 1, incomplete: 2, peers, policy: None }
     }
 
     #[test]
@@ -122,8 +122,8 @@ mod tests {
 
     #[test]
     fn rules_stand_where_their_key_belongs() {
-        let rules = Some(crate::rules::Rules { zone: "a".into(), ..Default::default() });
-        let bytes = announce(&Answer { rules, ..answer(&[]) }, &asked(""));
+        let policy = Some(crate::peer_policy::PeerPolicy { zone: "a".into(), ..Default::default() });
+        let bytes = announce(&Answer { policy, ..answer(&[]) }, &asked(""));
         let fm = b"d8:completei1e2:fmd5:fetchle8:networksle6:pinnedi0e5:servele4:zone1:ae10:incomplete";
         assert!(bytes.starts_with(fm), "{}", String::from_utf8_lossy(&bytes));
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use flashmob::tracker::{Announce, Event, Everyone, Settings, Tracker, reply};
+use flashmob::tracker::{Announce, Event, FlatPolicy, Settings, Tracker, reply};
 use flashmob::units::InfoHash;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -21,7 +21,7 @@ pub struct TestTracker {
 impl TestTracker {
     /// Begins to answer announces for one swarm on a free port of the loopback interface.
     pub async fn start(info_hash: InfoHash) -> Self {
-        let mut tracker = Tracker::new(Settings::default(), Box::new(Everyone));
+        let mut tracker = Tracker::new(Settings::default(), Box::new(FlatPolicy));
         tracker.admit(info_hash, false);
         Self::listen("127.0.0.1:0", Arc::new(Mutex::new(tracker))).await
     }

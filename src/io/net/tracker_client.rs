@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::bencode::Value;
-use crate::rules::Rules;
+use crate::peer_policy::PeerPolicy;
 use crate::units::{InfoHash, PeerId};
 
 pub use crate::tracker::Event;
@@ -51,7 +51,7 @@ pub struct Reply {
     pub min_interval: Option<Duration>,
     pub peers: Vec<SocketAddr>,
     /// The peers we may fetch from and serve, if the tracker says.
-    pub rules: Option<Rules>,
+    pub policy: Option<PeerPolicy>,
 }
 
 /// Why an announce brought no peers.
@@ -171,8 +171,8 @@ fn parse_reply(body: &[u8]) -> Result<Reply, AnnounceError> {
     }
     peers.extend(get("peers6").and_then(Value::as_bytes).into_iter().flat_map(compact_v6));
     peers.retain(|peer| peer.port() != 0 && !peer.ip().is_unspecified());
-    let rules = get("fm").and_then(Rules::decode);
-    Ok(Reply { interval: seconds("interval"), min_interval: seconds("min interval"), peers, rules })
+    let policy = get("fm").and_then(PeerPolicy::decode);
+    Ok(Reply { interval: seconds("interval"), min_interval: seconds("min interval"), peers, policy })
 }
 
 fn compact_v4(bytes: &[u8]) -> impl Iterator<Item = SocketAddr> {

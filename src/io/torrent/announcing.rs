@@ -124,8 +124,8 @@ impl Announcer {
         let reply = announce(&self.shared.http, &self.url, &asked).await?;
         self.trouble.send_if_modified(|trouble| trouble.take().is_some());
         log::debug!("tracker {}: {} peers", self.url, reply.peers.len());
-        if event != Event::Stopped && (!reply.peers.is_empty() || reply.rules.is_some()) {
-            let found = Found { peers: reply.peers.clone(), rules: reply.rules.clone() };
+        if event != Event::Stopped && (!reply.peers.is_empty() || reply.policy.is_some()) {
+            let found = Found { peers: reply.peers.clone(), policy: reply.policy.clone() };
             // Fails only when the owner has ended.
             let _ = self.found.send(found).await;
         }

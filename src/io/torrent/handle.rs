@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::bitfield::Bitfield;
 use crate::event::Failure;
-use crate::rules::Rules;
+use crate::peer_policy::PeerPolicy;
 use crate::swarm::{Geometry, SwarmStats};
 use crate::sync;
 use crate::units::Sha256;
@@ -53,7 +53,7 @@ struct Inner {
 /// From a tracker or an administrator: peers to dial, and rules.
 pub(super) struct Found {
     pub(super) peers: Vec<SocketAddr>,
-    pub(super) rules: Option<Rules>,
+    pub(super) policy: Option<PeerPolicy>,
 }
 
 /// The owner task's ends of a swarm's channels.
@@ -124,9 +124,9 @@ impl Swarm {
     }
 
     /// Says which peers we may meet, and at which pace, as a tracker would.
-    pub async fn guide(&self, rules: Rules) {
+    pub async fn guide(&self, rules: PeerPolicy) {
         // Fails only when the swarm has ended.
-        let _ = self.inner.candidates.send(Found { peers: Vec::new(), rules: Some(rules) }).await;
+        let _ = self.inner.candidates.send(Found { peers: Vec::new(), policy: Some(rules) }).await;
     }
 
     /// From now on, pieces are checked by these SHA-256s before they are written or served.
@@ -137,7 +137,7 @@ impl Swarm {
     /// Names peers to dial, beside those that trackers name.
     pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
         // Fails only when the swarm has ended.
-        let _ = self.inner.candidates.send(Found { peers, rules: None }).await;
+        let _ = self.inner.candidates.send(Found { peers, policy: None }).await;
     }
 
     /// Returns when every wanted byte is written and synced, or with the failure that ended the swarm.

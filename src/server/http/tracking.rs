@@ -17,7 +17,7 @@ use crate::server::http::listen::Ends;
 use crate::server::http::netboot::host_of;
 use crate::sync;
 use crate::tracker::announce::parse_scrape;
-use crate::tracker::{Announce, Home, reply};
+use crate::tracker::{Announce, Seeder, reply};
 
 fn bencoded(bytes: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain"), (header::CACHE_CONTROL, "no-store")], bytes).into_response()
@@ -33,7 +33,7 @@ pub async fn announce(
         Ok(announce) => announce,
         Err(error) => return bencoded(reply::failure(&error.to_string())),
     };
-    let home = Home { peer_id: app.seeder.peer_id, address: (ends.local.ip(), app.seeder.port).into() };
+    let home = Seeder { peer_id: app.seeder.peer_id, address: (ends.local.ip(), app.seeder.port).into() };
     let now = app.now();
     let answer = sync::lock(&app.tracker).announce(now, ends.remote.ip(), &announce, Some(home), &mut random);
     bencoded(match answer {

@@ -41,7 +41,7 @@ impl Lab {
         self.nodes[node].engine = Engine::new(config, pool, Arc::clone(&self.spec.shape));
         if self.tracker.is_some() {
             self.alive.insert(self.address(node), node);
-            return if node > 0 { self.announce(node) } else { self.guide_home() };
+            return if node > 0 { self.announce(node) } else { self.guide_seeder() };
         }
         self.alive.insert(self.address(node), node);
         let others = self.alive.keys().copied().collect();

@@ -10,14 +10,14 @@ use super::Lab;
 use super::event::Event;
 use crate::sim::uplink::{INFO_HASH, Uplink};
 use crate::swarm::Input;
-use crate::tracker::{self, Announce, Home, Tracker};
+use crate::tracker::{self, Announce, Seeder, Tracker};
 use crate::units::Now;
 
 impl Lab {
     /// Asks the tracker for peers to dial; again when it says.
     pub(super) fn announce(&mut self, node: usize) {
         let addr = self.address(node);
-        let (id, home) = (self.id_of(node), Home { peer_id: self.id_of(0), address: self.address(0) });
+        let (id, home) = (self.id_of(node), Seeder { peer_id: self.id_of(0), address: self.address(0) });
         let home = self.nodes[0].engine.is_some().then_some(home);
         let Some(engine) = self.nodes[node].engine.as_ref() else { return };
         let stats = engine.stats();
@@ -42,22 +42,22 @@ impl Lab {
             .map(|tracker| tracker.announce(now, addr.ip(), &announce, home, &mut || rng.next_u64()));
         let Some(Ok(answer)) = answer else { return };
         self.at(self.now + answer.interval, Event::Announce(node));
-        if let Some(mut rules) = answer.rules {
+        if let Some(mut policy) = answer.policy {
             let scale = u64::from(self.spec.scale);
-            rules.rate = rules.rate.map(|rate| (rate / scale).max(1));
-            self.tell(node, Input::Rules(rules));
+            policy.rate = policy.rate.map(|rate| (rate / scale).max(1));
+            self.tell(node, Input::Policy(policy));
         }
         self.tell(node, Input::Candidates(answer.peers.into_iter().map(|peer| peer.address).collect()));
     }
 
     /// The server's own seeder hears from the tracker what it must keep to.
-    pub(super) fn guide_home(&mut self) {
+    pub(super) fn guide_seeder(&mut self) {
         let scale = u64::from(self.spec.scale);
-        if let Some(mut rules) = self.tracker.as_ref().and_then(Tracker::home_rules) {
-            for zone in &mut rules.behind {
+        if let Some(mut policy) = self.tracker.as_ref().and_then(Tracker::seeder_policy) {
+            for zone in &mut policy.remote_zones {
                 zone.rate = zone.rate.map(|rate| (rate / scale).max(1));
             }
-            self.tell(0, Input::Rules(rules));
+            self.tell(0, Input::Policy(policy));
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Engine;
-use crate::rules::Rules;
+use crate::peer_policy::PeerPolicy;
 use crate::swarm::interface::{CloseReason, ConnId, Output};
 use crate::swarm::peers::peer::Peer;
 use crate::swarm::wire::extended::{ExtendedHandshake, OUR_EXTENSION_ID, OUR_EXTENSION_VERSION};
@@ -128,8 +128,8 @@ impl Engine {
     }
 
     /// From now on these rules hold.
-    pub(super) fn follow(&mut self, rules: Rules) {
-        if !self.zones.follow(rules) {
+    pub(super) fn follow(&mut self, policy: PeerPolicy) {
+        if !self.zones.follow(policy) {
             return;
         }
         self.address_book.look_again();

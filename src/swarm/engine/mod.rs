@@ -176,7 +176,7 @@ impl Engine {
     fn take(&mut self, input: Input) {
         match input {
             Input::Candidates(addrs) => self.address_book.learn(addrs),
-            Input::Rules(rules) => self.follow(rules),
+            Input::Policy(policy) => self.follow(policy),
             Input::DialFailed(addr) => self.address_book.failed(addr, self.ctx.now),
             Input::Connected { conn, addr, incoming, handshake } => {
                 self.connected(conn, addr, incoming, &handshake);

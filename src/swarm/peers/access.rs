@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::rules::{Behind, Rules};
+use crate::peer_policy::{PeerPolicy, RemoteZone};
 
 /// What we may do with one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,22 +25,24 @@ impl PeerAccess {
     /// Where there are no rules.
     pub const FREE: PeerAccess = PeerAccess { remote_zone: false, zone: None, fetch: true, serve: true };
 
-    /// What `rules` say about a peer at `ip`.
-    pub fn by(rules: Option<&Rules>, ip: IpAddr) -> Self {
-        let Some(rules) = rules else { return PeerAccess::FREE };
+    /// What `policy` say about a peer at `ip`.
+    pub fn by(policy: Option<&PeerPolicy>, ip: IpAddr) -> Self {
+        let Some(policy) = policy else { return PeerAccess::FREE };
         let ip = ip.to_canonical();
         let among = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
         // Where zones overlap the narrower network counts.
-        let narrowest =
-            |zone: &Behind| zone.networks.iter().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max();
-        let zone = rules.behind.iter().enumerate().filter_map(|(at, zone)| Some((narrowest(zone)?, at)));
+        let narrowest = |zone: &RemoteZone| {
+            zone.networks.iter().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max()
+        };
+        let zone =
+            policy.remote_zones.iter().enumerate().filter_map(|(at, zone)| Some((narrowest(zone)?, at)));
         let zone = zone.max_by_key(|(width, _)| *width).map(|(_, at)| at);
-        let near = among(&rules.networks);
+        let near = among(&policy.networks);
         PeerAccess {
             remote_zone: !near || zone.is_some(),
             zone,
-            fetch: rules.fetch.contains(&ip) || near && !rules.pinned,
-            serve: rules.serve.contains(&ip) || near,
+            fetch: policy.fetch.contains(&ip) || near && !policy.pinned,
+            serve: policy.serve.contains(&ip) || near,
         }
     }
 
@@ -62,29 +64,29 @@ mod tests {
     #[test]
     fn standing_follows_from_networks_lists_and_pins() {
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-        let rules = Rules {
+        let policy = PeerPolicy {
             networks: vec!["10.1.0.0/24".parse().expect("a network")],
             fetch: vec![ip("10.2.0.1")],
             serve: vec![ip("10.3.0.1")],
-            ..Rules::default()
+            ..PeerPolicy::default()
         };
-        let of = |rules: &Rules, at: &str| {
-            let standing = PeerAccess::by(Some(rules), ip(at));
+        let of = |policy: &PeerPolicy, at: &str| {
+            let standing = PeerAccess::by(Some(policy), ip(at));
             (standing.remote_zone, standing.fetch, standing.serve)
         };
-        assert_eq!(of(&rules, "::ffff:10.1.0.9"), (false, true, true));
-        assert_eq!(of(&rules, "10.2.0.1"), (true, true, false));
-        assert_eq!(of(&rules, "10.3.0.1"), (true, false, true));
-        assert_eq!(of(&rules, "10.3.0.2"), (true, false, false));
-        let pinned = Rules { pinned: true, ..rules };
+        assert_eq!(of(&policy, "::ffff:10.1.0.9"), (false, true, true));
+        assert_eq!(of(&policy, "10.2.0.1"), (true, true, false));
+        assert_eq!(of(&policy, "10.3.0.1"), (true, false, true));
+        assert_eq!(of(&policy, "10.3.0.2"), (true, false, false));
+        let pinned = PeerPolicy { pinned: true, ..policy };
         assert_eq!(of(&pinned, "10.1.0.9"), (false, false, true));
         assert_eq!(of(&pinned, "10.2.0.1"), (true, true, false));
         let behind =
-            |networks: &str| Behind { networks: vec![networks.parse().expect("a network")], rate: None };
-        let outside = Rules {
+            |networks: &str| RemoteZone { networks: vec![networks.parse().expect("a network")], rate: None };
+        let outside = PeerPolicy {
             networks: vec!["0.0.0.0/0".parse().expect("a network")],
-            behind: vec![behind("10.1.0.0/16"), behind("10.2.0.0/16")],
-            ..Rules::default()
+            remote_zones: vec![behind("10.1.0.0/16"), behind("10.2.0.0/16")],
+            ..PeerPolicy::default()
         };
         assert_eq!(of(&outside, "10.2.0.1"), (true, true, true));
         assert_eq!(of(&outside, "10.3.0.1"), (false, true, true));

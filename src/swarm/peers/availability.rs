@@ -59,7 +59,7 @@ mod tests {
     fn counts_follow_who_comes_and_goes() {
         let mut near = ZoneAvailability::default();
         near.came(&Bitfield::all(9));
-        assert_eq!(near.copies(PieceIndex(3)), 0, "without rules nothing is kept");
+        assert_eq!(near.copies(PieceIndex(3)), 0, "without policy nothing is kept");
         near.recount(&Peers::new(), 9);
         near.came(&Bitfield::of_range(9, 2..5));
         near.gained(PieceIndex(4));

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::bitfield::Bitfield;
-use crate::rules::Rules;
+use crate::peer_policy::PeerPolicy;
 use crate::swarm::interface::ConnId;
 use crate::swarm::peers::access::PeerAccess;
 use crate::swarm::peers::availability::ZoneAvailability;
@@ -26,14 +26,14 @@ use crate::units::{Now, PieceIndex};
 struct Pace {
     sends: Now,
     receives: Now,
-    /// Into each zone of [`Rules::behind`].
+    /// Into each zone of [`PeerPolicy::behind`].
     into: Vec<Now>,
 }
 
 /// The tracker's rules and what was counted to keep them.
 #[derive(Debug, Default)]
 pub struct ZonePolicy {
-    rules: Option<Rules>,
+    policy: Option<PeerPolicy>,
     pace: Pace,
     /// Copies of pieces in our own zone.
     availability: ZoneAvailability,
@@ -44,12 +44,12 @@ pub struct ZonePolicy {
 impl ZonePolicy {
     /// From now on these rules hold. False if they are the old ones. Peers' access must be looked up again,
     /// and then [`recount`](Self::recount) called.
-    pub fn follow(&mut self, rules: Rules) -> bool {
-        if self.rules.as_ref() == Some(&rules) {
+    pub fn follow(&mut self, policy: PeerPolicy) -> bool {
+        if self.policy.as_ref() == Some(&policy) {
             return false;
         }
-        self.pace.into.resize(rules.behind.len(), Now::ZERO);
-        self.rules = Some(rules);
+        self.pace.into.resize(policy.remote_zones.len(), Now::ZERO);
+        self.policy = Some(policy);
         true
     }
 
@@ -61,7 +61,7 @@ impl ZonePolicy {
 
     /// What we may do with a peer at `ip`.
     pub fn access(&self, ip: IpAddr) -> PeerAccess {
-        PeerAccess::by(self.rules.as_ref(), ip)
+        PeerAccess::by(self.policy.as_ref(), ip)
     }
 
     /// Whether `addr` may be dialled, and a connection from there be kept.
@@ -118,7 +118,7 @@ impl ZonePolicy {
 
     /// Whether `piece` is of the share that we fetch into our zone.
     fn is_ours(&self, piece: PieceIndex) -> bool {
-        let share = self.rules.as_ref().and_then(|rules| rules.share);
+        let share = self.policy.as_ref().and_then(|policy| policy.share);
         share.is_none_or(|share| piece.0 % share.of == share.part)
     }
 
@@ -129,7 +129,7 @@ impl ZonePolicy {
 
     /// Whether we are in no zone and know those of others.
     pub fn is_outside(&self) -> bool {
-        self.rules.as_ref().is_some_and(|rules| !rules.behind.is_empty())
+        self.policy.as_ref().is_some_and(|policy| !policy.remote_zones.is_empty())
     }
 
     /// Whether a peer of our own zone has this piece.
@@ -140,9 +140,9 @@ impl ZonePolicy {
     /// Copies of a piece on the side of `peer`: in our zone, or in the other ones.
     pub fn copies_beside(&self, peer: &Peer, piece: PieceIndex, picker: &Picker) -> usize {
         let all = picker.availability(piece) as usize;
-        match &self.rules {
+        match &self.policy {
             None => all,
-            Some(rules) if !rules.behind.is_empty() => all,
+            Some(policy) if !policy.remote_zones.is_empty() => all,
             Some(_) if peer.link.access().remote_zone => all.saturating_sub(self.availability.copies(piece)),
             Some(_) => self.availability.copies(piece),
         }
@@ -189,10 +189,10 @@ impl ZonePolicy {
 
     /// How long `bytes` take between zones at the pace that the rules give.
     fn crossing_time(&self, access: PeerAccess, bytes: u32) -> Duration {
-        let Some(rules) = &self.rules else { return Duration::ZERO };
+        let Some(policy) = &self.policy else { return Duration::ZERO };
         let rate = match access.zone {
-            Some(zone) => rules.behind.get(zone).and_then(|zone| zone.rate),
-            None => rules.rate.filter(|_| access.remote_zone),
+            Some(zone) => policy.remote_zones.get(zone).and_then(|zone| zone.rate),
+            None => policy.rate.filter(|_| access.remote_zone),
         };
         let rate = rate.filter(|rate| *rate > 0);
         rate.map_or(Duration::ZERO, |rate| Duration::from_micros(u64::from(bytes) * 1_000_000 / rate))

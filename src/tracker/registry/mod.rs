@@ -12,9 +12,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::announce::{Announce, Event};
-use super::policy::{Ask, Candidate, Choice, Policy};
+use super::policy::{Candidate, Policy, Request, Selection};
 use super::topology::Topology;
-use crate::rules::{MAX_NETWORKS, Rules};
+use crate::peer_policy::{MAX_NETWORKS, PeerPolicy};
 use crate::units::{InfoHash, PeerId};
 
 /// Standard clients keep to their own shortest interval (libtorrent: 5 minutes) even if a tracker asks for a
@@ -53,7 +53,7 @@ impl Default for Settings {
 
 /// The server's own seeder as the asking peer can reach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Home {
+pub struct Seeder {
     pub peer_id: PeerId,
     /// The address at which the asking peer reached the server, with the port that peers dial.
     pub address: SocketAddr,
@@ -77,7 +77,7 @@ pub struct Answer {
     /// Addresses to dial.
     pub peers: Vec<Candidate>,
     /// The rules of a flashmob peer.
-    pub rules: Option<Rules>,
+    pub policy: Option<PeerPolicy>,
 }
 
 /// Numbers of a swarm (BEP 48).
@@ -156,7 +156,7 @@ impl Tracker {
     }
 
     /// The rules of the server's own seeder, in every swarm; `None` if the lab has no zones and never had.
-    pub fn home_rules(&self) -> Option<Rules> {
+    pub fn seeder_policy(&self) -> Option<PeerPolicy> {
         self.policy.home()
     }
 
@@ -182,7 +182,7 @@ impl Tracker {
         now: Duration,
         ip: IpAddr,
         announce: &Announce,
-        home: Option<Home>,
+        home: Option<Seeder>,
         chance: &mut dyn FnMut() -> u64,
     ) -> Result<Answer, Unknown> {
         let settings = self.settings;
@@ -202,7 +202,7 @@ impl Tracker {
         let young = now.saturating_sub(first_heard) < settings.young_for;
         let usual = if young { settings.young_interval } else { settings.interval };
         let choice = if announce.event == Event::Stopped {
-            Choice::default()
+            Selection::default()
         } else {
             let mut candidates: Vec<Candidate> = swarm.peers.values().map(|peer| peer.seen(now)).collect();
             if let Some(home) = home.filter(|_| swarm.seeded_here) {
@@ -218,7 +218,7 @@ impl Tracker {
                 });
             }
             let want = announce.numwant.unwrap_or(settings.usual_answer).min(settings.longest_answer);
-            let ask = Ask { swarm: announce.info_hash, asker, want };
+            let ask = Request { swarm: announce.info_hash, asker, want };
             let mut choice = self.policy.choose(&ask, candidates, chance);
             if local.is_some() {
                 meet_locally(swarm, ip, &mut choice);
@@ -233,7 +233,7 @@ impl Tracker {
             complete: counts.complete,
             incomplete: counts.incomplete,
             peers: choice.peers,
-            rules: choice.rules,
+            policy: choice.policy,
         })
     }
 
@@ -259,7 +259,7 @@ impl Tracker {
 /// Behind one translated address, `ip`, peers meet by their local addresses (BEP 7 `ipv4`), and their rules
 /// allow these. The peers are chosen earlier, by the address that they share here, so that they are of one
 /// zone.
-fn meet_locally(swarm: &Swarm, ip: IpAddr, choice: &mut Choice) {
+fn meet_locally(swarm: &Swarm, ip: IpAddr, choice: &mut Selection) {
     let there = |peer: &&Peer| peer.candidate.address.ip() == ip;
     for told in choice.peers.iter_mut().filter(|told| told.address.ip() == ip) {
         let peer = swarm.peers.get(&(told.peer_id, told.address.is_ipv6()));
@@ -267,10 +267,10 @@ fn meet_locally(swarm: &Swarm, ip: IpAddr, choice: &mut Choice) {
             told.address.set_ip(local);
         }
     }
-    if let Some(rules) = &mut choice.rules {
+    if let Some(policy) = &mut choice.policy {
         let local = swarm.peers.values().filter(there).filter_map(|peer| peer.local);
-        rules.networks.extend(local.filter(|local| *local != ip).map(IpNet::from));
-        rules.networks.truncate(MAX_NETWORKS);
+        policy.networks.extend(local.filter(|local| *local != ip).map(IpNet::from));
+        policy.networks.truncate(MAX_NETWORKS);
     }
 }
 

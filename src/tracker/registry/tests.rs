@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::tracker::announce::tests::regular;
-use crate::tracker::policy::Everyone;
+use crate::tracker::policy::FlatPolicy;
 use crate::tracker::topology::Zone;
 use crate::tracker::zoned::Zoned;
 
 const HASH: InfoHash = InfoHash([7; 20]);
 
 fn tracker() -> Tracker {
-    let mut tracker = Tracker::new(Settings::default(), Box::new(Everyone));
+    let mut tracker = Tracker::new(Settings::default(), Box::new(FlatPolicy));
     tracker.admit(HASH, true);
     tracker
 }
@@ -74,9 +74,9 @@ fn terminals_behind_one_translated_address_meet_by_their_local_ones() {
         let mut told: Vec<SocketAddr> = answer.peers.iter().map(|peer| peer.address).collect();
         told.sort();
         assert_eq!(told, [1, 2].map(|n| SocketAddr::from((local(n), 6881))));
-        if let Some(rules) = answer.rules {
-            let allowed = |n: u8| rules.networks.iter().any(|net| net.contains(&IpAddr::V4(local(n))));
-            assert!(allowed(1) && allowed(2) && !allowed(9), "{rules:?}");
+        if let Some(policy) = answer.policy {
+            let allowed = |n: u8| policy.networks.iter().any(|net| net.contains(&IpAddr::V4(local(n))));
+            assert!(allowed(1) && allowed(2) && !allowed(9), "{policy:?}");
         }
         let outside = say([10, 0, 0, 7].into(), &hello(7, 5));
         assert!(outside.peers.iter().all(|peer| peer.address.ip() == nat), "others see the translated one");
@@ -90,7 +90,7 @@ fn terminals_behind_one_translated_address_meet_by_their_local_ones() {
 fn the_servers_seeder_is_told_with_the_address_that_was_reached() {
     let mut tracker = tracker();
     let address: SocketAddr = "[::ffff:10.0.0.254]:6881".parse().expect("address");
-    let home = Some(Home { peer_id: id(b"-FM0100-", 99), address });
+    let home = Some(Seeder { peer_id: id(b"-FM0100-", 99), address });
     let fetching = tracker.announce(at(0), [10, 0, 0, 1].into(), &hello(1, 5), home, &mut || 0);
     assert_eq!(fetching.expect("known").peers[0].address, ([10, 0, 0, 254], 6881).into());
     let complete = tracker.announce(at(0), [10, 0, 0, 1].into(), &hello(1, 0), home, &mut || 0);
@@ -157,7 +157,7 @@ fn a_restarted_terminal_replaces_itself() {
 #[test]
 fn a_full_swarm_keeps_no_more_but_answers() {
     let settings = Settings { peers_per_swarm: 2, ..Settings::default() };
-    let mut tracker = Tracker::new(settings, Box::new(Everyone));
+    let mut tracker = Tracker::new(settings, Box::new(FlatPolicy));
     tracker.admit(HASH, false);
     for n in 1..=5 {
         say(&mut tracker, 0, n, &hello(n, 5));

@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::policy::{Ask, Candidate, Choice, Everyone, Policy, shuffle};
+use super::policy::{Candidate, FlatPolicy, Policy, Request, Selection, shuffle};
 use super::topology::{REST, Topology, Zone, ZoneId};
-use crate::rules::{Behind, MAX_ADDRESSES, MAX_NETWORKS, Rules, Share};
+use crate::peer_policy::{MAX_ADDRESSES, MAX_NETWORKS, PeerPolicy, RemoteZone, Share};
 use crate::units::{InfoHash, PeerId};
 
 /// How often a gateway announces.
@@ -69,7 +69,7 @@ impl Zoned {
 
     /// Forgets gateways that are silent or gone, and takes the one that asks if there is room. True if it
     /// did.
-    fn elect(&mut self, zone: ZoneId, ask: &Ask, candidates: &[Candidate]) -> bool {
+    fn elect(&mut self, zone: ZoneId, ask: &Request, candidates: &[Candidate]) -> bool {
         let moved = |(swarm, of): &(InfoHash, ZoneId)| *swarm == ask.swarm && *of != zone;
         for (_, list) in self.gateways.iter_mut().filter(|(of, _)| moved(of)) {
             list.retain(|id| *id != ask.asker.peer_id);
@@ -117,7 +117,7 @@ impl Zoned {
     }
 
     /// Whether the peer of `zone` that asks may fetch from `other`, which is beyond it, and serve it.
-    fn across(&self, ask: &Ask, zone: ZoneId, other: &Candidate) -> Duty {
+    fn across(&self, ask: &Request, zone: ZoneId, other: &Candidate) -> Duty {
         let there = self.topology.zone_of(other.address.ip());
         let mine = self.duty(ask.swarm, zone, &ask.asker);
         let theirs = self.duty(ask.swarm, there, other);
@@ -129,7 +129,7 @@ impl Zoned {
 
     /// The peers that a peer of `zone` may meet beyond it: those that may cross from where they are, and the
     /// server's seeder.
-    fn may_cross(&self, ask: &Ask, zone: ZoneId, other: &Candidate) -> bool {
+    fn may_cross(&self, ask: &Request, zone: ZoneId, other: &Candidate) -> bool {
         let beyond = self.topology.zone_of(other.address.ip()) != zone;
         let Duty { fetches, serves } = self.across(ask, zone, other);
         beyond && (fetches || serves)
@@ -138,7 +138,7 @@ impl Zoned {
     /// Peers of other zones for `asker` of `zone`, in random order.
     fn beyond(
         &self,
-        ask: &Ask,
+        ask: &Request,
         zone: ZoneId,
         candidates: &[Candidate],
         chance: &mut dyn FnMut() -> u64,
@@ -152,7 +152,7 @@ impl Zoned {
         beyond
     }
 
-    fn rules(&self, ask: &Ask, zone: ZoneId, beyond: &[Candidate]) -> Rules {
+    fn policy(&self, ask: &Request, zone: ZoneId, beyond: &[Candidate]) -> PeerPolicy {
         let ip = ask.asker.address.ip();
         let address = |other: &Candidate| other.address.ip();
         let fetch = beyond.iter().filter(|o| self.across(ask, zone, o).fetches).map(address);
@@ -161,7 +161,7 @@ impl Zoned {
         let may_meet = |other: &IpAddr| !self.topology.apart(zone, self.topology.zone_of(*other));
         let pinned_to_us = self.topology.pins.iter().filter(|pin| pin.from.contains(&ip));
         let pinned_to_us = pinned_to_us.map(|pin| pin.terminal).filter(may_meet);
-        let mut rules = Rules {
+        let mut policy = PeerPolicy {
             zone: self.topology.name(zone).to_owned(),
             networks: Vec::new(),
             fetch: match pinned {
@@ -172,18 +172,18 @@ impl Zoned {
             pinned: pinned.is_some(),
             share: None,
             rate: None,
-            behind: Vec::new(),
+            remote_zones: Vec::new(),
         };
-        rules.fetch.truncate(MAX_ADDRESSES);
-        rules.serve.truncate(MAX_ADDRESSES);
+        policy.fetch.truncate(MAX_ADDRESSES);
+        policy.serve.truncate(MAX_ADDRESSES);
         match zone {
-            ZoneId::Rest => rules.networks = everywhere(),
+            ZoneId::Rest => policy.networks = everywhere(),
             ZoneId::Zone(i) => {
-                let Some(here) = self.topology.zones.get(i) else { return rules };
+                let Some(here) = self.topology.zones.get(i) else { return policy };
                 let limit = here.limit_mbit;
-                rules.networks.clone_from(&here.networks);
-                rules.networks.extend(self.topology.learned_in(zone).map(IpNet::from));
-                rules.networks.truncate(MAX_NETWORKS);
+                policy.networks.clone_from(&here.networks);
+                policy.networks.extend(self.topology.learned_in(zone).map(IpNet::from));
+                policy.networks.truncate(MAX_NETWORKS);
                 let gateways = self.gateways.get(&(ask.swarm, zone)).map_or(&[][..], Vec::as_slice);
                 // Every second one fetches, beginning with the first.
                 let place = gateways.iter().position(|id| *id == ask.asker.peer_id);
@@ -194,11 +194,11 @@ impl Zoned {
                 let of = u32::try_from(others).unwrap_or(u32::MAX);
                 let part =
                     place.filter(|place| place % 2 == 0).and_then(|place| u32::try_from(place / 2).ok());
-                rules.share = part.filter(|_| of > 1).map(|part| Share { part, of });
-                rules.rate = limit.map(|mbit| mbit * 125_000 / u64::from(of));
+                policy.share = part.filter(|_| of > 1).map(|part| Share { part, of });
+                policy.rate = limit.map(|mbit| mbit * 125_000 / u64::from(of));
             }
         }
-        rules
+        policy
     }
 }
 
@@ -215,11 +215,16 @@ fn everywhere() -> Vec<ipnet::IpNet> {
 }
 
 impl Policy for Zoned {
-    fn choose(&mut self, ask: &Ask, candidates: Vec<Candidate>, chance: &mut dyn FnMut() -> u64) -> Choice {
+    fn choose(
+        &mut self,
+        ask: &Request,
+        candidates: Vec<Candidate>,
+        chance: &mut dyn FnMut() -> u64,
+    ) -> Selection {
         if self.topology.is_flat() {
-            let free = Rules { zone: REST.to_owned(), networks: everywhere(), ..Rules::default() };
-            let rules = (self.had_zones && ask.asker.is_ours()).then_some(free);
-            return Choice { rules, ..Everyone.choose(ask, candidates, chance) };
+            let free = PeerPolicy { zone: REST.to_owned(), networks: everywhere(), ..PeerPolicy::default() };
+            let policy = (self.had_zones && ask.asker.is_ours()).then_some(free);
+            return Selection { policy, ..FlatPolicy.choose(ask, candidates, chance) };
         }
         let zone = self.topology.zone_of(ask.asker.address.ip());
         let elected = self.elect(zone, ask, &candidates);
@@ -228,15 +233,15 @@ impl Policy for Zoned {
             ZoneId::Rest => Vec::new(),
             ZoneId::Zone(_) => self.beyond(ask, zone, &candidates, chance),
         };
-        let rules = self.rules(ask, zone, &beyond);
-        let pins = [&rules.fetch[..], &rules.serve[..]].concat();
+        let policy = self.policy(ask, zone, &beyond);
+        let pins = [&policy.fetch[..], &policy.serve[..]].concat();
         let pinned = |other: &Candidate| {
             let named = pins.contains(&other.address.ip());
             let to_them = self.topology.pinned(other.address.ip());
-            named && (rules.pinned || to_them.is_some())
+            named && (policy.pinned || to_them.is_some())
         };
         // A pinned terminal is served by its sources alone, and may be fetched from by any peer of its zone.
-        beyond.retain(|other| useful(other) && (!rules.pinned || pinned(other)));
+        beyond.retain(|other| useful(other) && (!policy.pinned || pinned(other)));
         beyond.truncate(ask.want.div_ceil(2));
         let near = candidates.iter().filter(|other| {
             let there = self.topology.zone_of(other.address.ip());
@@ -246,8 +251,8 @@ impl Policy for Zoned {
         });
         let near: Vec<Candidate> = near.copied().collect();
         let members = u32::try_from(near.len()).unwrap_or(u32::MAX);
-        let rest = Ask { want: ask.want.saturating_sub(beyond.len()), ..*ask };
-        beyond.extend(Everyone.choose(&rest, near, chance).peers);
+        let rest = Request { want: ask.want.saturating_sub(beyond.len()), ..*ask };
+        beyond.extend(FlatPolicy.choose(&rest, near, chance).peers);
         let gateway = self.is_gateway(ask.swarm, zone, ask.asker.peer_id);
         let often = match zone {
             ZoneId::Rest => None,
@@ -256,9 +261,9 @@ impl Policy for Zoned {
             ZoneId::Zone(_) if gateway => Some(self.heartbeat),
             ZoneId::Zone(_) => Some(self.heartbeat * (members / MEMBERS_A_HEARTBEAT).max(1)),
         };
-        Choice {
+        Selection {
             peers: beyond,
-            rules: ask.asker.is_ours().then_some(rules),
+            policy: ask.asker.is_ours().then_some(policy),
             interval: often.filter(|_| ask.asker.is_ours()),
         }
     }
@@ -279,15 +284,20 @@ impl Policy for Zoned {
         self.gateways = moved.collect();
     }
 
-    fn home(&self) -> Option<Rules> {
-        let behind = |(number, zone): (usize, &Zone)| {
+    fn home(&self) -> Option<PeerPolicy> {
+        let remote_zones = |(number, zone): (usize, &Zone)| {
             let learned = self.topology.learned_in(ZoneId::Zone(number)).map(IpNet::from);
             let rate = zone.limit_mbit.map(|mbit| mbit * 125_000);
-            Behind { networks: zone.networks.iter().copied().chain(learned).collect(), rate }
+            RemoteZone { networks: zone.networks.iter().copied().chain(learned).collect(), rate }
         };
-        let behind = self.topology.zones.iter().enumerate().map(behind).collect();
-        let rules = Rules { zone: REST.to_owned(), networks: everywhere(), behind, ..Rules::default() };
-        self.had_zones.then_some(rules)
+        let remote_zones = self.topology.zones.iter().enumerate().map(remote_zones).collect();
+        let policy = PeerPolicy {
+            zone: REST.to_owned(),
+            networks: everywhere(),
+            remote_zones,
+            ..PeerPolicy::default()
+        };
+        self.had_zones.then_some(policy)
     }
 
     fn gateways(&self) -> Vec<(InfoHash, PeerId)> {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::announce::tests::regular;
 use super::super::topology::{Pin, Zone};
-use super::super::{Announce, Answer, Home, Settings, Tracker};
+use super::super::{Announce, Answer, Seeder, Settings, Tracker};
 use super::*;
 
 const SWARM: InfoHash = InfoHash([7; 20]);
@@ -47,7 +47,7 @@ impl Lab {
     fn say(&mut self, seconds: u64, zone: u8, n: u8, left: u64) -> Answer {
         let announce = regular(SWARM, id(zone, n), left);
         let announce = Announce { numwant: Some(200), carries: self.carries, ..announce };
-        let home = Home { peer_id: id(0, 250), address: SocketAddr::from(([192, 168, 0, 1], 6881)) };
+        let home = Seeder { peer_id: id(0, 250), address: SocketAddr::from(([192, 168, 0, 1], 6881)) };
         let mut state = self.state;
         let mut chance = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -73,14 +73,14 @@ fn only_gateways_meet_others_and_there_are_as_many_as_links() {
     for round in 0..2 {
         for (zone, n) in (1..=6).flat_map(|n| [(1, n), (2, n)]) {
             let answer = lab.say(round, zone, n, 5);
-            let rules = answer.rules.clone().expect("rules");
+            let policy = answer.policy.clone().expect("rules");
             let gateway = n <= if zone == 1 { 2 } else { 1 };
             if gateway {
                 assert_eq!(answer.interval, HEARTBEAT / if round == 0 { 2 } else { 1 });
             }
             assert_eq!(!lab.beyond(zone, &answer).is_empty(), gateway, "{zone} {n}: {answer:?}");
-            assert_eq!(!rules.fetch.is_empty() || !rules.serve.is_empty(), gateway);
-            assert_eq!((rules.zone, rules.rate.is_some()), (format!("z{zone}"), true));
+            assert_eq!(!policy.fetch.is_empty() || !policy.serve.is_empty(), gateway);
+            assert_eq!((policy.zone, policy.rate.is_some()), (format!("z{zone}"), true));
         }
     }
     let last = lab.say(2, 1, 1, 5);
@@ -89,12 +89,12 @@ fn only_gateways_meet_others_and_there_are_as_many_as_links() {
         list
     };
     let (other, seeder) = (IpAddr::from([10, 2, 0, 1]), IpAddr::from([192, 168, 0, 1]));
-    let rules = last.rules.expect("rules");
-    assert_eq!((rules.share, rules.rate), (None, Some(100 * 125_000)), "the only one that fetches");
-    assert_eq!((sorted(rules.fetch), rules.serve), (vec![other, seeder], vec![]));
-    let second = lab.say(2, 1, 2, 5).rules.expect("rules");
+    let policy = last.policy.expect("rules");
+    assert_eq!((policy.share, policy.rate), (None, Some(100 * 125_000)), "the only one that fetches");
+    assert_eq!((sorted(policy.fetch), policy.serve), (vec![other, seeder], vec![]));
+    let second = lab.say(2, 1, 2, 5).policy.expect("rules");
     assert_eq!((second.fetch, sorted(second.serve)), (vec![], vec![other, seeder]));
-    let alone = lab.say(2, 2, 1, 5).rules.expect("rules");
+    let alone = lab.say(2, 2, 1, 5).policy.expect("rules");
     let both = [1, 2].map(|n| IpAddr::from([10, 1, 0, n]));
     assert_eq!((sorted(alone.fetch), sorted(alone.serve)), (vec![both[1], seeder], vec![both[0], seeder]));
     assert_eq!(last.interval, HEARTBEAT);
@@ -105,12 +105,12 @@ fn of_four_gateways_two_fetch_a_half_each() {
     let mut lab = Lab::new(vec![zone(1, None, 4)], Vec::new());
     let mut shares = Vec::new();
     for round in 0..2 {
-        shares = (1..=5).map(|n| lab.say(round, 1, n, 5).rules.expect("rules")).collect();
+        shares = (1..=5).map(|n| lab.say(round, 1, n, 5).policy.expect("rules")).collect();
     }
     let share = |part| Some(Share { part, of: 2 });
     let expected = [share(0), None, share(1), None, None];
-    assert_eq!(shares.iter().map(|rules| rules.share).collect::<Vec<_>>(), expected);
-    let fetches: Vec<bool> = shares.iter().map(|rules| !rules.fetch.is_empty()).collect();
+    assert_eq!(shares.iter().map(|policy| policy.share).collect::<Vec<_>>(), expected);
+    let fetches: Vec<bool> = shares.iter().map(|policy| !policy.fetch.is_empty()).collect();
     assert_eq!(fetches, [true, false, true, false, false]);
     assert_eq!(shares[0].rate, Some(100 * 125_000 / 2));
 }
@@ -121,9 +121,12 @@ fn a_silent_gateway_is_replaced_by_the_next_that_asks() {
     for n in 1..=3 {
         lab.say(0, 1, n, 5);
     }
-    assert!(lab.say(8, 1, 2, 5).rules.expect("rules").fetch.is_empty());
-    assert_eq!(lab.say(9, 1, 2, 5).rules.expect("rules").fetch, [IpAddr::from([192, 168, 0, 1])]);
-    assert!(lab.say(9, 1, 1, 5).rules.expect("rules").fetch.is_empty(), "one that comes back waits its turn");
+    assert!(lab.say(8, 1, 2, 5).policy.expect("rules").fetch.is_empty());
+    assert_eq!(lab.say(9, 1, 2, 5).policy.expect("rules").fetch, [IpAddr::from([192, 168, 0, 1])]);
+    assert!(
+        lab.say(9, 1, 1, 5).policy.expect("rules").fetch.is_empty(),
+        "one that comes back waits its turn"
+    );
 }
 
 #[test]
@@ -131,8 +134,8 @@ fn a_gateway_gives_way_to_one_that_carries_more_than_twice_as_much() {
     let mut lab = Lab::new(vec![zone(1, None, 2)], Vec::new());
     let mut say = |seconds, n, carries| {
         lab.carries = carries;
-        let rules = lab.say(seconds, 1, n, 5).rules.expect("rules");
-        (!rules.fetch.is_empty(), !rules.serve.is_empty())
+        let policy = lab.say(seconds, 1, n, 5).policy.expect("rules");
+        (!policy.fetch.is_empty(), !policy.serve.is_empty())
     };
     let (fetches, serves, neither) = ((true, false), (false, true), (false, false));
     assert_eq!([say(0, 1, None), say(0, 2, None), say(0, 3, None)], [(true, true), serves, neither]);
@@ -154,12 +157,12 @@ fn what_from_forbids_is_neither_named_nor_allowed() {
             lab.say(round, zone, 1, 5);
         }
     }
-    let mut rules = |zone| lab.say(3, zone, 1, 5).rules.expect("rules");
+    let mut policy = |zone| lab.say(3, zone, 1, 5).policy.expect("rules");
     let (seeder, one, two) =
         (IpAddr::from([192, 168, 0, 1]), IpAddr::from([10, 1, 0, 1]), IpAddr::from([10, 2, 0, 1]));
-    assert_eq!((rules(1).fetch, rules(1).serve), (vec![seeder], vec![seeder, two]));
-    assert_eq!((rules(2).fetch, rules(2).serve), (vec![one], vec![seeder]));
-    assert_eq!((rules(3).fetch, rules(3).serve), (vec![], vec![seeder]), "the rest may fetch anywhere");
+    assert_eq!((policy(1).fetch, policy(1).serve), (vec![seeder], vec![seeder, two]));
+    assert_eq!((policy(2).fetch, policy(2).serve), (vec![one], vec![seeder]));
+    assert_eq!((policy(3).fetch, policy(3).serve), (vec![], vec![seeder]), "the rest may fetch anywhere");
 }
 
 #[test]
@@ -171,11 +174,11 @@ fn a_pinned_terminal_fetches_from_those_named_wherever_they_are() {
         lab.say(0, zone, n, 5);
     }
     let of_b = lab.say(1, 2, 9, 5);
-    let rules = of_b.rules.clone().expect("rules");
-    assert_eq!((rules.pinned, rules.fetch.clone()), (true, vec![a]));
+    let policy = of_b.policy.clone().expect("rules");
+    assert_eq!((policy.pinned, policy.fetch.clone()), (true, vec![a]));
     assert_eq!(lab.beyond(2, &of_b), [a]);
     let of_a = lab.say(1, 1, 9, 5);
-    assert_eq!(of_a.rules.as_ref().expect("rules").serve, [b]);
+    assert_eq!(of_a.policy.as_ref().expect("rules").serve, [b]);
     assert_eq!(lab.beyond(1, &of_a), [b]);
 }
 
@@ -188,8 +191,8 @@ fn nothing_passes_between_zones_that_must_stay_apart_not_even_by_a_pin() {
         for (zone, n) in [(1, 9), (2, 9), (2, 1)] {
             let answer = lab.say(round, zone, n, 5);
             let there = format!("10.{}.", 3 - zone);
-            let rules = answer.rules.clone().expect("rules");
-            let allowed = [rules.fetch, rules.serve, lab.beyond(zone, &answer)].concat();
+            let policy = answer.policy.clone().expect("rules");
+            let allowed = [policy.fetch, policy.serve, lab.beyond(zone, &answer)].concat();
             assert!(!allowed.iter().any(|ip| ip.to_string().starts_with(&there)), "{allowed:?}");
         }
     }
@@ -207,13 +210,13 @@ fn who_is_learned_to_be_elsewhere_moves_and_gateways_of_other_zones_stay() {
     topology.zones.insert(0, upstairs);
     topology.learned = [one, two].map(|ip| (ip, "upstairs".to_owned())).into();
     lab.tracker.arrange(&topology);
-    let rules = lab.say(1, 1, 2, 5).rules.expect("rules");
-    assert_eq!((rules.zone.as_str(), rules.rate), ("upstairs", None));
-    let networks: Vec<IpAddr> = rules.networks.iter().map(ipnet::IpNet::addr).collect();
+    let policy = lab.say(1, 1, 2, 5).policy.expect("rules");
+    assert_eq!((policy.zone.as_str(), policy.rate), ("upstairs", None));
+    let networks: Vec<IpAddr> = policy.networks.iter().map(ipnet::IpNet::addr).collect();
     assert_eq!(networks, [one, two]);
-    assert!(rules.fetch.contains(&[10, 2, 0, 1].into()), "the gateway of zone 2 is still that: {rules:?}");
+    assert!(policy.fetch.contains(&[10, 2, 0, 1].into()), "the gateway of zone 2 is still that: {policy:?}");
     assert!(
-        lab.say(1, 1, 1, 5).rules.expect("rules").fetch.is_empty(),
+        lab.say(1, 1, 1, 5).policy.expect("rules").fetch.is_empty(),
         "its place in zone 1 went with the move"
     );
     let gateways: Vec<_> = lab.tracker.gateways().map(|(_, ip)| ip).collect();
@@ -227,21 +230,22 @@ fn the_servers_seeder_hears_what_lies_behind_which_uplink() {
     let mut topology = lab.topology.clone();
     topology.learned = [([10, 9, 0, 9].into(), "z2".to_owned())].into();
     lab.tracker.arrange(&topology);
-    let rules = lab.tracker.home_rules().expect("rules");
-    let networks = |of: usize| rules.behind[of].networks.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!((networks(0), rules.behind[0].rate), (vec!["10.1.0.0/16".into()], Some(12_500_000)));
+    let policy = lab.tracker.seeder_policy().expect("rules");
+    let networks =
+        |of: usize| policy.remote_zones[of].networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((networks(0), policy.remote_zones[0].rate), (vec!["10.1.0.0/16".into()], Some(12_500_000)));
     let learned = vec!["10.2.0.0/16".to_owned(), "10.9.0.9/32".into()];
-    assert_eq!((networks(1), rules.behind[1].rate), (learned, None));
+    assert_eq!((networks(1), policy.remote_zones[1].rate), (learned, None));
     lab.tracker.arrange(&Topology::default());
-    let free = lab.tracker.home_rules().expect("rules that end the old ones");
-    assert!(free.behind.is_empty() && !free.networks.is_empty());
-    assert_eq!(Lab::new(Vec::new(), Vec::new()).tracker.home_rules(), None);
+    let free = lab.tracker.seeder_policy().expect("rules that end the old ones");
+    assert!(free.remote_zones.is_empty() && !free.networks.is_empty());
+    assert_eq!(Lab::new(Vec::new(), Vec::new()).tracker.seeder_policy(), None);
 }
 
 #[test]
 fn a_flat_lab_has_no_rules() {
     let mut lab = Lab::new(Vec::new(), Vec::new());
-    assert_eq!(lab.say(0, 1, 1, 5).rules, None);
+    assert_eq!(lab.say(0, 1, 1, 5).policy, None);
     assert_eq!(lab.say(0, 2, 1, 5).peers.len(), 2);
 }
 
@@ -265,26 +269,26 @@ proptest! {
             now += pause;
             let answer = lab.say(now, zone, n, u64::from(!complete));
             let here = lab.topology.zone_of([10, zone, 0, n].into());
-            let rules = answer.rules.clone().expect("rules");
+            let policy = answer.policy.clone().expect("rules");
             for peer in &answer.peers {
                 let there = lab.topology.zone_of(peer.address.ip());
                 prop_assert!(lab.topology.may_fetch(here, there) || lab.topology.may_fetch(there, here));
                 prop_assert!(!complete || !peer.complete);
                 if here != ZoneId::Rest && here != there {
-                    prop_assert!([&rules.fetch[..], &rules.serve[..]].concat().contains(&peer.address.ip()));
+                    prop_assert!([&policy.fetch[..], &policy.serve[..]].concat().contains(&peer.address.ip()));
                 }
             }
             if here != ZoneId::Rest {
-                for ip in &rules.fetch {
+                for ip in &policy.fetch {
                     prop_assert!(lab.topology.may_fetch(here, lab.topology.zone_of(*ip)));
                 }
-                for ip in &rules.serve {
+                for ip in &policy.serve {
                     prop_assert!(lab.topology.may_fetch(lab.topology.zone_of(*ip), here));
                 }
                 let of = crossing.entry(zone).or_default();
                 of.remove(&n);
                 of.retain(|_, heard| now - *heard <= 8);
-                if !rules.fetch.is_empty() || !rules.serve.is_empty() {
+                if !policy.fetch.is_empty() || !policy.serve.is_empty() {
                     of.insert(n, now);
                 }
                 prop_assert!(of.len() <= links, "{of:?}");

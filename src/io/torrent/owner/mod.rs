@@ -139,8 +139,8 @@ impl Owner {
 
     /// Rules first: a peer that must not be met is not dialled.
     fn heard_of(&mut self, found: Found) {
-        if let Some(rules) = found.rules {
-            self.tell(Input::Rules(rules));
+        if let Some(policy) = found.policy {
+            self.tell(Input::Policy(policy));
         }
         self.tell(Input::Candidates(found.peers));
     }

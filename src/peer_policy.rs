@@ -17,7 +17,7 @@ pub const MAX_ADDRESSES: usize = 256;
 
 /// The permissions of one peer in one swarm.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rules {
+pub struct PeerPolicy {
     /// The name of its zone, for people.
     pub zone: String,
     /// Peers at these addresses are of the same zone: it may serve them, and fetch from them unless it is
@@ -35,12 +35,12 @@ pub struct Rules {
     pub rate: Option<u64>,
     /// Zones behind their own uplinks, for a peer in no zone that may meet all others: the server's seeder,
     /// which gets them inside the server. They do not travel.
-    pub behind: Vec<Behind>,
+    pub remote_zones: Vec<RemoteZone>,
 }
 
 /// A zone, seen from outside.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Behind {
+pub struct RemoteZone {
     pub networks: Vec<IpNet>,
     /// Bytes a second that may be sent into it.
     pub rate: Option<u64>,
@@ -54,7 +54,7 @@ pub struct Share {
     pub of: u32,
 }
 
-impl Rules {
+impl PeerPolicy {
     pub fn encode(&self) -> Vec<u8> {
         bencode::write_dict(|dict| {
             texts(dict, "fetch", self.fetch.iter().take(MAX_ADDRESSES));
@@ -74,7 +74,7 @@ impl Rules {
 
     /// Reads the dictionary. `None` if it is malformed: the peer then keeps its old rules, because half of
     /// the rules are worse than none.
-    pub fn decode(value: &Value<'_>) -> Option<Rules> {
+    pub fn decode(value: &Value<'_>) -> Option<PeerPolicy> {
         let dict = value.as_dict()?;
         let get = |key: &str| dict.get(key.as_bytes());
         let number = |key: &str| get(key)?.as_int();
@@ -85,7 +85,7 @@ impl Rules {
             }
             _ => None,
         };
-        Some(Rules {
+        Some(PeerPolicy {
             zone: get("zone")?.as_text()?.to_owned(),
             networks: parsed(get("networks")?, MAX_NETWORKS)?,
             fetch: parsed(get("fetch")?, MAX_ADDRESSES)?,
@@ -93,7 +93,7 @@ impl Rules {
             pinned: number("pinned") == Some(1),
             share,
             rate: number("rate").and_then(|rate| u64::try_from(rate).ok()).filter(|rate| *rate > 0),
-            behind: Vec::new(),
+            remote_zones: Vec::new(),
         })
     }
 }
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    fn some_rules() -> impl Strategy<Value = Rules> {
+    fn some_rules() -> impl Strategy<Value = PeerPolicy> {
         let address = any::<IpAddr>();
         let networks = prop::collection::vec((any::<[u8; 4]>(), 0u8..=32), 0..5).prop_map(|nets| {
             let net = |(ip, len)| IpNet::new(IpAddr::from(ip), len).expect("a network").trunc();
@@ -125,7 +125,7 @@ mod tests {
             prop::option::of((0u32..9, 1u32..9).prop_map(|(part, more)| Share { part, of: part + more }));
         let rate = prop::option::of(1u64..1 << 40);
         ("[a-z0-9-]{0,12}", networks, list.clone(), list, any::<bool>(), share, rate).prop_map(
-            |(zone, networks, fetch, serve, pinned, share, rate)| Rules {
+            |(zone, networks, fetch, serve, pinned, share, rate)| PeerPolicy {
                 zone,
                 networks,
                 fetch,
@@ -133,24 +133,24 @@ mod tests {
                 pinned,
                 share,
                 rate,
-                behind: Vec::new(),
+                remote_zones: Vec::new(),
             },
         )
     }
 
-    fn read(bytes: &[u8]) -> Option<Rules> {
-        Rules::decode(&Value::parse(bytes, 50_000).ok()?)
+    fn read(bytes: &[u8]) -> Option<PeerPolicy> {
+        PeerPolicy::decode(&Value::parse(bytes, 50_000).ok()?)
     }
 
     proptest! {
         #[test]
-        fn rules_come_back_as_they_were_sent(rules in some_rules()) {
-            prop_assert_eq!(read(&rules.encode()), Some(rules));
+        fn rules_come_back_as_they_were_sent(policy in some_rules()) {
+            prop_assert_eq!(read(&policy.encode()), Some(policy));
         }
 
         #[test]
-        fn broken_rules_are_no_rules(rules in some_rules(), at in any::<prop::sample::Index>(), byte: u8) {
-            let mut bytes = rules.encode();
+        fn broken_rules_are_no_rules(policy in some_rules(), at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = policy.encode();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             if let Some(read) = read(&bytes) {
