@@ -1,5 +1,6 @@
 //! The engine against peers that are played by hand: standard clients and rude ones.
 
+mod scheduling;
 mod wanted;
 
 use std::net::SocketAddr;
