@@ -113,8 +113,8 @@ fn any_scheduling() -> impl Strategy<Value = Bytes> {
 }
 
 proptest! {
-    /// Whatever a flashmob peer says, in whatever order: no panic, bounded answers, and a quiet peer beside it
-    /// stays connected.
+    /// Whatever a flashmob peer says, in whatever order: no panic, bounded answers, and a quiet peer beside
+    /// it stays connected.
     #[test]
     fn no_sequence_of_scheduling_disturbs_another_peer(
         has in 0u32..=PIECES,

@@ -1,29 +1,31 @@
 //! Which peer gets which piece from us next, agreed before our uplink is free: the sender's half of the
-//! scheduling between flashmob peers. The receiver's half is in `grants`.
+//! scheduling between flashmob peers. The receiver's half is in `download::grants`.
 //!
 //! ```text
 //!          uplink nearly free          grant             requests
-//!   quiet ────────────────────► offered ─────► granted ────────────► quiet (a turn of `serve` follows)
+//!   quiet ────────────────────► offered ─────► granted ────────────► quiet (a turn of `queue` follows)
 //!     ▲                            │              │
 //!     └── declined, or nothing heard for PATIENCE ┘ : the receiver rests
 //! ```
 //!
-//! Finishing one piece for one peer beats halves for two, and a link that waits for an agreement is lost: so
-//! there is one offer at a time, made while the piece before it is still on its way. A receiver whose cable
-//! was pulled never answers, and it always looks free. So another receiver is asked as soon as an answer
-//! takes several times as long as answers do, and a receiver that was silent, or took a piece and never asked
-//! for it, rests for a time that doubles each time. Which piece: the one with the fewest copies among our
-//! peers, where a piece that we gave and that its receiver has not announced yet counts as a copy. So a
-//! seeder repeats nothing while something is missing from the swarm. Which receiver: the one whose downlink
-//! becomes free just when our uplink does, as all receivers keep saying, with a little chance.
+//! To finish one piece for one peer is better than halves for two, and a link that waits for an agreement is
+//! wasted. So there is one offer at a time, made while the piece before it is still being sent.
 //!
-//! When nobody could be asked, nobody is looked for again before a receiver's time comes or something changed
-//! that could make one: a new piece, another's word.
+//! A receiver whose cable was pulled never answers and always looks free. So another receiver is asked as
+//! soon as an answer takes several times as long as answers do. A receiver that was silent, or that granted a
+//! piece and never requested it, rests for a time that doubles each time.
 //!
-//! Invariant: at most [`AT_ONCE`] offers are open, each to another receiver and each with a deadline; work
-//! for an offer is bounded whatever the number of pieces.
+//! The piece is the one with the fewest copies among our peers; a piece that we gave and that its receiver
+//! has not announced yet counts as a copy. So a seeder repeats nothing while a piece is missing from the
+//! swarm. The receiver is the one whose downlink becomes free just when our uplink does, as all receivers
+//! keep saying, with a little chance.
+//!
+//! When no peer could be asked, no other is looked for until a receiver's time comes or a change could make
+//! one: a new piece, or a message from a peer.
+//!
+//! Invariant: at most [`AT_ONCE`] offers are open, each to another receiver and each with a deadline; the
+//! work for an offer is bounded, whatever the number of pieces.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bitfield::Bitfield;
@@ -37,6 +39,7 @@ use crate::swarm::pieces::compressed::CompressedPieces;
 use crate::swarm::pieces::picker::Picker;
 use crate::swarm::rate::{Capacity, slack};
 use crate::swarm::ratio::Ratio;
+use crate::swarm::upload::ledger::Ledger;
 use crate::swarm::upload::queue::UploadQueue;
 use crate::swarm::wire::flashmob::MAX_OFFERED;
 use crate::units::{Now, PieceIndex};
@@ -68,28 +71,6 @@ const JITTER: Ratio = Ratio(1, 32);
 const LONGEST_BUSY: Duration = Duration::from_secs(10);
 /// Pieces that are looked at for one offer.
 const LOOKED_AT: usize = 1024;
-/// Answers are taken to need at least so long.
-const ROUND_TRIP: Duration = Duration::from_millis(3);
-/// The weight of one more answer in the round trip.
-const SMOOTHING: Ratio = Ratio(1, 8);
-
-/// An offer that waits for its answer.
-#[derive(Debug)]
-struct Open {
-    conn: ConnId,
-    pieces: Vec<PieceIndex>,
-    since: Now,
-}
-
-/// A grant whose requests are on their way.
-#[derive(Debug)]
-struct Coming {
-    conn: ConnId,
-    piece: PieceIndex,
-    bytes: u32,
-    since: Now,
-}
-
 /// What can be offered, and over which links.
 pub struct Supply<'a> {
     /// The pieces that are here.
@@ -115,8 +96,7 @@ pub struct Proposal {
 /// What we offered and gave.
 #[derive(Debug, Default)]
 pub struct Offers {
-    open: Vec<Open>,
-    coming: Vec<Coming>,
+    ledger: Ledger,
     /// When it was last looked whether there is something to offer.
     looked: Now,
     /// How long one receiver is waited for before another one is asked beside it.
@@ -125,18 +105,12 @@ pub struct Offers {
     resting: bool,
     /// Try again then all the same.
     retry: Option<Now>,
-    /// Pieces that were granted to us to send and that their receivers have not announced yet.
-    given: BTreeMap<PieceIndex, Vec<ConnId>>,
-    /// Of each piece, how many these are.
-    copies: Vec<u16>,
-    /// How long answers take: the way there and back through full queues, and some work.
-    round_trip: Duration,
 }
 
 impl Offers {
     /// Nothing given yet of so many pieces.
     pub fn new(pieces: u32) -> Self {
-        Offers { copies: vec![0; pieces as usize], ..Offers::default() }
+        Offers { ledger: Ledger::new(pieces), ..Offers::default() }
     }
 
     /// Something changed: there may be somebody to ask.
@@ -146,124 +120,47 @@ impl Offers {
 
     /// When [`next`](Self::next) has something to do at the latest.
     pub fn deadline(&self) -> Option<Now> {
-        let expiry = self.waiting().min().map(|since| since + PATIENCE);
-        let beside = self.waiting().max().filter(|_| self.waiting().count() < AT_ONCE);
+        let waiting = || self.ledger.waiting();
+        let expiry = waiting().min().map(|since| since + PATIENCE);
+        let beside = waiting().max().filter(|_| waiting().count() < AT_ONCE);
         let beside = beside.map(|since| since + self.impatience).filter(|at| *at > self.looked);
         let next = if self.resting { self.retry } else { beside };
         [expiry, next].into_iter().flatten().min()
     }
 
-    /// Since when offers and grants wait.
-    fn waiting(&self) -> impl Iterator<Item = Now> {
-        self.open.iter().map(|open| open.since).chain(self.coming.iter().map(|coming| coming.since))
-    }
-
-    /// Whether something that `conn` was offered or took still waits.
-    fn waits_for(&self, conn: ConnId) -> bool {
-        self.open.iter().any(|open| open.conn == conn) || self.coming.iter().any(|coming| coming.conn == conn)
-    }
-
     /// Whether another receiver may be asked now, where a piece takes `piece_time` on our uplink.
     fn may_ask(&mut self, piece_time: Duration, now: Now) -> bool {
-        let answers = self.round_trip * PATIENCE_ROUND_TRIPS;
+        let answers = self.ledger.round_trip() * PATIENCE_ROUND_TRIPS;
         self.impatience = answers.max(piece_time + piece_time / 4).max(SOONEST_BESIDE).min(PATIENCE);
-        let fresh = self.waiting().any(|since| now.since(since) < self.impatience);
-        !fresh && self.waiting().count() < AT_ONCE
+        let fresh = self.ledger.waiting().any(|since| now.since(since) < self.impatience);
+        !fresh && self.ledger.waiting().count() < AT_ONCE
     }
 
     /// `conn` takes `piece`, and will ask for `bytes` of it. False if it was not offered that.
     pub fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) -> bool {
-        self.answered(conn, now);
-        let offered = self.open.iter().position(|open| open.conn == conn && open.pieces.contains(&piece));
-        if let Some(at) = offered {
-            self.open.remove(at);
-            self.coming.push(Coming { conn, piece, bytes, since: now });
-        }
-        offered.is_some()
+        self.ledger.granted(conn, piece, bytes, now)
     }
 
-    /// `conn` says something; if that is its answer, it shows how long answers take.
-    fn answered(&mut self, conn: ConnId, now: Now) {
-        if let Some(open) = self.open.iter().find(|open| open.conn == conn) {
-            // A peer that is slow to answer is not the rule.
-            let took = now.since(open.since).min(self.round_trip * 2 + ROUND_TRIP);
-            self.round_trip = self.round_trip - SMOOTHING.of_time(self.round_trip) + SMOOTHING.of_time(took);
-        }
-    }
-
-    /// `conn` asks for `block`. True if that is what it took.
+    /// `conn` asks for `block`. True if it granted that piece.
     pub fn requested(&mut self, conn: ConnId, block: Block) -> bool {
-        let piece = block.piece;
-        let coming = self.coming.iter_mut().find(|of| of.conn == conn && of.piece == piece);
-        let agreed = coming.is_some();
-        if let Some(coming) = coming {
-            coming.bytes = coming.bytes.saturating_sub(block.len);
-        }
-        self.coming.retain(|coming| coming.bytes > 0);
-        let to = self.given.entry(piece).or_default();
-        if !to.contains(&conn) {
-            to.push(conn);
-            self.count(piece);
-        }
-        agreed
-    }
-
-    /// Counts to how many `piece` was given.
-    fn count(&mut self, piece: PieceIndex) {
-        let now = self.given.get(&piece).map_or(0, Vec::len);
-        if let Some(copies) = self.copies.get_mut(piece.get()) {
-            *copies = u16::try_from(now).unwrap_or(u16::MAX);
-        }
+        self.ledger.requested(conn, block)
     }
 
     /// `conn` has `piece` now.
     pub fn announced(&mut self, conn: ConnId, piece: PieceIndex) {
-        if let Some(to) = self.given.get_mut(&piece) {
-            to.retain(|other| *other != conn);
-            if to.is_empty() {
-                self.given.remove(&piece);
-            }
-            self.count(piece);
-        }
+        self.ledger.announced(conn, piece);
     }
 
     /// `conn` is gone.
     pub fn forget(&mut self, conn: ConnId) {
-        self.open.retain(|open| open.conn != conn);
-        self.coming.retain(|coming| coming.conn != conn);
-        let theirs: Vec<PieceIndex> =
-            self.given.iter().filter(|(_, to)| to.contains(&conn)).map(|(piece, _)| *piece).collect();
-        theirs.into_iter().for_each(|piece| self.announced(conn, piece));
+        self.ledger.forget(conn);
         self.wake();
-    }
-
-    /// `conn` took nothing of what it was offered. Returns that, or `None` if it was offered nothing.
-    fn withdraw(&mut self, conn: ConnId, now: Now) -> Option<Vec<PieceIndex>> {
-        self.wake();
-        self.answered(conn, now);
-        let at = self.open.iter().position(|open| open.conn == conn)?;
-        Some(self.open.remove(at).pieces)
-    }
-
-    /// Removes what waited for too long: the receivers that did not answer, and those that asked for
-    /// nothing.
-    fn expired(&mut self, now: Now) -> (Vec<ConnId>, Vec<ConnId>) {
-        let over = |since: Now| now.since(since) >= PATIENCE;
-        let silent = self.open.extract_if(.., |open| over(open.since)).map(|open| open.conn).collect();
-        let unasked = self.coming.extract_if(.., |coming| over(coming.since)).map(|of| of.conn).collect();
-        (silent, unasked)
-    }
-
-    /// To how many `piece` was given, or is offered just now.
-    fn copies_given(&self, piece: PieceIndex) -> usize {
-        let offered = self.open.iter().filter(|open| open.pieces.contains(&piece)).count();
-        self.copies.get(piece.get()).map_or(0, |copies| usize::from(*copies)) + offered
     }
 
     /// Lets receivers rest that did not answer, or asked for nothing of what they took.
     fn give_up(&mut self, ctx: &mut Context) {
         let now = ctx.now;
-        let (silent, unasked) = self.expired(now);
+        let (silent, unasked) = self.ledger.expire(now);
         for conn in &silent {
             if let Some(peer) = ctx.peers.get_mut(conn) {
                 peer.scheduling.gave_no_answer(now);
@@ -304,14 +201,14 @@ impl Offers {
             (self.resting, self.retry) = (true, Some(soonest));
             return None;
         };
-        self.open.push(Open { conn, pieces: pieces.clone(), since: ctx.now });
+        self.ledger.offered(conn, pieces.clone(), ctx.now);
         Some(Proposal { conn, start_in, pieces })
     }
 
     /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece
     /// is left, and more than leaves while an answer comes: the next piece need not be agreed yet.
     fn free_in(&self, lead: Ratio, supply: &Supply<'_>, ctx: &Context) -> Option<Duration> {
-        let answer = self.round_trip.max(ROUND_TRIP);
+        let answer = self.ledger.expected_round_trip();
         let near = lead.of(u64::from(ctx.config.piece_length)).max(supply.uplink.bytes_in(answer));
         let committed = supply.queue.committed(supply.uplink, near, ctx);
         (committed <= near).then(|| supply.uplink.time_of(committed))
@@ -363,7 +260,7 @@ impl Offers {
         let jitter = usize::try_from(JITTER.of_time(piece_time).as_micros()).unwrap_or(usize::MAX);
         let mut soonest = now + RETRY;
         let mut ranked: Vec<(bool, Duration, ConnId)> = Vec::new();
-        let able = |(conn, peer): &(&ConnId, &Peer)| peer.takes_offers() && !self.waits_for(**conn);
+        let able = |(conn, peer): &(&ConnId, &Peer)| peer.takes_offers() && !self.ledger.waits_for(**conn);
         for (conn, peer) in ctx.peers.iter().filter(able) {
             let free = peer.scheduling.busy_until().max(now + supply.zones.sends_in(peer, now));
             let latest = if peer.link.access().remote_zone { across } else { latest };
@@ -396,7 +293,8 @@ impl Offers {
             supply.compressed.around(start).take(if peer.scheduling.takes_frames() { LOOKED_AT } else { 0 });
         let framed = framed.filter(|piece| have.has(*piece));
         for piece in framed.chain(have.beyond(peer.link.have(), start).take(LOOKED_AT)) {
-            let copies = supply.zones.copies_beside(peer, piece, supply.picker) + self.copies_given(piece);
+            let copies =
+                supply.zones.copies_beside(peer, piece, supply.picker) + self.ledger.copies_given(piece);
             let full = best.len() == MAX_OFFERED;
             if full && best.last().is_some_and(|(worst, _)| *worst <= copies) {
                 continue;
@@ -429,12 +327,14 @@ impl Offers {
             peer.scheduling.set_busy(ctx.now + free_in.min(LONGEST_BUSY));
         }
         // It may be free sooner than it said before.
-        self.withdraw(conn, ctx.now);
+        self.wake();
+        self.ledger.declined(conn, ctx.now);
     }
 
     /// `conn` has no use for the pieces that it was offered, but perhaps for `want`.
     pub fn declined(&mut self, conn: ConnId, want: Option<PieceIndex>, ctx: &mut Context) {
-        let Some(pieces) = self.withdraw(conn, ctx.now) else { return };
+        self.wake();
+        let Some(pieces) = self.ledger.declined(conn, ctx.now) else { return };
         let Some(peer) = ctx.peers.get_mut(&conn) else { return };
         pieces.into_iter().for_each(|piece| peer.scheduling.decline(piece, ctx.now));
         peer.scheduling.set_want(want);
