@@ -369,5 +369,5 @@ pub struct SwarmStats {
     /// True when every wanted piece is stored.
     pub complete: bool,
     /// Bytes a second that this peer was seen to be able to receive, store and pass on; zero until then.
-    pub carries: u64,
+    pub capacity: u64,
 }

@@ -59,7 +59,7 @@ pub struct Announce {
     /// How many peers it would like, if it said.
     pub numwant: Option<usize>,
     /// Bytes a second that a flashmob peer was seen to be able to pass on (`fm_carries`).
-    pub carries: Option<u64>,
+    pub capacity: Option<u64>,
     /// Its own private address (BEP 7 `ipv4`): peers behind the same translated address meet there.
     pub local: Option<Ipv4Addr>,
 }
@@ -70,7 +70,7 @@ impl Announce {
         let (mut info_hash, mut peer_id, mut port, mut left) = (None, None, None, None);
         let (mut uploaded, mut downloaded, mut event) = (0, 0, Event::Regular);
         let (mut compact, mut no_peer_id, mut numwant, mut local) = (true, false, None, None);
-        let mut carries = None;
+        let mut capacity = None;
         for (key, value) in pairs(query)? {
             match key {
                 "info_hash" => info_hash = Some(InfoHash(twenty(value, "info_hash")?)),
@@ -81,7 +81,7 @@ impl Announce {
                 "left" => left = Some(number(value, "left")?),
                 "event" => event = read_event(value)?,
                 "compact" => compact = value != "0",
-                "fm_carries" => carries = Some(number(value, "fm_carries")?).filter(|rate| *rate > 0),
+                "fm_carries" => capacity = Some(number(value, "fm_carries")?).filter(|rate| *rate > 0),
                 // Some clients add their port. Only private addresses count, so that a lie sends no peer
                 // elsewhere.
                 "ipv4" => local = value.parse().ok().filter(Ipv4Addr::is_private),
@@ -107,7 +107,7 @@ impl Announce {
             compact,
             no_peer_id,
             numwant,
-            carries,
+            capacity,
             local,
         })
     }
@@ -205,7 +205,7 @@ pub(super) mod tests {
             compact: true,
             no_peer_id: false,
             numwant: None,
-            carries: None,
+            capacity: None,
             local: None,
         }
     }

@@ -22,7 +22,7 @@ pub struct Candidate {
     /// It is the server's own seeder.
     pub home: bool,
     /// Bytes a second that it was seen to be able to pass on, if it says.
-    pub carries: Option<u64>,
+    pub capacity: Option<u64>,
 }
 
 impl Candidate {
@@ -125,7 +125,7 @@ mod tests {
             complete,
             silent: Duration::ZERO,
             home: false,
-            carries: None,
+            capacity: None,
         }
     }
 

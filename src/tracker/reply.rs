@@ -103,7 +103,7 @@ mod tests {
                 complete: false,
                 silent: Duration::ZERO,
                 home: false,
-                carries: None,
+                capacity: None,
             })
             .collect();
         let (interval, min_interval) = (Duration::from_secs(30), Duration::from_secs(15));

@@ -37,7 +37,7 @@ pub struct Asked {
     /// The event to announce.
     pub event: Event,
     /// Bytes a second that we were seen to be able to pass on; zero while that is not known.
-    pub carries: u64,
+    pub capacity: u64,
     /// Our private address, for peers behind the same translated one.
     pub local: Option<Ipv4Addr>,
 }
@@ -118,8 +118,8 @@ fn with_query(url: &str, asked: &Asked) -> Result<reqwest::Url, AnnounceError> {
     );
     query.push_str(&numbers);
     // Writing to a string cannot fail.
-    if asked.carries > 0 {
-        let _ = write!(query, "&fm_carries={}", asked.carries);
+    if asked.capacity > 0 {
+        let _ = write!(query, "&fm_carries={}", asked.capacity);
     }
     if let Some(local) = asked.local {
         let _ = write!(query, "&ipv4={local}");
@@ -236,7 +236,7 @@ mod tests {
             downloaded: 2,
             left: 3,
             event: Event::Started,
-            carries: 4,
+            capacity: 4,
             local: Some(Ipv4Addr::new(10, 0, 0, 7)),
         };
         let url = with_query("http://t/announce?key=x", &asked).unwrap();
@@ -245,7 +245,7 @@ mod tests {
         assert!(url.query().unwrap().ends_with("&event=started&fm_carries=4&ipv4=10.0.0.7"), "{url}");
         let read_back = crate::tracker::Announce::parse(url.query().unwrap()).unwrap();
         assert_eq!((read_back.info_hash, read_back.left), (asked.info_hash, 3));
-        assert_eq!((read_back.local, read_back.carries), (asked.local, Some(4)));
+        assert_eq!((read_back.local, read_back.capacity), (asked.local, Some(4)));
         assert!(with_query("udp://t:1/announce", &asked).is_err());
     }
 }

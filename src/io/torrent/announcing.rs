@@ -118,7 +118,7 @@ impl Announcer {
             downloaded: stats.bytes_in,
             left: stats.bytes_total.saturating_sub(stats.bytes_done),
             event,
-            carries: stats.carries,
+            capacity: stats.capacity,
             local: self.shared.local_ipv4(),
         };
         let reply = announce(&self.shared.http, &self.url, &asked).await?;

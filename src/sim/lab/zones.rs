@@ -32,7 +32,7 @@ impl Lab {
             compact: true,
             no_peer_id: false,
             numwant: Some(50),
-            carries: Some(stats.carries).filter(|rate| *rate > 0),
+            capacity: Some(stats.capacity).filter(|rate| *rate > 0),
             local: None,
         };
         let (rng, now) = (&mut self.rng, self.now.0);

@@ -162,7 +162,7 @@ impl Engine {
             pieces_active: self.fetch.active(),
             pieces_bad: self.bad_pieces,
             complete: self.completion.complete(),
-            carries: self.capacity(),
+            capacity: self.capacity(),
         }
     }
 

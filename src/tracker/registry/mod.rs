@@ -195,7 +195,7 @@ impl Tracker {
             complete: announce.is_complete(),
             silent: Duration::ZERO,
             home: false,
-            carries: announce.carries,
+            capacity: announce.capacity,
         };
         let local = announce.local.map(IpAddr::V4);
         let first_heard = note(swarm, now, asker, local, announce.event, settings.peers_per_swarm);
@@ -214,7 +214,7 @@ impl Tracker {
                     complete,
                     silent,
                     home: true,
-                    carries: None,
+                    capacity: None,
                 });
             }
             let want = announce.numwant.unwrap_or(settings.usual_answer).min(settings.longest_answer);

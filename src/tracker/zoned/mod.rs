@@ -94,8 +94,8 @@ impl Zoned {
             return true;
         }
         let eligible = ask.asker.is_ours() && !pinned && !list.contains(&ask.asker.peer_id);
-        let slower = slowest(list, candidates).filter(|(_, carries)| {
-            eligible && ask.asker.carries.is_some_and(|mine| mine > carries.saturating_mul(MUCH_FASTER))
+        let slower = slowest(list, candidates).filter(|(_, capacity)| {
+            eligible && ask.asker.capacity.is_some_and(|mine| mine > capacity.saturating_mul(MUCH_FASTER))
         });
         if let Some((place, _)) = slower {
             list[place] = ask.asker.peer_id;
@@ -204,9 +204,9 @@ impl Zoned {
 
 /// The gateway that carries least of those of which it is known, and how much that is.
 fn slowest(gateways: &[PeerId], candidates: &[Candidate]) -> Option<(usize, u64)> {
-    let carries = |id: &PeerId| candidates.iter().find(|c| c.peer_id == *id)?.carries;
-    let known = gateways.iter().enumerate().filter_map(|(place, id)| Some((place, carries(id)?)));
-    known.min_by_key(|(_, carries)| *carries)
+    let capacity = |id: &PeerId| candidates.iter().find(|c| c.peer_id == *id)?.capacity;
+    let known = gateways.iter().enumerate().filter_map(|(place, id)| Some((place, capacity(id)?)));
+    known.min_by_key(|(_, capacity)| *capacity)
 }
 
 /// Peers in no zone are not restricted; the others check which peers they accept.

@@ -32,7 +32,7 @@ struct Lab {
     tracker: Tracker,
     state: u64,
     /// The capacity that the next announcing peer reports.
-    carries: Option<u64>,
+    capacity: Option<u64>,
 }
 
 impl Lab {
@@ -41,12 +41,12 @@ impl Lab {
         topology.check().expect("a topology");
         let mut tracker = Tracker::new(Settings::default(), Box::new(Zoned::new(topology.clone())));
         tracker.admit(SWARM, true);
-        Lab { topology, tracker, state: 1, carries: None }
+        Lab { topology, tracker, state: 1, capacity: None }
     }
 
     fn say(&mut self, seconds: u64, zone: u8, n: u8, left: u64) -> Answer {
         let announce = regular(SWARM, id(zone, n), left);
-        let announce = Announce { numwant: Some(200), carries: self.carries, ..announce };
+        let announce = Announce { numwant: Some(200), capacity: self.capacity, ..announce };
         let home = Seeder { peer_id: id(0, 250), address: SocketAddr::from(([192, 168, 0, 1], 6881)) };
         let mut state = self.state;
         let mut chance = || {
@@ -132,8 +132,8 @@ fn a_silent_gateway_is_replaced_by_the_next_that_asks() {
 #[test]
 fn a_gateway_gives_way_to_one_that_carries_more_than_twice_as_much() {
     let mut lab = Lab::new(vec![zone(1, None, 2)], Vec::new());
-    let mut say = |seconds, n, carries| {
-        lab.carries = carries;
+    let mut say = |seconds, n, capacity| {
+        lab.capacity = capacity;
         let policy = lab.say(seconds, 1, n, 5).policy.expect("rules");
         (!policy.fetch.is_empty(), !policy.serve.is_empty())
     };

@@ -191,7 +191,7 @@ impl Owner {
 
     fn publish(&self, ends: &Ends) {
         let stats: SwarmStats = self.engine.stats();
-        self.window.follow(stats.carries);
+        self.window.follow(stats.capacity);
         ends.stats.send_replace(stats);
     }
 }
