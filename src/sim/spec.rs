@@ -1,4 +1,4 @@
-//! What a lab consists of, before it runs.
+//! The specification of a lab.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::swarm::{EngineConfig, PieceShape, WholePieces};
 use crate::tracker::Topology;
 use crate::units::{BLOCK_LEN, PieceIndex};
 
-/// What is special about a node.
+/// The behaviour of a node.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Character {
     /// Nothing.
@@ -21,7 +21,7 @@ pub enum Character {
     Garbler,
     /// Takes requests and sends no blocks.
     Stalling,
-    /// Takes every piece that it is offered and asks for none of them.
+    /// Grants every offer and requests nothing.
     Taker,
     /// Sends these messages to every peer that connects, and reacts to nothing.
     Script(Vec<Message>),
@@ -46,7 +46,7 @@ pub struct NodeSpec {
     pub vanishes: Option<Duration>,
     /// Piece buffers.
     pub buffers: usize,
-    /// What is special about it.
+    /// Its behaviour.
     pub character: Character,
     /// What it wants (and a seeder has); `None`: everything.
     pub wanted: Option<Range<u32>>,

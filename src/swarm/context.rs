@@ -1,4 +1,4 @@
-//! What all parts of the engine work with: the configuration, the time, the connected peers, the generator
+//! The state that all parts of the engine share: configuration, time, connected peers, the random generator
 //! and the queue of outputs.
 //!
 //! The engine owns the one [`Context`] and lends it to the part that decides. Invariant: time never goes
@@ -42,7 +42,7 @@ impl Context {
     }
 }
 
-/// What the driver of the engine is to do, in order.
+/// The actions that the driver of the engine is to take, in order.
 #[derive(Debug, Default)]
 pub struct Outputs(VecDeque<Output>);
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::bitfield::Bitfield;
 use crate::units::{BLOCK_LEN, PieceIndex};
 
-/// A range inside one piece: what one request asks for.
+/// A range inside one piece, the object of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block {
     /// The piece.
@@ -18,7 +18,7 @@ pub struct Block {
     /// First byte, counted from the start of the piece; with [`FRAME`] set, from the start of the piece's
     /// frame.
     pub offset: u32,
-    /// Bytes; 16 KiB at most in what we ask for.
+    /// Bytes; at most 16 KiB in our own requests.
     pub len: u32,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Block {
 /// Says which bytes of a piece travel. All others are zeros: they are filled in and never requested.
 pub trait PieceShape: Send + Sync {
     /// The ranges of `piece` (which has `len` bytes) that travel: ascending, not empty, not overlapping.
-    /// What lies outside of `0..len` is cut off.
+    /// Bytes outside of `0..len` are cut off.
     fn data_ranges(&self, piece: PieceIndex, len: u32) -> Vec<Range<u32>>;
 }
 

@@ -1,4 +1,4 @@
-//! What goes into the engine and what comes out of it.
+//! The engine's inputs and outputs.
 //!
 //! Invariant: everything the engine knows about the world came through [`EngineConfig`] and [`Input`], and
 //! everything it does is an [`Output`]. Doing it is left to `io::torrent` or to the simulation.
@@ -26,7 +26,7 @@ impl fmt::Display for ConnId {
     }
 }
 
-/// What the engine is told once. Start from [`EngineConfig::new`].
+/// The engine's configuration, fixed for its life. Start from [`EngineConfig::new`].
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// The torrent.
@@ -37,9 +37,9 @@ pub struct EngineConfig {
     pub piece_length: u32,
     /// Bytes of the payload.
     pub total_length: u64,
-    /// What is on the medium already; served whether it is wanted or not.
+    /// Pieces that are on the medium already; served whether they are wanted or not.
     pub have: Bitfield,
-    /// What shall be on the medium: no other piece is ever asked for.
+    /// Pieces that shall be on the medium: no other piece is ever asked for.
     pub wanted: Bitfield,
     /// Chance: equal seeds and equal inputs give equal outputs.
     pub seed: u64,
@@ -119,19 +119,18 @@ impl EngineConfig {
     }
 }
 
-/// What there is of a piece's frame: its bytes compressed with zstd, in the memory of whoever drives the
-/// engine.
+/// The state of a piece's frame: its bytes compressed with zstd, in the memory of the engine's driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameState {
-    /// It has so many bytes. Until `Gone` it is the same frame.
+    /// The frame has this many bytes. It stays the same frame until `Gone`.
     Ready(u32),
-    /// There is none any more, and it may be asked for again.
+    /// The frame is gone, and may be asked for again.
     Gone,
     /// The piece can hardly be compressed, or could not be read: it is not asked for again.
     Useless,
 }
 
-/// What became of a piece that was handed out with [`Output::Store`].
+/// The result for a piece that was handed out with [`Output::Store`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreResult {
     /// Checked (unless checking is off) and written: peers may have it.
@@ -142,7 +141,7 @@ pub enum StoreResult {
     Failed,
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug)]
 pub enum Input {
     /// The tracker (or the administrator) named peers.
@@ -155,11 +154,11 @@ pub enum Input {
     Connected {
         /// A new name for the connection.
         conn: ConnId,
-        /// The other end: what was dialled, or where the peer came from.
+        /// The other end: the dialled address, or the one that the peer came from.
         addr: SocketAddr,
         /// True if the peer dialled us.
         incoming: bool,
-        /// What the peer said.
+        /// The peer's handshake.
         handshake: Handshake,
     },
     /// A peer sent a message.
@@ -176,11 +175,11 @@ pub enum Input {
         /// The block.
         block: Block,
     },
-    /// A peer sent what is no message.
+    /// A peer sent bytes that are not a message.
     Garbage {
         /// The connection to the peer.
         conn: ConnId,
-        /// What is wrong with it.
+        /// The fault.
         error: WireError,
     },
     /// A connection ended, or failed; not needed after [`Output::Close`].
@@ -206,7 +205,7 @@ pub enum Input {
     Stored {
         /// The piece.
         piece: PieceIndex,
-        /// What became of it.
+        /// The result.
         result: StoreResult,
     },
     /// What there is of a piece's frame has changed: after [`Output::MakeFrame`], because it came from a
@@ -214,14 +213,14 @@ pub enum Input {
     Frame {
         /// The piece.
         piece: PieceIndex,
-        /// What there is now.
+        /// The frame's new state.
         state: FrameState,
     },
     /// Nothing; time has passed (also good after buffers went back to the pool).
     Tick,
 }
 
-/// What is to be done.
+/// An action for the driver of the engine.
 #[derive(Debug)]
 pub enum Output {
     /// Open a connection to this address; answer with `Connected` or `DialFailed`.
@@ -311,7 +310,7 @@ pub enum CloseReason {
 /// How a peer broke the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// Bytes that are no message.
+    /// Bytes that are not a message.
     #[error(transparent)]
     Wire(#[from] WireError),
     /// A bitfield that does not fit the torrent.

@@ -1,12 +1,11 @@
 //! The swarm engine: one torrent's peer-wire protocol as a state machine without sockets, clock or threads.
 //!
-//! `Engine::handle(now, input)` takes what happened, `Engine::poll()` drains what is to be done, and
+//! `Engine::handle(now, input)` takes an event, `Engine::poll()` returns the next action, and
 //! `Engine::deadline()` says when `Input::Tick` is due at the latest. The same code runs under `io::torrent`
 //! with real sockets and in a seeded simulation of many terminals.
 //!
 //! Invariant: a piece leaves the engine (`Output::Store`) only complete; memory is that of the buffer pool
-//! plus small change for each peer. Checking a piece's hash and writing it is left to whoever drives the
-//! engine.
+//! plus small change for each peer. The driver of the engine checks each piece's hash and writes the piece.
 
 mod context;
 mod download;

@@ -94,7 +94,7 @@ impl Lab {
         Duration::from_nanos(len as u64 * 1_000_000_000 / rate)
     }
 
-    /// What passed the uplinks, by zone.
+    /// The traffic of the uplinks, by zone.
     pub fn uplinks(&self) -> &BTreeMap<u8, Uplink> {
         &self.uplinks
     }

@@ -1,14 +1,14 @@
 //! Which offers we take: the receiver's half of the scheduling between flashmob peers (the sender's is in
 //! `offers`).
 //!
-//! Our downlink shall carry one piece at a time, and never none: an offer is taken if what was granted before
-//! will be here by the time the new sender begins, give or take a part of a piece's time. Senders that are
-//! late or slow do not count, so they hold up nothing but their own piece; unless our downlink is full and
-//! they have their share of it, where one more would make all of them later. When nothing else is missing,
-//! somebody faster may bring what a slow one was to bring.
+//! Our downlink should carry one piece at a time and never be idle. So an offer is granted if all pieces that
+//! were granted before will be here when the new sender begins, give or take a part of a piece's time. Late
+//! and slow senders do not count, so that they delay only their own piece; but they do count while our
+//! downlink is full and they have their share of it, because one more sender would make all of them later.
+//! When no other piece is missing, a faster peer may take over the piece of a slow one.
 //!
-//! Invariant: a granted piece has its buffer, and one owner; nothing is asked of a scheduling peer that it
-//! did not offer.
+//! Invariant: a granted piece has its buffer and one owner; a scheduling peer is asked only for pieces that
+//! it offered.
 
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ use crate::units::{Now, PieceIndex};
 
 /// A sender that lets us wait longer than this for a block does not keep others from sending.
 const LATE: Duration = Duration::from_millis(150);
-/// What a sender is told to wait while our downlink's rate is not known.
+/// How long a sender is told to wait while our downlink's rate is not known.
 const UNKNOWN: Duration = Duration::from_millis(15);
-/// What a sender is told to wait when there is no buffer, or nothing more is fetched.
+/// How long a sender is told to wait when no buffer is free, or nothing more is fetched.
 const NO_BUFFER: Duration = Duration::from_millis(20);
 /// A piece is overdue after this many times the time it should take.
 const OVERDUE_TIMES: u32 = 3;
@@ -37,10 +37,10 @@ const CREEPING_TIMES: u32 = 2;
 const CREEPING_RATE: Ratio = Ratio(1, 4);
 /// Granted pieces that are on their way at most, those of late senders apart.
 const AT_ONCE: usize = 3;
-/// The downlink is full when less than this part of what it carries is left.
+/// The downlink is full when less than this part of its capacity is unused.
 const FULL_MARGIN: Ratio = Ratio(1, 6);
 
-/// What becomes of an offer.
+/// The decision about an offer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The sender may send this piece.

@@ -1,7 +1,7 @@
-//! What each message of a peer means for the engine.
+//! The engine's reactions to the messages of peers.
 //!
-//! Invariant: nothing a peer says is believed before it was checked against the torrent and against what was
-//! asked; a peer that breaks the protocol gets a [`Fault`] and is closed, and never disturbs the others.
+//! Invariant: nothing that a peer says is believed before it was checked against the torrent and against our
+//! requests; a peer that breaks the protocol gets a [`Fault`] and is closed, and never disturbs the others.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl Engine {
                 self.block_came(conn, Block { piece, offset, len }, Delivery::Bytes(&data))?;
             }
             Message::Reject(block) => self.rejected(conn, block)?,
-            // Hints about what to ask for: rarest first knows better.
+            // Hints about requests: rarest first knows better.
             Message::Suggest(piece) | Message::AllowedFast(piece) => {
                 self.geometry.check_piece(piece.0).ok_or(Fault::NoSuchPiece(piece))?;
             }
@@ -107,8 +107,8 @@ impl Engine {
         Ok(())
     }
 
-    /// What the peer has. BEP 3 wants one at the beginning; aria2 also sends one instead of many `have`s, so
-    /// a later one adds to what is known.
+    /// The peer's pieces. BEP 3 wants a bitfield at the beginning; aria2 also sends one instead of many
+    /// `have`s, so a later one adds to the known pieces.
     fn bitfield(&mut self, conn: ConnId, field: Bitfield) -> Result<(), Fault> {
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
         if !peer.link.is_first_bitfield() {
@@ -173,7 +173,7 @@ impl Engine {
         let len = block.len;
         let Some(peer) = self.ctx.peers.get_mut(&conn) else { return Ok(()) };
         peer.hear(self.ctx.now);
-        // Of frames, what was recalled is not taken for what was asked again: that may be another frame.
+        // A recalled block of a frame does not answer a newer request: that may be for another frame.
         let recalled = block.in_frame() && peer.download.take_recalled(block);
         if !recalled && !peer.download.take_asked(block) && !peer.download.take_recalled(block) {
             return Err(Fault::UnaskedBlock(block));

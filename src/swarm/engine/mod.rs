@@ -107,7 +107,7 @@ impl Engine {
         self.handle_all(now, [input]);
     }
 
-    /// Takes several events of about the same time, and decides once what follows from all of them.
+    /// Takes several events of about the same time, and decides once about their consequences.
     pub fn handle_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) {
         self.ctx.now = self.ctx.now.max(now);
         for input in inputs {
@@ -206,7 +206,7 @@ impl Engine {
         }
     }
 
-    /// Decides what follows from the inputs that were taken.
+    /// Decides the consequences of the inputs that were taken.
     fn settle(&mut self) {
         for conn in std::mem::take(&mut self.to_refill) {
             self.fetch.fill(conn, &mut self.ctx);

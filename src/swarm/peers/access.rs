@@ -1,4 +1,4 @@
-//! What the tracker's rules let us do with one peer.
+//! The access that the tracker's policy gives us to one peer.
 //!
 //! Invariant: access follows from the rules and the peer's address alone.
 
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::peer_policy::{PeerPolicy, RemoteZone};
 
-/// What we may do with one peer.
+/// Our access to one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAccess {
     /// It is of another zone.
@@ -25,7 +25,7 @@ impl PeerAccess {
     /// Where there are no rules.
     pub const FREE: PeerAccess = PeerAccess { remote_zone: false, zone: None, fetch: true, serve: true };
 
-    /// What `policy` say about a peer at `ip`.
+    /// Our access under `policy` to a peer at `ip`.
     pub fn by(policy: Option<&PeerPolicy>, ip: IpAddr) -> Self {
         let Some(policy) = policy else { return PeerAccess::FREE };
         let ip = ip.to_canonical();

@@ -42,7 +42,7 @@ enum State {
 pub struct AddressBook {
     known: BTreeMap<SocketAddr, Entry>,
     dialling: usize,
-    /// Nobody can be dialled before.
+    /// No address is due before this time.
     quiet_until: Now,
     banned: VecDeque<(PeerId, Now)>,
     own: Vec<SocketAddr>,

@@ -13,7 +13,7 @@ pub struct ZoneAvailability {
 }
 
 impl ZoneAvailability {
-    /// Counts from the beginning: what peers may be met as has changed.
+    /// Counts from the beginning, because the access to peers has changed.
     pub fn recount(&mut self, peers: &Peers, pieces: u32) {
         self.copies = vec![0; pieces as usize];
         peers

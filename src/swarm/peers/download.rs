@@ -1,4 +1,4 @@
-//! What we ask of one peer: our requests there and how it answers them.
+//! Our requests at one peer, and how it answers them.
 //!
 //! Invariant: every list is bounded: requests by the peer's `reqq`, recalled blocks and refused pieces by
 //! constants.
@@ -13,7 +13,7 @@ use crate::units::{BLOCK_LEN, Now, PieceIndex};
 
 /// Requests in flight at a peer whose rate is not known yet: one MiB.
 const FIRST_DEPTH: usize = 64;
-/// What a peer queues that does not say (BEP 10 `reqq`): what libtorrent assumes of others.
+/// The queue of a peer that does not give its length (BEP 10 `reqq`): libtorrent assumes the same.
 const DEFAULT_REQUEST_QUEUE: u32 = 250;
 /// Below this much of time, at the peer's rate, the next piece is asked for, so that the peer never idles.
 const AHEAD: Duration = Duration::from_millis(50);

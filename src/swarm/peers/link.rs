@@ -111,7 +111,7 @@ impl Link {
         self.upload_only
     }
 
-    /// What the tracker's policy lets us do with the peer.
+    /// The access that the tracker's policy gives us to the peer.
     pub fn access(&self) -> PeerAccess {
         self.access
     }
@@ -144,7 +144,7 @@ impl Link {
         due
     }
 
-    /// Takes what the peer says about itself.
+    /// Takes the peer's extension handshake.
     pub fn introduce(&mut self, said: &ExtendedHandshake) {
         if let Some(upload_only) = said.upload_only {
             self.upload_only = upload_only;

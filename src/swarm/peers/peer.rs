@@ -48,7 +48,7 @@ impl Peer {
         self.scheduling.spoke();
     }
 
-    /// Takes what the peer says about itself.
+    /// Takes the peer's extension handshake.
     pub fn introduce(&mut self, said: &ExtendedHandshake) {
         if let Some(requests) = said.request_queue {
             self.download.set_request_queue(requests);

@@ -1,11 +1,10 @@
-//! Whether a receiver can be relied on: it answers what it is offered, and asks for what it takes.
+//! Whether a receiver can be relied on: it answers offers, and requests the pieces that it grants.
 //!
-//! A terminal whose cable was pulled closes no socket and always looks free. One that lets us down therefore
-//! rests for a time that doubles, and is asked when nobody else is free; one that stays silent is taken for
-//! gone.
+//! A terminal whose cable was pulled closes no socket and always looks free. So a receiver that lets us down
+//! rests for a time that doubles, and is asked when no other is free; one that stays silent counts as gone.
 //!
-//! Invariant: talking excuses silence and nothing else; only asking for what was taken excuses not having
-//! asked.
+//! Invariant: any message excuses silence and nothing else; only the request of a granted piece excuses a
+//! missing request.
 
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ const MAX_DOUBLINGS: u32 = 6;
 /// A peer that owes an answer and says nothing for so long is gone.
 const GONE: Duration = Duration::from_secs(5);
 
-/// What a receiver owes us, and how often it let us down in a row.
+/// The answers that a receiver owes us, and how often it let us down in a row.
 #[derive(Debug, Default)]
 pub struct Reliance {
     /// Offers that it did not answer since it spoke last.

@@ -25,7 +25,7 @@ pub struct Scheduling {
 }
 
 impl Scheduling {
-    /// Takes what the peer says about itself.
+    /// Takes the peer's extension handshake.
     pub fn introduce(&mut self, said: &ExtendedHandshake) {
         if let Some(id) = said.flashmob_id.filter(|_| said.flashmob_version >= Some(VERSION)) {
             self.id = Some(id);

@@ -1,4 +1,4 @@
-//! What one peer asks of us: its requests and how we answer them.
+//! The requests of one peer, and how we answer them.
 //!
 //! Invariant: a block is queued or being sent, never both, unless it is of a compressed piece.
 

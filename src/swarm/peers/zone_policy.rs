@@ -30,7 +30,7 @@ struct Pace {
     into: Vec<Now>,
 }
 
-/// The tracker's rules and what was counted to keep them.
+/// The tracker's policy, and the counts that are needed to follow it.
 #[derive(Debug, Default)]
 pub struct ZonePolicy {
     policy: Option<PeerPolicy>,
@@ -59,7 +59,7 @@ impl ZonePolicy {
         self.remote_receivers = peers.values().filter(|peer| peer.link.access().is_remote_receiver()).count();
     }
 
-    /// What we may do with a peer at `ip`.
+    /// Our access to a peer at `ip`.
     pub fn access(&self, ip: IpAddr) -> PeerAccess {
         PeerAccess::by(self.policy.as_ref(), ip)
     }

@@ -12,7 +12,7 @@ use crate::swarm::rate::SWALLOWED;
 use crate::units::Now;
 use std::time::Duration;
 
-/// What is known about one block.
+/// The state of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BlockState {
     Free,
@@ -71,7 +71,7 @@ pub fn slots_of(mut buf: PieceBuf, blocks: &[Block]) -> PieceSlots {
     PieceSlots::new(buf, blocks.iter().map(slot).collect())
 }
 
-/// What a block that arrived was good for.
+/// The use of a block that arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// It was here already, or is not a block of this piece.
@@ -129,7 +129,7 @@ impl ActivePiece {
         (self.blocks[at] == block).then_some(at)
     }
 
-    /// What comes is a frame of so many bytes.
+    /// The length of the frame that is being fetched in place of the piece.
     pub fn frame(&self) -> Option<u32> {
         self.blocks.last().filter(|block| block.in_frame()).and_then(Block::end)
     }
@@ -169,13 +169,13 @@ impl ActivePiece {
         lacking.map(|(_, block)| u64::from(block.len)).sum()
     }
 
-    /// Bytes that nobody was asked for.
+    /// Bytes that no peer was asked for.
     pub fn free_bytes(&self) -> u32 {
         let free = self.states.iter().zip(&self.blocks).filter(|(slot, _)| **slot == BlockState::Free);
         free.map(|(_, block)| block.len).sum()
     }
 
-    /// Blocks that nobody was asked for.
+    /// Blocks that no peer was asked for.
     pub fn free(&self) -> usize {
         self.free
     }

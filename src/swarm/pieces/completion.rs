@@ -1,4 +1,4 @@
-//! What is here, and what is to be here.
+//! The pieces that are stored, and those that are wanted.
 //!
 //! Invariant: `done` and `bytes_done` count the wanted pieces that are here, and nothing else. Pieces that
 //! are here and not wanted are served like all others.
@@ -36,7 +36,7 @@ impl Completion {
         &self.have
     }
 
-    /// What is wanted and not here.
+    /// The pieces that are wanted and not here.
     pub fn missing(&self) -> Bitfield {
         self.wanted.without(&self.have)
     }

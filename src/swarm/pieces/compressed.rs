@@ -1,12 +1,12 @@
 //! Frames: pieces compressed with zstd, as they may travel between flashmob peers.
 //!
-//! A frame lies in the memory of whoever drives the engine, which knows only how long each is. Those that
-//! came from peers are passed on; others are asked for when their pieces are about to be offered. Nobody
-//! waits for one: what has no frame when it is offered travels as it is.
+//! The driver of the engine keeps the frames; the engine knows only their lengths. Frames that came from
+//! peers are passed on. Others are asked for when their pieces are about to be offered, and no offer waits
+//! for one: a piece without a frame travels as it is.
 //!
-//! Invariant: a frame that was named in an offer is served until the driver says that it is gone, and then
-//! requests for it are rejected; at most `frames_ahead` are being made. Compressing, and what is worth
-//! keeping, is left to the driver.
+//! Invariant: a frame that was named in an offer is served until the driver says that it is gone, and from
+//! then on requests for it are rejected; at most `frames_ahead` are being made. The driver compresses, and
+//! decides which frames are worth keeping.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ use crate::units::PieceIndex;
 /// the work.
 const WORTH: Ratio = Ratio(9, 10);
 
-/// What is known about our pieces' frames.
+/// The state of our pieces' frames.
 #[derive(Debug)]
 pub struct CompressedPieces {
     ready: BTreeMap<PieceIndex, u32>,
@@ -35,7 +35,7 @@ impl CompressedPieces {
         CompressedPieces { ready: BTreeMap::new(), useless: Bitfield::none(pieces), making: BTreeSet::new() }
     }
 
-    /// Bytes of the frame of `piece`; 0: there is none.
+    /// Bytes of the frame of `piece`; 0 without a frame.
     pub fn len_of(&self, piece: PieceIndex) -> u32 {
         self.ready.get(&piece).copied().unwrap_or(0)
     }
@@ -50,7 +50,7 @@ impl CompressedPieces {
         block.end().is_some_and(|end| end <= self.len_of(block.piece))
     }
 
-    /// The driver says what there is of a frame.
+    /// The driver says that a frame is ready, useless or gone.
     pub fn changed(&mut self, piece: PieceIndex, state: FrameState) {
         self.making.remove(&piece);
         match state {

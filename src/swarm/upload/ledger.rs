@@ -48,7 +48,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing offered yet of a torrent of so many pieces.
+    /// The ledger of a torrent of this many pieces.
     pub fn new(pieces: u32) -> Self {
         Ledger { copies: vec![0; pieces as usize], ..Ledger::default() }
     }

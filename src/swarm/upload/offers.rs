@@ -71,7 +71,7 @@ const JITTER: Ratio = Ratio(1, 32);
 const LONGEST_BUSY: Duration = Duration::from_secs(10);
 /// Pieces that are looked at for one offer.
 const LOOKED_AT: usize = 1024;
-/// What can be offered, and over which links.
+/// The pieces that can be offered, and the links that carry them.
 pub struct Supply<'a> {
     /// The pieces that are here.
     pub have: &'a Bitfield,
@@ -93,7 +93,7 @@ pub struct Proposal {
     pub pieces: Vec<PieceIndex>,
 }
 
-/// What we offered and gave.
+/// The offers that we made, and when the next one is due.
 #[derive(Debug, Default)]
 pub struct Offers {
     ledger: Ledger,
@@ -101,19 +101,19 @@ pub struct Offers {
     looked: Now,
     /// How long one receiver is waited for before another one is asked beside it.
     impatience: Duration,
-    /// Nobody could be asked, and nothing has changed since.
+    /// No peer could be asked, and nothing has changed since.
     resting: bool,
     /// Try again then all the same.
     retry: Option<Now>,
 }
 
 impl Offers {
-    /// Nothing given yet of so many pieces.
+    /// No offers yet of a torrent of this many pieces.
     pub fn new(pieces: u32) -> Self {
         Offers { ledger: Ledger::new(pieces), ..Offers::default() }
     }
 
-    /// Something changed: there may be somebody to ask.
+    /// A change may have made a receiver: look for one again.
     pub fn wake(&mut self) {
         self.resting = false;
     }
@@ -157,7 +157,7 @@ impl Offers {
         self.wake();
     }
 
-    /// Lets receivers rest that did not answer, or asked for nothing of what they took.
+    /// Lets receivers rest that did not answer, or did not request the piece that they granted.
     fn give_up(&mut self, ctx: &mut Context) {
         let now = ctx.now;
         let (silent, unasked) = self.ledger.expire(now);
@@ -205,8 +205,8 @@ impl Offers {
         Some(Proposal { conn, start_in, pieces })
     }
 
-    /// How long our uplink is taken by what was promised; `None` while more than the part `lead` of a piece
-    /// is left, and more than leaves while an answer comes: the next piece need not be agreed yet.
+    /// How long our uplink is busy with promised blocks. `None` while more than the part `lead` of a piece is
+    /// left, and more than leaves while an answer comes: then the next piece need not be agreed yet.
     fn free_in(&self, lead: Ratio, supply: &Supply<'_>, ctx: &Context) -> Option<Duration> {
         let answer = self.ledger.expected_round_trip();
         let near = lead.of(u64::from(ctx.config.piece_length)).max(supply.uplink.bytes_in(answer));
@@ -214,9 +214,9 @@ impl Offers {
         (committed <= near).then(|| supply.uplink.time_of(committed))
     }
 
-    /// Of the peers that might take a piece, the first that lacks one. A gateway looks at all of them: what
-    /// its own zone lacks altogether goes first, then what other zones lack, and copies for its zone, which
-    /// others there can make, last.
+    /// Of the peers that might take a piece, the first that lacks one. A gateway looks at all of them: pieces
+    /// that its own zone lacks altogether go first, then pieces that other zones lack, and last copies for
+    /// its own zone, which other peers there can make.
     fn best_offer(
         &self,
         ranked: Vec<ConnId>,
@@ -277,8 +277,8 @@ impl Offers {
         (ranked.into_iter().map(|(.., conn)| conn).collect(), soonest)
     }
 
-    /// The pieces to offer to `peer`, the best first: what it wished for, then what has the fewest copies, of
-    /// equals first what has a frame for it. A piece that has copies is not offered beside one that has none.
+    /// The pieces to offer to `peer`, the best first: the piece that it wants, then those with the fewest
+    /// copies, of equals first those with a frame. A piece with copies is not offered beside one without.
     /// Also, how many copies the rarest has.
     fn candidates(
         &self,

@@ -54,7 +54,7 @@ impl Turn {
     }
 }
 
-/// What one of several turns at once gets of the uplink.
+/// The share of the uplink that one of several simultaneous turns gets.
 struct Share<'a> {
     uplink: &'a Capacity,
     turns: u32,
@@ -77,7 +77,7 @@ impl Share<'_> {
 #[derive(Debug)]
 pub struct UploadQueue {
     turns: Vec<Turn>,
-    /// Connections that have requests waiting or blocks in the network's hands; some may have none any more.
+    /// Connections that have, or had of late, requests waiting or blocks in the network's hands.
     busy: BTreeSet<ConnId>,
     /// How many peers each piece was sent to.
     given: Vec<u32>,
@@ -148,7 +148,7 @@ impl UploadQueue {
         Share { uplink, turns, burst: config.send_window as u64 * u64::from(BLOCK_LEN) }
     }
 
-    /// Nobody waits for anything.
+    /// No peer waits for a block.
     pub fn is_idle(&self, peers: &Peers) -> bool {
         self.waiting(peers).all(|(_, peer)| peer.upload.is_idle())
     }

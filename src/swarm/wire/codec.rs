@@ -15,7 +15,7 @@ const MAX_EXTENDED_LEN: u32 = 64 * 1024;
 /// What a peer sent cannot be a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// The length prefix is over what this torrent's messages can have.
+    /// The length prefix is greater than any message of this torrent can be.
     #[error("a message of {length} bytes, over the limit of {limit}")]
     TooLong {
         /// The prefix.
@@ -41,7 +41,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// For a torrent of so many pieces (which bounds the bitfield).
+    /// For a torrent of this many pieces, which bounds the bitfield.
     pub fn new(pieces: u32) -> Self {
         let longest = (MAX_REQUEST_LEN + 8).max(pieces.div_ceil(8)).max(MAX_EXTENDED_LEN + 1);
         Decoder { buffer: BytesMut::new(), limit: longest + 1 }
@@ -197,7 +197,7 @@ pub fn encode(message: &Message, out: &mut BytesMut) {
 /// Bytes in front of a block's data.
 pub const PIECE_HEADER_LEN: usize = 13;
 
-/// What stands in front of a block's data, for callers that send the data from where it lies.
+/// The header in front of a block's data, for callers that send the data from its place.
 pub fn encode_piece_header(block: Block) -> [u8; PIECE_HEADER_LEN] {
     let mut header = [0; PIECE_HEADER_LEN];
     header[..4].copy_from_slice(&(block.len.saturating_add(9)).to_be_bytes());

@@ -15,7 +15,7 @@ pub const OUR_EXTENSION_VERSION: u8 = 2;
 /// Values a handshake may hold in all; clients send a few dozen.
 const MAX_VALUES: usize = 512;
 
-/// What a peer says about itself after the handshake.
+/// A peer's description of itself after the handshake.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExtendedHandshake {
     /// Requests the speaker keeps in its queue (`reqq`).

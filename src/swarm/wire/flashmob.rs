@@ -19,7 +19,7 @@ const DECLINE: u8 = 1;
 const GRANT: u8 = 2;
 const BUSY: u8 = 3;
 const OFFER_FRAMES: u8 = 4;
-/// Stands for "no piece": no torrent has so many.
+/// Stands for "no piece": no torrent has a piece of this number.
 const NONE: u32 = u32::MAX;
 
 /// A piece of an offer.
@@ -45,18 +45,18 @@ pub enum SchedulingMessage {
     Offer {
         /// When its uplink will be free for it, in whole microseconds from now.
         start_in: Duration,
-        /// One to [`MAX_OFFERED`] pieces. Frames are named only to those who take them.
+        /// One to [`MAX_OFFERED`] pieces. Frames are named only to peers that take them.
         pieces: Vec<Offered>,
     },
-    /// The speaker takes this piece of what was offered last; its requests follow.
+    /// The speaker takes this piece of the last offer; its requests follow.
     Grant {
         /// The piece.
         piece: PieceIndex,
         /// Bytes that the requests will name in all.
         bytes: u32,
     },
-    /// The speaker's downlink is taken: nothing new before. Said to all who may offer something whenever that
-    /// changes; an offer that waits for its answer is declined by it.
+    /// The speaker's downlink is busy, and takes nothing new for a time. Sent to all peers that may offer a
+    /// piece whenever that changes; it also declines an offer that waits for its answer.
     Busy {
         /// For so long, in whole microseconds.
         free_in: Duration,
@@ -94,7 +94,7 @@ impl SchedulingMessage {
         }
     }
 
-    /// Reads the payload of the extended message. `None` if it is none, or of a kind that is not known here.
+    /// Reads the payload of the extended message. `None` if it is malformed or of an unknown kind.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let (kind, rest) = payload.split_first()?;
         let (numbers, []) = rest.as_chunks::<4>() else { return None };

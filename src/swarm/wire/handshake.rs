@@ -36,7 +36,7 @@ pub enum HandshakeError {
 }
 
 impl Handshake {
-    /// What a flashmob peer says.
+    /// The handshake of a flashmob peer.
     pub fn ours(info_hash: InfoHash, peer_id: PeerId) -> Self {
         Handshake { info_hash, peer_id, fast: true, extended: true }
     }

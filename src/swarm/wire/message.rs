@@ -22,7 +22,7 @@ pub enum Message {
     NotInterested,
     /// The sender has one more piece.
     Have(PieceIndex),
-    /// What the sender has; not yet checked against the torrent.
+    /// The sender's pieces; not yet checked against the torrent.
     Bitfield(Bytes),
     /// The sender wants this block.
     Request(Block),

@@ -61,7 +61,7 @@ impl Fetcher {
         }
     }
 
-    /// A block of another peer's piece that nobody was asked for, from its end.
+    /// A block of another peer's piece that no peer was asked for, from its end.
     fn help(&mut self, conn: ConnId, ctx: &Context) -> Option<Block> {
         let peer = ctx.peers.get(&conn)?;
         let (_, active) = self

@@ -41,7 +41,7 @@ pub struct Contributor {
     pub id: PeerId,
 }
 
-/// What a block was good for.
+/// The use of a received block.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Receipt {
     /// Nothing.
@@ -57,7 +57,7 @@ pub struct Fetcher {
     geometry: Geometry,
     pool: BufPool,
     shape: Arc<dyn PieceShape>,
-    /// Rarest first, over the pieces that nobody fetches yet.
+    /// Rarest first, over the pieces that are not being fetched yet.
     picker: Picker,
     active: BTreeMap<PieceIndex, ActivePiece>,
     /// The buffers of the active pieces.
@@ -97,7 +97,7 @@ impl Fetcher {
         }
     }
 
-    /// The pieces that nobody fetches yet, rarest first.
+    /// The pieces that are not being fetched yet, rarest first.
     pub fn picker(&self) -> &Picker {
         &self.picker
     }

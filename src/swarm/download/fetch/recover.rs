@@ -1,4 +1,4 @@
-//! What becomes of pieces and requests whose peer is lost, slow or unwilling.
+//! Recovery of pieces and requests whose peer is lost, slow or unwilling.
 //!
 //! Invariant: a request that is taken back is free to be asked of others and remembered, for its answer may
 //! still come; a frame never outlives its owner: what came of it is dropped.
@@ -14,13 +14,13 @@ use crate::swarm::pieces::active::slots_of;
 use crate::swarm::wire::message::Message;
 use crate::units::PieceIndex;
 
-/// How long a scheduling peer may leave what it offered to send: it had agreed to begin.
+/// How long a scheduling peer may delay a piece that it offered: it had agreed to begin.
 const GRANTED_STALL: Duration = Duration::from_secs(3);
 /// How long a stalled peer is left alone.
 const SNUB_REST: Duration = Duration::from_secs(5);
 
 impl Fetcher {
-    /// `owner` is not to send `piece` any more.
+    /// `owner` shall no longer send `piece`.
     pub fn take_back(&mut self, owner: ConnId, piece: PieceIndex, ctx: &mut Context) {
         self.recall(owner, ctx, |block| block.piece == piece);
         self.disown(owner, |other| other == piece);
@@ -38,7 +38,7 @@ impl Fetcher {
         self.storing.clear();
     }
 
-    /// `conn` will not send what it was asked for, because it choked us or is gone.
+    /// `conn` will not answer its requests, because it choked us or is gone.
     pub fn lose(&mut self, conn: ConnId, asked: impl IntoIterator<Item = Block>) {
         for block in asked {
             if let Some(active) = self.active.get_mut(&block.piece) {
