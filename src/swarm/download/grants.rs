@@ -136,12 +136,12 @@ impl Grants {
         let downlink = &self.downlink;
         let share = downlink.get() / (2 * fetch.active().max(1) as u64);
         let mut granted: Vec<(Now, u64)> = Vec::new();
-        for active in fetch.pieces().filter(|active| asker.is_none() || active.owner != asker) {
-            let Some(peer) = active.owner.and_then(|owner| ctx.peers.get(&owner)) else { continue };
+        for active in fetch.pieces().filter(|active| asker.is_none() || active.owner() != asker) {
+            let Some(peer) = active.owner().and_then(|owner| ctx.peers.get(&owner)) else { continue };
             let shares = || full && active.pace(now) >= share;
             let counts = !self.drags(active, peer, ctx) || shares();
             if peer.scheduling.is_spoken() && counts {
-                granted.push((active.since, active.missing_bytes()));
+                granted.push((active.since(), active.missing_bytes()));
             }
         }
         if downlink.get() == 0 && !granted.is_empty() {
@@ -160,7 +160,7 @@ impl Grants {
     /// here, or its next block, or by now more of it.
     fn drags(&self, active: &ActivePiece, owner: &Peer, ctx: &Context) -> bool {
         let (now, piece_time) = (ctx.now, self.piece_time(ctx));
-        let age = now.since(active.since);
+        let age = now.since(active.since());
         owner.download.is_slow()
             // On slow links and with large pieces the sender's word about when it begins is as coarse.
             || now.since(owner.download.progress()) > LATE.max(piece_time)
@@ -184,7 +184,7 @@ impl Grants {
         let piece_time = self.piece_time(ctx);
         let (offered, owner) = offered.iter().find_map(|offered| {
             let active = fetch.piece(offered.piece)?;
-            let owner = active.owner.filter(|owner| *owner != conn && !active.solo)?;
+            let owner = active.owner().filter(|owner| *owner != conn && !active.is_solo())?;
             let other = ctx.peers.get(&owner)?;
             let waits = active.untouched() && other.download.begins() > start + piece_time / 4;
             (waits || self.drags(active, other, ctx)).then_some((*offered, owner))

@@ -34,18 +34,18 @@ pub struct ActivePiece {
     /// No slot before this one is free.
     first: usize,
     /// The peer that is to send all of it, if there is one.
-    pub owner: Option<ConnId>,
+    owner: Option<ConnId>,
     /// It came with a wrong hash before: only one peer sends it, so that the next time it is clear who is to
     /// blame.
-    pub solo: bool,
+    solo: bool,
     /// When the owner was asked first.
-    pub since: Now,
+    since: Now,
     /// Bytes that are still to come before the run.
     head: u64,
     /// When its run began, and how many bytes came since.
     run: Option<(Now, u64)>,
     /// The peers that sent blocks of it, each once.
-    pub contributors: Vec<ConnId>,
+    contributors: Vec<ConnId>,
 }
 
 /// How a block came.
@@ -117,6 +117,41 @@ impl ActivePiece {
         self.run = None;
         self.contributors.clear();
         dropped
+    }
+
+    /// The peer that is to send all of it, if there is one.
+    pub fn owner(&self) -> Option<ConnId> {
+        self.owner
+    }
+
+    /// When the owner was asked first.
+    pub fn since(&self) -> Now {
+        self.since
+    }
+
+    /// `owner` is to send all of it from `since` on.
+    pub fn assign(&mut self, owner: ConnId, since: Now) {
+        (self.owner, self.since) = (Some(owner), since);
+    }
+
+    /// Takes it away from its owner.
+    pub fn disown(&mut self) {
+        self.owner = None;
+    }
+
+    /// Only one peer may send it, because it came with a wrong hash before.
+    pub fn is_solo(&self) -> bool {
+        self.solo
+    }
+
+    /// The peers that sent blocks of it, each once.
+    pub fn contributors(&self) -> &[ConnId] {
+        &self.contributors
+    }
+
+    /// Whether `conn` may send blocks of it: with one sender only, the next wrong hash has a known cause.
+    pub fn may_come_from(&self, conn: ConnId) -> bool {
+        !self.solo || self.contributors.is_empty() || self.contributors == [conn]
     }
 
     /// It may come from its owner only.

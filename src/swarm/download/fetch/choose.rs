@@ -15,7 +15,7 @@ const WAIT_FOR_OWNER: Duration = Duration::from_secs(2);
 impl Fetcher {
     /// The next block of a piece that `conn` owns.
     pub(super) fn own_block(&mut self, conn: ConnId) -> Option<Block> {
-        let owned = |active: &&mut ActivePiece| active.owner == Some(conn) && active.free() > 0;
+        let owned = |active: &&mut ActivePiece| active.owner() == Some(conn) && active.free() > 0;
         self.active.values_mut().find(owned)?.ask(conn, false)
     }
 
@@ -35,15 +35,13 @@ impl Fetcher {
             .active
             .iter_mut()
             .filter(|(piece, active)| {
-                let alone = active.contributors.is_empty() || active.contributors == [conn];
-                active.owner.is_none()
+                active.owner().is_none()
                     && active.free() > 0
                     && peer.offers(**piece, ctx.now)
-                    && (!active.solo || alone)
+                    && active.may_come_from(conn)
             })
             .min_by_key(|(_, active)| active.missing())?;
-        active.owner = Some(conn);
-        active.since = ctx.now;
+        active.assign(conn, ctx.now);
         active.ask(conn, false)
     }
 
@@ -82,17 +80,16 @@ impl Fetcher {
             return None;
         }
         let (piece, owner) = self.active.iter().find_map(|(piece, active)| {
-            let owner = active.owner.filter(|owner| *owner != conn)?;
+            let owner = active.owner().filter(|owner| *owner != conn)?;
             let other = ctx.peers.get(&owner)?;
-            let patient = ctx.now.since(active.since.max(other.download.progress())) < WAIT_FOR_OWNER;
+            let patient = ctx.now.since(active.since().max(other.download.progress())) < WAIT_FOR_OWNER;
             let relieve = other.link.is_seed() && !peer.link.is_seed();
             (active.untouched() && peer.offers(*piece, ctx.now) && (relieve || !patient))
                 .then_some((*piece, owner))
         })?;
         self.take_back(owner, piece, ctx);
         let active = self.active.get_mut(&piece)?;
-        active.owner = Some(conn);
-        active.since = ctx.now;
+        active.assign(conn, ctx.now);
         active.ask(conn, false)
     }
 

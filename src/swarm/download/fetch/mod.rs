@@ -181,14 +181,14 @@ impl Fetcher {
 
     /// Peers that have something of their pieces left that they were not asked for.
     pub fn owners(&self) -> Vec<ConnId> {
-        self.active.values().filter(|active| active.free() > 0).filter_map(|active| active.owner).collect()
+        self.active.values().filter(|active| active.free() > 0).filter_map(|active| active.owner()).collect()
     }
 
     /// Pieces that were begun and whose owner was lost.
     pub fn pieces_of_nobody(&self) -> impl Iterator<Item = PieceIndex> {
         self.active
             .iter()
-            .filter(|(_, active)| active.owner.is_none() && active.free() > 0)
+            .filter(|(_, active)| active.owner().is_none() && active.free() > 0)
             .map(|(at, _)| *at)
     }
 
@@ -212,12 +212,10 @@ impl Fetcher {
     pub fn adopt_piece(&mut self, conn: ConnId, Offered { piece, frame }: Offered, start: Now) -> bool {
         let blocks = if frame > 0 { self.blocks_of(piece, frame) } else { Vec::new() };
         let Some(active) = self.active.get_mut(&piece) else { return false };
-        let alone = active.contributors.is_empty() || active.contributors == [conn];
-        if active.owner.is_some() || active.free() == 0 || (active.solo && !alone) {
+        if active.owner().is_some() || active.free() == 0 || !active.may_come_from(conn) {
             return false;
         }
-        active.owner = Some(conn);
-        active.since = start;
+        active.assign(conn, start);
         if !blocks.is_empty() && active.untouched() && active.free() == active.missing() {
             self.restart(piece, blocks);
         }
@@ -277,7 +275,7 @@ impl Fetcher {
         ctx: &mut Context,
     ) -> Receipt {
         let Some(active) = self.active.get_mut(&block.piece) else { return Receipt::Wasted };
-        if active.has_one_source() && active.owner != Some(conn) {
+        if active.has_one_source() && active.owner() != Some(conn) {
             return Receipt::Wasted;
         }
         let recall = match active.accept(conn, block, delivery) {
@@ -311,14 +309,14 @@ impl Fetcher {
         let Some(active) = self.active.remove(&piece) else { return Receipt::Kept };
         let known =
             |conn: &ConnId| ctx.peers.get(conn).map(|peer| Contributor { conn: *conn, id: peer.link.id() });
-        let mut contributors: Vec<Contributor> = active.contributors.iter().filter_map(known).collect();
-        if contributors.len() != active.contributors.len() {
+        let mut contributors: Vec<Contributor> = active.contributors().iter().filter_map(known).collect();
+        if contributors.len() != active.contributors().len() {
             // A peer that sent some of it is gone, so none that stayed can be blamed alone.
             contributors.clear();
         }
         self.store(piece, contributors, active.frame(), ctx);
         match active.run(ctx.now) {
-            Some((bytes, time)) if active.contributors.len() == 1 => Receipt::Measured { bytes, time },
+            Some((bytes, time)) if active.contributors().len() == 1 => Receipt::Measured { bytes, time },
             _ => Receipt::Kept,
         }
     }

@@ -98,8 +98,8 @@ impl Fetcher {
     fn disown(&mut self, conn: ConnId, test: impl Fn(PieceIndex) -> bool) {
         let mut frames = Vec::new();
         for (piece, active) in self.active.iter_mut().filter(|(piece, _)| test(**piece)) {
-            if active.owner == Some(conn) {
-                active.owner = None;
+            if active.owner() == Some(conn) {
+                active.disown();
                 frames.extend(active.frame().map(|_| *piece));
             }
         }
@@ -123,7 +123,7 @@ impl Fetcher {
         let orphans: Vec<PieceIndex> = self
             .active
             .iter()
-            .filter(|(_, active)| active.solo && active.owner.is_none() && !active.untouched())
+            .filter(|(_, active)| active.is_solo() && active.owner().is_none() && !active.untouched())
             .map(|(piece, _)| *piece)
             .collect();
         for piece in orphans {
