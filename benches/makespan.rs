@@ -16,13 +16,15 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use common::{Client, Place, TrackerThread, enter, payload, spread};
+use common::{Client, Place, payload, spread};
 use flashmob::io::host::init::keep_pace_after_idle;
 use flashmob::units::parse_bytes;
+use flashmob_testkit::command::run_line;
+use flashmob_testkit::net::{Namespaces, enter, ip};
+use flashmob_testkit::tracker::TestTracker;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -82,7 +84,7 @@ fn main() {
 
 fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
     let files = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let tracker = TrackerThread::start(Some(&lan.namespace(0)), lan.address(0));
+    let tracker = TestTracker::open(Some(&lan.namespace(0)), lan.address(0));
     let place = |node: u8| {
         let folder = files.path().join(format!("n{node}"));
         std::fs::create_dir(&folder).unwrap();
@@ -95,10 +97,10 @@ fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
         }
     };
     let home = place(0);
-    payload(&home.folder.join("payload"), &args.payload, args.size, args.piece, &tracker.url);
+    payload(&home.folder.join("payload"), &args.payload, args.size, args.piece, &tracker.url());
     let seeder = client.start(&home, true);
     // Until it has looked at its payload and announced itself.
-    settle(&seeder);
+    seeder.settle();
     let (before, begun, busy) = (lan.sent_by_seeder(), Instant::now(), processors());
     let mut leechers: Vec<_> = (1..=args.nodes).map(|node| client.start(&place(node), false)).collect();
     let pieces = args.size.div_ceil(args.piece) as f64;
@@ -150,19 +152,6 @@ fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
     );
 }
 
-/// Waits until a client has used no processor for a while.
-fn settle(client: &common::Running) {
-    let mut before = -1.0;
-    loop {
-        std::thread::sleep(Duration::from_millis(700));
-        let used = client.used().cpu;
-        if used <= before + 0.02 {
-            return;
-        }
-        before = used;
-    }
-}
-
 /// Seconds that all processors together were busy since the machine started.
 fn processors() -> f64 {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
@@ -180,19 +169,21 @@ fn parallelism() -> f64 {
 struct Lan {
     prefix: String,
     nodes: u8,
+    namespaces: Namespaces,
 }
 
 impl Lan {
     fn new(nodes: u8, rate_mbit: u32) -> Self {
         allow_cubic();
-        let lan = Lan { prefix: format!("fmb{}", std::process::id()), nodes };
+        let prefix = format!("fmb{}", std::process::id());
+        let mut lan = Lan { prefix, nodes, namespaces: Namespaces::default() };
         let switch = lan.switch();
-        ip(&format!("netns add {switch}"));
+        lan.namespaces.add(&switch);
         ip(&format!("-n {switch} link add br0 type bridge stp_state 0 mcast_snooping 0"));
         ip(&format!("-n {switch} link set br0 up"));
         for node in 0..=nodes {
             let name = lan.namespace(node);
-            ip(&format!("netns add {name}"));
+            lan.namespaces.add(&name);
             ip(&format!("-n {name} link add eth0 type veth peer name p{node} netns {switch}"));
             ip(&format!("-n {switch} link set p{node} master br0 up"));
             ip(&format!("-n {name} link set lo up"));
@@ -203,7 +194,7 @@ impl Lan {
                 [(name.as_str(), "eth0".to_owned()), (switch.as_str(), format!("p{node}"))]
             {
                 let shape = format!("tbf rate {rate_mbit}mbit burst 128kb latency 30ms");
-                called("tc", &format!("-n {namespace} qdisc add dev {device} root {shape}"));
+                run_line("tc", &format!("-n {namespace} qdisc add dev {device} root {shape}"));
             }
         }
         lan
@@ -240,7 +231,7 @@ impl Lan {
         let at = SocketAddr::new(self.address(1), 7000);
         std::thread::scope(|scope| {
             let receiver = scope.spawn(|| {
-                enter(&self.namespace(1));
+                enter(&self.namespace(1)).unwrap();
                 let (mut stream, _) = TcpListener::bind(at).unwrap().accept().unwrap();
                 let mut buffer = vec![0; 1 << 18];
                 let (mut counted, mut begun) = (0, None);
@@ -260,7 +251,7 @@ impl Lan {
                 counted as f64 / seconds
             });
             scope.spawn(|| {
-                enter(&self.namespace(0));
+                enter(&self.namespace(0)).unwrap();
                 let until = Instant::now() + Duration::from_secs(5);
                 let mut stream = loop {
                     match TcpStream::connect(at) {
@@ -277,20 +268,11 @@ impl Lan {
     }
 }
 
-impl Drop for Lan {
-    fn drop(&mut self) {
-        let names = (0..=self.nodes).map(|node| self.namespace(node)).chain([self.switch()]);
-        for name in names {
-            let _ = Command::new("ip").args(["netns", "del", &name]).stderr(Stdio::null()).status();
-        }
-    }
-}
-
 /// Sets the kernel's default congestion control, as on terminals, and keeps idle connections at their speed,
 /// as the agent does; for all clients.
 fn as_on_terminals(namespace: &str) {
     let set = || {
-        enter(namespace);
+        enter(namespace).expect("a namespace");
         let path = "/proc/sys/net/ipv4/tcp_congestion_control";
         std::fs::write(path, "cubic").unwrap_or_else(|e| panic!("{path}: {e}"));
         keep_pace_after_idle().expect("connections that rested go on");
@@ -305,15 +287,4 @@ fn allow_cubic() {
     if !allowed.split_whitespace().any(|name| name == "cubic") {
         let _ = std::fs::write(path, format!("{} cubic", allowed.trim()));
     }
-}
-
-fn ip(line: &str) -> String {
-    called("ip", line)
-}
-
-fn called(program: &str, line: &str) -> String {
-    let output = Command::new(program).args(line.split(' ')).output().expect("programs of package iproute2");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {line}: {said} (this bench needs root)");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -12,12 +12,13 @@ mod common;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use common::{Client, Place, TrackerThread, payload, spread};
+use common::{Client, Place, payload, spread};
 use flashmob::units::parse_bytes;
+use flashmob_testkit::loops::LoopDevice;
+use flashmob_testkit::tracker::TestTracker;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -56,12 +57,16 @@ fn main() {
     }
     let files = tempfile::tempdir_in("/dev/shm").unwrap();
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let tracker = TrackerThread::start(None, loopback);
+    let tracker = TestTracker::open(None, loopback);
     let home = files.path().join("home");
     std::fs::create_dir(&home).unwrap();
     let torrent =
-        payload(&home.join("payload"), Path::new("/dev/urandom"), args.size, args.piece, &tracker.url);
-    let device = args.disk.as_ref().map(|folder| Loop::new(folder, args.size));
+        payload(&home.join("payload"), Path::new("/dev/urandom"), args.size, args.piece, &tracker.url());
+    let device = args.disk.as_ref().map(|folder| {
+        let backing = tempfile::NamedTempFile::new_in(folder).unwrap();
+        backing.as_file().set_len(args.size).unwrap();
+        (LoopDevice::over(backing.path(), &["--direct-io=on"]), backing)
+    });
     let mut all: Vec<(Client, Figures)> =
         args.clients.iter().map(|client| (*client, Figures::default())).collect();
     for turn in 0..args.runs {
@@ -79,10 +84,10 @@ fn main() {
             let _ = std::fs::remove_file(target.with_extension("done"));
             std::fs::create_dir(&target).unwrap();
             let seeder = client.start(&place("home", port), true);
-            settle(&seeder);
+            seeder.settle();
             let before = seeder.used();
             let begun = Instant::now();
-            let goal = device.as_ref().map(|device| device.path.clone());
+            let goal = device.as_ref().map(|(device, _)| device.path().to_owned());
             let mut leecher = client.start(&Place { device: goal, ..place("target", port + 1) }, false);
             while leecher.finished().is_none() {
                 assert!(
@@ -118,43 +123,5 @@ fn main() {
             spread(&figures.memory).1,
             spread(&figures.seeder_memory).1
         );
-    }
-}
-
-fn settle(client: &common::Running) {
-    let mut before = -1.0;
-    loop {
-        std::thread::sleep(Duration::from_millis(700));
-        let used = client.used().cpu;
-        if used <= before + 0.02 {
-            return;
-        }
-        before = used;
-    }
-}
-
-/// A loop device and the file behind it.
-struct Loop {
-    path: PathBuf,
-    _file: tempfile::NamedTempFile,
-}
-
-impl Loop {
-    fn new(folder: &std::path::Path, size: u64) -> Self {
-        let file = tempfile::NamedTempFile::new_in(folder).unwrap();
-        file.as_file().set_len(size).unwrap();
-        let said = Command::new("losetup")
-            .args(["--find", "--show", "--direct-io=on"])
-            .arg(file.path())
-            .output()
-            .expect("losetup of package util-linux");
-        assert!(said.status.success(), "losetup: {}", String::from_utf8_lossy(&said.stderr));
-        Loop { path: PathBuf::from(String::from_utf8_lossy(&said.stdout).trim()), _file: file }
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("--detach").arg(&self.path).status();
     }
 }

@@ -1,21 +1,19 @@
-//! Shared by the benches: clients of several makes as child processes, a tracker for them, and their cost.
+//! Shared by the benches: clients of several makes as child processes, and their cost.
 //!
 //! Invariant: dropping a value ends its processes and deletes its files, even after a panic.
 
 #![expect(clippy::panic, reason = "a bench that cannot run ends")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flashmob::metainfo::Metainfo;
-use flashmob::tracker::{Announce, FlatPolicy, Settings, Tracker, reply};
-use nix::sched::{CloneFlags, setns};
+use flashmob_testkit::child::{self, Guarded, of_package};
 
 /// The program that is measured.
 pub const FLASHMOB: &str = env!("CARGO_BIN_EXE_flashmob");
@@ -58,7 +56,7 @@ pub struct Place {
 
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    child: Guarded,
     done: PathBuf,
     /// When it said that it has everything.
     said: Arc<Mutex<Option<Instant>>>,
@@ -79,22 +77,15 @@ impl Client {
         let done = place.folder.with_extension("done");
         let said = Arc::new(Mutex::new(None));
         let mut command = self.command(place, seeds, &done);
-        if let Some(namespace) = &place.namespace {
-            let mut inside = Command::new("nsenter");
-            inside.arg(format!("--net=/run/netns/{namespace}")).arg(command.get_program());
-            inside.args(command.get_args());
-            command = inside;
-        }
         let word = match self {
             Client::Rqbit => Some("torrent finished downloading"),
             _ => self.is_ours().then_some("\"event\":\"complete\""),
         };
         let output = || if word.is_some() { Stdio::piped() } else { Stdio::null() };
-        command.stdin(Stdio::piped()).stdout(output()).stderr(output());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("starting {command:?}: {e}"));
+        let mut child = Guarded::start(command.stdout(output()).stderr(output()));
         let outputs = [
-            child.stdout.take().map(|out| Box::new(out) as Box<dyn Read + Send>),
-            child.stderr.take().map(|out| Box::new(out) as Box<dyn Read + Send>),
+            child.take_stdout().map(|out| Box::new(out) as Box<dyn Read + Send>),
+            child.take_stderr().map(|out| Box::new(out) as Box<dyn Read + Send>),
         ];
         for out in outputs.into_iter().flatten() {
             let said = Arc::clone(&said);
@@ -118,9 +109,10 @@ impl Client {
         let (folder, torrent) = (&place.folder, &place.torrent);
         let payload = place.device.clone().unwrap_or_else(|| folder.join("payload"));
         let port = place.listen.port();
+        let in_place = |program: &str| child::command(place.namespace.as_deref(), program);
         match self {
             Client::Flashmob | Client::FlashmobUnchecked | Client::FlashmobZstd | Client::FlashmobPlain => {
-                let mut command = Command::new(FLASHMOB);
+                let mut command = in_place(FLASHMOB);
                 command.arg(if seeds { "seed" } else { "get" }).arg(torrent).arg(payload);
                 command.args(["--json", "--listen", &place.listen.to_string()]);
                 if !seeds {
@@ -135,7 +127,7 @@ impl Client {
                 command
             }
             Client::Aria2 => {
-                let mut command = Command::new("aria2c");
+                let mut command = in_place(of_package("aria2c", "aria2"));
                 let hook = hook(folder, done);
                 command.args(["--no-conf", "--seed-ratio=0", "--enable-dht=false", "--enable-dht6=false"]);
                 command.args(["--bt-enable-lpd=false", "--enable-peer-exchange=false", "--disable-ipv6"]);
@@ -147,8 +139,8 @@ impl Client {
                 command
             }
             Client::Libtorrent | Client::LibtorrentSuper => {
-                let mut command = Command::new("/usr/bin/python3");
-                command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/common/libtorrent_node.py"));
+                let mut command = child::libtorrent(place.namespace.as_deref());
+                command.arg("--fast").arg("--done").arg(done);
                 let superseeds = seeds && self == Client::LibtorrentSuper;
                 command.args([if superseeds {
                     "super"
@@ -157,7 +149,7 @@ impl Client {
                 } else {
                     "leech"
                 }]);
-                command.arg(place.listen.to_string()).arg(torrent).arg(folder).arg(done);
+                command.arg(place.listen.to_string()).arg(torrent).arg(folder);
                 command
             }
             Client::Transmission => {
@@ -165,17 +157,19 @@ impl Client {
                 fs::create_dir_all(&settings).expect("a folder");
                 let text = transmission_settings(folder, port, &hook(folder, done));
                 fs::write(settings.join("settings.json"), text).expect("a file");
-                let mut command = Command::new("sh");
+                let mut command = in_place("sh");
                 let add =
                     format!("transmission-remote 127.0.0.1:{} --add {}", port + 2000, torrent.display());
                 // The daemon has no option to begin with a torrent.
                 let wait = format!("until {add}; do sleep 0.1; done >/dev/null 2>&1 &");
-                let daemon = format!("exec transmission-daemon -f -g {}", settings.display());
+                let daemon = of_package("transmission-daemon", "transmission-daemon");
+                let daemon = format!("exec {daemon} -f -g {}", settings.display());
                 command.args(["-c", &format!("{wait} {daemon}")]);
                 command
             }
             Client::Rqbit => {
-                let mut command = Command::new(std::env::var_os("RQBIT").unwrap_or("rqbit".into()));
+                let rqbit = std::env::var_os("RQBIT").unwrap_or("rqbit".into());
+                let mut command = child::command(place.namespace.as_deref(), rqbit);
                 command.env("NO_COLOR", "1").args([
                     "-v",
                     "info",
@@ -254,90 +248,21 @@ impl Running {
 
     /// False if it has ended by itself.
     pub fn lives(&mut self) -> bool {
-        self.child.try_wait().is_ok_and(|status| status.is_none())
+        self.child.is_running()
     }
-}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A tracker in a namespace; it answers until it is dropped.
-pub struct TrackerThread {
-    stop: Arc<AtomicBool>,
-    pub url: String,
-}
-
-impl TrackerThread {
-    /// Listens at `address`, which must be of the namespace.
-    pub fn start(namespace: Option<&str>, address: IpAddr) -> Self {
-        let namespace = namespace.map(str::to_owned);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            if let Some(name) = namespace {
-                enter(&name);
+    /// Waits until it has used no processor for a while.
+    pub fn settle(&self) {
+        let mut before = -1.0;
+        loop {
+            std::thread::sleep(Duration::from_millis(700));
+            let used = self.used().cpu;
+            if used <= before + 0.02 {
+                return;
             }
-            let listener = TcpListener::bind((address, 0)).expect("an address to listen at");
-            tell.send(listener.local_addr().expect("an address")).expect("a listener");
-            answer(&listener, &stopped);
-        });
-        let at = told.recv().expect("a tracker");
-        TrackerThread { stop, url: format!("http://{at}/announce") }
+            before = used;
+        }
     }
-}
-
-impl Drop for TrackerThread {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-fn answer(listener: &TcpListener, stop: &AtomicBool) {
-    listener.set_nonblocking(true).expect("a socket");
-    let settings = Settings {
-        interval: Duration::from_secs(5),
-        young_interval: Duration::from_secs(5),
-        ..Settings::default()
-    };
-    let mut tracker = Tracker::new(settings, Box::new(FlatPolicy));
-    let (begun, mut state) = (Instant::now(), 1u64);
-    while !stop.load(Ordering::Relaxed) {
-        let Ok((mut stream, peer)) = listener.accept() else {
-            std::thread::sleep(Duration::from_millis(2));
-            continue;
-        };
-        let _ = stream.set_nonblocking(false);
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-        let mut text = vec![0; 8192];
-        let read = stream.read(&mut text).unwrap_or(0);
-        let text = String::from_utf8_lossy(&text[..read]).into_owned();
-        let query = text.split_whitespace().nth(1).and_then(|path| path.split_once('?')).map_or("", |q| q.1);
-        let body = match Announce::parse(query) {
-            Ok(announce) => {
-                tracker.admit(announce.info_hash, false);
-                let mut chance = || {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    state >> 20
-                };
-                let answer = tracker.announce(begun.elapsed(), peer.ip(), &announce, None, &mut chance);
-                answer.map(|answer| reply::announce(&answer, &announce)).unwrap_or_default()
-            }
-            Err(error) => reply::failure(&error.to_string()),
-        };
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-        let _ = stream.write_all(&[head.as_bytes(), &body].concat());
-    }
-}
-
-/// This thread is in the namespace from now on.
-pub fn enter(namespace: &str) {
-    let file = fs::File::open(format!("/run/netns/{namespace}")).expect("a namespace");
-    setns(file, CloneFlags::CLONE_NEWNET).expect("entering a namespace (benches need root)");
 }
 
 /// The first bytes of `source` in `path`, and a torrent of them beside it that names the tracker.

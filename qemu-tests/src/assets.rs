@@ -9,9 +9,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use flashmob_testkit::command::{try_command, try_run};
 use sha2::{Digest, Sha256};
 
-use crate::command::{run, run_command};
 use crate::golden::{self, Kernel};
 
 /// The image's name in the repository.
@@ -88,7 +88,7 @@ impl Assets {
                 "--public".as_ref(),
                 public.as_os_str(),
             ];
-            run_command(Command::new(&programs.mkimage).args(args))?;
+            try_command(Command::new(&programs.mkimage).args(args))?;
         }
         let netboot = folder.join("netboot");
         let iso = folder.join("flashmob.iso");
@@ -135,7 +135,7 @@ fn build_programs(target: &Path) -> Result<Programs> {
     let build = |args: &str| {
         let mut command = Command::new(&cargo);
         command.current_dir(workspace()).args(["build", "--quiet", "--locked"]);
-        run_command(command.args(args.split(' ')))
+        try_command(command.args(args.split(' ')))
     };
     // All packages at once, as `demo.sh` does: then they share one set of features and so one build of each
     // dependency.
@@ -169,7 +169,7 @@ pub fn build_netboot(
         "virtio",
         "--cmdline",
     ]);
-    run_command(command.arg(KERNEL_ARGUMENTS).args(more)).map(drop)
+    try_command(command.arg(KERNEL_ARGUMENTS).args(more)).map(drop)
 }
 
 /// The kernel package that `flashmob-initramfs` left unpacked in its cache.
@@ -202,11 +202,11 @@ pub fn capture(programs: &Programs, golden: &Path, images: &Path, secret: &Path)
     let mut command = Command::new(&programs.mkimage);
     command.arg("capture").arg(golden).arg("--repository").arg(images);
     command.args(["--name", IMAGE, "--version", "1", "--piece-length", PIECE_LENGTH]);
-    run_command(command.arg("--key").arg(secret)).map(drop)
+    try_command(command.arg("--key").arg(secret)).map(drop)
 }
 
 /// Copies a folder with sparse files, so that a test may spoil the copy.
 pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     let args = ["-a".as_ref(), "--sparse=always".as_ref(), from.as_os_str(), to.as_os_str()];
-    run("cp", args).map(drop)
+    try_run("cp", args).map(drop)
 }

@@ -8,11 +8,9 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-
-use crate::command::{run, run_command};
+use flashmob_testkit::command::{tool, try_command, try_run};
 
 pub(crate) const MIB: u64 = 1 << 20;
 const SECTOR: u64 = 512;
@@ -92,7 +90,7 @@ pub(crate) fn partition(disk: &Path) -> Result<()> {
         "3:root",
         &disk,
     ];
-    run("sgdisk", args).map(drop)
+    try_run("sgdisk", args).map(drop)
 }
 
 /// GRUB's first configuration, inside its image: find the root and continue there.
@@ -133,7 +131,7 @@ pub(crate) fn efi_grub(work: &Path, config: &Path) -> Result<PathBuf> {
         vec!["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
     args.extend([loader.clone(), "-c".into(), config.to_owned()]);
     args.extend(GRUB_MODULES.iter().map(PathBuf::from));
-    run("grub-mkimage", args)?;
+    try_run("grub-mkimage", args)?;
     Ok(loader)
 }
 
@@ -141,7 +139,7 @@ pub(crate) fn efi_grub(work: &Path, config: &Path) -> Result<PathBuf> {
 pub(crate) fn esp_with(work: &Path, files: &[(&str, &Path)]) -> Result<PathBuf> {
     let esp = work.join("esp.img");
     File::create(&esp)?.set_len((ROOT - ESP) * MIB)?;
-    run("mkfs.vfat", ["-F", "32", "-n", "ESP", "-i", "f1a5b0b2", &esp.to_string_lossy()])?;
+    try_run("mkfs.vfat", ["-F", "32", "-n", "ESP", "-i", "f1a5b0b2", &esp.to_string_lossy()])?;
     mtools("mmd", &esp, &["::/EFI"])?;
     for (path, from) in files {
         put_into_esp(&esp, path, from)?;
@@ -162,8 +160,7 @@ pub(crate) fn put_into_esp(esp: &Path, path: &str, from: &Path) -> Result<()> {
 }
 
 fn mtools(program: &str, esp: &Path, args: &[&str]) -> Result<()> {
-    let mut command = Command::new(program);
-    run_command(command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(esp).args(args)).map(drop)
+    try_command(tool(program).arg("-i").arg(esp).args(args)).map(drop)
 }
 
 fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
@@ -194,7 +191,7 @@ fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
     let image = work.join("root.img");
     File::create(&image)?.set_len((END - ROOT) * MIB)?;
     let args = ["-q", "-F", "-t", "ext4", "-L", "golden", "-U", ROOT_UUID, "-d"].map(PathBuf::from);
-    run("mke2fs", args.into_iter().chain([tree, image.clone()]))?;
+    try_run("mke2fs", args.into_iter().chain([tree, image.clone()]))?;
     Ok(image)
 }
 
@@ -241,7 +238,7 @@ fn make_initrd(work: &Path, kernel: &Kernel, into: &Path) -> Result<()> {
         fs::create_dir_all(inside.parent().context("a module lies in a folder")?)?;
         fs::copy(&module, inside)?;
     }
-    run("depmod", ["-b", &tree.to_string_lossy(), &kernel.version])?;
+    try_run("depmod", ["-b", &tree.to_string_lossy(), &kernel.version])?;
     let drivers = INITRD_DRIVERS.join(" ");
     write_script(
         &tree.join("init"),
@@ -254,18 +251,18 @@ fn make_initrd(work: &Path, kernel: &Kernel, into: &Path) -> Result<()> {
         ),
     )?;
     let pack = "cd \"$1\" && find . | LC_ALL=C sort | cpio --quiet -o -H newc | gzip -1 > \"$2\"";
-    run("sh", ["-c", pack, "sh", &tree.to_string_lossy(), &into.to_string_lossy()]).map(drop)
+    try_run("sh", ["-c", pack, "sh", &tree.to_string_lossy(), &into.to_string_lossy()]).map(drop)
 }
 
 /// Paths of the initrd's modules, as kmod orders them, soft dependencies included.
 fn modules_in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let root = kernel.root.to_string_lossy();
     if !kernel.root.join(format!("lib/modules/{}/modules.dep", kernel.version)).exists() {
-        run("depmod", ["-b", &root, &kernel.version])?;
+        try_run("depmod", ["-b", &root, &kernel.version])?;
     }
     let mut paths = Vec::new();
     for driver in ["crc32c_generic"].iter().chain(&INITRD_DRIVERS) {
-        let listed = run("modprobe", ["-d", &root, "-S", &kernel.version, "--show-depends", driver])?;
+        let listed = try_run("modprobe", ["-d", &root, "-S", &kernel.version, "--show-depends", driver])?;
         for line in listed.lines().filter_map(|line| line.strip_prefix("insmod ")) {
             let path = PathBuf::from(line.trim());
             if !paths.contains(&path) {
@@ -283,7 +280,7 @@ pub(crate) fn install_bios_grub(work: &Path, disk: &File, config: &Path) -> Resu
         vec!["-O", "i386-pc", "-p", "/boot/grub", "-o"].into_iter().map(PathBuf::from).collect::<Vec<_>>();
     args.extend([core_path.clone(), "-c".into(), config.to_owned(), "biosdisk".into()]);
     args.extend(GRUB_MODULES.iter().map(PathBuf::from));
-    run("grub-mkimage", args)?;
+    try_run("grub-mkimage", args)?;
     let core_sector = BIOS_BOOT * MIB / SECTOR;
     let mut boot =
         fs::read("/usr/lib/grub/i386-pc/boot.img").context("boot.img is in Debian's package grub-pc-bin")?;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use flashmob::api::{TerminalState, TerminalView};
+use flashmob_testkit::child::{Guarded, command, tail, wait_until};
 
 use crate::assets::{Assets, IMAGE, KERNEL_ARGUMENTS};
-use crate::child::{Guarded, tail, wait_until};
 use crate::machine::{Bus, Firmware, Machine, Start, Terminal};
 use crate::net::{Dhcp, Network, SERVER};
 
@@ -85,7 +85,8 @@ impl Lab {
             args.extend([flag.into(), value]);
         }
         let log = folder.join("server.log");
-        let server = Guarded::spawn(Some(network.namespace()), &assets.programs.flashmob, args, &log)?;
+        let mut flashmob = command(Some(network.namespace()), &assets.programs.flashmob);
+        let server = Guarded::logged(flashmob.args(args), &log)?;
         let mut lab = Lab { server, dhcp, network, folder };
         lab.wait_for_server()?;
         Ok(lab)

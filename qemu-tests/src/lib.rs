@@ -9,8 +9,6 @@
 
 pub mod accel;
 pub mod assets;
-pub mod child;
-pub mod command;
 pub mod decoy;
 pub mod golden;
 pub mod lab;

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use flashmob_testkit::child::{Guarded, command, tail, wait_until};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::accel::Accel;
-use crate::child::{Guarded, tail, wait_until};
 use crate::net::Network;
 use crate::qmp::Qmp;
 
@@ -186,7 +186,8 @@ impl Terminal {
         // A socket of the time before would be taken for the new one.
         let _ = fs::remove_file(self.control());
         let log = self.folder.join("qemu.log");
-        let process = Guarded::spawn(Some(network.namespace()), "qemu-system-x86_64", args, &log)?;
+        let mut qemu = command(Some(network.namespace()), "qemu-system-x86_64");
+        let process = Guarded::logged(qemu.args(args), &log)?;
         Ok(Machine { terminal: self.clone(), process, from })
     }
 }

@@ -4,17 +4,15 @@
 //! deleted on drop. The name carries this process's id, so that a later run finds and removes the leftovers
 //! of a killed one.
 
-use std::fs::File;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use nix::sched::{CloneFlags, setns};
-
-use crate::child::Guarded;
-use crate::command::run;
+use flashmob_testkit::child::{Guarded, command};
+use flashmob_testkit::command::try_run;
+use flashmob_testkit::net::enter;
 
 /// The lab's server: bridge, DHCP, TFTP, and `flashmob serve`.
 pub const SERVER: &str = "10.77.0.1";
@@ -40,7 +38,7 @@ impl Network {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         remove_stale()?;
         let namespace = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        run("ip", ["netns", "add", &namespace]).context("making a network namespace needs root")?;
+        try_run("ip", ["netns", "add", &namespace]).context("making a network namespace needs root")?;
         let network = Network { namespace, taps: AtomicU32::new(0) };
         network.ip("link set lo up")?;
         network.ip("link add lab type bridge forward_delay 0 stp_state 0")?;
@@ -58,7 +56,7 @@ impl Network {
 
     fn ip(&self, words: &str) -> Result<()> {
         let args = ["-n", &self.namespace].into_iter().chain(words.split(' '));
-        run("ip", args).map(drop)
+        try_run("ip", args).map(drop)
     }
 
     /// A new tap on the bridge, for one machine.
@@ -91,7 +89,8 @@ impl Network {
 
     /// DHCP for the lab and TFTP from `tftp`, logging to `log`.
     pub fn serve_dhcp(&self, tftp: &Path, dhcp: &Dhcp, log: &Path) -> Result<Guarded> {
-        Guarded::spawn(Some(&self.namespace), "dnsmasq", dnsmasq_arguments(tftp, dhcp, log), log)
+        let mut dnsmasq = command(Some(&self.namespace), "dnsmasq");
+        Guarded::logged(dnsmasq.args(dnsmasq_arguments(tftp, dhcp, log)), log)
     }
 
     /// Runs `work` on a thread that lives in the namespace.
@@ -104,13 +103,6 @@ impl Network {
             thread.join().map_err(|_| anyhow!("the work inside the namespace panicked"))?
         })
     }
-}
-
-/// Moves this thread into a network namespace.
-fn enter(namespace: &str) -> Result<()> {
-    let path = format!("/run/netns/{namespace}");
-    let handle = File::open(&path).with_context(|| format!("opening {path}"))?;
-    setns(handle, CloneFlags::CLONE_NEWNET).context("entering the namespace")
 }
 
 /// A connection to the lab's server, made by this thread, which stays in the namespace.
@@ -135,18 +127,18 @@ fn relay(visitor: &TcpStream, server: &TcpStream) {
 impl Drop for Network {
     fn drop(&mut self) {
         // The next run deletes the namespace if this one cannot.
-        let _ = run("ip", ["netns", "del", &self.namespace]);
+        let _ = try_run("ip", ["netns", "del", &self.namespace]);
     }
 }
 
 /// Deletes namespaces whose process is gone.
 fn remove_stale() -> Result<()> {
-    let listed = run("ip", ["netns", "list"])?;
+    let listed = try_run("ip", ["netns", "list"])?;
     for name in listed.lines().filter_map(|line| line.split_whitespace().next()) {
         let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
         if pid.parse::<u32>().is_ok() && !Path::new(&format!("/proc/{pid}")).exists() {
             // Another run may have been faster.
-            let _ = run("ip", ["netns", "del", name]);
+            let _ = try_run("ip", ["netns", "del", name]);
         }
     }
     Ok(())

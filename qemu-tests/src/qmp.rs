@@ -6,9 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use flashmob_testkit::child::wait_until;
 use serde_json::{Value, json};
-
-use crate::child::wait_until;
 
 /// An answer that takes longer is an error.
 const ANSWER: Duration = Duration::from_secs(20);

@@ -54,7 +54,7 @@ const ROOMS: [(&str, &[&str]); 3] = [
 ];
 
 /// Packages of the workspace, each a crate of its own.
-const CRATES: [&str; 4] = ["src", "mkimage/src", "initramfs/src", "qemu-tests/src"];
+const CRATES: [&str; 5] = ["src", "mkimage/src", "initramfs/src", "qemu-tests/src", "tests/support/src"];
 
 /// Only adapters and programs may name these: time, chance, the file system, sockets, the kernel.
 const WORLD: [&str; 12] = [

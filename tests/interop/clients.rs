@@ -9,12 +9,12 @@ use flashmob::io::storage::{FileStorage, FolderStorage, Resize};
 use flashmob::io::torrent::Have;
 use flashmob::metainfo::{FileKind, Metainfo};
 use flashmob::tracker::Event;
-
-use crate::tracker::TestTracker;
-use crate::world::{Guarded, add, payload, session, torrent, within, write_torrent};
+use flashmob_testkit::child::{self, Guarded, command, of_package};
+use flashmob_testkit::net::free_port;
+use flashmob_testkit::swarm::{add, payload, session, torrent, within, write_torrent};
+use flashmob_testkit::tracker::TestTracker;
 
 const PIECE: usize = 256 * 1024;
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/libtorrent_peer.py");
 
 /// One swarm: its torrent, tracker and folder.
 struct World {
@@ -29,7 +29,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let bytes = payload(40 * PIECE + 12345, seed);
         let meta = torrent("image.bin", &bytes, PIECE, Vec::new());
-        let tracker = TestTracker::start(meta.info_hash).await;
+        let tracker = TestTracker::start(meta.info_hash);
         write_torrent(&folder.path().join("t.torrent"), &meta, &tracker.url());
         std::fs::create_dir(folder.path().join("theirs")).unwrap();
         World { folder, bytes, meta, tracker }
@@ -69,13 +69,8 @@ impl World {
     }
 }
 
-/// A port that was free a moment ago: aria2 cannot take a free one by itself.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 pub fn aria2(torrent: &Path, folder: &Path, role: &str) -> Guarded {
-    let mut command = Command::new("aria2c");
+    let mut command = command(None, of_package("aria2c", "aria2"));
     command
         .args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"])
         .args(["--enable-peer-exchange=false", "--disable-ipv6", "--interface=127.0.0.1"])
@@ -88,18 +83,12 @@ pub fn aria2(torrent: &Path, folder: &Path, role: &str) -> Guarded {
         "seed" => command.args(["--check-integrity=true", "--seed-ratio=0"]),
         _ => command.arg("--seed-time=0"),
     };
-    Guarded::start(command.arg(torrent), "aria2")
+    Guarded::start(command.arg(torrent))
 }
 
 pub fn libtorrent(torrent: &Path, folder: &Path, role: &str) -> Guarded {
-    let import = Command::new("/usr/bin/python3").args(["-c", "import libtorrent"]).output();
-    assert!(
-        import.is_ok_and(|output| output.status.success()),
-        "/usr/bin/python3 cannot import libtorrent: install the Debian package python3-libtorrent"
-    );
-    let mut command = Command::new("/usr/bin/python3");
-    command.arg(SCRIPT).arg(role).arg(torrent).arg(folder).stdin(Stdio::piped());
-    Guarded::start(&mut command, "python3-libtorrent")
+    let mut command = child::libtorrent(None);
+    Guarded::start(command.arg(role).arg("127.0.0.1:0").arg(torrent).arg(folder))
 }
 
 /// Transmission has no option to end when it is done: a shell ends it when its script has run.
@@ -113,7 +102,8 @@ fn transmission(torrent: &Path, folder: &Path, role: &str) -> Guarded {
     std::fs::write(&script, format!("#!/bin/sh\n: > '{}'\n", done.display())).unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let client = format!(
-        "setpriv --pdeathsig KILL transmission-cli -g '{}' -w '{}' -p {} -f '{}' {} '{}'",
+        "setpriv --pdeathsig KILL {} -g '{}' -w '{}' -p {} -f '{}' {} '{}'",
+        of_package("transmission-cli", "transmission-cli"),
         settings.display(),
         folder.display(),
         free_port(),
@@ -128,9 +118,8 @@ fn transmission(torrent: &Path, folder: &Path, role: &str) -> Guarded {
             "{client} & pid=$!; until [ -e '{done}' ]; do sleep 0.1; done; kill $pid; wait $pid; exit 0"
         ),
     };
-    let mut command = Command::new("sh");
-    command.args(["-c", &line]).stdout(Stdio::null()).stderr(Stdio::null());
-    Guarded::start(&mut command, "transmission-cli")
+    let mut command = command(None, "sh");
+    Guarded::start(command.args(["-c", &line]).stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,7 +207,7 @@ async fn a_hybrid_torrent_of_libtorrent_is_fetched_without_its_padding() {
     let bytes = hybrid_by_libtorrent(&theirs);
     let meta = Arc::new(Metainfo::parse(&bytes).unwrap());
     assert!(meta.files.iter().any(|file| file.kind == FileKind::Padding), "{:?}", meta.files);
-    let mut tracker = TestTracker::start(meta.info_hash).await;
+    let mut tracker = TestTracker::start(meta.info_hash);
     let (path, url) = (folder.path().join("t.torrent"), tracker.url());
     // `announce` sorts before the keys that libtorrent wrote.
     let head = format!("d8:announce{}:{url}", url.len());

@@ -2,33 +2,28 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use flashmob::event::{Class, Event};
 use flashmob::tracker::Event as Announced;
-
-use crate::tracker::TestTracker;
-use crate::world::{Guarded, payload, torrent, within, write_torrent};
+use flashmob_testkit::child::{self, Guarded};
+use flashmob_testkit::swarm::{payload, torrent, within, write_torrent};
+use flashmob_testkit::tracker::TestTracker;
 
 const PIECE: usize = 64 * 1024;
 
 fn flashmob() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flashmob"));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = child::command(None, env!("CARGO_BIN_EXE_flashmob"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// Runs it to its end, which must come by itself.
 pub async fn run(command: &mut Command) -> (i32, Vec<Event>, String) {
-    let mut child = Guarded::start(command, "(built by cargo)");
+    let mut child = Guarded::start(command);
     let mut events = Vec::new();
     let code = child.exit_code(60).await;
-    let Output { stdout, stderr, .. } = {
-        use std::io::Read;
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        child.0.stdout.take().unwrap().read_to_end(&mut out).unwrap();
-        child.0.stderr.take().unwrap().read_to_end(&mut err).unwrap();
-        Output { status: std::process::ExitStatus::default(), stdout: out, stderr: err }
-    };
+    let Output { stdout, stderr, .. } = child.finish(Duration::from_secs(10)).unwrap();
     for line in String::from_utf8(stdout).unwrap().lines() {
         events.push(serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")));
     }
@@ -52,7 +47,7 @@ pub fn seed_loud(torrent: &Path, source: &Path) -> Command {
 
 /// Runs it until the value is dropped.
 pub fn seed(torrent: &Path, source: &Path) -> Guarded {
-    Guarded::start(&mut seed_command(torrent, source), "(built by cargo)")
+    Guarded::start(&mut seed_command(torrent, source))
 }
 
 /// `flashmob get` with a free port.
@@ -75,7 +70,7 @@ async fn make_seed_and_get_carry_a_file_and_say_so() {
     assert_eq!(code, 0, "{err}");
     let made = flashmob::metainfo::Metainfo::parse(&std::fs::read(at("t.torrent")).unwrap()).unwrap();
     assert_eq!(made.info_hash, expected.info_hash);
-    let mut tracker = TestTracker::start(made.info_hash).await;
+    let mut tracker = TestTracker::start(made.info_hash);
     write_torrent(&at("t.torrent"), &made, &tracker.url());
     let mut seeder = seed(&at("t.torrent"), &at("source"));
     within(20, tracker.wait_for(Announced::Started, 1)).await;
@@ -146,7 +141,7 @@ async fn a_full_disk_ends_with_the_disks_exit_code() {
     let bytes = payload(30 * PIECE, 23);
     std::fs::write(at("source"), &bytes).unwrap();
     let meta = torrent("source", &bytes, PIECE, Vec::new());
-    let mut tracker = TestTracker::start(meta.info_hash).await;
+    let mut tracker = TestTracker::start(meta.info_hash);
     write_torrent(&at("t.torrent"), &meta, &tracker.url());
     let _seeder = seed(&at("t.torrent"), &at("source"));
     within(20, tracker.wait_for(Announced::Started, 1)).await;
@@ -162,10 +157,10 @@ async fn a_signal_ends_get_cleanly_and_it_resumes() {
     let at = |name: &str| folder.path().join(name);
     let bytes = payload(3 * PIECE, 24);
     let meta = torrent("source", &bytes, PIECE, Vec::new());
-    let mut tracker = TestTracker::start(meta.info_hash).await;
+    let mut tracker = TestTracker::start(meta.info_hash);
     write_torrent(&at("t.torrent"), &meta, &tracker.url());
     let mut command = get(&at("t.torrent"), &at("target"));
-    let mut waiting = Guarded::start(command.stdout(Stdio::null()).stderr(Stdio::null()), "(built by cargo)");
+    let mut waiting = Guarded::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
     within(20, tracker.wait_for(Announced::Started, 1)).await;
     waiting.terminate();
     assert_eq!(waiting.exit_code(10).await, i32::from(Class::Retry.exit_code()));

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,13 +21,15 @@ use flashmob::swarm::wire::{
 use flashmob::swarm::{Block, FRAME};
 use flashmob::tracker::Event;
 use flashmob::units::{PeerId, PieceIndex};
+use flashmob_testkit::child::{self, Guarded};
+use flashmob_testkit::net::free_port;
+use flashmob_testkit::swarm::{add, session, torrent, within, write_torrent};
+use flashmob_testkit::tracker::TestTracker;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::clients;
 use crate::command::{get, run};
-use crate::tracker::TestTracker;
-use crate::world::{Guarded, add, session, torrent, within, write_torrent};
 
 const PIECE: usize = 64 * 1024;
 
@@ -140,8 +142,8 @@ async fn the_program_sends_less_than_the_payload_when_it_compresses() {
     let (source, path) = (folder.path().join("source"), folder.path().join("t.torrent"));
     std::fs::write(&source, &bytes).unwrap();
     std::fs::write(&path, meta.to_bytes()).unwrap();
-    let home = SocketAddr::from(([127, 0, 0, 1], clients::free_port()));
-    let mut seed = Command::new(env!("CARGO_BIN_EXE_flashmob"));
+    let home = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut seed = child::command(None, env!("CARGO_BIN_EXE_flashmob"));
     seed.arg("seed").arg(&path).arg(&source).args([
         "--json",
         "--compress",
@@ -149,7 +151,7 @@ async fn the_program_sends_less_than_the_payload_when_it_compresses() {
         "--listen",
         &home.to_string(),
     ]);
-    let _seeder = Guarded::start(seed.stdin(Stdio::null()).stdout(Stdio::null()), "(built by cargo)");
+    let _seeder = Guarded::start(seed.stdout(Stdio::null()));
     for (mode, most) in [("on", 70), ("off", 110)] {
         let (wire, count) = counting_wire(home).await;
         let target = folder.path().join(mode);
@@ -169,7 +171,7 @@ async fn aria2_and_libtorrent_beside_compressed_pieces_notice_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = text(150 * PIECE);
     let meta = torrent("image.bin", &bytes, PIECE, Vec::new());
-    let mut tracker = TestTracker::start(meta.info_hash).await;
+    let mut tracker = TestTracker::start(meta.info_hash);
     let (source, path) = (folder.path().join("source"), folder.path().join("t.torrent"));
     std::fs::write(&source, &bytes).unwrap();
     write_torrent(&path, &meta, &tracker.url());

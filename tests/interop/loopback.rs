@@ -13,10 +13,10 @@ use flashmob::storage::{Attributes, Storage, StorageError};
 use flashmob::swarm::wire::Handshake;
 use flashmob::tracker::Event;
 use flashmob::units::PeerId;
+use flashmob_testkit::loops::LoopDevice;
+use flashmob_testkit::swarm::{add, payload, session, torrent, within};
+use flashmob_testkit::tracker::TestTracker;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use crate::tracker::TestTracker;
-use crate::world::{LoopDevice, add, payload, session, torrent, within};
 
 const PIECE: usize = 64 * 1024;
 
@@ -75,7 +75,7 @@ async fn three_leechers_and_a_seeder_meet_at_the_tracker_and_all_end_complete() 
     let folder = tempfile::tempdir().unwrap();
     let bytes = payload(40 * PIECE + 777, 1);
     let meta = torrent("image", &bytes, PIECE, Vec::new());
-    let mut tracker = TestTracker::start(meta.info_hash).await;
+    let mut tracker = TestTracker::start(meta.info_hash);
     let source = folder.path().join("source");
     std::fs::write(&source, &bytes).unwrap();
     let seeder = session().await;
@@ -137,14 +137,14 @@ async fn a_block_device_is_claimed_and_written_up_to_the_payloads_end() {
     let bytes = payload(9 * PIECE + 1000, 3);
     let meta = torrent("partition", &bytes, PIECE, Vec::new());
     let backing = folder.path().join("disk");
-    let device = LoopDevice::new(&backing, 1 << 20);
+    let device = LoopDevice::blank(&backing, 1 << 20);
     let mut file = std::fs::OpenOptions::new().write(true).open(&backing).unwrap();
     file.write_all(&vec![0xee; 1 << 20]).unwrap();
     file.sync_all().unwrap();
-    let small = BlockStorage::claim(&device.path, (1 << 20) + 1).err().unwrap();
+    let small = BlockStorage::claim(device.path(), (1 << 20) + 1).err().unwrap();
     assert_eq!(small.class, Class::Refused);
-    let storage = Arc::new(BlockStorage::claim(&device.path, bytes.len() as u64).unwrap());
-    let busy = BlockStorage::claim(&device.path, bytes.len() as u64).err().unwrap();
+    let storage = Arc::new(BlockStorage::claim(device.path(), bytes.len() as u64).unwrap());
+    let busy = BlockStorage::claim(device.path(), bytes.len() as u64).err().unwrap();
     assert_eq!(busy.class, Class::Refused, "somebody holds it: {busy}");
     let (one, two) = (session().await, session().await);
     add(&one, &meta, Memory::new(bytes.clone()), Have::Everything, None);
@@ -154,12 +154,12 @@ async fn a_block_device_is_claimed_and_written_up_to_the_payloads_end() {
     within(10, two.shutdown()).await;
     drop(swarm);
     let end = bytes.len();
-    let again = BlockStorage::claim(&device.path, end as u64).expect("it was let go");
+    let again = BlockStorage::claim(device.path(), end as u64).expect("it was let go");
     let mut odd = vec![0; 5000];
     again.read_at(777, &mut odd).unwrap();
     assert!(odd == bytes[777..5777], "unaligned reads see what was written");
     drop(again);
-    let on_disk = std::fs::read(&device.path).unwrap();
+    let on_disk = std::fs::read(device.path()).unwrap();
     assert!(on_disk[..end] == bytes, "the payload is on the device");
     assert!(on_disk[end..].iter().all(|byte| *byte == 0xee), "what lies behind it is left alone");
 }

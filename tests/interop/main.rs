@@ -1,8 +1,8 @@
 //! Swarms on the loopback interface: flashmob with itself, by its command line, and with aria2 and
 //! libtorrent.
 //!
-//! `tracker` is these tests' tracker, `world` has shared helpers; `loopback` drives sessions in this process,
-//! `command` runs the program, `partitions` runs it on images' partitions, `clients` runs the others.
+//! `loopback` drives sessions in this process, `command` runs the program, `partitions` runs it on images'
+//! partitions, `clients` runs the others.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,5 +16,3 @@ mod command;
 mod frames;
 mod loopback;
 mod partitions;
-mod tracker;
-mod world;

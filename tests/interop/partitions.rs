@@ -17,10 +17,12 @@ use flashmob::tracker::Event as Announced;
 use flashmob::units::{InfoHash, Lba, PieceIndex, PieceLength, SectorSize};
 
 use crate::command::{get, run, seed, seed_command, seed_loud};
-use crate::tracker::TestTracker;
-use crate::world::{Guarded, LoopDevice, payload, within, write_torrent};
 
 use RangeKind::{Data, Free, Zero};
+use flashmob_testkit::child::Guarded;
+use flashmob_testkit::loops::LoopDevice;
+use flashmob_testkit::swarm::{payload, within, write_torrent};
+use flashmob_testkit::tracker::TestTracker;
 
 const PIECE: usize = 64 * 1024;
 const KIB: u64 = 1024;
@@ -149,7 +151,7 @@ impl Image {
 
     /// A tracker for it, and the torrent that names the tracker.
     async fn tracker(&self) -> (TestTracker, PathBuf) {
-        let tracker = TestTracker::start(self.meta.info_hash).await;
+        let tracker = TestTracker::start(self.meta.info_hash);
         let torrent = self.path("t.torrent");
         write_torrent(&torrent, &self.meta, &tracker.url());
         (tracker, torrent)
@@ -226,12 +228,12 @@ async fn each_partition_of_an_image_is_fetched_into_its_own_place() {
 
     // The last piece is a short one, and the device continues after it.
     let backing = image.path("disk");
-    let device = LoopDevice::new(&backing, 1 << 20);
-    std::fs::write(&device.path, vec![0xee; 1 << 20]).unwrap();
-    let (code, events, err) = run(&mut image.of_partition(get(&torrent, &device.path), 1)).await;
+    let device = LoopDevice::blank(&backing, 1 << 20);
+    std::fs::write(device.path(), vec![0xee; 1 << 20]).unwrap();
+    let (code, events, err) = run(&mut image.of_partition(get(&torrent, device.path()), 1)).await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(completed_with(&events), Some(4 * PIECE as u64));
-    let on_disk = std::fs::read(&device.path).unwrap();
+    let on_disk = std::fs::read(device.path()).unwrap();
     let size = image.sources[0].len();
     image.assert_on(0, &on_disk[..size], 0xee);
     assert!(on_disk[size..].iter().all(|byte| *byte == 0xee), "what lies behind it is left alone");
@@ -252,7 +254,7 @@ async fn partitions_that_are_served_apart_make_the_whole_together() {
         let source = image.path(&format!("source{number}"));
         std::fs::write(&source, &image.sources[position]).unwrap();
         let mut command = image.of_partition(seed_command(&torrent, &source), number);
-        seeders.push(Guarded::start(&mut command, "(built by cargo)"));
+        seeders.push(Guarded::start(&mut command));
     }
     within(20, tracker.wait_for(Announced::Started, 2)).await;
     assert_eq!(tracker.left(Announced::Started), [0, 0], "each has all that it wants");
@@ -301,7 +303,7 @@ async fn a_version_whose_payload_is_elsewhere_is_served_by_its_folder() {
     let reference = r#"{"kind":"parts","files":[{"name":"all.bin"}],"runs":[[0,1,2],[0,0,1]]}"#;
     std::fs::write(version.join(names::REFERENCE), reference).unwrap();
     let meta = Metainfo::parse(&std::fs::read(golden.join(names::TORRENT)).unwrap()).unwrap();
-    let mut tracker = TestTracker::start(meta.info_hash).await;
+    let mut tracker = TestTracker::start(meta.info_hash);
     write_torrent(&torrent, &meta, &tracker.url());
     // The folder, or the one above it.
     for source in [version.as_path(), folder.path()] {
@@ -315,7 +317,7 @@ async fn a_version_whose_payload_is_elsewhere_is_served_by_its_folder() {
         seeder.terminate();
         assert_eq!(seeder.exit_code(10).await, 0);
         std::fs::remove_dir_all(&target).unwrap();
-        tracker = TestTracker::start(meta.info_hash).await;
+        tracker = TestTracker::start(meta.info_hash);
         write_torrent(&torrent, &meta, &tracker.url());
     }
     let other = Image::new();
@@ -339,7 +341,7 @@ async fn carry(bytes: &[u8], pieces: Pieces, options: &[&str]) -> (tempfile::Tem
         private: true,
     };
     let meta = Arc::new(builder.build().expect("a torrent"));
-    let mut tracker = TestTracker::start(meta.info_hash).await;
+    let mut tracker = TestTracker::start(meta.info_hash);
     write_torrent(&torrent, &meta, &tracker.url());
     let _seeder = seed(&torrent, &source);
     within(20, tracker.wait_for(Announced::Started, 1)).await;

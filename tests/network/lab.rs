@@ -2,15 +2,15 @@
 //!
 //! Invariant: dropping the `Lab` deletes everything that the test made.
 
-use std::fs::File;
 use std::future::Future;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
+use flashmob_testkit::child::{Guarded, command, of_package};
+use flashmob_testkit::command::run;
+use flashmob_testkit::net::{Namespaces, enter, ip};
 
 /// No test takes longer.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -23,26 +23,20 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub struct Lab {
     server: String,
     terminal: String,
-    dnsmasq: Mutex<Option<Child>>,
+    dnsmasq: Mutex<Option<Guarded>>,
     files: tempfile::TempDir,
-}
-
-/// Runs `ip` and panics with its output if it fails.
-pub fn ip(line: &str) -> String {
-    let output = Command::new("ip").args(line.split(' ')).output().expect("ip of package iproute2");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "ip {line}: {said} (these tests need root)");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    namespaces: Namespaces,
 }
 
 impl Lab {
     pub fn new() -> Self {
         let name = format!("fm{}n{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
         let (server, terminal) = (format!("{name}s"), format!("{name}t"));
-        ip(&format!("netns add {server}"));
         let files = tempfile::tempdir().unwrap();
-        let lab = Lab { server, terminal, dnsmasq: Mutex::new(None), files };
-        ip(&format!("netns add {}", lab.terminal));
+        let mut lab =
+            Lab { server, terminal, dnsmasq: Mutex::new(None), files, namespaces: Namespaces::default() };
+        lab.namespaces.add(&lab.server);
+        lab.namespaces.add(&lab.terminal);
         ip(&format!("-n {} link add eth0 type veth peer name eth0 netns {}", lab.server, lab.terminal));
         ip(&format!("-n {} addr add {SERVER}/24 dev eth0", lab.server));
         ip(&format!("-n {} link set lo up", lab.server));
@@ -62,10 +56,7 @@ impl Lab {
 
     /// Gives the server's end another network, as if the cable were in another switch.
     pub fn dnsmasq_elsewhere(&self) {
-        if let Some(mut child) = self.dnsmasq.lock().unwrap().take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
+        *self.dnsmasq.lock().unwrap() = None;
         ip(&format!("-n {} addr flush dev eth0", self.server));
         ip(&format!("-n {} addr add 10.78.0.1/24 dev eth0", self.server));
         self.dnsmasq_in("10.78.0", &["--dhcp-authoritative"]);
@@ -73,8 +64,9 @@ impl Lab {
 
     fn dnsmasq_in(&self, network: &str, more: &[&str]) {
         let range = format!("--dhcp-range={network}.50,{network}.60,255.255.255.0,2m");
-        let child = Command::new("ip")
-            .args(["netns", "exec", &self.server, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null"])
+        let mut dnsmasq = command(Some(&self.server), of_package("dnsmasq", "dnsmasq-base"));
+        dnsmasq
+            .args(["--keep-in-foreground", "--conf-file=/dev/null"])
             .args([
                 "--no-resolv",
                 "--no-hosts",
@@ -85,11 +77,8 @@ impl Lab {
             ])
             .args([&range, "--domain=lab.test", "--log-facility=-"])
             .args(more)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("dnsmasq of package dnsmasq-base");
-        *self.dnsmasq.lock().unwrap() = Some(child);
+            .stderr(Stdio::null());
+        *self.dnsmasq.lock().unwrap() = Some(Guarded::start(&mut dnsmasq));
     }
 
     /// Sends an LLDP frame with this payload from the server's end, as a switch would.
@@ -98,8 +87,7 @@ impl Lab {
             s.bind(('eth0', 0)); \
             s.send(bytes.fromhex('0180c200000e' '525400000001' '88cc' + sys.argv[1]))";
         let payload: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
-        let python = ["netns", "exec", &self.server, "python3", "-c", send, &payload];
-        assert!(Command::new("ip").args(python).status().expect("ip of package iproute2").success());
+        run("ip", &[&"netns", &"exec", &self.server, &"python3", &"-c", &send, &payload]);
     }
 
     /// Where the terminal's `resolv.conf` is.
@@ -123,24 +111,11 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Ok(Some(mut child)) = self.dnsmasq.lock().map(|mut child| child.take()) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        for name in [&self.server, &self.terminal] {
-            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
-        }
-    }
-}
-
 /// Runs a tokio runtime inside the namespace, on a separate thread and within the deadline.
 pub fn inside<T: Send, F: Future<Output = T>>(name: &str, work: impl FnOnce() -> F + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            enter(name).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async { tokio::time::timeout(DEADLINE, work()).await.expect("deadline") })
         });

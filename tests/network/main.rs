@@ -5,20 +5,9 @@
 //! them.
 
 #![cfg(feature = "agent")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "this whole program is tests, with payloads of a few MB"
-)]
+#![expect(clippy::unwrap_used, reason = "this whole program is tests")]
 
 mod address;
 mod discovery;
 mod lab;
-#[expect(dead_code, reason = "other tests use the rest")]
-#[path = "../interop/tracker.rs"]
-mod tracker;
-#[expect(dead_code, reason = "other tests use the rest")]
-#[path = "../interop/world.rs"]
-mod world;
 mod zones;

@@ -6,7 +6,6 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,10 +14,13 @@ use flashmob::io::storage::{FileStorage, Resize};
 use flashmob::io::torrent::{Have, Session, SessionConfig};
 use flashmob::metainfo::Metainfo;
 use flashmob::tracker::{Settings, Topology, Tracker, Zone, Zoned};
+use flashmob_testkit::child::wait_until;
+use flashmob_testkit::command::run_line;
+use flashmob_testkit::net::{Namespaces, ip};
+use flashmob_testkit::swarm::{add, payload, torrent};
+use flashmob_testkit::tracker::TestTracker;
 
-use crate::lab::{inside, ip};
-use crate::tracker::TestTracker;
-use crate::world::{add, payload, torrent};
+use crate::lab::{DEADLINE, inside};
 
 const TERMINALS: u8 = 4;
 const PIECE: usize = 1 << 20;
@@ -28,14 +30,16 @@ const TRACKER: &str = "10.88.0.1:6969";
 /// The namespaces; they go with the value.
 struct Routed {
     name: String,
+    namespaces: Namespaces,
 }
 
 impl Routed {
     fn new() -> Self {
-        let routed = Routed { name: format!("fmz{}", std::process::id()) };
+        let name = format!("fmz{}", std::process::id());
+        let mut routed = Routed { name, namespaces: Namespaces::default() };
         let (core, router) = (routed.core(), routed.router());
-        ip(&format!("netns add {core}"));
-        ip(&format!("netns add {router}"));
+        routed.namespaces.add(&core);
+        routed.namespaces.add(&router);
         ip(&format!("-n {core} link add eth0 type veth peer name core netns {router}"));
         ip(&format!("-n {core} addr add 10.88.0.1/24 dev eth0"));
         ip(&format!("-n {core} link set eth0 up"));
@@ -49,7 +53,7 @@ impl Routed {
         ip(&format!("netns exec {router} sh -c echo${{IFS}}1>/proc/sys/net/ipv4/ip_forward"));
         for n in 0..TERMINALS {
             let terminal = routed.terminal(n);
-            ip(&format!("netns add {terminal}"));
+            routed.namespaces.add(&terminal);
             ip(&format!("-n {terminal} link add eth0 type veth peer name port{n} netns {router}"));
             ip(&format!("-n {terminal} addr add {}/24 dev eth0", address(n)));
             ip(&format!("-n {terminal} link set eth0 up"));
@@ -58,8 +62,7 @@ impl Routed {
             ip(&format!("-n {router} link set port{n} up"));
         }
         let shape = "qdisc add dev room root tbf rate 40mbit burst 128kb latency 100ms";
-        let tc = Command::new("tc").args(["-n", &router]).args(shape.split(' ')).status();
-        assert!(tc.expect("tc of package iproute2").success());
+        run_line("tc", &format!("-n {router} {shape}"));
         routed
     }
 
@@ -87,15 +90,6 @@ impl Routed {
     }
 }
 
-impl Drop for Routed {
-    fn drop(&mut self) {
-        let terminals = (0..TERMINALS).map(|n| self.terminal(n));
-        for name in terminals.chain([self.router(), self.core()]) {
-            let _ = Command::new("ip").args(["netns", "del", &name]).status();
-        }
-    }
-}
-
 fn address(n: u8) -> IpAddr {
     [10, 88, 1, 10 + n].into()
 }
@@ -118,7 +112,7 @@ async fn core(meta: &Arc<Metainfo>, source: &Path, course: &Course) {
     let mut tracker = Tracker::new(Settings::default(), Box::new(policy));
     tracker.admit(meta.info_hash, false);
     let state = Arc::new(Mutex::new(tracker));
-    let tracker = TestTracker::listen(TRACKER, Arc::clone(&state)).await;
+    let tracker = TestTracker::listen(TRACKER.parse().unwrap(), Arc::clone(&state));
     let session = Session::start(SessionConfig::new("10.88.0.1:6881".parse().unwrap())).await.unwrap();
     let storage = Arc::new(FileStorage::open(source).unwrap());
     let swarm = add(&session, meta, storage, Have::Everything, Some(tracker.url()));
@@ -150,14 +144,8 @@ async fn terminal(n: u8, meta: &Arc<Metainfo>, target: &Path, course: &Course) {
     }
 }
 
-fn wait_until(what: &str, test: impl Fn() -> bool) {
-    for _ in 0..3000 {
-        if test() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{what}: not within a minute");
+fn until(what: &str, test: impl Fn() -> bool) {
+    wait_until(what, DEADLINE, || Ok(test())).unwrap();
 }
 
 #[test]
@@ -179,12 +167,12 @@ fn one_terminal_fetches_through_the_router_and_when_it_dies_another_does() {
                 inside(&routed.terminal(n), async || terminal(n, meta, &target, course).await)
             });
         }
-        wait_until("a third has crossed", || routed.crossed() > PAYLOAD / 3);
+        until("a third has crossed", || routed.crossed() > PAYLOAD / 3);
         let gateway = course.gateways.lock().unwrap()[0];
         let first = (0..TERMINALS).find(|n| address(*n) == gateway).unwrap();
         course.cut[usize::from(first)].store(true, SeqCst);
         routed.cut(first);
-        wait_until("the others are complete", || course.done.load(SeqCst) == usize::from(TERMINALS) - 1);
+        until("the others are complete", || course.done.load(SeqCst) == usize::from(TERMINALS) - 1);
         course.over.store(true, SeqCst);
         first
     });

@@ -4,14 +4,15 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::units::PieceIndex;
+use flashmob_testkit::child::{Guarded, command};
 
 use super::volume::{Kind, Volume, stage};
-use super::{Content, Running, beside, capture, folder};
+use super::{Content, beside, capture, folder};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -119,24 +120,24 @@ fn transfer(image: &Path, folder: &Path) -> u64 {
     File::create(&target).and_then(|file| file.set_len(size)).expect("a file");
     let flashmob = beside("flashmob");
     let from = "127.0.0.1:26881";
-    let mut seeder = Command::new(&flashmob);
+    let mut seeder = command(None, &flashmob);
     seeder
         .arg("seed")
         .arg(&torrent)
         .arg(image.parent().expect("a folder"))
         .args(["--json", "--listen", from]);
-    let mut seeder = Running(seeder.stdout(Stdio::piped()).spawn().expect("flashmob seed"));
-    let said = BufReader::new(seeder.0.stdout.take().expect("its events"));
-    let mut get = Command::new(&flashmob);
+    let mut seeder = Guarded::start(seeder.stdout(Stdio::piped()));
+    let said = BufReader::new(seeder.take_stdout().expect("its events"));
+    let mut get = command(None, &flashmob);
     get.arg("get").arg(&torrent).arg(&target).arg("--manifest").arg(&manifest).args(["--partition", "1"]);
     get.args(["--peer", from, "--listen", "127.0.0.1:26882", "--json"]);
-    let mut get = Running(get.stdout(Stdio::null()).spawn().expect("flashmob get"));
+    let mut get = Guarded::start(get.stdout(Stdio::null()));
     let mut sent = 0;
     let mut done = None;
     for line in said.lines().map_while(Result::ok) {
         let event: serde_json::Value = serde_json::from_str(&line).expect("an event");
         sent = event["bytes_out"].as_u64().unwrap_or(sent);
-        if let Some(status) = get.0.try_wait().expect("its state") {
+        if let Some(status) = get.status().expect("its state") {
             assert!(status.success(), "flashmob get: {status}");
             // The seeder reports its sent bytes each second.
             if done.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(2) {

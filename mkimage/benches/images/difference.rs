@@ -16,9 +16,12 @@ use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::plan::LayoutPlan;
 use flashmob::manifest::TrustedManifest;
 use flashmob::units::parse_bytes;
+use flashmob_testkit::child::{Guarded, command};
+use flashmob_testkit::command::run;
+use flashmob_testkit::loops::LoopDevice;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use super::{Chance, Running, beside, capture, run};
+use super::{Chance, beside, capture};
 
 /// How `dd` reads a disk once, past the kernel's memory.
 const READ: [&str; 3] = ["of=/dev/null", "iflag=direct", "bs=4M"];
@@ -63,7 +66,7 @@ pub fn run_all(arguments: &Arguments) {
     let piece = arguments.piece.to_string();
     let version = capture(&source, &repository, "1", &["--payload", "reference", "--piece-length", &piece]);
     let image = ImageFolder::open(&version).expect("an image");
-    let disk = Loop::attach(&target, arguments.rotational);
+    let disk = attach(&target, arguments.rotational);
     let _limit = arguments.rate.map(|rate| Limit::new(&disk, rate * 1_000_000));
     let pieces = image.manifest().payload.pieces;
     let changed = (pieces as usize * arguments.changed).div_ceil(100);
@@ -76,7 +79,7 @@ pub fn run_all(arguments: &Arguments) {
     for turn in 0..arguments.runs {
         spoil(&target, arguments.piece, pieces, changed, &mut chance);
         let once =
-            timed(&disk, || drop(run("dd", &[&format!("if={}", disk.0), &READ[0], &READ[1], &READ[2]])));
+            timed(&disk, || drop(run("dd", &[&format!("if={}", disk.name()), &READ[0], &READ[1], &READ[2]])));
         let compared = timed(&disk, || assert_eq!(found(&image, &disk), pieces as usize - changed));
         let (mut fetched, mut agent) = (0, 0.0);
         timed(&disk, || (fetched, agent) = imaged(&disk));
@@ -119,9 +122,9 @@ fn spoil(target: &Path, piece: u64, pieces: u32, changed: usize, chance: &mut Ch
 }
 
 /// Seconds that `work` takes with a disk of which nothing is in memory.
-fn timed(disk: &Loop, work: impl FnOnce()) -> f64 {
+fn timed(disk: &LoopDevice, work: impl FnOnce()) -> f64 {
     nix::unistd::sync();
-    let file = File::open(&disk.0).expect("the disk");
+    let file = File::open(disk.path()).expect("the disk");
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).expect("advice");
     drop(file);
     let begun = Instant::now();
@@ -130,8 +133,8 @@ fn timed(disk: &Loop, work: impl FnOnce()) -> f64 {
 }
 
 /// Pieces that a comparison finds.
-fn found(image: &ImageFolder, disk: &Loop) -> usize {
-    let info = list::find(&disk.0).expect("the disk");
+fn found(image: &ImageFolder, disk: &LoopDevice) -> usize {
+    let info = list::find(disk.name()).expect("the disk");
     let claimed = claim(&info, LayoutMode::WholeDisk, &[1]).expect("claimed");
     let manifest = TrustedManifest::insecure(image.manifest_bytes()).expect("a manifest");
     let facts = claimed.facts();
@@ -144,9 +147,9 @@ fn found(image: &ImageFolder, disk: &Loop) -> usize {
 
 /// Runs an agent; returns the bytes that it fetched, and after how many seconds the disk was proved to be
 /// right.
-fn imaged(disk: &Loop) -> (u64, f64) {
+fn imaged(disk: &LoopDevice) -> (u64, f64) {
     let mut command = Command::new(beside("flashmob-agent"));
-    command.args(["--server", &format!("http://{SERVER}"), "--image", "bench", "--disk", &disk.0]);
+    command.args(["--server", &format!("http://{SERVER}"), "--image", "bench", "--disk", disk.name()]);
     command.args(["--insecure", "--json", "--listen", "127.0.0.1:0"]);
     let output = command.stderr(Stdio::null()).output().expect("flashmob-agent");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -158,12 +161,12 @@ fn imaged(disk: &Loop) -> (u64, f64) {
 }
 
 /// Starts a server and waits until it is there.
-fn serve(repository: &Path, state: &Path) -> Running {
-    let mut command = Command::new(beside("flashmob"));
+fn serve(repository: &Path, state: &Path) -> Guarded {
+    let mut command = command(None, beside("flashmob"));
     command.arg("serve").arg("--images").arg(repository).arg("--state").arg(state);
     command.args(["--listen", SERVER, "--peer-listen", "127.0.0.1:0", "--no-mdns"]);
-    let mut server = Running(command.stderr(Stdio::piped()).spawn().expect("flashmob serve"));
-    let mut lines = BufReader::new(server.0.stderr.take().expect("its words")).lines().map_while(Result::ok);
+    let mut server = Guarded::start(command.stderr(Stdio::piped()));
+    let mut lines = BufReader::new(server.take_stderr().expect("its words")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("flashmob serves on ")), "the server ends");
     std::thread::spawn(move || lines.for_each(drop));
     server
@@ -175,8 +178,8 @@ struct Limit(PathBuf);
 const GROUPS: &str = "/sys/fs/cgroup/blkio";
 
 impl Limit {
-    fn new(disk: &Loop, rate: u64) -> Self {
-        let number = fs::metadata(&disk.0).expect("the disk").rdev();
+    fn new(disk: &LoopDevice, rate: u64) -> Self {
+        let number = fs::metadata(disk.path()).expect("the disk").rdev();
         let line = format!("{}:{} {rate}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
         let limit = Limit(Path::new(GROUPS).join(format!("flashmob-bench-{}", std::process::id())));
         fs::create_dir(&limit.0).expect("a control group (version 1, blkio)");
@@ -199,21 +202,11 @@ impl Drop for Limit {
     }
 }
 
-/// A file as a disk that the kernel does not keep in memory, detached at the end.
-struct Loop(String);
-
-impl Loop {
-    fn attach(file: &Path, rotational: bool) -> Self {
-        let said = run("losetup", &[&"--find", &"--show", &"--direct-io=on", &file]);
-        let path = String::from_utf8_lossy(&said.stdout).trim().to_string();
-        let queue = Path::new("/sys/block").join(path.trim_start_matches("/dev/")).join("queue/rotational");
-        fs::write(queue, if rotational { "1" } else { "0" }).expect("told how it seeks");
-        Loop(path)
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
-    }
+/// A file as a disk that the kernel does not keep in memory.
+fn attach(file: &Path, rotational: bool) -> LoopDevice {
+    let device = LoopDevice::over(file, &["--direct-io=on"]);
+    let queue =
+        Path::new("/sys/block").join(device.name().trim_start_matches("/dev/")).join("queue/rotational");
+    fs::write(queue, if rotational { "1" } else { "0" }).expect("told how it seeks");
+    device
 }

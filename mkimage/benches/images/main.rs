@@ -18,10 +18,10 @@ mod volume;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
 
 use clap::{Parser, Subcommand};
 use flashmob::units::parse_bytes;
+use flashmob_testkit::command::run;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -70,19 +70,6 @@ fn folder(content: &Content) -> tempfile::TempDir {
     tempfile::tempdir_in(base).unwrap()
 }
 
-/// Runs a program that must end well.
-fn run(program: impl AsRef<OsStr>, arguments: &[&dyn AsRef<OsStr>]) -> Output {
-    let mut command = Command::new(program.as_ref());
-    arguments.iter().for_each(|argument| {
-        command.arg(argument);
-    });
-    let output = command.env("MTOOLS_SKIP_CHECK", "1").output();
-    let output = output.unwrap_or_else(|e| panic!("{command:?}: {e} (packages in qemu-tests/setup.sh)"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}{said}", String::from_utf8_lossy(&output.stdout));
-    output
-}
-
 /// `flashmob-mkimage`, as built for this bench.
 fn mkimage() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_flashmob-mkimage"))
@@ -111,15 +98,5 @@ impl Chance {
     fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % n.max(1)
-    }
-}
-
-/// A program that ends with the bench.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use flashmob_testkit::command::run;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::statvfs;
 
-use super::{Chance, run};
+use super::Chance;
 
 /// Names on one command line.
 const BATCH: usize = 500;

@@ -10,9 +10,10 @@ use flashmob::io::image::folder::{ImageFolder, list};
 use flashmob::layout::extents::RangeKind;
 use flashmob::manifest::{BootAreaKind, Entry, PieceCount, Policy, Role, Table};
 use flashmob::units::{DiskOffset, Lba};
+use flashmob_testkit::child::{Guarded, command};
+use flashmob_testkit::loops::LoopDevice;
 
 use crate::disks::{self, MIB};
-use crate::loops::Loop;
 use crate::{capture, capture_as, contents, fail, mkimage, restore, succeed};
 
 #[test]
@@ -251,26 +252,25 @@ fn a_killed_capture_leaves_no_image_and_the_next_one_cleans_up() {
         file.and_then(|mut file| file.write_all(&block)).expect("written");
     }
     let repository = dir.path().join("repository");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_flashmob-mkimage"))
+    let mut capturing = command(None, env!("CARGO_BIN_EXE_flashmob-mkimage"));
+    capturing
         .arg("capture")
         .arg(&source)
         .arg("--repository")
         .arg(&repository)
         .args(["--name", "lab", "--version", "1"])
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
+        .stderr(Stdio::null());
+    let mut child = Guarded::start(&mut capturing);
     let image = repository.join("lab");
     let partial = image.join(format!(".partial-{}", child.id()));
     let deadline = Instant::now() + Duration::from_secs(60);
     while !partial.join("payload/0000.bin").exists() {
-        assert!(child.try_wait().expect("its state").is_none(), "it ended before it could be killed");
+        assert!(child.is_running(), "it ended before it could be killed");
         assert!(Instant::now() < deadline, "it does not begin");
         std::thread::yield_now();
     }
-    child.kill().expect("killed");
-    child.wait().expect("ended");
+    child.kill();
     assert!(partial.exists() && !image.join("1").exists());
     assert_eq!(list(&repository).expect("a repository"), []);
 
@@ -316,7 +316,7 @@ fn a_mounted_source_is_refused_and_a_free_block_device_is_captured() {
     }
     let dir = tempfile::tempdir().expect("a folder");
     let file = disks::ext4(dir.path());
-    let device = Loop::of(&file, &[]);
+    let device = LoopDevice::over(&file, &[]);
     let place = dir.path().join("place");
     fs::create_dir(&place).expect("a folder");
     // Mounted in a private namespace, which ends with the program.
@@ -325,7 +325,7 @@ fn a_mounted_source_is_refused_and_a_free_block_device_is_captured() {
             --name lab \
                       --version \"$7\"";
         Command::new("unshare")
-            .args(["--mount", "sh", "-c", script, "sh", options, &device.0])
+            .args(["--mount", "sh", "-c", script, "sh", options, device.name()])
             .arg(&place)
             .arg(env!("CARGO_BIN_EXE_flashmob-mkimage"))
             .arg(source)
@@ -334,16 +334,17 @@ fn a_mounted_source_is_refused_and_a_free_block_device_is_captured() {
             .output()
             .expect("unshare")
     };
-    let complaint = fail(&mounted("rw", Path::new(&device.0), "1"), 3);
+    let complaint = fail(&mounted("rw", device.path(), "1"), 3);
     assert!(complaint.contains("mounted read-write at") && complaint.contains("umount"), "{complaint}");
     let complaint = fail(&mounted("rw", &file, "1"), 3);
     assert!(complaint.contains("through a loop device"), "{complaint}");
     assert!(!dir.path().join("r/lab/1").exists());
-    succeed(&mounted("ro", Path::new(&device.0), "2"));
-    let folder = capture(dir.path(), Path::new(&device.0));
-    succeed(&mkimage(&[&"verify", &folder, &"--disk", &device.0]));
-    let held = fs::File::options().read(true).custom_flags(nix::libc::O_EXCL).open(&device.0).expect("held");
-    let again = capture_as("held", &device.0, dir.path(), &[]);
+    succeed(&mounted("ro", device.path(), "2"));
+    let folder = capture(dir.path(), device.path());
+    succeed(&mkimage(&[&"verify", &folder, &"--disk", &device]));
+    let held =
+        fs::File::options().read(true).custom_flags(nix::libc::O_EXCL).open(device.path()).expect("held");
+    let again = capture_as("held", &device, dir.path(), &[]);
     assert!(fail(&again, 3).contains("is in use"));
     drop(held);
 }

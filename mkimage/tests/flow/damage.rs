@@ -3,18 +3,16 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use flashmob::io::image::folder::ImageFolder;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use flashmob_testkit::child::{Guarded, command, of_package};
 
 use super::{capture_as, disks, fail, succeed};
 
 /// A disk of which one sector cannot be read.
 pub struct Damaged {
-    daemon: Child,
+    daemon: Guarded,
     /// Where it can be read.
     pub path: PathBuf,
 }
@@ -28,7 +26,8 @@ impl Damaged {
             r#"{{"driver":"blkdebug","node-name":"bad","image":"file","inject-error":[
                 {{"event":"none","iotype":"read","sector":{sector},"errno":5}}]}}"#
         );
-        let daemon = Command::new("qemu-storage-daemon")
+        let mut daemon = command(None, of_package("qemu-storage-daemon", "qemu-system-common"));
+        daemon
             .arg("--blockdev")
             .arg(format!("driver=file,node-name=file,read-only=on,filename={}", disk.display()))
             .args([
@@ -38,10 +37,8 @@ impl Damaged {
                 "driver=raw,node-name=disk,read-only=on,file=bad",
                 "--export",
             ])
-            .arg(format!("type=fuse,id=view,node-name=disk,writable=off,mountpoint={}", path.display()))
-            .spawn()
-            .expect("qemu-storage-daemon of package qemu-system-common");
-        let damaged = Damaged { daemon, path };
+            .arg(format!("type=fuse,id=view,node-name=disk,writable=off,mountpoint={}", path.display()));
+        let damaged = Damaged { daemon: Guarded::start(&mut daemon), path };
         let begun = Instant::now();
         while fs::metadata(&damaged.path).expect("there").len() == 0 {
             assert!(begun.elapsed() < Duration::from_secs(20), "the disk is not shown");
@@ -54,10 +51,8 @@ impl Damaged {
 impl Drop for Damaged {
     fn drop(&mut self) {
         // Asked to, it takes its view away itself.
-        if let Ok(pid) = i32::try_from(self.daemon.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        let _ = self.daemon.wait();
+        self.daemon.terminate();
+        let _ = self.daemon.wait(Duration::from_secs(20));
     }
 }
 

@@ -6,21 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use flashmob_testkit::command::{run_command, tool};
+
 pub const MIB: u64 = 1 << 20;
 
 pub fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program)
-        .args(arguments)
-        .env("MTOOLS_SKIP_CHECK", "1")
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-        .output()
-        .expect(program);
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    run_command(tool(program).args(arguments));
 }
 
 fn path(path: &Path) -> &str {

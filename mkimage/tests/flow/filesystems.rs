@@ -10,8 +10,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use flashmob_testkit::command::run;
+
 use super::disks::{MIB, noise};
-use super::used::{SECRET, image, run, secret, written};
+use super::used::{SECRET, image, secret, written};
 use super::{capture, capture_as, fail, succeed};
 
 const BLOCK: usize = 4096;

@@ -6,11 +6,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use super::damage::Damaged;
 use super::imaging::{Program, beside, serve};
-use super::loops::Loop;
 use super::{SMALL, capture_as, disks, fail, mkimage, succeed};
 
 /// An image of one form, as a test made it.
@@ -41,6 +39,9 @@ enum Answer {
 }
 
 use Answer::{Good, Refused};
+use flashmob_testkit::child::command;
+use flashmob_testkit::loops::LoopDevice;
+use flashmob_testkit::net::free_port;
 
 const NO_HASHES: Answer = Refused(3, "was published without hashes");
 
@@ -191,11 +192,11 @@ fn seed_and_get_carry_every_form_of_an_image() {
         println!("seed and get, {}", form.name);
         let address = format!("127.0.0.1:{}", free_port());
         let torrent = image.folder.join("image.torrent");
-        let mut seed = Command::new(beside("flashmob"));
+        let mut seed = command(None, beside("flashmob"));
         seed.arg("seed").arg(&torrent).arg(&image.folder).args(["--listen", &address]);
         let _seed = Program::of(&mut seed);
         let get = |target: &Path, more: &[&str]| {
-            let mut get = Command::new(beside("flashmob"));
+            let mut get = command(None, beside("flashmob"));
             get.arg("get").arg(&torrent).arg(target).args(["--listen", "127.0.0.1:0", "--peer", &address]);
             Program::of(get.args(more)).finish();
         };
@@ -234,11 +235,11 @@ fn an_agent_images_a_disk_from_every_form_of_an_image() {
         let target = folder.join("target");
         let size = fs::metadata(&image.disk).expect("the disk").len();
         fs::File::create(&target).and_then(|file| file.set_len(size)).expect("a disk");
-        let device = Loop::of(&target, &[]);
-        let mut agent = Command::new(beside("flashmob-agent"));
+        let device = LoopDevice::over(&target, &[]);
+        let mut agent = command(None, beside("flashmob-agent"));
         let which = format!("lab@{}", image.version());
-        agent.args(["--server", &server.url, "--image", &which, "--disk", &device.0, "--insecure"]);
-        let agent = Program::of(agent.args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()));
+        agent.args(["--server", &server.url, "--image", &which, "--disk", device.name(), "--insecure"]);
+        let agent = Program::of(agent.args(["--listen", "127.0.0.1:0"]));
         if matches!(form.hash, Good) {
             // The terminal writes, but commits nothing before the hashes are there.
             succeed(&mkimage(&[&"hash", &image.folder]));
@@ -255,9 +256,4 @@ fn an_agent_images_a_disk_from_every_form_of_an_image() {
             }
         }
     });
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
 }

@@ -9,15 +9,18 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use flashmob::io::image::folder::ImageFolder;
+use flashmob_testkit::child::{Guarded, command};
+use flashmob_testkit::command::run;
+use flashmob_testkit::loops::LoopDevice;
+use flashmob_testkit::net::{Namespaces, enter, ip};
 
 use super::disks::{MIB, noise};
-use super::loops::Loop;
-use super::used::{has_secret, image, run, secret};
-use super::{capture_as, mkimage, succeed};
+use super::used::{has_secret, image, secret};
+use super::{capture_as, fail, mkimage, succeed};
 
 /// A run that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -92,8 +95,8 @@ impl Golden {
 
     /// Looks at a terminal's disk with the filesystems' own programs.
     fn check(&self, folder: &Path, disk: &Path) {
-        let parts = self.parts().map(|(start, size)| Loop::part(disk, start, size));
-        let [ext4, ntfs, fat] = [&parts[0].0, &parts[1].0, &parts[2].0];
+        let parts = self.parts().map(|(start, size)| LoopDevice::part(disk, start, size));
+        let [ext4, ntfs, fat] = &parts;
         run("e2fsck", &[&"-f", &"-n", ext4]);
         run("ntfsfix", &[&"-n", ntfs]);
         run("fsck.fat", &[&"-n", fat]);
@@ -109,7 +112,7 @@ impl Golden {
         assert_eq!(String::from_utf8_lossy(&differences.stdout), "", "the root is not the same");
         for (name, bytes) in &self.files {
             let read =
-                Command::new("ntfscat").args([ntfs, name]).output().expect("ntfscat of package ntfs-3g");
+                Command::new("ntfscat").arg(ntfs).arg(name).output().expect("ntfscat of package ntfs-3g");
             assert!(read.stdout == *bytes, "{name} of NTFS is not the same");
             let copy = folder.join("copy");
             run("mcopy", &[&"-n", &"-o", &"-i", fat, &format!("::{name}"), &copy]);
@@ -130,24 +133,17 @@ pub fn beside(name: &str) -> PathBuf {
 }
 
 /// A program of this project, killed when it is dropped.
-pub struct Program(Child);
+pub struct Program(Guarded);
 
 impl Program {
     /// Starts it; its output is kept.
     pub fn of(command: &mut Command) -> Self {
-        Program(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts"))
+        Program(Guarded::start(command.stdout(Stdio::piped()).stderr(Stdio::piped())))
     }
 
     /// On one of the machines of a lab; `None`: on this one.
     fn start(machine: Option<&str>, name: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Self {
-        let mut command = match machine {
-            Some(machine) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", machine]).arg(beside(name));
-                command
-            }
-            None => Command::new(beside(name)),
-        };
+        let mut command = command(machine, beside(name));
         arguments.iter().for_each(|argument| {
             command.arg(argument);
         });
@@ -156,46 +152,16 @@ impl Program {
 
     /// Waits for success and returns the output.
     pub fn finish(self) -> String {
-        let (status, out, err) = self.end();
-        assert!(status.success(), "{status}: {out}\n{err}");
-        out
+        succeed(&self.end())
     }
 
     /// Waits until it ends with this exit code; returns its complaint.
     pub fn fails(self, code: i32) -> String {
-        let (status, out, err) = self.end();
-        assert_eq!(status.code(), Some(code), "{out}\n{err}");
-        err
+        fail(&self.end(), code)
     }
 
-    fn end(mut self) -> (ExitStatus, String, String) {
-        let begun = Instant::now();
-        let out = self.0.stdout.take().map(listen);
-        let err = self.0.stderr.take().map(listen);
-        let status = loop {
-            if let Some(status) = self.0.try_wait().expect("its state") {
-                break status;
-            }
-            assert!(begun.elapsed() < DEADLINE, "it does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        let [out, err] =
-            [out, err].map(|text| text.map_or_else(String::new, |text| text.join().expect("its output")));
-        (status, out, err)
-    }
-}
-
-/// Reads a program's output, so that it never waits for a reader.
-fn listen(from: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
-        BufReader::new(from).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n")
-    })
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    fn end(self) -> Output {
+        self.0.finish(DEADLINE).expect("it ends")
     }
 }
 
@@ -222,7 +188,7 @@ pub fn serve_with(
     arguments.extend([&"--peer-listen" as &dyn AsRef<std::ffi::OsStr>, &listen, &"--no-mdns"]);
     arguments.extend(more);
     let mut program = Program::start(machine, "flashmob", &arguments);
-    let mut lines = BufReader::new(program.0.stderr.take().expect("its words")).lines().map_while(Result::ok);
+    let mut lines = BufReader::new(program.0.take_stderr().expect("its words")).lines().map_while(Result::ok);
     let address = lines.find_map(|line| {
         let (_, rest) = line.split_once("flashmob serves on ")?;
         rest.split(',').next().map(str::to_string)
@@ -235,19 +201,16 @@ pub fn serve_with(
 /// A server and terminals: network namespaces on one bridge, each with its own address and name.
 struct Lab {
     machines: Vec<String>,
+    _namespaces: Namespaces,
 }
 
 impl Lab {
     fn new(terminals: usize) -> Self {
         let names = (0..=terminals).map(|i| format!("fmi{}-{i}", std::process::id()));
-        let lab = Lab { machines: names.collect() };
-        let ip = |line: String| {
-            let ran = Command::new("ip").args(line.split(' ')).output();
-            succeed(&ran.expect("ip of package iproute2"));
-        };
-        let server = lab.server();
-        for (i, name) in lab.machines.iter().enumerate() {
-            ip(format!("netns add {name}"));
+        let (machines, mut namespaces): (Vec<String>, _) = (names.collect(), Namespaces::default());
+        let (server, ip) = (&machines[0], |line: String| ip(&line));
+        for (i, name) in machines.iter().enumerate() {
+            namespaces.add(name);
             ip(format!("-n {name} link set lo up"));
             if i == 0 {
                 ip(format!("-n {name} link add eth0 type bridge"));
@@ -258,7 +221,7 @@ impl Lab {
             ip(format!("-n {name} addr add 10.79.0.{}/24 dev eth0", i + 1));
             ip(format!("-n {name} link set eth0 up"));
         }
-        lab
+        Lab { machines, _namespaces: namespaces }
     }
 
     fn server(&self) -> &str {
@@ -266,20 +229,11 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for name in &self.machines {
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
-        }
-    }
-}
-
 /// A metric that the server serves to its own machine only.
 fn metric(lab: &Lab, url: &str, name: &'static str) -> u64 {
-    let (namespace, url) = (format!("/run/netns/{}", lab.server()), url.to_owned());
+    let (namespace, url) = (lab.server().to_owned(), url.to_owned());
     let asked = std::thread::spawn(move || {
-        let file = File::open(namespace).expect("a namespace");
-        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).expect("entered");
+        enter(&namespace).expect("a namespace");
         ask_metric(&url, name)
     });
     asked.join().expect("an answer")
@@ -322,14 +276,14 @@ fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
         (0..8)
             .for_each(|i| file.write_all_at(&old, START / 2 + i * (golden.other_size / 4)).expect("written"));
     }
-    let devices: Vec<Loop> = targets.iter().map(|target| Loop::of(target, &[])).collect();
+    let devices: Vec<LoopDevice> = targets.iter().map(|target| LoopDevice::over(target, &[])).collect();
     let begun = Instant::now();
     let agents: Vec<Program> = devices
         .iter()
         .zip(&lab.machines[1..])
         .map(|(device, machine)| {
             let arguments: [&dyn AsRef<std::ffi::OsStr>; 9] =
-                [&"--server", url, &"--image", &"lab", &"--disk", &device.0, &"--keys", &public, &"--json"];
+                [&"--server", url, &"--image", &"lab", &"--disk", &device, &"--keys", &public, &"--json"];
             Program::start(Some(machine), "flashmob-agent", &arguments)
         })
         .collect();

@@ -8,8 +8,8 @@ use std::process::Output;
 
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::manifest::reference::Reference;
+use flashmob_testkit::loops::LoopDevice;
 
-use super::loops::Loop;
 use super::{capture, capture_as, disks, fail, mkimage, succeed, used};
 
 /// Captures into `<folder>/repository/placed/1`, without a copy of the payload.
@@ -92,12 +92,12 @@ fn a_block_device_is_held_while_it_is_served() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let disk = disks::gpt(folder.path());
-    let device = Loop::of(&disk, &[]);
-    let (image, said) = place(folder.path(), Path::new(&device.0), &[]);
+    let device = LoopDevice::over(&disk, &[]);
+    let (image, said) = place(folder.path(), device.path(), &[]);
     succeed(&said);
     let served = ImageFolder::open(&image).and_then(|image| image.payload_to_serve()).expect("a payload");
     succeed(&mkimage(&[&"verify", &image]));
-    let taken = capture_as("taken", &device.0, folder.path(), &[]);
+    let taken = capture_as("taken", &device, folder.path(), &[]);
     assert!(fail(&taken, 3).contains("is in use"));
     served.read_at(0, &mut [0]).expect("read");
     drop(served);

@@ -1,9 +1,10 @@
 //! Which loader terminals start, where a disk has several.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use flashmob::io::image::folder::ImageFolder;
+use flashmob_testkit::command::{run_command, tool};
 
 use crate::disks::{self, MIB};
 use crate::{capture_as, fail, succeed};
@@ -18,9 +19,7 @@ fn disk(folder: &Path, name: &str, files: &[&str]) -> PathBuf {
     std::fs::File::create(&esp).and_then(|file| file.set_len(97_953 * 512)).expect("a file");
     disks::run("mkfs.vfat", &["-F", "32", "-i", "12345678", &text(&esp)]);
     let mtools = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(&esp).args(arguments);
-        assert!(command.output().expect("mtools").status.success(), "{program} {arguments:?}");
+        run_command(tool(program).arg("-i").arg(&esp).args(arguments));
     };
     let content = folder.join("content");
     std::fs::write(&content, "a loader").expect("written");

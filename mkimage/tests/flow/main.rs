@@ -1,7 +1,6 @@
 //! The command line: disks made with the usual tools, captured, inspected, verified, damaged.
 //!
 //! - `disks`: sources for the tests, made without mounts or loop devices
-//! - `loops`: loop devices for the tests that need some
 //! - `capture`: disks become images, completely or not at all
 //! - `verify`: damage is found and named
 //! - `signing`: `minisign` accepts our signatures
@@ -30,7 +29,6 @@ mod golden;
 mod imaging;
 mod in_place;
 mod loaders;
-mod loops;
 mod meanwhile;
 mod parents;
 mod power;

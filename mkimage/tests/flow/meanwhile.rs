@@ -3,13 +3,15 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use flashmob_testkit::child::{Guarded, command, of_package};
+use flashmob_testkit::loops::LoopDevice;
+
 use super::damage::Damaged;
 use super::disks::{MIB, noise};
-use super::loops::Loop;
 use super::{SMALL, capture_as, fail, succeed};
 
 /// A disk without a filesystem: 16 MiB of noise.
@@ -58,8 +60,8 @@ fn a_block_device_that_is_written_to_while_it_is_read_is_refused_also_where_its_
     }
     let folder = tempfile::tempdir().expect("a folder");
     let disk = disk(folder.path());
-    let device = Loop::of(&disk, &[]);
-    let device = Path::new(&device.0);
+    let device = LoopDevice::over(&disk, &[]);
+    let device = device.path();
     let said = captured_while_written(folder.path(), device, device);
     assert!(said.contains("sectors of it were written"), "{said}");
     let said = captured_while_written(folder.path(), device, &disk);
@@ -71,18 +73,20 @@ fn a_block_device_that_is_written_to_while_it_is_read_is_refused_also_where_its_
 }
 
 /// QEMU, with a disk open for writing as for a virtual machine.
-struct Machine(Child);
+struct Machine {
+    _process: Guarded,
+}
 
 impl Machine {
     fn of(disk: &Path, folder: &Path) -> Self {
         let socket = folder.join("nbd");
-        let child = Command::new("qemu-storage-daemon")
+        let mut daemon = command(None, of_package("qemu-storage-daemon", "qemu-system-common"));
+        daemon
             .args(["--blockdev", &format!("driver=file,node-name=disk,filename={}", disk.display())])
             .args(["--nbd-server", &format!("addr.type=unix,addr.path={}", socket.display())])
             .args(["--export", "type=nbd,id=disk,node-name=disk,writable=on"])
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("qemu-storage-daemon of package qemu-system-common");
+            .stdout(Stdio::null());
+        let _process = Guarded::start(&mut daemon);
         let deadline = Instant::now() + Duration::from_secs(20);
         while !socket.exists() {
             assert!(Instant::now() < deadline, "QEMU does not come up");
@@ -90,7 +94,7 @@ impl Machine {
         }
         // The socket is there before the export is.
         std::thread::sleep(Duration::from_millis(500));
-        Machine(child)
+        Machine { _process }
     }
 }
 
@@ -106,13 +110,6 @@ fn a_view_that_says_the_present_time_whenever_it_is_asked_is_not_taken_for_one_t
     }
 }
 
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_raw_file_that_qemu_has_open_for_writing_is_refused_also_behind_a_loop_device() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -122,8 +119,8 @@ fn a_raw_file_that_qemu_has_open_for_writing_is_refused_also_behind_a_loop_devic
     let said = fail(&capture_as("lab", &disk, &repository, &SMALL), 3);
     assert!(said.contains("QEMU has it open for writing") && said.contains("Shut the virtual"), "{said}");
     if nix::unistd::geteuid().is_root() {
-        let device = Loop::of(&disk, &["--read-only"]);
-        let said = fail(&capture_as("lab", &device.0, &repository, &SMALL), 3);
+        let device = LoopDevice::over(&disk, &["--read-only"]);
+        let said = fail(&capture_as("lab", &device, &repository, &SMALL), 3);
         assert!(said.contains("QEMU has it open for writing"), "{said}");
     }
     drop(machine);

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::manifest::{BootAreaKind, Table};
+use flashmob_testkit::loops::LoopDevice;
 
-use super::loops::Loop;
 use super::{capture, capture_as, disks, mkimage, succeed};
 
 /// Captures, and compares the disk with the image: table, boot areas, partitions.
@@ -125,8 +125,8 @@ fn a_disk_of_4096_byte_sectors_is_captured_from_its_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = folder.path().join("disk.img");
     File::create(&disk).and_then(|file| file.set_len(32 << 20)).expect("a file");
-    let device = Loop::of(&disk, &["--sector-size", "4096"]);
-    disks::run("sgdisk", &["--new=3:1024:+8M", "--typecode=3:8300", &device.0]);
+    let device = LoopDevice::over(&disk, &["--sector-size", "4096"]);
+    disks::run("sgdisk", &["--new=3:1024:+8M", "--typecode=3:8300", device.name()]);
     drop(device);
     let file = File::options().write(true).open(&disk).expect("the disk");
     file.write_all_at(&disks::noise(3, 100_000), 5 << 20).expect("written");

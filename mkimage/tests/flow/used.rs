@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flashmob::io::image::folder::ImageFolder;
+use flashmob_testkit::command::run;
 
 use super::disks::{self, noise};
 use super::{capture, capture_as, contents, fail, restore, succeed};
@@ -19,16 +20,6 @@ pub const SECRET: &[u8] = b"deleted, and nobody else's business ";
 
 pub fn secret(len: usize) -> Vec<u8> {
     SECRET.iter().copied().cycle().take(len).collect()
-}
-
-pub fn run(program: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) {
-    let mut command = Command::new(program);
-    arguments.iter().for_each(|argument| {
-        command.arg(argument);
-    });
-    let output = command.output().expect("a program of the packages in qemu-tests/setup.sh");
-    let (out, err) = super::texts(&output);
-    assert!(output.status.success(), "{command:?}\n{out}\n{err}");
 }
 
 pub fn image(folder: &Path, name: &str, size: u64) -> PathBuf {
@@ -127,7 +118,7 @@ fn fill_fat(folder: &Path, source: &Path) {
         run("mcopy", &[&"-i", &source, &gone, &format!("::gone{number}")]);
         run("mcopy", &[&"-i", &source, &kept, &format!("::kept{number}")]);
     }
-    (0..8).for_each(|number| run("mdel", &[&"-i", &source, &format!("::gone{number}")]));
+    (0..8).for_each(|number| drop(run("mdel", &[&"-i", &source, &format!("::gone{number}")])));
 }
 
 fn fat_is_whole(folder: &Path, target: &Path) {

@@ -7,9 +7,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use flashmob_testkit::command::run;
+use flashmob_testkit::loops::LoopDevice;
+
 use super::disks::{self, MIB, noise};
-use super::loops::Loop;
-use super::used::{image, run, written};
+use super::used::{image, written};
 use super::{SMALL, capture, capture_as, fail, succeed, texts};
 
 /// The capture's refusal; with `--raw 1` it succeeds.
@@ -167,9 +169,9 @@ fn a_volume_group_over_two_disks_is_refused_and_one_on_one_disk_is_not() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let (one, two) = (image(folder.path(), "one", 32 * MIB), image(folder.path(), "two", 32 * MIB));
-    let devices = (Loop::of(&one, &[]), Loop::of(&two, &[]));
-    let (first, second) = (&devices.0.0, &devices.1.0);
-    let both = format!("{first},{second}");
+    let devices = (LoopDevice::over(&one, &[]), LoopDevice::over(&two, &[]));
+    let (first, second) = (&devices.0, &devices.1);
+    let both = format!("{},{}", first.name(), second.name());
     run("pvcreate", &[&"--quiet", &"--devices", &both, first, second]);
     run("vgcreate", &[&"--quiet", &"--devices", &both, &"flashmob-lab", first]);
     let alone = noted(&one);

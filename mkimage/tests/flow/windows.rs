@@ -6,8 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use flashmob_testkit::command::run;
+
 use super::disks::{MIB, noise};
-use super::used::{has_secret, image, run, secret, written};
+use super::used::{has_secret, image, secret, written};
 use super::{capture, capture_as, fail, succeed};
 
 /// An NTFS with these files in its root folder.

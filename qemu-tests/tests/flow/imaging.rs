@@ -4,7 +4,7 @@ use std::process::Command;
 
 use flashmob::api::TerminalState;
 use flashmob::event::Outcome;
-use qemu_tests::command::run_command;
+use flashmob_testkit::command::try_command;
 use qemu_tests::lab::{Job, Lab};
 use qemu_tests::machine::{Bus, Firmware, Machine, Start, Terminal};
 use qemu_tests::slots::Slots;
@@ -15,8 +15,8 @@ use crate::{ASSETS, BOOTED, IMAGED, NEW_IS_UP};
 fn assert_disk_is_imaged(terminal: &Terminal) {
     let image = ASSETS.images.join("golden/1");
     let mut verify = Command::new(&ASSETS.programs.mkimage);
-    run_command(verify.arg("verify").arg(&image).arg("--disk").arg(terminal.disk())).unwrap();
-    let table = run_command(Command::new("sgdisk").arg("--verify").arg(terminal.disk())).unwrap();
+    try_command(verify.arg("verify").arg(&image).arg("--disk").arg(terminal.disk())).unwrap();
+    let table = try_command(Command::new("sgdisk").arg("--verify").arg(terminal.disk())).unwrap();
     assert!(table.contains("No problems found"), "{table}");
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use qemu_tests::command::run_command;
+use flashmob_testkit::command::try_command;
 
 use crate::ASSETS;
 
@@ -14,7 +14,7 @@ fn build(drivers: &str) -> Vec<(String, Vec<u8>)> {
     let mut command = Command::new(&ASSETS.programs.initramfs);
     command.arg("build").arg("--agent").arg(&ASSETS.programs.agent).arg("--out").arg(out.path());
     command.arg("--cache").arg(ASSETS.folder.join("kernel")).args(["--drivers", drivers]);
-    run_command(command.arg("--keys").arg(ASSETS.folder.join("keys/lab.pub"))).unwrap();
+    try_command(command.arg("--keys").arg(ASSETS.folder.join("keys/lab.pub"))).unwrap();
     let mut files: Vec<_> = fs::read_dir(out.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::Context;
 use flashmob::api::TerminalState;
-use qemu_tests::child::{tail, wait_until};
+use flashmob_testkit::child::{tail, wait_until};
 use qemu_tests::lab::{Job, Lab, NOTHING_BOOTS};
 use qemu_tests::machine::{Bus, Firmware, Start, Terminal};
 use qemu_tests::slots::Slots;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use flashmob::api::TerminalState;
 use flashmob::event::{Class, Outcome};
+use flashmob_testkit::child::wait_until;
 use qemu_tests::assets::copy_folder;
-use qemu_tests::child::wait_until;
 use qemu_tests::lab::{Job, Lab, NOTHING_BOOTS};
 use qemu_tests::machine::{Bus, Firmware, Other, Start, Terminal};
 use qemu_tests::slots::Slots;

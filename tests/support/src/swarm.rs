@@ -1,8 +1,8 @@
-//! Shared by the tests: payloads, torrents, sessions, children that never outlive their test, deadlines.
+//! What tests of whole swarms share: payloads, torrents, sessions, deadlines.
 
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub fn torrent(name: &str, bytes: &[u8], piece_length: usize, files: Vec<FileEnt
     let whole = FileEntry::data(Vec::new(), bytes.len() as u64);
     let builder = MetainfoBuilder {
         name: name.into(),
-        piece_length: piece_length as u32,
+        piece_length: u32::try_from(piece_length).expect("a piece's length"),
         files: if files.is_empty() { vec![whole] } else { files },
         pieces: Pieces::Hashed(bytes.chunks(piece_length).map(sha1).collect()),
         private: true,
@@ -51,7 +51,7 @@ pub fn write_torrent(path: &Path, meta: &Metainfo, tracker: &str) {
 
 /// A session on a free port of the loopback interface.
 pub async fn session() -> Session {
-    Session::start(SessionConfig::new("127.0.0.1:0".parse().unwrap())).await.expect("a free port")
+    Session::start(SessionConfig::new((Ipv4Addr::LOCALHOST, 0).into())).await.expect("a free port")
 }
 
 /// Adds a torrent to a session.
@@ -65,67 +65,4 @@ pub fn add(
     let mut spec = TorrentSpec::new(Arc::clone(meta), storage, have, 4 << 20);
     spec.trackers.extend(tracker);
     session.add(spec).expect("it fits")
-}
-
-/// A child process that is ended with the test, even if it panics.
-pub struct Guarded(pub Child);
-
-impl Guarded {
-    /// Starts a program of a Debian package; without it the test fails and says which package is missing.
-    pub fn start(command: &mut Command, package: &str) -> Self {
-        match command.spawn() {
-            Ok(child) => Guarded(child),
-            Err(error) => panic!(
-                "{} cannot be started ({error}): install the Debian package {package}",
-                command.get_program().to_string_lossy()
-            ),
-        }
-    }
-
-    /// Waits for the child to end by itself, within a deadline.
-    pub async fn exit_code(&mut self, seconds: u64) -> i32 {
-        within(seconds, async {
-            loop {
-                if let Some(status) = self.0.try_wait().expect("a child of ours") {
-                    return status.code().unwrap_or(-1);
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-    }
-
-    /// Asks it to end, as a service manager would.
-    pub fn terminate(&self) {
-        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A loop device over a new file; detached with the value.
-pub struct LoopDevice {
-    pub path: std::path::PathBuf,
-}
-
-impl LoopDevice {
-    /// Needs root.
-    pub fn new(file: &Path, length: u64) -> Self {
-        std::fs::File::create(file).and_then(|file| file.set_len(length)).expect("a file");
-        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().expect("losetup");
-        assert!(output.status.success(), "losetup (needs root): {}", String::from_utf8_lossy(&output.stderr));
-        LoopDevice { path: String::from_utf8(output.stdout).unwrap().trim().into() }
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("--detach").arg(&self.path).status();
-    }
 }

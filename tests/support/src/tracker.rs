@@ -1,75 +1,85 @@
-//! A tracker for tests: the library's own registry behind the smallest HTTP that serves it.
+//! A tracker in this process: the library's own registry behind the smallest HTTP that serves it.
+//!
+//! One thread answers announces one after another and owns the sockets; the tracker's state is shared.
 
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use flashmob::rng::Rng;
 use flashmob::tracker::{Announce, Event, FlatPolicy, Settings, Tracker, reply};
 use flashmob::units::InfoHash;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use nix::sys::socket;
 use tokio::sync::watch;
 
+use crate::net::enter;
+
+/// A client that sends nothing delays the others no longer than this.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often terminals announce themselves to the tracker of a bench.
+const OFTEN: Duration = Duration::from_secs(5);
+
 /// A running tracker; it ends with the value.
+#[derive(Debug)]
 pub struct TestTracker {
     address: SocketAddr,
+    listener: Arc<TcpListener>,
     /// Events, each with the bytes left to fetch.
     heard: watch::Receiver<Vec<(Event, u64)>>,
-    task: tokio::task::JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the tracker's thread owns.
+struct Desk {
+    listener: Arc<TcpListener>,
+    tracker: Arc<Mutex<Tracker>>,
+    /// Takes swarms that nobody has admitted.
+    open: bool,
+    note: watch::Sender<Vec<(Event, u64)>>,
+    begun: Instant,
+    rng: Rng,
 }
 
 impl TestTracker {
     /// Begins to answer announces for one swarm on a free port of the loopback interface.
-    pub async fn start(info_hash: InfoHash) -> Self {
+    pub fn start(info_hash: InfoHash) -> Self {
         let mut tracker = Tracker::new(Settings::default(), Box::new(FlatPolicy));
         tracker.admit(info_hash, false);
-        Self::listen("127.0.0.1:0", Arc::new(Mutex::new(tracker))).await
+        Self::listen((Ipv4Addr::LOCALHOST, 0).into(), Arc::new(Mutex::new(tracker)))
     }
 
-    /// Lets `tracker` answer at this address.
-    pub async fn listen(address: &str, tracker: Arc<Mutex<Tracker>>) -> Self {
-        let listener = TcpListener::bind(address).await.expect("a free port");
+    /// Lets `tracker` answer at this address of the thread's namespace.
+    pub fn listen(address: SocketAddr, tracker: Arc<Mutex<Tracker>>) -> Self {
+        Self::at(address, tracker, false)
+    }
+
+    /// Takes every swarm, on a free port of this address, which must be of the namespace.
+    pub fn open(namespace: Option<&str>, address: IpAddr) -> Self {
+        let settings = Settings { interval: OFTEN, young_interval: OFTEN, ..Settings::default() };
+        let tracker = Arc::new(Mutex::new(Tracker::new(settings, Box::new(FlatPolicy))));
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                if let Some(name) = namespace {
+                    enter(name).expect("a namespace");
+                }
+                // A thread stays in the namespace of the thread that started it.
+                Self::at((address, 0).into(), tracker, true)
+            });
+            inside.join().expect("a tracker")
+        })
+    }
+
+    fn at(address: SocketAddr, tracker: Arc<Mutex<Tracker>>, open: bool) -> Self {
+        let listener = Arc::new(TcpListener::bind(address).expect("an address to listen at"));
         let address = listener.local_addr().expect("its address");
         let (note, heard) = watch::channel(Vec::new());
-        let start = Instant::now();
-        let task = tokio::spawn(async move {
-            while let Ok((mut stream, from)) = listener.accept().await {
-                let (tracker, note) = (Arc::clone(&tracker), note.clone());
-                tokio::spawn(async move {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        let Ok(byte) = stream.read_u8().await else { return };
-                        head.push(byte);
-                    }
-                    let head = String::from_utf8_lossy(&head).into_owned();
-                    let query = head.split(['?', ' ']).nth(2).unwrap_or_default();
-                    let body = match Announce::parse(query) {
-                        Ok(asked) => {
-                            let mut chance = 0u64;
-                            let answer = tracker.lock().unwrap().announce(
-                                start.elapsed(),
-                                from.ip(),
-                                &asked,
-                                None,
-                                &mut || {
-                                    chance += 1;
-                                    chance
-                                },
-                            );
-                            note.send_modify(|heard| heard.push((asked.event, asked.left)));
-                            answer.map_or_else(
-                                |unknown| reply::failure(&unknown.to_string()),
-                                |answer| reply::announce(&answer, &asked),
-                            )
-                        }
-                        Err(malformed) => reply::failure(&malformed.to_string()),
-                    };
-                    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-                    let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
-                });
-            }
-        });
-        TestTracker { address, heard, task }
+        let (begun, rng) = (Instant::now(), Rng::new(1));
+        let mut desk = Desk { listener: Arc::clone(&listener), tracker, open, note, begun, rng };
+        let thread = std::thread::spawn(move || desk.serve());
+        TestTracker { address, listener, heard, thread: Some(thread) }
     }
 
     pub fn url(&self) -> String {
@@ -93,8 +103,55 @@ impl TestTracker {
     }
 }
 
+impl Desk {
+    /// Ends when the listener is shut down.
+    fn serve(&mut self) {
+        while let Ok((stream, from)) = self.listener.accept() {
+            // A client that goes away early is no fault of the tracker.
+            let _ = self.answer(&stream, from.ip());
+        }
+    }
+
+    fn answer(&mut self, mut stream: &TcpStream, from: IpAddr) -> std::io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut lines = BufReader::new(stream).lines();
+        let first = lines.next().transpose()?.unwrap_or_default();
+        for line in lines {
+            if line?.is_empty() {
+                break;
+            }
+        }
+        let query = first.split(['?', ' ']).nth(2).unwrap_or_default();
+        let body = match Announce::parse(query) {
+            Ok(announce) => self.reply(from, &announce),
+            Err(malformed) => reply::failure(&malformed.to_string()),
+        };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), &body].concat())
+    }
+
+    fn reply(&mut self, from: IpAddr, announce: &Announce) -> Vec<u8> {
+        let mut tracker = self.tracker.lock().expect("no thread panicked with the tracker");
+        if self.open {
+            tracker.admit(announce.info_hash, false);
+        }
+        let (now, mut chance) = (self.begun.elapsed(), || self.rng.next_u64());
+        let answer = tracker.announce(now, from, announce, None, &mut chance);
+        drop(tracker);
+        self.note.send_modify(|heard| heard.push((announce.event, announce.left)));
+        answer.map_or_else(
+            |unknown| reply::failure(&unknown.to_string()),
+            |answer| reply::announce(&answer, announce),
+        )
+    }
+}
+
 impl Drop for TestTracker {
     fn drop(&mut self) {
-        self.task.abort();
+        // Linux then lets a waiting accept fail.
+        let _ = socket::shutdown(self.listener.as_raw_fd(), socket::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

@@ -20,6 +20,7 @@ use flashmob::rng::Rng;
 use super::disks::{self, MIB};
 use super::imaging::{Server, beside, serve_with};
 use super::{SMALL, capture_as, mkimage, succeed};
+use flashmob_testkit::child::command;
 use model::{Cut, Disks};
 use starts::{Starts, Truth};
 
@@ -78,7 +79,7 @@ impl Case {
     }
 
     fn agent(&self, disks: &Disks) -> Command {
-        let mut agent = Command::new(beside("flashmob-agent"));
+        let mut agent = command(None, beside("flashmob-agent"));
         agent.args(["--server", &self.server.url, "--insecure", "--listen", "127.0.0.1:0"]);
         for (i, device) in disks.devices().into_iter().enumerate() {
             match i {

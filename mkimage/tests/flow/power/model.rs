@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::super::loops::Loop;
+use flashmob_testkit::child::{Guarded, command, of_package};
+use flashmob_testkit::loops::LoopDevice;
+use nix::sys::signal::Signal;
 
 /// None of the programs needs longer to start.
 const START: Duration = Duration::from_secs(20);
@@ -21,9 +23,9 @@ pub struct Cut {
 
 /// Model disks of one machine, switched on.
 pub struct Disks {
-    loops: Vec<Loop>,
+    loops: Vec<LoopDevice>,
     mounts: Vec<PathBuf>,
-    programs: Vec<Child>,
+    programs: Vec<Guarded>,
     folder: tempfile::TempDir,
 }
 
@@ -38,7 +40,7 @@ impl Disks {
         let (socket, ready) = (disks.path("socket"), disks.path("ready"));
         let plugin = disks.path("model.py");
         fs::write(&plugin, include_str!("model.py")).expect("the plugin");
-        let mut nbdkit = Command::new("nbdkit");
+        let mut nbdkit = command(None, of_package("nbdkit", "nbdkit"));
         nbdkit.arg("--foreground").arg("--pidfile").arg(&ready).arg("--unix").arg(&socket);
         nbdkit.arg("python").arg(plugin);
         nbdkit.arg(format!("folder={}", disks.folder.path().display()));
@@ -49,12 +51,12 @@ impl Disks {
         for i in 0..media.len() {
             let (mount, ready) = (disks.path(&format!("mount{i}")), disks.path(&format!("ready{i}")));
             fs::write(&mount, "").expect("a file to mount on");
-            let mut nbdfuse = Command::new("nbdfuse");
+            let mut nbdfuse = command(None, of_package("nbdfuse", "libnbd-bin"));
             nbdfuse.arg("--pidfile").arg(&ready).arg(&mount);
             nbdfuse.arg(format!("nbd+unix:///{i}?socket={}", socket.display()));
             disks.mounts.push(mount.clone());
             disks.start(&mut nbdfuse, &ready);
-            disks.loops.push(Loop::of(&mount, &["--direct-io=on"]));
+            disks.loops.push(LoopDevice::over(&mount, &["--direct-io=on"]));
         }
         disks
     }
@@ -62,9 +64,7 @@ impl Disks {
     /// Starts a program, and waits until it has written the file that says it is ready.
     fn start(&mut self, command: &mut Command, ready: &Path) {
         let said = self.path("said");
-        let err = fs::File::create(&said).expect("a file");
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err).spawn();
-        self.programs.push(child.expect("a program of the packages nbdkit and libnbd-bin"));
+        self.programs.push(Guarded::logged(command, &said).expect("it starts"));
         let begun = Instant::now();
         while !fs::metadata(ready).is_ok_and(|file| file.len() > 0) {
             let said = || fs::read_to_string(&said).unwrap_or_default();
@@ -82,29 +82,27 @@ impl Disks {
     }
 
     pub fn devices(&self) -> Vec<&str> {
-        self.loops.iter().map(|device| device.0.as_str()).collect()
+        self.loops.iter().map(|device| device.name()).collect()
     }
 
     /// Runs `writer` until it ends, or until the power is cut, which kills it. True: it ended well.
     pub fn attempt(&self, writer: &mut Command) -> Result<bool, String> {
         let said = self.path("said");
         let file = fs::File::create(&said).expect("a file");
-        let mut child = writer.stdout(Stdio::null()).stderr(file).spawn().expect("it starts");
+        let mut child = Guarded::start(writer.stdout(Stdio::null()).stderr(file));
         let begun = Instant::now();
         let ended = loop {
             if self.path("off").exists() {
-                child.kill().expect("killed");
+                child.signal(Signal::SIGKILL);
                 // It cannot die while it waits for the disk.
                 fs::write(self.path("dead"), "").expect("a file");
-                child.wait().expect("it ends");
+                child.kill();
                 return Ok(false);
             }
-            if let Some(status) = child.try_wait().expect("its state") {
+            if let Some(status) = child.status().expect("its state") {
                 break status;
             }
             if begun.elapsed() > super::ATTEMPT {
-                let _ = child.kill();
-                let _ = child.wait();
                 return Err(format!("it does not end: {}", fs::read_to_string(said).unwrap_or_default()));
             }
             std::thread::sleep(LOOK);
@@ -138,10 +136,7 @@ impl Disks {
                 std::thread::sleep(LOOK);
             }
         }
-        for mut program in self.programs.drain(..).rev() {
-            let _ = program.kill();
-            let _ = program.wait();
-        }
+        self.programs.drain(..).rev().for_each(drop);
     }
 }
 
