@@ -139,7 +139,8 @@ fn frame_figures() {
             let all =
                 |of: fn(&SwarmStats) -> u64| (1..=terminals).map(|node| of(&stats(&lab, node))).sum::<u64>();
             println!(
-                "N={terminals} K={pieces} frames {frames}: {:.2} s, seeder {:.3}, received {:.3}, in vain {:.3}",
+                "N={terminals} K={pieces} frames {frames}: {:.2} s, seeder {:.3}, received {:.3}, in vain \
+                 {:.3}",
                 last(&lab),
                 lab.seeder_share(),
                 all(|stats| stats.bytes_in) as f64 / all(|stats| stats.bytes_total) as f64,

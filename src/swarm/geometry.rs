@@ -218,7 +218,8 @@ mod tests {
         }
 
         #[test]
-        fn a_careless_shape_cannot_lead_outside(ranges in proptest::collection::vec((0u32..100_000, 0u32..100_000), 0..6)) {
+        fn a_careless_shape_cannot_lead_outside(ranges in proptest::collection::vec((0u32..100_000,
+            0u32..100_000), 0..6)) {
             let geometry = Geometry::new(50_000, 50_000).expect("valid");
             let shape = Ranges(ranges.into_iter().map(|(a, b)| a..b).collect());
             let mut next = 0;

@@ -165,7 +165,8 @@ impl Grants {
             // On slow links and with large pieces the sender's word about when it begins is as coarse.
             || now.since(owner.download.progress()) > LATE.max(piece_time)
             || age > LATE.max(piece_time * OVERDUE_TIMES)
-            || age > LATE.max(piece_time * CREEPING_TIMES) && active.pace(now) < CREEPING_RATE.of(self.downlink.get())
+            || age > LATE.max(piece_time * CREEPING_TIMES)
+                && active.pace(now) < CREEPING_RATE.of(self.downlink.get())
     }
 
     /// A piece of `offered` that another peer owns and that `conn` will bring sooner: only when nothing else

@@ -248,7 +248,7 @@ impl Engine {
         let conn = proposal.conn;
         let pieces = if self.ctx.peers.get(&conn).is_some_and(|peer| peer.scheduling.takes_frames()) {
             let offered = self.compressed.offered(&proposal.pieces);
-            for piece in self.compressed.to_make(&proposal.pieces, self.ctx.config.frames_ahead) {
+            for piece in self.compressed.next_to_make(&proposal.pieces, self.ctx.config.frames_ahead) {
                 let at_most = longest(self.fetch.travelling_bytes(piece));
                 self.ctx.out.push(Output::MakeFrame { piece, at_most });
             }

@@ -73,7 +73,7 @@ impl CompressedPieces {
 
     /// `pieces` are being offered to a peer that takes frames: the pieces of which frames shall be made for
     /// the next offers, so that `ahead` are ready or being made.
-    pub fn to_make(&mut self, pieces: &[PieceIndex], ahead: usize) -> Vec<PieceIndex> {
+    pub fn next_to_make(&mut self, pieces: &[PieceIndex], ahead: usize) -> Vec<PieceIndex> {
         let ready = pieces.iter().filter(|piece| self.len_of(**piece) > 0).count();
         let room = ahead.saturating_sub(ready).min(ahead.saturating_sub(self.making.len()));
         let mut begun = Vec::new();

@@ -173,7 +173,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_is_always_that_of_a_plain_sort(edits in proptest::collection::vec((0u8..4, 0..PIECES), 0..200), seed in any::<u64>()) {
+        fn the_order_is_always_that_of_a_plain_sort(edits in proptest::collection::vec((0u8..4, 0..PIECES),
+            0..200), seed in any::<u64>()) {
             let mut rng = Rng::new(seed);
             let mut picker = Picker::new(&Bitfield::all(PIECES), &mut rng);
             let mut copies = vec![0u32; PIECES as usize];
@@ -187,8 +188,10 @@ mod tests {
                     _ => { picker.unwant(index); wanted.remove(&piece); }
                 }
                 let order: Vec<_> = picker.order.clone();
-                prop_assert!(order.is_sorted_by_key(|piece| copies[*piece as usize]), "{:?} {:?}", order, copies);
-                prop_assert_eq!(order.iter().copied().collect::<std::collections::BTreeSet<_>>(), wanted.clone());
+                prop_assert!(order.is_sorted_by_key(|piece| copies[*piece as usize]), "{:?} \
+                    {:?}", order, copies);
+                prop_assert_eq!(order.iter().copied().collect::<std::collections::BTreeSet<_>>(),
+                    wanted.clone());
                 for (place, piece) in order.iter().enumerate() {
                     prop_assert_eq!(picker.place[*piece as usize] as usize, place);
                 }

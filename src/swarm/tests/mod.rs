@@ -465,12 +465,14 @@ proptest! {
                     }
                     Output::Store { piece, buf, .. } => {
                         prop_assert!(buf.iter().all(|byte| *byte == 7), "a hole in {}", piece);
-                        let result = if milliseconds % 5 == 0 { StoreResult::WrongHash } else { StoreResult::Ok };
+                        let result = if milliseconds % 5 == 0 { StoreResult::WrongHash } else
+                            { StoreResult::Ok };
                         drop(buf);
                         out.extend(rig.give(Input::Stored { piece, result }));
                     }
                     Output::Send { conn, message: Message::Request(block) } => answers.push((conn.0, block)),
-                    Output::SendBlock { conn, block } => out.extend(rig.give(Input::BlockSent { conn, block })),
+                    Output::SendBlock { conn, block } => out.extend(rig.give(Input::BlockSent { conn,
+                        block })),
                     _ => {}
                 }
             }

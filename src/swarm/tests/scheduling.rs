@@ -148,7 +148,8 @@ proptest! {
                         drop(buf);
                         out.extend(rig.give(Input::Stored { piece, result: StoreResult::Ok }));
                     }
-                    Output::SendBlock { conn, block } => out.extend(rig.give(Input::BlockSent { conn, block })),
+                    Output::SendBlock { conn, block } => out.extend(rig.give(Input::BlockSent { conn,
+                        block })),
                     _ => {}
                 }
             }

@@ -163,8 +163,10 @@ mod tests {
             want in proptest::option::of(0..NONE),
         ) {
             let time = Duration::from_micros(micros.into());
-            let offered = |(piece, frame)| Offered { piece: PieceIndex(piece), frame: if framed { frame } else { 0 } };
-            let offer = SchedulingMessage::Offer { start_in: time, pieces: pieces.into_iter().map(offered).collect() };
+            let offered = |(piece, frame)| Offered { piece: PieceIndex(piece),
+                frame: if framed { frame } else { 0 } };
+            let offer = SchedulingMessage::Offer { start_in: time,
+                pieces: pieces.into_iter().map(offered).collect() };
             prop_assert_eq!(SchedulingMessage::decode(&offer.encode()), Some(offer));
             let taken = SchedulingMessage::Busy { free_in: time };
             prop_assert_eq!(SchedulingMessage::decode(&taken.encode()), Some(taken));

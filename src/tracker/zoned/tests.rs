@@ -275,7 +275,8 @@ proptest! {
                 prop_assert!(lab.topology.may_fetch(here, there) || lab.topology.may_fetch(there, here));
                 prop_assert!(!complete || !peer.complete);
                 if here != ZoneId::Rest && here != there {
-                    prop_assert!([&policy.fetch[..], &policy.serve[..]].concat().contains(&peer.address.ip()));
+                    prop_assert!([&policy.fetch[..],
+                        &policy.serve[..]].concat().contains(&peer.address.ip()));
                 }
             }
             if here != ZoneId::Rest {
