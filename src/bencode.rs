@@ -11,7 +11,7 @@ use std::ops::Range;
 use bendy::decoding::{Decoder, Object};
 
 /// Deepest nesting of a message.
-pub const MAX_DEPTH: usize = 12;
+pub(crate) const MAX_DEPTH: usize = 12;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value<'a> {
@@ -28,7 +28,7 @@ pub enum Value<'a> {
 }
 
 /// A dictionary, in the order it is written.
-pub type Dict<'a> = BTreeMap<Cow<'a, [u8]>, Value<'a>>;
+pub(crate) type Dict<'a> = BTreeMap<Cow<'a, [u8]>, Value<'a>>;
 
 /// Why bytes are not bencoded as they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +60,7 @@ impl<'a> Value<'a> {
     }
 
     /// The same of a value that may nest `max_depth` deep.
-    pub fn parse_nested(
+    pub(crate) fn parse_nested(
         bytes: &'a [u8],
         max_values: usize,
         max_depth: usize,
@@ -86,7 +86,7 @@ impl<'a> Value<'a> {
     }
 
     /// The number, if it is one.
-    pub fn as_int(&self) -> Option<i64> {
+    pub(crate) fn as_int(&self) -> Option<i64> {
         if let Value::Int(number) = self { Some(*number) } else { None }
     }
 
@@ -96,17 +96,17 @@ impl<'a> Value<'a> {
     }
 
     /// The text, if it is a byte string of UTF-8.
-    pub fn as_text(&self) -> Option<&str> {
+    pub(crate) fn as_text(&self) -> Option<&str> {
         self.as_bytes().and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
 
     /// The elements, if it is a list.
-    pub fn as_list(&self) -> Option<&[Value<'a>]> {
+    pub(crate) fn as_list(&self) -> Option<&[Value<'a>]> {
         if let Value::List(list) = self { Some(list) } else { None }
     }
 
     /// The dictionary, if it is one.
-    pub fn as_dict(&self) -> Option<&Dict<'a>> {
+    pub(crate) fn as_dict(&self) -> Option<&Dict<'a>> {
         if let Value::Dict(dict) = self { Some(dict) } else { None }
     }
 
@@ -137,14 +137,14 @@ impl<'a> Value<'a> {
 }
 
 /// The bytes of one dictionary, written by `entries`.
-pub fn write_dict(entries: impl FnOnce(&mut DictWriter<'_>)) -> Vec<u8> {
+pub(crate) fn write_dict(entries: impl FnOnce(&mut DictWriter<'_>)) -> Vec<u8> {
     let mut out = Vec::new();
     DictWriter::write(&mut out, entries);
     out
 }
 
 /// Writes the entries of a dictionary, which must come in ascending order of their keys.
-pub struct DictWriter<'out> {
+pub(crate) struct DictWriter<'out> {
     out: &'out mut Vec<u8>,
     last_key: Option<Range<usize>>,
 }
@@ -165,57 +165,61 @@ impl DictWriter<'_> {
         self.out
     }
 
-    pub fn int(&mut self, key: &str, number: impl TryInto<i64>) {
+    pub(crate) fn int(&mut self, key: &str, number: impl TryInto<i64>) {
         // No format has a number beyond 2^63.
         let number = number.try_into().unwrap_or(i64::MAX);
         write_int(&number, self.key(key.as_bytes()));
     }
 
     /// Writes a byte string.
-    pub fn bytes(&mut self, key: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn bytes(&mut self, key: &str, bytes: impl AsRef<[u8]>) {
         write_bytes(bytes.as_ref(), self.key(key.as_bytes()));
     }
 
-    pub fn list(&mut self, key: &str, items: impl FnOnce(&mut ListWriter<'_>)) {
+    pub(crate) fn list(&mut self, key: &str, items: impl FnOnce(&mut ListWriter<'_>)) {
         let out = self.key(key.as_bytes());
         out.push(b'l');
         items(&mut ListWriter { out });
         self.out.push(b'e');
     }
 
-    pub fn dict(&mut self, key: impl AsRef<[u8]>, entries: impl FnOnce(&mut DictWriter<'_>)) {
+    pub(crate) fn dict(&mut self, key: impl AsRef<[u8]>, entries: impl FnOnce(&mut DictWriter<'_>)) {
         DictWriter::write(self.key(key.as_ref()), entries);
     }
 
     /// Writes a value that is bencoded already.
-    pub fn raw(&mut self, key: &str, bencoded: &[u8]) {
+    pub(crate) fn raw(&mut self, key: &str, bencoded: &[u8]) {
         self.key(key.as_bytes()).extend_from_slice(bencoded);
     }
 }
 
 /// Writes the items of a list.
-pub struct ListWriter<'out> {
+pub(crate) struct ListWriter<'out> {
     out: &'out mut Vec<u8>,
 }
 
 impl ListWriter<'_> {
     /// Writes a byte string.
-    pub fn bytes(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn bytes(&mut self, bytes: impl AsRef<[u8]>) {
         write_bytes(bytes.as_ref(), self.out);
     }
 
-    pub fn dict(&mut self, entries: impl FnOnce(&mut DictWriter<'_>)) {
+    pub(crate) fn dict(&mut self, entries: impl FnOnce(&mut DictWriter<'_>)) {
         DictWriter::write(self.out, entries);
     }
 }
 
 /// A dictionary of the given entries; a later entry replaces an earlier one of the same key.
-pub fn dict<'a>(entries: impl IntoIterator<Item = (&'a str, Value<'a>)>) -> Value<'a> {
+pub(crate) fn dict<'a>(entries: impl IntoIterator<Item = (&'a str, Value<'a>)>) -> Value<'a> {
     Value::Dict(entries.into_iter().map(|(key, value)| (Cow::Borrowed(key.as_bytes()), value)).collect())
 }
 
 /// The exact bytes of the dictionary under `key` of the top-level dictionary `bytes`, if there is one.
-pub fn raw_dict<'a>(bytes: &'a [u8], key: &[u8], max_depth: usize) -> Result<Option<&'a [u8]>, BencodeError> {
+pub(crate) fn raw_dict<'a>(
+    bytes: &'a [u8],
+    key: &[u8],
+    max_depth: usize,
+) -> Result<Option<&'a [u8]>, BencodeError> {
     let mut decoder = Decoder::new(bytes).with_max_depth(max_depth);
     let Some(Object::Dict(mut top)) = decoder.next_object()? else { return Ok(None) };
     while let Some((found, object)) = top.next_pair()? {

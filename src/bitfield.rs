@@ -44,7 +44,7 @@ impl Bitfield {
     }
 
     /// Of `pieces` pieces, those in `range`; numbers past the last piece are ignored.
-    pub fn of_range(pieces: u32, range: Range<u32>) -> Self {
+    pub(crate) fn of_range(pieces: u32, range: Range<u32>) -> Self {
         let mut field = Bitfield::none(pieces);
         for piece in range.start..range.end.min(pieces) {
             field.insert(PieceIndex(piece));
@@ -53,7 +53,7 @@ impl Bitfield {
     }
 
     /// Reads the bytes of a bitfield message.
-    pub fn from_wire(bytes: &[u8], pieces: u32) -> Result<Self, BitfieldError> {
+    pub(crate) fn from_wire(bytes: &[u8], pieces: u32) -> Result<Self, BitfieldError> {
         if bytes.len() != byte_len(pieces) {
             return Err(BitfieldError::Length(bytes.len(), byte_len(pieces)));
         }
@@ -80,7 +80,7 @@ impl Bitfield {
     }
 
     /// True when every piece is set (also when there are no pieces).
-    pub fn is_all(&self) -> bool {
+    pub(crate) fn is_all(&self) -> bool {
         self.set == self.pieces
     }
 
@@ -163,7 +163,7 @@ impl Bitfield {
     }
 
     /// True if `self` has a piece that `other` lacks.
-    pub fn has_more_than(&self, other: &Bitfield) -> bool {
+    pub(crate) fn has_more_than(&self, other: &Bitfield) -> bool {
         self.bytes.iter().zip(&other.bytes).any(|(mine, theirs)| mine & !theirs != 0)
     }
 }

@@ -23,7 +23,7 @@ pub fn is_zero(bytes: &[u8]) -> bool {
 }
 
 /// Page-aligned memory, which O_DIRECT reads and writes without a copy.
-pub struct AlignedBuf {
+pub(crate) struct AlignedBuf {
     memory: Vec<u8>,
     from: usize,
     len: usize,
@@ -31,7 +31,7 @@ pub struct AlignedBuf {
 
 impl AlignedBuf {
     /// `len` zeros.
-    pub fn zeroed(len: usize) -> Self {
+    pub(crate) fn zeroed(len: usize) -> Self {
         let memory = vec![0u8; len + PAGE];
         let from = memory.as_ptr().align_offset(PAGE).min(PAGE);
         AlignedBuf { memory, from, len }
@@ -78,7 +78,7 @@ impl BufPool {
     }
 
     /// Bytes in each buffer.
-    pub fn buf_len(&self) -> usize {
+    pub(crate) fn buf_len(&self) -> usize {
         self.shared.len
     }
 
@@ -88,7 +88,7 @@ impl BufPool {
     }
 
     /// How many buffers could be taken now.
-    pub fn available(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         let state = self.shared.lock();
         self.shared.capacity - state.made + state.idle.len()
     }

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use crate::bencode::{self, DictWriter, Value};
 
 /// Networks of one zone at most; where zones are learned, each of its terminals is one.
-pub const MAX_NETWORKS: usize = 256;
+pub(crate) const MAX_NETWORKS: usize = 256;
 /// Peers beyond the zone that are named at most, each way.
-pub const MAX_ADDRESSES: usize = 256;
+pub(crate) const MAX_ADDRESSES: usize = 256;
 
 /// The permissions of one peer in one swarm.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -45,7 +45,7 @@ fn state(conn: u64, what: u64) -> u64 {
 
 /// One piece's buffer and its slots; clones are handles to the same.
 #[derive(Debug, Clone)]
-pub struct PieceSlots(Arc<Shared>);
+pub(crate) struct PieceSlots(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -58,30 +58,30 @@ struct Shared {
 
 impl PieceSlots {
     /// A buffer whose `slots` are all free.
-    pub fn new(buf: PieceBuf, slots: Vec<Slot>) -> Self {
+    pub(crate) fn new(buf: PieceBuf, slots: Vec<Slot>) -> Self {
         let states = slots.iter().map(|_| AtomicU64::new(FREE)).collect();
         PieceSlots(Arc::new(Shared { slots, states, buf: Mutex::new(Some(buf)) }))
     }
 
     /// The slots, in the order of their offsets.
-    pub fn slots(&self) -> &[Slot] {
+    pub(crate) fn slots(&self) -> &[Slot] {
         &self.0.slots
     }
 
     /// Which slot is that of a block.
-    pub fn position(&self, offset: u32, len: u32) -> Option<usize> {
+    pub(crate) fn position(&self, offset: u32, len: u32) -> Option<usize> {
         let slots = self.slots();
         let at = slots.binary_search_by_key(&offset, |slot| slot.offset).ok()?;
         (slots[at].len == len).then_some(at)
     }
 
     /// Commits the slot that `conn` has filled. False if `conn` has not, or has lost it to another.
-    pub fn commit(&self, at: usize, conn: u64) -> bool {
+    pub(crate) fn commit(&self, at: usize, conn: u64) -> bool {
         self.change(at, state(conn, FILLED), COMMITTED)
     }
 
     /// Writes and commits a block that came as a message. False if the buffer is gone.
-    pub fn write(&self, at: usize, data: &[u8]) -> bool {
+    pub(crate) fn write(&self, at: usize, data: &[u8]) -> bool {
         let mut buf = self.buf();
         let start = self.slots()[at].start as usize;
         let Some(place) = buf.as_mut().and_then(|buf| buf.get_mut(start..start + data.len())) else {
@@ -94,7 +94,7 @@ impl PieceSlots {
     }
 
     /// Locks the buffer. Bytes that are half written when a thread panics are not committed.
-    pub fn buf(&self) -> MutexGuard<'_, Option<PieceBuf>> {
+    pub(crate) fn buf(&self) -> MutexGuard<'_, Option<PieceBuf>> {
         sync::lock(&self.0.buf)
     }
 
@@ -109,12 +109,12 @@ impl PieceSlots {
 
 /// All pieces that are being fetched; clones are handles to the same.
 #[derive(Debug, Clone, Default)]
-pub struct InflightPieces(Arc<Mutex<BTreeMap<PieceIndex, PieceSlots>>>);
+pub(crate) struct InflightPieces(Arc<Mutex<BTreeMap<PieceIndex, PieceSlots>>>);
 
 impl InflightPieces {
     /// Claims the slot of a block that is about to be read from `conn`. `None` if it has none, or another
     /// connection has it.
-    pub fn claim(&self, conn: u64, piece: PieceIndex, offset: u32, len: u32) -> Option<BlockWriter> {
+    pub(crate) fn claim(&self, conn: u64, piece: PieceIndex, offset: u32, len: u32) -> Option<BlockWriter> {
         let slots = sync::lock(&self.0).get(&piece)?.clone();
         let at = slots.position(offset, len)?;
         let claimed = slots.change(at, FREE, state(conn, CLAIMED));
@@ -122,12 +122,12 @@ impl InflightPieces {
     }
 
     /// `piece` is being fetched from now on.
-    pub fn open(&self, piece: PieceIndex, slots: PieceSlots) {
+    pub(crate) fn open(&self, piece: PieceIndex, slots: PieceSlots) {
         sync::lock(&self.0).insert(piece, slots);
     }
 
     /// The piece is complete, or given up: its buffer. A reader of one of its blocks will find no slot.
-    pub fn close(&self, piece: PieceIndex) -> Option<PieceBuf> {
+    pub(crate) fn close(&self, piece: PieceIndex) -> Option<PieceBuf> {
         let slots = sync::lock(&self.0).remove(&piece)?;
         slots.buf().take()
     }
@@ -135,7 +135,7 @@ impl InflightPieces {
 
 /// A claimed slot that is being filled. Dropped before it is full, it frees the slot.
 #[derive(Debug)]
-pub struct BlockWriter {
+pub(crate) struct BlockWriter {
     conn: u64,
     piece: PieceIndex,
     slots: PieceSlots,
@@ -144,46 +144,46 @@ pub struct BlockWriter {
 }
 
 impl BlockWriter {
-    pub fn piece(&self) -> PieceIndex {
+    pub(crate) fn piece(&self) -> PieceIndex {
         self.piece
     }
 
     /// The buffer that it writes to.
-    pub fn slots(&self) -> &PieceSlots {
+    pub(crate) fn slots(&self) -> &PieceSlots {
         &self.slots
     }
 
     /// The slot.
-    pub fn slot(&self) -> Slot {
+    pub(crate) fn slot(&self) -> Slot {
         self.slots.slots()[self.at]
     }
 
     /// Bytes that have not come.
-    pub fn rest(&self) -> usize {
+    pub(crate) fn rest(&self) -> usize {
         self.slot().len as usize - self.done
     }
 
     /// Where they belong in the buffer.
-    pub fn rest_range(&self) -> Range<usize> {
+    pub(crate) fn rest_range(&self) -> Range<usize> {
         let all = self.slot().range();
         all.start + self.done..all.end
     }
 
     /// The slots after this one that are free, `most` at most.
-    pub fn following(&self, most: usize) -> impl Iterator<Item = Slot> {
+    pub(crate) fn following(&self, most: usize) -> impl Iterator<Item = Slot> {
         let slots = self.slots.slots();
         let free = (self.at + 1..slots.len()).take_while(|at| self.slots.is(*at, FREE));
         free.take(most).map(|at| slots[at])
     }
 
     /// Whether the slot is still its own. The engine may have committed the same block from another peer.
-    pub fn keeps_slot(&self) -> bool {
+    pub(crate) fn keeps_slot(&self) -> bool {
         self.slots.is(self.at, state(self.conn, CLAIMED))
     }
 
     /// Counts bytes of this block that were written, `most` at most; returns how many. At the last of them
     /// the slot is filled.
-    pub fn advance(&mut self, most: usize) -> usize {
+    pub(crate) fn advance(&mut self, most: usize) -> usize {
         let count = most.min(self.rest());
         self.done += count;
         if count > 0 && self.rest() == 0 {
@@ -193,7 +193,7 @@ impl BlockWriter {
     }
 
     /// Goes on with the slot after this one, which is full. False if that is not free any more.
-    pub fn claim_next(&mut self) -> bool {
+    pub(crate) fn claim_next(&mut self) -> bool {
         let next = self.slots.change(self.at + 1, FREE, state(self.conn, CLAIMED));
         if next {
             self.at += 1;

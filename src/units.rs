@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Bytes of one block: the most that one request asks for (BEP 3).
-pub const BLOCK_LEN: u32 = 16 * 1024;
+pub(crate) const BLOCK_LEN: u32 = 16 * 1024;
 
 /// Time since some start that the holder knows, for example the engine's. Below `io` there is no clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -181,7 +181,7 @@ pub fn show_bytes(bytes: u64) -> String {
 }
 
 /// Reads a time as people write it: `90s`, `30min` or `30m`, `2h`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit = match text[digits..].trim() {

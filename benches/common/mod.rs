@@ -16,11 +16,11 @@ use flashmob::metainfo::Metainfo;
 use flashmob_testkit::child::{self, Guarded, of_package};
 
 /// The program that is measured.
-pub const FLASHMOB: &str = env!("CARGO_BIN_EXE_flashmob");
+pub(crate) const FLASHMOB: &str = env!("CARGO_BIN_EXE_flashmob");
 
 /// A BitTorrent client, with the options that suit a LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Client {
+pub(crate) enum Client {
     Flashmob,
     /// The same without checking pieces.
     FlashmobUnchecked,
@@ -42,7 +42,7 @@ pub enum Client {
 
 /// A client's address, folder and input.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Place {
     /// Network namespace; `None`: this one.
     pub namespace: Option<String>,
     pub listen: SocketAddr,
@@ -55,7 +55,7 @@ pub struct Place {
 }
 
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     child: Guarded,
     done: PathBuf,
     /// When it said that it has everything.
@@ -64,7 +64,7 @@ pub struct Running {
 
 /// Resources that a process used.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Used {
+pub(crate) struct Used {
     /// Seconds of processor time.
     pub cpu: f64,
     /// Peak of resident memory, MiB.
@@ -73,7 +73,7 @@ pub struct Used {
 
 impl Client {
     /// Starts it as seeder or as leecher.
-    pub fn start(self, place: &Place, seeds: bool) -> Running {
+    pub(crate) fn start(self, place: &Place, seeds: bool) -> Running {
         let done = place.folder.with_extension("done");
         let said = Arc::new(Mutex::new(None));
         let mut command = self.command(place, seeds, &done);
@@ -218,7 +218,7 @@ fn transmission_settings(folder: &Path, port: u16, hook: &Path) -> String {
 
 impl Running {
     /// When it had everything, if it has.
-    pub fn finished(&self) -> Option<Instant> {
+    pub(crate) fn finished(&self) -> Option<Instant> {
         let mut said = self.said.lock().expect("lock");
         if said.is_none() && self.done.exists() {
             *said = Some(Instant::now());
@@ -227,7 +227,7 @@ impl Running {
     }
 
     /// The resources used so far.
-    pub fn used(&self) -> Used {
+    pub(crate) fn used(&self) -> Used {
         let of =
             |name: &str| fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap_or_default();
         let stat = of("stat");
@@ -247,12 +247,12 @@ impl Running {
     }
 
     /// False if it has ended by itself.
-    pub fn lives(&mut self) -> bool {
+    pub(crate) fn lives(&mut self) -> bool {
         self.child.is_running()
     }
 
     /// Waits until it has used no processor for a while.
-    pub fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let mut before = -1.0;
         loop {
             std::thread::sleep(Duration::from_millis(700));
@@ -266,7 +266,7 @@ impl Running {
 }
 
 /// The first bytes of `source` in `path`, and a torrent of them beside it that names the tracker.
-pub fn payload(path: &Path, source: &Path, bytes: u64, piece: u64, tracker: &str) -> PathBuf {
+pub(crate) fn payload(path: &Path, source: &Path, bytes: u64, piece: u64, tracker: &str) -> PathBuf {
     let open = fs::File::open(source).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
     let mut content = open.take(bytes);
     let mut file = fs::File::create(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -286,7 +286,7 @@ pub fn payload(path: &Path, source: &Path, bytes: u64, piece: u64, tracker: &str
 }
 
 /// Smallest and middle of some figures.
-pub fn spread(figures: &[f64]) -> (f64, f64) {
+pub(crate) fn spread(figures: &[f64]) -> (f64, f64) {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     (sorted.first().copied().unwrap_or_default(), sorted.get(sorted.len() / 2).copied().unwrap_or_default())

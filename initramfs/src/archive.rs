@@ -9,7 +9,7 @@ use std::io::Write;
 use anyhow::{Context, Result, bail};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Node {
+pub(crate) enum Node {
     /// A folder, mode 755.
     Folder,
     /// A file with its content.
@@ -28,13 +28,13 @@ const LINK: u32 = 0o120_777;
 
 /// The files of an initramfs by path, without a leading slash.
 #[derive(Debug, Default)]
-pub struct Tree {
+pub(crate) struct Tree {
     nodes: BTreeMap<String, Node>,
 }
 
 impl Tree {
     /// Puts `node` at `path` and makes the folders above it.
-    pub fn put(&mut self, path: &str, node: Node) {
+    pub(crate) fn put(&mut self, path: &str, node: Node) {
         let path = path.trim_start_matches('/');
         for (at, _) in path.match_indices('/') {
             self.nodes.entry(path[..at].to_string()).or_insert(Node::Folder);
@@ -43,18 +43,18 @@ impl Tree {
     }
 
     /// Puts a plain file at `path`.
-    pub fn file(&mut self, path: &str, content: impl Into<Vec<u8>>) {
+    pub(crate) fn file(&mut self, path: &str, content: impl Into<Vec<u8>>) {
         self.put(path, Node::File { executable: false, content: content.into() });
     }
 
     /// Puts a program at `path`.
-    pub fn program(&mut self, path: &str, content: impl Into<Vec<u8>>) {
+    pub(crate) fn program(&mut self, path: &str, content: impl Into<Vec<u8>>) {
         self.put(path, Node::File { executable: true, content: content.into() });
     }
 
     /// `SIZE  /PATH` for each file. The agent compares this list with the unpacked files, because a kernel
     /// that runs out of memory while unpacking starts `/init` all the same.
-    pub fn contents(&self) -> String {
+    pub(crate) fn contents(&self) -> String {
         self.nodes
             .iter()
             .filter_map(|(path, node)| match node {
@@ -64,7 +64,7 @@ impl Tree {
             .collect()
     }
 
-    pub fn to_cpio(&self) -> Result<Vec<u8>> {
+    pub(crate) fn to_cpio(&self) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         for (inode, (path, node)) in (1u32..).zip(&self.nodes) {
             let (mode, content): (u32, &[u8]) = match node {
@@ -90,7 +90,7 @@ impl Tree {
 
     /// The archive, compressed with zstd at `level` on all cores. zstd's output does not depend on their
     /// number.
-    pub fn to_image(&self, level: i32) -> Result<Vec<u8>> {
+    pub(crate) fn to_image(&self, level: i32) -> Result<Vec<u8>> {
         let cpio = self.to_cpio()?;
         let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
         let mut encoder = zstd::Encoder::new(Vec::new(), level).context("starting zstd")?;

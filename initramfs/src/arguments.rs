@@ -10,7 +10,7 @@ use crate::drivers::DriverSet;
 
 /// Where everything comes from and goes to.
 #[derive(Args)]
-pub struct BuildArgs {
+pub(crate) struct BuildArgs {
     /// Folder that gets the netboot files.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

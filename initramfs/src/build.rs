@@ -30,7 +30,7 @@ const FOLDERS: &[&str] = &["dev", "etc", "mnt", "proc", "run", "sys", "tmp", "va
 const BUSYBOX: &str = "/bin/busybox";
 
 /// Builds everything that `args` ask for and returns a summary for people.
-pub fn build(args: &BuildArgs) -> Result<String> {
+pub(crate) fn build(args: &BuildArgs) -> Result<String> {
     let kernel = Kernel::find(args)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("making {}", args.out.display()))?;
     let chosen = drivers::select(&kernel.modules, args.drivers)?;

@@ -11,7 +11,7 @@ use crate::modules::ModuleTree;
 
 /// How many machines the initramfs should start on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DriverSet {
+pub(crate) enum DriverSet {
     /// Virtual machines: virtio, AHCI, NVMe, e1000.
     Virtio,
     /// Real machines: Ethernet, USB Ethernet, AHCI, NVMe, SCSI, USB storage, eMMC, Hyper-V, VMware.
@@ -99,7 +99,7 @@ const ALL_WITHOUT: &[&str] = &[
 ];
 
 /// The paths of the modules of `set`, with everything that they need.
-pub fn select(tree: &ModuleTree, set: DriverSet) -> Result<BTreeSet<&str>> {
+pub(crate) fn select(tree: &ModuleTree, set: DriverSet) -> Result<BTreeSet<&str>> {
     let mut wanted = BTreeSet::new();
     let names = match set {
         DriverSet::Virtio => VIRTIO,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Firmware found for a set of modules.
 #[derive(Debug, Default)]
-pub struct Firmware {
+pub(crate) struct Firmware {
     /// Files by their name under `/lib/firmware`.
     pub files: BTreeMap<String, PathBuf>,
     /// Modules and how many of the files they name are missing (of how many).
@@ -16,7 +16,7 @@ pub struct Firmware {
 
 impl Firmware {
     /// Looks in `folder` for the firmware that the module `name` with `content` asks for.
-    pub fn add(&mut self, name: &str, content: &[u8], folder: &Path) {
+    pub(crate) fn add(&mut self, name: &str, content: &[u8], folder: &Path) {
         let wanted = wanted_by(content);
         let mut absent = 0;
         for file in &wanted {

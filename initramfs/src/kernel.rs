@@ -16,14 +16,14 @@ const META_PACKAGE: &str = "linux-image-amd64";
 
 /// A kernel and its modules.
 #[derive(Debug)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     pub vmlinuz: PathBuf,
     pub modules: ModuleTree,
 }
 
 impl Kernel {
     /// Finds the kernel that `args` ask for.
-    pub fn find(args: &BuildArgs) -> Result<Self> {
+    pub(crate) fn find(args: &BuildArgs) -> Result<Self> {
         if let (Some(kernel), Some(modules)) = (&args.kernel, &args.modules) {
             if !kernel.is_file() {
                 bail!("there is no kernel at {}", kernel.display());

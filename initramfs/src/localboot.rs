@@ -61,7 +61,7 @@ const PROGRAMS: [Program; 2] = [
 ];
 
 /// Makes both in the folder `out`.
-pub fn write(out: &Path) -> Result<()> {
+pub(crate) fn write(out: &Path) -> Result<()> {
     let work = tempfile::tempdir().context("making a temporary folder")?;
     let disk = memory_disk(work.path())?;
     for program in &PROGRAMS {

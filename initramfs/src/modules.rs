@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 /// The modules of one kernel version.
 #[derive(Debug)]
-pub struct ModuleTree {
+pub(crate) struct ModuleTree {
     /// The folder that holds `kernel/` and `modules.dep`.
     pub root: PathBuf,
     /// The kernel's version, the folder's name.
@@ -30,7 +30,7 @@ pub struct ModuleTree {
 
 impl ModuleTree {
     /// Reads depmod's lists of the modules under `root`.
-    pub fn read(root: &Path) -> Result<Self> {
+    pub(crate) fn read(root: &Path) -> Result<Self> {
         let version = root
             .file_name()
             .and_then(|name| name.to_str())
@@ -63,22 +63,22 @@ impl ModuleTree {
     }
 
     /// Paths of all modules, sorted.
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         self.needs.keys().map(String::as_str)
     }
 
     /// The path of the module called `name` (`-` and `_` are the same).
-    pub fn path_of(&self, name: &str) -> Option<&str> {
+    pub(crate) fn path_of(&self, name: &str) -> Option<&str> {
         self.names.get(&module_name(name)).map(String::as_str)
     }
 
     /// True when `name` is compiled into the kernel.
-    pub fn is_builtin(&self, name: &str) -> bool {
+    pub(crate) fn is_builtin(&self, name: &str) -> bool {
         self.builtin.contains(&module_name(name))
     }
 
     /// `wanted` and all modules that they need, hard and soft, as sorted paths.
-    pub fn closure<'a>(&'a self, wanted: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    pub(crate) fn closure<'a>(&'a self, wanted: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
         let mut waiting: Vec<&str> = wanted.into_iter().collect();
         let mut found = BTreeSet::new();
         while let Some(path) = waiting.pop() {
@@ -106,7 +106,7 @@ impl ModuleTree {
 }
 
 /// A module's name by its path or as written: without folders and suffix, with `_` for `-`.
-pub fn module_name(path: &str) -> String {
+pub(crate) fn module_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     let stem = file.split(".ko").next().unwrap_or(file);
     stem.replace('-', "_")

@@ -14,7 +14,7 @@ const ISO_MODULES: &str =
     "part_gpt part_msdos fat iso9660 search search_fs_file linux normal echo test boot serial";
 
 /// The static iPXE script, which asks the server that answered DHCP for this machine's boot script.
-pub fn ipxe_script(server: Option<&str>) -> String {
+pub(crate) fn ipxe_script(server: Option<&str>) -> String {
     let server = server.map_or("http://${next-server}:6969", |url| url.trim_end_matches('/'));
     format!(
         "#!ipxe\n\
@@ -35,7 +35,7 @@ pub fn ipxe_script(server: Option<&str>) -> String {
 }
 
 /// Copies Debian's iPXE programs for the TFTP server; says which are not there.
-pub fn copy_ipxe(out: &Path) -> Result<Vec<&'static str>> {
+pub(crate) fn copy_ipxe(out: &Path) -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
     for name in ["undionly.kpxe", "snponly.efi"] {
         let source = Path::new("/usr/lib/ipxe").join(name);
@@ -51,7 +51,7 @@ pub fn copy_ipxe(out: &Path) -> Result<Vec<&'static str>> {
 }
 
 /// GRUB's menu on the ISO.
-pub fn iso_config(cmdline: &str) -> String {
+pub(crate) fn iso_config(cmdline: &str) -> String {
     let arguments = if cmdline.is_empty() { String::new() } else { format!(" {cmdline}") };
     format!(
         "serial --unit=0 --speed=115200\nterminal_output console serial\nset default=0\nset timeout=2\n\
@@ -61,7 +61,7 @@ pub fn iso_config(cmdline: &str) -> String {
 }
 
 /// A hybrid ISO (CD, USB stick; BIOS, UEFI) with the kernel and initramfs from `netboot`.
-pub fn write_iso(netboot: &Path, iso: &Path, cmdline: &str) -> Result<()> {
+pub(crate) fn write_iso(netboot: &Path, iso: &Path, cmdline: &str) -> Result<()> {
     file_of_package("/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin")?;
     file_of_package("/usr/lib/grub/i386-pc/moddep.lst", "grub-pc-bin")?;
     for needed in ["xorriso", "mformat"] {

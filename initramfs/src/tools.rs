@@ -26,12 +26,12 @@ const PACKAGES: &[(&str, &str)] = &[
 const SBIN: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// A command for `program`, or an error that names its package.
-pub fn command(program: &str) -> Result<Command> {
+pub(crate) fn command(program: &str) -> Result<Command> {
     Ok(Command::new(find(program)?))
 }
 
 /// Where `program` lies, or an error that names its package.
-pub fn find(program: &str) -> Result<PathBuf> {
+pub(crate) fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .chain(SBIN.iter().map(PathBuf::from))
@@ -47,7 +47,7 @@ pub fn find(program: &str) -> Result<PathBuf> {
 }
 
 /// Runs `command` to its end; errors describe the step as `what`.
-pub fn run(command: &mut Command, what: &str) -> Result<Output> {
+pub(crate) fn run(command: &mut Command, what: &str) -> Result<Output> {
     let output = command.output().with_context(|| format!("{what}: cannot start {command:?}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -57,7 +57,7 @@ pub fn run(command: &mut Command, what: &str) -> Result<Output> {
 }
 
 /// `path` if it is a file, or an error that names the Debian package it comes from.
-pub fn file_of_package(path: &str, package: &str) -> Result<PathBuf> {
+pub(crate) fn file_of_package(path: &str, package: &str) -> Result<PathBuf> {
     let path = Path::new(path);
     if path.is_file() {
         return Ok(path.to_path_buf());

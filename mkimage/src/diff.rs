@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::keys::require_hashes;
 
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The older version's folder (REPOSITORY/NAME/VERSION).
     old: PathBuf,
     /// The newer version's folder.
@@ -40,7 +40,7 @@ struct Change {
     bytes: u64,
 }
 
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (old, new) = (ImageFolder::open(&arguments.old)?, ImageFolder::open(&arguments.new)?);
     require_hashes(&old)?;
     require_hashes(&new)?;

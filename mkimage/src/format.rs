@@ -14,7 +14,7 @@ use crate::keys::file_failure;
 
 /// A format that a source can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Raw bytes: disks, partitions, image files.
     Raw,
     /// QEMU.
@@ -45,7 +45,7 @@ const DESCRIPTION: usize = 20 * 512;
 
 impl Format {
     /// As people and our options call it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Raw => "raw",
             Qcow2 => "qcow2",
@@ -56,18 +56,18 @@ impl Format {
         }
     }
 
-    pub fn driver(self) -> &'static str {
+    pub(crate) fn driver(self) -> &'static str {
         if self == Vhd { "vpc" } else { self.name() }
     }
 
     /// Can a disk of this format name one that it is laid over, so that QEMU has to be told not to look?
-    pub fn has_backing(self) -> bool {
+    pub(crate) fn has_backing(self) -> bool {
         matches!(self, Qcow2 | Vmdk)
     }
 
     /// The format of the source at `path`: `named`, else by its name. Otherwise a file that looks like a
     /// virtual disk is refused, because it could be either.
-    pub fn of(path: &Path, named: Option<Format>) -> Result<Format, Failure> {
+    pub(crate) fn of(path: &Path, named: Option<Format>) -> Result<Format, Failure> {
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if !metadata.is_file() {
             return match named {

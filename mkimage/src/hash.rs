@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::sign::write_signature;
 
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The image's folder (REPOSITORY/NAME/VERSION).
     folder: PathBuf,
     /// Sign the new manifest with this secret key.
@@ -30,7 +30,7 @@ pub struct Arguments {
     trusted_comment: Option<String>,
 }
 
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let key = arguments.key.as_deref().map(read_secret).transpose()?;
     let image = ImageFolder::open(&arguments.folder)?;
     if image.manifest().payload.sha256.is_some() {

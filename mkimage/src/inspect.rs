@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::keys::read_public;
 
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The image's folder (REPOSITORY/NAME/VERSION).
     folder: PathBuf,
     /// One JSON document on stdout instead of a table.
@@ -26,7 +26,7 @@ pub struct Arguments {
 }
 
 /// How far an image's signature can be relied on.
-pub enum SignatureState {
+pub(crate) enum SignatureState {
     /// The signature is missing.
     Missing,
     /// There is one, and no key to check it with.
@@ -39,7 +39,7 @@ pub enum SignatureState {
 
 impl SignatureState {
     /// Looks at the signature, with `keys` if there are any.
-    pub fn of(image: &ImageFolder, keys: Option<&TrustedKeys>) -> Self {
+    pub(crate) fn of(image: &ImageFolder, keys: Option<&TrustedKeys>) -> Self {
         match (image.signature(), keys) {
             (None, _) => SignatureState::Missing,
             (Some(_), None) => SignatureState::Unchecked,
@@ -51,7 +51,7 @@ impl SignatureState {
         }
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             SignatureState::Missing => "not signed".into(),
             SignatureState::Unchecked => "signed (not checked: give --public)".into(),
@@ -70,7 +70,7 @@ impl SignatureState {
     }
 
     /// A failure unless the signature is good; without keys anything will do.
-    pub fn require(&self) -> Result<(), Failure> {
+    pub(crate) fn require(&self) -> Result<(), Failure> {
         let why = match self {
             SignatureState::Missing => "it is not signed",
             SignatureState::Bad(why) => why,
@@ -85,7 +85,7 @@ impl SignatureState {
 }
 
 /// Shows the image; fails if it is damaged or, with `--public`, not signed by that key.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let keys = arguments.public.as_deref().map(read_public).transpose()?;
     let image = ImageFolder::open(&arguments.folder)?;
     let state = SignatureState::of(&image, keys.as_ref());

@@ -8,7 +8,7 @@ use minisign::KeyPair;
 use crate::keys::write_new;
 
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Where to write the secret key. It stays with the administrator who makes images.
     #[arg(long, value_name = "FILE")]
     secret: PathBuf,
@@ -21,7 +21,7 @@ pub struct Arguments {
 }
 
 /// Makes the pair. Neither file may exist.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let failed = |e: minisign::PError| Failure::retry(format!("making a key pair: {e}"), "");
     for path in [&arguments.secret, &arguments.public] {
         if path.symlink_metadata().is_ok() {

@@ -13,7 +13,7 @@ use flashmob::manifest::TrustedKeys;
 use minisign::{SecretKey, SecretKeyBox};
 
 /// A failure of something on a path, classed by the kind of error.
-pub fn file_failure(action: &str, path: &Path, error: &io::Error) -> Failure {
+pub(crate) fn file_failure(action: &str, path: &Path, error: &io::Error) -> Failure {
     let (class, advice) = match error.kind() {
         io::ErrorKind::NotFound => (Class::Usage, "Check the path."),
         io::ErrorKind::PermissionDenied => (Class::Refused, "Run it as root, or check the permissions."),
@@ -27,7 +27,7 @@ pub fn file_failure(action: &str, path: &Path, error: &io::Error) -> Failure {
 }
 
 /// Reads a secret key; asks for its password if it has one.
-pub fn read_secret(path: &Path) -> Result<SecretKey, Failure> {
+pub(crate) fn read_secret(path: &Path) -> Result<SecretKey, Failure> {
     let text = fs::read_to_string(path).map_err(|e| file_failure("reading the secret key", path, &e))?;
     let wrong = |why: String| {
         Failure::usage(
@@ -51,7 +51,7 @@ pub fn read_secret(path: &Path) -> Result<SecretKey, Failure> {
 }
 
 /// The text of a `.minisig` file for `bytes`.
-pub fn sign(key: &SecretKey, bytes: &[u8], trusted_comment: &str) -> Result<String, Failure> {
+pub(crate) fn sign(key: &SecretKey, bytes: &[u8], trusted_comment: &str) -> Result<String, Failure> {
     if trusted_comment.chars().any(char::is_control) {
         return Err(Failure::usage(
             "a trusted comment is one line of text",
@@ -66,7 +66,7 @@ pub fn sign(key: &SecretKey, bytes: &[u8], trusted_comment: &str) -> Result<Stri
 }
 
 /// Public keys from a file, one or more.
-pub fn read_public(path: &Path) -> Result<TrustedKeys, Failure> {
+pub(crate) fn read_public(path: &Path) -> Result<TrustedKeys, Failure> {
     let text = fs::read_to_string(path).map_err(|e| file_failure("reading the public key", path, &e))?;
     match TrustedKeys::parse(&text) {
         Ok(keys) if !keys.is_empty() => Ok(keys),
@@ -82,7 +82,7 @@ pub fn read_public(path: &Path) -> Result<TrustedKeys, Failure> {
 }
 
 /// Creates a file that must not be there yet, and has it on the medium when it returns.
-pub fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(bytes)?;
@@ -92,12 +92,12 @@ pub fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Has a folder's entries on the medium.
-pub fn sync_folder(path: &Path) -> Result<(), Failure> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), Failure> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| file_failure("syncing", path, &e))
 }
 
 /// Refuses an image that has no hashes yet.
-pub fn require_hashes(image: &flashmob::io::image::folder::ImageFolder) -> Result<(), Failure> {
+pub(crate) fn require_hashes(image: &flashmob::io::image::folder::ImageFolder) -> Result<(), Failure> {
     if image.manifest().payload.sha256.is_some() {
         return Ok(());
     }
@@ -108,6 +108,6 @@ pub fn require_hashes(image: &flashmob::io::image::folder::ImageFolder) -> Resul
 }
 
 /// Waits until a file is on the medium; only now does a full disk always say so.
-pub fn sync_all(file: &File, path: &Path) -> Result<(), Failure> {
+pub(crate) fn sync_all(file: &File, path: &Path) -> Result<(), Failure> {
     file.sync_all().map_err(|e| file_failure("writing", path, &e))
 }

@@ -7,13 +7,13 @@ use std::process::Command;
 
 /// An attached loop device.
 #[derive(Debug)]
-pub struct LoopDevice {
+pub(crate) struct LoopDevice {
     path: PathBuf,
 }
 
 impl LoopDevice {
     /// Attaches `size` bytes from `start` of `source`. The error is for people.
-    pub fn attach(source: &Path, start: u64, size: u64) -> Result<Self, String> {
+    pub(crate) fn attach(source: &Path, start: u64, size: u64) -> Result<Self, String> {
         let ran = Command::new("losetup")
             .args(["--read-only", "--find", "--show"])
             .args(["--offset", &start.to_string(), "--sizelimit", &size.to_string()])
@@ -29,7 +29,7 @@ impl LoopDevice {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

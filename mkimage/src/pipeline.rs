@@ -24,7 +24,7 @@ const MEMORY: usize = 256 << 20;
 
 /// Runs every job of `jobs` through `read` (one thread, in order; false: there is nothing in it and the
 /// buffer is not used), `work` (many threads) and `sink` (this thread, in order).
-pub fn run<J, R>(
+pub(crate) fn run<J, R>(
     buffer: usize,
     jobs: impl Iterator<Item = J> + Send,
     read: impl FnMut(&J, &mut [u8]) -> Result<bool, Failure> + Send,

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Progress on stderr over a known number of bytes.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     what: &'static str,
     total: u64,
@@ -21,7 +21,7 @@ pub struct Progress {
 
 impl Progress {
     /// Begins at 0 of `total` bytes.
-    pub fn new(what: &'static str, total: u64) -> Self {
+    pub(crate) fn new(what: &'static str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total);
             let style = ProgressStyle::with_template(
@@ -37,7 +37,7 @@ impl Progress {
     }
 
     /// `bytes` more are done.
-    pub fn advance(&mut self, bytes: u64) {
+    pub(crate) fn advance(&mut self, bytes: u64) {
         self.done += bytes;
         match &self.bar {
             Some(bar) => bar.set_position(self.done),
@@ -50,7 +50,7 @@ impl Progress {
     }
 
     /// It is over, well or not.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
             None => self.line(),
@@ -58,12 +58,12 @@ impl Progress {
     }
 
     /// Seconds since the beginning.
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
     }
 
     /// Bytes a second since the beginning.
-    pub fn rate(&self) -> u64 {
+    pub(crate) fn rate(&self) -> u64 {
         let nanos = self.start.elapsed().as_nanos().max(1);
         u64::try_from(u128::from(self.done) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
     }

@@ -11,7 +11,7 @@ use minisign::SecretKey;
 use crate::keys::{file_failure, read_secret, sign, sync_folder, write_new};
 
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The image's folder (REPOSITORY/NAME/VERSION).
     folder: PathBuf,
     #[arg(long, value_name = "SECRET")]
@@ -22,7 +22,7 @@ pub struct Arguments {
 }
 
 /// Signs an image that is complete and consistent; an older signature is replaced.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let image = ImageFolder::open(&arguments.folder)?;
     let key = read_secret(&arguments.key)?;
     let comment = arguments.trusted_comment.as_deref();
@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Writes `manifest.json.minisig` in one step: never half of one, never none where one was.
-pub fn write_signature(
+pub(crate) fn write_signature(
     folder: &Path,
     manifest: &Manifest,
     bytes: &[u8],

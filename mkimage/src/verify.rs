@@ -28,7 +28,7 @@ use crate::source::Source;
 const NAMED: usize = 10;
 
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The image's folder (REPOSITORY/NAME/VERSION).
     folder: PathBuf,
     /// Require a good signature by this public key.
@@ -42,7 +42,7 @@ pub struct Arguments {
     format: Option<Format>,
 }
 
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let keys = arguments.public.as_deref().map(read_public).transpose()?;
     let image = ImageFolder::open(&arguments.folder)?;
     let state = SignatureState::of(&image, keys.as_ref());

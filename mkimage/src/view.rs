@@ -24,14 +24,14 @@ const END: Duration = Duration::from_secs(10);
 
 /// A virtual disk that is shown.
 #[derive(Debug)]
-pub struct View {
+pub(crate) struct View {
     daemon: Child,
     folder: tempfile::TempDir,
 }
 
 impl View {
     /// Shows the disk at `path`.
-    pub fn show(path: &Path, format: Format) -> Result<Self, Failure> {
+    pub(crate) fn show(path: &Path, format: Format) -> Result<Self, Failure> {
         let cannot = |what: String| {
             Failure::refused(
                 format!("{} is a virtual disk ({}), and {what}", path.display(), format.name()),
@@ -72,7 +72,7 @@ impl View {
     }
 
     /// Where the disk's bytes are.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("disk")
     }
 }

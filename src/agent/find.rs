@@ -15,7 +15,7 @@ use crate::io::net::discovery;
 use crate::lan::discovery::{Origin, Step};
 
 /// Time for one candidate or one search.
-pub const EACH: Duration = Duration::from_secs(5);
+pub(crate) const EACH: Duration = Duration::from_secs(5);
 /// Candidates that one search asks, so that an answer with thousands does not hold up the next round.
 const MOST: usize = 16;
 
@@ -27,7 +27,7 @@ pub struct Found {
 }
 
 /// One round through all candidates.
-pub struct Finder<'a> {
+pub(crate) struct Finder<'a> {
     http: Client,
     hello: &'a Hello,
     status: &'a Status,
@@ -38,12 +38,18 @@ pub struct Finder<'a> {
 
 impl<'a> Finder<'a> {
     /// A round through `steps`.
-    pub fn new(http: Client, hello: &'a Hello, status: &'a Status, steps: Vec<Step>, each: Duration) -> Self {
+    pub(crate) fn new(
+        http: Client,
+        hello: &'a Hello,
+        status: &'a Status,
+        steps: Vec<Step>,
+        each: Duration,
+    ) -> Self {
         Finder { http, hello, status, each, steps: steps.into(), asked: Vec::new() }
     }
 
     /// The next candidate that is flashmob; `None` at the end of the round.
-    pub async fn next(&mut self) -> Option<Found> {
+    pub(crate) async fn next(&mut self) -> Option<Found> {
         while let Some(step) = self.steps.pop_front() {
             match step {
                 Step::Unusable { why, origin } => self.status.note(format!("from {origin}: {why}")),

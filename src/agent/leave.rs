@@ -40,7 +40,7 @@ impl Leave {
     }
 
     /// From an exit status.
-    pub fn from_status(status: i32) -> Option<Self> {
+    pub(crate) fn from_status(status: i32) -> Option<Self> {
         ALL.into_iter().find(|leave| i32::from(leave.status()) == status)
     }
 }

@@ -30,7 +30,7 @@ const NO_TRUST: &str = "/etc/flashmob/no-trust";
 /// Where the C library reads its name servers.
 const RESOLVERS: &str = "/etc/resolv.conf";
 /// Where peers connect to.
-pub const PEER_PORT: u16 = 6881;
+pub(crate) const PEER_PORT: u16 = 6881;
 /// Most bytes of memory for pieces; half of the available memory is a limit as well.
 pub const MEMORY: u64 = 512 << 20;
 /// How long settings that are wrong are shown before the restart, which may bring better ones.

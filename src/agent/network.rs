@@ -58,7 +58,7 @@ pub fn nics(interfaces: &Interfaces) -> Vec<NicInfo> {
 }
 
 /// For the search for the server.
-pub fn lease_facts(interfaces: &Interfaces) -> Vec<LeaseFacts> {
+pub(crate) fn lease_facts(interfaces: &Interfaces) -> Vec<LeaseFacts> {
     let leases = interfaces.iter().filter_map(|i| i.lease.as_ref());
     leases
         .map(|lease| LeaseFacts {

@@ -73,13 +73,13 @@ impl Log {
 }
 
 /// The threads that write to the consoles.
-pub struct Screens {
+pub(crate) struct Screens {
     writers: Vec<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Screens {
     /// Starts to show `status` on `consoles`.
-    pub fn start(consoles: Vec<Console>, status: &Status) -> Self {
+    pub(crate) fn start(consoles: Vec<Console>, status: &Status) -> Self {
         let began = Instant::now();
         let start = |console: Console| -> Option<(mpsc::Sender<()>, JoinHandle<()>)> {
             let (stop, stopped) = mpsc::channel();
@@ -101,7 +101,7 @@ impl Screens {
     }
 
     /// Shows the last state and ends. A console that blocks is left alone.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         let end = Instant::now() + PATIENCE;
         let (stops, threads): (Vec<_>, Vec<_>) = self.writers.into_iter().unzip();
         drop(stops);

@@ -40,7 +40,7 @@ pub struct View {
 
 impl View {
     /// Notes added since a reader had seen `seen` notes; it misses those that were dropped.
-    pub fn notes_since(&self, seen: u64) -> &[String] {
+    pub(crate) fn notes_since(&self, seen: u64) -> &[String] {
         let new = usize::try_from(self.notes_said.saturating_sub(seen)).unwrap_or(usize::MAX);
         &self.notes[self.notes.len() - new.min(self.notes.len())..]
     }
@@ -121,7 +121,7 @@ impl Status {
     }
 
     /// Begins another attempt: progress, disk, image and outcome are as at the start.
-    pub fn begin_attempt(&self, image: impl Into<String>) {
+    pub(crate) fn begin_attempt(&self, image: impl Into<String>) {
         let image = image.into();
         self.change(|view| {
             view.progress = Progress::at(Stage::Discover);
@@ -141,7 +141,7 @@ impl Status {
     }
 
     /// A reader that can wait for changes.
-    pub fn subscribe(&self) -> watch::Receiver<View> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<View> {
         self.view.subscribe()
     }
 }

@@ -185,12 +185,12 @@ pub struct Assignment {
 
 impl Assignment {
     /// All that is to be done: the image that starts first.
-    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &Task> {
         std::iter::once(&self.task).chain(&self.also)
     }
 
     /// All tasks, to change.
-    pub fn tasks_mut(&mut self) -> impl Iterator<Item = &mut Task> {
+    pub(crate) fn tasks_mut(&mut self) -> impl Iterator<Item = &mut Task> {
         std::iter::once(&mut self.task).chain(&mut self.also)
     }
 

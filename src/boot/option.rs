@@ -105,13 +105,13 @@ impl LoadOption {
 
     /// Both start the same loader under the same label. (Where the partition lies may differ: firmware finds
     /// it by its identity.)
-    pub fn is_same_entry(&self, other: &LoadOption) -> bool {
+    pub(crate) fn is_same_entry(&self, other: &LoadOption) -> bool {
         self.label == other.label && self.id == other.id && self.path.eq_ignore_ascii_case(&other.path)
     }
 }
 
 /// A path with slashes as firmware writes it.
-pub fn firmware_path(path: &str) -> String {
+pub(crate) fn firmware_path(path: &str) -> String {
     let path = path.replace('/', "\\");
     if path.starts_with('\\') { path } else { format!("\\{path}") }
 }

@@ -54,13 +54,13 @@ pub fn checked(starts: Starts) -> Starts {
 }
 
 /// The root path that makes `localboot.0` start the disk.
-pub fn by_bios(starts: &Starts) -> Option<String> {
+pub(crate) fn by_bios(starts: &Starts) -> Option<String> {
     let partition = starts.bios.as_ref().filter(|partition| is_partuuid(partition))?;
     Some(format!("{PREFIX}{partition}"))
 }
 
 /// The root path that makes `localboot.efi` start the loader.
-pub fn by_uefi(starts: &Starts) -> Option<String> {
+pub(crate) fn by_uefi(starts: &Starts) -> Option<String> {
     let Loader { partition, path } = starts.uefi.as_ref()?;
     (is_partuuid(partition) && is_plain_path(path)).then(|| format!("{PREFIX}{partition}:{path}"))
 }

@@ -16,7 +16,7 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:6969";
 
 /// The server to ask.
 #[derive(Debug, Args)]
-pub struct ServerArg {
+pub(crate) struct ServerArg {
     /// Address of the server.
     #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
     server: String,

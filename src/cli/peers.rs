@@ -24,7 +24,7 @@ const MEMORY: u64 = 512 << 20;
 
 /// Arguments of `get` and `seed`.
 #[derive(Debug, Clone, Args)]
-pub struct PeerArgs {
+pub(crate) struct PeerArgs {
     /// Announce here, beside the torrent's own trackers (may be repeated).
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
@@ -54,7 +54,7 @@ pub struct PeerArgs {
 
 impl PeerArgs {
     /// The torrent's trackers and those of the command line, each once.
-    pub fn all_trackers(&self, meta: &Metainfo) -> Vec<String> {
+    pub(crate) fn all_trackers(&self, meta: &Metainfo) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         for url in meta.trackers.iter().chain(&self.trackers) {
             if !all.contains(url) {
@@ -65,7 +65,7 @@ impl PeerArgs {
     }
 
     /// Bytes for piece buffers.
-    pub fn memory(&self) -> u64 {
+    pub(super) fn memory(&self) -> u64 {
         let half = memory::available().map_or(MEMORY, |available| available / 2);
         self.memory.unwrap_or(MEMORY).min(half)
     }
@@ -75,7 +75,7 @@ impl PeerArgs {
     }
 
     /// Begins to listen for peers.
-    pub async fn start_session(&self) -> Result<Session, Failure> {
+    pub(crate) async fn start_session(&self) -> Result<Session, Failure> {
         if let Some(listen) = self.listen {
             return Session::start(self.config(listen)).await.map_err(|error| {
                 listen_failure(
@@ -107,7 +107,7 @@ fn listen_failure(place: &str, error: &std::io::Error, advice: &str) -> Failure 
 }
 
 /// Reads a torrent from a file.
-pub fn read_torrent(path: &Path) -> Result<Arc<Metainfo>, Failure> {
+pub(crate) fn read_torrent(path: &Path) -> Result<Arc<Metainfo>, Failure> {
     let cannot = |error: std::io::Error| {
         Failure::usage(format!("cannot read the torrent {}: {error}", path.display()), "Check the path.")
     };
@@ -126,14 +126,14 @@ pub fn read_torrent(path: &Path) -> Result<Arc<Metainfo>, Failure> {
 }
 
 /// Ctrl-C, or a service manager's wish.
-pub struct Interrupts {
+pub(crate) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Interrupts {
     /// Takes both signals from now on.
-    pub fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let cannot = |error: std::io::Error| {
             Failure::retry(format!("cannot wait for signals: {error}"), "Look at this machine's limits.")
         };
@@ -142,7 +142,7 @@ impl Interrupts {
         Ok(Interrupts { interrupt, terminate })
     }
 
-    pub async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

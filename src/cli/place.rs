@@ -20,7 +20,7 @@ use crate::storage::Storage;
 use crate::swarm::{PieceShape, WholePieces};
 
 /// The payload's place.
-pub struct Placed {
+pub(crate) struct Placed {
     pub storage: Arc<dyn Storage>,
     /// The bytes of it that travel.
     pub shape: Arc<dyn PieceShape>,
@@ -32,14 +32,14 @@ pub struct Placed {
 
 impl Placed {
     /// The torrent for a session, in at most `memory` bytes of buffers.
-    pub fn torrent(self, meta: Arc<Metainfo>, trackers: Vec<String>, memory: u64) -> TorrentSpec {
+    pub(super) fn torrent(self, meta: Arc<Metainfo>, trackers: Vec<String>, memory: u64) -> TorrentSpec {
         let Placed { storage, shape, have, wanted } = self;
         TorrentSpec { shape, wanted, trackers, ..TorrentSpec::new(meta, storage, have, memory) }
     }
 }
 
 /// Opens the source to seed.
-pub fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, Failure> {
+pub(super) fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, Failure> {
     let (storage, shape): (Arc<dyn Storage>, Arc<dyn PieceShape>) = match partition(meta, args)? {
         Some(Part { grid, position, size }) => {
             let on: Arc<dyn Storage> = if is_block_device(path) {
@@ -74,7 +74,12 @@ pub fn source(path: &Path, meta: &Metainfo, args: &PeerArgs) -> Result<Placed, F
 }
 
 /// Opens (claims, creates) the target to write.
-pub fn target(path: &Path, meta: &Metainfo, args: &PeerArgs, resize: Resize) -> Result<Placed, Failure> {
+pub(super) fn target(
+    path: &Path,
+    meta: &Metainfo,
+    args: &PeerArgs,
+    resize: Resize,
+) -> Result<Placed, Failure> {
     let whole: Arc<dyn PieceShape> = Arc::new(WholePieces);
     let total = meta.total_length();
     match partition(meta, args)? {

@@ -17,7 +17,7 @@ use crate::units::show_bytes;
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows how far it is.
-pub struct Show {
+pub(super) struct Show {
     json: bool,
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
@@ -26,7 +26,7 @@ pub struct Show {
 }
 
 impl Show {
-    pub fn new(json: bool, total: u64) -> Self {
+    pub(super) fn new(json: bool, total: u64) -> Self {
         let bar = (!json && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total);
             let template = "{msg} [{wide_bar}] {percent:>3}% {binary_bytes}/{binary_total_bytes} {prefix}";
@@ -39,12 +39,12 @@ impl Show {
     }
 
     /// Seconds since the start.
-    pub fn seconds(&self) -> f64 {
+    pub(super) fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
     /// A swarm's state; called about once a second.
-    pub fn swarm(&mut self, swarm: &Swarm) {
+    pub(super) fn swarm(&mut self, swarm: &Swarm) {
         let progress = progress_of(swarm);
         let trouble = swarm.trouble();
         if trouble != self.trouble {
@@ -74,7 +74,7 @@ impl Show {
         self.bytes(what, done, progress.bytes_total, &details);
     }
 
-    pub fn bytes(&mut self, what: &'static str, done: u64, total: u64, details: &str) {
+    pub(super) fn bytes(&mut self, what: &'static str, done: u64, total: u64, details: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(what);
             bar.set_prefix(details.to_owned());
@@ -87,7 +87,7 @@ impl Show {
     }
 
     /// Every byte is written and synced.
-    pub fn complete(&mut self, bytes: u64) {
+    pub(super) fn complete(&mut self, bytes: u64) {
         let seconds = self.seconds();
         if self.json {
             return emit(&Event::Complete { bytes, seconds });
@@ -96,7 +96,7 @@ impl Show {
     }
 
     /// A line for people.
-    pub fn say(&self, text: &str) {
+    pub(super) fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
             None if !self.json => eprintln!("{text}"),
@@ -104,7 +104,7 @@ impl Show {
         }
     }
 
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -112,7 +112,7 @@ impl Show {
 }
 
 /// Prints a failure for programs; people see the program's last message.
-pub fn failed(json: bool, failure: &Failure) {
+pub(super) fn failed(json: bool, failure: &Failure) {
     if json {
         emit(&Event::Error(failure.clone()));
     }

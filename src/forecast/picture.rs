@@ -14,7 +14,7 @@ const BOTTOM: f64 = 50.0;
 const TOP: f64 = 40.0;
 
 /// The picture, as the text of an SVG file.
-pub fn svg(forecast: &Forecast) -> String {
+pub(crate) fn svg(forecast: &Forecast) -> String {
     let end = forecast.makespan.max(Duration::from_millis(1)).as_secs_f64();
     let x = |seconds: f64| LEFT + (WIDTH - LEFT - 20.0) * (seconds / end).min(1.0);
     let y = |part: f64| HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * part.clamp(0.0, 1.0);

@@ -15,7 +15,7 @@ use crate::units::{PieceIndex, Sha1, Sha256};
 
 /// The hash that a piece's bytes must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PieceHash {
+pub(crate) enum PieceHash {
     /// The torrent's (BEP 3).
     Sha1(Sha1),
     /// The signed manifest's.
@@ -24,7 +24,7 @@ pub enum PieceHash {
 
 impl PieceHash {
     /// Do these bytes have it?
-    pub fn fits(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn fits(&self, bytes: &[u8]) -> bool {
         match self {
             PieceHash::Sha1(hash) => sha1(bytes) == *hash,
             PieceHash::Sha256(hash) => sha256(bytes) == *hash,
@@ -32,7 +32,12 @@ impl PieceHash {
     }
 
     /// Do the `len` bytes at `offset` of `storage` have it? They are read a part at a time.
-    pub fn fits_stored(&self, storage: &dyn Storage, offset: u64, len: usize) -> Result<bool, StorageError> {
+    pub(crate) fn fits_stored(
+        &self,
+        storage: &dyn Storage,
+        offset: u64,
+        len: usize,
+    ) -> Result<bool, StorageError> {
         Ok(match self {
             PieceHash::Sha1(hash) => digest_stored::<sha1::Sha1>(storage, offset, len)?[..] == hash.0,
             PieceHash::Sha256(hash) => digest_stored::<sha2::Sha256>(storage, offset, len)?[..] == hash.0,

@@ -22,7 +22,7 @@ mod request {
 }
 
 /// `BLKSSZGET`: bytes of a logical sector of a block device.
-pub fn logical_sector_size(device: &File) -> io::Result<u32> {
+pub(crate) fn logical_sector_size(device: &File) -> io::Result<u32> {
     let mut size: libc::c_int = 0;
     // SAFETY: the kernel writes one int to `size`, which outlives the call.
     unsafe { request::blksszget(device.as_raw_fd(), &raw mut size) }?;
@@ -30,14 +30,14 @@ pub fn logical_sector_size(device: &File) -> io::Result<u32> {
 }
 
 /// `BLKRRPART`: has the kernel read the partition table of a disk again.
-pub fn reread_partitions(device: &File) -> io::Result<()> {
+pub(crate) fn reread_partitions(device: &File) -> io::Result<()> {
     // SAFETY: the request takes no argument.
     unsafe { request::blkrrpart(device.as_raw_fd()) }?;
     Ok(())
 }
 
 /// `BLKZEROOUT`: the device makes `length` bytes at `offset` zero, by itself where it can.
-pub fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()> {
+pub(crate) fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()> {
     let range = [offset, length];
     // SAFETY: the kernel reads two u64 from `range`, which outlives the call.
     unsafe { request::blkzeroout(device.as_raw_fd(), &raw const range) }?;
@@ -76,7 +76,7 @@ pub fn discard(device: &File, offset: u64, length: u64) -> io::Result<()> {
 }
 
 /// `kexec_file_load(2)`: loads a kernel that `reboot(LINUX_REBOOT_CMD_KEXEC)` will start.
-pub fn kexec_file_load(
+pub(crate) fn kexec_file_load(
     kernel: BorrowedFd<'_>,
     initrd: Option<BorrowedFd<'_>>,
     cmdline: &CStr,
@@ -102,7 +102,7 @@ pub fn kexec_file_load(
 }
 
 /// Columns and rows of the terminal behind `fd` (ioctl_tty(2)); an error if it is not a terminal.
-pub fn window_size(fd: impl AsFd) -> io::Result<(u16, u16)> {
+pub(crate) fn window_size(fd: impl AsFd) -> io::Result<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the descriptor is open for the length of the call, and the kernel writes one winsize to where
     // the pointer points, which is one winsize of ours.
@@ -115,7 +115,7 @@ pub fn window_size(fd: impl AsFd) -> io::Result<(u16, u16)> {
 
 /// `PACKET_ADD_MEMBERSHIP` (packet(7)): `interface` takes Ethernet frames sent to `group`, as long as the
 /// packet socket behind `fd` is open.
-pub fn join_packet_group(fd: impl AsFd, interface: u32, group: [u8; 6]) -> io::Result<()> {
+pub(crate) fn join_packet_group(fd: impl AsFd, interface: u32, group: [u8; 6]) -> io::Result<()> {
     /// `PACKET_MR_MULTICAST` and the request's length in the types that the kernel takes them in.
     const MULTICAST: libc::c_ushort = 0;
     const LENGTH: libc::socklen_t = 16;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 
 /// Has a folder for each block device, by its name.
-pub const CLASS: &str = "/sys/class/block";
+pub(crate) const CLASS: &str = "/sys/class/block";
 /// Bytes of the unit in which sysfs gives starts and sizes, for every sector size of the disk.
 pub const SECTOR: u64 = 512;
 

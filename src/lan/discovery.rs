@@ -127,7 +127,7 @@ pub fn steps(facts: &Facts) -> Vec<Step> {
 
 /// Reads a server's address as people write it (`10.0.0.1`, `lab:7000`, `http://lab:7000/`) and gives it as
 /// `http://HOST:PORT` without a final slash. Ports default to [`PORT`], also after `http://`.
-pub fn server_url(text: &str) -> Result<String, String> {
+pub(crate) fn server_url(text: &str) -> Result<String, String> {
     let text = text.trim();
     let wrong =
         |why: &str| Err(format!("'{text}' is not a server's address: {why}; write http://HOST:{PORT}"));

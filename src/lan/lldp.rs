@@ -7,7 +7,7 @@
 use crate::api::Neighbour;
 
 /// Bytes of the longest accepted frame, which is the standard's limit.
-pub const MAX_FRAME: usize = 1500;
+pub(crate) const MAX_FRAME: usize = 1500;
 /// Longest text taken from a frame, in characters.
 const MAX_TEXT: usize = 128;
 
@@ -22,7 +22,7 @@ const SWITCHES: u16 = 1 << 2 | 1 << 4;
 
 /// The content of one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// This switch is at the other end.
     Neighbour(Neighbour),
     /// The neighbour takes back its last announcement.
@@ -31,7 +31,7 @@ pub enum Heard {
 
 /// Reads the payload of a frame (after the Ethernet type 0x88cc). `None` if it is malformed, or if the sender
 /// says that it is not a switch: phones and other machines speak LLDP as well.
-pub fn read(frame: &[u8]) -> Option<Heard> {
+pub(crate) fn read(frame: &[u8]) -> Option<Heard> {
     let mut rest = frame.get(..frame.len().min(MAX_FRAME))?;
     let chassis = identity(first(&mut rest, CHASSIS)?, 4, 5)?;
     let port = identity(first(&mut rest, PORT)?, 3, 4)?;

@@ -9,5 +9,5 @@ pub mod dhcp;
 mod dhcp_message;
 pub mod discovery;
 #[cfg(feature = "agent")]
-pub mod lldp;
+pub(crate) mod lldp;
 pub mod srv;

@@ -53,7 +53,7 @@ impl Identity {
 }
 
 /// A signature as fdisk and the kernel write it.
-pub fn show_signature(signature: [u8; 4]) -> String {
+pub(crate) fn show_signature(signature: [u8; 4]) -> String {
     format!("{:08x}", u32::from_le_bytes(signature))
 }
 

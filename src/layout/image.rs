@@ -16,7 +16,7 @@ use crate::metainfo::{FileEntry, MAX_TORRENT_BYTES, Metainfo};
 use crate::units::Sha256;
 
 /// Boot areas are a few hundred KiB; a larger `boot.bin` is not read.
-pub const MAX_BOOT_BYTES: usize = 32 << 20;
+pub(crate) const MAX_BOOT_BYTES: usize = 32 << 20;
 
 /// Why a sidecar is not the manifest's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub enum SidecarFault {
 }
 
 /// The sidecars of an image as bytes, by file name.
-pub type Sidecars = HashMap<&'static str, Vec<u8>>;
+pub(crate) type Sidecars = HashMap<&'static str, Vec<u8>>;
 
 /// The sidecars that [`ImageDescription::assemble`] needs, each with the most bytes to read of it.
 pub fn needed(manifest: &Manifest) -> Vec<(&'static str, usize)> {
@@ -47,13 +47,13 @@ pub fn needed(manifest: &Manifest) -> Vec<(&'static str, usize)> {
 }
 
 /// The most bytes to read of `pieces.sha256`.
-pub fn pieces_limit(manifest: &Manifest) -> usize {
+pub(crate) fn pieces_limit(manifest: &Manifest) -> usize {
     usize::try_from(manifest.payload.pieces).unwrap_or(usize::MAX).saturating_mul(32)
 }
 
 /// An image before its first piece, beside its manifest.
 #[derive(Debug, Clone)]
-pub struct ImageDescription {
+pub(crate) struct ImageDescription {
     /// Where the pieces lie and which of their bytes are data.
     pub grid: Arc<Grid>,
     /// SHA-256 of each piece; `None` while the image is published without them.
@@ -66,7 +66,7 @@ pub struct ImageDescription {
 
 impl ImageDescription {
     /// Checks the [`needed`] sidecars of `manifest`. Names the first one that is wrong.
-    pub fn assemble(manifest: &Manifest, mut sidecars: Sidecars) -> Result<Self, WrongSidecar> {
+    pub(crate) fn assemble(manifest: &Manifest, mut sidecars: Sidecars) -> Result<Self, WrongSidecar> {
         let mut take = |name| sidecars.remove(name).unwrap_or_default();
         let grid = grid(manifest, &take(names::EXTENTS))?;
         let hashes = match manifest.payload.sha256 {

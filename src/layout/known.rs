@@ -24,7 +24,7 @@ pub fn missing<'a>(known: &'a [DiskInfo], present: &[DiskInfo]) -> Vec<&'a DiskI
 
 /// A terminal's disks after it was seen with `present`: those in their present state, and all others that it
 /// ever had.
-pub fn remember(known: &[DiskInfo], present: &[DiskInfo]) -> Vec<DiskInfo> {
+pub(crate) fn remember(known: &[DiskInfo], present: &[DiskInfo]) -> Vec<DiskInfo> {
     let gone = missing(known, present);
     fixed(present).chain(gone).cloned().collect()
 }
@@ -77,14 +77,14 @@ pub fn check(
 }
 
 /// The disks chosen on a terminal, after `new` was chosen there: each rule means its last disk.
-pub fn choose_again(before: &[Chosen], new: &[Chosen]) -> Vec<Chosen> {
+pub(crate) fn choose_again(before: &[Chosen], new: &[Chosen]) -> Vec<Chosen> {
     let now = |old: &Chosen| new.iter().find(|new| new.rule == old.rule).unwrap_or(old).clone();
     let added = new.iter().filter(|new| !before.iter().any(|old| old.rule == new.rule)).cloned();
     before.iter().map(now).chain(added).collect()
 }
 
 /// Whether the device that was opened is still the disk that was chosen.
-pub fn check_opened(chosen: &DiskInfo, opened: &DiskInfo) -> Result<(), Failure> {
+pub(crate) fn check_opened(chosen: &DiskInfo, opened: &DiskInfo) -> Result<(), Failure> {
     let identities: [DiskIdentity; 2] = [chosen.identity(), opened.identity()];
     if identities[0] == identities[1] && chosen.name == opened.name {
         return Ok(());

@@ -41,7 +41,7 @@ enum State {
 
 /// Moves in an order that loses nothing.
 #[derive(Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     moves: Vec<Move>,
     /// Places in order, with their moves.
     places: Vec<(Range<u64>, usize)>,
@@ -56,7 +56,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// `room` pieces may be parked at a time.
-    pub fn new(moves: Vec<Move>, room: usize) -> Self {
+    pub(crate) fn new(moves: Vec<Move>, room: usize) -> Self {
         let mut places: Vec<_> = moves.iter().enumerate().map(|(i, one)| (one.to.clone(), i)).collect();
         places.sort_by_key(|(place, _)| place.start);
         let mut schedule = Schedule {
@@ -77,12 +77,12 @@ impl Schedule {
         schedule
     }
 
-    pub fn moves(&self) -> &[Move] {
+    pub(crate) fn moves(&self) -> &[Move] {
         &self.moves
     }
 
     /// The next step; `None` when all moves are over. The caller carries out each step before it calls again.
-    pub fn step(&mut self) -> Option<Step> {
+    pub(crate) fn step(&mut self) -> Option<Step> {
         if let Some(ready) = self.ready.pop_front() {
             if std::mem::replace(&mut self.state[ready], State::Over) == State::Parked {
                 self.room += 1;

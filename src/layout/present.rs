@@ -51,7 +51,7 @@ pub fn wanted(plan: &LayoutPlan, grid: &Grid) -> Bitfield {
 }
 
 /// Is any byte of `range` wiped at the start or held back until the commit?
-pub fn is_disturbed(plan: &LayoutPlan, range: &Range<u64>) -> bool {
+pub(crate) fn is_disturbed(plan: &LayoutPlan, range: &Range<u64>) -> bool {
     let overlaps = |other: Range<u64>| other.start < range.end && range.start < other.end;
     let held = plan.places().iter().map(|place| place.start.0..place.start.0 + place.held);
     plan.wipes().iter().cloned().chain(held).any(overlaps)

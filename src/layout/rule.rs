@@ -143,7 +143,7 @@ impl Term {
 }
 
 /// Whether a disk is one that people plug in and pull out.
-pub fn is_external(disk: &DiskInfo) -> bool {
+pub(crate) fn is_external(disk: &DiskInfo) -> bool {
     disk.removable || matches!(disk.bus.as_str(), "usb" | "loop")
 }
 
@@ -169,7 +169,7 @@ impl Rule {
 
     /// Whether the rule names one piece of hardware, by its serial number or WWN, so that another one never
     /// fits it.
-    pub fn identifies(&self) -> bool {
+    pub(crate) fn identifies(&self) -> bool {
         self.terms.iter().any(Term::identifies)
     }
 
@@ -206,7 +206,7 @@ fn list(disks: &[&DiskInfo]) -> String {
 }
 
 /// The only disk that a rule means, if an image of `needed` bytes fits on it.
-pub fn usable(disk: &DiskInfo, needed: u64) -> Result<&DiskInfo, Failure> {
+pub(crate) fn usable(disk: &DiskInfo, needed: u64) -> Result<&DiskInfo, Failure> {
     if disk.size == 0 {
         return Err(Failure::refused(
             format!("{} does not tell its size", describe(disk)),

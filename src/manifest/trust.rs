@@ -52,7 +52,6 @@ impl TrustedKeys {
 #[derive(Debug, Clone)]
 pub struct TrustedManifest {
     manifest: Arc<Manifest>,
-    signed: bool,
 }
 
 impl TrustedManifest {
@@ -67,7 +66,7 @@ impl TrustedManifest {
         let mut why = "no key is known".to_string();
         for key in &keys.keys {
             match key.verify(bytes, &signature, false) {
-                Ok(()) => return TrustedManifest::read(bytes, true),
+                Ok(()) => return TrustedManifest::read(bytes),
                 Err(e) => why = e.to_string(),
             }
         }
@@ -77,11 +76,11 @@ impl TrustedManifest {
     /// Accepts a manifest without a signature. Only for an initramfs that was built to allow it, and for an
     /// administrator's own machine.
     pub fn insecure(bytes: &[u8]) -> Result<Self, ManifestError> {
-        TrustedManifest::read(bytes, false)
+        TrustedManifest::read(bytes)
     }
 
-    fn read(bytes: &[u8], signed: bool) -> Result<Self, ManifestError> {
-        Ok(TrustedManifest { manifest: Arc::new(Manifest::parse(bytes)?), signed })
+    fn read(bytes: &[u8]) -> Result<Self, ManifestError> {
+        Ok(TrustedManifest { manifest: Arc::new(Manifest::parse(bytes)?) })
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -91,10 +90,5 @@ impl TrustedManifest {
     /// The manifest, to be kept elsewhere.
     pub fn shared(&self) -> Arc<Manifest> {
         Arc::clone(&self.manifest)
-    }
-
-    /// False when it was accepted without a signature.
-    pub fn is_signed(&self) -> bool {
-        self.signed
     }
 }

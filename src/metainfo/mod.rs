@@ -13,11 +13,11 @@ use crate::bencode::{self, BencodeError, Dict, Value};
 use crate::units::{InfoHash, Sha1};
 
 /// Largest torrent that is read: a million pieces have 20 MB of hashes.
-pub const MAX_TORRENT_BYTES: usize = 64 << 20;
+pub(crate) const MAX_TORRENT_BYTES: usize = 64 << 20;
 /// Most files in one torrent.
-pub const MAX_FILES: usize = 100_000;
+pub(crate) const MAX_FILES: usize = 100_000;
 /// Longest piece that is accepted: a whole piece is held in memory before it is checked.
-pub const MAX_PIECE_LENGTH: u32 = 256 << 20;
+pub(crate) const MAX_PIECE_LENGTH: u32 = 256 << 20;
 /// Most folders above a file.
 const MAX_PATH_DEPTH: usize = 32;
 /// Longest name of a file or folder in bytes, as filesystems have it.
@@ -175,7 +175,7 @@ impl Metainfo {
     }
 
     /// The same torrent with these web seeds (BEP 19). The info-hash stays.
-    pub fn with_url_list(mut self, urls: Vec<String>) -> Self {
+    pub(crate) fn with_url_list(mut self, urls: Vec<String>) -> Self {
         self.url_list = urls;
         self
     }
@@ -190,18 +190,13 @@ impl Metainfo {
     }
 
     /// True for a torrent of one file without a folder.
-    pub fn is_single_file(&self) -> bool {
+    pub(crate) fn is_single_file(&self) -> bool {
         matches!(&self.files[..], [only] if only.path.is_empty() && only.kind == FileKind::Data)
     }
 
     /// Symbolic links that the torrent names, which are never made.
     pub fn links(&self) -> impl Iterator<Item = &FileEntry> {
         self.files.iter().filter(|file| file.kind == FileKind::Link)
-    }
-
-    /// The bencoded info dictionary, of which the info-hash is made.
-    pub fn info_bytes(&self) -> &[u8] {
-        &self.info
     }
 }
 

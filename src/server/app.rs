@@ -123,14 +123,14 @@ impl App {
     }
 
     /// Are there a kernel and an initramfs to be sent?
-    pub fn can_netboot(&self) -> bool {
+    pub(crate) fn can_netboot(&self) -> bool {
         let there = |name: &str| self.boot.as_ref().is_some_and(|boot| boot.join(name).is_file());
         there("vmlinuz") && there("initramfs.img")
     }
 
     /// Makes the lab's shape known to the tracker if it changed. Takes the locks of the lab and of the
     /// tracker.
-    pub fn arrange(&self) {
+    pub(crate) fn arrange(&self) {
         let mut known = sync::write(&self.topology);
         let topology = zones::topology(&self.config(), &sync::lock(&self.lab));
         if **known != topology {
@@ -140,7 +140,7 @@ impl App {
     }
 
     /// Which terminals need pieces of which, as of now. Takes the tracker's lock.
-    pub fn ties(&self) -> Ties {
+    pub(crate) fn ties(&self) -> Ties {
         let topology = Arc::clone(&sync::read(&self.topology));
         let gateways = match topology.is_flat() {
             true => BTreeSet::new(),

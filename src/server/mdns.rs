@@ -5,15 +5,15 @@
 use mdns_sd::{ServiceDaemon, ServiceInfo};
 
 /// The service type that agents ask for.
-pub const SERVICE: &str = "_flashmob._tcp.local.";
+pub(crate) const SERVICE: &str = "_flashmob._tcp.local.";
 
 /// Keeps the announcement up; says goodbye when dropped.
-pub struct Announced {
+pub(super) struct Announced {
     daemon: ServiceDaemon,
 }
 
 /// Announces `port` under this machine's name.
-pub fn announce(port: u16) -> Result<Announced, String> {
+pub(super) fn announce(port: u16) -> Result<Announced, String> {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "flashmob".into());
     let label = name.split('.').next().unwrap_or("flashmob").to_string();

@@ -18,7 +18,7 @@ use crate::manifest::{TrustedKeys, names};
 use crate::server::domain::catalog::{Catalog, Problem, Published, Signature};
 
 /// Finds images again and again.
-pub struct Scanner {
+pub(crate) struct Scanner {
     root: PathBuf,
     keys: Option<PathBuf>,
     key_text: Option<String>,
@@ -36,7 +36,7 @@ type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
 /// The result of one scan.
 #[derive(Debug, Clone, Default)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// For people and terminals.
     pub catalog: Catalog,
     /// The folders of `catalog.images`, in the same order.
@@ -45,21 +45,17 @@ pub struct Scan {
 
 impl Scanner {
     /// For the images below `root`.
-    pub fn new(root: PathBuf) -> Self {
+    pub(crate) fn new(root: PathBuf) -> Self {
         Scanner { root, keys: None, key_text: None, seen: BTreeMap::new() }
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// Judges signatures by the keys in this file from now on.
-    pub fn judge_by(&mut self, keys: Option<PathBuf>) {
+    pub(crate) fn judge_by(&mut self, keys: Option<PathBuf>) {
         self.keys = keys;
     }
 
     /// Looks at everything that is new or changed. Fails when the repository cannot be listed.
-    pub fn scan(&mut self) -> Result<Scan, Failure> {
+    pub(crate) fn scan(&mut self) -> Result<Scan, Failure> {
         let mut problems = Vec::new();
         let keys = self.read_keys(&mut problems);
         let listed = list(&self.root)?;

@@ -33,7 +33,7 @@ const TROUBLE: &str = "Terminals that lack it wait. Check the image with 'flashm
 /// How old the numbers on the page may be.
 const FRESH: Duration = Duration::from_secs(1);
 
-pub struct Seeders {
+pub(crate) struct Seeders {
     session: Session,
     swarms: HashMap<InfoHash, Seeding>,
 }
@@ -67,7 +67,7 @@ impl Seeding {
 impl Seeders {
     /// Begins to listen for peers: at `listen`, or at every address, of IPv4 alone where the machine has no
     /// IPv6.
-    pub async fn start(listen: Option<SocketAddr>, compress: Compress) -> Result<Self, Failure> {
+    pub(super) async fn start(listen: Option<SocketAddr>, compress: Compress) -> Result<Self, Failure> {
         let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PEER_PORT));
         let four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PEER_PORT));
         let first = listen.unwrap_or(both);
@@ -83,17 +83,17 @@ impl Seeders {
     }
 
     /// Our name and port, as peers know them.
-    pub fn who(&self) -> Seeder {
+    pub(super) fn who(&self) -> Seeder {
         Seeder { peer_id: self.session.peer_id(), port: self.session.local_addr().port() }
     }
 
     /// Is this swarm seeded?
-    pub fn has(&self, swarm: &InfoHash) -> bool {
+    pub(super) fn has(&self, swarm: &InfoHash) -> bool {
         self.swarms.get(swarm).is_some_and(|seeding| seeding.failure().is_none())
     }
 
     /// Seeds new images and stops removed ones; returns those that cannot be seeded.
-    pub async fn follow(&mut self, scan: &Scan) -> Vec<Problem> {
+    pub(super) async fn follow(&mut self, scan: &Scan) -> Vec<Problem> {
         let gone = |hash: &InfoHash, seeding: &Seeding| {
             let still = |folder: &&Arc<ImageFolder>| {
                 folder.metainfo().info_hash == *hash && Arc::ptr_eq(folder, &seeding.folder)
@@ -158,7 +158,7 @@ impl Seeders {
     }
 
     /// Keeps `app.seeding`, and the seeders' rules, fresh for this time.
-    pub async fn refresh(&mut self, app: &App, how_long: Duration) {
+    pub(crate) async fn refresh(&mut self, app: &App, how_long: Duration) {
         let end = tokio::time::Instant::now() + how_long;
         while tokio::time::Instant::now() < end {
             self.guide(app).await;
@@ -173,7 +173,7 @@ impl Seeders {
         }
     }
 
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.session.shutdown().await;
     }
 }

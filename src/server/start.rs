@@ -136,12 +136,12 @@ impl Server {
     }
 
     /// Where its own peer is dialled.
-    pub fn peer_port(&self) -> u16 {
+    pub(crate) fn peer_port(&self) -> u16 {
         self.app.seeder.port
     }
 
     /// Reads the configuration again.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         self.reload.notify_one();
     }
 

@@ -29,7 +29,7 @@ const LOOK_AT_CONFIGURATION: Duration = Duration::from_secs(2);
 const LOOK_AT_REPOSITORY: Duration = Duration::from_secs(3);
 
 /// Reads a configuration file.
-pub fn read_config(path: &Path) -> Result<Config, Failure> {
+pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
     let wrong = |why: String| {
         let advice = "Correct the file; 'flashmob serve --print-sample-config' prints one with every key.";
         Failure::usage(format!("configuration {}: {why}", path.display()), advice)
@@ -39,7 +39,7 @@ pub fn read_config(path: &Path) -> Result<Config, Failure> {
 }
 
 /// Follows the configuration file until `stop`.
-pub async fn configuration(
+pub(super) async fn configuration(
     app: Arc<App>,
     path: PathBuf,
     reload: Arc<Notify>,
@@ -77,7 +77,7 @@ pub async fn configuration(
 }
 
 /// Follows the repository until `stop`, then stops seeding.
-pub async fn repository(
+pub(super) async fn repository(
     app: Arc<App>,
     mut scanner: Scanner,
     mut seeders: Seeders,
@@ -105,7 +105,7 @@ pub async fn repository(
 }
 
 /// Publishes the result of a scan.
-pub async fn publish(app: &App, scan: &Scan, seeders: &mut Seeders) {
+pub(super) async fn publish(app: &App, scan: &Scan, seeders: &mut Seeders) {
     let mut catalog = scan.catalog.clone();
     catalog.problems.extend(seeders.follow(scan).await);
     let torrents: HashMap<_, _> = scan

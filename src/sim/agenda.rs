@@ -10,7 +10,7 @@ use crate::units::Now;
 
 /// A queue of events.
 #[derive(Debug)]
-pub struct Agenda<E> {
+pub(crate) struct Agenda<E> {
     /// Time in nanoseconds, number, and where the event is.
     heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<E>>,
@@ -20,12 +20,12 @@ pub struct Agenda<E> {
 
 impl<E> Agenda<E> {
     /// Nothing planned.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Agenda { heap: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), number: 0 }
     }
 
     /// Plans `event`. Times beyond 584 years are as good as never.
-    pub fn plan(&mut self, at: Now, event: E) {
+    pub(super) fn plan(&mut self, at: Now, event: E) {
         let nanos = u64::try_from(at.0.as_nanos()).unwrap_or(u64::MAX);
         let place = match self.free.pop() {
             Some(place) => place,
@@ -40,7 +40,7 @@ impl<E> Agenda<E> {
     }
 
     /// The next event, if it is due by `limit`.
-    pub fn next(&mut self, limit: Now) -> Option<(Now, E)> {
+    pub(super) fn next(&mut self, limit: Now) -> Option<(Now, E)> {
         let Reverse((nanos, _, place)) = *self.heap.peek()?;
         let at = Now(std::time::Duration::from_nanos(nanos));
         if at > limit {

@@ -17,14 +17,14 @@ const WINDOW: usize = 256 * 1024;
 
 /// What travels.
 #[derive(Debug, Clone)]
-pub enum Packet {
+pub(crate) enum Packet {
     Message(Message),
     Block(Block, Bytes),
 }
 
 impl Packet {
     /// Bytes on the wire, when one of the payload stands for `scale`.
-    pub fn len(&self, scale: usize) -> usize {
+    pub(super) fn len(&self, scale: usize) -> usize {
         match self {
             Packet::Block(_, data) | Packet::Message(Message::Piece { data, .. }) => 13 + data.len() * scale,
             Packet::Message(Message::Bitfield(bytes)) => 5 + bytes.len(),
@@ -52,11 +52,11 @@ impl Pipe {
 
 /// Names a pipe of one link, for as long as its connection is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PipeId(usize);
+pub(crate) struct PipeId(usize);
 
 /// A node's two links.
 #[derive(Debug)]
-pub struct Link {
+pub(super) struct Link {
     rate: u64,
     scale: usize,
     pipes: Vec<Option<Pipe>>,
@@ -69,12 +69,12 @@ pub struct Link {
 
 impl Link {
     /// `rate` in bytes a second, each way; a byte of the payload stands for `scale` on the wire.
-    pub fn new(rate: u64, scale: usize) -> Self {
+    pub(super) fn new(rate: u64, scale: usize) -> Self {
         let (pipes, ready) = (Vec::new(), Vec::new());
         Link { rate, scale, pipes, ready, last: 0, busy: false, down_free: Now::ZERO }
     }
 
-    pub fn open(&mut self, conn: ConnId) -> PipeId {
+    pub(super) fn open(&mut self, conn: ConnId) -> PipeId {
         let pipe = Some(Pipe { conn, waiting: VecDeque::new(), under_way: 0 });
         let at = self.pipes.iter().position(Option::is_none).unwrap_or(self.pipes.len());
         if at == self.pipes.len() {
@@ -86,12 +86,12 @@ impl Link {
         PipeId(at)
     }
 
-    pub fn close(&mut self, PipeId(at): PipeId) {
+    pub(super) fn close(&mut self, PipeId(at): PipeId) {
         self.pipes[at] = None;
         self.ready[at / 64] &= !(1 << (at % 64));
     }
 
-    pub fn push(&mut self, PipeId(at): PipeId, packet: Packet) {
+    pub(super) fn push(&mut self, PipeId(at): PipeId, packet: Packet) {
         if let Some(pipe) = &mut self.pipes[at] {
             pipe.waiting.push_back(packet);
             self.see(at);
@@ -100,7 +100,7 @@ impl Link {
 
     /// The next packet to carry, by turns over the connections, and how long that takes. The uplink is busy
     /// until [`idle`](Self::idle).
-    pub fn next(&mut self) -> Option<(ConnId, Packet, Duration)> {
+    pub(super) fn next(&mut self) -> Option<(ConnId, Packet, Duration)> {
         if self.busy {
             return None;
         }
@@ -141,22 +141,22 @@ impl Link {
         }
     }
 
-    pub fn idle(&mut self) {
+    pub(super) fn idle(&mut self) {
         self.busy = false;
     }
 
-    pub fn occupy(&mut self) {
+    pub(crate) fn occupy(&mut self) {
         self.busy = true;
     }
 
     /// When a packet that reaches the downlink now has been received.
-    pub fn receive(&mut self, now: Now, len: usize) -> Now {
+    pub(super) fn receive(&mut self, now: Now, len: usize) -> Now {
         self.down_free = self.down_free.max(now) + self.time_of(len);
         self.down_free
     }
 
     /// The receiver has `len` bytes more.
-    pub fn acknowledge(&mut self, PipeId(at): PipeId, len: usize) {
+    pub(crate) fn acknowledge(&mut self, PipeId(at): PipeId, len: usize) {
         if let Some(pipe) = &mut self.pipes[at] {
             pipe.under_way -= len.min(pipe.under_way);
             self.see(at);

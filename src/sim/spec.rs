@@ -156,7 +156,7 @@ impl LabSpec {
     }
 
     /// Bytes of a piece that engines hold.
-    pub fn held_length(&self) -> u32 {
+    pub(crate) fn held_length(&self) -> u32 {
         self.piece_length / self.scale
     }
 }

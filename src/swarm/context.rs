@@ -14,7 +14,7 @@ use crate::swarm::wire::message::Message;
 use crate::units::Now;
 
 /// The state that every part may read and change.
-pub struct Context {
+pub(super) struct Context {
     pub config: EngineConfig,
     pub now: Now,
     pub peers: Peers,
@@ -24,18 +24,18 @@ pub struct Context {
 
 impl Context {
     /// A context at time zero without peers.
-    pub fn new(config: EngineConfig) -> Self {
+    pub(super) fn new(config: EngineConfig) -> Self {
         let rng = Rng::new(config.seed);
         Context { config, now: Now::ZERO, peers: Peers::new(), rng, out: Outputs::default() }
     }
 
     /// The names of all connections, for loops that change peers.
-    pub fn conns(&self) -> Vec<ConnId> {
+    pub(crate) fn conns(&self) -> Vec<ConnId> {
         self.peers.keys().copied().collect()
     }
 
     /// Sends a message of our extension to `conn`, if it is connected and speaks the extension.
-    pub fn send_scheduling(&mut self, conn: ConnId, message: &SchedulingMessage) {
+    pub(crate) fn send_scheduling(&mut self, conn: ConnId, message: &SchedulingMessage) {
         if let Some(id) = self.peers.get(&conn).and_then(|peer| peer.scheduling.id()) {
             self.out.send(conn, Message::Extended { id, payload: message.encode().into() });
         }
@@ -44,21 +44,21 @@ impl Context {
 
 /// The actions that the driver of the engine is to take, in order.
 #[derive(Debug, Default)]
-pub struct Outputs(VecDeque<Output>);
+pub(crate) struct Outputs(VecDeque<Output>);
 
 impl Outputs {
     /// Queues `output`.
-    pub fn push(&mut self, output: Output) {
+    pub(super) fn push(&mut self, output: Output) {
         self.0.push_back(output);
     }
 
     /// Queues `message` for `conn`.
-    pub fn send(&mut self, conn: ConnId, message: Message) {
+    pub(super) fn send(&mut self, conn: ConnId, message: Message) {
         self.push(Output::Send { conn, message });
     }
 
     /// Takes the first output.
-    pub fn pop(&mut self) -> Option<Output> {
+    pub(super) fn pop(&mut self) -> Option<Output> {
         self.0.pop_front()
     }
 }

@@ -29,7 +29,7 @@ pub const FRAME: u32 = 1 << 31;
 
 impl Block {
     /// It is of the piece's frame.
-    pub fn in_frame(&self) -> bool {
+    pub(crate) fn in_frame(&self) -> bool {
         self.offset & FRAME != 0
     }
 
@@ -44,7 +44,7 @@ impl Block {
     }
 
     /// The blocks of a frame of `len` bytes.
-    pub fn of_frame(piece: PieceIndex, len: u32) -> Vec<Block> {
+    pub(crate) fn of_frame(piece: PieceIndex, len: u32) -> Vec<Block> {
         let starts = (0..len).step_by(BLOCK_LEN as usize);
         starts
             .map(|start| Block { piece, offset: start | FRAME, len: (len - start).min(BLOCK_LEN) })
@@ -116,30 +116,30 @@ impl Geometry {
     }
 
     /// Bytes of `piece`: the last one may be shorter. Zero for pieces that do not exist.
-    pub fn len_of(&self, piece: PieceIndex) -> u32 {
+    pub(crate) fn len_of(&self, piece: PieceIndex) -> u32 {
         let rest = self.total_length.saturating_sub(self.start_of(piece));
         u32::try_from(rest).map_or(self.piece_length, |rest| rest.min(self.piece_length))
     }
 
     /// Bytes of all pieces of `field`.
-    pub fn bytes_of(&self, field: &Bitfield) -> u64 {
+    pub(crate) fn bytes_of(&self, field: &Bitfield) -> u64 {
         field.iter().map(|piece| u64::from(self.len_of(piece))).sum()
     }
 
     /// The index if such a piece exists.
-    pub fn check_piece(&self, index: u32) -> Option<PieceIndex> {
+    pub(crate) fn check_piece(&self, index: u32) -> Option<PieceIndex> {
         (index < self.pieces).then_some(PieceIndex(index))
     }
 
     /// True if `block` lies inside its piece and is not empty.
-    pub fn check_block(&self, block: Block) -> bool {
+    pub(crate) fn check_block(&self, block: Block) -> bool {
         block.piece.0 < self.pieces
             && block.len > 0
             && block.offset.checked_add(block.len).is_some_and(|end| end <= self.len_of(block.piece))
     }
 
     /// The blocks that must be asked for to have all of `piece` that travels: each inside one cell of 16 KiB.
-    pub fn blocks_of(&self, piece: PieceIndex, shape: &dyn PieceShape) -> Vec<Block> {
+    pub(crate) fn blocks_of(&self, piece: PieceIndex, shape: &dyn PieceShape) -> Vec<Block> {
         let len = self.len_of(piece);
         let mut blocks = Vec::with_capacity((len / BLOCK_LEN + 1) as usize);
         let mut done = 0;

@@ -12,7 +12,7 @@ const SLOT: Duration = Duration::from_millis(250);
 
 /// A meter.
 #[derive(Debug, Clone, Default)]
-pub struct RateMeter {
+pub(crate) struct RateMeter {
     slots: [u64; SLOTS],
     /// Number of the slot that is being filled, counted from the start of time.
     current: u128,
@@ -21,14 +21,14 @@ pub struct RateMeter {
 
 impl RateMeter {
     /// Counts `bytes` at `now`.
-    pub fn add(&mut self, now: Now, bytes: u64) {
+    pub(super) fn add(&mut self, now: Now, bytes: u64) {
         self.turn_to(now);
         self.slots[index(self.current)] += bytes;
         self.total += bytes;
     }
 
     /// Bytes a second, as of `now`.
-    pub fn rate(&self, now: Now) -> u64 {
+    pub(super) fn rate(&self, now: Now) -> u64 {
         let slot = slot_of(now).max(self.current);
         let sum: u64 = (0..SLOTS as u128)
             .filter_map(|age| slot.checked_sub(age))
@@ -39,7 +39,7 @@ impl RateMeter {
     }
 
     /// All bytes ever counted.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.total
     }
 
@@ -58,7 +58,7 @@ impl RateMeter {
 
 /// Bytes at the beginning of a busy time that say nothing about a link: what sockets, queues and a shaper's
 /// bucket swallow at once.
-pub const SWALLOWED: u64 = 256 * 1024;
+pub(crate) const SWALLOWED: u64 = 256 * 1024;
 /// Fewest bytes of a reading of a [`Capacity`].
 const READING_BYTES: u64 = 1024 * 1024;
 /// Shortest time of such a reading.
@@ -74,7 +74,7 @@ const STALL: Duration = Duration::from_secs(1);
 
 /// What a link carries when it is busy: the best reading, forgotten slowly.
 #[derive(Debug, Clone)]
-pub struct Capacity {
+pub(crate) struct Capacity {
     /// Bytes on the wire that one counted byte stands for: 1, except in simulations.
     scale: u64,
     /// Bytes of the busy time that were swallowed.
@@ -92,7 +92,7 @@ const SPAN: Duration = Duration::from_millis(150);
 
 /// Bytes a second over the last moments: whether a link is full just now.
 #[derive(Debug, Clone, Default)]
-pub struct Recent {
+pub(crate) struct Recent {
     began: Now,
     before: u64,
     bytes: u64,
@@ -100,13 +100,13 @@ pub struct Recent {
 
 impl Recent {
     /// Counts `bytes` at `now`.
-    pub fn add(&mut self, now: Now, bytes: u64) {
+    pub(super) fn add(&mut self, now: Now, bytes: u64) {
         self.turn_to(now);
         self.bytes += bytes;
     }
 
     /// Bytes a second, as of `now`.
-    pub fn rate(&mut self, now: Now) -> u64 {
+    pub(super) fn rate(&mut self, now: Now) -> u64 {
         self.turn_to(now);
         let (age, span) = (now.since(self.began).as_micros(), SPAN.as_micros());
         let bytes = u128::from(self.before) * (span - age) / span + u128::from(self.bytes);
@@ -131,7 +131,7 @@ impl Default for Capacity {
 
 impl Capacity {
     /// Nothing is known yet of a link on which each counted byte stands for `scale` bytes.
-    pub fn of_scale(scale: u32) -> Self {
+    pub(crate) fn of_scale(scale: u32) -> Self {
         Capacity {
             scale: u64::from(scale.max(1)),
             swallowed: 0,
@@ -144,7 +144,7 @@ impl Capacity {
     }
 
     /// Counts `bytes` at `now`, of a link that was busy since the last [`pause`](Self::pause).
-    pub fn add(&mut self, now: Now, bytes: u64) {
+    pub(super) fn add(&mut self, now: Now, bytes: u64) {
         if self.swallowed * self.scale < SWALLOWED {
             self.swallowed += bytes;
             (self.since, self.bytes) = (now, 0);
@@ -181,42 +181,42 @@ impl Capacity {
     }
 
     /// As long as nothing was seen, it is supposed to carry so many bytes a second.
-    pub fn suppose(&mut self, rate: u64) {
+    pub(crate) fn suppose(&mut self, rate: u64) {
         if self.best == 0 {
             self.best = rate;
         }
     }
 
     /// The link has nothing to do.
-    pub fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         self.swallowed = 0;
     }
 
     /// `bytes` came one after another in `time`: a reading of its own, good where the link idles in between.
-    pub fn run(&mut self, bytes: u64, time: Duration) {
+    pub(super) fn run(&mut self, bytes: u64, time: Duration) {
         let rate = u128::from(bytes) * 1_000_000 / time.as_micros().max(1);
         let faded = self.best - FADING.of(self.best);
         self.best = u64::try_from(rate).unwrap_or(u64::MAX).max(faded);
     }
 
     /// Bytes a second; zero until there was a reading.
-    pub fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.best
     }
 
     /// Bytes that it carries in `time`; none as long as nothing is known.
-    pub fn bytes_in(&self, time: Duration) -> u64 {
+    pub(super) fn bytes_in(&self, time: Duration) -> u64 {
         u64::try_from(u128::from(self.best) * time.as_micros() / 1_000_000).unwrap_or(u64::MAX)
     }
 
     /// How long `bytes` on the wire take, each counted byte standing for its scale; zero as long as nothing
     /// is known.
-    pub fn time_on_wire(&self, bytes: u64) -> Duration {
+    pub(crate) fn time_on_wire(&self, bytes: u64) -> Duration {
         self.time_of(bytes / self.scale)
     }
 
     /// How long `bytes` take; zero as long as nothing is known.
-    pub fn time_of(&self, bytes: u64) -> Duration {
+    pub(crate) fn time_of(&self, bytes: u64) -> Duration {
         let micros = u128::from(bytes) * 1_000_000 / u128::from(self.best.max(1));
         let known = u64::try_from(micros).map_or(Duration::MAX, Duration::from_micros);
         if self.best == 0 { Duration::ZERO } else { known }
@@ -230,7 +230,7 @@ const SLACK: Ratio = Ratio(1, 5);
 const LONGEST_SLACK: Duration = Duration::from_millis(25);
 
 /// By how long two pieces may overlap on a downlink on which one takes `piece_time`.
-pub fn slack(piece_time: Duration) -> Duration {
+pub(crate) fn slack(piece_time: Duration) -> Duration {
     SLACK.of_time(piece_time).min(LONGEST_SLACK)
 }
 

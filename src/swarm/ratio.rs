@@ -4,16 +4,16 @@ use std::time::Duration;
 
 /// A numerator and a denominator, which is not zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ratio(pub u32, pub u32);
+pub(crate) struct Ratio(pub u32, pub u32);
 
 impl Ratio {
     /// This part of `amount`, rounded down.
-    pub fn of(self, amount: u64) -> u64 {
+    pub(super) fn of(self, amount: u64) -> u64 {
         amount * u64::from(self.0) / u64::from(self.1)
     }
 
     /// This part of `time`, rounded down to whole nanoseconds.
-    pub fn of_time(self, time: Duration) -> Duration {
+    pub(crate) fn of_time(self, time: Duration) -> Duration {
         time * self.0 / self.1
     }
 }

@@ -9,9 +9,9 @@ use std::net::Ipv4Addr;
 use crate::units::{InfoHash, PeerId};
 
 /// Bytes of the longest accepted query string: 50 info-hashes of a scrape, all percent-encoded, are 3.5 kB.
-pub const MAX_QUERY: usize = 8192;
+pub(crate) const MAX_QUERY: usize = 8192;
 /// Most info-hashes one scrape may name.
-pub const MAX_SCRAPE: usize = 100;
+pub(crate) const MAX_SCRAPE: usize = 100;
 
 /// Why a query cannot be used. The text is sent to the peer as `failure reason`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,13 +113,13 @@ impl Announce {
     }
 
     /// True when it lacks nothing.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.left == 0
     }
 }
 
 /// Reads the info-hashes of a scrape (BEP 48); none means all.
-pub fn parse_scrape(query: &str) -> Result<Vec<InfoHash>, Malformed> {
+pub(crate) fn parse_scrape(query: &str) -> Result<Vec<InfoHash>, Malformed> {
     let mut hashes = Vec::new();
     for (key, value) in pairs(query)? {
         if key == "info_hash" && hashes.len() < MAX_SCRAPE {

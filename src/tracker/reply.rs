@@ -39,7 +39,7 @@ pub fn announce(answer: &Answer, asked: &Announce) -> Vec<u8> {
 }
 
 /// Answers a scrape of `swarms`, which are in ascending order of their info-hashes.
-pub fn scrape(swarms: &[(InfoHash, SwarmCounts)]) -> Vec<u8> {
+pub(crate) fn scrape(swarms: &[(InfoHash, SwarmCounts)]) -> Vec<u8> {
     bencode::write_dict(|dict| {
         dict.dict("files", |files| {
             for (hash, counts) in swarms {

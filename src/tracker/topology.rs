@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// The zone of all addresses that lie in no other.
 pub const REST: &str = "rest";
 /// Most networks, and most switches, of a configured zone.
-pub const MAX_NAMED: usize = 64;
+pub(crate) const MAX_NAMED: usize = 64;
 
 /// Zones, and pinned terminals.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -129,12 +129,12 @@ impl Topology {
     }
 
     /// Does it say anything?
-    pub fn is_flat(&self) -> bool {
+    pub(crate) fn is_flat(&self) -> bool {
         self.zones.is_empty() && self.pins.is_empty()
     }
 
     /// Where an address lies.
-    pub fn zone_of(&self, ip: IpAddr) -> ZoneId {
+    pub(crate) fn zone_of(&self, ip: IpAddr) -> ZoneId {
         if let Some(name) = self.learned.get(&ip)
             && let Some(zone) = self.zones.iter().position(|zone| zone.name == *name)
         {
@@ -147,7 +147,7 @@ impl Topology {
     }
 
     /// May terminals of `zone` fetch from those of `from`?
-    pub fn may_fetch(&self, zone: ZoneId, from: ZoneId) -> bool {
+    pub(crate) fn may_fetch(&self, zone: ZoneId, from: ZoneId) -> bool {
         let allowed = self.zone(zone).and_then(|zone| zone.from.as_ref());
         let named = allowed.is_none_or(|names| names.iter().any(|name| name == self.name(from)));
         zone == from || named && !self.apart(zone, from)
@@ -169,7 +169,7 @@ impl Topology {
     }
 
     /// Addresses that were learned to be in `zone`.
-    pub fn learned_in(&self, zone: ZoneId) -> impl Iterator<Item = IpAddr> {
+    pub(crate) fn learned_in(&self, zone: ZoneId) -> impl Iterator<Item = IpAddr> {
         let name = self.zone(zone).map(|zone| zone.name.as_str());
         let there = move |(_, of): &(&IpAddr, &String)| Some(of.as_str()) == name;
         self.learned.iter().filter(there).map(|(ip, _)| *ip)
@@ -181,7 +181,7 @@ impl Topology {
     }
 
     /// The terminals that the one at `ip` is pinned to.
-    pub fn pinned(&self, ip: IpAddr) -> Option<&[IpAddr]> {
+    pub(crate) fn pinned(&self, ip: IpAddr) -> Option<&[IpAddr]> {
         self.pins.iter().find(|pin| pin.terminal == ip).map(|pin| pin.from.as_slice())
     }
 }

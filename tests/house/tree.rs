@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The Rust files below `folder`.
-pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -27,7 +27,7 @@ pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Lines of code without comments and without the `#[cfg(test)]` part at the end of a file.
-pub fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let ends = ["\n#[cfg(test)]\nmod ", "\n#[cfg(test)]\npub mod ", "\n#[cfg(test)]\npub(crate) mod "];
     let end = ends.iter().filter_map(|mark| text.find(mark)).min().unwrap_or(text.len());
     (1..).zip(text[..end].lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
@@ -37,7 +37,7 @@ pub fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 type Module = Vec<String>;
 
 /// Which files of a crate import which.
-pub struct Imports {
+pub(crate) struct Imports {
     edges: BTreeMap<Module, BTreeSet<Module>>,
 }
 
@@ -49,7 +49,7 @@ struct Use {
 
 impl Imports {
     /// The tree of the crate in `src`, without test files, which may import any file.
-    pub fn of(src: &Path) -> Self {
+    pub(crate) fn of(src: &Path) -> Self {
         let texts: BTreeMap<Module, String> = rust_files(src)
             .iter()
             .filter_map(|file| {
@@ -93,12 +93,12 @@ impl Imports {
     }
 
     /// Pairs of an importing and an imported module.
-    pub fn pairs(&self) -> impl Iterator<Item = (&Module, &Module)> {
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&Module, &Module)> {
         self.edges.iter().flat_map(|(from, to)| to.iter().map(move |to| (from, to)))
     }
 
     /// Files that can be reached from themselves, with their imports inside the circle.
-    pub fn circles(&self) -> Vec<String> {
+    pub(crate) fn circles(&self) -> Vec<String> {
         let reached: BTreeMap<&Module, BTreeSet<&Module>> =
             self.edges.keys().map(|module| (module, self.reach(module))).collect();
         let in_circle = |module: &Module| reached.get(module).is_some_and(|all| all.contains(module));

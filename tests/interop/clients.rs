@@ -69,7 +69,7 @@ impl World {
     }
 }
 
-pub fn aria2(torrent: &Path, folder: &Path, role: &str) -> Guarded {
+pub(crate) fn aria2(torrent: &Path, folder: &Path, role: &str) -> Guarded {
     let mut command = command(None, of_package("aria2c", "aria2"));
     command
         .args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"])
@@ -86,7 +86,7 @@ pub fn aria2(torrent: &Path, folder: &Path, role: &str) -> Guarded {
     Guarded::start(command.arg(torrent))
 }
 
-pub fn libtorrent(torrent: &Path, folder: &Path, role: &str) -> Guarded {
+pub(crate) fn libtorrent(torrent: &Path, folder: &Path, role: &str) -> Guarded {
     let mut command = child::libtorrent(None);
     Guarded::start(command.arg(role).arg("127.0.0.1:0").arg(torrent).arg(folder))
 }

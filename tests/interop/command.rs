@@ -19,7 +19,7 @@ fn flashmob() -> Command {
 }
 
 /// Runs it to its end, which must come by itself.
-pub async fn run(command: &mut Command) -> (i32, Vec<Event>, String) {
+pub(crate) async fn run(command: &mut Command) -> (i32, Vec<Event>, String) {
     let mut child = Guarded::start(command);
     let mut events = Vec::new();
     let code = child.exit_code(60).await;
@@ -31,7 +31,7 @@ pub async fn run(command: &mut Command) -> (i32, Vec<Event>, String) {
 }
 
 /// `flashmob seed` with a free port and discarded output.
-pub fn seed_command(torrent: &Path, source: &Path) -> Command {
+pub(crate) fn seed_command(torrent: &Path, source: &Path) -> Command {
     let mut command = flashmob();
     command.arg("seed").arg(torrent).arg(source).args(["--listen", "127.0.0.1:0", "--json"]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -39,19 +39,19 @@ pub fn seed_command(torrent: &Path, source: &Path) -> Command {
 }
 
 /// The same, and it is listened to.
-pub fn seed_loud(torrent: &Path, source: &Path) -> Command {
+pub(crate) fn seed_loud(torrent: &Path, source: &Path) -> Command {
     let mut command = seed_command(torrent, source);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// Runs it until the value is dropped.
-pub fn seed(torrent: &Path, source: &Path) -> Guarded {
+pub(crate) fn seed(torrent: &Path, source: &Path) -> Guarded {
     Guarded::start(&mut seed_command(torrent, source))
 }
 
 /// `flashmob get` with a free port.
-pub fn get(torrent: &Path, target: &Path) -> Command {
+pub(crate) fn get(torrent: &Path, target: &Path) -> Command {
     let mut command = flashmob();
     command.arg("get").arg(torrent).arg(target).args(["--listen", "127.0.0.1:0", "--json"]);
     command

@@ -34,7 +34,7 @@ use crate::command::{get, run};
 const PIECE: usize = 64 * 1024;
 
 /// Lines of text that all differ and compress to about a quarter.
-pub fn text(length: usize) -> Vec<u8> {
+pub(crate) fn text(length: usize) -> Vec<u8> {
     let mut state = 7u64;
     let mut bytes = Vec::with_capacity(length + 64);
     while bytes.len() < length {

@@ -13,14 +13,14 @@ use flashmob_testkit::command::run;
 use flashmob_testkit::net::{Namespaces, enter, ip};
 
 /// No test takes longer.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The server's address on the cable.
-pub const SERVER: &str = "10.77.0.1";
+pub(crate) const SERVER: &str = "10.77.0.1";
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// One side of the cable each: `eth0` in both.
-pub struct Lab {
+pub(crate) struct Lab {
     server: String,
     terminal: String,
     dnsmasq: Mutex<Option<Guarded>>,
@@ -29,7 +29,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let name = format!("fm{}n{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
         let (server, terminal) = (format!("{name}s"), format!("{name}t"));
         let files = tempfile::tempdir().unwrap();
@@ -45,17 +45,17 @@ impl Lab {
     }
 
     /// Puts the cable in or pulls it, at the server's end.
-    pub fn cable(&self, there: bool) {
+    pub(crate) fn cable(&self, there: bool) {
         ip(&format!("-n {} link set eth0 {}", self.server, if there { "up" } else { "down" }));
     }
 
     /// Starts dnsmasq at the server's end with `more` options.
-    pub fn dnsmasq(&self, more: &[&str]) {
+    pub(crate) fn dnsmasq(&self, more: &[&str]) {
         self.dnsmasq_in("10.77.0", more);
     }
 
     /// Gives the server's end another network, as if the cable were in another switch.
-    pub fn dnsmasq_elsewhere(&self) {
+    pub(crate) fn dnsmasq_elsewhere(&self) {
         *self.dnsmasq.lock().unwrap() = None;
         ip(&format!("-n {} addr flush dev eth0", self.server));
         ip(&format!("-n {} addr add 10.78.0.1/24 dev eth0", self.server));
@@ -82,7 +82,7 @@ impl Lab {
     }
 
     /// Sends an LLDP frame with this payload from the server's end, as a switch would.
-    pub fn switch_says(&self, payload: &[u8]) {
+    pub(crate) fn switch_says(&self, payload: &[u8]) {
         let send = "import socket, sys; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); \
             s.bind(('eth0', 0)); \
             s.send(bytes.fromhex('0180c200000e' '525400000001' '88cc' + sys.argv[1]))";
@@ -91,28 +91,28 @@ impl Lab {
     }
 
     /// Where the terminal's `resolv.conf` is.
-    pub fn resolvers(&self) -> std::path::PathBuf {
+    pub(crate) fn resolvers(&self) -> std::path::PathBuf {
         self.files.path().join("resolv.conf")
     }
 
     /// The output of `ip` at the terminal's end.
-    pub fn terminal_ip(&self, line: &str) -> String {
+    pub(crate) fn terminal_ip(&self, line: &str) -> String {
         ip(&format!("-n {} {line}", self.terminal))
     }
 
     /// Runs `work` at the terminal's end.
-    pub fn at_terminal<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send) -> T {
+    pub(crate) fn at_terminal<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send) -> T {
         inside(&self.terminal, work)
     }
 
     /// Runs `work` at the server's end.
-    pub fn at_server<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send) -> T {
+    pub(crate) fn at_server<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send) -> T {
         inside(&self.server, work)
     }
 }
 
 /// Runs a tokio runtime inside the namespace, on a separate thread and within the deadline.
-pub fn inside<T: Send, F: Future<Output = T>>(name: &str, work: impl FnOnce() -> F + Send) -> T {
+pub(crate) fn inside<T: Send, F: Future<Output = T>>(name: &str, work: impl FnOnce() -> F + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             enter(name).unwrap();

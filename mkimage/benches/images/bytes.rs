@@ -15,7 +15,7 @@ use super::volume::{Kind, Volume, stage};
 use super::{Content, beside, capture, folder};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     content: Content,
     /// Filesystems to make
@@ -29,7 +29,7 @@ pub struct Arguments {
     check: bool,
 }
 
-pub fn run(arguments: &Arguments) {
+pub(crate) fn run(arguments: &Arguments) {
     let folder = folder(&arguments.content);
     let staged = folder.path().join("staged");
     let pool = stage(&arguments.content.tree, &staged, arguments.content.size);

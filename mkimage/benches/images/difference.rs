@@ -29,7 +29,7 @@ const READ: [&str; 3] = ["of=/dev/null", "iflag=direct", "bs=4M"];
 const SERVER: &str = "127.0.0.1:26880";
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Bytes of the disk, all different
     #[arg(long, default_value = "4GiB", value_parser = parse_bytes)]
     size: u64,
@@ -56,7 +56,7 @@ pub struct Arguments {
     disk_folder: PathBuf,
 }
 
-pub fn run_all(arguments: &Arguments) {
+pub(crate) fn run_all(arguments: &Arguments) {
     let base = arguments.folder.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::tempdir_in(base).expect("a folder");
     let disk_folder = tempfile::tempdir_in(&arguments.disk_folder).expect("a folder");

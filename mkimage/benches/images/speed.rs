@@ -13,7 +13,7 @@ use super::volume::{Kind, Volume, stage};
 use super::{Content, capture, folder};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     content: Content,
     /// Number of runs
@@ -48,7 +48,7 @@ const ALL: [(What, &str); 8] = [
     (What::InPlace, "capture, payload left in place"),
 ];
 
-pub fn run(arguments: &Arguments) {
+pub(crate) fn run(arguments: &Arguments) {
     let folder = folder(&arguments.content);
     let staged = folder.path().join("staged");
     stage(&arguments.content.tree, &staged, arguments.content.size);

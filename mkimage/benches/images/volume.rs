@@ -17,14 +17,14 @@ const BATCH: usize = 500;
 const IN_FOLDER: usize = 200;
 
 /// Enters a mount namespace, so that later mounts end with this process.
-pub fn own_mounts() {
+pub(crate) fn own_mounts() {
     unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace (this bench needs root)");
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("mounts of its own");
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
+pub(crate) enum Kind {
     Ext4,
     /// mkntfs, filled through ntfs-3g.
     Ntfs,
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 /// A filesystem in a file, with the files that the bench put there.
-pub struct Volume {
+pub(crate) struct Volume {
     pub kind: Kind,
     pub image: PathBuf,
     place: PathBuf,
@@ -46,7 +46,7 @@ pub struct Volume {
 
 impl Volume {
     /// An empty one of `size` bytes; `None` if this kernel does not know it.
-    pub fn make(kind: Kind, folder: &Path, size: u64) -> Option<Self> {
+    pub(crate) fn make(kind: Kind, folder: &Path, size: u64) -> Option<Self> {
         let image = folder.join(format!("{kind:?}").to_lowercase());
         fs::File::create(&image).and_then(|file| file.set_len(size)).expect("a file");
         let place = folder.join("mounted");
@@ -91,7 +91,7 @@ impl Volume {
     }
 
     /// Adds folders of files, as they lie in `from`.
-    pub fn add(&mut self, from: &Path) {
+    pub(crate) fn add(&mut self, from: &Path) {
         let folders: Vec<PathBuf> = list(from);
         self.mounted(|place| {
             for folder in &folders {
@@ -112,7 +112,7 @@ impl Volume {
     }
 
     /// Deletes a quarter of all files, writes thousands of small ones, three times over.
-    pub fn age(&mut self, folder: &Path, pool: &[PathBuf]) {
+    pub(crate) fn age(&mut self, folder: &Path, pool: &[PathBuf]) {
         for round in 0..3 {
             let mut gone = Vec::new();
             for _ in 0..self.files.len() / 4 {
@@ -144,7 +144,7 @@ impl Volume {
     }
 
     /// Bytes that are not free, as the filesystem itself counts.
-    pub fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         if self.kind == Kind::Fat {
             let said = run("fsck.fat", &[&"-n", &self.image]);
             let text = String::from_utf8_lossy(&said.stdout).into_owned();
@@ -170,7 +170,7 @@ impl Volume {
     }
 
     /// Refuses a filesystem that its own program does not find whole.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         match self.kind {
             Kind::Ext4 => run("e2fsck", &[&"-f", &"-n", &self.image]),
             Kind::Ntfs => run("ntfsfix", &[&"-n", &self.image]),
@@ -186,7 +186,7 @@ impl Volume {
     }
 
     /// Compares every file with those of another volume of the same kind.
-    pub fn same_files(&self, other: &Path, folder: &Path) {
+    pub(crate) fn same_files(&self, other: &Path, folder: &Path) {
         let copy = Volume {
             kind: self.kind,
             image: other.to_path_buf(),
@@ -215,7 +215,7 @@ impl Volume {
 }
 
 /// The paths in a folder, in order.
-pub fn list(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -226,7 +226,7 @@ pub fn list(folder: &Path) -> Vec<PathBuf> {
 
 /// Copies plain files of a tree into folders of some hundred, under short names, until they have `size`
 /// bytes. Every filesystem takes these.
-pub fn stage(tree: &Path, folder: &Path, size: u64) -> Vec<PathBuf> {
+pub(crate) fn stage(tree: &Path, folder: &Path, size: u64) -> Vec<PathBuf> {
     let (mut open, mut staged, mut bytes) = (vec![tree.to_path_buf()], Vec::new(), 0);
     while let Some(next) = open.pop() {
         for path in list(&next) {

@@ -20,7 +20,7 @@ const MAX_CONFIG: u64 = 4 << 20;
 
 /// The loaders and kernel found, with remarks about the rest.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(super) struct Found {
     /// Best first.
     pub uefi: Vec<UefiLoader>,
     pub linux: Option<LinuxBoot>,
@@ -29,7 +29,7 @@ pub struct Found {
 
 /// A kernel that the administrator names.
 #[derive(Debug, Clone)]
-pub struct Named {
+pub(super) struct Named {
     pub kernel: String,
     pub initrd: Option<String>,
     pub cmdline: String,
@@ -38,7 +38,7 @@ pub struct Named {
 /// Reads the loaders and kernels of the captured partitions.
 ///
 /// `loader` is the path of the loader that terminals should start.
-pub fn look(
+pub(super) fn look(
     file: &File,
     partitions: &[PartitionPlan],
     named: Option<&Named>,

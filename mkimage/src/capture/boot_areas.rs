@@ -22,7 +22,7 @@ const GPT_ARRAY_LBA: u64 = 72;
 
 /// The areas and their bytes.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(super) struct Found {
     /// In the order of the disk.
     pub areas: Vec<BootArea>,
     /// The content of `boot.bin`.
@@ -41,7 +41,7 @@ impl Found {
 }
 
 /// Reads them. A single partition has none: its first sector is its own.
-pub fn read(source: &Source, plan: &Plan) -> Result<Found, Failure> {
+pub(super) fn read(source: &Source, plan: &Plan) -> Result<Found, Failure> {
     let mut found = Found::default();
     if plan.table == Table::None {
         return Ok(found);

@@ -32,14 +32,14 @@ static CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 const LARGEST_NODE: u32 = 64 << 10;
 
 mod kind {
-    pub const ROOT_ITEM: u8 = 132;
-    pub const EXTENT_ITEM: u8 = 168;
-    pub const METADATA_ITEM: u8 = 169;
-    pub const CHUNK_ITEM: u8 = 228;
+    pub(super) const ROOT_ITEM: u8 = 132;
+    pub(super) const EXTENT_ITEM: u8 = 168;
+    pub(super) const METADATA_ITEM: u8 = 169;
+    pub(super) const CHUNK_ITEM: u8 = 228;
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Extents {
+pub(super) enum Extents {
     /// All that is in use, in no order.
     Known(Vec<Range<u64>>),
     /// Why it cannot be said.
@@ -47,7 +47,7 @@ pub enum Extents {
 }
 
 /// Reads the trees of a Btrfs on a partition of `size` bytes. `read` is false where it cannot read.
-pub fn extents(size: u64, read: impl Fn(u64, &mut [u8]) -> bool) -> Result<Extents, String> {
+pub(super) fn extents(size: u64, read: impl Fn(u64, &mut [u8]) -> bool) -> Result<Extents, String> {
     let mut superblock = vec![0; 4096];
     if !read(SUPERBLOCKS[0], &mut superblock) {
         return Err("its superblock cannot be read".into());

@@ -4,7 +4,7 @@
 
 /// The filesystem that a partition's first bytes belong to. `start` has its first 128 KiB, or less if it is
 /// smaller.
-pub fn name(start: &[u8]) -> Option<&'static str> {
+pub(super) fn name(start: &[u8]) -> Option<&'static str> {
     let is = |at: usize, text: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(text));
     // The ext superblock's features tell the three apart (Linux, fs/ext4/ext4.h).
     if is(1024 + 56, &[0x53, 0xef]) {

@@ -5,7 +5,7 @@
 
 /// A kernel that GRUB would start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Path on the filesystem that GRUB calls its root at that point.
     pub kernel: String,
     /// Path of the initrd.
@@ -15,7 +15,7 @@ pub struct Entry {
 }
 
 /// Reads `grub.cfg`; an error says why the first entry cannot be used.
-pub fn first_entry(config: &str) -> Result<Entry, String> {
+pub(super) fn first_entry(config: &str) -> Result<Entry, String> {
     let mut inside = false;
     let (mut kernel, mut initrd) = (None, None);
     for line in config.lines() {

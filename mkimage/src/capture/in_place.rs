@@ -17,14 +17,14 @@ use crate::format::Format;
 use crate::keys::{file_failure, write_new};
 
 /// A source that is to be served from where it lies.
-pub struct Place {
+pub(super) struct Place {
     path: std::path::PathBuf,
     before: SourceReference,
 }
 
 impl Place {
     /// Looks at the source before it is read. Refuses one that will not be there when it is served.
-    pub fn of(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
+    pub(super) fn of(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         let format = Format::of(path, format)?;
         if format != Format::Raw {
             return Err(Failure::refused(
@@ -42,7 +42,7 @@ impl Place {
     }
 
     /// Writes down in `folder` where the payload is.
-    pub fn finish(self, folder: &Path, plan: &Plan) -> Result<String, Failure> {
+    pub(super) fn finish(self, folder: &Path, plan: &Plan) -> Result<String, Failure> {
         let path = &self.path;
         let after = look(path).map_err(|e| file_failure("looking at", path, &e))?;
         if after != self.before {

@@ -12,11 +12,11 @@ mod in_place;
 mod payload;
 mod plan;
 mod publish;
-pub mod ranges;
+pub(crate) mod ranges;
 mod rehearsal;
 mod share;
 mod soundness;
-pub mod used;
+pub(crate) mod used;
 mod windows;
 mod writer;
 
@@ -41,7 +41,7 @@ use share::{Parent, Shared};
 const FILE_SIZE: u64 = 64 << 30;
 
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// A disk (/dev/sda), a partition (/dev/sda2), a raw image file of either, or a virtual disk (qcow2,
     /// vhdx, vmdk, vdi, vhd). No part of it may be mounted or running.
     source: PathBuf,
@@ -112,7 +112,7 @@ pub struct Arguments {
 
 /// Whether a capture hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum PieceHashes {
+pub(crate) enum PieceHashes {
     /// For each piece, on all cores, while reading.
     Make,
     /// Later.
@@ -121,7 +121,7 @@ pub enum PieceHashes {
 
 /// Where the payload is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Keeping {
+pub(crate) enum Keeping {
     /// In the version's folder.
     Copy,
     /// On the source.
@@ -170,7 +170,7 @@ impl Arguments {
     }
 }
 
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     check(arguments)?;
     let key = arguments.key.as_deref().map(read_secret).transpose()?;
     let parent = arguments.open_parent()?;

@@ -23,7 +23,7 @@ use crate::source::Source;
 
 /// The result of the pass.
 #[derive(Debug)]
-pub struct Taken {
+pub(super) struct Taken {
     /// Runs of each partition.
     pub runs: Vec<Vec<Run>>,
     pub pieces: u32,
@@ -37,7 +37,7 @@ pub struct Taken {
 
 /// Hashes of all pieces that travel.
 #[derive(Debug, Default)]
-pub struct Hashes {
+pub(super) struct Hashes {
     pub sha1: Vec<Sha1>,
     pub sha256: Vec<Sha256>,
 }
@@ -60,7 +60,7 @@ struct Examined {
 }
 
 /// The settings of a pass.
-pub struct Terms<'a> {
+pub(super) struct Terms<'a> {
     pub piece_length: PieceLength,
     pub file_size: u64,
     pub hashed: bool,
@@ -110,7 +110,7 @@ impl<'a> Store<'a> {
 }
 
 /// Makes the payload in `folder`.
-pub fn take(
+pub(super) fn take(
     source: &Source,
     plan: &Plan,
     terms: &Terms<'_>,
@@ -180,7 +180,7 @@ pub fn take(
 }
 
 /// Refuses a source that could have more pieces than terminals take, before it is read.
-pub fn refuse_too_many(plan: &Plan, piece_length: PieceLength) -> Result<(), Failure> {
+pub(super) fn refuse_too_many(plan: &Plan, piece_length: PieceLength) -> Result<(), Failure> {
     let taken = cells(plan, piece_length).filter(|cell| !is_free(plan.used[cell.partition].as_ref(), cell));
     if taken.take(MAX_PIECES as usize + 1).count() <= MAX_PIECES as usize {
         return Ok(());

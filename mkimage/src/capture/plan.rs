@@ -16,7 +16,7 @@ const START: u64 = 128 << 10;
 
 /// A partition that becomes part of the image.
 #[derive(Debug, Clone)]
-pub struct PartitionPlan {
+pub(crate) struct PartitionPlan {
     pub number: u32,
     pub first: Lba,
     /// First byte on the source.
@@ -31,7 +31,7 @@ pub struct PartitionPlan {
 
 /// All that is taken.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub table: Table,
     /// Sectors of the disk that the table was made for.
     pub sectors: u64,
@@ -49,7 +49,7 @@ pub struct Plan {
 }
 
 /// Reads the source's table and plans the capture.
-pub fn make(source: &Source, keep: &[u32]) -> Result<Plan, Failure> {
+pub(super) fn make(source: &Source, keep: &[u32]) -> Result<Plan, Failure> {
     let found = table::read(&mut &source.file, source.size, source.sector_size)?;
     let mut plan = match found {
         Some(table) => of_disk(source, table)?,

@@ -33,7 +33,7 @@ use crate::keys::{file_failure, sync_folder, write_new};
 use crate::sign::write_signature;
 
 /// Everything of an image but the payload files, which are there already.
-pub struct Content {
+pub(super) struct Content {
     pub disk: Disk,
     /// Bytes of the source.
     pub source_size: u64,
@@ -49,7 +49,7 @@ pub struct Content {
 }
 
 /// An image that is there.
-pub struct Published {
+pub(super) struct Published {
     pub path: PathBuf,
     pub manifest: Manifest,
     /// Bytes of the payload that are not zero.
@@ -58,7 +58,7 @@ pub struct Published {
 }
 
 /// An image in the making. Dropped unpublished, it is removed.
-pub struct Partial {
+pub(super) struct Partial {
     image: PathBuf,
     path: PathBuf,
     name: String,
@@ -70,7 +70,7 @@ pub struct Partial {
 
 impl Partial {
     /// Makes the folder in `<repository>/<name>`. Refused if `version` exists.
-    pub fn create(repository: &Path, name: &str, version: Option<&str>) -> Result<Self, Failure> {
+    pub(super) fn create(repository: &Path, name: &str, version: Option<&str>) -> Result<Self, Failure> {
         let image = repository.join(name);
         fs::create_dir_all(&image).map_err(|e| file_failure("making", &image, &e))?;
         if let Some(version) = version {
@@ -90,12 +90,12 @@ impl Partial {
     }
 
     /// Where the payload is made.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Writes the remaining files, checks the folder as a reader would, and makes it an image.
-    pub fn publish(
+    pub(super) fn publish(
         mut self,
         content: Content,
         key: Option<&SecretKey>,

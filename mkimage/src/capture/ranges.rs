@@ -9,7 +9,7 @@ pub(super) const BOOT_AREA: u64 = 64 << 10;
 
 /// Ranges of a partition that are used, in order, not touching.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Used {
+pub(crate) struct Used {
     ranges: Vec<Range<u64>>,
 }
 
@@ -88,18 +88,18 @@ impl Used {
         Used::all_but(free, size)
     }
 
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.ranges.iter().map(|range| range.end - range.start).sum()
     }
 
     /// Whether `start..start + len` is unused.
-    pub fn is_free(&self, start: u64, len: u64) -> bool {
+    pub(crate) fn is_free(&self, start: u64, len: u64) -> bool {
         let first = self.ranges.partition_point(|range| range.end <= start);
         self.ranges.get(first).is_none_or(|range| range.start >= start + len)
     }
 
     /// The unused ranges inside units of `unit` bytes that are partly used, in order, not touching.
-    pub fn edges(&self, unit: u64, size: u64) -> Vec<Range<u64>> {
+    pub(crate) fn edges(&self, unit: u64, size: u64) -> Vec<Range<u64>> {
         let ends = std::iter::once(0).chain(self.ranges.iter().map(|range| range.end));
         let starts = self.ranges.iter().map(|range| range.start).chain(std::iter::once(size));
         let mut edges = Vec::new();
@@ -117,7 +117,7 @@ impl Used {
     }
 
     /// Fills the unused ranges of `bytes`, which begin at `start`, with zeros.
-    pub fn mask(&self, start: u64, bytes: &mut [u8]) {
+    pub(crate) fn mask(&self, start: u64, bytes: &mut [u8]) {
         let end = start + bytes.len() as u64;
         let first = self.ranges.partition_point(|range| range.end <= start);
         let mut clean = start;

@@ -16,7 +16,7 @@ use super::payload::Terms;
 use super::plan::PartitionPlan;
 
 /// Plans the image onto disks like the source, which has `source_size` bytes.
-pub fn check(manifest: &Manifest, boot_bytes: &[u8], source_size: u64) -> Result<(), Failure> {
+pub(super) fn check(manifest: &Manifest, boot_bytes: &[u8], source_size: u64) -> Result<(), Failure> {
     let trusted = TrustedManifest::insecure(&manifest.to_bytes()).map_err(|e| {
         Failure::refused(
             format!("terminals would not read the manifest: {e}"),
@@ -34,7 +34,7 @@ pub fn check(manifest: &Manifest, boot_bytes: &[u8], source_size: u64) -> Result
 }
 
 /// A disk that is going to be captured, as its image will describe it.
-pub struct Golden<'a> {
+pub(super) struct Golden<'a> {
     /// The image's name.
     pub name: &'a str,
     pub disk: Disk,
@@ -47,7 +47,7 @@ pub struct Golden<'a> {
 
 /// The same check before the first piece is read, with placeholder counts and hashes, which no plan depends
 /// on.
-pub fn check_early(golden: Golden<'_>, terms: &Terms<'_>) -> Result<(), Failure> {
+pub(super) fn check_early(golden: Golden<'_>, terms: &Terms<'_>) -> Result<(), Failure> {
     let Golden { name, disk, partitions, boot, boot_bytes, size } = golden;
     let manifest = Manifest {
         format: FORMAT,

@@ -30,7 +30,7 @@ use crate::keys::{file_failure, require_hashes, sync_all, write_new};
 const AT_ONCE: usize = 1 << 20;
 
 /// The version that pieces are shared with.
-pub struct Parent {
+pub(super) struct Parent {
     image: ImageFolder,
     payload: Arc<dyn Storage>,
     map: PieceMap,
@@ -42,7 +42,7 @@ pub struct Parent {
 
 /// Has the parent this piece?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Twin {
+pub(super) enum Twin {
     None,
     /// Its hash, but not its bytes.
     Damaged,
@@ -52,7 +52,7 @@ pub enum Twin {
 
 impl Parent {
     /// Opens the version in `folder`. Refused if its pieces could neither be found nor shared.
-    pub fn open(folder: &Path) -> Result<Self, Failure> {
+    pub(super) fn open(folder: &Path) -> Result<Self, Failure> {
         let image = ImageFolder::open(folder)?;
         require_hashes(&image).map_err(|f| Failure {
             message: format!("{}, so the unchanged pieces cannot be found", f.message),
@@ -78,16 +78,16 @@ impl Parent {
     }
 
     /// Length of its pieces, and of its payload files.
-    pub fn lengths(&self) -> (PieceLength, u64) {
+    pub(super) fn lengths(&self) -> (PieceLength, u64) {
         (self.image.manifest().piece_length, self.image.manifest().payload.file_size)
     }
 
-    pub fn version(&self) -> &str {
+    pub(super) fn version(&self) -> &str {
         &self.image.manifest().version
     }
 
     /// Looks for the piece at `offset` of partition `number`: there first, then everywhere.
-    pub fn twin(&self, number: u32, offset: u64, hash: &Sha256, piece: &[u8]) -> Twin {
+    pub(super) fn twin(&self, number: u32, offset: u64, hash: &Sha256, piece: &[u8]) -> Twin {
         let hashes = self.image.piece_hashes();
         let position = self.partitions.get(&number);
         let there = position.and_then(|position| self.image.grid().piece_at(*position, offset));
@@ -113,7 +113,7 @@ impl Parent {
 
 /// How unchanged pieces came to be shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// Payload files whose unchanged extents are the parent's.
     Cloned,
     /// The parent's payload files.
@@ -126,7 +126,7 @@ pub enum Form {
 
 /// Counts of shared pieces.
 #[derive(Debug)]
-pub struct Shared {
+pub(super) struct Shared {
     pub form: Form,
     pub version: String,
     /// Pieces that the parent has.
@@ -138,7 +138,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let how = match self.form {
             Form::Cloned => "shared with it on disk (reflinks)",
             Form::Linked => "in the same payload files (hard links)",
@@ -152,7 +152,7 @@ impl Shared {
 }
 
 /// A payload in the making; only new pieces are written.
-pub struct Sharing<'a> {
+pub(super) struct Sharing<'a> {
     parent: &'a Parent,
     folder: PathBuf,
     piece_length: PieceLength,
@@ -168,7 +168,7 @@ pub struct Sharing<'a> {
 impl<'a> Sharing<'a> {
     /// Begins a payload in `folder`. `whole`: make payload files that any client can seed, even at the cost
     /// of a copy.
-    pub fn begin(
+    pub(super) fn begin(
         parent: &'a Parent,
         folder: &Path,
         piece_length: PieceLength,
@@ -182,7 +182,12 @@ impl<'a> Sharing<'a> {
         Ok(Sharing { parent, folder, piece_length, file_size, whole, own, new: 0, damaged: 0, runs })
     }
 
-    pub fn add(&mut self, piece: &[u8], data: &[std::ops::Range<usize>], twin: Twin) -> Result<(), Failure> {
+    pub(super) fn add(
+        &mut self,
+        piece: &[u8],
+        data: &[std::ops::Range<usize>],
+        twin: Twin,
+    ) -> Result<(), Failure> {
         if let Twin::Same(twin) = twin
             && let Some((run, inside)) = find_run(&self.parent.map.runs, &self.parent.starts, twin.0)
         {
@@ -201,7 +206,7 @@ impl<'a> Sharing<'a> {
     }
 
     /// Puts the payload together.
-    pub fn finish(mut self) -> Result<Shared, Failure> {
+    pub(super) fn finish(mut self) -> Result<Shared, Failure> {
         self.own.finish()?;
         let pieces = self.runs.iter().map(|run| run.count).sum::<u32>();
         let form = if self.clone_all(pieces)? {
@@ -403,7 +408,7 @@ impl Sources {
 }
 
 /// Refuses lengths other than the parent's, because no piece would be equal.
-pub fn refuse_other_length(parent: &Parent, length: PieceLength) -> Result<(), Failure> {
+pub(super) fn refuse_other_length(parent: &Parent, length: PieceLength) -> Result<(), Failure> {
     let (theirs, _) = parent.lengths();
     if theirs == length {
         return Ok(());

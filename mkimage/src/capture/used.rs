@@ -20,7 +20,7 @@ use crate::source::Source;
 const SWAP_HEADER: u64 = 4096;
 
 /// Finds the used ranges of each partition to capture, except `raw` ones. Adds a remark for each.
-pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure> {
+pub(crate) fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure> {
     let known = |number: &u32| plan.partitions.iter().any(|p| p.number == *number);
     if let Some(number) = raw.iter().find(|number| !known(number)) {
         return Err(Failure::usage(
@@ -53,7 +53,7 @@ pub fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), Failure
 }
 
 /// The used ranges of each partition of a disk, by number; partitions without a known map are left out.
-pub fn known(source: &Source) -> Vec<(u32, Used)> {
+pub(crate) fn known(source: &Source) -> Vec<(u32, Used)> {
     let Ok(plan) = super::plan::make(source, &[]) else { return Vec::new() };
     let used = |partition: &PartitionPlan| Some((partition.number, used_of(source, partition).ok()?.ok()?));
     plan.partitions.iter().filter_map(used).collect()

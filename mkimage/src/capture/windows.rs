@@ -22,7 +22,7 @@ const PAGING: [&str; 2] = ["pagefile.sys", "swapfile.sys"];
 const HEADER: u64 = 4096;
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Windows {
+pub(super) struct Windows {
     /// It sleeps (also by fast startup) or was stopped while waking up.
     pub hibernated: bool,
     /// Bytes of the partition that hold pages of memory.
@@ -30,7 +30,7 @@ pub struct Windows {
 }
 
 /// Looks into an NTFS. Unreadable parts are left out, because `soundness` reports damage.
-pub fn look(source: &Source, partition: &PartitionPlan) -> Windows {
+pub(super) fn look(source: &Source, partition: &PartitionPlan) -> Windows {
     let mut view = PartitionReader::new(&source.file, partition.start, partition.size);
     // The reader of the format expects a sound filesystem.
     let found = catch_unwind(AssertUnwindSafe(|| look_inside(&mut view)));

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 const _: () = assert!(UNIT == 4096, "zeros are looked for in the unit that extents are known to");
 
 /// Ranges that are not zero, to [`UNIT`], in order and never touching.
-pub fn data_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
+pub(super) fn data_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut start = 0;
     for unit in bytes.chunks(ZEROS.len()) {
@@ -36,7 +36,7 @@ pub fn data_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
 pub(super) const WRITE_BACK: u64 = 16 << 20;
 
 /// Writes files of pieces one after another.
-pub struct Writer {
+pub(super) struct Writer {
     folder: PathBuf,
     piece_length: u64,
     file_size: u64,
@@ -55,12 +55,12 @@ pub(super) struct Open {
 
 impl Writer {
     /// Files of `file_size` bytes in `folder`, which is there.
-    pub fn new(folder: PathBuf, piece_length: PieceLength, file_size: u64) -> Self {
+    pub(super) fn new(folder: PathBuf, piece_length: PieceLength, file_size: u64) -> Self {
         Writer { folder, piece_length: piece_length.bytes(), file_size, next: 0, open: None }
     }
 
     /// The next piece, of which only `data` is not zero.
-    pub fn add(&mut self, piece: &[u8], data: &[Range<usize>]) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, piece: &[u8], data: &[Range<usize>]) -> Result<(), Failure> {
         let inside = self.next % self.file_size;
         if inside == 0 {
             self.close(self.file_size)?;
@@ -88,7 +88,7 @@ impl Writer {
     }
 
     /// Ends the last file.
-    pub fn finish(&mut self) -> Result<(), Failure> {
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
         let rest = self.next % self.file_size;
         self.close(if rest == 0 { self.file_size } else { rest })
     }

@@ -35,7 +35,7 @@ fn is_taken(file: &File, kind: libc::c_int, start: i64, len: i64) -> nix::Result
 
 /// Locks `file` as a reader that forbids writers, as long as it is open. Refused if a QEMU writes to it
 /// already.
-pub fn hold(file: &File, path: &Path) -> Result<(), Failure> {
+pub(super) fn hold(file: &File, path: &Path) -> Result<(), Failure> {
     let reading = [DONE + READ, FORBIDDEN + WRITE, FORBIDDEN + RESIZE];
     let held = reading
         .into_iter()
@@ -50,7 +50,7 @@ pub fn hold(file: &File, path: &Path) -> Result<(), Failure> {
 }
 
 /// Refuses a file that QEMU has open for writing, or that any program has locked for itself.
-pub fn refuse_writers(file: &File, path: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_writers(file: &File, path: &Path) -> Result<(), Failure> {
     let asked = [WRITE, RESIZE].map(|bit| is_taken(file, libc::F_WRLCK, DONE + bit, 1));
     if asked.contains(&Ok(true)) {
         return Err(written(path, "QEMU has it open for writing, so a virtual machine runs on it"));

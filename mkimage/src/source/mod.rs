@@ -30,7 +30,7 @@ use seen::Seen;
 /// Bytes that are skipped at a time where the source cannot be read.
 const RESCUED: usize = 4096;
 
-pub struct Source {
+pub(crate) struct Source {
     pub path: PathBuf,
     pub file: File,
     pub size: u64,
@@ -46,7 +46,7 @@ pub struct Source {
 impl Source {
     /// Opens a disk, a partition or a file for a capture. Refused while another program may write to it.
     /// Without `format` the name decides.
-    pub fn claim(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
+    pub(crate) fn claim(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         let before = Seen::look(path)?;
         let source = Self::open_alone(path, format)?;
         // QEMU locks the disks that it shows.
@@ -61,7 +61,7 @@ impl Source {
     }
 
     /// Refuses a claimed source that changed since it was opened.
-    pub fn refuse_changed(&self) -> Result<(), Failure> {
+    pub(crate) fn refuse_changed(&self) -> Result<(), Failure> {
         self.before.as_ref().map_or(Ok(()), Seen::refuse_changed)
     }
 
@@ -105,7 +105,7 @@ impl Source {
     }
 
     /// Opens a disk, a partition or a file to be compared, even if others use it.
-    pub fn look_at(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
+    pub(crate) fn look_at(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         match Format::of(path, format)? {
             Format::Raw => {}
             format => return Self::of_view(path, View::show(path, format)?),
@@ -130,7 +130,7 @@ impl Source {
     }
 
     /// Where its bytes are, for programs that read them.
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.view.as_ref().map_or_else(|| self.path.clone(), View::path)
     }
 
@@ -156,7 +156,7 @@ impl Source {
     }
 
     /// Fills `into` from `offset`. The failure names the first sector that cannot be read.
-    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
         self.file.read_exact_at(into, offset).map_err(|e| {
             let path = self.path.display();
             if e.kind() == io::ErrorKind::UnexpectedEof {
@@ -184,7 +184,7 @@ impl Source {
     }
 
     /// Fills `into` from `offset` as far as it can be read; the rest is zeros, and is returned.
-    pub fn rescue(&self, offset: u64, into: &mut [u8]) -> Vec<Lost> {
+    pub(crate) fn rescue(&self, offset: u64, into: &mut [u8]) -> Vec<Lost> {
         let mut lost: Vec<Lost> = Vec::new();
         let mut at = offset;
         for part in into.chunks_mut(RESCUED) {
@@ -203,7 +203,7 @@ impl Source {
     }
 
     /// True if the kernel says that nothing was ever written to `offset..offset + len`.
-    pub fn is_hole(&self, offset: u64, len: u64) -> bool {
+    pub(crate) fn is_hole(&self, offset: u64, len: u64) -> bool {
         if !self.holes {
             return false;
         }

@@ -20,7 +20,7 @@ use crate::keys::file_failure;
 const JUST_NOW: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
-pub struct Seen {
+pub(super) struct Seen {
     path: PathBuf,
     facts: Facts,
     /// The file behind a loop device.
@@ -47,7 +47,7 @@ enum Change {
 
 impl Seen {
     /// Looks at a file or a block device.
-    pub fn look(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn look(path: &Path) -> Result<Self, Failure> {
         let cannot = |e: std::io::Error| file_failure("looking at", path, &e);
         let metadata = fs::metadata(path).map_err(cannot)?;
         let path = path.to_path_buf();
@@ -70,12 +70,12 @@ impl Seen {
     }
 
     /// The file behind a loop device.
-    pub fn behind(&self) -> Option<&Path> {
+    pub(super) fn behind(&self) -> Option<&Path> {
         self.behind.as_ref().map(|behind| behind.path.as_path())
     }
 
     /// Looks again, and refuses a changed source.
-    pub fn refuse_changed(&self) -> Result<(), Failure> {
+    pub(super) fn refuse_changed(&self) -> Result<(), Failure> {
         let changed = |what: String| {
             Failure::retry(
                 format!("{} changed while it was read: {what}", self.path.display()),

@@ -11,7 +11,7 @@ use flashmob_testkit::child::{Guarded, command, of_package};
 use super::{capture_as, disks, fail, succeed};
 
 /// A disk of which one sector cannot be read.
-pub struct Damaged {
+pub(crate) struct Damaged {
     daemon: Guarded,
     /// Where it can be read.
     pub path: PathBuf,
@@ -19,7 +19,7 @@ pub struct Damaged {
 
 impl Damaged {
     /// Shows `disk`, without that sector of 512 bytes.
-    pub fn of(disk: &Path, sector: u64) -> Self {
+    pub(crate) fn of(disk: &Path, sector: u64) -> Self {
         let path = disk.with_extension("shown");
         File::create(&path).expect("a file");
         let debug = format!(

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use flashmob_testkit::command::{run_command, tool};
 
-pub const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
-pub fn run(program: &str, arguments: &[&str]) {
+pub(crate) fn run(program: &str, arguments: &[&str]) {
     run_command(tool(program).args(arguments));
 }
 
@@ -19,7 +19,7 @@ fn path(path: &Path) -> &str {
 }
 
 /// Bytes that are never zero for long, the same each time.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed | 1;
     let mut step = || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -40,7 +40,7 @@ fn file_of(folder: &Path, name: &str, size: u64) -> PathBuf {
 }
 
 /// An ext4 filesystem of 16 MiB with a kernel, an initrd and GRUB's configuration.
-pub fn ext4(folder: &Path) -> PathBuf {
+pub(crate) fn ext4(folder: &Path) -> PathBuf {
     ext4_of(folder, 0)
 }
 
@@ -73,12 +73,12 @@ fn esp(folder: &Path, salt: u64) -> PathBuf {
 
 /// 32 MiB: boot code; a BIOS boot partition of 1 MiB, an ESP of 4 MiB, an ext4 root of 16 MiB, 2 MiB of
 /// nothing.
-pub fn gpt(folder: &Path) -> PathBuf {
+pub(crate) fn gpt(folder: &Path) -> PathBuf {
     gpt_of(folder, 0)
 }
 
 /// The same with other bytes in its partitions.
-pub fn gpt_of(folder: &Path, salt: u64) -> PathBuf {
+pub(crate) fn gpt_of(folder: &Path, salt: u64) -> PathBuf {
     let disk = file_of(folder, "gpt.img", 32 * MIB);
     run(
         "sgdisk",
@@ -104,12 +104,12 @@ pub fn gpt_of(folder: &Path, salt: u64) -> PathBuf {
 }
 
 /// 32 MiB: boot code and a gap with data; an active primary partition, an extended one with two logical.
-pub fn mbr(folder: &Path) -> PathBuf {
+pub(crate) fn mbr(folder: &Path) -> PathBuf {
     mbr_of(folder, 0)
 }
 
 /// The same with other bytes in its partitions and before them.
-pub fn mbr_of(folder: &Path, salt: u64) -> PathBuf {
+pub(crate) fn mbr_of(folder: &Path, salt: u64) -> PathBuf {
     let disk = file_of(folder, "mbr.img", 32 * MIB);
     let mut child = Command::new("/usr/sbin/sfdisk")
         .args(["--quiet", "--no-reread", "--no-tell-kernel", path(&disk)])

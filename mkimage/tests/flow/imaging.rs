@@ -123,7 +123,7 @@ impl Golden {
 }
 
 /// A program of the root package, which `cargo test --workspace` builds beside `flashmob-mkimage`.
-pub fn beside(name: &str) -> PathBuf {
+pub(crate) fn beside(name: &str) -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_flashmob-mkimage")).with_file_name(name);
     if !beside.exists() {
         let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--workspace", "--bins"]).status();
@@ -133,11 +133,11 @@ pub fn beside(name: &str) -> PathBuf {
 }
 
 /// A program of this project, killed when it is dropped.
-pub struct Program(Guarded);
+pub(crate) struct Program(Guarded);
 
 impl Program {
     /// Starts it; its output is kept.
-    pub fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         Program(Guarded::start(command.stdout(Stdio::piped()).stderr(Stdio::piped())))
     }
 
@@ -151,12 +151,12 @@ impl Program {
     }
 
     /// Waits for success and returns the output.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         succeed(&self.end())
     }
 
     /// Waits until it ends with this exit code; returns its complaint.
-    pub fn fails(self, code: i32) -> String {
+    pub(crate) fn fails(self, code: i32) -> String {
         fail(&self.end(), code)
     }
 
@@ -165,18 +165,18 @@ impl Program {
     }
 }
 
-pub struct Server {
+pub(crate) struct Server {
     pub url: String,
     _program: Program,
 }
 
 /// Serves a repository at `listen` on one of the machines of a lab; `None`: on this one.
-pub fn serve(machine: Option<&str>, repository: &Path, state: &Path, listen: &str) -> Server {
+pub(crate) fn serve(machine: Option<&str>, repository: &Path, state: &Path, listen: &str) -> Server {
     serve_with(machine, repository, state, listen, &[])
 }
 
 /// The same with `more` arguments.
-pub fn serve_with(
+pub(crate) fn serve_with(
     machine: Option<&str>,
     repository: &Path,
     state: &Path,

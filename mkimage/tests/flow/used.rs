@@ -16,20 +16,20 @@ use super::disks::{self, noise};
 use super::{capture, capture_as, contents, fail, restore, succeed};
 
 /// The content of deleted files.
-pub const SECRET: &[u8] = b"deleted, and nobody else's business ";
+pub(crate) const SECRET: &[u8] = b"deleted, and nobody else's business ";
 
-pub fn secret(len: usize) -> Vec<u8> {
+pub(crate) fn secret(len: usize) -> Vec<u8> {
     SECRET.iter().copied().cycle().take(len).collect()
 }
 
-pub fn image(folder: &Path, name: &str, size: u64) -> PathBuf {
+pub(crate) fn image(folder: &Path, name: &str, size: u64) -> PathBuf {
     let path = folder.join(name);
     File::create(&path).expect("a file").set_len(size).expect("its size");
     path
 }
 
 /// Writes a one-partition image onto a disk full of old bytes.
-pub fn written(image: &Path, target: &Path) {
+pub(crate) fn written(image: &Path, target: &Path) {
     let image = ImageFolder::open(image).expect("an image");
     let size = image.manifest().partitions[0].size;
     let size = usize::try_from(size).expect("small");
@@ -39,7 +39,7 @@ pub fn written(image: &Path, target: &Path) {
     fs::write(target, disk).expect("written");
 }
 
-pub fn has_secret(image: &Path) -> bool {
+pub(crate) fn has_secret(image: &Path) -> bool {
     let begins = |bytes: &[u8]| bytes.first() == SECRET.first() && bytes == SECRET;
     let found = |bytes: &Vec<u8>| bytes.windows(SECRET.len()).any(begins);
     contents(&image.join("payload")).values().any(found)
@@ -103,7 +103,7 @@ fn fat(folder: &Path, bits: &str, size: u64) -> PathBuf {
 }
 
 /// A FAT whose clusters are single sectors, filled in the same way.
-pub fn fat_of_small_clusters(folder: &Path) -> PathBuf {
+pub(crate) fn fat_of_small_clusters(folder: &Path) -> PathBuf {
     let source = image(folder, "fat", 24 << 20);
     run("mkfs.vfat", &[&"-F", &"16", &"-s", &"1", &source]);
     fill_fat(folder, &source);

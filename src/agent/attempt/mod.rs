@@ -75,7 +75,7 @@ pub trait Held {
 
 /// The real one: the context's server is replaced by the one that was found.
 #[derive(Clone)]
-pub struct RealImager(pub ImagingContext);
+pub(crate) struct RealImager(pub ImagingContext);
 
 impl Imager for RealImager {
     type Held = Imaged;

@@ -63,7 +63,7 @@ pub fn line(progress: &Progress) -> String {
 }
 
 /// The outcome for a log: block letters and their meaning, without colours.
-pub fn outcome_text(outcome: &Outcome) -> String {
+pub(crate) fn outcome_text(outcome: &Outcome) -> String {
     let (word, _) = outcome_word(outcome);
     let mut text = String::from("\n");
     for line in block_letters(word, 79, '#') {

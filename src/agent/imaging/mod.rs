@@ -58,7 +58,7 @@ pub struct Imaged {
 
 impl Imaged {
     /// Bytes received and sent so far.
-    pub fn traffic(&self) -> (u64, u64) {
+    pub(crate) fn traffic(&self) -> (u64, u64) {
         let stats = self.swarms.iter().map(Swarm::stats);
         stats.fold((0, 0), |(bytes_in, bytes_out), one| (bytes_in + one.bytes_in, bytes_out + one.bytes_out))
     }

@@ -26,7 +26,7 @@ use crate::lan::discovery::{Facts, steps};
 
 /// How long a person, a server and late disks are waited for; tests are less patient.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// How long a terminal without a job waits for one before it leaves.
     pub idle: Duration,
     /// How long a network and a server are looked for before the machine restarts.
@@ -67,7 +67,7 @@ impl Default for Patience {
 const MAX_FAILED_CALLS: u32 = 3;
 
 /// A terminal at work.
-pub struct Worker<I> {
+pub(crate) struct Worker<I> {
     /// The kernel command line.
     pub cmdline: Cmdline,
     /// Content of the initramfs's file with the server's address.
@@ -95,7 +95,7 @@ enum Verdict {
 
 impl<I: Imager> Worker<I> {
     /// Works until the machine may leave.
-    pub async fn run(mut self) -> Leave {
+    pub(crate) async fn run(mut self) -> Leave {
         self.status.stage(Stage::Network);
         settle(|| list::all().unwrap_or_default(), self.patience.settled, self.patience.settle).await;
         let mut round = 0u32;

@@ -46,7 +46,7 @@ impl ClaimedDisk {
 
     /// Has the kernel read the table again. Only the holder of the whole disk may ask for that; where
     /// partitions are held the table did not change.
-    pub fn reread_partitions(&self) -> io::Result<()> {
+    pub(crate) fn reread_partitions(&self) -> io::Result<()> {
         match self.guards.first() {
             Some(guard) if self.whole => sys::reread_partitions(guard),
             _ => Ok(()),

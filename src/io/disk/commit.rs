@@ -21,13 +21,13 @@ use crate::manifest::BootAreaKind;
 use crate::storage::StorageError;
 
 /// A disk that starts the new system.
-pub struct CommittedDisk {
+pub(crate) struct CommittedDisk {
     storage: Arc<ImageStorage>,
 }
 
 impl CommittedDisk {
     /// A disk that an earlier attempt has completed. Only its cache is flushed.
-    pub fn found(
+    pub(crate) fn found(
         claim: ClaimedDisk,
         plan: LayoutPlan,
         grid: Arc<Grid>,
@@ -38,14 +38,14 @@ impl CommittedDisk {
     }
 
     /// The image on the disk, which can still be served to others.
-    pub fn storage(&self) -> &Arc<ImageStorage> {
+    pub(crate) fn storage(&self) -> &Arc<ImageStorage> {
         &self.storage
     }
 }
 
 /// Writes the boot code, heads and table in the steps of `layout::order`. Then the kernel reads the table
 /// again; its refusal is returned as a message, not as a failure.
-pub fn commit(verified: ImageVerified) -> Result<(CommittedDisk, Option<String>), Failure> {
+pub(crate) fn commit(verified: ImageVerified) -> Result<(CommittedDisk, Option<String>), Failure> {
     let storage = verified.into_storage();
     let disk = storage.disk();
     let plan = storage.plan();

@@ -17,7 +17,7 @@ const ADVICE: &str =
     "Replace the disk, or look at its cable and its health report (SMART); then run the job again.";
 
 /// A failed access as a failure of the disk.
-pub fn disk_failed(error: &StorageError) -> Failure {
+pub(crate) fn disk_failed(error: &StorageError) -> Failure {
     Failure::disk(error.to_string(), ADVICE)
 }
 
@@ -29,14 +29,14 @@ pub struct DisarmedDisk {
 }
 
 impl DisarmedDisk {
-    pub fn into_parts(self) -> (ClaimedDisk, LayoutPlan) {
+    pub(crate) fn into_parts(self) -> (ClaimedDisk, LayoutPlan) {
         (self.claim, self.plan)
     }
 }
 
 /// Wipes the plan's ranges in the steps of `layout::order`, and reads them back. These are the first writes
 /// of an attempt.
-pub fn disarm(claim: ClaimedDisk, plan: LayoutPlan) -> Result<DisarmedDisk, Failure> {
+pub(crate) fn disarm(claim: ClaimedDisk, plan: LayoutPlan) -> Result<DisarmedDisk, Failure> {
     let disk = claim.disk();
     if disk.size() != plan.disk_size() || disk.sector() != plan.sector() {
         let message = format!("{} is not the disk that was planned for", disk.name());

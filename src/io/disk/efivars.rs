@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::boot::entries::{Changes, Present};
 
 /// Where Linux shows the variables.
-pub const EFIVARS: &str = "/sys/firmware/efi/efivars";
+pub(crate) const EFIVARS: &str = "/sys/firmware/efi/efivars";
 /// `EFI_GLOBAL_VARIABLE` (UEFI 2.10 §3.3).
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// Non-volatile, boot service and runtime access: the four bytes before the data.
@@ -19,12 +19,12 @@ const ATTRIBUTES: [u8; 4] = [7, 0, 0, 0];
 const MAX_VARIABLE: u64 = 64 << 10;
 
 /// Booted by UEFI, and the variables can be seen.
-pub fn is_there(folder: &Path) -> bool {
+pub(crate) fn is_there(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Reads the entries, their order and the entry that was started.
-pub fn read(folder: &Path) -> io::Result<Present> {
+pub(crate) fn read(folder: &Path) -> io::Result<Present> {
     let mut present = Present::default();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -57,7 +57,7 @@ fn variable(folder: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Writes new entries, then the order; reads each back.
-pub fn write(folder: &Path, changes: &Changes) -> io::Result<()> {
+pub(crate) fn write(folder: &Path, changes: &Changes) -> io::Result<()> {
     for (number, data) in &changes.entries {
         set(folder, &format!("Boot{number:04X}"), data)?;
     }

@@ -78,7 +78,7 @@ pub fn identity(disk: &DiskInfo) -> Identity {
 }
 
 /// The block devices that `name` is made of (RAID, multipath, LVM), at any depth.
-pub fn made_of(name: &str) -> Vec<String> {
+pub(crate) fn made_of(name: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut open = vec![name.to_string()];
     while let Some(name) = open.pop() {

@@ -6,17 +6,17 @@
 //! Invariant: each stage takes a value that only the stage before it can make.
 
 pub mod claim;
-pub mod commit;
+pub(crate) mod commit;
 pub mod compare;
-pub mod disarm;
+pub(crate) mod disarm;
 pub mod discard;
-pub mod efivars;
+pub(crate) mod efivars;
 #[cfg(feature = "agent")]
 pub mod kexec;
 pub mod list;
 pub mod partition_reader;
-pub mod readback;
-pub mod relocate;
-pub mod scan;
+pub(crate) mod readback;
+pub(crate) mod relocate;
+pub(crate) mod scan;
 pub mod table;
 pub mod target;

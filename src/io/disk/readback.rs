@@ -30,7 +30,7 @@ use crate::sync;
 use crate::units::{PieceIndex, Sha256};
 
 /// Reading stays this many bytes behind the writes.
-pub const LAG: u64 = 1 << 30;
+pub(crate) const LAG: u64 = 1 << 30;
 /// Bytes of a batch: one flush of the device each.
 const BATCH: u64 = 256 << 20;
 const ROOM: usize = 16 << 20;
@@ -38,25 +38,25 @@ const ROOM: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// All of an image was read back from its disk and is right.
-pub struct ImageVerified {
+pub(crate) struct ImageVerified {
     storage: Arc<ImageStorage>,
 }
 
 impl ImageVerified {
     /// The image that was proved, to look at.
-    pub fn storage(&self) -> &Arc<ImageStorage> {
+    pub(crate) fn storage(&self) -> &Arc<ImageStorage> {
         &self.storage
     }
 
     /// The image that was proved.
-    pub fn into_storage(self) -> Arc<ImageStorage> {
+    pub(crate) fn into_storage(self) -> Arc<ImageStorage> {
         self.storage
     }
 }
 
 /// Pieces and cells that need not be read back.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub(crate) struct Known {
     /// Pieces that are on the disk without having been written (`io::disk::compare`), or were read back
     /// before.
     pub pieces: Bitfield,
@@ -67,7 +67,7 @@ pub struct Known {
 }
 
 /// The result of reading back.
-pub enum Finding {
+pub(crate) enum Finding {
     /// Everything is right.
     Right(ImageVerified),
     /// These pieces are not.
@@ -104,7 +104,7 @@ struct Proved {
 }
 
 /// A read-back under way. Dropping it ends it.
-pub struct Readback {
+pub(crate) struct Readback {
     shared: Arc<Shared>,
     coordinator: Option<JoinHandle<()>>,
 }
@@ -119,7 +119,7 @@ impl Readback {
     /// Begins to follow the writes to `storage`, `lag` bytes behind them (usually [`LAG`]). `hashes` is
     /// `pieces.sha256`, one for each piece. With `lenient`, pieces were not checked before they were written,
     /// so wrong ones are listed at the end; otherwise the first wrong piece is the disk's failure.
-    pub fn start(
+    pub(crate) fn start(
         storage: Arc<ImageStorage>,
         hashes: Vec<Sha256>,
         known: Known,
@@ -151,35 +151,35 @@ impl Readback {
     }
 
     /// Payload bytes and bytes of zero pieces that were right so far.
-    pub fn verified(&self) -> (u64, u64) {
+    pub(crate) fn verified(&self) -> (u64, u64) {
         let proved = self.shared.proved();
         let piece_length = self.shared.storage.grid().piece_length().bytes();
         (u64::from(proved.pieces.count()) * piece_length, proved.zero_bytes)
     }
 
     /// The failure found so far, if any.
-    pub fn failure(&self) -> Option<Failure> {
+    pub(crate) fn failure(&self) -> Option<Failure> {
         self.shared.failure()
     }
 
     /// Everything is written: reading no longer stays behind.
-    pub fn all_written(&self) {
+    pub(crate) fn all_written(&self) {
         self.shared.all_written.store(true, Ordering::SeqCst);
     }
 
     /// Ends it without waiting for its thread, which may hang in the kernel with its disk.
-    pub fn abandon(mut self) {
+    pub(crate) fn abandon(mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         drop(self.coordinator.take());
     }
 
     /// Nothing is left to read (or something was wrong): `finish` will not block.
-    pub fn is_through(&self) -> bool {
+    pub(crate) fn is_through(&self) -> bool {
         self.coordinator.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Reads the remaining pieces (blocking) and returns whether everything is right.
-    pub fn finish(mut self) -> Result<Finding, Failure> {
+    pub(crate) fn finish(mut self) -> Result<Finding, Failure> {
         self.all_written();
         let ended = self.coordinator.take().is_some_and(|thread| thread.join().is_ok());
         if let Some(failure) = self.shared.failure() {
@@ -212,7 +212,7 @@ impl Drop for Readback {
 }
 
 /// Bytes of the cells that must be zero.
-pub fn zero_bytes(storage: &ImageStorage) -> u64 {
+pub(crate) fn zero_bytes(storage: &ImageStorage) -> u64 {
     storage.zero_cells().map(|(_, span)| u64::from(span.len)).sum()
 }
 

@@ -21,14 +21,14 @@ const PARKED: u64 = 32 << 20;
 
 /// The old content of the wiped ranges.
 #[derive(Debug, Default)]
-pub struct Saved {
+pub(crate) struct Saved {
     ranges: Vec<(u64, Vec<u8>)>,
 }
 
 impl Saved {
     /// Reads those of `wipes` that some of `moves` need: at most 1 MiB for each partition. Unreadable ranges
     /// are not saved.
-    pub fn read(disk: &Disk, wipes: &[Range<u64>], moves: &[Move]) -> Self {
+    pub(crate) fn read(disk: &Disk, wipes: &[Range<u64>], moves: &[Move]) -> Self {
         let mut saved = Saved::default();
         for wipe in wipes {
             let needed = moves.iter().any(|one| one.from.start < wipe.end && wipe.start < one.from.end);
@@ -56,7 +56,7 @@ impl Saved {
 
 /// Carries out `moves` and gives the pieces that are at their places now. Fails when the disk refuses a
 /// write.
-pub fn carry_out(
+pub(crate) fn carry_out(
     storage: &ImageStorage,
     moves: Vec<Move>,
     saved: &Saved,

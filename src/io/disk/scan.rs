@@ -17,7 +17,7 @@ const MOST: usize = 16;
 
 /// Limits of the buffers, in bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Buffers {
+pub(crate) struct Buffers {
     /// Bytes of each: the longest part.
     pub length: usize,
     /// Bytes of all, if that is not less than two.
@@ -26,7 +26,7 @@ pub struct Buffers {
 
 /// For each of `parts`, lets `read` fill a buffer from its beginning (it returns the length), and `work`
 /// process it, while `go_on` returns true.
-pub fn scan<T: Sync>(
+pub(crate) fn scan<T: Sync>(
     disk: &Disk,
     buffers: Buffers,
     parts: &[T],

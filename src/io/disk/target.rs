@@ -87,14 +87,14 @@ impl ImageStorage {
     }
 
     /// From now on the disk itself has the head of this partition.
-    pub fn release_head(&self, position: usize) {
+    pub(crate) fn release_head(&self, position: usize) {
         if let Some(head) = sync::lock(&self.heads).get_mut(position) {
             *head = None;
         }
     }
 
     /// Pieces written after the first `known` ones; waits up to `patience` for one.
-    pub fn written_since(&self, known: usize, patience: Duration) -> Vec<PieceIndex> {
+    pub(crate) fn written_since(&self, known: usize, patience: Duration) -> Vec<PieceIndex> {
         let guard = sync::lock(&self.written);
         let written = sync::wait_while(&self.more, guard, patience, |written| written.len() <= known);
         written.get(known..).map(<[PieceIndex]>::to_vec).unwrap_or_default()
@@ -112,7 +112,7 @@ impl ImageStorage {
 
     /// Makes every zero cell zero except those in `known`, neighbours in one request. `go_on` gets the bytes
     /// done and may stop it.
-    pub fn write_zeros(
+    pub(crate) fn write_zeros(
         &self,
         known: &Bitfield,
         mut go_on: impl FnMut(u64) -> bool,

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::io::sys;
 
 #[derive(Debug)]
-pub struct Console {
+pub(crate) struct Console {
     file: File,
     /// Kernel name: `tty0`, `ttyS0`, `hvc0`.
     pub name: String,
@@ -17,12 +17,12 @@ pub struct Console {
 
 impl Console {
     /// True for a screen, false for a line such as a serial port, which logs may be attached to.
-    pub fn is_screen(&self) -> bool {
+    pub(crate) fn is_screen(&self) -> bool {
         self.name.strip_prefix("tty").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     }
 
     /// Columns and rows; 80 × 25 where the console does not know.
-    pub fn size(&self) -> (usize, usize) {
+    pub(crate) fn size(&self) -> (usize, usize) {
         match sys::window_size(&self.file) {
             Ok((columns, rows)) if columns > 0 && rows > 0 => (columns.into(), rows.into()),
             _ => (80, 25),
@@ -30,13 +30,13 @@ impl Console {
     }
 
     /// Writes all of `text`.
-    pub fn write(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn write(&mut self, text: &str) -> io::Result<()> {
         self.file.write_all(text.as_bytes())
     }
 }
 
 /// All consoles that the kernel writes to (`console=` on its command line decides).
-pub fn open_all() -> Vec<Console> {
+pub(crate) fn open_all() -> Vec<Console> {
     let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
     let mut consoles = open_below(Path::new("/dev"), &active);
     if consoles.is_empty()
@@ -56,7 +56,7 @@ fn open_below(dev: &Path, active: &str) -> Vec<Console> {
 }
 
 /// Keeps the kernel's own messages below errors off the screens; the log still has them.
-pub fn quiet_kernel() -> io::Result<()> {
+pub(crate) fn quiet_kernel() -> io::Result<()> {
     fs::write("/proc/sys/kernel/printk", "4")
 }
 

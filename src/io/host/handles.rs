@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Raises the soft limit on open files (`RLIMIT_NOFILE`, setrlimit(2)) to the hard one and returns it. The
 /// usual soft limit of 1024 is for programs that use select(2), and less than a lab's connections.
-pub fn allow_all() -> io::Result<u64> {
+pub(crate) fn allow_all() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;

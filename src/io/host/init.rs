@@ -47,7 +47,7 @@ const EFIVARS: Mount = Mount {
 
 /// Mounts all of [`MOUNTS`], and sets the reaction to a kernel panic as soon as `/proc` exists. Returns
 /// problems, for people; the firmware's variables may appear later.
-pub fn mount_all() -> Vec<String> {
+pub(crate) fn mount_all() -> Vec<String> {
     let mut problems = Vec::new();
     for m in &MOUNTS {
         match mount_one(m) {
@@ -73,7 +73,7 @@ fn restart_after_panic(proc: &Path) -> io::Result<()> {
 }
 
 /// Mounts the firmware's variables, once their driver is loaded. Fine where the firmware has none.
-pub fn mount_efivars() -> io::Result<()> {
+pub(crate) fn mount_efivars() -> io::Result<()> {
     Ok(mount_one(&EFIVARS)?)
 }
 
@@ -98,7 +98,7 @@ pub fn keep_pace_after_idle() -> io::Result<()> {
 
 /// Files that are missing or have another size than the list says (lines of `SIZE  PATH`), below `root`. A
 /// machine with too little memory unpacks its initramfs partly and boots it without saying so.
-pub fn incomplete_files(list: &str, root: &Path) -> Vec<String> {
+pub(crate) fn incomplete_files(list: &str, root: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
     for line in list.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
         let Some((size, path)) = line.trim().split_once(char::is_whitespace) else {
@@ -120,7 +120,7 @@ pub fn incomplete_files(list: &str, root: &Path) -> Vec<String> {
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// By itself, with this status.
     Exited(i32),
     Signalled(i32),
@@ -128,7 +128,7 @@ pub enum End {
 
 /// Waits until the process `child` ends, reaping every other process that ends meanwhile (a first process
 /// inherits all orphans).
-pub fn reap_until(child: u32) -> io::Result<End> {
+pub(crate) fn reap_until(child: u32) -> io::Result<End> {
     loop {
         let (pid, end) = match waitpid(None::<Pid>, None) {
             Ok(WaitStatus::Exited(pid, status)) => (pid, End::Exited(status)),

@@ -16,7 +16,7 @@ pub fn read(nics: Vec<NicInfo>) -> Inventory {
 }
 
 /// The same below another root, with the disks given.
-pub fn read_below(root: &Path, mut nics: Vec<NicInfo>, disks: Vec<crate::api::DiskInfo>) -> Inventory {
+pub(crate) fn read_below(root: &Path, mut nics: Vec<NicInfo>, disks: Vec<crate::api::DiskInfo>) -> Inventory {
     for nic in &mut nics {
         let dir = root.join("sys/class/net").join(&nic.name);
         let driver = fs::read_link(dir.join("device/driver")).ok();

@@ -5,7 +5,7 @@
 use std::fs;
 
 /// `MemAvailable` of `/proc/meminfo` (proc(5)) in bytes; `None` where it cannot be read.
-pub fn available() -> Option<u64> {
+pub(crate) fn available() -> Option<u64> {
     parse(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 

@@ -152,7 +152,7 @@ impl ImageFolder {
     }
 
     /// SHA-256 of each piece, to be kept elsewhere; `None` while the image is published without hashes.
-    pub fn shared_piece_hashes(&self) -> Option<Arc<Vec<Sha256>>> {
+    pub(crate) fn shared_piece_hashes(&self) -> Option<Arc<Vec<Sha256>>> {
         self.description.hashes.clone().filter(|hashes| !hashes.is_empty())
     }
 

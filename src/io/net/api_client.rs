@@ -13,7 +13,7 @@ use crate::api::{Assignment, Hello, Orders, OutcomeReport, ProgressReport, Refus
 use crate::io::net::tracker_client::why;
 
 /// Bytes of the longest answer that is read.
-pub const LARGEST_ANSWER: usize = 1 << 20;
+pub(crate) const LARGEST_ANSWER: usize = 1 << 20;
 /// A server that does not accept a connection within this time is away.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A call that takes longer has failed.
@@ -65,7 +65,7 @@ pub struct Api {
 }
 
 /// The HTTP client that all calls share; proxies of the environment are not for the lab's network.
-pub fn client() -> Result<Client, reqwest::Error> {
+pub(crate) fn client() -> Result<Client, reqwest::Error> {
     Client::builder()
         .no_proxy()
         .connect_timeout(CONNECT)

@@ -22,7 +22,7 @@ const CLIENT: u16 = 68;
 
 /// A client on an interface.
 #[derive(Debug)]
-pub struct Runner {
+pub(crate) struct Runner {
     socket: UdpSocket,
     client: Client,
     began: Instant,
@@ -39,19 +39,19 @@ pub enum Change {
 
 impl Runner {
     /// Begins to ask on `interface`, which must be up. Needs the right to use low ports and raw interfaces.
-    pub fn start(interface: &str, mac: [u8; 6]) -> io::Result<Self> {
+    pub(crate) fn start(interface: &str, mac: [u8; 6]) -> io::Result<Self> {
         let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
         let client = Client::new(mac, seed, Duration::ZERO);
         Ok(Runner { socket: open(interface)?, client, began: Instant::now() })
     }
 
     /// The cable was out and is back.
-    pub fn link_back(&mut self) {
+    pub(crate) fn link_back(&mut self) {
         self.client.link_back(self.began.elapsed());
     }
 
     /// Sends, waits and answers until the address changes. May be dropped at any await and called again.
-    pub async fn next(&mut self) -> Change {
+    pub(crate) async fn next(&mut self) -> Change {
         let mut buffer = [0u8; 2048];
         loop {
             while let Some(output) = self.client.poll() {

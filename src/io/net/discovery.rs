@@ -52,7 +52,7 @@ async fn ask_dns_at(servers: &[SocketAddr], domain: &str, within: Duration) -> i
 
 /// The address of this machine from which packets to the server at `url` (`http://HOST:PORT`) leave; nothing
 /// is sent.
-pub async fn address_towards(url: &str) -> Option<IpAddr> {
+pub(crate) async fn address_towards(url: &str) -> Option<IpAddr> {
     let server = tokio::net::lookup_host(url.strip_prefix("http://")?).await.ok()?.next()?;
     let any: IpAddr =
         if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

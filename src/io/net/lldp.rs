@@ -20,14 +20,14 @@ const LLDP: u16 = 0x88cc;
 const NEAREST_BRIDGE: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// A packet socket; the runtime has no type for these, and waits for any datagrams alike.
     socket: UdpSocket,
 }
 
 impl Listener {
     /// Begins to listen. Must be called inside a tokio runtime.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let protocol = Protocol::from(i32::from(LLDP.to_be()));
         let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), Some(protocol))?;
         let socket = UdpSocket::from_std(std::net::UdpSocket::from(OwnedFd::from(socket)))?;
@@ -35,12 +35,12 @@ impl Listener {
     }
 
     /// Has the interface with this number take frames that are sent to switches' neighbours.
-    pub fn join(&self, interface: u32) -> io::Result<()> {
+    pub(crate) fn join(&self, interface: u32) -> io::Result<()> {
         sys::join_packet_group(&self.socket, interface, NEAREST_BRIDGE)
     }
 
     /// The next announcement, with the number of the interface. May be dropped at any await.
-    pub async fn next(&self) -> io::Result<(u32, Heard)> {
+    pub(crate) async fn next(&self) -> io::Result<(u32, Heard)> {
         let mut buffer = [0; MAX_FRAME];
         loop {
             let receive = || Ok(recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer)?);

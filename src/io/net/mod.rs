@@ -3,13 +3,13 @@
 //! Invariant: every answer is bounded, and every wait ends.
 
 #[cfg(feature = "agent")]
-pub mod api_client;
+pub(crate) mod api_client;
 #[cfg(feature = "agent")]
 pub mod dhcp;
 #[cfg(feature = "agent")]
 pub mod discovery;
 #[cfg(feature = "agent")]
-pub mod lldp;
+pub(crate) mod lldp;
 #[cfg(feature = "agent")]
-pub mod netlink;
-pub mod tracker_client;
+pub(crate) mod netlink;
+pub(crate) mod tracker_client;

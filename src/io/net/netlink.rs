@@ -25,14 +25,14 @@ pub struct Link {
 
 impl Link {
     /// The MAC address as text.
-    pub fn mac_text(&self) -> String {
+    pub(crate) fn mac_text(&self) -> String {
         self.mac.map(|byte| format!("{byte:02x}")).join(":")
     }
 }
 
 /// A connection to the kernel's network configuration (of this thread's namespace when it was opened).
 #[derive(Debug, Clone)]
-pub struct Netlink {
+pub(crate) struct Netlink {
     handle: Handle,
 }
 
@@ -40,14 +40,14 @@ type Result<T> = std::result::Result<T, rtnetlink::Error>;
 
 impl Netlink {
     /// Connects. Must be called inside a tokio runtime.
-    pub fn open() -> std::io::Result<Self> {
+    pub(crate) fn open() -> std::io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         Ok(Netlink { handle })
     }
 
     /// All Ethernet interfaces except loopback, by their number.
-    pub async fn links(&self) -> Result<Vec<Link>> {
+    pub(crate) async fn links(&self) -> Result<Vec<Link>> {
         let mut found = Vec::new();
         let mut messages = self.handle.link().get().execute();
         while let Some(message) = messages.try_next().await? {
@@ -77,7 +77,7 @@ impl Netlink {
     }
 
     /// All addresses: the interface's number, the address, its prefix length.
-    pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr, u8)>> {
+    pub(crate) async fn addresses(&self) -> Result<Vec<(u32, IpAddr, u8)>> {
         let mut found = Vec::new();
         let mut messages = self.handle.address().get().execute();
         while let Some(message) = messages.try_next().await? {
@@ -99,27 +99,27 @@ impl Netlink {
     }
 
     /// Switches an interface on.
-    pub async fn set_up(&self, index: u32) -> Result<()> {
+    pub(crate) async fn set_up(&self, index: u32) -> Result<()> {
         self.handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await
     }
 
     /// Switches the loopback interface on.
-    pub async fn set_loopback_up(&self) -> Result<()> {
+    pub(crate) async fn set_loopback_up(&self) -> Result<()> {
         self.handle.link().set(LinkUnspec::new_with_name("lo").up().build()).execute().await
     }
 
     /// Sets the largest packet an interface sends.
-    pub async fn set_mtu(&self, index: u32, mtu: u16) -> Result<()> {
+    pub(crate) async fn set_mtu(&self, index: u32, mtu: u16) -> Result<()> {
         self.handle.link().set(LinkUnspec::new_with_index(index).mtu(u32::from(mtu)).build()).execute().await
     }
 
     /// Gives an interface an address.
-    pub async fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
+    pub(crate) async fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
         self.handle.address().add(index, IpAddr::V4(address), prefix).replace().execute().await
     }
 
     /// Takes an address from an interface, and with it the routes through it.
-    pub async fn remove_address(&self, index: u32, address: Ipv4Addr) -> Result<()> {
+    pub(crate) async fn remove_address(&self, index: u32, address: Ipv4Addr) -> Result<()> {
         let mut found = self
             .handle
             .address()
@@ -134,7 +134,7 @@ impl Netlink {
     }
 
     /// Sends everything without a better route to `router`; among several the lowest `metric` is used.
-    pub async fn set_default_route(&self, index: u32, router: Ipv4Addr, metric: u32) -> Result<()> {
+    pub(crate) async fn set_default_route(&self, index: u32, router: Ipv4Addr, metric: u32) -> Result<()> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .gateway(router)
             .output_interface(index)

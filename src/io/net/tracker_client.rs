@@ -11,7 +11,7 @@ use crate::bencode::Value;
 use crate::peer_policy::PeerPolicy;
 use crate::units::{InfoHash, PeerId};
 
-pub use crate::tracker::Event;
+pub(crate) use crate::tracker::Event;
 
 /// Longest answer that is read: ten thousand peers have 60 KB.
 const MAX_REPLY: usize = 1 << 20;
@@ -22,7 +22,7 @@ const LONGEST_INTERVAL: u64 = 3600;
 
 /// The content of an announce.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked {
+pub(crate) struct Asked {
     pub info_hash: InfoHash,
     /// Ours.
     pub peer_id: PeerId,
@@ -44,7 +44,7 @@ pub struct Asked {
 
 /// The tracker's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// How often to ask.
     pub interval: Option<Duration>,
     /// Not to ask more often than this.
@@ -56,7 +56,7 @@ pub struct Reply {
 
 /// Why an announce brought no peers.
 #[derive(Debug, thiserror::Error)]
-pub enum AnnounceError {
+pub(crate) enum AnnounceError {
     #[error("not a URL: {0}")]
     Url(String),
     #[error("{0} trackers are not supported, only http")]
@@ -77,7 +77,11 @@ pub enum AnnounceError {
 }
 
 /// Announces to the tracker at `url`.
-pub async fn announce(http: &reqwest::Client, url: &str, asked: &Asked) -> Result<Reply, AnnounceError> {
+pub(crate) async fn announce(
+    http: &reqwest::Client,
+    url: &str,
+    asked: &Asked,
+) -> Result<Reply, AnnounceError> {
     let url = with_query(url, asked)?;
     let mut response = http.get(url).send().await?;
     let status = response.status();
@@ -140,7 +144,7 @@ fn escape(bytes: &[u8], into: &mut String) {
 }
 
 /// The reason of a failed request for people: the innermost one ("Connection refused").
-pub fn why(error: &reqwest::Error) -> String {
+pub(crate) fn why(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }

@@ -31,7 +31,7 @@ pub struct Disk {
 
 /// The number of requests that a disk has completed, for the task that waits for it.
 #[derive(Debug, Clone)]
-pub struct Pulse {
+pub(crate) struct Pulse {
     /// The path the disk was opened by.
     pub name: String,
     /// Requests that have ended, well or badly.
@@ -78,7 +78,7 @@ impl Disk {
     }
 
     /// Tells whether it still does something.
-    pub fn pulse(&self) -> Pulse {
+    pub(crate) fn pulse(&self) -> Pulse {
         Pulse { name: self.name.clone(), requests: Arc::clone(&self.requests) }
     }
 
@@ -151,7 +151,7 @@ impl Disk {
     }
 
     /// Can these bytes be written without reading first?
-    pub fn is_whole_sectors(&self, offset: u64, length: u64) -> bool {
+    pub(crate) fn is_whole_sectors(&self, offset: u64, length: u64) -> bool {
         let sector = u64::from(self.sector.get());
         offset.is_multiple_of(sector) && length.is_multiple_of(sector)
     }
@@ -200,7 +200,7 @@ impl Disk {
     }
 
     /// Writes zeros to whole sectors.
-    pub fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+    pub(crate) fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.check_sectors(offset, length)?;
         let step = STEP as u64;
         let zeros = AlignedBuf::zeroed(usize::try_from(length.min(step)).unwrap_or(STEP));

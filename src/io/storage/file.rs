@@ -35,7 +35,7 @@ impl FileStorage {
     }
 
     /// Opens an existing file of exactly `len` bytes for reading.
-    pub fn open_exact(path: &Path, len: u64) -> Result<Self, Failure> {
+    pub(crate) fn open_exact(path: &Path, len: u64) -> Result<Self, Failure> {
         let storage = Self::open(path)?;
         if storage.len == len {
             return Ok(storage);

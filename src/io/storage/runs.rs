@@ -40,7 +40,7 @@ pub struct ImageRuns {
 impl ImageRuns {
     /// The manifest at `path` (`manifest.json`) and the image's grid; the extents beside it must have the
     /// manifest's hash. The signature is not checked, because an administrator names the file.
-    pub fn read_grid(path: &Path) -> Result<(Manifest, Arc<Grid>), Failure> {
+    pub(crate) fn read_grid(path: &Path) -> Result<(Manifest, Arc<Grid>), Failure> {
         let damaged = |what: String| {
             let message = format!("{}: {what}", path.display());
             Failure::untrusted(message, "Copy the image's folder again; it is damaged.")
@@ -74,7 +74,7 @@ impl ImageRuns {
     }
 
     /// Writes zeros where the image says zero and no piece travels.
-    pub fn write_zeros(&self) -> Result<(), StorageError> {
+    pub(crate) fn write_zeros(&self) -> Result<(), StorageError> {
         let zeros = AlignedBuf::zeroed(self.grid.piece_length().get() as usize);
         for span in self.grid.zero_cells().filter(|span| span.partition == self.partition) {
             self.on.write_at(span.offset, &zeros[..span.len as usize])?;

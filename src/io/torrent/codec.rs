@@ -30,17 +30,17 @@ impl Packer {
 }
 
 /// Decompresses.
-pub struct Unpacker(Decompressor<'static>);
+pub(crate) struct Unpacker(Decompressor<'static>);
 
 impl Unpacker {
     /// Fails when there is no memory.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Decompressor::new().map(Unpacker)
     }
 
     /// Fills `piece` from `frame`. Returns false if the frame does not give exactly that many bytes; the
     /// content of `piece` is then unspecified.
-    pub fn unpack(&mut self, frame: &[u8], piece: &mut [u8]) -> bool {
+    pub(crate) fn unpack(&mut self, frame: &[u8], piece: &mut [u8]) -> bool {
         self.0.decompress_to_buffer(frame, piece).is_ok_and(|len| len == piece.len())
     }
 }

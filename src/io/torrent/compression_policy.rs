@@ -22,7 +22,7 @@ const MEASURING: Duration = Duration::from_millis(8);
 
 /// This machine's part in compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub(super) struct Part {
     /// It accepts frames.
     pub takes: bool,
     /// So many are made ahead.
@@ -30,7 +30,7 @@ pub struct Part {
 }
 
 /// The part of this machine, for a swarm that only seeds or one that also fetches.
-pub fn part(compress: Compress, only_seeds: bool) -> Part {
+pub(super) fn part(compress: Compress, only_seeds: bool) -> Part {
     let able = match compress {
         Compress::Off => false,
         Compress::On => true,

@@ -38,14 +38,14 @@ pub(super) struct Job {
 }
 
 /// The threads that compress for one swarm. They end when this is dropped.
-pub struct FrameMaker {
+pub(crate) struct FrameMaker {
     jobs: SyncSender<Job>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl FrameMaker {
     /// Starts `threads` threads that read from `storage`; at most `depth` jobs may be outstanding.
-    pub fn start(
+    pub(super) fn start(
         storage: &Arc<dyn Storage>,
         threads: usize,
         depth: usize,
@@ -67,7 +67,7 @@ impl FrameMaker {
     }
 
     /// Waits (blocking) until the threads have let go of the storage.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         drop(self.jobs);
         for thread in self.threads {
             if thread.join().is_err() {

@@ -46,7 +46,7 @@ enum Kind {
 
 /// The result of a job.
 #[derive(Debug)]
-pub enum Done {
+pub(super) enum Done {
     /// The piece is written (not yet synced); its bytes, to be served while they are fresh, and the frame
     /// that it came as.
     Stored(PieceIndex, Bytes, Option<Bytes>),
@@ -69,7 +69,7 @@ pub enum Done {
 }
 
 /// The way to the disk threads of one swarm.
-pub struct DiskQueue {
+pub(crate) struct DiskQueue {
     threads: Vec<(SyncSender<Job>, JoinHandle<()>)>,
 }
 
@@ -77,7 +77,7 @@ impl DiskQueue {
     /// Starts `threads` threads for `storage`. `depth` is how many jobs can be outstanding: as many as there
     /// are buffers. Where frames may come, each thread takes a buffer of `frames`, the pool that they come
     /// in. Results go to `done`.
-    pub fn start(
+    pub(super) fn start(
         storage: Arc<dyn Storage>,
         threads: usize,
         depth: usize,
@@ -98,12 +98,19 @@ impl DiskQueue {
     }
 
     /// Checks and writes the first `len` bytes of `buf` at `offset`.
-    pub fn store(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf, hash: Option<PieceHash>) {
+    pub(super) fn store(
+        &self,
+        piece: PieceIndex,
+        offset: u64,
+        len: usize,
+        buf: PieceBuf,
+        hash: Option<PieceHash>,
+    ) {
         self.send(Job { piece, offset, len, kind: Kind::Store(buf, hash, None) });
     }
 
     /// The same for `len` bytes that come as a frame: the first `frame` bytes of `buf`.
-    pub fn store_frame(
+    pub(crate) fn store_frame(
         &self,
         piece: PieceIndex,
         offset: u64,
@@ -115,22 +122,29 @@ impl DiskQueue {
     }
 
     /// Reads `len` bytes at `offset` into `buf`, and checks them.
-    pub fn load(&self, piece: PieceIndex, offset: u64, len: usize, buf: PieceBuf, hash: Option<PieceHash>) {
+    pub(super) fn load(
+        &self,
+        piece: PieceIndex,
+        offset: u64,
+        len: usize,
+        buf: PieceBuf,
+        hash: Option<PieceHash>,
+    ) {
         self.send(Job { piece, offset, len, kind: Kind::Load(buf, hash) });
     }
 
     /// Has the system keep `len` bytes at `offset`, and checks them.
-    pub fn prefetch(&self, piece: PieceIndex, offset: u64, len: usize, hash: Option<PieceHash>) {
+    pub(crate) fn prefetch(&self, piece: PieceIndex, offset: u64, len: usize, hash: Option<PieceHash>) {
         self.send(Job { piece, offset, len, kind: Kind::Prefetch(hash) });
     }
 
     /// Syncs the storage. To be called when no store is outstanding.
-    pub fn sync(&self) {
+    pub(super) fn sync(&self) {
         self.send(Job { piece: PieceIndex(0), offset: 0, len: 0, kind: Kind::Sync });
     }
 
     /// Waits (blocking) until everything queued is done and the threads have let go of the storage.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         for (sender, handle) in self.threads {
             drop(sender);
             if handle.join().is_err() {

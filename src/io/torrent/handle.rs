@@ -119,18 +119,18 @@ impl Swarm {
     }
 
     /// The payload's problem, or else the trackers', if any.
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         self.inner.damage.borrow().clone().or_else(|| self.inner.trouble.borrow().clone())
     }
 
     /// Says which peers we may meet, and at which pace, as a tracker would.
-    pub async fn guide(&self, rules: PeerPolicy) {
+    pub(crate) async fn guide(&self, rules: PeerPolicy) {
         // Fails only when the swarm has ended.
         let _ = self.inner.candidates.send(Found { peers: Vec::new(), policy: Some(rules) }).await;
     }
 
     /// From now on, pieces are checked by these SHA-256s before they are written or served.
-    pub fn check_by(&self, hashes: Arc<Vec<Sha256>>) {
+    pub(crate) fn check_by(&self, hashes: Arc<Vec<Sha256>>) {
         self.inner.hashes.send_replace(Some(hashes));
     }
 

@@ -12,7 +12,7 @@ pub use super::dhcp_message::Offer;
 use super::dhcp_message::{self, Fields, MessageType, Reply};
 
 /// The longest pause between two DISCOVERs.
-pub const SLOWEST: Duration = Duration::from_secs(8);
+pub(crate) const SLOWEST: Duration = Duration::from_secs(8);
 /// REQUESTs for one offer before the client drops it.
 const REQUESTS: u32 = 4;
 /// Pauses between renewals that get no answer.
@@ -93,7 +93,7 @@ impl Client {
         self.outputs.pop_front()
     }
 
-    pub fn tick(&mut self, now: Duration) {
+    pub(crate) fn tick(&mut self, now: Duration) {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
@@ -131,7 +131,7 @@ impl Client {
 
     /// The cable was out and is back: the address is confirmed with any server at once, for it may be another
     /// network now.
-    pub fn link_back(&mut self, now: Duration) {
+    pub(crate) fn link_back(&mut self, now: Duration) {
         match std::mem::replace(&mut self.state, State::Selecting) {
             State::Bound(held) | State::Renewing(held) | State::Rebinding(held) => {
                 let held = Held { rebind: Some(now), renew: Some(now), ..held };

@@ -12,7 +12,7 @@ use crate::manifest::{Manifest, PieceCount, Policy};
 use crate::units::{PieceIndex, PieceLength};
 
 /// More cells are refused: it bounds the memory of a grid (64 TiB at 4 MiB a piece).
-pub const MAX_CELLS: u64 = 1 << 24;
+pub(crate) const MAX_CELLS: u64 = 1 << 24;
 
 /// The treatment of a cell of the grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -35,7 +35,7 @@ const BOOT_CODE: u64 = 440;
 const FINDABLE: [u64; 5] = [64 << 10, 5 << 10, 512, 1 << 10, 0];
 
 /// The ranges of the disk that the disarm wipes, step by step.
-pub fn disarm(plan: &LayoutPlan) -> Vec<Vec<Range<u64>>> {
+pub(crate) fn disarm(plan: &LayoutPlan) -> Vec<Vec<Range<u64>>> {
     let sector = u64::from(plan.sector().get());
     let whole = plan.mode() == LayoutMode::WholeDisk;
     let has_boot_code = plan.areas().iter().any(|area| area.kind == BootAreaKind::BootCode);
@@ -88,7 +88,7 @@ pub enum Step {
 }
 
 /// The steps of the commit.
-pub fn commit(plan: &LayoutPlan) -> Vec<Step> {
+pub(crate) fn commit(plan: &LayoutPlan) -> Vec<Step> {
     let of = |wanted: fn(&LayoutPlan, &Place) -> bool| {
         let places = plan.places().iter().enumerate();
         places.filter(move |(_, place)| place.held > 0 && wanted(plan, place)).map(|(position, _)| position)

@@ -23,13 +23,13 @@ pub use facts::{AreaWrite, DiskFacts, Existing, ExistingPartition, Place};
 
 /// Bytes at the head of each replaced partition that are wiped before the first piece, and written again at
 /// the commit only. Every filesystem and boot loader is found by something in there.
-pub const HEAD: u64 = 1 << 20;
+pub(crate) const HEAD: u64 = 1 << 20;
 
 /// Bytes at the tail of each replaced partition that are wiped too, and that read as zero afterwards where
 /// the image has nothing. Labels that would make another kind of the partition lie there: md 1.0 in the last
 /// 8 KiB, md 0.90 in the last 128 KiB, two of ZFS in the last 512 KiB, those of BIOS RAIDs in the last
 /// sectors. A system that finds one does not mount the fresh filesystem before it.
-pub const TAIL: u64 = 1 << 20;
+pub(crate) const TAIL: u64 = 1 << 20;
 
 /// Everything that will be written to one disk, and where.
 #[derive(Debug, Clone)]
@@ -136,18 +136,18 @@ impl LayoutPlan {
     }
 
     /// The bytes of the disk that `span` is.
-    pub fn range_of(&self, span: &Span) -> Option<Range<u64>> {
+    pub(crate) fn range_of(&self, span: &Span) -> Option<Range<u64>> {
         let start = self.places.get(span.partition)?.start.0.checked_add(span.offset)?;
         Some(start..start.checked_add(u64::from(span.len))?)
     }
 
     /// Byte ranges of the disk that are wiped before the first piece, in order, not touching each other.
-    pub fn wipes(&self) -> &[Range<u64>] {
+    pub(crate) fn wipes(&self) -> &[Range<u64>] {
         &self.wipes
     }
 
     /// Where headers of a GPT are or may be: byte offsets of whole sectors.
-    pub fn gpt_headers(&self) -> &[u64] {
+    pub(crate) fn gpt_headers(&self) -> &[u64] {
         &self.gpt_headers
     }
 
@@ -162,7 +162,7 @@ impl LayoutPlan {
     }
 
     /// Problems that do not prevent the attempt, for people.
-    pub fn warnings(&self) -> &[String] {
+    pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
@@ -262,7 +262,7 @@ fn boots_from(manifest: &Manifest, places: &[Place]) -> bool {
 }
 
 /// Does boot code in the first sector start this partition?
-pub fn is_booted(p: &Partition) -> bool {
+pub(crate) fn is_booted(p: &Partition) -> bool {
     match p.entry {
         Entry::Mbr { active, .. } => active,
         Entry::Gpt { .. } | Entry::None => p.role == Role::BiosBoot,
@@ -277,7 +277,7 @@ fn guid_of(entry: &Entry) -> Option<Uuid> {
 }
 
 /// Are two entries of the same scheme and partition type?
-pub fn same_type(one: &Entry, other: &Entry) -> bool {
+pub(crate) fn same_type(one: &Entry, other: &Entry) -> bool {
     match (one, other) {
         (Entry::Gpt { kind: one, .. }, Entry::Gpt { kind: other, .. }) => one == other,
         (Entry::Mbr { kind: one, .. }, Entry::Mbr { kind: other, .. }) => one == other,

@@ -11,10 +11,10 @@ use crate::image_id::{self, ImageId};
 use crate::server::domain::target::Target;
 
 /// An attempt that is silent for this time is interrupted: switched off, or cut off.
-pub const SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// So many attempts at the same thing are made without a person, when they end without an outcome or fail
 /// with `Class::Retry`.
-pub const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// One try of a job on one terminal.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,12 +83,12 @@ impl Attempt {
     }
 
     /// Under way, and heard lately.
-    pub fn is_live(&self, now: Duration) -> bool {
+    pub(crate) fn is_live(&self, now: Duration) -> bool {
         self.outcome.is_none() && now.saturating_sub(self.heard) < SILENCE
     }
 
     /// Whether the disk holds half a system because of it, or since before it.
-    pub fn leaves_half_a_system(&self) -> bool {
+    pub(crate) fn leaves_half_a_system(&self) -> bool {
         match &self.outcome {
             Some(Outcome::Done { .. }) => false,
             Some(Outcome::Failed { disk_touched, .. }) => *disk_touched || self.dirty,
@@ -102,13 +102,13 @@ impl Attempt {
     }
 
     /// Another attempt at the same thing may follow it without a person, by the number of tries.
-    pub fn may_be_tried_again(&self) -> bool {
+    pub(crate) fn may_be_tried_again(&self) -> bool {
         self.tries < TRIES || self.outcome.is_none() && self.was_committed()
     }
 
     /// The versions on the terminal's disks after it, the newest first, as far as known. A touched disk has
     /// no record.
-    pub fn leaves_installed(&self) -> Vec<Installed> {
+    pub(crate) fn leaves_installed(&self) -> Vec<Installed> {
         match &self.outcome {
             Some(Outcome::Done { installed: new, .. }) => {
                 let others = self.installed.iter().filter(|old| !new.iter().any(|new| new.disk == old.disk));
@@ -121,12 +121,12 @@ impl Attempt {
     }
 
     /// Is it a try of this?
-    pub fn is_for(&self, target: &Target) -> bool {
+    pub(crate) fn is_for(&self, target: &Target) -> bool {
         self.job == target.job.name && self.images().eq(target.images())
     }
 
     /// Number in the row of attempts without a person, for one at `target` that follows this one.
-    pub fn tries_of_next(&self, target: &Target) -> u32 {
+    pub(crate) fn tries_of_next(&self, target: &Target) -> u32 {
         match &self.outcome {
             _ if self.retried || !self.is_for(target) => 1,
             Some(Outcome::Done { .. }) => self.tries,

@@ -10,7 +10,7 @@ use crate::server::domain::lab::{Lab, Terminal, some_of};
 use crate::server::domain::zones::called;
 
 /// Names in the configuration that mean several terminals.
-pub fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
+pub(crate) fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
     let by_uuid = |keys: &[TerminalKey]| -> Vec<TerminalKey> {
         keys.iter().filter(|key| matches!(key, TerminalKey::Uuid(_))).copied().collect()
     };

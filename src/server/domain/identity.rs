@@ -57,7 +57,7 @@ impl FromStr for Mac {
 }
 
 /// The UUID if it can name a machine; `None` for the ones that boards have which were never given one.
-pub fn usable_uuid(text: &str) -> Option<Uuid> {
+pub(crate) fn usable_uuid(text: &str) -> Option<Uuid> {
     const NEVER_SET: [&str; 5] = [
         "03000200-0400-0500-0006-000700080009",
         "00020003-0004-0005-0006-000700080009",
@@ -73,12 +73,12 @@ pub fn usable_uuid(text: &str) -> Option<Uuid> {
 
 /// The same machine's UUID? SMBIOS 2.6 turned the byte order of the first three fields round, and firmware,
 /// iPXE and Linux do not agree about older boards.
-pub fn same_uuid(a: Uuid, b: Uuid) -> bool {
+pub(crate) fn same_uuid(a: Uuid, b: Uuid) -> bool {
     in_one_order(a) == in_one_order(b)
 }
 
 /// One value for a UUID in both byte orders.
-pub fn in_one_order(uuid: Uuid) -> Uuid {
+pub(crate) fn in_one_order(uuid: Uuid) -> Uuid {
     uuid.min(Uuid::from_bytes(uuid.to_bytes_le()))
 }
 

@@ -16,7 +16,7 @@ pub enum Platform {
 }
 
 impl Platform {
-    pub fn from_word(word: &str) -> Self {
+    pub(crate) fn from_word(word: &str) -> Self {
         if word.eq_ignore_ascii_case("efi") { Platform::Efi } else { Platform::Bios }
     }
 
@@ -49,7 +49,7 @@ impl Caller {
 
 /// For a caller that does not name itself: come again with MAC, UUID and platform. `netX` is the interface
 /// that was opened last, which is the one this script came through.
-pub fn introduce(host: &str) -> String {
+pub(crate) fn introduce(host: &str) -> String {
     format!(
         "#!ipxe\n\
          chain --replace http://{host}/boot/ipxe?mac=${{netX/mac}}&uuid=${{uuid}}&platform=${{platform}} || \
@@ -144,7 +144,7 @@ fn plain(text: &str) -> String {
 }
 
 /// The `Host` header, if it needs no escaping in a script.
-pub fn usable_host(text: &str) -> Option<&str> {
+pub(crate) fn usable_host(text: &str) -> Option<&str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
     (!text.is_empty() && text.len() <= 255 && text.chars().all(fits)).then_some(text)
 }

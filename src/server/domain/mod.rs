@@ -11,11 +11,11 @@
 pub mod attempt;
 pub mod catalog;
 pub mod config;
-pub mod doubts;
+pub(crate) mod doubts;
 pub mod identity;
 pub mod ipxe;
 pub mod jobs;
 pub mod lab;
 pub mod target;
-pub mod ties;
+pub(crate) mod ties;
 pub mod zones;

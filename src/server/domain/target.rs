@@ -32,7 +32,7 @@ impl Target {
 }
 
 /// The target of `job`: which version it means now.
-pub fn target_of(job: &Job, catalog: &Catalog) -> Result<Target, Refusal> {
+pub(crate) fn target_of(job: &Job, catalog: &Catalog) -> Result<Target, Refusal> {
     let exactly = |image| catalog.resolve(image).map(Published::id);
     let image = exactly(&job.image)?;
     let also = job.also.iter().map(|also| exactly(&also.image)).collect::<Result<_, Refusal>>()?;
@@ -40,13 +40,17 @@ pub fn target_of(job: &Job, catalog: &Catalog) -> Result<Target, Refusal> {
 }
 
 /// A machine's configured target; `Ok(None)` if no job names it.
-pub fn target_for(config: &Config, catalog: &Catalog, who: &Identity) -> Result<Option<Target>, Refusal> {
+pub(crate) fn target_for(
+    config: &Config,
+    catalog: &Catalog,
+    who: &Identity,
+) -> Result<Option<Target>, Refusal> {
     config.job_for(who).map(|job| target_of(job, catalog)).transpose()
 }
 
 /// The target of a terminal that asks for images by name, for named disks. Uses the settings of its own job
 /// if that job starts the same image, else the defaults. Only the requested images are given.
-pub fn target_by_hand(
+pub(crate) fn target_by_hand(
     config: &Config,
     catalog: &Catalog,
     who: &Identity,

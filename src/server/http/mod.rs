@@ -10,4 +10,4 @@ pub mod metrics;
 pub mod netboot;
 pub mod page;
 pub mod router;
-pub mod tracking;
+pub(crate) mod tracking;

@@ -30,7 +30,7 @@ pub struct Machine {
 
 /// The address at which the caller reached us, as it writes it: its `Host` header, or our end of the
 /// connection.
-pub fn host_of(headers: &HeaderMap, ends: Ends) -> String {
+pub(crate) fn host_of(headers: &HeaderMap, ends: Ends) -> String {
     let named = headers.get(header::HOST).and_then(|value| value.to_str().ok());
     named.and_then(ipxe::usable_host).map_or_else(|| ends.local.to_string(), str::to_string)
 }

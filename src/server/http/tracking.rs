@@ -24,7 +24,7 @@ fn bencoded(bytes: Vec<u8>) -> Response {
 }
 
 /// `GET /announce`.
-pub async fn announce(
+pub(crate) async fn announce(
     State(app): State<Arc<App>>,
     Extension(ends): Extension<Ends>,
     RawQuery(query): RawQuery,
@@ -48,7 +48,7 @@ fn random() -> u64 {
 }
 
 /// `GET /scrape`.
-pub async fn scrape(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn scrape(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
     bencoded(match parse_scrape(query.as_deref().unwrap_or_default()) {
         Ok(hashes) => {
             let now = app.now();
@@ -61,7 +61,7 @@ pub async fn scrape(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> R
 }
 
 /// `GET /torrents/NAME/VERSION.torrent`.
-pub async fn torrent(
+pub(crate) async fn torrent(
     State(app): State<Arc<App>>,
     Extension(ends): Extension<Ends>,
     Path((name, file)): Path<(String, String)>,

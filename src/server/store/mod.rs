@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// Puts changes into the queue; the future says when they are on the disk.
-    pub fn save(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + use<> {
+    pub(crate) fn save(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let (ack, done) = oneshot::channel();
         let queued = self.queue.try_send(Batch { changes, ack });
         async move {

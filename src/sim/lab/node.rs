@@ -44,7 +44,7 @@ impl Node {
     }
 
     /// The fraction of its wanted pieces that it has.
-    pub fn part_done(&self) -> f32 {
+    pub(crate) fn part_done(&self) -> f32 {
         let stats = self.engine.as_ref().map(Engine::stats).unwrap_or_default();
         if stats.pieces == 0 { 0.0 } else { stats.pieces_done as f32 / stats.pieces as f32 }
     }

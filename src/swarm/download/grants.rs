@@ -42,7 +42,7 @@ const FULL_MARGIN: Ratio = Ratio(1, 6);
 
 /// The decision about an offer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The sender may send this piece.
     Granted(PieceIndex),
     /// Our downlink is busy for this time.
@@ -52,36 +52,36 @@ pub enum Verdict {
 }
 
 /// Our downlink, as measured, and the decisions about it.
-pub struct Grants {
+pub(crate) struct Grants {
     downlink: Capacity,
     inflow: Recent,
 }
 
 impl Grants {
     /// A downlink of which nothing is known, in a simulation of this scale.
-    pub fn new(scale: u32) -> Self {
+    pub(crate) fn new(scale: u32) -> Self {
         Grants { downlink: Capacity::of_scale(scale), inflow: Recent::default() }
     }
 
     /// Bytes a second that our downlink carries; zero until a piece was measured.
-    pub fn downlink(&self) -> u64 {
+    pub(crate) fn downlink(&self) -> u64 {
         self.downlink.get()
     }
 
     /// A block of `bytes` came at `now`.
-    pub fn received(&mut self, bytes: u64, now: Now) {
+    pub(crate) fn received(&mut self, bytes: u64, now: Now) {
         self.inflow.add(now, bytes);
     }
 
     /// One peer sent `bytes` of a piece in `time`. True if that is less than half of what the downlink
     /// carries.
-    pub fn measured(&mut self, bytes: u64, time: Duration) -> bool {
+    pub(crate) fn measured(&mut self, bytes: u64, time: Duration) -> bool {
         self.downlink.run(bytes, time);
         time > self.downlink.time_of(bytes).saturating_mul(2)
     }
 
     /// Decides about an offer of `conn`, which would begin to send after `start_in`.
-    pub fn decide(
+    pub(crate) fn decide(
         &mut self,
         conn: ConnId,
         offered: &[Offered],
@@ -131,7 +131,7 @@ impl Grants {
 
     /// How long our downlink is busy with pieces granted to others than `asker`, which sends one piece after
     /// another. Where it is full just now, late senders count: another one would only make all of them later.
-    pub fn busy_for(&mut self, asker: Option<ConnId>, fetch: &Fetcher, ctx: &Context) -> Duration {
+    pub(crate) fn busy_for(&mut self, asker: Option<ConnId>, fetch: &Fetcher, ctx: &Context) -> Duration {
         let (now, full) = (ctx.now, self.is_full(ctx.now));
         let downlink = &self.downlink;
         let share = downlink.get() / (2 * fetch.active().max(1) as u64);

@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// Takes several events of about the same time, and decides once about their consequences.
-    pub fn handle_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) {
+    pub(crate) fn handle_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) {
         self.ctx.now = self.ctx.now.max(now);
         for input in inputs {
             self.take(input);
@@ -130,7 +130,7 @@ impl Engine {
     }
 
     /// The buffers that blocks are read into.
-    pub fn inflight(&self) -> InflightPieces {
+    pub(crate) fn inflight(&self) -> InflightPieces {
         self.fetch.inflight()
     }
 

@@ -10,7 +10,7 @@ use crate::peer_policy::{PeerPolicy, RemoteZone};
 
 /// Our access to one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerAccess {
+pub(crate) struct PeerAccess {
     /// It is of another zone.
     pub remote_zone: bool,
     /// Behind which uplink it is, for a peer that knows uplinks of others.
@@ -23,10 +23,11 @@ pub struct PeerAccess {
 
 impl PeerAccess {
     /// Where there are no rules.
-    pub const FREE: PeerAccess = PeerAccess { remote_zone: false, zone: None, fetch: true, serve: true };
+    pub(crate) const FREE: PeerAccess =
+        PeerAccess { remote_zone: false, zone: None, fetch: true, serve: true };
 
     /// Our access under `policy` to a peer at `ip`.
-    pub fn by(policy: Option<&PeerPolicy>, ip: IpAddr) -> Self {
+    pub(crate) fn by(policy: Option<&PeerPolicy>, ip: IpAddr) -> Self {
         let Some(policy) = policy else { return PeerAccess::FREE };
         let ip = ip.to_canonical();
         let among = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
@@ -47,12 +48,12 @@ impl PeerAccess {
     }
 
     /// Whether a connection is of use.
-    pub fn allowed(self) -> bool {
+    pub(crate) fn allowed(self) -> bool {
         self.fetch || self.serve
     }
 
     /// Pieces cross to it.
-    pub fn is_remote_receiver(self) -> bool {
+    pub(crate) fn is_remote_receiver(self) -> bool {
         self.remote_zone && self.serve
     }
 }

@@ -39,7 +39,7 @@ enum State {
 
 /// The book.
 #[derive(Debug)]
-pub struct AddressBook {
+pub(crate) struct AddressBook {
     known: BTreeMap<SocketAddr, Entry>,
     dialling: usize,
     /// No address is due before this time.
@@ -50,7 +50,7 @@ pub struct AddressBook {
 
 impl AddressBook {
     /// An empty book of a machine that listens at `port` of `own`.
-    pub fn new(own: &[IpAddr], port: u16) -> Self {
+    pub(crate) fn new(own: &[IpAddr], port: u16) -> Self {
         let own = own.iter().map(|ip| SocketAddr::new(*ip, port)).map(canonical).collect();
         AddressBook {
             known: BTreeMap::new(),
@@ -62,7 +62,7 @@ impl AddressBook {
     }
 
     /// Notes addresses; those known already stay as they are.
-    pub fn learn(&mut self, addrs: impl IntoIterator<Item = SocketAddr>) {
+    pub(crate) fn learn(&mut self, addrs: impl IntoIterator<Item = SocketAddr>) {
         for addr in addrs.into_iter().map(canonical) {
             let usable = addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast();
             if usable && self.known.len() < MAX_KNOWN && !self.own.contains(&addr) {
@@ -75,18 +75,18 @@ impl AddressBook {
     }
 
     /// Dials under way.
-    pub fn dialling(&self) -> usize {
+    pub(crate) fn dialling(&self) -> usize {
         self.dialling
     }
 
     /// Other addresses than before may be dialled.
-    pub fn look_again(&mut self) {
+    pub(crate) fn look_again(&mut self) {
         self.quiet_until = Now::ZERO;
     }
 
     /// An address that `may` be dialled and whose time has come, by chance; it counts as being dialled from
     /// now on. When there was none, the book is not read again before one's time has come.
-    pub fn next_dial(
+    pub(crate) fn next_dial(
         &mut self,
         now: Now,
         rng: &mut Rng,
@@ -115,38 +115,38 @@ impl AddressBook {
     }
 
     /// A dial led to nothing.
-    pub fn failed(&mut self, addr: SocketAddr, now: Now) {
+    pub(crate) fn failed(&mut self, addr: SocketAddr, now: Now) {
         if self.known.get(&canonical(addr)).is_some_and(|entry| entry.state == State::Dialling) {
             self.rest(addr, now, None);
         }
     }
 
     /// A connection with the peer that listens at `addr` is open.
-    pub fn connected(&mut self, addr: SocketAddr) {
+    pub(crate) fn connected(&mut self, addr: SocketAddr) {
         self.learn([addr]);
         self.set(addr, State::Connected);
     }
 
     /// The connection with the peer that listens at `addr` is over: dial again after a rest.
-    pub fn closed(&mut self, addr: SocketAddr, now: Now, nothing_to_trade: bool) {
+    pub(crate) fn closed(&mut self, addr: SocketAddr, now: Now, nothing_to_trade: bool) {
         self.rest(addr, now, nothing_to_trade.then_some(NOTHING_TO_TRADE_REST));
     }
 
     /// A connection lived for a while: its address is as good as new.
-    pub fn proved(&mut self, addr: SocketAddr) {
+    pub(crate) fn proved(&mut self, addr: SocketAddr) {
         if let Some(entry) = self.known.get_mut(&canonical(addr)) {
             entry.failures = 0;
         }
     }
 
     /// Never dial this address: it is our own.
-    pub fn never(&mut self, addr: SocketAddr) {
+    pub(crate) fn never(&mut self, addr: SocketAddr) {
         self.learn([addr]);
         self.set(addr, State::Never);
     }
 
     /// This peer is not welcome for [`BAN`]. It is not dialled either, at the address where it listens.
-    pub fn ban(&mut self, peer: PeerId, listens: Option<SocketAddr>, now: Now) {
+    pub(crate) fn ban(&mut self, peer: PeerId, listens: Option<SocketAddr>, now: Now) {
         self.banned.retain(|(other, until)| *other != peer && *until > now);
         if self.banned.len() >= MAX_BANS {
             self.banned.pop_front();
@@ -158,7 +158,7 @@ impl AddressBook {
     }
 
     /// Whether `peer` is banned.
-    pub fn is_banned(&self, peer: PeerId, now: Now) -> bool {
+    pub(crate) fn is_banned(&self, peer: PeerId, now: Now) -> bool {
         self.banned.iter().any(|(other, until)| *other == peer && *until > now)
     }
 

@@ -8,13 +8,13 @@ use crate::units::PieceIndex;
 
 /// The counts; none where there are no rules.
 #[derive(Debug, Default)]
-pub struct ZoneAvailability {
+pub(crate) struct ZoneAvailability {
     copies: Vec<u16>,
 }
 
 impl ZoneAvailability {
     /// Counts from the beginning, because the access to peers has changed.
-    pub fn recount(&mut self, peers: &Peers, pieces: u32) {
+    pub(crate) fn recount(&mut self, peers: &Peers, pieces: u32) {
         self.copies = vec![0; pieces as usize];
         peers
             .values()
@@ -23,21 +23,21 @@ impl ZoneAvailability {
     }
 
     /// A peer of the zone has `piece` as well.
-    pub fn gained(&mut self, piece: PieceIndex) {
+    pub(crate) fn gained(&mut self, piece: PieceIndex) {
         if let Some(copies) = self.copies.get_mut(piece.get()) {
             *copies = copies.saturating_add(1);
         }
     }
 
     /// A peer of the zone that has `field` came.
-    pub fn came(&mut self, field: &Bitfield) {
+    pub(crate) fn came(&mut self, field: &Bitfield) {
         if !self.copies.is_empty() {
             field.iter().for_each(|piece| self.gained(piece));
         }
     }
 
     /// It went.
-    pub fn went(&mut self, field: &Bitfield) {
+    pub(crate) fn went(&mut self, field: &Bitfield) {
         if !self.copies.is_empty() {
             for piece in field.iter() {
                 self.copies[piece.get()] = self.copies[piece.get()].saturating_sub(1);
@@ -46,7 +46,7 @@ impl ZoneAvailability {
     }
 
     /// How many of the zone have `piece`.
-    pub fn copies(&self, piece: PieceIndex) -> usize {
+    pub(crate) fn copies(&self, piece: PieceIndex) -> usize {
         self.copies.get(piece.get()).map_or(0, |copies| usize::from(*copies))
     }
 }

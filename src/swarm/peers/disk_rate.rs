@@ -12,7 +12,7 @@ const READING: Duration = Duration::from_millis(500);
 
 /// The meter.
 #[derive(Debug, Default)]
-pub struct DiskRate {
+pub(crate) struct DiskRate {
     busy_since: Option<Now>,
     bytes: u64,
     capacity: Capacity,
@@ -20,7 +20,7 @@ pub struct DiskRate {
 
 impl DiskRate {
     /// At `now` it has something to store, or nothing.
-    pub fn see(&mut self, busy: bool, now: Now) {
+    pub(crate) fn see(&mut self, busy: bool, now: Now) {
         match (self.busy_since, busy) {
             (None, true) => self.busy_since = Some(now),
             (Some(since), false) => {
@@ -32,7 +32,7 @@ impl DiskRate {
     }
 
     /// `bytes` are stored at `now`.
-    pub fn stored(&mut self, bytes: u64, now: Now) {
+    pub(crate) fn stored(&mut self, bytes: u64, now: Now) {
         self.bytes += bytes;
         if let Some(since) = self.busy_since.filter(|since| now.since(*since) >= READING) {
             self.read(now.since(since));
@@ -46,7 +46,7 @@ impl DiskRate {
     }
 
     /// Bytes a second; `None` until pieces were stored.
-    pub fn get(&self) -> Option<u64> {
+    pub(crate) fn get(&self) -> Option<u64> {
         Some(self.capacity.get()).filter(|rate| *rate > 0)
     }
 }

@@ -26,7 +26,7 @@ const MAX_RECALLED: usize = 4096;
 
 /// Our requests at one peer.
 #[derive(Debug)]
-pub struct Download {
+pub(crate) struct Download {
     /// Requests the peer keeps in its queue (BEP 10 `reqq`).
     request_queue: u32,
     /// The peer answers no requests of ours.
@@ -54,7 +54,7 @@ pub struct Download {
 
 impl Download {
     /// Nothing asked yet of a peer that connected at `now`.
-    pub fn new(now: Now) -> Self {
+    pub(crate) fn new(now: Now) -> Self {
         Download {
             request_queue: DEFAULT_REQUEST_QUEUE,
             choking_us: true,
@@ -72,33 +72,33 @@ impl Download {
     }
 
     /// The peer says how many requests it keeps.
-    pub fn set_request_queue(&mut self, requests: u32) {
+    pub(crate) fn set_request_queue(&mut self, requests: u32) {
         self.request_queue = requests.max(1);
     }
 
     /// Whether requests make sense: the peer answers them and we want something.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !self.choking_us && self.interested
     }
 
     /// Whether we told the peer that we want something.
-    pub fn is_interested(&self) -> bool {
+    pub(crate) fn is_interested(&self) -> bool {
         self.interested
     }
 
     /// We want something of the peer, or nothing. True if the peer must be told.
-    pub fn set_interested(&mut self, interested: bool) -> bool {
+    pub(crate) fn set_interested(&mut self, interested: bool) -> bool {
         std::mem::replace(&mut self.interested, interested) != interested
     }
 
     /// The peer will answer requests.
-    pub fn unchoked(&mut self) {
+    pub(crate) fn unchoked(&mut self) {
         self.choking_us = false;
         self.refused.clear();
     }
 
     /// The peer will answer no requests. Returns those that it had.
-    pub fn choked(&mut self) -> Vec<Block> {
+    pub(crate) fn choked(&mut self) -> Vec<Block> {
         self.choking_us = true;
         let asked: Vec<Block> = self.asked.drain(..).collect();
         // With BEP 6 each will be rejected; without, what is on its way still comes.
@@ -107,23 +107,23 @@ impl Download {
     }
 
     /// Requests in flight.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.asked.len()
     }
 
     /// Whether a request is in flight.
-    pub fn has_requests(&self) -> bool {
+    pub(crate) fn has_requests(&self) -> bool {
         !self.asked.is_empty()
     }
 
     /// The blocks that were asked for, when the peer is gone.
-    pub fn into_requests(self) -> VecDeque<Block> {
+    pub(crate) fn into_requests(self) -> VecDeque<Block> {
         self.asked
     }
 
     /// Requests that may be in flight: a second of the peer's rate, never more than it queues. A scheduling
     /// peer is asked at once for all that was granted.
-    pub fn depth(&self, scheduling: bool, now: Now, limit: usize) -> usize {
+    pub(crate) fn depth(&self, scheduling: bool, now: Now, limit: usize) -> usize {
         if scheduling {
             return usize::try_from(self.request_queue).unwrap_or(usize::MAX);
         }
@@ -136,13 +136,13 @@ impl Download {
     }
 
     /// Requests in flight below which the next piece is begun.
-    pub fn ahead(&self, now: Now) -> usize {
+    pub(crate) fn ahead(&self, now: Now) -> usize {
         let bytes = u128::from(self.rate.rate(now)) * AHEAD.as_millis() / 1000;
         usize::try_from(bytes / u128::from(BLOCK_LEN)).unwrap_or(MIN_AHEAD).max(MIN_AHEAD)
     }
 
     /// `block` is asked for.
-    pub fn ask(&mut self, block: Block, now: Now) {
+    pub(crate) fn ask(&mut self, block: Block, now: Now) {
         if self.asked.is_empty() {
             self.progress = now.max(self.begins);
         }
@@ -150,26 +150,26 @@ impl Download {
     }
 
     /// A block came that counts.
-    pub fn received(&mut self, bytes: u64, now: Now) {
+    pub(crate) fn received(&mut self, bytes: u64, now: Now) {
         self.progress = now;
         self.snubbed = None;
         self.rate.add(now, bytes);
     }
 
     /// The block will come or was recalled: removes it from the requests. True if it was one.
-    pub fn take_asked(&mut self, block: Block) -> bool {
+    pub(crate) fn take_asked(&mut self, block: Block) -> bool {
         let at = self.asked.iter().position(|asked| *asked == block);
         at.and_then(|at| self.asked.remove(at)).is_some()
     }
 
     /// The same for recalled blocks.
-    pub fn take_recalled(&mut self, block: Block) -> bool {
+    pub(crate) fn take_recalled(&mut self, block: Block) -> bool {
         let at = self.recalled.iter().position(|recalled| *recalled == block);
         at.and_then(|at| self.recalled.remove(at)).is_some()
     }
 
     /// Remembers that `block` may come although it is not waited for.
-    pub fn remember_recalled(&mut self, block: Block) {
+    pub(crate) fn remember_recalled(&mut self, block: Block) {
         if self.recalled.len() >= MAX_RECALLED {
             self.recalled.pop_front();
         }
@@ -177,7 +177,7 @@ impl Download {
     }
 
     /// Takes back the requests that pass `test`, and remembers that they may still be answered.
-    pub fn recall(&mut self, test: impl Fn(&Block) -> bool) -> VecDeque<Block> {
+    pub(crate) fn recall(&mut self, test: impl Fn(&Block) -> bool) -> VecDeque<Block> {
         let (back, keep): (VecDeque<Block>, VecDeque<Block>) = self.asked.drain(..).partition(test);
         self.asked = keep;
         back.iter().for_each(|block| self.remember_recalled(*block));
@@ -185,56 +185,56 @@ impl Download {
     }
 
     /// The peer refused `piece`.
-    pub fn refuse(&mut self, piece: PieceIndex, now: Now) {
+    pub(crate) fn refuse(&mut self, piece: PieceIndex, now: Now) {
         self.refused.add(piece, now);
     }
 
     /// Whether the peer refused `piece` lately.
-    pub fn is_refused(&self, piece: PieceIndex, now: Now) -> bool {
+    pub(crate) fn is_refused(&self, piece: PieceIndex, now: Now) -> bool {
         self.refused.has(piece, now)
     }
 
     /// When the peer last sent a block, or was first asked after having sent all.
-    pub fn progress(&self) -> Now {
+    pub(crate) fn progress(&self) -> Now {
         self.progress
     }
 
     /// The peer stalled: it is left alone until then.
-    pub fn snub(&mut self, until: Now) {
+    pub(crate) fn snub(&mut self, until: Now) {
         self.snubbed = Some(until);
     }
 
-    pub fn is_snubbed(&self) -> bool {
+    pub(crate) fn is_snubbed(&self) -> bool {
         self.snubbed.is_some()
     }
 
     /// The peer is to begin to send a granted piece at `start`.
-    pub fn granted(&mut self, start: Now) {
+    pub(crate) fn granted(&mut self, start: Now) {
         self.begins = start;
         self.progress = self.progress.max(start);
     }
 
     /// When the peer will begin to send what we granted it.
-    pub fn begins(&self) -> Now {
+    pub(crate) fn begins(&self) -> Now {
         self.begins
     }
 
     /// The peer sent a piece that was right, or blocks of one.
-    pub fn sent_right(&mut self) {
+    pub(crate) fn sent_right(&mut self) {
         self.sent_right = true;
     }
 
-    pub fn has_sent_right(&self) -> bool {
+    pub(crate) fn has_sent_right(&self) -> bool {
         self.sent_right
     }
 
     /// Whether its last whole piece came slowly.
-    pub fn set_slow(&mut self, slow: bool) {
+    pub(crate) fn set_slow(&mut self, slow: bool) {
         self.slow = slow;
     }
 
     /// Its last whole piece came at less than half of our downlink's rate.
-    pub fn is_slow(&self) -> bool {
+    pub(crate) fn is_slow(&self) -> bool {
         self.slow
     }
 }

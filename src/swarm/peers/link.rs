@@ -13,7 +13,7 @@ use crate::units::{Now, PeerId, PieceIndex};
 
 /// A connection and the peer behind it.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// The other end of the connection.
     addr: SocketAddr,
     /// Where the peer listens, as far as known.
@@ -43,7 +43,13 @@ pub struct Link {
 
 impl Link {
     /// The link to a peer that has just shaken hands and has said nothing about pieces.
-    pub fn new(addr: SocketAddr, incoming: bool, handshake: &Handshake, pieces: u32, now: Now) -> Self {
+    pub(crate) fn new(
+        addr: SocketAddr,
+        incoming: bool,
+        handshake: &Handshake,
+        pieces: u32,
+        now: Now,
+    ) -> Self {
         Link {
             addr,
             listen: (!incoming).then_some(addr),
@@ -63,80 +69,80 @@ impl Link {
         }
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Where the peer listens, as far as known.
-    pub fn listen(&self) -> Option<SocketAddr> {
+    pub(crate) fn listen(&self) -> Option<SocketAddr> {
         self.listen
     }
 
     /// True if the peer dialled us.
-    pub fn is_incoming(&self) -> bool {
+    pub(crate) fn is_incoming(&self) -> bool {
         self.incoming
     }
 
-    pub fn id(&self) -> PeerId {
+    pub(crate) fn id(&self) -> PeerId {
         self.id
     }
 
     /// Both sides speak BEP 6.
-    pub fn is_fast(&self) -> bool {
+    pub(crate) fn is_fast(&self) -> bool {
         self.fast
     }
 
     /// Both sides speak BEP 10.
-    pub fn is_extended(&self) -> bool {
+    pub(crate) fn is_extended(&self) -> bool {
         self.extended
     }
 
     /// The pieces that the peer has.
-    pub fn have(&self) -> &Bitfield {
+    pub(crate) fn have(&self) -> &Bitfield {
         &self.have
     }
 
     /// Whether it is counted as a peer that has everything.
-    pub fn is_seed(&self) -> bool {
+    pub(crate) fn is_seed(&self) -> bool {
         self.seed
     }
 
     /// Whether it has a wanted piece that we lack.
-    pub fn is_useful(&self) -> bool {
+    pub(crate) fn is_useful(&self) -> bool {
         self.useful > 0
     }
 
     /// The peer said that it will not download (BEP 21).
-    pub fn is_upload_only(&self) -> bool {
+    pub(crate) fn is_upload_only(&self) -> bool {
         self.upload_only
     }
 
     /// The access that the tracker's policy gives us to the peer.
-    pub fn access(&self) -> PeerAccess {
+    pub(crate) fn access(&self) -> PeerAccess {
         self.access
     }
 
-    pub fn set_access(&mut self, access: PeerAccess) {
+    pub(crate) fn set_access(&mut self, access: PeerAccess) {
         self.access = access;
     }
 
     /// A message came.
-    pub fn hear(&mut self, now: Now) {
+    pub(crate) fn hear(&mut self, now: Now) {
         self.heard = now;
     }
 
     /// How long no message came.
-    pub fn silent_for(&self, now: Now) -> Duration {
+    pub(crate) fn silent_for(&self, now: Now) -> Duration {
         now.since(self.heard)
     }
 
     /// How long the connection has been open.
-    pub fn age(&self, now: Now) -> Duration {
+    pub(crate) fn age(&self, now: Now) -> Duration {
         now.since(self.connected_at)
     }
 
     /// True once in every `interval`: a keep-alive is to be sent.
-    pub fn keeps_alive(&mut self, now: Now, interval: Duration) -> bool {
+    pub(crate) fn keeps_alive(&mut self, now: Now, interval: Duration) -> bool {
         let due = now.since(self.kept_alive) >= interval;
         if due {
             self.kept_alive = now;
@@ -145,7 +151,7 @@ impl Link {
     }
 
     /// Takes the peer's extension handshake.
-    pub fn introduce(&mut self, said: &ExtendedHandshake) {
+    pub(crate) fn introduce(&mut self, said: &ExtendedHandshake) {
         if let Some(upload_only) = said.upload_only {
             self.upload_only = upload_only;
         }
@@ -157,18 +163,18 @@ impl Link {
     }
 
     /// The first word about the peer's pieces: true once.
-    pub fn is_first_bitfield(&mut self) -> bool {
+    pub(crate) fn is_first_bitfield(&mut self) -> bool {
         !std::mem::replace(&mut self.said_bitfield, true)
     }
 
     /// The peer has the pieces of `field`, of which we lack `useful`.
-    pub fn set_have(&mut self, field: Bitfield, useful: usize) {
+    pub(crate) fn set_have(&mut self, field: Bitfield, useful: usize) {
         self.have = field;
         self.useful = u32::try_from(useful).unwrap_or(u32::MAX);
     }
 
     /// The peer has one more piece, which may be of use. False if that was known.
-    pub fn gained(&mut self, piece: PieceIndex, useful: bool) -> bool {
+    pub(crate) fn gained(&mut self, piece: PieceIndex, useful: bool) -> bool {
         self.said_bitfield = true;
         let new = self.have.insert(piece);
         self.useful += u32::from(new && useful);
@@ -176,12 +182,12 @@ impl Link {
     }
 
     /// The peer is counted as one that has everything.
-    pub fn became_seed(&mut self) {
+    pub(crate) fn became_seed(&mut self) {
         self.seed = true;
     }
 
     /// We have `piece` now, which the peer has too.
-    pub fn no_longer_needs(&mut self, piece: PieceIndex) {
+    pub(crate) fn no_longer_needs(&mut self, piece: PieceIndex) {
         debug_assert!(self.have.has(piece));
         self.useful = self.useful.saturating_sub(1);
     }

@@ -17,14 +17,14 @@ use crate::swarm::wire::handshake::Handshake;
 use crate::units::{Now, PieceIndex};
 
 /// All connected peers, in a fixed order so that runs can be repeated.
-pub type Peers = BTreeMap<ConnId, Peer>;
+pub(crate) type Peers = BTreeMap<ConnId, Peer>;
 
 /// A peer that owes blocks and says nothing for so long is gone.
 const OWES_BLOCKS: Duration = Duration::from_secs(5);
 
 /// One connected peer.
 #[derive(Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     pub link: Link,
     pub download: Download,
     pub upload: Upload,
@@ -33,7 +33,13 @@ pub struct Peer {
 
 impl Peer {
     /// A peer that has just shaken hands and has said nothing about pieces.
-    pub fn new(addr: SocketAddr, incoming: bool, handshake: &Handshake, pieces: u32, now: Now) -> Self {
+    pub(crate) fn new(
+        addr: SocketAddr,
+        incoming: bool,
+        handshake: &Handshake,
+        pieces: u32,
+        now: Now,
+    ) -> Self {
         Peer {
             link: Link::new(addr, incoming, handshake, pieces, now),
             download: Download::new(now),
@@ -43,13 +49,13 @@ impl Peer {
     }
 
     /// A message came.
-    pub fn hear(&mut self, now: Now) {
+    pub(crate) fn hear(&mut self, now: Now) {
         self.link.hear(now);
         self.scheduling.spoke();
     }
 
     /// Takes the peer's extension handshake.
-    pub fn introduce(&mut self, said: &ExtendedHandshake) {
+    pub(crate) fn introduce(&mut self, said: &ExtendedHandshake) {
         if let Some(requests) = said.request_queue {
             self.download.set_request_queue(requests);
         }
@@ -60,23 +66,23 @@ impl Peer {
     /// It speaks our scheduling, owes us an answer or blocks, and is silent: its cable was pulled, or its
     /// power went. A closed socket would have said so. Standard clients may be silent for two minutes
     /// (BEP 3).
-    pub fn is_gone(&self, now: Now) -> bool {
+    pub(crate) fn is_gone(&self, now: Now) -> bool {
         let owes_blocks = self.download.is_snubbed() && self.link.silent_for(now) >= OWES_BLOCKS;
         self.scheduling.is_spoken() && (self.scheduling.is_gone(now) || owes_blocks)
     }
 
     /// It may be offered pieces of ours.
-    pub fn takes_offers(&self) -> bool {
+    pub(crate) fn takes_offers(&self) -> bool {
         self.scheduling.is_spoken() && self.upload.is_interested() && self.link.access().serve
     }
 
     /// Whether the peer would take `piece` of ours, as far as we know.
-    pub fn may_take(&self, piece: PieceIndex, now: Now) -> bool {
+    pub(crate) fn may_take(&self, piece: PieceIndex, now: Now) -> bool {
         !self.link.have().has(piece) && !self.scheduling.is_declined(piece, now)
     }
 
     /// Whether `piece` may be asked for: the peer has it and did not refuse it lately.
-    pub fn offers(&self, piece: PieceIndex, now: Now) -> bool {
+    pub(crate) fn offers(&self, piece: PieceIndex, now: Now) -> bool {
         self.link.have().has(piece) && !self.download.is_refused(piece, now)
     }
 }

@@ -12,7 +12,7 @@ use crate::units::Now;
 
 /// How long an offer waits for its answer, and how long a receiver rests that gave none; the rest doubles
 /// each time.
-pub const PATIENCE: Duration = Duration::from_millis(400);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(400);
 /// The rest doubles this many times at most: up to 25.6 s.
 const MAX_DOUBLINGS: u32 = 6;
 /// A peer that owes an answer and says nothing for so long is gone.
@@ -20,7 +20,7 @@ const GONE: Duration = Duration::from_secs(5);
 
 /// The answers that a receiver owes us, and how often it let us down in a row.
 #[derive(Debug, Default)]
-pub struct Reliance {
+pub(crate) struct Reliance {
     /// Offers that it did not answer since it spoke last.
     unanswered: u32,
     /// When the first of them was given up.
@@ -31,14 +31,14 @@ pub struct Reliance {
 
 impl Reliance {
     /// It did not answer an offer; says how long it rests.
-    pub fn gave_no_answer(&mut self, now: Now) -> Duration {
+    pub(crate) fn gave_no_answer(&mut self, now: Now) -> Duration {
         self.unanswered += 1;
         self.silent_since.get_or_insert(now);
         self.rest()
     }
 
     /// It took a piece and asked for nothing of it; says how long it rests.
-    pub fn asked_for_nothing(&mut self) -> Duration {
+    pub(crate) fn asked_for_nothing(&mut self) -> Duration {
         self.unasked += 1;
         self.rest()
     }
@@ -49,22 +49,22 @@ impl Reliance {
     }
 
     /// A message came from it.
-    pub fn spoke(&mut self) {
+    pub(crate) fn spoke(&mut self) {
         (self.unanswered, self.silent_since) = (0, None);
     }
 
     /// It asked for what it took.
-    pub fn asked(&mut self) {
+    pub(crate) fn asked(&mut self) {
         self.unasked = 0;
     }
 
     /// It let us down the last time.
-    pub fn is_doubtful(&self) -> bool {
+    pub(crate) fn is_doubtful(&self) -> bool {
         self.unanswered > 0 || self.unasked > 0
     }
 
     /// It owes an answer and has been silent for so long that nobody is there.
-    pub fn is_gone(&self, now: Now) -> bool {
+    pub(crate) fn is_gone(&self, now: Now) -> bool {
         self.silent_since.is_some_and(|since| now.since(since) + PATIENCE >= GONE)
     }
 }

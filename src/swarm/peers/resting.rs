@@ -14,11 +14,11 @@ const REST: Duration = Duration::from_secs(3);
 
 /// The pieces, each with the time from which it rests.
 #[derive(Debug, Default)]
-pub struct RestingPieces(VecDeque<(PieceIndex, Now)>);
+pub(crate) struct RestingPieces(VecDeque<(PieceIndex, Now)>);
 
 impl RestingPieces {
     /// `piece` rests from `now` on.
-    pub fn add(&mut self, piece: PieceIndex, now: Now) {
+    pub(crate) fn add(&mut self, piece: PieceIndex, now: Now) {
         self.0.retain(|(old, at)| *old != piece && now.since(*at) < REST);
         if self.0.len() >= MAX_RESTING {
             self.0.pop_front();
@@ -27,11 +27,11 @@ impl RestingPieces {
     }
 
     /// Whether `piece` rests at `now`.
-    pub fn has(&self, piece: PieceIndex, now: Now) -> bool {
+    pub(crate) fn has(&self, piece: PieceIndex, now: Now) -> bool {
         self.0.iter().any(|(old, at)| *old == piece && now.since(*at) < REST)
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 }

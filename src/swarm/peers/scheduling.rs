@@ -11,7 +11,7 @@ const VERSION: u8 = 2;
 
 /// One peer's part in the scheduling.
 #[derive(Debug, Default)]
-pub struct Scheduling {
+pub(crate) struct Scheduling {
     /// The message id that the peer chose for our extension, if it speaks it.
     id: Option<u8>,
     takes_frames: bool,
@@ -26,7 +26,7 @@ pub struct Scheduling {
 
 impl Scheduling {
     /// Takes the peer's extension handshake.
-    pub fn introduce(&mut self, said: &ExtendedHandshake) {
+    pub(crate) fn introduce(&mut self, said: &ExtendedHandshake) {
         if let Some(id) = said.flashmob_id.filter(|_| said.flashmob_version >= Some(VERSION)) {
             self.id = Some(id);
             self.takes_frames = said.frames.is_some();
@@ -34,76 +34,76 @@ impl Scheduling {
     }
 
     /// The message id that the peer chose for our extension, if it speaks it.
-    pub fn id(&self) -> Option<u8> {
+    pub(crate) fn id(&self) -> Option<u8> {
         self.id
     }
 
     /// The peer speaks our extension.
-    pub fn is_spoken(&self) -> bool {
+    pub(crate) fn is_spoken(&self) -> bool {
         self.id.is_some()
     }
 
     /// The peer takes compressed pieces.
-    pub fn takes_frames(&self) -> bool {
+    pub(crate) fn takes_frames(&self) -> bool {
         self.takes_frames
     }
 
     /// The peer says that its downlink is busy until then.
-    pub fn set_busy(&mut self, until: Now) {
+    pub(crate) fn set_busy(&mut self, until: Now) {
         self.busy_until = until;
     }
 
     /// Its downlink is busy until then, or it rests.
-    pub fn busy_until(&self) -> Now {
+    pub(crate) fn busy_until(&self) -> Now {
         self.busy_until
     }
 
     /// The peer declined `piece`, or we could not send it.
-    pub fn decline(&mut self, piece: PieceIndex, now: Now) {
+    pub(crate) fn decline(&mut self, piece: PieceIndex, now: Now) {
         self.declined.add(piece, now);
     }
 
     /// Whether the peer declined `piece` lately.
-    pub fn is_declined(&self, piece: PieceIndex, now: Now) -> bool {
+    pub(crate) fn is_declined(&self, piece: PieceIndex, now: Now) -> bool {
         self.declined.has(piece, now)
     }
 
     /// The peer asks for an offer of this piece, or of none.
-    pub fn set_want(&mut self, piece: Option<PieceIndex>) {
+    pub(crate) fn set_want(&mut self, piece: Option<PieceIndex>) {
         self.want = piece;
     }
 
-    pub fn want(&self) -> Option<PieceIndex> {
+    pub(crate) fn want(&self) -> Option<PieceIndex> {
         self.want
     }
 
     /// The peer did not answer an offer: it rests.
-    pub fn gave_no_answer(&mut self, now: Now) {
+    pub(crate) fn gave_no_answer(&mut self, now: Now) {
         self.busy_until = now + self.reliance.gave_no_answer(now);
     }
 
     /// The peer took a piece and asked for nothing of it: it rests.
-    pub fn asked_for_nothing(&mut self, now: Now) {
+    pub(crate) fn asked_for_nothing(&mut self, now: Now) {
         self.busy_until = now + self.reliance.asked_for_nothing();
     }
 
     /// A message came from the peer.
-    pub fn spoke(&mut self) {
+    pub(crate) fn spoke(&mut self) {
         self.reliance.spoke();
     }
 
     /// The peer asked for a piece that it took.
-    pub fn asked(&mut self) {
+    pub(crate) fn asked(&mut self) {
         self.reliance.asked();
     }
 
     /// The peer let us down the last time.
-    pub fn is_doubtful(&self) -> bool {
+    pub(crate) fn is_doubtful(&self) -> bool {
         self.reliance.is_doubtful()
     }
 
     /// The peer owes an answer and has been silent for so long that it must be gone.
-    pub fn is_gone(&self, now: Now) -> bool {
+    pub(crate) fn is_gone(&self, now: Now) -> bool {
         self.reliance.is_gone(now)
     }
 }

@@ -32,7 +32,7 @@ struct Pace {
 
 /// The tracker's policy, and the counts that are needed to follow it.
 #[derive(Debug, Default)]
-pub struct ZonePolicy {
+pub(crate) struct ZonePolicy {
     policy: Option<PeerPolicy>,
     pace: Pace,
     /// Copies of pieces in our own zone.
@@ -44,7 +44,7 @@ pub struct ZonePolicy {
 impl ZonePolicy {
     /// From now on these rules hold. False if they are the old ones. Peers' access must be looked up again,
     /// and then [`recount`](Self::recount) called.
-    pub fn follow(&mut self, policy: PeerPolicy) -> bool {
+    pub(crate) fn follow(&mut self, policy: PeerPolicy) -> bool {
         if self.policy.as_ref() == Some(&policy) {
             return false;
         }
@@ -54,28 +54,28 @@ impl ZonePolicy {
     }
 
     /// Counts peers and their pieces again.
-    pub fn recount(&mut self, peers: &Peers, pieces: u32) {
+    pub(crate) fn recount(&mut self, peers: &Peers, pieces: u32) {
         self.availability.recount(peers, pieces);
         self.remote_receivers = peers.values().filter(|peer| peer.link.access().is_remote_receiver()).count();
     }
 
     /// Our access to a peer at `ip`.
-    pub fn access(&self, ip: IpAddr) -> PeerAccess {
+    pub(crate) fn access(&self, ip: IpAddr) -> PeerAccess {
         PeerAccess::by(self.policy.as_ref(), ip)
     }
 
     /// Whether `addr` may be dialled, and a connection from there be kept.
-    pub fn may_meet(&self, addr: SocketAddr) -> bool {
+    pub(crate) fn may_meet(&self, addr: SocketAddr) -> bool {
         self.access(addr.ip()).allowed()
     }
 
     /// A peer with this access has connected.
-    pub fn connected(&mut self, access: PeerAccess) {
+    pub(crate) fn connected(&mut self, access: PeerAccess) {
         self.remote_receivers += usize::from(access.is_remote_receiver());
     }
 
     /// `peer` is gone.
-    pub fn disconnected(&mut self, peer: &Peer) {
+    pub(crate) fn disconnected(&mut self, peer: &Peer) {
         self.remote_receivers -= usize::from(peer.link.access().is_remote_receiver());
         if !peer.link.access().remote_zone {
             self.availability.went(peer.link.have());
@@ -83,14 +83,14 @@ impl ZonePolicy {
     }
 
     /// A peer with this access has `piece` as well.
-    pub fn gained(&mut self, access: PeerAccess, piece: PieceIndex) {
+    pub(crate) fn gained(&mut self, access: PeerAccess, piece: PieceIndex) {
         if !access.remote_zone {
             self.availability.gained(piece);
         }
     }
 
     /// A peer with this access has the pieces of `field`.
-    pub fn came(&mut self, access: PeerAccess, field: &Bitfield) {
+    pub(crate) fn came(&mut self, access: PeerAccess, field: &Bitfield) {
         if !access.remote_zone {
             self.availability.came(field);
         }
@@ -99,7 +99,7 @@ impl ZonePolicy {
     /// The pieces of `offered` that may be fetched from `peer`: from another zone only pieces that no peer of
     /// our zone has, and only of our share while a piece of it is missing. So two gateways do not fetch the
     /// same.
-    pub fn worth_crossing(&self, peer: &Peer, offered: &[Offered], picker: &Picker) -> Vec<Offered> {
+    pub(crate) fn worth_crossing(&self, peer: &Peer, offered: &[Offered], picker: &Picker) -> Vec<Offered> {
         let mut worth: Vec<Offered> = offered.to_vec();
         if peer.link.access().remote_zone {
             let ours_is_missing = picker.rarest_few(|p| self.is_ours(p) && !self.is_in_our_zone(p)).is_some();
@@ -111,7 +111,7 @@ impl ZonePolicy {
     }
 
     /// A piece of `peer`, which is of another zone, that we would take.
-    pub fn want_across(&self, peer: &Peer, picker: &Picker, now: Now) -> Option<PieceIndex> {
+    pub(crate) fn want_across(&self, peer: &Peer, picker: &Picker, now: Now) -> Option<PieceIndex> {
         let missing = |piece: PieceIndex| peer.offers(piece, now) && !self.is_in_our_zone(piece);
         picker.rarest_few(|piece| self.is_ours(piece) && missing(piece))
     }
@@ -123,12 +123,12 @@ impl ZonePolicy {
     }
 
     /// Whether we exchange pieces with other zones.
-    pub fn is_gateway(&self) -> bool {
+    pub(crate) fn is_gateway(&self) -> bool {
         self.remote_receivers > 0
     }
 
     /// Whether we are in no zone and know those of others.
-    pub fn is_outside(&self) -> bool {
+    pub(crate) fn is_outside(&self) -> bool {
         self.policy.as_ref().is_some_and(|policy| !policy.remote_zones.is_empty())
     }
 
@@ -138,7 +138,7 @@ impl ZonePolicy {
     }
 
     /// Copies of a piece on the side of `peer`: in our zone, or in the other ones.
-    pub fn copies_beside(&self, peer: &Peer, piece: PieceIndex, picker: &Picker) -> usize {
+    pub(crate) fn copies_beside(&self, peer: &Peer, piece: PieceIndex, picker: &Picker) -> usize {
         let all = picker.availability(piece) as usize;
         match &self.policy {
             None => all,
@@ -149,7 +149,7 @@ impl ZonePolicy {
     }
 
     /// How long until the next bytes may cross to `peer`.
-    pub fn sends_in(&self, peer: &Peer, now: Now) -> Duration {
+    pub(crate) fn sends_in(&self, peer: &Peer, now: Now) -> Duration {
         let into = peer.link.access().zone.and_then(|zone| self.pace.into.get(zone));
         match into {
             Some(into) => into.since(now),
@@ -159,12 +159,12 @@ impl ZonePolicy {
     }
 
     /// How long until the next bytes may cross from `peer` to us.
-    pub fn receives_in(&self, peer: &Peer, now: Now) -> Duration {
+    pub(crate) fn receives_in(&self, peer: &Peer, now: Now) -> Duration {
         if peer.link.access().remote_zone { self.pace.receives.since(now) } else { Duration::ZERO }
     }
 
     /// Counts `bytes` that cross, or will cross, to `conn`.
-    pub fn charge_sent(&mut self, conn: ConnId, bytes: u32, peers: &mut Peers, now: Now) {
+    pub(crate) fn charge_sent(&mut self, conn: ConnId, bytes: u32, peers: &mut Peers, now: Now) {
         let access = peers.get(&conn).map_or(PeerAccess::FREE, |peer| peer.link.access());
         let time = self.crossing_time(access, bytes);
         let next = match access.zone {
@@ -182,7 +182,7 @@ impl ZonePolicy {
     }
 
     /// Counts `bytes` that will cross from a peer with this access to us.
-    pub fn charge_received(&mut self, access: PeerAccess, bytes: u32, now: Now) {
+    pub(crate) fn charge_received(&mut self, access: PeerAccess, bytes: u32, now: Now) {
         let time = self.crossing_time(access, bytes);
         self.pace.receives = self.pace.receives.max(now) + time;
     }

@@ -24,7 +24,7 @@ enum BlockState {
 
 /// A piece that is being fetched.
 #[derive(Debug)]
-pub struct ActivePiece {
+pub(crate) struct ActivePiece {
     /// Ascending.
     blocks: Vec<Block>,
     states: Vec<BlockState>,
@@ -50,7 +50,7 @@ pub struct ActivePiece {
 
 /// How a block came.
 #[derive(Debug, Clone, Copy)]
-pub enum Delivery<'a> {
+pub(crate) enum Delivery<'a> {
     /// Its connection claimed its slot and filled it.
     InSlot,
     /// As a message with these bytes.
@@ -58,7 +58,7 @@ pub enum Delivery<'a> {
 }
 
 /// Divides `buf` into slots for `blocks`. Bytes of a piece that do not travel are zeros.
-pub fn slots_of(mut buf: PieceBuf, blocks: &[Block]) -> PieceSlots {
+pub(crate) fn slots_of(mut buf: PieceBuf, blocks: &[Block]) -> PieceSlots {
     if !blocks.last().is_some_and(Block::in_frame) {
         let mut end = 0;
         for block in blocks {
@@ -73,7 +73,7 @@ pub fn slots_of(mut buf: PieceBuf, blocks: &[Block]) -> PieceSlots {
 
 /// The use of a block that arrived.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// It was here already, or is not a block of this piece.
     Useless,
     /// Its place was not its sender's when it came: its bytes are nowhere. It is still missing.
@@ -87,7 +87,7 @@ pub enum Arrival {
 
 impl ActivePiece {
     /// A piece (or its frame) of which nothing is here.
-    pub fn new(blocks: Vec<Block>, slots: PieceSlots, owner: ConnId, solo: bool, now: Now) -> Self {
+    pub(crate) fn new(blocks: Vec<Block>, slots: PieceSlots, owner: ConnId, solo: bool, now: Now) -> Self {
         let count = blocks.len();
         let travels: u64 = blocks.iter().map(|block| u64::from(block.len)).sum();
         ActivePiece {
@@ -107,7 +107,7 @@ impl ActivePiece {
     }
 
     /// Begins anew where other blocks land. Returns how many bytes were here in vain.
-    pub fn restart(&mut self, blocks: Vec<Block>, slots: PieceSlots) -> u64 {
+    pub(crate) fn restart(&mut self, blocks: Vec<Block>, slots: PieceSlots) -> u64 {
         let here = self.states.iter().zip(&self.blocks).filter(|(slot, _)| **slot == BlockState::Here);
         let dropped = here.map(|(_, block)| u64::from(block.len)).sum();
         let count = blocks.len();
@@ -120,42 +120,42 @@ impl ActivePiece {
     }
 
     /// The peer that is to send all of it, if there is one.
-    pub fn owner(&self) -> Option<ConnId> {
+    pub(crate) fn owner(&self) -> Option<ConnId> {
         self.owner
     }
 
     /// When the owner was asked first.
-    pub fn since(&self) -> Now {
+    pub(crate) fn since(&self) -> Now {
         self.since
     }
 
     /// `owner` is to send all of it from `since` on.
-    pub fn assign(&mut self, owner: ConnId, since: Now) {
+    pub(crate) fn assign(&mut self, owner: ConnId, since: Now) {
         (self.owner, self.since) = (Some(owner), since);
     }
 
     /// Takes it away from its owner.
-    pub fn disown(&mut self) {
+    pub(crate) fn disown(&mut self) {
         self.owner = None;
     }
 
     /// Only one peer may send it, because it came with a wrong hash before.
-    pub fn is_solo(&self) -> bool {
+    pub(crate) fn is_solo(&self) -> bool {
         self.solo
     }
 
     /// The peers that sent blocks of it, each once.
-    pub fn contributors(&self) -> &[ConnId] {
+    pub(crate) fn contributors(&self) -> &[ConnId] {
         &self.contributors
     }
 
     /// Whether `conn` may send blocks of it: with one sender only, the next wrong hash has a known cause.
-    pub fn may_come_from(&self, conn: ConnId) -> bool {
+    pub(crate) fn may_come_from(&self, conn: ConnId) -> bool {
         !self.solo || self.contributors.is_empty() || self.contributors == [conn]
     }
 
     /// It may come from its owner only.
-    pub fn has_one_source(&self) -> bool {
+    pub(crate) fn has_one_source(&self) -> bool {
         self.solo || self.frame().is_some()
     }
 
@@ -165,17 +165,17 @@ impl ActivePiece {
     }
 
     /// The length of the frame that is being fetched in place of the piece.
-    pub fn frame(&self) -> Option<u32> {
+    pub(crate) fn frame(&self) -> Option<u32> {
         self.blocks.last().filter(|block| block.in_frame()).and_then(Block::end)
     }
 
     /// Blocks that are not here.
-    pub fn missing(&self) -> usize {
+    pub(crate) fn missing(&self) -> usize {
         self.missing
     }
 
     /// A block of `bytes` came at `now`.
-    pub fn count(&mut self, bytes: u64, now: Now) {
+    pub(crate) fn count(&mut self, bytes: u64, now: Now) {
         if self.head > 0 || self.run.is_none() {
             self.head = self.head.saturating_sub(bytes);
             self.run = Some((now, 0));
@@ -186,42 +186,42 @@ impl ActivePiece {
 
     /// Bytes that came after the first of them, which queues may have held, and the time they took: what one
     /// peer that sends the whole piece shows of our downlink.
-    pub fn run(&self, now: Now) -> Option<(u64, Duration)> {
+    pub(crate) fn run(&self, now: Now) -> Option<(u64, Duration)> {
         let (first, bytes) = self.run.filter(|(_, bytes)| *bytes > 0)?;
         Some((bytes, now.since(first)))
     }
 
     /// Bytes a second that came since its owner was to begin.
-    pub fn pace(&self, now: Now) -> u64 {
+    pub(crate) fn pace(&self, now: Now) -> u64 {
         let here = self.states.iter().zip(&self.blocks).filter(|(slot, _)| **slot == BlockState::Here);
         let bytes: u128 = here.map(|(_, block)| u128::from(block.len)).sum();
         u64::try_from(bytes * 1_000_000 / now.since(self.since).as_micros().max(1)).unwrap_or(u64::MAX)
     }
 
     /// Bytes that are not here.
-    pub fn missing_bytes(&self) -> u64 {
+    pub(crate) fn missing_bytes(&self) -> u64 {
         let lacking = self.states.iter().zip(&self.blocks).filter(|(slot, _)| **slot != BlockState::Here);
         lacking.map(|(_, block)| u64::from(block.len)).sum()
     }
 
     /// Bytes that no peer was asked for.
-    pub fn free_bytes(&self) -> u32 {
+    pub(crate) fn free_bytes(&self) -> u32 {
         let free = self.states.iter().zip(&self.blocks).filter(|(slot, _)| **slot == BlockState::Free);
         free.map(|(_, block)| block.len).sum()
     }
 
     /// Blocks that no peer was asked for.
-    pub fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.free
     }
 
     /// True if no block arrived yet.
-    pub fn untouched(&self) -> bool {
+    pub(crate) fn untouched(&self) -> bool {
         self.missing == self.states.len()
     }
 
     /// Marks a block that nobody was asked for as asked of `conn`: the first, or the last for a helper.
-    pub fn ask(&mut self, conn: ConnId, from_end: bool) -> Option<Block> {
+    pub(crate) fn ask(&mut self, conn: ConnId, from_end: bool) -> Option<Block> {
         let is_free = |slot: &BlockState| *slot == BlockState::Free;
         let slots = &self.states[self.first..];
         let at = if from_end { slots.iter().rposition(is_free) } else { slots.iter().position(is_free) };
@@ -235,7 +235,7 @@ impl ActivePiece {
     }
 
     /// End game: the last block that only `from` was asked for is asked of `conn` too.
-    pub fn ask_again(&mut self, conn: ConnId, from: impl Fn(ConnId) -> bool) -> Option<Block> {
+    pub(crate) fn ask_again(&mut self, conn: ConnId, from: impl Fn(ConnId) -> bool) -> Option<Block> {
         let at = self
             .states
             .iter()
@@ -247,7 +247,7 @@ impl ActivePiece {
     }
 
     /// `conn` will not send `block`.
-    pub fn release(&mut self, conn: ConnId, block: Block) {
+    pub(crate) fn release(&mut self, conn: ConnId, block: Block) {
         let Some(at) = self.position(block) else { return };
         self.states[at] = match self.states[at] {
             BlockState::Asked(asked) if asked == conn => {
@@ -263,7 +263,7 @@ impl ActivePiece {
     }
 
     /// A block came from `conn`.
-    pub fn accept(&mut self, conn: ConnId, block: Block, delivery: Delivery<'_>) -> Arrival {
+    pub(crate) fn accept(&mut self, conn: ConnId, block: Block, delivery: Delivery<'_>) -> Arrival {
         let Some(at) = self.position(block).filter(|at| self.states[*at] != BlockState::Here) else {
             return Arrival::Useless;
         };

@@ -9,7 +9,7 @@ use crate::units::PieceIndex;
 
 /// Pieces that are stored and pieces that are wanted.
 #[derive(Debug)]
-pub struct Completion {
+pub(crate) struct Completion {
     geometry: Geometry,
     have: Bitfield,
     wanted: Bitfield,
@@ -20,7 +20,7 @@ pub struct Completion {
 
 impl Completion {
     /// `None` if a bitfield is of another torrent.
-    pub fn new(geometry: Geometry, have: Bitfield, wanted: Bitfield) -> Option<Self> {
+    pub(crate) fn new(geometry: Geometry, have: Bitfield, wanted: Bitfield) -> Option<Self> {
         if have.pieces() != geometry.pieces() || wanted.pieces() != geometry.pieces() {
             return None;
         }
@@ -32,22 +32,22 @@ impl Completion {
     }
 
     /// Everything that is here.
-    pub fn have(&self) -> &Bitfield {
+    pub(crate) fn have(&self) -> &Bitfield {
         &self.have
     }
 
     /// The pieces that are wanted and not here.
-    pub fn missing(&self) -> Bitfield {
+    pub(crate) fn missing(&self) -> Bitfield {
         self.wanted.without(&self.have)
     }
 
     /// Whether `piece` is wanted and not here.
-    pub fn lacks(&self, piece: PieceIndex) -> bool {
+    pub(crate) fn lacks(&self, piece: PieceIndex) -> bool {
         self.wanted.has(piece) && !self.have.has(piece)
     }
 
     /// `piece` is here; true if it was not before.
-    pub fn insert(&mut self, piece: PieceIndex) -> bool {
+    pub(crate) fn insert(&mut self, piece: PieceIndex) -> bool {
         let was_lacking = self.lacks(piece);
         if was_lacking {
             self.done += 1;
@@ -57,27 +57,27 @@ impl Completion {
     }
 
     /// True when everything that is wanted is here.
-    pub fn complete(&self) -> bool {
+    pub(crate) fn complete(&self) -> bool {
         self.done == self.wanted.count()
     }
 
     /// Number of wanted pieces.
-    pub fn pieces_wanted(&self) -> u32 {
+    pub(crate) fn pieces_wanted(&self) -> u32 {
         self.wanted.count()
     }
 
     /// Number of wanted pieces that are here.
-    pub fn pieces_done(&self) -> u32 {
+    pub(crate) fn pieces_done(&self) -> u32 {
         self.done
     }
 
     /// Bytes of the wanted pieces.
-    pub fn bytes_wanted(&self) -> u64 {
+    pub(crate) fn bytes_wanted(&self) -> u64 {
         self.bytes_wanted
     }
 
     /// Bytes of the wanted pieces that are here.
-    pub fn bytes_done(&self) -> u64 {
+    pub(crate) fn bytes_done(&self) -> u64 {
         self.bytes_done
     }
 }

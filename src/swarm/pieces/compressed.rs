@@ -23,7 +23,7 @@ const WORTH: Ratio = Ratio(9, 10);
 
 /// The state of our pieces' frames.
 #[derive(Debug)]
-pub struct CompressedPieces {
+pub(crate) struct CompressedPieces {
     ready: BTreeMap<PieceIndex, u32>,
     useless: Bitfield,
     making: BTreeSet<PieceIndex>,
@@ -31,27 +31,27 @@ pub struct CompressedPieces {
 
 impl CompressedPieces {
     /// None yet.
-    pub fn new(pieces: u32) -> Self {
+    pub(crate) fn new(pieces: u32) -> Self {
         CompressedPieces { ready: BTreeMap::new(), useless: Bitfield::none(pieces), making: BTreeSet::new() }
     }
 
     /// Bytes of the frame of `piece`; 0 without a frame.
-    pub fn len_of(&self, piece: PieceIndex) -> u32 {
+    pub(crate) fn len_of(&self, piece: PieceIndex) -> u32 {
         self.ready.get(&piece).copied().unwrap_or(0)
     }
 
     /// The pieces that have frames, from `start` on and around.
-    pub fn around(&self, start: PieceIndex) -> impl Iterator<Item = PieceIndex> {
+    pub(crate) fn around(&self, start: PieceIndex) -> impl Iterator<Item = PieceIndex> {
         self.ready.range(start..).chain(self.ready.range(..start)).map(|(piece, _)| *piece)
     }
 
     /// Whether `block` is of a frame that is there.
-    pub fn has(&self, block: Block) -> bool {
+    pub(crate) fn has(&self, block: Block) -> bool {
         block.end().is_some_and(|end| end <= self.len_of(block.piece))
     }
 
     /// The driver says that a frame is ready, useless or gone.
-    pub fn changed(&mut self, piece: PieceIndex, state: FrameState) {
+    pub(crate) fn changed(&mut self, piece: PieceIndex, state: FrameState) {
         self.making.remove(&piece);
         match state {
             FrameState::Ready(len) => {
@@ -67,13 +67,13 @@ impl CompressedPieces {
     }
 
     /// How `pieces` are offered to a peer that takes frames.
-    pub fn offered(&self, pieces: &[PieceIndex]) -> Vec<Offered> {
+    pub(crate) fn offered(&self, pieces: &[PieceIndex]) -> Vec<Offered> {
         pieces.iter().map(|piece| Offered { piece: *piece, frame: self.len_of(*piece) }).collect()
     }
 
     /// `pieces` are being offered to a peer that takes frames: the pieces of which frames shall be made for
     /// the next offers, so that `ahead` are ready or being made.
-    pub fn next_to_make(&mut self, pieces: &[PieceIndex], ahead: usize) -> Vec<PieceIndex> {
+    pub(crate) fn next_to_make(&mut self, pieces: &[PieceIndex], ahead: usize) -> Vec<PieceIndex> {
         let ready = pieces.iter().filter(|piece| self.len_of(**piece) > 0).count();
         let room = ahead.saturating_sub(ready).min(ahead.saturating_sub(self.making.len()));
         let mut begun = Vec::new();
@@ -91,6 +91,6 @@ impl CompressedPieces {
 }
 
 /// The longest frame that is taken for a piece of which `travels` bytes travel otherwise.
-pub fn longest(travels: u64) -> u32 {
+pub(crate) fn longest(travels: u64) -> u32 {
     u32::try_from(WORTH.of(travels)).unwrap_or(u32::MAX)
 }

@@ -14,7 +14,7 @@ const LOOKED_AT: usize = 1024;
 
 /// Rarest first.
 #[derive(Debug)]
-pub struct Picker {
+pub(crate) struct Picker {
     /// Wanted pieces, rarest first.
     order: Vec<u32>,
     /// Where each piece is in `order`.
@@ -29,7 +29,7 @@ pub struct Picker {
 
 impl Picker {
     /// Wants the pieces of `missing`.
-    pub fn new(missing: &Bitfield, rng: &mut Rng) -> Self {
+    pub(crate) fn new(missing: &Bitfield, rng: &mut Rng) -> Self {
         let pieces = missing.pieces();
         let mut picker = Picker {
             order: Vec::new(),
@@ -45,22 +45,22 @@ impl Picker {
     }
 
     /// Number of wanted pieces.
-    pub fn wanted(&self) -> usize {
+    pub(crate) fn wanted(&self) -> usize {
         self.order.len()
     }
 
     /// How many connected peers have `piece`.
-    pub fn availability(&self, piece: PieceIndex) -> u32 {
+    pub(crate) fn availability(&self, piece: PieceIndex) -> u32 {
         self.copies.get(piece.get()).map_or(0, |copies| copies + self.seeds)
     }
 
     /// A peer that has everything came or went.
-    pub fn count_seed(&mut self, came: bool) {
+    pub(crate) fn count_seed(&mut self, came: bool) {
         self.seeds = if came { self.seeds + 1 } else { self.seeds.saturating_sub(1) };
     }
 
     /// One more peer has `piece`.
-    pub fn gained(&mut self, piece: PieceIndex) {
+    pub(crate) fn gained(&mut self, piece: PieceIndex) {
         let count = self.copies[piece.get()];
         self.copies[piece.get()] = count + 1;
         if self.place[piece.get()] != ABSENT {
@@ -70,7 +70,7 @@ impl Picker {
     }
 
     /// One peer less has `piece`.
-    pub fn lost(&mut self, piece: PieceIndex) {
+    pub(crate) fn lost(&mut self, piece: PieceIndex) {
         let Some(count) = self.copies[piece.get()].checked_sub(1) else { return };
         self.copies[piece.get()] = count;
         if self.place[piece.get()] != ABSENT {
@@ -79,7 +79,7 @@ impl Picker {
     }
 
     /// `piece` is to be fetched (again).
-    pub fn want(&mut self, piece: PieceIndex, rng: &mut Rng) {
+    pub(crate) fn want(&mut self, piece: PieceIndex, rng: &mut Rng) {
         if self.place[piece.get()] != ABSENT {
             return;
         }
@@ -102,7 +102,7 @@ impl Picker {
     }
 
     /// `piece` is being fetched, or here.
-    pub fn unwant(&mut self, piece: PieceIndex) {
+    pub(crate) fn unwant(&mut self, piece: PieceIndex) {
         if self.place[piece.get()] == ABSENT {
             return;
         }
@@ -118,17 +118,17 @@ impl Picker {
     }
 
     /// The rarest wanted piece that passes `test`.
-    pub fn rarest(&self, mut test: impl FnMut(PieceIndex) -> bool) -> Option<PieceIndex> {
+    pub(crate) fn rarest(&self, mut test: impl FnMut(PieceIndex) -> bool) -> Option<PieceIndex> {
         self.order.iter().copied().map(PieceIndex).find(|piece| test(*piece))
     }
 
     /// The same, of the [`LOOKED_AT`] rarest: bounded work, whatever the number of pieces.
-    pub fn rarest_few(&self, mut test: impl FnMut(PieceIndex) -> bool) -> Option<PieceIndex> {
+    pub(crate) fn rarest_few(&self, mut test: impl FnMut(PieceIndex) -> bool) -> Option<PieceIndex> {
         self.order.iter().take(LOOKED_AT).copied().map(PieceIndex).find(|piece| test(*piece))
     }
 
     /// Whether `piece` is wanted: neither here nor being fetched.
-    pub fn wants(&self, piece: PieceIndex) -> bool {
+    pub(crate) fn wants(&self, piece: PieceIndex) -> bool {
         self.place.get(piece.get()).is_some_and(|place| *place != ABSENT)
     }
 

@@ -465,8 +465,8 @@ proptest! {
                     }
                     Output::Store { piece, buf, .. } => {
                         prop_assert!(buf.iter().all(|byte| *byte == 7), "a hole in {}", piece);
-                        let result = if milliseconds % 5 == 0 { StoreResult::WrongHash } else
-                            { StoreResult::Ok };
+                        let wrong = milliseconds % 5 == 0;
+                        let result = if wrong { StoreResult::WrongHash } else { StoreResult::Ok };
                         drop(buf);
                         out.extend(rig.give(Input::Stored { piece, result }));
                     }

@@ -37,7 +37,7 @@ struct Granted {
 
 /// Offers and grants under way.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     open: Vec<Open>,
     granted: Vec<Granted>,
     /// Pieces that were requested after a grant, and whose receivers have not announced them yet.
@@ -49,38 +49,38 @@ pub struct Ledger {
 
 impl Ledger {
     /// The ledger of a torrent of this many pieces.
-    pub fn new(pieces: u32) -> Self {
+    pub(crate) fn new(pieces: u32) -> Self {
         Ledger { copies: vec![0; pieces as usize], ..Ledger::default() }
     }
 
     /// Since when offers and grants wait.
-    pub fn waiting(&self) -> impl Iterator<Item = Now> {
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Now> {
         self.open.iter().map(|open| open.since).chain(self.granted.iter().map(|granted| granted.since))
     }
 
     /// Whether an offer to `conn` or its grant waits.
-    pub fn waits_for(&self, conn: ConnId) -> bool {
+    pub(crate) fn waits_for(&self, conn: ConnId) -> bool {
         let granted = |granted: &Granted| granted.conn == conn;
         self.open.iter().any(|open| open.conn == conn) || self.granted.iter().any(granted)
     }
 
     /// How long answers took of late.
-    pub fn round_trip(&self) -> Duration {
+    pub(crate) fn round_trip(&self) -> Duration {
         self.round_trip
     }
 
     /// How long an answer is expected to take.
-    pub fn expected_round_trip(&self) -> Duration {
+    pub(crate) fn expected_round_trip(&self) -> Duration {
         self.round_trip.max(SHORTEST_ROUND_TRIP)
     }
 
     /// `pieces` are offered to `conn`.
-    pub fn offered(&mut self, conn: ConnId, pieces: Vec<PieceIndex>, now: Now) {
+    pub(crate) fn offered(&mut self, conn: ConnId, pieces: Vec<PieceIndex>, now: Now) {
         self.open.push(Open { conn, pieces, since: now });
     }
 
     /// `conn` takes `piece`, and will ask for `bytes` of it. False if it was not offered that.
-    pub fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) -> bool {
+    pub(crate) fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) -> bool {
         self.answered(conn, now);
         let offered = self.open.iter().position(|open| open.conn == conn && open.pieces.contains(&piece));
         if let Some(at) = offered {
@@ -92,7 +92,7 @@ impl Ledger {
 
     /// `conn` takes nothing of the pieces that it was offered. Returns them, or `None` if it was offered
     /// nothing.
-    pub fn declined(&mut self, conn: ConnId, now: Now) -> Option<Vec<PieceIndex>> {
+    pub(crate) fn declined(&mut self, conn: ConnId, now: Now) -> Option<Vec<PieceIndex>> {
         self.answered(conn, now);
         let at = self.open.iter().position(|open| open.conn == conn)?;
         Some(self.open.remove(at).pieces)
@@ -108,7 +108,7 @@ impl Ledger {
     }
 
     /// `conn` asks for `block`. True if it granted that piece.
-    pub fn requested(&mut self, conn: ConnId, block: Block) -> bool {
+    pub(crate) fn requested(&mut self, conn: ConnId, block: Block) -> bool {
         let piece = block.piece;
         let granted = self.granted.iter_mut().find(|of| of.conn == conn && of.piece == piece);
         let agreed = granted.is_some();
@@ -125,7 +125,7 @@ impl Ledger {
     }
 
     /// `conn` has `piece` now.
-    pub fn announced(&mut self, conn: ConnId, piece: PieceIndex) {
+    pub(crate) fn announced(&mut self, conn: ConnId, piece: PieceIndex) {
         if let Some(to) = self.given.get_mut(&piece) {
             to.retain(|other| *other != conn);
             if to.is_empty() {
@@ -144,7 +144,7 @@ impl Ledger {
     }
 
     /// `conn` is gone.
-    pub fn forget(&mut self, conn: ConnId) {
+    pub(crate) fn forget(&mut self, conn: ConnId) {
         self.open.retain(|open| open.conn != conn);
         self.granted.retain(|granted| granted.conn != conn);
         let theirs: Vec<PieceIndex> =
@@ -154,7 +154,7 @@ impl Ledger {
 
     /// Removes offers and grants that waited for too long. Returns the receivers that did not answer, and
     /// those that granted a piece and did not request it.
-    pub fn expire(&mut self, now: Now) -> (Vec<ConnId>, Vec<ConnId>) {
+    pub(crate) fn expire(&mut self, now: Now) -> (Vec<ConnId>, Vec<ConnId>) {
         let over = |since: Now| now.since(since) >= PATIENCE;
         let silent = self.open.extract_if(.., |open| over(open.since)).map(|open| open.conn).collect();
         let unasked = self.granted.extract_if(.., |granted| over(granted.since)).map(|of| of.conn).collect();
@@ -162,7 +162,7 @@ impl Ledger {
     }
 
     /// The number of receivers that `piece` was given to, or is offered to just now.
-    pub fn copies_given(&self, piece: PieceIndex) -> usize {
+    pub(crate) fn copies_given(&self, piece: PieceIndex) -> usize {
         let offered = self.open.iter().filter(|open| open.pieces.contains(&piece)).count();
         self.copies.get(piece.get()).map_or(0, |copies| usize::from(*copies)) + offered
     }

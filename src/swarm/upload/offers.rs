@@ -72,7 +72,7 @@ const LONGEST_BUSY: Duration = Duration::from_secs(10);
 /// Pieces that are looked at for one offer.
 const LOOKED_AT: usize = 1024;
 /// The pieces that can be offered, and the links that carry them.
-pub struct Supply<'a> {
+pub(crate) struct Supply<'a> {
     /// The pieces that are here.
     pub have: &'a Bitfield,
     /// How many peers have each piece.
@@ -85,7 +85,7 @@ pub struct Supply<'a> {
 }
 
 /// An offer to be sent.
-pub struct Proposal {
+pub(crate) struct Proposal {
     pub conn: ConnId,
     /// When our uplink will be free for it.
     pub start_in: Duration,
@@ -95,7 +95,7 @@ pub struct Proposal {
 
 /// The offers that we made, and when the next one is due.
 #[derive(Debug, Default)]
-pub struct Offers {
+pub(crate) struct Offers {
     ledger: Ledger,
     /// When it was last looked whether there is something to offer.
     looked: Now,
@@ -109,17 +109,17 @@ pub struct Offers {
 
 impl Offers {
     /// No offers yet of a torrent of this many pieces.
-    pub fn new(pieces: u32) -> Self {
+    pub(crate) fn new(pieces: u32) -> Self {
         Offers { ledger: Ledger::new(pieces), ..Offers::default() }
     }
 
     /// A change may have made a receiver: look for one again.
-    pub fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         self.resting = false;
     }
 
     /// When [`next`](Self::next) has something to do at the latest.
-    pub fn deadline(&self) -> Option<Now> {
+    pub(crate) fn deadline(&self) -> Option<Now> {
         let waiting = || self.ledger.waiting();
         let expiry = waiting().min().map(|since| since + PATIENCE);
         let beside = waiting().max().filter(|_| waiting().count() < AT_ONCE);
@@ -137,22 +137,22 @@ impl Offers {
     }
 
     /// `conn` takes `piece`, and will ask for `bytes` of it. False if it was not offered that.
-    pub fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) -> bool {
+    pub(crate) fn granted(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Now) -> bool {
         self.ledger.granted(conn, piece, bytes, now)
     }
 
     /// `conn` asks for `block`. True if it granted that piece.
-    pub fn requested(&mut self, conn: ConnId, block: Block) -> bool {
+    pub(crate) fn requested(&mut self, conn: ConnId, block: Block) -> bool {
         self.ledger.requested(conn, block)
     }
 
     /// `conn` has `piece` now.
-    pub fn announced(&mut self, conn: ConnId, piece: PieceIndex) {
+    pub(crate) fn announced(&mut self, conn: ConnId, piece: PieceIndex) {
         self.ledger.announced(conn, piece);
     }
 
     /// `conn` is gone.
-    pub fn forget(&mut self, conn: ConnId) {
+    pub(crate) fn forget(&mut self, conn: ConnId) {
         self.ledger.forget(conn);
         self.wake();
     }
@@ -177,7 +177,7 @@ impl Offers {
     }
 
     /// The next offer, if the uplink will soon be free for one. It counts as made.
-    pub fn next(&mut self, supply: &Supply<'_>, ctx: &mut Context) -> Option<Proposal> {
+    pub(crate) fn next(&mut self, supply: &Supply<'_>, ctx: &mut Context) -> Option<Proposal> {
         self.give_up(ctx);
         let piece_time = supply.uplink.time_of(u64::from(ctx.config.piece_length)).min(PATIENCE);
         if !self.may_ask(piece_time, ctx.now) {
@@ -322,7 +322,7 @@ impl Offers {
     }
 
     /// The downlink of `conn` is busy for `free_in`.
-    pub fn busy(&mut self, conn: ConnId, free_in: Duration, ctx: &mut Context) {
+    pub(crate) fn busy(&mut self, conn: ConnId, free_in: Duration, ctx: &mut Context) {
         if let Some(peer) = ctx.peers.get_mut(&conn) {
             peer.scheduling.set_busy(ctx.now + free_in.min(LONGEST_BUSY));
         }
@@ -332,7 +332,7 @@ impl Offers {
     }
 
     /// `conn` has no use for the pieces that it was offered, but perhaps for `want`.
-    pub fn declined(&mut self, conn: ConnId, want: Option<PieceIndex>, ctx: &mut Context) {
+    pub(crate) fn declined(&mut self, conn: ConnId, want: Option<PieceIndex>, ctx: &mut Context) {
         self.wake();
         let Some(pieces) = self.ledger.declined(conn, ctx.now) else { return };
         let Some(peer) = ctx.peers.get_mut(&conn) else { return };

@@ -23,7 +23,7 @@ use crate::swarm::wire::message::Message;
 use crate::units::{BLOCK_LEN, Now, PieceIndex};
 
 /// Shortest time between unchoking and choking a peer that wants something.
-pub const MIN_UNCHOKE: Duration = Duration::from_secs(10);
+pub(crate) const MIN_UNCHOKE: Duration = Duration::from_secs(10);
 /// A peer that has waited this long is served before all others, whatever it asks for.
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// A turn that moved nothing for so long does not keep others waiting, where links are fast.
@@ -75,7 +75,7 @@ impl Share<'_> {
 
 /// The uploading half of the engine.
 #[derive(Debug)]
-pub struct UploadQueue {
+pub(crate) struct UploadQueue {
     turns: Vec<Turn>,
     /// Connections that have, or had of late, requests waiting or blocks in the network's hands.
     busy: BTreeSet<ConnId>,
@@ -86,7 +86,7 @@ pub struct UploadQueue {
 
 impl UploadQueue {
     /// Nothing sent yet.
-    pub fn new(pieces: u32) -> Self {
+    pub(crate) fn new(pieces: u32) -> Self {
         UploadQueue {
             turns: Vec::new(),
             busy: BTreeSet::new(),
@@ -96,7 +96,7 @@ impl UploadQueue {
     }
 
     /// Starts and continues turns until the windows are full.
-    pub fn pump(&mut self, picker: &Picker, uplink: &Capacity, ctx: &mut Context) {
+    pub(crate) fn pump(&mut self, picker: &Picker, uplink: &Capacity, ctx: &mut Context) {
         let Context { config, now, peers, out, .. } = ctx;
         let (window, now) = (config.send_window, *now);
         self.busy.retain(|conn| peers.get(conn).is_some_and(|peer| !peer.upload.is_idle()));
@@ -118,7 +118,7 @@ impl UploadQueue {
 
     /// Bytes that scheduling peers were promised and that have not left, those for slow receivers apart.
     /// Where there are more than `enough`, a number above it.
-    pub fn committed(&self, uplink: &Capacity, enough: u64, ctx: &Context) -> u64 {
+    pub(crate) fn committed(&self, uplink: &Capacity, enough: u64, ctx: &Context) -> u64 {
         let mut sum = 0;
         let (now, share) = (ctx.now, self.share(&ctx.config, uplink));
         for (conn, peer) in self.waiting(&ctx.peers).filter(|(_, peer)| peer.scheduling.is_spoken()) {
@@ -149,7 +149,7 @@ impl UploadQueue {
     }
 
     /// No peer waits for a block.
-    pub fn is_idle(&self, peers: &Peers) -> bool {
+    pub(crate) fn is_idle(&self, peers: &Peers) -> bool {
         self.waiting(peers).all(|(_, peer)| peer.upload.is_idle())
     }
 
@@ -187,7 +187,13 @@ impl UploadQueue {
     }
 
     /// A peer asks for `block`, which is inside the torrent. False if it asked for far more than it may.
-    pub fn request(&mut self, conn: ConnId, block: Block, we_have_it: bool, ctx: &mut Context) -> bool {
+    pub(crate) fn request(
+        &mut self,
+        conn: ConnId,
+        block: Block,
+        we_have_it: bool,
+        ctx: &mut Context,
+    ) -> bool {
         let limit = ctx.config.request_queue;
         let Some(peer) = ctx.peers.get_mut(&conn) else { return true };
         let full = peer.upload.queued().len() + peer.upload.sending().len() >= limit as usize;
@@ -206,7 +212,7 @@ impl UploadQueue {
     }
 
     /// The frame of `piece` is gone: requests for its blocks are rejected.
-    pub fn withdraw_frame(&mut self, piece: PieceIndex, ctx: &mut Context) {
+    pub(crate) fn withdraw_frame(&mut self, piece: PieceIndex, ctx: &mut Context) {
         for (conn, peer) in &mut ctx.peers {
             for block in peer.upload.withdraw_frame(piece) {
                 ctx.out.send(*conn, Message::Reject(block));
@@ -215,7 +221,7 @@ impl UploadQueue {
     }
 
     /// A peer no longer wants `block`.
-    pub fn cancel(&mut self, conn: ConnId, block: Block, ctx: &mut Context) {
+    pub(crate) fn cancel(&mut self, conn: ConnId, block: Block, ctx: &mut Context) {
         let Some(peer) = ctx.peers.get_mut(&conn) else { return };
         if peer.upload.cancel(block) && peer.link.is_fast() {
             ctx.out.send(conn, Message::Reject(block));
@@ -223,7 +229,7 @@ impl UploadQueue {
     }
 
     /// A block left for the network (or could not be read). False if it was not ours to send.
-    pub fn sent(&mut self, conn: ConnId, block: Block, ctx: &mut Context) -> bool {
+    pub(crate) fn sent(&mut self, conn: ConnId, block: Block, ctx: &mut Context) -> bool {
         let now = ctx.now;
         let Some(peer) = ctx.peers.get_mut(&conn) else { return false };
         if !peer.upload.sent(block, now) {
@@ -238,7 +244,7 @@ impl UploadQueue {
 
     /// Hands out the upload slots; also takes some back from the peers that had them longest while others
     /// wait.
-    pub fn rechoke(&mut self, ctx: &mut Context) {
+    pub(crate) fn rechoke(&mut self, ctx: &mut Context) {
         let Context { config, now, peers, out, .. } = ctx;
         let now = *now;
         let mut waiting: Vec<(Now, ConnId)> = Vec::new();
@@ -284,7 +290,7 @@ impl UploadQueue {
 
     /// When a slow turn must be looked at, if others wait behind it, or somebody need not be held back any
     /// more.
-    pub fn deadline(&self, uplink: &Capacity, ctx: &Context) -> Option<Now> {
+    pub(crate) fn deadline(&self, uplink: &Capacity, ctx: &Context) -> Option<Now> {
         let Context { config, now, peers, .. } = ctx;
         let held =
             self.waiting(peers).map(|(_, peer)| peer.upload.held_until()).filter(|until| until > now).min();

@@ -61,7 +61,7 @@ impl Decoder {
     /// The block whose data comes next: the stream is at a `piece` message whose header is here. For those
     /// who want the data elsewhere than in a message; they [skip](Self::skip) the header and take the data
     /// out of the [buffer](Self::buffer).
-    pub fn next_block(&self) -> Option<Block> {
+    pub(crate) fn next_block(&self) -> Option<Block> {
         let header = self.buffer.first_chunk::<PIECE_HEADER_LEN>()?;
         let [prefix, piece, offset] = [0, 5, 9]
             .map(|at| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));

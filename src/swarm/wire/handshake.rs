@@ -70,7 +70,7 @@ impl Handshake {
     }
 
     /// False as soon as the first bytes received cannot be a handshake, so that nobody waits for 68 of them.
-    pub fn may_become(first: &[u8]) -> bool {
+    pub(crate) fn may_become(first: &[u8]) -> bool {
         first.iter().zip(PROTOCOL).all(|(got, expected)| got == expected)
     }
 }

@@ -151,12 +151,12 @@ impl Tracker {
     }
 
     /// The lab's shape is another one from now on.
-    pub fn arrange(&mut self, topology: &Topology) {
+    pub(crate) fn arrange(&mut self, topology: &Topology) {
         self.policy.arrange(topology);
     }
 
     /// The rules of the server's own seeder, in every swarm; `None` if the lab has no zones and never had.
-    pub fn seeder_policy(&self) -> Option<PeerPolicy> {
+    pub(crate) fn seeder_policy(&self) -> Option<PeerPolicy> {
         self.policy.home()
     }
 
@@ -171,7 +171,7 @@ impl Tracker {
     }
 
     /// The swarm's image is gone.
-    pub fn dismiss(&mut self, info_hash: &InfoHash) {
+    pub(crate) fn dismiss(&mut self, info_hash: &InfoHash) {
         self.policy.forget(info_hash);
         self.swarms.remove(info_hash);
     }
@@ -238,13 +238,13 @@ impl Tracker {
     }
 
     /// Forgets peers that were not heard for their time. Announces do this for their own swarm.
-    pub fn expire(&mut self, now: Duration) {
+    pub(crate) fn expire(&mut self, now: Duration) {
         let interval = self.settings.interval;
         self.swarms.values_mut().for_each(|swarm| expire(swarm, now, interval));
     }
 
     /// Numbers of the swarms asked for, or of all when none is named. Unknown ones are left out.
-    pub fn scrape(&self, hashes: &[InfoHash]) -> Vec<(InfoHash, SwarmCounts)> {
+    pub(crate) fn scrape(&self, hashes: &[InfoHash]) -> Vec<(InfoHash, SwarmCounts)> {
         let mut found: Vec<_> = self
             .swarms
             .iter()

@@ -28,7 +28,7 @@ use crate::peer_policy::{MAX_ADDRESSES, MAX_NETWORKS, PeerPolicy, RemoteZone, Sh
 use crate::units::{InfoHash, PeerId};
 
 /// How often a gateway announces.
-pub const HEARTBEAT: Duration = Duration::from_secs(2);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Heartbeats after which a silent gateway is replaced.
 const PATIENCE: u32 = 4;
 /// A terminal of the same zone replaces a gateway if its capacity is more than this many times as large.
@@ -59,7 +59,7 @@ impl Zoned {
     }
 
     /// The same with gateways that announce so often: for a lab in which time is scaled.
-    pub fn with_heartbeat(self, heartbeat: Duration) -> Self {
+    pub(crate) fn with_heartbeat(self, heartbeat: Duration) -> Self {
         Zoned { heartbeat, ..self }
     }
 

@@ -23,7 +23,7 @@ const MAKE_BASIC: &str = "Make it a basic disk on the golden machine: Disk Manag
     one; others are copied to a basic disk.";
 
 /// Checks the disk outside of its partitions' content. `raw` partitions are not checked.
-pub fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failure> {
+pub(crate) fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failure> {
     let path = source.path.display();
     let refused = |message, advice: String| Err(Failure::refused(message, advice));
     for partition in plan.partitions.iter().filter(|p| p.policy == Policy::Replace) {
@@ -66,7 +66,7 @@ pub fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failu
 }
 
 /// Names a filesystem's other device that is not on this disk either.
-pub fn other_device(
+pub(super) fn other_device(
     source: &Source,
     plan: &Plan,
     partition: &PartitionPlan,
@@ -121,7 +121,7 @@ fn facts<T>(source: &Source, plan: &Plan, filesystem: &str, fact: impl Fn(&Volum
 
 /// Linux' software RAID (Linux, include/uapi/linux/raid/md_p.h): its superblock may lie before or after
 /// something that looks like a filesystem.
-pub fn raid_member(volume: &Volume) -> Option<Unsound> {
+pub(super) fn raid_member(volume: &Volume) -> Option<Unsound> {
     const MAGIC: u64 = 0xa92b_4efc;
     let sectors = volume.size / 512;
     let last = sectors.checked_sub(16).map(|sector| sector & !7);
@@ -149,7 +149,7 @@ pub fn raid_member(volume: &Volume) -> Option<Unsound> {
 
 /// A ZFS pool says in its labels how many devices it is made of (OpenZFS, module/zfs/vdev_label.c): names and
 /// numbers as XDR writes them, the other way round.
-pub fn zfs_pool(volume: &Volume) -> Option<Unsound> {
+pub(super) fn zfs_pool(volume: &Volume) -> Option<Unsound> {
     let label = volume.start.get(16 << 10..)?;
     let find = |text: &[u8]| label.windows(text.len()).position(|window| window == text);
     // The name, padded to four bytes; type and count of the value; the value.
@@ -166,7 +166,7 @@ pub fn zfs_pool(volume: &Volume) -> Option<Unsound> {
 }
 
 /// Firmware RAID keeps its metadata in the last sectors of a disk, which no image has. Returns a remark.
-pub fn firmware_raid(source: &Source) -> Option<&'static str> {
+pub(crate) fn firmware_raid(source: &Source) -> Option<&'static str> {
     let sector = u64::from(source.sector_size.get());
     let is = |from_end: u64, mark: &[u8]| {
         let mut start = vec![0; mark.len()];

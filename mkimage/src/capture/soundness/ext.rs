@@ -6,11 +6,11 @@ use super::volume::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, unsound};
 
 /// Fields of the superblock, which begins at 1024 (Linux, fs/ext4/ext4.h).
 mod field {
-    pub const STATE: usize = 1024 + 58;
-    pub const COMPATIBLE: usize = 1024 + 92;
-    pub const INCOMPATIBLE: usize = 1024 + 96;
-    pub const READ_ONLY: usize = 1024 + 100;
-    pub const JOURNAL_INODE: usize = 1024 + 224;
+    pub(super) const STATE: usize = 1024 + 58;
+    pub(super) const COMPATIBLE: usize = 1024 + 92;
+    pub(super) const INCOMPATIBLE: usize = 1024 + 96;
+    pub(super) const READ_ONLY: usize = 1024 + 100;
+    pub(super) const JOURNAL_INODE: usize = 1024 + 224;
 }
 
 const HAS_JOURNAL: u64 = 0x4;
@@ -21,7 +21,7 @@ const VALID: u64 = 0x1;
 const ERRORS: u64 = 0x2;
 
 /// Why it is unsound.
-pub fn problem(volume: &Volume) -> Option<Unsound> {
+pub(super) fn problem(volume: &Volume) -> Option<Unsound> {
     let incompatible = volume.number(field::INCOMPATIBLE, 4);
     let has_journal = volume.number(field::COMPATIBLE, 4) & HAS_JOURNAL != 0;
     let state = volume.number(field::STATE, 2);
@@ -48,6 +48,6 @@ pub fn problem(volume: &Volume) -> Option<Unsound> {
 }
 
 /// Do the bits of its maps stand for clusters of several blocks? `start` has the partition's first bytes.
-pub fn has_clusters(start: &[u8]) -> bool {
+pub(crate) fn has_clusters(start: &[u8]) -> bool {
     number(start, field::READ_ONLY, 4).is_some_and(|features| features & BIGALLOC != 0)
 }

@@ -4,7 +4,7 @@ use super::volume::{Unsound, Volume, unsound};
 use flashmob::layout::traces::number;
 
 /// Says how much is missing of a filesystem that is larger than its partition.
-pub fn missing(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
+pub(super) fn missing(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
     let (needed, size) = (needed(filesystem?, volume)?, volume.size);
     (needed > size).then(|| {
         unsound(

@@ -7,13 +7,13 @@ use flashmob::layout::traces::number;
 
 /// Fields of the superblock, which begins at 1024, and of a checkpoint (Linux, include/linux/f2fs_fs.h).
 mod field {
-    pub const LOG_BLOCK: usize = 1024 + 16;
-    pub const LOG_SEGMENT: usize = 1024 + 20;
-    pub const CHECKPOINT: usize = 1024 + 76;
+    pub(super) const LOG_BLOCK: usize = 1024 + 16;
+    pub(super) const LOG_SEGMENT: usize = 1024 + 20;
+    pub(super) const CHECKPOINT: usize = 1024 + 76;
     /// The path of the second device; the first one's name may be there on a single one.
-    pub const SECOND_DEVICE: usize = 1024 + 2201 + 68;
-    pub const FLAGS: usize = 132;
-    pub const PACK_BLOCKS: usize = 136;
+    pub(super) const SECOND_DEVICE: usize = 1024 + 2201 + 68;
+    pub(super) const FLAGS: usize = 132;
+    pub(super) const PACK_BLOCKS: usize = 136;
 }
 
 const UNMOUNTED: u64 = 0x1;
@@ -21,12 +21,12 @@ const ERROR: u64 = 0x8;
 const NEEDS_FSCK: u64 = 0x10;
 
 /// Whether a part is on another device.
-pub fn has_other_devices(volume: &Volume) -> bool {
+pub(super) fn has_other_devices(volume: &Volume) -> bool {
     volume.number(field::SECOND_DEVICE, 1) != 0
 }
 
 /// Why it is unsound.
-pub fn problem(volume: &Volume) -> Option<Unsound> {
+pub(super) fn problem(volume: &Volume) -> Option<Unsound> {
     if has_other_devices(volume) {
         return Some(unsound(
             "it lies on several devices, and an image has only this one",

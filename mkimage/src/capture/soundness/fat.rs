@@ -5,7 +5,7 @@ use flashmob::layout::traces::number;
 
 /// Looks at both places that say so: a flag in the boot sector (Windows since NT, Linux) and the second entry
 /// of the table (Windows, firmware).
-pub fn problem(volume: &Volume) -> Option<Unsound> {
+pub(super) fn problem(volume: &Volume) -> Option<Unsound> {
     let long = volume.start.get(82..87) == Some(b"FAT32");
     // BS_Reserved1 of FAT32, and of FAT12 and FAT16.
     let flags = if long { volume.number(0x41, 1) } else { volume.number(0x25, 1) };

@@ -22,18 +22,18 @@ fn header<'a>(volume: &Volume<'a>) -> Option<&'a [u8]> {
 }
 
 /// Bytes of the device that was made a physical volume.
-pub fn device_size(volume: &Volume) -> Option<u64> {
+pub(super) fn device_size(volume: &Volume) -> Option<u64> {
     number(header(volume)?, ID, 8)
 }
 
 /// Its identity, without the dashes that people see.
-pub fn id(volume: &Volume) -> Option<Vec<u8>> {
+pub(super) fn id(volume: &Volume) -> Option<Vec<u8>> {
     Some(header(volume)?.get(..ID)?.to_vec())
 }
 
 /// The identities of all physical volumes of its group: none if it belongs to no group. `None`: this one does
 /// not know.
-pub fn members(volume: &Volume) -> Option<Vec<Vec<u8>>> {
+pub(super) fn members(volume: &Volume) -> Option<Vec<Vec<u8>>> {
     let text = String::from_utf8_lossy(&metadata(volume)?).into_owned();
     let Some((_, rest)) = text.split_once("physical_volumes {") else { return Some(Vec::new()) };
     let (mut depth, mut found) = (1u32, Vec::new());

@@ -21,12 +21,12 @@ use super::plan::{PartitionPlan, Plan};
 use super::windows;
 use crate::source::Source;
 
-pub use elsewhere::{check_disk, firmware_raid};
-pub use ext::has_clusters;
+pub(super) use elsewhere::{check_disk, firmware_raid};
+pub(super) use ext::has_clusters;
 use volume::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, unsound, with_volume};
 
 /// Checks one partition of a plan.
-pub fn check(source: &Source, plan: &Plan, partition: &PartitionPlan) -> Result<(), Failure> {
+pub(super) fn check(source: &Source, plan: &Plan, partition: &PartitionPlan) -> Result<(), Failure> {
     let hibernated = || {
         let found = partition.filesystem == Some("ntfs") && windows::look(source, partition).hibernated;
         found.then(|| unsound(HIBERNATED.0, HIBERNATED.1))

@@ -26,7 +26,7 @@ const VOLUME_IS_CLEAN: u64 = 0x2;
 const SHUT_DOWN: &str = "Start Windows, run chkdsk, switch fast startup off (powercfg /h off) and shut down.";
 
 /// Why it is unsound.
-pub fn problem(volume: &Volume) -> Option<Unsound> {
+pub(super) fn problem(volume: &Volume) -> Option<Unsound> {
     let unreadable = || Some(unsound("its file table cannot be read", SHUT_DOWN));
     let Some(table) = Table::of(volume.start) else { return unreadable() };
     match is_dirty(volume, &table) {

@@ -5,7 +5,7 @@
 
 /// Why it is unsound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Problem {
+pub(super) enum Problem {
     /// The log holds writes that are not yet in their place.
     Log,
     /// Log or realtime data lie on another device.
@@ -25,7 +25,7 @@ const STEP: usize = 1 << 20;
 
 /// Looks at the superblock in `start` and at the last record of the log (Linux, fs/xfs/libxfs/xfs_format.h
 /// and xfs_log_format.h).
-pub fn problem(start: &[u8], read: impl Fn(u64, &mut [u8]) -> bool) -> Option<Problem> {
+pub(super) fn problem(start: &[u8], read: impl Fn(u64, &mut [u8]) -> bool) -> Option<Problem> {
     let word = |at: usize| be32(start, at).map(u64::from);
     let long = |at: usize| Some(word(at)? << 32 | word(at + 4)?);
     let place = || {

@@ -15,14 +15,14 @@ const LOOK: Duration = Duration::from_millis(2);
 
 /// When the power is cut: at this write of this epoch, or at the flush that ends it. See `model.py`.
 #[derive(Debug, Clone, Copy)]
-pub struct Cut {
+pub(super) struct Cut {
     pub epoch: usize,
     pub write: usize,
     pub seed: u64,
 }
 
 /// Model disks of one machine, switched on.
-pub struct Disks {
+pub(super) struct Disks {
     loops: Vec<LoopDevice>,
     mounts: Vec<PathBuf>,
     programs: Vec<Guarded>,
@@ -31,7 +31,7 @@ pub struct Disks {
 
 impl Disks {
     /// Disks whose media hold `media`; their caches are empty.
-    pub fn switch_on(media: &[Vec<u8>], cut: Option<Cut>) -> Self {
+    pub(super) fn switch_on(media: &[Vec<u8>], cut: Option<Cut>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut disks = Disks { loops: Vec::new(), mounts: Vec::new(), programs: Vec::new(), folder };
         for (i, bytes) in media.iter().enumerate() {
@@ -81,12 +81,12 @@ impl Disks {
         self.path(&format!("{i}.img"))
     }
 
-    pub fn devices(&self) -> Vec<&str> {
+    pub(super) fn devices(&self) -> Vec<&str> {
         self.loops.iter().map(|device| device.name()).collect()
     }
 
     /// Runs `writer` until it ends, or until the power is cut, which kills it. True: it ended well.
-    pub fn attempt(&self, writer: &mut Command) -> Result<bool, String> {
+    pub(super) fn attempt(&self, writer: &mut Command) -> Result<bool, String> {
         let said = self.path("said");
         let file = fs::File::create(&said).expect("a file");
         let mut child = Guarded::start(writer.stdout(Stdio::null()).stderr(file));
@@ -114,13 +114,13 @@ impl Disks {
     }
 
     /// The number of writes in each epoch so far.
-    pub fn epochs(&self) -> Vec<usize> {
+    pub(super) fn epochs(&self) -> Vec<usize> {
         let text = fs::read_to_string(self.path("epochs")).unwrap_or_default();
         text.lines().map(|line| line.parse().expect("a number")).collect()
     }
 
     /// Switches the disks off and returns the content of their media, without writes that were never flushed.
-    pub fn switch_off(mut self) -> Vec<Vec<u8>> {
+    pub(super) fn switch_off(mut self) -> Vec<Vec<u8>> {
         let media = self.mounts.len();
         self.end();
         (0..media).map(|i| fs::read(self.medium(i)).expect("the medium")).collect()

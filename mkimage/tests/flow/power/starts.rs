@@ -21,13 +21,13 @@ const ESP: [u8; 16] =
     [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
 
 /// The systems that may start from a disk: the old one, or the image.
-pub struct Truth<'a> {
+pub(super) struct Truth<'a> {
     pub old: &'a [u8],
     pub image: &'a ImageFolder,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Starts {
+pub(super) enum Starts {
     Nothing,
     Old,
     New,
@@ -44,7 +44,7 @@ enum Way {
 
 impl Truth<'_> {
     /// The system that starts from `disk`; an error if it is neither the old system nor the new one.
-    pub fn starts(&self, disk: &[u8]) -> Result<Starts, String> {
+    pub(super) fn starts(&self, disk: &[u8]) -> Result<Starts, String> {
         let mut found = Starts::Nothing;
         let bios = boot_code(disk).then_some(Way::Bios);
         for way in bios.into_iter().chain(self.has_loader(disk).then_some(Way::Uefi)) {
@@ -177,7 +177,7 @@ fn is_found(partition: &[u8]) -> bool {
 }
 
 /// Where the partitions of a sound disk are.
-pub fn partitions(disk: &[u8]) -> Vec<Range<usize>> {
+pub(super) fn partitions(disk: &[u8]) -> Vec<Range<usize>> {
     table_of(disk).iter().map(place).collect()
 }
 

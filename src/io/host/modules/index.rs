@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 /// The tables of one kernel's module tree.
 #[derive(Debug, Default)]
-pub struct Index {
+pub(crate) struct Index {
     /// Patterns by the part before the first `:`, each with its module.
     aliases: HashMap<String, Vec<(String, String)>>,
     /// Module name to its file and the files it needs (nearest first), as paths below the tree.
@@ -25,7 +25,7 @@ struct Soft {
 impl Index {
     /// Reads the texts of `modules.alias`, `modules.dep` and `modules.softdep`. Lines that are not understood
     /// are skipped: they are for other programs.
-    pub fn parse(alias: &str, dep: &str, softdep: &str) -> Self {
+    pub(crate) fn parse(alias: &str, dep: &str, softdep: &str) -> Self {
         let mut index = Index::default();
         for line in alias.lines() {
             let mut words = line.split_whitespace();
@@ -61,12 +61,12 @@ impl Index {
     }
 
     /// True when there is nothing to load from.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.deps.is_empty()
     }
 
     /// Modules that say they drive a device with this modalias.
-    pub fn matching(&self, modalias: &str) -> Vec<&str> {
+    pub(crate) fn matching(&self, modalias: &str) -> Vec<&str> {
         let bus = modalias.split(':').next().unwrap_or(modalias);
         let of = |bus: &str| self.aliases.get(bus).into_iter().flatten();
         let mut found: Vec<&str> = Vec::new();
@@ -79,7 +79,7 @@ impl Index {
     }
 
     /// Files to load for `module`, in this order. Empty if it is not in the tree (or built into the kernel).
-    pub fn load_order(&self, module: &str) -> Vec<&str> {
+    pub(crate) fn load_order(&self, module: &str) -> Vec<&str> {
         let mut order = Vec::new();
         let mut seen = HashSet::new();
         self.visit(&name_of(module), &mut seen, &mut order);
@@ -106,7 +106,7 @@ impl Index {
 }
 
 /// A module's name from its file or alias: without folder and ending, `-` as `_`.
-pub fn name_of(file: &str) -> String {
+pub(crate) fn name_of(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
     let name = name.find(".ko").map_or(name, |end| &name[..end]);
     name.replace('-', "_")

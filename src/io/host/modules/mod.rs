@@ -57,7 +57,7 @@ impl Loader {
 
     /// Loads the untried modules for the devices below `sys` (`/sys`). The next round sees devices that
     /// appear because of a driver loaded in this one.
-    pub fn load_for_devices(&mut self, sys: &Path) -> Round {
+    pub(crate) fn load_for_devices(&mut self, sys: &Path) -> Round {
         let mut round = Round::default();
         for alias in modaliases(sys) {
             if self.aliases.insert(alias.clone()) {
@@ -107,7 +107,7 @@ fn insert(file: &Path) -> io::Result<bool> {
 }
 
 /// The modaliases of all devices below `sys`, each once.
-pub fn modaliases(sys: &Path) -> BTreeSet<String> {
+pub(crate) fn modaliases(sys: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut todo = vec![(sys.join("devices"), 0)];
     while let Some((dir, depth)) = todo.pop() {

@@ -60,7 +60,7 @@ impl Job {
     }
 
     /// Each of its images is in it once.
-    pub fn check_images(&self) -> Result<(), String> {
+    pub(crate) fn check_images(&self) -> Result<(), String> {
         let mut images = vec![&self.image.name];
         for also in &self.also {
             if images.contains(&&also.image.name) {
@@ -73,7 +73,7 @@ impl Job {
 
     /// The job of an administrator who names an image on the agent's command line, outside any configured
     /// job.
-    pub fn by_hand(image: ImageRef) -> Self {
+    pub(crate) fn by_hand(image: ImageRef) -> Self {
         Job {
             name: "by-hand".into(),
             image,
@@ -114,7 +114,7 @@ pub enum Terminals {
 
 impl Terminals {
     /// Whether this machine is one of them.
-    pub fn contain(&self, who: &Identity) -> bool {
+    pub(crate) fn contain(&self, who: &Identity) -> bool {
         match self {
             Terminals::All => true,
             Terminals::These(keys) => keys.iter().any(|key| key.matches(who)),

@@ -24,7 +24,7 @@ use crate::units::parse_duration;
 pub use job::{Also, Job, Terminals};
 
 /// A configuration with every key explained.
-pub const SAMPLE: &str = include_str!("sample.toml");
+pub(crate) const SAMPLE: &str = include_str!("sample.toml");
 
 /// Everything the file can say.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -197,7 +197,7 @@ impl Config {
     }
 
     /// The first job for this machine.
-    pub fn job_for(&self, who: &Identity) -> Option<&Job> {
+    pub(crate) fn job_for(&self, who: &Identity) -> Option<&Job> {
         self.jobs.iter().find(|job| job.terminals.contain(who))
     }
 

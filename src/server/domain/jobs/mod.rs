@@ -12,7 +12,7 @@ use crate::server::domain::attempt::Attempt;
 use crate::server::domain::target::Target;
 
 /// How long a terminal that was sent the agent and has not called yet is expected.
-pub const COMING: Duration = Duration::from_secs(180);
+pub(crate) const COMING: Duration = Duration::from_secs(180);
 
 /// Does work wait for the terminal when it asks?
 pub fn waits(last: Option<&Attempt>, target: Option<&Target>) -> bool {
@@ -42,7 +42,7 @@ pub fn state(last: Option<&Attempt>, target: Option<&Target>, now: Duration) -> 
 
 /// The next step of a netbooting terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AtBoot {
+pub(crate) enum AtBoot {
     /// Work waits: boot the agent.
     Agent,
     /// Nothing to do: boot from the disk.
@@ -56,7 +56,7 @@ pub enum AtBoot {
 }
 
 /// Decides the next step of a netbooting terminal.
-pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtBoot {
+pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtBoot {
     if waits(last, target) {
         return AtBoot::Agent;
     }
@@ -82,7 +82,7 @@ pub fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtB
 /// How the attempt that begins now finds pieces on the disk. After an attempt at the same target that was
 /// interrupted or sent no outcome, the disk is compared, because the terminal may have gone on without the
 /// server, and right pieces are not written again.
-pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
+pub(crate) fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
     match last {
         Some(last) if last.retried => last.retried_as.unwrap_or(target.job.compare),
         Some(last) if last.is_for(target) && (last.outcome.is_none() || last.leaves_half_a_system()) => {
@@ -94,7 +94,7 @@ pub fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
 
 /// Whether a finished terminal may leave the swarm: yes if no other attempt at the same image is live, and no
 /// terminal that was just sent the agent is expected.
-pub fn may_leave<'a>(
+pub(crate) fn may_leave<'a>(
     me: &Attempt,
     mut others: impl Iterator<Item = &'a Attempt>,
     mut coming: impl Iterator<Item = &'a (Duration, ImageId)>,

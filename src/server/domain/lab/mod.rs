@@ -33,7 +33,7 @@ pub use reports::ReportError;
 pub use terminal::Terminal;
 
 /// Most terminals that are remembered.
-pub const MAX_TERMINALS: usize = 10_000;
+pub(crate) const MAX_TERMINALS: usize = 10_000;
 
 /// A change to be stored.
 #[derive(Debug, Clone, PartialEq)]

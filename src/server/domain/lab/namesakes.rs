@@ -67,7 +67,7 @@ impl Lab {
     }
 
     /// The terminals that `key` fits: several where they share a UUID or an adapter.
-    pub fn fitting(&self, key: &TerminalKey) -> Vec<&Terminal> {
+    pub(crate) fn fitting(&self, key: &TerminalKey) -> Vec<&Terminal> {
         let key = match key {
             TerminalKey::Mac(mac) => TerminalKey::Mac(*mac),
             TerminalKey::Uuid(uuid) => TerminalKey::Uuid(in_one_order(*uuid)),

@@ -38,7 +38,7 @@ pub struct Terminal {
 impl Terminal {
     /// A person has looked at the disks that it has now: from here on they are the ones that it should have,
     /// and rules may choose among them anew.
-    pub fn accept_disks(&mut self) {
+    pub(crate) fn accept_disks(&mut self) {
         self.known_disks = known::fixed(&self.inventory.disks).cloned().collect();
         self.chosen.clear();
     }

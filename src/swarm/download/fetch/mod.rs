@@ -34,7 +34,7 @@ const BUFFER_RETRY: Duration = Duration::from_millis(20);
 
 /// A peer that sent blocks of a piece: enough to ban it after it is gone.
 #[derive(Debug, Clone, Copy)]
-pub struct Contributor {
+pub(crate) struct Contributor {
     /// The connection.
     pub conn: ConnId,
     /// The peer's name.
@@ -43,7 +43,7 @@ pub struct Contributor {
 
 /// The use of a received block.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Receipt {
+pub(crate) enum Receipt {
     /// Nothing.
     Wasted,
     /// It was missing.
@@ -53,7 +53,7 @@ pub enum Receipt {
 }
 
 /// The downloading half of the engine.
-pub struct Fetcher {
+pub(crate) struct Fetcher {
     geometry: Geometry,
     pool: BufPool,
     shape: Arc<dyn PieceShape>,
@@ -75,7 +75,7 @@ pub struct Fetcher {
 
 impl Fetcher {
     /// Wants the pieces of `missing`; no other piece is ever begun.
-    pub fn new(
+    pub(crate) fn new(
         geometry: Geometry,
         pool: BufPool,
         shape: Arc<dyn PieceShape>,
@@ -98,52 +98,52 @@ impl Fetcher {
     }
 
     /// The pieces that are not being fetched yet, rarest first.
-    pub fn picker(&self) -> &Picker {
+    pub(crate) fn picker(&self) -> &Picker {
         &self.picker
     }
 
     /// The same, for counting what peers have.
-    pub fn picker_mut(&mut self) -> &mut Picker {
+    pub(crate) fn picker_mut(&mut self) -> &mut Picker {
         &mut self.picker
     }
 
     /// The buffers that blocks are read into.
-    pub fn inflight(&self) -> InflightPieces {
+    pub(crate) fn inflight(&self) -> InflightPieces {
         self.inflight.clone()
     }
 
     /// The medium failed: nothing more is fetched.
-    pub fn is_halted(&self) -> bool {
+    pub(crate) fn is_halted(&self) -> bool {
         self.halted
     }
 
     /// The pool was empty when a piece was to be begun.
-    pub fn is_starved(&self) -> bool {
+    pub(crate) fn is_starved(&self) -> bool {
         self.starved
     }
 
     /// Bytes of compressed pieces whose sender was lost before they were whole.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped
     }
 
     /// Pieces that are being fetched.
-    pub fn active(&self) -> usize {
+    pub(crate) fn active(&self) -> usize {
         self.active.len()
     }
 
     /// When the pool is to be asked again.
-    pub fn deadline(&self, now: Now) -> Option<Now> {
+    pub(crate) fn deadline(&self, now: Now) -> Option<Now> {
         self.starved.then(|| now + BUFFER_RETRY)
     }
 
     /// True once after the pool was found empty.
-    pub fn take_starved(&mut self) -> bool {
+    pub(crate) fn take_starved(&mut self) -> bool {
         std::mem::take(&mut self.starved)
     }
 
     /// Asks `conn` for as much as is good for it.
-    pub fn fill(&mut self, conn: ConnId, ctx: &mut Context) {
+    pub(crate) fn fill(&mut self, conn: ConnId, ctx: &mut Context) {
         loop {
             let Some(peer) = ctx.peers.get(&conn) else { return };
             let room = peer.download.requests()
@@ -165,27 +165,27 @@ impl Fetcher {
     }
 
     /// The pieces that are being fetched.
-    pub fn pieces(&self) -> impl Iterator<Item = &ActivePiece> {
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &ActivePiece> {
         self.active.values()
     }
 
     /// `piece`, if it is being fetched.
-    pub fn piece(&self, piece: PieceIndex) -> Option<&ActivePiece> {
+    pub(crate) fn piece(&self, piece: PieceIndex) -> Option<&ActivePiece> {
         self.active.get(&piece)
     }
 
     /// Pieces wait for the medium.
-    pub fn is_storing(&self) -> bool {
+    pub(crate) fn is_storing(&self) -> bool {
         !self.storing.is_empty()
     }
 
     /// Peers that have something of their pieces left that they were not asked for.
-    pub fn owners(&self) -> Vec<ConnId> {
+    pub(crate) fn owners(&self) -> Vec<ConnId> {
         self.active.values().filter(|active| active.free() > 0).filter_map(|active| active.owner()).collect()
     }
 
     /// Pieces that were begun and whose owner was lost.
-    pub fn pieces_of_nobody(&self) -> impl Iterator<Item = PieceIndex> {
+    pub(crate) fn pieces_of_nobody(&self) -> impl Iterator<Item = PieceIndex> {
         self.active
             .iter()
             .filter(|(_, active)| active.owner().is_none() && active.free() > 0)
@@ -193,7 +193,7 @@ impl Fetcher {
     }
 
     /// Bytes of `piece` that travel when it is not compressed.
-    pub fn travelling_bytes(&self, piece: PieceIndex) -> u64 {
+    pub(crate) fn travelling_bytes(&self, piece: PieceIndex) -> u64 {
         let ranges = self.shape.data_ranges(piece, self.geometry.len_of(piece));
         ranges.iter().map(|range| u64::from(range.end - range.start)).sum()
     }
@@ -209,7 +209,12 @@ impl Fetcher {
 
     /// `conn` is to send what is missing of `piece`, from `start`; if nothing came yet, its frame of `frame`
     /// bytes. False if it has an owner or is not being fetched.
-    pub fn adopt_piece(&mut self, conn: ConnId, Offered { piece, frame }: Offered, start: Now) -> bool {
+    pub(crate) fn adopt_piece(
+        &mut self,
+        conn: ConnId,
+        Offered { piece, frame }: Offered,
+        start: Now,
+    ) -> bool {
         let blocks = if frame > 0 { self.blocks_of(piece, frame) } else { Vec::new() };
         let Some(active) = self.active.get_mut(&piece) else { return false };
         if active.owner().is_some() || active.free() == 0 || !active.may_come_from(conn) {
@@ -224,7 +229,7 @@ impl Fetcher {
 
     /// `conn` is to send `piece` or its frame, from `start`; false if it is not wanted, there is no buffer
     /// for it, or nothing of it travels.
-    pub fn begin_piece(
+    pub(crate) fn begin_piece(
         &mut self,
         conn: ConnId,
         Offered { piece, frame }: Offered,
@@ -267,7 +272,7 @@ impl Fetcher {
     }
 
     /// A block came from `conn`, which was asked for it (or had been).
-    pub fn arrived(
+    pub(crate) fn arrived(
         &mut self,
         conn: ConnId,
         block: Block,
@@ -322,13 +327,13 @@ impl Fetcher {
     }
 
     /// A piece was stored. Returns the peers that sent it, or `None` if it was not being stored.
-    pub fn stored(&mut self, piece: PieceIndex) -> Option<Vec<Contributor>> {
+    pub(crate) fn stored(&mut self, piece: PieceIndex) -> Option<Vec<Contributor>> {
         self.suspect.retain(|suspect| *suspect != piece);
         self.storing.remove(&piece)
     }
 
     /// A piece had a wrong hash: wants it again. Returns the only peer that sent it, if there is one.
-    pub fn wrong(&mut self, piece: PieceIndex, rng: &mut Rng) -> Option<Contributor> {
+    pub(crate) fn wrong(&mut self, piece: PieceIndex, rng: &mut Rng) -> Option<Contributor> {
         let contributors = self.storing.remove(&piece)?;
         self.picker.want(piece, rng);
         if let [only] = contributors[..] {

@@ -21,13 +21,13 @@ const SNUB_REST: Duration = Duration::from_secs(5);
 
 impl Fetcher {
     /// `owner` shall no longer send `piece`.
-    pub fn take_back(&mut self, owner: ConnId, piece: PieceIndex, ctx: &mut Context) {
+    pub(crate) fn take_back(&mut self, owner: ConnId, piece: PieceIndex, ctx: &mut Context) {
         self.recall(owner, ctx, |block| block.piece == piece);
         self.disown(owner, |other| other == piece);
     }
 
     /// The medium failed: gives everything up.
-    pub fn halt(&mut self, ctx: &mut Context) {
+    pub(crate) fn halt(&mut self, ctx: &mut Context) {
         self.halted = true;
         for conn in ctx.conns() {
             self.recall(conn, ctx, |_| true);
@@ -39,7 +39,7 @@ impl Fetcher {
     }
 
     /// `conn` will not answer its requests, because it choked us or is gone.
-    pub fn lose(&mut self, conn: ConnId, asked: impl IntoIterator<Item = Block>) {
+    pub(crate) fn lose(&mut self, conn: ConnId, asked: impl IntoIterator<Item = Block>) {
         for block in asked {
             if let Some(active) = self.active.get_mut(&block.piece) {
                 active.release(conn, block);
@@ -49,7 +49,7 @@ impl Fetcher {
     }
 
     /// `conn` will not send `block`.
-    pub fn refused(&mut self, conn: ConnId, block: Block) {
+    pub(crate) fn refused(&mut self, conn: ConnId, block: Block) {
         if let Some(active) = self.active.get_mut(&block.piece) {
             if block.in_frame() != active.frame().is_some() {
                 return;
@@ -60,7 +60,7 @@ impl Fetcher {
     }
 
     /// Peers that were asked and send nothing lose their blocks to others.
-    pub fn snub(&mut self, ctx: &mut Context) {
+    pub(crate) fn snub(&mut self, ctx: &mut Context) {
         let stall_after = ctx.config.stall_after;
         let stalled: Vec<ConnId> = ctx
             .peers
@@ -119,7 +119,7 @@ impl Fetcher {
     }
 
     /// Gives up pieces that may come from one peer only and whose peer is lost.
-    pub fn restart_orphans(&mut self, rng: &mut Rng) {
+    pub(crate) fn restart_orphans(&mut self, rng: &mut Rng) {
         let orphans: Vec<PieceIndex> = self
             .active
             .iter()
