@@ -1,4 +1,4 @@
-//! The source tree as the tests of the house see it: files, their code, and which file names which.
+//! The source tree as the tests of the tree see it: files, their code, and which file names which.
 //!
 //! Invariant: only names that resolve to a file of the same tree are edges. A folder's `mod.rs` that
 //! re-exports its files is a facade: an import through it counts as an import of the file that has the name,
