@@ -11,8 +11,8 @@
 //! | `sysfs` | block devices and mounts as the kernel shows them |
 //! | `hash`, `sys` | SHA-1 and SHA-256 of pieces; the few system calls that need `unsafe` |
 //!
-//! Rooms import the ground (`storage`, `hash`, `sys`, `sysfs`) and rooms below them; `tests/architecture` holds
-//! the order.
+//! Rooms import the ground (`storage`, `hash`, `sys`, `sysfs`) and rooms below them; `tests/architecture`
+//! holds the order.
 //!
 //! Invariant: every result of the kernel is checked, and short is an error. The pure stages decide, and this
 //! part carries out their decisions.
