@@ -16,13 +16,14 @@
 //! | `bus=nvme` | `virtio`, `ata`, `nvme`, `scsi`, `usb`, `mmc`, `loop` |
 //! | `size=500GiB` | within 5 % of it; `size=200GiB..1TiB`, `size=200GiB..`, `size=..1TiB` |
 //! | `rotational=yes`, `rotational=no` | seeks slowly or not |
+//! | `sector=512`, `sector=4096` | the bytes of a logical sector; also 1024 and 2048 |
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::api::DiskInfo;
 use crate::event::Failure;
-use crate::units::{parse_bytes, show_bytes};
+use crate::units::{SectorSize, parse_bytes, show_bytes};
 
 /// A rule, read from text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,7 @@ enum Term {
     Bus(String),
     Size { from: u64, to: u64 },
     Rotational(bool),
+    Sector(SectorSize),
 }
 
 const BUSES: [&str; 8] = ["virtio", "ata", "nvme", "scsi", "usb", "mmc", "loop", "other"];
@@ -66,7 +68,7 @@ fn parse_term(term: &str) -> Result<Term, String> {
         return Err(format!(
             "'{term}' is not a disk rule: use internal, /dev/NAME, or one of name, serial, wwn, model, \
              path, bus, \
-             size, rotational with '='"
+             size, rotational, sector with '='"
         ));
     };
     if value.is_empty() {
@@ -86,6 +88,10 @@ fn parse_term(term: &str) -> Result<Term, String> {
             "yes" | "1" | "true" => Ok(Term::Rotational(true)),
             "no" | "0" | "false" => Ok(Term::Rotational(false)),
             _ => Err(format!("'{value}' is neither yes nor no")),
+        },
+        "sector" => match value.parse().ok().and_then(SectorSize::new) {
+            Some(sector) => Ok(Term::Sector(sector)),
+            None => Err(format!("sector size '{value}' is not 512, 1024, 2048 or 4096")),
         },
         _ => Err(format!("disks have no '{key}' to choose by")),
     }
@@ -120,6 +126,7 @@ impl Term {
             Term::Bus(bus) => disk.bus == *bus,
             Term::Size { from, to } => (*from..=*to).contains(&disk.size),
             Term::Rotational(rotational) => disk.rotational == *rotational,
+            Term::Sector(sector) => disk.sector_size == sector.get(),
         }
     }
 
@@ -132,7 +139,9 @@ impl Term {
             // Loop devices are not in the list of disks: a program on a running Linux made them and named
             // them.
             Term::Name(name) => name.starts_with("loop"),
-            Term::Internal | Term::Model(_) | Term::Size { .. } | Term::Rotational(_) => false,
+            Term::Internal | Term::Model(_) | Term::Size { .. } | Term::Rotational(_) | Term::Sector(_) => {
+                false
+            }
         }
     }
 
@@ -251,6 +260,7 @@ impl fmt::Display for Rule {
                 Term::Size { from, to: u64::MAX } => write!(f, "size={from}..")?,
                 Term::Size { from, to } => write!(f, "size={from}..{to}")?,
                 Term::Rotational(yes) => write!(f, "rotational={}", if *yes { "yes" } else { "no" })?,
+                Term::Sector(sector) => write!(f, "sector={}", sector.get())?,
             }
         }
         Ok(())
@@ -308,6 +318,24 @@ mod tests {
         assert_eq!(choose("size=..490GiB", &disks).as_deref(), Ok("nvme0n1"));
         assert_eq!(choose("/dev/sda", &disks).as_deref(), Ok("sda"));
         assert_eq!(choose("path=pci/sda", &disks).as_deref(), Ok("sda"));
+    }
+
+    #[test]
+    fn a_sector_size_tells_disks_apart_and_never_reaches_a_stick() {
+        let native = DiskInfo { sector_size: 4096, ..disk("nvme0n1", "nvme", 500 * GIB) };
+        let disks = [disk("sda", "ata", 500 * GIB), native.clone()];
+        assert_eq!(choose("sector=4096", &disks).as_deref(), Ok("nvme0n1"));
+        assert_eq!(choose("sector=512", &disks).as_deref(), Ok("sda"));
+        let failure = choose("sector=4096", &disks[..1]).expect_err("the disk has another sector size");
+        assert!(
+            failure.message.contains("no disk is meant by the rule 'sector=4096'"),
+            "{}",
+            failure.message
+        );
+        assert!(choose("sector=4096", &[native.clone(), native]).is_err(), "two have it");
+        let stick = DiskInfo { sector_size: 4096, ..disk("sdb", "usb", 64 * GIB) };
+        let failure = choose("sector=4096", &[stick]).expect_err("a stick is not named");
+        assert!(failure.message.contains("only removable or USB disks"), "{}", failure.message);
     }
 
     #[test]
@@ -372,9 +400,16 @@ mod tests {
 
     #[test]
     fn what_is_no_rule_is_said() {
-        for bad in
-            ["sda", "bus=scsy", "size=big", "size=2GiB..1GiB", "colour=red", "serial=", "rotational=maybe"]
-        {
+        for bad in [
+            "sda",
+            "bus=scsy",
+            "size=big",
+            "size=2GiB..1GiB",
+            "colour=red",
+            "serial=",
+            "rotational=maybe",
+            "sector=4000",
+        ] {
             assert!(bad.parse::<Rule>().is_err(), "{bad}");
         }
     }
@@ -409,7 +444,8 @@ mod tests {
 
         #[test]
         fn a_shown_rule_means_the_same(text
-            in "(internal|bus=nvme|size=[1-9]GiB|name=sd[a-z]|rotational=no)(,serial=[A-Z0-9]{3})?") {
+            in "(internal|bus=nvme|size=[1-9]GiB|name=sd[a-z]|rotational=no|sector=4096)\
+                (,serial=[A-Z0-9]{3})?") {
             let rule: Rule = text.parse().expect("a rule");
             prop_assert_eq!(rule.to_string().parse::<Rule>(), Ok(rule));
         }
