@@ -8,11 +8,15 @@ cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
 
 # Licences, sources and doubled crates (deny.toml). A debug build of the tool is ready in half the time.
-command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny
+command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug --version 0.20.2 cargo-deny
 
 cargo deny --workspace check licenses bans sources
 cargo fmt --all --check
 cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+# Each program alone, as it is built for a terminal and for a server without the other.
+for only in agent server; do
+    cargo check --quiet --locked -p flashmob --no-default-features --features "$only"
+done
 cargo test --locked --workspace --exclude qemu-tests
 # The virtual lab boots machines of 512 MB under software emulation: two cores carry few at a time.
 cargo test --locked -p qemu-tests -- --test-threads 2

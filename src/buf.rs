@@ -12,7 +12,7 @@ use memmap2::MmapMut;
 
 use crate::sync;
 
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// Zeros to compare with and to hash.
 pub const ZEROS: [u8; PAGE] = [0; PAGE];

@@ -55,8 +55,10 @@ pub fn partitions(disk: &Path) -> Vec<(u32, PathBuf)> {
 
 /// The device with this number and, if it is a disk, its partitions, as `major:minor`.
 pub fn with_partitions(device: u64) -> Vec<String> {
-    let partitions = partitions(&folder(device)).into_iter().filter_map(|(_, part)| text(&part.join("dev")));
-    std::iter::once(numbers(device)).chain(partitions).collect()
+    let below = fs::read_dir(folder(device)).into_iter().flatten().flatten().map(|entry| entry.path());
+    // A partition whose number cannot be read is one too: it may be mounted.
+    let partitions = below.filter(|part| part.join("partition").exists());
+    std::iter::once(numbers(device)).chain(partitions.filter_map(|part| text(&part.join("dev")))).collect()
 }
 
 /// A place where a device is mounted.

@@ -46,9 +46,9 @@ pub fn needed(manifest: &Manifest) -> Vec<(&'static str, usize)> {
     [(names::EXTENTS, MAX_EXTENTS_BYTES)].into_iter().chain(pieces).chain(others).collect()
 }
 
-/// The most bytes to read of `pieces.sha256`.
+/// The most bytes to read of `pieces.sha256`: 32 for each piece, and no more than a torrent may have.
 pub(crate) fn pieces_limit(manifest: &Manifest) -> usize {
-    usize::try_from(manifest.payload.pieces).unwrap_or(usize::MAX).saturating_mul(32)
+    usize::try_from(manifest.payload.pieces).unwrap_or(usize::MAX).saturating_mul(32).min(MAX_TORRENT_BYTES)
 }
 
 /// An image before its first piece, beside its manifest.

@@ -282,7 +282,7 @@ pub enum CloseReason {
     #[error("there are enough peers")]
     Full,
     /// The tracker's rules do not let us meet.
-    #[error("the tracker's policy keep us apart")]
+    #[error("the tracker's policy keeps us apart")]
     NotAllowed,
     /// The torrent has no piece hashes and the peer is no flashmob.
     #[error("only flashmob peers can take part while there are no piece hashes")]

@@ -3,9 +3,11 @@
 //!
 //! Invariant: only tests are built with it; nothing here decides what a test asserts.
 
+#[cfg(feature = "agent")]
 pub(crate) mod attempts;
 pub(crate) mod disks;
 pub(crate) mod http;
 pub(crate) mod images;
+#[cfg(feature = "server")]
 pub(crate) mod lab;
 pub(crate) mod manifests;

@@ -226,8 +226,13 @@ fn mounts_of(devices: &[String]) -> Result<Vec<Mount>, Failure> {
         fs::metadata(source)
             .is_ok_and(|m| m.file_type().is_block_device() && devices.contains(&sysfs::numbers(m.rdev())))
     };
-    let mounts = sysfs::mounts(&text);
-    Ok(mounts.filter(|mount| devices.contains(&mount.numbers) || is_device(&mount.device)).collect())
+    Ok(mounts_in(&text, devices, is_device))
+}
+
+/// The mounts of `mountinfo` whose device has one of these numbers, or a path that `is_device` knows.
+fn mounts_in(mountinfo: &str, devices: &[String], is_device: impl Fn(&str) -> bool) -> Vec<Mount> {
+    let mounts = sysfs::mounts(mountinfo);
+    mounts.filter(|mount| devices.contains(&mount.numbers) || is_device(&mount.device)).collect()
 }
 
 /// Mounts of loop devices that are backed by a file.
@@ -250,6 +255,22 @@ fn loop_mounts(path: &Path) -> Result<Vec<Mount>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MOUNTINFO: &str = "\
+22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
+30 22 254:2 / /mnt/a\\040b ro,relatime shared:2 - ext4 /dev/vda2 rw
+31 22 254:3 / /mnt/ro ro,relatime shared:3 - ext4 /dev/vda3 ro
+32 22 0:40 /sub /srv rw,noatime - btrfs /dev/vdb1 rw,space_cache
+33 22 254:22 / /other rw - ext4 /dev/vdc rw
+";
+
+    #[test]
+    fn mounts_are_found_by_number_and_by_path_and_only_the_filesystem_says_who_may_write() {
+        let devices = ["254:2", "254:3"].map(String::from);
+        let found = mounts_in(MOUNTINFO, &devices, |path| path == "/dev/vdb1");
+        let found: Vec<_> = found.iter().map(|m| (m.place.as_str(), m.writable)).collect();
+        assert_eq!(found, [("/mnt/a b", true), ("/mnt/ro", false), ("/srv", true)]);
+    }
     use flashmob::event::Class;
 
     #[test]

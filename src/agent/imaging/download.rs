@@ -107,10 +107,13 @@ pub(super) async fn older(ctx: &ImagingContext, installed: &Installed) -> Result
 
 fn wrong_sidecar(manifest: &Manifest, WrongSidecar { file, fault }: WrongSidecar) -> Failure {
     let id = manifest.id();
-    untrusted(match fault {
-        SidecarFault::Hash => format!("{file} of {id} is not the one that its manifest names"),
-        SidecarFault::Content(why) => format!("{file} of {id} is not usable: {why}"),
-    })
+    match fault {
+        SidecarFault::Hash => untrusted(format!("{file} of {id} is not the one that its manifest names")),
+        SidecarFault::Content(why) if file == names::BOOT => {
+            Failure::refused(format!("{file} of {id} is not usable: {why}"), "Capture the image again.")
+        }
+        SidecarFault::Content(why) => untrusted(format!("{file} of {id} is not usable: {why}")),
+    }
 }
 
 /// Waits until the image that is written without hashes has some, and gives them. The manifest that names
@@ -145,19 +148,15 @@ async fn hashes_some_time(
     let mut doubts = 0;
     loop {
         let found = match files.manifest().await {
-            Ok(manifest) => {
-                files.hashes(manifest.manifest(), grid).await.map(|hashes| Some((manifest, hashes)))
+            Ok(manifest) if without_hashes(manifest.manifest()) != without_hashes(first) => {
+                return Err(untrusted(format!("{} changed while it was being written", first.id())));
             }
+            Ok(manifest) => files.hashes(manifest.manifest(), grid).await,
             Err(failure) => Err(failure),
         };
         match found {
-            Ok(Some((manifest, Some(hashes)))) => {
-                if without_hashes(manifest.manifest()) != without_hashes(first) {
-                    return Err(untrusted(format!("{} changed while it was being written", first.id())));
-                }
-                return Ok(hashes);
-            }
-            Ok(_) => doubts = 0,
+            Ok(Some(hashes)) => return Ok(hashes),
+            Ok(None) => doubts = 0,
             Err(failure) if failure.class == Class::Retry => ctx.status.note(failure.message),
             // Manifest and signature do not appear in the same moment.
             Err(failure) if failure.class == Class::Untrusted && doubts < DOUBTS => doubts += 1,

@@ -57,9 +57,11 @@ impl<R: ReadAt> PartitionReader<R> {
         }
         let mut done = 0;
         while done < into.len() {
-            match self.inner.read_at(self.start + offset + done as u64, &mut into[done..])? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                more => done += more,
+            match self.inner.read_at(self.start + offset + done as u64, &mut into[done..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(more) => done += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -9,6 +9,5 @@ pub mod handles;
 pub mod init;
 #[cfg(feature = "agent")]
 pub mod inventory;
-#[cfg(feature = "agent")]
 pub mod memory;
 pub mod modules;

@@ -89,6 +89,7 @@ pub(super) fn open_failure(doing: &str, path: &Path, error: &io::Error) -> Failu
             (Class::Refused, "It is mounted or held (LVM, RAID, swap, another program): release it first.")
         }
         io::ErrorKind::StorageFull => (Class::Disk, "Free some space or choose another disk."),
+        io::ErrorKind::Unsupported => (Class::Refused, "Choose a disk with sectors of 512 to 4096 bytes."),
         io::ErrorKind::ReadOnlyFilesystem => (Class::Refused, "Choose a path that can be written."),
         io::ErrorKind::FileTooLarge => (Class::Refused, "The filesystem does not take files of this size."),
         _ => (Class::Disk, "Look at the kernel's messages (dmesg)."),

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::buf::AlignedBuf;
+use crate::buf::{AlignedBuf, PAGE};
 use crate::io::sys;
 use crate::storage::StorageError;
 use crate::units::SectorSize;
@@ -99,9 +99,9 @@ impl Disk {
     }
 
     fn is_direct(&self, offset: u64, bytes: &[u8]) -> bool {
-        // O_DIRECT wants memory aligned to the logical sector at most.
-        self.is_whole_sectors(offset, bytes.len() as u64)
-            && bytes.as_ptr().addr().is_multiple_of(self.sector.get() as usize)
+        // Nearly every device takes memory aligned to its logical sector (open(2)); a page satisfies all, and
+        // piece buffers begin on one.
+        self.is_whole_sectors(offset, bytes.len() as u64) && bytes.as_ptr().addr().is_multiple_of(PAGE)
     }
 
     /// Fills `into` from `offset`, with any alignment.

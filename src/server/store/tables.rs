@@ -215,12 +215,15 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
     })
 }
 
-/// A list of `NAME@VERSION`.
+/// A list of `NAME@VERSION`. Any text is an id here, because one odd row must not keep the server from
+/// starting.
 fn ids(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<ImageId>> {
-    let wrong =
-        |e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e));
     let texts: Vec<String> = unjson(row, column)?.unwrap_or_default();
-    texts.iter().map(|text| text.parse().map_err(wrong)).collect()
+    let id = |text: &String| {
+        let (name, version) = text.split_once('@').unwrap_or((text, ""));
+        ImageId::new(name, version)
+    };
+    Ok(texts.iter().map(id).collect())
 }
 
 fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
