@@ -1,5 +1,5 @@
 //! State that must survive a restart: terminals and attempts, in SQLite. This is the queue and the thread;
-//! `tables` has the statements.
+//! `migrations` has the schema, `tables` the rows.
 //!
 //! ```text
 //!  handlers ──Batch{changes, ack} (queue of 4096)──► one thread that owns the connection
@@ -10,6 +10,7 @@
 //! while the lab is locked, so they are written in the order in which they happened. A full queue is an
 //! error, never a wait.
 
+mod migrations;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -17,13 +18,14 @@ mod tests;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::server::domain::lab::Change;
+use migrations::SCHEMA;
 pub use tables::Restored;
-use tables::SCHEMA;
 
 /// Batches that may wait.
 const QUEUE: usize = 4096;
@@ -78,12 +80,12 @@ impl Store {
         let path = folder.join("flashmob.sqlite");
         let error = |e: rusqlite::Error| StoreError::Database { path: path.clone(), why: e.to_string() };
         let connection = Connection::open(&path).map_err(error)?;
-        let found: i64 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(error)?;
+        let found = migrations::version(&connection).map_err(error)?;
         if found > SCHEMA {
             return Err(StoreError::Newer { path, found });
         }
-        tables::prepare(&connection, found).map_err(error)?;
+        lock(&connection).map_err(error)?;
+        migrations::migrate(&connection, found).map_err(error)?;
         let restored = tables::restore(&connection).map_err(error)?;
         let (queue, batches) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -104,12 +106,21 @@ impl Store {
     }
 }
 
-fn write_batches(mut connection: Connection, path: &Path, batches: &Receiver<Batch>) {
+/// One server for each database: a second one is refused here and not when it first writes.
+fn lock(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN \
+         IMMEDIATE; COMMIT;",
+    )
+}
+
+fn write_batches(connection: Connection, path: &Path, batches: &Receiver<Batch>) {
     while let Ok(first) = batches.recv() {
         let mut together = vec![first];
         together.extend(batches.try_iter().take(TOGETHER - 1));
         let changes = together.iter().flat_map(|batch| &batch.changes);
-        let result = tables::write_all(&mut connection, changes)
+        let result = tables::write_all(&connection, changes)
             .map_err(|e| StoreError::Database { path: path.into(), why: e.to_string() });
         if let Err(error) = &result {
             log::error!("{error}");

@@ -1,8 +1,6 @@
-//! The database's tables: their migrations, and terminals and attempts as rows.
+//! Terminals and attempts as rows of the database's tables.
 //!
-//! Invariant: a database of any older schema is migrated to [`SCHEMA`] without loss. One statement names all
-//! columns of a table for writing and one for reading, in the same order. The module above handles
-//! transactions.
+//! Invariant: one statement names all columns of a table for writing and one for reading, in the same order.
 
 use std::time::Duration;
 
@@ -15,9 +13,6 @@ use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::lab::{Change, Terminal};
 
-/// The schema this program writes.
-pub(super) const SCHEMA: i64 = 4;
-
 /// The stored state.
 #[derive(Debug)]
 pub struct Restored {
@@ -27,63 +22,12 @@ pub struct Restored {
     pub last_number: u64,
 }
 
-/// Brings a database of schema `found` up to date.
-pub(super) fn prepare(connection: &Connection, found: i64) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
-    // One server for each database: a second one is refused here and not when it first writes.
-    connection.execute_batch(
-        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN \
-         IMMEDIATE; COMMIT;",
-    )?;
-    if found == 0 {
-        connection.execute_batch(
-            "BEGIN;
-             CREATE TABLE terminals (
-                 id TEXT PRIMARY KEY, macs TEXT NOT NULL, uuid TEXT, inventory TEXT NOT NULL,
-                 agent TEXT NOT NULL, address TEXT, heard INTEGER NOT NULL) STRICT;
-             CREATE TABLE attempts (
-                 number INTEGER PRIMARY KEY, terminal TEXT NOT NULL REFERENCES terminals (id),
-                     token TEXT NOT NULL,
-                 job TEXT NOT NULL, image TEXT NOT NULL, version TEXT NOT NULL, started INTEGER NOT NULL,
-                 heard INTEGER NOT NULL, progress TEXT, ended INTEGER, outcome TEXT, tries INTEGER NOT NULL,
-                 dirty INTEGER NOT NULL, retried INTEGER NOT NULL, cancelled INTEGER NOT NULL) STRICT;
-             CREATE INDEX attempts_of_terminal ON attempts (terminal, number);
-             PRAGMA user_version = 1;
-             COMMIT;",
-        )?;
-    }
-    if found <= 1 {
-        connection.execute_batch(
-            "BEGIN;
-             ALTER TABLE attempts ADD COLUMN retried_as TEXT;
-             ALTER TABLE attempts ADD COLUMN installed TEXT;
-             PRAGMA user_version = 2;
-             COMMIT;",
-        )?;
-    }
-    if found <= 2 {
-        connection.execute_batch(
-            "BEGIN; ALTER TABLE attempts ADD COLUMN also TEXT; PRAGMA user_version = 3; COMMIT;",
-        )?;
-    }
-    if found <= 3 {
-        connection.execute_batch(
-            "BEGIN;
-             ALTER TABLE terminals ADD COLUMN known_disks TEXT;
-             ALTER TABLE terminals ADD COLUMN chosen TEXT;
-             PRAGMA user_version = 4;
-             COMMIT;",
-        )?;
-    }
-    Ok(())
-}
-
 /// Writes changes, all or none.
 pub(super) fn write_all<'a>(
-    connection: &mut Connection,
+    connection: &Connection,
     changes: impl Iterator<Item = &'a Change>,
 ) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
+    let transaction = connection.unchecked_transaction()?;
     for change in changes {
         match change {
             Change::Terminal(terminal) => write_terminal(&transaction, terminal)?,

@@ -1,6 +1,6 @@
 //! Stored state is read again, even by a newer program.
 
-use std::time::Duration;
+mod schemas;
 
 use super::*;
 use crate::event::{Class, Progress, Stage};
@@ -65,48 +65,6 @@ async fn all_of_the_lab_comes_back() {
     assert_eq!(restored.last_number, 3);
     let before: Vec<&Terminal> = lab.iter().collect();
     assert_eq!(restored.terminals.iter().collect::<Vec<_>>(), before);
-}
-
-#[tokio::test]
-async fn a_database_of_the_first_schema_is_read_and_written() {
-    let folder = tempfile::tempdir().expect("temp");
-    let path = folder.path().join("flashmob.sqlite");
-    let (store, _, thread) = Store::open(folder.path()).expect("new");
-    drop(store);
-    thread.join().expect("ends");
-    let connection = Connection::open(&path).expect("it is there");
-    let old = "ALTER TABLE attempts DROP COLUMN retried_as; ALTER TABLE attempts DROP COLUMN installed; \
-        ALTER TABLE attempts DROP COLUMN also;
-         ALTER TABLE terminals DROP COLUMN chosen; ALTER TABLE terminals DROP COLUMN known_disks;
-         INSERT INTO terminals VALUES ('t', '52:54:00:00:00:01', NULL,
-             '{\"machine\":\"\",\"serial\":null,\"cpu\":\"\",\"memory\":0,\"firmware\":\"\",\
-             \"disks\":[{\"name\":\"sda\",\"size\":1,\"sector_size\":512,\
-             \"model\":null,\"serial\":\"A\",\"wwn\":null,\"bus\":\"ata\",\
-             \"path\":\"p\",\"rotational\":false,\"removable\":false,\"read_only\":false}],\"nics\":[]}',
-             '1', NULL, 0);
-         INSERT INTO attempts VALUES (1, 't', 'token', 'j', 'i', '1', 0, 0, NULL, NULL, NULL, 1, 0, 0, 0);
-         PRAGMA user_version = 1;";
-    connection.execute_batch(old).expect("as the first schema was");
-    drop(connection);
-    let (store, restored, _) = Store::open(folder.path()).expect("understood");
-    let terminal = restored.terminals.first().expect("one");
-    let attempt = terminal.last.clone().expect("its attempt");
-    assert_eq!((attempt.image.name.as_str(), attempt.installed.len()), ("i", 0));
-    assert_eq!(
-        terminal.known_disks.len(),
-        1,
-        "its disks of the last hello are those that are missed from now on"
-    );
-    let change = Change::Attempt("t".into(), Box::new(attempt));
-    store.save(vec![change]).await.expect("written");
-}
-
-#[tokio::test]
-async fn a_database_of_a_newer_program_is_left_alone() {
-    let folder = tempfile::tempdir().expect("temp");
-    let path = folder.path().join("flashmob.sqlite");
-    Connection::open(&path).expect("made").execute_batch("PRAGMA user_version = 9").expect("set");
-    assert!(matches!(Store::open(folder.path()).err(), Some(StoreError::Newer { found: 9, .. })));
 }
 
 #[test]

@@ -1,0 +1,55 @@
+//! The database's schema, version by version.
+//!
+//! Invariant: a database of any older version is migrated to [`SCHEMA`] without loss. Each version is one
+//! transaction together with its number, so a migration that fails or is killed leaves the version before it.
+//! A version that was released never changes: `schemas/` has a database of each one, for the tests.
+
+use rusqlite::Connection;
+
+/// The statements that lead to each version from the one before it. A new version is one more line, and one
+/// more file in `schemas/`.
+const MIGRATIONS: [(i64, &str); 4] = [
+    (
+        1,
+        "CREATE TABLE terminals (
+             id TEXT PRIMARY KEY, macs TEXT NOT NULL, uuid TEXT, inventory TEXT NOT NULL,
+             agent TEXT NOT NULL, address TEXT, heard INTEGER NOT NULL) STRICT;
+         CREATE TABLE attempts (
+             number INTEGER PRIMARY KEY, terminal TEXT NOT NULL REFERENCES terminals (id),
+             token TEXT NOT NULL, job TEXT NOT NULL, image TEXT NOT NULL, version TEXT NOT NULL,
+             started INTEGER NOT NULL, heard INTEGER NOT NULL, progress TEXT, ended INTEGER, outcome TEXT,
+             tries INTEGER NOT NULL, dirty INTEGER NOT NULL, retried INTEGER NOT NULL,
+             cancelled INTEGER NOT NULL) STRICT;
+         CREATE INDEX attempts_of_terminal ON attempts (terminal, number);",
+    ),
+    (
+        2,
+        "ALTER TABLE attempts ADD COLUMN retried_as TEXT;
+         ALTER TABLE attempts ADD COLUMN installed TEXT;",
+    ),
+    (3, "ALTER TABLE attempts ADD COLUMN also TEXT;"),
+    (
+        4,
+        "ALTER TABLE terminals ADD COLUMN known_disks TEXT;
+         ALTER TABLE terminals ADD COLUMN chosen TEXT;",
+    ),
+];
+
+/// The version that this program writes.
+pub(super) const SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+
+/// The version of a database; 0 for an empty one.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Brings a database of version `found` up to date.
+pub(super) fn migrate(connection: &Connection, found: i64) -> rusqlite::Result<()> {
+    for (version, statements) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+        let transaction = connection.unchecked_transaction()?;
+        transaction.execute_batch(statements)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+-- A database of schema 1, as the programs of its time wrote it.
+CREATE TABLE terminals (
+    id TEXT PRIMARY KEY, macs TEXT NOT NULL, uuid TEXT, inventory TEXT NOT NULL,
+    agent TEXT NOT NULL, address TEXT, heard INTEGER NOT NULL) STRICT;
+CREATE TABLE attempts (
+    number INTEGER PRIMARY KEY, terminal TEXT NOT NULL REFERENCES terminals (id), token TEXT NOT NULL,
+    job TEXT NOT NULL, image TEXT NOT NULL, version TEXT NOT NULL, started INTEGER NOT NULL,
+    heard INTEGER NOT NULL, progress TEXT, ended INTEGER, outcome TEXT, tries INTEGER NOT NULL,
+    dirty INTEGER NOT NULL, retried INTEGER NOT NULL, cancelled INTEGER NOT NULL) STRICT;
+CREATE INDEX attempts_of_terminal ON attempts (terminal, number);
+INSERT INTO terminals VALUES ('52:54:00:00:00:01', '52:54:00:00:00:01 52:54:00:00:00:f1', '4c4c4544-0042-3510-8052-b4c04f4d4e31', '{"machine":"Dell OptiPlex 7010","serial":"ABC","cpu":"i5, 4 cores","memory":8589934592,"firmware":"uefi","disks":[{"name":"sda","size":512110190592,"sector_size":512,"model":"SAMSUNG MZ7","serial":"S1","wwn":null,"bus":"ata","path":"pci-0000:00:17.0-ata-1","rotational":false,"removable":false,"read_only":false}],"nics":[{"name":"eno1","mac":"52:54:00:00:00:01","driver":"e1000e","link":true,"speed":1000,"address":"10.0.0.1/24"}]}', '0.1.0', '10.0.0.1', 1764000001000);
+INSERT INTO terminals VALUES ('52:54:00:00:00:02', '52:54:00:00:00:02', NULL, '{"machine":"Dell OptiPlex 7010","serial":"ABC","cpu":"i5, 4 cores","memory":8589934592,"firmware":"uefi","disks":[{"name":"sda","size":512110190592,"sector_size":512,"model":"SAMSUNG MZ7","serial":"S1","wwn":null,"bus":"ata","path":"pci-0000:00:17.0-ata-1","rotational":false,"removable":false,"read_only":false}],"nics":[{"name":"eno1","mac":"52:54:00:00:00:02","driver":"e1000e","link":true,"speed":1000,"address":"10.0.0.1/24"}]}', '0.1.0', '10.0.0.2', 1764000002000);
+INSERT INTO terminals VALUES ('52:54:00:00:00:03', '52:54:00:00:00:03', NULL, '{"machine":"Dell OptiPlex 7010","serial":"ABC","cpu":"i5, 4 cores","memory":8589934592,"firmware":"uefi","disks":[{"name":"sda","size":512110190592,"sector_size":512,"model":"SAMSUNG MZ7","serial":"S1","wwn":null,"bus":"ata","path":"pci-0000:00:17.0-ata-1","rotational":false,"removable":false,"read_only":false}],"nics":[{"name":"eno1","mac":"52:54:00:00:00:03","driver":"e1000e","link":true,"speed":1000,"address":"10.0.0.1/24"}]}', '0.1.0', '10.0.0.3', 1764000003000);
+INSERT INTO attempts VALUES (1, '52:54:00:00:00:01', 'token-1', 'lab', 'debian', '1', 1764000005000, 1764000009000, '{"stage":"disarm","percent":40.0,"bytes_done":4,"bytes_total":10,"rate_in":1,"rate_out":2,"bytes_out":3,"peers":5,"bytes_verified":0,"seconds_left":60}', 1764000009000, '{"result":"failed","stage":"fetch","failure":{"class":"disk","message":"writing sda failed","advice":"Replace the disk."},"disk_touched":true}', 1, 0, 1, 0);
+INSERT INTO attempts VALUES (2, '52:54:00:00:00:02', 'token-2', 'lab', 'debian', '1', 1764000005000, 1764000008000, '{"stage":"fetch","percent":40.0,"bytes_done":4,"bytes_total":10,"rate_in":1,"rate_out":2,"bytes_out":3,"peers":5,"bytes_verified":0,"seconds_left":60}', NULL, NULL, 1, 0, 0, 0);
+INSERT INTO attempts VALUES (3, '52:54:00:00:00:01', 'token-3', 'lab', 'debian', '1', 1764000010000, 1764000070000, '{"stage":"serve","percent":40.0,"bytes_done":4,"bytes_total":10,"rate_in":1,"rate_out":2,"bytes_out":3,"peers":5,"bytes_verified":0,"seconds_left":60}', 1764000070000, '{"result":"done","seconds":60,"bytes_in":1,"bytes_out":2,"disk":"sda, S1"}', 1, 1, 0, 0);
+PRAGMA user_version = 1;
