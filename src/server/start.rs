@@ -66,10 +66,8 @@ impl Server {
         let address = listener.local_addr().map_err(|e| {
             Failure::refused(format!("the listening socket has no address: {e}"), "Try again.")
         })?;
-        let (store, restored, store_thread) = Store::open(&options.state).map_err(|e| {
-            let advice = "Name a folder for the server's state with --state, one for each server.";
-            Failure::refused(e.to_string(), advice)
-        })?;
+        let (store, restored, store_thread) =
+            Store::open(&options.state).map_err(|e| Failure::refused(e.to_string(), e.advice()))?;
         let mut seeders = Seeders::start(options.peer_listen, config.compress).await?;
 
         let times = &config.tracker;

@@ -232,3 +232,13 @@ fn the_rules_notice_what_they_forbid() {
         vec![]
     );
 }
+
+#[test]
+fn only_the_store_names_the_library_of_the_database() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let store = src.join("server/store");
+    let names = |file: &&std::path::PathBuf| fs::read_to_string(file).unwrap().contains("rusqlite");
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        rust_files(&src).iter().filter(names).cloned().partition(|file| file.starts_with(&store));
+    assert!(!inside.is_empty() && outside.is_empty(), "another database must fit behind it: {outside:#?}");
+}

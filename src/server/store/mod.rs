@@ -1,5 +1,9 @@
-//! State that must survive a restart: terminals and attempts, in SQLite. This is the queue and the thread;
-//! `migrations` has the schema, `tables` the rows.
+//! State that must survive a restart: terminals and attempts, in SQLite. This is the narrow interface to it,
+//! with the queue and the thread: changes go in, the state of the start comes out, and nothing of the
+//! database's library appears outside of this folder.
+//!
+//! `opening` checks and locks the database, `migrations` has its schema, `tables` the rows, `error`
+//! says what to do when something goes wrong.
 //!
 //! ```text
 //!  handlers ──Batch{changes, ack} (queue of 4096)──► one thread that owns the connection
@@ -10,54 +14,27 @@
 //! while the lab is locked, so they are written in the order in which they happened. A full queue is an
 //! error, never a wait.
 
+mod error;
 mod migrations;
+mod opening;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::server::domain::lab::Change;
-use migrations::SCHEMA;
+pub use error::StoreError;
 pub use tables::Restored;
 
 /// Batches that may wait.
 const QUEUE: usize = 4096;
 /// Batches that become one transaction.
 const TOGETHER: usize = 512;
-
-/// Why something could not be kept or read.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The folder or file cannot be made.
-    #[error("state folder {path}: {why}")]
-    Folder {
-        path: PathBuf,
-        /// The kernel's error.
-        why: String,
-    },
-    /// The database was written by a newer program.
-    #[error(
-        "{path} has schema {found}, this program knows {SCHEMA}: use the newer flashmob, or another --state"
-    )]
-    Newer { path: PathBuf, found: i64 },
-    #[error("database {path}: {why}")]
-    Database {
-        path: PathBuf,
-        /// SQLite's error.
-        why: String,
-    },
-    /// The disk is too slow for the changes, or the thread is gone.
-    #[error("the database does not keep up")]
-    Behind,
-}
-
 type Ack = oneshot::Sender<Result<(), StoreError>>;
 
 struct Batch {
@@ -72,26 +49,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates the database in `folder` and reads it completely.
+    /// Opens or creates the database in `folder`, checks it and reads it completely.
     pub fn open(folder: &Path) -> Result<(Store, Restored, std::thread::JoinHandle<()>), StoreError> {
-        let cannot = |e: std::io::Error| StoreError::Folder { path: folder.into(), why: e.to_string() };
-        // It holds the attempts' tokens, so no other user may read it.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
-        let path = folder.join("flashmob.sqlite");
-        let error = |e: rusqlite::Error| StoreError::Database { path: path.clone(), why: e.to_string() };
-        let connection = Connection::open(&path).map_err(error)?;
-        let found = migrations::version(&connection).map_err(error)?;
-        if found > SCHEMA {
-            return Err(StoreError::Newer { path, found });
-        }
-        lock(&connection).map_err(error)?;
-        migrations::migrate(&connection, found).map_err(error)?;
-        let restored = tables::restore(&connection).map_err(error)?;
+        let connection = opening::open(folder)?;
+        let path = folder.join(opening::FILE);
+        let restored = tables::restore(&connection).map_err(|e| StoreError::of(&path, &e))?;
         let (queue, batches) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_batches(connection, &path, &batches))
-            .map_err(cannot)?;
+            .spawn(move || write_batches(&connection, &path, &batches))
+            .map_err(|e| StoreError::Folder { path: folder.into(), why: e.to_string() })?;
         Ok((Store { queue }, restored, thread))
     }
 
@@ -106,24 +73,14 @@ impl Store {
     }
 }
 
-/// One server for each database: a second one is refused here and not when it first writes.
-fn lock(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.execute_batch(
-        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN \
-         IMMEDIATE; COMMIT;",
-    )
-}
-
-fn write_batches(connection: Connection, path: &Path, batches: &Receiver<Batch>) {
+fn write_batches(connection: &Connection, path: &Path, batches: &Receiver<Batch>) {
     while let Ok(first) = batches.recv() {
         let mut together = vec![first];
         together.extend(batches.try_iter().take(TOGETHER - 1));
         let changes = together.iter().flat_map(|batch| &batch.changes);
-        let result = tables::write_all(&connection, changes)
-            .map_err(|e| StoreError::Database { path: path.into(), why: e.to_string() });
+        let result = tables::write_all(connection, changes).map_err(|e| StoreError::of(path, &e));
         if let Err(error) = &result {
-            log::error!("{error}");
+            log::error!("{error}. {}", error.advice());
         }
         for batch in together {
             // Changes that may be lost have no receiver.

@@ -73,7 +73,7 @@ async fn decide(
         log::info!("an administrator decides for terminal {id}: {what}");
         app.store.save(changes)
     };
-    keep(app, saved).await?;
+    keep(saved).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,7 +5,6 @@
 use crate::api::Refusal;
 use crate::server::app::App;
 use crate::server::store::StoreError;
-use crate::sync;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -41,17 +40,8 @@ pub(super) fn read<T>(body: Body<T>) -> Result<T, Error> {
 }
 
 /// Waits until the change is on the disk.
-pub(super) async fn keep(
-    app: &App,
-    saved: impl Future<Output = Result<(), StoreError>>,
-) -> Result<(), Error> {
-    saved.await.map_err(|e| {
-        let advice = format!(
-            "Look at the server's disk and log; it has {} terminals.",
-            sync::lock(&app.lab).iter().count()
-        );
-        error(StatusCode::SERVICE_UNAVAILABLE, e.to_string(), advice)
-    })
+pub(super) async fn keep(saved: impl Future<Output = Result<(), StoreError>>) -> Result<(), Error> {
+    saved.await.map_err(|e| error(StatusCode::SERVICE_UNAVAILABLE, e.to_string(), e.advice()))
 }
 
 pub(super) fn stranger(id: &str) -> Error {

@@ -42,7 +42,7 @@ pub async fn hello(
         (id, label, app.store.save(vec![change]))
     };
     app.arrange();
-    keep(&app, saved).await?;
+    keep(saved).await?;
     let version = env!("CARGO_PKG_VERSION").to_string();
     Ok(Json(Welcome { service: "flashmob".into(), version, terminal: id, label }))
 }
@@ -87,7 +87,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
         (attempt, target, compare, disks.unwrap_or_default(), app.store.save(changes))
     };
-    keep(&app, saved).await?;
+    keep(saved).await?;
     log::info!("terminal {id} takes {} as attempt {}", target.title(), attempt.number);
     let job = target.job;
     let task = task(target.image, &job.disk, (job.layout, job.partitions.as_deref()), compare);
@@ -179,6 +179,6 @@ pub async fn outcome(
         }
         (orders, app.store.save(change.into_iter().collect()))
     };
-    keep(&app, saved).await?;
+    keep(saved).await?;
     Ok(Json(orders))
 }

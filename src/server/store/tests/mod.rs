@@ -1,6 +1,9 @@
 //! Stored state is read again, even by a newer program.
 
+use std::time::Duration;
+
 mod schemas;
+mod unusable;
 
 use super::*;
 use crate::event::{Class, Progress, Stage};
@@ -65,10 +68,4 @@ async fn all_of_the_lab_comes_back() {
     assert_eq!(restored.last_number, 3);
     let before: Vec<&Terminal> = lab.iter().collect();
     assert_eq!(restored.terminals.iter().collect::<Vec<_>>(), before);
-}
-
-#[test]
-fn a_file_where_the_folder_should_be_is_an_error() {
-    let file = tempfile::NamedTempFile::new().expect("temp");
-    assert!(matches!(Store::open(file.path()).err(), Some(StoreError::Folder { .. })));
 }

@@ -1,0 +1,102 @@
+//! Why the state cannot be kept or read, and what to do about it.
+//!
+//! Invariant: every error has advice that keeps what there is: none says to delete the state.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+use super::migrations::SCHEMA;
+
+/// Why state could not be kept or read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The folder or file cannot be made.
+    #[error("state folder {path}: {why}")]
+    Folder {
+        path: PathBuf,
+        /// The kernel's error.
+        why: String,
+    },
+    /// Folder or database cannot be written.
+    #[error("{path} cannot be written: {why}")]
+    ReadOnly {
+        path: PathBuf,
+        /// The kernel's error.
+        why: String,
+    },
+    #[error("the database {path} is locked by another program, probably by a server")]
+    Locked { path: PathBuf },
+    /// The database was written by a newer program.
+    #[error("{path} has schema {found}, and this program knows only {SCHEMA}")]
+    Newer { path: PathBuf, found: i64 },
+    #[error("the database {path} is damaged: {why}")]
+    Damaged {
+        path: PathBuf,
+        /// The finding of SQLite's check.
+        why: String,
+    },
+    #[error("the filesystem of {path} is full")]
+    Full { path: PathBuf },
+    /// Any other error of SQLite.
+    #[error("database {path}: {why}")]
+    Database { path: PathBuf, why: String },
+    /// The disk is too slow for the changes, or the thread is gone.
+    #[error("the database does not keep up")]
+    Behind,
+}
+
+impl StoreError {
+    /// The error of a database at `path`.
+    pub(super) fn of(path: &Path, error: &rusqlite::Error) -> Self {
+        let (path, why) = (path.to_path_buf(), error.to_string());
+        match error {
+            rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Damaged { path, why },
+                ErrorCode::DiskFull => StoreError::Full { path },
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Locked { path },
+                ErrorCode::ReadOnly | ErrorCode::PermissionDenied => StoreError::ReadOnly { path, why },
+                _ => StoreError::Database { path, why },
+            },
+            // A row's text is not what this program writes.
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..) => StoreError::Damaged { path, why },
+            _ => StoreError::Database { path, why },
+        }
+    }
+
+    /// What an administrator can do about it.
+    pub fn advice(&self) -> String {
+        match self {
+            StoreError::Folder { .. } => {
+                "Name a folder for the server's state with --state, one for each server.".into()
+            }
+            StoreError::ReadOnly { path, .. } => format!(
+                "Let the server's user write {} and its folder, and look whether its filesystem is mounted \
+                 read-only (after errors of the disk the kernel mounts it so); or choose another --state.",
+                path.display()
+            ),
+            StoreError::Locked { .. } => "A state folder belongs to one server: stop the other one, or name \
+                another folder with --state."
+                .into(),
+            StoreError::Newer { .. } => {
+                "Use the newer flashmob, or another --state; nothing was changed.".into()
+            }
+            StoreError::Damaged { path, .. } => format!(
+                "Look at the disk; then move {} away and put a backup in its place, or start with an empty \
+                 folder: terminals register again, and what was imaged is forgotten.",
+                path.parent().unwrap_or(path).display()
+            ),
+            StoreError::Full { path } => format!(
+                "Make room on the filesystem of {}; what the server acknowledged is kept, and terminals \
+                 repeat the rest.",
+                path.display()
+            ),
+            StoreError::Database { path, .. } => {
+                format!("Look at the disk of {} and at the kernel's log.", path.display())
+            }
+            StoreError::Behind => "Look at the server's disk and log.".into(),
+        }
+    }
+}
