@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use flashmob::cli::{get, job, make, plan, seed, serve};
+use flashmob::cli::{backup, get, job, make, plan, seed, serve};
 
 /// Re-images a whole computer lab at once.
 #[derive(Debug, Parser)]
@@ -22,6 +22,7 @@ enum Command {
     Job(job::JobArgs),
     Terminals(job::TerminalsArgs),
     Plan(plan::PlanArgs),
+    Backup(backup::BackupArgs),
 }
 
 #[tokio::main]
@@ -36,6 +37,7 @@ async fn main() -> ExitCode {
         Command::Job(args) => job::run(args).await,
         Command::Terminals(args) => job::run_terminals(args).await,
         Command::Plan(args) => plan::run(&args),
+        Command::Backup(args) => backup::run(args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,26 +1,13 @@
 //! `flashmob job` and `flashmob terminals`: look at the lab and decide, through the server's API.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
-use reqwest::{Client, Response, StatusCode, Url};
 
-use crate::api::{Compare, Refusal, TerminalState, TerminalView};
-use crate::event::{Class, Failure, Outcome};
-use crate::io::net::tracker_client::why;
+use super::call::{ServerArg, ask, text_of, understand};
+use crate::api::{Compare, TerminalState, TerminalView};
+use crate::event::{Failure, Outcome};
 use crate::server::http::api::LabView;
 use crate::server::http::metrics::word;
 use crate::units::show_bytes;
-
-const DEFAULT_SERVER: &str = "http://127.0.0.1:6969";
-
-/// The server to ask.
-#[derive(Debug, Args)]
-pub(crate) struct ServerArg {
-    /// Address of the server.
-    #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
-    server: String,
-}
 
 /// Look at jobs, try failed terminals again.
 #[derive(Debug, Args)]
@@ -116,54 +103,6 @@ async fn list(server: &ServerArg, json: bool) -> Result<(), Failure> {
 async fn decide(server: &ServerArg, terminal: &str, what: &str, query: &str) -> Result<(), Failure> {
     let path = ["api", "v1", "terminals", terminal, what];
     ask(server, "POST", &path, Some(query).filter(|query| !query.is_empty())).await.map(drop)
-}
-
-async fn ask(
-    server: &ServerArg,
-    method: &str,
-    path: &[&str],
-    query: Option<&str>,
-) -> Result<Response, Failure> {
-    let address = &server.server;
-    let usage = |why: String| {
-        Failure::usage(
-            format!("'{address}' is not a server's address: {why}"),
-            format!("For example --server {DEFAULT_SERVER}"),
-        )
-    };
-    let away = |e: reqwest::Error| {
-        let advice = "Is 'flashmob serve' running there? Name another address with --server URL.";
-        Failure::retry(format!("asking {address}: {}", why(&e)), advice)
-    };
-    let mut url = Url::parse(address).map_err(|e| usage(e.to_string()))?;
-    url.path_segments_mut().map_err(|()| usage("it has no host".into()))?.pop_if_empty().extend(path);
-    url.set_query(query);
-    let client = Client::builder().timeout(Duration::from_secs(20)).no_proxy().build().map_err(away)?;
-    let request = if method == "POST" { client.post(url) } else { client.get(url) };
-    let response = request.send().await.map_err(away)?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let class = match status {
-        StatusCode::NOT_FOUND => Class::Usage,
-        StatusCode::SERVICE_UNAVAILABLE => Class::Retry,
-        _ => Class::Refused,
-    };
-    let text = text_of(response).await?;
-    Err(match serde_json::from_str::<Refusal>(&text) {
-        Ok(refusal) => Failure::new(class, refusal.error, refusal.advice),
-        Err(_) => Failure::new(class, format!("{address} answered {status}"), "Is that a flashmob server?"),
-    })
-}
-
-async fn text_of(response: Response) -> Result<String, Failure> {
-    response.text().await.map_err(|e| Failure::retry(format!("reading the answer: {e}"), "Try again."))
-}
-
-fn understand<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text)
-        .map_err(|e| Failure::usage(format!("the answer is not a flashmob server's: {e}"), "Check --server."))
 }
 
 fn terminal_table(terminals: &[TerminalView]) -> String {

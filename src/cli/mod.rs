@@ -3,6 +3,8 @@
 //! Invariant: each sub-command has one file with its arguments and its `run`. A failure is printed and
 //! becomes the exit code in one place, `bin/flashmob.rs`.
 
+pub mod backup;
+mod call;
 pub mod get;
 pub mod job;
 pub mod make;

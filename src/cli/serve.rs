@@ -12,6 +12,9 @@ use crate::server::Options;
 use crate::server::Server;
 use crate::server::domain::config;
 
+/// Where the state is kept.
+pub(super) const DEFAULT_STATE: &str = "/var/lib/flashmob";
+
 /// Publish images, seed them, and direct terminals.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -25,7 +28,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The folder for state that must survive a restart.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/flashmob")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
     state: PathBuf,
     /// Public keys by which images are judged on the page.
     #[arg(long, value_name = "FILE")]

@@ -48,8 +48,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/attempts/{attempt}/outcome", post(api::outcome))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(in_time));
+    // It takes as long as the copy of a large database takes.
+    let backup = Router::new().route("/api/v1/backup", post(api::backup));
     let images = ServeDir::new(&app.images).append_index_html_on_directories(false);
-    let mut router = calls.merge(Router::new().nest_service("/images", images).layer(from_fn(only_images)));
+    let mut router =
+        calls.merge(backup).merge(Router::new().nest_service("/images", images).layer(from_fn(only_images)));
     if let Some(boot) = &app.boot {
         let boot = ServeDir::new(boot).append_index_html_on_directories(false);
         router = router.merge(Router::new().nest_service("/boot", boot));

@@ -1,4 +1,4 @@
-//! Why the state cannot be kept or read, and what to do about it.
+//! Why the state cannot be kept, read or copied, and what to do about it.
 //!
 //! Invariant: every error has advice that keeps what there is: none says to delete the state.
 
@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 
 use super::migrations::SCHEMA;
+use crate::units::show_bytes;
 
-/// Why state could not be kept or read.
+/// Why state could not be kept, read or copied.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The folder or file cannot be made.
@@ -18,6 +19,9 @@ pub enum StoreError {
         /// The kernel's error.
         why: String,
     },
+    /// There is no database to be copied.
+    #[error("{path} is not there")]
+    Missing { path: PathBuf },
     /// Folder or database cannot be written.
     #[error("{path} cannot be written: {why}")]
     ReadOnly {
@@ -44,6 +48,18 @@ pub enum StoreError {
     /// The disk is too slow for the changes, or the thread is gone.
     #[error("the database does not keep up")]
     Behind,
+    /// Copying must not fill the filesystem of the state.
+    #[error(
+        "a copy needs {} beside {path}, where {} are free",
+        show_bytes(*needed),
+        show_bytes(*free)
+    )]
+    NoSpace { path: PathBuf, needed: u64, free: u64 },
+    #[error("another backup is under way")]
+    UnderWay,
+    /// A copy was given up, because the server stops.
+    #[error("the server stops")]
+    Stopping,
 }
 
 impl StoreError {
@@ -72,22 +88,29 @@ impl StoreError {
             StoreError::Folder { .. } => {
                 "Name a folder for the server's state with --state, one for each server.".into()
             }
+            StoreError::Missing { .. } => "Name the folder of the server's state with --state.".into(),
             StoreError::ReadOnly { path, .. } => format!(
                 "Let the server's user write {} and its folder, and look whether its filesystem is mounted \
                  read-only (after errors of the disk the kernel mounts it so); or choose another --state.",
                 path.display()
             ),
-            StoreError::Locked { .. } => "A state folder belongs to one server: stop the other one, or name \
-                another folder with --state."
-                .into(),
+            StoreError::Locked { .. } => {
+                "A state folder belongs to one server: stop the other one, or name another folder with \
+                 --state. 'flashmob backup FILE --server URL' asks a running server."
+                    .into()
+            }
             StoreError::Newer { .. } => {
                 "Use the newer flashmob, or another --state; nothing was changed.".into()
             }
-            StoreError::Damaged { path, .. } => format!(
-                "Look at the disk; then move {} away and put a backup in its place, or start with an empty \
-                 folder: terminals register again, and what was imaged is forgotten.",
-                path.parent().unwrap_or(path).display()
-            ),
+            StoreError::Damaged { path, .. } => {
+                let folder = path.parent().unwrap_or(path).display();
+                format!(
+                    "Look at the disk; then move {folder} away, make it anew, and put the last backup into \
+                     it as flashmob.sqlite (docs/operations.md, \"The server's state\"). Without a backup \
+                     start with an empty folder: terminals register again, and what was imaged is \
+                     forgotten."
+                )
+            }
             StoreError::Full { path } => format!(
                 "Make room on the filesystem of {}; what the server acknowledged is kept, and terminals \
                  repeat the rest.",
@@ -97,6 +120,9 @@ impl StoreError {
                 format!("Look at the disk of {} and at the kernel's log.", path.display())
             }
             StoreError::Behind => "Look at the server's disk and log.".into(),
+            StoreError::NoSpace { .. } => "Make room there.".into(),
+            StoreError::UnderWay => "Wait until it is done.".into(),
+            StoreError::Stopping => "Run the backup again.".into(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! State that must survive a restart: terminals and attempts, in SQLite. This is the narrow interface to it,
-//! with the queue and the thread: changes go in, the state of the start comes out, and nothing of the
-//! database's library appears outside of this folder.
+//! with the queue and the thread: changes go in, the state of the start and copies come out, and nothing of
+//! the database's library appears outside of this folder.
 //!
-//! `opening` checks and locks the database, `migrations` has its schema, `tables` the rows, `error`
-//! says what to do when something goes wrong.
+//! `opening` checks and locks the database, `migrations` has its schema, `tables` the rows, `copy` the
+//! backups, `error` says what to do when something goes wrong.
 //!
 //! ```text
 //!  handlers ──Batch{changes, ack} (queue of 4096)──► one thread that owns the connection
@@ -12,8 +12,9 @@
 //!
 //! Invariant: a change is acknowledged only when its transaction is synced. Changes are put into the queue
 //! while the lab is locked, so they are written in the order in which they happened. A full queue is an
-//! error, never a wait.
+//! error, never a wait. A copy is made in steps, between which changes are written.
 
+mod copy;
 mod error;
 mod migrations;
 mod opening;
@@ -21,51 +22,80 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::server::domain::lab::Change;
+pub use copy::{Contents, copy_at_rest, examine};
 pub use error::StoreError;
 pub use tables::Restored;
 
-/// Batches that may wait.
+/// Requests that may wait.
 const QUEUE: usize = 4096;
 /// Batches that become one transaction.
 const TOGETHER: usize = 512;
+/// The name, in the state's folder, of a copy while it is made.
+const SPOOL: &str = "backup.partial";
+
 type Ack = oneshot::Sender<Result<(), StoreError>>;
+type CopyAck = oneshot::Sender<Result<File, StoreError>>;
 
 struct Batch {
     changes: Vec<Change>,
     ack: Ack,
 }
 
+enum Request {
+    Save(Batch),
+    Copy(CopyAck),
+}
+
 /// Handle to the database's thread. When all are dropped, the thread stores pending changes and ends.
 #[derive(Clone)]
 pub struct Store {
-    queue: SyncSender<Batch>,
+    queue: SyncSender<Request>,
 }
 
 impl Store {
     /// Opens or creates the database in `folder`, checks it and reads it completely.
     pub fn open(folder: &Path) -> Result<(Store, Restored, std::thread::JoinHandle<()>), StoreError> {
         let connection = opening::open(folder)?;
+        let cannot = |e: std::io::Error| StoreError::Folder { path: folder.into(), why: e.to_string() };
+        // A server that was killed may have left it.
+        copy::remove(&folder.join(SPOOL)).map_err(cannot)?;
         let path = folder.join(opening::FILE);
         let restored = tables::restore(&connection).map_err(|e| StoreError::of(&path, &e))?;
-        let (queue, batches) = sync_channel(QUEUE);
+        let (queue, requests) = sync_channel(QUEUE);
+        let writer = Writer { connection, path, spool: folder.join(SPOOL) };
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_batches(&connection, &path, &batches))
-            .map_err(|e| StoreError::Folder { path: folder.into(), why: e.to_string() })?;
+            .spawn(move || writer.run(&requests))
+            .map_err(cannot)?;
         Ok((Store { queue }, restored, thread))
     }
 
     /// Puts changes into the queue; the future says when they are on the disk.
     pub(crate) fn save(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let (ack, done) = oneshot::channel();
-        let queued = self.queue.try_send(Batch { changes, ack });
+        self.ask(Request::Save(Batch { changes, ack }), done)
+    }
+
+    /// Makes a copy of the whole database, with at least all changes that were saved before.
+    pub(crate) fn copy(&self) -> impl Future<Output = Result<File, StoreError>> + use<> {
+        let (ack, done) = oneshot::channel();
+        self.ask(Request::Copy(ack), done)
+    }
+
+    fn ask<T>(
+        &self,
+        request: Request,
+        done: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> impl Future<Output = Result<T, StoreError>> + use<T> {
+        let queued = self.queue.try_send(request);
         async move {
             queued.map_err(|_| StoreError::Behind)?;
             done.await.map_err(|_| StoreError::Behind)?
@@ -73,12 +103,42 @@ impl Store {
     }
 }
 
-fn write_batches(connection: &Connection, path: &Path, batches: &Receiver<Batch>) {
-    while let Ok(first) = batches.recv() {
-        let mut together = vec![first];
-        together.extend(batches.try_iter().take(TOGETHER - 1));
+/// The thread's own side: the connection.
+struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    spool: PathBuf,
+}
+
+impl Writer {
+    fn run(self, requests: &Receiver<Request>) {
+        while let Ok(first) = requests.recv() {
+            if let Some(ack) = self.write(first, requests) {
+                let made = self.copy(requests);
+                if let Err(error) = &made {
+                    log::warn!("backup: {error}");
+                }
+                // Without a receiver the caller has gone away, and the copy goes with it.
+                let _ = ack.send(made);
+            }
+        }
+    }
+
+    /// Writes the changes that wait, as one transaction. Returns the first request for a copy among them.
+    fn write(&self, first: Request, requests: &Receiver<Request>) -> Option<CopyAck> {
+        let (mut together, mut wanted) = (Vec::new(), None);
+        for request in std::iter::once(first).chain(requests.try_iter()).take(TOGETHER) {
+            match request {
+                Request::Save(batch) => together.push(batch),
+                Request::Copy(ack) if wanted.is_none() => wanted = Some(ack),
+                Request::Copy(ack) => refuse(ack),
+            }
+        }
+        if together.is_empty() {
+            return wanted;
+        }
         let changes = together.iter().flat_map(|batch| &batch.changes);
-        let result = tables::write_all(connection, changes).map_err(|e| StoreError::of(path, &e));
+        let result = tables::write_all(&self.connection, changes).map_err(|e| StoreError::of(&self.path, &e));
         if let Err(error) = &result {
             log::error!("{error}. {}", error.advice());
         }
@@ -86,5 +146,24 @@ fn write_batches(connection: &Connection, path: &Path, batches: &Receiver<Batch>
             // Changes that may be lost have no receiver.
             let _ = batch.ack.send(result.clone());
         }
+        wanted
     }
+
+    /// Makes a copy, and writes the changes that come meanwhile. It ends early when the server stops.
+    fn copy(&self, requests: &Receiver<Request>) -> Result<File, StoreError> {
+        copy::copy_to_spool(&self.connection, &self.spool, || match requests.try_recv() {
+            Ok(next) => {
+                if let Some(other) = self.write(next, requests) {
+                    refuse(other);
+                }
+                true
+            }
+            Err(TryRecvError::Empty) => true,
+            Err(TryRecvError::Disconnected) => false,
+        })
+    }
+}
+
+fn refuse(ack: CopyAck) {
+    let _ = ack.send(Err(StoreError::UnderWay));
 }

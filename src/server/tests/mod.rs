@@ -1,5 +1,6 @@
 //! The whole server on a real port, called as terminals, peers, iPXE and people do.
 
+mod backup;
 mod files;
 mod operation;
 mod swarm;

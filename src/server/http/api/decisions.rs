@@ -1,14 +1,14 @@
 //! Administrators' decisions: retry and cancel.
 //!
-//! Invariant: a decision is taken only from the server itself: a loopback address, and no browser. `lab`
-//! carries it out.
+//! Invariant: a decision is taken only from the server itself (`local`). `lab` carries it out.
 
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
+use super::local::from_the_server_itself;
 use super::reply::{Error, Shared, conflict, error, keep, stranger};
 use crate::api::{Compare, Refusal};
 use crate::server::app::App;
@@ -18,16 +18,6 @@ use crate::server::domain::lab::{Change, Lab, Terminal, some_of};
 use crate::server::domain::target::{Target, target_for};
 use crate::server::http::listen::Ends;
 use crate::sync;
-
-/// Decisions are taken from this machine alone, and not from a page that a browser on it shows: browsers name
-/// the page's origin with every such request.
-fn from_the_server_itself(ends: Ends, headers: &HeaderMap) -> Result<(), Error> {
-    if ends.remote.ip().is_loopback() && !headers.contains_key(header::ORIGIN) {
-        return Ok(());
-    }
-    let advice = "Run 'flashmob job …' on the server itself.";
-    Err(error(StatusCode::FORBIDDEN, format!("{} may not decide this", ends.remote.ip()), advice))
-}
 
 /// The terminal that a person's input names: its name, any of its MACs, its UUID, or its label. An ambiguous
 /// input names no terminal.
@@ -61,7 +51,8 @@ async fn decide(
     what: &str,
     change: impl FnOnce(&mut Lab, &str, Option<&Target>) -> Result<Vec<Change>, Refusal>,
 ) -> Result<StatusCode, Error> {
-    from_the_server_itself(ends, headers)?;
+    let advice = "Run 'flashmob job …' on the server itself.";
+    from_the_server_itself(ends, headers, "decide this", advice)?;
     let (config, repository) = (app.config(), app.repository());
     let saved = {
         let mut lab = sync::lock(&app.lab);

@@ -1,14 +1,17 @@
-//! `/api/v1/…`: terminals say hello, take a job, report (`terminals`); people look (`views`) and decide
-//! (`decisions`).
+//! `/api/v1/…`: terminals say hello, take a job, report (`terminals`); people look (`views`), decide
+//! (`decisions`) and fetch a backup of the state (`backup`).
 //!
 //! Invariant: every error is a [`Refusal`] with advice. An answer that promises something is sent only when
 //! the database has it.
 
+mod backup;
 mod decisions;
+mod local;
 mod reply;
 mod terminals;
 mod views;
 
+pub use backup::backup;
 pub use decisions::{cancel, retry};
 pub use reply::Error;
 pub use terminals::{hello, outcome, progress, take};

@@ -41,7 +41,12 @@ pub(super) fn read<T>(body: Body<T>) -> Result<T, Error> {
 
 /// Waits until the change is on the disk.
 pub(super) async fn keep(saved: impl Future<Output = Result<(), StoreError>>) -> Result<(), Error> {
-    saved.await.map_err(|e| error(StatusCode::SERVICE_UNAVAILABLE, e.to_string(), e.advice()))
+    saved.await.map_err(|e| unkept(&e))
+}
+
+/// The refusal of a call that the database could not carry out.
+pub(super) fn unkept(e: &StoreError) -> Error {
+    error(StatusCode::SERVICE_UNAVAILABLE, e.to_string(), e.advice())
 }
 
 pub(super) fn stranger(id: &str) -> Error {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+mod copies;
 mod schemas;
 mod unusable;
 

@@ -128,6 +128,7 @@ fn a_filesystem_that_fills_up_loses_nothing_that_was_acknowledged() {
             assert!(kept < 3000, "the filesystem is full");
         };
         assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+        assert!(matches!(wait(store.copy()), Err(StoreError::NoSpace { .. })));
         std::fs::remove_file(folder.join("other")).expect("there is room again");
         wait(store.save(hello(kept))).expect("the same hello again");
         drop(store);

@@ -1,0 +1,87 @@
+//! Calls of the administrator's commands to a running server.
+//!
+//! Invariant: a refusal of the server reaches the person with its advice; where no server answers, the advice
+//! names the option that chooses another one.
+
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::{Client, Response, StatusCode, Url};
+
+use crate::api::Refusal;
+use crate::event::{Class, Failure};
+use crate::io::net::tracker_client::why;
+
+pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:6969";
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The server to ask.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArg {
+    /// Address of the server.
+    #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
+    server: String,
+}
+
+/// Asks a server for something small.
+pub(super) async fn ask(
+    server: &ServerArg,
+    method: &str,
+    path: &[&str],
+    query: Option<&str>,
+) -> Result<Response, Failure> {
+    let address = &server.server;
+    let mut url = url_of(address, path)?;
+    url.set_query(query);
+    let client = Client::builder().timeout(PATIENCE).no_proxy().build();
+    let client = client.map_err(|e| away(address, &e))?;
+    let request = if method == "POST" { client.post(url) } else { client.get(url) };
+    accepted(address, request.send().await.map_err(|e| away(address, &e))?).await
+}
+
+/// The address of a call to the server at `address`.
+pub(super) fn url_of(address: &str, path: &[&str]) -> Result<Url, Failure> {
+    let usage = |why: String| {
+        Failure::usage(
+            format!("'{address}' is not a server's address: {why}"),
+            format!("For example --server {DEFAULT_SERVER}"),
+        )
+    };
+    let mut url = Url::parse(address).map_err(|e| usage(e.to_string()))?;
+    url.path_segments_mut().map_err(|()| usage("it has no host".into()))?.pop_if_empty().extend(path);
+    Ok(url)
+}
+
+/// The failure of a call that got no answer.
+pub(super) fn away(address: &str, e: &reqwest::Error) -> Failure {
+    let advice = "Is 'flashmob serve' running there? Name another address with --server URL.";
+    Failure::retry(format!("asking {address}: {}", why(e)), advice)
+}
+
+/// The answer if it is no refusal.
+pub(super) async fn accepted(address: &str, response: Response) -> Result<Response, Failure> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let class = match status {
+        StatusCode::NOT_FOUND => Class::Usage,
+        StatusCode::SERVICE_UNAVAILABLE => Class::Retry,
+        _ => Class::Refused,
+    };
+    let text = text_of(response).await?;
+    Err(match serde_json::from_str::<Refusal>(&text) {
+        Ok(refusal) => Failure::new(class, refusal.error, refusal.advice),
+        Err(_) => Failure::new(class, format!("{address} answered {status}"), "Is that a flashmob server?"),
+    })
+}
+
+pub(super) async fn text_of(response: Response) -> Result<String, Failure> {
+    response.text().await.map_err(|e| Failure::retry(format!("reading the answer: {e}"), "Try again."))
+}
+
+pub(super) fn understand<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text)
+        .map_err(|e| Failure::usage(format!("the answer is not a flashmob server's: {e}"), "Check --server."))
+}
