@@ -20,6 +20,11 @@ impl Clock {
         Clock { date_at_start, start: Instant::now() }
     }
 
+    /// Between this clock and the machine's date: someone has set the date meanwhile.
+    pub fn off(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().abs_diff(self.now())
+    }
+
     pub fn now(&self) -> Duration {
         self.date_at_start + self.start.elapsed()
     }

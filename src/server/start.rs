@@ -118,6 +118,7 @@ impl Server {
                 options.keys,
                 stopped.clone(),
             )),
+            tokio::spawn(watch::history(Arc::clone(&app), stopped.clone())),
         ];
         if let Some(path) = options.config {
             let following = watch::configuration(Arc::clone(&app), path, Arc::clone(&reload), stopped);

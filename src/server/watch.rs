@@ -1,12 +1,15 @@
-//! Background tasks: the configuration is read again when it changes, the repository is scanned periodically.
+//! Background tasks: the configuration is read again when it changes, the repository is scanned periodically,
+//! old history goes once a day.
 //!
 //! ```text
 //!  configuration task: every 2 s, or at once when told ──► app.configured
 //!  repository task:    every 3 s ──scan (blocking thread)──► app.repository, app.tracker, the seeder
+//!  history task:       at the start and once a day ──► app.lab, app.store
 //! ```
 //!
 //! Invariant: a file with a mistake never replaces a configuration that works; a repository that cannot be
-//! listed for a while (a network filesystem) takes no image away. Both are shown as problems.
+//! listed for a while (a network filesystem) takes no image away. Both are shown as problems. A date that is
+//! in doubt deletes no history.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -19,6 +22,7 @@ use crate::event::Failure;
 use crate::server::app::{App, Configured, Repository, Torrent};
 use crate::server::domain::catalog::{Problem, Published};
 use crate::server::domain::config::Config;
+use crate::server::domain::lab::Change;
 use crate::server::http::listen::stopped;
 use crate::server::repository::{Scan, Scanner};
 use crate::server::seeder::Seeders;
@@ -27,6 +31,9 @@ use crate::units::InfoHash;
 
 const LOOK_AT_CONFIGURATION: Duration = Duration::from_secs(2);
 const LOOK_AT_REPOSITORY: Duration = Duration::from_secs(3);
+const LOOK_AT_HISTORY: Duration = Duration::from_secs(24 * 3600);
+/// The machine's date may drift from the server's clock, which nobody sets, by this much.
+const DRIFT: Duration = Duration::from_secs(3600);
 
 /// Reads a configuration file.
 pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
@@ -102,6 +109,52 @@ pub(super) async fn repository(
         }
     }
     seeders.stop().await;
+}
+
+/// Deletes old history until `stop`. After a start at a date so late that all history would be old, an
+/// administrator has a day to look at the clock.
+pub(super) async fn history(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let unwritten = sync::lock(&app.lab).unwritten_at_start();
+    let mut wait = Duration::ZERO;
+    if unwritten >= app.config().history.keep() {
+        log::warn!(
+            "by the date of this machine nothing was written down for {} days: look at its clock. In a day \
+             history older than [history] keep_days is deleted",
+            unwritten.as_secs() / (24 * 3600)
+        );
+        wait = LOOK_AT_HISTORY;
+    }
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopped(&mut stop) => return,
+        }
+        wait = LOOK_AT_HISTORY;
+        forget(&app).await;
+    }
+}
+
+/// Deletes what is older than the configuration says.
+async fn forget(app: &App) {
+    if app.clock.off() > DRIFT {
+        log::warn!("the date was set while the server ran: no history is deleted until it starts again");
+        return;
+    }
+    let keep = app.config().history.keep();
+    let saved = {
+        let mut lab = sync::lock(&app.lab);
+        let changes = lab.forget_older(app.now(), keep);
+        let forgotten = changes.iter().filter(|change| matches!(change, Change::Forget(_))).count();
+        if forgotten > 0 {
+            log::info!("{forgotten} terminals that never took a job were silent for long and are forgotten");
+        }
+        app.store.save(changes)
+    };
+    if let Err(error) = saved.await {
+        // The rows stay; a terminal among them is known again after the next start, and forgotten then.
+        log::error!("deleting old history: {error}. {}", error.advice());
+    }
+    app.arrange();
 }
 
 /// Publishes the result of a scan.

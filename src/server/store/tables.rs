@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::api::Inventory;
 use crate::image_id::ImageId;
@@ -32,6 +32,8 @@ pub(super) fn write_all<'a>(
         match change {
             Change::Terminal(terminal) => write_terminal(&transaction, terminal)?,
             Change::Attempt(terminal, attempt) => write_attempt(&transaction, terminal, attempt)?,
+            Change::Forget(terminal) => forget(&transaction, terminal)?,
+            Change::Expire { ended_before } => expire(&transaction, *ended_before)?,
         }
     }
     transaction.commit()
@@ -91,6 +93,37 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             json(&a.installed)?,
             json(&a.also.iter().map(ImageId::to_string).collect::<Vec<_>>())?,
         ])?;
+    Ok(())
+}
+
+fn forget(transaction: &Transaction<'_>, terminal: &str) -> rusqlite::Result<()> {
+    // One with attempts has a last one, which stays.
+    transaction
+        .prepare_cached(
+            "DELETE FROM terminals WHERE id = ?1 AND NOT EXISTS (SELECT * FROM attempts WHERE terminal = ?1)",
+        )?
+        .execute([terminal])?;
+    Ok(())
+}
+
+/// Deletes attempts from the first one on, up to the first one that ended later (or, without an end, was
+/// heard later), but for the last one of each terminal.
+fn expire(transaction: &Transaction<'_>, ended_before: Duration) -> rusqlite::Result<()> {
+    let first_kept: Option<i64> = transaction
+        .prepare_cached(
+            "SELECT number FROM attempts WHERE coalesce(ended, heard) >= ?1 ORDER BY number LIMIT 1",
+        )?
+        .query_row([millis(ended_before)], |row| row.get(0))
+        .optional()?;
+    let deleted = transaction
+        .prepare_cached(
+            "DELETE FROM attempts WHERE number < ?1 AND ended IS NOT NULL AND number <
+                 (SELECT max(number) FROM attempts later WHERE later.terminal = attempts.terminal)",
+        )?
+        .execute([first_kept.unwrap_or(i64::MAX)])?;
+    if deleted > 0 {
+        log::info!("{deleted} attempts were old enough to be deleted from the history");
+    }
     Ok(())
 }
 

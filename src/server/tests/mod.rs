@@ -2,6 +2,7 @@
 
 mod backup;
 mod files;
+mod history;
 mod operation;
 mod swarm;
 mod terminals;

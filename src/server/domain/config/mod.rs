@@ -46,6 +46,8 @@ pub struct Config {
     /// How often peers announce.
     #[serde(default)]
     pub tracker: TrackerConfig,
+    #[serde(default)]
+    pub history: HistoryConfig,
     /// Terminals behind one switch or in one subnet.
     #[serde(default, rename = "zone")]
     pub zones: Vec<Zone>,
@@ -118,6 +120,30 @@ impl Default for TrackerConfig {
     }
 }
 
+/// How long the server remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HistoryConfig {
+    /// Finished attempts are kept for so long, and terminals that never took anything.
+    pub keep_days: u32,
+}
+
+impl HistoryConfig {
+    /// A hundred years.
+    const MOST_DAYS: u32 = 36_500;
+
+    /// The same as a time.
+    pub fn keep(&self) -> Duration {
+        Duration::from_secs(u64::from(self.keep_days) * 24 * 3600)
+    }
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        HistoryConfig { keep_days: 365 }
+    }
+}
+
 impl Config {
     /// Reads the text of a configuration file. Errors name line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -152,6 +178,12 @@ impl Config {
         }
         if tracker.interval > Duration::from_secs(3600) {
             return Err("tracker: interval must not be more than 1h, peers believe no longer one".into());
+        }
+        if !(1..=HistoryConfig::MOST_DAYS).contains(&self.history.keep_days) {
+            return Err(format!(
+                "history: keep_days must be 1 to {}; the highest keeps everything for a hundred years",
+                HistoryConfig::MOST_DAYS
+            ));
         }
         self.check_labels()?;
         self.check_pins()?;

@@ -12,6 +12,7 @@ fn the_printed_sample_is_a_configuration() {
     assert_eq!(config.job_for(&who).map(|job| job.name.as_str()), Some("lab"));
     assert_eq!(config.label(&who), Some("lab-01"));
     assert_eq!(config.tracker, TrackerConfig::default());
+    assert_eq!(config.history.keep(), Duration::from_secs(365 * 24 * 3600));
     assert_eq!(config.compress, Compress::Auto);
     assert_eq!(Config::parse("compress = 'off'").expect("valid").compress, Compress::Off);
     assert_eq!((config.zones.len(), config.zones[0].links, config.pins.len()), (2, 2, 1));
@@ -60,6 +61,9 @@ fn mistakes_are_named_with_their_line() {
             "[terminals.'52:54:00:00:00:01']\nlabel='x'\n[terminals.'52:54:00:00:00:02']\nlabel='x'".into(),
             "the label 'x' is given to both",
         ),
+        ("[history]\nkeep_days=0".into(), "keep_days must be 1 to 36500"),
+        ("[history]\nkeep_days=99999999".into(), "keep_days must be 1 to 36500"),
+        ("[history]\nkeep_days='a year'".into(), "line 2"),
         ("[terminals.'lab-01']\nlabel='x'".into(), "MAC"),
         ("[[zone]]\nname='a'\nnetworks=['10.0.0.0/33']".into(), "line 3"),
         ("[[pin]]\nterminal='10.0.0.1'\nfrom=['lab-09']".into(), "lab-09"),

@@ -2,7 +2,7 @@
 //!
 //! `terminal` is one terminal, `bounds` cuts their statements, `reports` takes their attempts' reports and
 //! answers with orders, `decisions` carries out administrators' decisions, `namesakes` finds terminals that
-//! share a UUID, `restart` corrects stored times.
+//! share a UUID, `restart` corrects stored times, `retention` says what is old enough to go.
 //!
 //! Invariant: each terminal has at most one current attempt; the numbers of known and of expected terminals
 //! are bounded. Time, tokens and targets come in as arguments; changes go out as [`Change`]s, which `store`
@@ -13,6 +13,7 @@ mod decisions;
 mod namesakes;
 mod reports;
 mod restart;
+mod retention;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,11 @@ pub enum Change {
     Terminal(Box<Terminal>),
     /// An attempt began or went on.
     Attempt(String, Box<Attempt>),
+    /// A terminal that never took anything is forgotten.
+    Forget(String),
+    /// Attempts that ended before this time are deleted, but for the last one of each terminal. An attempt
+    /// stays as long as one with a lower number does, because a wrong date must not make it older than that.
+    Expire { ended_before: Duration },
 }
 
 #[derive(Debug, Default)]
@@ -54,19 +60,23 @@ pub struct Lab {
     coming: HashMap<Mac, (Duration, Vec<ImageId>)>,
     /// When the progress of each attempt was written down last.
     written: HashMap<u64, Duration>,
+    /// Between the last time that an earlier run wrote down and the start.
+    unwritten: Duration,
 }
 
 impl Lab {
     /// The lab from its stored state, at `now` of this start's clock. `last_number` is the highest attempt
     /// number ever given. The changes are corrected times.
     pub fn restore(now: Duration, mut terminals: Vec<Terminal>, last_number: u64) -> (Self, Vec<Change>) {
+        let unwritten =
+            restart::last_time(&terminals).map_or(Duration::ZERO, |last| now.saturating_sub(last));
         let changes = restart::correct(now, &mut terminals);
         let by_attempt =
             terminals.iter().filter_map(|t| Some((t.last.as_ref()?.number, t.id.clone()))).collect();
         let mut namesakes = Namesakes::default();
         terminals.iter().for_each(|t| namesakes.note(&t.id, None, &t.identity));
         let terminals = terminals.into_iter().map(|t| (t.id.clone(), t)).collect();
-        (Lab { terminals, by_attempt, last_number, namesakes, ..Lab::default() }, changes)
+        (Lab { terminals, by_attempt, last_number, namesakes, unwritten, ..Lab::default() }, changes)
     }
 
     /// The terminal with this name.

@@ -34,16 +34,23 @@ fn keys(who: &Identity) -> impl Iterator<Item = TerminalKey> {
 impl Namesakes {
     /// The terminal `id` was `before` and is `now`.
     pub(super) fn note(&mut self, id: &str, before: Option<&Identity>, now: &Identity) {
-        for old in before.into_iter().flat_map(keys) {
-            if let Some(all) = self.0.get_mut(&old) {
-                all.remove(id);
-                if all.is_empty() {
-                    self.0.remove(&old);
-                }
-            }
+        if let Some(before) = before {
+            self.forget(id, before);
         }
         for new in keys(now) {
             self.0.entry(new).or_default().insert(id.to_owned());
+        }
+    }
+
+    /// The terminal `id`, which was `who`, is no more.
+    pub(super) fn forget(&mut self, id: &str, who: &Identity) {
+        for key in keys(who) {
+            if let Some(all) = self.0.get_mut(&key) {
+                all.remove(id);
+                if all.is_empty() {
+                    self.0.remove(&key);
+                }
+            }
         }
     }
 

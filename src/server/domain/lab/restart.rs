@@ -8,17 +8,24 @@ use std::time::Duration;
 
 use super::{Change, Terminal};
 
+/// The latest time that is written down of a terminal.
+fn time(terminal: &Terminal) -> Duration {
+    let attempt = terminal.last.as_ref().map(|a| a.heard.max(a.started).max(a.ended.unwrap_or_default()));
+    terminal.heard.max(attempt.unwrap_or_default())
+}
+
+/// The latest time that is written down of any terminal.
+pub(super) fn last_time(terminals: &[Terminal]) -> Option<Duration> {
+    terminals.iter().map(time).max()
+}
+
 /// Corrects the times of `terminals` for a clock that says `now`. Returns the corrected ones, to be stored
 /// again.
 pub(super) fn correct(now: Duration, terminals: &mut [Terminal]) -> Vec<Change> {
-    let times = |t: &Terminal| {
-        let attempt = t.last.as_ref().map(|a| a.heard.max(a.started).max(a.ended.unwrap_or_default()));
-        t.heard.max(attempt.unwrap_or_default())
-    };
-    let stopped = terminals.iter().map(times).max().unwrap_or_default();
+    let stopped = last_time(terminals).unwrap_or_default();
     let mut changes = Vec::new();
     for terminal in terminals {
-        let future = times(terminal) > now;
+        let future = time(terminal) > now;
         terminal.heard = terminal.heard.min(now);
         if let Some(attempt) = &mut terminal.last {
             attempt.started = attempt.started.min(now);

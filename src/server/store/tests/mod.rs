@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 mod copies;
+mod history;
 mod schemas;
 mod unusable;
 
 use super::*;
 use crate::event::{Class, Progress, Stage};
 use crate::image_id::ImageId;
+use crate::server::domain::attempt::Attempt;
 use crate::server::domain::config::Job;
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::target::Target;

@@ -1,0 +1,52 @@
+//! Old history goes at the start of the server, unless its date is in doubt.
+
+use super::*;
+use crate::server::clock::Clock;
+use crate::server::domain::lab::Lab;
+use crate::server::store::Store;
+
+const DAY: u64 = 24 * 3600;
+
+/// Restarts the server on a state in which these terminals were heard that many days ago.
+async fn with_strangers(strangers: &[(&str, u64)]) -> World {
+    let mut world = World::new("").await;
+    world.server.take().expect("running").stop().await;
+    fs::remove_dir_all(world.at("state")).expect("removed");
+    let (store, _, thread) = Store::open(&world.at("state")).expect("new");
+    let mut lab = Lab::default();
+    for (mac, days) in strangers {
+        let then = Clock::start().now() - Duration::from_secs(days * DAY);
+        let change = lab.hello(then, "10.0.0.1".into(), hello_of(mac)).expect("room").1;
+        store.save(vec![change]).await.expect("written");
+    }
+    drop(store);
+    thread.join().expect("ends");
+    world.start().await;
+    world
+}
+
+async fn known(world: &World) -> Vec<String> {
+    let rows: Vec<TerminalView> =
+        serde_json::from_str(&world.text("/api/v1/terminals").await.1).expect("rows");
+    rows.into_iter().map(|row| row.id).collect()
+}
+
+#[tokio::test]
+async fn a_stranger_of_more_than_a_year_ago_is_forgotten() {
+    let mut world = with_strangers(&[(A, 366), (B, 3)]).await;
+    for _ in 0..200 {
+        if known(&world).await == [B] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.restart().await;
+    assert_eq!(known(&world).await, [B], "for good");
+}
+
+#[tokio::test]
+async fn a_start_more_than_a_year_after_all_that_was_written_forgets_nothing_for_a_day() {
+    let world = with_strangers(&[(A, 800), (B, 400)]).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(known(&world).await, [A, B]);
+}
