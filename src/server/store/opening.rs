@@ -3,7 +3,8 @@
 //! Invariant: nothing is written before the database proved to be whole and of a version that this program
 //! knows.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,10 +32,14 @@ pub(super) fn open(folder: &Path) -> Result<Connection, StoreError> {
         Some(Errno::ENOSPC | Errno::EDQUOT) => StoreError::Full { path: folder.into() },
         _ => StoreError::Folder { path: folder.into(), why: e.to_string() },
     };
-    // It holds the attempts' tokens, so no other user may read it.
+    // The database holds the attempts' tokens, so no other user may read it, also in a folder that others may
+    // enter. SQLite gives the files beside it the same mode.
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
     let path = folder.join(FILE);
     check_writable(folder, &path)?;
+    if !path.exists() {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(cannot)?;
+    }
     let error = |e: rusqlite::Error| StoreError::of(&path, &e);
     let connection = Connection::open(&path).map_err(error)?;
     lock(&connection).map_err(error)?;

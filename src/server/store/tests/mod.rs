@@ -31,6 +31,23 @@ fn a_new_state_folder_is_its_owners_alone() {
     thread.join().unwrap();
 }
 
+#[test]
+fn in_a_folder_that_others_may_enter_the_database_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (store, _, thread) = Store::open(folder.path()).unwrap();
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.file_name());
+        files += 1;
+    }
+    assert!(files > 0);
+    drop(store);
+    thread.join().unwrap();
+}
+
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
