@@ -1,21 +1,25 @@
 //! Finds the server: asks every candidate, in the order of `lan::discovery`, whether it is flashmob.
 //!
 //! Invariant: a candidate that does not answer as flashmob is reported and the next one is tried; each gets
-//! [`EACH`]. Trust is not decided here.
+//! [`EACH`]. A server that is busy is asked again, because the next candidate may be another lab's. Trust is
+//! not decided here.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use reqwest::Client;
+use tokio::time::Instant;
 
 use crate::agent::status::Status;
 use crate::api::{Hello, Welcome};
-use crate::io::net::api_client::Api;
+use crate::io::net::api_client::{Api, CallError};
 use crate::io::net::discovery;
 use crate::lan::discovery::{Origin, Step};
 
 /// Time for one candidate or one search.
 pub(crate) const EACH: Duration = Duration::from_secs(5);
+/// How long a search waits for a server that says that it is busy.
+const BUSY: Duration = Duration::from_secs(300);
 /// Candidates that one search asks, so that an answer with thousands does not hold up the next round.
 const MOST: usize = 16;
 
@@ -103,14 +107,23 @@ impl<'a> Finder<'a> {
         }
         self.asked.push(url.clone());
         let api = Api::new(self.http.clone(), url.clone());
-        match api.hello(self.hello, self.each).await {
-            Ok(welcome) => {
-                self.status.note(format!("server {url} found through {origin}"));
-                Some(Found { api, welcome })
-            }
-            Err(e) => {
-                self.status.note(format!("from {origin}: {e}"));
-                None
+        let end = Instant::now() + BUSY;
+        loop {
+            match api.hello(self.hello, self.each).await {
+                Ok(welcome) => {
+                    self.status.note(format!("server {url} found through {origin}"));
+                    return Some(Found { api, welcome });
+                }
+                Err(CallError::Busy { rejected, wait }) if Instant::now() < end => {
+                    let wait = wait.unwrap_or(self.each);
+                    let again = format!("asking {url} again in {} s", wait.as_secs());
+                    self.status.note(format!("{rejected}; {again}"));
+                    tokio::time::sleep(wait).await;
+                }
+                Err(e) => {
+                    self.status.note(format!("from {origin}: {e}"));
+                    return None;
+                }
             }
         }
     }
@@ -121,6 +134,7 @@ mod tests {
     use super::*;
     use crate::io::net::api_client::client;
     use crate::testkit::http::serve;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     const GOOD: &str = r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#;
 
@@ -133,6 +147,25 @@ mod tests {
         assert_eq!(finder.steps.len(), MOST + 1);
         let first = Step::Ask { url: "http://s0:6969".into(), origin: Origin::Mdns };
         assert_eq!(finder.steps.front(), Some(&first));
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_is_asked_until_it_answers_and_not_given_up_for_the_next() {
+        let asked = AtomicUsize::new(0);
+        let busy = serve(move |_, _| match asked.fetch_add(1, Ordering::SeqCst) {
+            0..3 => (429, r#"{"error":"too many new terminals","advice":"Try again in 5 s."}"#.into()),
+            _ => (200, GOOD.into()),
+        })
+        .await;
+        let other = serve(|_, _| (200, GOOD.into())).await;
+        let steps = [(&busy, Origin::DhcpOption), (&other, Origin::Mdns)]
+            .map(|(url, origin)| Step::Ask { url: url.clone(), origin });
+        let status = Status::new();
+        let hello = Hello { uuid: None, macs: vec![], inventory: Default::default(), agent: String::new() };
+        let short = Duration::from_millis(200);
+        let mut finder = Finder::new(client().unwrap(), &hello, &status, steps.into(), short);
+        assert_eq!(finder.next().await.unwrap().api.base(), busy);
+        assert!(status.view().notes[0].contains("too many new terminals"), "{:?}", status.view().notes);
     }
 
     #[tokio::test]

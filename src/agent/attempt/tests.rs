@@ -55,6 +55,24 @@ async fn without_a_server_the_longest_stay_ends_it() {
 }
 
 #[tokio::test]
+async fn an_outcome_is_reported_again_to_a_server_that_was_busy() {
+    let told = Arc::new(Mutex::new(0));
+    let times = told.clone();
+    let url = serve(move |path, _| {
+        let mut told = times.lock().unwrap();
+        *told += usize::from(path.ends_with("/outcome"));
+        match path.ends_with("/outcome") && *told < 4 {
+            true => (429, r#"{"error":"too much","advice":"Try again in 1 s."}"#.into()),
+            false => (200, format!(r#"{{"release":{},"cancel":false}}"#, *told == 4)),
+        }
+    })
+    .await;
+    let api = Api::new(client().unwrap(), url);
+    let ended = run(&api, &assignment(3600), &Pretend::failing(vec![]), &Status::new(), PACE, never()).await;
+    assert_eq!((ended, *told.lock().unwrap()), (Ended::Done(Next::Firmware), 4));
+}
+
+#[tokio::test]
 async fn a_stay_without_end_is_cut_and_no_fault() {
     let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
     let imager = Pretend::failing(vec![]);

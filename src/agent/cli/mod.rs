@@ -282,6 +282,7 @@ fn failed_call(error: &CallError) -> Failure {
             Failure::usage(message, "Give the address of a flashmob server with --server.")
         }
         CallError::Refused(rejected) => Failure::refused(message, rejected.advice.clone()),
+        CallError::Busy { rejected, .. } => Failure::retry(message, rejected.advice.clone()),
     }
 }
 

@@ -63,6 +63,8 @@ impl Default for Patience {
     }
 }
 
+/// HTTP status of the answer to a terminal that the server does not know.
+const NOT_KNOWN: u16 = 404;
 /// Calls that fail in a row before the server is looked for anew.
 const MAX_FAILED_CALLS: u32 = 3;
 
@@ -236,6 +238,15 @@ impl<I: Imager> Worker<I> {
                     self.status
                         .note(format!("no job for this terminal; waiting about {left} s more for one"));
                     tokio::time::sleep(self.patience.ask).await;
+                }
+                Err(CallError::Busy { rejected, wait }) if since.elapsed() < self.patience.search => {
+                    self.status.note(rejected.to_string());
+                    tokio::time::sleep(wait.unwrap_or(self.patience.ask)).await;
+                }
+                // The server has forgotten this terminal since its hello, so it says hello again.
+                Err(CallError::Refused(rejected)) if rejected.status == NOT_KNOWN => {
+                    self.status.note(rejected.to_string());
+                    return Verdict::Next;
                 }
                 Err(CallError::Refused(rejected)) => {
                     let failure = Failure::refused(rejected.to_string(), rejected.advice);

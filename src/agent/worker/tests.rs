@@ -103,6 +103,18 @@ async fn a_job_is_done_and_what_follows_is_the_jobs_or_the_command_lines() {
 }
 
 #[tokio::test]
+async fn a_busy_server_and_one_that_forgot_the_terminal_are_asked_again() {
+    let busy = (429, r#"{"error":"10.0.0.9 asks too much","advice":"Try again in 1 s."}"#.to_string());
+    let forgot = (404, r#"{"error":"no terminal 't' is known here","advice":"See."}"#.to_string());
+    let (url, heard) = lab([vec![busy; 5], vec![forgot, job()]].concat()).await;
+    let cmdline = Cmdline { server: Some(url), ..Cmdline::default() };
+    let (worker, _network) = worker(cmdline, None, "", Pretend::failing(vec![]));
+    assert_eq!(worker.run().await, Leave::Restart);
+    assert_eq!((count(&heard, "/take"), count(&heard, "/hello")), (7, 2));
+    assert_eq!(count(&heard, r#""result":"done""#), 1);
+}
+
+#[tokio::test]
 async fn without_a_job_the_terminal_waits_a_while_and_leaves() {
     let (url, heard) = lab(vec![]).await;
     let (worker, _network) = worker(Cmdline::default(), None, &url, Pretend::failing(vec![]));

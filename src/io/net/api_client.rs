@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +18,8 @@ pub(crate) const LARGEST_ANSWER: usize = 1 << 20;
 const CONNECT: Duration = Duration::from_secs(5);
 /// A call that takes longer has failed.
 const CALL: Duration = Duration::from_secs(10);
+/// No busy server makes a terminal wait longer before it asks again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Why a call brought no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +37,13 @@ pub enum CallError {
     /// The server says no.
     #[error("{0}")]
     Refused(Rejected),
+    /// The server says that the same call succeeds later, because this address asks too much.
+    #[error("{rejected}")]
+    Busy {
+        rejected: Rejected,
+        /// When, if the server says so.
+        wait: Option<Duration>,
+    },
 }
 
 /// A server's no, with its reason and advice.
@@ -87,7 +96,9 @@ impl Api {
     pub async fn hello(&self, hello: &Hello, within: Duration) -> Result<Welcome, CallError> {
         let stranger = |why: String| CallError::Stranger { url: self.base.clone(), why };
         let response = match self.post("/api/v1/hello", hello, within).await {
-            Err(CallError::Refused(r)) if r.advice.is_empty() => return Err(stranger(r.error)),
+            Err(CallError::Refused(r) | CallError::Busy { rejected: r, .. }) if r.advice.is_empty() => {
+                return Err(stranger(r.error));
+            }
             other => other?,
         };
         let welcome: Welcome = self.read(response).await?;
@@ -131,14 +142,17 @@ impl Api {
         if status.is_success() {
             return Ok(response);
         }
+        let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let wait = wait.and_then(|seconds| seconds.parse().ok());
+        let wait = wait.map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT));
         let body = self.body(response).await.unwrap_or_default();
         let refusal = serde_json::from_slice::<Refusal>(&body)
             .unwrap_or_else(|_| Refusal { error: status.to_string(), advice: String::new() });
-        Err(CallError::Refused(Rejected {
-            status: status.as_u16(),
-            error: refusal.error,
-            advice: refusal.advice,
-        }))
+        let rejected = Rejected { status: status.as_u16(), error: refusal.error, advice: refusal.advice };
+        Err(match status {
+            StatusCode::TOO_MANY_REQUESTS => CallError::Busy { rejected, wait },
+            _ => CallError::Refused(rejected),
+        })
     }
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, CallError> {
@@ -206,6 +220,18 @@ mod tests {
         let CallError::Refused(rejected) = error else { panic!("{error}") };
         assert_eq!((rejected.status, rejected.advice.as_str()), (409, "remove one"));
         assert_eq!(rejected.to_string(), "the server refuses (409): two jobs");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_asks_for_patience_is_busy_and_has_not_refused() {
+        let answer = r#"{"error":"too many new terminals","advice":"Try again in 5 s."}"#;
+        let error = ask(429, answer).await.unwrap_err();
+        let CallError::Busy { rejected, wait: None } = error else { panic!("{error}") };
+        assert_eq!(rejected.error, "too many new terminals");
+        assert!(
+            matches!(ask(429, "slow down").await, Err(CallError::Stranger { .. })),
+            "not flashmob's words"
+        );
     }
 
     #[tokio::test]
