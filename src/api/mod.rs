@@ -12,6 +12,9 @@
 //! | `POST /api/v1/attempts/{attempt}/outcome` | [`OutcomeReport`] | [`Orders`] |
 //! | `GET /api/v1/terminals` | | `[`[`TerminalView`]`]` |
 //! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; only from the server itself |
+//!
+//! Any call may be answered with 429, a [`Refusal`] and `Retry-After`: the caller's address asks too much. The
+//! same call succeeds later.
 
 mod terms;
 

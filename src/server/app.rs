@@ -1,8 +1,8 @@
 //! State shared by all handlers.
 //!
 //! Invariant: locks are held for moments and never across an await; where two are needed, `topology` is taken
-//! first and `lab` last. `watch` changes the configuration, `repository` the catalog, handlers change the lab
-//! and the tracker.
+//! first and `lab` last, with only `limits` after it. `watch` changes the configuration, `repository` the
+//! catalog, handlers change the lab and the tracker.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ use crate::server::domain::catalog::{Catalog, Problem};
 use crate::server::domain::config::Config;
 use crate::server::domain::doubts;
 use crate::server::domain::lab::Lab;
+use crate::server::domain::limits::Limits;
 use crate::server::domain::target::target_of;
 use crate::server::domain::ties::Ties;
 use crate::server::domain::zones;
@@ -74,6 +75,8 @@ pub struct App {
     pub topology: RwLock<Arc<Topology>>,
     /// Terminals and their attempts.
     pub lab: Mutex<Lab>,
+    /// Counts the calls of each address.
+    pub limits: Mutex<Limits>,
     /// State that survives a restart.
     pub store: Store,
     pub seeder: Seeder,

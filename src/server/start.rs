@@ -98,6 +98,7 @@ impl Server {
             tracker: Mutex::new(Tracker::new(settings, policy)),
             topology: RwLock::new(Arc::new(topology)),
             lab: Mutex::new(lab),
+            limits: Mutex::default(),
             store,
             seeder: seeders.who(),
             seeding: RwLock::default(),

@@ -4,7 +4,8 @@
 //! `config` is the administrator's configuration, `catalog` the images, `identity` tells terminals apart,
 //! `target` is the system that a terminal should get, `attempt` one try, `jobs` the next step after an
 //! attempt, `lab` all terminals, `zones` their places, `ties` which terminals need which others, `ipxe` the
-//! scripts that boot them, `doubts` ambiguous names for people to check.
+//! scripts that boot them, `doubts` ambiguous names for people to check, `limits` bounds the calls of one
+//! address.
 //!
 //! Invariant: the same state and the same arguments give the same decision.
 
@@ -16,6 +17,7 @@ pub mod identity;
 pub mod ipxe;
 pub mod jobs;
 pub mod lab;
+pub mod limits;
 pub mod target;
 pub(crate) mod ties;
 pub mod zones;

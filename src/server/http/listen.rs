@@ -1,15 +1,16 @@
 //! The server's port: sockets → requests that know both ends of their connection.
 //!
 //! ```text
-//!  accept loop ──permit (at most MAX_CONNECTIONS)──► one task for each connection ──► router
+//!  accept loop ──permit (at most MAX_CONNECTIONS, MAX_OF_ONE for each address)──► one task each ──► router
 //!       ▲ stop ────────────────────────────────────► each ends after its answer, or after GRACE
 //! ```
 //!
-//! Invariant: a connection that sends no request head for 30 s, or that takes no byte for two minutes, is
-//! closed. `router` chooses the answer.
+//! Invariant: one address never takes all connections. A connection that sends no request head for 30 s, or
+//! that takes no byte for two minutes, is closed. `router` chooses the answer.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -20,8 +21,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::server::domain::limits;
+use crate::sync;
+
 /// Connections at once; a thousand terminals have a few each.
 const MAX_CONNECTIONS: usize = 8192;
+/// Connections at once of one address, which may be a NAT with a whole lab behind it.
+const MAX_OF_ONE: usize = MAX_CONNECTIONS / 2;
 /// How long a request's head may take, and how long a connection may idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long sent bytes may stay unacknowledged, in milliseconds (RFC 5482).
@@ -35,6 +41,42 @@ pub struct Ends {
     pub remote: SocketAddr,
     /// At which of our addresses.
     pub local: SocketAddr,
+}
+
+/// How many connections each address has.
+#[derive(Debug, Clone, Default)]
+struct Counts(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection of an address; it no longer counts once this is dropped.
+struct Counted {
+    counts: Counts,
+    address: IpAddr,
+}
+
+impl Counts {
+    /// Counts one more, unless the address has `most`.
+    fn one_more(&self, address: IpAddr, most: usize) -> Option<Counted> {
+        let address = limits::owner(address);
+        let mut counts = sync::lock(&self.0);
+        let count = counts.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { counts: self.clone(), address })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = sync::lock(&self.counts.0);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
 }
 
 /// Binds the port. Without an address it is every address of both families, or of IPv4 alone where the
@@ -58,6 +100,7 @@ pub async fn bind(
 /// Answers connections until `stop` is true (or gone), then lets running answers finish for a moment.
 pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let counts = Counts::default();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -67,10 +110,12 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
         };
         match accepted {
             Ok((stream, ends, permit)) => {
+                // Closed at once, because others need the rest.
+                let Some(counted) = counts.one_more(ends.remote.ip(), MAX_OF_ONE) else { continue };
                 let (router, stop) = (router.clone().layer(Extension(ends)), stop.clone());
                 connections.spawn(async move {
                     converse(stream, router, stop).await;
-                    drop(permit);
+                    drop((counted, permit));
                 });
             }
             Err(error) => {
@@ -125,4 +170,22 @@ pub async fn stopped(stop: &mut watch::Receiver<bool>) {
 fn canonical(address: SocketAddr) -> SocketAddr {
     let ip: IpAddr = address.ip().to_canonical();
     SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_share_of_the_connections_and_gets_it_back() {
+        let (counts, laptop, other) = (Counts::default(), [10, 0, 0, 66].into(), [10, 0, 0, 9].into());
+        let mut held: Vec<Counted> = (0..3).filter_map(|_| counts.one_more(laptop, 3)).collect();
+        assert_eq!(held.len(), 3);
+        assert!(counts.one_more(laptop, 3).is_none());
+        assert!(counts.one_more(other, 3).is_some());
+        held.pop();
+        assert!(counts.one_more(laptop, 3).is_some());
+        held.clear();
+        assert!(sync::lock(&counts.0).is_empty(), "nothing is remembered of those that are gone");
+    }
 }

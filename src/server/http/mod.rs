@@ -5,6 +5,7 @@
 //! answers.
 
 pub mod api;
+pub(crate) mod fairness;
 pub mod listen;
 pub mod metrics;
 pub mod netboot;

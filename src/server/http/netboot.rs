@@ -2,6 +2,7 @@
 //!
 //! Invariant: decides nothing itself: `jobs::at_boot` decides, `ipxe` writes the script.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -17,6 +18,7 @@ use crate::server::domain::identity::Identity;
 use crate::server::domain::ipxe::{self, Caller, Platform};
 use crate::server::domain::jobs::{self, AtBoot};
 use crate::server::domain::target::target_for;
+use crate::server::http::fairness::may_ask;
 use crate::server::http::listen::Ends;
 use crate::sync;
 
@@ -48,7 +50,7 @@ pub async fn script(
         (mac, uuid) => {
             let identity = Identity::new(mac.as_slice(), uuid.as_deref());
             let platform = Platform::from_word(machine.platform.as_deref().unwrap_or_default());
-            decide(&app, &Caller { host, identity, platform })
+            decide(&app, &Caller { host, identity, platform }, ends.remote.ip())
         }
     };
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
@@ -64,7 +66,7 @@ fn root_path(last: Option<&Attempt>, platform: Platform) -> Option<String> {
     })
 }
 
-fn decide(app: &App, caller: &Caller) -> String {
+fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
     let (config, repository, can_netboot) = (app.config(), app.repository(), app.can_netboot());
     let now = app.now();
     let mut lab = sync::lock(&app.lab);
@@ -82,11 +84,15 @@ fn decide(app: &App, caller: &Caller) -> String {
     let name = caller.identity.macs.first().map(ToString::to_string).unwrap_or_default();
     let id = terminal.map_or(name.as_str(), |t| t.id.as_str());
     let last = terminal.and_then(|t| t.last.as_ref());
+    let known = terminal.is_some();
     let half = last.is_some_and(Attempt::leaves_half_a_system);
     match (jobs::at_boot(id, last, target.as_ref()), target) {
         (AtBoot::Agent, Some(target)) if can_netboot => {
             log::info!("{id} netboots: sent the agent for {}", target.title());
-            lab.expect(now, &caller.identity, target.images().cloned().collect());
+            // Others wait in the swarm for whoever is expected, and not for what one address invents.
+            if known || may_ask(app, from).is_ok() {
+                lab.expect(now, &caller.identity, target.images().cloned().collect());
+            }
             ipxe::agent(
                 caller,
                 &format!("imaging this terminal with {}", target.title()),

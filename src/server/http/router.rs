@@ -2,7 +2,7 @@
 //!
 //! Invariant: from the repository only an image's own files are served, by names without escapes. Folders
 //! that are still written begin with a dot and cannot be reached. Bodies and answering times of the API are
-//! bounded; `listen` bounds connections.
+//! bounded; `listen` bounds connections, `fairness` the calls of one address.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::services::ServeDir;
@@ -19,6 +19,7 @@ use crate::image_id::is_plain_name;
 use crate::manifest::names;
 use crate::server::app::App;
 use crate::server::http::api;
+use crate::server::http::fairness;
 use crate::server::http::metrics;
 use crate::server::http::netboot;
 use crate::server::http::page;
@@ -31,21 +32,27 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Everything under the server's port.
 pub fn router(app: Arc<App>) -> Router {
+    let reports = Router::new()
+        .route("/api/v1/hello", post(api::hello))
+        .route("/api/v1/terminals/{id}/take", post(api::take))
+        .route("/api/v1/attempts/{attempt}/progress", post(api::progress))
+        .route("/api/v1/attempts/{attempt}/outcome", post(api::outcome))
+        .layer(from_fn_with_state(Arc::clone(&app), fairness::reports));
+    let views = Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/", get(page::page))
+        .route("/api/v1/lab", get(api::lab))
+        .route("/api/v1/terminals", get(api::terminals))
+        .route("/api/v1/terminals/{id}/retry", post(api::retry))
+        .route("/api/v1/terminals/{id}/cancel", post(api::cancel))
+        .layer(from_fn_with_state(Arc::clone(&app), fairness::views));
     let calls = Router::new()
         .route("/announce", get(tracking::announce))
         .route("/scrape", get(tracking::scrape))
         .route("/boot/ipxe", get(netboot::script))
         .route("/torrents/{name}/{file}", get(tracking::torrent))
-        .route("/metrics", get(metrics::metrics))
-        .route("/", get(page::page))
-        .route("/api/v1/hello", post(api::hello))
-        .route("/api/v1/lab", get(api::lab))
-        .route("/api/v1/terminals", get(api::terminals))
-        .route("/api/v1/terminals/{id}/take", post(api::take))
-        .route("/api/v1/terminals/{id}/retry", post(api::retry))
-        .route("/api/v1/terminals/{id}/cancel", post(api::cancel))
-        .route("/api/v1/attempts/{attempt}/progress", post(api::progress))
-        .route("/api/v1/attempts/{attempt}/outcome", post(api::outcome))
+        .merge(reports)
+        .merge(views)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(in_time));
     // It takes as long as the copy of a large database takes.

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 4] = [
+const MIGRATIONS: [(i64, &str); 5] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -32,6 +32,12 @@ const MIGRATIONS: [(i64, &str); 4] = [
         4,
         "ALTER TABLE terminals ADD COLUMN known_disks TEXT;
          ALTER TABLE terminals ADD COLUMN chosen TEXT;",
+    ),
+    (
+        5,
+        "ALTER TABLE terminals ADD COLUMN first INTEGER;
+         CREATE TABLE given_numbers (highest INTEGER NOT NULL) STRICT;
+         INSERT INTO given_numbers VALUES (0);",
     ),
 ];
 

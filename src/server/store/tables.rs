@@ -43,8 +43,9 @@ fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlit
     let macs: Vec<String> = terminal.identity.macs.iter().map(ToString::to_string).collect();
     transaction
         .prepare_cached(
-            "INSERT INTO terminals (id, macs, uuid, inventory, agent, address, heard, known_disks, chosen)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)
+            "INSERT INTO terminals (id, macs, uuid, inventory, agent, address, heard, known_disks, chosen,
+                 first)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)
              ON CONFLICT (id) DO UPDATE SET macs=?2, uuid=?3, inventory=?4, agent=?5, address=?6, heard=?7,
                  known_disks=?8, chosen=?9",
         )?
@@ -58,6 +59,7 @@ fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlit
             millis(terminal.heard),
             json(&terminal.known_disks)?,
             json(&terminal.chosen)?,
+            terminal.first.map(millis),
         ])?;
     Ok(())
 }
@@ -96,13 +98,16 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
     Ok(())
 }
 
+/// Deletes a terminal and its attempts. Their highest number stays, because none is given twice.
 fn forget(transaction: &Transaction<'_>, terminal: &str) -> rusqlite::Result<()> {
-    // One with attempts has a last one, which stays.
-    transaction
-        .prepare_cached(
-            "DELETE FROM terminals WHERE id = ?1 AND NOT EXISTS (SELECT * FROM attempts WHERE terminal = ?1)",
-        )?
-        .execute([terminal])?;
+    for statement in [
+        "UPDATE given_numbers SET highest =
+             max(highest, (SELECT coalesce(max(number), 0) FROM attempts WHERE terminal = ?1))",
+        "DELETE FROM attempts WHERE terminal = ?1",
+        "DELETE FROM terminals WHERE id = ?1",
+    ] {
+        transaction.prepare_cached(statement)?.execute([terminal])?;
+    }
     Ok(())
 }
 
@@ -134,14 +139,18 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
                 a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended,
                     a.outcome,
                 a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed, a.also, t.known_disks,
-                t.chosen
+                t.chosen, t.first
          FROM terminals t
          LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
          ORDER BY t.id",
     )?;
     let terminals = statement.query_map([], read_terminal)?.collect::<Result<_, _>>()?;
-    let last: Option<i64> = connection.query_row("SELECT max(number) FROM attempts", [], |row| row.get(0))?;
-    Ok(Restored { terminals, last_number: last.and_then(|n| u64::try_from(n).ok()).unwrap_or(0) })
+    let last: i64 = connection.query_row(
+        "SELECT max(highest, (SELECT coalesce(max(number), 0) FROM attempts)) FROM given_numbers",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(Restored { terminals, last_number: u64::try_from(last).unwrap_or(0) })
 }
 
 fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
@@ -166,6 +175,7 @@ fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
         chosen: unjson(row, 25)?.unwrap_or_default(),
         agent: row.get(4)?,
         address: row.get(5)?,
+        first: row.get::<_, Option<i64>>(26)?.map(time),
         heard,
         last,
     })

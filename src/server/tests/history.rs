@@ -16,8 +16,8 @@ async fn with_strangers(strangers: &[(&str, u64)]) -> World {
     let mut lab = Lab::default();
     for (mac, days) in strangers {
         let then = Clock::start().now() - Duration::from_secs(days * DAY);
-        let change = lab.hello(then, "10.0.0.1".into(), hello_of(mac)).expect("room").1;
-        store.save(vec![change]).await.expect("written");
+        let changes = lab.hello(then, "10.0.0.1".into(), hello_of(mac)).expect("room").1;
+        store.save(changes).await.expect("written");
     }
     drop(store);
     thread.join().expect("ends");

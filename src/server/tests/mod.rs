@@ -3,6 +3,7 @@
 mod backup;
 mod files;
 mod history;
+mod limits;
 mod operation;
 mod swarm;
 mod terminals;

@@ -48,6 +48,9 @@ pub struct Config {
     pub tracker: TrackerConfig,
     #[serde(default)]
     pub history: HistoryConfig,
+    /// Limits on the calls of one address.
+    #[serde(default)]
+    pub limits: LimitsConfig,
     /// Terminals behind one switch or in one subnet.
     #[serde(default, rename = "zone")]
     pub zones: Vec<Zone>,
@@ -144,6 +147,24 @@ impl Default for HistoryConfig {
     }
 }
 
+/// Limits on the calls of one address. Calls of known terminals do not count.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Unknown terminals that one address may register at once.
+    pub new_terminals: u32,
+    /// Further ones a minute.
+    pub new_terminals_per_minute: u32,
+    /// Requests a second that no known terminal sends.
+    pub requests_per_second: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig { new_terminals: 200, new_terminals_per_minute: 12, requests_per_second: 50 }
+    }
+}
+
 impl Config {
     /// Reads the text of a configuration file. Errors name line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -184,6 +205,11 @@ impl Config {
                 "history: keep_days must be 1 to {}; the highest keeps everything for a hundred years",
                 HistoryConfig::MOST_DAYS
             ));
+        }
+        let limits = &self.limits;
+        let values = [limits.new_terminals, limits.new_terminals_per_minute, limits.requests_per_second];
+        if values.iter().any(|value| !(1..=10_000).contains(value)) {
+            return Err("limits: each value must be from 1 to 10000".into());
         }
         self.check_labels()?;
         self.check_pins()?;

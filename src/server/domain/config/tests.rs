@@ -65,6 +65,7 @@ fn mistakes_are_named_with_their_line() {
         ("[history]\nkeep_days=99999999".into(), "keep_days must be 1 to 36500"),
         ("[history]\nkeep_days='a year'".into(), "line 2"),
         ("[terminals.'lab-01']\nlabel='x'".into(), "MAC"),
+        ("[limits]\nnew_terminals=0".into(), "from 1 to 10000"),
         ("[[zone]]\nname='a'\nnetworks=['10.0.0.0/33']".into(), "line 3"),
         ("[[pin]]\nterminal='10.0.0.1'\nfrom=['lab-09']".into(), "lab-09"),
         ("[[pin]]\nterminal='10.0.0.1'\nfrom=['10.0.0.1']".into(), "other terminals"),

@@ -52,7 +52,7 @@ impl Lab {
     ) -> Result<Vec<Change>, Refusal> {
         let nothing = || Refusal {
             error: format!("terminal {id} has nothing to cancel"),
-            advice: "'flashmob terminals' shows the state of each one.".into(),
+            advice: "'flashmob terminal list' shows the state of each one.".into(),
         };
         let last = self.terminals.get(id).and_then(|t| t.last.as_ref());
         let running = last.is_some_and(|a| a.outcome.is_none());

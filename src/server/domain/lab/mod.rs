@@ -1,8 +1,9 @@
 //! All terminals as the server knows them, in memory: their identities and attempts.
 //!
 //! `terminal` is one terminal, `bounds` cuts their statements, `reports` takes their attempts' reports and
-//! answers with orders, `decisions` carries out administrators' decisions, `namesakes` finds terminals that
-//! share a UUID, `restart` corrects stored times, `retention` says what is old enough to go.
+//! answers with orders, `decisions` carries out administrators' decisions, `forget` removes terminals,
+//! `namesakes` finds terminals that share a UUID, `restart` corrects stored times, `retention` says what is
+//! old enough to go.
 //!
 //! Invariant: each terminal has at most one current attempt; the numbers of known and of expected terminals
 //! are bounded. Time, tokens and targets come in as arguments; changes go out as [`Change`]s, which `store`
@@ -10,6 +11,7 @@
 
 mod bounds;
 mod decisions;
+mod forget;
 mod namesakes;
 mod reports;
 mod restart;
@@ -18,7 +20,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::api::Hello;
@@ -43,11 +45,20 @@ pub enum Change {
     Terminal(Box<Terminal>),
     /// An attempt began or went on.
     Attempt(String, Box<Attempt>),
-    /// A terminal that never took anything is forgotten.
+    /// A terminal is unknown again, and its attempts are deleted.
     Forget(String),
     /// Attempts that ended before this time are deleted, but for the last one of each terminal. An attempt
     /// stays as long as one with a lower number does, because a wrong date must not make it older than that.
     Expire { ended_before: Duration },
+}
+
+/// Why a terminal that introduces itself is not known afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotKnown {
+    /// It has neither a MAC nor a UUID.
+    Nameless,
+    /// [`MAX_TERMINALS`] are known, and a disk of each depends on it.
+    Full,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +101,9 @@ impl Lab {
 
     /// Which terminal is this?
     pub fn find(&self, who: &Identity, now: Duration) -> Option<&Terminal> {
-        let known = self.terminals.values().map(|t| Known {
+        // Only these can be it: looking at all would make the hellos of strangers expensive.
+        let sharing: BTreeSet<&str> = self.namesakes.sharing(who).collect();
+        let known = sharing.iter().filter_map(|id| self.terminals.get(*id)).map(|t| Known {
             id: &t.id,
             identity: &t.identity,
             silent: now.saturating_sub(t.heard).as_secs(),
@@ -106,12 +119,24 @@ impl Lab {
         }
     }
 
-    /// A terminal introduces itself. `None` when the lab is full.
-    pub fn hello(&mut self, now: Duration, address: String, hello: Hello) -> Option<(String, Change)> {
+    /// A terminal introduces itself. A new one may take the place of one that never took a job.
+    pub fn hello(
+        &mut self,
+        now: Duration,
+        address: String,
+        hello: Hello,
+    ) -> Result<(String, Vec<Change>), NotKnown> {
         let who = Identity::new(&hello.macs, hello.uuid.as_deref());
+        let mut changes = Vec::new();
         let id = match self.find(&who, now) {
             Some(known) => known.id.clone(),
-            None => self.new_id(&who)?,
+            None => {
+                let id = self.new_id(&who).ok_or(NotKnown::Nameless)?;
+                if self.terminals.len() >= MAX_TERMINALS {
+                    changes.push(self.forget_the_least(now).ok_or(NotKnown::Full)?);
+                }
+                id
+            }
         };
         let before = self.terminals.get(&id);
         self.namesakes.note(&id, before.map(|t| &t.identity), &who);
@@ -128,17 +153,16 @@ impl Lab {
             inventory,
             agent: bounds::word(hello.agent),
             address: Some(address),
+            first: before.map_or(Some(now), |t| t.first),
             heard: now,
             last,
         };
         self.terminals.insert(id.clone(), terminal.clone());
-        Some((id, Change::Terminal(Box::new(terminal))))
+        changes.push(Change::Terminal(Box::new(terminal)));
+        Ok((id, changes))
     }
 
     fn new_id(&self, who: &Identity) -> Option<String> {
-        if self.terminals.len() >= MAX_TERMINALS {
-            return None;
-        }
         let mac = who.macs.first().map(ToString::to_string);
         let name = mac.or_else(|| who.uuid.map(|uuid| uuid.to_string()))?;
         let free = |id: &String| !self.terminals.contains_key(id);

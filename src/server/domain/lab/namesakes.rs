@@ -54,6 +54,14 @@ impl Namesakes {
         }
     }
 
+    /// The terminals that `who` can be: those that share a MAC with it, or the UUID if it has no MAC.
+    pub(super) fn sharing(&self, who: &Identity) -> impl Iterator<Item = &str> {
+        let by_uuid = who.macs.is_empty();
+        keys(who)
+            .filter(move |key| by_uuid || matches!(key, TerminalKey::Mac(_)))
+            .flat_map(|key| self.of(key))
+    }
+
     fn of(&self, key: TerminalKey) -> impl Iterator<Item = &str> {
         self.0.get(&key).into_iter().flatten().map(String::as_str)
     }

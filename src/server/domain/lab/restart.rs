@@ -26,6 +26,7 @@ pub(super) fn correct(now: Duration, terminals: &mut [Terminal]) -> Vec<Change> 
     let mut changes = Vec::new();
     for terminal in terminals {
         let future = time(terminal) > now;
+        terminal.first = terminal.first.map(|first| first.min(now));
         terminal.heard = terminal.heard.min(now);
         if let Some(attempt) = &mut terminal.last {
             attempt.started = attempt.started.min(now);

@@ -15,13 +15,8 @@ impl Lab {
         let Some(before) = now.checked_sub(keep) else { return Vec::new() };
         let stranger = |t: &&super::Terminal| t.last.is_none() && t.heard < before;
         let gone: Vec<String> = self.terminals.values().filter(stranger).map(|t| t.id.clone()).collect();
-        for id in &gone {
-            if let Some(terminal) = self.terminals.remove(id) {
-                self.namesakes.forget(id, &terminal.identity);
-            }
-        }
-        let expire = Change::Expire { ended_before: before };
-        std::iter::once(expire).chain(gone.into_iter().map(Change::Forget)).collect()
+        let gone: Vec<Change> = gone.iter().filter_map(|id| self.remove(id)).collect();
+        std::iter::once(Change::Expire { ended_before: before }).chain(gone).collect()
     }
 
     /// For how long nothing had been written down when the server started, by the dates of both.

@@ -30,6 +30,8 @@ pub struct Terminal {
     pub agent: String,
     /// Last address it spoke from.
     pub address: Option<String>,
+    /// When it was first heard; `None` if that was before the server kept it.
+    pub first: Option<Duration>,
     /// When it was last heard.
     pub heard: Duration,
     pub last: Option<Attempt>,

@@ -8,29 +8,49 @@ use crate::server::store::StoreError;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) type Shared = State<Arc<App>>;
 
 pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// A refusal with its status.
-pub struct Error(StatusCode, Refusal);
+pub struct Error {
+    status: StatusCode,
+    refusal: Refusal,
+    /// When the call may succeed.
+    wait: Option<Duration>,
+}
+
+impl Error {
+    /// The caller has to wait.
+    pub(crate) fn too_much(what: String, wait: Duration, advice: &str) -> Error {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let advice = format!("Try again in {seconds} s. {advice}");
+        let refusal = Refusal { error: what, advice };
+        Error { status: StatusCode::TOO_MANY_REQUESTS, refusal, wait: Some(Duration::from_secs(seconds)) }
+    }
+}
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        (self.0, Json(self.1)).into_response()
+        let mut response = (self.status, Json(self.refusal)).into_response();
+        if let Some(wait) = self.wait {
+            response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().into());
+        }
+        response
     }
 }
 
 pub(super) fn error(status: StatusCode, error: impl Into<String>, advice: impl Into<String>) -> Error {
-    Error(status, Refusal { error: error.into(), advice: advice.into() })
+    Error { status, refusal: Refusal { error: error.into(), advice: advice.into() }, wait: None }
 }
 
 pub(super) fn conflict(refusal: Refusal) -> Error {
-    Error(StatusCode::CONFLICT, refusal)
+    Error { status: StatusCode::CONFLICT, refusal, wait: None }
 }
 
 /// The body of a call.

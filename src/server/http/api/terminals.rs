@@ -13,8 +13,9 @@ use crate::api::{
     Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Take, Task, Welcome,
 };
 use crate::image_id::{ImageId, ImageRef, NotAnImage};
+use crate::server::domain::identity::Identity;
 use crate::server::domain::jobs;
-use crate::server::domain::lab::{Change, ReportError};
+use crate::server::domain::lab::{Change, MAX_TERMINALS, NotKnown, ReportError};
 use crate::server::domain::target::{target_by_hand, target_for, target_of};
 use crate::server::http::listen::Ends;
 use crate::sync;
@@ -27,24 +28,41 @@ pub async fn hello(
 ) -> Result<Json<Welcome>, Error> {
     let hello = read(body)?;
     let (config, now) = (app.config(), app.now());
+    let from = ends.remote.ip();
     let (id, label, saved) = {
         let mut lab = sync::lock(&app.lab);
-        let Some((id, change)) = lab.hello(now, ends.remote.ip().to_string(), hello) else {
-            return Err(error(
-                StatusCode::CONFLICT,
-                "this terminal has neither a MAC nor a UUID, or the server knows too many terminals",
-                "Remove old terminals: stop the server, delete its state, start it again.",
-            ));
-        };
+        let who = Identity::new(&hello.macs, hello.uuid.as_deref());
+        if lab.find(&who, now).is_none() {
+            sync::lock(&app.limits).register(now, from, &config.limits).map_err(|wait| {
+                let advice = "If a whole room is behind this address, raise new_terminals in [limits] of the \
+                    server's configuration.";
+                Error::too_much(format!("too many new terminals come from {from}"), wait, advice)
+            })?;
+        }
+        let (id, changes) = lab.hello(now, from.to_string(), hello).map_err(unknown)?;
         let who = lab.get(&id).map(|t| lab.named(&t.identity, Some(&id)));
         let label = who.and_then(|who| config.label(&who).map(str::to_string));
-        log::info!("terminal {id} says hello from {}", ends.remote.ip());
-        (id, label, app.store.save(vec![change]))
+        log::info!("terminal {id} says hello from {from}");
+        (id, label, app.store.save(changes))
     };
     app.arrange();
     keep(saved).await?;
     let version = env!("CARGO_PKG_VERSION").to_string();
     Ok(Json(Welcome { service: "flashmob".into(), version, terminal: id, label }))
+}
+
+fn unknown(why: NotKnown) -> Error {
+    let (what, advice) = match why {
+        NotKnown::Nameless => (
+            "this terminal has neither a MAC nor a UUID".to_string(),
+            "Give it a network card with an address of its own.",
+        ),
+        NotKnown::Full => (
+            format!("the server knows {MAX_TERMINALS} terminals with an image"),
+            "Remove those that are gone, on the server: 'flashmob terminal forget TERMINAL'.",
+        ),
+    };
+    error(StatusCode::CONFLICT, what, advice)
 }
 
 /// `POST /api/v1/terminals/{id}/take`.

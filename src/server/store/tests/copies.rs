@@ -13,8 +13,8 @@ async fn lab_of(folder: &Path, terminals: u32) -> (Lab, Store, std::thread::Join
         let mac = format!("52:54:00:01:{:02x}:{:02x}", n / 256, n % 256);
         let mut hello = hello_of(&mac);
         hello.inventory.nics = vec![nic.clone(); 20];
-        let (id, change) = lab.hello(at(10), "10.0.0.1".into(), hello).expect("room");
-        changes.push(change);
+        let (id, hello) = lab.hello(at(10), "10.0.0.1".into(), hello).expect("room");
+        changes.extend(hello);
         changes.extend(lab.take(at(20), &id, &target(), id.clone()).expect("known").1);
     }
     store.save(changes).await.expect("written");

@@ -10,7 +10,7 @@ fn database(attempts: &[(&str, Option<u64>)]) -> Connection {
     let mut changes = Vec::new();
     let mut lab = Lab::default();
     for mac in MACS {
-        changes.push(lab.hello(at(10), "10.0.0.1".into(), hello_of(mac)).expect("room").1);
+        changes.extend(lab.hello(at(10), "10.0.0.1".into(), hello_of(mac)).expect("room").1);
     }
     for ((terminal, ended), number) in attempts.iter().zip(1..) {
         let attempt = Attempt::after(None, number, "token".into(), &target(), at(500));
@@ -47,13 +47,13 @@ fn an_attempt_with_too_early_a_date_is_as_young_as_the_one_before_it() {
 }
 
 #[test]
-fn a_forgotten_terminal_is_deleted_and_one_that_took_a_job_is_not() {
-    let [a, b, _] = MACS;
-    let connection = database(&[(a, Some(10))]);
-    let changes = [a, b].map(|id| Change::Forget(id.into()));
-    tables::write_all(&connection, changes.iter()).expect("deleted");
+fn a_forgotten_terminal_is_deleted_with_its_attempts_and_no_other() {
+    let [a, b, c] = MACS;
+    let connection = database(&[(a, Some(10)), (b, Some(20)), (b, None)]);
+    tables::write_all(&connection, [Change::Forget(b.into())].iter()).expect("deleted");
     let restored = tables::restore(&connection).expect("read");
     let ids: Vec<&str> = restored.terminals.iter().map(|t| t.id.as_str()).collect();
-    assert_eq!(ids, [MACS[0], MACS[2]]);
+    assert_eq!(ids, [a, c]);
     assert!(restored.terminals[0].last.is_some());
+    assert_eq!(restored.last_number, 3, "numbers are never given twice");
 }

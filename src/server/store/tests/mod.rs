@@ -66,7 +66,7 @@ async fn all_of_the_lab_comes_back() {
         let (store, restored, thread) = Store::open(folder.path()).expect("new");
         assert!(restored.terminals.is_empty() && restored.last_number == 0);
         for mac in MACS {
-            changes.push(lab.hello(at(10), "10.0.0.1".into(), hello_of(mac)).expect("room").1);
+            changes.extend(lab.hello(at(10), "10.0.0.1".into(), hello_of(mac)).expect("room").1);
         }
         for mac in [MACS[0], MACS[1], MACS[0]] {
             changes.extend(lab.take(at(20), mac, &target(), format!("token-{mac}")).expect("known").1);

@@ -6,11 +6,12 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 4] = [
+const OLD: [&str; 5] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
     include_str!("schemas/4.sql"),
+    include_str!("schemas/5.sql"),
 ];
 
 /// A state folder with the database that these statements make.
@@ -72,6 +73,8 @@ async fn a_database_of_every_schema_is_read_and_written_without_loss() {
         let disks = known(&mut [true, version >= 4].into_iter());
         assert_eq!(one.known_disks.len(), disks, "without a record those of the last hello");
         assert_eq!(one.chosen.len(), known(&mut [version >= 4].into_iter()), "schema {version}");
+        let first = [one, two, stranger].map(|terminal| terminal.first.is_some());
+        assert_eq!(first, [version >= 5; 3], "schema {version}");
         let running = two.last.as_ref().expect("it is imaging");
         assert_eq!(running.progress.as_ref().map(|p| p.stage), Some(Stage::Fetch));
         assert!(running.outcome.is_none() && stranger.last.is_none());

@@ -115,7 +115,7 @@ fn a_filesystem_that_fills_up_loses_nothing_that_was_acknowledged() {
         let mut lab = Lab::default();
         let mut hello = |n: u32| {
             let mac = format!("52:54:00:02:{:02x}:{:02x}", n / 256, n % 256);
-            vec![lab.hello(at(10), "10.0.0.1".into(), hello_of(&mac)).expect("room").1]
+            lab.hello(at(10), "10.0.0.1".into(), hello_of(&mac)).expect("room").1
         };
         wait(store.save(hello(0))).expect("there is room");
         std::fs::write(folder.join("other"), vec![1; 2 << 20]).expect_err("full");
