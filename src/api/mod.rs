@@ -11,17 +11,22 @@
 //! | `POST /api/v1/attempts/{attempt}/progress` | [`ProgressReport`] | [`Orders`] |
 //! | `POST /api/v1/attempts/{attempt}/outcome` | [`OutcomeReport`] | [`Orders`] |
 //! | `GET /api/v1/terminals` | | `[`[`TerminalView`]`]` |
+//! | `GET /api/v1/terminals/{id}` | | [`TerminalDetails`] |
+//! | `DELETE /api/v1/terminals/{id}` | | 204 forgotten; only from the server itself |
 //! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; only from the server itself |
 //!
-//! Any call may be answered with 429, a [`Refusal`] and `Retry-After`: the caller's address asks too much. The
-//! same call succeeds later.
+//! Where people name a terminal, `{id}` may also be its label, one of its MACs, or its UUID. Any call may be
+//! answered with 429, a [`Refusal`] and `Retry-After`: the caller's address asks too much. The same call
+//! succeeds later.
 
+mod details;
 mod terms;
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Chosen, DiskIdentity, Installed, Outcome, Progress};
 use crate::image_id::{self, ImageId};
+pub use details::{AttemptView, TerminalDetails};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 
 /// A terminal introduces itself.

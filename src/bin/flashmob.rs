@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use flashmob::cli::{backup, get, job, make, plan, seed, serve};
+use flashmob::cli::{backup, get, job, make, plan, seed, serve, terminal};
 
 /// Re-images a whole computer lab at once.
 #[derive(Debug, Parser)]
@@ -20,7 +20,8 @@ enum Command {
     Seed(seed::SeedArgs),
     Serve(serve::ServeArgs),
     Job(job::JobArgs),
-    Terminals(job::TerminalsArgs),
+    Terminal(terminal::TerminalArgs),
+    Terminals(terminal::TerminalsArgs),
     Plan(plan::PlanArgs),
     Backup(backup::BackupArgs),
 }
@@ -35,7 +36,8 @@ async fn main() -> ExitCode {
         Command::Seed(args) => seed::run(args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Job(args) => job::run(args).await,
-        Command::Terminals(args) => job::run_terminals(args).await,
+        Command::Terminal(args) => terminal::run(args).await,
+        Command::Terminals(args) => terminal::list(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Backup(args) => backup::run(args).await,
     };

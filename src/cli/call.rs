@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use crate::api::Refusal;
 use crate::event::{Class, Failure};
@@ -27,7 +27,7 @@ pub(crate) struct ServerArg {
 /// Asks a server for something small.
 pub(super) async fn ask(
     server: &ServerArg,
-    method: &str,
+    method: Method,
     path: &[&str],
     query: Option<&str>,
 ) -> Result<Response, Failure> {
@@ -36,8 +36,8 @@ pub(super) async fn ask(
     url.set_query(query);
     let client = Client::builder().timeout(PATIENCE).no_proxy().build();
     let client = client.map_err(|e| away(address, &e))?;
-    let request = if method == "POST" { client.post(url) } else { client.get(url) };
-    accepted(address, request.send().await.map_err(|e| away(address, &e))?).await
+    let response = client.request(method, url).send().await.map_err(|e| away(address, &e))?;
+    accepted(address, response).await
 }
 
 /// The address of a call to the server at `address`.
@@ -67,7 +67,7 @@ pub(super) async fn accepted(address: &str, response: Response) -> Result<Respon
     }
     let class = match status {
         StatusCode::NOT_FOUND => Class::Usage,
-        StatusCode::SERVICE_UNAVAILABLE => Class::Retry,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Class::Retry,
         _ => Class::Refused,
     };
     let text = text_of(response).await?;

@@ -1,12 +1,13 @@
-//! `flashmob job` and `flashmob terminals`: look at the lab and decide, through the server's API.
+//! `flashmob job`: look at the lab's jobs and decide, through the server's API.
 
 use clap::{Args, Subcommand};
+use reqwest::Method;
 
 use super::call::{ServerArg, ask, text_of, understand};
-use crate::api::{Compare, TerminalState, TerminalView};
-use crate::event::{Failure, Outcome};
+use super::table::table;
+use crate::api::Compare;
+use crate::event::Failure;
 use crate::server::http::api::LabView;
-use crate::server::http::metrics::word;
 use crate::units::show_bytes;
 
 /// Look at jobs, try failed terminals again.
@@ -49,16 +50,6 @@ enum JobCommand {
     },
 }
 
-/// Show every terminal.
-#[derive(Debug, Args)]
-pub struct TerminalsArgs {
-    #[command(flatten)]
-    server: ServerArg,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
 pub async fn run(args: JobArgs) -> Result<(), Failure> {
     match args.command {
         JobCommand::List { server, json } => list(&server, json).await,
@@ -78,20 +69,8 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
     }
 }
 
-pub async fn run_terminals(args: TerminalsArgs) -> Result<(), Failure> {
-    let text = text_of(ask(&args.server, "GET", &["api", "v1", "terminals"], None).await?).await?;
-    if args.json {
-        println!("{text}");
-        return Ok(());
-    }
-    let mut terminals: Vec<TerminalView> = understand(&text)?;
-    terminals.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
-    print!("{}", terminal_table(&terminals));
-    Ok(())
-}
-
 async fn list(server: &ServerArg, json: bool) -> Result<(), Failure> {
-    let text = text_of(ask(server, "GET", &["api", "v1", "lab"], None).await?).await?;
+    let text = text_of(ask(server, Method::GET, &["api", "v1", "lab"], None).await?).await?;
     if json {
         println!("{text}");
         return Ok(());
@@ -102,54 +81,7 @@ async fn list(server: &ServerArg, json: bool) -> Result<(), Failure> {
 
 async fn decide(server: &ServerArg, terminal: &str, what: &str, query: &str) -> Result<(), Failure> {
     let path = ["api", "v1", "terminals", terminal, what];
-    ask(server, "POST", &path, Some(query).filter(|query| !query.is_empty())).await.map(drop)
-}
-
-fn terminal_table(terminals: &[TerminalView]) -> String {
-    let mut rows = vec![
-        ["TERMINAL", "STATE", "DONE", "IN", "OUT", "PEERS", "IMAGE", "ADDRESS", "NOTE"].map(String::from),
-    ];
-    for t in terminals {
-        let p = t.progress.as_ref().filter(|_| t.silent < 10);
-        let dash = || "-".to_string();
-        let note = match &t.outcome {
-            Some(Outcome::Failed { failure, .. }) => failure.message.clone(),
-            Some(Outcome::Done { seconds, disk, warnings, .. }) => {
-                let warnings: String =
-                    warnings.iter().map(|warning| format!("; WARNING: {warning}")).collect();
-                format!("{seconds} s, {disk}{warnings}")
-            }
-            None => p.map(|p| p.stage.title().to_string()).unwrap_or_default(),
-        };
-        let note = [note].into_iter().chain(t.notes.iter().cloned()).filter(|part| !part.is_empty());
-        let note = note.collect::<Vec<_>>().join("; ");
-        rows.push([
-            t.label.clone().unwrap_or_else(|| t.id.clone()),
-            word(t.state).to_string(),
-            match (t.state, &t.progress) {
-                (TerminalState::Done, _) => "100 %".into(),
-                (_, Some(p)) => format!("{:.0} %", p.percent),
-                (_, None) => dash(),
-            },
-            p.map_or_else(dash, |p| format!("{}/s", show_bytes(p.rate_in))),
-            p.map_or_else(dash, |p| format!("{}/s", show_bytes(p.rate_out))),
-            p.map_or_else(dash, |p| p.peers.to_string()),
-            t.image.clone().unwrap_or_else(dash),
-            place(t),
-            note,
-        ]);
-    }
-    table(&rows)
-}
-
-/// Its address and zone.
-fn place(terminal: &TerminalView) -> String {
-    let address = terminal.address.as_deref().unwrap_or("-");
-    match &terminal.zone {
-        Some(zone) if terminal.gateway => format!("{address} (gateway of {zone})"),
-        Some(zone) => format!("{address} ({zone})"),
-        None => address.to_owned(),
-    }
+    ask(server, Method::POST, &path, Some(query).filter(|query| !query.is_empty())).await.map(drop)
 }
 
 fn zone_table(lab: &LabView) -> String {
@@ -193,39 +125,9 @@ fn lab_tables(lab: &LabView) -> String {
     text
 }
 
-/// Columns as wide as their widest cell. Control characters, which may come from a terminal, are left out.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let clean: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| cell.replace(char::is_control, " ")).collect()).collect();
-    let widths: Vec<usize> =
-        (0..N).map(|i| clean.iter().map(|row| row[i].chars().count()).max().unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_string() + "\n"
-    };
-    clean.iter().map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_line_up_and_control_characters_do_not_reach_the_terminal() {
-        let rows = [["A", "B"], ["long\u{1b}[31m", "x"]].map(|row| row.map(String::from));
-        assert_eq!(table(&rows), "A          B\nlong [31m  x\n");
-    }
-
-    #[test]
-    fn a_terminal_that_shares_its_uuid_has_a_note() {
-        let row = r#"[{"id":"02:00:00:00:00:0a","label":null,"macs":[],"uuid":null,"address":null,
-            "machine":"",
-            "state":"idle","image":null,"progress":null,"outcome":null,"silent":99,
-            "notes":["shares its UUID with 02:00:00:00:00:0b; tell them apart by MAC"]}]"#;
-        let text = terminal_table(&serde_json::from_str::<Vec<TerminalView>>(row).expect("a row"));
-        assert!(text.contains("-        shares its UUID with 02:00:00:00:00:0b; tell"), "{text}");
-    }
 
     #[test]
     fn zones_and_their_gateways_are_shown_where_there_are_any() {

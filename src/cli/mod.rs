@@ -14,3 +14,5 @@ pub mod plan;
 pub mod seed;
 pub mod serve;
 mod show;
+mod table;
+pub mod terminal;

@@ -43,6 +43,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/", get(page::page))
         .route("/api/v1/lab", get(api::lab))
         .route("/api/v1/terminals", get(api::terminals))
+        .route("/api/v1/terminals/{id}", get(api::terminal).delete(api::forget))
         .route("/api/v1/terminals/{id}/retry", post(api::retry))
         .route("/api/v1/terminals/{id}/cancel", post(api::cancel))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::views));

@@ -3,7 +3,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::api::DiskInfo;
+use crate::api::{DiskInfo, TerminalDetails};
 use crate::event::{Chosen, Class, DiskIdentity, Stage};
 use crate::testkit::lab::{done, failed};
 
@@ -248,4 +248,97 @@ async fn boards_with_one_uuid_are_imaged_one_by_one_and_a_decision_by_that_uuid_
     assert_eq!((world.state(A).await, world.state(B).await), (TerminalState::Done, TerminalState::Done));
     assert_eq!(world.decide(A, "retry").await, StatusCode::NO_CONTENT);
     assert_eq!((world.state(A).await, world.state(B).await), (TerminalState::Waiting, TerminalState::Done));
+}
+
+/// Asks `path` with DELETE.
+async fn delete(world: &World, path: &str) -> (StatusCode, String) {
+    let answer = world.http.delete(world.url(path)).send().await.expect("an answer");
+    (answer.status(), answer.text().await.expect("text"))
+}
+
+#[tokio::test]
+async fn one_terminal_is_shown_in_full_by_any_of_its_names() {
+    let mut world = World::new(&format!("{FOR_ALL}[terminals.'{A}']\nlabel='lab-01'\n")).await;
+    const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+    let mut hello = Hello { uuid: Some(U.into()), ..hello_of(A) };
+    hello.inventory.memory = 8 << 30;
+    hello.inventory.disks = vec![DiskInfo { name: "sda".into(), size: 1 << 38, ..DiskInfo::default() }];
+    let _: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
+    world.hello(B).await;
+    let job = world.take(A, Take::default()).await.expect("work waits");
+    world.outcome(&job, done()).await.expect("taken");
+    world.restart().await;
+    for name in [A, "lab-01", &format!("uuid:{U}"), U, &A.replace(':', "-")] {
+        let (status, text) = world.text(&format!("/api/v1/terminals/{name}")).await;
+        assert_eq!(status, StatusCode::OK, "{name}: {text}");
+        let shown: TerminalDetails = serde_json::from_str(&text).expect("details");
+        assert_eq!((shown.row.id.as_str(), shown.row.state), (A, TerminalState::Done));
+        assert_eq!((shown.inventory, shown.agent.as_str()), (hello.inventory.clone(), "0.1.0"));
+        assert_eq!(shown.installed.len(), 1);
+        let attempt = shown.attempt.expect("one");
+        assert_eq!((attempt.number, attempt.job.as_str()), (job.attempt, "lab"));
+        assert_eq!(attempt.images, "golden@format-1");
+        assert!(shown.first_heard.expect("known") <= shown.last_heard);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_fits_no_terminal_or_two_is_refused_with_the_candidates() {
+    const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+    let labels = format!("[terminals.'{A}']\nlabel='lab-01'\n[terminals.'{B}']\nlabel='lab-02'\n");
+    let world = World::new(&labels).await;
+    for mac in [A, B] {
+        let hello = Hello { uuid: Some(U.into()), ..hello_of(mac) };
+        let _: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
+    }
+    let (status, text) = world.text("/api/v1/terminals/lab-17").await;
+    assert!(status == StatusCode::NOT_FOUND && text.contains("Is it lab-01, lab-02?"), "{text}");
+    let (status, text) = world.text("/api/v1/terminals/52:54:00:00:00").await;
+    assert!(status == StatusCode::NOT_FOUND && text.contains(&format!("Is it {A}, {B}?")), "{text}");
+    let (status, text) = delete(&world, &format!("/api/v1/terminals/uuid:{U}")).await;
+    assert!(
+        status == StatusCode::CONFLICT && text.contains(&format!("fits 2 terminals: {A}, {B}")),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_terminal_is_forgotten_by_the_servers_own_machine_and_not_while_it_is_at_work() {
+    let mut world = World::new(FOR_ALL).await;
+    let job = world.begin(A).await;
+    world.hello(B).await;
+    let path = format!("/api/v1/terminals/{A}");
+    let (status, text) = delete(&world, &path).await;
+    assert!(status == StatusCode::CONFLICT && text.contains("imaging now"), "{text}");
+    let page = world.http.delete(world.url(&path)).header("origin", "http://lab").send().await;
+    assert_eq!(page.expect("an answer").status(), StatusCode::FORBIDDEN);
+    world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
+    assert_eq!(delete(&world, &path).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(delete(&world, &path).await.0, StatusCode::NOT_FOUND);
+    world.restart().await;
+    let rows: Vec<TerminalView> =
+        serde_json::from_str(&world.text("/api/v1/terminals").await.1).expect("rows");
+    assert_eq!(rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), [B]);
+    assert!(world.begin(A).await.attempt > job.attempt, "its number is not given again");
+}
+
+#[tokio::test]
+async fn the_program_shows_and_forgets_a_terminal() {
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        terminal: crate::cli::terminal::TerminalArgs,
+    }
+    let world = World::new("").await;
+    world.hello(A).await;
+    let server = world.url("");
+    let run = |what: &str, name: &str| {
+        let arguments = ["flashmob", what, name, "--server", &server];
+        crate::cli::terminal::run(Program::try_parse_from(arguments).expect("arguments").terminal)
+    };
+    run("show", A).await.expect("shown");
+    let failure = run("show", "52:54:00:00:00:ff").await.expect_err("nobody");
+    assert!(failure.class == Class::Usage && failure.advice.contains(A), "{failure:?}");
+    run("forget", A).await.expect("forgotten");
+    assert_eq!(run("forget", A).await.map_err(|failure| failure.class), Err(Class::Usage));
 }

@@ -5,7 +5,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::api::{DiskInfo, Inventory, Neighbour, TerminalState, TerminalView};
+use jiff::Timestamp;
+
+use crate::api::{AttemptView, DiskInfo, Inventory, Neighbour, TerminalDetails, TerminalState, TerminalView};
 use crate::event::Chosen;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
@@ -98,4 +100,39 @@ impl Terminal {
             }),
         }
     }
+
+    /// All that is known of it, with its `row`.
+    pub fn details(&self, row: TerminalView) -> TerminalDetails {
+        let last = self.last.as_ref();
+        TerminalDetails {
+            row,
+            agent: self.agent.clone(),
+            first_heard: self.first.map(date),
+            last_heard: date(self.heard),
+            inventory: self.inventory.clone(),
+            missing_disks: known::missing(&self.known_disks, &self.inventory.disks)
+                .into_iter()
+                .cloned()
+                .collect(),
+            installed: last.map(Attempt::leaves_installed).unwrap_or_default(),
+            half_written: last.is_some_and(Attempt::leaves_half_a_system),
+            attempt: last.map(|attempt| AttemptView {
+                number: attempt.number,
+                job: attempt.job.clone(),
+                images: attempt.title(),
+                started: date(attempt.started),
+                heard: date(attempt.heard),
+                ended: attempt.ended.map(date),
+                tries: attempt.tries,
+                cancelled: attempt.cancelled,
+                retried: attempt.retried,
+            }),
+        }
+    }
+}
+
+/// A time of the server's clock as people write it.
+fn date(since_1970: Duration) -> String {
+    let seconds = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
 }

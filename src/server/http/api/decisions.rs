@@ -1,4 +1,4 @@
-//! Administrators' decisions: retry and cancel.
+//! Administrators' decisions: retry, cancel and forget.
 //!
 //! Invariant: a decision is taken only from the server itself (`local`). `lab` carries it out.
 
@@ -9,39 +9,14 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::local::from_the_server_itself;
-use super::reply::{Error, Shared, conflict, error, keep, stranger};
+use super::named::meant;
+use super::reply::{Error, Shared, conflict, error, keep};
 use crate::api::{Compare, Refusal};
 use crate::server::app::App;
-use crate::server::domain::config::Config;
-use crate::server::domain::identity::{TerminalKey, usable_uuid};
-use crate::server::domain::lab::{Change, Lab, Terminal, some_of};
+use crate::server::domain::lab::{Change, Lab};
 use crate::server::domain::target::{Target, target_for};
 use crate::server::http::listen::Ends;
 use crate::sync;
-
-/// The terminal that a person's input names: its name, any of its MACs, its UUID, or its label. An ambiguous
-/// input names no terminal.
-fn meant(lab: &Lab, config: &Config, typed: &str) -> Result<String, Error> {
-    if let Some(terminal) = lab.get(typed) {
-        return Ok(terminal.id.clone());
-    }
-    let key = typed.parse::<TerminalKey>();
-    let by_uuid = usable_uuid(typed).map(TerminalKey::Uuid);
-    let fits = |t: &&Terminal| {
-        config.label(&lab.named(&t.identity, Some(&t.id))) == Some(typed)
-            || key.as_ref().is_ok_and(|key| key.matches(&t.identity))
-            || by_uuid.is_some_and(|key| key.matches(&t.identity))
-    };
-    let fitting: Vec<&str> = lab.iter().filter(fits).map(|t| t.id.as_str()).collect();
-    match fitting[..] {
-        [] => Err(stranger(typed)),
-        [one] => Ok(one.to_owned()),
-        _ => Err(conflict(Refusal {
-            error: format!("'{typed}' fits {} terminals: {}", fitting.len(), some_of(&fitting)),
-            advice: "Name the one that is meant by its own name: 'flashmob terminals' shows them all.".into(),
-        })),
-    }
-}
 
 async fn decide(
     app: &App,
@@ -51,13 +26,13 @@ async fn decide(
     what: &str,
     change: impl FnOnce(&mut Lab, &str, Option<&Target>) -> Result<Vec<Change>, Refusal>,
 ) -> Result<StatusCode, Error> {
-    let advice = "Run 'flashmob job …' on the server itself.";
+    let advice = "Run the command on the server itself.";
     from_the_server_itself(ends, headers, "decide this", advice)?;
     let (config, repository) = (app.config(), app.repository());
     let saved = {
         let mut lab = sync::lock(&app.lab);
-        let id = meant(&lab, &config, typed)?;
-        let terminal = lab.get(&id).ok_or_else(|| stranger(typed))?;
+        let terminal = meant(&lab, &config, typed)?;
+        let id = terminal.id.clone();
         let who = lab.named(&terminal.identity, Some(&id));
         let target = target_for(&config, &repository.catalog, &who).ok().flatten();
         let changes = change(&mut lab, &id, target.as_ref()).map_err(conflict)?;
@@ -103,4 +78,17 @@ pub async fn cancel(
 ) -> Result<StatusCode, Error> {
     let now = app.now();
     decide(&app, ends, &headers, &id, "cancel", |lab, id, target| lab.cancel(now, id, target)).await
+}
+
+/// `DELETE /api/v1/terminals/{id}`.
+pub async fn forget(
+    State(app): Shared,
+    Extension(ends): Extension<Ends>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Error> {
+    let now = app.now();
+    let done = decide(&app, ends, &headers, &id, "forget", |lab, id, _| lab.forget(now, id)).await;
+    app.arrange();
+    done
 }

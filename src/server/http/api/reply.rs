@@ -4,6 +4,7 @@
 
 use crate::api::Refusal;
 use crate::server::app::App;
+use crate::server::domain::lab::some_of;
 use crate::server::store::StoreError;
 use axum::Json;
 use axum::extract::State;
@@ -69,10 +70,13 @@ pub(super) fn unkept(e: &StoreError) -> Error {
     error(StatusCode::SERVICE_UNAVAILABLE, e.to_string(), e.advice())
 }
 
-pub(super) fn stranger(id: &str) -> Error {
-    error(
-        StatusCode::NOT_FOUND,
-        format!("no terminal '{id}' is known here"),
-        "See 'flashmob terminals' for those that are.",
-    )
+/// Nobody has this name; these have similar ones.
+pub(super) fn stranger(id: &str, alike: &[String]) -> Error {
+    let advice = match alike.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => "See 'flashmob terminal list' for those that are.".to_string(),
+        ref alike => {
+            format!("Is it {}? 'flashmob terminal list' shows all of them.", some_of(alike))
+        }
+    };
+    error(StatusCode::NOT_FOUND, format!("no terminal '{id}' is known here"), advice)
 }

@@ -77,7 +77,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
     let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
     let (attempt, target, compare, (known_disks, chosen), saved) = {
         let mut lab = sync::lock(&app.lab);
-        let terminal = lab.get(&id).ok_or_else(|| stranger(&id))?;
+        let terminal = lab.get(&id).ok_or_else(|| stranger(&id, &[]))?;
         let last = terminal.last.as_ref();
         let who = lab.named(&terminal.identity, Some(&id));
         let target = match (&wish.image, &wish.job) {
@@ -101,7 +101,7 @@ pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) 
         let wanted = target.filter(|target| wish.image.is_some() || jobs::waits(last, Some(target)));
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
         let compare = jobs::compare_of_next(last, &target);
-        let (attempt, changes) = lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id))?;
+        let (attempt, changes) = lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id, &[]))?;
         let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
         (attempt, target, compare, disks.unwrap_or_default(), app.store.save(changes))
     };

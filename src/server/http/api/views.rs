@@ -1,19 +1,24 @@
-//! Views for people: the terminals' rows, images with their swarms, jobs, zones. The page, the metrics and
-//! the command line show them.
+//! Views for people: the terminals' rows, one terminal in full, images with their swarms, jobs, zones. The
+//! page, the metrics and the command line show them.
 //!
 //! Invariant: a view changes no state, except that the tracker forgets peers that are gone.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 
-use super::reply::Shared;
-use crate::api::{Compare, TerminalView};
-use crate::server::app::App;
+use super::named::meant;
+use super::reply::{Error, Shared};
+use crate::api::{Compare, TerminalDetails, TerminalView};
+use crate::server::app::{App, Repository};
 use crate::server::domain::catalog::{Catalog, Problem, Published};
 use crate::server::domain::config::{Config, Job};
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::target::{target_for, target_of};
+use crate::server::domain::ties::Ties;
 use crate::server::domain::zones::{self, ZoneView};
 use crate::swarm::SwarmStats;
 use crate::sync;
@@ -25,15 +30,38 @@ pub async fn terminals(State(app): Shared) -> Json<Vec<TerminalView>> {
 
 /// All rows of the lab.
 pub fn rows(app: &App) -> Vec<TerminalView> {
-    let (config, repository, now) = (app.config(), app.repository(), app.now());
-    let ties = app.ties();
+    let view = Rows::of(app);
     let lab = sync::lock(&app.lab);
-    let view = |terminal: &Terminal| {
+    lab.iter().map(|terminal| view.row(&lab, terminal)).collect()
+}
+
+/// `GET /api/v1/terminals/{id}`, where `id` may also be a label, a MAC or a UUID.
+pub async fn terminal(State(app): Shared, Path(typed): Path<String>) -> Result<Json<TerminalDetails>, Error> {
+    let view = Rows::of(&app);
+    let lab = sync::lock(&app.lab);
+    let terminal = meant(&lab, &view.config, &typed)?;
+    Ok(Json(terminal.details(view.row(&lab, terminal))))
+}
+
+/// The facts that rows need, as of one moment.
+struct Rows {
+    config: Arc<Config>,
+    repository: Arc<Repository>,
+    ties: Ties,
+    now: Duration,
+}
+
+impl Rows {
+    fn of(app: &App) -> Self {
+        Rows { config: app.config(), repository: app.repository(), ties: app.ties(), now: app.now() }
+    }
+
+    fn row(&self, lab: &Lab, terminal: &Terminal) -> TerminalView {
         let who = lab.named(&terminal.identity, Some(&terminal.id));
-        let target = target_for(&config, &repository.catalog, &who).ok().flatten();
-        terminal.view(config.label(&who), lab.notes(terminal), target.as_ref(), &ties, now)
-    };
-    lab.iter().map(view).collect()
+        let target = target_for(&self.config, &self.repository.catalog, &who).ok().flatten();
+        let label = self.config.label(&who);
+        terminal.view(label, lab.notes(terminal), target.as_ref(), &self.ties, self.now)
+    }
 }
 
 /// An image as the page shows it.

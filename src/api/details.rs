@@ -1,0 +1,49 @@
+//! All that the server knows of one terminal: `GET /api/v1/terminals/{id}`.
+//!
+//! Invariant: only shapes, as in the module above. Times are RFC 3339 texts in UTC.
+
+use serde::{Deserialize, Serialize};
+
+use super::{DiskInfo, Inventory, TerminalView};
+use crate::event::Installed;
+
+/// One terminal: its row, and what only a look at this terminal shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TerminalDetails {
+    #[serde(flatten)]
+    pub row: TerminalView,
+    /// Version of its agent.
+    pub agent: String,
+    /// When the server first heard it; `None` if an older server did not write it down.
+    pub first_heard: Option<String>,
+    pub last_heard: String,
+    /// Its hardware, as in its last hello.
+    pub inventory: Inventory,
+    /// Fixed disks that it had and that its last hello does not name.
+    pub missing_disks: Vec<DiskInfo>,
+    /// The images on its disks, as far as known.
+    pub installed: Vec<Installed>,
+    /// A disk holds half a system because of an attempt.
+    pub half_written: bool,
+    /// Its last attempt. `row` has its progress and outcome.
+    pub attempt: Option<AttemptView>,
+}
+
+/// An attempt of a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptView {
+    pub number: u64,
+    pub job: String,
+    /// `name@version` of its images.
+    pub images: String,
+    pub started: String,
+    /// When its last report came.
+    pub heard: String,
+    pub ended: Option<String>,
+    /// 1 for the first of a row of attempts that were made without a person.
+    pub tries: u32,
+    /// A person stopped it.
+    pub cancelled: bool,
+    /// A person wants another one.
+    pub retried: bool,
+}

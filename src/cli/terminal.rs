@@ -1,0 +1,290 @@
+//! `flashmob terminal` and its short form `flashmob terminals`: look at terminals, and forget one.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+
+use super::call::{ServerArg, ask, text_of, understand};
+use super::table::table;
+use crate::api::{AttemptView, NicInfo, TerminalDetails, TerminalState, TerminalView};
+use crate::event::{Failure, Installed, Outcome};
+use crate::layout::rule::describe;
+use crate::server::http::metrics::word;
+use crate::units::show_bytes;
+
+/// Look at terminals, their hardware and their last attempt; forget those that are gone.
+#[derive(Debug, Args)]
+pub struct TerminalArgs {
+    #[command(subcommand)]
+    command: TerminalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TerminalCommand {
+    /// Show every terminal.
+    List(TerminalsArgs),
+    /// Show all that the server knows of one terminal: names, hardware, what is installed, the last attempt.
+    Show {
+        /// Label, MAC, or UUID as uuid:4c4c4544-….
+        terminal: String,
+        #[command(flatten)]
+        server: ServerArg,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a terminal and its attempts from the server. It is new when it comes again. Only on the server
+    /// itself.
+    Forget {
+        /// Label, MAC, or UUID as uuid:4c4c4544-….
+        terminal: String,
+        #[command(flatten)]
+        server: ServerArg,
+    },
+}
+
+/// Show every terminal: the same as 'flashmob terminal list'.
+#[derive(Debug, Args)]
+pub struct TerminalsArgs {
+    #[command(flatten)]
+    server: ServerArg,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: TerminalArgs) -> Result<(), Failure> {
+    match args.command {
+        TerminalCommand::List(args) => list(args).await,
+        TerminalCommand::Show { terminal, server, json } => {
+            let text =
+                text_of(ask(&server, Method::GET, &["api", "v1", "terminals", &terminal], None).await?)
+                    .await?;
+            match json {
+                true => println!("{text}"),
+                false => print!("{}", details_table(&understand(&text)?)),
+            }
+            Ok(())
+        }
+        TerminalCommand::Forget { terminal, server } => forget(&terminal, &server).await,
+    }
+}
+
+pub async fn list(args: TerminalsArgs) -> Result<(), Failure> {
+    let text = text_of(ask(&args.server, Method::GET, &["api", "v1", "terminals"], None).await?).await?;
+    if args.json {
+        println!("{text}");
+        return Ok(());
+    }
+    let mut terminals: Vec<TerminalView> = understand(&text)?;
+    terminals.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
+    print!("{}", terminal_table(&terminals));
+    Ok(())
+}
+
+async fn forget(typed: &str, server: &ServerArg) -> Result<(), Failure> {
+    let text = text_of(ask(server, Method::GET, &["api", "v1", "terminals", typed], None).await?).await?;
+    let terminal: TerminalDetails = understand(&text)?;
+    ask(server, Method::DELETE, &["api", "v1", "terminals", &terminal.row.id], None).await?;
+    println!("{} and its attempts are forgotten. It is new when it comes again.", title(&terminal.row));
+    if terminal.half_written {
+        println!("WARNING: one of its disks holds half a system, and the server no longer knows.");
+    }
+    Ok(())
+}
+
+/// A terminal's label and its name in calls.
+fn title(terminal: &TerminalView) -> String {
+    match &terminal.label {
+        Some(label) => format!("{label} ({})", terminal.id),
+        None => terminal.id.clone(),
+    }
+}
+
+fn terminal_table(terminals: &[TerminalView]) -> String {
+    let mut rows = vec![
+        ["TERMINAL", "STATE", "DONE", "IN", "OUT", "PEERS", "IMAGE", "ADDRESS", "NOTE"].map(String::from),
+    ];
+    for t in terminals {
+        let p = t.progress.as_ref().filter(|_| t.silent < 10);
+        let dash = || "-".to_string();
+        let note = match &t.outcome {
+            Some(Outcome::Failed { failure, .. }) => failure.message.clone(),
+            Some(Outcome::Done { seconds, disk, warnings, .. }) => {
+                let warnings: String =
+                    warnings.iter().map(|warning| format!("; WARNING: {warning}")).collect();
+                format!("{seconds} s, {disk}{warnings}")
+            }
+            None => p.map(|p| p.stage.title().to_string()).unwrap_or_default(),
+        };
+        let note = [note].into_iter().chain(t.notes.iter().cloned()).filter(|part| !part.is_empty());
+        let note = note.collect::<Vec<_>>().join("; ");
+        rows.push([
+            t.label.clone().unwrap_or_else(|| t.id.clone()),
+            word(t.state).to_string(),
+            match (t.state, &t.progress) {
+                (TerminalState::Done, _) => "100 %".into(),
+                (_, Some(p)) => format!("{:.0} %", p.percent),
+                (_, None) => dash(),
+            },
+            p.map_or_else(dash, |p| format!("{}/s", show_bytes(p.rate_in))),
+            p.map_or_else(dash, |p| format!("{}/s", show_bytes(p.rate_out))),
+            p.map_or_else(dash, |p| p.peers.to_string()),
+            t.image.clone().unwrap_or_else(dash),
+            place(t),
+            note,
+        ]);
+    }
+    table(&rows)
+}
+
+/// Its address and zone.
+fn place(terminal: &TerminalView) -> String {
+    let address = terminal.address.as_deref().unwrap_or("-");
+    match &terminal.zone {
+        Some(zone) if terminal.gateway => format!("{address} (gateway of {zone})"),
+        Some(zone) => format!("{address} ({zone})"),
+        None => address.to_owned(),
+    }
+}
+
+fn details_table(terminal: &TerminalDetails) -> String {
+    let TerminalDetails { row, inventory, .. } = terminal;
+    let mut rows: Vec<[String; 2]> = Vec::new();
+    let mut add = |name: &str, value: String| {
+        if !value.is_empty() {
+            rows.push([name.into(), value]);
+        }
+    };
+    add("terminal", title(row));
+    row.notes.iter().for_each(|note| add("note", note.clone()));
+    add("MACs", row.macs.join(", "));
+    add("UUID", row.uuid.clone().unwrap_or_default());
+    add("address", place(row));
+    add("switch", row.switch.clone().unwrap_or_default());
+    add("first heard", terminal.first_heard.clone().unwrap_or_else(|| "not known".into()));
+    add("last heard", format!("{}, {} s ago", terminal.last_heard, row.silent));
+    add("agent", terminal.agent.clone());
+    let serial = inventory.serial.iter().map(|serial| format!(", serial number {serial}"));
+    add("machine", inventory.machine.clone() + &serial.collect::<String>());
+    add("processor", inventory.cpu.clone());
+    add("memory", Some(inventory.memory).filter(|bytes| *bytes > 0).map(show_bytes).unwrap_or_default());
+    add("firmware", inventory.firmware.clone());
+    inventory.disks.iter().for_each(|disk| add("disk", describe(disk)));
+    terminal.missing_disks.iter().for_each(|disk| add("missing disk", describe(disk)));
+    inventory.nics.iter().for_each(|nic| add("network card", card(nic)));
+    add("state", word(row.state).into());
+    terminal.installed.iter().for_each(|one| add("installed", installed(one)));
+    if terminal.half_written {
+        add("installed", "half a system, because an attempt did not finish".into());
+    }
+    terminal.attempt.iter().for_each(|attempt| add("last attempt", attempt_line(attempt)));
+    add("result", result(row));
+    table(&rows)
+}
+
+fn card(nic: &NicInfo) -> String {
+    let link = match (nic.link, nic.speed) {
+        (false, _) => "no link".to_string(),
+        (true, None) => "link".into(),
+        (true, Some(speed)) => format!("{speed} Mbit/s"),
+    };
+    let switch = nic.neighbour.as_ref().map(|switch| {
+        format!("at {}, port {}", switch.name.as_ref().unwrap_or(&switch.chassis), switch.port)
+    });
+    let parts = [Some(nic.name.clone()), Some(nic.mac.clone()), Some(link), nic.driver.clone()];
+    let parts = parts.into_iter().chain([nic.address.clone(), switch]).flatten();
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn installed(one: &Installed) -> String {
+    let partitions = one.partitions.as_ref().map(|numbers| {
+        let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+        format!("partitions {} of ", numbers.join(", "))
+    });
+    format!("{}{} on {}", partitions.unwrap_or_default(), one.id, one.disk)
+}
+
+fn attempt_line(attempt: &AttemptView) -> String {
+    let ended = attempt.ended.as_ref().map(|ended| format!(", ended {ended}"));
+    let tries = (attempt.tries > 1).then(|| format!(", try {}", attempt.tries));
+    format!(
+        "number {}, job {}, {}, began {}{}{}{}{}",
+        attempt.number,
+        attempt.job,
+        attempt.images,
+        attempt.started,
+        ended.unwrap_or_default(),
+        tries.unwrap_or_default(),
+        if attempt.cancelled { ", cancelled" } else { "" },
+        if attempt.retried { ", to be tried again" } else { "" },
+    )
+}
+
+fn result(row: &TerminalView) -> String {
+    match (&row.outcome, &row.progress) {
+        (Some(Outcome::Done { seconds, disk, warnings, .. }), _) => {
+            let warnings: String = warnings.iter().map(|warning| format!("; WARNING: {warning}")).collect();
+            format!("done in {seconds} s on {disk}{warnings}")
+        }
+        (Some(Outcome::Failed { stage, failure, disk_touched }), _) => {
+            let disk = if *disk_touched { " The disk was written to." } else { " Nothing was written." };
+            let (message, advice) = (&failure.message, &failure.advice);
+            format!("failed while {}: {message}. {advice}{disk}", stage.title())
+        }
+        (None, Some(progress)) => format!("{}, {:.0} %", progress.stage.title(), progress.percent),
+        (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_that_shares_its_uuid_has_a_note() {
+        let row = r#"[{"id":"02:00:00:00:00:0a","label":null,"macs":[],"uuid":null,"address":null,
+            "machine":"",
+            "state":"idle","image":null,"progress":null,"outcome":null,"silent":99,
+            "notes":["shares its UUID with 02:00:00:00:00:0b; tell them apart by MAC"]}]"#;
+        let text = terminal_table(&serde_json::from_str::<Vec<TerminalView>>(row).expect("a row"));
+        assert!(text.contains("-        shares its UUID with 02:00:00:00:00:0b; tell"), "{text}");
+    }
+
+    #[test]
+    fn one_terminal_is_shown_with_its_hardware_its_images_and_its_last_attempt() {
+        let text = r#"{"id":"02:00:00:00:00:0a","label":"lab-01","macs":["02:00:00:00:00:0a"],"uuid":null,
+            "address":"10.0.0.9","machine":"Dell","state":"failed","image":"debian@2","progress":null,
+            "outcome":{"result":"failed","stage":"fetch","disk_touched":true,
+                "failure":{"class":"disk","message":"writing sdb failed","advice":"Replace the disk."}},
+            "silent":99,"zone":"room","agent":"0.2.0","first_heard":null,"last_heard":"2026-11-28T20:00:00Z",
+            "inventory":{"machine":"Dell\u001b[31m","serial":"S1","cpu":"4 cores","memory":8589934592,
+                "firmware":"uefi","disks":[{"name":"sda","size":1000000000,"sector_size":512,"model":"M",
+                "serial":"A","wwn":null,"bus":"ata","path":"p","rotational":false,"removable":false,
+                "read_only":false}],"nics":[{"name":"eth0","mac":"02:00:00:00:00:0a","driver":"e1000e",
+                "link":true,"speed":1000,"address":"10.0.0.9/24",
+                "neighbour":{"chassis":"c","port":"7","name":"sw-1"}}]},
+            "missing_disks":[{"name":"sdb","size":1000000000,"sector_size":512,"model":null,"serial":"B",
+                "wwn":null,"bus":"ata","path":"p","rotational":true,"removable":false,"read_only":false}],
+            "installed":[{"image":"debian","version":"1","disk":"sda","partitions":[1,3]}],
+            "half_written":false,"attempt":{"number":7,"job":"night","images":"debian@2",
+                "started":"2026-11-28T19:00:00Z","heard":"2026-11-28T19:01:00Z","ended":null,"tries":2,
+                "cancelled":false,"retried":false}}"#;
+        let text = details_table(&understand(text).expect("details"));
+        for line in [
+            "terminal      lab-01 (02:00:00:00:00:0a)",
+            "address       10.0.0.9 (room)",
+            "first heard   not known",
+            "last heard    2026-11-28T20:00:00Z, 99 s ago",
+            "machine       Dell [31m, serial number S1",
+            "memory        8.0 GiB",
+            "disk          sda, M, A,",
+            "missing disk  sdb, B,",
+            "network card  eth0, 02:00:00:00:00:0a, 1000 Mbit/s, e1000e, 10.0.0.9/24, at sw-1, port 7",
+            "installed     partitions 1, 3 of debian@1 on sda",
+            "last attempt  number 7, job night, debian@2, began 2026-11-28T19:00:00Z, try 2",
+            "result        failed while fetching the image: writing sdb failed. Replace the disk. The",
+        ] {
+            assert!(text.lines().any(|shown| shown.starts_with(line)), "{line}\n{text}");
+        }
+    }
+}
