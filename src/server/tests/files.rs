@@ -94,3 +94,28 @@ async fn the_page_is_one_document_that_fetches_nothing_from_elsewhere() {
         assert!(!page.contains(foreign), "{foreign}");
     }
 }
+
+#[tokio::test]
+async fn the_pages_look_at_one_terminal_reads_what_the_server_says_of_it() {
+    let world = World::new(FOR_ALL).await;
+    world.begin(A).await;
+    let page = world.text("/").await.1;
+    let look = page.split("function facts(t)").nth(1).expect("there").split("function showOne").next();
+    let said: serde_json::Value =
+        serde_json::from_str(&world.text(&format!("/api/v1/terminals/{A}")).await.1).expect("details");
+    let names = |text: &str, before: &str| -> Vec<String> {
+        let after = text.split(|c: char| !(c.is_alphanumeric() || "._".contains(c)));
+        let fields = after.filter_map(|word| word.strip_prefix(before)?.split('.').next().map(str::to_owned));
+        fields.collect()
+    };
+    let look = look.expect("there");
+    let fields = names(look, "t.");
+    assert!(fields.len() > 15, "{fields:?}");
+    for field in fields {
+        assert!(said.get(&field).is_some(), "the page reads '{field}': {said}");
+    }
+    for field in names(look, "i.") {
+        assert!(said["inventory"].get(&field).is_some(), "the page reads '{field}' of the inventory");
+    }
+    assert!(page.contains("\"#terminal=\" + encodeURIComponent(t.id)"), "rows lead to it");
+}
