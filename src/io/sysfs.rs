@@ -47,18 +47,21 @@ pub fn queue_fact(device: u64, name: &str) -> Option<u64> {
 
 /// Partitions of the disk with this folder, as the kernel knows them: number and folder.
 pub fn partitions(disk: &Path) -> Vec<(u32, PathBuf)> {
-    let folders = fs::read_dir(disk).into_iter().flatten().flatten().map(|entry| entry.path());
-    folders
+    partition_folders(disk)
         .filter_map(|folder| Some((u32::try_from(number(&folder.join("partition"))?).ok()?, folder)))
         .collect()
 }
 
+fn partition_folders(disk: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let below = fs::read_dir(disk).into_iter().flatten().flatten().map(|entry| entry.path());
+    below.filter(|folder| folder.join("partition").exists())
+}
+
 /// The device with this number and, if it is a disk, its partitions, as `major:minor`.
 pub fn with_partitions(device: u64) -> Vec<String> {
-    let below = fs::read_dir(folder(device)).into_iter().flatten().flatten().map(|entry| entry.path());
     // A partition whose number cannot be read is one too: it may be mounted.
-    let partitions = below.filter(|part| part.join("partition").exists());
-    std::iter::once(numbers(device)).chain(partitions.filter_map(|part| text(&part.join("dev")))).collect()
+    let partitions = partition_folders(&folder(device)).filter_map(|part| text(&part.join("dev")));
+    std::iter::once(numbers(device)).chain(partitions).collect()
 }
 
 /// A place where a device is mounted.
