@@ -14,5 +14,6 @@ pub mod plan;
 pub mod seed;
 pub mod serve;
 mod show;
+mod systemd;
 mod table;
 pub mod terminal;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::systemd::Manager;
 use crate::event::Failure;
 use crate::server::Options;
 use crate::server::Server;
@@ -62,6 +63,8 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     };
     let mut hangup = signal(SignalKind::hangup()).map_err(cannot_wait)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
+    let mut manager = Manager::default();
+    manager.starting();
     let server = Server::start(Options {
         images,
         boot: args.boot,
@@ -81,13 +84,22 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         "flashmob serves on {address}, peers on port {peers}. The lab: http://{host}:{}/",
         address.port()
     );
+    manager.ready(&server.summary());
+    let mut tick = tokio::time::interval(Manager::period());
     loop {
         tokio::select! {
-            _ = hangup.recv() => server.reload(),
+            _ = hangup.recv() => {
+                manager.reloading();
+                server.reload().await;
+                manager.ready(&server.summary());
+            }
+            // A server whose locks are stuck never gets here, and the watchdog starts it again.
+            _ = tick.tick() => manager.alive(&server.summary()),
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
         }
     }
+    manager.stopping();
     eprintln!("flashmob stops.");
     server.stop().await;
     Ok(())

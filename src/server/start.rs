@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch as channel};
+use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::JoinHandle;
 
 use super::app::{App, Configured};
@@ -22,6 +22,7 @@ use super::seeder::Seeders;
 use super::store::Store;
 use super::{mdns, watch};
 use crate::event::Failure;
+use crate::sync;
 use crate::tracker::{Settings, Tracker, Zoned};
 
 /// How long stopping may take.
@@ -48,7 +49,7 @@ pub struct Options {
 pub struct Server {
     app: Arc<App>,
     address: SocketAddr,
-    reload: Arc<Notify>,
+    reload: mpsc::Sender<oneshot::Sender<()>>,
     stop: channel::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     store: std::thread::JoinHandle<()>,
@@ -109,7 +110,7 @@ impl Server {
         }
 
         let (stop, stopped) = channel::channel(false);
-        let reload = Arc::new(Notify::new());
+        let (reload, told) = mpsc::channel(1);
         let mut tasks = vec![
             tokio::spawn(listen::serve(listener, router::router(Arc::clone(&app)), stopped.clone())),
             tokio::spawn(watch::repository(
@@ -122,7 +123,7 @@ impl Server {
             tokio::spawn(watch::history(Arc::clone(&app), stopped.clone())),
         ];
         if let Some(path) = options.config {
-            let following = watch::configuration(Arc::clone(&app), path, Arc::clone(&reload), stopped);
+            let following = watch::configuration(Arc::clone(&app), path, told, stopped);
             tasks.push(tokio::spawn(following));
         }
         let announced = options.mdns.then(|| mdns::announce(address.port())).and_then(|announced| {
@@ -140,9 +141,24 @@ impl Server {
         self.app.seeder.port
     }
 
-    /// Reads the configuration again.
-    pub(crate) fn reload(&self) {
-        self.reload.notify_one();
+    /// Reads the configuration again; when this returns, it is in force or its mistake is a problem.
+    pub(crate) async fn reload(&self) {
+        let (done, wait) = oneshot::channel();
+        // Without a configuration file nobody listens, and there is nothing to read.
+        if self.reload.send(done).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// The lab in a line, for a service manager.
+    pub(crate) fn summary(&self) -> String {
+        let images = self.app.repository().catalog.images.len();
+        let (known, live) = sync::lock(&self.app.lab).count(self.app.now());
+        let problems = self.app.problems().len();
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let (images, known, problems) =
+            (count(images, "image"), count(known, "terminal"), count(problems, "problem"));
+        format!("{images}, {known} ({live} imaging), {problems}")
     }
 
     /// Lets answers finish, leaves the swarms, stores pending changes.

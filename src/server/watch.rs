@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::event::Failure;
 use crate::server::app::{App, Configured, Repository, Torrent};
@@ -49,7 +49,7 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
 pub(super) async fn configuration(
     app: Arc<App>,
     path: PathBuf,
-    reload: Arc<Notify>,
+    mut reload: mpsc::Receiver<oneshot::Sender<()>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let stamp =
@@ -57,12 +57,12 @@ pub(super) async fn configuration(
     let mut seen = stamp();
     loop {
         let told = tokio::select! {
-            () = tokio::time::sleep(LOOK_AT_CONFIGURATION) => false,
-            () = reload.notified() => true,
+            () = tokio::time::sleep(LOOK_AT_CONFIGURATION) => None,
+            Some(done) = reload.recv() => Some(done),
             () = stopped(&mut stop) => return,
         };
         let now = stamp();
-        if !told && now == seen {
+        if told.is_none() && now == seen {
             continue;
         }
         seen = now;
@@ -80,6 +80,10 @@ pub(super) async fn configuration(
         }
         drop(configured);
         app.arrange();
+        if let Some(done) = told {
+            // Without a receiver the server is about to stop.
+            let _ = done.send(());
+        }
     }
 }
 

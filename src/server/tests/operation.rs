@@ -71,7 +71,7 @@ async fn a_changed_configuration_comes_into_force_and_a_wrong_one_does_not() {
     let world = World::new("").await;
     world.hello(A).await;
     fs::write(world.at("config.toml"), FOR_ALL).expect("written");
-    world.server.as_ref().expect("running").reload();
+    world.server.as_ref().expect("running").reload().await;
     world.until("/api/v1/terminals", "\"state\":\"waiting\"").await;
     fs::write(world.at("config.toml"), "[[job]]\nnam = 'x'\n").expect("written");
     let lab = world.until("/api/v1/lab", "unknown field").await;

@@ -229,7 +229,7 @@ async fn a_peer_of_a_zone_is_told_its_rules_and_people_see_its_zone() {
     let view = format!(r#""zones":[{{"name":"room","terminals":1,"imaging":1,"gateways":["{A}"]}}]"#);
     assert!(lab.contains(&view), "{lab}");
     std::fs::write(world.at("config.toml"), FOR_ALL).expect("written");
-    world.server.as_ref().expect("running").reload();
+    world.server.as_ref().expect("running").reload().await;
     world.until("/api/v1/lab", r#""zones":[]"#).await;
     let free = told(&announce("aaaaaaaaaaaa").await).expect("rules that end the old ones");
     assert!(free.contains("0.0.0.0/0") && !free.contains("4:rate"), "{free}");

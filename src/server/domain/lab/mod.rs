@@ -95,6 +95,12 @@ impl Lab {
         self.terminals.get(id)
     }
 
+    /// Terminals that are known, and those of them that are imaging.
+    pub(crate) fn count(&self, now: Duration) -> (usize, usize) {
+        let live = self.terminals.values().filter(|t| t.last.as_ref().is_some_and(|a| a.is_live(now)));
+        (self.terminals.len(), live.count())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Terminal> {
         self.terminals.values()
     }
