@@ -5,7 +5,7 @@
 //! `target` is the system that a terminal should get, `attempt` one try, `jobs` the next step after an
 //! attempt, `lab` all terminals, `zones` their places, `ties` which terminals need which others, `ipxe` the
 //! scripts that boot them, `doubts` ambiguous names for people to check, `limits` bounds the calls of one
-//! address.
+//! address, `times` reads when jobs open and close.
 //!
 //! Invariant: the same state and the same arguments give the same decision.
 
@@ -20,4 +20,5 @@ pub mod lab;
 pub mod limits;
 pub mod target;
 pub(crate) mod ties;
+pub mod times;
 pub mod zones;
