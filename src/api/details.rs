@@ -14,9 +14,10 @@ pub struct TerminalDetails {
     pub row: TerminalView,
     /// Version of its agent.
     pub agent: String,
-    /// When the server first heard it; `None` if an older server did not write it down.
+    /// When the server first heard it; `None` if it never did, or an older server did not write it down.
     pub first_heard: Option<String>,
-    pub last_heard: String,
+    /// `None` if it never was.
+    pub last_heard: Option<String>,
     /// Its hardware, as in its last hello.
     pub inventory: Inventory,
     /// Fixed disks that it had and that its last hello does not name.

@@ -12,6 +12,9 @@
 //! | `POST /api/v1/attempts/{attempt}/outcome` | [`OutcomeReport`] | [`Orders`] |
 //! | `GET /api/v1/terminals` | | `[`[`TerminalView`]`]` |
 //! | `GET /api/v1/terminals/{id}` | | [`TerminalDetails`] |
+//! | `PATCH /api/v1/terminals/{id}` | [`Describe`] | 204; only from the server itself |
+//! | `POST /api/v1/terminals/import` | CSV | [`Imported`]; only from the server itself |
+//! | `GET /api/v1/terminals/export[?new=true]` | | CSV |
 //! | `DELETE /api/v1/terminals/{id}` | | 204 forgotten; only from the server itself |
 //! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; only from the server itself |
 //!
@@ -20,6 +23,7 @@
 //! succeeds later.
 
 mod details;
+mod registry;
 mod terms;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Chosen, DiskIdentity, Installed, Outcome, Progress};
 use crate::image_id::{self, ImageId};
 pub use details::{AttemptView, TerminalDetails};
+pub use registry::{Describe, Imported};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 
 /// A terminal introduces itself.
@@ -132,7 +137,7 @@ pub struct Welcome {
     pub version: String,
     /// The terminal's name in later calls (letters, digits, `-`, `:`).
     pub terminal: String,
-    /// Its name in the configuration, if any.
+    /// Its name for people, if any.
     pub label: Option<String>,
 }
 
@@ -296,8 +301,19 @@ pub struct TerminalView {
     pub progress: Option<Progress>,
     /// How its latest attempt ended.
     pub outcome: Option<Outcome>,
-    /// Seconds since it was last heard.
-    pub silent: u64,
+    /// Seconds since it was last heard; `None` if it never was.
+    pub silent: Option<u64>,
+    /// No person has registered it.
+    #[serde(default)]
+    pub new: bool,
+    #[serde(default)]
+    pub room: Option<String>,
+    #[serde(default)]
+    pub seat: Option<String>,
+    #[serde(default)]
+    pub groups: Vec<String>,
+    #[serde(default)]
+    pub hostname: Option<String>,
     /// Its zone, if zones are configured.
     #[serde(default)]
     pub zone: Option<String>,

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
 use crate::api::Refusal;
 use crate::event::{Class, Failure};
@@ -31,12 +32,43 @@ pub(super) async fn ask(
     path: &[&str],
     query: Option<&str>,
 ) -> Result<Response, Failure> {
-    let address = &server.server;
-    let mut url = url_of(address, path)?;
+    let mut url = url_of(&server.server, path)?;
     url.set_query(query);
+    call(server, method, url, |request| request).await
+}
+
+/// The form of a call's body.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content {
+    Json,
+    Csv,
+}
+
+/// Sends a server something small.
+pub(super) async fn send(
+    server: &ServerArg,
+    method: Method,
+    path: &[&str],
+    (content, body): (Content, Vec<u8>),
+) -> Result<Response, Failure> {
+    let kind = match content {
+        Content::Json => "application/json",
+        Content::Csv => "text/csv",
+    };
+    let url = url_of(&server.server, path)?;
+    call(server, method, url, |request| request.header(CONTENT_TYPE, kind).body(body)).await
+}
+
+async fn call(
+    server: &ServerArg,
+    method: Method,
+    url: Url,
+    fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
+) -> Result<Response, Failure> {
+    let address = &server.server;
     let client = Client::builder().timeout(PATIENCE).no_proxy().build();
     let client = client.map_err(|e| away(address, &e))?;
-    let response = client.request(method, url).send().await.map_err(|e| away(address, &e))?;
+    let response = fill(client.request(method, url)).send().await.map_err(|e| away(address, &e))?;
     accepted(address, response).await
 }
 

@@ -17,3 +17,4 @@ mod show;
 mod systemd;
 mod table;
 pub mod terminal;
+mod terminal_registry;

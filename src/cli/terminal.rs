@@ -5,6 +5,7 @@ use reqwest::Method;
 
 use super::call::{ServerArg, ask, text_of, understand};
 use super::table::table;
+use super::terminal_registry::{self, ExportArgs, ImportArgs, SetArgs};
 use crate::api::{AttemptView, NicInfo, TerminalDetails, TerminalState, TerminalView};
 use crate::event::{Failure, Installed, Outcome};
 use crate::layout::rule::describe;
@@ -32,6 +33,9 @@ enum TerminalCommand {
         #[arg(long)]
         json: bool,
     },
+    Set(SetArgs),
+    Import(ImportArgs),
+    Export(ExportArgs),
     /// Remove a terminal and its attempts from the server. It is new when it comes again. Only on the server
     /// itself.
     Forget {
@@ -65,6 +69,9 @@ pub async fn run(args: TerminalArgs) -> Result<(), Failure> {
             }
             Ok(())
         }
+        TerminalCommand::Set(args) => terminal_registry::set(args).await,
+        TerminalCommand::Import(args) => terminal_registry::import(args).await,
+        TerminalCommand::Export(args) => terminal_registry::export(args).await,
         TerminalCommand::Forget { terminal, server } => forget(&terminal, &server).await,
     }
 }
@@ -105,7 +112,7 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
         ["TERMINAL", "STATE", "DONE", "IN", "OUT", "PEERS", "IMAGE", "ADDRESS", "NOTE"].map(String::from),
     ];
     for t in terminals {
-        let p = t.progress.as_ref().filter(|_| t.silent < 10);
+        let p = t.progress.as_ref().filter(|_| t.silent.is_some_and(|silent| silent < 10));
         let dash = || "-".to_string();
         let note = match &t.outcome {
             Some(Outcome::Failed { failure, .. }) => failure.message.clone(),
@@ -120,7 +127,7 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
         let note = note.collect::<Vec<_>>().join("; ");
         rows.push([
             t.label.clone().unwrap_or_else(|| t.id.clone()),
-            word(t.state).to_string(),
+            state(t),
             match (t.state, &t.progress) {
                 (TerminalState::Done, _) => "100 %".into(),
                 (_, Some(p)) => format!("{:.0} %", p.percent),
@@ -147,6 +154,15 @@ fn place(terminal: &TerminalView) -> String {
     }
 }
 
+/// Its state, and whether it is new.
+fn state(terminal: &TerminalView) -> String {
+    match (terminal.new, terminal.state) {
+        (true, TerminalState::Idle) => "new".into(),
+        (true, state) => format!("{} (new)", word(state)),
+        (false, state) => word(state).into(),
+    }
+}
+
 fn details_table(terminal: &TerminalDetails) -> String {
     let TerminalDetails { row, inventory, .. } = terminal;
     let mut rows: Vec<[String; 2]> = Vec::new();
@@ -161,8 +177,9 @@ fn details_table(terminal: &TerminalDetails) -> String {
     add("UUID", row.uuid.clone().unwrap_or_default());
     add("address", place(row));
     add("switch", row.switch.clone().unwrap_or_default());
-    add("first heard", terminal.first_heard.clone().unwrap_or_else(|| "not known".into()));
-    add("last heard", format!("{}, {} s ago", terminal.last_heard, row.silent));
+    add("first heard", terminal.first_heard.clone().unwrap_or_else(|| first_heard(terminal).into()));
+    let heard = terminal.last_heard.as_ref().zip(row.silent);
+    add("last heard", heard.map_or_else(|| "never".into(), |(when, ago)| format!("{when}, {ago} s ago")));
     add("agent", terminal.agent.clone());
     let serial = inventory.serial.iter().map(|serial| format!(", serial number {serial}"));
     add("machine", inventory.machine.clone() + &serial.collect::<String>());
@@ -172,7 +189,7 @@ fn details_table(terminal: &TerminalDetails) -> String {
     inventory.disks.iter().for_each(|disk| add("disk", describe(disk)));
     terminal.missing_disks.iter().for_each(|disk| add("missing disk", describe(disk)));
     inventory.nics.iter().for_each(|nic| add("network card", card(nic)));
-    add("state", word(row.state).into());
+    add("state", state(row));
     terminal.installed.iter().for_each(|one| add("installed", installed(one)));
     if terminal.half_written {
         add("installed", "half a system, because an attempt did not finish".into());
@@ -180,6 +197,11 @@ fn details_table(terminal: &TerminalDetails) -> String {
     terminal.attempt.iter().for_each(|attempt| add("last attempt", attempt_line(attempt)));
     add("result", result(row));
     table(&rows)
+}
+
+/// Why there is no time at which it was first heard.
+fn first_heard(terminal: &TerminalDetails) -> &'static str {
+    if terminal.last_heard.is_some() { "not known" } else { "never" }
 }
 
 fn card(nic: &NicInfo) -> String {

@@ -3,6 +3,8 @@
 //!
 //! Invariant: pure; it only informs people. `lab` ignores such a UUID, `zones` leaves out such a pin.
 
+use std::collections::HashMap;
+
 use crate::server::domain::catalog::Problem;
 use crate::server::domain::config::{Config, Job, Terminals, Who};
 use crate::server::domain::identity::TerminalKey;
@@ -27,6 +29,7 @@ pub(crate) fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
     labelled.sort_by_key(ToString::to_string);
     let fitting = labelled.into_iter().map(|key| (key.to_string(), lab.fitting(&key)));
     doubts.extend(fitting.filter_map(|(name, fits)| doubt("terminals".into(), &name, &fits)));
+    doubts.extend(borrowed(config, lab));
     for who in config.pins.iter().flat_map(|pin| std::iter::once(&pin.terminal).chain(&pin.from)) {
         let (name, fits) = match who {
             Who::Address(_) => continue,
@@ -36,6 +39,21 @@ pub(crate) fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
         doubts.extend(doubt("pin".into(), &name, &fits));
     }
     doubts.dedup();
+    doubts
+}
+
+/// Labels that the configuration gives to one terminal and a person gave to another.
+fn borrowed(config: &Config, lab: &Lab) -> Vec<Problem> {
+    let own = lab.iter().filter_map(|t| Some((t.place.label.as_deref()?, t)));
+    let own: HashMap<&str, &Terminal> = own.collect();
+    let given = |t: &&Terminal| t.place.label.is_none();
+    let mut doubts = Vec::new();
+    for terminal in lab.iter().filter(given) {
+        let label = lab.label(config, terminal);
+        if let Some((label, other)) = label.and_then(|label| Some((label, own.get(label)?))) {
+            doubts.extend(doubt("terminals".into(), label, &[other, terminal]));
+        }
+    }
     doubts
 }
 
@@ -69,6 +87,7 @@ mod tests {
 
     use super::*;
     use crate::api::Hello;
+    use crate::server::domain::registry::Edit;
     use crate::server::domain::zones::topology;
     use crate::testkit::lab::hello_of;
 
@@ -99,6 +118,23 @@ mod tests {
         assert_eq!(what, ["job room", "terminals", "pin"]);
         assert!(problems[0].error.contains("02:00:00:00:00:0a, 02:00:00:00:00:0b"), "{:?}", problems[0]);
     }
+    #[test]
+    fn a_label_that_the_configuration_gives_to_another_terminal_than_people_do_is_a_problem() {
+        let (a, b) = ("02:00:00:00:00:0a", "02:00:00:00:00:0b");
+        let mut lab = Lab::default();
+        for mac in [a, b] {
+            lab.hello(Duration::ZERO, String::new(), hello_of(mac)).expect("room");
+        }
+        let edit = Edit { label: Some("lab-01".into()), ..Edit::default() };
+        lab.describe(a, &edit, &Config::default()).expect("free");
+        let problems = |mac: &str| {
+            let config = format!("[terminals]\n'{mac}' = {{ label = 'lab-01' }}\n");
+            doubts(&Config::parse(&config).expect("valid"), &lab)
+        };
+        assert_eq!(problems(a), [], "both mean the same one");
+        assert!(problems(b)[0].error.contains(&format!("fits 2 terminals ({a}, {b})")));
+    }
+
     #[test]
     fn a_job_for_the_adapter_of_several_machines_is_a_problem_that_names_them() {
         let dock = "02:00:00:00:00:d0";

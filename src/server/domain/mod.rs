@@ -18,6 +18,7 @@ pub mod ipxe;
 pub mod jobs;
 pub mod lab;
 pub mod limits;
+pub mod registry;
 pub mod target;
 pub(crate) mod ties;
 pub mod times;

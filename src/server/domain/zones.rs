@@ -17,10 +17,9 @@ use crate::tracker::{Pin, Topology, Zone, ZoneId};
 /// Most zones that are made of switches.
 const MAX_LEARNED: usize = 500;
 
-/// The terminals that the configuration calls `label`.
+/// The terminals that people call `label`.
 pub fn called<'a>(config: &Config, lab: &'a Lab, label: &str) -> Vec<&'a Terminal> {
-    let has = |t: &&Terminal| config.label(&lab.named(&t.identity, Some(&t.id))) == Some(label);
-    lab.iter().filter(has).collect()
+    lab.iter().filter(|t| lab.label(config, t) == Some(label)).collect()
 }
 
 /// The address of the terminal, if there is exactly one. A name that fits several pins no terminal, and

@@ -31,7 +31,12 @@ fn text(terminals: &[TerminalView], images: &[ImageView], problems: usize) -> St
     head(&mut out, "flashmob_terminals", "gauge", "Terminals by state.");
     states.iter().for_each(|(state, n)| line(&mut out, "flashmob_terminals", &[("state", state)], *n));
 
-    let live = || terminals.iter().filter(|t| t.silent < 10).filter_map(|t| t.progress.as_ref());
+    let live = || {
+        terminals
+            .iter()
+            .filter(|t| t.silent.is_some_and(|silent| silent < 10))
+            .filter_map(|t| t.progress.as_ref())
+    };
     // Terminals may report any number, so the sum must not overflow.
     let sum = |rate: fn(&Progress) -> u64| live().map(rate).fold(0, u64::saturating_add);
     for (name, help, value) in [
@@ -120,7 +125,12 @@ mod tests {
             image: None,
             progress: Some(Progress { rate_in: u64::MAX, ..Progress::at(Stage::Fetch) }),
             outcome: None,
-            silent: 0,
+            silent: Some(0),
+            new: false,
+            room: None,
+            seat: None,
+            groups: Vec::new(),
+            hostname: None,
         };
         let text = text(&[terminal.clone(), terminal], &[], 0);
         assert!(text.contains(&format!("flashmob_terminals_rate_in_bytes {}\n", u64::MAX)), "{text}");

@@ -27,6 +27,8 @@ use crate::server::http::tracking;
 
 /// Largest body of a call: an inventory with 64 disks has a few ten KiB.
 const MAX_BODY: usize = 256 << 10;
+/// Largest table of terminals.
+const MAX_TABLE: usize = 4 << 20;
 /// Longest time that a call may take, its body included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -43,7 +45,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/", get(page::page))
         .route("/api/v1/lab", get(api::lab))
         .route("/api/v1/terminals", get(api::terminals))
-        .route("/api/v1/terminals/{id}", get(api::terminal).delete(api::forget))
+        .route("/api/v1/terminals/{id}", get(api::terminal).patch(api::describe).delete(api::forget))
+        .route("/api/v1/terminals/export", get(api::export))
         .route("/api/v1/terminals/{id}/retry", post(api::retry))
         .route("/api/v1/terminals/{id}/cancel", post(api::cancel))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::views));
@@ -56,11 +59,19 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(views)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(in_time));
+    // A table has about 100 bytes for each terminal.
+    let import = Router::new()
+        .route("/api/v1/terminals/import", post(api::import))
+        .layer(from_fn_with_state(Arc::clone(&app), fairness::views))
+        .layer(DefaultBodyLimit::max(MAX_TABLE))
+        .layer(from_fn(in_time));
     // It takes as long as the copy of a large database takes.
     let backup = Router::new().route("/api/v1/backup", post(api::backup));
     let images = ServeDir::new(&app.images).append_index_html_on_directories(false);
-    let mut router =
-        calls.merge(backup).merge(Router::new().nest_service("/images", images).layer(from_fn(only_images)));
+    let mut router = calls
+        .merge(backup)
+        .merge(import)
+        .merge(Router::new().nest_service("/images", images).layer(from_fn(only_images)));
     if let Some(boot) = &app.boot {
         let boot = ServeDir::new(boot).append_index_html_on_directories(false);
         router = router.merge(Router::new().nest_service("/boot", boot));

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 5] = [
+const MIGRATIONS: [(i64, &str); 6] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -38,6 +38,16 @@ const MIGRATIONS: [(i64, &str); 5] = [
         "ALTER TABLE terminals ADD COLUMN first INTEGER;
          CREATE TABLE given_numbers (highest INTEGER NOT NULL) STRICT;
          INSERT INTO given_numbers VALUES (0);",
+    ),
+    (
+        6,
+        "ALTER TABLE terminals ADD COLUMN label TEXT;
+         ALTER TABLE terminals ADD COLUMN room TEXT;
+         ALTER TABLE terminals ADD COLUMN seat TEXT;
+         ALTER TABLE terminals ADD COLUMN groups TEXT NOT NULL DEFAULT '[]';
+         ALTER TABLE terminals ADD COLUMN hostname TEXT;
+         ALTER TABLE terminals ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
+         UPDATE terminals SET accepted = 1 WHERE id IN (SELECT terminal FROM attempts);",
     ),
 ];
 

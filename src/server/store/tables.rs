@@ -12,6 +12,10 @@ use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::lab::{Change, Terminal};
+use crate::server::domain::registry::Place;
+
+/// The time `heard` of a terminal that never spoke.
+const NEVER: i64 = -1;
 
 /// The stored state.
 #[derive(Debug)]
@@ -44,10 +48,11 @@ fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlit
     transaction
         .prepare_cached(
             "INSERT INTO terminals (id, macs, uuid, inventory, agent, address, heard, known_disks, chosen,
-                 first)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)
+                 first, label, room, seat, groups, hostname, accepted)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)
              ON CONFLICT (id) DO UPDATE SET macs=?2, uuid=?3, inventory=?4, agent=?5, address=?6, heard=?7,
-                 known_disks=?8, chosen=?9",
+                 known_disks=?8, chosen=?9, first=?10, label=?11, room=?12, seat=?13, groups=?14,
+                 hostname=?15, accepted=?16",
         )?
         .execute(params![
             terminal.id,
@@ -56,10 +61,16 @@ fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlit
             json(&terminal.inventory)?,
             terminal.agent,
             terminal.address,
-            millis(terminal.heard),
+            terminal.heard.map_or(NEVER, millis),
             json(&terminal.known_disks)?,
             json(&terminal.chosen)?,
             terminal.first.map(millis),
+            terminal.place.label,
+            terminal.place.room,
+            terminal.place.seat,
+            json(&terminal.place.groups)?,
+            terminal.place.hostname,
+            terminal.accepted,
         ])?;
     Ok(())
 }
@@ -139,7 +150,7 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
                 a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended,
                     a.outcome,
                 a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed, a.also, t.known_disks,
-                t.chosen, t.first
+                t.chosen, t.first, t.label, t.room, t.seat, t.groups, t.hostname, t.accepted
          FROM terminals t
          LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
          ORDER BY t.id",
@@ -166,7 +177,9 @@ fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
         Some(known) => known,
         None => known::fixed(&inventory.disks).cloned().collect(),
     };
-    let heard = last.as_ref().map(|a| a.heard).unwrap_or_default().max(time(row.get(6)?));
+    // Reports move only the attempt's time. An attempt without a token was never the terminal's.
+    let reported = last.as_ref().filter(|a| !a.token.is_empty()).map(|a| a.heard);
+    let heard = reported.max(Some(row.get(6)?).filter(|heard| *heard != NEVER).map(time));
     Ok(Terminal {
         id: row.get(0)?,
         identity: Identity::new(&macs.split(' ').collect::<Vec<_>>(), uuid.as_deref()),
@@ -177,6 +190,14 @@ fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
         address: row.get(5)?,
         first: row.get::<_, Option<i64>>(26)?.map(time),
         heard,
+        place: Place {
+            label: row.get(27)?,
+            room: row.get(28)?,
+            seat: row.get(29)?,
+            groups: unjson(row, 30)?.unwrap_or_default(),
+            hostname: row.get(31)?,
+        },
+        accepted: row.get(32)?,
         last,
     })
 }

@@ -29,7 +29,7 @@ fn text(path: &Path) -> String {
 async fn rows(world: &World) -> Vec<TerminalView> {
     let mut rows: Vec<TerminalView> =
         serde_json::from_str(&world.text("/api/v1/terminals").await.1).expect("rows");
-    rows.iter_mut().for_each(|row| row.silent = 0);
+    rows.iter_mut().for_each(|row| row.silent = None);
     rows
 }
 

@@ -5,6 +5,7 @@ mod files;
 mod history;
 mod limits;
 mod operation;
+mod registry;
 mod swarm;
 mod terminals;
 

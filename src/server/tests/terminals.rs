@@ -278,7 +278,7 @@ async fn one_terminal_is_shown_in_full_by_any_of_its_names() {
         let attempt = shown.attempt.expect("one");
         assert_eq!((attempt.number, attempt.job.as_str()), (job.attempt, "lab"));
         assert_eq!(attempt.images, "golden@format-1");
-        assert!(shown.first_heard.expect("known") <= shown.last_heard);
+        assert!(shown.first_heard.expect("known") <= shown.last_heard.expect("known"));
     }
 }
 

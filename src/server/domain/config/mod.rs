@@ -32,6 +32,9 @@ pub(crate) const SAMPLE: &str = include_str!("sample.toml");
 pub struct Config {
     /// File of public keys by which images are judged.
     pub keys: Option<PathBuf>,
+    /// Whether terminals that nobody listed register themselves.
+    #[serde(default)]
+    pub register: Register,
     /// Whether pieces travel compressed, from the server and between terminals.
     #[serde(default)]
     pub compress: Compress,
@@ -57,6 +60,17 @@ pub struct Config {
     /// Terminals that fetch from named ones only.
     #[serde(default, rename = "pin")]
     pub pins: Vec<PinConfig>,
+}
+
+/// Who decides that a terminal is one of the lab's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Register {
+    /// A person. Until then it is listed as new.
+    #[default]
+    Ask,
+    /// The terminal, by its first hello.
+    Open,
 }
 
 /// The configured facts about a terminal.

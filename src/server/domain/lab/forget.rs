@@ -20,6 +20,8 @@ const SERVING: Duration = Duration::from_secs(10);
 /// How much is lost with a terminal, for those that may make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Worth {
+    /// It is new and never took a job.
+    New,
     /// It never took a job.
     NoJob,
     /// It took one, and wrote nothing.
@@ -27,7 +29,12 @@ enum Worth {
 }
 
 fn worth(terminal: &Terminal, now: Duration) -> Option<Worth> {
+    if !terminal.place.is_empty() || terminal.heard.is_none() {
+        // A person has entered it.
+        return None;
+    }
     match &terminal.last {
+        None if !terminal.accepted => Some(Worth::New),
         None => Some(Worth::NoJob),
         Some(last) if is_at_work(last, now) || last.leaves_half_a_system() => None,
         Some(last) => last.leaves_installed().is_empty().then_some(Worth::NothingWritten),
@@ -53,9 +60,9 @@ impl Lab {
         Ok(self.remove(id).into_iter().collect())
     }
 
-    /// Makes room for a new terminal. First go those that never took a job, of these the ones of the address
-    /// that has most of them, because invented terminals come from few addresses, and of these the one that
-    /// has been silent longest.
+    /// Makes room for a new terminal. First go those that no person has registered and that never took a job,
+    /// of these the ones of the address that has most of them, because invented terminals come from few
+    /// addresses, and of these the one that has been silent longest.
     pub(super) fn forget_the_least(&mut self, now: Duration) -> Option<Change> {
         let from = |terminal: &Terminal| terminal.ip().map(limits::owner);
         let able = || self.terminals.values().filter_map(|t| Some((worth(t, now)?, t)));

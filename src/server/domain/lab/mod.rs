@@ -2,8 +2,8 @@
 //!
 //! `terminal` is one terminal, `bounds` cuts their statements, `reports` takes their attempts' reports and
 //! answers with orders, `decisions` carries out administrators' decisions, `forget` removes terminals,
-//! `namesakes` finds terminals that share a UUID, `restart` corrects stored times, `retention` says what is
-//! old enough to go.
+//! `namesakes` finds terminals that share a UUID, `registered` applies what people say of terminals,
+//! `restart` corrects stored times, `retention` says what is old enough to go.
 //!
 //! Invariant: each terminal has at most one current attempt; the numbers of known and of expected terminals
 //! are bounded. Time, tokens and targets come in as arguments; changes go out as [`Change`]s, which `store`
@@ -13,6 +13,7 @@ mod bounds;
 mod decisions;
 mod forget;
 mod namesakes;
+mod registered;
 mod reports;
 mod restart;
 mod retention;
@@ -22,6 +23,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
+
+use uuid::Uuid;
 
 use crate::api::Hello;
 use crate::image_id::ImageId;
@@ -112,9 +115,19 @@ impl Lab {
         let known = sharing.iter().filter_map(|id| self.terminals.get(*id)).map(|t| Known {
             id: &t.id,
             identity: &t.identity,
-            silent: now.saturating_sub(t.heard).as_secs(),
+            silent: t.silent(now).map_or(u64::MAX, |silent| silent.as_secs()),
         });
-        identity::find(known, who).and_then(|id| self.terminals.get(id))
+        let found = identity::find(known, who).and_then(|id| self.terminals.get(id));
+        found.or_else(|| self.listed_by_uuid(who))
+    }
+
+    /// The terminal that a person listed by this UUID alone, until a machine has come as it. The next one
+    /// with the same UUID is another machine.
+    fn listed_by_uuid(&self, who: &Identity) -> Option<&Terminal> {
+        let uuid = who.uuid?;
+        let orders = [uuid, Uuid::from_bytes(uuid.to_bytes_le())];
+        let mut listed = orders.iter().filter_map(|uuid| self.terminals.get(&uuid.to_string()));
+        listed.find(|t| t.heard.is_none() && t.identity.macs.is_empty())
     }
 
     /// A netbooting terminal was sent the agent, to fetch `images`.
@@ -137,7 +150,7 @@ impl Lab {
         let id = match self.find(&who, now) {
             Some(known) => known.id.clone(),
             None => {
-                let id = self.new_id(&who).ok_or(NotKnown::Nameless)?;
+                let id = self.new_id(&who, |_| false).ok_or(NotKnown::Nameless)?;
                 if self.terminals.len() >= MAX_TERMINALS {
                     changes.push(self.forget_the_least(now).ok_or(NotKnown::Full)?);
                 }
@@ -159,8 +172,10 @@ impl Lab {
             inventory,
             agent: bounds::word(hello.agent),
             address: Some(address),
-            first: before.map_or(Some(now), |t| t.first),
-            heard: now,
+            first: before.filter(|t| t.heard.is_some()).map_or(Some(now), |t| t.first),
+            heard: Some(now),
+            place: before.map(|t| t.place.clone()).unwrap_or_default(),
+            accepted: before.is_some_and(|t| t.accepted),
             last,
         };
         self.terminals.insert(id.clone(), terminal.clone());
@@ -168,14 +183,16 @@ impl Lab {
         Ok((id, changes))
     }
 
-    fn new_id(&self, who: &Identity) -> Option<String> {
+    /// A name for a new terminal that no other one has, also none of the `reserved`.
+    fn new_id(&self, who: &Identity, reserved: impl Fn(&str) -> bool) -> Option<String> {
         let mac = who.macs.first().map(ToString::to_string);
         let name = mac.or_else(|| who.uuid.map(|uuid| uuid.to_string()))?;
-        let free = |id: &String| !self.terminals.contains_key(id);
+        let free = |id: &String| !self.terminals.contains_key(id) && !reserved(id);
         std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}"))).find(free)
     }
 
-    /// A terminal takes `target`: a new attempt begins.
+    /// A terminal takes `target`: a new attempt begins. Without a token it is one that a person made, and the
+    /// terminal has not spoken.
     pub fn take(
         &mut self,
         now: Duration,
@@ -194,7 +211,9 @@ impl Lab {
             old.ended.get_or_insert(now);
             changes.push(Change::Attempt(id.into(), Box::new(old)));
         }
-        terminal.heard = now;
+        if !attempt.token.is_empty() {
+            terminal.heard = Some(now);
+        }
         terminal.last = Some(attempt.clone());
         for mac in &terminal.identity.macs {
             self.coming.remove(mac);

@@ -44,7 +44,7 @@ impl Lab {
         match &mut terminal.last {
             // An attempt that was cancelled before it ran has no token, so no caller can report for it.
             Some(attempt) if !token.is_empty() && attempt.token == token => {
-                terminal.heard = now;
+                terminal.heard = Some(now);
                 attempt.heard = now;
                 Ok((terminal.id.clone(), attempt))
             }

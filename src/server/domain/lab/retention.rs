@@ -1,8 +1,8 @@
 //! What of the history is old enough to go.
 //!
 //! Invariant: the last attempt of each terminal stays, and so does a terminal that ever took a job: both say
-//! what its disk has. What goes is decided by times that this server wrote; `watch` waits where the date is
-//! in doubt.
+//! what its disk has. One that a person has given a place, or that has yet to come, stays too. What goes is
+//! decided by times that this server wrote; `watch` waits where the date is in doubt.
 
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ impl Lab {
     /// attempts that ended longer ago, in one transaction.
     pub fn forget_older(&mut self, now: Duration, keep: Duration) -> Vec<Change> {
         let Some(before) = now.checked_sub(keep) else { return Vec::new() };
-        let stranger = |t: &&super::Terminal| t.last.is_none() && t.heard < before;
+        let stranger = |t: &&super::Terminal| {
+            t.last.is_none() && t.place.is_empty() && t.heard.is_some_and(|heard| heard < before)
+        };
         let gone: Vec<String> = self.terminals.values().filter(stranger).map(|t| t.id.clone()).collect();
         let gone: Vec<Change> = gone.iter().filter_map(|id| self.remove(id)).collect();
         std::iter::once(Change::Expire { ended_before: before }).chain(gone).collect()

@@ -13,6 +13,8 @@ use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::jobs;
+use crate::server::domain::registry::Place;
+use crate::server::domain::registry::table::Entry;
 use crate::server::domain::target::Target;
 use crate::server::domain::ties::Ties;
 
@@ -34,12 +36,44 @@ pub struct Terminal {
     pub address: Option<String>,
     /// When it was first heard; `None` if that was before the server kept it.
     pub first: Option<Duration>,
-    /// When it was last heard.
-    pub heard: Duration,
+    /// When it was last heard; `None` for one that a person listed and that never spoke.
+    pub heard: Option<Duration>,
+    /// What people say of it.
+    pub place: Place,
+    /// A person has registered it, or the configuration lets terminals register themselves.
+    pub accepted: bool,
     pub last: Option<Attempt>,
 }
 
 impl Terminal {
+    /// One that a person lists before it has ever spoken.
+    pub(super) fn registered(id: String, identity: Identity) -> Self {
+        Terminal {
+            id,
+            identity,
+            inventory: Inventory::default(),
+            known_disks: Vec::new(),
+            chosen: Vec::new(),
+            agent: String::new(),
+            address: None,
+            first: None,
+            heard: None,
+            place: Place::default(),
+            accepted: true,
+            last: None,
+        }
+    }
+
+    /// The same after a person has listed it.
+    pub(super) fn with(self, entry: &Entry) -> Self {
+        Terminal { place: self.place.with(&entry.edit), accepted: true, ..self }
+    }
+
+    /// How long it has been silent; `None` if it never spoke.
+    pub fn silent(&self, now: Duration) -> Option<Duration> {
+        Some(now.saturating_sub(self.heard?))
+    }
+
     /// A person has looked at the disks that it has now: from here on they are the ones that it should have,
     /// and rules may choose among them anew.
     pub(crate) fn accept_disks(&mut self) {
@@ -91,7 +125,12 @@ impl Terminal {
             image,
             progress: current.and_then(|a| a.progress.clone()),
             outcome: last.and_then(|a| a.outcome.clone()),
-            silent: now.saturating_sub(self.heard).as_secs(),
+            silent: self.silent(now).map(|silent| silent.as_secs()),
+            new: !self.accepted,
+            room: self.place.room.clone(),
+            seat: self.place.seat.clone(),
+            groups: self.place.groups.clone(),
+            hostname: self.place.hostname.clone(),
             zone: ties.zone(self.ip()),
             gateway: self.ip().is_some_and(|ip| ties.gateways.contains(&ip)),
             switch: self.neighbour().map(|switch| {
@@ -108,7 +147,7 @@ impl Terminal {
             row,
             agent: self.agent.clone(),
             first_heard: self.first.map(date),
-            last_heard: date(self.heard),
+            last_heard: self.heard.map(date),
             inventory: self.inventory.clone(),
             missing_disks: known::missing(&self.known_disks, &self.inventory.disks)
                 .into_iter()

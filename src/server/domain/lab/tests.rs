@@ -33,7 +33,7 @@ fn a_terminal_that_says_hello_again_is_the_same_one() {
     assert_eq!((id.as_str(), lab.iter().count()), (A, 2));
     let terminal = lab.get(A).expect("there");
     assert_eq!(terminal.address.as_deref(), Some("10.0.0.10"));
-    assert_eq!((terminal.first, terminal.heard), (Some(at(0)), at(5)));
+    assert_eq!((terminal.first, terminal.heard), (Some(at(0)), Some(at(5))));
     assert_eq!(terminal.last.as_ref().map(|a| a.number), Some(number));
 }
 

@@ -1,5 +1,6 @@
 //! `/api/v1/…`: terminals say hello, take a job, report (`terminals`); people look (`views`) and decide
-//! (`decisions`) by any name of a terminal (`named`), and fetch a backup of the state (`backup`).
+//! (`decisions`) by any name of a terminal (`named`), describe terminals and import tables of them
+//! (`registry`), and fetch a backup of the state (`backup`).
 //!
 //! Invariant: every error is a [`Refusal`] with advice. An answer that promises something is sent only when
 //! the database has it.
@@ -8,12 +9,14 @@ mod backup;
 mod decisions;
 mod local;
 mod named;
+mod registry;
 mod reply;
 mod terminals;
 mod views;
 
 pub use backup::backup;
 pub use decisions::{cancel, forget, retry};
+pub use registry::{describe, export, import};
 pub use reply::Error;
 pub use terminals::{hello, outcome, progress, take};
 pub use views::{ImageView, LabView, images, lab, rows, terminal, terminals};

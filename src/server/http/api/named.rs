@@ -8,11 +8,6 @@ use crate::server::domain::config::Config;
 use crate::server::domain::identity::{TerminalKey, usable_uuid};
 use crate::server::domain::lab::{Lab, Terminal, some_of};
 
-/// The terminal's label, if the configuration gives it one.
-pub(super) fn label_of<'a>(lab: &Lab, config: &'a Config, terminal: &Terminal) -> Option<&'a str> {
-    config.label(&lab.named(&terminal.identity, Some(&terminal.id)))
-}
-
 /// The terminal that a person's input names: its name, its label, any of its MACs, or its UUID with or
 /// without `uuid:` before it.
 pub(super) fn meant<'a>(lab: &'a Lab, config: &Config, typed: &str) -> Result<&'a Terminal, Error> {
@@ -21,7 +16,7 @@ pub(super) fn meant<'a>(lab: &'a Lab, config: &Config, typed: &str) -> Result<&'
     }
     let key = typed.parse::<TerminalKey>().ok().or_else(|| usable_uuid(typed).map(TerminalKey::Uuid));
     let fits = |t: &&Terminal| {
-        label_of(lab, config, t) == Some(typed) || key.as_ref().is_some_and(|key| key.matches(&t.identity))
+        lab.label(config, t) == Some(typed) || key.as_ref().is_some_and(|key| key.matches(&t.identity))
     };
     let fitting: Vec<&Terminal> = lab.iter().filter(fits).collect();
     match fitting[..] {
@@ -43,7 +38,7 @@ fn alike(lab: &Lab, config: &Config, typed: &str) -> Vec<String> {
     let names = || {
         lab.iter().flat_map(|t| {
             let macs = t.identity.macs.iter().map(ToString::to_string);
-            label_of(lab, config, t).map(str::to_owned).into_iter().chain(macs)
+            lab.label(config, t).map(str::to_owned).into_iter().chain(macs)
         })
     };
     let mut part = typed.strip_prefix("uuid:").unwrap_or(typed).to_lowercase().replace('-', ":");

@@ -13,6 +13,7 @@ use crate::api::{
     Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Take, Task, Welcome,
 };
 use crate::image_id::{ImageId, ImageRef, NotAnImage};
+use crate::server::domain::config::Register;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::jobs;
 use crate::server::domain::lab::{Change, MAX_TERMINALS, NotKnown, ReportError};
@@ -32,16 +33,19 @@ pub async fn hello(
     let (id, label, saved) = {
         let mut lab = sync::lock(&app.lab);
         let who = Identity::new(&hello.macs, hello.uuid.as_deref());
-        if lab.find(&who, now).is_none() {
+        let first = lab.find(&who, now).is_none();
+        if first {
             sync::lock(&app.limits).register(now, from, &config.limits).map_err(|wait| {
                 let advice = "If a whole room is behind this address, raise new_terminals in [limits] of the \
                     server's configuration.";
                 Error::too_much(format!("too many new terminals come from {from}"), wait, advice)
             })?;
         }
-        let (id, changes) = lab.hello(now, from.to_string(), hello).map_err(unknown)?;
-        let who = lab.get(&id).map(|t| lab.named(&t.identity, Some(&id)));
-        let label = who.and_then(|who| config.label(&who).map(str::to_string));
+        let (id, mut changes) = lab.hello(now, from.to_string(), hello).map_err(unknown)?;
+        if first && config.register == Register::Open {
+            changes.extend(lab.accept(&id));
+        }
+        let label = lab.get(&id).and_then(|t| lab.label(&config, t)).map(str::to_string);
         log::info!("terminal {id} says hello from {from}");
         (id, label, app.store.save(changes))
     };

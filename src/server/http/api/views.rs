@@ -59,7 +59,7 @@ impl Rows {
     fn row(&self, lab: &Lab, terminal: &Terminal) -> TerminalView {
         let who = lab.named(&terminal.identity, Some(&terminal.id));
         let target = target_for(&self.config, &self.repository.catalog, &who).ok().flatten();
-        let label = self.config.label(&who);
+        let label = lab.label(&self.config, terminal);
         terminal.view(label, lab.notes(terminal), target.as_ref(), &self.ties, self.now)
     }
 }

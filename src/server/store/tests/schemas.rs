@@ -6,12 +6,13 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 5] = [
+const OLD: [&str; 6] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
     include_str!("schemas/4.sql"),
     include_str!("schemas/5.sql"),
+    include_str!("schemas/6.sql"),
 ];
 
 /// A state folder with the database that these statements make.
@@ -75,6 +76,10 @@ async fn a_database_of_every_schema_is_read_and_written_without_loss() {
         assert_eq!(one.chosen.len(), known(&mut [version >= 4].into_iter()), "schema {version}");
         let first = [one, two, stranger].map(|terminal| terminal.first.is_some());
         assert_eq!(first, [version >= 5; 3], "schema {version}");
+        let accepted = [one, two, stranger].map(|terminal| terminal.accepted);
+        assert_eq!(accepted, [true, true, false], "those that have an attempt, in schema {version}");
+        let groups = one.place.groups.len();
+        assert_eq!((one.place.room.is_some(), groups), (version >= 6, [0, 2][usize::from(version >= 6)]));
         let running = two.last.as_ref().expect("it is imaging");
         assert_eq!(running.progress.as_ref().map(|p| p.stage), Some(Stage::Fetch));
         assert!(running.outcome.is_none() && stranger.last.is_none());
