@@ -65,5 +65,7 @@ mod testkit;
 pub mod agent;
 #[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "manual")]
+pub mod manual;
 #[cfg(feature = "server")]
 pub mod server;

@@ -14,9 +14,8 @@ pub(crate) struct BuildArgs {
     /// Folder that gets the netboot files.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// The static agent (`cargo build --profile agent --target x86_64-unknown-linux-musl --bin flashmob-agent
-    /// --no-default-features --features agent`).
-    #[arg(long, value_name = "FILE")]
+    /// The static agent, as the Debian package installs it or as docs/operations.md builds it.
+    #[arg(long, value_name = "FILE", default_value = "/usr/lib/flashmob/flashmob-agent")]
     pub agent: PathBuf,
     /// Drivers inside: `virtio` for virtual machines, `all` for real ones.
     #[arg(long, value_enum, default_value_t = DriverSet::All)]

@@ -228,7 +228,9 @@ mod tests {
         let agent = agent.to_str().expect("text");
         for (option, there) in [(None, false), (Some("--no-trust"), true)] {
             let words = ["flashmob-initramfs", "build", "--out", "/nowhere", "--agent", agent];
-            let Command::Build(args) = Cli::parse_from(words.into_iter().chain(option)).command;
+            let Command::Build(args) = Cli::parse_from(words.into_iter().chain(option)).command else {
+                panic!("build was typed");
+            };
             let mut tree = Tree::default();
             base(&mut tree, &args).expect("built");
             assert_eq!(tree.contents().contains("/etc/flashmob/no-trust"), there);

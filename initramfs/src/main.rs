@@ -17,8 +17,9 @@ mod tools;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use flashmob::event::Class;
+use flashmob::manual;
 
 use crate::arguments::BuildArgs;
 
@@ -34,7 +35,8 @@ struct Cli {
 enum Command {
     /// Write vmlinuz, initramfs.img, boot.ipxe, localboot.0, localboot.efi, undionly.kpxe and snponly.efi
     /// into a folder for `flashmob serve --boot`.
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
+    Manual(manual::ManualArgs),
 }
 
 fn main() -> ExitCode {
@@ -42,8 +44,13 @@ fn main() -> ExitCode {
         .format_timestamp(None)
         .format_target(false)
         .init();
-    let Command::Build(args) = Cli::parse().command;
-    match build::build(&args) {
+    let result = match Cli::parse().command {
+        Command::Build(args) => build::build(&args),
+        Command::Manual(args) => {
+            manual::write(Cli::command(), &args).map(|()| String::new()).map_err(Into::into)
+        }
+    };
+    match result {
         Ok(summary) => {
             print!("{summary}");
             ExitCode::SUCCESS

@@ -20,8 +20,9 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use flashmob::event::Failure;
+use flashmob::manual;
 
 /// Makes, inspects, verifies and signs flashmob images.
 #[derive(Parser)]
@@ -47,6 +48,7 @@ enum Verb {
     Verify(verify::Arguments),
     /// List the changes between two versions of an image.
     Diff(diff::Arguments),
+    Manual(manual::ManualArgs),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
+        Verb::Manual(arguments) => manual::write(Arguments::command(), &arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

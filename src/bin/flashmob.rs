@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use flashmob::cli::{backup, get, job, make, plan, seed, serve, terminal};
+use flashmob::manual;
 
 /// Re-images a whole computer lab at once.
 #[derive(Debug, Parser)]
@@ -24,6 +25,7 @@ enum Command {
     Terminals(terminal::TerminalsArgs),
     Plan(plan::PlanArgs),
     Backup(backup::BackupArgs),
+    Manual(manual::ManualArgs),
 }
 
 #[tokio::main]
@@ -40,6 +42,7 @@ async fn main() -> ExitCode {
         Command::Terminals(args) => terminal::list(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Backup(args) => backup::run(args).await,
+        Command::Manual(args) => manual::write(Cli::command(), &args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
     ("formats", &["bencode", "metainfo", "image_id", "manifest", "event", "peer_policy", "api"]),
     ("stages", &["layout", "lan", "tracker", "swarm", "boot", "sim", "forecast"]),
     ("adapters", &["io"]),
-    ("programs", &["agent", "server", "cli", "bin"]),
+    ("programs", &["agent", "server", "cli", "manual", "bin"]),
 ];
 
 /// Rooms of `src/swarm`, `src/io` and `src/server`, each folder or file from the lowest to the highest. A

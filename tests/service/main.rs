@@ -1,10 +1,11 @@
-//! `flashmob serve` as a service: what it tells systemd, and the unit that starts it.
+//! `flashmob serve` as a service: what it tells systemd, the unit that starts it, and the Debian package.
 //!
 //! Needs no systemd to run: the tests are the service manager. Where `systemd-analyze` is installed it judges
-//! the unit.
+//! the unit; where `cargo-deb` and all programs are, the package is built.
 
 #![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this whole program is tests")]
 
 mod notify;
+mod package;
 mod unit;
