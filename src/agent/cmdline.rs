@@ -1,8 +1,9 @@
 //! The kernel command line's `flashmob.*` keys.
 //!
 //! Invariant: an unknown key or a malformed value is an error, because a typing mistake must not image the
-//! wrong disk. The machine that answers PXE writes this line, so it holds no secret and cannot make the agent
-//! trust anything (`flashmob.insecure` has an effect only if the initramfs allows it).
+//! wrong disk. The machine that answers PXE writes this line, so it cannot make the agent trust anything
+//! (`flashmob.insecure` has an effect only if the initramfs allows it). Its only secret is a ticket, which is
+//! good once.
 
 use crate::api::After;
 use crate::lan::discovery::server_url;
@@ -12,6 +13,8 @@ use crate::lan::discovery::server_url;
 pub struct Cmdline {
     pub server: Option<String>,
     pub job: Option<String>,
+    /// `flashmob.ticket`: lets this terminal speak to the server that wrote the line.
+    pub ticket: Option<String>,
     /// `flashmob.disk`: a rule that goes before the job's.
     pub disk: Option<String>,
     /// `flashmob.after`: goes before the job's.
@@ -48,6 +51,7 @@ fn set(line: &mut Cmdline, name: &str, value: &str) -> Result<(), String> {
     match name {
         "server" => line.server = Some(server_url(&needed()?)?),
         "job" => line.job = Some(needed()?),
+        "ticket" => line.ticket = Some(needed()?),
         "disk" => line.disk = Some(needed()?),
         "after" => line.after = Some(needed()?.parse()?),
         "log" => {
@@ -61,7 +65,8 @@ fn set(line: &mut Cmdline, name: &str, value: &str) -> Result<(), String> {
         },
         _ => {
             return Err(
-                "not known; known are flashmob.server, .job, .disk, .after, .log and .insecure".into()
+                "not known; known are flashmob.server, .ticket, .job, .disk, .after, .log and .insecure"
+                    .into(),
             );
         }
     }
@@ -107,6 +112,7 @@ mod tests {
     #[test]
     fn all_keys_are_read_and_the_kernels_are_left_alone() {
         let text = "quiet console=ttyS0,115200 flashmob.server=10.0.0.1 flashmob.job=night \
+            flashmob.ticket=0f \
             flashmob.after=poweroff \
                     \"flashmob.disk=model=Disk 7\" flashmob.log=debug flashmob.insecure=1 \
                     BOOTIF=01-52-54-00-AA-bb-01\n";
@@ -116,6 +122,7 @@ mod tests {
             Cmdline {
                 server: Some("http://10.0.0.1:6969".into()),
                 job: Some("night".into()),
+                ticket: Some("0f".into()),
                 disk: Some("model=Disk 7".into()),
                 after: Some(After::Poweroff),
                 log: Some(log::LevelFilter::Debug),
@@ -146,7 +153,8 @@ mod tests {
 
         #[test]
         fn an_unknown_key_never_passes(key in "[a-z]{1,12}", before in "[a-z =]{0,20}") {
-            prop_assume!(!["server", "job", "disk", "after", "log", "insecure"].contains(&key.as_str()));
+            let known = ["server", "ticket", "job", "disk", "after", "log", "insecure"];
+            prop_assume!(!known.contains(&key.as_str()));
             let text = format!("{before} flashmob.{key}=1");
             prop_assert!(parse(&text).is_err());
         }

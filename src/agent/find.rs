@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::agent::status::Status;
 use crate::api::{Hello, Welcome};
 use crate::io::net::api_client::{Api, CallError};
+use crate::io::net::credentials::Credentials;
 use crate::io::net::discovery;
 use crate::lan::discovery::{Origin, Step};
 
@@ -33,6 +34,7 @@ pub struct Found {
 /// One round through all candidates.
 pub(crate) struct Finder<'a> {
     http: Client,
+    credentials: Credentials,
     hello: &'a Hello,
     status: &'a Status,
     each: Duration,
@@ -49,7 +51,13 @@ impl<'a> Finder<'a> {
         steps: Vec<Step>,
         each: Duration,
     ) -> Self {
-        Finder { http, hello, status, each, steps: steps.into(), asked: Vec::new() }
+        let credentials = Credentials::default();
+        Finder { http, credentials, hello, status, each, steps: steps.into(), asked: Vec::new() }
+    }
+
+    /// The same with what this terminal presents.
+    pub(crate) fn with(self, credentials: Credentials) -> Self {
+        Finder { credentials, ..self }
     }
 
     /// The next candidate that is flashmob; `None` at the end of the round.
@@ -106,7 +114,7 @@ impl<'a> Finder<'a> {
             return None;
         }
         self.asked.push(url.clone());
-        let api = Api::new(self.http.clone(), url.clone());
+        let api = Api::new(self.http.clone(), url.clone()).with(self.credentials.clone());
         let end = Instant::now() + BUSY;
         loop {
             match api.hello(self.hello, self.each).await {

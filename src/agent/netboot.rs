@@ -19,10 +19,13 @@ use crate::agent::worker::{Patience, Worker};
 use crate::event::{Failure, Outcome, Stage};
 use crate::io::host::console;
 use crate::io::net::api_client;
+use crate::io::net::credentials::Credentials;
 use crate::manifest::TrustedKeys;
 
 const KEYS: &str = "/etc/flashmob/keys.pub";
 const SERVER: &str = "/etc/flashmob/server";
+/// The secrets that servers gave, for a worker that is started again after a crash.
+const SECRETS: &str = "/etc/flashmob/secrets.json";
 /// There when the initramfs was built to accept unsigned manifests.
 const ALLOW_INSECURE: &str = "/etc/flashmob/allow-insecure";
 /// Exists if the initramfs was built never to believe a record of a disk.
@@ -134,7 +137,9 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
             memory_limit: MEMORY,
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, PEER_PORT)),
         };
+        let ticket = cmdline.server.clone().zip(cmdline.ticket.clone());
         let worker = Worker {
+            credentials: Credentials::of_terminal(ticket, Some(SECRETS.into())),
             cmdline,
             file,
             browse: true,

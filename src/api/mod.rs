@@ -18,6 +18,9 @@
 //! | `DELETE /api/v1/terminals/{id}` | | 204 forgotten; only from the server itself |
 //! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; only from the server itself |
 //!
+//! `hello` brings `Authorization: Ticket …` from the kernel command line, and gets a secret. From then on
+//! `hello` and `take` bring `Authorization: Bearer …` with it. A report has the token of its attempt instead.
+//!
 //! Where people name a terminal, `{id}` may also be its label, one of its MACs, or its UUID. Any call may be
 //! answered with 429, a [`Refusal`] and `Retry-After`: the caller's address asks too much. The same call
 //! succeeds later.
@@ -139,6 +142,9 @@ pub struct Welcome {
     pub terminal: String,
     /// Its name for people, if any.
     pub label: Option<String>,
+    /// What the terminal presents from now on; `None` if what it presented stays good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// A terminal asks for its work.

@@ -36,6 +36,14 @@ enum TerminalCommand {
     Set(SetArgs),
     Import(ImportArgs),
     Export(ExportArgs),
+    /// Let a terminal that starts from a stick speak to the server once more, within 15 minutes. One that
+    /// starts from the network needs no such word. Only on the server itself.
+    Admit {
+        /// Label, MAC, or UUID as uuid:4c4c4544-….
+        terminal: String,
+        #[command(flatten)]
+        server: ServerArg,
+    },
     /// Remove a terminal and its attempts from the server. It is new when it comes again. Only on the server
     /// itself.
     Forget {
@@ -72,6 +80,12 @@ pub async fn run(args: TerminalArgs) -> Result<(), Failure> {
         TerminalCommand::Set(args) => terminal_registry::set(args).await,
         TerminalCommand::Import(args) => terminal_registry::import(args).await,
         TerminalCommand::Export(args) => terminal_registry::export(args).await,
+        TerminalCommand::Admit { terminal, server } => {
+            let path = ["api", "v1", "terminals", &terminal, "admit"];
+            ask(&server, Method::POST, &path, None).await?;
+            println!("{terminal} may introduce itself within 15 minutes, without a ticket.");
+            Ok(())
+        }
         TerminalCommand::Forget { terminal, server } => forget(&terminal, &server).await,
     }
 }

@@ -19,6 +19,7 @@ use crate::server::domain::doubts;
 use crate::server::domain::lab::Lab;
 use crate::server::domain::limits::Limits;
 use crate::server::domain::target::target_of;
+use crate::server::domain::tickets;
 use crate::server::domain::ties::Ties;
 use crate::server::domain::zones;
 use crate::server::store::Store;
@@ -75,6 +76,8 @@ pub struct App {
     pub topology: RwLock<Arc<Topology>>,
     /// Terminals and their attempts.
     pub lab: Mutex<Lab>,
+    /// Signs tickets.
+    pub ticket_key: tickets::Key,
     /// Counts the calls of each address.
     pub limits: Mutex<Limits>,
     /// State that survives a restart.

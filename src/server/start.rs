@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::app::{App, Configured};
 use super::clock::Clock;
-use super::domain::lab::Lab;
+use super::domain::lab::{Change, Lab};
+use super::domain::tickets;
 use super::domain::zones;
 use super::http::{listen, router};
 use super::ports::{DEFAULT_PORT, cannot_listen};
@@ -44,6 +45,19 @@ pub struct Options {
     pub peer_listen: Option<SocketAddr>,
     /// Announce the server by mDNS.
     pub mdns: bool,
+}
+
+/// Makes the key of a new server's tickets, and keeps it.
+async fn new_key(store: &Store) -> Result<tickets::Key, Failure> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)
+        .map_err(|e| Failure::refused(format!("no random number: {e}"), "Look at this machine's kernel."))?;
+    let key = tickets::Key(key);
+    store
+        .save(vec![Change::TicketKey(key)])
+        .await
+        .map_err(|e| Failure::refused(e.to_string(), e.advice()))?;
+    Ok(key)
 }
 
 pub struct Server {
@@ -78,7 +92,11 @@ impl Server {
             ..Settings::default()
         };
         let clock = Clock::start();
-        let (lab, corrected) = Lab::restore(clock.now(), restored.terminals, restored.last_number);
+        let ticket_key = match restored.key {
+            Some(key) => key,
+            None => new_key(&store).await?,
+        };
+        let (mut lab, corrected) = Lab::restore(clock.now(), restored.terminals, restored.last_number);
         if !corrected.is_empty() {
             log::warn!(
                 "the date of this machine is before times that the server wrote down earlier: look at its \
@@ -88,6 +106,7 @@ impl Server {
             // Unstored corrections are made again at the next start.
             drop(store.save(corrected));
         }
+        lab.restore_secrets(clock.now(), restored.secrets);
         let topology = zones::topology(&config, &lab);
         let policy = Box::new(Zoned::new(topology.clone()));
         let app = Arc::new(App {
@@ -99,6 +118,7 @@ impl Server {
             tracker: Mutex::new(Tracker::new(settings, policy)),
             topology: RwLock::new(Arc::new(topology)),
             lab: Mutex::new(lab),
+            ticket_key,
             limits: Mutex::default(),
             store,
             seeder: seeders.who(),
@@ -139,6 +159,11 @@ impl Server {
     /// Where its own peer is dialled.
     pub(crate) fn peer_port(&self) -> u16 {
         self.app.seeder.port
+    }
+
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// Reads the configuration again; when this returns, it is in force or its mistake is a problem.

@@ -22,6 +22,7 @@ use crate::event::{Class, Failure, Outcome, Stage};
 use crate::io::disk::list;
 use crate::io::host::inventory;
 use crate::io::net::api_client::{Api, CallError, Taken};
+use crate::io::net::credentials::Credentials;
 use crate::lan::discovery::{Facts, steps};
 
 /// How long a person, a server and late disks are waited for; tests are less patient.
@@ -63,8 +64,9 @@ impl Default for Patience {
     }
 }
 
-/// HTTP status of the answer to a terminal that the server does not know.
-const NOT_KNOWN: u16 = 404;
+/// HTTP status of the answer to a terminal that the server does not know, and to one whose secret is not
+/// known.
+const NOT_KNOWN: [u16; 2] = [404, 401];
 /// Calls that fail in a row before the server is looked for anew.
 const MAX_FAILED_CALLS: u32 = 3;
 
@@ -80,6 +82,8 @@ pub(crate) struct Worker<I> {
     /// State shown to people.
     pub status: Status,
     pub http: Client,
+    /// What it presents to servers.
+    pub credentials: Credentials,
     pub network: watch::Receiver<Interfaces>,
     pub pace: Pace,
     pub patience: Patience,
@@ -124,7 +128,8 @@ impl<I: Imager> Worker<I> {
             };
             let status = self.status.clone();
             let mut finder =
-                Finder::new(self.http.clone(), &hello, &status, steps(&facts), self.patience.each);
+                Finder::new(self.http.clone(), &hello, &status, steps(&facts), self.patience.each)
+                    .with(self.credentials.clone());
             let mut idle = None;
             while let Some(found) = finder.next().await {
                 match self.converse(&found, &mut held).await {
@@ -243,8 +248,9 @@ impl<I: Imager> Worker<I> {
                     self.status.note(rejected.to_string());
                     tokio::time::sleep(wait.unwrap_or(self.patience.ask)).await;
                 }
-                // The server has forgotten this terminal since its hello, so it says hello again.
-                Err(CallError::Refused(rejected)) if rejected.status == NOT_KNOWN => {
+                // The server has forgotten this terminal or its secret since its hello, so it says hello
+                // again.
+                Err(CallError::Refused(rejected)) if NOT_KNOWN.contains(&rejected.status) => {
                     self.status.note(rejected.to_string());
                     return Verdict::Next;
                 }

@@ -79,6 +79,7 @@ fn worker(
         imager,
         status: Status::new(),
         http: client().unwrap(),
+        credentials: Credentials::default(),
         network,
         pace: PACE,
         patience: PATIENCE,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{Assignment, Hello, Orders, OutcomeReport, ProgressReport, Refusal, Take, Welcome};
+use crate::io::net::credentials::Credentials;
 use crate::io::net::tracker_client::why;
 
 /// Bytes of the longest answer that is read.
@@ -71,6 +72,7 @@ pub enum Taken {
 pub struct Api {
     http: Client,
     base: String,
+    credentials: Credentials,
 }
 
 /// The HTTP client that all calls share; proxies of the environment are not for the lab's network.
@@ -85,7 +87,12 @@ pub(crate) fn client() -> Result<Client, reqwest::Error> {
 impl Api {
     /// The API of the server at `base`: `http://HOST:PORT`, without a final slash.
     pub fn new(http: Client, base: impl Into<String>) -> Self {
-        Api { http, base: base.into() }
+        Api { http, base: base.into(), credentials: Credentials::default() }
+    }
+
+    /// The same with what the caller presents.
+    pub fn with(self, credentials: Credentials) -> Self {
+        Api { credentials, ..self }
     }
 
     pub fn base(&self) -> &str {
@@ -95,13 +102,13 @@ impl Api {
     /// Introduces this terminal. A server that does not answer as flashmob is a stranger.
     pub async fn hello(&self, hello: &Hello, within: Duration) -> Result<Welcome, CallError> {
         let stranger = |why: String| CallError::Stranger { url: self.base.clone(), why };
-        let response = match self.post("/api/v1/hello", hello, within).await {
+        let response = match self.vouched("/api/v1/hello", hello, within).await {
             Err(CallError::Refused(r) | CallError::Busy { rejected: r, .. }) if r.advice.is_empty() => {
                 return Err(stranger(r.error));
             }
             other => other?,
         };
-        let welcome: Welcome = self.read(response).await?;
+        let mut welcome: Welcome = self.read(response).await?;
         if welcome.service != "flashmob" {
             return Err(stranger(format!("it says that it is '{}'", welcome.service)));
         }
@@ -109,12 +116,15 @@ impl Api {
         if welcome.terminal.is_empty() || !welcome.terminal.chars().all(plain) {
             return Err(stranger(format!("it calls this terminal '{}'", welcome.terminal)));
         }
+        if let Some(secret) = welcome.secret.take() {
+            self.credentials.keep(&self.base, secret);
+        }
         Ok(welcome)
     }
 
     /// Asks for work.
     pub async fn take(&self, terminal: &str, take: &Take) -> Result<Taken, CallError> {
-        let response = self.post(&format!("/api/v1/terminals/{terminal}/take"), take, CALL).await?;
+        let response = self.vouched(&format!("/api/v1/terminals/{terminal}/take"), take, CALL).await?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(Taken::Nothing);
         }
@@ -123,20 +133,50 @@ impl Api {
 
     /// Says how far the attempt is.
     pub async fn progress(&self, attempt: u64, report: &ProgressReport) -> Result<Orders, CallError> {
-        let response = self.post(&format!("/api/v1/attempts/{attempt}/progress"), report, CALL).await?;
+        let path = format!("/api/v1/attempts/{attempt}/progress");
+        let response = self.post(&path, report, CALL, None).await?;
         self.read(response).await
     }
 
     /// Says how the attempt ended.
     pub async fn outcome(&self, attempt: u64, report: &OutcomeReport) -> Result<Orders, CallError> {
-        let response = self.post(&format!("/api/v1/attempts/{attempt}/outcome"), report, CALL).await?;
+        let path = format!("/api/v1/attempts/{attempt}/outcome");
+        let response = self.post(&path, report, CALL, None).await?;
         self.read(response).await
     }
 
+    /// Posts with what this terminal presents, the next if the server does not take the first.
+    async fn vouched(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<Response, CallError> {
+        let mut vouchers = self.credentials.for_server(&self.base).into_iter().peekable();
+        loop {
+            let voucher = vouchers.next().flatten();
+            match self.post(path, body, within, voucher.as_deref()).await {
+                Err(CallError::Refused(rejected))
+                    if rejected.status == StatusCode::UNAUTHORIZED.as_u16() && vouchers.peek().is_some() => {}
+                answer => return answer,
+            }
+        }
+    }
+
     /// Posts; anything but a success is an error.
-    async fn post(&self, path: &str, body: &impl Serialize, within: Duration) -> Result<Response, CallError> {
+    async fn post(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        within: Duration,
+        voucher: Option<&str>,
+    ) -> Result<Response, CallError> {
         let url = format!("{}{path}", self.base);
-        let sent = self.http.post(&url).json(body).timeout(within).send().await;
+        let mut request = self.http.post(&url).json(body).timeout(within);
+        if let Some(voucher) = voucher {
+            request = request.header(header::AUTHORIZATION, voucher);
+        }
+        let sent = request.send().await;
         let response = sent.map_err(|e| self.away(&e))?;
         let status = response.status();
         if status.is_success() {

@@ -5,6 +5,8 @@
 #[cfg(feature = "agent")]
 pub(crate) mod api_client;
 #[cfg(feature = "agent")]
+pub(crate) mod credentials;
+#[cfg(feature = "agent")]
 pub mod dhcp;
 #[cfg(feature = "agent")]
 pub mod discovery;

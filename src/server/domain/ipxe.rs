@@ -57,13 +57,14 @@ pub(crate) fn introduce(host: &str) -> String {
     )
 }
 
-/// Boot the agent. `initrd=` repeats the file's name because under UEFI the kernel looks for it by that name.
-pub fn agent(caller: &Caller, what: &str, arguments: &str) -> String {
+/// Boot the agent, with a ticket that lets it speak. `initrd=` repeats the file's name because under UEFI the
+/// kernel looks for it by that name.
+pub fn agent(caller: &Caller, what: &str, ticket: Option<&str>, arguments: &str) -> String {
     let host = &caller.host;
-    let arguments = match arguments.trim() {
-        "" => String::new(),
-        some => format!(" {some}"),
-    };
+    let ticket = ticket.map(|ticket| format!("flashmob.ticket={ticket}"));
+    let arguments = Some(arguments.trim()).filter(|arguments| !arguments.is_empty());
+    let arguments: String =
+        ticket.as_deref().into_iter().chain(arguments).map(|one| format!(" {one}")).collect();
     format!(
         "#!ipxe\n\
          echo flashmob: {what}\n\
@@ -160,11 +161,11 @@ mod tests {
 
     #[test]
     fn the_agent_gets_kernel_initrd_and_the_servers_address() {
-        let script = agent(&caller(Platform::Efi), "debian@1", "console=ttyS0");
+        let script = agent(&caller(Platform::Efi), "debian@1", Some("0f"), "console=ttyS0");
         assert!(script.starts_with("#!ipxe\n"));
         assert!(script.contains(
             "kernel http://10.0.0.1:6969/boot/vmlinuz initrd=initramfs.img \
-             flashmob.server=http://10.0.0.1:6969 console=ttyS0 || goto failed\n\
+             flashmob.server=http://10.0.0.1:6969 flashmob.ticket=0f console=ttyS0 || goto failed\n\
              initrd http://10.0.0.1:6969/boot/initramfs.img || goto failed\nboot "
         ));
     }
@@ -198,7 +199,8 @@ mod tests {
     #[test]
     fn nothing_from_outside_is_a_command() {
         let nasty = "a${net0/ip} || shell\nshell && \"b\" ; #c \\ ä \u{1b}[31m";
-        for script in [hold(&caller(Platform::Bios), nasty, nasty), agent(&caller(Platform::Bios), nasty, "")]
+        for script in
+            [hold(&caller(Platform::Bios), nasty, nasty), agent(&caller(Platform::Bios), nasty, None, "")]
         {
             for line in script.lines().skip(1) {
                 let first = line.split(' ').next().unwrap_or_default();
@@ -215,7 +217,7 @@ mod tests {
     fn no_text_is_taken_for_an_option_of_echo() {
         let caller = caller(Platform::Bios);
         let dashes = "--bad -n text";
-        for script in [hold(&caller, dashes, dashes), agent(&caller, dashes, ""), disk(&caller, None)] {
+        for script in [hold(&caller, dashes, dashes), agent(&caller, dashes, None, ""), disk(&caller, None)] {
             for said in script.lines().filter_map(|line| line.strip_prefix("echo ")) {
                 assert!(said.starts_with("-- ") || !said.starts_with('-'), "{said}");
             }

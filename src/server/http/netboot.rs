@@ -18,6 +18,7 @@ use crate::server::domain::identity::Identity;
 use crate::server::domain::ipxe::{self, Caller, Platform};
 use crate::server::domain::jobs::{self, AtBoot};
 use crate::server::domain::target::target_for;
+use crate::server::domain::tickets::{self, Subject};
 use crate::server::http::fairness::may_ask;
 use crate::server::http::listen::Ends;
 use crate::sync;
@@ -93,11 +94,10 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
             if known || may_ask(app, from).is_ok() {
                 lab.expect(now, &caller.identity, target.images().cloned().collect());
             }
-            ipxe::agent(
-                caller,
-                &format!("imaging this terminal with {}", target.title()),
-                &config.boot.arguments,
-            )
+            let ticket =
+                Subject::of(&caller.identity).map(|subject| tickets::issue(&app.ticket_key, subject, now));
+            let what = format!("imaging this terminal with {}", target.title());
+            ipxe::agent(caller, &what, ticket.as_deref(), &config.boot.arguments)
         }
         (AtBoot::Agent, _) if half => {
             ipxe::hold(caller, "the server has no netboot files", "Name their folder with --boot.")

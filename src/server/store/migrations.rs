@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 6] = [
+const MIGRATIONS: [(i64, &str); 7] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -48,6 +48,13 @@ const MIGRATIONS: [(i64, &str); 6] = [
          ALTER TABLE terminals ADD COLUMN hostname TEXT;
          ALTER TABLE terminals ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
          UPDATE terminals SET accepted = 1 WHERE id IN (SELECT terminal FROM attempts);",
+    ),
+    (
+        7,
+        "CREATE TABLE secrets (
+             terminal TEXT PRIMARY KEY REFERENCES terminals (id), hash BLOB NOT NULL,
+             ticket INTEGER NOT NULL, used INTEGER NOT NULL) STRICT;
+         CREATE TABLE ticket_key (key BLOB NOT NULL) STRICT;",
     ),
 ];
 

@@ -11,8 +11,10 @@ use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
-use crate::server::domain::lab::{Change, Terminal};
+use crate::server::domain::lab::{Change, Held, Terminal};
 use crate::server::domain::registry::Place;
+use crate::server::domain::tickets::Key;
+use crate::units::Sha256;
 
 /// The time `heard` of a terminal that never spoke.
 const NEVER: i64 = -1;
@@ -24,6 +26,10 @@ pub struct Restored {
     pub terminals: Vec<Terminal>,
     /// The highest attempt number ever given.
     pub last_number: u64,
+    /// The secrets of terminals, by their names.
+    pub secrets: Vec<(String, Held)>,
+    /// The key of the server's tickets; `None` in a database that has none yet.
+    pub key: Option<Key>,
 }
 
 /// Writes changes, all or none.
@@ -36,6 +42,8 @@ pub(super) fn write_all<'a>(
         match change {
             Change::Terminal(terminal) => write_terminal(&transaction, terminal)?,
             Change::Attempt(terminal, attempt) => write_attempt(&transaction, terminal, attempt)?,
+            Change::TicketKey(key) => write_key(&transaction, key)?,
+            Change::Secret(terminal, held) => write_secret(&transaction, terminal, held)?,
             Change::Forget(terminal) => forget(&transaction, terminal)?,
             Change::Expire { ended_before } => expire(&transaction, *ended_before)?,
         }
@@ -109,12 +117,30 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
     Ok(())
 }
 
+fn write_secret(transaction: &Transaction<'_>, terminal: &str, held: &Held) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO secrets (terminal, hash, ticket, used) VALUES (?1,?2,?3,?4)
+             ON CONFLICT (terminal) DO UPDATE SET hash=?2, ticket=?3, used=?4",
+        )?
+        .execute(params![terminal, held.hash.0, millis(held.ticket), held.used])?;
+    Ok(())
+}
+
+/// Keeps the key of the server's tickets, which never changes.
+fn write_key(transaction: &Transaction<'_>, key: &Key) -> rusqlite::Result<()> {
+    let statement = "INSERT INTO ticket_key (key) SELECT ?1 WHERE NOT EXISTS (SELECT * FROM ticket_key)";
+    transaction.execute(statement, [key.0])?;
+    Ok(())
+}
+
 /// Deletes a terminal and its attempts. Their highest number stays, because none is given twice.
 fn forget(transaction: &Transaction<'_>, terminal: &str) -> rusqlite::Result<()> {
     for statement in [
         "UPDATE given_numbers SET highest =
              max(highest, (SELECT coalesce(max(number), 0) FROM attempts WHERE terminal = ?1))",
         "DELETE FROM attempts WHERE terminal = ?1",
+        "DELETE FROM secrets WHERE terminal = ?1",
         "DELETE FROM terminals WHERE id = ?1",
     ] {
         transaction.prepare_cached(statement)?.execute([terminal])?;
@@ -161,7 +187,14 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
         [],
         |row| row.get(0),
     )?;
-    Ok(Restored { terminals, last_number: u64::try_from(last).unwrap_or(0) })
+    let mut statement = connection.prepare("SELECT terminal, hash, ticket, used FROM secrets")?;
+    let secret = |row: &Row<'_>| {
+        let held = Held { hash: Sha256(row.get(1)?), ticket: time(row.get(2)?), used: row.get(3)? };
+        Ok((row.get(0)?, held))
+    };
+    let secrets = statement.query_map([], secret)?.collect::<Result<_, _>>()?;
+    let key = connection.query_row("SELECT key FROM ticket_key", [], |row| row.get(0)).optional()?.map(Key);
+    Ok(Restored { terminals, last_number: u64::try_from(last).unwrap_or(0), secrets, key })
 }
 
 fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {

@@ -6,6 +6,7 @@ mod history;
 mod limits;
 mod operation;
 mod registry;
+mod speaking;
 mod swarm;
 mod terminals;
 
@@ -14,6 +15,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use reqwest::{Client, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +28,8 @@ use crate::api::{
 use crate::event::{Failure, Outcome, Progress};
 use crate::server::Options;
 use crate::server::Server;
+use crate::server::http::listen::{self, Ends};
+use crate::server::http::router::router;
 use crate::testkit::lab::hello_of;
 
 const A: &str = "52:54:00:00:00:0a";
@@ -36,7 +41,18 @@ struct World {
     folder: tempfile::TempDir,
     server: Option<Server>,
     http: Client,
+    abroad: Option<Abroad>,
 }
+
+/// The port at which every caller counts as one on another machine.
+struct Abroad {
+    address: SocketAddr,
+    stop: tokio::sync::watch::Sender<bool>,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+/// The address of callers on another machine.
+const ABROAD: [u8; 4] = [10, 66, 0, 66];
 
 impl World {
     /// A server with the golden image, netboot files and this configuration.
@@ -51,7 +67,7 @@ impl World {
         fs::write(at("config.toml"), config).expect("written");
         fs::write(at("secret"), "secret").expect("written");
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("client");
-        let mut world = World { folder, server: None, http };
+        let mut world = World { folder, server: None, http, abroad: None };
         world.add_image("golden", "format-1");
         world.start().await;
         world
@@ -85,9 +101,39 @@ impl World {
         self.server = Some(Server::start(self.options()).await.expect("starts"));
     }
 
+    /// Opens a port at which every caller counts as one on another machine.
+    async fn open_abroad(&mut self) {
+        let app = self.server.as_ref().expect("running").app();
+        let from_abroad = async |mut request: Request, next: Next| {
+            let local = request.extensions().get::<Ends>().expect("known").local;
+            request.extensions_mut().insert(Ends { remote: (ABROAD, 4711).into(), local });
+            next.run(request).await
+        };
+        let router = router(std::sync::Arc::clone(app)).layer(from_fn(from_abroad));
+        let listener = listen::bind(Some(([127, 0, 0, 1], 0).into()), 0).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let ended = tokio::spawn(listen::serve(listener, router, stopped));
+        self.abroad = Some(Abroad { address, stop, ended });
+    }
+
+    /// The address of `path` for callers on another machine.
+    fn abroad(&self, path: &str) -> String {
+        format!("http://{}{path}", self.abroad.as_ref().expect("open").address)
+    }
+
     async fn restart(&mut self) {
+        let abroad = self.abroad.take();
+        let again = abroad.is_some();
+        if let Some(Abroad { stop, ended, .. }) = abroad {
+            drop(stop);
+            ended.await.expect("ends");
+        }
         self.server.take().expect("running").stop().await;
         self.start().await;
+        if again {
+            self.open_abroad().await;
+        }
     }
 
     fn url(&self, path: &str) -> String {

@@ -79,6 +79,7 @@ impl Lab {
     pub(super) fn remove(&mut self, id: &str) -> Option<Change> {
         let terminal = self.terminals.remove(id)?;
         self.namesakes.forget(id, &terminal.identity);
+        self.secrets.forget(id);
         if let Some(attempt) = &terminal.last {
             self.by_attempt.remove(&attempt.number);
             self.written.remove(&attempt.number);

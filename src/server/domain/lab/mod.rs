@@ -1,9 +1,9 @@
 //! All terminals as the server knows them, in memory: their identities and attempts.
 //!
-//! `terminal` is one terminal, `bounds` cuts their statements, `reports` takes their attempts' reports and
-//! answers with orders, `decisions` carries out administrators' decisions, `forget` removes terminals,
-//! `namesakes` finds terminals that share a UUID, `registered` applies what people say of terminals,
-//! `restart` corrects stored times, `retention` says what is old enough to go.
+//! `terminal` is one terminal, `bounds` cuts their statements, `secrets` says who may speak for them,
+//! `reports` takes their attempts' reports and answers with orders, `decisions` carries out administrators'
+//! decisions, `forget` removes terminals, `namesakes` finds terminals that share a UUID, `registered` applies
+//! what people say of terminals, `restart` corrects stored times, `retention` says what is old enough to go.
 //!
 //! Invariant: each terminal has at most one current attempt; the numbers of known and of expected terminals
 //! are bounded. Time, tokens and targets come in as arguments; changes go out as [`Change`]s, which `store`
@@ -17,6 +17,7 @@ mod registered;
 mod reports;
 mod restart;
 mod retention;
+mod secrets;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -33,9 +34,11 @@ use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::{self, Identity, Known, Mac};
 use crate::server::domain::jobs;
 use crate::server::domain::target::Target;
+use crate::server::domain::tickets;
 use namesakes::Namesakes;
 pub use namesakes::some_of;
 pub use reports::ReportError;
+pub use secrets::{Admitted, Held, NotAdmitted, Voucher};
 pub use terminal::Terminal;
 
 /// Most terminals that are remembered.
@@ -48,6 +51,10 @@ pub enum Change {
     Terminal(Box<Terminal>),
     /// An attempt began or went on.
     Attempt(String, Box<Attempt>),
+    /// A terminal has another secret, or uses it for the first time.
+    Secret(String, Held),
+    /// The key of the server's tickets.
+    TicketKey(tickets::Key),
     /// A terminal is unknown again, and its attempts are deleted.
     Forget(String),
     /// Attempts that ended before this time are deleted, but for the last one of each terminal. An attempt
@@ -76,6 +83,7 @@ pub struct Lab {
     written: HashMap<u64, Duration>,
     /// Between the last time that an earlier run wrote down and the start.
     unwritten: Duration,
+    secrets: secrets::Secrets,
 }
 
 impl Lab {
@@ -146,9 +154,22 @@ impl Lab {
         hello: Hello,
     ) -> Result<(String, Vec<Change>), NotKnown> {
         let who = Identity::new(&hello.macs, hello.uuid.as_deref());
+        let known = self.find(&who, now).map(|terminal| terminal.id.clone());
+        self.hello_as(now, address, hello, known, who)
+    }
+
+    /// The same for a terminal that is the one called `known`, or new, with the names `who`.
+    pub fn hello_as(
+        &mut self,
+        now: Duration,
+        address: String,
+        hello: Hello,
+        known: Option<String>,
+        who: Identity,
+    ) -> Result<(String, Vec<Change>), NotKnown> {
         let mut changes = Vec::new();
-        let id = match self.find(&who, now) {
-            Some(known) => known.id.clone(),
+        let id = match known.filter(|id| self.terminals.contains_key(id)) {
+            Some(known) => known,
             None => {
                 let id = self.new_id(&who, |_| false).ok_or(NotKnown::Nameless)?;
                 if self.terminals.len() >= MAX_TERMINALS {
@@ -158,6 +179,9 @@ impl Lab {
             }
         };
         let before = self.terminals.get(&id);
+        // All its names may have become those of others.
+        let who = Some(who).filter(|who| *who != Identity::default());
+        let who = who.or_else(|| before.map(|t| t.identity.clone())).unwrap_or_default();
         self.namesakes.note(&id, before.map(|t| &t.identity), &who);
         let last = before.and_then(|t| t.last.clone());
         let inventory = bounds::inventory(hello.inventory);

@@ -1,4 +1,4 @@
-//! Administrators' decisions: retry, cancel and forget.
+//! Administrators' decisions: retry, cancel, admit and forget.
 //!
 //! Invariant: a decision is taken only from the server itself (`local`). `lab` carries it out.
 
@@ -78,6 +78,21 @@ pub async fn cancel(
 ) -> Result<StatusCode, Error> {
     let now = app.now();
     decide(&app, ends, &headers, &id, "cancel", |lab, id, target| lab.cancel(now, id, target)).await
+}
+
+/// `POST /api/v1/terminals/{id}/admit`: the terminal may introduce itself without a ticket.
+pub async fn admit(
+    State(app): Shared,
+    Extension(ends): Extension<Ends>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Error> {
+    let now = app.now();
+    let admit = |lab: &mut Lab, id: &str, _: Option<&Target>| {
+        lab.let_in(now, id);
+        Ok(Vec::new())
+    };
+    decide(&app, ends, &headers, &id, "admit", admit).await
 }
 
 /// `DELETE /api/v1/terminals/{id}`.

@@ -15,10 +15,15 @@ pub(super) fn from_the_server_itself(
     what: &str,
     advice: &str,
 ) -> Result<(), Error> {
-    if ends.remote.ip().is_loopback() && !headers.contains_key(header::ORIGIN) {
+    if is_the_server_itself(ends, headers) {
         return Ok(());
     }
     Err(error(StatusCode::FORBIDDEN, format!("{} may not {what}", ends.remote.ip()), advice))
+}
+
+/// Is the caller a program on this machine?
+pub(super) fn is_the_server_itself(ends: Ends, headers: &HeaderMap) -> bool {
+    ends.remote.ip().is_loopback() && !headers.contains_key(header::ORIGIN)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod terminals;
 mod views;
 
 pub use backup::backup;
-pub use decisions::{cancel, forget, retry};
+pub use decisions::{admit, cancel, forget, retry};
 pub use registry::{describe, export, import};
 pub use reply::Error;
 pub use terminals::{hello, outcome, progress, take};

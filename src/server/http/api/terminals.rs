@@ -1,23 +1,30 @@
 //! Calls of terminals: hello, take, progress, outcome.
 //!
-//! Invariant: a report is accepted only with its attempt's token. `jobs` decides whether a job waits, `lab`
+//! Invariant: a terminal that is known speaks only with its secret or a ticket (`lab::secrets`), and a report
+//! is accepted only with its attempt's token. `jobs` decides whether a job waits, `lab`
 //! keeps the state.
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 
+use super::local::is_the_server_itself;
 use super::reply::{Body, Error, Shared, conflict, error, keep, read, stranger};
 use crate::api::{
     Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Take, Task, Welcome,
 };
 use crate::image_id::{ImageId, ImageRef, NotAnImage};
+use crate::server::app::App;
 use crate::server::domain::config::Register;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::jobs;
-use crate::server::domain::lab::{Change, MAX_TERMINALS, NotKnown, ReportError};
+use crate::server::domain::lab::{
+    Admitted, Change, Lab, MAX_TERMINALS, NotAdmitted, NotKnown, ReportError, Voucher,
+};
 use crate::server::domain::target::{target_by_hand, target_for, target_of};
+use crate::server::domain::tickets;
+use crate::server::http::access::{Presented, presented};
 use crate::server::http::listen::Ends;
 use crate::sync;
 
@@ -25,15 +32,31 @@ use crate::sync;
 pub async fn hello(
     State(app): Shared,
     Extension(ends): Extension<Ends>,
+    headers: HeaderMap,
     body: Body<Hello>,
 ) -> Result<Json<Welcome>, Error> {
     let hello = read(body)?;
-    let (config, now) = (app.config(), app.now());
+    let (config, now, secret) = (app.config(), app.now(), random_secret()?);
     let from = ends.remote.ip();
-    let (id, label, saved) = {
+    let (id, label, secret, saved) = {
         let mut lab = sync::lock(&app.lab);
         let who = Identity::new(&hello.macs, hello.uuid.as_deref());
-        let first = lab.find(&who, now).is_none();
+        let voucher = match presented(&headers) {
+            Presented::Bearer(secret) => Voucher::Secret(secret),
+            Presented::Ticket(text) => match tickets::check(&app.ticket_key, text, &who, now) {
+                Some(ticket) => Voucher::Ticket(ticket),
+                None => Voucher::Nothing,
+            },
+            Presented::Nothing if is_the_server_itself(ends, &headers) => Voucher::Person,
+            Presented::Nothing => Voucher::Nothing,
+        };
+        let admitted =
+            lab.admit(now, &who, voucher).or_else(|why| match is_the_server_itself(ends, &headers) {
+                true => lab.admit(now, &who, Voucher::Person),
+                false => Err(why),
+            });
+        let Admitted { known, who, new_secret } = admitted.map_err(not_admitted)?;
+        let first = known.is_none();
         if first {
             sync::lock(&app.limits).register(now, from, &config.limits).map_err(|wait| {
                 let advice = "If a whole room is behind this address, raise new_terminals in [limits] of the \
@@ -41,18 +64,82 @@ pub async fn hello(
                 Error::too_much(format!("too many new terminals come from {from}"), wait, advice)
             })?;
         }
-        let (id, mut changes) = lab.hello(now, from.to_string(), hello).map_err(unknown)?;
+        let (id, mut changes) = lab.hello_as(now, from.to_string(), hello, known, who).map_err(unknown)?;
+        if let Voucher::Secret(secret) = voucher {
+            changes.extend(lab.speaks_for(now, &id, secret).into_iter().flatten());
+        }
+        changes.extend(new_secret.map(|ticket| lab.give_secret(&id, &secret, ticket)));
         if first && config.register == Register::Open {
             changes.extend(lab.accept(&id));
         }
         let label = lab.get(&id).and_then(|t| lab.label(&config, t)).map(str::to_string);
         log::info!("terminal {id} says hello from {from}");
-        (id, label, app.store.save(changes))
+        (id, label, new_secret.map(|_| secret), app.store.save(changes))
     };
     app.arrange();
     keep(saved).await?;
     let version = env!("CARGO_PKG_VERSION").to_string();
-    Ok(Json(Welcome { service: "flashmob".into(), version, terminal: id, label }))
+    Ok(Json(Welcome { service: "flashmob".into(), version, terminal: id, label, secret }))
+}
+
+/// 128 random bits in hexadecimal.
+fn random_secret() -> Result<String, Error> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(|e| {
+        error(StatusCode::INTERNAL_SERVER_ERROR, format!("no random number: {e}"), "Look at the server.")
+    })?;
+    Ok(tickets::hex(&bytes))
+}
+
+fn not_admitted(why: NotAdmitted) -> Error {
+    let by_stick =
+        |id: &str| format!("If it starts from a stick, run on the server: flashmob terminal admit {id}");
+    let refused = |what: String, advice: String| error(StatusCode::UNAUTHORIZED, what, advice);
+    match why {
+        NotAdmitted::Known(id) => refused(
+            format!(
+                "the server knows terminal {id}, and this caller has neither its secret nor a ticket for it"
+            ),
+            format!(
+                "Restart it from the network: the server's boot script brings a ticket. {}",
+                by_stick(&id)
+            ),
+        ),
+        NotAdmitted::Used(id) => refused(
+            format!("this ticket for terminal {id} was used before"),
+            format!("Restart it from the network, which brings another ticket. {}", by_stick(&id)),
+        ),
+        NotAdmitted::Foreign(id) => refused(
+            format!("the ticket is for a network card that terminal {id} was not known by"),
+            format!(
+                "Start it by a card that 'flashmob terminal show {id}' lists. Otherwise run on the server: \
+                 flashmob terminal admit {id}"
+            ),
+        ),
+        NotAdmitted::Speaks(id, wait) => {
+            let advice = "A machine that was restarted takes its place when it is silent.";
+            Error::too_much(format!("terminal {id} speaks to the server now"), wait, advice)
+        }
+    }
+}
+
+/// Whether the caller may speak for the terminal `id`; with what is to be stored about that.
+fn speaks_for(
+    lab: &mut Lab,
+    app: &App,
+    ends: Ends,
+    headers: &HeaderMap,
+    id: &str,
+) -> Result<Vec<Change>, Error> {
+    let by_secret = match presented(headers) {
+        Presented::Bearer(secret) => lab.speaks_for(app.now(), id, secret),
+        _ => None,
+    };
+    match by_secret {
+        Some(changes) => Ok(changes),
+        None if is_the_server_itself(ends, headers) => Ok(Vec::new()),
+        None => Err(not_admitted(NotAdmitted::Known(id.into()))),
+    }
 }
 
 fn unknown(why: NotKnown) -> Error {
@@ -70,17 +157,25 @@ fn unknown(why: NotKnown) -> Error {
 }
 
 /// `POST /api/v1/terminals/{id}/take`.
-pub async fn take(State(app): Shared, Path(id): Path<String>, body: Body<Take>) -> Result<Response, Error> {
+pub async fn take(
+    State(app): Shared,
+    Extension(ends): Extension<Ends>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body<Take>,
+) -> Result<Response, Error> {
     let wish = read(body)?;
     let (config, repository, now) = (app.config(), app.repository(), app.now());
     let catalog = &repository.catalog;
-    let mut token = [0u8; 16];
-    getrandom::fill(&mut token).map_err(|e| {
-        error(StatusCode::INTERNAL_SERVER_ERROR, format!("no random number: {e}"), "Look at the server.")
-    })?;
-    let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = random_secret()?;
     let (attempt, target, compare, (known_disks, chosen), saved) = {
         let mut lab = sync::lock(&app.lab);
+        lab.get(&id).ok_or_else(|| stranger(&id, &[]))?;
+        let heard = speaks_for(&mut lab, &app, ends, &headers, &id)?;
+        if !heard.is_empty() {
+            // Until it is stored, the ticket is good once more.
+            drop(app.store.save(heard));
+        }
         let terminal = lab.get(&id).ok_or_else(|| stranger(&id, &[]))?;
         let last = terminal.last.as_ref();
         let who = lab.named(&terminal.identity, Some(&id));
