@@ -215,6 +215,22 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The outcome in a sentence for people.
+    pub fn title(&self) -> String {
+        match self {
+            Outcome::Done { seconds, disk, warnings, .. } => {
+                let warnings: String = warnings.iter().map(|w| format!("; WARNING: {w}")).collect();
+                format!("done in {seconds} s on {disk}{warnings}")
+            }
+            Outcome::Failed { stage, failure: Failure { message, advice, .. }, disk_touched } => {
+                let disk = if *disk_touched { "The disk was written to." } else { "Nothing was written." };
+                format!("failed while {}: {message}. {advice} {disk}", stage.title())
+            }
+        }
+    }
+}
+
 /// A version of an image that an attempt wrote to a disk, proved and committed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Installed {

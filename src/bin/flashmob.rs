@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use flashmob::cli::logging::{self, LogFormat};
 use flashmob::cli::{backup, get, job, make, plan, seed, serve, terminal};
 use flashmob::manual;
 
@@ -31,7 +32,11 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let format = match &cli.command {
+        Command::Serve(args) => args.log_format,
+        _ => LogFormat::Text,
+    };
+    logging::start(format);
     let result = match cli.command {
         Command::Make(args) => make::run(args).await,
         Command::Get(args) => get::run(args).await,
@@ -47,7 +52,10 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}\n{}", failure.message, failure.advice);
+            match format {
+                LogFormat::Text => eprintln!("error: {}\n{}", failure.message, failure.advice),
+                LogFormat::Json => log::error!("{}. {}", failure.message, failure.advice),
+            }
             ExitCode::from(failure.class.exit_code())
         }
     }

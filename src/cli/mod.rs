@@ -7,6 +7,7 @@ pub mod backup;
 mod call;
 pub mod get;
 pub mod job;
+pub mod logging;
 pub mod make;
 mod peers;
 mod place;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::logging::LogFormat;
 use super::systemd::Manager;
 use crate::event::Failure;
 use crate::server::Options;
@@ -43,6 +44,9 @@ pub struct ServeArgs {
     /// Do not announce the server by mDNS.
     #[arg(long)]
     no_mdns: bool,
+    /// How the log is written.
+    #[arg(long, value_name = "FORMAT", env = "FLASHMOB_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
     /// Print a configuration file with every key explained, and end.
     #[arg(long)]
     print_sample_config: bool,
@@ -80,10 +84,10 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let host = if address.ip().is_unspecified() { "localhost".into() } else { address.ip().to_string() };
     let host = if address.is_ipv6() && host.contains(':') { format!("[{host}]") } else { host };
     let peers = server.peer_port();
-    eprintln!(
+    args.log_format.say(&format!(
         "flashmob serves on {address}, peers on port {peers}. The lab: http://{host}:{}/",
         address.port()
-    );
+    ));
     manager.ready(&server.summary());
     let mut tick = tokio::time::interval(Manager::period());
     loop {
@@ -100,7 +104,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         }
     }
     manager.stopping();
-    eprintln!("flashmob stops.");
+    args.log_format.say("flashmob stops.");
     server.stop().await;
     Ok(())
 }

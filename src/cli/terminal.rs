@@ -258,15 +258,7 @@ fn attempt_line(attempt: &AttemptView) -> String {
 
 fn result(row: &TerminalView) -> String {
     match (&row.outcome, &row.progress) {
-        (Some(Outcome::Done { seconds, disk, warnings, .. }), _) => {
-            let warnings: String = warnings.iter().map(|warning| format!("; WARNING: {warning}")).collect();
-            format!("done in {seconds} s on {disk}{warnings}")
-        }
-        (Some(Outcome::Failed { stage, failure, disk_touched }), _) => {
-            let disk = if *disk_touched { " The disk was written to." } else { " Nothing was written." };
-            let (message, advice) = (&failure.message, &failure.advice);
-            format!("failed while {}: {message}. {advice}{disk}", stage.title())
-        }
+        (Some(outcome), _) => outcome.title(),
         (None, Some(progress)) => format!("{}, {:.0} %", progress.stage.title(), progress.percent),
         (None, None) => String::new(),
     }

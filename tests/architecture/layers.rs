@@ -234,6 +234,20 @@ fn the_rules_notice_what_they_forbid() {
 }
 
 #[test]
+fn nothing_is_logged_in_the_words_of_the_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut broken = Vec::new();
+    for file in ["src", "mkimage/src", "initramfs/src"].iter().flat_map(|src| rust_files(&root.join(src))) {
+        let text = fs::read_to_string(&file).unwrap();
+        let calls = text.match_indices("log::").filter_map(|(at, _)| text[at..].split(");").next());
+        broken.extend(
+            calls.filter(|call| call.contains(":?}")).map(|call| format!("{}: {call}", file.display())),
+        );
+    }
+    assert!(broken.is_empty(), "people read the log, so no Debug output: {broken:#?}");
+}
+
+#[test]
 fn only_the_store_names_the_library_of_the_database() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let store = src.join("server/store");

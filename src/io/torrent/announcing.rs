@@ -103,7 +103,7 @@ impl Announcer {
             }
         }
         if told && timeout(GOODBYE, self.ask(Event::Stopped)).await.is_err() {
-            log::debug!("tracker {}: no answer to good-bye within {GOODBYE:?}", self.url);
+            log::debug!("tracker {}: no answer to good-bye within {} s", self.url, GOODBYE.as_secs());
         }
     }
 

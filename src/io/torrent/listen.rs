@@ -44,7 +44,7 @@ pub(super) async fn accept_peers(listener: TcpListener, shared: Arc<Shared>) {
             match tokio::time::timeout(limit, greet(stream, address, permit, &shared)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => log::debug!("{address}: {error}"),
-                Err(_) => log::debug!("{address}: no handshake within {limit:?}"),
+                Err(_) => log::debug!("{address}: no handshake within {} s", limit.as_secs()),
             }
             drop(turn);
         });

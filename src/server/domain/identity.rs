@@ -117,6 +117,18 @@ impl Identity {
     }
 }
 
+/// Its MACs, or else its UUID.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let macs: Vec<String> = self.macs.iter().map(ToString::to_string).collect();
+        match (macs.is_empty(), self.uuid) {
+            (false, _) => f.write_str(&macs.join(", ")),
+            (true, Some(uuid)) => TerminalKey::Uuid(uuid).fmt(f),
+            (true, None) => f.write_str("a terminal without MAC and UUID"),
+        }
+    }
+}
+
 /// A terminal among which one is looked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {

@@ -71,6 +71,7 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
     let (config, repository, can_netboot) = (app.config(), app.repository(), app.can_netboot());
     let now = app.now();
     let mut lab = sync::lock(&app.lab);
+    let name = caller.identity.to_string();
     let terminal = lab.find(&caller.identity, now);
     // The configuration may name the terminal by something that only its agent has told us.
     let who = terminal.map_or(&caller.identity, |t| &t.identity);
@@ -78,18 +79,18 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
     let target = match target_for(&config, &repository.catalog, &who) {
         Ok(target) => target,
         Err(refusal) => {
-            log::warn!("{:?} netboots, but {}", caller.identity.macs, refusal.error);
+            log::warn!("{name} netboots, but {}", refusal.error);
             None
         }
     };
-    let name = caller.identity.macs.first().map(ToString::to_string).unwrap_or_default();
     let id = terminal.map_or(name.as_str(), |t| t.id.as_str());
     let last = terminal.and_then(|t| t.last.as_ref());
     let known = terminal.is_some();
+    let title = lab.title(&config, id);
     let half = last.is_some_and(Attempt::leaves_half_a_system);
     match (jobs::at_boot(id, last, target.as_ref()), target) {
         (AtBoot::Agent, Some(target)) if can_netboot => {
-            log::info!("{id} netboots: sent the agent for {}", target.title());
+            log::info!(terminal = id; "{title} netboots: sent the agent for {}", target.title());
             // Others wait in the swarm for whoever is expected, and not for what one address invents.
             if known || may_ask(app, from).is_ok() {
                 lab.expect(now, &caller.identity, target.images().cloned().collect());
@@ -103,13 +104,13 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
             ipxe::hold(caller, "the server has no netboot files", "Name their folder with --boot.")
         }
         (AtBoot::Hold { error, advice }, _) => {
-            log::warn!("{id} netboots: held, {error}");
+            log::warn!(terminal = id; "{title} netboots: held, {error}");
             ipxe::hold(caller, &error, &advice)
         }
         (AtBoot::Agent | AtBoot::Disk, _) => {
             let root_path = root_path(last, caller.platform);
             let way = root_path.as_deref().unwrap_or("its firmware's next boot entry");
-            log::info!("{id} netboots: sent to {way}");
+            log::info!(terminal = id; "{title} netboots: sent to {way}");
             ipxe::disk(caller, root_path.as_deref())
         }
     }

@@ -36,7 +36,8 @@ async fn decide(
         let who = lab.named(&terminal.identity, Some(&id));
         let target = target_for(&config, &repository.catalog, &who).ok().flatten();
         let changes = change(&mut lab, &id, target.as_ref()).map_err(conflict)?;
-        log::info!("an administrator decides for terminal {id}: {what}");
+        let title = lab.title(&config, &id);
+        log::info!(terminal = id; "an administrator decides for {title}: {what}");
         app.store.save(changes)
     };
     keep(saved).await?;

@@ -14,6 +14,7 @@ use super::reply::{Body, Error, Shared, conflict, error, keep, read, stranger};
 use crate::api::{
     Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Take, Task, Welcome,
 };
+use crate::event::Outcome;
 use crate::image_id::{ImageId, ImageRef, NotAnImage};
 use crate::server::app::App;
 use crate::server::domain::config::Register;
@@ -73,7 +74,8 @@ pub async fn hello(
             changes.extend(lab.accept(&id));
         }
         let label = lab.get(&id).and_then(|t| lab.label(&config, t)).map(str::to_string);
-        log::info!("terminal {id} says hello from {from}");
+        let title = lab.title(&config, &id);
+        log::info!(terminal = id; "{title} says hello from {from}");
         (id, label, new_secret.map(|_| secret), app.store.save(changes))
     };
     app.arrange();
@@ -168,7 +170,7 @@ pub async fn take(
     let (config, repository, now) = (app.config(), app.repository(), app.now());
     let catalog = &repository.catalog;
     let token = random_secret()?;
-    let (attempt, target, compare, (known_disks, chosen), saved) = {
+    let (title, attempt, target, compare, (known_disks, chosen), saved) = {
         let mut lab = sync::lock(&app.lab);
         lab.get(&id).ok_or_else(|| stranger(&id, &[]))?;
         let heard = speaks_for(&mut lab, &app, ends, &headers, &id)?;
@@ -202,10 +204,12 @@ pub async fn take(
         let compare = jobs::compare_of_next(last, &target);
         let (attempt, changes) = lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id, &[]))?;
         let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
-        (attempt, target, compare, disks.unwrap_or_default(), app.store.save(changes))
+        let title = lab.title(&config, &id);
+        (title, attempt, target, compare, disks.unwrap_or_default(), app.store.save(changes))
     };
     keep(saved).await?;
-    log::info!("terminal {id} takes {} as attempt {}", target.title(), attempt.number);
+    let number = attempt.number;
+    log::info!(terminal = id, attempt = number; "{title} takes {} as attempt {number}", target.title());
     let job = target.job;
     let task = task(target.image, &job.disk, (job.layout, job.partitions.as_deref()), compare);
     let further = target.also.into_iter().zip(&job.also);
@@ -292,7 +296,9 @@ pub async fn outcome(
         let (orders, change) =
             lab.outcome(app.now(), attempt, &report.token, report.outcome, &ties).map_err(not_taken)?;
         if let Some(Change::Attempt(id, ended)) = &change {
-            log::info!("terminal {id}, attempt {attempt}: {:?}", ended.outcome);
+            let title = lab.title(&app.config(), id);
+            let outcome = ended.outcome.as_ref().map(Outcome::title).unwrap_or_default();
+            log::info!(terminal = id, attempt; "{title}, attempt {attempt}: {outcome}");
         }
         (orders, app.store.save(change.into_iter().collect()))
     };

@@ -25,6 +25,14 @@ impl Lab {
         own.or_else(|| config.label(&self.named(&terminal.identity, Some(&terminal.id))))
     }
 
+    /// How people recognise the terminal that calls itself `id`: its label with that name, or the name alone.
+    pub fn title(&self, config: &Config, id: &str) -> String {
+        match self.get(id).and_then(|terminal| self.label(config, terminal)) {
+            Some(label) => format!("{label} ({id})"),
+            None => id.to_string(),
+        }
+    }
+
     /// Applies a table: a known terminal is described anew, an unknown one is created, never heard. Both are
     /// accepted, because a person has listed them.
     pub fn import(
