@@ -16,5 +16,5 @@ pub mod zoned;
 pub use announce::{Announce, Event, Malformed};
 pub use policy::{Candidate, FlatPolicy, Policy, Request, Selection};
 pub use registry::{Answer, Seeder, Settings, SwarmCounts, Tracker, Unknown};
-pub use topology::{Pin, Topology, Zone, ZoneId};
+pub use topology::{Pin, REST, Topology, Zone, ZoneId};
 pub use zoned::Zoned;

@@ -1,5 +1,5 @@
-//! Names in the configuration that fit several terminals: a UUID that boards share, a label or an adapter of
-//! several machines.
+//! Names in the configuration that fit several terminals (a UUID that boards share, a label or an adapter of
+//! several machines), and labels that fit none.
 //!
 //! Invariant: pure; it only informs people. `lab` ignores such a UUID, `zones` leaves out such a pin.
 
@@ -30,13 +30,21 @@ pub(crate) fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
     let fitting = labelled.into_iter().map(|key| (key.to_string(), lab.fitting(&key)));
     doubts.extend(fitting.filter_map(|(name, fits)| doubt("terminals".into(), &name, &fits)));
     doubts.extend(borrowed(config, lab));
-    for who in config.pins.iter().flat_map(|pin| std::iter::once(&pin.terminal).chain(&pin.from)) {
+    let pinned = config.pins.iter().flat_map(|pin| std::iter::once(&pin.terminal).chain(&pin.from));
+    let grouped = config
+        .groups
+        .iter()
+        .flat_map(|group| group.terminals.iter().map(|who| (format!("group {}", group.name), who)));
+    for (what, who) in pinned.map(|who| ("pin".to_string(), who)).chain(grouped) {
         let (name, fits) = match who {
             Who::Address(_) => continue,
             Who::Key(key) => (key.to_string(), lab.fitting(key)),
             Who::Label(label) => (label.clone(), called(config, lab, label)),
         };
-        doubts.extend(doubt("pin".into(), &name, &fits));
+        match (who, fits.is_empty()) {
+            (Who::Label(label), true) if !has_label(config, label) => doubts.push(nobody(what, label)),
+            _ => doubts.extend(doubt(what, &name, &fits)),
+        }
     }
     doubts.dedup();
     doubts
@@ -55,6 +63,19 @@ fn borrowed(config: &Config, lab: &Lab) -> Vec<Problem> {
         }
     }
     doubts
+}
+
+/// Does the configuration give this label to a terminal, which has yet to come?
+fn has_label(config: &Config, label: &str) -> bool {
+    config.terminals.values().any(|note| note.label == label)
+}
+
+fn nobody(what: String, label: &str) -> Problem {
+    Problem {
+        what,
+        error: format!("'{label}' is no address, no MAC address, no UUID and no label of a terminal"),
+        advice: "Correct it, or give the label with 'flashmob terminal set TERMINAL --label'.".into(),
+    }
 }
 
 /// A MAC of an adapter that several machines have used: the job is for each of them, which is not visible in
@@ -133,6 +154,25 @@ mod tests {
         };
         assert_eq!(problems(a), [], "both mean the same one");
         assert!(problems(b)[0].error.contains(&format!("fits 2 terminals ({a}, {b})")));
+    }
+
+    #[test]
+    fn a_label_in_the_configuration_that_nobody_has_is_a_problem_until_a_person_gives_it() {
+        let config =
+            "[[pin]]\nterminal='10.0.0.1'\nfrom=['lab-09']\n[[group]]\nname='g'\nterminals=['lab-09']\n";
+        let config = Config::parse(config).expect("valid");
+        let mut lab = Lab::default();
+        lab.hello(Duration::ZERO, "10.0.0.9".into(), hello_of("02:00:00:00:00:0a")).expect("room");
+        let problems = doubts(&config, &lab);
+        assert_eq!(problems.iter().map(|p| p.what.as_str()).collect::<Vec<_>>(), ["pin", "group g"]);
+        assert!(problems[0].error.starts_with("'lab-09' is no address"), "{problems:?}");
+        let edit = Edit { label: Some("lab-09".into()), ..Edit::default() };
+        lab.describe("02:00:00:00:00:0a", &edit, &config).expect("free");
+        assert_eq!((doubts(&config, &lab), topology(&config, &lab).pins.len()), (vec![], 1));
+        assert_eq!(
+            topology(&config, &lab).pins[0].from,
+            ["10.0.0.9".parse::<std::net::IpAddr>().expect("valid")]
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! `target` is the system that a terminal should get, `attempt` one try, `jobs` the next step after an
 //! attempt, `lab` all terminals, `zones` their places, `ties` which terminals need which others, `ipxe` the
 //! scripts that boot them, `tickets` lets those speak that the scripts boot, `doubts` ambiguous names for
-//! people to check, `limits` bounds the calls of one address, `times` reads when jobs open and close.
+//! people to check, `limits` bounds the calls of one address, `times` reads when jobs open and close,
+//! `registry` is what people say of terminals, `targets` the words by which they name them.
 //!
 //! Invariant: the same state and the same arguments give the same decision.
 
@@ -20,6 +21,7 @@ pub mod lab;
 pub mod limits;
 pub mod registry;
 pub mod target;
+pub mod targets;
 pub mod tickets;
 pub(crate) mod ties;
 pub mod times;

@@ -1,9 +1,11 @@
 //! The configuration file: TOML → checked values.
 //!
 //! Invariant: a [`Config`] that exists has jobs with distinct valid names, and every key in the file is
-//! known: an unknown one is an error that names its line. Jobs are in `job`. `watch` reads the file; `target`
+//! known: an unknown one is an error that names its line. Jobs are in `job`, groups in
+//! `group`. `watch` reads the file; `target`
 //! and `jobs` apply a job to a terminal.
 
+mod group;
 mod job;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ use crate::image_id::is_plain_name;
 use crate::server::domain::identity::{Identity, TerminalKey};
 use crate::tracker::{Topology, Zone};
 use crate::units::parse_duration;
+pub use group::GroupConfig;
 pub use job::{Also, Job, Terminals};
 
 /// A configuration with every key explained.
@@ -54,6 +57,9 @@ pub struct Config {
     /// Limits on the calls of one address.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// Terminals that are named together.
+    #[serde(default, rename = "group")]
+    pub groups: Vec<GroupConfig>,
     /// Terminals behind one switch or in one subnet.
     #[serde(default, rename = "zone")]
     pub zones: Vec<Zone>,
@@ -97,7 +103,7 @@ pub enum Who {
     Address(IpAddr),
     /// By a MAC address or UUID.
     Key(TerminalKey),
-    /// By its label in `[terminals]`.
+    /// By its label.
     Label(String),
 }
 
@@ -227,6 +233,7 @@ impl Config {
         }
         self.check_labels()?;
         self.check_pins()?;
+        group::check(&self.groups, &self.zones, tracker.zones_by_switch)?;
         Topology { zones: self.zones.clone(), ..Topology::default() }.check()
     }
 
@@ -248,16 +255,6 @@ impl Config {
             }
             if self.pins[..i].iter().any(|other| other.terminal == pin.terminal) {
                 return Err(format!("{:?} is pinned twice", pin.terminal));
-            }
-            for who in pin.from.iter().chain([&pin.terminal]) {
-                if let Who::Label(label) = who
-                    && !self.terminals.values().any(|note| note.label == *label)
-                {
-                    return Err(format!(
-                        "a pin names '{label}', which is no address, no MAC address, no UUID and no label \
-                         of a terminal"
-                    ));
-                }
             }
         }
         Ok(())

@@ -67,7 +67,15 @@ fn mistakes_are_named_with_their_line() {
         ("[terminals.'lab-01']\nlabel='x'".into(), "MAC"),
         ("[limits]\nnew_terminals=0".into(), "from 1 to 10000"),
         ("[[zone]]\nname='a'\nnetworks=['10.0.0.0/33']".into(), "line 3"),
-        ("[[pin]]\nterminal='10.0.0.1'\nfrom=['lab-09']".into(), "lab-09"),
+        ("[[group]]\nname='a'".into(), "group 'a' needs terminals, networks, zones or models"),
+        (
+            "[[group]]\nname='a'\nmodels=['x']\n[[group]]\nname='a'\nmodels=['y']".into(),
+            "group 'a' is there twice",
+        ),
+        ("[[group]]\nname='a;b'\nmodels=['x']".into(), "'a;b' cannot be a group"),
+        ("[[group]]\nname='a'\nmodels=['']".into(), "an empty model"),
+        ("[[group]]\nname='a'\nzones=['attic']".into(), "'attic', which is no zone"),
+        ("[[group]]\nname='a'\nnetworks=['10.0.0.0/99']".into(), "line 3"),
         ("[[pin]]\nterminal='10.0.0.1'\nfrom=['10.0.0.1']".into(), "other terminals"),
         ("[[zone]]\nname='a'\nnetworks=['10.0.0.0/8']\nfrom=['b']".into(), "'b', which is no zone"),
     ] {

@@ -152,7 +152,9 @@ impl Lab {
 
     fn check_ticket(&self, now: Duration, id: &str, ticket: Ticket) -> Result<(), NotAdmitted> {
         let Some(terminal) = self.get(id) else { return Ok(()) };
-        if !ticket.subject.names(&terminal.identity) {
+        // One that a person listed by its UUID has no MAC until it comes.
+        let listed = terminal.heard.is_none() && terminal.identity.macs.is_empty();
+        if !listed && !ticket.subject.names(&terminal.identity) {
             return Err(NotAdmitted::Foreign(id.into()));
         }
         if let Some(held) = self.secrets.held.get(id) {
@@ -286,6 +288,20 @@ mod tests {
         assert_eq!(hello(&mut lab, 100, &[A], ticket(A, 0), "no"), Err(NotAdmitted::Used(A.into())));
         assert_eq!(hello(&mut lab, 100, &[A], ticket(B, 99), "no"), Err(NotAdmitted::Foreign(A.into())));
         assert!(speaks(&mut lab, 101, "one") && !speaks(&mut lab, 101, "no"));
+    }
+
+    #[test]
+    fn a_listed_terminal_that_never_came_comes_by_the_ticket_of_its_boot_script() {
+        const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+        let mut lab = Lab::default();
+        let table = format!("mac,uuid\n{A},\n,{U}\n");
+        let entries = crate::server::domain::registry::table::read(&table).expect("a table");
+        lab.import(&entries, &Default::default()).expect("imported");
+        assert_eq!(hello(&mut lab, 1, &[A], Voucher::Nothing, "no"), Err(nothing(A)));
+        assert_eq!(hello(&mut lab, 1, &[A], ticket(A, 0), "one"), Ok(A.into()));
+        let by_uuid = Identity::new(&[B], Some(U));
+        let admitted = lab.admit(at(START + 1), &by_uuid, ticket(B, 0)).expect("admitted");
+        assert_eq!((admitted.known.as_deref(), admitted.who), (Some(U), by_uuid));
     }
 
     #[test]

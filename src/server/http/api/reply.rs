@@ -4,7 +4,7 @@
 
 use crate::api::Refusal;
 use crate::server::app::App;
-use crate::server::domain::lab::some_of;
+use crate::server::domain::targets::NotOne;
 use crate::server::store::StoreError;
 use axum::Json;
 use axum::extract::State;
@@ -73,13 +73,11 @@ pub(super) fn unkept(e: &StoreError) -> Error {
     error(StatusCode::SERVICE_UNAVAILABLE, e.to_string(), e.advice())
 }
 
-/// Nobody has this name; these have similar ones.
-pub(super) fn stranger(id: &str, alike: &[String]) -> Error {
-    let advice = match alike.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => "See 'flashmob terminal list' for those that are.".to_string(),
-        ref alike => {
-            format!("Is it {}? 'flashmob terminal list' shows all of them.", some_of(alike))
-        }
+/// Nobody, or more than one terminal, has this name.
+pub(super) fn stranger(name: &str, why: &NotOne) -> Error {
+    let status = match why {
+        NotOne::Nobody(_) => StatusCode::NOT_FOUND,
+        NotOne::Several(_) => StatusCode::CONFLICT,
     };
-    error(StatusCode::NOT_FOUND, format!("no terminal '{id}' is known here"), advice)
+    Error { status, refusal: why.refusal(name), wait: None }
 }

@@ -24,6 +24,7 @@ use crate::server::domain::lab::{
     Admitted, Change, Lab, MAX_TERMINALS, NotAdmitted, NotKnown, ReportError, Voucher,
 };
 use crate::server::domain::target::{target_by_hand, target_for, target_of};
+use crate::server::domain::targets::NotOne;
 use crate::server::domain::tickets;
 use crate::server::http::access::{Presented, presented};
 use crate::server::http::listen::Ends;
@@ -172,13 +173,13 @@ pub async fn take(
     let token = random_secret()?;
     let (title, attempt, target, compare, (known_disks, chosen), saved) = {
         let mut lab = sync::lock(&app.lab);
-        lab.get(&id).ok_or_else(|| stranger(&id, &[]))?;
+        lab.get(&id).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
         let heard = speaks_for(&mut lab, &app, ends, &headers, &id)?;
         if !heard.is_empty() {
             // Until it is stored, the ticket is good once more.
             drop(app.store.save(heard));
         }
-        let terminal = lab.get(&id).ok_or_else(|| stranger(&id, &[]))?;
+        let terminal = lab.get(&id).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
         let last = terminal.last.as_ref();
         let who = lab.named(&terminal.identity, Some(&id));
         let target = match (&wish.image, &wish.job) {
@@ -202,7 +203,8 @@ pub async fn take(
         let wanted = target.filter(|target| wish.image.is_some() || jobs::waits(last, Some(target)));
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
         let compare = jobs::compare_of_next(last, &target);
-        let (attempt, changes) = lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id, &[]))?;
+        let (attempt, changes) =
+            lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
         let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
         let title = lab.title(&config, &id);
         (title, attempt, target, compare, disks.unwrap_or_default(), app.store.save(changes))

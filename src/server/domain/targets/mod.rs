@@ -1,0 +1,230 @@
+//! The words that name terminals where people start and stop jobs: a label, a MAC, `uuid:…`, `room:NAME`,
+//! `group:NAME`, `zone:NAME`, `new` and `all`. `names` finds one terminal by what a person types, and
+//! compares names.
+//!
+//! Invariant: pure. A word that fits no terminal, or one name that fits several, is refused with names that
+//! are known; nothing picks one. A terminal that no person has registered is meant only by its own name, by
+//! `new`, or where the configuration lists it by name in a group.
+
+mod names;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::api::Refusal;
+use crate::server::domain::config::{Config, GroupConfig, Who};
+use crate::server::domain::lab::{Lab, Terminal};
+use crate::server::domain::registry::natural;
+use crate::server::domain::zones::called;
+use crate::tracker::{Topology, ZoneId};
+pub use names::{NotOne, one};
+use names::{distance, is_model};
+
+/// How many known names a refusal shows.
+const SHOWN: usize = 8;
+
+/// One word of a job's targets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetExpr {
+    /// A label, a MAC, or a UUID.
+    One(String),
+    Room(String),
+    Group(String),
+    Zone(String),
+    /// Those that no person has registered.
+    New,
+    /// Those that a person has registered.
+    All,
+}
+
+impl FromStr for TargetExpr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let named = |name: &str, make: fn(String) -> TargetExpr| match name.trim() {
+            "" => Err(format!("'{text}' lacks a name after the colon, as in room:101")),
+            name => Ok(make(name.into())),
+        };
+        match text.split_once(':') {
+            Some(("room", name)) => named(name, TargetExpr::Room),
+            Some(("group", name)) => named(name, TargetExpr::Group),
+            Some(("zone", name)) => named(name, TargetExpr::Zone),
+            _ => match text {
+                "" => {
+                    Err("a target is empty; name a terminal, room:NAME, group:NAME, zone:NAME, new or all"
+                        .into())
+                }
+                "new" => Ok(TargetExpr::New),
+                "all" => Ok(TargetExpr::All),
+                one => Ok(TargetExpr::One(one.into())),
+            },
+        }
+    }
+}
+
+impl fmt::Display for TargetExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TargetExpr::One(name) => f.write_str(name),
+            TargetExpr::Room(name) => write!(f, "room:{name}"),
+            TargetExpr::Group(name) => write!(f, "group:{name}"),
+            TargetExpr::Zone(name) => write!(f, "zone:{name}"),
+            TargetExpr::New => f.write_str("new"),
+            TargetExpr::All => f.write_str("all"),
+        }
+    }
+}
+
+/// The terminals that the words mean together: their ids, sorted, each once.
+pub fn resolve(
+    lab: &Lab,
+    config: &Config,
+    topology: &Topology,
+    targets: &[TargetExpr],
+) -> Result<Vec<String>, Refusal> {
+    if targets.is_empty() {
+        return Err(refusal(
+            "no terminal is named",
+            "Name terminals, room:NAME, group:NAME, zone:NAME, new or all.",
+        ));
+    }
+    let known = Known { lab, config, topology };
+    let mut ids = BTreeSet::new();
+    for target in targets {
+        ids.extend(known.meant_by(target)?.into_iter().map(|terminal| terminal.id.clone()));
+    }
+    Ok(ids.into_iter().collect())
+}
+
+fn refusal(error: impl Into<String>, advice: impl Into<String>) -> Refusal {
+    Refusal { error: error.into(), advice: advice.into() }
+}
+
+/// What the words are looked up in.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    lab: &'a Lab,
+    config: &'a Config,
+    topology: &'a Topology,
+}
+
+impl<'a> Known<'a> {
+    fn meant_by(self, target: &TargetExpr) -> Result<Vec<&'a Terminal>, Refusal> {
+        let lab = self.lab;
+        match target {
+            TargetExpr::One(name) => Ok(vec![one(lab, self.config, name).map_err(|e| e.refusal(name))?]),
+            TargetExpr::Room(name) => {
+                let here: Vec<_> = lab.iter().filter(|t| t.place.room.as_ref() == Some(name)).collect();
+                let rooms = || lab.iter().filter_map(|t| t.place.room.clone()).collect();
+                found(here).ok_or_else(|| unknown("room", name, rooms(), "'flashmob terminal import'"))
+            }
+            TargetExpr::Group(name) => self.group(name),
+            TargetExpr::Zone(name) => self.zone(name),
+            TargetExpr::New => found(lab.iter().filter(|t| !t.accepted).collect()).ok_or_else(|| {
+                refusal("no terminal is new", "All that ever came are registered: 'all' means those.")
+            }),
+            TargetExpr::All => found(self.registered().collect()).ok_or_else(|| {
+                refusal(
+                    "no terminal is registered",
+                    "List them with 'flashmob terminal import FILE.csv', or accept those that came with \
+                     'flashmob terminal set TERMINAL --accept'.",
+                )
+            }),
+        }
+    }
+
+    fn registered(self) -> impl Iterator<Item = &'a Terminal> {
+        self.lab.iter().filter(|terminal| terminal.accepted)
+    }
+
+    fn group(self, name: &str) -> Result<Vec<&'a Terminal>, Refusal> {
+        let configured = self.config.groups.iter().find(|group| group.name == name);
+        let mut here: Vec<&Terminal> =
+            self.lab.iter().filter(|t| t.place.groups.iter().any(|group| group == name)).collect();
+        if let Some(group) = configured {
+            here.extend(group.terminals.iter().flat_map(|who| self.named(who)));
+            here.extend(self.registered().filter(|terminal| self.fits(group, terminal)));
+        }
+        match (found(here), configured) {
+            (Some(here), _) => Ok(here),
+            (None, Some(_)) => Err(refusal(
+                format!("the group '{name}' has no terminal"),
+                "Look at its [[group]] in the server's configuration. Its networks, zones and models count \
+                 for registered terminals only.",
+            )),
+            (None, None) => {
+                let own = self.lab.iter().flat_map(|t| t.place.groups.iter().cloned());
+                let names = own.chain(self.config.groups.iter().map(|group| group.name.clone())).collect();
+                Err(unknown("group", name, names, "'flashmob terminal set TERMINAL --group'"))
+            }
+        }
+    }
+
+    /// The terminal that the configuration names, if it is exactly one.
+    fn named(self, who: &Who) -> Option<&'a Terminal> {
+        let fitting = match who {
+            Who::Address(ip) => self.lab.iter().filter(|t| t.ip() == Some(*ip)).collect(),
+            Who::Key(key) => self.lab.fitting(key),
+            Who::Label(label) => called(self.config, self.lab, label),
+        };
+        match fitting[..] {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+
+    fn fits(self, group: &GroupConfig, terminal: &Terminal) -> bool {
+        let inside = |ip: IpAddr| group.networks.iter().any(|net| net.contains(&ip));
+        let zone = || self.zone_of(terminal);
+        terminal.ip().is_some_and(inside)
+            || group.models.iter().any(|model| is_model(model, &terminal.inventory.machine))
+            || !group.zones.is_empty()
+                && zone().is_some_and(|zone| group.zones.iter().any(|name| name == zone))
+    }
+
+    fn zone_of(self, terminal: &Terminal) -> Option<&'a str> {
+        Some(self.topology.name(self.topology.zone_of(terminal.ip()?)))
+    }
+
+    fn zone(self, name: &str) -> Result<Vec<&'a Terminal>, Refusal> {
+        let here = self.registered().filter(|terminal| self.zone_of(terminal) == Some(name)).collect();
+        let zones = || {
+            let named = self.topology.zones.iter().map(|zone| zone.name.clone());
+            named.chain([self.topology.name(ZoneId::Rest).to_string()]).collect::<BTreeSet<String>>()
+        };
+        found(here).ok_or_else(|| match zones().contains(name) {
+            true => refusal(
+                format!("no registered terminal was heard in zone '{name}'"),
+                "'flashmob terminal list' shows each one's zone. A terminal that has yet to come is in none.",
+            ),
+            false => unknown("zone", name, zones(), "a [[zone]] in the server's configuration"),
+        })
+    }
+}
+
+fn found(terminals: Vec<&Terminal>) -> Option<Vec<&Terminal>> {
+    Some(terminals).filter(|terminals| !terminals.is_empty())
+}
+
+/// There is no such room, group or zone. `maker` is how one comes to be.
+fn unknown(what: &str, name: &str, known: BTreeSet<String>, maker: &str) -> Refusal {
+    if known.is_empty() {
+        return refusal(format!("no {what} '{name}'; there are no {what}s"), format!("{maker} makes one."));
+    }
+    let mut near: Vec<&String> = known.iter().collect();
+    near.sort_by_key(|other| distance(name, other));
+    near.truncate(SHOWN);
+    near.sort_by(|a, b| natural(a, b));
+    let names = near.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = known.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    refusal(
+        format!("no {what} '{name}'; {what}s are {names}{more}"),
+        format!("Name one of these, or make it: {maker}."),
+    )
+}
