@@ -22,6 +22,7 @@ use crate::server::domain::target::target_of;
 use crate::server::domain::tickets;
 use crate::server::domain::ties::Ties;
 use crate::server::domain::zones;
+use crate::server::meters::Meters;
 use crate::server::store::Store;
 use crate::swarm::SwarmStats;
 use crate::sync;
@@ -80,6 +81,8 @@ pub struct App {
     pub ticket_key: tickets::Key,
     /// Counts the calls of each address.
     pub limits: Mutex<Limits>,
+    /// What the server measures of itself.
+    pub meters: Meters,
     /// State that survives a restart.
     pub store: Store,
     pub seeder: Seeder,

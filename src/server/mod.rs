@@ -12,6 +12,7 @@ pub mod clock;
 pub mod domain;
 pub mod http;
 mod mdns;
+pub mod meters;
 mod ports;
 pub mod repository;
 mod seeder;

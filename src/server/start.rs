@@ -17,6 +17,7 @@ use super::domain::lab::{Change, Lab};
 use super::domain::tickets;
 use super::domain::zones;
 use super::http::{listen, router};
+use super::meters::Meters;
 use super::ports::{DEFAULT_PORT, cannot_listen};
 use super::repository::Scanner;
 use super::seeder::Seeders;
@@ -120,6 +121,7 @@ impl Server {
             lab: Mutex::new(lab),
             ticket_key,
             limits: Mutex::default(),
+            meters: Meters::default(),
             store,
             seeder: seeders.who(),
             seeding: RwLock::default(),

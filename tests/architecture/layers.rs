@@ -39,6 +39,7 @@ const ROOMS: [(&str, &[&str]); 3] = [
         "server",
         &[
             "clock",
+            "meters",
             "domain",
             "store",
             "ports",

@@ -7,6 +7,7 @@
 pub(crate) mod access;
 pub mod api;
 pub(crate) mod fairness;
+mod latency;
 pub mod listen;
 pub mod metrics;
 pub mod netboot;

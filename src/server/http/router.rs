@@ -20,6 +20,7 @@ use crate::manifest::names;
 use crate::server::app::App;
 use crate::server::http::api;
 use crate::server::http::fairness;
+use crate::server::http::latency;
 use crate::server::http::metrics;
 use crate::server::http::netboot;
 use crate::server::http::page;
@@ -77,7 +78,8 @@ pub fn router(app: Arc<App>) -> Router {
         let boot = ServeDir::new(boot).append_index_html_on_directories(false);
         router = router.merge(Router::new().nest_service("/boot", boot));
     }
-    router.fallback(nothing_here).with_state(app)
+    let measure = from_fn_with_state(Arc::clone(&app), latency::measure);
+    router.fallback(nothing_here).layer(measure).with_state(app)
 }
 
 async fn nothing_here() -> Response {

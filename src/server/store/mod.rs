@@ -24,12 +24,15 @@ mod tests;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::server::domain::lab::Change;
+use crate::server::meters::DatabaseMeter;
 pub use copy::{Contents, copy_at_rest, examine};
 pub use error::StoreError;
 pub use tables::Restored;
@@ -43,6 +46,7 @@ const SPOOL: &str = "backup.partial";
 
 type Ack = oneshot::Sender<Result<(), StoreError>>;
 type CopyAck = oneshot::Sender<Result<File, StoreError>>;
+type CountAck = oneshot::Sender<Result<Vec<(String, u64)>, StoreError>>;
 
 struct Batch {
     changes: Vec<Change>,
@@ -52,12 +56,14 @@ struct Batch {
 enum Request {
     Save(Batch),
     Copy(CopyAck),
+    Count(CountAck),
 }
 
 /// Handle to the database's thread. When all are dropped, the thread stores pending changes and ends.
 #[derive(Clone)]
 pub struct Store {
     queue: SyncSender<Request>,
+    meter: Arc<DatabaseMeter>,
 }
 
 impl Store {
@@ -70,12 +76,13 @@ impl Store {
         let path = folder.join(opening::FILE);
         let restored = tables::restore(&connection).map_err(|e| StoreError::of(&path, &e))?;
         let (queue, requests) = sync_channel(QUEUE);
-        let writer = Writer { connection, path, spool: folder.join(SPOOL) };
+        let meter = Arc::new(DatabaseMeter::default());
+        let writer = Writer { connection, path, spool: folder.join(SPOOL), meter: Arc::clone(&meter) };
         let thread = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || writer.run(&requests))
             .map_err(cannot)?;
-        Ok((Store { queue }, restored, thread))
+        Ok((Store { queue, meter }, restored, thread))
     }
 
     /// Puts changes into the queue; the future says when they are on the disk.
@@ -90,12 +97,23 @@ impl Store {
         self.ask(Request::Copy(ack), done)
     }
 
+    /// How many attempts the history has by their results: done, failed, cancelled, open.
+    pub(crate) fn results(&self) -> impl Future<Output = Result<Vec<(String, u64)>, StoreError>> + use<> {
+        let (ack, done) = oneshot::channel();
+        self.ask(Request::Count(ack), done)
+    }
+
+    pub(crate) fn meter(&self) -> &DatabaseMeter {
+        &self.meter
+    }
+
     fn ask<T>(
         &self,
         request: Request,
         done: oneshot::Receiver<Result<T, StoreError>>,
     ) -> impl Future<Output = Result<T, StoreError>> + use<T> {
-        let queued = self.queue.try_send(request);
+        self.meter.queued();
+        let queued = self.queue.try_send(request).inspect_err(|_| self.meter.taken());
         async move {
             queued.map_err(|_| StoreError::Behind)?;
             done.await.map_err(|_| StoreError::Behind)?
@@ -108,6 +126,7 @@ struct Writer {
     connection: Connection,
     path: PathBuf,
     spool: PathBuf,
+    meter: Arc<DatabaseMeter>,
 }
 
 impl Writer {
@@ -128,17 +147,25 @@ impl Writer {
     fn write(&self, first: Request, requests: &Receiver<Request>) -> Option<CopyAck> {
         let (mut together, mut wanted) = (Vec::new(), None);
         for request in std::iter::once(first).chain(requests.try_iter()).take(TOGETHER) {
+            self.meter.taken();
             match request {
                 Request::Save(batch) => together.push(batch),
                 Request::Copy(ack) if wanted.is_none() => wanted = Some(ack),
                 Request::Copy(ack) => refuse(ack),
+                Request::Count(ack) => {
+                    let counted = tables::results(&self.connection);
+                    // Without a receiver nobody wants to know any more.
+                    let _ = ack.send(counted.map_err(|e| StoreError::of(&self.path, &e)));
+                }
             }
         }
         if together.is_empty() {
             return wanted;
         }
         let changes = together.iter().flat_map(|batch| &batch.changes);
+        let begin = Instant::now();
         let result = tables::write_all(&self.connection, changes).map_err(|e| StoreError::of(&self.path, &e));
+        self.meter.wrote(begin.elapsed(), result.is_ok());
         if let Err(error) = &result {
             log::error!("{error}. {}", error.advice());
         }

@@ -169,6 +169,17 @@ fn expire(transaction: &Transaction<'_>, ended_before: Duration) -> rusqlite::Re
     Ok(())
 }
 
+/// How many attempts there are by their results.
+pub(super) fn results(connection: &Connection) -> rusqlite::Result<Vec<(String, u64)>> {
+    connection
+        .prepare_cached(
+            "SELECT CASE WHEN outcome IS NULL THEN 'open' WHEN outcome ->> 'result' = 'done' THEN 'done'
+                 WHEN cancelled THEN 'cancelled' ELSE 'failed' END, count(*) FROM attempts GROUP BY 1",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?
+        .collect()
+}
+
 /// Reads all rows.
 pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
     let mut statement = connection.prepare(

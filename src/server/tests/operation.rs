@@ -1,9 +1,12 @@
 //! Starting, stopping, the repository and the configuration while the server runs.
 
+use std::process::{Command, Stdio};
+
 use super::*;
 use crate::event::Class;
 use crate::server::domain::catalog::Signature;
 use crate::server::http::api::LabView;
+use crate::testkit::lab::failed;
 
 async fn lab(world: &World) -> LabView {
     serde_json::from_str(&world.text("/api/v1/lab").await.1).expect("the lab")
@@ -114,4 +117,42 @@ async fn metrics_count_what_there_is() {
     assert!(text.contains("flashmob_terminals{state=\"imaging\"} 1\n"), "{text}");
     assert!(text.contains("flashmob_image_bytes{image=\"golden@format-1\"} 196608\n"), "{text}");
     assert!(text.contains("flashmob_swarm_peers{image=\"golden@format-1\",role=\"complete\"} 1\n"), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_count_attempts_by_result_and_measure_each_route() {
+    let world = World::new(FOR_ALL).await;
+    let job = world.begin(A).await;
+    world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
+    // A second report of the same outcome is no second attempt.
+    world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
+    world.text("/invented/by/a/stranger").await;
+    let (_, text) = world.text("/metrics").await;
+    for line in [
+        "flashmob_attempts_ended_total{result=\"failed\"} 1",
+        "flashmob_attempts_ended_total{result=\"done\"} 0",
+        "flashmob_history_attempts{result=\"failed\"} 1",
+        "flashmob_http_requests_total{method=\"POST\",route=\"/api/v1/hello\",status=\"200\"} 1",
+        "flashmob_http_requests_total{method=\"GET\",route=\"other\",status=\"404\"} 1",
+        "flashmob_http_request_duration_seconds_count{method=\"POST\",route=\"/api/v1/hello\"} 1",
+        "flashmob_database_queue_length 0",
+        "flashmob_database_failures_total 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is missing in {text}");
+    }
+    assert!(text.contains("flashmob_build_info{version="), "{text}");
+    accepted_by_promtool(&text);
+}
+
+/// Asks Prometheus' own checker, where it is installed (Debian package prometheus).
+fn accepted_by_promtool(text: &str) {
+    let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
+    let mut promtool = match promtool {
+        Ok(promtool) => promtool,
+        Err(error) => return eprintln!("SKIPPED: promtool cannot be started ({error})"),
+    };
+    let mut input = promtool.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut input, text.as_bytes()).expect("promtool reads");
+    drop(input);
+    assert!(promtool.wait().expect("it ends").success(), "promtool refuses {text}");
 }

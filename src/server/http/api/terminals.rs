@@ -300,6 +300,7 @@ pub async fn outcome(
         if let Some(Change::Attempt(id, ended)) = &change {
             let title = lab.title(&app.config(), id);
             let outcome = ended.outcome.as_ref().map(Outcome::title).unwrap_or_default();
+            ended.outcome.iter().for_each(|outcome| app.meters.ended(outcome, ended.cancelled));
             log::info!(terminal = id, attempt; "{title}, attempt {attempt}: {outcome}");
         }
         (orders, app.store.save(change.into_iter().collect()))
