@@ -271,9 +271,56 @@ impl PeerId {
     }
 }
 
+/// The hardware address of a network adapter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    /// Reads six bytes in hexadecimal with `:` or `-` between them. Addresses that no adapter has (all zeros,
+    /// multicast) are refused.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a MAC address like 52:54:00:12:34:56");
+        let mut bytes = [0u8; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(wrong)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        if parts.next().is_some() || bytes == [0; 6] || bytes[0] & 1 == 1 {
+            return Err(wrong());
+        }
+        Ok(Mac(bytes))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn macs_are_read_in_both_spellings_and_shown_in_one() {
+        assert_eq!("52-54-00-AB-cd-01".parse::<Mac>().expect("valid").to_string(), "52:54:00:ab:cd:01");
+        for bad in
+            ["", "52:54:00:00:00", "52:54:00:00:00:0a:0b", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "5254:0"]
+        {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
