@@ -16,6 +16,7 @@
 //! | `POST /api/v1/terminals/import` | CSV | [`Imported`]; only from the server itself |
 //! | `GET /api/v1/terminals/export[?new=true]` | | CSV |
 //! | `DELETE /api/v1/terminals/{id}` | | 204 forgotten; only from the server itself |
+//! | `POST /api/v1/terminals/{id}/wake` | | [`Woken`]; only from the server itself |
 //! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; only from the server itself |
 //!
 //! `hello` brings `Authorization: Ticket …` from the kernel command line, and gets a secret. From then on
@@ -276,12 +277,32 @@ pub struct OutcomeReport {
 }
 
 /// The server's answer to a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Orders {
     /// The terminal may leave the swarm.
     pub release: bool,
     /// The attempt is to stop now (a person cancelled the job).
     pub cancel: bool,
+    /// MACs of machines that the terminal is to wake, because they are in its network and not in the
+    /// server's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wake: Vec<String>,
+}
+
+/// Answer to a wake call: the ways that the packets for one terminal took.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Woken {
+    /// The terminal's name in calls.
+    pub terminal: String,
+    pub macs: Vec<String>,
+    /// Interfaces of the server that sent.
+    pub interfaces: Vec<String>,
+    /// Networks behind routers to whose broadcast address the server sent.
+    pub networks: Vec<String>,
+    /// Terminals that send, with their next report.
+    pub relays: Vec<String>,
+    /// Why some packets could not leave.
+    pub problems: Vec<String>,
 }
 
 /// One row of the lab.

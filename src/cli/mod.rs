@@ -19,3 +19,4 @@ mod systemd;
 mod table;
 pub mod terminal;
 mod terminal_registry;
+mod terminal_wake;

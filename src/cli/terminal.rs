@@ -1,4 +1,4 @@
-//! `flashmob terminal` and its short form `flashmob terminals`: look at terminals, and forget one.
+//! `flashmob terminal` and its short form `flashmob terminals`: look at terminals, wake and forget them.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -6,13 +6,14 @@ use reqwest::Method;
 use super::call::{ServerArg, ask, text_of, understand};
 use super::table::table;
 use super::terminal_registry::{self, ExportArgs, ImportArgs, SetArgs};
+use super::terminal_wake::{self, WakeArgs};
 use crate::api::{AttemptView, NicInfo, TerminalDetails, TerminalState, TerminalView};
 use crate::event::{Failure, Installed, Outcome};
 use crate::layout::rule::describe;
 use crate::server::http::metrics::word;
 use crate::units::show_bytes;
 
-/// Look at terminals, their hardware and their last attempt; forget those that are gone.
+/// Look at terminals, their hardware and their last attempt; wake them; forget those that are gone.
 #[derive(Debug, Args)]
 pub struct TerminalArgs {
     #[command(subcommand)]
@@ -44,6 +45,7 @@ enum TerminalCommand {
         #[command(flatten)]
         server: ServerArg,
     },
+    Wake(WakeArgs),
     /// Remove a terminal and its attempts from the server. It is new when it comes again. Only on the server
     /// itself.
     Forget {
@@ -86,6 +88,7 @@ pub async fn run(args: TerminalArgs) -> Result<(), Failure> {
             println!("{terminal} may introduce itself within 15 minutes, without a ticket.");
             Ok(())
         }
+        TerminalCommand::Wake(args) => terminal_wake::run(args).await,
         TerminalCommand::Forget { terminal, server } => forget(&terminal, &server).await,
     }
 }

@@ -1,8 +1,8 @@
 //! State shared by all handlers.
 //!
 //! Invariant: locks are held for moments and never across an await; where two are needed, `topology` is taken
-//! first and `lab` last, with only `limits` after it. `watch` changes the configuration, `repository` the
-//! catalog, handlers change the lab and the tracker.
+//! first and `lab` last, with only `limits` or `waking` after it. `watch` changes the configuration,
+//! `repository` the catalog, handlers change the lab and the tracker.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -21,6 +21,7 @@ use crate::server::domain::limits::Limits;
 use crate::server::domain::target::target_of;
 use crate::server::domain::tickets;
 use crate::server::domain::ties::Ties;
+use crate::server::domain::wake::Waking;
 use crate::server::domain::zones;
 use crate::server::meters::Meters;
 use crate::server::store::Store;
@@ -83,6 +84,8 @@ pub struct App {
     pub limits: Mutex<Limits>,
     /// What the server measures of itself.
     pub meters: Meters,
+    /// Terminals that should be woken.
+    pub waking: Mutex<Waking>,
     /// State that survives a restart.
     pub store: Store,
     pub seeder: Seeder,

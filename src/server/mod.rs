@@ -1,8 +1,8 @@
 //! The lab's server: images, tracker, seeder, netboot files, terminals' calls and the lab's page on one port.
 //!
 //! `domain` decides, without I/O; `store` keeps the state, `repository` finds images, `seeder` seeds them,
-//! `watch` acts without being asked; `http` is the port and its handlers, `app` their shared state; `start`
-//! assembles the server.
+//! `watch` acts without being asked, `waking` sends wake-up packets; `http` is the port and its handlers,
+//! `app` their shared state; `start` assembles the server.
 //!
 //! Invariant: nothing here runs on a terminal. A terminal's reports are bounded, and trusted only for its own
 //! row.
@@ -20,6 +20,7 @@ mod start;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod waking;
 mod watch;
 
 pub use ports::{DEFAULT_PEER_PORT, DEFAULT_PORT};

@@ -122,6 +122,7 @@ impl Server {
             ticket_key,
             limits: Mutex::default(),
             meters: Meters::default(),
+            waking: Mutex::default(),
             store,
             seeder: seeders.who(),
             seeding: RwLock::default(),
@@ -143,6 +144,7 @@ impl Server {
                 stopped.clone(),
             )),
             tokio::spawn(watch::history(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(watch::waking(Arc::clone(&app), stopped.clone())),
         ];
         if let Some(path) = options.config {
             let following = watch::configuration(Arc::clone(&app), path, told, stopped);

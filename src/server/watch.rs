@@ -1,10 +1,11 @@
 //! Background tasks: the configuration is read again when it changes, the repository is scanned periodically,
-//! old history goes once a day.
+//! old history goes once a day, terminals are woken.
 //!
 //! ```text
 //!  configuration task: every 2 s, or at once when told ──► app.configured
 //!  repository task:    every 3 s ──scan (blocking thread)──► app.repository, app.tracker, the seeder
 //!  history task:       at the start and once a day ──► app.lab, app.store
+//!  waking task:        every second: app.waking ──► magic packets
 //! ```
 //!
 //! Invariant: a file with a mistake never replaces a configuration that works; a repository that cannot be
@@ -26,12 +27,14 @@ use crate::server::domain::lab::Change;
 use crate::server::http::listen::stopped;
 use crate::server::repository::{Scan, Scanner};
 use crate::server::seeder::Seeders;
+use crate::server::waking;
 use crate::sync;
 use crate::units::InfoHash;
 
 const LOOK_AT_CONFIGURATION: Duration = Duration::from_secs(2);
 const LOOK_AT_REPOSITORY: Duration = Duration::from_secs(3);
 const LOOK_AT_HISTORY: Duration = Duration::from_secs(24 * 3600);
+const LOOK_AT_WAKING: Duration = Duration::from_secs(1);
 /// The machine's date may drift from the server's clock, which nobody sets, by this much.
 const DRIFT: Duration = Duration::from_secs(3600);
 
@@ -135,6 +138,17 @@ pub(super) async fn history(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         }
         wait = LOOK_AT_HISTORY;
         forget(&app).await;
+    }
+}
+
+/// Wakes the terminals that should be awake.
+pub(super) async fn waking(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AT_WAKING) => {}
+            () = stopped(&mut stop) => return,
+        }
+        waking::send_due(&app).await;
     }
 }
 

@@ -46,6 +46,7 @@ const ROOMS: [(&str, &[&str]); 3] = [
             "app",
             "repository",
             "mdns",
+            "waking",
             "http",
             "seeder",
             "watch",

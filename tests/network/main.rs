@@ -10,4 +10,5 @@
 mod address;
 mod discovery;
 mod lab;
+mod wake;
 mod zones;

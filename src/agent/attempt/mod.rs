@@ -17,12 +17,17 @@ use crate::agent::status::{Status, View};
 use crate::api::{Assignment, Compare, Orders, OutcomeReport, ProgressReport};
 use crate::event::{Class, Failure, Installed, Outcome, Stage};
 use crate::io::net::api_client::{Api, CallError};
+use crate::io::net::wake::{self, Sent};
+use crate::units::Mac;
 
 /// Tries after retryable failures, before the attempt has failed.
 const TRIES: u32 = 3;
 
 /// No server keeps a finished terminal longer, even if it asks to.
 const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Machines that one answer of the server may have this terminal wake.
+const MOST_WOKEN: usize = 64;
 
 /// How fast things are repeated; tests are faster.
 #[derive(Debug, Clone, Copy)]
@@ -341,9 +346,24 @@ impl Reporter {
         }
     }
 
-    fn hear(&self, orders: Orders) {
-        self.orders.send_if_modified(|old| std::mem::replace(old, orders) != orders);
+    fn hear(&self, mut orders: Orders) {
+        wake(std::mem::take(&mut orders.wake));
+        self.orders.send_if_modified(|old| std::mem::replace(old, orders.clone()) != orders);
     }
+}
+
+/// Wakes machines of this terminal's networks for a server in another one. A packet that is lost is ordered
+/// again.
+fn wake(macs: Vec<String>) {
+    let macs: Vec<Mac> = macs.iter().take(MOST_WOKEN).filter_map(|mac| mac.parse().ok()).collect();
+    if macs.is_empty() {
+        return;
+    }
+    tokio::task::spawn_blocking(move || match wake::send(&macs) {
+        Ok(Sent { problems, .. }) if problems.is_empty() => {}
+        Ok(Sent { problems, .. }) => log::warn!("cannot wake other terminals: {}", problems.join("; ")),
+        Err(e) => log::warn!("cannot wake other terminals: {e}"),
+    });
 }
 
 #[cfg(test)]

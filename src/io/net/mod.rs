@@ -1,9 +1,10 @@
-//! Network clients: the tracker and the server over HTTP, and, on a terminal, links, addresses and discovery.
+//! Network clients: the tracker and the server over HTTP, wake-up packets, and, on a terminal, links,
+//! addresses and discovery.
 //!
 //! Invariant: every answer is bounded, and every wait ends.
 
 #[cfg(feature = "agent")]
-pub(crate) mod api_client;
+pub mod api_client;
 #[cfg(feature = "agent")]
 pub(crate) mod credentials;
 #[cfg(feature = "agent")]
@@ -15,3 +16,4 @@ pub(crate) mod lldp;
 #[cfg(feature = "agent")]
 pub(crate) mod netlink;
 pub(crate) mod tracker_client;
+pub mod wake;

@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 pub use crate::units::Mac;
 
-/// Is it one that VirtualBox (host-only networks) or VMware (VMnet1, VMnet8) give to an adapter of every host?
+/// Is it one that VirtualBox (host-only networks) or VMware (VMnet1, VMnet8) give to an adapter of every
+/// host?
 fn is_everywhere(mac: Mac) -> bool {
     mac.0.starts_with(&[0x0a, 0x00, 0x27, 0x00, 0x00]) || mac.0.starts_with(&[0x00, 0x50, 0x56, 0xc0, 0x00])
 }

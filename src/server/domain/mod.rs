@@ -6,7 +6,8 @@
 //! attempt, `lab` all terminals, `zones` their places, `ties` which terminals need which others, `ipxe` the
 //! scripts that boot them, `tickets` lets those speak that the scripts boot, `doubts` ambiguous names for
 //! people to check, `limits` bounds the calls of one address, `times` reads when jobs open and close,
-//! `registry` is what people say of terminals, `targets` the words by which they name them.
+//! `wake` says which terminals are woken when, and from where, `registry` is what people say of terminals,
+//! `targets` the words by which they name them.
 //!
 //! Invariant: the same state and the same arguments give the same decision.
 
@@ -25,4 +26,5 @@ pub mod targets;
 pub mod tickets;
 pub(crate) mod ties;
 pub mod times;
+pub mod wake;
 pub mod zones;

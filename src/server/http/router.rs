@@ -51,6 +51,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/terminals/{id}/retry", post(api::retry))
         .route("/api/v1/terminals/{id}/cancel", post(api::cancel))
         .route("/api/v1/terminals/{id}/admit", post(api::admit))
+        .route("/api/v1/terminals/{id}/wake", post(api::wake))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::views));
     let calls = Router::new()
         .route("/announce", get(tracking::announce))

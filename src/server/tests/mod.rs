@@ -9,6 +9,7 @@ mod registry;
 mod speaking;
 mod swarm;
 mod terminals;
+mod waking;
 
 use std::fs;
 use std::net::SocketAddr;

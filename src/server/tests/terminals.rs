@@ -32,7 +32,7 @@ async fn a_terminal_images_itself_and_then_boots_from_its_disk() {
     assert_eq!((row.state, row.progress), (TerminalState::Imaging, Some(fetching)));
     assert_eq!((row.image.as_deref(), row.address.as_deref()), (Some("golden@format-1"), Some("127.0.0.1")));
 
-    assert_eq!(world.outcome(&job, done()).await, Ok(Orders { release: true, cancel: false }));
+    assert_eq!(world.outcome(&job, done()).await, Ok(Orders { release: true, ..Orders::default() }));
     assert_eq!(world.state(A).await, TerminalState::Done);
     let script = world.ipxe(A, "pcbios").await;
     assert!(script.contains("set netX/root-path flashmob:1234abcd-01 ||"), "{script}");

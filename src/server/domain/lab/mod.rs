@@ -106,6 +106,11 @@ impl Lab {
         self.terminals.get(id)
     }
 
+    /// The terminal whose current attempt has this number.
+    pub(crate) fn of_attempt(&self, number: u64) -> Option<&str> {
+        self.by_attempt.get(&number).map(String::as_str)
+    }
+
     /// Terminals that are known, and those of them that are imaging.
     pub(crate) fn count(&self, now: Duration) -> (usize, usize) {
         let live = self.terminals.values().filter(|t| t.last.as_ref().is_some_and(|a| a.is_live(now)));

@@ -125,6 +125,7 @@ impl Lab {
         Orders {
             release,
             cancel: attempt.cancelled && !matches!(attempt.outcome, Some(Outcome::Done { .. })),
+            wake: Vec::new(),
         }
     }
 }

@@ -77,6 +77,7 @@ pub async fn hello(
         let label = lab.get(&id).and_then(|t| lab.label(&config, t)).map(str::to_string);
         let title = lab.title(&config, &id);
         log::info!(terminal = id; "{title} says hello from {from}");
+        sync::lock(&app.waking).heard(&id);
         (id, label, new_secret.map(|_| secret), app.store.save(changes))
     };
     app.arrange();
@@ -275,8 +276,14 @@ pub async fn progress(
     let report = read(body)?;
     let ties = app.ties();
     let mut lab = sync::lock(&app.lab);
-    let (orders, change) =
-        lab.progress(app.now(), attempt, &report.token, report.progress, &ties).map_err(not_taken)?;
+    let now = app.now();
+    let (mut orders, change) =
+        lab.progress(now, attempt, &report.token, report.progress, &ties).map_err(not_taken)?;
+    if let Some(id) = lab.of_attempt(attempt) {
+        let mut waking = sync::lock(&app.waking);
+        waking.heard(id);
+        orders.wake = waking.orders(id, now).iter().map(ToString::to_string).collect();
+    }
     let chosen = lab.chosen(attempt, report.chosen);
     let changes: Vec<Change> = change.into_iter().chain(chosen).collect();
     if !changes.is_empty() {
