@@ -16,7 +16,7 @@
 //! | `POST /api/v1/terminals/import` | CSV | [`Imported`]; only from the server itself |
 //! | `GET /api/v1/terminals/export[?new=true]` | | CSV |
 //! | `DELETE /api/v1/terminals/{id}` | | 204 forgotten; only from the server itself |
-//! | `POST /api/v1/terminals/{id}/wake` | | [`Woken`]; only from the server itself |
+//! | `POST /api/v1/terminals/{target}/wake` | | `[`[`Woken`]`]`; only from the server itself |
 //! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; only from the server itself |
 //!
 //! `hello` brings `Authorization: Ticket …` from the kernel command line, and gets a secret. From then on
@@ -289,11 +289,12 @@ pub struct Orders {
     pub wake: Vec<String>,
 }
 
-/// Answer to a wake call: the ways that the packets for one terminal took.
+/// The ways that the wake-up packets for one terminal took. Without any way and failure they leave soon.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Woken {
     /// The terminal's name in calls.
     pub terminal: String,
+    pub label: Option<String>,
     pub macs: Vec<String>,
     /// Interfaces of the server that sent.
     pub interfaces: Vec<String>,
@@ -303,6 +304,8 @@ pub struct Woken {
     pub relays: Vec<String>,
     /// Why some packets could not leave.
     pub problems: Vec<String>,
+    /// Why none leaves.
+    pub failure: Option<String>,
 }
 
 /// One row of the lab.

@@ -11,33 +11,40 @@ use crate::event::Failure;
 /// itself.
 #[derive(Debug, Args)]
 pub(super) struct WakeArgs {
-    /// Label, MAC, or UUID as uuid:4c4c4544-….
-    #[arg(required = true, value_name = "TERMINAL")]
-    terminals: Vec<String>,
+    /// Label, MAC, uuid:4c4c4544-…, room:NAME, group:NAME, zone:NAME, new or all.
+    #[arg(required = true, value_name = "TARGET")]
+    targets: Vec<String>,
     #[command(flatten)]
     server: ServerArg,
 }
 
-/// Wakes each one, and fails with the first failure after all were tried.
+/// Wakes all that can be woken, and fails if there is one that cannot.
 pub(super) async fn run(args: WakeArgs) -> Result<(), Failure> {
-    let mut result = Ok(());
-    for typed in &args.terminals {
-        let path = ["api", "v1", "terminals", typed, "wake"];
-        let woken = match ask(&args.server, Method::POST, &path, None).await {
-            Ok(response) => text_of(response).await.and_then(|text| understand::<Woken>(&text)),
-            Err(failure) => Err(failure),
-        };
-        match woken {
-            Ok(woken) => println!("{typed}: {}", ways(&woken)),
-            Err(failure) if result.is_ok() => result = Err(failure),
-            Err(failure) => eprintln!("{}", failure.message),
+    let mut asleep = Vec::new();
+    for target in &args.targets {
+        let path = ["api", "v1", "terminals", target, "wake"];
+        let text = text_of(ask(&args.server, Method::POST, &path, None).await?).await?;
+        for woken in understand::<Vec<Woken>>(&text)? {
+            let name = woken.label.as_ref().unwrap_or(&woken.terminal);
+            println!("{name}: {}", ways(&woken));
+            if woken.failure.is_some() {
+                asleep.push(name.clone());
+            }
         }
     }
-    result
+    if asleep.is_empty() {
+        return Ok(());
+    }
+    let advice = "The server tries again for a minute. Compare the addresses in 'flashmob terminal show' with \
+                  the server's, or switch these terminals on by hand.";
+    Err(Failure::refused(format!("cannot wake {}", asleep.join(", ")), advice))
 }
 
 /// The ways that wake-up packets took, for people.
 fn ways(woken: &Woken) -> String {
+    if let Some(failure) = &woken.failure {
+        return format!("not woken: {failure}");
+    }
     let named = |before: &str, names: &[String]| {
         (!names.is_empty()).then(|| format!("{before} {}", names.join(", ")))
     };
@@ -66,6 +73,8 @@ mod tests {
     fn the_ways_of_wake_up_packets_are_named() {
         let mut woken = Woken { macs: vec!["02:00:00:00:00:0a".into()], ..Woken::default() };
         assert!(ways(&woken).contains("within seconds"));
+        let failed = Woken { failure: Some("it has no MAC address".into()), ..woken.clone() };
+        assert_eq!(ways(&failed), "not woken: it has no MAC address");
         (woken.interfaces, woken.relays) = (vec!["eth0".into(), "eth1".into()], vec!["lab-2".into()]);
         woken.problems = vec!["wlan0: down".into()];
         let text = "packets for 02:00:00:00:00:0a leave on eth0, eth1 and by its neighbour lab-2; \

@@ -13,7 +13,7 @@ impl World {
         self.post::<Welcome>("/api/v1/hello", &hello).await.expect("welcome").terminal
     }
 
-    async fn wake(&self, terminal: &str) -> Result<Woken, StatusCode> {
+    async fn wake(&self, terminal: &str) -> Result<Vec<Woken>, StatusCode> {
         self.post(&format!("/api/v1/terminals/{terminal}/wake"), &()).await
     }
 }
@@ -33,19 +33,23 @@ async fn a_terminal_at_work_is_told_once_to_wake_its_neighbour() {
     assert_eq!(orders.wake, [] as [&str; 0]);
 
     let woken = world.wake(&sleeper).await.expect("sent");
-    assert_eq!((woken.relays, woken.macs), (vec![worker], vec![A.to_string()]));
+    assert_eq!((&woken[0].relays, &woken[0].macs), (&vec![worker], &vec![A.to_string()]));
     assert_eq!(world.progress(&job, fetching()).await.expect("taken").wake, [A]);
     assert_eq!(world.progress(&job, fetching()).await.expect("taken").wake, [] as [&str; 0]);
 }
 
 #[tokio::test]
-async fn waking_names_its_ways_or_says_that_there_is_none() {
+async fn a_terminal_that_cannot_be_woken_is_named_with_the_reason() {
     let world = World::new("").await;
-    assert_eq!(world.wake("lab-99").await, Err(StatusCode::NOT_FOUND));
-    let alone = world.hello_in(A, "127.0.0.1/32").await;
-    assert_eq!(world.wake(&alone).await, Err(StatusCode::SERVICE_UNAVAILABLE));
-    let url = world.url(&format!("/api/v1/terminals/{alone}/wake"));
-    let elsewhere =
-        world.http.post(url).header("origin", "http://lab.example").send().await.expect("an answer");
-    assert_eq!(elsewhere.status(), StatusCode::FORBIDDEN);
+    assert_eq!(world.wake("lab-99").await, Err(StatusCode::CONFLICT));
+    world.hello_in(A, "127.0.0.1/32").await;
+    world.hello_in(B, "127.0.0.1/32").await;
+    let woken = world.wake("new").await.expect("an answer");
+    assert_eq!(woken.len(), 2);
+    for one in woken {
+        assert!(one.failure.as_ref().is_some_and(|why| why.contains("another network")), "{one:?}");
+    }
+    let url = world.url("/api/v1/terminals/new/wake");
+    let page = world.http.post(url).header("origin", "http://lab.example").send().await.expect("an answer");
+    assert_eq!(page.status(), StatusCode::FORBIDDEN);
 }
