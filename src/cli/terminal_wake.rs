@@ -35,8 +35,8 @@ pub(super) async fn run(args: WakeArgs) -> Result<(), Failure> {
     if asleep.is_empty() {
         return Ok(());
     }
-    let advice = "The server tries again for a minute. Compare the addresses in 'flashmob terminal show' with \
-                  the server's, or switch these terminals on by hand.";
+    let advice = "The server tries again for a minute. Compare the addresses in 'flashmob terminal show' \
+                  with the server's, or switch these terminals on by hand.";
     Err(Failure::refused(format!("cannot wake {}", asleep.join(", ")), advice))
 }
 
