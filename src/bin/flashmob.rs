@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use flashmob::cli::logging::{self, LogFormat};
-use flashmob::cli::{backup, get, job, make, plan, seed, serve, terminal};
+use flashmob::cli::{backup, doctor, get, job, make, plan, seed, serve, terminal};
 use flashmob::manual;
 
 /// Re-images a whole computer lab at once.
@@ -26,17 +26,20 @@ enum Command {
     Terminals(terminal::TerminalsArgs),
     Plan(plan::PlanArgs),
     Backup(backup::BackupArgs),
+    Doctor(doctor::DoctorArgs),
     Manual(manual::ManualArgs),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let format = match &cli.command {
-        Command::Serve(args) => args.log_format,
-        _ => LogFormat::Text,
+    let (format, level) = match &cli.command {
+        Command::Serve(args) => (args.log_format, "info"),
+        // What it would log, its findings say.
+        Command::Doctor(_) => (LogFormat::Text, "off"),
+        _ => (LogFormat::Text, "info"),
     };
-    logging::start(format);
+    logging::start(format, level);
     let result = match cli.command {
         Command::Make(args) => make::run(args).await,
         Command::Get(args) => get::run(args).await,
@@ -47,6 +50,7 @@ async fn main() -> ExitCode {
         Command::Terminals(args) => terminal::list(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Backup(args) => backup::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Manual(args) => manual::write(Cli::command(), &args),
     };
     match result {

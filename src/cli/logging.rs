@@ -23,9 +23,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging; `RUST_LOG` chooses what is logged.
-pub fn start(format: LogFormat) {
-    let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
+/// Starts logging at `level`, unless `RUST_LOG` chooses what is logged.
+pub fn start(format: LogFormat, level: &str) {
+    let mut builder = Builder::from_env(Env::default().default_filter_or(level));
     match format {
         LogFormat::Json => {
             builder.format(|out, record| writeln!(out, "{}", as_json(record, Timestamp::now())));

@@ -5,6 +5,7 @@
 
 pub mod backup;
 mod call;
+pub mod doctor;
 pub mod get;
 pub mod job;
 pub mod logging;

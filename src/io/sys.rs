@@ -5,7 +5,8 @@
 
 #![expect(
     unsafe_code,
-    reason = "ioctl, sync_file_range, kexec_file_load and packet sockets' groups have no safe wrapper in nix"
+    reason = "ioctl, sync_file_range, kexec_file_load, adjtimex and packet sockets' groups have no safe \
+              wrapper in nix"
 )]
 
 use std::ffi::CStr;
@@ -99,6 +100,15 @@ pub(crate) fn kexec_file_load(
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `adjtimex(2)`: does something, such as NTP, keep the clock in step?
+pub(crate) fn clock_is_synchronised() -> io::Result<bool> {
+    // SAFETY: all fields are numbers, for which zero is a value; zero modes change nothing.
+    let mut clock: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel reads and writes one timex, which outlives the call.
+    let result = unsafe { libc::adjtimex(&raw mut clock) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(clock.status & libc::STA_UNSYNC == 0) }
 }
 
 /// Columns and rows of the terminal behind `fd` (ioctl_tty(2)); an error if it is not a terminal.

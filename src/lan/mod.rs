@@ -10,4 +10,6 @@ mod dhcp_message;
 pub mod discovery;
 #[cfg(feature = "agent")]
 pub(crate) mod lldp;
+#[cfg(feature = "server")]
+pub(crate) mod pxe;
 pub mod srv;

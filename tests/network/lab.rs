@@ -3,7 +3,7 @@
 //! Invariant: dropping the `Lab` deletes everything that the test made.
 
 use std::future::Future;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -98,6 +98,11 @@ impl Lab {
     /// The output of `ip` at the terminal's end.
     pub(crate) fn terminal_ip(&self, line: &str) -> String {
         ip(&format!("-n {} {line}", self.terminal))
+    }
+
+    /// A program at the terminal's end.
+    pub(crate) fn command_at_terminal(&self, program: &str) -> Command {
+        command(Some(&self.terminal), program)
     }
 
     /// Runs `work` at the terminal's end.

@@ -9,6 +9,8 @@
 
 mod address;
 mod discovery;
+#[cfg(feature = "server")]
+mod doctor;
 mod lab;
 mod wake;
 mod zones;

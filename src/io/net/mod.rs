@@ -15,5 +15,7 @@ pub mod discovery;
 pub(crate) mod lldp;
 #[cfg(feature = "agent")]
 pub(crate) mod netlink;
+#[cfg(feature = "server")]
+pub(crate) mod pxe_probe;
 pub(crate) mod tracker_client;
 pub mod wake;
