@@ -12,12 +12,12 @@
 //! | `POST /api/v1/attempts/{attempt}/outcome` | [`OutcomeReport`] | [`Orders`] |
 //! | `GET /api/v1/terminals` | | `[`[`TerminalView`]`]` |
 //! | `GET /api/v1/terminals/{id}` | | [`TerminalDetails`] |
-//! | `PATCH /api/v1/terminals/{id}` | [`Describe`] | 204; only from the server itself |
-//! | `POST /api/v1/terminals/import` | CSV | [`Imported`]; only from the server itself |
+//! | `PATCH /api/v1/terminals/{id}` | [`Describe`] | 204; a person |
+//! | `POST /api/v1/terminals/import` | CSV | [`Imported`]; a person |
 //! | `GET /api/v1/terminals/export[?new=true]` | | CSV |
-//! | `DELETE /api/v1/terminals/{id}` | | 204 forgotten; only from the server itself |
-//! | `POST /api/v1/terminals/{target}/wake` | | `[`[`Woken`]`]`; only from the server itself |
-//! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; only from the server itself |
+//! | `DELETE /api/v1/terminals/{id}` | | 204 forgotten; a person |
+//! | `POST /api/v1/terminals/{target}/wake` | | `[`[`Woken`]`]`; a person |
+//! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; a person |
 //!
 //! `hello` brings `Authorization: Ticket …` from the kernel command line, and gets a secret. From then on
 //! `hello` and `take` bring `Authorization: Bearer …` with it. A report has the token of its attempt instead.
@@ -27,6 +27,7 @@
 //! succeeds later.
 
 mod details;
+mod people;
 mod registry;
 mod terms;
 
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Chosen, DiskIdentity, Installed, Outcome, Progress};
 use crate::image_id::{self, ImageId};
 pub use details::{AttemptView, TerminalDetails};
+pub use people::{AuditEntry, NewToken, TokenMade, TokenView};
 pub use registry::{Describe, Imported};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use flashmob::cli::logging::{self, LogFormat};
-use flashmob::cli::{backup, doctor, get, job, make, plan, seed, serve, terminal};
+use flashmob::cli::{audit, backup, doctor, get, job, make, plan, seed, serve, terminal, token};
 use flashmob::manual;
 
 /// Re-images a whole computer lab at once.
@@ -27,6 +27,8 @@ enum Command {
     Plan(plan::PlanArgs),
     Backup(backup::BackupArgs),
     Doctor(doctor::DoctorArgs),
+    Token(token::TokenArgs),
+    Audit(audit::AuditArgs),
     Manual(manual::ManualArgs),
 }
 
@@ -51,6 +53,8 @@ async fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Backup(args) => backup::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
+        Command::Token(args) => token::run(args).await,
+        Command::Audit(args) => audit::run(args).await,
         Command::Manual(args) => manual::write(Cli::command(), &args),
     };
     match result {

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use reqwest::Client;
 
-use super::call::{DEFAULT_SERVER, accepted, away, url_of};
+use super::call::{DEFAULT_SERVER, accepted, away, signed, url_of};
 use super::peers::Interrupts;
 use super::serve::DEFAULT_STATE;
 use crate::event::{Class, Failure};
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Copy the server's state to FILE, also while the server runs.
 ///
 /// Asks the server at http://127.0.0.1:6969; if none runs there, opens /var/lib/flashmob itself. The copy is
-/// consistent, and is checked before FILE appears. Only on the server itself.
+/// consistent, and is checked before FILE appears.
 #[derive(Debug, Args)]
 pub struct BackupArgs {
     /// The file to make; it must not exist.
@@ -35,6 +35,10 @@ pub struct BackupArgs {
     /// Ask the server at this address.
     #[arg(long, value_name = "URL", conflicts_with = "state")]
     server: Option<String>,
+    /// File with an administrator's token, on another machine than the server [default: the file that
+    /// FLASHMOB_TOKEN_FILE names, else ~/.config/flashmob/token].
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
     /// Open this state folder, with which no server runs.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -70,11 +74,11 @@ pub async fn run(args: BackupArgs) -> Result<(), Failure> {
 async fn copy(args: &BackupArgs, partial: &Partial) -> Result<(), Failure> {
     match (&args.server, &args.state) {
         (_, Some(state)) => at_rest(state, partial),
-        (Some(server), None) => match fetch(server, partial).await {
+        (Some(server), None) => match fetch(server, args.token.as_deref(), partial).await {
             Err(Unfetched::NobodyThere(failure) | Unfetched::Failed(failure)) => Err(failure),
             Ok(()) => Ok(()),
         },
-        (None, None) => match fetch(DEFAULT_SERVER, partial).await {
+        (None, None) => match fetch(DEFAULT_SERVER, args.token.as_deref(), partial).await {
             Err(Unfetched::NobodyThere(failure)) => {
                 at_rest(Path::new(DEFAULT_STATE), partial).map_err(|e| neither(failure, e))
             }
@@ -110,10 +114,11 @@ impl From<Failure> for Unfetched {
 }
 
 /// Fetches a copy from a running server.
-async fn fetch(address: &str, partial: &Partial) -> Result<(), Unfetched> {
+async fn fetch(address: &str, token: Option<&Path>, partial: &Partial) -> Result<(), Unfetched> {
     let url = url_of(address, &["api", "v1", "backup"])?;
     let client = Client::builder().read_timeout(PATIENCE).no_proxy().build();
-    let sent = client.map_err(|e| away(address, &e))?.post(url).send().await;
+    let request = client.map_err(|e| away(address, &e))?.post(url);
+    let sent = signed(request, token)?.send().await;
     let answer = sent.map_err(|e| match e.is_connect() {
         true => Unfetched::NobodyThere(away(address, &e)),
         false => Unfetched::Failed(away(address, &e)),

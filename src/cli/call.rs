@@ -3,6 +3,7 @@
 //! Invariant: a refusal of the server reaches the person with its advice; where no server answers, the advice
 //! names the option that chooses another one.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,6 +12,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
 use crate::api::Refusal;
 use crate::event::{Class, Failure};
+use crate::io::net::token_file;
 use crate::io::net::tracker_client::why;
 
 pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:6969";
@@ -23,6 +25,18 @@ pub(crate) struct ServerArg {
     /// Address of the server.
     #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
     server: String,
+    /// File with your token, on another machine than the server [default: the file that FLASHMOB_TOKEN_FILE
+    /// names, else ~/.config/flashmob/token].
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+}
+
+/// The request with the person's token, if there is one.
+pub(super) fn signed(request: RequestBuilder, token: Option<&Path>) -> Result<RequestBuilder, Failure> {
+    Ok(match token_file::token(token)? {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    })
 }
 
 /// Asks a server for something small.
@@ -68,7 +82,10 @@ async fn call(
     let address = &server.server;
     let client = Client::builder().timeout(PATIENCE).no_proxy().build();
     let client = client.map_err(|e| away(address, &e))?;
-    let response = fill(client.request(method, url)).send().await.map_err(|e| away(address, &e))?;
+    let response = fill(signed(client.request(method, url), server.token.as_deref())?)
+        .send()
+        .await
+        .map_err(|e| away(address, &e))?;
     accepted(address, response).await
 }
 

@@ -27,7 +27,7 @@ enum JobCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Let a terminal image itself again at its next network boot. Only on the server itself.
+    /// Let a terminal image itself again at its next network boot.
     Retry {
         /// Label, MAC or UUID.
         terminal: String,
@@ -41,7 +41,7 @@ enum JobCommand {
         #[command(flatten)]
         server: ServerArg,
     },
-    /// Stop a terminal that images itself, or keep a waiting one from starting. Only on the server itself.
+    /// Stop a terminal that images itself, or keep a waiting one from starting.
     Cancel {
         /// Label, MAC or UUID.
         terminal: String,

@@ -3,6 +3,7 @@
 //! Invariant: each sub-command has one file with its arguments and its `run`. A failure is printed and
 //! becomes the exit code in one place, `bin/flashmob.rs`.
 
+pub mod audit;
 pub mod backup;
 mod call;
 pub mod doctor;
@@ -21,3 +22,4 @@ mod table;
 pub mod terminal;
 mod terminal_registry;
 mod terminal_wake;
+pub mod token;

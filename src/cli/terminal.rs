@@ -38,7 +38,7 @@ enum TerminalCommand {
     Import(ImportArgs),
     Export(ExportArgs),
     /// Let a terminal that starts from a stick speak to the server once more, within 15 minutes. One that
-    /// starts from the network needs no such word. Only on the server itself.
+    /// starts from the network needs no such word.
     Admit {
         /// Label, MAC, or UUID as uuid:4c4c4544-….
         terminal: String,
@@ -46,8 +46,7 @@ enum TerminalCommand {
         server: ServerArg,
     },
     Wake(WakeArgs),
-    /// Remove a terminal and its attempts from the server. It is new when it comes again. Only on the server
-    /// itself.
+    /// Remove a terminal and its attempts from the server. It is new when it comes again.
     Forget {
         /// Label, MAC, or UUID as uuid:4c4c4544-….
         terminal: String,

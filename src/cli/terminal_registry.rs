@@ -39,7 +39,7 @@ pub(super) struct SetArgs {
     server: ServerArg,
 }
 
-/// Read terminals from a CSV file: all or none. On the server itself.
+/// Read terminals from a CSV file: all or none.
 ///
 /// The first line names the columns in any order: mac or uuid, label, room, seat, groups (separated by ';'),
 /// hostname. A known terminal is described anew, an unknown one is listed and registered. A column that is

@@ -7,8 +7,7 @@ use super::call::{ServerArg, ask, text_of, understand};
 use crate::api::Woken;
 use crate::event::Failure;
 
-/// Switch terminals on by Wake-on-LAN packets, now and twice more within the next minute. Only on the server
-/// itself.
+/// Switch terminals on by Wake-on-LAN packets, now and twice more within the next minute.
 #[derive(Debug, Args)]
 pub(super) struct WakeArgs {
     /// Label, MAC, uuid:4c4c4544-…, room:NAME, group:NAME, zone:NAME, new or all.

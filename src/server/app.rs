@@ -1,7 +1,8 @@
 //! State shared by all handlers.
 //!
-//! Invariant: locks are held for moments and never across an await; where two are needed, `topology` is taken
-//! first and `lab` last, with only `limits` or `waking` after it. `watch` changes the configuration,
+//! Invariant: locks are held for moments and never across an await; where two are needed, `topology` or
+//! `people` is taken first and `lab` last, with only `limits` or `waking` after it. `watch` changes the
+//! configuration,
 //! `repository` the catalog, handlers change the lab and the tracker.
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,6 +19,7 @@ use crate::server::domain::config::Config;
 use crate::server::domain::doubts;
 use crate::server::domain::lab::Lab;
 use crate::server::domain::limits::Limits;
+use crate::server::domain::people::People;
 use crate::server::domain::target::target_of;
 use crate::server::domain::tickets;
 use crate::server::domain::ties::Ties;
@@ -78,6 +80,8 @@ pub struct App {
     pub topology: RwLock<Arc<Topology>>,
     /// Terminals and their attempts.
     pub lab: Mutex<Lab>,
+    /// People with tokens.
+    pub people: RwLock<People>,
     /// Signs tickets.
     pub ticket_key: tickets::Key,
     /// Counts the calls of each address.

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::app::{App, Configured};
 use super::clock::Clock;
 use super::domain::lab::{Change, Lab};
+use super::domain::people::People;
 use super::domain::tickets;
 use super::domain::zones;
 use super::http::{listen, router};
@@ -119,6 +120,7 @@ impl Server {
             tracker: Mutex::new(Tracker::new(settings, policy)),
             topology: RwLock::new(Arc::new(topology)),
             lab: Mutex::new(lab),
+            people: RwLock::new(People::restore(restored.people)),
             ticket_key,
             limits: Mutex::default(),
             meters: Meters::default(),

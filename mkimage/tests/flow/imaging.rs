@@ -277,13 +277,31 @@ fn image_terminals(golden: &Golden, folder: &Path, count: usize, piece: &str) {
             .for_each(|i| file.write_all_at(&old, START / 2 + i * (golden.other_size / 4)).expect("written"));
     }
     let devices: Vec<LoopDevice> = targets.iter().map(|target| LoopDevice::over(target, &[])).collect();
+    let create = Program::start(
+        Some(lab.server()),
+        "flashmob",
+        &[&"token", &"create", &"--role", &"admin", &"--server", url],
+    );
+    let token = folder.join("token");
+    fs::write(&token, create.finish()).expect("written");
     let begun = Instant::now();
     let agents: Vec<Program> = devices
         .iter()
         .zip(&lab.machines[1..])
         .map(|(device, machine)| {
-            let arguments: [&dyn AsRef<std::ffi::OsStr>; 9] =
-                [&"--server", url, &"--image", &"lab", &"--disk", &device, &"--keys", &public, &"--json"];
+            let arguments: [&dyn AsRef<std::ffi::OsStr>; 11] = [
+                &"--server",
+                url,
+                &"--image",
+                &"lab",
+                &"--disk",
+                &device,
+                &"--keys",
+                &public,
+                &"--json",
+                &"--token",
+                &token,
+            ];
             Program::start(Some(machine), "flashmob-agent", &arguments)
         })
         .collect();

@@ -26,8 +26,10 @@ use crate::event::{Event, Failure, Outcome, Stage};
 use crate::io::host::init::{self, PowerOff};
 use crate::io::host::inventory;
 use crate::io::net::api_client::{self, Api, CallError, Taken};
+use crate::io::net::credentials::Credentials;
 use crate::io::net::discovery;
 use crate::io::net::netlink::Netlink;
+use crate::io::net::token_file;
 use crate::lan::discovery::server_url;
 use crate::manifest::TrustedKeys;
 
@@ -57,6 +59,10 @@ pub struct Args {
     /// File with the minisign public keys that may sign images
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
+    /// File with your token, on another machine than the server [default: the file that FLASHMOB_TOKEN_FILE
+    /// names, else ~/.config/flashmob/token]
+    #[arg(long, value_name = "FILE")]
+    pub token: Option<PathBuf>,
     /// Accept an image without a signature
     #[arg(long)]
     pub insecure: bool,
@@ -167,6 +173,7 @@ fn start(args: Args) -> Result<Ended, Failure> {
                 .map_err(|why| Failure::usage(format!("{}: {why}", path.display()), advice))?
         }
     };
+    let credentials = Credentials::of_person(token_file::token(args.token.as_deref())?);
     let local = |e: &dyn std::fmt::Display| Failure::retry(format!("cannot start: {e}"), "Try again.");
     let runtime = tokio::runtime::Runtime::new().map_err(|e| local(&e))?;
     let http = api_client::client().map_err(|e| local(&e))?;
@@ -189,7 +196,7 @@ fn start(args: Args) -> Result<Ended, Failure> {
     let Args { image, also, compare, partitions, .. } = args.clone();
     let wish = Wish { image, also, compare, partitions: partitions.map(|only| only.0) };
     let ended = runtime.block_on(async {
-        let api = Api::new(http, args.server.clone());
+        let api = Api::new(http, args.server.clone()).with(credentials);
         let (end, over) = watch::channel(false);
         let people = !args.json || std::io::stderr().is_terminal();
         let teller = tokio::spawn(tell(status.clone(), people, args.json.then_some(print_event), over));

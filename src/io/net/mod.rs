@@ -17,5 +17,6 @@ pub(crate) mod lldp;
 pub(crate) mod netlink;
 #[cfg(feature = "server")]
 pub(crate) mod pxe_probe;
+pub(crate) mod token_file;
 pub(crate) mod tracker_client;
 pub mod wake;

@@ -68,9 +68,22 @@ impl Buckets {
 pub struct Limits {
     new_terminals: Buckets,
     requests: Buckets,
+    refused: Buckets,
 }
 
+/// Refused actions of one address that are written down at once, and of all addresses together.
+const REFUSED: Rate = Rate { at_once: 20, every: Duration::from_secs(60) };
+const REFUSED_OF_ALL: Rate = Rate { at_once: 200, every: Duration::from_secs(10) };
+/// The bucket of all addresses together.
+const ALL: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
 impl Limits {
+    /// Is a refused action of `address` written down, or are there too many?
+    pub fn refused(&mut self, now: Duration, address: IpAddr) -> bool {
+        self.refused.take(now, address, REFUSED).is_ok()
+            && self.refused.take(now, ALL, REFUSED_OF_ALL).is_ok()
+    }
+
     /// May `address` register a terminal that the server does not know? Otherwise: when it may.
     pub fn register(
         &mut self,

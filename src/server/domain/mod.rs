@@ -7,11 +7,12 @@
 //! scripts that boot them, `tickets` lets those speak that the scripts boot, `doubts` ambiguous names for
 //! people to check, `limits` bounds the calls of one address, `times` reads when jobs open and close,
 //! `wake` says which terminals are woken when, and from where, `registry` is what people say of terminals,
-//! `targets` the words by which they name them.
+//! `targets` the words by which they name them, `people` has the tokens of people, `audit` what they did.
 //!
 //! Invariant: the same state and the same arguments give the same decision.
 
 pub mod attempt;
+pub mod audit;
 pub mod catalog;
 pub mod config;
 pub(crate) mod doubts;
@@ -20,6 +21,7 @@ pub mod ipxe;
 pub mod jobs;
 pub mod lab;
 pub mod limits;
+pub mod people;
 pub mod registry;
 pub mod target;
 pub mod targets;

@@ -4,7 +4,6 @@
 //! Invariant: a handler reads, asks `domain`, waits for the database where it promises something, and
 //! answers.
 
-pub(crate) mod access;
 pub mod api;
 pub(crate) mod fairness;
 mod latency;

@@ -12,7 +12,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tower_http::services::ServeDir;
 
 use crate::image_id::is_plain_name;
@@ -52,6 +52,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/terminals/{id}/cancel", post(api::cancel))
         .route("/api/v1/terminals/{id}/admit", post(api::admit))
         .route("/api/v1/terminals/{id}/wake", post(api::wake))
+        .route("/api/v1/tokens", get(api::tokens).post(api::create_token))
+        .route("/api/v1/tokens/{name}", delete(api::revoke_token))
+        .route("/api/v1/audit", get(api::audit))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::views));
     let calls = Router::new()
         .route("/announce", get(tracking::announce))

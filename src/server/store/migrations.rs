@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 7] = [
+const MIGRATIONS: [(i64, &str); 8] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -55,6 +55,16 @@ const MIGRATIONS: [(i64, &str); 7] = [
              terminal TEXT PRIMARY KEY REFERENCES terminals (id), hash BLOB NOT NULL,
              ticket INTEGER NOT NULL, used INTEGER NOT NULL) STRICT;
          CREATE TABLE ticket_key (key BLOB NOT NULL) STRICT;",
+    ),
+    (
+        8,
+        "CREATE TABLE people (
+             name TEXT PRIMARY KEY, role TEXT NOT NULL, room TEXT, hash BLOB NOT NULL,
+             created INTEGER NOT NULL) STRICT;
+         CREATE TABLE audit (
+             number INTEGER PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL,
+             subject TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+         CREATE INDEX audit_by_time ON audit (at);",
     ),
 ];
 

@@ -2,8 +2,8 @@
 //! with the queue and the thread: changes go in, the state of the start and copies come out, and nothing of
 //! the database's library appears outside of this folder.
 //!
-//! `opening` checks and locks the database, `migrations` has its schema, `tables` the rows, `copy` the
-//! backups, `error` says what to do when something goes wrong.
+//! `opening` checks and locks the database, `migrations` has its schema, `tables` and `people` the rows,
+//! `copy` the backups, `error` says what to do when something goes wrong.
 //!
 //! ```text
 //!  handlers ──Batch{changes, ack} (queue of 4096)──► one thread that owns the connection
@@ -18,19 +18,22 @@ mod copy;
 mod error;
 mod migrations;
 mod opening;
+mod people;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use crate::server::domain::audit::Entry;
 use crate::server::domain::lab::Change;
 use crate::server::meters::DatabaseMeter;
 pub use copy::{Contents, copy_at_rest, examine};
@@ -45,6 +48,7 @@ const TOGETHER: usize = 512;
 const SPOOL: &str = "backup.partial";
 
 type Ack = oneshot::Sender<Result<(), StoreError>>;
+type AuditAck = oneshot::Sender<Result<Vec<Entry>, StoreError>>;
 type CopyAck = oneshot::Sender<Result<File, StoreError>>;
 type CountAck = oneshot::Sender<Result<Vec<(String, u64)>, StoreError>>;
 
@@ -57,6 +61,7 @@ enum Request {
     Save(Batch),
     Copy(CopyAck),
     Count(CountAck),
+    Audit { since: Duration, most: usize, ack: AuditAck },
 }
 
 /// Handle to the database's thread. When all are dropped, the thread stores pending changes and ends.
@@ -107,6 +112,16 @@ impl Store {
         &self.meter
     }
 
+    /// Reads the latest entries of the audit since a time, at most `most`.
+    pub(crate) fn audit(
+        &self,
+        since: Duration,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + use<> {
+        let (ack, done) = oneshot::channel();
+        self.ask(Request::Audit { since, most, ack }, done)
+    }
+
     fn ask<T>(
         &self,
         request: Request,
@@ -145,7 +160,7 @@ impl Writer {
 
     /// Writes the changes that wait, as one transaction. Returns the first request for a copy among them.
     fn write(&self, first: Request, requests: &Receiver<Request>) -> Option<CopyAck> {
-        let (mut together, mut wanted) = (Vec::new(), None);
+        let (mut together, mut wanted, mut asked) = (Vec::new(), None, Vec::new());
         for request in std::iter::once(first).chain(requests.try_iter()).take(TOGETHER) {
             self.meter.taken();
             match request {
@@ -157,10 +172,22 @@ impl Writer {
                     // Without a receiver nobody wants to know any more.
                     let _ = ack.send(counted.map_err(|e| StoreError::of(&self.path, &e)));
                 }
+                Request::Audit { since, most, ack } => asked.push((since, most, ack)),
             }
         }
+        self.save(together);
+        for (since, most, ack) in asked {
+            let entries =
+                people::audit(&self.connection, since, most).map_err(|e| StoreError::of(&self.path, &e));
+            // Without a receiver the caller has gone away.
+            let _ = ack.send(entries);
+        }
+        wanted
+    }
+
+    fn save(&self, together: Vec<Batch>) {
         if together.is_empty() {
-            return wanted;
+            return;
         }
         let changes = together.iter().flat_map(|batch| &batch.changes);
         let begin = Instant::now();
@@ -173,7 +200,6 @@ impl Writer {
             // Changes that may be lost have no receiver.
             let _ = batch.ack.send(result.clone());
         }
-        wanted
     }
 
     /// Makes a copy, and writes the changes that come meanwhile. It ends early when the server stops.

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::people;
+use super::times::{millis, time};
 use crate::api::Inventory;
 use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::lab::{Change, Held, Terminal};
+use crate::server::domain::people::Person;
 use crate::server::domain::registry::Place;
 use crate::server::domain::tickets::Key;
 use crate::units::Sha256;
@@ -28,6 +31,8 @@ pub struct Restored {
     pub last_number: u64,
     /// The secrets of terminals, by their names.
     pub secrets: Vec<(String, Held)>,
+    /// People with tokens.
+    pub people: Vec<Person>,
     /// The key of the server's tickets; `None` in a database that has none yet.
     pub key: Option<Key>,
 }
@@ -43,9 +48,15 @@ pub(super) fn write_all<'a>(
             Change::Terminal(terminal) => write_terminal(&transaction, terminal)?,
             Change::Attempt(terminal, attempt) => write_attempt(&transaction, terminal, attempt)?,
             Change::TicketKey(key) => write_key(&transaction, key)?,
+            Change::Person(person) => people::write(&transaction, person)?,
+            Change::Revoke(name) => people::revoke(&transaction, name)?,
+            Change::Audit(entry) => people::note(&transaction, entry)?,
             Change::Secret(terminal, held) => write_secret(&transaction, terminal, held)?,
             Change::Forget(terminal) => forget(&transaction, terminal)?,
-            Change::Expire { ended_before } => expire(&transaction, *ended_before)?,
+            Change::Expire { ended_before } => {
+                expire(&transaction, *ended_before)?;
+                people::expire(&transaction, *ended_before)?;
+            }
         }
     }
     transaction.commit()
@@ -205,7 +216,13 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
     };
     let secrets = statement.query_map([], secret)?.collect::<Result<_, _>>()?;
     let key = connection.query_row("SELECT key FROM ticket_key", [], |row| row.get(0)).optional()?.map(Key);
-    Ok(Restored { terminals, last_number: u64::try_from(last).unwrap_or(0), secrets, key })
+    Ok(Restored {
+        terminals,
+        last_number: u64::try_from(last).unwrap_or(0),
+        secrets,
+        people: people::restore(connection)?,
+        key,
+    })
 }
 
 fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
@@ -287,12 +304,4 @@ fn unjson<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusql
     let wrong =
         |e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e));
     text.map(|text| serde_json::from_str(&text).map_err(wrong)).transpose()
-}
-
-fn millis(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn time(millis: i64) -> Duration {
-    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }

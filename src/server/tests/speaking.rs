@@ -1,9 +1,9 @@
 //! Who may speak: what callers on other machines may do.
 
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 
 use super::*;
-use crate::api::Refusal;
+use crate::api::{AuditEntry, Describe, NewToken, Refusal, TokenMade};
 use crate::io::net::api_client::{Api, CallError, Taken};
 use crate::io::net::credentials::Credentials;
 
@@ -55,15 +55,11 @@ async fn a_netbooted_terminal_speaks_by_the_ticket_of_its_boot_script() {
     assert!(none.status == 401 && none.advice.contains("flashmob terminal admit"), "{none:?}");
     let thief = ticket_in(&world.ipxe(A, "efi").await);
     let thief = agent(&world, Some(thief));
-    assert!(matches!(hello_once(&thief).await, Err(CallError::Busy { .. })), "while the terminal works");
+    assert!(matches!(hello(&thief, A).await, Err(CallError::Busy { .. })), "while the terminal works");
     world.progress(&job, Progress::at(crate::event::Stage::Fetch)).await.expect("it still reports");
 
     let wrong = agent(&world, None);
     assert!(matches!(wrong.take(&terminal, &Take::default()).await, Err(CallError::Refused(_))));
-}
-
-async fn hello_once(api: &Api) -> Result<String, CallError> {
-    hello(api, A).await
 }
 
 #[tokio::test]
@@ -94,4 +90,200 @@ async fn a_refused_hello_changes_nothing() {
     }
     assert_eq!(world.text("/api/v1/terminals").await.1, before);
     world.progress(&job, Progress::at(crate::event::Stage::Fetch)).await.expect("taken");
+}
+
+/// A token made on the server itself.
+async fn token(world: &World, role: &str, room: Option<&str>) -> TokenMade {
+    let new = NewToken { name: None, role: role.into(), room: room.map(Into::into) };
+    world.post("/api/v1/tokens", &new).await.expect("made")
+}
+
+/// A call from another machine, with or without a token.
+async fn from_abroad(world: &World, method: Method, path: &str, token: Option<&str>) -> StatusCode {
+    let request = world.http.request(method, world.abroad(path));
+    let request = match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    };
+    request.send().await.expect("an answer").status()
+}
+
+async fn in_room(world: &World, mac: &str, room: &str) {
+    let describe = Describe { room: Some(room.into()), ..Describe::default() };
+    let request = world.http.patch(world.url(&format!("/api/v1/terminals/{mac}"))).json(&describe);
+    assert_eq!(request.send().await.expect("an answer").status(), StatusCode::NO_CONTENT);
+}
+
+async fn audit(world: &World) -> Vec<AuditEntry> {
+    serde_json::from_str(&world.text("/api/v1/audit").await.1).expect("entries")
+}
+
+#[tokio::test]
+async fn an_administrator_acts_from_another_machine_and_a_teacher_on_one_room() {
+    let mut world = abroad(FOR_ALL).await;
+    for (mac, room) in [(A, "101"), (B, "102")] {
+        world.hello(mac).await;
+        in_room(&world, mac, room).await;
+    }
+    let (admin, teacher) = (token(&world, "admin", None).await, token(&world, "teacher", Some("101")).await);
+    world.restart().await;
+    let (admin, teacher) = (Some(admin.token.as_str()), Some(teacher.token.as_str()));
+    let act = async |method: Method, mac: &str, what: &str, token: Option<&str>| {
+        from_abroad(&world, method, &format!("/api/v1/terminals/{mac}{what}"), token).await
+    };
+    assert_eq!(act(Method::POST, A, "/retry", teacher).await, StatusCode::NO_CONTENT);
+    assert_eq!(act(Method::POST, B, "/retry", teacher).await, StatusCode::FORBIDDEN);
+    assert_eq!(act(Method::POST, B, "/retry", None).await, StatusCode::FORBIDDEN);
+    assert_eq!(act(Method::POST, B, "/retry", Some("guess")).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(act(Method::DELETE, A, "", teacher).await, StatusCode::FORBIDDEN, "a teacher forgets none");
+    assert_eq!(act(Method::POST, B, "/retry", admin).await, StatusCode::NO_CONTENT);
+    for path in ["/api/v1/tokens", "/api/v1/audit"] {
+        assert_eq!(from_abroad(&world, Method::GET, path, teacher).await, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(from_abroad(&world, Method::GET, path, admin).await, StatusCode::OK, "{path}");
+    }
+    let gone = from_abroad(&world, Method::DELETE, "/api/v1/tokens/teacher-101", admin).await;
+    assert_eq!(gone, StatusCode::NO_CONTENT);
+    assert_eq!(act(Method::POST, A, "/retry", teacher).await, StatusCode::UNAUTHORIZED);
+
+    let entries = audit(&world).await;
+    let did = |who: &str, action: &str, subject: &str, refused: bool| {
+        let fits = |e: &&AuditEntry| {
+            (e.who.as_str(), e.action.as_str(), e.subject.as_str()) == (who, action, subject)
+                && e.detail.starts_with("refused") == refused
+        };
+        entries.iter().filter(fits).count()
+    };
+    assert_eq!(did("the server itself", "token create", "teacher-101", false), 1);
+    assert_eq!(did("the server itself", "set", A, false), 1);
+    assert_eq!(did("teacher-101 at 10.66.0.66", "retry", A, false), 1);
+    assert_eq!(did("teacher-101 at 10.66.0.66", "retry", B, true), 1);
+    assert_eq!(did("a stranger at 10.66.0.66", "retry", B, true), 2);
+    assert_eq!(did("admin at 10.66.0.66", "token revoke", "teacher-101", false), 1);
+    assert!(!format!("{entries:?}").contains(admin.expect("a token")));
+}
+
+#[tokio::test]
+async fn an_image_by_hand_needs_a_person() {
+    let world = abroad("").await;
+    let wish = Take { image: Some("golden".into()), ..Take::default() };
+    let new = agent(&world, None);
+    let terminal = hello(&new, A).await.expect("new");
+    let refusal = new.take(&terminal, &wish).await.expect_err("nobody decided it");
+    let CallError::Refused(refusal) = refusal else { panic!("{refusal}") };
+    assert!(refusal.status == 401 || refusal.status == 403, "{refusal:?}");
+    let admin = token(&world, "admin", None).await.token;
+    let client = Client::builder().no_proxy().build().expect("client");
+    let by_admin = Api::new(client, world.abroad("")).with(Credentials::of_person(Some(admin)));
+    assert_eq!(hello(&by_admin, A).await.as_deref(), Ok(A), "although it is known");
+    assert!(matches!(by_admin.take(A, &wish).await, Ok(Taken::Job(_))));
+    assert!(audit(&world).await.iter().any(|e| e.action == "take" && e.detail == "golden"));
+}
+
+/// All that forged calls could change.
+async fn state(world: &World) -> String {
+    let mut rows: Vec<TerminalView> =
+        serde_json::from_str(&world.text("/api/v1/terminals").await.1).expect("rows");
+    rows.iter_mut().for_each(|row| row.silent = None);
+    let tokens = world.text("/api/v1/tokens").await.1;
+    let export = world.text("/api/v1/terminals/export?new=true").await.1;
+    let mut details = String::new();
+    for mac in [A, B] {
+        let text = world.text(&format!("/api/v1/terminals/{mac}")).await.1;
+        let mut one: serde_json::Value = serde_json::from_str(&text).expect("details");
+        one["silent"] = 0.into();
+        details += &one.to_string();
+    }
+    format!("{rows:?}\n{tokens}\n{export}\n{details}")
+}
+
+#[tokio::test]
+async fn a_thousand_forged_calls_change_nothing() {
+    let plenty = "[limits]\nnew_terminals=10000\nrequests_per_second=10000\n";
+    let world = abroad(&format!("{FOR_ALL}{plenty}")).await;
+    // A works, by the second of its attempts; B is done.
+    let old_ticket = ticket_in(&world.ipxe(A, "efi").await);
+    let real = agent(&world, Some(old_ticket.clone()));
+    let id = hello(&real, A).await.expect("admitted");
+    let Ok(Taken::Job(stale)) = real.take(&id, &Take::default()).await else { panic!("no work") };
+    let Ok(Taken::Job(job)) = real.take(&id, &Take::default()).await else { panic!("no work") };
+    world.progress(&job, Progress::at(crate::event::Stage::Fetch)).await.expect("taken");
+    let other = world.begin(B).await;
+    world.outcome(&other, crate::testkit::lab::done()).await.expect("taken");
+    in_room(&world, A, "101").await;
+    in_room(&world, B, "101").await;
+    let teacher = token(&world, "teacher", Some("102")).await.token;
+    let revoked = token(&world, "admin", None).await;
+    let gone = world.http.delete(world.url(&format!("/api/v1/tokens/{}", revoked.view.name)));
+    assert_eq!(gone.send().await.expect("an answer").status(), StatusCode::NO_CONTENT);
+    let before = state(&world).await;
+
+    let vouchers = [
+        None,
+        Some("Bearer 00112233445566778899aabbccddeeff".to_string()),
+        Some(format!("Bearer {teacher}")),
+        Some(format!("Bearer {}", revoked.token)),
+        Some(format!("Bearer {}", stale.token)),
+        Some(format!("Ticket {old_ticket}")),
+    ];
+    let done = crate::testkit::lab::done();
+    let mut lie = hello_of(A);
+    lie.inventory.machine = "a lie".into();
+    let progress = |token: &str| {
+        let progress = Progress::at(crate::event::Stage::Serve);
+        serde_json::to_string(&ProgressReport { token: token.into(), progress, chosen: vec![] })
+    };
+    let outcome =
+        |token: &str| serde_json::to_string(&OutcomeReport { token: token.into(), outcome: done.clone() });
+    let json = |text: serde_json::Result<String>| text.expect("JSON");
+    let mut calls: Vec<(Method, String, String)> = Vec::new();
+    for mac in [A, B] {
+        lie.macs = vec![mac.into()];
+        calls.push((Method::POST, "/api/v1/hello".into(), json(serde_json::to_string(&lie))));
+        lie.macs = vec![mac.into(), "52:54:00:00:00:ff".into()];
+        calls.push((Method::POST, "/api/v1/hello".into(), json(serde_json::to_string(&lie))));
+        for what in ["take", "retry", "retry?accept_disks=true", "cancel", "admit"] {
+            let body = json(serde_json::to_string(&Take { image: Some("golden".into()), ..Take::default() }));
+            calls.push((Method::POST, format!("/api/v1/terminals/{mac}/{what}"), body));
+        }
+        calls.push((Method::POST, format!("/api/v1/terminals/{mac}/take"), "{}".into()));
+        calls.push((Method::DELETE, format!("/api/v1/terminals/{mac}"), String::new()));
+        calls.push((
+            Method::PATCH,
+            format!("/api/v1/terminals/{mac}"),
+            r#"{"room":"102","join":[],"leave":[]}"#.into(),
+        ));
+    }
+    for attempt in [job.attempt, stale.attempt, other.attempt, 4711] {
+        for token in ["", "guess", stale.token.as_str()] {
+            calls.push((Method::POST, format!("/api/v1/attempts/{attempt}/progress"), json(progress(token))));
+            calls.push((Method::POST, format!("/api/v1/attempts/{attempt}/outcome"), json(outcome(token))));
+        }
+    }
+    calls.push((Method::POST, "/api/v1/terminals/import".into(), format!("mac,room\n{A},102\n")));
+    calls.push((Method::POST, "/api/v1/backup".into(), String::new()));
+    calls.push((Method::POST, "/api/v1/tokens".into(), r#"{"role":"admin"}"#.into()));
+    calls.push((Method::DELETE, "/api/v1/tokens/teacher-102".into(), String::new()));
+    let mut sent = 0;
+    while sent < 1000 {
+        for ((method, path, body), voucher) in
+            calls.iter().flat_map(|call| vouchers.iter().map(move |voucher| (call, voucher)))
+        {
+            let kind = if path.ends_with("import") { "text/csv" } else { "application/json" };
+            let request = world.http.request(method.clone(), world.abroad(path)).body(body.clone());
+            let request = request.header("Content-Type", kind);
+            let request = match voucher {
+                Some(voucher) => request.header("Authorization", voucher),
+                None => request,
+            };
+            let status = request.send().await.expect("an answer").status();
+            let known = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND];
+            assert!(known.contains(&status), "{method} {path} {voucher:?}: {status}");
+            sent += 1;
+        }
+    }
+    assert_eq!(state(&world).await, before);
+    world.progress(&job, Progress::at(crate::event::Stage::Verify)).await.expect("A still works");
+    assert_eq!(hello(&real, A).await, Ok(id), "by its own secret");
+    let refused = audit(&world).await.iter().filter(|e| e.detail.starts_with("refused")).count();
+    assert!((1..=60).contains(&refused), "{refused} of {sent} refused calls are written down");
 }

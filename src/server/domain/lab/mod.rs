@@ -31,8 +31,10 @@ use crate::api::Hello;
 use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
+use crate::server::domain::audit;
 use crate::server::domain::identity::{self, Identity, Known, Mac};
 use crate::server::domain::jobs;
+use crate::server::domain::people::Person;
 use crate::server::domain::target::Target;
 use crate::server::domain::tickets;
 use namesakes::Namesakes;
@@ -40,6 +42,7 @@ pub use namesakes::some_of;
 pub use reports::ReportError;
 pub use secrets::{Admitted, Held, NotAdmitted, Voucher};
 pub use terminal::Terminal;
+pub(crate) use terminal::date;
 
 /// Most terminals that are remembered.
 pub(crate) const MAX_TERMINALS: usize = 10_000;
@@ -55,6 +58,12 @@ pub enum Change {
     Secret(String, Held),
     /// The key of the server's tickets.
     TicketKey(tickets::Key),
+    /// A person has a token.
+    Person(Box<Person>),
+    /// The token with this name is no longer valid.
+    Revoke(String),
+    /// What a person did.
+    Audit(audit::Entry),
     /// A terminal is unknown again, and its attempts are deleted.
     Forget(String),
     /// Attempts that ended before this time are deleted, but for the last one of each terminal. An attempt

@@ -171,7 +171,7 @@ impl Terminal {
 }
 
 /// A time of the server's clock as people write it.
-fn date(since_1970: Duration) -> String {
+pub(crate) fn date(since_1970: Duration) -> String {
     let seconds = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
 }

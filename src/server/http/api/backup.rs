@@ -1,33 +1,26 @@
 //! A backup of the server's state, while it runs.
 //!
-//! Invariant: it goes to the server itself only, because it holds the attempts' tokens.
+//! Invariant: it goes to administrators only, because it holds the attempts' tokens.
 
-use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
-use super::local::from_the_server_itself;
-use super::reply::{Error, Shared, error, unkept};
-use crate::server::http::listen::Ends;
+use super::access::Caller;
+use super::reply::{Error, Shared, error, keep, unkept};
 use crate::server::store::StoreError;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 << 10;
 
 /// `POST /api/v1/backup`: a copy of the database.
-pub async fn backup(
-    State(app): Shared,
-    Extension(ends): Extension<Ends>,
-    headers: HeaderMap,
-) -> Result<Response, Error> {
-    let advice = "A backup holds secrets, and the server knows no administrator but a caller at its loopback \
-                  address: run 'flashmob backup FILE' on the server itself.";
-    from_the_server_itself(ends, &headers, "fetch a backup", advice)?;
+pub async fn backup(State(app): Shared, caller: Caller) -> Result<Response, Error> {
+    caller.admin(&app, "backup", "")?;
+    keep(app.store.save(vec![caller.audit(&app, "backup", "", "")])).await?;
     let copy = app.store.copy().await.map_err(|e| match e {
         StoreError::UnderWay => error(StatusCode::CONFLICT, e.to_string(), e.advice()),
         other => unkept(&other),
@@ -36,7 +29,7 @@ pub async fn backup(
         error(StatusCode::SERVICE_UNAVAILABLE, format!("reading the copy: {e}"), "Look at the server's disk.")
     };
     let length = copy.metadata().map_err(unreadable)?.len();
-    log::info!("a backup of {length} bytes goes to {}", ends.remote.ip());
+    log::info!("a backup of {length} bytes goes to {}", caller.ends.remote.ip());
     let headers = [
         (header::CONTENT_TYPE, "application/vnd.sqlite3".to_string()),
         (header::CONTENT_LENGTH, length.to_string()),

@@ -1,33 +1,30 @@
 //! Administrators' decisions: retry, cancel, admit and forget.
 //!
-//! Invariant: a decision is taken only from the server itself (`local`). `lab` carries it out.
+//! Invariant: a decision is taken only from a person who may act there (`access`), and is in the audit. `lab`
+//! carries it out.
 
-use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use serde::Deserialize;
 
-use super::local::from_the_server_itself;
+use super::access::Caller;
 use super::named::meant;
 use super::reply::{Error, Shared, conflict, error, keep};
 use crate::api::{Compare, Refusal};
 use crate::server::app::App;
 use crate::server::domain::lab::{Change, Lab};
 use crate::server::domain::target::{Target, target_for};
-use crate::server::http::listen::Ends;
 use crate::sync;
 
 async fn decide(
     app: &App,
-    ends: Ends,
-    headers: &HeaderMap,
+    caller: &Caller,
     typed: &str,
-    what: &str,
+    (what, detail): (&str, &str),
     change: impl FnOnce(&mut Lab, &str, Option<&Target>) -> Result<Vec<Change>, Refusal>,
 ) -> Result<StatusCode, Error> {
-    let advice = "Run the command on the server itself.";
-    from_the_server_itself(ends, headers, "decide this", advice)?;
+    caller.somebody(app, what, typed)?;
     let (config, repository) = (app.config(), app.repository());
     let saved = {
         let mut lab = sync::lock(&app.lab);
@@ -35,8 +32,10 @@ async fn decide(
         let id = terminal.id.clone();
         let who = lab.named(&terminal.identity, Some(&id));
         let target = target_for(&config, &repository.catalog, &who).ok().flatten();
-        let changes = change(&mut lab, &id, target.as_ref()).map_err(conflict)?;
+        caller.over(app, terminal.place.room.as_deref(), what, &id)?;
+        let mut changes = change(&mut lab, &id, target.as_ref()).map_err(conflict)?;
         let title = lab.title(&config, &id);
+        changes.push(caller.audit(app, what, &id, detail));
         log::info!(terminal = id; "an administrator decides for {title}: {what}");
         app.store.save(changes)
     };
@@ -57,54 +56,42 @@ pub struct RetryQuery {
 /// `POST /api/v1/terminals/{id}/retry[?compare=auto|full|trust&accept_disks=true]`.
 pub async fn retry(
     State(app): Shared,
-    Extension(ends): Extension<Ends>,
+    caller: Caller,
     Path(id): Path<String>,
     query: Result<Query<RetryQuery>, QueryRejection>,
-    headers: HeaderMap,
 ) -> Result<StatusCode, Error> {
     let advice = "compare is auto, full or trust; accept_disks is true or false.";
     let Query(RetryQuery { compare, accept_disks }) =
         query.map_err(|e| error(e.status(), e.body_text(), advice))?;
     let now = app.now();
+    let compare_as = compare.map(|compare| format!("compare={}", compare.word()));
+    let accepted = accept_disks.then(|| "accept_disks".to_string());
+    let detail = compare_as.into_iter().chain(accepted).collect::<Vec<_>>().join(" ");
     let retry = |lab: &mut Lab, id: &str, _: Option<&Target>| lab.retry(now, id, compare, accept_disks);
-    decide(&app, ends, &headers, &id, "retry", retry).await
+    decide(&app, &caller, &id, ("retry", &detail), retry).await
 }
 
 /// `POST /api/v1/terminals/{id}/cancel`.
-pub async fn cancel(
-    State(app): Shared,
-    Extension(ends): Extension<Ends>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<StatusCode, Error> {
+pub async fn cancel(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     let now = app.now();
-    decide(&app, ends, &headers, &id, "cancel", |lab, id, target| lab.cancel(now, id, target)).await
+    decide(&app, &caller, &id, ("cancel", ""), |lab, id, target| lab.cancel(now, id, target)).await
 }
 
 /// `POST /api/v1/terminals/{id}/admit`: the terminal may introduce itself without a ticket.
-pub async fn admit(
-    State(app): Shared,
-    Extension(ends): Extension<Ends>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<StatusCode, Error> {
+pub async fn admit(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     let now = app.now();
     let admit = |lab: &mut Lab, id: &str, _: Option<&Target>| {
         lab.let_in(now, id);
         Ok(Vec::new())
     };
-    decide(&app, ends, &headers, &id, "admit", admit).await
+    decide(&app, &caller, &id, ("admit", ""), admit).await
 }
 
 /// `DELETE /api/v1/terminals/{id}`.
-pub async fn forget(
-    State(app): Shared,
-    Extension(ends): Extension<Ends>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<StatusCode, Error> {
+pub async fn forget(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
+    caller.admin(&app, "forget", &id)?;
     let now = app.now();
-    let done = decide(&app, ends, &headers, &id, "forget", |lab, id, _| lab.forget(now, id)).await;
+    let done = decide(&app, &caller, &id, ("forget", ""), |lab, id, _| lab.forget(now, id)).await;
     app.arrange();
     done
 }

@@ -1,14 +1,16 @@
 //! `/api/v1/…`: terminals say hello, take a job, report (`terminals`); people look (`views`) and decide
 //! (`decisions`, `wake`) by any name of a terminal (`named`), describe terminals and import tables of them
-//! (`registry`), and fetch a backup of the state (`backup`).
+//! (`registry`), have tokens and see what was done (`people`), and fetch a backup of the state (`backup`).
+//! `access` says who calls.
 //!
 //! Invariant: every error is a [`Refusal`] with advice. An answer that promises something is sent only when
 //! the database has it.
 
+pub(crate) mod access;
 mod backup;
 mod decisions;
-mod local;
 mod named;
+mod people;
 mod registry;
 mod reply;
 mod terminals;
@@ -17,6 +19,7 @@ mod wake;
 
 pub use backup::backup;
 pub use decisions::{admit, cancel, forget, retry};
+pub use people::{audit, create_token, revoke_token, tokens};
 pub use registry::{describe, export, import};
 pub use reply::Error;
 pub use terminals::{hello, outcome, progress, take};

@@ -1,42 +1,40 @@
 //! What people say of terminals: tables in and out, and one terminal described.
 //!
-//! Invariant: changes are taken only from the server itself (`local`). `lab` checks and applies them; a
+//! Invariant: changes are taken only from administrators (`access`). `lab` checks and applies them; a
 //! table is stored in one transaction.
 
+use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection, StringRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde::Deserialize;
 
-use super::local::from_the_server_itself;
+use super::access::Caller;
 use super::named::meant;
 use super::reply::{Error, Shared, conflict, error, keep};
 use crate::api::{Describe, Imported};
 use crate::server::domain::registry::Edit;
 use crate::server::domain::registry::table::{self, Mistake};
-use crate::server::http::listen::Ends;
 use crate::sync;
-
-const ON_THE_SERVER: &str = "Run the command on the server itself.";
 
 /// `POST /api/v1/terminals/import`.
 pub async fn import(
     State(app): Shared,
-    Extension(ends): Extension<Ends>,
-    headers: HeaderMap,
+    caller: Caller,
     body: Result<String, StringRejection>,
 ) -> Result<Json<Imported>, Error> {
-    from_the_server_itself(ends, &headers, "import terminals", ON_THE_SERVER)?;
+    caller.admin(&app, "import", "")?;
     let text =
         body.map_err(|e| error(e.status(), e.body_text(), "Send the file as text in UTF-8, at most 4 MiB."))?;
     let entries = table::read(&text).map_err(|mistakes| refuse(&mistakes))?;
     let config = app.config();
     let (imported, saved) = {
         let mut lab = sync::lock(&app.lab);
-        let (imported, changes) = lab.import(&entries, &config).map_err(|mistakes| refuse(&mistakes))?;
+        let (imported, mut changes) = lab.import(&entries, &config).map_err(|mistakes| refuse(&mistakes))?;
         log::info!("an administrator imports {} terminals", entries.len());
+        let detail = format!("{} terminals", entries.len());
+        changes.push(caller.audit(&app, "import", "", &detail));
         (imported, app.store.save(changes))
     };
     app.arrange();
@@ -73,12 +71,11 @@ pub async fn export(
 /// `PATCH /api/v1/terminals/{id}`.
 pub async fn describe(
     State(app): Shared,
-    Extension(ends): Extension<Ends>,
+    caller: Caller,
     Path(typed): Path<String>,
-    headers: HeaderMap,
     body: Result<Json<Describe>, JsonRejection>,
 ) -> Result<StatusCode, Error> {
-    from_the_server_itself(ends, &headers, "describe terminals", ON_THE_SERVER)?;
+    caller.admin(&app, "set", &typed)?;
     let Json(Describe { label, room, seat, join, leave, hostname }) = body.map_err(|e| {
         error(e.status(), e.body_text(), "Send JSON with label, room, seat, join, leave, hostname.")
     })?;
@@ -92,11 +89,21 @@ pub async fn describe(
         let joined: Vec<String> = join.into_iter().filter(|group| !groups.contains(group)).collect();
         groups.extend(joined);
         let edit = Edit { label, room, seat, groups: Some(groups), hostname };
-        let changes = lab.describe(&id, &edit, &config).map_err(conflict)?;
+        let mut changes = lab.describe(&id, &edit, &config).map_err(conflict)?;
         log::info!("an administrator describes terminal {id}");
+        changes.push(caller.audit(&app, "set", &id, &words_of(&edit)));
         app.store.save(changes)
     };
     app.arrange();
     keep(saved).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What an edit changes, for people.
+fn words_of(edit: &Edit) -> String {
+    let Edit { label, room, seat, groups, hostname } = edit;
+    let groups = groups.as_ref().map(|groups| groups.join(";"));
+    let all = [("label", label), ("room", room), ("seat", seat), ("groups", &groups), ("hostname", hostname)];
+    let changed = all.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
+    changed.collect::<Vec<_>>().join(" ")
 }

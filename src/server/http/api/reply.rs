@@ -5,6 +5,7 @@
 use crate::api::Refusal;
 use crate::server::app::App;
 use crate::server::domain::targets::NotOne;
+use crate::server::domain::tickets;
 use crate::server::store::StoreError;
 use axum::Json;
 use axum::extract::State;
@@ -61,6 +62,15 @@ pub(super) fn conflict(refusal: Refusal) -> Error {
 pub(super) fn read<T>(body: Body<T>) -> Result<T, Error> {
     let advice = "Use an agent of the same version as the server.";
     body.map(|Json(value)| value).map_err(|e| error(e.status(), e.body_text(), advice))
+}
+
+/// 128 random bits in hexadecimal.
+pub(super) fn random_secret() -> Result<String, Error> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(|e| {
+        error(StatusCode::INTERNAL_SERVER_ERROR, format!("no random number: {e}"), "Look at the server.")
+    })?;
+    Ok(tickets::hex(&bytes))
 }
 
 /// Waits until the change is on the disk.

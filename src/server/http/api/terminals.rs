@@ -4,13 +4,13 @@
 //! is accepted only with its attempt's token. `jobs` decides whether a job waits, `lab`
 //! keeps the state.
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 
-use super::local::is_the_server_itself;
-use super::reply::{Body, Error, Shared, conflict, error, keep, read, stranger};
+use super::access::{Caller, Presented};
+use super::reply::{Body, Error, Shared, conflict, error, keep, random_secret, read, stranger};
 use crate::api::{
     Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Take, Task, Welcome,
 };
@@ -26,37 +26,31 @@ use crate::server::domain::lab::{
 use crate::server::domain::target::{target_by_hand, target_for, target_of};
 use crate::server::domain::targets::NotOne;
 use crate::server::domain::tickets;
-use crate::server::http::access::{Presented, presented};
-use crate::server::http::listen::Ends;
 use crate::sync;
 
 /// `POST /api/v1/hello`.
-pub async fn hello(
-    State(app): Shared,
-    Extension(ends): Extension<Ends>,
-    headers: HeaderMap,
-    body: Body<Hello>,
-) -> Result<Json<Welcome>, Error> {
+pub async fn hello(State(app): Shared, caller: Caller, body: Body<Hello>) -> Result<Json<Welcome>, Error> {
     let hello = read(body)?;
     let (config, now, secret) = (app.config(), app.now(), random_secret()?);
-    let from = ends.remote.ip();
+    let from = caller.ends.remote.ip();
     let (id, label, secret, saved) = {
         let mut lab = sync::lock(&app.lab);
         let who = Identity::new(&hello.macs, hello.uuid.as_deref());
-        let voucher = match presented(&headers) {
+        let room = lab.find(&who, now).and_then(|terminal| terminal.place.room.clone());
+        let voucher = match &caller.presented {
+            _ if !caller.is_the_server_itself() && caller.is_over(room.as_deref()) => Voucher::Person,
             Presented::Bearer(secret) => Voucher::Secret(secret),
             Presented::Ticket(text) => match tickets::check(&app.ticket_key, text, &who, now) {
                 Some(ticket) => Voucher::Ticket(ticket),
                 None => Voucher::Nothing,
             },
-            Presented::Nothing if is_the_server_itself(ends, &headers) => Voucher::Person,
+            Presented::Nothing if caller.is_the_server_itself() => Voucher::Person,
             Presented::Nothing => Voucher::Nothing,
         };
-        let admitted =
-            lab.admit(now, &who, voucher).or_else(|why| match is_the_server_itself(ends, &headers) {
-                true => lab.admit(now, &who, Voucher::Person),
-                false => Err(why),
-            });
+        let admitted = lab.admit(now, &who, voucher).or_else(|why| match caller.is_the_server_itself() {
+            true => lab.admit(now, &who, Voucher::Person),
+            false => Err(why),
+        });
         let Admitted { known, who, new_secret } = admitted.map_err(not_admitted)?;
         let first = known.is_none();
         if first {
@@ -84,15 +78,6 @@ pub async fn hello(
     keep(saved).await?;
     let version = env!("CARGO_PKG_VERSION").to_string();
     Ok(Json(Welcome { service: "flashmob".into(), version, terminal: id, label, secret }))
-}
-
-/// 128 random bits in hexadecimal.
-fn random_secret() -> Result<String, Error> {
-    let mut bytes = [0u8; 16];
-    getrandom::fill(&mut bytes).map_err(|e| {
-        error(StatusCode::INTERNAL_SERVER_ERROR, format!("no random number: {e}"), "Look at the server.")
-    })?;
-    Ok(tickets::hex(&bytes))
 }
 
 fn not_admitted(why: NotAdmitted) -> Error {
@@ -128,20 +113,16 @@ fn not_admitted(why: NotAdmitted) -> Error {
 }
 
 /// Whether the caller may speak for the terminal `id`; with what is to be stored about that.
-fn speaks_for(
-    lab: &mut Lab,
-    app: &App,
-    ends: Ends,
-    headers: &HeaderMap,
-    id: &str,
-) -> Result<Vec<Change>, Error> {
-    let by_secret = match presented(headers) {
+fn speaks_for(lab: &mut Lab, app: &App, caller: &Caller, id: &str) -> Result<Vec<Change>, Error> {
+    let room = lab.get(id).and_then(|terminal| terminal.place.room.as_deref());
+    let by_person = caller.is_over(room);
+    let by_secret = match &caller.presented {
         Presented::Bearer(secret) => lab.speaks_for(app.now(), id, secret),
         _ => None,
     };
     match by_secret {
         Some(changes) => Ok(changes),
-        None if is_the_server_itself(ends, headers) => Ok(Vec::new()),
+        None if by_person => Ok(Vec::new()),
         None => Err(not_admitted(NotAdmitted::Known(id.into()))),
     }
 }
@@ -163,9 +144,8 @@ fn unknown(why: NotKnown) -> Error {
 /// `POST /api/v1/terminals/{id}/take`.
 pub async fn take(
     State(app): Shared,
-    Extension(ends): Extension<Ends>,
+    caller: Caller,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Body<Take>,
 ) -> Result<Response, Error> {
     let wish = read(body)?;
@@ -175,12 +155,16 @@ pub async fn take(
     let (title, attempt, target, compare, (known_disks, chosen), saved) = {
         let mut lab = sync::lock(&app.lab);
         lab.get(&id).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
-        let heard = speaks_for(&mut lab, &app, ends, &headers, &id)?;
+        let heard = speaks_for(&mut lab, &app, &caller, &id)?;
         if !heard.is_empty() {
             // Until it is stored, the ticket is good once more.
             drop(app.store.save(heard));
         }
         let terminal = lab.get(&id).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
+        if let Some(image) = &wish.image {
+            // What waits for a terminal was decided by a person; what it asks for by itself was not.
+            caller.over(&app, terminal.place.room.as_deref(), &format!("take {image}"), &id)?;
+        }
         let last = terminal.last.as_ref();
         let who = lab.named(&terminal.identity, Some(&id));
         let target = match (&wish.image, &wish.job) {
@@ -204,8 +188,9 @@ pub async fn take(
         let wanted = target.filter(|target| wish.image.is_some() || jobs::waits(last, Some(target)));
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
         let compare = jobs::compare_of_next(last, &target);
-        let (attempt, changes) =
+        let (attempt, mut changes) =
             lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
+        changes.extend(wish.image.as_ref().map(|image| caller.audit(&app, "take", &id, image)));
         let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
         let title = lab.title(&config, &id);
         (title, attempt, target, compare, disks.unwrap_or_default(), app.store.save(changes))

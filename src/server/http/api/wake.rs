@@ -1,21 +1,19 @@
 //! Waking terminals at once, because a person asks.
 //!
-//! Invariant: only from the server itself, as all decisions. The answer says which ways the packets took; no
-//! answer can say that a terminal woke.
+//! Invariant: a person who may act on all of them asks (`access`), and that is in the audit. The answer says
+//! which ways the packets took; no answer can say that a terminal woke.
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::{Extension, Json};
 
-use super::local::from_the_server_itself;
-use super::reply::{Error, Shared, conflict};
+use super::access::Caller;
+use super::reply::{Error, Shared, conflict, keep};
 use crate::api::{Refusal, Woken};
 use crate::server::app::App;
 use crate::server::domain::targets::{TargetExpr, resolve};
 use crate::server::domain::wake::{Wanted, Way};
-use crate::server::http::listen::Ends;
 use crate::server::waking::{self, Round};
 use crate::sync;
 
@@ -25,12 +23,17 @@ const REPEAT: Duration = Duration::from_secs(59);
 /// `POST /api/v1/terminals/{target}/wake`.
 pub async fn wake(
     State(app): Shared,
-    Extension(ends): Extension<Ends>,
+    caller: Caller,
     Path(target): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Json<Vec<Woken>>, Error> {
-    from_the_server_itself(ends, &headers, "wake terminals", "Run the command on the server itself.")?;
+    caller.somebody(&app, "wake", &target)?;
     let wanted = wanted(&app, &target).map_err(conflict)?;
+    for (_, one) in &wanted {
+        let room = sync::lock(&app.lab).get(&one.terminal).and_then(|terminal| terminal.place.room.clone());
+        caller.over(&app, room.as_deref(), "wake", &one.terminal)?;
+    }
+    let detail = format!("{} terminals", wanted.len());
+    keep(app.store.save(vec![caller.audit(&app, "wake", &target, &detail)])).await?;
     log::info!("an administrator wakes {target}: {} terminals", wanted.len());
     let now = app.now();
     for (_, wanted) in &wanted {

@@ -6,7 +6,7 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 7] = [
+const OLD: [&str; 8] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
@@ -14,6 +14,7 @@ const OLD: [&str; 7] = [
     include_str!("schemas/5.sql"),
     include_str!("schemas/6.sql"),
     include_str!("schemas/7.sql"),
+    include_str!("schemas/8.sql"),
 ];
 
 /// A state folder with the database that these statements make.
@@ -81,6 +82,8 @@ async fn a_database_of_every_schema_is_read_and_written_without_loss() {
         assert_eq!(accepted, [true, true, false], "those that have an attempt, in schema {version}");
         let groups = one.place.groups.len();
         assert_eq!((one.place.room.is_some(), groups), (version >= 6, [0, 2][usize::from(version >= 6)]));
+        assert_eq!(restored.secrets.len(), known(&mut [version >= 7].into_iter()), "schema {version}");
+        assert_eq!(restored.people.len(), known(&mut [version >= 8].into_iter()), "schema {version}");
         let running = two.last.as_ref().expect("it is imaging");
         assert_eq!(running.progress.as_ref().map(|p| p.stage), Some(Stage::Fetch));
         assert!(running.outcome.is_none() && stranger.last.is_none());
