@@ -10,7 +10,7 @@
 //! | `POST /api/v1/terminals/{id}/take` | [`Take`] | 200 [`Assignment`], 204 nothing to do, 409 [`Refusal`] |
 //! | `POST /api/v1/attempts/{attempt}/progress` | [`ProgressReport`] | [`Orders`] |
 //! | `POST /api/v1/attempts/{attempt}/outcome` | [`OutcomeReport`] | [`Orders`] |
-//! | `GET /api/v1/terminals` | | `[`[`TerminalView`]`]` |
+//! | `GET /api/v1/terminals[?room=…&group=…&new=true]` | | `[`[`TerminalView`]`]` |
 //! | `GET /api/v1/terminals/{id}` | | [`TerminalDetails`] |
 //! | `PATCH /api/v1/terminals/{id}` | [`Describe`] | 204; a person |
 //! | `POST /api/v1/terminals/import` | CSV | [`Imported`]; a person |

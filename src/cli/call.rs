@@ -89,6 +89,13 @@ async fn call(
     accepted(address, response).await
 }
 
+/// The query with these names and values; `None` without any.
+pub(super) fn query_of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+    let mut url = Url::parse(DEFAULT_SERVER).ok()?;
+    url.query_pairs_mut().extend_pairs(pairs);
+    url.query().filter(|query| !query.is_empty()).map(str::to_owned)
+}
+
 /// The address of a call to the server at `address`.
 pub(super) fn url_of(address: &str, path: &[&str]) -> Result<Url, Failure> {
     let usage = |why: String| {

@@ -1,15 +1,18 @@
 //! `flashmob terminal` and its short form `flashmob terminals`: look at terminals, wake and forget them.
 
+use std::cmp::Ordering;
+
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
-use super::call::{ServerArg, ask, text_of, understand};
+use super::call::{ServerArg, ask, query_of, text_of, understand};
 use super::table::table;
 use super::terminal_registry::{self, ExportArgs, ImportArgs, SetArgs};
 use super::terminal_wake::{self, WakeArgs};
 use crate::api::{AttemptView, NicInfo, TerminalDetails, TerminalState, TerminalView};
 use crate::event::{Failure, Installed, Outcome};
 use crate::layout::rule::describe;
+use crate::server::domain::registry::natural;
 use crate::server::http::metrics::word;
 use crate::units::show_bytes;
 
@@ -58,6 +61,15 @@ enum TerminalCommand {
 /// Show every terminal: the same as 'flashmob terminal list'.
 #[derive(Debug, Args)]
 pub struct TerminalsArgs {
+    /// Only those of this room.
+    #[arg(long, value_name = "NAME")]
+    room: Option<String>,
+    /// Only those of this group, given to them or configured.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Only those that no person has registered.
+    #[arg(long)]
+    new: bool,
     #[command(flatten)]
     server: ServerArg,
     /// Print JSON.
@@ -93,15 +105,28 @@ pub async fn run(args: TerminalArgs) -> Result<(), Failure> {
 }
 
 pub async fn list(args: TerminalsArgs) -> Result<(), Failure> {
-    let text = text_of(ask(&args.server, Method::GET, &["api", "v1", "terminals"], None).await?).await?;
+    let named = [("room", args.room.as_deref()), ("group", args.group.as_deref())];
+    let named = named.into_iter().chain([("new", args.new.then_some("true"))]);
+    let query = query_of(named.filter_map(|(name, value)| Some((name, value?))));
+    let path = ["api", "v1", "terminals"];
+    let text = text_of(ask(&args.server, Method::GET, &path, query.as_deref()).await?).await?;
     if args.json {
         println!("{text}");
         return Ok(());
     }
     let mut terminals: Vec<TerminalView> = understand(&text)?;
-    terminals.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
+    terminals.sort_by(as_people_count);
     print!("{}", terminal_table(&terminals));
     Ok(())
+}
+
+/// Labels first, lab-2 before lab-10; then MACs as numbers, which is the order of their texts.
+fn as_people_count(a: &TerminalView, b: &TerminalView) -> Ordering {
+    let labels = match (&a.label, &b.label) {
+        (Some(a), Some(b)) => natural(a, b),
+        (a, b) => a.is_none().cmp(&b.is_none()),
+    };
+    labels.then_with(|| (a.macs.first(), &a.id).cmp(&(b.macs.first(), &b.id)))
 }
 
 async fn forget(typed: &str, server: &ServerArg) -> Result<(), Failure> {
@@ -125,7 +150,8 @@ fn title(terminal: &TerminalView) -> String {
 
 fn terminal_table(terminals: &[TerminalView]) -> String {
     let mut rows = vec![
-        ["TERMINAL", "STATE", "DONE", "IN", "OUT", "PEERS", "IMAGE", "ADDRESS", "NOTE"].map(String::from),
+        ["TERMINAL", "ROOM", "STATE", "DONE", "IN", "OUT", "PEERS", "IMAGE", "ADDRESS", "NOTE"]
+            .map(String::from),
     ];
     for t in terminals {
         let p = t.progress.as_ref().filter(|_| t.silent.is_some_and(|silent| silent < 10));
@@ -143,6 +169,7 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
         let note = note.collect::<Vec<_>>().join("; ");
         rows.push([
             t.label.clone().unwrap_or_else(|| t.id.clone()),
+            seat(t).unwrap_or_else(dash),
             state(t),
             match (t.state, &t.progress) {
                 (TerminalState::Done, _) => "100 %".into(),
@@ -170,6 +197,15 @@ fn place(terminal: &TerminalView) -> String {
     }
 }
 
+/// Its room and seat.
+fn seat(terminal: &TerminalView) -> Option<String> {
+    match (&terminal.room, &terminal.seat) {
+        (Some(room), Some(seat)) => Some(format!("{room}/{seat}")),
+        (Some(room), None) => Some(room.clone()),
+        (None, seat) => seat.as_ref().map(|seat| format!("/{seat}")),
+    }
+}
+
 /// Its state, and whether it is new.
 fn state(terminal: &TerminalView) -> String {
     match (terminal.new, terminal.state) {
@@ -191,6 +227,10 @@ fn details_table(terminal: &TerminalDetails) -> String {
     row.notes.iter().for_each(|note| add("note", note.clone()));
     add("MACs", row.macs.join(", "));
     add("UUID", row.uuid.clone().unwrap_or_default());
+    add("room", row.room.clone().unwrap_or_default());
+    add("seat", row.seat.clone().unwrap_or_default());
+    add("groups", row.groups.join(", "));
+    add("host name", row.hostname.clone().unwrap_or_default());
     add("address", place(row));
     add("switch", row.switch.clone().unwrap_or_default());
     add("first heard", terminal.first_heard.clone().unwrap_or_else(|| first_heard(terminal).into()));
@@ -281,12 +321,40 @@ mod tests {
     }
 
     #[test]
+    fn terminals_are_in_the_order_in_which_people_count() {
+        let row = |id: &str, label: Option<&str>| -> TerminalView {
+            let row = serde_json::json!({
+                "id": id, "label": label, "macs": [id], "uuid": null, "address": null, "machine": "",
+                "state": "idle", "image": null, "progress": null, "outcome": null, "silent": null,
+                "new": label.is_none(), "room": label.map(|_| "101"), "seat": "4"
+            });
+            serde_json::from_value(row).expect("a row")
+        };
+        let mut rows = vec![
+            row("02:00:00:00:00:a0", None),
+            row("02:00:00:00:00:9f", None),
+            row("02:00:00:00:00:01", Some("lab-10")),
+            row("02:00:00:00:00:02", Some("lab-2")),
+        ];
+        rows.sort_by(as_people_count);
+        let order: Vec<&str> = rows.iter().map(|row| row.label.as_deref().unwrap_or(&row.id)).collect();
+        assert_eq!(order, ["lab-2", "lab-10", "02:00:00:00:00:9f", "02:00:00:00:00:a0"]);
+        let text = terminal_table(&rows);
+        let words = |line: usize| {
+            let words = text.lines().nth(line).unwrap_or_default().split_whitespace().take(3);
+            words.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!((words(1), words(3)), ("lab-2 101/4 idle".into(), "02:00:00:00:00:9f /4 new".into()));
+    }
+
+    #[test]
     fn one_terminal_is_shown_with_its_hardware_its_images_and_its_last_attempt() {
         let text = r#"{"id":"02:00:00:00:00:0a","label":"lab-01","macs":["02:00:00:00:00:0a"],"uuid":null,
             "address":"10.0.0.9","machine":"Dell","state":"failed","image":"debian@2","progress":null,
             "outcome":{"result":"failed","stage":"fetch","disk_touched":true,
                 "failure":{"class":"disk","message":"writing sdb failed","advice":"Replace the disk."}},
-            "silent":99,"zone":"room","agent":"0.2.0","first_heard":null,"last_heard":"2026-11-28T20:00:00Z",
+            "silent":99,"zone":"room","room":"101","seat":"4","groups":["east","win"],
+            "hostname":"pc-1","agent":"0.2.0","first_heard":null,"last_heard":"2026-11-28T20:00:00Z",
             "inventory":{"machine":"Dell\u001b[31m","serial":"S1","cpu":"4 cores","memory":8589934592,
                 "firmware":"uefi","disks":[{"name":"sda","size":1000000000,"sector_size":512,"model":"M",
                 "serial":"A","wwn":null,"bus":"ata","path":"p","rotational":false,"removable":false,
@@ -302,6 +370,10 @@ mod tests {
         let text = details_table(&understand(text).expect("details"));
         for line in [
             "terminal      lab-01 (02:00:00:00:00:0a)",
+            "room          101",
+            "seat          4",
+            "groups        east, win",
+            "host name     pc-1",
             "address       10.0.0.9 (room)",
             "first heard   not known",
             "last heard    2026-11-28T20:00:00Z, 99 s ago",

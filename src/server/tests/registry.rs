@@ -58,6 +58,36 @@ async fn a_table_with_a_mistake_changes_nothing_and_names_its_line() {
 }
 
 #[tokio::test]
+async fn the_list_shows_one_room_or_group_or_those_that_are_new() {
+    let world = World::new("[[group]]\nname='qemu'\nmodels=['qemu']\n").await;
+    let file = world.at("room.csv");
+    let table = format!("mac,room,groups\n{A},1 a,east\n02:00:00:00:00:01,1 a,\n02:00:00:00:00:02,2,east\n");
+    fs::write(&file, table).expect("written");
+    terminal(&world, &["import", file.to_str().expect("a path")]).await.expect("imported");
+    world.hello(A).await;
+    world.hello(B).await;
+    let list = async |query: &str| {
+        let text = world.text(&format!("/api/v1/terminals{query}")).await.1;
+        let rows: Vec<TerminalView> = serde_json::from_str(&text).expect(&text);
+        rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    assert_eq!(list("").await.len(), 4);
+    assert_eq!(list("?room=1+a").await, ["02:00:00:00:00:01", A]);
+    assert_eq!(list("?room=1+a&group=east").await, [A]);
+    assert_eq!(list("?group=qemu").await, [A], "the other one is not registered");
+    assert_eq!(list("?new=true").await, [B]);
+    let (status, text) = world.text("/api/v1/terminals?room=3").await;
+    assert!(status == StatusCode::NOT_FOUND && text.contains("no room '3'; rooms are 1 a, 2"), "{text}");
+    assert!(world.text("/api/v1/terminals?rom=3").await.0.is_client_error());
+    terminal(&world, &["list", "--room", "1 a", "--new"]).await.expect("an empty list");
+    let failure = terminal(&world, &["list", "--group", "est"]).await.expect_err("no such group");
+    assert!(
+        failure.class == Class::Usage && failure.message.contains("groups are east, qemu"),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test]
 async fn only_the_servers_own_machine_lists_and_describes_terminals() {
     let world = World::new("").await;
     world.hello(A).await;

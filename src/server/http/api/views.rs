@@ -3,29 +3,61 @@
 //!
 //! Invariant: a view changes no state, except that the tracker forgets peers that are gone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::named::meant;
-use super::reply::{Error, Shared};
-use crate::api::{Compare, TerminalDetails, TerminalView};
+use super::reply::{Error, Shared, error};
+use crate::api::{Compare, Refusal, TerminalDetails, TerminalView};
 use crate::server::app::{App, Repository};
 use crate::server::domain::catalog::{Catalog, Problem, Published};
 use crate::server::domain::config::{Config, Job};
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::target::{target_for, target_of};
+use crate::server::domain::targets::{TargetExpr, resolve};
 use crate::server::domain::ties::Ties;
 use crate::server::domain::zones::{self, ZoneView};
 use crate::swarm::SwarmStats;
 use crate::sync;
 
-/// `GET /api/v1/terminals`.
-pub async fn terminals(State(app): Shared) -> Json<Vec<TerminalView>> {
-    Json(rows(&app))
+/// Which terminals are wanted: those that fit all that is named.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wanted {
+    room: Option<String>,
+    group: Option<String>,
+    /// Only those that no person has registered.
+    new: bool,
+}
+
+/// `GET /api/v1/terminals[?room=NAME&group=NAME&new=true]`.
+pub async fn terminals(
+    State(app): Shared,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Vec<TerminalView>>, Error> {
+    let advice = "room and group are names; new is true or false.";
+    let Query(wanted) = query.map_err(|e| error(e.status(), e.body_text(), advice))?;
+    let view = Rows::of(&app);
+    let lab = sync::lock(&app.lab);
+    let (room, group) = (wanted.room.map(TargetExpr::Room), wanted.group.map(TargetExpr::Group));
+    let named = room.into_iter().chain(group).map(|target| {
+        let ids = resolve(&lab, &view.config, &view.ties.topology, &[target]).map_err(unknown)?;
+        Ok(ids.into_iter().collect::<HashSet<String>>())
+    });
+    let named: Vec<HashSet<String>> = named.collect::<Result<_, Error>>()?;
+    let fits = |t: &&Terminal| (!wanted.new || !t.accepted) && named.iter().all(|ids| ids.contains(&t.id));
+    Ok(Json(lab.iter().filter(fits).map(|terminal| view.row(&lab, terminal)).collect()))
+}
+
+fn unknown(refusal: Refusal) -> Error {
+    error(StatusCode::NOT_FOUND, refusal.error, refusal.advice)
 }
 
 /// All rows of the lab.
