@@ -45,6 +45,4 @@ pub struct AttemptView {
     pub tries: u32,
     /// A person stopped it.
     pub cancelled: bool,
-    /// A person wants another one.
-    pub retried: bool,
 }

@@ -333,6 +333,12 @@ pub struct TerminalView {
     pub progress: Option<Progress>,
     /// How its latest attempt ended.
     pub outcome: Option<Outcome>,
+    /// The job that says most about it.
+    #[serde(default)]
+    pub job: Option<u64>,
+    /// Why it is in this state, short.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// Seconds since it was last heard; `None` if it never was.
     pub silent: Option<u64>,
     /// No person has registered it.
@@ -363,6 +369,8 @@ pub struct TerminalView {
 pub enum TerminalState {
     /// Known, nothing to do.
     Idle,
+    /// A job is for it, whose window has not opened.
+    Planned,
     /// A job waits for it.
     Waiting,
     Imaging,
@@ -371,4 +379,42 @@ pub enum TerminalState {
     /// Its job is done.
     Done,
     Failed,
+    /// A person or the end of a window stopped it.
+    Cancelled,
+    /// The window of its job ended before it began.
+    Missed,
+    /// It did not wake before the window of its job ended.
+    Asleep,
+}
+
+impl TerminalState {
+    /// All of them, in the order in which people look at them.
+    pub const ALL: [TerminalState; 10] = [
+        TerminalState::Failed,
+        TerminalState::Interrupted,
+        TerminalState::Asleep,
+        TerminalState::Missed,
+        TerminalState::Cancelled,
+        TerminalState::Imaging,
+        TerminalState::Waiting,
+        TerminalState::Planned,
+        TerminalState::Done,
+        TerminalState::Idle,
+    ];
+
+    /// The state as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            TerminalState::Idle => "idle",
+            TerminalState::Planned => "planned",
+            TerminalState::Waiting => "waiting",
+            TerminalState::Imaging => "imaging",
+            TerminalState::Interrupted => "interrupted",
+            TerminalState::Done => "done",
+            TerminalState::Failed => "failed",
+            TerminalState::Cancelled => "cancelled",
+            TerminalState::Missed => "missed",
+            TerminalState::Asleep => "asleep",
+        }
+    }
 }

@@ -43,7 +43,7 @@ pub(super) fn signed(request: RequestBuilder, token: Option<&Path>) -> Result<Re
 pub(super) async fn ask(
     server: &ServerArg,
     method: Method,
-    path: &[&str],
+    path: &[impl AsRef<str>],
     query: Option<&str>,
 ) -> Result<Response, Failure> {
     let mut url = url_of(&server.server, path)?;
@@ -62,7 +62,7 @@ pub(super) enum Content {
 pub(super) async fn send(
     server: &ServerArg,
     method: Method,
-    path: &[&str],
+    path: &[impl AsRef<str>],
     (content, body): (Content, Vec<u8>),
 ) -> Result<Response, Failure> {
     let kind = match content {
@@ -97,7 +97,7 @@ pub(super) fn query_of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> O
 }
 
 /// The address of a call to the server at `address`.
-pub(super) fn url_of(address: &str, path: &[&str]) -> Result<Url, Failure> {
+pub(super) fn url_of(address: &str, path: &[impl AsRef<str>]) -> Result<Url, Failure> {
     let usage = |why: String| {
         Failure::usage(
             format!("'{address}' is not a server's address: {why}"),

@@ -1,16 +1,20 @@
-//! `flashmob job`: look at the lab's jobs and decide, through the server's API.
+//! `flashmob job`: create jobs, look at them, and decide, through the server's API.
+
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
-use super::call::{ServerArg, ask, text_of, understand};
+use super::call::{Content, ServerArg, ask, send, text_of, understand};
 use super::table::table;
-use crate::api::Compare;
+use crate::api::{After, Compare, LayoutMode, partition_numbers};
 use crate::event::Failure;
+use crate::server::domain::jobs::{JobOrder, JobPlan, JobView, Order, Overrun, Phase, Report};
 use crate::server::http::api::LabView;
-use crate::units::show_bytes;
+use crate::server::http::api::jobs::{Retried, Retry};
+use crate::units::{parse_duration, show_bytes};
 
-/// Look at jobs, try failed terminals again.
+/// Image terminals: create jobs, look at them, cancel and retry.
 #[derive(Debug, Args)]
 pub struct JobArgs {
     #[command(subcommand)]
@@ -19,7 +23,9 @@ pub struct JobArgs {
 
 #[derive(Debug, Subcommand)]
 enum JobCommand {
-    /// Show jobs, their images, and problems.
+    /// Image terminals with an image, now or in a window. What is on their disks is lost.
+    Create(Box<CreateArgs>),
+    /// Show jobs, images, and problems.
     List {
         #[command(flatten)]
         server: ServerArg,
@@ -27,61 +33,263 @@ enum JobCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Let a terminal image itself again at its next network boot.
+    /// Show one job and its terminals, those that need a person first.
+    Show {
+        job: u64,
+        #[command(flatten)]
+        server: ServerArg,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print how each terminal of a job ended.
+    Report {
+        job: u64,
+        /// Print CSV.
+        #[arg(long, conflicts_with = "json")]
+        csv: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerArg,
+    },
+    /// End a job: nobody begins any more, and those under way stop.
+    Cancel {
+        job: u64,
+        #[command(flatten)]
+        server: ServerArg,
+    },
+    /// Let terminals of a job begin again: those that have not succeeded, or the ones that are named.
     Retry {
-        /// Label, MAC or UUID.
-        terminal: String,
+        job: u64,
+        /// Labels, MACs, uuid:…; a terminal that is done must be named.
+        targets: Vec<String>,
         /// How pieces already on the disk are found, this once: auto, full or trust [default: from the job]
         #[arg(long, value_name = "HOW")]
         compare: Option<Compare>,
-        /// The disks that the terminal has now are the ones that it should have, although some that it had
-        /// are gone.
-        #[arg(long)]
-        accept_disks: bool,
         #[command(flatten)]
         server: ServerArg,
     },
-    /// Stop a terminal that images itself, or keep a waiting one from starting.
-    Cancel {
-        /// Label, MAC or UUID.
-        terminal: String,
-        #[command(flatten)]
-        server: ServerArg,
-    },
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// The image: NAME is the newest version as of now, NAME@VERSION exactly that one.
+    image: String,
+    /// The terminals: label, MAC, uuid:…, room:NAME, group:NAME, zone:NAME, new, all.
+    #[arg(required = true)]
+    targets: Vec<String>,
+    /// When it opens: now, +2h, 22:00, "tomorrow 22:00", "2026-12-01 22:00" [default: now]
+    #[arg(long, value_name = "TIME", conflicts_with = "every")]
+    at: Option<String>,
+    /// When it closes: 06:00, +8h, … Nobody begins when the rest is too short [default: 12 hours later]
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Open again and again: "mon-fri 22:00", "daily 3:00". Needs --until.
+    #[arg(long, value_name = "WHEN", requires = "until")]
+    every: Option<String>,
+    /// With --every: each run takes the newest version of the image.
+    #[arg(long, requires = "every")]
+    follow: bool,
+    /// Switch the terminals on (Wake-on-LAN) when the job opens.
+    #[arg(long)]
+    wake: bool,
+    /// Image at most so many terminals at a time.
+    #[arg(long, value_name = "N")]
+    wave: Option<u32>,
+    /// Attempts of a terminal before it has failed [default: 3]
+    #[arg(long, value_name = "N")]
+    attempts: Option<u32>,
+    /// What the end of the window does to terminals under way: finish, or stop.
+    #[arg(long, value_name = "HOW", default_value = "finish", value_parser = Overrun::from_str)]
+    overrun: Overrun,
+    /// Which disk: a rule that exactly one disk of a terminal fits [default: internal]
+    #[arg(long, value_name = "RULE")]
+    disk: Option<String>,
+    /// whole-disk, or keep: the table stays, and partitions must match.
+    #[arg(long, value_name = "HOW", default_value = "whole-disk", value_parser = layout)]
+    layout: LayoutMode,
+    /// Only these partitions of the image, for example 1,3. The table and the others stay.
+    #[arg(long, value_name = "LIST")]
+    partitions: Option<String>,
+    /// A further image for a further disk of the same terminals: IMAGE=RULE. All or nothing.
+    #[arg(long, value_name = "IMAGE=RULE", value_parser = also)]
+    also: Vec<Order>,
+    /// How pieces already on the disk are found: auto, full or trust.
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    compare: Compare,
+    /// Afterwards: reboot, poweroff, kexec or shell.
+    #[arg(long, value_name = "WHAT", default_value = "reboot")]
+    after: After,
+    /// Do not check pieces as they arrive; the proof from the disk stays.
+    #[arg(long)]
+    no_verify: bool,
+    /// Longest stay in the swarm after the own disk is done [default: 30min]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    longest_stay: Option<std::time::Duration>,
+    /// A word for people.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+    /// Create nothing: say what would happen, what would be lost and what is missing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArg,
+}
+
+fn layout(text: &str) -> Result<LayoutMode, String> {
+    match text {
+        "whole-disk" => Ok(LayoutMode::WholeDisk),
+        "keep" => Ok(LayoutMode::Keep),
+        _ => Err(format!("'{text}' is not one of whole-disk, keep")),
+    }
+}
+
+fn also(text: &str) -> Result<Order, String> {
+    let (image, disk) = text.split_once('=').ok_or("write IMAGE=RULE, for example data=bus=ata")?;
+    Ok(Order { image: image.into(), disk: disk.into(), ..Order::default() })
+}
+
+impl CreateArgs {
+    fn order(&self) -> Result<JobOrder, Failure> {
+        let partitions = self.partitions.as_deref().map(partition_numbers).transpose();
+        let partitions = partitions.map_err(|e| Failure::usage(e, "For example --partitions 1,3."))?;
+        Ok(JobOrder {
+            image: self.image.clone(),
+            targets: self.targets.clone(),
+            at: self.at.clone(),
+            until: self.until.clone(),
+            every: self.every.clone(),
+            follow: self.follow,
+            wake: self.wake,
+            wave: self.wave,
+            attempts: self.attempts,
+            overrun: self.overrun,
+            disk: self.disk.clone(),
+            layout: self.layout,
+            partitions,
+            also: self.also.clone(),
+            compare: self.compare,
+            after: self.after,
+            verify: Some(!self.no_verify),
+            longest_stay: self.longest_stay.map(|stay| stay.as_secs()),
+            note: self.note.clone(),
+            dry_run: self.dry_run,
+        })
+    }
 }
 
 pub async fn run(args: JobArgs) -> Result<(), Failure> {
     match args.command {
+        JobCommand::Create(args) => create(&args).await,
         JobCommand::List { server, json } => list(&server, json).await,
-        JobCommand::Retry { terminal, compare, accept_disks, server } => {
-            let compare = compare.map(|compare| format!("compare={}", compare.word()));
-            let accept = accept_disks.then(|| "accept_disks=true".to_string());
-            let query: Vec<String> = compare.into_iter().chain(accept).collect();
-            decide(&server, &terminal, "retry", &query.join("&")).await?;
-            println!("{terminal} images itself again at its next network boot.");
+        JobCommand::Show { job, server, json } | JobCommand::Report { job, server, json, csv: false } => {
+            let text = text_of(ask(&server, Method::GET, &path(job, &[]), None).await?).await?;
+            match json {
+                true => println!("{text}"),
+                false => print!("{}", report_text(&understand(&text)?)),
+            }
             Ok(())
         }
-        JobCommand::Cancel { terminal, server } => {
-            decide(&server, &terminal, "cancel", "").await?;
-            println!("{terminal} is told to stop. 'flashmob job retry {terminal}' starts it again.");
+        JobCommand::Report { job, server, .. } => {
+            let path = path(job, &["report.csv"]);
+            print!("{}", text_of(ask(&server, Method::GET, &path, None).await?).await?);
+            Ok(())
+        }
+        JobCommand::Cancel { job, server } => {
+            ask(&server, Method::POST, &path(job, &["cancel"]), None).await?;
+            println!("Job {job} is cancelled. 'flashmob job show {job}' shows where its terminals stand.");
+            Ok(())
+        }
+        JobCommand::Retry { job, targets, compare, server } => {
+            let wish = Retry { targets, compare };
+            let answer = send(&server, Method::POST, &path(job, &["retry"]), body(&wish)?).await?;
+            let again: Retried = understand(&text_of(answer).await?)?;
+            println!("{} begin again when they boot from the network.", counted(again.terminals.len()));
             Ok(())
         }
     }
 }
 
-async fn list(server: &ServerArg, json: bool) -> Result<(), Failure> {
-    let text = text_of(ask(server, Method::GET, &["api", "v1", "lab"], None).await?).await?;
-    if json {
-        println!("{text}");
-        return Ok(());
+/// The address of a call about a job.
+fn path(job: u64, more: &[&str]) -> Vec<String> {
+    let job = job.to_string();
+    ["api", "v1", "jobs", &job].iter().chain(more).map(ToString::to_string).collect()
+}
+
+fn body(value: &impl serde::Serialize) -> Result<(Content, Vec<u8>), Failure> {
+    let wrong = |e: serde_json::Error| Failure::usage(format!("the call has no form: {e}"), "Report this.");
+    Ok((Content::Json, serde_json::to_vec(value).map_err(wrong)?))
+}
+
+fn counted(terminals: usize) -> String {
+    match terminals {
+        1 => "1 terminal".into(),
+        n => format!("{n} terminals"),
     }
-    print!("{}", lab_tables(&understand(&text)?));
+}
+
+async fn create(args: &CreateArgs) -> Result<(), Failure> {
+    let order = body(&args.order()?)?;
+    let answer = send(&args.server, Method::POST, &["api", "v1", "jobs"], order).await?;
+    let text = text_of(answer).await?;
+    match args.json {
+        true => println!("{text}"),
+        false => print!("{}", plan_text(&understand(&text)?, args.dry_run)),
+    }
     Ok(())
 }
 
-async fn decide(server: &ServerArg, terminal: &str, what: &str, query: &str) -> Result<(), Failure> {
-    let path = ["api", "v1", "terminals", terminal, what];
-    ask(server, Method::POST, &path, Some(query).filter(|query| !query.is_empty())).await.map(drop)
+fn minutes(seconds: u64) -> String {
+    match seconds.div_ceil(60) {
+        min if min < 120 => format!("{min} min"),
+        min => format!("{} h {} min", min / 60, min % 60),
+    }
+}
+
+fn plan_text(plan: &JobPlan, dry_run: bool) -> String {
+    let mut text = String::new();
+    let all = counted(plan.terminals.len());
+    match plan.number {
+        Some(number) => text += &format!("Job {number}: {} for {all}\n", plan.images),
+        None => text += &format!("Would image {all} with {}\n", plan.images),
+    }
+    text += &format!("Window: {}\n", plan.window);
+    text += &format!("Forecast: {} for one, {} for all\n", minutes(plan.needs), minutes(plan.all));
+    if dry_run {
+        let mut rows = vec![["TERMINAL", "LOSES"].map(String::from)];
+        for terminal in &plan.terminals {
+            let name = terminal.label.clone().unwrap_or_else(|| terminal.id.clone());
+            rows.push([name, terminal.loses.clone()]);
+        }
+        text += &format!("\n{}", table(&rows));
+    }
+    for finding in &plan.findings {
+        let what = finding.terminal.as_deref().unwrap_or("job");
+        text += &format!("\n{what}: {}\n  {}\n", finding.error, finding.advice);
+    }
+    if dry_run {
+        text += "\nNothing was created. Without --dry-run this creates the job.\n";
+    } else {
+        let number = plan.number.unwrap_or_default();
+        text += "They begin when they boot from the network. ";
+        text += &format!("'flashmob job show {number}' shows how far they are.\n");
+    }
+    text
+}
+
+async fn list(server: &ServerArg, json: bool) -> Result<(), Failure> {
+    if json {
+        println!("{}", text_of(ask(server, Method::GET, &["api", "v1", "jobs"], None).await?).await?);
+        return Ok(());
+    }
+    let text = text_of(ask(server, Method::GET, &["api", "v1", "lab"], None).await?).await?;
+    print!("{}", lab_tables(&understand(&text)?));
+    Ok(())
 }
 
 fn zone_table(lab: &LabView) -> String {
@@ -94,16 +302,44 @@ fn zone_table(lab: &LabView) -> String {
     table(&rows)
 }
 
+/// The phase of a job in a word.
+fn phase(job: &JobView) -> &'static str {
+    match job.phase {
+        _ if job.cancelled => "cancelled",
+        Phase::Planned => "planned",
+        Phase::Open => "open",
+        Phase::Over if job.next.is_some() => "waits for the next run",
+        Phase::Over => "over",
+    }
+}
+
+/// A moment in the time zone of this machine.
+fn local(time: jiff::Timestamp) -> String {
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%a %Y-%m-%d %H:%M").to_string()
+}
+
+fn counts(job: &JobView) -> String {
+    let counts: Vec<String> = job.counts.iter().map(|(state, n)| format!("{n} {state}")).collect();
+    counts.join(", ")
+}
+
 fn lab_tables(lab: &LabView) -> String {
-    let mut jobs = vec![["JOB", "IMAGE", "MEANS", "COMPARE", "TERMINALS"].map(String::from)];
+    let mut jobs = vec![["JOB", "IMAGE", "FOR", "STATE", "OPENS", "CLOSES", "TERMINALS"].map(String::from)];
     for job in &lab.jobs {
-        let mut means = job.means.clone().unwrap_or_else(|| "not in the repository".into());
-        if let Some(partitions) = &job.partitions {
-            let numbers: Vec<String> = partitions.iter().map(u32::to_string).collect();
-            means += &format!(", partitions {}", numbers.join(", "));
-        }
-        let compare = job.compare.word().to_string();
-        jobs.push([job.name.clone(), job.image.clone(), means, compare, job.terminals.to_string()]);
+        let every = job.every.as_ref().map(|every| format!(" ({every})")).unwrap_or_default();
+        let state = format!("{}{every}", phase(job));
+        let opens = local(job.next.filter(|_| job.phase == Phase::Over).unwrap_or(job.opens));
+        let targets = job.targets.join(" ");
+        let row = [
+            job.number.to_string(),
+            job.images.clone(),
+            targets,
+            state,
+            opens,
+            local(job.closes),
+            counts(job),
+        ];
+        jobs.push(row);
     }
     let mut images = vec![["IMAGE", "PAYLOAD", "FETCHING", "COMPLETE"].map(String::from)];
     for view in &lab.images {
@@ -123,6 +359,27 @@ fn lab_tables(lab: &LabView) -> String {
         text += &format!("\n{}: {}\n  {}\n", problem.what, problem.error, problem.advice);
     }
     text
+}
+
+fn report_text(report: &Report) -> String {
+    let job = &report.job;
+    let mut text =
+        format!("Job {}: {} for {}, {}\n", job.number, job.images, job.targets.join(" "), phase(job));
+    if !job.note.is_empty() {
+        text += &format!("{}\n", job.note);
+    }
+    text += &format!("Window: {} to {}", local(job.opens), local(job.closes));
+    if let Some(every) = &job.every {
+        text += &format!(", run {} of {every}", job.run);
+    }
+    text += &format!("\nTerminals: {}\n\n", counts(job));
+    let mut rows = vec![["TERMINAL", "STATE", "TRIES", "SINCE", "WHY"].map(String::from)];
+    for row in &report.terminals {
+        let name = row.label.clone().unwrap_or_else(|| row.terminal.clone());
+        let state = row.state.word().to_string();
+        rows.push([name, state, row.tries.to_string(), local(row.since), row.reason.clone()]);
+    }
+    text + &table(&rows)
 }
 
 #[cfg(test)]

@@ -9,11 +9,10 @@ use super::call::{ServerArg, ask, query_of, text_of, understand};
 use super::table::table;
 use super::terminal_registry::{self, ExportArgs, ImportArgs, SetArgs};
 use super::terminal_wake::{self, WakeArgs};
-use crate::api::{AttemptView, NicInfo, TerminalDetails, TerminalState, TerminalView};
+use crate::api::{AttemptView, Compare, NicInfo, TerminalDetails, TerminalState, TerminalView};
 use crate::event::{Failure, Installed, Outcome};
 use crate::layout::rule::describe;
 use crate::server::domain::registry::natural;
-use crate::server::http::metrics::word;
 use crate::units::show_bytes;
 
 /// Look at terminals, their hardware and their last attempt; wake them; forget those that are gone.
@@ -49,6 +48,27 @@ enum TerminalCommand {
         server: ServerArg,
     },
     Wake(WakeArgs),
+    /// Let a terminal image itself again at its next network boot, with its latest job.
+    Retry {
+        /// Label, MAC, or UUID as uuid:4c4c4544-….
+        terminal: String,
+        /// How pieces already on the disk are found, this once: auto, full or trust [default: from the job]
+        #[arg(long, value_name = "HOW")]
+        compare: Option<Compare>,
+        /// The disks that the terminal has now are the ones that it should have, although some that it had
+        /// are gone.
+        #[arg(long)]
+        accept_disks: bool,
+        #[command(flatten)]
+        server: ServerArg,
+    },
+    /// Stop a terminal that images itself, or keep a waiting one from starting.
+    Cancel {
+        /// Label, MAC, or UUID as uuid:4c4c4544-….
+        terminal: String,
+        #[command(flatten)]
+        server: ServerArg,
+    },
     /// Remove a terminal and its attempts from the server. It is new when it comes again.
     Forget {
         /// Label, MAC, or UUID as uuid:4c4c4544-….
@@ -100,6 +120,19 @@ pub async fn run(args: TerminalArgs) -> Result<(), Failure> {
             Ok(())
         }
         TerminalCommand::Wake(args) => terminal_wake::run(args).await,
+        TerminalCommand::Retry { terminal, compare, accept_disks, server } => {
+            let compare = compare.map(|compare| format!("compare={}", compare.word()));
+            let accept = accept_disks.then(|| "accept_disks=true".to_string());
+            let query: Vec<String> = compare.into_iter().chain(accept).collect();
+            decide(&server, &terminal, "retry", &query.join("&")).await?;
+            println!("{terminal} images itself again at its next network boot.");
+            Ok(())
+        }
+        TerminalCommand::Cancel { terminal, server } => {
+            decide(&server, &terminal, "cancel", "").await?;
+            println!("{terminal} is told to stop. 'flashmob terminal retry {terminal}' starts it again.");
+            Ok(())
+        }
         TerminalCommand::Forget { terminal, server } => forget(&terminal, &server).await,
     }
 }
@@ -127,6 +160,11 @@ fn as_people_count(a: &TerminalView, b: &TerminalView) -> Ordering {
         (a, b) => a.is_none().cmp(&b.is_none()),
     };
     labels.then_with(|| (a.macs.first(), &a.id).cmp(&(b.macs.first(), &b.id)))
+}
+
+async fn decide(server: &ServerArg, terminal: &str, what: &str, query: &str) -> Result<(), Failure> {
+    let path = ["api", "v1", "terminals", terminal, what];
+    ask(server, Method::POST, &path, Some(query).filter(|query| !query.is_empty())).await.map(drop)
 }
 
 async fn forget(typed: &str, server: &ServerArg) -> Result<(), Failure> {
@@ -210,8 +248,8 @@ fn seat(terminal: &TerminalView) -> Option<String> {
 fn state(terminal: &TerminalView) -> String {
     match (terminal.new, terminal.state) {
         (true, TerminalState::Idle) => "new".into(),
-        (true, state) => format!("{} (new)", word(state)),
-        (false, state) => word(state).into(),
+        (true, state) => format!("{} (new)", state.word()),
+        (false, state) => state.word().into(),
     }
 }
 
@@ -286,7 +324,7 @@ fn attempt_line(attempt: &AttemptView) -> String {
     let ended = attempt.ended.as_ref().map(|ended| format!(", ended {ended}"));
     let tries = (attempt.tries > 1).then(|| format!(", try {}", attempt.tries));
     format!(
-        "number {}, job {}, {}, began {}{}{}{}{}",
+        "number {}, job {}, {}, began {}{}{}{}",
         attempt.number,
         attempt.job,
         attempt.images,
@@ -294,7 +332,6 @@ fn attempt_line(attempt: &AttemptView) -> String {
         ended.unwrap_or_default(),
         tries.unwrap_or_default(),
         if attempt.cancelled { ", cancelled" } else { "" },
-        if attempt.retried { ", to be tried again" } else { "" },
     )
 }
 
@@ -366,7 +403,7 @@ mod tests {
             "installed":[{"image":"debian","version":"1","disk":"sda","partitions":[1,3]}],
             "half_written":false,"attempt":{"number":7,"job":"night","images":"debian@2",
                 "started":"2026-11-28T19:00:00Z","heard":"2026-11-28T19:01:00Z","ended":null,"tries":2,
-                "cancelled":false,"retried":false}}"#;
+                "cancelled":false}}"#;
         let text = details_table(&understand(text).expect("details"));
         for line in [
             "terminal      lab-01 (02:00:00:00:00:0a)",

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use jiff::Zoned;
+
 use crate::api::Refusal;
 use crate::image_id::ImageId;
 use crate::metainfo::Metainfo;
@@ -17,10 +19,10 @@ use crate::server::clock::Clock;
 use crate::server::domain::catalog::{Catalog, Problem};
 use crate::server::domain::config::Config;
 use crate::server::domain::doubts;
+use crate::server::domain::jobs::Moment;
 use crate::server::domain::lab::Lab;
 use crate::server::domain::limits::Limits;
 use crate::server::domain::people::People;
-use crate::server::domain::target::target_of;
 use crate::server::domain::tickets;
 use crate::server::domain::ties::Ties;
 use crate::server::domain::wake::Waking;
@@ -102,6 +104,11 @@ impl App {
         self.clock.now()
     }
 
+    /// This moment by both clocks.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { now: self.now(), date: Zoned::now() }
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&sync::read(&self.configured).config)
@@ -122,12 +129,16 @@ impl App {
         let repository = self.repository();
         let mut problems: Vec<Problem> = configured.problem.into_iter().collect();
         problems.extend(doubts::doubts(&configured.config, &sync::lock(&self.lab)));
-        for job in &configured.config.jobs {
-            if let Err(Refusal { error, advice }) = target_of(job, &repository.catalog) {
-                problems.push(Problem { what: format!("job {}", job.name), error, advice });
+        let unfinished: Vec<_> = {
+            let lab = sync::lock(&self.lab);
+            lab.jobs().iter().filter(|job| !job.is_over()).cloned().collect()
+        };
+        for job in &unfinished {
+            if let Err(Refusal { error, advice }) = repository.catalog.has(job.terms.ids()) {
+                problems.push(Problem { what: format!("job {}", job.number), error, advice });
             }
         }
-        if !configured.config.jobs.is_empty() && !self.can_netboot() {
+        if !unfinished.is_empty() && !self.can_netboot() {
             problems.push(Problem {
                 what: "netboot".into(),
                 error: "there are no netboot files (vmlinuz, initramfs.img) to send to terminals".into(),

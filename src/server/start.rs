@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::app::{App, Configured};
 use super::clock::Clock;
+use super::domain::jobs::Jobs;
 use super::domain::lab::{Change, Lab};
 use super::domain::people::People;
 use super::domain::tickets;
@@ -99,6 +100,7 @@ impl Server {
             None => new_key(&store).await?,
         };
         let (mut lab, corrected) = Lab::restore(clock.now(), restored.terminals, restored.last_number);
+        lab.restore_jobs(Jobs::restore(clock.now(), restored.jobs));
         if !corrected.is_empty() {
             log::warn!(
                 "the date of this machine is before times that the server wrote down earlier: look at its \
@@ -147,6 +149,7 @@ impl Server {
             )),
             tokio::spawn(watch::history(Arc::clone(&app), stopped.clone())),
             tokio::spawn(watch::waking(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(watch::jobs(Arc::clone(&app), stopped.clone())),
         ];
         if let Some(path) = options.config {
             let following = watch::configuration(Arc::clone(&app), path, told, stopped);

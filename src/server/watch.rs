@@ -1,9 +1,10 @@
 //! Background tasks: the configuration is read again when it changes, the repository is scanned periodically,
-//! old history goes once a day, terminals are woken.
+//! windows of jobs open and close, old history goes once a day, terminals are woken.
 //!
 //! ```text
 //!  configuration task: every 2 s, or at once when told ──► app.configured
 //!  repository task:    every 3 s ──scan (blocking thread)──► app.repository, app.tracker, the seeder
+//!  jobs task:          every second ──► app.lab, app.store
 //!  history task:       at the start and once a day ──► app.lab, app.store
 //!  waking task:        every second: app.waking ──► magic packets
 //! ```
@@ -20,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::event::Failure;
+use crate::image_id::ImageRef;
 use crate::server::app::{App, Configured, Repository, Torrent};
 use crate::server::domain::catalog::{Problem, Published};
 use crate::server::domain::config::Config;
@@ -33,7 +35,10 @@ use crate::units::InfoHash;
 
 const LOOK_AT_CONFIGURATION: Duration = Duration::from_secs(2);
 const LOOK_AT_REPOSITORY: Duration = Duration::from_secs(3);
+const LOOK_AT_JOBS: Duration = Duration::from_secs(1);
 const LOOK_AT_HISTORY: Duration = Duration::from_secs(24 * 3600);
+/// A terminal that a job wakes is wanted until the next looks at the jobs.
+const WAKE_ON: Duration = Duration::from_secs(10);
 const LOOK_AT_WAKING: Duration = Duration::from_secs(1);
 /// The machine's date may drift from the server's clock, which nobody sets, by this much.
 const DRIFT: Duration = Duration::from_secs(3600);
@@ -73,7 +78,7 @@ pub(super) async fn configuration(
         let mut configured = sync::write(&app.configured);
         match read {
             Ok(config) => {
-                log::info!("configuration {} is in force, {} jobs", path.display(), config.jobs.len());
+                log::info!("configuration {} is in force", path.display());
                 *configured = Configured { config: Arc::new(config), problem: None };
             }
             Err(Failure { message, advice, .. }) => {
@@ -149,6 +154,37 @@ pub(super) async fn waking(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             () = stopped(&mut stop) => return,
         }
         waking::send_due(&app).await;
+    }
+}
+
+/// Opens and closes the windows of jobs and ends leases, until `stop`.
+pub(super) async fn jobs(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tick(&app);
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AT_JOBS) => {}
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+/// Brings all jobs up to this moment.
+pub(crate) fn tick(app: &App) {
+    let (at, repository) = (app.moment(), app.repository());
+    let newest = |image: &ImageRef| repository.catalog.resolve(image).ok().map(Published::id);
+    let ties = app.ties();
+    let mut lab = sync::lock(&app.lab);
+    let changes = lab.tick(&at, &newest);
+    let asleep = lab.to_wake(&at);
+    if !asleep.is_empty() {
+        let mut waking = sync::lock(&app.waking);
+        for terminal in asleep.iter().filter_map(|id| lab.get(id)) {
+            waking.want(waking::wanted(terminal, &ties, at.now + WAKE_ON), at.now);
+        }
+    }
+    if !changes.is_empty() {
+        // Changes that are lost are made again, because they follow from the time.
+        drop(app.store.save(changes));
     }
 }
 

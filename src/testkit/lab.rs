@@ -6,7 +6,7 @@ use crate::api::{Hello, Inventory};
 use crate::event::{Class, Failure, Installed, Loader, Outcome, Stage, Starts};
 use crate::image_id::ImageId;
 use crate::server::domain::catalog::{Published, Signature};
-use crate::server::domain::config::Job;
+use crate::server::domain::jobs::{Job, Moment, Overrun, Pace, Phase, Placement, Run, Terms, stamp};
 use crate::server::domain::target::Target;
 use crate::units::InfoHash;
 
@@ -14,9 +14,33 @@ pub(crate) fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// A target outside of any job of the database.
 pub(crate) fn target() -> Target {
-    let job = Job { name: "lab".into(), ..Job::by_hand("debian".parse().expect("valid")) };
-    Target { job, image: ImageId::new("debian", "1"), also: Vec::new() }
+    Target { job: "lab".into(), terms: Terms::of(Placement::whole(ImageId::new("debian", "1"))) }
+}
+
+/// A moment at which both clocks agree.
+pub(crate) fn moment(seconds: u64) -> Moment {
+    let date = stamp(at(seconds)).to_zoned(jiff::tz::TimeZone::UTC);
+    Moment { now: at(seconds), date }
+}
+
+/// A job whose window is open from `opens` to `closes`, in seconds.
+pub(crate) fn job(number: u64, opens: u64, closes: u64) -> Job {
+    Job {
+        number,
+        created: stamp(at(opens)),
+        by: "administrator".into(),
+        note: String::new(),
+        targets: vec!["all".into()],
+        terms: target().terms,
+        pace: Pace { attempts: 3, wave: None, wake: false, overrun: Overrun::Finish },
+        needs: 0,
+        standing: None,
+        run: Run { number: 1, opens: stamp(at(opens)), closes: stamp(at(closes)), phase: Phase::Planned },
+        next: None,
+        cancelled: false,
+    }
 }
 
 /// A terminal with one MAC introduces itself.

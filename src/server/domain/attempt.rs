@@ -5,17 +5,12 @@
 
 use std::time::Duration;
 
-use crate::api::Compare;
 use crate::event::{Installed, Outcome, Progress, Stage};
 use crate::image_id::{self, ImageId};
 use crate::server::domain::target::Target;
 
 /// An attempt that is silent for this time is interrupted: switched off, or cut off.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
-/// So many attempts at the same thing are made without a person, when they end without an outcome or fail
-/// with `Class::Retry`.
-pub(crate) const TRIES: u32 = 3;
-
 /// One try of a job on one terminal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
@@ -35,14 +30,10 @@ pub struct Attempt {
     /// When its outcome came.
     pub ended: Option<Duration>,
     pub outcome: Option<Outcome>,
-    /// 1 for the first of a row of attempts at the same thing that were made without a person.
+    /// Its number among the attempts of its job since a person last let the terminal begin.
     pub tries: u32,
     /// The disk was already half written when it began.
     pub dirty: bool,
-    /// An administrator wants another attempt, regardless of this one's outcome.
-    pub retried: bool,
-    /// How pieces on the disk are found in the next attempt, if the administrator chose.
-    pub retried_as: Option<Compare>,
     /// The versions on the terminal's disks when it began, as far as known.
     pub installed: Vec<Installed>,
     /// A person wants it to stop.
@@ -52,21 +43,20 @@ pub struct Attempt {
 impl Attempt {
     /// The try of `target` that begins now and follows `last` on the same terminal.
     pub fn after(last: Option<&Attempt>, number: u64, token: String, target: &Target, now: Duration) -> Self {
+        let mut images = target.images().cloned();
         Attempt {
             number,
             token,
-            job: target.job.name.clone(),
-            image: target.image.clone(),
-            also: target.also.clone(),
+            job: target.job.clone(),
+            image: images.next().unwrap_or_default(),
+            also: images.collect(),
             started: now,
             heard: now,
             progress: None,
             ended: None,
             outcome: None,
-            tries: last.map_or(1, |last| last.tries_of_next(target)),
+            tries: 1,
             dirty: last.is_some_and(Attempt::leaves_half_a_system),
-            retried: false,
-            retried_as: None,
             installed: last.map(Attempt::leaves_installed).unwrap_or_default(),
             cancelled: false,
         }
@@ -96,14 +86,9 @@ impl Attempt {
         }
     }
 
-    /// Did the terminal say that its image is on the disk, although no outcome came?
-    fn was_committed(&self) -> bool {
+    /// Did the terminal say that its image is on the disk?
+    pub(crate) fn was_committed(&self) -> bool {
         self.progress.as_ref().is_some_and(|p| p.stage >= Stage::Serve)
-    }
-
-    /// Another attempt at the same thing may follow it without a person, by the number of tries.
-    pub(crate) fn may_be_tried_again(&self) -> bool {
-        self.tries < TRIES || self.outcome.is_none() && self.was_committed()
     }
 
     /// The versions on the terminal's disks after it, the newest first, as far as known. A touched disk has
@@ -122,20 +107,6 @@ impl Attempt {
 
     /// Is it a try of this?
     pub(crate) fn is_for(&self, target: &Target) -> bool {
-        self.job == target.job.name && self.images().eq(target.images())
-    }
-
-    /// Number in the row of attempts without a person, for one at `target` that follows this one.
-    pub(crate) fn tries_of_next(&self, target: &Target) -> u32 {
-        match &self.outcome {
-            _ if self.retried || !self.is_for(target) => 1,
-            Some(Outcome::Done { .. }) => self.tries,
-            Some(Outcome::Failed { .. }) => self.tries.saturating_add(1),
-            // The image is on the disk, and only the stay in the swarm was interrupted.
-            None if self.was_committed() => self.tries,
-            // It ended in a crash, a hang or a power cut. A terminal that crashes each time must not try for
-            // ever.
-            None => self.tries.saturating_add(1),
-        }
+        self.job == target.job && self.images().eq(target.images())
     }
 }

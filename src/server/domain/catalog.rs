@@ -67,6 +67,14 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// Whether all of these can be had, or which one cannot.
+    pub(crate) fn has<'a>(&self, images: impl Iterator<Item = &'a ImageId>) -> Result<(), Refusal> {
+        for id in images {
+            self.resolve(&id.clone().into())?;
+        }
+        Ok(())
+    }
+
     /// The wanted version, or the reason why there is none.
     pub fn resolve(&self, wanted: &ImageRef) -> Result<&Published, Refusal> {
         let versions = self.images.iter().filter(|image| image.name == wanted.name);

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::server::domain::catalog::Problem;
-use crate::server::domain::config::{Config, Job, Terminals, Who};
+use crate::server::domain::config::{Config, Who};
 use crate::server::domain::identity::TerminalKey;
 use crate::server::domain::lab::{Lab, Terminal, some_of};
 use crate::server::domain::zones::called;
@@ -17,14 +17,6 @@ pub(crate) fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
         keys.iter().filter(|key| matches!(key, TerminalKey::Uuid(_))).copied().collect()
     };
     let mut doubts = Vec::new();
-    for job in &config.jobs {
-        if let Terminals::These(keys) = &job.terminals {
-            let fitting = by_uuid(keys).into_iter().map(|key| (key.to_string(), lab.fitting(&key)));
-            doubts
-                .extend(fitting.filter_map(|(name, fits)| doubt(format!("job {}", job.name), &name, &fits)));
-            doubts.extend(keys.iter().filter_map(|key| carried(job, key, &lab.fitting(key))));
-        }
-    }
     let mut labelled = by_uuid(&config.terminals.keys().copied().collect::<Vec<_>>());
     labelled.sort_by_key(ToString::to_string);
     let fitting = labelled.into_iter().map(|key| (key.to_string(), lab.fitting(&key)));
@@ -78,21 +70,6 @@ fn nobody(what: String, label: &str) -> Problem {
     }
 }
 
-/// A MAC of an adapter that several machines have used: the job is for each of them, which is not visible in
-/// the file.
-fn carried(job: &Job, key: &TerminalKey, fits: &[&Terminal]) -> Option<Problem> {
-    let ids: Vec<&str> = fits.iter().map(|t| t.id.as_str()).collect();
-    (ids.len() > 1 && matches!(key, TerminalKey::Mac(_))).then(|| Problem {
-        what: format!("job {}", job.name),
-        error: format!(
-            "{} terminals have used the adapter {key} ({}), and the job is for all",
-            ids.len(),
-            some_of(&ids)
-        ),
-        advice: "If one of them is meant, name it by uuid:….".into(),
-    })
-}
-
 fn doubt(what: String, name: &str, fits: &[&Terminal]) -> Option<Problem> {
     let ids: Vec<&str> = fits.iter().map(|t| t.id.as_str()).collect();
     (ids.len() > 1).then(|| Problem {
@@ -118,7 +95,6 @@ mod tests {
     fn a_uuid_in_the_configuration_that_several_terminals_share_names_none_and_is_a_problem() {
         let text = format!(
             "[terminals]\n'uuid:{U}' = {{ label = 'lab-01' }}\n\
-             [[job]]\nname='room'\nimage='golden'\nterminals=['uuid:{U}']\n\
              [[pin]]\nterminal='lab-01'\nfrom=['10.0.0.9']\n\
              [[pin]]\nterminal='10.0.0.8'\nfrom=['uuid:{U}']\n"
         );
@@ -130,13 +106,13 @@ mod tests {
             let who = lab.named(&lab.get(&id).expect("known").identity, Some(&id));
             let shape = topology(&config, &lab);
             let pins: usize = shape.pins.iter().map(|pin| pin.from.len()).sum();
-            (config.job_for(&who).is_some(), config.label(&who).is_some(), pins, doubts(&config, &lab))
+            (config.label(&who).is_some(), pins, doubts(&config, &lab))
         };
-        assert_eq!(come("02:00:00:00:00:0a", "10.0.0.1"), (true, true, 2, vec![]), "as long as it is one");
-        let (job, label, pins, problems) = come("02:00:00:00:00:0b", "10.0.0.2");
-        assert_eq!((job, label, pins), (false, false, 0), "neither of the two is taken");
+        assert_eq!(come("02:00:00:00:00:0a", "10.0.0.1"), (true, 2, vec![]), "as long as it is one");
+        let (label, pins, problems) = come("02:00:00:00:00:0b", "10.0.0.2");
+        assert_eq!((label, pins), (false, 0), "neither of the two is taken");
         let what: Vec<&str> = problems.iter().map(|problem| problem.what.as_str()).collect();
-        assert_eq!(what, ["job room", "terminals", "pin"]);
+        assert_eq!(what, ["terminals", "pin"]);
         assert!(problems[0].error.contains("02:00:00:00:00:0a, 02:00:00:00:00:0b"), "{:?}", problems[0]);
     }
     #[test]
@@ -172,24 +148,6 @@ mod tests {
         assert_eq!(
             topology(&config, &lab).pins[0].from,
             ["10.0.0.9".parse::<std::net::IpAddr>().expect("valid")]
-        );
-    }
-
-    #[test]
-    fn a_job_for_the_adapter_of_several_machines_is_a_problem_that_names_them() {
-        let dock = "02:00:00:00:00:d0";
-        let text = format!("[[job]]\nname='room'\nimage='golden'\nterminals=['{dock}']\n");
-        let config = Config::parse(&text).expect("valid");
-        let mut lab = Lab::default();
-        for uuid in [U, "11112222-3333-4444-5555-666677778888"] {
-            assert_eq!(doubts(&config, &lab), []);
-            let hello = Hello { uuid: Some(uuid.into()), ..hello_of(dock) };
-            lab.hello(Duration::ZERO, String::new(), hello).expect("room");
-        }
-        let problems = doubts(&config, &lab);
-        assert!(
-            problems[0].error.contains("2 terminals have used the adapter 02:00:00:00:00:d0"),
-            "{problems:?}"
         );
     }
 }

@@ -121,6 +121,16 @@ pub fn hold(caller: &Caller, error: &str, advice: &str) -> String {
     script
 }
 
+/// Its turn comes later: show why, and ask again soon.
+pub(crate) fn queue(caller: &Caller, why: &str) -> String {
+    let again = caller.again();
+    let why = plain(why);
+    format!(
+        "#!ipxe\n:again\necho -- flashmob: this terminal waits, {why}\nsleep 15\n\
+         chain --replace {again} || goto again\n"
+    )
+}
+
 /// Lines of at most 76 columns, of harmless characters, at most eight.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();

@@ -1,6 +1,7 @@
 //! `/boot/ipxe`: looks up the calling terminal and answers with the script for its next step.
 //!
-//! Invariant: decides nothing itself: `jobs::at_boot` decides, `ipxe` writes the script.
+//! Invariant: decides nothing itself: `jobs` decides, `ipxe` writes the script. A machine that the server does
+//! not know boots its disk.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,13 +12,14 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use crate::api::{Hello, Inventory, Refusal};
 use crate::boot::start;
 use crate::server::app::App;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::ipxe::{self, Caller, Platform};
-use crate::server::domain::jobs::{self, AtBoot};
-use crate::server::domain::target::target_for;
+use crate::server::domain::jobs::AtBoot;
+use crate::server::domain::lab::Lab;
 use crate::server::domain::tickets::{self, Subject};
 use crate::server::http::fairness::may_ask;
 use crate::server::http::listen::Ends;
@@ -67,48 +69,70 @@ fn root_path(last: Option<&Attempt>, platform: Platform) -> Option<String> {
     })
 }
 
+/// Lists a machine that was never here as new.
+fn notice(app: &App, lab: &mut Lab, caller: &Caller, from: IpAddr) {
+    let Some(mac) = caller.identity.macs.first() else { return };
+    let now = app.now();
+    if sync::lock(&app.limits).register(now, from, &app.config().limits).is_err() {
+        return;
+    }
+    log::info!("{mac} netboots: it is new here, and goes on with its firmware's next boot entry");
+    let uuid = caller.identity.uuid.map(|uuid| uuid.to_string());
+    let hello =
+        Hello { uuid, macs: vec![mac.to_string()], inventory: Inventory::default(), agent: String::new() };
+    if let Ok((_, changes)) = lab.hello(now, from.to_string(), hello) {
+        // A record that is lost is made again at its next netboot.
+        drop(app.store.save(changes));
+    }
+}
+
 fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
     let (config, repository, can_netboot) = (app.config(), app.repository(), app.can_netboot());
-    let now = app.now();
+    let at = app.moment();
     let mut lab = sync::lock(&app.lab);
-    let name = caller.identity.to_string();
-    let terminal = lab.find(&caller.identity, now);
-    // The configuration may name the terminal by something that only its agent has told us.
-    let who = terminal.map_or(&caller.identity, |t| &t.identity);
-    let who = lab.named(who, terminal.map(|t| t.id.as_str()));
-    let target = match target_for(&config, &repository.catalog, &who) {
-        Ok(target) => target,
-        Err(refusal) => {
-            log::warn!("{name} netboots, but {}", refusal.error);
-            None
-        }
+    let Some(terminal) = lab.find(&caller.identity, at.now) else {
+        notice(app, &mut lab, caller, from);
+        return ipxe::disk(caller, None);
     };
-    let id = terminal.map_or(name.as_str(), |t| t.id.as_str());
-    let last = terminal.and_then(|t| t.last.as_ref());
-    let known = terminal.is_some();
-    let title = lab.title(&config, id);
-    let half = last.is_some_and(Attempt::leaves_half_a_system);
-    match (jobs::at_boot(id, last, target.as_ref()), target) {
-        (AtBoot::Agent, Some(target)) if can_netboot => {
+    let (id, root_path) = (terminal.id.clone(), root_path(terminal.last.as_ref(), caller.platform));
+    let title = lab.title(&config, &id);
+    let step = lab.next_step(&id, &at);
+    let missing = match &step {
+        AtBoot::Agent(_) if !can_netboot => Some(Refusal {
+            error: "the server has no netboot files".into(),
+            advice: "Name their folder with --boot.".into(),
+        }),
+        AtBoot::Agent(target) => repository.catalog.has(target.images()).err(),
+        _ => None,
+    };
+    if let Some(Refusal { error, .. }) = &missing {
+        log::warn!(terminal = id; "{title} netboots, but {error}");
+    }
+    match (step, missing) {
+        (AtBoot::Agent(target), None) => {
             log::info!(terminal = id; "{title} netboots: sent the agent for {}", target.title());
-            // Others wait in the swarm for whoever is expected, and not for what one address invents.
-            if known || may_ask(app, from).is_ok() {
-                lab.expect(now, &caller.identity, target.images().cloned().collect());
+            // Others wait in the swarm for whoever is expected, and a place of the wave is kept for it.
+            if may_ask(app, from).is_ok() {
+                lab.expect(at.now, &caller.identity, target.images().cloned().collect());
+                drop(app.store.save(lab.grant(&id, &target, &at)));
             }
-            let ticket =
-                Subject::of(&caller.identity).map(|subject| tickets::issue(&app.ticket_key, subject, now));
             let what = format!("imaging this terminal with {}", target.title());
+            let subject = Subject::of(&caller.identity);
+            let ticket = subject.map(|subject| tickets::issue(&app.ticket_key, subject, at.now));
             ipxe::agent(caller, &what, ticket.as_deref(), &config.boot.arguments)
         }
-        (AtBoot::Agent, _) if half => {
-            ipxe::hold(caller, "the server has no netboot files", "Name their folder with --boot.")
+        (AtBoot::Agent(_), Some(Refusal { error, advice })) if lab.is_half_written(&id) => {
+            ipxe::hold(caller, &error, &advice)
+        }
+        (AtBoot::Queue { why }, _) => {
+            log::info!(terminal = id; "{title} netboots: it waits, {why}");
+            ipxe::queue(caller, &why)
         }
         (AtBoot::Hold { error, advice }, _) => {
             log::warn!(terminal = id; "{title} netboots: held, {error}");
             ipxe::hold(caller, &error, &advice)
         }
-        (AtBoot::Agent | AtBoot::Disk, _) => {
-            let root_path = root_path(last, caller.platform);
+        (AtBoot::Agent(_) | AtBoot::Disk, _) => {
             let way = root_path.as_deref().unwrap_or("its firmware's next boot entry");
             log::info!(terminal = id; "{title} netboots: sent to {way}");
             ipxe::disk(caller, root_path.as_deref())

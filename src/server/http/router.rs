@@ -55,6 +55,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/tokens", get(api::tokens).post(api::create_token))
         .route("/api/v1/tokens/{name}", delete(api::revoke_token))
         .route("/api/v1/audit", get(api::audit))
+        .route("/api/v1/jobs", get(api::jobs::jobs).post(api::jobs::create))
+        .route("/api/v1/jobs/{number}", get(api::jobs::job))
+        .route("/api/v1/jobs/{number}/cancel", post(api::jobs::cancel))
+        .route("/api/v1/jobs/{number}/retry", post(api::jobs::retry))
+        .route("/api/v1/jobs/{number}/report.csv", get(api::jobs::report))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::views));
     let calls = Router::new()
         .route("/announce", get(tracking::announce))

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 8] = [
+const MIGRATIONS: [(i64, &str); 9] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -65,6 +65,17 @@ const MIGRATIONS: [(i64, &str); 8] = [
              number INTEGER PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL,
              subject TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
          CREATE INDEX audit_by_time ON audit (at);",
+    ),
+    (
+        9,
+        "CREATE TABLE jobs (
+             number INTEGER PRIMARY KEY, run INTEGER NOT NULL, closes INTEGER NOT NULL, over INTEGER NOT NULL,
+             job TEXT NOT NULL) STRICT;
+         CREATE TABLE members (
+             job INTEGER NOT NULL REFERENCES jobs (number), run INTEGER NOT NULL, terminal TEXT NOT NULL,
+             state TEXT NOT NULL, since INTEGER NOT NULL, member TEXT NOT NULL,
+             PRIMARY KEY (job, run, terminal)) STRICT;
+         CREATE INDEX members_of_terminal ON members (terminal);",
     ),
 ];
 

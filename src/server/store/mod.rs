@@ -16,6 +16,7 @@
 
 mod copy;
 mod error;
+mod jobs;
 mod migrations;
 mod opening;
 mod people;

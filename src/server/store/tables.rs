@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::jobs;
 use super::people;
 use super::times::{millis, time};
 use crate::api::Inventory;
@@ -13,6 +14,7 @@ use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
+use crate::server::domain::jobs::{Job, Member};
 use crate::server::domain::lab::{Change, Held, Terminal};
 use crate::server::domain::people::Person;
 use crate::server::domain::registry::Place;
@@ -35,6 +37,8 @@ pub struct Restored {
     pub people: Vec<Person>,
     /// The key of the server's tickets; `None` in a database that has none yet.
     pub key: Option<Key>,
+    /// All jobs with the terminals of their latest runs.
+    pub jobs: Vec<(Job, Vec<(String, Member)>)>,
 }
 
 /// Writes changes, all or none.
@@ -53,8 +57,10 @@ pub(super) fn write_all<'a>(
             Change::Audit(entry) => people::note(&transaction, entry)?,
             Change::Secret(terminal, held) => write_secret(&transaction, terminal, held)?,
             Change::Forget(terminal) => forget(&transaction, terminal)?,
+            Change::Job(change) => jobs::write(&transaction, change)?,
             Change::Expire { ended_before } => {
                 expire(&transaction, *ended_before)?;
+                jobs::expire(&transaction, *ended_before)?;
                 people::expire(&transaction, *ended_before)?;
             }
         }
@@ -99,11 +105,10 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
         .prepare_cached(
             "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, \
              ended,
-                 outcome, tries, dirty, retried, cancelled, retried_as, installed, also)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)
+                 outcome, tries, dirty, cancelled, installed, also, retried)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,0)
              ON CONFLICT (number) DO UPDATE SET started=?7, heard=?8, progress=?9, ended=?10, outcome=?11,
-                 tries=?12, dirty=?13,
-                 retried=?14, cancelled=?15, retried_as=?16, installed=?17",
+                 tries=?12, dirty=?13, cancelled=?14, installed=?15",
         )?
         .execute(params![
             i64::try_from(a.number).unwrap_or(i64::MAX),
@@ -119,9 +124,7 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             a.outcome.as_ref().map(json).transpose()?,
             a.tries,
             a.dirty,
-            a.retried,
             a.cancelled,
-            a.retried_as.as_ref().map(json).transpose()?,
             json(&a.installed)?,
             json(&a.also.iter().map(ImageId::to_string).collect::<Vec<_>>())?,
         ])?;
@@ -152,6 +155,7 @@ fn forget(transaction: &Transaction<'_>, terminal: &str) -> rusqlite::Result<()>
              max(highest, (SELECT coalesce(max(number), 0) FROM attempts WHERE terminal = ?1))",
         "DELETE FROM attempts WHERE terminal = ?1",
         "DELETE FROM secrets WHERE terminal = ?1",
+        "DELETE FROM members WHERE terminal = ?1",
         "DELETE FROM terminals WHERE id = ?1",
     ] {
         transaction.prepare_cached(statement)?.execute([terminal])?;
@@ -197,7 +201,7 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
         "SELECT t.id, t.macs, t.uuid, t.inventory, t.agent, t.address, t.heard,
                 a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended,
                     a.outcome,
-                a.tries, a.dirty, a.retried, a.cancelled, a.retried_as, a.installed, a.also, t.known_disks,
+                a.tries, a.dirty, a.cancelled, a.installed, a.also, t.known_disks,
                 t.chosen, t.first, t.label, t.room, t.seat, t.groups, t.hostname, t.accepted
          FROM terminals t
          LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
@@ -222,6 +226,7 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
         secrets,
         people: people::restore(connection)?,
         key,
+        jobs: jobs::restore(connection)?,
     })
 }
 
@@ -234,7 +239,7 @@ fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
     };
     let inventory: Inventory = unjson(row, 3)?.unwrap_or_default();
     // An older database has only the terminal's last inventory.
-    let known_disks = match unjson(row, 24)? {
+    let known_disks = match unjson(row, 22)? {
         Some(known) => known,
         None => known::fixed(&inventory.disks).cloned().collect(),
     };
@@ -246,19 +251,19 @@ fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
         identity: Identity::new(&macs.split(' ').collect::<Vec<_>>(), uuid.as_deref()),
         inventory,
         known_disks,
-        chosen: unjson(row, 25)?.unwrap_or_default(),
+        chosen: unjson(row, 23)?.unwrap_or_default(),
         agent: row.get(4)?,
         address: row.get(5)?,
-        first: row.get::<_, Option<i64>>(26)?.map(time),
+        first: row.get::<_, Option<i64>>(24)?.map(time),
         heard,
         place: Place {
-            label: row.get(27)?,
-            room: row.get(28)?,
-            seat: row.get(29)?,
-            groups: unjson(row, 30)?.unwrap_or_default(),
-            hostname: row.get(31)?,
+            label: row.get(25)?,
+            room: row.get(26)?,
+            seat: row.get(27)?,
+            groups: unjson(row, 28)?.unwrap_or_default(),
+            hostname: row.get(29)?,
         },
-        accepted: row.get(32)?,
+        accepted: row.get(30)?,
         last,
     })
 }
@@ -276,11 +281,9 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
         outcome: unjson(row, 16)?,
         tries: row.get(17)?,
         dirty: row.get(18)?,
-        retried: row.get(19)?,
-        cancelled: row.get(20)?,
-        retried_as: unjson(row, 21)?,
-        installed: unjson(row, 22)?.unwrap_or_default(),
-        also: ids(row, 23)?,
+        cancelled: row.get(19)?,
+        installed: unjson(row, 20)?.unwrap_or_default(),
+        also: ids(row, 21)?,
     })
 }
 
@@ -295,11 +298,14 @@ fn ids(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<ImageId>> {
     Ok(texts.iter().map(id).collect())
 }
 
-fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
 }
 
-fn unjson<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+pub(super) fn unjson<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<T>> {
     let text: Option<String> = row.get(column)?;
     let wrong =
         |e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e));

@@ -44,7 +44,7 @@ async fn restore(world: &mut World, backup: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_while_terminals_report_is_a_database_that_a_server_starts_with() {
-    let world = Arc::new(World::new(FOR_ALL).await);
+    let world = Arc::new(World::new(QUIET).await);
     let (finished, enough) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let reporting = tokio::spawn({
         let (world, finished, enough) = (Arc::clone(&world), Arc::clone(&finished), Arc::clone(&enough));

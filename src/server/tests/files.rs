@@ -75,7 +75,7 @@ async fn a_handed_out_torrent_knows_the_way_here_and_is_the_same_torrent() {
 
 #[tokio::test]
 async fn ipxe_is_asked_who_it_is_when_it_does_not_say() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
     let (_, script) = world.text("/boot/ipxe").await;
     assert!(script.starts_with("#!ipxe\nchain ") && script.contains("${uuid}"), "{script}");
 }
@@ -97,7 +97,7 @@ async fn the_page_is_one_document_that_fetches_nothing_from_elsewhere() {
 
 #[tokio::test]
 async fn the_pages_look_at_one_terminal_reads_what_the_server_says_of_it() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
     world.begin(A).await;
     let page = world.text("/").await.1;
     let look = page.split("function facts(t)").nth(1).expect("there").split("function showOne").next();

@@ -36,7 +36,7 @@ async fn invent(world: &World, client: &Client, count: u32) -> usize {
 
 #[tokio::test]
 async fn ten_thousand_invented_terminals_disturb_no_known_and_no_new_one() {
-    let world = World::new(&format!("{FOR_ALL}{FEW}")).await;
+    let world = World::new(&format!("{QUIET}{FEW}")).await;
     let job = world.begin(A).await;
     let (room, laptop) = (at_address(10), at_address(66));
     for n in 0..59 {
@@ -74,7 +74,7 @@ async fn ten_thousand_invented_terminals_disturb_no_known_and_no_new_one() {
 
 #[tokio::test]
 async fn an_address_that_asks_too_much_is_told_to_wait_and_others_are_not() {
-    let world = World::new(&format!("{FOR_ALL}{FEW}")).await;
+    let world = World::new(&format!("{QUIET}{FEW}")).await;
     let job = world.begin(A).await;
     let laptop = at_address(66);
     let ask = |path: &str| {

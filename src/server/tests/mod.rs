@@ -29,13 +29,14 @@ use crate::api::{
 use crate::event::{Failure, Outcome, Progress};
 use crate::server::Options;
 use crate::server::Server;
+use crate::server::domain::jobs::JobOrder;
 use crate::server::http::listen::{self, Ends};
 use crate::server::http::router::router;
 use crate::testkit::lab::hello_of;
 
 const A: &str = "52:54:00:00:00:0a";
 const B: &str = "52:54:00:00:00:0b";
-const FOR_ALL: &str = "[[job]]\nname='lab'\nimage='golden'\nterminals='all'\n[boot]\narguments='quiet'\n";
+const QUIET: &str = "[boot]\narguments='quiet'\n";
 
 /// Folders of one test, and their server.
 struct World {
@@ -165,9 +166,20 @@ impl World {
         self.post(&format!("/api/v1/terminals/{terminal}/take"), &wish).await
     }
 
-    /// Says hello and takes the waiting job.
+    /// A person wants the terminal with this MAC to be imaged.
+    async fn order(&self, mac: &str) {
+        let order = JobOrder { image: "golden".into(), targets: vec![mac.into()], ..JobOrder::default() };
+        let answer = self.http.post(self.url("/api/v1/jobs")).json(&order).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::CREATED, "{:?}", answer.text().await);
+    }
+
+    /// Says hello and takes the waiting job, or one that a person creates now.
     async fn begin(&self, mac: &str) -> Assignment {
         let terminal = self.hello(mac).await;
+        if let Ok(assignment) = self.take(&terminal, Take::default()).await {
+            return assignment;
+        }
+        self.order(mac).await;
         self.take(&terminal, Take::default()).await.expect("work waits")
     }
 

@@ -14,7 +14,7 @@ async fn lab(world: &World) -> LabView {
 
 #[tokio::test]
 async fn good_images_are_published_and_the_others_are_named() {
-    let mut world = World::new(FOR_ALL).await;
+    let mut world = World::new(QUIET).await;
     let broken = world.add_image("broken", "format-1");
     let mut extents = fs::read(broken.join("extents.bin")).expect("read");
     extents[10] ^= 1;
@@ -36,13 +36,15 @@ async fn good_images_are_published_and_the_others_are_named() {
 
 #[tokio::test]
 async fn an_image_that_comes_and_goes_is_noticed() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
+    world.hello(A).await;
+    world.order(A).await;
     fs::remove_dir_all(world.at("images/golden")).expect("removed");
     world.until("/api/v1/lab", "the repository has no image").await;
     let hash = "%9e%09%16%bc%9e%dc%5c%83%db%84%40%81%3a%2f%ab%9f%56%82%90%fb";
     let announce = format!("/announce?info_hash={hash}&peer_id=aaaaaaaaaaaaaaaaaaaa&port=6881&left=1");
     assert!(world.text(&announce).await.1.contains("failure reason"));
-    assert!(world.text("/api/v1/lab").await.1.contains("image golden is not in the repository"));
+    assert!(world.text("/api/v1/lab").await.1.contains("image golden@format-1 is not in the repository"));
     world.add_image("golden", "format-1");
     world.until(&announce, "interval").await;
 }
@@ -73,13 +75,14 @@ async fn signatures_are_judged_when_keys_are_known() {
 async fn a_changed_configuration_comes_into_force_and_a_wrong_one_does_not() {
     let world = World::new("").await;
     world.hello(A).await;
-    fs::write(world.at("config.toml"), FOR_ALL).expect("written");
+    let labels = format!("[terminals.'{A}']\nlabel = 'lab-01'\n");
+    fs::write(world.at("config.toml"), labels).expect("written");
     world.server.as_ref().expect("running").reload().await;
-    world.until("/api/v1/terminals", "\"state\":\"waiting\"").await;
-    fs::write(world.at("config.toml"), "[[job]]\nnam = 'x'\n").expect("written");
+    world.until("/api/v1/terminals", "\"label\":\"lab-01\"").await;
+    fs::write(world.at("config.toml"), "[boot]\nargument = 'x'\n").expect("written");
     let lab = world.until("/api/v1/lab", "unknown field").await;
     assert!(lab.contains("line 2"), "{lab}");
-    assert_eq!(world.state(A).await, TerminalState::Waiting);
+    assert_eq!(world.row(A).await.label.as_deref(), Some("lab-01"));
 }
 
 #[tokio::test]
@@ -111,7 +114,7 @@ async fn what_cannot_work_is_said_at_the_start() {
 
 #[tokio::test]
 async fn metrics_count_what_there_is() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
     world.begin(A).await;
     let (_, text) = world.text("/metrics").await;
     assert!(text.contains("flashmob_terminals{state=\"imaging\"} 1\n"), "{text}");
@@ -121,7 +124,7 @@ async fn metrics_count_what_there_is() {
 
 #[tokio::test]
 async fn metrics_count_attempts_by_result_and_measure_each_route() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
     let job = world.begin(A).await;
     world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
     // A second report of the same outcome is no second attempt.

@@ -39,7 +39,9 @@ async fn refused(request: RequestBuilder) -> (StatusCode, Refusal) {
 
 #[tokio::test]
 async fn a_netbooted_terminal_speaks_by_the_ticket_of_its_boot_script() {
-    let mut world = abroad(FOR_ALL).await;
+    let mut world = abroad(QUIET).await;
+    assert!(!world.ipxe(A, "efi").await.contains("flashmob.ticket"), "nobody wants it to be imaged");
+    world.order(A).await;
     let ticket = ticket_in(&world.ipxe(A, "efi").await);
     // The server may be restarted between the script and the agent's first call, and after it.
     world.restart().await;
@@ -64,7 +66,7 @@ async fn a_netbooted_terminal_speaks_by_the_ticket_of_its_boot_script() {
 
 #[tokio::test]
 async fn a_new_terminal_needs_no_ticket_and_a_known_one_from_a_stick_a_persons_word() {
-    let world = abroad(FOR_ALL).await;
+    let world = abroad(QUIET).await;
     assert_eq!(hello(&agent(&world, None), A).await.as_deref(), Ok(A));
     let second_start = agent(&world, None);
     assert!(hello(&second_start, A).await.is_err());
@@ -72,12 +74,13 @@ async fn a_new_terminal_needs_no_ticket_and_a_known_one_from_a_stick_a_persons_w
     assert_eq!(refused(world.http.post(url)).await.0, StatusCode::FORBIDDEN);
     assert_eq!(world.decide(A, "admit").await, StatusCode::NO_CONTENT);
     assert_eq!(hello(&second_start, A).await.as_deref(), Ok(A));
+    world.order(A).await;
     assert!(matches!(second_start.take(A, &Take::default()).await, Ok(Taken::Job(_))));
 }
 
 #[tokio::test]
 async fn a_refused_hello_changes_nothing() {
-    let world = abroad(FOR_ALL).await;
+    let world = abroad(QUIET).await;
     let job = world.begin(A).await;
     let before = world.text("/api/v1/terminals").await.1;
     let mut lie = hello_of(A);
@@ -120,9 +123,10 @@ async fn audit(world: &World) -> Vec<AuditEntry> {
 
 #[tokio::test]
 async fn an_administrator_acts_from_another_machine_and_a_teacher_on_one_room() {
-    let mut world = abroad(FOR_ALL).await;
+    let mut world = abroad(QUIET).await;
     for (mac, room) in [(A, "101"), (B, "102")] {
-        world.hello(mac).await;
+        let job = world.begin(mac).await;
+        world.outcome(&job, crate::testkit::lab::done()).await.expect("taken");
         in_room(&world, mac, room).await;
     }
     let (admin, teacher) = (token(&world, "admin", None).await, token(&world, "teacher", Some("101")).await);
@@ -193,14 +197,17 @@ async fn state(world: &World) -> String {
         one["silent"] = 0.into();
         details += &one.to_string();
     }
-    format!("{rows:?}\n{tokens}\n{export}\n{details}")
+    let jobs = world.text("/api/v1/jobs").await.1;
+    format!("{rows:?}\n{tokens}\n{export}\n{details}\n{jobs}")
 }
 
 #[tokio::test]
 async fn a_thousand_forged_calls_change_nothing() {
     let plenty = "[limits]\nnew_terminals=10000\nrequests_per_second=10000\n";
-    let world = abroad(&format!("{FOR_ALL}{plenty}")).await;
+    let world = abroad(&format!("{QUIET}{plenty}")).await;
     // A works, by the second of its attempts; B is done.
+    world.ipxe(A, "efi").await;
+    world.order(A).await;
     let old_ticket = ticket_in(&world.ipxe(A, "efi").await);
     let real = agent(&world, Some(old_ticket.clone()));
     let id = hello(&real, A).await.expect("admitted");
@@ -252,6 +259,13 @@ async fn a_thousand_forged_calls_change_nothing() {
             format!("/api/v1/terminals/{mac}"),
             r#"{"room":"102","join":[],"leave":[]}"#.into(),
         ));
+    }
+    for (path, body) in [
+        ("/api/v1/jobs", r#"{"image":"golden","targets":["all"]}"#),
+        ("/api/v1/jobs/1/cancel", ""),
+        ("/api/v1/jobs/2/retry", r#"{"targets":["all"]}"#),
+    ] {
+        calls.push((Method::POST, path.into(), body.into()));
     }
     for attempt in [job.attempt, stale.attempt, other.attempt, 4711] {
         for token in ["", "guess", stale.token.as_str()] {

@@ -209,7 +209,7 @@ async fn a_piece_that_is_not_what_was_captured_is_not_sent_and_people_are_told()
 #[tokio::test]
 async fn a_peer_of_a_zone_is_told_its_rules_and_people_see_its_zone() {
     let zones = "[[zone]]\nname='room'\nnetworks=['127.0.0.0/8']\nlimit_mbit=80\nlinks=1\n";
-    let world = World::new(&format!("{FOR_ALL}{zones}")).await;
+    let world = World::new(&format!("{QUIET}{zones}")).await;
     world.begin(A).await;
     let told = |answer: &[u8]| {
         let from = answer.windows(4).position(|window| window == b"2:fm")?;
@@ -228,7 +228,7 @@ async fn a_peer_of_a_zone_is_told_its_rules_and_people_see_its_zone() {
     let (_, lab) = world.text("/api/v1/lab").await;
     let view = format!(r#""zones":[{{"name":"room","terminals":1,"imaging":1,"gateways":["{A}"]}}]"#);
     assert!(lab.contains(&view), "{lab}");
-    std::fs::write(world.at("config.toml"), FOR_ALL).expect("written");
+    std::fs::write(world.at("config.toml"), QUIET).expect("written");
     world.server.as_ref().expect("running").reload().await;
     world.until("/api/v1/lab", r#""zones":[]"#).await;
     let free = told(&announce("aaaaaaaaaaaa").await).expect("rules that end the old ones");

@@ -9,7 +9,10 @@ use crate::testkit::lab::{done, failed};
 
 #[tokio::test]
 async fn a_terminal_images_itself_and_then_boots_from_its_disk() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
+    assert!(!world.ipxe(A, "pcbios").await.contains("/boot/vmlinuz"), "nobody wants it to be imaged");
+    assert!(world.row(A).await.new, "it is listed");
+    world.order(A).await;
     let script = world.ipxe(A, "pcbios").await;
     assert!(
         script.contains("/boot/vmlinuz initrd=initramfs.img flashmob.server=http://127.0.0.1:"),
@@ -23,7 +26,7 @@ async fn a_terminal_images_itself_and_then_boots_from_its_disk() {
     assert_eq!((job.task.id.name.as_str(), job.task.id.version.as_str()), ("golden", "format-1"));
     assert_eq!(
         (job.task.folder.as_str(), job.task.disk.as_str(), job.job.as_str()),
-        ("/images/golden/format-1/", "internal", "lab")
+        ("/images/golden/format-1/", "internal", "1")
     );
 
     let fetching = Progress { percent: 40.0, peers: 3, ..Progress::at(Stage::Fetch) };
@@ -57,7 +60,7 @@ async fn a_terminal_without_a_job_boots_from_its_disk() {
 
 #[tokio::test]
 async fn what_happened_survives_a_restart() {
-    let mut world = World::new(FOR_ALL).await;
+    let mut world = World::new(QUIET).await;
     let (a, b) = (world.begin(A).await, world.begin(B).await);
     world.progress(&b, Progress::at(Stage::Fetch)).await.expect("taken");
     world.outcome(&a, done()).await.expect("taken");
@@ -76,7 +79,7 @@ async fn what_happened_survives_a_restart() {
 
 #[tokio::test]
 async fn only_who_has_the_token_reports() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
     let job = world.begin(A).await;
     let stranger = Assignment { token: "guess".into(), ..job.clone() };
     assert_eq!(world.progress(&stranger, Progress::at(Stage::Fetch)).await, Err(StatusCode::FORBIDDEN));
@@ -88,7 +91,7 @@ async fn only_who_has_the_token_reports() {
 
 #[tokio::test]
 async fn a_failed_terminal_is_held_until_a_person_lets_it_try_again() {
-    let world = World::new(&format!("{FOR_ALL}[terminals.'{A}']\nlabel='lab-01'\n")).await;
+    let world = World::new(&format!("{QUIET}[terminals.'{A}']\nlabel='lab-01'\n")).await;
     let job = world.begin(A).await;
     world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
     let script = world.ipxe(A, "efi").await;
@@ -110,6 +113,10 @@ async fn begin_with(world: &World, serials: &[&str]) -> Assignment {
     let disk = |serial: &&str| DiskInfo { serial: Some((*serial).into()), ..DiskInfo::default() };
     hello.inventory.disks = serials.iter().map(disk).collect();
     let welcome: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
+    if let Ok(assignment) = world.take(&welcome.terminal, Take::default()).await {
+        return assignment;
+    }
+    world.order(A).await;
     world.take(&welcome.terminal, Take::default()).await.expect("work waits")
 }
 
@@ -120,7 +127,7 @@ fn known(job: &Assignment) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_disk_that_is_gone_is_missed_until_a_person_retries_with_accept_disks() {
-    let mut world = World::new(FOR_ALL).await;
+    let mut world = World::new(QUIET).await;
     let refused = failed(Class::Refused, false);
     let first = begin_with(&world, &["ssd", "hdd"]).await;
     assert_eq!(known(&first), ["ssd", "hdd"]);
@@ -146,15 +153,15 @@ async fn a_disk_that_is_gone_is_missed_until_a_person_retries_with_accept_disks(
 
 #[tokio::test]
 async fn the_programs_accept_disks_reaches_the_server() {
-    let world = World::new(&format!("{FOR_ALL}[terminals.'{A}']\nlabel='lab-01'\n")).await;
+    let world = World::new(&format!("{QUIET}[terminals.'{A}']\nlabel='lab-01'\n")).await;
     for (options, wanted) in [(vec![], vec!["hdd", "ssd"]), (vec!["--accept-disks"], vec!["hdd"])] {
         begin_with(&world, &["ssd", "hdd"]).await;
         let job = begin_with(&world, &["hdd"]).await;
         world.outcome(&job, failed(Class::Refused, false)).await.expect("taken");
         let server = world.url("");
-        let words = [&["job", "retry", "lab-01", "--server", &server][..], &options].concat();
-        let args = Program::try_parse_from(words).expect("it is understood").job;
-        crate::cli::job::run(args).await.expect("decided");
+        let words = [&["terminal", "retry", "lab-01", "--server", &server][..], &options].concat();
+        let args = Program::try_parse_from(words).expect("it is understood").terminal;
+        crate::cli::terminal::run(args).await.expect("decided");
         let job = begin_with(&world, &["hdd"]).await;
         assert_eq!(known(&job), wanted, "{options:?}");
         world.outcome(&job, failed(Class::Refused, false)).await.expect("taken");
@@ -162,16 +169,16 @@ async fn the_programs_accept_disks_reaches_the_server() {
     }
 }
 
-/// `flashmob job …`
+/// `flashmob terminal …`
 #[derive(clap::Parser)]
 struct Program {
     #[command(flatten)]
-    job: crate::cli::job::JobArgs,
+    terminal: crate::cli::terminal::TerminalArgs,
 }
 
 #[tokio::test]
 async fn a_page_in_a_browser_decides_nothing() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
     let job = world.begin(A).await;
     world.outcome(&job, done()).await.expect("taken");
     let url = world.url(&format!("/api/v1/terminals/{A}/retry"));
@@ -208,7 +215,9 @@ async fn further_images_asked_for_by_name_are_looked_up_like_the_first() {
 
 #[tokio::test]
 async fn without_netboot_files_nobody_is_sent_the_agent() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
+    world.hello(A).await;
+    world.order(A).await;
     fs::remove_file(world.at("boot/vmlinuz")).expect("removed");
     assert!(world.ipxe(A, "pcbios").await.ends_with("exit 1\n"));
     assert!(world.text("/api/v1/lab").await.1.contains("there are no netboot files"));
@@ -216,7 +225,7 @@ async fn without_netboot_files_nobody_is_sent_the_agent() {
 
 #[tokio::test]
 async fn nonsense_is_refused_with_a_reason() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
     let send = |body: Vec<u8>| {
         let request = world.http.post(world.url("/api/v1/hello")).header("content-type", "application/json");
         async move { request.body(body).send().await.expect("an answer") }
@@ -233,9 +242,12 @@ async fn nonsense_is_refused_with_a_reason() {
 #[tokio::test]
 async fn boards_with_one_uuid_are_imaged_one_by_one_and_a_decision_by_that_uuid_takes_neither() {
     const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
     for mac in [A, B] {
-        let script = world.text(&format!("/boot/ipxe?mac={mac}&uuid={U}&platform=pcbios")).await.1;
+        let netboot = format!("/boot/ipxe?mac={mac}&uuid={U}&platform=pcbios");
+        assert!(world.text(&netboot).await.1.ends_with("exit 1\n"), "it is new");
+        world.order(mac).await;
+        let script = world.text(&netboot).await.1;
         assert!(script.contains("imaging this terminal"), "{mac}: {script}");
         let hello = Hello { uuid: Some(U.into()), ..hello_of(mac) };
         let welcome: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
@@ -258,13 +270,14 @@ async fn delete(world: &World, path: &str) -> (StatusCode, String) {
 
 #[tokio::test]
 async fn one_terminal_is_shown_in_full_by_any_of_its_names() {
-    let mut world = World::new(&format!("{FOR_ALL}[terminals.'{A}']\nlabel='lab-01'\n")).await;
+    let mut world = World::new(&format!("{QUIET}[terminals.'{A}']\nlabel='lab-01'\n")).await;
     const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
     let mut hello = Hello { uuid: Some(U.into()), ..hello_of(A) };
     hello.inventory.memory = 8 << 30;
     hello.inventory.disks = vec![DiskInfo { name: "sda".into(), size: 1 << 38, ..DiskInfo::default() }];
     let _: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
     world.hello(B).await;
+    world.order(A).await;
     let job = world.take(A, Take::default()).await.expect("work waits");
     world.outcome(&job, done()).await.expect("taken");
     world.restart().await;
@@ -276,7 +289,7 @@ async fn one_terminal_is_shown_in_full_by_any_of_its_names() {
         assert_eq!((shown.inventory, shown.agent.as_str()), (hello.inventory.clone(), "0.1.0"));
         assert_eq!(shown.installed.len(), 1);
         let attempt = shown.attempt.expect("one");
-        assert_eq!((attempt.number, attempt.job.as_str()), (job.attempt, "lab"));
+        assert_eq!((attempt.number, attempt.job.as_str()), (job.attempt, "1"));
         assert_eq!(attempt.images, "golden@format-1");
         assert!(shown.first_heard.expect("known") <= shown.last_heard.expect("known"));
     }
@@ -304,7 +317,7 @@ async fn a_name_that_fits_no_terminal_or_two_is_refused_with_the_candidates() {
 
 #[tokio::test]
 async fn a_terminal_is_forgotten_by_the_servers_own_machine_and_not_while_it_is_at_work() {
-    let mut world = World::new(FOR_ALL).await;
+    let mut world = World::new(QUIET).await;
     let job = world.begin(A).await;
     world.hello(B).await;
     let path = format!("/api/v1/terminals/{A}");

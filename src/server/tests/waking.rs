@@ -24,10 +24,11 @@ fn fetching() -> Progress {
 
 #[tokio::test]
 async fn a_terminal_at_work_is_told_once_to_wake_its_neighbour() {
-    let world = World::new(FOR_ALL).await;
+    let world = World::new(QUIET).await;
     // The server has no interface in 127.0.0.0/8 but loopback, and packets to there reach nobody.
     let sleeper = world.hello_in(A, "127.0.0.1/8").await;
     let worker = world.hello_in(B, "127.0.0.1/8").await;
+    world.order(B).await;
     let job = world.take(&worker, Take::default()).await.expect("work waits");
     let orders = world.progress(&job, fetching()).await.expect("taken");
     assert_eq!(orders.wake, [] as [&str; 0]);

@@ -1,12 +1,11 @@
 //! The configuration file: TOML → checked values.
 //!
-//! Invariant: a [`Config`] that exists has jobs with distinct valid names, and every key in the file is
-//! known: an unknown one is an error that names its line. Jobs are in `job`, groups in
-//! `group`. `watch` reads the file; `target`
-//! and `jobs` apply a job to a terminal.
+//! Invariant: it describes the lab and starts nothing; jobs are in the database (`former` answers earlier
+//! configurations that have some). Every key in the file is known: an unknown one is an error that names its
+//! line. `watch` reads the file.
 
+mod former;
 mod group;
-mod job;
 #[cfg(test)]
 mod tests;
 
@@ -19,12 +18,10 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Compress;
-use crate::image_id::is_plain_name;
 use crate::server::domain::identity::{Identity, TerminalKey};
 use crate::tracker::{Topology, Zone};
 use crate::units::parse_duration;
 pub use group::GroupConfig;
-pub use job::{Also, Job, Terminals};
 
 /// A configuration with every key explained.
 pub(crate) const SAMPLE: &str = include_str!("sample.toml");
@@ -41,9 +38,6 @@ pub struct Config {
     /// Whether pieces travel compressed, from the server and between terminals.
     #[serde(default)]
     pub compress: Compress,
-    /// Jobs in the order of the file.
-    #[serde(default, rename = "job")]
-    pub jobs: Vec<Job>,
     /// Labels of terminals.
     #[serde(default)]
     pub terminals: HashMap<TerminalKey, Note>,
@@ -188,28 +182,15 @@ impl Default for LimitsConfig {
 impl Config {
     /// Reads the text of a configuration file. Errors name line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(error) = former::error_for(text) {
+            return Err(error);
+        }
         let config: Config = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_string())?;
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> Result<(), String> {
-        for (i, job) in self.jobs.iter().enumerate() {
-            let name = &job.name;
-            if !is_plain_name(name) {
-                return Err(format!(
-                    "job name '{name}' may have only letters, digits, '.', '_' and '-', and not begin with \
-                     '.'"
-                ));
-            }
-            if self.jobs[..i].iter().any(|other| other.name == *name) {
-                return Err(format!("job '{name}' is there twice"));
-            }
-            job.check().map_err(|e| format!("job '{name}': {e}"))?;
-            if job.longest_stay > Duration::from_secs(24 * 3600) {
-                return Err(format!("job '{name}' has a longest_stay of more than a day"));
-            }
-        }
         if self.boot.arguments.chars().any(|c| c.is_control()) {
             return Err("boot.arguments must be one line".into());
         }
@@ -258,16 +239,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-
-    /// The job with this name.
-    pub fn job(&self, name: &str) -> Option<&Job> {
-        self.jobs.iter().find(|job| job.name == name)
-    }
-
-    /// The first job for this machine.
-    pub(crate) fn job_for(&self, who: &Identity) -> Option<&Job> {
-        self.jobs.iter().find(|job| job.terminals.contain(who))
     }
 
     /// This machine's label.

@@ -1,111 +1,234 @@
-//! Decisions about one terminal: whether a job waits for it, how it boots, whether it may leave the swarm.
+//! Jobs: who images what, when and how often. The one place that decides whether a terminal may begin.
 //!
-//! Invariant: pure functions of the latest attempt, the configured target, and the time. A disk that is half
-//! written is never booted: once an attempt has touched it, only a later attempt that is done makes it whole.
+//! `job` is what a person ordered, `member` one terminal in it with its transitions, `turn` says whose turn
+//! it is, `calendar` opens and closes windows and ends leases, `people` carries out a person's words, `boot`
+//! is the next step of a netbooting terminal, `create` checks a new job, `view` shows jobs.
+//!
+//! Invariant: pure. The clock that nobody sets (`Moment::now`) measures leases; the machine's date opens and
+//! closes windows. A terminal holds at most one lease. A window that has closed stays closed, also when the
+//! date jumps back.
 
-use std::time::Duration;
-
-use crate::api::{Compare, TerminalState};
-use crate::event::{Class, Outcome};
-use crate::image_id::ImageId;
-use crate::server::domain::attempt::Attempt;
-use crate::server::domain::target::Target;
-
-/// How long a terminal that was sent the agent and has not called yet is expected.
-pub(crate) const COMING: Duration = Duration::from_secs(180);
-
-/// Does work wait for the terminal when it asks?
-pub fn waits(last: Option<&Attempt>, target: Option<&Target>) -> bool {
-    let Some(target) = target else { return false };
-    let Some(last) = last.filter(|last| !last.retried && last.is_for(target)) else { return true };
-    match &last.outcome {
-        None => last.may_be_tried_again() && !last.cancelled,
-        Some(Outcome::Done { .. }) => false,
-        Some(Outcome::Failed { failure, .. }) => {
-            failure.class == Class::Retry && last.may_be_tried_again() && !last.cancelled
-        }
-    }
-}
-
-/// Where the terminal stands, for people.
-pub fn state(last: Option<&Attempt>, target: Option<&Target>, now: Duration) -> TerminalState {
-    let waits = waits(last, target);
-    match last {
-        Some(last) if last.is_live(now) => TerminalState::Imaging,
-        Some(last) if last.outcome.is_none() && !last.retried => TerminalState::Interrupted,
-        _ if waits => TerminalState::Waiting,
-        Some(Attempt { outcome: Some(Outcome::Done { .. }), .. }) => TerminalState::Done,
-        Some(Attempt { outcome: Some(Outcome::Failed { .. }), .. }) => TerminalState::Failed,
-        _ => TerminalState::Idle,
-    }
-}
-
-/// The next step of a netbooting terminal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum AtBoot {
-    /// Work waits: boot the agent.
-    Agent,
-    /// Nothing to do: boot from the disk.
-    Disk,
-    /// The disk holds half a system and nothing will mend it by itself.
-    Hold {
-        error: String,
-        /// The remedy.
-        advice: String,
-    },
-}
-
-/// Decides the next step of a netbooting terminal.
-pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, target: Option<&Target>) -> AtBoot {
-    if waits(last, target) {
-        return AtBoot::Agent;
-    }
-    let Some(last) = last.filter(|last| last.leaves_half_a_system()) else { return AtBoot::Disk };
-    let again = format!("Then run on the server: flashmob job retry {id}");
-    match &last.outcome {
-        Some(Outcome::Failed { failure, .. }) => {
-            AtBoot::Hold { error: failure.message.clone(), advice: format!("{} {again}", failure.advice) }
-        }
-        None if target.is_some_and(|target| last.is_for(target)) => AtBoot::Hold {
-            error: format!("writing {} was interrupted {} times in a row", last.title(), last.tries),
-            advice: format!(
-                "Look for the cause (memory, power supply, overheating, the disk's cable). {again}"
-            ),
-        },
-        _ => AtBoot::Hold {
-            error: format!("writing {} was interrupted, and no job is assigned any more", last.title()),
-            advice: format!("Assign a job to this terminal in the server's configuration. {again}"),
-        },
-    }
-}
-
-/// How the attempt that begins now finds pieces on the disk. After an attempt at the same target that was
-/// interrupted or sent no outcome, the disk is compared, because the terminal may have gone on without the
-/// server, and right pieces are not written again.
-pub(crate) fn compare_of_next(last: Option<&Attempt>, target: &Target) -> Compare {
-    match last {
-        Some(last) if last.retried => last.retried_as.unwrap_or(target.job.compare),
-        Some(last) if last.is_for(target) && (last.outcome.is_none() || last.leaves_half_a_system()) => {
-            Compare::Auto
-        }
-        _ => target.job.compare,
-    }
-}
-
-/// Whether a finished terminal may leave the swarm: yes if no other attempt at the same image is live, and no
-/// terminal that was just sent the agent is expected.
-pub(crate) fn may_leave<'a>(
-    me: &Attempt,
-    mut others: impl Iterator<Item = &'a Attempt>,
-    mut coming: impl Iterator<Item = &'a (Duration, ImageId)>,
-    now: Duration,
-) -> bool {
-    let mine = |image: &ImageId| me.images().any(|own| own == image);
-    let fetches = |other: &Attempt| other.images().any(mine);
-    me.outcome.is_some()
-        && !others.any(|other| other.number != me.number && other.is_live(now) && fetches(other))
-        && !coming.any(|(since, what)| mine(what) && now.saturating_sub(*since) < COMING)
-}
-
+mod boot;
+mod calendar;
+mod create;
+mod job;
+mod member;
+mod people;
 #[cfg(test)]
 mod tests;
+mod turn;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::{Timestamp, Zoned};
+
+use crate::server::domain::attempt::SILENCE;
+pub(crate) use boot::{AtBoot, COMING, at_boot, compare_of_next, may_leave, state};
+pub(crate) use create::Setting;
+pub use create::{Affected, Finding, JobOrder, JobPlan, Order};
+pub use job::{Job, Overrun, Pace, Phase, Placement, Run, Standing, Terms};
+pub use member::{Member, State};
+pub(crate) use people::Which;
+pub(crate) use turn::Offer;
+pub use view::{JobView, MemberView, Report};
+
+/// An attempt's lease; each report renews it.
+pub(crate) const LEASE: Duration = SILENCE;
+
+/// One moment by both clocks.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    /// Since 1970, by the clock that nobody sets.
+    pub now: Duration,
+    /// The machine's date, in its time zone.
+    pub date: Zoned,
+}
+
+/// A time of the server's clock as a date.
+pub(crate) fn stamp(now: Duration) -> Timestamp {
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
+/// A change to be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobChange {
+    /// A job is new or went on.
+    Job(Box<Job>),
+    /// A terminal's place in a run.
+    Member { job: u64, run: u32, terminal: String, member: Box<Member> },
+}
+
+/// What follows from an event.
+#[derive(Debug, Default, PartialEq)]
+pub struct Effects {
+    /// To be stored, in this order.
+    pub changes: Vec<JobChange>,
+    /// Terminals whose running attempts must stop, and why.
+    pub stops: Vec<(String, String)>,
+}
+
+impl Effects {
+    pub(super) fn and(&mut self, other: Effects) {
+        self.changes.extend(other.changes);
+        self.stops.extend(other.stops);
+    }
+}
+
+/// A job with its terminals.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    job: Job,
+    /// By the terminals' names in calls.
+    members: BTreeMap<String, Member>,
+}
+
+/// A right to one place of a wave.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Lease {
+    job: u64,
+    renewed: Duration,
+    /// Its image is on the disk; only the outcome is missing.
+    committed: bool,
+}
+
+/// All jobs.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    entries: BTreeMap<u64, Entry>,
+    last_number: u64,
+    /// The jobs of each terminal.
+    of_terminal: HashMap<String, BTreeSet<u64>>,
+    /// The leases of terminals under way. A restart renews them all, because the server heard nobody
+    /// meanwhile.
+    leases: HashMap<String, Lease>,
+    /// Terminals that were sent the agent and have taken nothing yet: their places are kept until this time.
+    granted: HashMap<String, (u64, Duration)>,
+    /// Since when each terminal is being woken.
+    woken: HashMap<String, Duration>,
+}
+
+impl Jobs {
+    /// The jobs from their stored state.
+    pub fn restore(now: Duration, stored: Vec<(Job, Vec<(String, Member)>)>) -> Self {
+        let mut jobs = Jobs::default();
+        for (job, members) in stored {
+            for (terminal, member) in &members {
+                if member.state == State::Running {
+                    let lease = Lease { job: job.number, renewed: now, committed: false };
+                    jobs.leases.insert(terminal.clone(), lease);
+                }
+            }
+            jobs.insert(Entry { job, members: members.into_iter().collect() });
+        }
+        jobs
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let number = entry.job.number;
+        self.last_number = self.last_number.max(number);
+        for terminal in entry.members.keys() {
+            self.of_terminal.entry(terminal.clone()).or_default().insert(number);
+        }
+        self.entries.insert(number, entry);
+    }
+
+    /// Puts a job that was checked into force.
+    pub fn add(&mut self, job: Job, terminals: &BTreeSet<String>) -> Effects {
+        let since = job.created;
+        let members = terminals.iter().map(|id| (id.clone(), Member::waiting(since))).collect();
+        let entry = Entry { job, members };
+        let mut changes = vec![JobChange::Job(Box::new(entry.job.clone()))];
+        changes.extend(entry.members.keys().map(|id| entry.change(id)));
+        self.insert(entry);
+        Effects { changes, stops: Vec::new() }
+    }
+
+    /// The number of the next job.
+    pub fn next_number(&self) -> u64 {
+        self.last_number + 1
+    }
+
+    /// The job with this number.
+    pub fn get(&self, number: u64) -> Option<&Job> {
+        self.entries.get(&number).map(|entry| &entry.job)
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Job> {
+        self.entries.values().map(|entry| &entry.job)
+    }
+
+    /// The terminals of a job, by name.
+    pub fn members(&self, number: u64) -> impl Iterator<Item = (&str, &Member)> {
+        let entry = self.entries.get(&number);
+        entry.into_iter().flat_map(|entry| entry.members.iter().map(|(id, member)| (id.as_str(), member)))
+    }
+
+    /// A terminal's place in a job.
+    pub fn member(&self, number: u64, terminal: &str) -> Option<&Member> {
+        self.entries.get(&number)?.members.get(terminal)
+    }
+
+    /// All jobs of a terminal with its place in each, the oldest first.
+    pub fn of(&self, terminal: &str) -> impl DoubleEndedIterator<Item = (&Job, &Member)> {
+        let numbers = self.of_terminal.get(terminal).into_iter().flatten();
+        let entries = numbers.filter_map(|number| self.entries.get(number));
+        let terminal = terminal.to_owned();
+        entries.filter_map(move |entry| Some((&entry.job, entry.members.get(&terminal)?)))
+    }
+
+    /// The place that says most about a terminal: where it is under way or may begin, else where something
+    /// happened last, else what is planned.
+    pub fn current(&self, terminal: &str) -> Option<(&Job, &Member)> {
+        let weight = |(job, member): &(&Job, &Member)| {
+            let open = job.run.phase == Phase::Open && !member.state.is_final();
+            let planned = job.run.phase == Phase::Planned;
+            (member.state == State::Running, open, !planned, member.since, job.number)
+        };
+        self.of(terminal).max_by_key(weight)
+    }
+
+    /// Forgets a terminal.
+    pub fn forget(&mut self, terminal: &str) {
+        for number in self.of_terminal.remove(terminal).into_iter().flatten() {
+            if let Some(entry) = self.entries.get_mut(&number) {
+                entry.members.remove(terminal);
+            }
+        }
+        self.leases.remove(terminal);
+        self.granted.remove(terminal);
+        self.woken.remove(terminal);
+    }
+}
+
+impl Entry {
+    /// The place of one terminal, to be stored.
+    fn change(&self, terminal: &str) -> JobChange {
+        let member = self.members.get(terminal).cloned();
+        let member = Box::new(member.unwrap_or_else(|| Member::waiting(self.job.created)));
+        JobChange::Member {
+            job: self.job.number,
+            run: self.job.run.number,
+            terminal: terminal.into(),
+            member,
+        }
+    }
+
+    /// The places of these terminals, and the job if its phase follows from them.
+    fn changes(&mut self, terminals: &[String]) -> Vec<JobChange> {
+        let mut changes: Vec<JobChange> = terminals.iter().map(|id| self.change(id)).collect();
+        let over = self.members.values().all(|member| member.state.is_final());
+        let phase = match self.job.run.phase {
+            Phase::Open if over => Phase::Over,
+            Phase::Over if !over => Phase::Open,
+            same => same,
+        };
+        if phase != self.job.run.phase {
+            self.job.run.phase = phase;
+            changes.push(JobChange::Job(Box::new(self.job.clone())));
+        }
+        changes
+    }
+}

@@ -1,236 +1,420 @@
-//! A terminal's next step, from its latest attempt and its target.
+//! Jobs in events: terminals that take, report, are cut off and end; people and windows between them.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Installed, Progress, Stage};
-use crate::image_id::ImageId;
-use crate::server::domain::attempt::TRIES;
-use crate::server::domain::config::Job;
-use crate::testkit::lab::{done, failed};
+use crate::event::{Class, Outcome};
+use crate::image_id::{ImageId, ImageRef};
+use crate::testkit::lab::{at, done, failed, job, moment};
 
-fn at(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
+const HOUR: u64 = 3600;
+
+fn names(n: usize) -> BTreeSet<String> {
+    (0..n).map(|i| format!("t{i}")).collect()
 }
 
-fn target(version: &str) -> Target {
-    let image = "debian".parse().expect("valid");
-    let job = Job { name: "lab".into(), ..Job::by_hand(image) };
-    Target { job, image: ImageId::new("debian", version), also: Vec::new() }
+/// Job 1 of `n` terminals, open from 0 to ten hours, after `change`.
+fn jobs(n: usize, change: impl FnOnce(&mut Job)) -> Jobs {
+    let mut jobs = Jobs::default();
+    let mut job = job(1, 0, 10 * HOUR);
+    change(&mut job);
+    jobs.add(job, &names(n));
+    tick(&mut jobs, 0);
+    jobs
 }
 
-fn attempt(outcome: Option<Outcome>) -> Attempt {
-    Attempt {
-        number: 1,
-        token: "t".into(),
-        job: "lab".into(),
-        image: ImageId::new("debian", "1"),
-        also: Vec::new(),
-        started: at(1000),
-        heard: at(1000),
-        progress: None,
-        ended: outcome.as_ref().map(|_| at(1000)),
-        outcome,
-        tries: 1,
-        dirty: false,
-        retried: false,
-        retried_as: None,
-        installed: Vec::new(),
-        cancelled: false,
+fn tick(jobs: &mut Jobs, now: u64) -> Effects {
+    jobs.tick(&moment(now), &|_| false, &|_| None)
+}
+
+fn state(jobs: &Jobs, id: &str) -> State {
+    jobs.member(1, id).expect("in it").state
+}
+
+fn may(jobs: &Jobs, id: &str, now: u64) -> bool {
+    matches!(jobs.offer(id, false, &moment(now)), Offer::Now(_))
+}
+
+fn why(jobs: &Jobs, id: &str, now: u64) -> String {
+    match jobs.offer(id, false, &moment(now)) {
+        Offer::Later(why) => why,
+        other => panic!("{other:?}"),
     }
 }
 
-fn in_stage(stage: Stage) -> Attempt {
-    Attempt { progress: Some(Progress::at(stage)), ..attempt(None) }
+#[test]
+fn nobody_begins_before_the_window_opens_or_when_its_rest_is_too_short() {
+    let mut jobs = jobs(1, |job| {
+        job.run.opens = stamp(at(HOUR));
+        job.needs = 2 * HOUR;
+    });
+    assert!(why(&jobs, "t0", HOUR - 1).contains("opens at"));
+    tick(&mut jobs, HOUR);
+    assert!(may(&jobs, "t0", HOUR) && may(&jobs, "t0", 8 * HOUR));
+    assert!(why(&jobs, "t0", 8 * HOUR + 1).contains("imaging takes about"), "the promise of the end");
+    tick(&mut jobs, 10 * HOUR);
+    assert_eq!((state(&jobs, "t0"), jobs.get(1).expect("there").run.phase), (State::Missed, Phase::Over));
+    assert_eq!(jobs.offer("t0", false, &moment(10 * HOUR)), Offer::Nothing);
 }
 
 #[test]
-fn a_terminal_without_a_job_boots_its_disk_untouched() {
-    assert_eq!(state(None, None, at(0)), TerminalState::Idle);
-    assert_eq!(at_boot("x", None, None), AtBoot::Disk);
+fn a_finished_job_never_starts_again_by_itself() {
+    let mut jobs = jobs(1, |_| {});
+    jobs.take("t0", "1", 1, at(1));
+    jobs.outcome("t0", 1, &done(), at(60));
+    for now in [61, HOUR, 9 * HOUR, 20 * HOUR] {
+        tick(&mut jobs, now);
+        assert_eq!(jobs.offer("t0", false, &moment(now)), Offer::Nothing);
+    }
+    assert!(jobs.get(1).expect("there").is_over());
+    assert!(jobs.retry(1, Which::Unsuccessful, None, &moment(61)).is_err(), "done is not unsuccessful");
+    jobs.retry(1, Which::Named(&["t0".into()]), None, &moment(62)).expect("a person names it");
+    assert!(may(&jobs, "t0", 63) && jobs.get(1).expect("there").run.phase == Phase::Open);
 }
 
 #[test]
-fn a_job_waits_until_it_is_done() {
-    let target = target("1");
-    assert_eq!(state(None, Some(&target), at(0)), TerminalState::Waiting);
-    assert_eq!(at_boot("x", None, Some(&target)), AtBoot::Agent);
-    let done = attempt(Some(done()));
-    assert_eq!(state(Some(&done), Some(&target), at(1000)), TerminalState::Done);
-    assert_eq!(at_boot("x", Some(&done), Some(&target)), AtBoot::Disk);
-    assert_eq!(state(Some(&done), None, at(1000)), TerminalState::Done);
+fn an_outcome_that_could_not_be_told_costs_no_try() {
+    let mut jobs = jobs(1, |job| job.pace.attempts = 1);
+    jobs.take("t0", "1", 1, at(1));
+    jobs.renew("t0", 1, true, at(50));
+    tick(&mut jobs, 200);
+    assert_eq!(state(&jobs, "t0"), State::Waiting, "its next attempt finds the image on the disk");
+    jobs.take("t0", "1", 2, at(300));
+    tick(&mut jobs, 400);
+    assert_eq!(state(&jobs, "t0"), State::Failed);
 }
 
 #[test]
-fn a_new_version_or_a_person_makes_it_wait_again() {
-    let done = attempt(Some(done()));
-    assert!(waits(Some(&done), Some(&target("2"))));
-    assert_eq!(state(Some(&done), Some(&target("2")), at(1000)), TerminalState::Waiting);
-    let retried = Attempt { retried: true, ..done };
-    assert!(waits(Some(&retried), Some(&target("1"))));
-    assert_eq!(retried.tries_of_next(&target("1")), 1);
+fn a_dead_terminal_frees_its_place_and_fails_after_the_allowed_attempts() {
+    let mut jobs = jobs(3, |job| job.pace.wave = Some(2));
+    jobs.take("t0", "1", 1, at(1));
+    jobs.take("t1", "1", 2, at(1));
+    assert!(why(&jobs, "t2", 30).contains("2 terminals at a time"));
+    assert!(jobs.waits_for_a_place("t2", false, &moment(30)));
+    jobs.renew("t1", 2, false, at(50));
+    tick(&mut jobs, 62);
+    assert_eq!((state(&jobs, "t0"), state(&jobs, "t1")), (State::Waiting, State::Running));
+    assert!(may(&jobs, "t2", 62));
+    for (attempt, now) in [(3, 100), (4, 200)] {
+        jobs.take("t0", "1", attempt, at(now));
+        tick(&mut jobs, now + 61);
+    }
+    let member = jobs.member(1, "t0").expect("in it");
+    assert_eq!((member.state, member.reason.as_str()), (State::Failed, "it was cut off 3 times in a row"));
 }
 
 #[test]
-fn a_new_version_of_a_further_image_makes_it_wait_again() {
-    let of = |data: &str| Target { also: vec![data.parse().expect("valid")], ..target("1") };
-    let done = Attempt { also: vec![ImageId::new("data", "1")], ..attempt(Some(done())) };
-    assert!(!waits(Some(&done), Some(&of("data@1"))));
-    assert!(waits(Some(&done), Some(&of("data@2"))) && waits(Some(&done), Some(&target("1"))));
+fn a_terminal_that_restarts_within_its_lease_uses_up_a_try() {
+    let mut jobs = jobs(1, |_| {});
+    for attempt in 1..=3 {
+        assert!(may(&jobs, "t0", attempt));
+        jobs.take("t0", "1", attempt, at(attempt));
+    }
+    assert!(why(&jobs, "t0", 4).contains("interrupted 3 times"));
+}
+
+#[test]
+fn a_place_is_kept_for_a_terminal_that_was_sent_the_agent() {
+    let mut jobs = jobs(2, |job| job.pace.wave = Some(1));
+    jobs.grant("t0", "1", at(1));
+    assert!(!may(&jobs, "t1", 100) && may(&jobs, "t0", 100));
+    assert!(may(&jobs, "t1", 182), "it never came");
+}
+
+#[test]
+fn a_silent_attempt_that_comes_back_goes_on_unless_a_person_stopped_it() {
+    let mut jobs = jobs(2, |_| {});
+    for (id, attempt) in [("t0", 1), ("t1", 2)] {
+        jobs.take(id, "1", attempt, at(1));
+    }
+    tick(&mut jobs, 100);
+    jobs.cancel_terminal("t1", &moment(101)).expect("it waits");
+    for (id, attempt) in [("t0", 1), ("t1", 2)] {
+        jobs.renew(id, attempt, false, at(102));
+    }
+    assert_eq!((state(&jobs, "t0"), state(&jobs, "t1")), (State::Running, State::Cancelled));
+    jobs.outcome("t1", 2, &failed(Class::Retry, true), at(103));
+    assert_eq!(state(&jobs, "t1"), State::Cancelled);
+    jobs.outcome("t1", 2, &done(), at(104));
+    assert_eq!(state(&jobs, "t1"), State::Done, "its image is on the disk, whatever was said");
+}
+
+#[test]
+fn the_end_of_the_window_has_one_result_in_each_state() {
+    for (overrun, running) in [(Overrun::Finish, State::Running), (Overrun::Stop, State::Cancelled)] {
+        let mut jobs = jobs(6, |job| {
+            job.pace.overrun = overrun;
+            job.pace.wake = true;
+        });
+        jobs.take("t0", "1", 1, at(1));
+        jobs.outcome("t0", 1, &done(), at(2));
+        jobs.take("t1", "1", 2, at(1));
+        jobs.outcome("t1", 2, &failed(Class::Disk, true), at(2));
+        jobs.take("t2", "1", 3, at(10 * HOUR - 5));
+        jobs.spoke("t3");
+        jobs.take("t5", "1", 4, at(1));
+        jobs.outcome("t5", 4, &failed(Class::Retry, true), at(2));
+        let half = |id: &str| id == "t5";
+        let effects = jobs.tick(&moment(10 * HOUR), &half, &|_| None);
+        let states: Vec<State> = jobs.members(1).map(|(_, member)| member.state).collect();
+        let interrupted = if overrun == Overrun::Finish { State::Waiting } else { State::Failed };
+        use State::{Asleep, Done, Failed, Missed};
+        assert_eq!(states, [Done, Failed, running, Missed, Asleep, interrupted]);
+        assert_eq!(effects.stops.len(), usize::from(overrun == Overrun::Stop));
+        let finishes = matches!(jobs.offer("t5", true, &moment(11 * HOUR)), Offer::Now(_));
+        assert_eq!(finishes, overrun == Overrun::Finish, "a half-written disk is finished");
+    }
+}
+
+#[test]
+fn a_retry_after_the_window_opens_one_of_its_own() {
+    let mut jobs = jobs(2, |_| {});
+    tick(&mut jobs, 10 * HOUR);
+    let (again, _) = jobs.retry(1, Which::Unsuccessful, None, &moment(11 * HOUR)).expect("both missed it");
+    assert_eq!(again, ["t0", "t1"]);
+    tick(&mut jobs, 11 * HOUR + 1);
+    assert!(may(&jobs, "t0", 11 * HOUR + 1));
+    assert!(jobs.retry(1, Which::Unsuccessful, None, &moment(11 * HOUR + 2)).is_err(), "they wait already");
+    tick(&mut jobs, 23 * HOUR);
+    assert_eq!(state(&jobs, "t0"), State::Missed, "it ends as well");
+}
+
+#[test]
+fn a_window_that_passed_while_the_server_was_down_is_reported_and_one_that_has_not_opens_late() {
+    let mut late = jobs(1, |job| job.run.opens = stamp(at(HOUR)));
+    tick(&mut late, 5 * HOUR);
+    assert!(may(&late, "t0", 5 * HOUR));
+    let mut missed = jobs(1, |job| job.run.opens = stamp(at(HOUR)));
+    tick(&mut missed, 11 * HOUR);
+    let member = missed.member(1, "t0").expect("in it");
     assert_eq!(
-        (done.title(), of("data@2").title()),
-        ("debian@1 + data@1".into(), "debian@1 + data@2".into())
+        (member.state, member.reason.as_str()),
+        (State::Missed, "the server did not run during the window")
     );
 }
 
 #[test]
-fn an_attempt_is_imaging_while_heard_and_interrupted_when_silent() {
-    let (running, target) = (in_stage(Stage::Fetch), target("1"));
-    assert_eq!(state(Some(&running), Some(&target), at(1059)), TerminalState::Imaging);
-    assert_eq!(state(Some(&running), Some(&target), at(1060)), TerminalState::Interrupted);
-    // A netbooting terminal is not imaging, even if it reported a second ago.
-    assert_eq!(at_boot("x", Some(&running), Some(&target)), AtBoot::Agent);
-    assert_eq!(running.tries_of_next(&target), 2);
+fn a_date_that_jumps_back_opens_nothing_again() {
+    let mut jobs = jobs(1, |_| {});
+    tick(&mut jobs, 10 * HOUR);
+    assert_eq!(state(&jobs, "t0"), State::Missed);
+    tick(&mut jobs, HOUR);
+    assert_eq!((state(&jobs, "t0"), may(&jobs, "t0", HOUR)), (State::Missed, false));
 }
 
-#[test]
-fn failures_that_may_pass_are_tried_three_times_and_others_once() {
-    let target = target("1");
-    let mut last = attempt(Some(failed(Class::Retry, true)));
-    for tries in 1..TRIES {
-        assert_eq!(last.tries, tries);
-        assert_eq!(state(Some(&last), Some(&target), at(1000)), TerminalState::Waiting);
-        last.tries = last.tries_of_next(&target);
-    }
-    assert_eq!(state(Some(&last), Some(&target), at(1000)), TerminalState::Failed);
-    for class in [Class::Usage, Class::Refused, Class::Untrusted, Class::Disk] {
-        let last = attempt(Some(failed(class, false)));
-        assert_eq!(state(Some(&last), Some(&target), at(1000)), TerminalState::Failed, "{class:?}");
+fn standing(follow: bool) -> impl FnOnce(&mut Job) {
+    move |job| {
+        let every = "daily 22:00".parse().expect("valid");
+        job.standing = Some(Standing { every, closing: "06:00".parse().expect("valid"), follow });
+        job.run.opens = stamp(at(22 * HOUR));
+        job.run.closes = stamp(at(30 * HOUR));
+        job.next = Some(stamp(at(46 * HOUR)));
     }
 }
 
 #[test]
-fn a_terminal_that_crashes_each_time_is_held_after_three_tries() {
-    let target = target("1");
-    let mut last = in_stage(Stage::Disarm);
-    for tries in 1..TRIES {
-        assert_eq!(last.tries, tries);
-        assert_eq!(at_boot("x", Some(&last), Some(&target)), AtBoot::Agent);
-        last.tries = last.tries_of_next(&target);
+fn a_standing_job_runs_each_night_with_the_same_version_unless_it_follows() {
+    for (follow, version) in [(false, "1"), (true, "2")] {
+        let mut jobs = jobs(1, standing(follow));
+        let newest = |image: &ImageRef| Some(ImageId::new(&image.name, "2"));
+        jobs.tick(&moment(22 * HOUR), &|_| false, &newest);
+        jobs.take("t0", "1", 1, at(22 * HOUR));
+        jobs.outcome("t0", 1, &done(), at(23 * HOUR));
+        assert_eq!(jobs.offer("t0", false, &moment(24 * HOUR)), Offer::Nothing, "once a night");
+        jobs.tick(&moment(46 * HOUR), &|_| false, &newest);
+        let job = jobs.get(1).expect("there");
+        assert_eq!((job.run.number, job.terms.title()), (2, format!("debian@{version}")));
+        assert!(may(&jobs, "t0", 46 * HOUR));
     }
-    let held = at_boot("x", Some(&last), Some(&target));
-    assert!(matches!(&held, AtBoot::Hold { error, .. } if error.contains("3 times")), "{held:?}");
-    assert_eq!(state(Some(&last), Some(&target), at(1060)), TerminalState::Interrupted);
-    let untouched = Attempt { tries: TRIES, ..in_stage(Stage::Claim) };
-    assert_eq!(at_boot("x", Some(&untouched), Some(&target)), AtBoot::Disk, "its old system is whole");
-    assert!(waits(Some(&Attempt { retried: true, ..last }), Some(&target)), "a person may start it again");
 }
 
 #[test]
-fn a_terminal_that_is_interrupted_while_it_serves_has_not_crashed() {
-    let serving = Attempt { tries: TRIES, ..in_stage(Stage::Serve) };
-    assert_eq!(at_boot("x", Some(&serving), Some(&target("1"))), AtBoot::Agent);
-    assert_eq!(serving.tries_of_next(&target("1")), TRIES);
+fn of_nights_that_the_server_slept_through_one_is_reported() {
+    let mut jobs = jobs(1, standing(false));
+    tick(&mut jobs, 22 * HOUR + 24 * HOUR * 6);
+    let job = jobs.get(1).expect("there");
+    assert_eq!((job.run.number, job.run.phase), (2, Phase::Open), "the seventh night has begun");
+    tick(&mut jobs, 32 * HOUR + 24 * HOUR * 20);
+    assert_eq!(jobs.get(1).expect("there").run.number, 3);
+    assert_eq!(state(&jobs, "t0"), State::Missed);
 }
 
 #[test]
-fn after_an_attempt_without_outcome_the_disk_is_compared_whatever_was_heard_last() {
-    let mut target = target("1");
-    target.job.compare = Compare::Full;
-    for stage in [Stage::Claim, Stage::Fetch, Stage::Serve] {
-        assert_eq!(compare_of_next(Some(&in_stage(stage)), &target), Compare::Auto, "{stage:?}");
+fn a_terminal_is_in_one_unfinished_single_job_and_it_goes_before_the_standing_one() {
+    let mut jobs = jobs(1, standing(false));
+    tick(&mut jobs, 22 * HOUR);
+    assert!(jobs.free_for("t0", 2, true).is_err() && jobs.free_for("t0", 2, false).is_ok());
+    jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1));
+    tick(&mut jobs, 22 * HOUR);
+    assert!(jobs.free_for("t0", 3, false).expect_err("busy").error.contains("in job 2 already"));
+    let Offer::Now(target) = jobs.offer("t0", false, &moment(23 * HOUR)) else { panic!("it may") };
+    assert_eq!(target.job, "2");
+    jobs.take("t0", "2", 1, at(23 * HOUR));
+    jobs.outcome("t0", 1, &done(), at(23 * HOUR));
+    let Offer::Now(target) = jobs.offer("t0", false, &moment(24 * HOUR)) else { panic!("it may") };
+    assert_eq!(target.job, "1");
+}
+
+#[test]
+fn sleeping_terminals_are_woken_as_the_wave_has_places_and_do_not_hold_up_the_others() {
+    let mut jobs = jobs(4, |job| {
+        job.pace.wave = Some(2);
+        job.pace.wake = true;
+    });
+    assert_eq!(jobs.to_wake(&moment(0)), ["t0", "t1"]);
+    jobs.spoke("t1");
+    jobs.take("t1", "1", 1, at(30));
+    assert_eq!(jobs.to_wake(&moment(40)), ["t0"]);
+    jobs.renew("t1", 1, false, at(295));
+    assert_eq!(jobs.to_wake(&moment(300)), ["t0", "t2"], "t0 does not answer, and is woken beside the next");
+}
+
+#[test]
+fn a_cancelled_job_stops_everyone_and_begins_nothing() {
+    let mut jobs = jobs(3, |_| {});
+    jobs.take("t0", "1", 1, at(1));
+    jobs.take("t1", "1", 2, at(1));
+    jobs.outcome("t1", 2, &done(), at(2));
+    let effects = jobs.cancel(1, &moment(3)).expect("open");
+    assert_eq!(effects.stops.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["t0"]);
+    let states: Vec<State> = jobs.members(1).map(|(_, member)| member.state).collect();
+    assert_eq!(states, [State::Cancelled, State::Done, State::Cancelled]);
+    assert!(jobs.get(1).expect("there").is_over() && jobs.cancel(1, &moment(4)).is_err());
+}
+
+/// One step of a random night.
+#[derive(Debug, Clone)]
+enum Event {
+    Take(usize),
+    Report(usize),
+    Committed(usize),
+    Outcome(usize, bool),
+    Cancel(usize),
+    CancelJob,
+    Retry(usize),
+    Restart,
+    Pass(u64),
+    Jump(i64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let who = 0..4usize;
+    prop_oneof![
+        4 => who.clone().prop_map(Event::Take),
+        4 => who.clone().prop_map(Event::Report),
+        1 => who.clone().prop_map(Event::Committed),
+        3 => (who.clone(), any::<bool>()).prop_map(|(id, good)| Event::Outcome(id, good)),
+        1 => who.clone().prop_map(Event::Cancel),
+        1 => Just(Event::CancelJob),
+        2 => who.prop_map(Event::Retry),
+        2 => Just(Event::Restart),
+        4 => (1..200u64).prop_map(Event::Pass),
+        1 => (-40_000..40_000i64).prop_map(Event::Jump),
+    ]
+}
+
+/// The database: the latest value of each row.
+#[derive(Default)]
+struct Rows {
+    job: Option<Job>,
+    members: BTreeMap<String, Member>,
+}
+
+impl Rows {
+    fn write(&mut self, effects: &Effects) {
+        for change in &effects.changes {
+            match change {
+                JobChange::Job(job) => self.job = Some((**job).clone()),
+                JobChange::Member { terminal, member, .. } => {
+                    self.members.insert(terminal.clone(), (**member).clone());
+                }
+            }
+        }
     }
-    assert_eq!(
-        compare_of_next(Some(&attempt(None)), &target),
-        Compare::Auto,
-        "it took the job and was cut off"
-    );
-    let refused = attempt(Some(failed(Class::Refused, false)));
-    assert_eq!(compare_of_next(Some(&refused), &target), Compare::Full);
+}
+
+proptest! {
+    /// In any order of events: never two live leases of a terminal, never more than the wave has places,
+    /// never a terminal that is done twice without a person, and no acknowledged word lost by a restart.
+    #[test]
+    fn a_random_night_keeps_its_promises(events in prop::collection::vec(event(), 1..120), wave in 1..4u32) {
+        let mut lab = Jobs::default();
+        let mut order = job(1, 1000, 1000 + 10 * HOUR);
+        order.pace.wave = Some(wave);
+        let mut rows = Rows::default();
+        rows.write(&lab.add(order, &names(4)));
+        let (mut now, mut shift, mut number) = (1000u64, 0i64, 0u64);
+        // The last attempt of each terminal, whether its outcome is known, and how often a person said so.
+        let mut last = [(0u64, true); 4];
+        let (mut finished, mut allowed) = ([0u32; 4], [1u32; 4]);
+        for event in events {
+            let date = u64::try_from(i64::try_from(now).unwrap() + shift).unwrap_or(0);
+            let here = Moment { now: at(now), date: moment(date).date };
+            let effects = match &event {
+                Event::Take(i) => {
+                    let id = format!("t{i}");
+                    let Offer::Now(target) = lab.offer(&id, false, &here) else { continue };
+                    prop_assert!(lab.taken(1, Some(&id), at(now)) < wave as usize, "the wave is full");
+                    number += 1;
+                    last[*i] = (number, false);
+                    lab.take(&id, &target.job, number, at(now))
+                }
+                Event::Report(i) if !last[*i].1 => lab.renew(&format!("t{i}"), last[*i].0, false, at(now)),
+                Event::Committed(i) if !last[*i].1 => lab.renew(&format!("t{i}"), last[*i].0, true, at(now)),
+                Event::Outcome(i, good) if !last[*i].1 => {
+                    let outcome: Outcome = if *good { done() } else { failed(Class::Retry, true) };
+                    last[*i].1 = true;
+                    finished[*i] += u32::from(*good);
+                    let effects = lab.outcome(&format!("t{i}"), last[*i].0, &outcome, at(now));
+                    if *good {
+                        prop_assert_eq!(state(&lab, &format!("t{i}")), State::Done);
+                    }
+                    effects
+                }
+                Event::Cancel(i) => lab.cancel_terminal(&format!("t{i}"), &here).unwrap_or_default(),
+                Event::CancelJob => lab.cancel(1, &here).unwrap_or_default(),
+                Event::Retry(i) => match lab.retry(1, Which::Named(&[format!("t{i}")]), None, &here) {
+                    Ok((_, effects)) => {
+                        allowed[*i] = finished[*i] + 1;
+                        effects
+                    }
+                    Err(_) => continue,
+                },
+                Event::Restart => {
+                    let stored = rows.job.clone().map(|job| (job, rows.members.clone().into_iter().collect()));
+                    lab = Jobs::restore(at(now), stored.into_iter().collect());
+                    Effects::default()
+                }
+                Event::Pass(seconds) => {
+                    now += seconds;
+                    Effects::default()
+                }
+                Event::Jump(seconds) => {
+                    shift += seconds;
+                    Effects::default()
+                }
+                _ => continue,
+            };
+            rows.write(&effects);
+            let date = u64::try_from(i64::try_from(now).unwrap() + shift).unwrap_or(0);
+            let here = Moment { now: at(now), date: moment(date).date };
+            rows.write(&lab.tick(&here, &|_| false, &|_| None));
+            for i in 0..4 {
+                prop_assert!(finished[i] <= allowed[i], "t{i} was imaged twice");
+                let id = format!("t{i}");
+                let member = lab.member(1, &id).expect("in it");
+                prop_assert_eq!(Some(member), rows.members.get(&id), "what is stored is what holds");
+                prop_assert_eq!(lab.leases.contains_key(&id), member.state == State::Running);
+            }
+            prop_assert_eq!(lab.get(1), rows.job.as_ref());
+        }
+    }
 }
 
 #[test]
-fn a_failure_before_the_first_write_boots_the_old_system() {
-    let last = attempt(Some(failed(Class::Refused, false)));
-    assert_eq!(at_boot("x", Some(&last), Some(&target("1"))), AtBoot::Disk);
-}
-
-#[test]
-fn half_a_system_is_never_booted() {
-    let held = |last: &Attempt, target: Option<&Target>| {
-        matches!(at_boot("lab-01", Some(last), target),
-        AtBoot::Hold { advice, .. } if advice.contains("job retry lab-01"))
-    };
-    assert!(held(&attempt(Some(failed(Class::Disk, true))), Some(&target("1"))));
-    // Interrupted, and then the job was taken away.
-    assert!(held(&in_stage(Stage::Disarm), None));
-    assert!(!held(&in_stage(Stage::Claim), None));
-    // The next attempt failed before its first write, so the disk is as the first one left it.
-    let refused = attempt(Some(failed(Class::Refused, false)));
-    assert!(held(&Attempt { dirty: true, ..refused }, Some(&target("1"))));
-    assert!(!held(&Attempt { dirty: true, ..attempt(Some(done())) }, None));
-}
-
-#[test]
-fn a_terminal_leaves_when_nobody_fetches_its_image_any_more() {
-    let me = attempt(Some(done()));
-    let other = Attempt { number: 2, ..in_stage(Stage::Fetch) };
-    let leaves = |others: &[&Attempt], coming: &[(Duration, ImageId)], now| {
-        may_leave(&me, others.iter().copied(), coming.iter(), at(now))
-    };
-    assert!(leaves(&[&me], &[], 1000));
-    assert!(!leaves(&[&me, &other], &[], 1000));
-    assert!(leaves(&[&me, &other], &[], 1060), "the other one is silent");
-    assert!(leaves(&[&Attempt { image: ImageId::new("debian", "2"), ..other.clone() }], &[], 1000));
-    assert!(leaves(&[&Attempt { outcome: Some(done()), ..other.clone() }], &[], 1000));
-    assert!(!leaves(&[], &[(at(900), ImageId::new("debian", "1"))], 1000), "one is on its way");
-    assert!(leaves(
-        &[],
-        &[(at(900), ImageId::new("debian", "2")), (at(820), ImageId::new("debian", "1"))],
-        1000
-    ));
-    let both =
-        Attempt { image: ImageId::new("debian", "2"), also: vec![ImageId::new("debian", "1")], ..other };
-    assert!(!leaves(&[&me, &both], &[], 1000), "it fetches this one for another disk");
-    let unfinished = attempt(None);
-    assert!(!may_leave(&unfinished, [].into_iter(), [].into_iter(), at(1000)));
-}
-
-#[test]
-fn a_record_of_a_disk_holds_until_something_is_written_there() {
-    let on = |version: &str, disk: &str| Installed {
-        id: ImageId::new("debian", version),
-        disk: disk.into(),
-        ..Installed::default()
-    };
-    let before = vec![on("0", "sda"), on("7", "sdb")];
-    let after =
-        |outcome, dirty| Attempt { installed: before.clone(), dirty, ..attempt(outcome) }.leaves_installed();
-    let Outcome::Done { installed: new, .. } = done() else { unreachable!("it is done") };
-    assert_eq!(after(Some(done()), true), [new[0].clone(), on("7", "sdb")]);
-    assert_eq!(after(Some(failed(Class::Refused, false)), false), before);
-    assert_eq!(after(Some(failed(Class::Refused, false)), true), []);
-    assert_eq!(after(Some(failed(Class::Disk, true)), false), []);
-    assert_eq!(after(None, false), [], "nobody knows how far it came");
-}
-
-#[test]
-fn an_interrupted_attempt_is_resumed_by_looking_whatever_the_job_says() {
-    let mut target = target("1");
-    target.job.compare = Compare::Full;
-    let of = |last: Option<&Attempt>| compare_of_next(last, &target);
-    assert_eq!(of(None), Compare::Full);
-    assert_eq!(of(Some(&in_stage(Stage::Fetch))), Compare::Auto);
-    assert_eq!(
-        of(Some(&Attempt { image: ImageId::new("debian", "0"), ..in_stage(Stage::Fetch) })),
-        Compare::Full
-    );
-    let retried = Attempt { retried: true, ..attempt(Some(failed(Class::Disk, true))) };
-    assert_eq!(of(Some(&retried)), Compare::Full, "a person may mean it");
-    let trusting = Attempt { retried_as: Some(Compare::Trust), ..retried };
-    assert_eq!(of(Some(&trusting)), Compare::Trust);
-}
-
-#[test]
-fn a_cancelled_attempt_does_not_start_again_by_itself() {
-    let last = Attempt { cancelled: true, ..attempt(Some(failed(Class::Retry, true))) };
-    assert!(!waits(Some(&last), Some(&target("1"))));
+fn times_of_the_clock_are_dates() {
+    assert_eq!(stamp(at(1_764_000_000)), "2025-11-24T16:00:00Z".parse::<Timestamp>().expect("a date"));
 }

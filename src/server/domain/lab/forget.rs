@@ -80,6 +80,7 @@ impl Lab {
         let terminal = self.terminals.remove(id)?;
         self.namesakes.forget(id, &terminal.identity);
         self.secrets.forget(id);
+        self.jobs.forget(id);
         if let Some(attempt) = &terminal.last {
             self.by_attempt.remove(&attempt.number);
             self.written.remove(&attempt.number);

@@ -21,6 +21,7 @@ mod secrets;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -33,7 +34,7 @@ use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::audit;
 use crate::server::domain::identity::{self, Identity, Known, Mac};
-use crate::server::domain::jobs;
+use crate::server::domain::jobs::{self, JobChange, Jobs};
 use crate::server::domain::people::Person;
 use crate::server::domain::target::Target;
 use crate::server::domain::tickets;
@@ -43,6 +44,7 @@ pub use reports::ReportError;
 pub use secrets::{Admitted, Held, NotAdmitted, Voucher};
 pub use terminal::Terminal;
 pub(crate) use terminal::date;
+pub(crate) use work::Begun;
 
 /// Most terminals that are remembered.
 pub(crate) const MAX_TERMINALS: usize = 10_000;
@@ -66,6 +68,8 @@ pub enum Change {
     Audit(audit::Entry),
     /// A terminal is unknown again, and its attempts are deleted.
     Forget(String),
+    /// Something about a job.
+    Job(JobChange),
     /// Attempts that ended before this time are deleted, but for the last one of each terminal. An attempt
     /// stays as long as one with a lower number does, because a wrong date must not make it older than that.
     Expire { ended_before: Duration },
@@ -88,6 +92,7 @@ pub struct Lab {
     namesakes: Namesakes,
     /// Terminals that were sent the agent and have taken nothing yet: when, and for which images.
     coming: HashMap<Mac, (Duration, Vec<ImageId>)>,
+    jobs: Jobs,
     /// When the progress of each attempt was written down last.
     written: HashMap<u64, Duration>,
     /// Between the last time that an earlier run wrote down and the start.
@@ -108,6 +113,15 @@ impl Lab {
         terminals.iter().for_each(|t| namesakes.note(&t.id, None, &t.identity));
         let terminals = terminals.into_iter().map(|t| (t.id.clone(), t)).collect();
         (Lab { terminals, by_attempt, last_number, namesakes, unwritten, ..Lab::default() }, changes)
+    }
+
+    /// Puts the stored jobs into force, at the start.
+    pub(crate) fn restore_jobs(&mut self, jobs: Jobs) {
+        self.jobs = jobs;
+    }
+
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 
     /// The terminal with this name.
@@ -218,6 +232,7 @@ impl Lab {
         };
         self.terminals.insert(id.clone(), terminal.clone());
         changes.push(Change::Terminal(Box::new(terminal)));
+        changes.extend(self.jobs.spoke(&id).changes.into_iter().map(Change::Job));
         Ok((id, changes))
     }
 

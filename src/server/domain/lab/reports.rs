@@ -60,17 +60,20 @@ impl Lab {
         token: &str,
         progress: Progress,
         ties: &Ties,
-    ) -> Result<(Orders, Option<Change>), ReportError> {
+    ) -> Result<(Orders, Vec<Change>), ReportError> {
         let (id, attempt) = self.reporting(now, number, token)?;
         let before = attempt.progress.replace(bounds::progress(progress)).map(|p| p.stage);
         let changed = before != attempt.progress.as_ref().map(|p| p.stage);
         let attempt = attempt.clone();
+        let effects = self.jobs.renew(&id, number, attempt.was_committed(), now);
         let written = self.written.entry(number).or_insert(Duration::ZERO);
-        let change = (changed || now.saturating_sub(*written) >= WRITE_EVERY).then(|| {
+        let mut changes = Vec::new();
+        if changed || now.saturating_sub(*written) >= WRITE_EVERY {
             *written = now;
-            Change::Attempt(id, Box::new(attempt.clone()))
-        });
-        Ok((self.orders(&attempt, ties, now), change))
+            changes.push(Change::Attempt(id, Box::new(attempt.clone())));
+        }
+        changes.extend(self.apply(effects, now));
+        Ok((self.orders(&attempt, ties, now), changes))
     }
 
     /// An attempt ended. The first outcome stands, so that a report that is sent twice does no harm; only the
@@ -82,16 +85,21 @@ impl Lab {
         token: &str,
         outcome: Outcome,
         ties: &Ties,
-    ) -> Result<(Orders, Option<Change>), ReportError> {
+    ) -> Result<(Orders, Vec<Change>), ReportError> {
         let (id, attempt) = self.reporting(now, number, token)?;
-        let mut change = None;
-        if attempt.outcome.is_none() || attempt.cancelled {
+        let mut changes = Vec::new();
+        let first = attempt.outcome.is_none() || attempt.cancelled;
+        if first {
             attempt.outcome = Some(bounds::outcome(outcome));
             attempt.ended = Some(now);
-            change = Some(Change::Attempt(id, Box::new(attempt.clone())));
         }
         let attempt = attempt.clone();
-        Ok((self.orders(&attempt, ties, now), change))
+        if let Some(outcome) = attempt.outcome.as_ref().filter(|_| first) {
+            let effects = self.jobs.outcome(&id, number, outcome, now);
+            changes.push(Change::Attempt(id, Box::new(attempt.clone())));
+            changes.extend(self.apply(effects, now));
+        }
+        Ok((self.orders(&attempt, ties, now), changes))
     }
 
     /// Keeps the disks that an attempt will write, regardless of its outcome: after a power cut, the same
@@ -107,8 +115,13 @@ impl Lab {
     }
 
     fn orders(&self, attempt: &Attempt, ties: &Ties, now: Duration) -> Orders {
+        let cancel = attempt.cancelled && !matches!(attempt.outcome, Some(Outcome::Done { .. }));
+        // A thousand terminals report each second, and only the finished ones ask whether others need them.
+        if attempt.outcome.is_none() {
+            return Orders { release: false, cancel, wake: Vec::new() };
+        }
         let me = self.by_attempt.get(&attempt.number).and_then(|id| self.get(id)).and_then(Terminal::ip);
-        // The zones are compared last, because a thousand terminals report each second.
+        // The zones are compared last.
         let needs_me = |other: &&Terminal| {
             other.last.as_ref().is_some_and(|last| last.is_live(now)) && ties.needs(other.ip(), me)
         };
@@ -122,10 +135,6 @@ impl Lab {
             .flat_map(|(_, (since, images))| images.iter().map(|image| (*since, image.clone())))
             .collect();
         let release = jobs::may_leave(attempt, others, coming.iter(), now);
-        Orders {
-            release,
-            cancel: attempt.cancelled && !matches!(attempt.outcome, Some(Outcome::Done { .. })),
-            wake: Vec::new(),
-        }
+        Orders { release, cancel, wake: Vec::new() }
     }
 }

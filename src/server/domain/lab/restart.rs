@@ -78,8 +78,7 @@ mod tests {
     fn states(date: u64, later: u64) -> (TerminalState, TerminalState, bool, bool) {
         let (mut lab, changes) = Lab::restore(at(date), before(), 9);
         let now = at(date + later);
-        let state =
-            |lab: &Lab, id| jobs::state(lab.get(id).expect("there").last.as_ref(), Some(&target()), now);
+        let state = |lab: &Lab, id| jobs::state(lab.get(id).expect("there").last.as_ref(), None, now);
         let (a, b) = (state(&lab, A), state(&lab, B));
         let number = lab.get(C).and_then(|t| t.last.as_ref()).expect("attempt").number;
         let orders = lab.outcome(now, number, C, done(), &Ties::default()).expect("taken").0;

@@ -12,10 +12,9 @@ use crate::event::Chosen;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
-use crate::server::domain::jobs;
+use crate::server::domain::jobs::{self, Job, Member};
 use crate::server::domain::registry::Place;
 use crate::server::domain::registry::table::Entry;
-use crate::server::domain::target::Target;
 use crate::server::domain::ties::Ties;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -102,17 +101,18 @@ impl Terminal {
         &self,
         label: Option<&str>,
         notes: Vec<String>,
-        target: Option<&Target>,
+        place: Option<(&Job, &Member)>,
         ties: &Ties,
         now: Duration,
     ) -> TerminalView {
         let last = self.last.as_ref();
-        let state = jobs::state(last, target, now);
-        let image = match (state, target, last) {
-            (TerminalState::Waiting, Some(target), _) => Some(target.title()),
-            (_, _, last) => last.map(Attempt::title),
+        let state = jobs::state(last, place, now);
+        let begins = matches!(state, TerminalState::Waiting | TerminalState::Planned);
+        let image = match place {
+            Some((job, _)) if begins => Some(job.terms.title()),
+            _ => last.map(Attempt::title),
         };
-        let current = last.filter(|_| state != TerminalState::Waiting);
+        let current = last.filter(|_| !begins);
         TerminalView {
             id: self.id.clone(),
             label: label.map(Into::into),
@@ -125,6 +125,8 @@ impl Terminal {
             image,
             progress: current.and_then(|a| a.progress.clone()),
             outcome: last.and_then(|a| a.outcome.clone()),
+            job: place.map(|(job, _)| job.number),
+            reason: place.map(|(_, member)| member.reason.clone()).filter(|reason| !reason.is_empty()),
             silent: self.silent(now).map(|silent| silent.as_secs()),
             new: !self.accepted,
             room: self.place.room.clone(),
@@ -164,7 +166,6 @@ impl Terminal {
                 ended: attempt.ended.map(date),
                 tries: attempt.tries,
                 cancelled: attempt.cancelled,
-                retried: attempt.retried,
             }),
         }
     }

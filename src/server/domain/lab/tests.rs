@@ -5,8 +5,9 @@ use super::*;
 use crate::api::{DiskInfo, Neighbour, NicInfo, Orders, TerminalState};
 use crate::event::{Chosen, Class, DiskIdentity, Progress, Stage};
 use crate::image_id::ImageId;
+use crate::server::domain::jobs::Offer;
 use crate::server::domain::ties::Ties;
-use crate::testkit::lab::{at, hello_of, target};
+use crate::testkit::lab::{at, hello_of, job, moment, target};
 use crate::testkit::lab::{done, failed};
 use crate::tracker::{Topology, Zone};
 
@@ -18,11 +19,22 @@ fn lab() -> Lab {
     for mac in [A, B] {
         lab.hello(at(0), "10.0.0.9".into(), hello_of(mac)).expect("room");
     }
+    lab.add_job(job(1, 0, 1_000_000), &[A, B].map(String::from).into(), &moment(0));
     lab
 }
 
+/// Takes what the job offers, else the same by hand.
 fn begin(lab: &mut Lab, now: u64, id: &str, token: &str) -> u64 {
-    lab.take(at(now), id, &target(), token.into()).expect("known").0.number
+    let target = match lab.offer(id, &moment(now)) {
+        Offer::Now(target) => target,
+        _ => target(),
+    };
+    lab.begin(id, target, token.into(), at(now)).expect("known").attempt.number
+}
+
+fn state(lab: &Lab, id: &str, now: u64) -> TerminalState {
+    let place = lab.jobs().current(id);
+    lab.get(id).expect("there").view(None, vec![], place, &Ties::default(), at(now)).state
 }
 
 #[test]
@@ -53,6 +65,8 @@ fn fixed_disks_are_remembered_until_a_person_accepts_that_they_are_gone() {
     let mut hello = with(&["ssd", "hdd"]);
     hello.inventory.disks.push(DiskInfo { removable: true, ..disk("stick") });
     lab.hello(at(0), String::new(), hello).expect("room");
+    lab.add_job(job(1, 0, 1_000_000), &[A.to_string()].into(), &moment(0));
+    lab.hello(at(1), String::new(), with(&["ssd", "hdd"])).expect("room");
     let (_, changes) = lab.hello(at(1), String::new(), with(&["hdd"])).expect("room");
     assert_eq!(known(&lab), ["hdd", "ssd"], "a dead disk is missed, a stick is not");
     assert!(
@@ -63,11 +77,11 @@ fn fixed_disks_are_remembered_until_a_person_accepts_that_they_are_gone() {
     let refused = begin(&mut lab, 2, A, "one");
     let outcome = failed(Class::Refused, false);
     lab.outcome(at(3), refused, "one", outcome.clone(), &Ties::default()).expect("taken");
-    lab.retry(at(4), A, None, false).expect("failed");
+    lab.retry(&moment(4), A, None, false).expect("failed");
     let again = begin(&mut lab, 5, A, "two");
     assert_eq!(known(&lab), ["hdd", "ssd"], "trying again accepts nothing");
     lab.outcome(at(6), again, "two", outcome, &Ties::default()).expect("taken");
-    lab.retry(at(7), A, None, true).expect("failed");
+    lab.retry(&moment(7), A, None, true).expect("failed");
     assert_eq!(known(&lab), ["hdd"], "what the person saw");
     lab.hello(at(8), String::new(), with(&["hdd", "new"])).expect("room");
     assert_eq!(known(&lab), ["hdd", "new"]);
@@ -96,9 +110,10 @@ fn the_disk_that_a_rule_chose_is_remembered_through_a_power_cut_until_a_person_a
         chosen.iter().map(|one| one.disk.clone()).collect::<Vec<_>>()
     };
     assert_eq!(chosen(&lab), ["ssd", "hdd"]);
-    lab.retry(at(1000), A, None, false).expect("silent for long");
+    lab.retry(&moment(1000), A, None, false).expect("silent for long");
+    assert_eq!(lab.jobs().member(1, A).expect("in it").tries, 0);
     assert_eq!(chosen(&lab).len(), 2);
-    lab.retry(at(1001), A, None, true).expect("silent for long");
+    lab.retry(&moment(1001), A, None, true).expect("silent for long");
     assert!(chosen(&lab).is_empty());
 }
 
@@ -135,7 +150,7 @@ fn progress_is_written_at_each_stage_and_now_and_then() {
     let mut lab = lab();
     let number = begin(&mut lab, 100, A, "t");
     let mut report = |now, stage| {
-        lab.progress(at(now), number, "t", Progress::at(stage), &Ties::default()).expect("taken").1.is_some()
+        lab.progress(at(now), number, "t", Progress::at(stage), &Ties::default()).expect("taken").1 != []
     };
     assert!(report(101, Stage::Claim));
     assert!(!report(102, Stage::Claim));
@@ -190,14 +205,6 @@ fn one_that_netboots_is_waited_for_until_it_takes() {
 }
 
 #[test]
-fn nobody_reports_for_what_was_cancelled_before_it_ran() {
-    let mut lab = lab();
-    lab.cancel(at(1), A, Some(&target())).expect("waiting");
-    let number = lab.get(A).and_then(|t| t.last.as_ref()).expect("attempt").number;
-    assert_eq!(lab.outcome(at(2), number, "", done(), &Ties::default()).err(), Some(ReportError::WrongToken));
-}
-
-#[test]
 fn the_next_attempt_knows_what_the_last_one_left_on_the_disk() {
     let mut lab = lab();
     let first = begin(&mut lab, 1, A, "a");
@@ -215,9 +222,9 @@ fn the_next_attempt_knows_what_the_last_one_left_on_the_disk() {
 fn the_first_outcome_stands() {
     let mut lab = lab();
     let a = begin(&mut lab, 1, A, "a");
-    assert!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1.is_some());
+    assert!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1 != []);
     assert!(
-        lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken").1.is_none()
+        lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken").1.is_empty()
     );
     assert_eq!(lab.get(A).and_then(|t| t.last.clone()).and_then(|a| a.outcome), Some(done()));
 }
@@ -227,30 +234,26 @@ fn a_person_can_stop_a_running_one_and_start_it_again() {
     let mut lab = lab();
     let a = begin(&mut lab, 1, A, "a");
     lab.progress(at(2), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
-    assert!(lab.retry(at(3), A, None, false).is_err(), "imaging now");
-    lab.cancel(at(3), A, Some(&target())).expect("running");
+    assert!(lab.retry(&moment(3), A, None, false).is_err(), "imaging now");
+    lab.cancel(&moment(3), A).expect("running");
     let (orders, _) =
         lab.progress(at(4), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
     assert!(orders.cancel);
     let attempt = lab.get(A).and_then(|t| t.last.clone()).expect("attempt");
-    assert!(attempt.leaves_half_a_system() && !jobs::waits(Some(&attempt), Some(&target())));
-    lab.retry(at(5), A, None, false).expect("stopped");
-    assert_eq!(
-        lab.get(A).expect("there").view(None, vec![], Some(&target()), &Ties::default(), at(5)).state,
-        TerminalState::Waiting
-    );
+    assert!(attempt.leaves_half_a_system() && lab.offer(A, &moment(4)) == Offer::Nothing);
+    lab.retry(&moment(5), A, None, false).expect("stopped");
+    assert_eq!(state(&lab, A, 5), TerminalState::Waiting);
 }
 
 #[test]
 fn a_person_can_keep_a_waiting_one_from_starting() {
     let mut lab = lab();
-    assert_eq!(lab.cancel(at(1), A, Some(&target())).expect("waiting").len(), 2);
-    assert_eq!(
-        lab.get(A).expect("there").view(None, vec![], Some(&target()), &Ties::default(), at(1)).state,
-        TerminalState::Failed
-    );
-    assert!(lab.cancel(at(2), A, Some(&target())).is_err(), "nothing left");
-    assert!(lab.cancel(at(2), B, None).is_err(), "no job");
+    assert!(matches!(lab.cancel(&moment(1), A).expect("waiting")[..], [Change::Job(_)]));
+    assert_eq!(state(&lab, A, 1), TerminalState::Cancelled);
+    assert_eq!(lab.offer(A, &moment(1)), Offer::Nothing);
+    assert!(lab.cancel(&moment(2), A).is_err(), "nothing left");
+    lab.cancel(&moment(2), B).expect("it waits as well");
+    assert!(lab.jobs().get(1).expect("there").is_over());
 }
 
 #[test]

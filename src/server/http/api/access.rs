@@ -147,7 +147,8 @@ impl Caller {
         Change::Audit(Entry::new(app.now(), self.name(), action, subject, detail))
     }
 
-    fn name(&self) -> String {
+    /// The caller for people.
+    pub(super) fn name(&self) -> String {
         let address = self.ends.remote.ip();
         match &self.who {
             Who::Server => "the server itself".into(),

@@ -14,7 +14,6 @@ use super::reply::{Error, Shared, conflict, error, keep};
 use crate::api::{Compare, Refusal};
 use crate::server::app::App;
 use crate::server::domain::lab::{Change, Lab};
-use crate::server::domain::target::{Target, target_for};
 use crate::sync;
 
 async fn decide(
@@ -22,18 +21,16 @@ async fn decide(
     caller: &Caller,
     typed: &str,
     (what, detail): (&str, &str),
-    change: impl FnOnce(&mut Lab, &str, Option<&Target>) -> Result<Vec<Change>, Refusal>,
+    change: impl FnOnce(&mut Lab, &str) -> Result<Vec<Change>, Refusal>,
 ) -> Result<StatusCode, Error> {
     caller.somebody(app, what, typed)?;
-    let (config, repository) = (app.config(), app.repository());
+    let config = app.config();
     let saved = {
         let mut lab = sync::lock(&app.lab);
         let terminal = meant(&lab, &config, typed)?;
         let id = terminal.id.clone();
-        let who = lab.named(&terminal.identity, Some(&id));
-        let target = target_for(&config, &repository.catalog, &who).ok().flatten();
         caller.over(app, terminal.place.room.as_deref(), what, &id)?;
-        let mut changes = change(&mut lab, &id, target.as_ref()).map_err(conflict)?;
+        let mut changes = change(&mut lab, &id).map_err(conflict)?;
         let title = lab.title(&config, &id);
         changes.push(caller.audit(app, what, &id, detail));
         log::info!(terminal = id; "an administrator decides for {title}: {what}");
@@ -63,24 +60,24 @@ pub async fn retry(
     let advice = "compare is auto, full or trust; accept_disks is true or false.";
     let Query(RetryQuery { compare, accept_disks }) =
         query.map_err(|e| error(e.status(), e.body_text(), advice))?;
-    let now = app.now();
+    let at = app.moment();
     let compare_as = compare.map(|compare| format!("compare={}", compare.word()));
     let accepted = accept_disks.then(|| "accept_disks".to_string());
     let detail = compare_as.into_iter().chain(accepted).collect::<Vec<_>>().join(" ");
-    let retry = |lab: &mut Lab, id: &str, _: Option<&Target>| lab.retry(now, id, compare, accept_disks);
+    let retry = |lab: &mut Lab, id: &str| lab.retry(&at, id, compare, accept_disks);
     decide(&app, &caller, &id, ("retry", &detail), retry).await
 }
 
 /// `POST /api/v1/terminals/{id}/cancel`.
 pub async fn cancel(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
-    let now = app.now();
-    decide(&app, &caller, &id, ("cancel", ""), |lab, id, target| lab.cancel(now, id, target)).await
+    let at = app.moment();
+    decide(&app, &caller, &id, ("cancel", ""), |lab, id| lab.cancel(&at, id)).await
 }
 
 /// `POST /api/v1/terminals/{id}/admit`: the terminal may introduce itself without a ticket.
 pub async fn admit(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     let now = app.now();
-    let admit = |lab: &mut Lab, id: &str, _: Option<&Target>| {
+    let admit = |lab: &mut Lab, id: &str| {
         lab.let_in(now, id);
         Ok(Vec::new())
     };
@@ -91,7 +88,7 @@ pub async fn admit(State(app): Shared, caller: Caller, Path(id): Path<String>) -
 pub async fn forget(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     caller.admin(&app, "forget", &id)?;
     let now = app.now();
-    let done = decide(&app, &caller, &id, ("forget", ""), |lab, id, _| lab.forget(now, id)).await;
+    let done = decide(&app, &caller, &id, ("forget", ""), |lab, id| lab.forget(now, id)).await;
     app.arrange();
     done
 }

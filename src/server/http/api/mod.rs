@@ -1,5 +1,5 @@
 //! `/api/v1/…`: terminals say hello, take a job, report (`terminals`); people look (`views`) and decide
-//! (`decisions`, `wake`) by any name of a terminal (`named`), describe terminals and import tables of them
+//! (`decisions`, `jobs`, `wake`) by any name of a terminal (`named`), describe terminals and import tables of them
 //! (`registry`), have tokens and see what was done (`people`), and fetch a backup of the state (`backup`).
 //! `access` says who calls.
 //!
@@ -9,6 +9,7 @@
 pub(crate) mod access;
 mod backup;
 mod decisions;
+pub mod jobs;
 mod named;
 mod people;
 mod registry;

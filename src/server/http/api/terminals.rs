@@ -4,6 +4,8 @@
 //! is accepted only with its attempt's token. `jobs` decides whether a job waits, `lab`
 //! keeps the state.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -12,21 +14,26 @@ use axum::response::{IntoResponse, Response};
 use super::access::{Caller, Presented};
 use super::reply::{Body, Error, Shared, conflict, error, keep, random_secret, read, stranger};
 use crate::api::{
-    Assignment, Compare, Hello, LayoutMode, Orders, OutcomeReport, ProgressReport, Take, Task, Welcome,
+    Assignment, Compare, Compress, DiskInfo, Further, Hello, Orders, OutcomeReport, ProgressReport, Take,
+    Task, Welcome,
 };
-use crate::event::Outcome;
-use crate::image_id::{ImageId, ImageRef, NotAnImage};
+use crate::event::{Chosen, Outcome};
+use crate::image_id::{ImageRef, NotAnImage};
 use crate::server::app::App;
+use crate::server::domain::catalog::Catalog;
 use crate::server::domain::config::Register;
 use crate::server::domain::identity::Identity;
-use crate::server::domain::jobs;
+use crate::server::domain::jobs::{Moment, Offer, Placement, Terms};
 use crate::server::domain::lab::{
-    Admitted, Change, Lab, MAX_TERMINALS, NotAdmitted, NotKnown, ReportError, Voucher,
+    Admitted, Begun, Change, Lab, MAX_TERMINALS, NotAdmitted, NotKnown, ReportError, Voucher,
 };
-use crate::server::domain::target::{target_by_hand, target_for, target_of};
+use crate::server::domain::target::{Target, target_by_hand};
 use crate::server::domain::targets::NotOne;
 use crate::server::domain::tickets;
 use crate::sync;
+
+/// When a terminal asks again that waits for a place of a wave.
+const TURN: Duration = Duration::from_secs(15);
 
 /// `POST /api/v1/hello`.
 pub async fn hello(State(app): Shared, caller: Caller, body: Body<Hello>) -> Result<Json<Welcome>, Error> {
@@ -149,10 +156,9 @@ pub async fn take(
     body: Body<Take>,
 ) -> Result<Response, Error> {
     let wish = read(body)?;
-    let (config, repository, now) = (app.config(), app.repository(), app.now());
-    let catalog = &repository.catalog;
+    let (config, repository, at) = (app.config(), app.repository(), app.moment());
     let token = random_secret()?;
-    let (title, attempt, target, compare, (known_disks, chosen), saved) = {
+    let (title, begun, disks, saved) = {
         let mut lab = sync::lock(&app.lab);
         lab.get(&id).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
         let heard = speaks_for(&mut lab, &app, &caller, &id)?;
@@ -160,65 +166,89 @@ pub async fn take(
             // Until it is stored, the ticket is good once more.
             drop(app.store.save(heard));
         }
-        let terminal = lab.get(&id).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
         if let Some(image) = &wish.image {
             // What waits for a terminal was decided by a person; what it asks for by itself was not.
-            caller.over(&app, terminal.place.room.as_deref(), &format!("take {image}"), &id)?;
+            let room = lab.get(&id).and_then(|terminal| terminal.place.room.as_deref());
+            caller.over(&app, room, &format!("take {image}"), &id)?;
         }
-        let last = terminal.last.as_ref();
-        let who = lab.named(&terminal.identity, Some(&id));
-        let target = match (&wish.image, &wish.job) {
-            (Some(image), _) => {
-                let further = wish.also.iter().map(|one| Ok((named(&one.image)?, one.disk.clone())));
-                let further = further.collect::<Result<_, Error>>()?;
-                let image = named(image)?;
-                let target = target_by_hand(&config, catalog, &who, &image, further);
-                Some(target.map_err(conflict)?)
-            }
-            (None, Some(name)) => {
-                let job = config.job(name).ok_or_else(|| {
-                    let advice =
-                        "Correct flashmob.job on the kernel command line, or the server's configuration.";
-                    error(StatusCode::CONFLICT, format!("there is no job '{name}'"), advice)
-                })?;
-                Some(target_of(job, catalog).map_err(conflict)?)
-            }
-            (None, None) => target_for(&config, catalog, &who).map_err(conflict)?,
+        let wanted = match &wish.image {
+            Some(image) => Some(by_hand(&lab, &id, image, &wish.also, &repository.catalog)?),
+            None => offered(&lab, &id, wish.job.as_deref(), &at)?,
         };
-        let wanted = target.filter(|target| wish.image.is_some() || jobs::waits(last, Some(target)));
+        if let Some(target) = &wanted {
+            repository.catalog.has(target.images()).map_err(conflict)?;
+        }
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-        let compare = jobs::compare_of_next(last, &target);
-        let (attempt, mut changes) =
-            lab.take(now, &id, &target, token).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
-        changes.extend(wish.image.as_ref().map(|image| caller.audit(&app, "take", &id, image)));
+        let nobody = || stranger(&id, &NotOne::Nobody(Vec::new()));
+        let mut begun = lab.begin(&id, target, token, at.now).ok_or_else(nobody)?;
+        begun.changes.extend(wish.image.as_ref().map(|image| caller.audit(&app, "take", &id, image)));
         let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
-        let title = lab.title(&config, &id);
-        (title, attempt, target, compare, disks.unwrap_or_default(), app.store.save(changes))
+        let saved = app.store.save(begun.changes.clone());
+        (lab.title(&config, &id), begun, disks.unwrap_or_default(), saved)
     };
     keep(saved).await?;
-    let number = attempt.number;
-    log::info!(terminal = id, attempt = number; "{title} takes {} as attempt {number}", target.title());
-    let job = target.job;
-    let task = task(target.image, &job.disk, (job.layout, job.partitions.as_deref()), compare);
-    let further = target.also.into_iter().zip(&job.also);
-    let further = further
-        .map(|(id, also)| self::task(id, &also.disk, (also.layout, also.partitions.as_deref()), compare));
-    let also = further.collect();
-    let assignment = Assignment {
-        job: job.name,
+    let number = begun.attempt.number;
+    log::info!(terminal = id, attempt = number; "{title} takes {} as attempt {number}", begun.target.title());
+    Ok(Json(assignment(begun, disks, config.compress)?).into_response())
+}
+
+/// The images that a person named at the terminal.
+fn by_hand(lab: &Lab, id: &str, image: &str, also: &[Further], catalog: &Catalog) -> Result<Target, Error> {
+    let further = also.iter().map(|one| Ok((named(&one.image)?, one.disk.clone())));
+    let further = further.collect::<Result<Vec<_>, Error>>()?;
+    let own = lab.job_of(id).map(|job| &job.terms);
+    target_by_hand(own, catalog, &named(image)?, &further).map_err(conflict)
+}
+
+/// The work that waits for a terminal; `job` is the only one that it wants.
+fn offered(lab: &Lab, id: &str, job: Option<&str>, at: &Moment) -> Result<Option<Target>, Error> {
+    match lab.offer(id, at) {
+        Offer::Now(target) if job.is_none_or(|job| job == target.job) => Ok(Some(target)),
+        Offer::Now(target) => {
+            let what = format!("this terminal's job is {}, not {}", target.job, job.unwrap_or_default());
+            Err(error(StatusCode::CONFLICT, what, "Correct flashmob.job on the kernel command line."))
+        }
+        Offer::Later(why) if lab.is_queued(id, at) => Err(Error::too_much(why, TURN, "")),
+        Offer::Later(why) => {
+            log::debug!("terminal {id} does not begin: {why}");
+            Ok(None)
+        }
+        Offer::Nothing => match job {
+            None => Ok(None),
+            Some(job) => {
+                let what = format!("job {job} has nothing for this terminal now");
+                Err(error(StatusCode::CONFLICT, what, "Correct flashmob.job on the kernel command line."))
+            }
+        },
+    }
+}
+
+/// The answer to a terminal that begins.
+fn assignment(
+    begun: Begun,
+    (known_disks, chosen): (Vec<DiskInfo>, Vec<Chosen>),
+    compress: Compress,
+) -> Result<Assignment, Error> {
+    let Begun { attempt, target, compare, .. } = begun;
+    let Terms { images, after, verify, longest_stay, .. } = target.terms;
+    let mut tasks = images.into_iter().map(|image| task(image, compare));
+    let task = tasks.next().ok_or_else(|| {
+        error(StatusCode::INTERNAL_SERVER_ERROR, "a job without an image", "Cancel it and create it again.")
+    })?;
+    Ok(Assignment {
+        job: target.job,
         attempt: attempt.number,
         token: attempt.token,
         task,
-        also,
+        also: tasks.collect(),
         installed: attempt.installed,
         known_disks,
         chosen,
-        compress: config.compress,
-        after: job.after,
-        verify: job.verify,
-        longest_stay: job.longest_stay.as_secs(),
-    };
-    Ok(Json(assignment).into_response())
+        compress,
+        after,
+        verify,
+        longest_stay,
+    })
 }
 
 /// An image that an agent's command line names.
@@ -228,17 +258,12 @@ fn named(image: &str) -> Result<ImageRef, Error> {
 }
 
 /// One image for one disk.
-fn task(
-    id: ImageId,
-    disk: &str,
-    (layout, partitions): (LayoutMode, Option<&[u32]>),
-    compare: Compare,
-) -> Task {
+fn task(image: Placement, compare: Compare) -> Task {
+    let Placement { id, disk, layout, partitions } = image;
     let folder = format!("/images/{}/{}/", id.name, id.version);
-    let disk = disk.to_string();
     let mut task = Task { id, folder, disk, layout, partitions: None, compare };
     if let Some(partitions) = partitions {
-        task.only(partitions.to_vec());
+        task.only(partitions);
     }
     task
 }
@@ -262,15 +287,14 @@ pub async fn progress(
     let ties = app.ties();
     let mut lab = sync::lock(&app.lab);
     let now = app.now();
-    let (mut orders, change) =
+    let (mut orders, mut changes) =
         lab.progress(now, attempt, &report.token, report.progress, &ties).map_err(not_taken)?;
     if let Some(id) = lab.of_attempt(attempt) {
         let mut waking = sync::lock(&app.waking);
         waking.heard(id);
         orders.wake = waking.orders(id, now).iter().map(ToString::to_string).collect();
     }
-    let chosen = lab.chosen(attempt, report.chosen);
-    let changes: Vec<Change> = change.into_iter().chain(chosen).collect();
+    changes.extend(lab.chosen(attempt, report.chosen));
     if !changes.is_empty() {
         drop(app.store.save(changes));
     }
@@ -287,15 +311,15 @@ pub async fn outcome(
     let ties = app.ties();
     let (orders, saved) = {
         let mut lab = sync::lock(&app.lab);
-        let (orders, change) =
+        let (orders, changes) =
             lab.outcome(app.now(), attempt, &report.token, report.outcome, &ties).map_err(not_taken)?;
-        if let Some(Change::Attempt(id, ended)) = &change {
+        if let Some(Change::Attempt(id, ended)) = changes.first() {
             let title = lab.title(&app.config(), id);
             let outcome = ended.outcome.as_ref().map(Outcome::title).unwrap_or_default();
             ended.outcome.iter().for_each(|outcome| app.meters.ended(outcome, ended.cancelled));
             log::info!(terminal = id, attempt; "{title}, attempt {attempt}: {outcome}");
         }
-        (orders, app.store.save(change.into_iter().collect()))
+        (orders, app.store.save(changes))
     };
     keep(saved).await?;
     Ok(Json(orders))

@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use super::named::meant;
 use super::reply::{Error, Shared, error};
-use crate::api::{Compare, Refusal, TerminalDetails, TerminalView};
-use crate::server::app::{App, Repository};
-use crate::server::domain::catalog::{Catalog, Problem, Published};
-use crate::server::domain::config::{Config, Job};
+use crate::api::{Refusal, TerminalDetails, TerminalView};
+use crate::server::app::App;
+use crate::server::domain::catalog::{Problem, Published};
+use crate::server::domain::config::Config;
+use crate::server::domain::jobs::JobView;
 use crate::server::domain::lab::{Lab, Terminal};
-use crate::server::domain::target::{target_for, target_of};
 use crate::server::domain::targets::{TargetExpr, resolve};
 use crate::server::domain::ties::Ties;
 use crate::server::domain::zones::{self, ZoneView};
@@ -78,21 +78,19 @@ pub async fn terminal(State(app): Shared, Path(typed): Path<String>) -> Result<J
 /// The facts that rows need, as of one moment.
 struct Rows {
     config: Arc<Config>,
-    repository: Arc<Repository>,
     ties: Ties,
     now: Duration,
 }
 
 impl Rows {
     fn of(app: &App) -> Self {
-        Rows { config: app.config(), repository: app.repository(), ties: app.ties(), now: app.now() }
+        Rows { config: app.config(), ties: app.ties(), now: app.now() }
     }
 
     fn row(&self, lab: &Lab, terminal: &Terminal) -> TerminalView {
-        let who = lab.named(&terminal.identity, Some(&terminal.id));
-        let target = target_for(&self.config, &self.repository.catalog, &who).ok().flatten();
         let label = lab.label(&self.config, terminal);
-        terminal.view(label, lab.notes(terminal), target.as_ref(), &self.ties, self.now)
+        let place = lab.jobs().current(&terminal.id);
+        terminal.view(label, lab.notes(terminal), place, &self.ties, self.now)
     }
 }
 
@@ -124,23 +122,6 @@ impl From<SwarmStats> for SeedingView {
     }
 }
 
-/// A job as the configuration has it now.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct JobView {
-    pub name: String,
-    pub image: String,
-    /// `name@version` that this means now.
-    pub means: Option<String>,
-    /// Some of its partitions, if not all.
-    #[serde(default)]
-    pub partitions: Option<Vec<u32>>,
-    /// How pieces on the disk are found.
-    #[serde(default)]
-    pub compare: Compare,
-    /// How many of the known terminals it is for.
-    pub terminals: usize,
-}
-
 /// Everything but the terminals: `GET /api/v1/lab`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LabView {
@@ -148,6 +129,7 @@ pub struct LabView {
     pub version: String,
     /// Images that can be had.
     pub images: Vec<ImageView>,
+    /// The latest first.
     pub jobs: Vec<JobView>,
     /// Zones, if there are any.
     pub zones: Vec<ZoneView>,
@@ -157,11 +139,10 @@ pub struct LabView {
 
 /// `GET /api/v1/lab`.
 pub async fn lab(State(app): Shared) -> Json<LabView> {
-    let (config, repository) = (app.config(), app.repository());
     let images = images(&app);
     let jobs = {
         let lab = sync::lock(&app.lab);
-        config.jobs.iter().map(|job| job_view(&config, &job.name, &repository.catalog, &lab)).collect()
+        lab.jobs().iter().rev().map(|job| lab.jobs().view(job)).collect()
     };
     let version = env!("CARGO_PKG_VERSION").to_string();
     let zones = zones::views(&app.ties().topology, &rows(&app));
@@ -185,26 +166,4 @@ pub fn images(app: &App) -> Vec<ImageView> {
         }
     };
     repository.catalog.images.iter().map(view).collect()
-}
-
-/// The images of a job as configured.
-fn images_of(job: &Job) -> String {
-    let also = job.also.iter().map(|also| also.image.to_string());
-    std::iter::once(job.image.to_string()).chain(also).collect::<Vec<_>>().join(" + ")
-}
-
-fn job_view(config: &Config, name: &str, catalog: &Catalog, lab: &Lab) -> JobView {
-    let job = config.job(name);
-    let is_for = |terminal: &Terminal| {
-        let who = lab.named(&terminal.identity, Some(&terminal.id));
-        config.job_for(&who).is_some_and(|job| job.name == name)
-    };
-    JobView {
-        name: name.to_string(),
-        image: job.map(images_of).unwrap_or_default(),
-        means: job.and_then(|job| target_of(job, catalog).ok()).map(|target| target.title()),
-        partitions: job.and_then(|job| job.partitions.clone()),
-        compare: job.map(|job| job.compare).unwrap_or_default(),
-        terminals: lab.iter().filter(|t| is_for(t)).count(),
-    }
 }

@@ -34,10 +34,10 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
 
 fn lab(out: &mut Text, terminals: &[TerminalView], images: &[ImageView], problems: usize) {
     let mut states: BTreeMap<&str, u64> = BTreeMap::new();
-    for state in ["idle", "waiting", "imaging", "interrupted", "done", "failed"] {
-        states.insert(state, 0);
+    for state in TerminalState::ALL {
+        states.insert(state.word(), 0);
     }
-    terminals.iter().for_each(|t| *states.entry(word(t.state)).or_default() += 1);
+    terminals.iter().for_each(|t| *states.entry(t.state.word()).or_default() += 1);
     out.head("flashmob_terminals", "gauge", "Terminals by state.");
     states.iter().for_each(|(state, n)| out.line("flashmob_terminals", &[("state", state)], *n));
 
@@ -104,18 +104,6 @@ fn database(out: &mut Text, meter: &DatabaseMeter) {
     out.histogram(name, &[], &meter.transactions());
 }
 
-/// The name of a state in all outputs.
-pub fn word(state: TerminalState) -> &'static str {
-    match state {
-        TerminalState::Idle => "idle",
-        TerminalState::Waiting => "waiting",
-        TerminalState::Imaging => "imaging",
-        TerminalState::Interrupted => "interrupted",
-        TerminalState::Done => "done",
-        TerminalState::Failed => "failed",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +140,8 @@ mod tests {
             image: None,
             progress: Some(Progress { rate_in: u64::MAX, ..Progress::at(Stage::Fetch) }),
             outcome: None,
+            job: None,
+            reason: None,
             silent: Some(0),
             new: false,
             room: None,

@@ -9,9 +9,8 @@ mod unusable;
 
 use super::*;
 use crate::event::{Class, Progress, Stage};
-use crate::image_id::ImageId;
 use crate::server::domain::attempt::Attempt;
-use crate::server::domain::config::Job;
+use crate::server::domain::jobs::Placement;
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::target::Target;
 use crate::server::domain::ties::Ties;
@@ -53,8 +52,9 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn target() -> Target {
-    let job = Job { name: "lab".into(), ..Job::by_hand("debian".parse().expect("valid")) };
-    Target { job, image: ImageId::new("debian", "1"), also: vec!["data@2".parse().expect("valid")] }
+    let mut target = crate::testkit::lab::target();
+    target.terms.images.push(Placement::whole("data@2".parse().expect("valid")));
+    target
 }
 
 #[tokio::test]

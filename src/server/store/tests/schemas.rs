@@ -6,7 +6,7 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 8] = [
+const OLD: [&str; 9] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
@@ -15,6 +15,7 @@ const OLD: [&str; 8] = [
     include_str!("schemas/6.sql"),
     include_str!("schemas/7.sql"),
     include_str!("schemas/8.sql"),
+    include_str!("schemas/9.sql"),
 ];
 
 /// A state folder with the database that these statements make.

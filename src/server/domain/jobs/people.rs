@@ -1,0 +1,171 @@
+//! A person's words about a job: cancel it, let terminals begin again.
+//!
+//! Invariant: each word has one result in each state; one that would change nothing is refused with advice.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Effects, JobChange, Jobs, Moment, Phase, State};
+use crate::api::{Compare, Refusal};
+
+/// How long a terminal may begin that a person retried after the window of its job.
+const AGAIN: SignedDuration = SignedDuration::from_hours(12);
+
+/// Which terminals of a job are meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which<'a> {
+    /// All that have not succeeded.
+    Unsuccessful,
+    /// These, also if they are done.
+    Named(&'a [String]),
+}
+
+fn refused(error: String, advice: &str) -> Refusal {
+    Refusal { error, advice: advice.into() }
+}
+
+fn no_job(number: u64) -> Refusal {
+    refused(format!("there is no job {number}"), "'flashmob job list' shows all jobs.")
+}
+
+impl Jobs {
+    /// Ends a job: nobody begins any more, and those under way stop.
+    pub(crate) fn cancel(&mut self, number: u64, at: &Moment) -> Result<Effects, Refusal> {
+        let entry = self.entries.get_mut(&number).ok_or_else(|| no_job(number))?;
+        if entry.job.is_over() {
+            return Err(refused(
+                format!("job {number} is over already"),
+                "'flashmob job list' shows which are not.",
+            ));
+        }
+        entry.job.cancelled = true;
+        entry.job.next = None;
+        // A planned run ends before it opened.
+        entry.job.run.phase = Phase::Open;
+        let all: Vec<String> = entry.members.keys().cloned().collect();
+        let mut effects = self.stop(number, &all, at);
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.job.run.phase = Phase::Over;
+            effects.changes.push(JobChange::Job(Box::new(entry.job.clone())));
+        }
+        Ok(effects)
+    }
+
+    /// Ends the part of one terminal in the job that it waits for or is under way in.
+    pub(crate) fn cancel_terminal(&mut self, terminal: &str, at: &Moment) -> Result<Effects, Refusal> {
+        let unfinished = self.of(terminal).filter(|(_, member)| !member.state.is_final());
+        let first = unfinished.min_by_key(|(job, member)| {
+            (
+                member.state != State::Running,
+                job.run.phase == Phase::Planned,
+                job.standing.is_some(),
+                job.number,
+            )
+        });
+        let Some(number) = first.map(|(job, _)| job.number) else {
+            let advice = "'flashmob terminal list' shows the state of each one.";
+            return Err(refused(format!("terminal {terminal} has nothing to cancel"), advice));
+        };
+        Ok(self.stop(number, &[terminal.to_owned()], at))
+    }
+
+    fn stop(&mut self, number: u64, terminals: &[String], at: &Moment) -> Effects {
+        let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
+        let (mut ids, mut stops) = (Vec::new(), Vec::new());
+        for id in terminals {
+            let Some(member) = entry.members.get_mut(id).filter(|member| !member.state.is_final()) else {
+                continue;
+            };
+            let reason = "cancelled by the administrator";
+            if member.state == State::Running {
+                stops.push((id.clone(), reason.to_string()));
+            }
+            member.enter(State::Cancelled, at.date.timestamp(), reason);
+            self.leases.remove(id);
+            self.granted.remove(id);
+            self.woken.remove(id);
+            ids.push(id.clone());
+        }
+        Effects { changes: entry.changes(&ids), stops }
+    }
+
+    /// Lets terminals of a job begin again. Those that wait, are under way or have another job are left as
+    /// they are; if that leaves none, the word is refused. Returns the ones that begin again.
+    pub(crate) fn retry(
+        &mut self,
+        number: u64,
+        which: Which<'_>,
+        compare: Option<Compare>,
+        at: &Moment,
+    ) -> Result<(Vec<String>, Effects), Refusal> {
+        let mut effects = Effects { changes: self.expire(at), stops: Vec::new() };
+        let entry = self.entries.get(&number).ok_or_else(|| no_job(number))?;
+        let names: Vec<String> = match which {
+            Which::Unsuccessful => {
+                let again = |state: State| state.is_final() && state != State::Done;
+                let members = entry.members.iter().filter(|(_, member)| again(member.state));
+                members.map(|(id, _)| id.clone()).collect()
+            }
+            Which::Named(names) => names.to_vec(),
+        };
+        let mut first_refusal = None;
+        let mut again = Vec::new();
+        for id in names {
+            match self.may_retry(number, &id) {
+                Ok(()) => again.push(id),
+                Err(refusal) => {
+                    first_refusal.get_or_insert(refusal);
+                }
+            }
+        }
+        if again.is_empty() {
+            return Err(first_refusal.unwrap_or_else(|| {
+                let advice = "Name terminals that are done to image them again.";
+                refused(format!("no terminal of job {number} failed, was cancelled or missed"), advice)
+            }));
+        }
+        let date = at.date.timestamp();
+        let Some(entry) = self.entries.get_mut(&number) else { return Err(no_job(number)) };
+        let later = date.checked_add(AGAIN).unwrap_or(Timestamp::MAX);
+        let until = (date >= entry.job.run.closes).then_some(later);
+        for id in &again {
+            if let Some(member) = entry.members.get_mut(id) {
+                member.retry(compare, until, date);
+            }
+        }
+        effects.changes.extend(entry.changes(&again));
+        Ok((again, effects))
+    }
+
+    fn may_retry(&self, number: u64, terminal: &str) -> Result<(), Refusal> {
+        let Some(member) = self.member(number, terminal) else {
+            let advice = "'flashmob job show' lists its terminals; 'flashmob job create' makes a new job.";
+            return Err(refused(format!("terminal {terminal} is not in job {number}"), advice));
+        };
+        match member.state {
+            State::Waiting if member.tries == 0 => Err(refused(
+                format!("terminal {terminal} waits already"),
+                "It begins when it boots from the network.",
+            )),
+            State::Running => Err(refused(
+                format!("terminal {terminal} is imaging now"),
+                "Wait until it is done, or stop it with 'flashmob terminal cancel'.",
+            )),
+            _ => self.free_for(terminal, number, self.get(number).is_some_and(|job| job.standing.is_some())),
+        }
+    }
+
+    /// A terminal is in at most one unfinished single job, and in one standing job.
+    pub(crate) fn free_for(&self, terminal: &str, number: u64, standing: bool) -> Result<(), Refusal> {
+        let busy = self.of(terminal).find(|(job, member)| {
+            let unfinished = !member.state.is_final() || job.standing.is_some() && job.next.is_some();
+            job.number != number && job.standing.is_some() == standing && unfinished
+        });
+        match busy {
+            None => Ok(()),
+            Some((job, _)) => Err(refused(
+                format!("terminal {terminal} is in job {} already", job.number),
+                "Wait for that job, or cancel it with 'flashmob job cancel' or 'flashmob terminal cancel'.",
+            )),
+        }
+    }
+}

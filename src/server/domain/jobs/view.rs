@@ -1,0 +1,121 @@
+//! Jobs as the API, the page and the command line show them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Job, Jobs, Member, Overrun, Phase, State};
+
+/// A job in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    pub number: u64,
+    /// `name@version` of each image.
+    pub images: String,
+    pub targets: Vec<String>,
+    pub note: String,
+    pub by: String,
+    pub created: Timestamp,
+    pub phase: Phase,
+    pub cancelled: bool,
+    /// The number of this run; more than 1 only in a standing job.
+    pub run: u32,
+    pub opens: Timestamp,
+    pub closes: Timestamp,
+    /// When the next run of a standing job opens.
+    pub next: Option<Timestamp>,
+    /// The calendar of a standing job, for example `mon-fri 22:00`.
+    pub every: Option<String>,
+    pub follow: bool,
+    pub wave: Option<u32>,
+    pub attempts: u32,
+    pub wake: bool,
+    pub overrun: Overrun,
+    /// The forecast for one terminal, seconds.
+    pub needs: u64,
+    /// How many terminals are in each state.
+    pub counts: BTreeMap<String, usize>,
+}
+
+/// A terminal in a run of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemberView {
+    pub terminal: String,
+    pub label: Option<String>,
+    pub state: State,
+    /// Why it is in this state.
+    pub reason: String,
+    pub tries: u32,
+    pub attempt: Option<u64>,
+    pub since: Timestamp,
+}
+
+/// A job with the terminals of its run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub job: JobView,
+    /// Those that need a person first.
+    pub terminals: Vec<MemberView>,
+}
+
+impl Jobs {
+    /// A job in a list.
+    pub fn view(&self, job: &Job) -> JobView {
+        let mut counts = BTreeMap::new();
+        for (_, member) in self.members(job.number) {
+            *counts.entry(member.state.word().to_string()).or_default() += 1;
+        }
+        JobView {
+            number: job.number,
+            images: job.terms.title(),
+            targets: job.targets.clone(),
+            note: job.note.clone(),
+            by: job.by.clone(),
+            created: job.created,
+            phase: job.run.phase,
+            cancelled: job.cancelled,
+            run: job.run.number,
+            opens: job.run.opens,
+            closes: job.run.closes,
+            next: job.next,
+            every: job.standing.as_ref().map(|standing| standing.every.to_string()),
+            follow: job.standing.as_ref().is_some_and(|standing| standing.follow),
+            wave: job.pace.wave,
+            attempts: job.pace.attempts,
+            wake: job.pace.wake,
+            overrun: job.pace.overrun,
+            needs: job.needs,
+            counts,
+        }
+    }
+
+    /// A job with its terminals. `label` knows their labels.
+    pub(crate) fn report(&self, job: &Job, label: impl Fn(&str) -> Option<String>) -> Report {
+        let row = |(terminal, member): (&str, &Member)| MemberView {
+            terminal: terminal.into(),
+            label: label(terminal),
+            state: member.state,
+            reason: member.reason.clone(),
+            tries: member.tries,
+            attempt: member.attempt,
+            since: member.since,
+        };
+        let mut terminals: Vec<MemberView> = self.members(job.number).map(row).collect();
+        terminals.sort_by_key(|row| (urgency(row.state), row.label.clone(), row.terminal.clone()));
+        Report { job: self.view(job), terminals }
+    }
+}
+
+/// Lower is shown first.
+fn urgency(state: State) -> u8 {
+    match state {
+        State::Failed => 0,
+        State::Asleep => 1,
+        State::Missed => 2,
+        State::Cancelled => 3,
+        State::Running => 4,
+        State::Waiting => 5,
+        State::Done => 6,
+    }
+}

@@ -1,0 +1,143 @@
+//! Work for terminals: the jobs of the lab meet its terminals and their attempts.
+//!
+//! Invariant: `jobs` decides; this keeps the terminals' attempts in step with it, and hands on all changes in
+//! the order in which they happened.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Change, Lab, Terminal};
+use crate::api::{Compare, Refusal};
+use crate::event::{Failure, Outcome, Stage};
+use crate::image_id::{ImageId, ImageRef};
+use crate::server::domain::attempt::Attempt;
+use crate::server::domain::jobs::{self, AtBoot, Effects, Job, Moment, Offer, Which, at_boot};
+use crate::server::domain::target::Target;
+
+/// Work that a terminal has taken.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) attempt: Attempt,
+    pub(crate) target: Target,
+    pub(crate) compare: Compare,
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Lab {
+    /// Whether the disk of this terminal is half written.
+    pub(crate) fn is_half_written(&self, id: &str) -> bool {
+        let last = self.get(id).and_then(|terminal| terminal.last.as_ref());
+        last.is_some_and(Attempt::leaves_half_a_system)
+    }
+
+    /// The terms of the job that is for this terminal, whether it may begin now or not.
+    pub(crate) fn job_of(&self, id: &str) -> Option<&Job> {
+        let unfinished = self.jobs.of(id).filter(|(_, member)| !member.state.is_final());
+        unfinished.map(|(job, _)| job).next_back()
+    }
+
+    /// What this terminal may do now.
+    pub(crate) fn offer(&self, id: &str, at: &Moment) -> Offer {
+        self.jobs.offer(id, self.is_half_written(id), at)
+    }
+
+    /// Does it wait only for a place of a wave?
+    pub(crate) fn is_queued(&self, id: &str, at: &Moment) -> bool {
+        self.jobs.waits_for_a_place(id, self.is_half_written(id), at)
+    }
+
+    /// The next step of a netbooting terminal.
+    pub(crate) fn next_step(&self, id: &str, at: &Moment) -> AtBoot {
+        let last = self.get(id).and_then(|terminal| terminal.last.as_ref());
+        at_boot(id, last, self.offer(id, at), self.is_queued(id, at))
+    }
+
+    /// A terminal was sent the agent: its place is kept while it starts.
+    pub(crate) fn grant(&mut self, id: &str, target: &Target, at: &Moment) -> Vec<Change> {
+        let effects = self.jobs.grant(id, &target.job, at.now);
+        self.apply(effects, at.now)
+    }
+
+    /// A terminal takes `target`. `None` if it is not known.
+    pub(crate) fn begin(&mut self, id: &str, target: Target, token: String, now: Duration) -> Option<Begun> {
+        let last = self.get(id)?.last.as_ref();
+        let number = target.job.parse().unwrap_or_default();
+        let member = self.jobs.member(number, id);
+        let compare = jobs::compare_of_next(last, &target, member.and_then(|member| member.compare));
+        let (mut attempt, mut changes) = self.take(now, id, &target, token)?;
+        let effects = self.jobs.take(id, &target.job, attempt.number, now);
+        if let Some(member) = self.jobs.member(number, id) {
+            attempt.tries = member.tries;
+            self.replace_last(id, &attempt);
+            changes.push(Change::Attempt(id.into(), Box::new(attempt.clone())));
+        }
+        changes.extend(self.apply(effects, now));
+        Some(Begun { attempt, target, compare, changes })
+    }
+
+    fn replace_last(&mut self, id: &str, attempt: &Attempt) {
+        if let Some(terminal) = self.terminals.get_mut(id) {
+            terminal.last = Some(attempt.clone());
+        }
+    }
+
+    /// Carries out what follows from an event of a job.
+    pub(super) fn apply(&mut self, effects: Effects, now: Duration) -> Vec<Change> {
+        let mut changes: Vec<Change> = effects.changes.into_iter().map(Change::Job).collect();
+        for (id, why) in effects.stops {
+            let attempt = self.terminals.get_mut(&id).and_then(|terminal| terminal.last.as_mut());
+            let Some(attempt) = attempt.filter(|attempt| attempt.outcome.is_none()) else { continue };
+            let advice = format!("Start it again with 'flashmob terminal retry {id}'.");
+            let stage = attempt.progress.as_ref().map_or(Stage::Discover, |p| p.stage);
+            let disk_touched = stage >= Stage::Disarm;
+            let failure = Failure::refused(why, advice);
+            attempt.outcome = Some(Outcome::Failed { stage, failure, disk_touched });
+            attempt.ended = Some(now);
+            attempt.cancelled = true;
+            changes.push(Change::Attempt(id, Box::new(attempt.clone())));
+        }
+        changes
+    }
+
+    /// Puts a job that was checked into force.
+    pub(crate) fn add_job(&mut self, job: Job, terminals: &BTreeSet<String>, at: &Moment) -> Vec<Change> {
+        let effects = self.jobs.add(job, terminals);
+        let mut changes = self.apply(effects, at.now);
+        changes.extend(self.tick(at, &|_| None));
+        changes
+    }
+
+    /// Brings all jobs up to this moment.
+    pub(crate) fn tick(&mut self, at: &Moment, newest: &dyn Fn(&ImageRef) -> Option<ImageId>) -> Vec<Change> {
+        let terminals = &self.terminals;
+        let half_written = |id: &str| {
+            let last = terminals.get(id).and_then(|terminal: &Terminal| terminal.last.as_ref());
+            last.is_some_and(Attempt::leaves_half_a_system)
+        };
+        let effects = self.jobs.tick(at, &half_written, newest);
+        self.apply(effects, at.now)
+    }
+
+    /// Terminals that should be switched on now.
+    pub(crate) fn to_wake(&mut self, at: &Moment) -> Vec<String> {
+        self.jobs.to_wake(at)
+    }
+
+    /// A person ends a job.
+    pub(crate) fn cancel_job(&mut self, number: u64, at: &Moment) -> Result<Vec<Change>, Refusal> {
+        let effects = self.jobs.cancel(number, at)?;
+        Ok(self.apply(effects, at.now))
+    }
+
+    /// A person lets terminals of a job begin again.
+    pub(crate) fn retry_job(
+        &mut self,
+        number: u64,
+        which: Which<'_>,
+        compare: Option<Compare>,
+        at: &Moment,
+    ) -> Result<(Vec<String>, Vec<Change>), Refusal> {
+        let (again, effects) = self.jobs.retry(number, which, compare, at)?;
+        Ok((again, self.apply(effects, at.now)))
+    }
+}

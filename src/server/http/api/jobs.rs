@@ -1,0 +1,196 @@
+//! Jobs: create, show, cancel, retry, report.
+//!
+//! Invariant: a person changes jobs of terminals that it may act on, and each change is in the audit.
+//! `domain::jobs` decides.
+
+use std::fmt::Write;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::access::Caller;
+use super::reply::{Body, Error, Shared, conflict, error, keep, read};
+use crate::api::{Compare, Refusal};
+use crate::server::app::App;
+use crate::server::domain::config::Config;
+use crate::server::domain::jobs::{Job, JobOrder, JobPlan, JobView, Report, Setting, Which};
+use crate::server::domain::lab::{Lab, Terminal};
+use crate::server::domain::targets::{TargetExpr, resolve};
+use crate::sync;
+
+/// Refuses callers that may not act on all of these terminals.
+fn may_act(app: &App, caller: &Caller, lab: &Lab, ids: &[String], what: &str) -> Result<(), Error> {
+    for terminal in ids.iter().filter_map(|id| lab.get(id)) {
+        caller.over(app, terminal.place.room.as_deref(), what, &terminal.id)?;
+    }
+    Ok(())
+}
+
+/// All terminals of a job.
+fn members(lab: &Lab, number: u64) -> Vec<String> {
+    lab.jobs().members(number).map(|(id, _)| id.to_owned()).collect()
+}
+
+/// The terminals that a person's words mean.
+fn terminals(app: &App, lab: &Lab, config: &Config, targets: &[String]) -> Result<Vec<String>, Error> {
+    let advice = "A target is a label, a MAC, uuid:…, room:NAME, group:NAME, zone:NAME, new or all.";
+    let targets = targets.iter().map(|text| text.parse::<TargetExpr>()).collect::<Result<Vec<_>, _>>();
+    let targets = targets.map_err(|error| conflict(Refusal { error, advice: advice.into() }))?;
+    resolve(lab, config, &sync::read(&app.topology), &targets).map_err(conflict)
+}
+
+/// `POST /api/v1/jobs`.
+pub async fn create(
+    State(app): Shared,
+    caller: Caller,
+    body: Body<JobOrder>,
+) -> Result<(StatusCode, Json<JobPlan>), Error> {
+    caller.somebody(&app, "create a job", "")?;
+    let order = read(body)?;
+    let (config, repository, at) = (app.config(), app.repository(), app.moment());
+    let can_netboot = app.can_netboot();
+    let (plan, saved) = {
+        let mut lab = sync::lock(&app.lab);
+        let wanted = terminals(&app, &lab, &config, &order.targets)?;
+        may_act(&app, &caller, &lab, &wanted, "create a job")?;
+        let label = |terminal: &Terminal| lab.label(&config, terminal).map(str::to_owned);
+        let place = Setting { lab: &lab, catalog: &repository.catalog, at: &at, label: &label, can_netboot };
+        let drafted = order.draft(&caller.name(), wanted.into_iter().collect(), &place).map_err(conflict)?;
+        if order.dry_run {
+            return Ok((StatusCode::OK, Json(drafted.plan)));
+        }
+        let plan = JobPlan { number: Some(drafted.job.number), ..drafted.plan };
+        let (number, title) = (drafted.job.number, drafted.job.terms.title());
+        log::info!(job = number; "job {number} is created: {title} for {} terminals", drafted.terminals.len());
+        let detail = format!("{title} for {}", order.targets.join(" "));
+        let mut changes = lab.add_job(drafted.job, &drafted.terminals, &at);
+        changes.push(caller.audit(&app, "create a job", &number.to_string(), &detail));
+        (plan, app.store.save(changes))
+    };
+    keep(saved).await?;
+    Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// `GET /api/v1/jobs`: the latest first.
+pub async fn jobs(State(app): Shared) -> Json<Vec<JobView>> {
+    let lab = sync::lock(&app.lab);
+    Json(lab.jobs().iter().rev().map(|job| lab.jobs().view(job)).collect())
+}
+
+fn found(lab: &Lab, number: u64) -> Result<&Job, Error> {
+    let advice = "'flashmob job list' shows all jobs.";
+    lab.jobs()
+        .get(number)
+        .ok_or_else(|| error(StatusCode::NOT_FOUND, format!("there is no job {number}"), advice))
+}
+
+fn report_of(app: &App, number: u64) -> Result<Report, Error> {
+    let config = app.config();
+    let lab = sync::lock(&app.lab);
+    let job = found(&lab, number)?;
+    let label = |id: &str| lab.get(id).and_then(|terminal| lab.label(&config, terminal)).map(str::to_owned);
+    Ok(lab.jobs().report(job, label))
+}
+
+/// `GET /api/v1/jobs/{number}`: the job and its terminals, those that need a person first.
+pub async fn job(State(app): Shared, Path(number): Path<u64>) -> Result<Json<Report>, Error> {
+    report_of(&app, number).map(Json)
+}
+
+/// `GET /api/v1/jobs/{number}/report.csv`.
+pub async fn report(State(app): Shared, Path(number): Path<u64>) -> Result<Response, Error> {
+    let report = report_of(&app, number)?;
+    let mut csv = String::from("label,terminal,state,reason,attempts,since\n");
+    for row in &report.terminals {
+        let cells = [
+            row.label.clone().unwrap_or_default(),
+            row.terminal.clone(),
+            row.state.word().into(),
+            row.reason.clone(),
+            row.tries.to_string(),
+            row.since.to_string(),
+        ];
+        let _ = writeln!(csv, "{}", cells.map(|text| cell(&text)).join(","));
+    }
+    Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv).into_response())
+}
+
+/// A cell of a CSV file (RFC 4180). A leading sign is kept from being a formula in a spreadsheet.
+fn cell(text: &str) -> String {
+    let safe = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_string() };
+    match safe.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", safe.replace('"', "\"\"")),
+        false => safe,
+    }
+}
+
+/// `POST /api/v1/jobs/{number}/cancel`.
+pub async fn cancel(
+    State(app): Shared,
+    caller: Caller,
+    Path(number): Path<u64>,
+) -> Result<StatusCode, Error> {
+    let (at, subject) = (app.moment(), number.to_string());
+    caller.somebody(&app, "cancel the job", &subject)?;
+    let saved = {
+        let mut lab = sync::lock(&app.lab);
+        found(&lab, number)?;
+        may_act(&app, &caller, &lab, &members(&lab, number), "cancel the job")?;
+        let mut changes = lab.cancel_job(number, &at).map_err(conflict)?;
+        log::info!(job = number; "job {number} is cancelled");
+        changes.push(caller.audit(&app, "cancel the job", &subject, ""));
+        app.store.save(changes)
+    };
+    keep(saved).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which terminals of a job begin again.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// All that have not succeeded, if there are none.
+    #[serde(default)]
+    pub targets: Vec<String>,
+    /// How pieces on the disk are found, instead of the job's choice.
+    #[serde(default)]
+    pub compare: Option<Compare>,
+}
+
+/// The terminals that begin again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Retried {
+    pub terminals: Vec<String>,
+}
+
+/// `POST /api/v1/jobs/{number}/retry`.
+pub async fn retry(
+    State(app): Shared,
+    caller: Caller,
+    Path(number): Path<u64>,
+    body: Body<Retry>,
+) -> Result<Json<Retried>, Error> {
+    let (config, at, subject) = (app.config(), app.moment(), number.to_string());
+    caller.somebody(&app, "retry the job", &subject)?;
+    let wish = read(body)?;
+    let (terminals, saved) = {
+        let mut lab = sync::lock(&app.lab);
+        found(&lab, number)?;
+        let named: Vec<String> = match wish.targets.as_slice() {
+            [] => Vec::new(),
+            some => terminals(&app, &lab, &config, some)?,
+        };
+        let affected = if named.is_empty() { members(&lab, number) } else { named.clone() };
+        may_act(&app, &caller, &lab, &affected, "retry the job")?;
+        let which = if named.is_empty() { Which::Unsuccessful } else { Which::Named(&named) };
+        let (again, mut changes) = lab.retry_job(number, which, wish.compare, &at).map_err(conflict)?;
+        log::info!(job = number; "{} terminals of job {number} begin again", again.len());
+        changes.push(caller.audit(&app, "retry the job", &subject, &again.join(" ")));
+        (again, app.store.save(changes))
+    };
+    keep(saved).await?;
+    Ok(Json(Retried { terminals }))
+}
