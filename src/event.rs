@@ -11,6 +11,7 @@ use crate::image_id::ImageId;
 use crate::storage::StorageError;
 
 /// The steps of an attempt, in order.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
@@ -64,6 +65,7 @@ impl Stage {
 }
 
 /// Why something failed, by the receiver's remedy. The numbers are the exit codes of all programs.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
@@ -87,6 +89,7 @@ impl Class {
 }
 
 /// A failure with its class and a remedy for people.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -145,6 +148,7 @@ impl From<StorageError> for Failure {
 }
 
 /// How far a terminal is; one is reported every second.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// The step it is in.
@@ -187,6 +191,7 @@ impl Progress {
 }
 
 /// How an attempt ended.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
 pub enum Outcome {
@@ -232,6 +237,7 @@ impl Outcome {
 }
 
 /// A version of an image that an attempt wrote to a disk, proved and committed.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Installed {
     #[serde(flatten)]
@@ -248,6 +254,7 @@ pub struct Installed {
 
 /// How a system starts from the disk that it was written to. Partitions are named as Linux does after
 /// `PARTUUID=`, so that no other disk is meant, even one with the same layout or content.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Starts {
     /// By BIOS: the disk with this partition starts from its first sector.
@@ -259,6 +266,7 @@ pub struct Starts {
 }
 
 /// A loader on a disk.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Loader {
     /// Its EFI system partition.
@@ -268,6 +276,7 @@ pub struct Loader {
 }
 
 /// A disk that a rule chose.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Chosen {
     pub rule: String,
@@ -278,6 +287,7 @@ pub struct Chosen {
 }
 
 /// The facts that tell one disk from another under any kernel name.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DiskIdentity {
     pub serial: Option<String>,

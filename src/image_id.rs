@@ -20,6 +20,7 @@ pub fn is_plain_name(text: &str) -> bool {
 }
 
 /// One version of one image. In JSON it is two fields, `image` and `version`.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct ImageId {
     #[serde(rename = "image")]

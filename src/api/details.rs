@@ -8,6 +8,7 @@ use super::{DiskInfo, Inventory, TerminalView};
 use crate::event::Installed;
 
 /// One terminal: its row, and what only a look at this terminal shows.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TerminalDetails {
     #[serde(flatten)]
@@ -31,6 +32,7 @@ pub struct TerminalDetails {
 }
 
 /// An attempt of a terminal.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptView {
     pub number: u64,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: only shapes, no behaviour; both sides use these same types. Unknown fields are ignored, so that
 //! an agent of an older initramfs can talk to a newer server. A job's choices are in `terms`.
-//! `server::http::api` checks the callers.
+//! `server::http::api` checks the callers, and describes the calls at `/api/v1/openapi.json`.
 //!
 //! | call | body | answer |
 //! |---|---|---|
@@ -41,6 +41,7 @@ pub use registry::{Describe, Imported};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 
 /// A terminal introduces itself.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// SMBIOS UUID, lower case, if the firmware has one.
@@ -53,6 +54,7 @@ pub struct Hello {
 }
 
 /// A terminal's hardware.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inventory {
     /// SMBIOS manufacturer and product.
@@ -68,6 +70,7 @@ pub struct Inventory {
 }
 
 /// A disk as `/sys/block` shows it. Disk rules match against it.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DiskInfo {
     /// Kernel name: `sda`, `nvme0n1`.
@@ -104,6 +107,7 @@ impl DiskInfo {
     }
 }
 
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NicInfo {
     pub name: String,
@@ -125,6 +129,7 @@ pub struct NicInfo {
 }
 
 /// A switch as it names itself on the port where a cable ends (IEEE 802.1AB).
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Neighbour {
     /// The switch: most often its MAC address.
@@ -135,6 +140,7 @@ pub struct Neighbour {
 }
 
 /// Answer to [`Hello`].
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Welcome {
     /// Always `flashmob`: anything else is another program.
@@ -151,6 +157,7 @@ pub struct Welcome {
 }
 
 /// A terminal asks for its work.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Take {
     /// Job from the kernel command line, or `None` for any job.
@@ -163,6 +170,7 @@ pub struct Take {
 }
 
 /// One more requested image, and its disk.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Further {
     /// `NAME` or `NAME@VERSION`.
@@ -172,6 +180,7 @@ pub struct Further {
 }
 
 /// A job for one terminal: one attempt.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
     pub job: String,
@@ -223,6 +232,7 @@ impl Assignment {
 }
 
 /// One image onto one disk.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     #[serde(flatten)]
@@ -251,6 +261,7 @@ impl Task {
 }
 
 /// Why a terminal gets no work although it asked for some.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The problem.
@@ -260,6 +271,7 @@ pub struct Refusal {
 }
 
 /// How far an attempt is.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProgressReport {
     /// From the assignment.
@@ -271,6 +283,7 @@ pub struct ProgressReport {
 }
 
 /// How an attempt ended.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutcomeReport {
     /// From the assignment.
@@ -279,6 +292,7 @@ pub struct OutcomeReport {
 }
 
 /// The server's answer to a report.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Orders {
     /// The terminal may leave the swarm.
@@ -292,6 +306,7 @@ pub struct Orders {
 }
 
 /// The ways that the wake-up packets for one terminal took. Without any way and failure they leave soon.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Woken {
     /// The terminal's name in calls.
@@ -311,6 +326,7 @@ pub struct Woken {
 }
 
 /// One row of the lab.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TerminalView {
     /// The terminal's name in calls.
@@ -364,6 +380,7 @@ pub struct TerminalView {
 }
 
 /// Where a terminal stands.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TerminalState {

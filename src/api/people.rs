@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A token to be made.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewToken {
     /// Whose it is; `None` for a name by its role.
@@ -16,6 +17,7 @@ pub struct NewToken {
 }
 
 /// A token as people see it.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenView {
     pub name: String,
@@ -28,6 +30,7 @@ pub struct TokenView {
 }
 
 /// A token that was made.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenMade {
     /// The server cannot show it again.
@@ -37,6 +40,7 @@ pub struct TokenMade {
 }
 
 /// One action of a person.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
     pub at: String,

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A person describes a terminal, and so registers it. What is left out stays, an empty text clears.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Describe {
@@ -19,6 +20,7 @@ pub struct Describe {
 }
 
 /// How many terminals an imported table names.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Imported {
     pub created: usize,

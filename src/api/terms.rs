@@ -34,6 +34,7 @@ fn one_of<T: Copy>(text: &str, all: &[(&str, T)]) -> Result<T, String> {
 }
 
 /// How pieces already on a disk are found.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compare {
@@ -66,6 +67,7 @@ impl std::str::FromStr for Compare {
 }
 
 /// Whether pieces travel compressed between flashmob peers.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compress {
@@ -87,6 +89,7 @@ impl std::str::FromStr for Compress {
 }
 
 /// Whether the disk's table is written.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayoutMode {
@@ -98,6 +101,7 @@ pub enum LayoutMode {
 }
 
 /// A terminal's action when it has finished.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum After {

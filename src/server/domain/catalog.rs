@@ -10,7 +10,7 @@ use crate::image_id::{ImageId, ImageRef};
 use crate::units::InfoHash;
 
 /// The state of an image's signature.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signature {
     /// By one of the configured keys.
@@ -24,7 +24,7 @@ pub enum Signature {
 }
 
 /// One version of one image, ready to be had.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     pub name: String,
     pub version: String,
@@ -34,6 +34,7 @@ pub struct Published {
     pub created: String,
     pub bytes: u64,
     /// Name of its swarm.
+    #[schema(value_type = String)]
     pub info_hash: InfoHash,
     /// The key that signed it.
     pub signature: Signature,
@@ -46,7 +47,7 @@ impl Published {
 }
 
 /// Something a person should look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// A path, a job, a file.
     pub what: String,

@@ -87,7 +87,7 @@ fn made(chassis: &str, parent: ZoneId, all: &BTreeMap<String, ZoneId>, topology:
 }
 
 /// A zone as the page shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneView {
     pub name: String,
     /// Number of its terminals.

@@ -45,6 +45,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/", get(page::page))
         .route("/api/v1/lab", get(api::lab))
+        .route("/api/v1/openapi.json", get(api::openapi))
         .route("/api/v1/terminals", get(api::terminals))
         .route("/api/v1/terminals/{id}", get(api::terminal).patch(api::describe).delete(api::forget))
         .route("/api/v1/terminals/export", get(api::export))

@@ -159,3 +159,15 @@ fn accepted_by_promtool(text: &str) {
     drop(input);
     assert!(promtool.wait().expect("it ends").success(), "promtool refuses {text}");
 }
+
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let world = World::new("").await;
+    let (status, text) = world.text("/api/v1/openapi.json").await;
+    assert_eq!(status, StatusCode::OK);
+    let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let hello = &document["paths"]["/api/v1/hello"]["post"]["requestBody"]["content"]["application/json"];
+    assert_eq!(hello["schema"]["$ref"], "#/components/schemas/Hello");
+}

@@ -32,7 +32,7 @@ const STARTING: Duration = Duration::from_secs(120);
 
 /// What a person orders: the body of `POST /api/v1/jobs`. Times are words, because the server's time zone
 /// counts.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobOrder {
     /// `NAME` or `NAME@VERSION`.
@@ -81,7 +81,7 @@ pub struct JobOrder {
 }
 
 /// A further image for a further disk.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     pub image: String,
@@ -94,7 +94,7 @@ pub struct Order {
 }
 
 /// Something that a person should know before the night.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The terminal, by label or name; none if it is the job.
     pub terminal: Option<String>,
@@ -103,7 +103,7 @@ pub struct Finding {
 }
 
 /// A terminal that a job is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Affected {
     pub id: String,
     pub label: Option<String>,
@@ -112,13 +112,15 @@ pub struct Affected {
 }
 
 /// A checked order: what will happen, and what to look at before.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobPlan {
     /// `None` if nothing was created.
     pub number: Option<u64>,
     /// `name@version` of each image.
     pub images: String,
+    #[schema(value_type = String, format = DateTime)]
     pub opens: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     pub closes: Timestamp,
     /// In the server's time zone, for people.
     pub window: String,

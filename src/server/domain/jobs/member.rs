@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::Compare;
 
 /// Where a terminal stands in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// It has not begun, or begins again.

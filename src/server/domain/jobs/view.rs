@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Job, Jobs, Member, Overrun, Phase, State};
 
 /// A job in a list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobView {
     pub number: u64,
     /// `name@version` of each image.
@@ -16,14 +16,18 @@ pub struct JobView {
     pub targets: Vec<String>,
     pub note: String,
     pub by: String,
+    #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     pub phase: Phase,
     pub cancelled: bool,
     /// The number of this run; more than 1 only in a standing job.
     pub run: u32,
+    #[schema(value_type = String, format = DateTime)]
     pub opens: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     pub closes: Timestamp,
     /// When the next run of a standing job opens.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub next: Option<Timestamp>,
     /// The calendar of a standing job, for example `mon-fri 22:00`.
     pub every: Option<String>,
@@ -39,7 +43,7 @@ pub struct JobView {
 }
 
 /// A terminal in a run of a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemberView {
     pub terminal: String,
     pub label: Option<String>,
@@ -48,11 +52,12 @@ pub struct MemberView {
     pub reason: String,
     pub tries: u32,
     pub attempt: Option<u64>,
+    #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
 }
 
 /// A job with the terminals of its run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub job: JobView,
     /// Those that need a person first.

@@ -12,12 +12,25 @@ use tokio::io::AsyncReadExt;
 
 use super::access::Caller;
 use super::reply::{Error, Shared, error, keep, unkept};
+use crate::api::Refusal;
 use crate::server::store::StoreError;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 << 10;
 
 /// `POST /api/v1/backup`: a copy of the database.
+#[utoipa::path(
+    post,
+    path = "/api/v1/backup",
+    summary = "A copy of the state",
+    tag = "decisions",
+    responses(
+        (status = 200, description = "An SQLite database", body = Vec<u8>,
+            content_type = "application/vnd.sqlite3"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn backup(State(app): Shared, caller: Caller) -> Result<Response, Error> {
     caller.admin(&app, "backup", "")?;
     keep(app.store.save(vec![caller.audit(&app, "backup", "", "")])).await?;

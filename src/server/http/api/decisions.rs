@@ -41,7 +41,8 @@ async fn decide(
 }
 
 /// Options of a retry.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(utoipa::IntoParams, Debug, Clone, Copy, Deserialize)]
+#[into_params(parameter_in = Query)]
 pub struct RetryQuery {
     /// How pieces on the disk are found, instead of the job's choice.
     compare: Option<Compare>,
@@ -51,6 +52,18 @@ pub struct RetryQuery {
 }
 
 /// `POST /api/v1/terminals/{id}/retry[?compare=auto|full|trust&accept_disks=true]`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/terminals/{id}/retry",
+    summary = "Another attempt",
+    tag = "decisions",
+    params(("id" = String, Path, description = "A name, label, MAC or UUID"), RetryQuery),
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn retry(
     State(app): Shared,
     caller: Caller,
@@ -69,12 +82,36 @@ pub async fn retry(
 }
 
 /// `POST /api/v1/terminals/{id}/cancel`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/terminals/{id}/cancel",
+    summary = "Stop an attempt, or keep a waiting one from starting",
+    tag = "decisions",
+    params(("id" = String, Path, description = "A name, label, MAC or UUID")),
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn cancel(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     let at = app.moment();
     decide(&app, &caller, &id, ("cancel", ""), |lab, id| lab.cancel(&at, id)).await
 }
 
 /// `POST /api/v1/terminals/{id}/admit`: the terminal may introduce itself without a ticket.
+#[utoipa::path(
+    post,
+    path = "/api/v1/terminals/{id}/admit",
+    summary = "The terminal may introduce itself without a ticket",
+    tag = "decisions",
+    params(("id" = String, Path, description = "A name, label, MAC or UUID")),
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn admit(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     let now = app.now();
     let admit = |lab: &mut Lab, id: &str| {
@@ -85,6 +122,18 @@ pub async fn admit(State(app): Shared, caller: Caller, Path(id): Path<String>) -
 }
 
 /// `DELETE /api/v1/terminals/{id}`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/terminals/{id}",
+    summary = "Forget a terminal and its attempts",
+    tag = "decisions",
+    params(("id" = String, Path, description = "A name, label, MAC or UUID")),
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn forget(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     caller.admin(&app, "forget", &id)?;
     let now = app.now();

@@ -43,6 +43,19 @@ fn terminals(app: &App, lab: &Lab, config: &Config, targets: &[String]) -> Resul
 }
 
 /// `POST /api/v1/jobs`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs",
+    summary = "Create a job, or say what it would do",
+    request_body = JobOrder,
+    tag = "jobs",
+    responses(
+        (status = 201, description = "Created", body = JobPlan),
+        (status = 200, description = "What it would do", body = JobPlan),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn create(
     State(app): Shared,
     caller: Caller,
@@ -75,6 +88,16 @@ pub async fn create(
 }
 
 /// `GET /api/v1/jobs`: the latest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs",
+    summary = "All jobs, the latest first",
+    tag = "jobs",
+    responses(
+        (status = 200, description = "Jobs", body = Vec<JobView>),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
 pub async fn jobs(State(app): Shared) -> Json<Vec<JobView>> {
     let lab = sync::lock(&app.lab);
     Json(lab.jobs().iter().rev().map(|job| lab.jobs().view(job)).collect())
@@ -96,11 +119,33 @@ fn report_of(app: &App, number: u64) -> Result<Report, Error> {
 }
 
 /// `GET /api/v1/jobs/{number}`: the job and its terminals, those that need a person first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{number}",
+    summary = "A job and its terminals",
+    params(("number" = u64, Path, description = "The job's number")),
+    tag = "jobs",
+    responses(
+        (status = 200, description = "The job", body = Report),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
 pub async fn job(State(app): Shared, Path(number): Path<u64>) -> Result<Json<Report>, Error> {
     report_of(&app, number).map(Json)
 }
 
 /// `GET /api/v1/jobs/{number}/report.csv`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{number}/report.csv",
+    summary = "The terminals of a job as a table",
+    params(("number" = u64, Path, description = "The job's number")),
+    tag = "jobs",
+    responses(
+        (status = 200, description = "The table", body = String, content_type = "text/csv"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
 pub async fn report(State(app): Shared, Path(number): Path<u64>) -> Result<Response, Error> {
     let report = report_of(&app, number)?;
     let mut csv = String::from("label,terminal,state,reason,attempts,since\n");
@@ -128,6 +173,18 @@ fn cell(text: &str) -> String {
 }
 
 /// `POST /api/v1/jobs/{number}/cancel`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs/{number}/cancel",
+    summary = "Cancel a job",
+    params(("number" = u64, Path, description = "The job's number")),
+    tag = "jobs",
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn cancel(
     State(app): Shared,
     caller: Caller,
@@ -149,7 +206,7 @@ pub async fn cancel(
 }
 
 /// Which terminals of a job begin again.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
     /// All that have not succeeded, if there are none.
@@ -161,12 +218,25 @@ pub struct Retry {
 }
 
 /// The terminals that begin again.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, Serialize, Deserialize)]
 pub struct Retried {
     pub terminals: Vec<String>,
 }
 
 /// `POST /api/v1/jobs/{number}/retry`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs/{number}/retry",
+    summary = "Terminals of a job begin again",
+    params(("number" = u64, Path, description = "The job's number")),
+    request_body = Retry,
+    tag = "jobs",
+    responses(
+        (status = 200, description = "They begin again", body = Retried),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn retry(
     State(app): Shared,
     caller: Caller,

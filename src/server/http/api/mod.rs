@@ -11,6 +11,7 @@ mod backup;
 mod decisions;
 pub mod jobs;
 mod named;
+mod openapi;
 mod people;
 mod registry;
 mod reply;
@@ -20,6 +21,7 @@ mod wake;
 
 pub use backup::backup;
 pub use decisions::{admit, cancel, forget, retry};
+pub use openapi::openapi;
 pub use people::{audit, create_token, revoke_token, tokens};
 pub use registry::{describe, export, import};
 pub use reply::Error;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::access::Caller;
 use super::reply::{Error, Shared, conflict, error, keep, random_secret, unkept};
-use crate::api::{AuditEntry, NewToken, TokenMade, TokenView};
+use crate::api::{AuditEntry, NewToken, Refusal, TokenMade, TokenView};
 use crate::server::domain::lab::date;
 use crate::server::domain::people::{Person, Role};
 use crate::sync;
@@ -28,12 +28,35 @@ fn view(person: &Person) -> TokenView {
 }
 
 /// `GET /api/v1/tokens`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tokens",
+    summary = "The tokens of people",
+    tag = "people",
+    responses(
+        (status = 200, description = "All tokens", body = Vec<TokenView>),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn tokens(State(app): Shared, caller: Caller) -> Result<Json<Vec<TokenView>>, Error> {
     caller.admin(&app, "token list", "")?;
     Ok(Json(sync::read(&app.people).iter().map(view).collect()))
 }
 
 /// `POST /api/v1/tokens`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tokens",
+    summary = "Make a token",
+    request_body = NewToken,
+    tag = "people",
+    responses(
+        (status = 200, description = "Made", body = TokenMade),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn create_token(
     State(app): Shared,
     caller: Caller,
@@ -57,6 +80,18 @@ pub async fn create_token(
 }
 
 /// `DELETE /api/v1/tokens/{name}`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/tokens/{name}",
+    summary = "Revoke a token",
+    params(("name" = String, Path, description = "Whose token it is")),
+    tag = "people",
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn revoke_token(
     State(app): Shared,
     caller: Caller,
@@ -76,7 +111,8 @@ pub async fn revoke_token(
 }
 
 /// Options of a look at the audit.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(utoipa::IntoParams, Debug, Clone, Copy, Deserialize)]
+#[into_params(parameter_in = Query)]
 pub struct AuditQuery {
     /// Seconds since 1970; entries before it are left out.
     #[serde(default)]
@@ -84,6 +120,18 @@ pub struct AuditQuery {
 }
 
 /// `GET /api/v1/audit[?since=SECONDS]`: the latest entries, the oldest of them first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit",
+    summary = "What people did",
+    params(AuditQuery),
+    tag = "people",
+    responses(
+        (status = 200, description = "The latest entries", body = Vec<AuditEntry>),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn audit(
     State(app): Shared,
     caller: Caller,

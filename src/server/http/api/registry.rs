@@ -13,12 +13,24 @@ use serde::Deserialize;
 use super::access::Caller;
 use super::named::meant;
 use super::reply::{Error, Shared, conflict, error, keep};
-use crate::api::{Describe, Imported};
+use crate::api::{Describe, Imported, Refusal};
 use crate::server::domain::registry::Edit;
 use crate::server::domain::registry::table::{self, Mistake};
 use crate::sync;
 
 /// `POST /api/v1/terminals/import`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/terminals/import",
+    summary = "Terminals from a table",
+    tag = "decisions",
+    request_body(content = String, content_type = "text/csv"),
+    responses(
+        (status = 200, description = "Done", body = Imported),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn import(
     State(app): Shared,
     caller: Caller,
@@ -48,7 +60,8 @@ fn refuse(mistakes: &[Mistake]) -> Error {
 }
 
 /// Options of an export.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(utoipa::IntoParams, Debug, Clone, Copy, Deserialize)]
+#[into_params(parameter_in = Query)]
 pub struct ExportQuery {
     /// Also the terminals that are listed as new.
     #[serde(default)]
@@ -56,6 +69,17 @@ pub struct ExportQuery {
 }
 
 /// `GET /api/v1/terminals/export[?new=true]`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/terminals/export",
+    summary = "Terminals as a table",
+    tag = "views",
+    params(ExportQuery),
+    responses(
+        (status = 200, description = "The table", body = String, content_type = "text/csv"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
 pub async fn export(
     State(app): Shared,
     query: Result<Query<ExportQuery>, QueryRejection>,
@@ -69,6 +93,19 @@ pub async fn export(
 }
 
 /// `PATCH /api/v1/terminals/{id}`.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/terminals/{id}",
+    summary = "A person describes a terminal",
+    tag = "decisions",
+    params(("id" = String, Path, description = "A name, label, MAC or UUID")),
+    request_body = Describe,
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn describe(
     State(app): Shared,
     caller: Caller,

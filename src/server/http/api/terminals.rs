@@ -14,8 +14,8 @@ use axum::response::{IntoResponse, Response};
 use super::access::{Caller, Presented};
 use super::reply::{Body, Error, Shared, conflict, error, keep, random_secret, read, stranger};
 use crate::api::{
-    Assignment, Compare, Compress, DiskInfo, Further, Hello, Orders, OutcomeReport, ProgressReport, Take,
-    Task, Welcome,
+    Assignment, Compare, Compress, DiskInfo, Further, Hello, Orders, OutcomeReport, ProgressReport, Refusal,
+    Take, Task, Welcome,
 };
 use crate::event::{Chosen, Outcome};
 use crate::image_id::{ImageRef, NotAnImage};
@@ -36,6 +36,18 @@ use crate::sync;
 const TURN: Duration = Duration::from_secs(15);
 
 /// `POST /api/v1/hello`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/hello",
+    summary = "A terminal introduces itself",
+    tag = "terminals",
+    request_body = Hello,
+    responses(
+        (status = 200, description = "Done", body = Welcome),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn hello(State(app): Shared, caller: Caller, body: Body<Hello>) -> Result<Json<Welcome>, Error> {
     let hello = read(body)?;
     let (config, now, secret) = (app.config(), app.now(), random_secret()?);
@@ -149,6 +161,20 @@ fn unknown(why: NotKnown) -> Error {
 }
 
 /// `POST /api/v1/terminals/{id}/take`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/terminals/{id}/take",
+    summary = "A terminal asks for its job",
+    tag = "terminals",
+    params(("id" = String, Path, description = "The terminal's name in calls")),
+    request_body = Take,
+    responses(
+        (status = 200, description = "Done", body = Assignment),
+        (status = 204, description = "Nothing to do"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn take(
     State(app): Shared,
     caller: Caller,
@@ -278,6 +304,18 @@ fn not_taken(why: ReportError) -> Error {
 
 /// `POST /api/v1/attempts/{attempt}/progress`. Progress may be lost, so the answer does not wait until it is
 /// stored.
+#[utoipa::path(
+    post,
+    path = "/api/v1/attempts/{attempt}/progress",
+    summary = "An attempt says how far it is",
+    tag = "terminals",
+    params(("attempt" = u64, Path, description = "From the assignment")),
+    request_body = ProgressReport,
+    responses(
+        (status = 200, description = "Done", body = Orders),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
 pub async fn progress(
     State(app): Shared,
     Path(attempt): Path<u64>,
@@ -302,6 +340,19 @@ pub async fn progress(
 }
 
 /// `POST /api/v1/attempts/{attempt}/outcome`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/attempts/{attempt}/outcome",
+    summary = "An attempt ended",
+    tag = "terminals",
+    params(("attempt" = u64, Path, description = "From the assignment")),
+    request_body = OutcomeReport,
+    responses(
+        (status = 200, description = "Done", body = Orders),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn outcome(
     State(app): Shared,
     Path(attempt): Path<u64>,

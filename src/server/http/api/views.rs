@@ -28,8 +28,9 @@ use crate::swarm::SwarmStats;
 use crate::sync;
 
 /// Which terminals are wanted: those that fit all that is named.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(utoipa::IntoParams, Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     room: Option<String>,
     group: Option<String>,
@@ -38,6 +39,17 @@ pub struct Wanted {
 }
 
 /// `GET /api/v1/terminals[?room=NAME&group=NAME&new=true]`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/terminals",
+    summary = "A row for each terminal",
+    tag = "views",
+    params(Wanted),
+    responses(
+        (status = 200, description = "Done", body = Vec<TerminalView>),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
 pub async fn terminals(
     State(app): Shared,
     query: Result<Query<Wanted>, QueryRejection>,
@@ -68,6 +80,17 @@ pub fn rows(app: &App) -> Vec<TerminalView> {
 }
 
 /// `GET /api/v1/terminals/{id}`, where `id` may also be a label, a MAC or a UUID.
+#[utoipa::path(
+    get,
+    path = "/api/v1/terminals/{id}",
+    summary = "One terminal in full",
+    tag = "views",
+    params(("id" = String, Path, description = "A name, label, MAC or UUID")),
+    responses(
+        (status = 200, description = "Done", body = TerminalDetails),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
 pub async fn terminal(State(app): Shared, Path(typed): Path<String>) -> Result<Json<TerminalDetails>, Error> {
     let view = Rows::of(&app);
     let lab = sync::lock(&app.lab);
@@ -95,7 +118,7 @@ impl Rows {
 }
 
 /// An image as the page shows it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, Serialize, Deserialize)]
 pub struct ImageView {
     #[serde(flatten)]
     pub image: Published,
@@ -108,7 +131,7 @@ pub struct ImageView {
 }
 
 /// Counters of the server's own peer in a swarm.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct SeedingView {
     pub bytes_out: u64,
     /// Bytes a second going out.
@@ -123,7 +146,7 @@ impl From<SwarmStats> for SeedingView {
 }
 
 /// Everything but the terminals: `GET /api/v1/lab`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(utoipa::ToSchema, Debug, Clone, Serialize, Deserialize)]
 pub struct LabView {
     /// Version of the server.
     pub version: String,
@@ -138,6 +161,16 @@ pub struct LabView {
 }
 
 /// `GET /api/v1/lab`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/lab",
+    summary = "Images, jobs, zones and problems",
+    tag = "views",
+    responses(
+        (status = 200, description = "Done", body = LabView),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
 pub async fn lab(State(app): Shared) -> Json<LabView> {
     let images = images(&app);
     let jobs = {

@@ -21,6 +21,18 @@ use crate::sync;
 const REPEAT: Duration = Duration::from_secs(59);
 
 /// `POST /api/v1/terminals/{target}/wake`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/terminals/{id}/wake",
+    summary = "Switch terminals on by magic packets",
+    tag = "decisions",
+    params(("id" = String, Path, description = "A terminal, room:NAME, group:NAME, zone:NAME, new or all")),
+    responses(
+        (status = 200, description = "Done", body = Vec<Woken>),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
 pub async fn wake(
     State(app): Shared,
     caller: Caller,
