@@ -76,7 +76,11 @@ pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, offer: Offer, queued: bo
     let again = format!("Then run on the server: flashmob terminal retry {id}");
     match (&last.outcome, why) {
         (Some(Outcome::Failed { failure, .. }), _) => {
-            AtBoot::Hold { error: failure.message.clone(), advice: format!("{} {again}", failure.advice) }
+            let advice = match failure.advice.contains("terminal retry") {
+                true => failure.advice.clone(),
+                false => format!("{} {again}", failure.advice),
+            };
+            AtBoot::Hold { error: failure.message.clone(), advice }
         }
         (_, Some(why)) => AtBoot::Hold {
             error: format!("writing {} was interrupted, and {why}", last.title()),

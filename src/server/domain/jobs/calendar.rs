@@ -26,6 +26,8 @@ impl Jobs {
             let closed = entry.close(at, half_written);
             stopped.extend(closed.stops.iter().map(|(id, _)| id.clone()));
             effects.and(closed);
+            // Nobody may be left, because terminals were cancelled before the window opened, or forgotten.
+            effects.changes.extend(entry.changes(&[]));
         }
         for id in stopped {
             self.leases.remove(&id);

@@ -190,6 +190,24 @@ impl Jobs {
         self.of(terminal).max_by_key(weight)
     }
 
+    /// Forgets jobs that were over before this time, but for the latest one, as the database does.
+    pub(crate) fn forget_older(&mut self, before: Duration) {
+        let (before, latest) = (stamp(before), self.last_number);
+        let old = |job: &Job| job.is_over() && job.run.closes < before && job.number < latest;
+        let gone: Vec<u64> = self.iter().filter(|job| old(job)).map(|job| job.number).collect();
+        for number in gone {
+            self.entries.remove(&number);
+            self.of_terminal.values_mut().for_each(|numbers| {
+                numbers.remove(&number);
+            });
+        }
+    }
+
+    /// Whether a job is still to come or under way for this terminal.
+    pub(crate) fn is_wanted(&self, terminal: &str) -> bool {
+        self.of(terminal).any(|(job, member)| !member.state.is_final() || job.next.is_some())
+    }
+
     /// Forgets a terminal.
     pub fn forget(&mut self, terminal: &str) {
         for number in self.of_terminal.remove(terminal).into_iter().flatten() {

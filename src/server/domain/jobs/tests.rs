@@ -285,6 +285,31 @@ fn a_cancelled_job_stops_everyone_and_begins_nothing() {
     assert!(jobs.get(1).expect("there").is_over() && jobs.cancel(1, &moment(4)).is_err());
 }
 
+#[test]
+fn a_job_is_over_when_nobody_is_left_in_it() {
+    let mut jobs = Jobs::default();
+    jobs.add(job(1, HOUR, 10 * HOUR), &names(2));
+    tick(&mut jobs, 0);
+    jobs.cancel_terminal("t0", &moment(1)).expect("planned");
+    jobs.forget("t1");
+    assert_eq!(jobs.get(1).expect("there").run.phase, Phase::Planned);
+    tick(&mut jobs, HOUR);
+    assert!(jobs.get(1).expect("there").is_over());
+}
+
+#[test]
+fn old_jobs_are_forgotten_but_for_the_latest_whose_number_stays_taken() {
+    let mut jobs = jobs(1, |_| {});
+    jobs.add(job(2, 0, 10 * HOUR), &names(2));
+    tick(&mut jobs, 10 * HOUR);
+    jobs.forget_older(at(9 * HOUR));
+    assert_eq!(jobs.iter().count(), 2);
+    jobs.forget_older(at(11 * HOUR));
+    assert_eq!(jobs.iter().map(|job| job.number).collect::<Vec<_>>(), [2]);
+    assert_eq!((jobs.next_number(), jobs.of("t0").count()), (3, 1));
+    assert!(!jobs.is_wanted("t0"));
+}
+
 /// One step of a random night.
 #[derive(Debug, Clone)]
 enum Event {

@@ -65,7 +65,8 @@ impl Lab {
     /// addresses, and of these the one that has been silent longest.
     pub(super) fn forget_the_least(&mut self, now: Duration) -> Option<Change> {
         let from = |terminal: &Terminal| terminal.ip().map(limits::owner);
-        let able = || self.terminals.values().filter_map(|t| Some((worth(t, now)?, t)));
+        let free = |t: &&Terminal| !self.jobs.is_wanted(&t.id);
+        let able = || self.terminals.values().filter(free).filter_map(|t| Some((worth(t, now)?, t)));
         let mut together: HashMap<(Worth, Option<IpAddr>), usize> = HashMap::new();
         able().for_each(|(worth, t)| *together.entry((worth, from(t))).or_default() += 1);
         let least = able().min_by_key(|(worth, t)| {
@@ -95,7 +96,7 @@ mod tests {
     use crate::event::{Class, Progress};
     use crate::server::domain::lab::{MAX_TERMINALS, NotKnown};
     use crate::server::domain::ties::Ties;
-    use crate::testkit::lab::{at, done, failed, hello_of, target};
+    use crate::testkit::lab::{at, done, failed, hello_of, job, moment, target};
 
     const A: &str = "52:54:00:00:00:0a";
     const B: &str = "52:54:00:00:00:0b";
@@ -129,6 +130,16 @@ mod tests {
         }
         assert!(lab.get(A).is_some(), "although it was silent for longest");
         lab.hello(at(4), "10.0.0.9".into(), hello_of(A)).expect("known");
+    }
+
+    #[test]
+    fn a_new_terminal_that_a_job_waits_for_keeps_its_place() {
+        let mut lab = full(&[A, B], "10.0.0.9");
+        lab.add_job(job(1, 0, 1000), &[A.to_string()].into(), &moment(2));
+        for n in 0..3 {
+            lab.hello(at(3), "10.0.0.9".into(), hello_of(&format!("52:54:00:02:00:{n:02x}"))).expect("room");
+        }
+        assert!(lab.get(A).is_some() && lab.get(B).is_none());
     }
 
     #[test]

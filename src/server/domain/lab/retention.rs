@@ -16,7 +16,14 @@ impl Lab {
         let stranger = |t: &&super::Terminal| {
             t.last.is_none() && t.place.is_empty() && t.heard.is_some_and(|heard| heard < before)
         };
-        let gone: Vec<String> = self.terminals.values().filter(stranger).map(|t| t.id.clone()).collect();
+        let gone: Vec<String> = self
+            .terminals
+            .values()
+            .filter(stranger)
+            .filter(|t| !self.jobs.is_wanted(&t.id))
+            .map(|t| t.id.clone())
+            .collect();
+        self.jobs.forget_older(before);
         let gone: Vec<Change> = gone.iter().filter_map(|id| self.remove(id)).collect();
         std::iter::once(Change::Expire { ended_before: before }).chain(gone).collect()
     }
