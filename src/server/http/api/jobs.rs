@@ -45,6 +45,7 @@ fn terminals(app: &App, lab: &Lab, config: &Config, targets: &[String]) -> Resul
 /// `POST /api/v1/jobs`.
 #[utoipa::path(
     post,
+    operation_id = "create_job",
     path = "/api/v1/jobs",
     summary = "Create a job, or say what it would do",
     request_body = JobOrder,
@@ -137,6 +138,7 @@ pub async fn job(State(app): Shared, Path(number): Path<u64>) -> Result<Json<Rep
 /// `GET /api/v1/jobs/{number}/report.csv`.
 #[utoipa::path(
     get,
+    operation_id = "job_report",
     path = "/api/v1/jobs/{number}/report.csv",
     summary = "The terminals of a job as a table",
     params(("number" = u64, Path, description = "The job's number")),
@@ -175,6 +177,7 @@ fn cell(text: &str) -> String {
 /// `POST /api/v1/jobs/{number}/cancel`.
 #[utoipa::path(
     post,
+    operation_id = "cancel_job",
     path = "/api/v1/jobs/{number}/cancel",
     summary = "Cancel a job",
     params(("number" = u64, Path, description = "The job's number")),
@@ -226,6 +229,7 @@ pub struct Retried {
 /// `POST /api/v1/jobs/{number}/retry`.
 #[utoipa::path(
     post,
+    operation_id = "retry_job",
     path = "/api/v1/jobs/{number}/retry",
     summary = "Terminals of a job begin again",
     params(("number" = u64, Path, description = "The job's number")),

@@ -99,6 +99,16 @@ mod tests {
     }
 
     #[test]
+    fn no_two_calls_have_one_name_in_generated_clients() {
+        let document = serde_json::to_value(Document::openapi()).expect("JSON");
+        let paths = document["paths"].as_object().expect("paths");
+        let calls = paths.values().flat_map(|calls| calls.as_object().expect("calls").values());
+        let mut names: Vec<&str> = calls.map(|call| call["operationId"].as_str().expect("a name")).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+    }
+
+    #[test]
     fn every_named_shape_is_described() {
         let text = serde_json::to_string(&Document::openapi()).expect("JSON");
         let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
