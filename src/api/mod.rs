@@ -250,6 +250,9 @@ pub struct Task {
     /// How pieces already on the disk are found.
     #[serde(default)]
     pub compare: Compare,
+    /// Goes with each announce, as `t`; `None` if the image is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
 }
 
 impl Task {

@@ -75,6 +75,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
             layout: LayoutMode::WholeDisk,
             partitions: None,
             compare: Compare::Full,
+            ticket: None,
         },
         also: vec![],
         installed: vec![],

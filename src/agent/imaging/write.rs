@@ -115,13 +115,18 @@ pub(super) fn torrent(
 ) -> TorrentSpec {
     let available = memory::available().unwrap_or(ctx.memory_limit);
     let wanted = wanted(storage.plan(), storage.grid());
+    let id = storage.plan().manifest().id();
+    let ticket = assignment.tasks().find(|task| task.id == id).and_then(|task| task.ticket.as_ref());
     TorrentSpec {
         meta: Arc::clone(meta),
         storage: Arc::clone(storage) as _,
         shape: Arc::new(ImageShape(Arc::clone(storage.grid()))),
         have: Have::Pieces(have),
         wanted: (!wanted.is_all()).then_some(wanted),
-        trackers: vec![format!("{}/announce", ctx.server)],
+        trackers: vec![match &ticket {
+            Some(ticket) => format!("{}/announce?t={ticket}", ctx.server),
+            None => format!("{}/announce", ctx.server),
+        }],
         verify: assignment.verify,
         hashes,
         // Each swarm of the attempt goes on serving, so they share the memory.

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use crate::digest::sha256;
+use crate::image_id::ImageId;
 use crate::server::domain::identity::{Identity, Mac, in_one_order};
 use crate::units::Sha256;
 
@@ -70,7 +71,7 @@ pub struct Ticket {
 /// A new ticket, as it is written on the kernel's command line.
 pub(crate) fn issue(key: &Key, subject: Subject, now: Duration) -> String {
     let made = millis(now);
-    let code = code(key, made, subject);
+    let code = terminal_code(key, made, subject);
     hex(&[&made[..], &code[..]].concat())
 }
 
@@ -81,14 +82,40 @@ pub(crate) fn check(key: &Key, text: &str, who: &Identity, now: Duration) -> Opt
     let made: [u8; TIME] = made.try_into().ok()?;
     let named = who.macs.iter().map(|mac| Subject::Mac(*mac));
     let named = named.chain(who.uuid.map(|uuid| Subject::Uuid(in_one_order(uuid))));
-    let subject = named.fold(None, |found, subject| match equal(&code(key, made, subject), given) {
-        true => Some(subject),
-        false => found,
-    })?;
-    let made = made.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-    let made = Duration::from_millis(made);
+    let subject =
+        named.fold(None, |found, subject| match equal(&terminal_code(key, made, subject), given) {
+            true => Some(subject),
+            false => found,
+        })?;
+    let made = time_of(made);
     // A ticket of the future was made before the machine's date was set back.
     (made <= now && now - made < LIFE).then_some(Ticket { made, subject })
+}
+
+/// How long a ticket for an image is good: longer than any attempt stays in the swarm.
+const IMAGE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A ticket for the payload of one image.
+pub(crate) fn issue_for_image(key: &Key, image: &ImageId, now: Duration) -> String {
+    let made = millis(now);
+    hex(&[&made[..], &image_code(key, made, image)].concat())
+}
+
+/// Is it a ticket for this image?
+pub(crate) fn is_for_image(key: &Key, text: &str, image: &ImageId, now: Duration) -> bool {
+    let Some(bytes) = unhex(text).filter(|bytes| bytes.len() == TIME + CODE) else { return false };
+    let (made, given) = bytes.split_at(TIME);
+    let Ok(made) = <[u8; TIME]>::try_from(made) else { return false };
+    let time = time_of(made);
+    equal(&image_code(key, made, image), given) && time <= now && now - time < IMAGE_LIFE
+}
+
+fn image_code(key: &Key, made: [u8; TIME], image: &ImageId) -> [u8; CODE] {
+    code(key, b"flashmob image ", made, image.to_string().as_bytes())
+}
+
+fn time_of(made: [u8; TIME]) -> Duration {
+    Duration::from_millis(made.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
 }
 
 /// The last six bytes: enough for 8000 years.
@@ -98,8 +125,12 @@ fn millis(time: Duration) -> [u8; TIME] {
     [a, b, c, d, e, f]
 }
 
-fn code(key: &Key, made: [u8; TIME], subject: Subject) -> [u8; CODE] {
-    let whole = authenticated(key, &[&b"flashmob ticket "[..], &made, &subject.bytes()].concat());
+fn terminal_code(key: &Key, made: [u8; TIME], subject: Subject) -> [u8; CODE] {
+    code(key, b"flashmob ticket ", made, &subject.bytes())
+}
+
+fn code(key: &Key, kind: &[u8], made: [u8; TIME], subject: &[u8]) -> [u8; CODE] {
+    let whole = authenticated(key, &[kind, &made, subject].concat());
     let mut code = [0; CODE];
     code.copy_from_slice(&whole[..CODE]);
     code
@@ -193,6 +224,19 @@ mod tests {
         for bad in ["", "0", "zz", &ticket[2..], &ticket[1..], &format!("{ticket}00"), "é"] {
             assert!(!good(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_ticket_for_an_image_is_for_no_other_and_for_no_terminal() {
+        let (image, other) = (ImageId::new("debian", "1"), ImageId::new("debian", "2"));
+        let ticket = issue_for_image(&KEY, &image, at(1_800_000_000));
+        let good = |image, now| is_for_image(&KEY, &ticket, image, at(now));
+        assert!(good(&image, 1_800_000_000) && good(&image, 1_800_600_000));
+        assert!(!good(&image, 1_800_604_800) && !good(&image, 1_799_999_999) && !good(&other, 1_800_000_001));
+        let machine = who(&[A], None);
+        assert_eq!(check(&KEY, &ticket, &machine, at(1_800_000_001)), None);
+        assert!(!is_for_image(&KEY, &ticket_of(&machine), &image, at(1_800_000_001)));
+        assert!(!is_for_image(&KEY, "", &image, at(1_800_000_001)));
     }
 
     #[test]

@@ -11,5 +11,6 @@ pub mod listen;
 pub mod metrics;
 pub mod netboot;
 pub mod page;
+pub(crate) mod payload;
 pub mod router;
 pub(crate) mod tracking;

@@ -24,6 +24,7 @@ use crate::server::http::latency;
 use crate::server::http::metrics;
 use crate::server::http::netboot;
 use crate::server::http::page;
+use crate::server::http::payload;
 use crate::server::http::tracking;
 
 /// Largest body of a call: an inventory with 64 disks has a few ten KiB.
@@ -80,10 +81,11 @@ pub fn router(app: Arc<App>) -> Router {
     // It takes as long as the copy of a large database takes.
     let backup = Router::new().route("/api/v1/backup", post(api::backup));
     let images = ServeDir::new(&app.images).append_index_html_on_directories(false);
+    let guarded = from_fn_with_state(Arc::clone(&app), payload::guarded);
     let mut router = calls
         .merge(backup)
         .merge(import)
-        .merge(Router::new().nest_service("/images", images).layer(from_fn(only_images)));
+        .merge(Router::new().nest_service("/images", images).layer(from_fn(only_images)).layer(guarded));
     if let Some(boot) = &app.boot {
         let boot = ServeDir::new(boot).append_index_html_on_directories(false);
         router = router.merge(Router::new().nest_service("/boot", boot));

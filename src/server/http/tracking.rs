@@ -13,8 +13,11 @@ use axum::response::{IntoResponse, Response};
 
 use crate::image_id::ImageId;
 use crate::server::app::App;
+use crate::server::domain::tickets;
+use crate::server::http::api::access::Caller;
 use crate::server::http::listen::Ends;
 use crate::server::http::netboot::host_of;
+use crate::server::http::payload::{CLOSED, may_have};
 use crate::sync;
 use crate::tracker::announce::parse_scrape;
 use crate::tracker::{Announce, Seeder, reply};
@@ -27,12 +30,19 @@ fn bencoded(bytes: Vec<u8>) -> Response {
 pub(crate) async fn announce(
     State(app): State<Arc<App>>,
     Extension(ends): Extension<Ends>,
+    caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Response {
     let announce = match Announce::parse(query.as_deref().unwrap_or_default()) {
         Ok(announce) => announce,
         Err(error) => return bencoded(reply::failure(&error.to_string())),
     };
+    let repository = app.repository();
+    let image = repository.catalog.images.iter().find(|image| image.info_hash == announce.info_hash);
+    let ticket = query.as_deref().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("t="));
+    if image.is_some_and(|image| !may_have(&app, &caller, &image.id(), ticket)) {
+        return bencoded(reply::failure(CLOSED));
+    }
     let home = Seeder { peer_id: app.seeder.peer_id, address: (ends.local.ip(), app.seeder.port).into() };
     let now = app.now();
     let answer = sync::lock(&app.tracker).announce(now, ends.remote.ip(), &announce, Some(home), &mut random);
@@ -64,6 +74,7 @@ pub(crate) async fn scrape(State(app): State<Arc<App>>, RawQuery(query): RawQuer
 pub(crate) async fn torrent(
     State(app): State<Arc<App>>,
     Extension(ends): Extension<Ends>,
+    caller: Caller,
     Path((name, file)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
@@ -74,9 +85,16 @@ pub(crate) async fn torrent(
     };
     let host = host_of(&headers, ends);
     let metainfo = torrent.stored.as_ref().clone();
-    let seeds = torrent.web_seed.then(|| format!("http://{host}/images/{name}/"));
+    let id = ImageId::new(&name, version);
+    let closed = !app.config().open_images.contains(&name) && caller.is_somebody();
+    let ticket = closed.then(|| tickets::issue_for_image(&app.ticket_key, &id, app.now()));
+    let (query, folder) = match &ticket {
+        Some(ticket) => (format!("?t={ticket}"), format!("t={ticket}/")),
+        None => Default::default(),
+    };
+    let seeds = torrent.web_seed.then(|| format!("http://{host}/images/{folder}{name}/"));
     let bytes = metainfo
-        .with_trackers(vec![format!("http://{host}/announce")])
+        .with_trackers(vec![format!("http://{host}/announce{query}")])
         .with_url_list(seeds.into_iter().collect())
         .to_bytes();
     let disposition = format!("attachment; filename=\"{name}-{version}.torrent\"");

@@ -67,8 +67,9 @@ async fn a_handed_out_torrent_knows_the_way_here_and_is_the_same_torrent() {
     let stored = fs::read(golden().join("image.torrent")).expect("read");
     let stored = crate::metainfo::Metainfo::parse(&stored).expect("a torrent");
     assert_eq!(torrent.info_hash, stored.info_hash);
-    assert_eq!(torrent.trackers, [world.url("/announce")]);
-    assert_eq!(torrent.url_list, [world.url("/images/golden/")]);
+    let (_, ticket) = torrent.trackers[0].split_once("?t=").expect("a ticket");
+    assert_eq!(torrent.trackers, [world.url(&format!("/announce?t={ticket}"))]);
+    assert_eq!(torrent.url_list, [world.url(&format!("/images/t={ticket}/golden/"))]);
     assert!(stored.trackers.is_empty());
     assert_eq!(world.text("/torrents/golden/2.torrent").await.0, StatusCode::NOT_FOUND);
 }

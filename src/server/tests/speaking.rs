@@ -301,3 +301,48 @@ async fn a_thousand_forged_calls_change_nothing() {
     let refused = audit(&world).await.iter().filter(|e| e.detail.starts_with("refused")).count();
     assert!((1..=60).contains(&refused), "{refused} of {sent} refused calls are written down");
 }
+
+#[tokio::test]
+async fn the_payload_is_for_those_who_have_a_ticket_unless_the_image_is_open() {
+    let world = abroad(QUIET).await;
+    let get = async |path: String, token: Option<&str>| {
+        let request = world.http.get(world.abroad(&path));
+        let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+        let answer = request.send().await.expect("an answer");
+        (answer.status(), answer.bytes().await.expect("bytes"))
+    };
+    let payload = "golden/format-1/payload/0000.bin";
+    for small in ["manifest.json", "manifest.json.minisig", "pieces.sha256"] {
+        assert_eq!(get(format!("/images/golden/format-1/{small}"), None).await.0, StatusCode::OK, "{small}");
+    }
+    let announce = |ticket: &str| {
+        let hash = super::swarm::HASH;
+        format!("/announce?info_hash={hash}&peer_id=aaaaaaaaaaaaaaaaaaaa&port=6881&left=1{ticket}")
+    };
+    let failed = |answer: &[u8]| answer.windows(14).any(|part| part == b"failure reason");
+    for no in ["", "&t=", "&t=00"] {
+        assert!(failed(&get(announce(no), None).await.1), "{no}");
+    }
+    for no in ["", "t=/", "t=00/"] {
+        assert_eq!(get(format!("/images/{no}{payload}"), None).await.0, StatusCode::FORBIDDEN, "{no}");
+    }
+    // A terminal gets a ticket with its job, a person a torrent that has one.
+    let ticket = world.begin(A).await.task.ticket.expect("it is not open");
+    assert!(!failed(&get(announce(&format!("&t={ticket}")), None).await.1));
+    assert_eq!(get(format!("/images/t={ticket}/{payload}"), None).await.0, StatusCode::OK);
+    let outside = format!("/images/t={ticket}/../../secret");
+    assert_eq!(get(outside, None).await.0, StatusCode::NOT_FOUND);
+    let teacher = token(&world, "teacher", Some("101")).await.token;
+    let path = "/torrents/golden/format-1.torrent";
+    let (theirs, nobodys) = (get(path.into(), Some(&teacher)).await.1, get(path.into(), None).await.1);
+    let trackers = |bytes: &[u8]| crate::metainfo::Metainfo::parse(bytes).expect("a torrent").trackers;
+    assert!(trackers(&theirs)[0].contains("?t=") && trackers(&nobodys)[0].ends_with("/announce"));
+
+    for open in ["open_images = true\n", "open_images = ['golden']\n"] {
+        let world = abroad(open).await;
+        let address = world.abroad(&format!("/images/{payload}"));
+        assert_eq!(world.http.get(address).send().await.expect("an answer").status(), StatusCode::OK);
+        let answer = world.http.get(world.abroad(&announce(""))).send().await.expect("an answer");
+        assert!(!failed(&answer.bytes().await.expect("bytes")));
+    }
+}

@@ -9,7 +9,7 @@ use crate::io::torrent::{Have, Session, SessionConfig, TorrentSpec};
 use crate::manifest::reference::Reference;
 use crate::storage::{Attributes, Storage, StorageError};
 
-const HASH: &str = "%9e%09%16%bc%9e%dc%5c%83%db%84%40%81%3a%2f%ab%9f%56%82%90%fb";
+pub(super) const HASH: &str = "%9e%09%16%bc%9e%dc%5c%83%db%84%40%81%3a%2f%ab%9f%56%82%90%fb";
 
 async fn announce(world: &World, id: char, port: u16, more: &str) -> Vec<u8> {
     let id = id.to_string().repeat(20);

@@ -21,6 +21,7 @@ fn task(name: &str, disk: &LoopDisk) -> Task {
         layout: LayoutMode::WholeDisk,
         partitions: None,
         compare: Compare::Auto,
+        ticket: None,
     }
 }
 

@@ -125,6 +125,7 @@ impl Lab {
                 layout: LayoutMode::WholeDisk,
                 partitions: None,
                 compare: Compare::Auto,
+                ticket: None,
             },
             also: vec![],
             installed: vec![],

@@ -35,6 +35,9 @@ pub struct Config {
     /// Whether terminals that nobody listed register themselves.
     #[serde(default)]
     pub register: Register,
+    /// Images whose payload anybody may have.
+    #[serde(default)]
+    pub open_images: OpenImages,
     /// Whether pieces travel compressed, from the server and between terminals.
     #[serde(default)]
     pub compress: Compress,
@@ -71,6 +74,31 @@ pub enum Register {
     Ask,
     /// The terminal, by its first hello.
     Open,
+}
+
+/// Images whose payload anybody may have.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum OpenImages {
+    /// All of them, or none.
+    All(bool),
+    /// By their names.
+    Named(Vec<String>),
+}
+
+impl Default for OpenImages {
+    fn default() -> Self {
+        OpenImages::All(false)
+    }
+}
+
+impl OpenImages {
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            OpenImages::All(all) => *all,
+            OpenImages::Named(names) => names.iter().any(|open| open == name),
+        }
+    }
 }
 
 /// The configured facts about a terminal.

@@ -215,7 +215,11 @@ pub async fn take(
     keep(saved).await?;
     let number = begun.attempt.number;
     log::info!(terminal = id, attempt = number; "{title} takes {} as attempt {number}", begun.target.title());
-    Ok(Json(assignment(begun, disks, config.compress)?).into_response())
+    let mut assignment = assignment(begun, disks, config.compress)?;
+    for task in assignment.tasks_mut().filter(|task| !config.open_images.contains(&task.id.name)) {
+        task.ticket = Some(tickets::issue_for_image(&app.ticket_key, &task.id, at.now));
+    }
+    Ok(Json(assignment).into_response())
 }
 
 /// The images that a person named at the terminal.
@@ -287,7 +291,7 @@ fn named(image: &str) -> Result<ImageRef, Error> {
 fn task(image: Placement, compare: Compare) -> Task {
     let Placement { id, disk, layout, partitions } = image;
     let folder = format!("/images/{}/{}/", id.name, id.version);
-    let mut task = Task { id, folder, disk, layout, partitions: None, compare };
+    let mut task = Task { id, folder, disk, layout, partitions: None, compare, ticket: None };
     if let Some(partitions) = partitions {
         task.only(partitions);
     }

@@ -1,0 +1,61 @@
+//! Who may have the payload of an image.
+//!
+//! Manifest, signature and the other small files of an image are for everybody. Its payload is for terminals
+//! with a job, which have a ticket for it, and for people with a token, unless the image is open.
+//!
+//! Invariant: a ticket in an address is for one image, so nobody gets another by it.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::image_id::ImageId;
+use crate::manifest::names;
+use crate::server::app::App;
+use crate::server::domain::tickets;
+use crate::server::http::api::access::Caller;
+use crate::server::http::listen::Ends;
+
+/// What to do without a ticket.
+pub(super) const CLOSED: &str = "this image is not open: its payload is for terminals with a job, and for \
+    people with a token. Fetch its torrent with yours, or name the image in open_images of the server's \
+    configuration";
+
+/// May the payload of `image` go to a caller with this ticket?
+pub(super) fn may_have(app: &App, caller: &Caller, image: &ImageId, ticket: Option<&str>) -> bool {
+    let good = |ticket| tickets::is_for_image(&app.ticket_key, ticket, image, app.now());
+    app.config().open_images.contains(&image.name) || caller.is_somebody() || ticket.is_some_and(good)
+}
+
+/// `/images/t=TICKET/…` is `/images/…` with a ticket. A ticket in the path stays there in every address that
+/// a client makes of it (BEP 19).
+pub(super) async fn guarded(
+    State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path().to_string();
+    let rest = path.strip_prefix("/images/").unwrap_or_default();
+    let (ticket, plain) = match rest.strip_prefix("t=").and_then(|rest| rest.split_once('/')) {
+        Some((ticket, plain)) => (Some(ticket), plain),
+        None => (None, rest),
+    };
+    if let [name, version, folder, _] = plain.split('/').collect::<Vec<_>>()[..]
+        && folder == names::PAYLOAD
+        && !may_have(&app, &Caller::new(&app, ends, request.headers()), &ImageId::new(name, version), ticket)
+    {
+        return (StatusCode::FORBIDDEN, format!("{CLOSED}\n")).into_response();
+    }
+    if ticket.is_some() {
+        match format!("/images/{plain}").parse::<Uri>() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+    next.run(request).await
+}
