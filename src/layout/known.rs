@@ -41,17 +41,15 @@ pub fn check(
     if rule.identifies() {
         return Ok(());
     }
-    let accept = "If that is as it should be, run on the server 'flashmob job retry TERMINAL \
-        --accept-disks', or name \
-                  the disk in the job's disk rule by serial=….";
+    let accept = "If that is as it should be, run on the server 'flashmob terminal retry TERMINAL \
+        --accept-disks', or name the disk in the job's disk rule by serial=….";
     let gone = missing(known, present);
     if !gone.is_empty() {
         let gone: Vec<String> = gone.into_iter().map(describe).collect();
         return Err(Failure::refused(
             format!(
                 "the rule '{rule}' may mean another disk than it did, because a disk that this terminal had \
-                 is not \
-                 there: {}; it would now be {}",
+                 is not there: {}; it would now be {}",
                 gone.join("; "),
                 describe(chosen)
             ),
@@ -118,7 +116,11 @@ mod tests {
         let chosen = rule.choose(present, 0).expect("one disk");
         check(&rule, chosen, present, known, before).err().map_or_else(String::new, |failure| {
             assert_eq!(failure.class, Class::Refused);
-            assert!(failure.advice.contains("--accept-disks"), "{}", failure.advice);
+            assert!(
+                failure.advice.contains("flashmob terminal retry TERMINAL --accept-disks"),
+                "{}",
+                failure.advice
+            );
             failure.message
         })
     }

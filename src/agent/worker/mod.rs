@@ -225,7 +225,7 @@ impl<I: Imager> Worker<I> {
                         }
                         Ended::Failed { failure, .. } => {
                             self.status
-                                .note("holding; the server may start the job again: flashmob job retry");
+                                .note("holding; the server may start the job again: flashmob terminal retry");
                             *held = Some(failure);
                             return Verdict::Next;
                         }

@@ -53,8 +53,9 @@ impl Lab {
         if attempt.is_some_and(|attempt| is_at_work(attempt, now)) {
             return Err(Refusal {
                 error: format!("terminal {id} is imaging now, or serves others"),
-                advice: "Wait until it is done, or stop it with 'flashmob job cancel' and wait a minute."
-                    .into(),
+                advice:
+                    "Wait until it is done, or stop it with 'flashmob terminal cancel' and wait a minute."
+                        .into(),
             });
         }
         Ok(self.remove(id).into_iter().collect())
