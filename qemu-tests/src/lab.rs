@@ -1,6 +1,8 @@
-//! A lab for one test: network, server and terminals in one folder, and queries to the server.
+//! A lab for one test: network, server and terminals in one folder, the administrator's commands, and
+//! queries to the server.
 //!
 //! Invariant: dropping the lab ends every process; its logs stay until the next run of the same name.
+//! Terminals and jobs come to the server by the commands that people type, on the server's own machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,18 +11,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use flashmob::api::{TerminalState, TerminalView};
 use flashmob_testkit::child::{Guarded, command, tail, wait_until};
+use flashmob_testkit::command::try_command;
 
 use crate::assets::{Assets, IMAGE, KERNEL_ARGUMENTS};
-use crate::machine::{Bus, Firmware, Machine, Start, Terminal};
+use crate::machine::{Bus, Firmware, Machine, Start, Terminal, mac_of};
 use crate::net::{Dhcp, Network, SERVER};
 
 pub const PORT: u16 = 6969;
+/// The room in which all terminals are.
+pub const ROOM: &str = "qemu";
 
-/// A job for the server's configuration.
+/// A job as the administrator creates it.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// MAC addresses; `None` means all terminals.
-    pub terminals: Option<Vec<String>>,
+    /// Labels, MACs, `room:…`, `all`.
+    pub targets: Vec<String>,
     /// `reboot`, `kexec`, `poweroff`.
     pub after: &'static str,
     /// `auto` or `full`: whether pieces already on the disk are looked for.
@@ -31,22 +36,31 @@ pub struct Job {
 impl Job {
     /// The image for all terminals, then reboot.
     pub fn for_all() -> Self {
-        Job { terminals: None, after: "reboot", compare: "auto", disk: "internal" }
+        Job { targets: vec!["all".into()], after: "reboot", compare: "auto", disk: "internal" }
+    }
+
+    /// The words of the command that creates it.
+    pub fn words(&self) -> Vec<&str> {
+        let mut words = vec!["job", "create", IMAGE];
+        words.extend(self.targets.iter().map(String::as_str));
+        words.extend(["--disk", self.disk, "--compare", self.compare, "--after", self.after]);
+        words.extend(["--longest-stay", "60s"]);
+        words
     }
 }
 
-/// The server's configuration file.
-fn configuration(jobs: &[Job]) -> String {
-    let mut text = String::new();
-    for (number, job) in jobs.iter().enumerate() {
-        let terminals = job.terminals.as_ref().map_or_else(|| "\"all\"".into(), |macs| format!("{macs:?}"));
-        text += &format!(
-            "[[job]]\nname = \"job-{number}\"\nimage = \"{IMAGE}\"\nterminals = {terminals}\nafter = \"{}\"\n\
-             compare = \"{}\"\ndisk = \"{}\"\nlongest_stay = \"60s\"\n\n",
-            job.after, job.compare, job.disk
-        );
+/// The label of the terminal with this number.
+pub fn label(number: u8) -> String {
+    format!("lab-{number:02}")
+}
+
+/// Terminals by their numbers, as `flashmob terminal import` reads them.
+fn table_of(numbers: &[u8]) -> String {
+    let mut text = "mac,label,room,seat\n".to_string();
+    for number in numbers {
+        text += &format!("{},{},{ROOM},{number}\n", mac_of(*number), label(*number));
     }
-    text + &format!("[boot]\narguments = \"{KERNEL_ARGUMENTS}\"\n")
+    text
 }
 
 /// Messages of firmwares that find no bootable disk.
@@ -55,6 +69,8 @@ pub const NOTHING_BOOTS: [&str; 3] =
 
 #[derive(Debug)]
 pub struct Lab {
+    /// The administrator's program.
+    flashmob: PathBuf,
     // Dropped in this order: processes before the namespace they live in.
     server: Guarded,
     dhcp: Guarded,
@@ -63,8 +79,18 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Starts network and server. `name` is the folder's; `images` is the repository that is served.
-    pub fn start(assets: &Assets, name: &str, jobs: &[Job], images: &Path) -> Result<Self> {
+    /// Starts network and server, imports the terminals with these numbers, and creates `job`. `name` is
+    /// the folder's; `images` is the repository that is served.
+    pub fn start(assets: &Assets, name: &str, terminals: &[u8], job: &Job, images: &Path) -> Result<Self> {
+        let lab = Lab::without_job(assets, name, images, &[])?;
+        let table = lab.write_table(terminals)?;
+        lab.flashmob(&["terminal", "import", &table.to_string_lossy()])?;
+        lab.flashmob(&job.words())?;
+        Ok(lab)
+    }
+
+    /// Starts network and server, with `more` options. The server knows no terminal.
+    pub fn without_job(assets: &Assets, name: &str, images: &Path, more: &[PathBuf]) -> Result<Self> {
         let folder = assets.folder.join("labs").join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
@@ -73,7 +99,7 @@ impl Lab {
         let network = Network::new()?;
         let dhcp = network.serve_dhcp(&assets.netboot, &Dhcp::default(), &folder.join("dnsmasq.log"))?;
         let configuration_file = folder.join("lab.toml");
-        fs::write(&configuration_file, configuration(jobs))?;
+        fs::write(&configuration_file, format!("[boot]\narguments = \"{KERNEL_ARGUMENTS}\"\n"))?;
         let mut args: Vec<PathBuf> = vec!["serve".into()];
         for (flag, value) in [
             ("--images", images.to_path_buf()),
@@ -84,10 +110,12 @@ impl Lab {
         ] {
             args.extend([flag.into(), value]);
         }
+        args.extend_from_slice(more);
         let log = folder.join("server.log");
-        let mut flashmob = command(Some(network.namespace()), &assets.programs.flashmob);
-        let server = Guarded::logged(flashmob.args(args), &log)?;
-        let mut lab = Lab { server, dhcp, network, folder };
+        let flashmob = assets.programs.flashmob.clone();
+        let mut serve = command(Some(network.namespace()), &flashmob);
+        let server = Guarded::logged(serve.args(args), &log)?;
+        let mut lab = Lab { flashmob, server, dhcp, network, folder };
         lab.wait_for_server()?;
         Ok(lab)
     }
@@ -98,6 +126,20 @@ impl Lab {
             Ok(self.get("/api/v1/terminals").is_ok())
         })
         .with_context(|| tail(&self.folder.join("server.log")))
+    }
+
+    /// Writes the table of the terminals with these numbers.
+    pub fn write_table(&self, numbers: &[u8]) -> Result<PathBuf> {
+        let file = self.folder.join("room.csv");
+        fs::write(&file, table_of(numbers)).with_context(|| format!("writing {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// Runs a command of the administrator on the server's machine; the answer is its output.
+    pub fn flashmob(&self, words: &[&str]) -> Result<String> {
+        let mut flashmob = command(Some(self.network.namespace()), &self.flashmob);
+        try_command(flashmob.args(words).args(["--server", &self.address()]))
+            .with_context(|| tail(&self.folder.join("server.log")))
     }
 
     /// The server's address as terminals see it.
@@ -165,13 +207,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_names_its_terminals_or_all() {
-        let mac = "52:54:00:fb:00:01".to_string();
-        let text = configuration(&[
-            Job { terminals: Some(vec![mac]), after: "kexec", ..Job::for_all() },
-            Job::for_all(),
-        ]);
-        assert!(text.contains("terminals = [\"52:54:00:fb:00:01\"]\nafter = \"kexec\""), "{text}");
-        assert!(text.contains("terminals = \"all\"\nafter = \"reboot\""), "{text}");
+    fn a_job_is_created_by_the_command_that_people_type() {
+        let job = Job { targets: vec![label(1), mac_of(2)], after: "kexec", ..Job::for_all() };
+        assert_eq!(
+            job.words().join(" "),
+            "job create golden lab-01 52:54:00:fb:00:02 --disk internal --compare auto --after kexec \
+             --longest-stay 60s"
+        );
+    }
+
+    #[test]
+    fn terminals_are_imported_with_label_room_and_seat() {
+        assert_eq!(table_of(&[1]), "mac,label,room,seat\n52:54:00:fb:00:01,lab-01,qemu,1\n");
     }
 }

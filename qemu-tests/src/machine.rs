@@ -76,13 +76,18 @@ pub enum Other {
     Stick(PathBuf),
 }
 
+/// The MAC address of the terminal with this number.
+pub fn mac_of(number: u8) -> String {
+    format!("52:54:00:fb:00:{number:02x}")
+}
+
 impl Terminal {
     /// A terminal with an empty disk of `size` bytes. `number` makes its MAC address.
     pub fn new(folder: &Path, number: u8, firmware: Firmware, bus: Bus, size: u64) -> Result<Self> {
         let name = format!("{firmware:?}-{bus:?}-{number}").to_lowercase();
         let folder = folder.join(&name);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        let mac = format!("52:54:00:fb:00:{number:02x}");
+        let mac = mac_of(number);
         let terminal = Terminal { name, firmware, bus, mac, folder, bad_sector: None, others: Vec::new() };
         File::create(terminal.disk())?.set_len(size)?;
         fs::write(terminal.serial_port(), 0x3f8u16.to_le_bytes())?;

@@ -172,21 +172,9 @@ pub(crate) struct Server {
 
 /// Serves a repository at `listen` on one of the machines of a lab; `None`: on this one.
 pub(crate) fn serve(machine: Option<&str>, repository: &Path, state: &Path, listen: &str) -> Server {
-    serve_with(machine, repository, state, listen, &[])
-}
-
-/// The same with `more` arguments.
-pub(crate) fn serve_with(
-    machine: Option<&str>,
-    repository: &Path,
-    state: &Path,
-    listen: &str,
-    more: &[&dyn AsRef<std::ffi::OsStr>],
-) -> Server {
     let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
         vec![&"serve", &"--images", &repository, &"--state", &state, &"--listen", &listen];
     arguments.extend([&"--peer-listen" as &dyn AsRef<std::ffi::OsStr>, &listen, &"--no-mdns"]);
-    arguments.extend(more);
     let mut program = Program::start(machine, "flashmob", &arguments);
     let mut lines = BufReader::new(program.0.take_stderr().expect("its words")).lines().map_while(Result::ok);
     let address = lines.find_map(|line| {

@@ -1,8 +1,9 @@
-//! The demonstration: a golden disk becomes an image, three terminals with empty disks netboot, image
-//! themselves in one swarm, reboot, and the new system answers on their serial consoles.
+//! The demonstration: a golden disk becomes an image, a person imports a room of three terminals with empty
+//! disks and creates a job. They netboot, image themselves in one swarm, reboot, and the new system answers
+//! on their serial consoles.
 //!
-//! Invariant: it ends with an error unless all three have booted the captured system. The library starts all
-//! processes.
+//! Invariant: it ends with an error unless all three have booted the captured system. Everything that a
+//! person would type is shown and run as such. The library starts all processes.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,8 +14,8 @@ use clap::Parser;
 use flashmob::api::{TerminalState, TerminalView};
 use flashmob::event::{Outcome, Stage};
 use qemu_tests::accel::Accel;
-use qemu_tests::assets::Assets;
-use qemu_tests::lab::{Job, Lab, PORT};
+use qemu_tests::assets::{Assets, IMAGE};
+use qemu_tests::lab::{Lab, PORT, ROOM, label};
 use qemu_tests::machine::{Bus, Firmware, Machine};
 
 /// Images three virtual terminals and shows how it goes. Needs root.
@@ -33,6 +34,11 @@ struct Cli {
 const UP: &str = "GOLDEN new is up";
 /// Three machines without KVM need about two minutes; a terminal that is silent until then has failed.
 const DEADLINE: Duration = Duration::from_secs(540);
+/// How often the room is looked at. What has not changed is not shown again.
+const LOOK: Duration = Duration::from_secs(5);
+/// The room's terminals: the number is the seat.
+const TERMINALS: [(u8, Firmware, Bus); 3] =
+    [(1, Firmware::Bios, Bus::Virtio), (2, Firmware::Uefi, Bus::Nvme), (3, Firmware::Bios, Bus::Ahci)];
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -50,35 +56,20 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(folder) = &cli.screenshots {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
-    let lab = Lab::start(&assets, "demo", &[Job::for_all()], &assets.images)?;
+    let keys = ["--keys".into(), assets.folder.join("keys/lab.pub")];
+    let lab = Lab::without_job(&assets, "demo", &assets.images, &keys)?;
     let page = lab.network.open_door(PORT)?;
     println!("\nthe lab on one page:  http://{page}/");
     println!("logs and disks:       {}", lab.folder.display());
     if Accel::probed() == Accel::Tcg {
         println!("KVM does not work here: software emulation, so booting takes half a minute each time");
     }
-    println!();
-    let mut watches = Vec::new();
-    for (number, (firmware, bus)) in
-        (1u8..).zip([(Firmware::Bios, Bus::Virtio), (Firmware::Uefi, Bus::Nvme), (Firmware::Bios, Bus::Ahci)])
-    {
-        watches.push(Watch::new(lab.netboot(number, firmware, bus)?));
-    }
-    let start = Instant::now();
-    while !watches.iter().all(Watch::is_over) {
-        if start.elapsed() > DEADLINE {
-            bail!("not all terminals booted within {} s; see their serial.log", DEADLINE.as_secs());
-        }
-        let views = lab.terminals()?;
-        for watch in &mut watches {
-            let view = views.iter().find(|view| view.macs.contains(&watch.machine.terminal.mac));
-            watch.look(view, start, cli.screenshots.as_deref())?;
-        }
-        std::thread::sleep(Duration::from_secs(1));
-    }
+    let job = order(&lab)?;
+    let watches = image(&lab, cli.screenshots.as_deref())?;
+    shown(&lab, &["job", "report", &job])?;
     summary(&assets, &watches, begin.elapsed());
     if cli.stay {
-        println!("\nstaying; press Ctrl-C to end");
+        println!("\nstaying; commands reach the server with --server http://{page}; press Ctrl-C to end");
         loop {
             std::thread::park();
         }
@@ -86,8 +77,65 @@ fn run(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command of the administrator and shows it as on a screen.
+fn shown(lab: &Lab, words: &[&str]) -> Result<String> {
+    println!("\n$ flashmob {}", words.join(" "));
+    let said = lab.flashmob(words)?;
+    print!("{said}");
+    Ok(said)
+}
+
+/// What a person types so that the room is imaged: its table and a job, whose number is returned.
+fn order(lab: &Lab) -> Result<String> {
+    let file = lab.write_table(&TERMINALS.map(|(number, ..)| number))?;
+    println!("\n$ cat {}", file.display());
+    print!("{}", std::fs::read_to_string(&file)?);
+    shown(lab, &["terminal", "import", &file.to_string_lossy()])?;
+    let said = shown(lab, &["job", "create", IMAGE, &format!("room:{ROOM}")])?;
+    let number = said.strip_prefix("Job ").and_then(|rest| rest.split(':').next());
+    Ok(number.with_context(|| format!("no number of a job: {said}"))?.to_string())
+}
+
+/// Switches the terminals on, and shows the room until all of them have booted the new system.
+fn image(lab: &Lab, pictures: Option<&Path>) -> Result<Vec<Watch>> {
+    println!("\nNow the terminals are switched on, and boot from the network.");
+    let mut watches = Vec::new();
+    for (number, firmware, bus) in TERMINALS {
+        watches.push(Watch::new(label(number), lab.netboot(number, firmware, bus)?));
+    }
+    let start = Instant::now();
+    let (mut looked, mut before) = (None, String::new());
+    while !watches.iter().all(Watch::is_over) {
+        if start.elapsed() > DEADLINE {
+            bail!("not all terminals booted within {} s; see their serial.log", DEADLINE.as_secs());
+        }
+        let views = lab.terminals()?;
+        for watch in &mut watches {
+            let view = views.iter().find(|view| view.macs.contains(&watch.machine.terminal.mac));
+            watch.look(view, start, pictures)?;
+        }
+        if looked.is_none_or(|at: Instant| at.elapsed() >= LOOK) {
+            looked = Some(Instant::now());
+            let list = ["terminal", "list", "--room", ROOM];
+            let said = lab.flashmob(&list)?;
+            if said != before {
+                println!(
+                    "\n[{:>4} s]\n$ flashmob {}\n{}",
+                    start.elapsed().as_secs(),
+                    list.join(" "),
+                    said.trim_end()
+                );
+                before = said;
+            }
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(watches)
+}
+
 /// A terminal and the times of its stages.
 struct Watch {
+    label: String,
     machine: Machine,
     /// Stages, and when each began, in seconds after switching on.
     reached: Vec<(String, u64)>,
@@ -95,8 +143,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(machine: Machine) -> Self {
-        Watch { machine, reached: Vec::new(), pictured: false }
+    fn new(label: String, machine: Machine) -> Self {
+        Watch { label, machine, reached: Vec::new(), pictured: false }
     }
 
     fn is_over(&self) -> bool {
@@ -109,53 +157,34 @@ impl Watch {
         }
     }
 
-    /// Prints a line about it.
+    /// Notes its stage; takes pictures.
     fn look(&mut self, view: Option<&TerminalView>, start: Instant, pictures: Option<&Path>) -> Result<()> {
         if self.is_over() {
             return Ok(());
         }
-        let seconds = start.elapsed().as_secs();
-        // While firmware and kernels start, nothing moves for half a minute: a line now and then is enough.
-        let calm = seconds.is_multiple_of(5);
-        let name = self.machine.terminal.name.clone();
         if self.machine.said().contains(UP) {
             self.reach(BOOTED, start);
-            println!("[{seconds:>4} s] {name:<15} the new system is up and answers");
+            let seconds = start.elapsed().as_secs();
+            println!(
+                "\n[{seconds:>4} s] {}: the new system is up, and answers on its serial line",
+                self.label
+            );
             return self.picture(pictures, "booted");
         }
-        let Some(view) = view else {
-            self.reach("netboot", start);
-            if calm {
-                println!("[{seconds:>4} s] {name:<15} netbooting");
-            }
-            return Ok(());
-        };
+        let Some(view) = view else { bail!("the server does not know {}", self.label) };
         if let (TerminalState::Failed, Some(Outcome::Failed { failure, .. })) = (view.state, &view.outcome) {
-            bail!("{name} failed: {} {}", failure.message, failure.advice);
+            bail!("{} failed: {} {}", self.label, failure.message, failure.advice);
         }
         match (&view.state, &view.progress) {
-            (TerminalState::Done, _) => {
-                self.reach("reboot into the new system", start);
-                if calm {
-                    println!("[{seconds:>4} s] {name:<15} imaged; waiting for the new system");
-                }
-            }
+            (TerminalState::Done, _) => self.reach("reboot into the new system", start),
             (_, Some(progress)) => {
                 self.reach(progress.stage.title(), start);
-                println!(
-                    "[{seconds:>4} s] {name:<15} {:>3.0} %  in {:>5.1} MB/s  out {:>5.1} MB/s  {} peers  {}",
-                    progress.percent,
-                    megabytes(progress.rate_in),
-                    megabytes(progress.rate_out),
-                    progress.peers,
-                    progress.stage.title()
-                );
                 if progress.stage >= Stage::Fetch && !self.pictured {
                     self.pictured = true;
                     self.picture(pictures, "imaging")?;
                 }
             }
-            (state, None) => println!("[{seconds:>4} s] {name:<15} {state:?}"),
+            (_, None) => self.reach("netboot", start),
         }
         Ok(())
     }
@@ -169,18 +198,13 @@ impl Watch {
 
 const BOOTED: &str = "booted";
 
-fn megabytes(bytes: u64) -> f64 {
-    let kilobytes = u32::try_from(bytes / 1000).unwrap_or(u32::MAX);
-    f64::from(kilobytes) / 1000.0
-}
-
 fn summary(assets: &Assets, watches: &[Watch], all: Duration) {
     println!("\nhow long each stage took\n");
     for step in &assets.steps {
         println!("  {:<32} {:>6.1} s", step.what, step.took.as_secs_f64());
     }
     for watch in watches {
-        println!("\n  {}", watch.machine.terminal.name);
+        println!("\n  {}, {}", watch.label, watch.machine.terminal.name);
         for pair in watch.reached.windows(2) {
             let [(what, from), (_, to)] = pair else { continue };
             println!("    {what:<30} {:>4} s", to - from);

@@ -6,7 +6,7 @@ use flashmob::api::TerminalState;
 use flashmob::event::Outcome;
 use flashmob_testkit::command::try_command;
 use qemu_tests::lab::{Job, Lab};
-use qemu_tests::machine::{Bus, Firmware, Machine, Start, Terminal};
+use qemu_tests::machine::{Bus, Firmware, Machine, Start, Terminal, mac_of};
 use qemu_tests::slots::Slots;
 
 use crate::{ASSETS, BOOTED, IMAGED, NEW_IS_UP};
@@ -24,7 +24,7 @@ fn assert_disk_is_imaged(terminal: &Terminal) {
 fn three_kinds_of_terminals_image_themselves_in_one_swarm_and_boot_the_new_system() {
     let assets = &*ASSETS;
     let _slots = Slots::take(3);
-    let lab = Lab::start(assets, "three", &[Job::for_all()], &assets.images).unwrap();
+    let lab = Lab::start(assets, "three", &[1, 2, 3], &Job::for_all(), &assets.images).unwrap();
     let kinds = [(Firmware::Bios, Bus::Virtio), (Firmware::Uefi, Bus::Nvme), (Firmware::Bios, Bus::Ahci)];
     let mut machines: Vec<Machine> =
         (1u8..).zip(kinds).map(|(n, (firmware, bus))| lab.netboot(n, firmware, bus).unwrap()).collect();
@@ -58,11 +58,12 @@ fn three_kinds_of_terminals_image_themselves_in_one_swarm_and_boot_the_new_syste
 }
 
 #[test]
-fn a_terminal_without_a_job_boots_its_own_disk_untouched() {
+fn a_terminal_without_a_job_and_one_that_is_new_boot_their_own_disks_untouched() {
     let assets = &*ASSETS;
     let _slots = Slots::take(2);
-    let job = Job { terminals: Some(vec!["52:54:00:00:00:99".into()]), ..Job::for_all() };
-    let lab = Lab::start(assets, "no-job", &[job], &assets.images).unwrap();
+    // Terminal 1 is known, but the job is for another one. Nobody has told the server of terminal 2.
+    let job = Job { targets: vec![mac_of(3)], ..Job::for_all() };
+    let lab = Lab::start(assets, "no-job", &[1, 3], &job, &assets.images).unwrap();
     let mut machines = Vec::new();
     for (number, firmware, bus) in [(1, Firmware::Bios, Bus::Ahci), (2, Firmware::Uefi, Bus::Virtio)] {
         let terminal = lab.terminal(number, firmware, bus).unwrap();
@@ -74,6 +75,8 @@ fn a_terminal_without_a_job_boots_its_own_disk_untouched() {
         machine.wait_for(crate::OLD_IS_UP, crate::GONE_ON).unwrap();
         let terminal = machine.cut_power();
         assert_eq!(terminal.disk_hash().unwrap(), before, "{}", terminal.name);
+        let view = lab.view(&terminal).unwrap().unwrap();
+        assert_eq!((view.state, view.new), (TerminalState::Idle, terminal.mac == mac_of(2)), "{view:?}");
     }
 }
 
@@ -82,7 +85,7 @@ fn kexec_starts_the_new_system_without_the_firmware() {
     let assets = &*ASSETS;
     let _slots = Slots::take(1);
     let job = Job { after: "kexec", ..Job::for_all() };
-    let lab = Lab::start(assets, "kexec", &[job], &assets.images).unwrap();
+    let lab = Lab::start(assets, "kexec", &[1], &job, &assets.images).unwrap();
     let mut machine = lab.netboot(1, Firmware::Bios, Bus::Virtio).unwrap();
     lab.wait_for_state(&machine, TerminalState::Done, IMAGED).unwrap();
     machine.wait_for(NEW_IS_UP, BOOTED).unwrap();
@@ -96,8 +99,10 @@ fn a_terminal_that_cannot_netboot_is_imaged_from_a_cd() {
     let assets = &*ASSETS;
     let _slots = Slots::take(1);
     let job = Job { after: "poweroff", ..Job::for_all() };
-    let lab = Lab::start(assets, "cd", &[job], &assets.images).unwrap();
+    let lab = Lab::start(assets, "cd", &[1], &job, &assets.images).unwrap();
     let terminal = lab.terminal(1, Firmware::Uefi, Bus::Virtio).unwrap();
+    // A kernel from a CD has no ticket, so a person vouches for the terminal.
+    lab.flashmob(&["terminal", "admit", &terminal.mac]).unwrap();
     let mut machine = terminal.switch_on(&lab.network, &Start::Cd(assets.iso.clone())).unwrap();
     lab.wait_for_state(&machine, TerminalState::Done, IMAGED).unwrap();
     machine.wait_for_power_off(BOOTED).unwrap();

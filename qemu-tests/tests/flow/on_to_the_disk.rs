@@ -21,7 +21,7 @@ fn assert_new_starts(machine: &mut Machine, within: Duration) {
 
 /// A terminal with another bootable disk, which the firmware would start first, and a bootable stick.
 fn images_and_starts(name: &str, firmware: Firmware, bus: Bus, disk: &'static str, images: &Path) {
-    let lab = Lab::start(&ASSETS, name, &[Job { disk, ..Job::for_all() }], images).unwrap();
+    let lab = Lab::start(&ASSETS, name, &[1], &Job { disk, ..Job::for_all() }, images).unwrap();
     let mut terminal = lab.terminal(1, firmware, bus).unwrap();
     let [second, stick] = ["second.img", "stick.img"].map(|name| terminal.folder.join(name));
     decoy::make(&second).unwrap();
@@ -54,7 +54,7 @@ fn by_uefi_neither_a_second_disk_nor_a_stick_nor_the_other_system_of_a_dual_boot
 fn a_stick_with_the_identity_of_the_imaged_disk_is_not_started_and_named() {
     let _slots = Slots::take(2);
     let assets = &*ASSETS;
-    let lab = Lab::start(assets, "copied-stick", &[Job::for_all()], &assets.images).unwrap();
+    let lab = Lab::start(assets, "copied-stick", &[1, 2], &Job::for_all(), &assets.images).unwrap();
     for (number, firmware, bus) in [(1, Firmware::Bios, Bus::Ahci), (2, Firmware::Uefi, Bus::Virtio)] {
         let mut machine = lab.netboot(number, firmware, bus).unwrap();
         lab.wait_for_state(&machine, TerminalState::Done, IMAGED).unwrap();

@@ -38,7 +38,7 @@ fn written(terminal: &Terminal) -> usize {
 fn cut_at(name: &str, firmware: Firmware, bus: Bus, moment: impl Fn(&Terminal) -> bool) {
     let assets = &*ASSETS;
     let _slots = Slots::take(1);
-    let lab = Lab::start(assets, name, &[Job::for_all()], &assets.images).unwrap();
+    let lab = Lab::start(assets, name, &[1], &Job::for_all(), &assets.images).unwrap();
     let terminal = lab.terminal(1, firmware, bus).unwrap();
     terminal.fill_disk(&assets.old).unwrap();
     let machine = terminal.switch_on(&lab.network, &Start::Network).unwrap();

@@ -17,7 +17,7 @@ use crate::{ASSETS, BOOTED, IMAGED};
 fn assert_refused(name: &str, images: &Path, disk_size: u64, class: Class) {
     let assets = &*ASSETS;
     let _slots = Slots::take(1);
-    let lab = Lab::start(assets, name, &[Job::for_all()], images).unwrap();
+    let lab = Lab::start(assets, name, &[1], &Job::for_all(), images).unwrap();
     let terminal = Terminal::new(&lab.folder, 1, Firmware::Bios, Bus::Virtio, disk_size).unwrap();
     terminal.fill_disk(&assets.old).unwrap();
     let before = terminal.disk_hash().unwrap();
@@ -71,7 +71,7 @@ fn a_terminal_whose_disk_failed_is_held_and_not_sent_to_half_a_system() {
     let _slots = Slots::take(1);
     // Write the pieces too that the old and the new system share.
     let job = Job { compare: "full", ..Job::for_all() };
-    let lab = Lab::start(assets, "held", &[job], &assets.images).unwrap();
+    let lab = Lab::start(assets, "held", &[1], &job, &assets.images).unwrap();
     let mut terminal = lab.terminal(1, Firmware::Bios, Bus::Virtio).unwrap();
     terminal.fill_disk(&assets.old).unwrap();
     // In the middle of the root, whose content travels.
@@ -99,7 +99,7 @@ fn a_terminal_whose_disk_failed_is_held_and_not_sent_to_half_a_system() {
 fn a_vague_rule_and_two_disks_are_refused_also_where_only_one_is_large_enough() {
     let assets = &*ASSETS;
     let _slots = Slots::take(1);
-    let lab = Lab::start(assets, "two-disks", &[Job::for_all()], &assets.images).unwrap();
+    let lab = Lab::start(assets, "two-disks", &[1], &Job::for_all(), &assets.images).unwrap();
     let mut terminal = lab.terminal(1, Firmware::Bios, Bus::Ahci).unwrap();
     // The system's own disk, which the image does not fit, and another one with foreign data.
     let small = terminal.folder.join("small.img");

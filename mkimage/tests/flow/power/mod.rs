@@ -18,8 +18,8 @@ use flashmob::io::image::folder::ImageFolder;
 use flashmob::rng::Rng;
 
 use super::disks::{self, MIB};
-use super::imaging::{Server, beside, serve_with};
-use super::{SMALL, capture_as, mkimage, succeed};
+use super::imaging::{Server, beside, serve};
+use super::{SMALL, capture_as, fail, mkimage, succeed};
 use flashmob_testkit::child::command;
 use model::{Cut, Disks};
 use starts::{Starts, Truth};
@@ -48,6 +48,19 @@ enum Phase {
 
 const PHASES: [Phase; 3] = [Phase::Disarm, Phase::Commit, Phase::Pieces];
 
+/// Creates a job that keeps the table, because attempts by hand take the layout of the job that waits for
+/// their terminal.
+fn keep_the_table(server: &Server) {
+    // By a call that is refused the server comes to know this machine as a terminal.
+    let mut agent = command(None, beside("flashmob-agent"));
+    agent.args(["--server", &server.url, "--insecure", "--listen", "127.0.0.1:0"]);
+    let output = agent.args(["--image", "nothing", "--disk", "/dev/null"]).output().expect("it starts");
+    fail(&output, 3);
+    let mut create = command(None, beside("flashmob"));
+    create.args(["job", "create", "lab0", "new", "--layout", "keep", "--server", &server.url]);
+    succeed(&create.output().expect("it starts"));
+}
+
 impl Case {
     /// `sources` are captured; the partitions with the numbers `keep` stay, and then the table does.
     fn new(folder: &Path, name: &str, sources: &[PathBuf], keep: Option<&[&str]>, old: Vec<Vec<u8>>) -> Self {
@@ -61,12 +74,10 @@ impl Case {
             ImageFolder::open(&repository.join(format!("lab{i}/1"))).expect("an image")
         });
         let images = images.collect();
-        let config = folder.join("config.toml");
-        let layout = if keep.is_some() { "keep" } else { "whole-disk" };
-        let job = format!("[[job]]\nname='lab'\nimage='lab0'\nterminals='all'\nlayout='{layout}'\n");
-        fs::write(&config, job).expect("a configuration");
-        let server =
-            serve_with(None, &repository, &folder.join("state"), "127.0.0.1:0", &[&"--config", &config]);
+        let server = serve(None, &repository, &folder.join("state"), "127.0.0.1:0");
+        if keep.is_some() {
+            keep_the_table(&server);
+        }
         let mut case = Case { server, images, old, epochs: Vec::new() };
         let disks = Disks::switch_on(&case.old, None);
         assert_eq!(disks.attempt(&mut case.agent(&disks)), Ok(true), "{name}: without a cut");
