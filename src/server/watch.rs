@@ -171,11 +171,12 @@ pub(super) async fn jobs(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 /// Brings all jobs up to this moment.
 pub(crate) fn tick(app: &App) {
     let (at, repository) = (app.moment(), app.repository());
-    let newest = |image: &ImageRef| repository.catalog.resolve(image).ok().map(Published::id);
+    let newest =
+        |image: &ImageRef| repository.catalog.resolve(image).ok().map(|found| (found.id(), found.bytes));
     let ties = app.ties();
     let mut lab = sync::lock(&app.lab);
     let changes = lab.tick(&at, &newest);
-    let asleep = lab.to_wake(&at);
+    let asleep = lab.wanted_awake(&at);
     if !asleep.is_empty() {
         let mut waking = sync::lock(&app.waking);
         for terminal in asleep.iter().filter_map(|id| lab.get(id)) {

@@ -36,6 +36,7 @@ pub(crate) fn job(number: u64, opens: u64, closes: u64) -> Job {
         terms: target().terms,
         pace: Pace { attempts: 3, wave: None, wake: false, overrun: Overrun::Finish },
         needs: 0,
+        bytes: 0,
         standing: None,
         run: Run { number: 1, opens: stamp(at(opens)), closes: stamp(at(closes)), phase: Phase::Planned },
         next: None,

@@ -82,6 +82,7 @@ impl Attempt {
         match &self.outcome {
             Some(Outcome::Done { .. }) => false,
             Some(Outcome::Failed { disk_touched, .. }) => *disk_touched || self.dirty,
+            None if self.was_committed() => false,
             None => self.dirty || self.progress.as_ref().is_some_and(|p| p.stage >= Stage::Disarm),
         }
     }

@@ -114,7 +114,7 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
             // Others wait in the swarm for whoever is expected, and a place of the wave is kept for it.
             if may_ask(app, from).is_ok() {
                 lab.expect(at.now, &caller.identity, target.images().cloned().collect());
-                drop(app.store.save(lab.grant(&id, &target, &at)));
+                lab.grant(&id, &target, &at);
             }
             let what = format!("imaging this terminal with {}", target.title());
             let subject = Subject::of(&caller.identity);

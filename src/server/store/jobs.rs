@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
-use super::tables::{json, unjson};
+use super::json::{json, unjson};
 use super::times::millis;
 use crate::server::domain::jobs::{Job, JobChange, Member};
 
@@ -58,8 +58,11 @@ pub(super) fn expire(transaction: &Transaction<'_>, ended_before: Duration) -> r
     Ok(())
 }
 
+/// A job with the terminals of its latest run.
+pub(in crate::server) type Stored = (Job, Vec<(String, Member)>);
+
 /// Reads all jobs, each with the terminals of its latest run.
-pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Vec<(Job, Vec<(String, Member)>)>> {
+pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
     let mut jobs = connection.prepare("SELECT job FROM jobs ORDER BY number")?;
     let mut members =
         connection.prepare("SELECT terminal, member FROM members WHERE job = ?1 AND run = ?2")?;

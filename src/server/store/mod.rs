@@ -17,6 +17,7 @@
 mod copy;
 mod error;
 mod jobs;
+mod json;
 mod migrations;
 mod opening;
 mod people;

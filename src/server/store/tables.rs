@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::jobs;
+use super::json::{json, unjson};
 use super::people;
 use super::times::{millis, time};
 use crate::api::Inventory;
@@ -14,7 +15,6 @@ use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
-use crate::server::domain::jobs::{Job, Member};
 use crate::server::domain::lab::{Change, Held, Terminal};
 use crate::server::domain::people::Person;
 use crate::server::domain::registry::Place;
@@ -38,7 +38,7 @@ pub struct Restored {
     /// The key of the server's tickets; `None` in a database that has none yet.
     pub key: Option<Key>,
     /// All jobs with the terminals of their latest runs.
-    pub jobs: Vec<(Job, Vec<(String, Member)>)>,
+    pub(in crate::server) jobs: Vec<jobs::Stored>,
 }
 
 /// Writes changes, all or none.
@@ -296,18 +296,4 @@ fn ids(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<ImageId>> {
         ImageId::new(name, version)
     };
     Ok(texts.iter().map(id).collect())
-}
-
-pub(super) fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
-    serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
-}
-
-pub(super) fn unjson<T: serde::de::DeserializeOwned>(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<Option<T>> {
-    let text: Option<String> = row.get(column)?;
-    let wrong =
-        |e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e));
-    text.map(|text| serde_json::from_str(&text).map_err(wrong)).transpose()
 }

@@ -3,6 +3,7 @@
 mod backup;
 mod files;
 mod history;
+mod jobs;
 mod limits;
 mod operation;
 mod registry;

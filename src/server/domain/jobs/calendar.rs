@@ -3,11 +3,18 @@
 //! Invariant: a run goes from planned to open to over, never back by the date. What was missed while the
 //! server was down begins late inside its window, else it is reported as missed.
 
-use super::{Effects, Entry, Job, Jobs, Moment, Overrun, Phase, State};
-use crate::image_id::{ImageId, ImageRef};
+use std::collections::HashMap;
+
+use jiff::SignedDuration;
+
+use super::{Effects, Entry, Job, Jobs, Member, Moment, Newest, Overrun, Phase, State};
+use crate::image_id::ImageRef;
 
 /// Why a terminal did not begin in a window during which the server did not run.
 const NOT_RUNNING: &str = "the server did not run during the window";
+
+/// A date that is set back by less than this leaves the calendar as it is.
+const DRIFT: SignedDuration = SignedDuration::from_hours(1);
 
 impl Jobs {
     /// Brings everything up to this moment: leases, windows, runs. `half_written` knows the terminals whose
@@ -16,21 +23,23 @@ impl Jobs {
         &mut self,
         at: &Moment,
         half_written: &dyn Fn(&str) -> bool,
-        newest: &dyn Fn(&ImageRef) -> Option<ImageId>,
+        newest: Newest<'_>,
     ) -> Effects {
         let mut effects = Effects { changes: self.expire(at), stops: Vec::new() };
         let mut stopped = Vec::new();
         for entry in self.entries.values_mut() {
             effects.and(entry.begin_next_run(at, newest));
             effects.and(entry.open(at));
-            let closed = entry.close(at, half_written);
-            stopped.extend(closed.stops.iter().map(|(id, _)| id.clone()));
+            let (closed, ended) = entry.close(at, half_written, &self.asked);
+            stopped.extend(ended);
             effects.and(closed);
             // Nobody may be left, because terminals were cancelled before the window opened, or forgotten.
             effects.changes.extend(entry.changes(&[]));
         }
         for id in stopped {
             self.leases.remove(&id);
+            self.woken.remove(&id);
+            self.asked.remove(&id);
         }
         effects
     }
@@ -38,7 +47,7 @@ impl Jobs {
 
 impl Entry {
     /// The window of a planned run opens.
-    fn open(&mut self, at: &Moment) -> Effects {
+    pub(super) fn open(&mut self, at: &Moment) -> Effects {
         let date = at.date.timestamp();
         let run = &mut self.job.run;
         if run.phase != Phase::Planned || date < run.opens {
@@ -68,61 +77,99 @@ impl Entry {
     }
 
     /// The window of an open run closes: terminals that have not begun have missed it.
-    fn close(&mut self, at: &Moment, half_written: &dyn Fn(&str) -> bool) -> Effects {
+    fn close(
+        &mut self,
+        at: &Moment,
+        half_written: &dyn Fn(&str) -> bool,
+        asked: &HashMap<String, String>,
+    ) -> (Effects, Vec<String>) {
         let date = at.date.timestamp();
         if self.job.run.phase != Phase::Open {
-            return Effects::default();
+            return (Effects::default(), Vec::new());
         }
-        let (run, pace, needs) = (&self.job.run, &self.job.pace, self.job.needs);
-        let mut ids = Vec::new();
-        let mut stops = Vec::new();
-        for (id, member) in &mut self.members {
-            let closes = member.until.unwrap_or(run.closes);
-            if date < closes {
+        let Entry { job, members } = self;
+        let due = |member: &Member| date >= member.until.unwrap_or(job.run.closes);
+        let ids: Vec<String> =
+            members.iter().filter(|(_, member)| due(member)).map(|(id, _)| id.clone()).collect();
+        let (mut ended, mut stops) = (Vec::new(), Vec::new());
+        for id in ids {
+            let Some(member) = self.members.get(&id) else { continue };
+            if member.state == State::Waiting && self.may_finish(member, half_written(&id), date) {
                 continue;
             }
-            match member.state {
-                State::Waiting if pace.overrun == Overrun::Finish && half_written(id) => continue,
-                State::Waiting if !member.heard && pace.wake => {
-                    member.enter(State::Asleep, date, "it did not wake");
-                }
-                State::Waiting if !member.heard => {
-                    member.enter(State::Missed, date, "it did not boot from the network");
-                }
-                State::Waiting if member.tries > 0 => {
-                    let reason = std::mem::take(&mut member.reason);
-                    member.enter(State::Failed, date, format!("{reason}; then the window ended"));
-                }
-                State::Waiting => {
-                    let reason = match needs / 60 {
-                        0 => "its turn did not come before the window ended".to_string(),
-                        min => format!(
-                            "its turn did not come, or less than the {min} min that imaging takes were left"
-                        ),
-                    };
-                    member.enter(State::Missed, date, reason);
-                }
-                State::Running if pace.overrun == Overrun::Stop => {
-                    let reason = "the window ended, and the job says stop";
-                    member.enter(State::Cancelled, date, reason);
-                    stops.push((id.clone(), reason.to_string()));
-                }
-                _ => continue,
+            let Some((state, reason)) = self.at_the_end(member, asked.get(&id)) else { continue };
+            if state == State::Cancelled {
+                stops.push((id.clone(), reason.clone()));
             }
-            ids.push(id.clone());
+            if let Some(member) = self.members.get_mut(&id) {
+                member.enter(state, date, reason);
+            }
+            ended.push(id);
         }
-        if ids.is_empty() {
-            return Effects::default();
+        if ended.is_empty() {
+            return (Effects::default(), Vec::new());
         }
-        Effects { changes: self.changes(&ids), stops }
+        (Effects { changes: self.changes(&ended), stops }, ended)
+    }
+
+    /// What the end of the window makes of a member; `None` if nothing. `asked` is what the terminal was
+    /// told when it asked last.
+    fn at_the_end(&self, member: &Member, asked: Option<&String>) -> Option<(State, String)> {
+        let pace = &self.job.pace;
+        let told = asked.map(|why| format!("it asked, but {why}"));
+        Some(match member.state {
+            State::Running if pace.overrun == Overrun::Stop => {
+                (State::Cancelled, "the window ended, and the job says stop".into())
+            }
+            State::Waiting if member.tries > 0 => {
+                (State::Failed, format!("{}; then the window ended", member.reason))
+            }
+            State::Waiting if told.is_some() => (State::Missed, told.unwrap_or_default()),
+            State::Waiting if !member.heard && pace.wake => (State::Asleep, "it did not wake".into()),
+            State::Waiting if !member.heard => (State::Missed, "it did not boot from the network".into()),
+            State::Waiting => {
+                (State::Missed, "its agent came, and its turn did not before the window ended".into())
+            }
+            _ => return None,
+        })
+    }
+
+    /// Ends a run that the date has left behind: nobody begins in it any more.
+    fn end_early(&mut self, at: &Moment) -> Effects {
+        let date = at.date.timestamp();
+        let mut ids = Vec::new();
+        for (id, member) in &mut self.members {
+            if member.state == State::Waiting {
+                member.enter(State::Missed, date, "the server's date was set back");
+                ids.push(id.clone());
+            }
+        }
+        if self.job.run.phase == Phase::Planned {
+            self.job.run.phase = Phase::Open;
+        }
+        Effects { changes: self.changes(&ids), stops: Vec::new() }
     }
 
     /// A standing job's next run takes the place of the one before.
-    fn begin_next_run(&mut self, at: &Moment, newest: &dyn Fn(&ImageRef) -> Option<ImageId>) -> Effects {
+    fn begin_next_run(&mut self, at: &Moment, newest: Newest<'_>) -> Effects {
         let (Some(standing), Some(mut opens)) = (self.job.standing.clone(), self.job.next) else {
             return Effects::default();
         };
         let date = at.date.timestamp();
+        let first = standing.every.next(&at.date).timestamp();
+        let planned = self.job.run.phase == Phase::Planned;
+        if planned && self.job.run.opens > first {
+            // The date was set back after the job was created.
+            (self.job.run.closes, opens) =
+                Job::window(&standing, &first.to_zoned(at.date.time_zone().clone()));
+            (self.job.run.opens, self.job.next) = (first, Some(opens));
+        } else if !planned && opens > first && self.job.run.opens.duration_since(date) > DRIFT {
+            // The date was wrong for a while, and the calendar went with it.
+            self.job.next = Some(first);
+            let mut effects = self.end_early(at);
+            effects.changes.push(super::JobChange::Job(Box::new(self.job.clone())));
+            return effects;
+        }
         if date < opens {
             return Effects::default();
         }
@@ -134,9 +181,18 @@ impl Entry {
             (closes, next) = Job::window(&standing, &opens.to_zoned(zone.clone()));
         }
         if standing.follow {
+            let mut bytes = 0;
             for image in &mut self.job.terms.images {
                 let named = ImageRef { name: image.id.name.clone(), version: None };
-                image.id = newest(&named).unwrap_or_else(|| image.id.clone());
+                let Some((id, size)) = newest(&named) else { continue };
+                image.id = id;
+                bytes += size;
+            }
+            if bytes > 0 && self.job.bytes > 0 {
+                // A larger version takes longer.
+                let needs = u128::from(self.job.needs) * u128::from(bytes) / u128::from(self.job.bytes);
+                self.job.needs = u64::try_from(needs).unwrap_or(u64::MAX);
+                self.job.bytes = bytes;
             }
         }
         let number = self.job.run.number + 1;
@@ -144,9 +200,10 @@ impl Entry {
         self.job.next = Some(next);
         for member in self.members.values_mut() {
             // One that is still under way goes on in the new run.
-            if member.state != State::Running {
-                let attempt = member.attempt;
-                *member = super::Member { attempt, ..super::Member::waiting(date) };
+            match member.state {
+                State::Running => {}
+                _ if member.out => member.enter(State::Cancelled, date, "cancelled by a person"),
+                _ => *member = Member::waiting(date),
             }
         }
         let mut changes = vec![super::JobChange::Job(Box::new(self.job.clone()))];

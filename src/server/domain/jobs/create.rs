@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Job, Moment, Overrun, Pace, Phase, Placement, Run, Standing, Terms, job};
 use crate::api::{After, Compare, LayoutMode, Refusal, check_partitions};
 use crate::forecast::plan::Plan;
-use crate::image_id::ImageRef;
+use crate::image_id::{ImageId, ImageRef};
 use crate::layout::rule::Rule;
 use crate::server::domain::catalog::{Catalog, Published, Signature};
 use crate::server::domain::lab::{Lab, Terminal};
@@ -191,6 +191,7 @@ impl JobOrder {
             by: by.into(),
             note: self.note.chars().take(500).collect(),
             targets: self.targets.clone(),
+            bytes: bytes_of(&terms, place.catalog),
             terms,
             pace,
             needs: needs.as_secs(),
@@ -273,8 +274,7 @@ impl JobOrder {
         terminals: &BTreeSet<String>,
         place: &Setting<'_>,
     ) -> (Duration, Duration) {
-        let bytes = |image: &ImageRef| place.catalog.resolve(image).map_or(0, |found| found.bytes);
-        let image: u64 = terms.ids().map(|id| bytes(&id.clone().into())).sum::<u64>().max(1);
+        let image = bytes_of(terms, place.catalog);
         let known = terminals.iter().filter_map(|id| place.lab.get(id));
         let slowest = known.filter_map(speed).min().unwrap_or(LINK);
         let wave = self.wave.map_or(terminals.len(), |wave| usize::try_from(wave).unwrap_or(usize::MAX));
@@ -298,6 +298,12 @@ impl JobOrder {
         let waves = u32::try_from(terminals.len().div_ceil(together)).unwrap_or(u32::MAX);
         (one, one.saturating_mul(waves.max(1)))
     }
+}
+
+/// Bytes of all images.
+fn bytes_of(terms: &Terms, catalog: &Catalog) -> u64 {
+    let bytes = |id: &ImageId| catalog.resolve(&id.clone().into()).map_or(0, |found| found.bytes);
+    terms.ids().map(bytes).sum::<u64>().max(1)
 }
 
 /// The speed of the card that a terminal speaks through, in Mbit/s.
@@ -406,7 +412,7 @@ fn of_terminal(job: &Job, terminal: &Terminal, name: &str, place: &Setting<'_>) 
     }
     let mut findings = Vec::new();
     for image in &job.terms.images {
-        let needed = place.catalog.resolve(&image.id.clone().into()).map_or(0, |found| found.bytes.min(1));
+        let needed = place.catalog.resolve(&image.id.clone().into()).map_or(0, |found| found.bytes);
         let Ok(rule) = image.disk.parse::<Rule>() else { continue };
         if let Err(failure) = rule.choose(&terminal.inventory.disks, needed) {
             findings.push(found(failure.message, failure.advice));
@@ -415,7 +421,7 @@ fn of_terminal(job: &Job, terminal: &Terminal, name: &str, place: &Setting<'_>) 
     if let Some((other, _)) = place.lab.jobs().of(&terminal.id).find(|(_, member)| !member.state.is_final()) {
         findings.push(found(
             format!("job {} is for it as well", other.number),
-            "A single job goes before a standing one.".into(),
+            "The single job goes first, and the standing one images it again at its next run.".into(),
         ));
     }
     findings

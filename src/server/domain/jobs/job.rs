@@ -152,6 +152,9 @@ pub struct Job {
     pub pace: Pace,
     /// The forecast for one terminal, seconds: none begins when less is left of the window.
     pub needs: u64,
+    /// Bytes of the images, of which `needs` is the forecast.
+    #[serde(default)]
+    pub bytes: u64,
     pub standing: Option<Standing>,
     pub run: Run,
     /// When the next run of a standing job opens.

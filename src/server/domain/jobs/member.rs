@@ -74,6 +74,9 @@ pub struct Member {
     pub until: Option<Timestamp>,
     /// It spoke since the run opened.
     pub heard: bool,
+    /// A person took it out: it is in no further run until a person retries it.
+    #[serde(default)]
+    pub out: bool,
 }
 
 impl Member {
@@ -87,6 +90,7 @@ impl Member {
             compare: None,
             until: None,
             heard: false,
+            out: false,
         }
     }
 
@@ -116,6 +120,7 @@ impl Member {
         self.compare = compare;
         self.until = until;
         self.heard = false;
+        self.out = false;
         self.enter(State::Waiting, since, "");
     }
 }

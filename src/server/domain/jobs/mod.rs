@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, Zoned};
 
+use crate::image_id::{ImageId, ImageRef};
 use crate::server::domain::attempt::SILENCE;
 pub(crate) use boot::{AtBoot, COMING, at_boot, compare_of_next, may_leave, state};
 pub(crate) use create::Setting;
@@ -36,6 +37,9 @@ pub use view::{JobView, MemberView, Report};
 
 /// An attempt's lease; each report renews it.
 pub(crate) const LEASE: Duration = SILENCE;
+
+/// A terminal that takes again within this time, without a report in between, has not restarted.
+const REPEATS: Duration = Duration::from_secs(30);
 
 /// One moment by both clocks.
 #[derive(Debug, Clone)]
@@ -51,6 +55,9 @@ pub(crate) fn stamp(now: Duration) -> Timestamp {
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }
+
+/// The version that an image's name means now, and its bytes.
+pub(crate) type Newest<'a> = &'a dyn Fn(&ImageRef) -> Option<(ImageId, u64)>;
 
 /// A change to be stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,9 +96,20 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Lease {
     job: u64,
+    /// When the attempt was taken.
+    began: Duration,
     renewed: Duration,
+    /// A report has come.
+    reported: bool,
     /// Its image is on the disk; only the outcome is missing.
     committed: bool,
+}
+
+impl Lease {
+    /// Whether a terminal that takes now most likely did not get the answer to its call before.
+    fn repeats(&self, now: Duration) -> bool {
+        !self.reported && now.saturating_sub(self.began) < REPEATS
+    }
 }
 
 /// All jobs.
@@ -108,6 +126,8 @@ pub struct Jobs {
     granted: HashMap<String, (u64, Duration)>,
     /// Since when each terminal is being woken.
     woken: HashMap<String, Duration>,
+    /// What terminals that asked were told last.
+    asked: HashMap<String, String>,
 }
 
 impl Jobs {
@@ -117,7 +137,8 @@ impl Jobs {
         for (job, members) in stored {
             for (terminal, member) in &members {
                 if member.state == State::Running {
-                    let lease = Lease { job: job.number, renewed: now, committed: false };
+                    let lease =
+                        Lease { job: job.number, began: now, renewed: now, reported: true, committed: false };
                     jobs.leases.insert(terminal.clone(), lease);
                 }
             }
@@ -136,10 +157,11 @@ impl Jobs {
     }
 
     /// Puts a job that was checked into force.
-    pub fn add(&mut self, job: Job, terminals: &BTreeSet<String>) -> Effects {
+    pub fn add(&mut self, job: Job, terminals: &BTreeSet<String>, at: &Moment) -> Effects {
         let since = job.created;
         let members = terminals.iter().map(|id| (id.clone(), Member::waiting(since))).collect();
-        let entry = Entry { job, members };
+        let mut entry = Entry { job, members };
+        entry.open(at);
         let mut changes = vec![JobChange::Job(Box::new(entry.job.clone()))];
         changes.extend(entry.members.keys().map(|id| entry.change(id)));
         self.insert(entry);
@@ -218,6 +240,7 @@ impl Jobs {
         self.leases.remove(terminal);
         self.granted.remove(terminal);
         self.woken.remove(terminal);
+        self.asked.remove(terminal);
     }
 }
 
@@ -240,6 +263,7 @@ impl Entry {
         let over = self.members.values().all(|member| member.state.is_final());
         let phase = match self.job.run.phase {
             Phase::Open if over => Phase::Over,
+            // An attempt that was given up has come back.
             Phase::Over if !over => Phase::Open,
             same => same,
         };

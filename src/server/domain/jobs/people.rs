@@ -50,22 +50,27 @@ impl Jobs {
         Ok(effects)
     }
 
-    /// Ends the part of one terminal in the job that it waits for or is under way in.
+    /// Takes one terminal out of all jobs that are still to come or under way for it, until a person retries
+    /// it.
     pub(crate) fn cancel_terminal(&mut self, terminal: &str, at: &Moment) -> Result<Effects, Refusal> {
-        let unfinished = self.of(terminal).filter(|(_, member)| !member.state.is_final());
-        let first = unfinished.min_by_key(|(job, member)| {
-            (
-                member.state != State::Running,
-                job.run.phase == Phase::Planned,
-                job.standing.is_some(),
-                job.number,
-            )
-        });
-        let Some(number) = first.map(|(job, _)| job.number) else {
+        let wanted = self
+            .of(terminal)
+            .filter(|(job, member)| !member.out && (!member.state.is_final() || job.next.is_some()));
+        let numbers: Vec<u64> = wanted.map(|(job, _)| job.number).collect();
+        if numbers.is_empty() {
             let advice = "'flashmob terminal list' shows the state of each one.";
             return Err(refused(format!("terminal {terminal} has nothing to cancel"), advice));
-        };
-        Ok(self.stop(number, &[terminal.to_owned()], at))
+        }
+        let mut effects = Effects::default();
+        for number in numbers {
+            effects.and(self.stop(number, &[terminal.to_owned()], at));
+            let Some(entry) = self.entries.get_mut(&number) else { continue };
+            if let Some(member) = entry.members.get_mut(terminal) {
+                member.out = true;
+            }
+            effects.changes.push(entry.change(terminal));
+        }
+        Ok(effects)
     }
 
     fn stop(&mut self, number: u64, terminals: &[String], at: &Moment) -> Effects {
@@ -75,13 +80,17 @@ impl Jobs {
             let Some(member) = entry.members.get_mut(id).filter(|member| !member.state.is_final()) else {
                 continue;
             };
-            let reason = "cancelled by the administrator";
+            let reason = "cancelled by a person";
             if member.state == State::Running {
                 stops.push((id.clone(), reason.to_string()));
             }
             member.enter(State::Cancelled, at.date.timestamp(), reason);
-            self.leases.remove(id);
-            self.granted.remove(id);
+            if self.leases.get(id).is_some_and(|lease| lease.job == number) {
+                self.leases.remove(id);
+            }
+            if self.granted.get(id).is_some_and(|(job, _)| *job == number) {
+                self.granted.remove(id);
+            }
             self.woken.remove(id);
             ids.push(id.clone());
         }
@@ -132,7 +141,14 @@ impl Jobs {
                 member.retry(compare, until, date);
             }
         }
+        entry.job.run.phase = if date < entry.job.run.opens { Phase::Planned } else { Phase::Open };
+        entry.job.cancelled = false;
         effects.changes.extend(entry.changes(&again));
+        effects.changes.push(JobChange::Job(Box::new(entry.job.clone())));
+        for id in &again {
+            self.woken.remove(id);
+            self.asked.remove(id);
+        }
         Ok((again, effects))
     }
 

@@ -21,7 +21,7 @@ fn jobs(n: usize, change: impl FnOnce(&mut Job)) -> Jobs {
     let mut jobs = Jobs::default();
     let mut job = job(1, 0, 10 * HOUR);
     change(&mut job);
-    jobs.add(job, &names(n));
+    jobs.add(job, &names(n), &moment(0));
     tick(&mut jobs, 0);
     jobs
 }
@@ -51,7 +51,7 @@ fn nobody_begins_before_the_window_opens_or_when_its_rest_is_too_short() {
         job.run.opens = stamp(at(HOUR));
         job.needs = 2 * HOUR;
     });
-    assert!(why(&jobs, "t0", HOUR - 1).contains("opens at"));
+    assert!(why(&jobs, "t0", HOUR - 1).contains("opens on"));
     tick(&mut jobs, HOUR);
     assert!(may(&jobs, "t0", HOUR) && may(&jobs, "t0", 8 * HOUR));
     assert!(why(&jobs, "t0", 8 * HOUR + 1).contains("imaging takes about"), "the promise of the end");
@@ -76,15 +76,26 @@ fn a_finished_job_never_starts_again_by_itself() {
 }
 
 #[test]
-fn an_outcome_that_could_not_be_told_costs_no_try() {
+fn a_terminal_whose_image_was_committed_is_done_although_it_could_not_tell() {
     let mut jobs = jobs(1, |job| job.pace.attempts = 1);
     jobs.take("t0", "1", 1, at(1));
     jobs.renew("t0", 1, true, at(50));
     tick(&mut jobs, 200);
-    assert_eq!(state(&jobs, "t0"), State::Waiting, "its next attempt finds the image on the disk");
-    jobs.take("t0", "1", 2, at(300));
-    tick(&mut jobs, 400);
-    assert_eq!(state(&jobs, "t0"), State::Failed);
+    assert_eq!(state(&jobs, "t0"), State::Done);
+    assert_eq!(jobs.offer("t0", false, &moment(300)), Offer::Nothing, "a person may use it by now");
+    jobs.outcome("t0", 1, &done(), at(400));
+    assert_eq!(state(&jobs, "t0"), State::Done);
+}
+
+#[test]
+fn a_call_that_is_repeated_because_its_answer_was_lost_costs_no_try() {
+    let mut jobs = jobs(1, |job| job.pace.attempts = 1);
+    for attempt in 1..=4 {
+        jobs.take("t0", "1", attempt, at(3 * attempt));
+        assert_eq!(jobs.member(1, "t0").expect("in it").tries, 1);
+    }
+    jobs.renew("t0", 4, false, at(20));
+    assert!(!may(&jobs, "t0", 21), "it has restarted since its report");
 }
 
 #[test]
@@ -112,6 +123,7 @@ fn a_terminal_that_restarts_within_its_lease_uses_up_a_try() {
     for attempt in 1..=3 {
         assert!(may(&jobs, "t0", attempt));
         jobs.take("t0", "1", attempt, at(attempt));
+        jobs.renew("t0", attempt, false, at(attempt));
     }
     assert!(why(&jobs, "t0", 4).contains("interrupted 3 times"));
 }
@@ -121,7 +133,8 @@ fn a_place_is_kept_for_a_terminal_that_was_sent_the_agent() {
     let mut jobs = jobs(2, |job| job.pace.wave = Some(1));
     jobs.grant("t0", "1", at(1));
     assert!(!may(&jobs, "t1", 100) && may(&jobs, "t0", 100));
-    assert!(may(&jobs, "t1", 182), "it never came");
+    jobs.grant("t0", "1", at(150));
+    assert!(may(&jobs, "t1", 182), "it never came, and whoever asks in its name keeps no place again");
 }
 
 #[test]
@@ -164,8 +177,11 @@ fn the_end_of_the_window_has_one_result_in_each_state() {
         use State::{Asleep, Done, Failed, Missed};
         assert_eq!(states, [Done, Failed, running, Missed, Asleep, interrupted]);
         assert_eq!(effects.stops.len(), usize::from(overrun == Overrun::Stop));
-        let finishes = matches!(jobs.offer("t5", true, &moment(11 * HOUR)), Offer::Now(_));
-        assert_eq!(finishes, overrun == Overrun::Finish, "a half-written disk is finished");
+        let finishes = |now| matches!(jobs.offer("t5", true, &moment(now)), Offer::Now(_));
+        assert_eq!(finishes(11 * HOUR), overrun == Overrun::Finish, "a half-written disk is finished");
+        assert!(!finishes(12 * HOUR), "but not on the next day");
+        jobs.tick(&moment(12 * HOUR), &half, &|_| None);
+        assert_eq!(state(&jobs, "t5"), State::Failed);
     }
 }
 
@@ -219,7 +235,7 @@ fn standing(follow: bool) -> impl FnOnce(&mut Job) {
 fn a_standing_job_runs_each_night_with_the_same_version_unless_it_follows() {
     for (follow, version) in [(false, "1"), (true, "2")] {
         let mut jobs = jobs(1, standing(follow));
-        let newest = |image: &ImageRef| Some(ImageId::new(&image.name, "2"));
+        let newest = |image: &ImageRef| Some((ImageId::new(&image.name, "2"), 1 << 30));
         jobs.tick(&moment(22 * HOUR), &|_| false, &newest);
         jobs.take("t0", "1", 1, at(22 * HOUR));
         jobs.outcome("t0", 1, &done(), at(23 * HOUR));
@@ -247,15 +263,124 @@ fn a_terminal_is_in_one_unfinished_single_job_and_it_goes_before_the_standing_on
     let mut jobs = jobs(1, standing(false));
     tick(&mut jobs, 22 * HOUR);
     assert!(jobs.free_for("t0", 2, true).is_err() && jobs.free_for("t0", 2, false).is_ok());
-    jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1));
+    jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1), &moment(22 * HOUR));
     tick(&mut jobs, 22 * HOUR);
     assert!(jobs.free_for("t0", 3, false).expect_err("busy").error.contains("in job 2 already"));
     let Offer::Now(target) = jobs.offer("t0", false, &moment(23 * HOUR)) else { panic!("it may") };
     assert_eq!(target.job, "2");
     jobs.take("t0", "2", 1, at(23 * HOUR));
     jobs.outcome("t0", 1, &done(), at(23 * HOUR));
-    let Offer::Now(target) = jobs.offer("t0", false, &moment(24 * HOUR)) else { panic!("it may") };
-    assert_eq!(target.job, "1");
+    assert_eq!(jobs.offer("t0", false, &moment(24 * HOUR)), Offer::Nothing, "not twice in one night");
+    assert_eq!(jobs.member(1, "t0").expect("in it").reason, "job 2 imaged it in this window");
+    tick(&mut jobs, 46 * HOUR);
+    assert!(may(&jobs, "t0", 46 * HOUR), "the next night is the standing job's");
+}
+
+#[test]
+fn a_single_job_without_a_free_place_does_not_let_the_standing_one_go_before_it() {
+    let mut jobs = jobs(2, standing(false));
+    let mut single = job(2, 22 * HOUR, 30 * HOUR);
+    single.pace.wave = Some(1);
+    jobs.add(single, &names(2), &moment(22 * HOUR));
+    tick(&mut jobs, 22 * HOUR);
+    jobs.take("t0", "2", 1, at(22 * HOUR));
+    assert!(why(&jobs, "t1", 22 * HOUR + 1).contains("1 terminals at a time"));
+}
+
+#[test]
+fn a_terminal_that_a_person_takes_out_is_in_no_run_until_a_retry() {
+    let mut jobs = jobs(1, standing(false));
+    jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1), &moment(22 * HOUR));
+    tick(&mut jobs, 22 * HOUR);
+    jobs.cancel_terminal("t0", &moment(22 * HOUR)).expect("it waits in both");
+    assert_eq!(jobs.offer("t0", false, &moment(22 * HOUR)), Offer::Nothing);
+    assert!(jobs.cancel_terminal("t0", &moment(22 * HOUR)).is_err(), "nothing is left to cancel");
+    tick(&mut jobs, 46 * HOUR);
+    assert_eq!((state(&jobs, "t0"), may(&jobs, "t0", 46 * HOUR)), (State::Cancelled, false));
+    jobs.retry(1, Which::Named(&["t0".into()]), None, &moment(47 * HOUR)).expect("cancelled");
+    assert!(may(&jobs, "t0", 47 * HOUR));
+    tick(&mut jobs, 70 * HOUR);
+    assert!(may(&jobs, "t0", 70 * HOUR));
+}
+
+#[test]
+fn a_retry_before_the_window_waits_for_it() {
+    let mut jobs = jobs(1, |job| job.run.opens = stamp(at(HOUR)));
+    jobs.cancel(1, &moment(10)).expect("planned");
+    jobs.retry(1, Which::Unsuccessful, None, &moment(20)).expect("cancelled");
+    assert!(why(&jobs, "t0", 30).contains("opens on"));
+    tick(&mut jobs, 40);
+    assert_eq!(jobs.get(1).map(|job| (job.run.phase, job.cancelled)), Some((Phase::Planned, false)));
+    tick(&mut jobs, HOUR);
+    assert!(may(&jobs, "t0", HOUR));
+}
+
+#[test]
+fn a_half_written_disk_of_another_job_promises_nothing_in_this_one() {
+    let mut jobs = jobs(1, |job| job.needs = HOUR);
+    let half = |now| jobs.offer("t0", true, &moment(now));
+    assert!(matches!(half(9 * HOUR - 1), Offer::Now(_)));
+    assert!(matches!(half(9 * HOUR + 1), Offer::Later(_)), "the rest of the window is too short");
+    jobs.tick(&moment(10 * HOUR), &|_| true, &|_| None);
+    assert_eq!(state(&jobs, "t0"), State::Missed);
+}
+
+#[test]
+fn a_backup_that_is_restored_weeks_later_images_nobody() {
+    let mut before = jobs(2, |_| {});
+    before.take("t0", "1", 1, at(1));
+    let stored = (
+        before.get(1).expect("there").clone(),
+        before.members(1).map(|(id, m)| (id.into(), m.clone())).collect(),
+    );
+    let later = 35 * 24 * HOUR;
+    let mut jobs = Jobs::restore(at(later), vec![stored]);
+    for now in [later, later + 61, later + 62] {
+        jobs.tick(&moment(now), &|_| true, &|_| None);
+        assert!(!may(&jobs, "t1", now));
+    }
+    assert!(!matches!(jobs.offer("t0", true, &moment(later + 62)), Offer::Now(_)));
+    assert_eq!((state(&jobs, "t0"), state(&jobs, "t1")), (State::Failed, State::Missed));
+    assert!(jobs.get(1).expect("there").is_over());
+}
+
+#[test]
+fn another_job_neither_ends_nor_keeps_a_lease() {
+    let mut jobs = jobs(1, standing(false));
+    jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1), &moment(22 * HOUR));
+    tick(&mut jobs, 22 * HOUR);
+    let start = 22 * HOUR;
+    jobs.take("t0", "2", 1, at(start));
+    jobs.cancel(1, &moment(start + 1)).expect("open");
+    tick(&mut jobs, start + 100);
+    assert_eq!(jobs.member(2, "t0").expect("in it").state, State::Waiting, "its lease has ended");
+    jobs.retry(1, Which::Unsuccessful, None, &moment(start + 101)).expect("cancelled");
+    jobs.take("t0", "2", 2, at(start + 102));
+    jobs.take("t0", "1", 3, at(start + 103));
+    assert_eq!(jobs.member(2, "t0").expect("in it").state, State::Waiting);
+    assert_eq!(state(&jobs, "t0"), State::Running);
+}
+
+#[test]
+fn a_date_that_was_years_ahead_for_a_moment_leaves_the_calendar_as_it_was() {
+    let mut jobs = jobs(1, standing(false));
+    let years = 10 * 365 * 24 * HOUR;
+    let moment = |now, date| Moment { now: at(now), date: moment(date).date };
+    jobs.tick(&moment(HOUR, years), &|_| false, &|_| None);
+    jobs.tick(&moment(HOUR, HOUR), &|_| false, &|_| None);
+    assert_eq!(jobs.offer("t0", false, &moment(HOUR, HOUR)), Offer::Nothing);
+    jobs.tick(&moment(22 * HOUR, 22 * HOUR), &|_| false, &|_| None);
+    assert!(matches!(jobs.offer("t0", false, &moment(22 * HOUR, 22 * HOUR)), Offer::Now(_)));
+}
+
+#[test]
+fn a_terminal_that_asked_is_not_called_asleep() {
+    let mut jobs = jobs(2, |job| job.pace.wake = true);
+    jobs.asked("t0", "job 1 images 1 terminals at a time, and all places are taken");
+    tick(&mut jobs, 10 * HOUR);
+    let member = jobs.member(1, "t0").expect("in it");
+    assert!(member.state == State::Missed && member.reason.starts_with("it asked, but job 1"), "{member:?}");
+    assert_eq!(state(&jobs, "t1"), State::Asleep);
 }
 
 #[test]
@@ -264,12 +389,16 @@ fn sleeping_terminals_are_woken_as_the_wave_has_places_and_do_not_hold_up_the_ot
         job.pace.wave = Some(2);
         job.pace.wake = true;
     });
-    assert_eq!(jobs.to_wake(&moment(0)), ["t0", "t1"]);
+    assert_eq!(jobs.wanted_awake(&moment(0)), ["t0", "t1"]);
     jobs.spoke("t1");
     jobs.take("t1", "1", 1, at(30));
-    assert_eq!(jobs.to_wake(&moment(40)), ["t0"]);
+    assert_eq!(jobs.wanted_awake(&moment(40)), ["t0"]);
     jobs.renew("t1", 1, false, at(295));
-    assert_eq!(jobs.to_wake(&moment(300)), ["t0", "t2"], "t0 does not answer, and is woken beside the next");
+    assert_eq!(
+        jobs.wanted_awake(&moment(300)),
+        ["t0", "t2"],
+        "t0 does not answer, and is woken beside the next"
+    );
 }
 
 #[test]
@@ -288,7 +417,7 @@ fn a_cancelled_job_stops_everyone_and_begins_nothing() {
 #[test]
 fn a_job_is_over_when_nobody_is_left_in_it() {
     let mut jobs = Jobs::default();
-    jobs.add(job(1, HOUR, 10 * HOUR), &names(2));
+    jobs.add(job(1, HOUR, 10 * HOUR), &names(2), &moment(0));
     tick(&mut jobs, 0);
     jobs.cancel_terminal("t0", &moment(1)).expect("planned");
     jobs.forget("t1");
@@ -300,7 +429,7 @@ fn a_job_is_over_when_nobody_is_left_in_it() {
 #[test]
 fn old_jobs_are_forgotten_but_for_the_latest_whose_number_stays_taken() {
     let mut jobs = jobs(1, |_| {});
-    jobs.add(job(2, 0, 10 * HOUR), &names(2));
+    jobs.add(job(2, 0, 10 * HOUR), &names(2), &moment(0));
     tick(&mut jobs, 10 * HOUR);
     jobs.forget_older(at(9 * HOUR));
     assert_eq!(jobs.iter().count(), 2);
@@ -370,7 +499,7 @@ proptest! {
         let mut order = job(1, 1000, 1000 + 10 * HOUR);
         order.pace.wave = Some(wave);
         let mut rows = Rows::default();
-        rows.write(&lab.add(order, &names(4)));
+        rows.write(&lab.add(order, &names(4), &moment(1000)));
         let (mut now, mut shift, mut number) = (1000u64, 0i64, 0u64);
         // The last attempt of each terminal, whether its outcome is known, and how often a person said so.
         let mut last = [(0u64, true); 4];
@@ -409,7 +538,8 @@ proptest! {
                     Err(_) => continue,
                 },
                 Event::Restart => {
-                    let stored = rows.job.clone().map(|job| (job, rows.members.clone().into_iter().collect()));
+                    let members = rows.members.clone().into_iter().collect();
+                    let stored = rows.job.clone().map(|job| (job, members));
                     lab = Jobs::restore(at(now), stored.into_iter().collect());
                     Effects::default()
                 }

@@ -1,11 +1,12 @@
 //! Whose turn it is: offers, places of a wave, leases.
 //!
 //! Invariant: nobody begins outside of a window, nor when the forecast says that the rest of it is too short.
-//! A terminal whose disk is half written may go on after the window, unless the job says stop.
+//! A terminal whose disk this run left half written may finish within two hours after the window, unless the
+//! job says stop. An open single job goes before a standing one, also while it lets the terminal wait.
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     COMING, Effects, Entry, Job, JobChange, Jobs, LEASE, Lease, Member, Moment, Overrun, Phase, State, stamp,
@@ -15,6 +16,9 @@ use crate::server::domain::target::Target;
 
 /// How long a terminal that is being woken keeps a place of the wave.
 const WAKING: Duration = Duration::from_secs(300);
+
+/// How long after the window a terminal may finish that was cut off.
+const FINISHING: SignedDuration = SignedDuration::from_hours(2);
 
 /// What a terminal may do now.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,16 +37,17 @@ fn closes(job: &Job, member: &Member) -> Timestamp {
 }
 
 impl Entry {
-    /// May this member begin at `date`, places of the wave aside? `Err` says why not, for people.
-    fn may_begin(&self, member: &Member, half_written: bool, date: Timestamp) -> Result<(), String> {
-        let job = &self.job;
-        if job.run.phase == Phase::Planned {
-            return Err(format!("job {} opens at {}", job.number, job.run.opens));
+    /// May this member begin now, places of the wave aside? `Err` says why not, for people.
+    fn may_begin(&self, member: &Member, half_written: bool, at: &Moment) -> Result<(), String> {
+        let (job, date) = (&self.job, at.date.timestamp());
+        if job.run.phase == Phase::Planned || member.until.is_none() && date < job.run.opens {
+            let opens = job.run.opens.to_zoned(at.date.time_zone().clone());
+            return Err(format!("job {} opens on {}", job.number, opens.strftime("%a %Y-%m-%d at %H:%M")));
         }
         if member.tries >= job.pace.attempts {
             return Err(format!("it was interrupted {} times in a row", member.tries));
         }
-        if half_written && job.pace.overrun == Overrun::Finish {
+        if self.may_finish(member, half_written, date) {
             return Ok(());
         }
         let left = closes(job, member).duration_since(date).as_secs();
@@ -55,6 +60,13 @@ impl Entry {
             return Err(format!("the window ends in {left} min and imaging takes about {needs} min"));
         }
         Ok(())
+    }
+
+    /// Whether a terminal that this run left half written may come back although the window ends: for two
+    /// hours, because a person may use it later.
+    pub(super) fn may_finish(&self, member: &Member, half_written: bool, date: Timestamp) -> bool {
+        let until = closes(&self.job, member).checked_add(FINISHING).unwrap_or(Timestamp::MAX);
+        half_written && member.tries > 0 && self.job.pace.overrun == Overrun::Finish && date < until
     }
 }
 
@@ -76,21 +88,19 @@ impl Jobs {
         let mut why = None;
         for entry in self.unfinished(terminal) {
             let Some(member) = entry.members.get(terminal) else { continue };
-            match entry.may_begin(member, half_written, at.date.timestamp()) {
+            let reason = match entry.may_begin(member, half_written, at) {
                 Ok(()) if self.has_place(entry, terminal, at.now) => {
-                    let target = Target { job: entry.job.name(), terms: entry.job.terms.clone() };
-                    return Offer::Now(target);
+                    return Offer::Now(Target { job: entry.job.name(), terms: entry.job.terms.clone() });
                 }
                 Ok(()) => {
-                    let wave = entry.job.pace.wave.unwrap_or_default();
-                    let number = entry.job.number;
-                    why.get_or_insert(format!(
-                        "job {number} images {wave} terminals at a time, and all places are taken"
-                    ));
+                    let (number, wave) = (entry.job.number, entry.job.pace.wave.unwrap_or_default());
+                    format!("job {number} images {wave} terminals at a time, and all places are taken")
                 }
-                Err(reason) => {
-                    why.get_or_insert(reason);
-                }
+                Err(reason) => reason,
+            };
+            why.get_or_insert(reason);
+            if entry.job.standing.is_none() && entry.job.run.phase == Phase::Open {
+                break;
             }
         }
         why.map_or(Offer::Nothing, Offer::Later)
@@ -98,10 +108,10 @@ impl Jobs {
 
     /// Does this terminal wait only for a place of a wave?
     pub(crate) fn waits_for_a_place(&self, terminal: &str, half_written: bool, at: &Moment) -> bool {
-        self.unfinished(terminal).into_iter().any(|entry| {
-            let member = entry.members.get(terminal);
-            member.is_some_and(|m| entry.may_begin(m, half_written, at.date.timestamp()).is_ok())
-        }) && matches!(self.offer(terminal, half_written, at), Offer::Later(_))
+        let first = self.unfinished(terminal).into_iter().next();
+        let may =
+            first.and_then(|entry| Some(entry.may_begin(entry.members.get(terminal)?, half_written, at)));
+        matches!(may, Some(Ok(()))) && matches!(self.offer(terminal, half_written, at), Offer::Later(_))
     }
 
     fn has_place(&self, entry: &Entry, terminal: &str, now: Duration) -> bool {
@@ -120,12 +130,19 @@ impl Jobs {
         leases + coming.count()
     }
 
-    /// A terminal was sent the agent for `job`: its place is kept while it starts.
-    pub(crate) fn grant(&mut self, terminal: &str, job: &str, now: Duration) -> Effects {
-        let Ok(number) = job.parse() else { return Effects::default() };
-        self.granted.retain(|_, (_, until)| *until > now);
-        self.granted.insert(terminal.into(), (number, now + COMING));
-        self.spoke(terminal)
+    /// A terminal was sent the agent for `job`: its place is kept while it starts. Anybody can ask for a boot
+    /// script in a terminal's name, so a place is kept once and then not again for a while.
+    pub(crate) fn grant(&mut self, terminal: &str, job: &str, now: Duration) {
+        let Ok(number) = job.parse() else { return };
+        self.granted.retain(|_, (_, until)| *until + COMING > now);
+        self.granted.entry(terminal.into()).or_insert((number, now + COMING));
+    }
+
+    /// A terminal asked, and was told `why` it may not begin.
+    pub(crate) fn asked(&mut self, terminal: &str, why: &str) {
+        if self.of_terminal.contains_key(terminal) {
+            self.asked.insert(terminal.into(), why.into());
+        }
     }
 
     /// A terminal spoke: it is awake.
@@ -149,15 +166,35 @@ impl Jobs {
         let Ok(number) = job.parse::<u64>() else { return Effects::default() };
         let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
         let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
-        if self.leases.get(terminal).is_some_and(|lease| lease.committed) {
-            // Its image is on the disk, and only the stay in the swarm was interrupted.
+        if self.leases.get(terminal).is_some_and(|lease| lease.committed || lease.repeats(now)) {
+            // Only the stay in the swarm was interrupted, or the answer to the call before was lost.
             member.tries = member.tries.saturating_sub(1);
         }
         member.take(attempt, stamp(now));
+        let mut changes = entry.changes(&[terminal.into()]);
         self.granted.remove(terminal);
         self.woken.remove(terminal);
-        self.leases.insert(terminal.into(), Lease { job: number, renewed: now, committed: false });
-        Effects { changes: entry.changes(&[terminal.into()]), stops: Vec::new() }
+        self.asked.remove(terminal);
+        changes.extend(self.leave_others(terminal, number, now));
+        let lease = Lease { job: number, began: now, renewed: now, reported: false, committed: false };
+        self.leases.insert(terminal.into(), lease);
+        Effects { changes, stops: Vec::new() }
+    }
+
+    /// A terminal that begins job `number` has left whatever it was under way with.
+    fn leave_others(&mut self, terminal: &str, number: u64, now: Duration) -> Vec<JobChange> {
+        let others = self.of_terminal.get(terminal).cloned().unwrap_or_default();
+        let mut changes = Vec::new();
+        for other in others.into_iter().filter(|other| *other != number) {
+            let Some(entry) = self.entries.get_mut(&other) else { continue };
+            let attempts = entry.job.pace.attempts;
+            let Some(member) = entry.members.get_mut(terminal) else { continue };
+            if member.state == State::Running {
+                member.try_again_or_fail(attempts, stamp(now), "it was cut off");
+                changes.extend(entry.changes(&[terminal.into()]));
+            }
+        }
+        changes
     }
 
     /// The job in which `attempt` is a terminal's latest one.
@@ -180,7 +217,9 @@ impl Jobs {
             State::Waiting | State::Failed if member.tries > 0 => true,
             _ => return Effects::default(),
         };
-        self.leases.insert(terminal.into(), Lease { job: number, renewed: now, committed });
+        let began = self.leases.get(terminal).map_or(now, |lease| lease.began);
+        let lease = Lease { job: number, began, renewed: now, reported: true, committed };
+        self.leases.insert(terminal.into(), lease);
         if !back {
             return Effects::default();
         }
@@ -201,7 +240,9 @@ impl Jobs {
         let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
         let attempts = entry.job.pace.attempts;
         let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
-        self.leases.remove(terminal);
+        if self.leases.get(terminal).is_some_and(|lease| lease.job == number) {
+            self.leases.remove(terminal);
+        }
         let since = stamp(now);
         match outcome {
             Outcome::Done { .. } => member.enter(State::Done, since, ""),
@@ -213,47 +254,72 @@ impl Jobs {
                 _ => member.enter(State::Failed, since, &*failure.message),
             },
         }
-        Effects { changes: entry.changes(&[terminal.into()]), stops: Vec::new() }
+        let done = member.state == State::Done && entry.job.standing.is_none();
+        let mut changes = entry.changes(&[terminal.into()]);
+        if done {
+            changes.extend(self.spare(terminal, number, since));
+        }
+        Effects { changes, stops: Vec::new() }
+    }
+
+    /// A single job has imaged a terminal: the standing job whose window is open leaves it as it is.
+    fn spare(&mut self, terminal: &str, by: u64, since: Timestamp) -> Vec<JobChange> {
+        let others = self.of_terminal.get(terminal).cloned().unwrap_or_default();
+        let mut changes = Vec::new();
+        for other in others.into_iter().filter(|other| *other != by) {
+            let Some(entry) = self.entries.get_mut(&other) else { continue };
+            let open = entry.job.standing.is_some() && entry.job.run.phase == Phase::Open;
+            let Some(member) = entry.members.get_mut(terminal) else { continue };
+            if open && member.state == State::Waiting {
+                member.enter(State::Missed, since, format!("job {by} imaged it in this window"));
+                changes.extend(entry.changes(&[terminal.into()]));
+            }
+        }
+        changes
     }
 
     /// Ends the leases of attempts that are silent for too long, and frees their places.
     pub(super) fn expire(&mut self, at: &Moment) -> Vec<JobChange> {
-        let silent: Vec<(String, Lease)> = self
-            .leases
-            .iter()
-            .filter(|(_, lease)| at.now.saturating_sub(lease.renewed) >= LEASE)
-            .map(|(id, lease)| (id.clone(), *lease))
-            .collect();
+        let live = |lease: &Lease| at.now.saturating_sub(lease.renewed) < LEASE;
+        let since = at.date.timestamp();
         let mut changes = Vec::new();
-        for (terminal, lease) in silent {
-            self.leases.remove(&terminal);
-            let Some(entry) = self.entries.get_mut(&lease.job) else { continue };
+        for (number, entry) in &mut self.entries {
             let attempts = entry.job.pace.attempts;
-            let Some(member) = entry.members.get_mut(&terminal) else { continue };
-            if member.state != State::Running {
-                continue;
+            let mut ids = Vec::new();
+            for (id, member) in &mut entry.members {
+                let lease = self.leases.get(id).filter(|lease| lease.job == *number);
+                if member.state != State::Running || lease.is_some_and(live) {
+                    continue;
+                }
+                if lease.is_some_and(|lease| lease.committed) {
+                    // It never starts again by itself, because a person may use the new system by now.
+                    member.enter(
+                        State::Done,
+                        since,
+                        "its image is on the disk; it did not tell how it ended",
+                    );
+                } else {
+                    let reason = match member.tries {
+                        0 | 1 => "it was cut off".to_string(),
+                        tries => format!("it was cut off {tries} times in a row"),
+                    };
+                    member.try_again_or_fail(attempts, since, &reason);
+                }
+                ids.push(id.clone());
             }
-            let since = at.date.timestamp();
-            if lease.committed {
-                // Its image is on the disk: the next attempt only finds that out.
-                member.tries = member.tries.saturating_sub(1);
+            if !ids.is_empty() {
+                changes.extend(entry.changes(&ids));
             }
-            let reason = match member.tries {
-                0 | 1 => "it was cut off".to_string(),
-                tries => format!("it was cut off {tries} times in a row"),
-            };
-            member.try_again_or_fail(attempts, since, &reason);
-            changes.extend(entry.changes(&[terminal]));
         }
+        self.leases.retain(|_, lease| live(lease));
         changes
     }
 
     /// The terminals that should be switched on now: the first ones that have not spoken, as many as the
     /// wave has places. One that does not answer for [`WAKING`] gives its place to the next and is woken
     /// beside it.
-    pub(crate) fn to_wake(&mut self, at: &Moment) -> Vec<String> {
+    pub(crate) fn wanted_awake(&mut self, at: &Moment) -> Vec<String> {
         let mut wanted = Vec::new();
-        let date = at.date.timestamp();
         for (number, entry) in &self.entries {
             if !entry.job.pace.wake || entry.job.run.phase != Phase::Open {
                 continue;
@@ -263,7 +329,7 @@ impl Jobs {
             let mut free = wave.saturating_sub(self.taken(*number, None, at.now));
             for (id, member) in &entry.members {
                 let asleep = member.state == State::Waiting && !member.heard;
-                if !asleep || entry.may_begin(member, false, date).is_err() {
+                if !asleep || entry.may_begin(member, false, at).is_err() {
                     continue;
                 }
                 let since = self.woken.get(id).copied();

@@ -13,7 +13,7 @@ use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::TerminalKey;
-use crate::server::domain::jobs;
+use crate::server::domain::jobs::{self, Effects};
 use crate::server::domain::ties::Ties;
 
 /// Progress is written down so often; stages at once.
@@ -65,7 +65,11 @@ impl Lab {
         let before = attempt.progress.replace(bounds::progress(progress)).map(|p| p.stage);
         let changed = before != attempt.progress.as_ref().map(|p| p.stage);
         let attempt = attempt.clone();
-        let effects = self.jobs.renew(&id, number, attempt.was_committed(), now);
+        // A report may arrive after the outcome, because they are two calls.
+        let effects = match attempt.outcome {
+            None => self.jobs.renew(&id, number, attempt.was_committed(), now),
+            Some(_) => Effects::default(),
+        };
         let written = self.written.entry(number).or_insert(Duration::ZERO);
         let mut changes = Vec::new();
         if changed || now.saturating_sub(*written) >= WRITE_EVERY {

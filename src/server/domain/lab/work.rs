@@ -9,9 +9,8 @@ use std::time::Duration;
 use super::{Change, Lab, Terminal};
 use crate::api::{Compare, Refusal};
 use crate::event::{Failure, Outcome, Stage};
-use crate::image_id::{ImageId, ImageRef};
 use crate::server::domain::attempt::Attempt;
-use crate::server::domain::jobs::{self, AtBoot, Effects, Job, Moment, Offer, Which, at_boot};
+use crate::server::domain::jobs::{self, AtBoot, Effects, Job, Moment, Newest, Offer, Which, at_boot};
 use crate::server::domain::target::Target;
 
 /// Work that a terminal has taken.
@@ -47,15 +46,19 @@ impl Lab {
     }
 
     /// The next step of a netbooting terminal.
-    pub(crate) fn next_step(&self, id: &str, at: &Moment) -> AtBoot {
+    pub(crate) fn next_step(&mut self, id: &str, at: &Moment) -> AtBoot {
+        let offer = self.offer(id, at);
+        let queued = self.is_queued(id, at);
+        if let Offer::Later(why) = &offer {
+            self.jobs.asked(id, why);
+        }
         let last = self.get(id).and_then(|terminal| terminal.last.as_ref());
-        at_boot(id, last, self.offer(id, at), self.is_queued(id, at))
+        at_boot(id, last, offer, queued)
     }
 
     /// A terminal was sent the agent: its place is kept while it starts.
-    pub(crate) fn grant(&mut self, id: &str, target: &Target, at: &Moment) -> Vec<Change> {
-        let effects = self.jobs.grant(id, &target.job, at.now);
-        self.apply(effects, at.now)
+    pub(crate) fn grant(&mut self, id: &str, target: &Target, at: &Moment) {
+        self.jobs.grant(id, &target.job, at.now);
     }
 
     /// A terminal takes `target`. `None` if it is not known.
@@ -101,14 +104,12 @@ impl Lab {
 
     /// Puts a job that was checked into force.
     pub(crate) fn add_job(&mut self, job: Job, terminals: &BTreeSet<String>, at: &Moment) -> Vec<Change> {
-        let effects = self.jobs.add(job, terminals);
-        let mut changes = self.apply(effects, at.now);
-        changes.extend(self.tick(at, &|_| None));
-        changes
+        let effects = self.jobs.add(job, terminals, at);
+        self.apply(effects, at.now)
     }
 
     /// Brings all jobs up to this moment.
-    pub(crate) fn tick(&mut self, at: &Moment, newest: &dyn Fn(&ImageRef) -> Option<ImageId>) -> Vec<Change> {
+    pub(crate) fn tick(&mut self, at: &Moment, newest: Newest<'_>) -> Vec<Change> {
         let terminals = &self.terminals;
         let half_written = |id: &str| {
             let last = terminals.get(id).and_then(|terminal: &Terminal| terminal.last.as_ref());
@@ -119,8 +120,8 @@ impl Lab {
     }
 
     /// Terminals that should be switched on now.
-    pub(crate) fn to_wake(&mut self, at: &Moment) -> Vec<String> {
-        self.jobs.to_wake(at)
+    pub(crate) fn wanted_awake(&mut self, at: &Moment) -> Vec<String> {
+        self.jobs.wanted_awake(at)
     }
 
     /// A person ends a job.

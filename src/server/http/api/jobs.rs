@@ -78,7 +78,8 @@ pub async fn create(
         }
         let plan = JobPlan { number: Some(drafted.job.number), ..drafted.plan };
         let (number, title) = (drafted.job.number, drafted.job.terms.title());
-        log::info!(job = number; "job {number} is created: {title} for {} terminals", drafted.terminals.len());
+        let count = drafted.terminals.len();
+        log::info!(job = number; "job {number} is created: {title} for {count} terminals");
         let detail = format!("{title} for {}", order.targets.join(" "));
         let mut changes = lab.add_job(drafted.job, &drafted.terminals, &at);
         changes.push(caller.audit(&app, "create a job", &number.to_string(), &detail));

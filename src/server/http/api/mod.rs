@@ -1,6 +1,7 @@
 //! `/api/v1/…`: terminals say hello, take a job, report (`terminals`); people look (`views`) and decide
-//! (`decisions`, `jobs`, `wake`) by any name of a terminal (`named`), describe terminals and import tables of them
-//! (`registry`), have tokens and see what was done (`people`), and fetch a backup of the state (`backup`).
+//! (`decisions`, `jobs`, `wake`) by any name of a terminal (`named`), describe terminals and import tables of
+//! them (`registry`), have tokens and see what was done (`people`), and fetch a backup of the state
+//! (`backup`).
 //! `access` says who calls.
 //!
 //! Invariant: every error is a [`Refusal`] with advice. An answer that promises something is sent only when

@@ -1,0 +1,194 @@
+//! Jobs over the real port: what people create, what terminals then get, and what is refused.
+
+use super::*;
+use crate::api::{DiskInfo, Refusal};
+use crate::event::Class;
+use crate::server::domain::jobs::{JobPlan, JobView, Phase, Report, State};
+use crate::testkit::lab::{done, failed};
+
+fn order(targets: &[&str]) -> JobOrder {
+    JobOrder {
+        image: "golden".into(),
+        targets: targets.iter().map(ToString::to_string).collect(),
+        ..JobOrder::default()
+    }
+}
+
+async fn create(world: &World, order: &JobOrder) -> Result<JobPlan, Refusal> {
+    let answer = world.http.post(world.url("/api/v1/jobs")).json(order).send().await.expect("an answer");
+    match answer.status().is_success() {
+        true => Ok(answer.json().await.expect("a plan")),
+        false => Err(answer.json().await.expect("a refusal")),
+    }
+}
+
+async fn report(world: &World, number: u64) -> Report {
+    serde_json::from_str(&world.text(&format!("/api/v1/jobs/{number}")).await.1).expect("a report")
+}
+
+async fn act(world: &World, path: &str, body: &str) -> (StatusCode, String) {
+    let request = world.http.post(world.url(path)).header("content-type", "application/json");
+    let answer = request.body(body.to_string()).send().await.expect("an answer");
+    (answer.status(), answer.text().await.expect("text"))
+}
+
+#[tokio::test]
+async fn a_new_version_changes_the_state_of_no_terminal() {
+    let world = World::new(QUIET).await;
+    let macs: Vec<String> = (0..12).map(|n| format!("52:54:00:00:01:{n:02x}")).collect();
+    for (n, mac) in macs.iter().enumerate() {
+        let job = world.begin(mac).await;
+        let outcome = if n % 3 == 0 { failed(Class::Disk, false) } else { done() };
+        world.outcome(&job, outcome).await.expect("taken");
+    }
+    let states = async || {
+        let mut states = Vec::new();
+        for mac in &macs {
+            states.push(world.state(mac).await);
+        }
+        states
+    };
+    let before = states().await;
+    let images = world.at("images/golden");
+    fs::rename(images.join("format-1"), world.at("kept")).expect("moved");
+    world.until("/api/v1/lab", "the repository has no image").await;
+    fs::rename(world.at("kept"), images.join("format-1")).expect("moved");
+    world.until("/api/v1/lab", "\"name\":\"golden\"").await;
+    assert_eq!(states().await, before);
+    for mac in &macs {
+        assert!(!world.ipxe(mac, "efi").await.contains("vmlinuz"));
+        assert_eq!(world.take(mac, Take::default()).await, Err(StatusCode::NO_CONTENT));
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_not_known_boots_its_disk_and_is_listed_as_new_whatever_jobs_there_are() {
+    for register in ["ask", "open"] {
+        let world = World::new(&format!("register = '{register}'\n")).await;
+        world.hello(A).await;
+        world.http.post(world.url(&format!("/api/v1/terminals/{A}"))).send().await.expect("an answer");
+        create(&world, &order(&[A])).await.expect("created");
+        for _ in 0..2 {
+            assert!(world.ipxe(B, "efi").await.ends_with("exit 1\n"), "{register}");
+        }
+        assert!(world.row(B).await.new, "its agent has not spoken");
+        assert_eq!(world.take(&world.hello(B).await, Take::default()).await, Err(StatusCode::NO_CONTENT));
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_be_lost_and_creates_nothing() {
+    let world = World::new(QUIET).await;
+    let disk = |name: &str| DiskInfo { name: name.into(), size: 1 << 38, ..DiskInfo::default() };
+    let mut hello = hello_of(A);
+    hello.inventory.disks = vec![disk("sda")];
+    let _: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
+    let mut hello = hello_of(B);
+    hello.inventory.disks = vec![disk("sda"), disk("sdb")];
+    let _: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
+    let dry = JobOrder { dry_run: true, ..order(&["new"]) };
+    let plan = create(&world, &dry).await.expect("planned");
+    assert_eq!((plan.number, plan.images.as_str(), plan.terminals.len()), (None, "golden@format-1", 2));
+    assert!(plan.terminals[0].loses.contains("sda") && plan.needs > 0, "{plan:?}");
+    let of = |name: &str| plan.findings.iter().filter(|f| f.terminal.as_deref() == Some(name)).count();
+    assert_eq!((of(A), of(B)), (0, 1), "two disks fit the rule: {:?}", plan.findings);
+    assert_eq!(world.text("/api/v1/jobs").await.1, "[]");
+    assert_eq!(create(&world, &order(&["new"])).await.expect("created").number, Some(1));
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_when_the_job_is_created() {
+    let world = World::new(QUIET).await;
+    world.hello(A).await;
+    let cases = [
+        (JobOrder { image: "silver".into(), ..order(&[A]) }, "silver"),
+        (JobOrder { image: "golden@2".into(), ..order(&[A]) }, "golden@2"),
+        (order(&["room:10l"]), "10l"),
+        (order(&["lab-99"]), "lab-99"),
+        (order(&[]), "no terminal is named"),
+        (JobOrder { at: Some("2001-01-01 22:00".into()), ..order(&[A]) }, "past"),
+        (JobOrder { at: Some("+2h".into()), until: Some("now".into()), ..order(&[A]) }, "not after"),
+        (JobOrder { at: Some("soon".into()), ..order(&[A]) }, "not a time"),
+        (JobOrder { every: Some("daily 22:00".into()), ..order(&[A]) }, "end of its window"),
+        (JobOrder { follow: true, ..order(&[A]) }, "--every"),
+        (JobOrder { wave: Some(0), ..order(&[A]) }, "--wave"),
+        (JobOrder { attempts: Some(0), ..order(&[A]) }, "--attempts"),
+        (JobOrder { disk: Some("the big one".into()), ..order(&[A]) }, "the big one"),
+        (JobOrder { partitions: Some(vec![1, 1]), ..order(&[A]) }, "named twice"),
+    ];
+    for (order, word) in cases {
+        let refusal = create(&world, &order).await.expect_err(word);
+        let text = format!("{} {}", refusal.error, refusal.advice);
+        assert!(text.contains(word) && !refusal.advice.is_empty(), "{word}: {refusal:?}");
+    }
+    assert_eq!(world.text("/api/v1/jobs").await.1, "[]");
+    create(&world, &order(&[A])).await.expect("created");
+    let twice = create(&world, &order(&[A])).await.expect_err("in job 1");
+    assert!(twice.error.contains("in job 1 already"), "{twice:?}");
+    assert_eq!(act(&world, "/api/v1/jobs", "{\"imago\":1}").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    for path in ["/api/v1/jobs/7/cancel", "/api/v1/jobs/7/retry"] {
+        assert_eq!(act(&world, path, "{}").await.0, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_planned_job_begins_nothing_before_it_opens_and_survives_a_restart() {
+    let mut world = World::new(QUIET).await;
+    let terminal = world.hello(A).await;
+    let later = JobOrder { at: Some("+2h".into()), note: "holidays".into(), ..order(&[A]) };
+    create(&world, &later).await.expect("created");
+    assert_eq!(world.state(A).await, TerminalState::Planned);
+    assert!(world.ipxe(A, "pcbios").await.ends_with("exit 1\n"));
+    assert_eq!(world.take(&terminal, Take::default()).await, Err(StatusCode::NO_CONTENT));
+    let before = report(&world, 1).await;
+    world.restart().await;
+    assert_eq!(report(&world, 1).await, before);
+    assert_eq!((before.job.phase, before.job.note.as_str()), (Phase::Planned, "holidays"));
+    assert_eq!(act(&world, "/api/v1/jobs/1/cancel", "").await.0, StatusCode::NO_CONTENT);
+    assert_eq!(act(&world, "/api/v1/jobs/1/cancel", "").await.0, StatusCode::CONFLICT);
+    assert_eq!(world.state(A).await, TerminalState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_wave_lets_the_next_one_begin_when_a_place_is_free() {
+    let world = World::new(QUIET).await;
+    let (a, b) = (world.hello(A).await, world.hello(B).await);
+    create(&world, &JobOrder { wave: Some(1), ..order(&[A, B]) }).await.expect("created");
+    assert!(world.ipxe(A, "efi").await.contains("vmlinuz"));
+    let queued = world.ipxe(B, "efi").await;
+    assert!(queued.contains("1 terminals at a time") && queued.contains("sleep 15"), "{queued}");
+    assert_eq!(world.take(&b, Take::default()).await, Err(StatusCode::TOO_MANY_REQUESTS));
+    let job = world.take(&a, Take::default()).await.expect("its place was kept");
+    world.outcome(&job, done()).await.expect("taken");
+    world.take(&b, Take::default()).await.expect("the place is free");
+}
+
+#[tokio::test]
+async fn the_report_names_those_that_need_a_person_first_and_a_retry_starts_them_again() {
+    let mut world = World::new(QUIET).await;
+    let (a, b) = (world.hello(A).await, world.hello(B).await);
+    create(&world, &order(&[A, B])).await.expect("created");
+    let job = world.take(&a, Take::default()).await.expect("work");
+    world.outcome(&job, done()).await.expect("taken");
+    let job = world.take(&b, Take::default()).await.expect("work");
+    world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
+    world.restart().await;
+    let shown = report(&world, 1).await;
+    let states: Vec<_> = shown.terminals.iter().map(|row| (row.terminal.as_str(), row.state)).collect();
+    assert_eq!(states, [(B, State::Failed), (A, State::Done)]);
+    assert_eq!((shown.job.phase, shown.terminals[0].reason.as_str()), (Phase::Over, "writing sda failed"));
+    let csv = world.text("/api/v1/jobs/1/report.csv").await.1;
+    assert!(csv.starts_with("label,terminal,state,reason,attempts,since\n"), "{csv}");
+    assert!(csv.contains(&format!("\n,{B},failed,writing sda failed,1,")), "{csv}");
+    assert_eq!(
+        act(&world, "/api/v1/jobs/1/retry", "{}").await,
+        (StatusCode::OK, format!("{{\"terminals\":[\"{B}\"]}}"))
+    );
+    assert_eq!((world.state(A).await, world.state(B).await), (TerminalState::Done, TerminalState::Waiting));
+    let named = format!("{{\"targets\":[\"{A}\"],\"compare\":\"full\"}}");
+    assert_eq!(act(&world, "/api/v1/jobs/1/retry", &named).await.0, StatusCode::OK);
+    let again = world.take(&a, Take::default()).await.expect("a person named it");
+    assert_eq!(again.task.compare, crate::api::Compare::Full);
+    let jobs: Vec<JobView> = serde_json::from_str(&world.text("/api/v1/jobs").await.1).expect("jobs");
+    assert_eq!((jobs.len(), jobs[0].phase), (1, Phase::Open));
+}
