@@ -8,43 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::event::{Chosen, Outcome, Progress, Stage};
-
-/// Lines kept for people, newest last.
-const NOTES: usize = 8;
-
-/// Everything a person in front of the terminal can be told.
-#[derive(Debug, Clone, PartialEq)]
-pub struct View {
-    /// How far the attempt is; the stage is in there.
-    pub progress: Progress,
-    /// Manufacturer, product, serial number.
-    pub machine: String,
-    /// Own addresses, for example `10.0.0.7/24 on eth0`.
-    pub address: String,
-    /// The server's address, once it answered.
-    pub server: String,
-    /// `name@version`, once there is a job.
-    pub image: String,
-    /// The chosen disk: name, model, serial number, size.
-    pub disk: String,
-    /// The disks that the job's rules chose.
-    pub chosen: Vec<Chosen>,
-    /// Current waits and recent problems, newest last.
-    pub notes: Vec<String>,
-    /// How many notes there have been in all, so that a reader sees which ones are new.
-    pub notes_said: u64,
-    /// How the attempt ended, once it did.
-    pub outcome: Option<Outcome>,
-}
-
-impl View {
-    /// Notes added since a reader had seen `seen` notes; it misses those that were dropped.
-    pub(crate) fn notes_since(&self, seen: u64) -> &[String] {
-        let new = usize::try_from(self.notes_said.saturating_sub(seen)).unwrap_or(usize::MAX);
-        &self.notes[self.notes.len() - new.min(self.notes.len())..]
-    }
-}
+use crate::agent::view::View;
+use crate::event::{Chosen, Progress, Stage};
 
 /// A cheap handle to the terminal's [`View`]; clones share it.
 #[derive(Debug, Clone)]
@@ -62,19 +27,7 @@ impl Default for Status {
 impl Status {
     /// A terminal that has just started.
     pub fn new() -> Self {
-        let view = View {
-            progress: Progress::at(Stage::Start),
-            machine: String::new(),
-            address: String::new(),
-            server: String::new(),
-            image: String::new(),
-            disk: String::new(),
-            chosen: Vec::new(),
-            notes: Vec::new(),
-            notes_said: 0,
-            outcome: None,
-        };
-        Status { view: watch::Sender::new(view), began: Instant::now() }
+        Status { view: watch::Sender::new(View::new()), began: Instant::now() }
     }
 
     /// Time since the agent began.
@@ -107,17 +60,7 @@ impl Status {
     /// dropped.
     pub fn note(&self, text: impl Into<String>) {
         let text = text.into();
-        self.view.send_if_modified(|view| {
-            if view.notes.last() == Some(&text) {
-                return false;
-            }
-            view.notes.push(text);
-            if view.notes.len() > NOTES {
-                view.notes.remove(0);
-            }
-            view.notes_said += 1;
-            true
-        });
+        self.view.send_if_modified(|view| view.note(text));
     }
 
     /// Begins another attempt: progress, disk, image and outcome are as at the start.
@@ -162,22 +105,5 @@ mod tests {
             (view.progress.stage, view.progress.bytes_done, view.disk.as_str()),
             (Stage::Fetch, 7, "sda")
         );
-    }
-
-    #[test]
-    fn a_reader_sees_each_new_note_once_and_the_oldest_are_dropped() {
-        let status = Status::new();
-        status.note("a");
-        status.note("a");
-        let seen = status.view().notes_said;
-        assert_eq!(seen, 1);
-        for n in 0..NOTES + 3 {
-            status.note(format!("n{n}"));
-        }
-        let view = status.view();
-        assert_eq!(view.notes.len(), NOTES);
-        assert_eq!(view.notes_since(seen).len(), NOTES);
-        assert_eq!(view.notes_since(view.notes_said - 2), ["n9", "n10"]);
-        assert!(view.notes_since(view.notes_said).is_empty());
     }
 }

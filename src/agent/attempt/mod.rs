@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::imaging::{self, Imaged, ImagingContext, Next};
-use crate::agent::status::{Status, View};
+use crate::agent::status::Status;
+use crate::agent::view::View;
 use crate::api::{Assignment, Compare, Orders, OutcomeReport, ProgressReport};
 use crate::event::{Class, Failure, Installed, Outcome, Stage};
 use crate::io::net::api_client::{Api, CallError};

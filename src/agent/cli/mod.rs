@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use crate::agent::attempt::{self, Ended, Imager, Pace, RealImager};
 use crate::agent::imaging::{Bounds, ImagingContext, LATE_DISKS};
 use crate::agent::leave::Leave;
+use crate::agent::log_lines::LogLines;
 use crate::agent::netboot::{MEMORY, PEER_PORT};
-use crate::agent::screen::Log;
+use crate::agent::screen::PROGRESS_EVERY;
 use crate::agent::status::Status;
 use crate::agent::worker::machine;
 use crate::api::{After, Compare, Compress, Further, NicInfo, Take, partition_numbers};
@@ -297,7 +298,7 @@ fn failed_call(error: &CallError) -> Failure {
 async fn tell(status: Status, people: bool, say: Option<impl Fn(&Event)>, mut over: watch::Receiver<bool>) {
     let began = Instant::now();
     let mut changes = status.subscribe();
-    let (mut log, mut complete) = (Log::default(), false);
+    let (mut log, mut complete) = (LogLines::new(PROGRESS_EVERY), false);
     let mut next = Instant::now();
     loop {
         // Asked before looking, so that the last look sees all.

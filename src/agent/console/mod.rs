@@ -3,7 +3,7 @@
 //! Invariant: pure text, at most as wide and high as the screen, and an outcome can be read from a photo.
 //! `agent::screen` writes it to the consoles.
 
-use crate::agent::status::View;
+use crate::agent::view::View;
 use crate::event::{Class, Outcome, Progress, Stage};
 use crate::units::show_bytes;
 
