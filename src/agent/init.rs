@@ -9,9 +9,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::agent::journal;
+use crate::agent::last_words::LastWords;
 use crate::agent::leave::Leave;
 use crate::io::host::console::{self, Console};
 use crate::io::host::init::{self, End, PowerOff};
+use crate::io::host::kmsg::since_start;
+use crate::io::host::mirror;
 use crate::io::host::modules::{Loader, Round};
 
 /// The argument that makes this program the worker.
@@ -141,7 +145,13 @@ fn load_drivers(consoles: &mut Consoles) {
 /// Runs the worker until it decides.
 fn work(consoles: &mut Consoles) -> Leave {
     for crash in 1..=CRASHES {
-        let worker = match Command::new("/proc/self/exe").arg(WORKER).spawn() {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(WORKER);
+        let words = LastWords::of(&mut command);
+        let spawned = command.spawn();
+        // It holds the other end of the pipe, which only the worker may keep open.
+        drop(command);
+        let worker = match spawned {
             Ok(child) => child.id(),
             Err(e) => {
                 consoles.say(&format!("cannot start the worker: {e}"));
@@ -157,14 +167,25 @@ fn work(consoles: &mut Consoles) -> Leave {
             Ok(End::Signalled(signal)) => format!("was killed by signal {signal}"),
             Err(e) => format!("cannot be waited for: {e}"),
         };
+        let failed = format!("FAILED: the worker {what} (crash {crash} of {CRASHES}).");
+        if let Err(e) = mirror::append(Path::new(journal::FILE), &crash_report(words.as_ref(), &failed)) {
+            consoles.say(&format!("{}: {e}; the server gets no log of this crash", journal::FILE));
+        }
         consoles.say("");
-        consoles.say(&format!("FAILED: the worker {what} (crash {crash} of {CRASHES})."));
+        consoles.say(&failed);
         consoles.say("This is a fault of flashmob: please report it with a photo of this screen.");
         std::thread::sleep(Duration::from_secs(5));
     }
     consoles.say(&format!("The machine restarts in {} s.", SHOW.as_secs()));
     std::thread::sleep(SHOW);
     Leave::Restart
+}
+
+/// A worker's last words and its end, as lines of the attempt's log.
+fn crash_report(words: Option<&LastWords>, failed: &str) -> String {
+    let words = words.map(LastWords::heard).unwrap_or_default();
+    let words = words.lines().map(|line| format!("standard error: {line}"));
+    words.chain([failed.to_owned()]).map(|line| journal::line(since_start(), &line)).collect()
 }
 
 fn end(consoles: &mut Consoles, leave: Leave) -> ! {

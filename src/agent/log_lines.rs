@@ -12,6 +12,7 @@ use crate::event::{Outcome, Stage};
 #[derive(Debug)]
 pub(crate) struct LogLines {
     progress_every: Duration,
+    show_outcome: fn(&Outcome) -> String,
     facts: [String; 5],
     stage: Option<Stage>,
     notes: u64,
@@ -20,9 +21,10 @@ pub(crate) struct LogLines {
 }
 
 impl LogLines {
-    pub(crate) fn new(progress_every: Duration) -> Self {
+    pub(crate) fn new(progress_every: Duration, show_outcome: fn(&Outcome) -> String) -> Self {
         LogLines {
             progress_every,
+            show_outcome,
             facts: Default::default(),
             stage: None,
             notes: 0,
@@ -65,7 +67,7 @@ impl LogLines {
         if self.outcome != view.outcome {
             self.outcome.clone_from(&view.outcome);
             if let Some(outcome) = &view.outcome {
-                text.push_str(&console::outcome_text(outcome));
+                text.push_str(&(self.show_outcome)(outcome));
             }
         }
         text
@@ -81,7 +83,7 @@ mod tests {
     #[test]
     fn a_log_has_each_change_once_and_progress_every_five_seconds() {
         let status = Status::new();
-        let mut log = LogLines::new(Duration::from_secs(5));
+        let mut log = LogLines::new(Duration::from_secs(5), console::outcome_text);
         let mut at = |seconds: u64| log.update(&status.view(), Duration::from_secs(seconds));
         assert_eq!(at(0), "flashmob: starting\n");
         assert_eq!(at(9), "");

@@ -5,19 +5,22 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::agent::attempt::{Pace, RealImager};
 use crate::agent::cmdline::{self, Cmdline};
 use crate::agent::imaging::{Bounds, ImagingContext, LATE_DISKS};
+use crate::agent::journal::{self, Journal};
 use crate::agent::leave::Leave;
+use crate::agent::logger;
 use crate::agent::network;
 use crate::agent::screen::Screens;
 use crate::agent::status::Status;
 use crate::agent::worker::{Patience, Worker};
 use crate::event::{Failure, Outcome, Stage};
-use crate::io::host::console;
+use crate::io::host::{console, kmsg};
 use crate::io::net::api_client;
 use crate::io::net::credentials::Credentials;
 use crate::manifest::TrustedKeys;
@@ -41,9 +44,14 @@ const SHOW: Duration = Duration::from_secs(300);
 
 /// Runs the worker; its exit status is a [`Leave`] for PID 1.
 pub fn run() -> ExitCode {
-    let status = Status::new();
+    let journal = Journal::with_file(Path::new(journal::FILE));
+    let told = journal.clone();
+    if let Err(e) = kmsg::follow(true, move |record| told.kernel(record)) {
+        journal.say(&format!("/dev/kmsg: {e}; the kernel's messages are missing here"));
+    }
+    let status = Status::with_journal(journal);
     let screens = Screens::start(console::open_all(), &status);
-    let leave = match prepare().and_then(|setup| work(setup, &status)) {
+    let leave = match prepare(status.journal()).and_then(|setup| work(setup, &status)) {
         Ok(leave) => leave,
         Err(failure) => {
             status.note(format!("restarting in {} minutes", SHOW.as_secs() / 60));
@@ -69,7 +77,7 @@ struct Setup {
     may_trust: bool,
 }
 
-fn prepare() -> Result<Setup, Failure> {
+fn prepare(journal: &Journal) -> Result<Setup, Failure> {
     let text = fs::read_to_string("/proc/cmdline")
         .map_err(|e| Failure::usage(format!("/proc/cmdline: {e}"), "Report this."))?;
     let cmdline = cmdline::parse(&text).map_err(|wrong| {
@@ -78,7 +86,10 @@ fn prepare() -> Result<Setup, Failure> {
             "Correct it where the netboot script or the boot menu is written.",
         )
     })?;
-    env_logger::Builder::new().filter_level(cmdline.log.unwrap_or(log::LevelFilter::Warn)).init();
+    cmdline.ticket.iter().for_each(|ticket| journal.hide(ticket));
+    let mut standard_error = env_logger::Builder::new();
+    standard_error.filter_level(cmdline.log.unwrap_or(log::LevelFilter::Warn));
+    logger::install(standard_error, journal);
     let keys = optional(KEYS)?.unwrap_or_default();
     let keys = TrustedKeys::parse(&keys).map_err(|e| damaged(KEYS, &e.to_string()))?;
     let file = optional(SERVER)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());

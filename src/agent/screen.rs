@@ -75,7 +75,7 @@ fn draw(mut console: Console, status: &Status, stopped: &mpsc::Receiver<()>) {
 
 /// Appends to a line until the stop signal.
 fn append(mut console: Console, status: &Status, stopped: &mpsc::Receiver<()>, began: Instant) {
-    let mut log = LogLines::new(PROGRESS_EVERY);
+    let mut log = LogLines::new(PROGRESS_EVERY, console::outcome_text);
     loop {
         let last = !matches!(stopped.recv_timeout(LOOK_EVERY), Err(RecvTimeoutError::Timeout));
         let text = log.update(&status.view(), began.elapsed()).replace('\n', "\r\n");

@@ -11,6 +11,8 @@
 //! | `POST /api/v1/attempts/{attempt}/progress` | [`ProgressReport`] | [`Orders`] |
 //! | `POST /api/v1/attempts/{attempt}/outcome` | [`OutcomeReport`] | [`Orders`] |
 //! | `GET /api/v1/terminals[?room=…&group=…&new=true]` | | `[`[`TerminalView`]`]` |
+//! | `POST /api/v1/attempts/{attempt}/log` | zstd frame, token in [`TOKEN_HEADER`] | 204 |
+//! | `GET /api/v1/attempts/{attempt}/log[?terminal=ID]` | | text |
 //! | `GET /api/v1/terminals/{id}` | | [`TerminalDetails`] |
 //! | `PATCH /api/v1/terminals/{id}` | [`Describe`] | 204; a person |
 //! | `POST /api/v1/terminals/import` | CSV | [`Imported`]; a person |
@@ -39,6 +41,13 @@ pub use details::{AttemptView, TerminalDetails};
 pub use people::{AuditEntry, NewToken, TokenMade, TokenView};
 pub use registry::{Describe, Imported};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
+
+/// Most bytes of an attempt's log.
+pub const MAX_LOG: usize = 512 << 10;
+/// Most bytes of its zstd frame.
+pub const MAX_PACKED_LOG: usize = 64 << 10;
+/// The header with the attempt's token, for a call whose body is no JSON.
+pub const TOKEN_HEADER: &str = "flashmob-token";
 
 /// A terminal introduces itself.
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]

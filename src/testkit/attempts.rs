@@ -61,6 +61,7 @@ pub(crate) const PACE: Pace = Pace {
     again: Duration::from_millis(5),
     tell: Duration::from_secs(5),
     leave: Duration::from_secs(5),
+    log: Duration::from_millis(60),
 };
 
 pub(crate) fn assignment(longest_stay: u64) -> Assignment {

@@ -3,56 +3,30 @@
 //! Invariant: a server that is away never stops the imaging or the leaving; the outcome is reported until the
 //! server has it or the longest stay is over. Getting the job is `worker`'s, the imaging itself `imaging`'s.
 
+mod pace;
+mod reporter;
+
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::agent::imaging::{self, Imaged, ImagingContext, Next};
 use crate::agent::status::Status;
-use crate::agent::view::View;
-use crate::api::{Assignment, Compare, Orders, OutcomeReport, ProgressReport};
+use crate::api::{Assignment, Compare, MAX_LOG, Orders};
 use crate::event::{Class, Failure, Installed, Outcome, Stage};
-use crate::io::net::api_client::{Api, CallError};
-use crate::io::net::wake::{self, Sent};
-use crate::units::Mac;
+use crate::io::net::api_client::Api;
+pub use pace::Pace;
+use reporter::Reporter;
+pub(crate) use reporter::tell_crash;
 
 /// Tries after retryable failures, before the attempt has failed.
 const TRIES: u32 = 3;
 
 /// No server keeps a finished terminal longer, even if it asks to.
 const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
-
-/// Machines that one answer of the server may have this terminal wake.
-const MOST_WOKEN: usize = 64;
-
-/// How fast things are repeated; tests are faster.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Between two reports of progress.
-    pub report: Duration,
-    /// Before the second try; the third waits three times as long.
-    pub again: Duration,
-    /// How long the agent tries to report a failure to a server that is away.
-    pub tell: Duration,
-    /// How long leaving the swarm may take.
-    pub leave: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Pace {
-            report: Duration::from_secs(1),
-            again: Duration::from_secs(10),
-            tell: Duration::from_secs(300),
-            leave: Duration::from_secs(10),
-        }
-    }
-}
 
 /// Carries out an assignment; tests use a simpler one.
 pub trait Imager {
@@ -138,9 +112,8 @@ pub async fn run<I: Imager>(
 ) -> Ended {
     status.begin_attempt(assignment.title());
     let (orders, mut heard) = watch::channel(Orders::default());
-    let reporter =
-        Reporter { api: api.clone(), assignment: assignment.clone(), status: status.clone(), pace, orders };
-    let reporting = reporter.progress();
+    let reporter = Reporter::begin(api, assignment, status, pace, orders);
+    let reporting = reporter.report();
     let late = Cell::new(false);
     let stop = async {
         stop.await;
@@ -164,6 +137,7 @@ pub async fn run<I: Imager>(
             status.change(|view| view.outcome = Some(outcome.clone()));
             // An unreachable server learns of it by the terminal's silence.
             let _ = reporter.outcome(outcome, pace.tell).await;
+            reporter.end().await;
             return Ended::Failed { failure, disk_touched };
         }
     };
@@ -193,6 +167,7 @@ pub async fn run<I: Imager>(
     if tokio::time::timeout(pace.leave, held.stop()).await.is_err() {
         status.note("leaving the swarm takes too long; going on");
     }
+    reporter.end().await;
     Ended::Done(next)
 }
 
@@ -279,6 +254,7 @@ async fn stay(reporter: &Reporter, outcome: Outcome, status: &Status, assignment
         // The last numbers first: a release may follow the outcome at once.
         let _ = reporter.progress_once().await;
         let _ = reporter.outcome(outcome, longest).await;
+        reporter.log(MAX_LOG).await;
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -287,85 +263,7 @@ async fn stay(reporter: &Reporter, outcome: Outcome, status: &Status, assignment
     }
 }
 
-/// Reports the attempt's progress to the server, and passes on its orders.
-struct Reporter {
-    api: Api,
-    assignment: Assignment,
-    status: Status,
-    pace: Pace,
-    orders: watch::Sender<Orders>,
-}
-
-impl Reporter {
-    /// Reports progress for ever.
-    async fn progress(&self) -> Infallible {
-        let mut away = false;
-        loop {
-            match self.progress_once().await {
-                Ok(()) => {
-                    if away {
-                        self.status.note("the server answers again");
-                    }
-                    away = false;
-                }
-                Err(e) => {
-                    if !away {
-                        self.status.note(format!("{e}; going on without the server"));
-                    }
-                    away = true;
-                }
-            }
-            tokio::time::sleep(self.pace.report).await;
-        }
-    }
-
-    async fn progress_once(&self) -> Result<(), CallError> {
-        let View { progress, chosen, .. } = self.status.view();
-        let report = ProgressReport { token: self.assignment.token.clone(), progress, chosen };
-        let orders = self.api.progress(self.assignment.attempt, &report).await?;
-        self.hear(orders);
-        Ok(())
-    }
-
-    /// Reports the outcome until the server has it or the time is over.
-    async fn outcome(&self, outcome: Outcome, within: Duration) -> Result<(), CallError> {
-        let end = Instant::now() + within;
-        let report = OutcomeReport { token: self.assignment.token.clone(), outcome };
-        loop {
-            match self.api.outcome(self.assignment.attempt, &report).await {
-                Ok(orders) => {
-                    self.hear(orders);
-                    return Ok(());
-                }
-                Err(CallError::Refused(rejected)) if rejected.status < 500 => {
-                    self.status.note(format!("the outcome is not taken: {rejected}"));
-                    return Err(CallError::Refused(rejected));
-                }
-                Err(e) if Instant::now() + self.pace.report >= end => return Err(e),
-                Err(_) => tokio::time::sleep(self.pace.report * 3).await,
-            }
-        }
-    }
-
-    fn hear(&self, mut orders: Orders) {
-        wake(std::mem::take(&mut orders.wake));
-        self.orders.send_if_modified(|old| std::mem::replace(old, orders.clone()) != orders);
-    }
-}
-
-/// Wakes machines of this terminal's networks for a server in another one. A packet that is lost is ordered
-/// again.
-fn wake(macs: Vec<String>) {
-    let macs: Vec<Mac> = macs.iter().take(MOST_WOKEN).filter_map(|mac| mac.parse().ok()).collect();
-    if macs.is_empty() {
-        return;
-    }
-    tokio::task::spawn_blocking(move || match wake::send(&macs) {
-        Ok(Sent { problems, .. }) if problems.is_empty() => {}
-        Ok(Sent { problems, .. }) => log::warn!("cannot wake other terminals: {}", problems.join("; ")),
-        Err(e) => log::warn!("cannot wake other terminals: {e}"),
-    });
-}
-
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ async fn server(orders: &str) -> (Api, Arc<Mutex<Vec<String>>>) {
     (Api::new(client().unwrap(), url), heard)
 }
 
-async fn never() {
+pub(super) async fn never() {
     std::future::pending().await
 }
 

@@ -15,9 +15,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::attempt::{self, Ended, Imager, Pace, RealImager};
+use crate::agent::console;
 use crate::agent::imaging::{Bounds, ImagingContext, LATE_DISKS};
 use crate::agent::leave::Leave;
 use crate::agent::log_lines::LogLines;
+use crate::agent::logger;
 use crate::agent::netboot::{MEMORY, PEER_PORT};
 use crate::agent::screen::PROGRESS_EVERY;
 use crate::agent::status::Status;
@@ -26,6 +28,7 @@ use crate::api::{After, Compare, Compress, Further, NicInfo, Take, partition_num
 use crate::event::{Event, Failure, Outcome, Stage};
 use crate::io::host::init::{self, PowerOff};
 use crate::io::host::inventory;
+use crate::io::host::kmsg;
 use crate::io::net::api_client::{self, Api, CallError, Taken};
 use crate::io::net::credentials::Credentials;
 use crate::io::net::discovery;
@@ -114,10 +117,12 @@ pub struct Wish {
 
 /// Runs one attempt; the result is the exit code.
 pub fn run(args: Args) -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let status = Status::new();
+    let standard_error = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"));
+    logger::install(standard_error, status.journal());
     let json = args.json;
     let after = args.after;
-    let ended = match start(args) {
+    let ended = match start(args, &status) {
         Ok(ended) => ended,
         Err(failure) => Ended::Failed { failure, disk_touched: false },
     };
@@ -153,7 +158,7 @@ fn print_event(event: &Event) {
     }
 }
 
-fn start(args: Args) -> Result<Ended, Failure> {
+fn start(args: Args, status: &Status) -> Result<Ended, Failure> {
     if args.after == Some(After::Shell) {
         return Err(Failure::usage("--after shell is for netbooted terminals", "Leave --after out."));
     }
@@ -178,7 +183,11 @@ fn start(args: Args) -> Result<Ended, Failure> {
     let local = |e: &dyn std::fmt::Display| Failure::retry(format!("cannot start: {e}"), "Try again.");
     let runtime = tokio::runtime::Runtime::new().map_err(|e| local(&e))?;
     let http = api_client::client().map_err(|e| local(&e))?;
-    let status = Status::new();
+    let journal = status.journal().clone();
+    // What came before is not the attempt's, and only root may read it.
+    if let Err(e) = kmsg::follow(false, move |record| journal.kernel(record)) {
+        log::info!("/dev/kmsg: {e}; the kernel's messages are not in the attempt's log");
+    }
     let imager = RealImager(ImagingContext {
         server: String::new(),
         keys,
@@ -206,7 +215,7 @@ fn start(args: Args) -> Result<Ended, Failure> {
                 std::future::pending().await
             }
         };
-        let ended = attempt(&api, wish, &imager, &status, Pace::default(), stop).await;
+        let ended = attempt(&api, wish, &imager, status, Pace::default(), stop).await;
         // It has the last word: a server may release a terminal at once.
         let _ = end.send(true);
         if teller.await.is_err() {
@@ -298,7 +307,7 @@ fn failed_call(error: &CallError) -> Failure {
 async fn tell(status: Status, people: bool, say: Option<impl Fn(&Event)>, mut over: watch::Receiver<bool>) {
     let began = Instant::now();
     let mut changes = status.subscribe();
-    let (mut log, mut complete) = (LogLines::new(PROGRESS_EVERY), false);
+    let (mut log, mut complete) = (LogLines::new(PROGRESS_EVERY, console::outcome_text), false);
     let mut next = Instant::now();
     loop {
         // Asked before looking, so that the last look sees all.

@@ -199,6 +199,7 @@ impl<I: Imager> Worker<I> {
                 None => found.api.base().to_owned(),
             };
         });
+        attempt::tell_crash(&found.api, &self.status).await;
         let take = Take { job: self.cmdline.job.clone(), ..Take::default() };
         let mut beside = JoinSet::new();
         let boot_mac = self.cmdline.boot_mac.clone();

@@ -1,4 +1,5 @@
-//! The machine that a program runs on: PID 1's duties, drivers, console, inventory, memory and limits.
+//! The machine that a program runs on: PID 1's duties, drivers, console, inventory, memory, limits and
+//! logs.
 //!
 //! Invariant: facts and actions only; the caller decides which to use.
 
@@ -9,5 +10,9 @@ pub mod handles;
 pub mod init;
 #[cfg(feature = "agent")]
 pub mod inventory;
+#[cfg(feature = "agent")]
+pub(crate) mod kmsg;
 pub mod memory;
+#[cfg(feature = "agent")]
+pub(crate) mod mirror;
 pub mod modules;

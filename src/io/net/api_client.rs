@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, header};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::{Assignment, Hello, Orders, OutcomeReport, ProgressReport, Refusal, Take, Welcome};
+use crate::api::{
+    Assignment, Hello, Orders, OutcomeReport, ProgressReport, Refusal, TOKEN_HEADER, Take, Welcome,
+};
 use crate::io::net::credentials::Credentials;
 use crate::io::net::tracker_client::why;
 
@@ -145,6 +147,13 @@ impl Api {
         self.read(response).await
     }
 
+    /// Hands over the attempt's log, a zstd frame.
+    pub(crate) async fn log(&self, attempt: u64, token: &str, log: Vec<u8>) -> Result<(), CallError> {
+        let request = self.http.post(format!("{}/api/v1/attempts/{attempt}/log", self.base));
+        let request = request.header(TOKEN_HEADER, token).header(header::CONTENT_TYPE, "application/zstd");
+        self.send(request.body(log).timeout(CALL)).await.map(drop)
+    }
+
     /// Posts with what this terminal presents, the next if the server does not take the first.
     async fn vouched(
         &self,
@@ -163,7 +172,7 @@ impl Api {
         }
     }
 
-    /// Posts; anything but a success is an error.
+    /// Posts JSON.
     async fn post(
         &self,
         path: &str,
@@ -176,8 +185,12 @@ impl Api {
         if let Some(voucher) = voucher {
             request = request.header(header::AUTHORIZATION, voucher);
         }
-        let sent = request.send().await;
-        let response = sent.map_err(|e| self.away(&e))?;
+        self.send(request).await
+    }
+
+    /// Calls; anything but a success is an error.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, CallError> {
+        let response = request.send().await.map_err(|e| self.away(&e))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
