@@ -20,6 +20,7 @@ mod show;
 mod systemd;
 mod table;
 pub mod terminal;
+mod terminal_log;
 mod terminal_registry;
 mod terminal_wake;
 pub mod token;

@@ -7,6 +7,7 @@ use reqwest::Method;
 
 use super::call::{ServerArg, ask, query_of, text_of, understand};
 use super::table::table;
+use super::terminal_log::{self, LogArgs};
 use super::terminal_registry::{self, ExportArgs, ImportArgs, SetArgs};
 use super::terminal_wake::{self, WakeArgs};
 use crate::api::{AttemptView, Compare, NicInfo, TerminalDetails, TerminalState, TerminalView};
@@ -47,6 +48,7 @@ enum TerminalCommand {
         #[command(flatten)]
         server: ServerArg,
     },
+    Log(LogArgs),
     Wake(WakeArgs),
     /// Let a terminal image itself again at its next network boot, with its latest job.
     Retry {
@@ -119,6 +121,7 @@ pub async fn run(args: TerminalArgs) -> Result<(), Failure> {
             println!("{terminal} may introduce itself within 15 minutes, without a ticket.");
             Ok(())
         }
+        TerminalCommand::Log(args) => terminal_log::run(args).await,
         TerminalCommand::Wake(args) => terminal_wake::run(args).await,
         TerminalCommand::Retry { terminal, compare, accept_disks, server } => {
             let compare = compare.map(|compare| format!("compare={}", compare.word()));

@@ -179,7 +179,9 @@ fn start(args: Args, status: &Status) -> Result<Ended, Failure> {
                 .map_err(|why| Failure::usage(format!("{}: {why}", path.display()), advice))?
         }
     };
-    let credentials = Credentials::of_person(token_file::token(args.token.as_deref())?);
+    let token = token_file::token(args.token.as_deref())?;
+    token.iter().for_each(|token| status.journal().hide(token));
+    let credentials = Credentials::of_person(token);
     let local = |e: &dyn std::fmt::Display| Failure::retry(format!("cannot start: {e}"), "Try again.");
     let runtime = tokio::runtime::Runtime::new().map_err(|e| local(&e))?;
     let http = api_client::client().map_err(|e| local(&e))?;

@@ -7,7 +7,8 @@
 //! scripts that boot them, `tickets` lets those speak that the scripts boot, `doubts` ambiguous names for
 //! people to check, `limits` bounds the calls of one address, `times` reads when jobs open and close,
 //! `wake` says which terminals are woken when, and from where, `registry` is what people say of terminals,
-//! `targets` the words by which they name them, `people` has the tokens of people, `audit` what they did.
+//! `targets` the words by which they name them, `people` has the tokens of people, `audit` what they did,
+//! `logs` unpacks what attempts say of themselves.
 //!
 //! Invariant: the same state and the same arguments give the same decision.
 
@@ -21,6 +22,7 @@ pub mod ipxe;
 pub mod jobs;
 pub mod lab;
 pub mod limits;
+pub mod logs;
 pub mod people;
 pub mod registry;
 pub mod target;

@@ -41,6 +41,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/terminals/{id}/take", post(api::take))
         .route("/api/v1/attempts/{attempt}/progress", post(api::progress))
         .route("/api/v1/attempts/{attempt}/outcome", post(api::outcome))
+        .route("/api/v1/attempts/{attempt}/log", post(api::logs::hand_over))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::reports));
     let views = Router::new()
         .route("/metrics", get(metrics::metrics))
@@ -50,6 +51,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/terminals", get(api::terminals))
         .route("/api/v1/terminals/{id}", get(api::terminal).patch(api::describe).delete(api::forget))
         .route("/api/v1/terminals/export", get(api::export))
+        .route("/api/v1/attempts/{attempt}/log", get(api::logs::read))
         .route("/api/v1/terminals/{id}/retry", post(api::retry))
         .route("/api/v1/terminals/{id}/cancel", post(api::cancel))
         .route("/api/v1/terminals/{id}/admit", post(api::admit))

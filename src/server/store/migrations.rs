@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 9] = [
+const MIGRATIONS: [(i64, &str); 10] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -76,6 +76,12 @@ const MIGRATIONS: [(i64, &str); 9] = [
              state TEXT NOT NULL, since INTEGER NOT NULL, member TEXT NOT NULL,
              PRIMARY KEY (job, run, terminal)) STRICT;
          CREATE INDEX members_of_terminal ON members (terminal);",
+    ),
+    (
+        10,
+        "CREATE TABLE logs (
+             attempt INTEGER PRIMARY KEY REFERENCES attempts (number) ON DELETE CASCADE,
+             received INTEGER NOT NULL, log BLOB NOT NULL) STRICT;",
     ),
 ];
 

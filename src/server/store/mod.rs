@@ -18,6 +18,7 @@ mod copy;
 mod error;
 mod jobs;
 mod json;
+mod logs;
 mod migrations;
 mod opening;
 mod people;
@@ -40,6 +41,7 @@ use crate::server::domain::lab::Change;
 use crate::server::meters::DatabaseMeter;
 pub use copy::{Contents, copy_at_rest, examine};
 pub use error::StoreError;
+pub use logs::Log;
 pub use tables::Restored;
 
 /// Requests that may wait.
@@ -50,9 +52,10 @@ const TOGETHER: usize = 512;
 const SPOOL: &str = "backup.partial";
 
 type Ack = oneshot::Sender<Result<(), StoreError>>;
-type AuditAck = oneshot::Sender<Result<Vec<Entry>, StoreError>>;
 type CopyAck = oneshot::Sender<Result<File, StoreError>>;
-type CountAck = oneshot::Sender<Result<Vec<(String, u64)>, StoreError>>;
+type Query<T> = Box<dyn FnOnce(&Connection) -> rusqlite::Result<T> + Send>;
+/// Asks the database, and hands on what it says.
+type Question = Box<dyn FnOnce(&Connection, &Path) + Send>;
 
 struct Batch {
     changes: Vec<Change>,
@@ -62,8 +65,7 @@ struct Batch {
 enum Request {
     Save(Batch),
     Copy(CopyAck),
-    Count(CountAck),
-    Audit { since: Duration, most: usize, ack: AuditAck },
+    Ask(Question),
 }
 
 /// Handle to the database's thread. When all are dropped, the thread stores pending changes and ends.
@@ -106,8 +108,12 @@ impl Store {
 
     /// How many attempts the history has by their results: done, failed, cancelled, open.
     pub(crate) fn results(&self) -> impl Future<Output = Result<Vec<(String, u64)>, StoreError>> + use<> {
-        let (ack, done) = oneshot::channel();
-        self.ask(Request::Count(ack), done)
+        self.read(Box::new(tables::results))
+    }
+
+    /// The log of an attempt, if there is one.
+    pub(crate) fn log(&self, attempt: u64) -> impl Future<Output = Result<Option<Log>, StoreError>> + use<> {
+        self.read(Box::new(move |connection| logs::read(connection, attempt)))
     }
 
     pub(crate) fn meter(&self) -> &DatabaseMeter {
@@ -120,8 +126,20 @@ impl Store {
         since: Duration,
         most: usize,
     ) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + use<> {
+        self.read(Box::new(move |connection| people::audit(connection, since, most)))
+    }
+
+    /// Asks the database after all changes that were saved before.
+    fn read<T: Send + 'static>(
+        &self,
+        query: Query<T>,
+    ) -> impl Future<Output = Result<T, StoreError>> + use<T> {
         let (ack, done) = oneshot::channel();
-        self.ask(Request::Audit { since, most, ack }, done)
+        let question = move |connection: &Connection, path: &Path| {
+            // Without a receiver the caller has gone away.
+            let _ = ack.send(query(connection).map_err(|e| StoreError::of(path, &e)));
+        };
+        self.ask(Request::Ask(Box::new(question)), done)
     }
 
     fn ask<T>(
@@ -169,20 +187,12 @@ impl Writer {
                 Request::Save(batch) => together.push(batch),
                 Request::Copy(ack) if wanted.is_none() => wanted = Some(ack),
                 Request::Copy(ack) => refuse(ack),
-                Request::Count(ack) => {
-                    let counted = tables::results(&self.connection);
-                    // Without a receiver nobody wants to know any more.
-                    let _ = ack.send(counted.map_err(|e| StoreError::of(&self.path, &e)));
-                }
-                Request::Audit { since, most, ack } => asked.push((since, most, ack)),
+                Request::Ask(question) => asked.push(question),
             }
         }
         self.save(together);
-        for (since, most, ack) in asked {
-            let entries =
-                people::audit(&self.connection, since, most).map_err(|e| StoreError::of(&self.path, &e));
-            // Without a receiver the caller has gone away.
-            let _ = ack.send(entries);
+        for question in asked {
+            question(&self.connection, &self.path);
         }
         wanted
     }

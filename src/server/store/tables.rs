@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::jobs;
 use super::json::{json, unjson};
+use super::logs;
 use super::people;
 use super::times::{millis, time};
 use crate::api::Inventory;
@@ -56,6 +57,9 @@ pub(super) fn write_all<'a>(
             Change::Revoke(name) => people::revoke(&transaction, name)?,
             Change::Audit(entry) => people::note(&transaction, entry)?,
             Change::Secret(terminal, held) => write_secret(&transaction, terminal, held)?,
+            Change::Log { attempt, received, packed } => {
+                logs::write(&transaction, *attempt, *received, packed)?
+            }
             Change::Forget(terminal) => forget(&transaction, terminal)?,
             Change::Job(change) => jobs::write(&transaction, change)?,
             Change::Expire { ended_before } => {

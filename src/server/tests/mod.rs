@@ -5,6 +5,7 @@ mod files;
 mod history;
 mod jobs;
 mod limits;
+mod logs;
 mod operation;
 mod registry;
 mod speaking;

@@ -66,6 +66,8 @@ pub enum Change {
     Revoke(String),
     /// What a person did.
     Audit(audit::Entry),
+    /// The log of an attempt, a zstd frame, in place of an earlier one.
+    Log { attempt: u64, received: Duration, packed: Vec<u8> },
     /// A terminal is unknown again, and its attempts are deleted.
     Forget(String),
     /// Something about a job.

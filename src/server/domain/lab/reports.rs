@@ -106,6 +106,18 @@ impl Lab {
         Ok((self.orders(&attempt, ties, now), changes))
     }
 
+    /// An attempt hands over its log.
+    pub fn log(
+        &mut self,
+        now: Duration,
+        attempt: u64,
+        token: &str,
+        packed: Vec<u8>,
+    ) -> Result<Change, ReportError> {
+        self.reporting(now, attempt, token)?;
+        Ok(Change::Log { attempt, received: now, packed })
+    }
+
     /// Keeps the disks that an attempt will write, regardless of its outcome: after a power cut, the same
     /// rule must not choose another disk.
     pub fn chosen(&mut self, number: u64, chosen: Vec<Chosen>) -> Option<Change> {

@@ -33,6 +33,8 @@ use utoipa::openapi;
         super::jobs::jobs,
         super::jobs::report,
         super::jobs::retry,
+        super::logs::hand_over,
+        super::logs::read,
         super::people::audit,
         super::people::create_token,
         super::people::revoke_token,

@@ -298,7 +298,7 @@ fn task(image: Placement, compare: Compare) -> Task {
     task
 }
 
-fn not_taken(why: ReportError) -> Error {
+pub(super) fn not_taken(why: ReportError) -> Error {
     let status = match why {
         ReportError::Unknown => StatusCode::NOT_FOUND,
         ReportError::WrongToken => StatusCode::FORBIDDEN,

@@ -57,3 +57,30 @@ fn a_forgotten_terminal_is_deleted_with_its_attempts_and_no_other() {
     assert!(restored.terminals[0].last.is_some());
     assert_eq!(restored.last_number, 3, "numbers are never given twice");
 }
+
+/// Attempts that have a log.
+fn logged(connection: &Connection) -> Vec<i64> {
+    let mut statement = connection.prepare("SELECT attempt FROM logs ORDER BY attempt").expect("valid");
+    statement.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("numbers")
+}
+
+fn log(attempt: u64, packed: &[u8]) -> Change {
+    Change::Log { attempt, received: at(700), packed: packed.to_vec() }
+}
+
+#[test]
+fn a_log_stays_as_long_as_its_attempt() {
+    let [a, b, _] = MACS;
+    let connection = database(&[(a, Some(10)), (b, Some(20)), (a, Some(30)), (a, Some(40))]);
+    let logs = [log(1, b"one"), log(2, b"two"), log(4, b"early"), log(4, b"late"), log(99, b"of no attempt")];
+    tables::write_all(&connection, logs.iter()).expect("written, although one has no attempt");
+    assert_eq!(logged(&connection), [1, 2, 4]);
+    let read = logs::read(&connection, 4).expect("read").expect("there");
+    assert_eq!((read.terminal.as_str(), read.received, &read.packed[..]), (a, at(700), &b"late"[..]));
+    assert_eq!(logs::read(&connection, 3).expect("read"), None);
+
+    tables::write_all(&connection, [Change::Expire { ended_before: at(1000) }].iter()).expect("deleted");
+    assert_eq!(logged(&connection), [2, 4]);
+    tables::write_all(&connection, [Change::Forget(a.into())].iter()).expect("deleted");
+    assert_eq!(logged(&connection), [2]);
+}

@@ -6,7 +6,7 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 9] = [
+const OLD: [&str; 10] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
@@ -16,6 +16,7 @@ const OLD: [&str; 9] = [
     include_str!("schemas/7.sql"),
     include_str!("schemas/8.sql"),
     include_str!("schemas/9.sql"),
+    include_str!("schemas/10.sql"),
 ];
 
 /// A state folder with the database that these statements make.
