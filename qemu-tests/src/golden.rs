@@ -183,7 +183,7 @@ fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
     let config = format!(
         "set timeout=0\nset default=0\nserial --unit=0 --speed=115200\nterminal_output serial console\n\
          menuentry 'Golden {mark}' {{\n    linux /boot/vmlinuz root=UUID={ROOT_UUID} ro console=tty0 \
-         console=ttyS0,115200 panic=5\n    \
+         console=ttyS0,115200 no_timer_check panic=5\n    \
          initrd /boot/initrd.img\n}}\n"
     );
     fs::write(tree.join("boot/grub/grub.cfg"), config)?;
