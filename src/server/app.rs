@@ -1,9 +1,8 @@
 //! State shared by all handlers.
 //!
-//! Invariant: locks are held for moments and never across an await; where two are needed, `topology` or
-//! `people` is taken first and `lab` last, with only `limits` or `waking` after it. `watch` changes the
-//! configuration,
-//! `repository` the catalog, handlers change the lab and the tracker.
+//! Invariant: locks are held for moments and never across an await; where two are needed, `board` is
+//! taken first, then `topology` or `people`, and `lab` last, with only `limits` or `waking` after it. `watch`
+//! changes the configuration, `repository` the catalog, handlers change the lab and the tracker.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -11,11 +10,13 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use jiff::Zoned;
+use tokio::sync::watch;
 
 use crate::api::Refusal;
 use crate::image_id::ImageId;
 use crate::metainfo::Metainfo;
 use crate::server::clock::Clock;
+use crate::server::domain::board::Board;
 use crate::server::domain::catalog::{Catalog, Problem};
 use crate::server::domain::config::Config;
 use crate::server::domain::doubts;
@@ -92,6 +93,10 @@ pub struct App {
     pub meters: Meters,
     /// Terminals that should be woken.
     pub waking: Mutex<Waking>,
+    /// What viewers follow.
+    pub(crate) board: Mutex<Board>,
+    /// True once the server is to stop: answers that wait for news end.
+    pub stopping: watch::Receiver<bool>,
     /// State that survives a restart.
     pub store: Store,
     pub seeder: Seeder,

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::app::{App, Configured};
 use super::clock::Clock;
+use super::domain::board::Board;
 use super::domain::jobs::Jobs;
 use super::domain::lab::{Change, Lab};
 use super::domain::people::People;
@@ -113,6 +114,7 @@ impl Server {
         lab.restore_secrets(clock.now(), restored.secrets);
         let topology = zones::topology(&config, &lab);
         let policy = Box::new(Zoned::new(topology.clone()));
+        let (stop, stopped) = channel::channel(false);
         let app = Arc::new(App {
             clock,
             images: options.images,
@@ -127,6 +129,8 @@ impl Server {
             limits: Mutex::default(),
             meters: Meters::default(),
             waking: Mutex::default(),
+            board: Mutex::new(Board::new(format!("{:x}", clock.now().as_millis()))),
+            stopping: stopped.clone(),
             store,
             seeder: seeders.who(),
             seeding: RwLock::default(),
@@ -136,7 +140,6 @@ impl Server {
             log::warn!("{}: {}. {}", problem.what, problem.error, problem.advice);
         }
 
-        let (stop, stopped) = channel::channel(false);
         let (reload, told) = mpsc::channel(1);
         let mut tasks = vec![
             tokio::spawn(listen::serve(listener, router::router(Arc::clone(&app)), stopped.clone())),

@@ -8,12 +8,13 @@
 //! people to check, `limits` bounds the calls of one address, `times` reads when jobs open and close,
 //! `wake` says which terminals are woken when, and from where, `registry` is what people say of terminals,
 //! `targets` the words by which they name them, `people` has the tokens of people, `audit` what they did,
-//! `logs` unpacks what attempts say of themselves.
+//! `board` what changed for those who watch; `logs` unpacks what attempts say of themselves.
 //!
 //! Invariant: the same state and the same arguments give the same decision.
 
 pub mod attempt;
 pub mod audit;
+pub(crate) mod board;
 pub mod catalog;
 pub mod config;
 pub(crate) mod doubts;

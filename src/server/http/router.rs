@@ -13,6 +13,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
 use tower_http::services::ServeDir;
 
 use crate::image_id::is_plain_name;
@@ -43,12 +45,14 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/attempts/{attempt}/outcome", post(api::outcome))
         .route("/api/v1/attempts/{attempt}/log", post(api::logs::hand_over))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::reports));
+    let known = from_fn_with_state(Arc::clone(&app), api::changes::unless_known);
     let views = Router::new()
         .route("/metrics", get(metrics::metrics))
         .route("/", get(page::page))
-        .route("/api/v1/lab", get(api::lab))
+        .route("/api/v1/changes", get(api::changes::changes))
+        .route("/api/v1/lab", get(api::lab).route_layer(known.clone()))
         .route("/api/v1/openapi.json", get(api::openapi))
-        .route("/api/v1/terminals", get(api::terminals))
+        .route("/api/v1/terminals", get(api::terminals).route_layer(known.clone()))
         .route("/api/v1/terminals/{id}", get(api::terminal).patch(api::describe).delete(api::forget))
         .route("/api/v1/terminals/export", get(api::export))
         .route("/api/v1/attempts/{attempt}/log", get(api::logs::read))
@@ -59,12 +63,13 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/tokens", get(api::tokens).post(api::create_token))
         .route("/api/v1/tokens/{name}", delete(api::revoke_token))
         .route("/api/v1/audit", get(api::audit))
-        .route("/api/v1/jobs", get(api::jobs::jobs).post(api::jobs::create))
+        .route("/api/v1/jobs", get(api::jobs::jobs).route_layer(known).post(api::jobs::create))
         .route("/api/v1/jobs/{number}", get(api::jobs::job))
         .route("/api/v1/jobs/{number}/cancel", post(api::jobs::cancel))
         .route("/api/v1/jobs/{number}/retry", post(api::jobs::retry))
         .route("/api/v1/jobs/{number}/report.csv", get(api::jobs::report))
-        .layer(from_fn_with_state(Arc::clone(&app), fairness::views));
+        .layer(from_fn_with_state(Arc::clone(&app), fairness::views))
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest));
     let calls = Router::new()
         .route("/announce", get(tracking::announce))
         .route("/scrape", get(tracking::scrape))

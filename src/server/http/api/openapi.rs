@@ -23,6 +23,7 @@ use utoipa::openapi;
     ),
     paths(
         super::backup::backup,
+        super::changes::changes,
         super::decisions::admit,
         super::decisions::cancel,
         super::decisions::forget,

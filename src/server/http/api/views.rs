@@ -74,9 +74,14 @@ fn unknown(refusal: Refusal) -> Error {
 
 /// All rows of the lab.
 pub fn rows(app: &App) -> Vec<TerminalView> {
+    heard_rows(app).into_iter().map(|(row, _)| row).collect()
+}
+
+/// All rows of the lab, and when each terminal was last heard.
+pub(super) fn heard_rows(app: &App) -> Vec<(TerminalView, Option<Duration>)> {
     let view = Rows::of(app);
     let lab = sync::lock(&app.lab);
-    lab.iter().map(|terminal| view.row(&lab, terminal)).collect()
+    lab.iter().map(|terminal| (view.row(&lab, terminal), terminal.heard)).collect()
 }
 
 /// `GET /api/v1/terminals/{id}`, where `id` may also be a label, a MAC or a UUID.
@@ -172,14 +177,19 @@ pub struct LabView {
     )
 )]
 pub async fn lab(State(app): Shared) -> Json<LabView> {
-    let images = images(&app);
+    Json(lab_of(&app, &rows(&app)))
+}
+
+/// Everything but the terminals, whose rows are `rows`.
+pub(super) fn lab_of(app: &App, rows: &[TerminalView]) -> LabView {
+    let images = images(app);
     let jobs = {
         let lab = sync::lock(&app.lab);
         lab.jobs().iter().rev().map(|job| lab.jobs().view(job)).collect()
     };
     let version = env!("CARGO_PKG_VERSION").to_string();
-    let zones = zones::views(&app.ties().topology, &rows(&app));
-    Json(LabView { version, images, jobs, zones, problems: app.problems() })
+    let zones = zones::views(&app.ties().topology, rows);
+    LabView { version, images, jobs, zones, problems: app.problems() }
 }
 
 /// All images with their swarms.
