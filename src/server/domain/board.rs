@@ -1,5 +1,5 @@
-//! The lab as viewers follow it: each terminal, each job and the rest of the lab, with the version at which it
-//! last changed. A viewer that knows a version is sent only the later changes.
+//! The lab as viewers follow it: each terminal, each job and the rest of the lab, with the version at which
+//! it last changed. A viewer that knows a version is sent only the later changes.
 //!
 //! Invariant: pure; its memory is bounded by the present terminals and jobs, `MOST_GONE` and `MOST_BODIES`. A
 //! version is good for one run of the server, which `epoch` names.
@@ -160,8 +160,8 @@ impl Board {
         };
         let lab = self.facts.get(&(Kind::Lab, String::new())).filter(|kept| kept.row.0 > after);
         format!(
-            "{{\"version\":{},\"full\":{},\"now\":{},\"terminals\":[{}],\"gone_terminals\":[{}],\"jobs\":[{}],\
-             \"gone_jobs\":[{}],\"lab\":{}}}",
+            "{{\"version\":{},\"full\":{},\"now\":{},\"terminals\":[{}],\"gone_terminals\":[{}],\
+             \"jobs\":[{}],\"gone_jobs\":[{}],\"lab\":{}}}",
             quoted(&self.version()),
             since.is_none(),
             self.at.unwrap_or_default().as_secs(),

@@ -49,6 +49,7 @@ pub fn router(app: Arc<App>) -> Router {
     let views = Router::new()
         .route("/metrics", get(metrics::metrics))
         .route("/", get(page::page))
+        .route("/page/{file}", get(page::file))
         .route("/api/v1/changes", get(api::changes::changes))
         .route("/api/v1/lab", get(api::lab).route_layer(known.clone()))
         .route("/api/v1/openapi.json", get(api::openapi))

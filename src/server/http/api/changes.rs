@@ -131,11 +131,7 @@ fn json(value: &impl Serialize) -> String {
 
 /// Gives a full list the board's version as its weak ETag, and answers 304 to those who have it: the list is
 /// the same, but for how long each terminal has been silent.
-pub(crate) async fn unless_known(
-    State(app): State<Arc<App>>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn unless_known(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let tag = {
         let mut board = sync::lock(&app.board);
         refresh(&app, &mut board);
