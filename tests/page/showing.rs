@@ -91,6 +91,11 @@ async fn filters_live_in_the_address_and_survive_a_reload() {
     page.until("location.hash.includes('q=pc-102-25')").await;
     page.click("a.cell.failed").await;
     page.until("document.querySelector('#facts').innerText.includes('writing sda failed')").await;
+    let log = "return document.querySelector('#oneactions a').getAttribute('href')";
+    assert!(
+        page.run(log).await.as_str().unwrap().starts_with("/api/v1/attempts/"),
+        "its log is a click away"
+    );
     page.reload().await;
     page.until("document.querySelector('#onename').innerText.startsWith('pc-102-25')").await;
     page.press("\u{e00c}").await;

@@ -135,11 +135,13 @@ function fill(name, t, error) {
     : ["imaging", "waiting", "planned", "interrupted"].includes(t.state)
       ? ["cancel", "wake"]
       : ["retry", "wake"];
-  const key = can.join() + (t ? t.id : "") + document.documentElement.lang;
+  const attempted = t && t.attempt ? t.attempt.number : null;
+  const key = can.join() + (t ? t.id : "") + attempted + document.documentElement.lang;
   if (line.dataset.key !== key) {
     line.dataset.key = key;
     line.replaceChildren();
     for (const action of can) button(w(action), line, () => actOn(action, t));
+    if (attempted) make("a", "", line, w("log")).href = "/api/v1/attempts/" + attempted + "/log";
   }
   if (was) {
     $("one").scrollIntoView({ block: "nearest" });
