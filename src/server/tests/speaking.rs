@@ -167,6 +167,51 @@ async fn an_administrator_acts_from_another_machine_and_a_teacher_on_one_room() 
 }
 
 #[tokio::test]
+async fn a_teacher_says_hello_for_no_terminal_with_the_names_of_one_in_another_room() {
+    let world = abroad(QUIET).await;
+    for (mac, room) in [(A, "101"), (B, "102")] {
+        world.hello(mac).await;
+        in_room(&world, mac, room).await;
+    }
+    let teacher = token(&world, "teacher", Some("101")).await.token;
+    let mut hello = hello_of(A);
+    let call = async |hello: &Hello| {
+        let request = world.http.post(world.abroad("/api/v1/hello")).bearer_auth(&teacher).json(hello);
+        request.send().await.expect("an answer").status()
+    };
+    assert_eq!(call(&hello).await, StatusCode::OK, "the own terminal");
+    hello.macs.push(B.into());
+    assert_eq!(call(&hello).await, StatusCode::FORBIDDEN);
+    assert_eq!(world.row(A).await.macs, [A], "nothing changed");
+    assert!(audit(&world).await.iter().any(|e| e.subject == B && e.detail.starts_with("refused")));
+}
+
+#[tokio::test]
+async fn a_teacher_cancels_the_own_job_also_when_a_terminal_of_it_has_moved_to_another_room() {
+    let world = abroad(QUIET).await;
+    for mac in [A, B] {
+        world.hello(mac).await;
+        in_room(&world, mac, "101").await;
+    }
+    let (one, two) =
+        (token(&world, "teacher", Some("101")).await, token(&world, "teacher", Some("101")).await);
+    let order = serde_json::json!({"image": "golden", "targets": [A, "room:101", A],
+        "every": "daily 22:00", "until": "+8h"});
+    let create = world.http.post(world.abroad("/api/v1/jobs")).bearer_auth(&one.token).json(&order);
+    assert_eq!(create.send().await.expect("an answer").status(), StatusCode::CREATED);
+    let (_, jobs) = world.text("/api/v1/jobs").await;
+    assert!(jobs.contains(&format!(r#""targets":["{A}","room:101"]"#)), "{jobs}");
+    in_room(&world, B, "102").await;
+    let (_, lab) = world.text("/api/v1/lab").await;
+    assert!(lab.contains("it is still for terminals that are not in that room"), "{lab}");
+    let cancel =
+        async |token: &str| from_abroad(&world, Method::POST, "/api/v1/jobs/1/cancel", Some(token)).await;
+    assert_eq!(cancel(&two.token).await, StatusCode::FORBIDDEN, "another teacher's, for another room");
+    assert_eq!(cancel(&one.token).await, StatusCode::NO_CONTENT);
+    assert!(!world.text("/api/v1/lab").await.1.contains("not in that room"));
+}
+
+#[tokio::test]
 async fn an_image_by_hand_needs_a_person() {
     let world = abroad("").await;
     let wish = Take { image: Some("golden".into()), ..Take::default() };

@@ -68,6 +68,11 @@ impl Namesakes {
 }
 
 impl Lab {
+    /// The terminals that have one of these MACs, or the UUID of a machine without a MAC.
+    pub(crate) fn sharing(&self, who: &Identity) -> impl Iterator<Item = &Terminal> {
+        self.namesakes.sharing(who).filter_map(|id| self.get(id))
+    }
+
     /// The other terminals with the UUID of `who`, which is the terminal `id` if it is known.
     fn namesakes_of(&self, who: &Identity, id: Option<&str>) -> impl Iterator<Item = &str> {
         let uuid = who.uuid.map(|uuid| TerminalKey::Uuid(in_one_order(uuid)));

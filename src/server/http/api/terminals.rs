@@ -55,9 +55,8 @@ pub async fn hello(State(app): Shared, caller: Caller, body: Body<Hello>) -> Res
     let (id, label, secret, saved) = {
         let mut lab = sync::lock(&app.lab);
         let who = Identity::new(&hello.macs, hello.uuid.as_deref());
-        let room = lab.find(&who, now).and_then(|terminal| terminal.place.room.clone());
-        let voucher = match &caller.presented {
-            _ if !caller.is_the_server_itself() && caller.is_over(room.as_deref()) => Voucher::Person,
+        let by_person = vouched_by_person(&app, &caller, &lab, &who)?;
+        let voucher = by_person.unwrap_or_else(|| match &caller.presented {
             Presented::Bearer(secret) => Voucher::Secret(secret),
             Presented::Ticket(text) => match tickets::check(&app.ticket_key, text, &who, now) {
                 Some(ticket) => Voucher::Ticket(ticket),
@@ -65,7 +64,7 @@ pub async fn hello(State(app): Shared, caller: Caller, body: Body<Hello>) -> Res
             },
             Presented::Nothing if caller.is_the_server_itself() => Voucher::Person,
             Presented::Nothing => Voucher::Nothing,
-        };
+        });
         let admitted = lab.admit(now, &who, voucher).or_else(|why| match caller.is_the_server_itself() {
             true => lab.admit(now, &who, Voucher::Person),
             false => Err(why),
@@ -97,6 +96,30 @@ pub async fn hello(State(app): Shared, caller: Caller, body: Body<Hello>) -> Res
     keep(saved).await?;
     let version = env!("CARGO_PKG_VERSION").to_string();
     Ok(Json(Welcome { service: "flashmob".into(), version, terminal: id, label, secret }))
+}
+
+/// What a person's token is worth for a terminal that says hello with these names. A teacher is refused whose
+/// terminal has a name of one in another room, because that one would then take the work of the teacher's.
+fn vouched_by_person(
+    app: &App,
+    caller: &Caller,
+    lab: &Lab,
+    who: &Identity,
+) -> Result<Option<Voucher<'static>>, Error> {
+    if caller.is_the_server_itself() {
+        return Ok(None);
+    }
+    if caller.is_admin() {
+        return Ok(Some(Voucher::Person));
+    }
+    let room = lab.find(who, app.now()).and_then(|terminal| terminal.place.room.as_deref());
+    if !caller.is_over(room) {
+        return Ok(None);
+    }
+    for other in lab.sharing(who) {
+        caller.over(app, other.place.room.as_deref(), "say hello with the names of", &other.id)?;
+    }
+    Ok(Some(Voucher::Teacher))
 }
 
 fn not_admitted(why: NotAdmitted) -> Error {
