@@ -11,7 +11,7 @@ use crate::api::{Compare, TerminalState};
 use crate::event::Outcome;
 use crate::image_id::ImageId;
 use crate::server::domain::attempt::Attempt;
-use crate::server::domain::target::Target;
+use crate::server::domain::target::{BY_HAND, Target};
 
 /// How long a terminal that was sent the agent and has not called yet is expected.
 pub(crate) const COMING: Duration = Duration::from_secs(180);
@@ -73,7 +73,11 @@ pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, offer: Offer, queued: bo
         Offer::Nothing => None,
     };
     let Some(last) = last.filter(|last| last.leaves_half_a_system()) else { return AtBoot::Disk };
-    let again = format!("Then run on the server: flashmob terminal retry {id}");
+    // An attempt by hand has no job to retry.
+    let again = match last.job == BY_HAND {
+        true => format!("Then run on the server: flashmob job create {} {id}", last.image),
+        false => format!("Then run on the server: flashmob terminal retry {id}"),
+    };
     match (&last.outcome, why) {
         (Some(Outcome::Failed { failure, .. }), _) => {
             let advice = match failure.advice.contains("terminal retry") {
