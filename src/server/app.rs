@@ -133,17 +133,20 @@ impl App {
         let configured = sync::read(&self.configured).clone();
         let repository = self.repository();
         let mut problems: Vec<Problem> = configured.problem.into_iter().collect();
-        problems.extend(doubts::doubts(&configured.config, &sync::lock(&self.lab)));
-        let unfinished: Vec<_> = {
+        let work = {
+            let people = sync::read(&self.people);
             let lab = sync::lock(&self.lab);
-            lab.jobs().iter().filter(|job| !job.is_over()).cloned().collect()
-        };
-        for job in &unfinished {
-            if let Err(Refusal { error, advice }) = repository.catalog.has(job.terms.ids()) {
-                problems.push(Problem { what: format!("job {}", job.number), error, advice });
+            problems.extend(doubts::doubts(&configured.config, &lab));
+            problems.extend(doubts::of_jobs(&lab, &people));
+            let unfinished = || lab.jobs().iter().filter(|job| !job.is_over());
+            for job in unfinished() {
+                if let Err(Refusal { error, advice }) = repository.catalog.has(job.terms.ids()) {
+                    problems.push(Problem { what: format!("job {}", job.number), error, advice });
+                }
             }
-        }
-        if !unfinished.is_empty() && !self.can_netboot() {
+            unfinished().next().is_some()
+        };
+        if work && !self.can_netboot() {
             problems.push(Problem {
                 what: "netboot".into(),
                 error: "there are no netboot files (vmlinuz, initramfs.img) to send to terminals".into(),

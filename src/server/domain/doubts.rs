@@ -1,5 +1,5 @@
 //! Names in the configuration that fit several terminals (a UUID that boards share, a label or an adapter of
-//! several machines), and labels that fit none.
+//! several machines), labels that fit none, and standing jobs that outlived the right to create them.
 //!
 //! Invariant: pure; it only informs people. `lab` ignores such a UUID, `zones` leaves out such a pin.
 
@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use crate::server::domain::catalog::Problem;
 use crate::server::domain::config::{Config, Who};
 use crate::server::domain::identity::TerminalKey;
+use crate::server::domain::jobs::Job;
 use crate::server::domain::lab::{Lab, Terminal, some_of};
+use crate::server::domain::people::{People, name_in};
 use crate::server::domain::zones::called;
 
 /// Names in the configuration that mean several terminals.
@@ -40,6 +42,39 @@ pub(crate) fn doubts(config: &Config, lab: &Lab) -> Vec<Problem> {
     }
     doubts.dedup();
     doubts
+}
+
+/// Standing jobs whose creator may no longer create them: the token was revoked, or terminals have left the
+/// teacher's room.
+pub(crate) fn of_jobs(lab: &Lab, people: &People) -> Vec<Problem> {
+    let goes_on = |job: &&Job| job.standing.is_some() && job.next.is_some() && !job.cancelled;
+    lab.jobs().iter().filter(goes_on).filter_map(|job| outlived(job, lab, people)).collect()
+}
+
+fn outlived(job: &Job, lab: &Lab, people: &People) -> Option<Problem> {
+    let (what, number) = (format!("job {}", job.number), job.number);
+    let name = name_in(&job.by)?;
+    let Some(person) = people.named(name) else {
+        return Some(Problem {
+            what,
+            error: format!("'{name}' created it, whose token was revoked, and it runs again and again"),
+            advice: format!(
+                "End it with 'flashmob job cancel {number}'. If it should go on, create it again yourself."
+            ),
+        });
+    };
+    let room = person.role.room()?;
+    let place = |id: &str| lab.get(id).and_then(|terminal| terminal.place.room.as_deref());
+    let members = lab.jobs().members(number).filter(|(_, member)| !member.out).map(|(id, _)| id);
+    let strays: Vec<&str> = members.filter(|id| place(id) != Some(room)).collect();
+    (!strays.is_empty()).then(|| Problem {
+        what,
+        error: format!(
+            "'{name}' of room {room} created it, and it is still for terminals that are not in that room: {}",
+            some_of(&strays)
+        ),
+        advice: "Take them out with 'flashmob terminal cancel TERMINAL', or move them back.".into(),
+    })
 }
 
 /// Labels that the configuration gives to one terminal and a person gave to another.
@@ -81,13 +116,16 @@ fn doubt(what: String, name: &str, fits: &[&Terminal]) -> Option<Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use super::*;
     use crate::api::Hello;
+    use crate::server::domain::jobs::{Standing, stamp};
+    use crate::server::domain::people::Role;
     use crate::server::domain::registry::Edit;
     use crate::server::domain::zones::topology;
-    use crate::testkit::lab::hello_of;
+    use crate::testkit::lab::{at, hello_of, job, moment};
 
     const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
 
@@ -115,6 +153,35 @@ mod tests {
         assert_eq!(what, ["terminals", "pin"]);
         assert!(problems[0].error.contains("02:00:00:00:00:0a, 02:00:00:00:00:0b"), "{:?}", problems[0]);
     }
+
+    #[test]
+    fn a_standing_job_is_a_problem_once_its_creator_may_no_longer_create_it() {
+        let a = "02:00:00:00:00:0a";
+        let (mut lab, mut people) = (Lab::default(), People::default());
+        lab.hello(Duration::ZERO, String::new(), hello_of(a)).expect("room");
+        let room = |lab: &mut Lab, room: &str| {
+            let edit = Edit { room: Some(room.into()), ..Edit::default() };
+            lab.describe(a, &edit, &Config::default()).expect("described");
+        };
+        room(&mut lab, "101");
+        let teacher = Role::read("teacher", Some("101".into())).expect("a role");
+        people.create(at(0), Some("eve"), teacher, "token").expect("made");
+        let every = "daily 22:00".parse().expect("valid");
+        let standing = Standing { every, closing: "06:00".parse().expect("valid"), follow: false };
+        let (by, next) = ("eve at 10.0.0.1".to_string(), Some(stamp(at(9999))));
+        let job = Job { by, next, standing: Some(standing), ..job(1, 0, 10) };
+        lab.add_job(job, &BTreeSet::from([a.into()]), &moment(0));
+        assert_eq!(of_jobs(&lab, &people), []);
+        room(&mut lab, "102");
+        let problem = of_jobs(&lab, &people).remove(0);
+        assert!(problem.what == "job 1" && problem.error.contains("not in that room: 02:00"), "{problem:?}");
+        people.revoke("eve").expect("there");
+        let problem = of_jobs(&lab, &people).remove(0);
+        assert!(problem.error.contains("'eve' created it, whose token was revoked"), "{problem:?}");
+        lab.cancel_job(1, &moment(1)).expect("it goes on");
+        assert_eq!(of_jobs(&lab, &people), []);
+    }
+
     #[test]
     fn a_label_that_the_configuration_gives_to_another_terminal_than_people_do_is_a_problem() {
         let (a, b) = ("02:00:00:00:00:0a", "02:00:00:00:00:0b");

@@ -63,6 +63,12 @@ pub struct Person {
     pub created: Duration,
 }
 
+/// The name in what the audit and jobs say of a person's act: 'NAME at ADDRESS'. Programs on the server
+/// itself have none.
+pub(crate) fn name_in(by: &str) -> Option<&str> {
+    by.rsplit_once(" at ").map(|(name, _)| name)
+}
+
 /// All tokens.
 #[derive(Debug, Clone, Default)]
 pub struct People(BTreeMap<String, Person>);
@@ -80,6 +86,11 @@ impl People {
             true => Some(person),
             false => found,
         })
+    }
+
+    /// Who has this name?
+    pub(crate) fn named(&self, name: &str) -> Option<&Person> {
+        self.0.get(name)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Person> {

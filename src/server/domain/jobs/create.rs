@@ -17,6 +17,7 @@ use crate::layout::rule::Rule;
 use crate::server::domain::catalog::{Catalog, Published, Signature};
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::target::each_once;
+use crate::server::domain::targets::shortened;
 use crate::server::domain::times::{self, Closing, Every};
 
 /// Attempts that a terminal makes without a person.
@@ -190,7 +191,7 @@ impl JobOrder {
             created: place.at.date.timestamp(),
             by: by.into(),
             note: self.note.chars().take(500).collect(),
-            targets: self.targets.clone(),
+            targets: shortened(&self.targets),
             bytes: bytes_of(&terms, place.catalog),
             terms,
             pace,

@@ -10,7 +10,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -26,6 +26,44 @@ use names::{distance, is_model};
 
 /// How many known names a refusal shows.
 const SHOWN: usize = 8;
+const ADVICE: &str = "A target is a label, a MAC, uuid:…, room:NAME, group:NAME, zone:NAME, new or all.";
+
+/// Words of one order.
+const MOST: usize = 1000;
+/// Characters of a word: a label has at most a few dozen.
+const LONGEST: usize = 200;
+/// Words of an order that are kept with its job.
+const KEPT: usize = 20;
+
+/// The words of an order, each once, in the order in which they came.
+pub(crate) fn words(texts: &[String]) -> Result<Vec<TargetExpr>, Refusal> {
+    if texts.len() > MOST {
+        let error = format!("{} targets are named, and an order takes at most {MOST}", texts.len());
+        return Err(refusal(error, "Name rooms or groups instead: room:NAME, group:NAME."));
+    }
+    let mut words = Vec::new();
+    let mut seen = HashSet::new();
+    for text in texts {
+        if text.chars().count() > LONGEST {
+            let start: String = text.chars().take(20).collect();
+            let error = format!("the target '{start}…' has more than {LONGEST} characters");
+            return Err(refusal(error, ADVICE));
+        }
+        let word: TargetExpr = text.parse().map_err(|error: String| refusal(error, ADVICE))?;
+        if seen.insert(word.clone()) {
+            words.push(word);
+        }
+    }
+    Ok(words)
+}
+
+/// The first words and how many more there are, because lists show them with every job.
+pub(crate) fn shortened(words: &[String]) -> Vec<String> {
+    let mut short: Vec<String> = words.iter().take(KEPT).cloned().collect();
+    let more = words.len().saturating_sub(KEPT);
+    short.extend((more > 0).then(|| format!("and {more} more")));
+    short
+}
 
 /// One word of a job's targets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

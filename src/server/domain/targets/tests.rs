@@ -33,6 +33,31 @@ fn lab() -> (Lab, Config) {
     (lab, config)
 }
 
+fn texts(targets: &[&str]) -> Vec<String> {
+    targets.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_order_has_a_bounded_number_of_bounded_words_each_once() {
+    let once = words(&texts(&["room:101", " pc-1", "room: 101", "pc-1"])).expect("few");
+    assert_eq!(once, [TargetExpr::Room("101".into()), TargetExpr::One("pc-1".into())]);
+    let many = |n: usize| words(&vec![A.to_string(); n]);
+    assert_eq!(many(1000).map(|words| words.len()), Ok(1));
+    let refusal = many(1001).expect_err("too many");
+    assert!(refusal.error.contains("at most 1000") && refusal.advice.contains("room:NAME"), "{refusal:?}");
+    assert!(words(&["ä".repeat(200)]).is_ok());
+    let refusal = words(&["ä".repeat(201)]).expect_err("too long");
+    assert!(refusal.error.chars().count() < 100, "{refusal:?}");
+}
+
+#[test]
+fn a_job_keeps_the_first_words_of_its_order_and_their_number() {
+    let words: Vec<String> = (0..23).map(|n| format!("pc-{n}")).collect();
+    let short = shortened(&words);
+    assert_eq!((short.len(), short[19].as_str(), short[20].as_str()), (21, "pc-19", "and 3 more"));
+    assert_eq!(shortened(&words[..20]), words[..20]);
+}
+
 fn meant(targets: &[&str]) -> Result<Vec<String>, Refusal> {
     let (lab, config) = lab();
     let targets: Vec<TargetExpr> = targets.iter().map(|text| text.parse().expect(text)).collect();

@@ -17,7 +17,7 @@ use super::reply::{Error, error};
 use crate::server::app::App;
 use crate::server::domain::audit::Entry;
 use crate::server::domain::lab::Change;
-use crate::server::domain::people::Role;
+use crate::server::domain::people::{Role, name_in};
 use crate::server::http::listen::Ends;
 use crate::sync;
 
@@ -110,6 +110,11 @@ impl Caller {
     /// Is the caller a person, with any role?
     pub(crate) fn is_somebody(&self) -> bool {
         self.who != Who::Stranger
+    }
+
+    /// Is the caller the person that acted as `by`? The address may be another one now.
+    pub(super) fn is_the_person(&self, by: &str) -> bool {
+        matches!(&self.who, Who::Person { name, .. } if name_in(by) == Some(name))
     }
 
     /// Refuses `action` on `subject` unless the caller may do everything.

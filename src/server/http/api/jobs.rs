@@ -4,6 +4,7 @@
 //! `domain::jobs` decides.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -15,10 +16,9 @@ use super::access::Caller;
 use super::reply::{Body, Error, Shared, conflict, error, keep, read};
 use crate::api::{Compare, Refusal};
 use crate::server::app::App;
-use crate::server::domain::config::Config;
 use crate::server::domain::jobs::{Job, JobOrder, JobPlan, JobView, Report, Setting, Which};
 use crate::server::domain::lab::{Lab, Terminal};
-use crate::server::domain::targets::{TargetExpr, resolve};
+use crate::server::domain::targets::{self, resolve};
 use crate::sync;
 
 /// Refuses callers that may not act on all of these terminals.
@@ -34,12 +34,13 @@ fn members(lab: &Lab, number: u64) -> Vec<String> {
     lab.jobs().members(number).map(|(id, _)| id.to_owned()).collect()
 }
 
-/// The terminals that a person's words mean.
-fn terminals(app: &App, lab: &Lab, config: &Config, targets: &[String]) -> Result<Vec<String>, Error> {
-    let advice = "A target is a label, a MAC, uuid:…, room:NAME, group:NAME, zone:NAME, new or all.";
-    let targets = targets.iter().map(|text| text.parse::<TargetExpr>()).collect::<Result<Vec<_>, _>>();
-    let targets = targets.map_err(|error| conflict(Refusal { error, advice: advice.into() }))?;
-    resolve(lab, config, &sync::read(&app.topology), &targets).map_err(conflict)
+/// Refuses callers that may not cancel this job: a person may cancel its own jobs, also when terminals of
+/// them have left its room, and otherwise jobs of terminals that it may act on.
+fn may_cancel(app: &App, caller: &Caller, lab: &Lab, job: &Job) -> Result<(), Error> {
+    if caller.is_the_person(&job.by) {
+        return Ok(());
+    }
+    may_act(app, caller, lab, &members(lab, job.number), "cancel the job")
 }
 
 /// `POST /api/v1/jobs`.
@@ -63,12 +64,15 @@ pub async fn create(
     body: Body<JobOrder>,
 ) -> Result<(StatusCode, Json<JobPlan>), Error> {
     caller.somebody(&app, "create a job", "")?;
-    let order = read(body)?;
+    let mut order = read(body)?;
+    let words = targets::words(&order.targets).map_err(conflict)?;
+    order.targets = words.iter().map(ToString::to_string).collect();
     let (config, repository, at) = (app.config(), app.repository(), app.moment());
     let can_netboot = app.can_netboot();
     let (plan, saved) = {
+        let shape = Arc::clone(&sync::read(&app.topology));
         let mut lab = sync::lock(&app.lab);
-        let wanted = terminals(&app, &lab, &config, &order.targets)?;
+        let wanted = resolve(&lab, &config, &shape, &words).map_err(conflict)?;
         may_act(&app, &caller, &lab, &wanted, "create a job")?;
         let label = |terminal: &Terminal| lab.label(&config, terminal).map(str::to_owned);
         let place = Setting { lab: &lab, catalog: &repository.catalog, at: &at, label: &label, can_netboot };
@@ -80,7 +84,7 @@ pub async fn create(
         let (number, title) = (drafted.job.number, drafted.job.terms.title());
         let count = drafted.terminals.len();
         log::info!(job = number; "job {number} is created: {title} for {count} terminals");
-        let detail = format!("{title} for {}", order.targets.join(" "));
+        let detail = format!("{title} for {}", drafted.job.targets.join(" "));
         let mut changes = lab.add_job(drafted.job, &drafted.terminals, &at);
         changes.push(caller.audit(&app, "create a job", &number.to_string(), &detail));
         (plan, app.store.save(changes))
@@ -198,8 +202,7 @@ pub async fn cancel(
     caller.somebody(&app, "cancel the job", &subject)?;
     let saved = {
         let mut lab = sync::lock(&app.lab);
-        found(&lab, number)?;
-        may_act(&app, &caller, &lab, &members(&lab, number), "cancel the job")?;
+        may_cancel(&app, &caller, &lab, found(&lab, number)?)?;
         let mut changes = lab.cancel_job(number, &at).map_err(conflict)?;
         log::info!(job = number; "job {number} is cancelled");
         changes.push(caller.audit(&app, "cancel the job", &subject, ""));
@@ -251,19 +254,22 @@ pub async fn retry(
     let (config, at, subject) = (app.config(), app.moment(), number.to_string());
     caller.somebody(&app, "retry the job", &subject)?;
     let wish = read(body)?;
+    let words = targets::words(&wish.targets).map_err(conflict)?;
     let (terminals, saved) = {
+        let shape = Arc::clone(&sync::read(&app.topology));
         let mut lab = sync::lock(&app.lab);
         found(&lab, number)?;
-        let named: Vec<String> = match wish.targets.as_slice() {
+        let named: Vec<String> = match words.as_slice() {
             [] => Vec::new(),
-            some => terminals(&app, &lab, &config, some)?,
+            some => resolve(&lab, &config, &shape, some).map_err(conflict)?,
         };
         let affected = if named.is_empty() { members(&lab, number) } else { named.clone() };
         may_act(&app, &caller, &lab, &affected, "retry the job")?;
         let which = if named.is_empty() { Which::Unsuccessful } else { Which::Named(&named) };
         let (again, mut changes) = lab.retry_job(number, which, wish.compare, &at).map_err(conflict)?;
         log::info!(job = number; "{} terminals of job {number} begin again", again.len());
-        changes.push(caller.audit(&app, "retry the job", &subject, &again.join(" ")));
+        let detail = targets::shortened(&again).join(" ");
+        changes.push(caller.audit(&app, "retry the job", &subject, &detail));
         (again, app.store.save(changes))
     };
     keep(saved).await?;
