@@ -63,9 +63,7 @@ fn not_the_latest(id: &str, job: &Job, last: &Attempt) -> Refusal {
     };
     let number = job.number;
     Refusal {
-        error: format!(
-            "the last attempt of terminal {id} {made}, after its latest job, which is job {number}"
-        ),
+        error: format!("the last attempt of terminal {id} {made}, after job {number}, its latest"),
         advice: format!(
             "Name the job to write {} again: flashmob job retry {number} {id}. For {}: flashmob job create {} \
              {id}",
