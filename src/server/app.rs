@@ -132,7 +132,8 @@ impl App {
     pub fn problems(&self) -> Vec<Problem> {
         let configured = sync::read(&self.configured).clone();
         let repository = self.repository();
-        let mut problems: Vec<Problem> = configured.problem.into_iter().collect();
+        let mut problems = self.store.health().problems();
+        problems.extend(configured.problem);
         let work = {
             let people = sync::read(&self.people);
             let lab = sync::lock(&self.lab);

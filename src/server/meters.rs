@@ -81,11 +81,12 @@ pub(crate) struct DatabaseMeter {
 
 impl DatabaseMeter {
     /// Called before the request goes into the queue, so that the number never falls below zero.
-    pub(crate) fn queued(&self) {
-        self.waiting.fetch_add(1, Relaxed);
+    /// Returns how many wait with it.
+    pub(crate) fn queued(&self) -> u64 {
+        self.waiting.fetch_add(1, Relaxed) + 1
     }
 
-    /// The thread has taken a request, or the queue was full.
+    /// The thread has taken a request, or it was not queued.
     pub(crate) fn taken(&self) {
         self.waiting.fetch_sub(1, Relaxed);
     }

@@ -184,7 +184,7 @@ pub(crate) fn tick(app: &App) {
         }
     }
     if !changes.is_empty() {
-        // Changes that are lost are made again, because they follow from the time.
+        // Nobody waits for them: the store writes them as soon as it can.
         drop(app.store.save(changes));
     }
 }
@@ -206,7 +206,8 @@ async fn forget(app: &App) {
         app.store.save(changes)
     };
     if let Err(error) = saved.await {
-        // The rows stay; a terminal among them is known again after the next start, and forgotten then.
+        // The store keeps the change and deletes the rows as soon as it can. A server that is killed before
+        // knows them again after its next start, and forgets them then.
         log::error!("deleting old history: {error}. {}", error.advice());
     }
     app.arrange();

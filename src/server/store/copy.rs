@@ -28,11 +28,11 @@ pub struct Contents {
 }
 
 /// Copies the database `source` to the file `to`, which is there and empty. `between` runs after each step;
-/// when it returns false, the copy is given up.
+/// when it fails, the copy is given up.
 pub(super) fn copy(
     source: &Connection,
     to: &Path,
-    mut between: impl FnMut() -> bool,
+    mut between: impl FnMut() -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let error = |e: rusqlite::Error| StoreError::of(to, &e);
     let mut target = Connection::open(to).map_err(error)?;
@@ -45,9 +45,7 @@ pub(super) fn copy(
             StepResult::More => {}
             _ => return Err(StoreError::Locked { path: to.into() }),
         }
-        if !between() {
-            return Err(StoreError::Stopping);
-        }
+        between()?;
     }
     drop(backup);
     // The copied header says that a write-ahead log belongs to the file; a copy is one file.
@@ -59,7 +57,7 @@ pub(super) fn copy(
 pub(super) fn copy_to_spool(
     source: &Connection,
     spool: &Path,
-    between: impl FnMut() -> bool,
+    between: impl FnMut() -> Result<(), StoreError>,
 ) -> Result<File, StoreError> {
     let cannot = |e: std::io::Error| StoreError::Folder { path: spool.into(), why: e.to_string() };
     remove(spool).map_err(cannot)?;
@@ -105,7 +103,7 @@ pub fn copy_at_rest(folder: &Path, to: &Path) -> Result<(), StoreError> {
     let source = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .and_then(|source| opening::lock(&source).map(|()| source))
         .map_err(|e| StoreError::of(&path, &e))?;
-    copy(&source, to, || true)
+    copy(&source, to, || Ok(()))
 }
 
 /// Checks that a copy is sound, and tells what it has.

@@ -45,9 +45,22 @@ pub enum StoreError {
     /// Any other error of SQLite.
     #[error("database {path}: {why}")]
     Database { path: PathBuf, why: String },
+    /// A change contradicts what the database has.
+    #[error("the database {path} refused a change: {why}")]
+    Refused {
+        path: PathBuf,
+        /// SQLite's reason.
+        why: String,
+    },
     /// The disk is too slow for the changes, or the thread is gone.
     #[error("the database does not keep up")]
     Behind,
+    /// Too many changes wait for the disk already.
+    #[error("the database does not keep up, and the memory for changes that wait is full")]
+    Lost,
+    /// A copy was given up, because changes could not be written meanwhile.
+    #[error("the database cannot be written now, so no copy is made")]
+    Unwritten,
     /// Copying must not fill the filesystem of the state.
     #[error(
         "a copy needs {} beside {path}, where {} are free",
@@ -112,13 +125,24 @@ impl StoreError {
                 )
             }
             StoreError::Full { path } => format!(
-                "Make room on the filesystem of {}; what the server acknowledged is kept, and terminals \
-                 repeat the rest.",
+                "Make room on the filesystem of {}. A server that runs keeps in its memory what is not \
+                 written yet, and writes it then.",
                 path.display()
             ),
             StoreError::Database { path, .. } => {
                 format!("Look at the disk of {} and at the kernel's log.", path.display())
             }
+            StoreError::Refused { .. } => {
+                "Restart the server, so that it goes on with what the database has; the log says what it \
+                 lacks. This is a fault of flashmob: report it with the log."
+                    .into()
+            }
+            StoreError::Lost => {
+                "Look at the server's disk; when the database can be written again, restart the server, so \
+                 that it goes on with what the database has."
+                    .into()
+            }
+            StoreError::Unwritten => "Look at the server's disk and log, and run the backup again.".into(),
             StoreError::Behind => "Look at the server's disk and log.".into(),
             StoreError::NoSpace { .. } => "Make room there.".into(),
             StoreError::UnderWay => "Wait until it is done.".into(),

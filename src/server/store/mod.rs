@@ -1,37 +1,44 @@
-//! State that must survive a restart: terminals and attempts, in SQLite. This is the narrow interface to it,
-//! with the queue and the thread: changes go in, the state of the start and copies come out, and nothing of
-//! the database's library appears outside of this folder.
+//! State that must survive a restart: terminals and attempts, in SQLite. This is the narrow interface to it:
+//! changes go in, the state of the start and copies come out, and nothing of the database's library appears
+//! outside of this folder.
 //!
 //! `opening` checks and locks the database, `migrations` has its schema, `tables` and `people` the rows,
-//! `copy` the backups, `error` says what to do when something goes wrong.
+//! `writer` the thread, `pending` what it has not written yet, `health` what is wrong, `copy` the backups,
+//! `error` says what to do when something goes wrong.
 //!
 //! ```text
-//!  handlers ──Batch{changes, ack} (queue of 4096)──► one thread that owns the connection
+//!  handlers ──Batch{changes, ack} (queue, see below)──► one thread that owns the connection
 //!           ◄──────────────── ack when it is on the disk ──┘  (all that waits is one transaction)
 //! ```
 //!
-//! Invariant: a change is acknowledged only when its transaction is synced. Changes are put into the queue
-//! while the lab is locked, so they are written in the order in which they happened. A full queue is an
-//! error, never a wait. A copy is made in steps, between which changes are written.
+//! Invariant: memory and database converge. Changes are put into the queue while the lab is locked, and are
+//! written in the order in which they happened; one that cannot be written now is written later. A save is
+//! acknowledged only when its changes and all before them are synced, also a save of nothing: whoever was
+//! told of a failure may ask again. The queue never waits: beyond [`QUEUE`] requests the callers are told so
+//! at once, and their changes are kept all the same; beyond [`health::MOST`] changes they are lost, which is
+//! a problem that people see. A copy is made in steps, between which changes are written.
 
 mod copy;
 mod error;
+mod health;
 mod jobs;
 mod json;
 mod logs;
 mod migrations;
 mod opening;
+mod pending;
 mod people;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod times;
+mod writer;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -42,37 +49,25 @@ use crate::server::meters::DatabaseMeter;
 pub use copy::{Contents, copy_at_rest, examine};
 pub use error::StoreError;
 pub use logs::Log;
+pub(crate) use health::Health;
+use pending::Batch;
 pub use tables::Restored;
+use writer::{Request, Writer};
 
-/// Requests that may wait.
-const QUEUE: usize = 4096;
-/// Batches that become one transaction.
-const TOGETHER: usize = 512;
+/// Requests that may wait and are answered when they are carried out.
+const QUEUE: u64 = 4096;
 /// The name, in the state's folder, of a copy while it is made.
 const SPOOL: &str = "backup.partial";
 
-type Ack = oneshot::Sender<Result<(), StoreError>>;
-type CopyAck = oneshot::Sender<Result<File, StoreError>>;
 type Query<T> = Box<dyn FnOnce(&Connection) -> rusqlite::Result<T> + Send>;
-/// Asks the database, and hands on what it says.
-type Question = Box<dyn FnOnce(&Connection, &Path) + Send>;
-
-struct Batch {
-    changes: Vec<Change>,
-    ack: Ack,
-}
-
-enum Request {
-    Save(Batch),
-    Copy(CopyAck),
-    Ask(Question),
-}
 
 /// Handle to the database's thread. When all are dropped, the thread stores pending changes and ends.
 #[derive(Clone)]
 pub struct Store {
-    queue: SyncSender<Request>,
+    /// Bounded by `meter` and `health`, because a bound of the channel would lose changes.
+    queue: Sender<Request>,
     meter: Arc<DatabaseMeter>,
+    health: Arc<Health>,
 }
 
 impl Store {
@@ -84,20 +79,60 @@ impl Store {
         copy::remove(&folder.join(SPOOL)).map_err(cannot)?;
         let path = folder.join(opening::FILE);
         let restored = tables::restore(&connection).map_err(|e| StoreError::of(&path, &e))?;
-        let (queue, requests) = sync_channel(QUEUE);
-        let meter = Arc::new(DatabaseMeter::default());
-        let writer = Writer { connection, path, spool: folder.join(SPOOL), meter: Arc::clone(&meter) };
+        let (queue, requests) = channel();
+        let store = Store { queue, meter: Arc::default(), health: Arc::default() };
+        let writer = Writer {
+            connection,
+            path,
+            spool: folder.join(SPOOL),
+            meter: Arc::clone(&store.meter),
+            health: Arc::clone(&store.health),
+        };
         let thread = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || writer.run(&requests))
             .map_err(cannot)?;
-        Ok((Store { queue, meter }, restored, thread))
+        Ok((store, restored, thread))
     }
 
-    /// Puts changes into the queue; the future says when they are on the disk.
+    /// Puts changes into the queue; the future says when they and all before them are on the disk.
     pub(crate) fn save(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let (ack, done) = oneshot::channel();
-        self.ask(Request::Save(Batch { changes, ack }), done)
+        let queued = self.queue_changes(changes, ack);
+        async move {
+            queued?;
+            done.await.map_err(|_| StoreError::Behind)?
+        }
+    }
+
+    fn queue_changes(&self, changes: Vec<Change>, ack: pending::Ack) -> Result<(), StoreError> {
+        let count = changes.len();
+        let behind = self.meter.queued() > QUEUE;
+        let kept = if behind && count == 0 {
+            self.meter.taken();
+            return Err(StoreError::Behind);
+        } else if self.health.reserve(count) {
+            let batch = Batch { changes, ack: Some(ack) };
+            self.queue.send(Request::Save(batch)).map_err(|unsent| {
+                self.health.free(count);
+                unsent.0
+            })
+        } else {
+            Err(Request::Save(Batch { changes, ack: Some(ack) }))
+        };
+        if let Err(request) = kept {
+            self.meter.taken();
+            self.health.lose(count);
+            if let Request::Save(batch) = request {
+                let what = pending::title(&batch.changes);
+                log::error!("{}; lost: {what}. {}", StoreError::Lost, StoreError::Lost.advice());
+            }
+            return Err(StoreError::Lost);
+        }
+        match behind {
+            true => Err(StoreError::Behind),
+            false => Ok(()),
+        }
     }
 
     /// Makes a copy of the whole database, with at least all changes that were saved before.
@@ -118,6 +153,17 @@ impl Store {
 
     pub(crate) fn meter(&self) -> &DatabaseMeter {
         &self.meter
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Does something to the connection, to make it fail.
+    #[cfg(test)]
+    pub(crate) fn run(&self, run: impl FnOnce(&Connection) + Send + 'static) {
+        self.meter.queued();
+        self.queue.send(Request::Run(Box::new(run))).expect("the thread runs");
     }
 
     /// Reads the latest entries of the audit since a time, at most `most`.
@@ -147,88 +193,16 @@ impl Store {
         request: Request,
         done: oneshot::Receiver<Result<T, StoreError>>,
     ) -> impl Future<Output = Result<T, StoreError>> + use<T> {
-        self.meter.queued();
-        let queued = self.queue.try_send(request).inspect_err(|_| self.meter.taken());
+        let fits = self.meter.queued() <= QUEUE;
+        let queued = fits && self.queue.send(request).is_ok();
+        if !queued {
+            self.meter.taken();
+        }
         async move {
-            queued.map_err(|_| StoreError::Behind)?;
+            if !queued {
+                return Err(StoreError::Behind);
+            }
             done.await.map_err(|_| StoreError::Behind)?
         }
     }
-}
-
-/// The thread's own side: the connection.
-struct Writer {
-    connection: Connection,
-    path: PathBuf,
-    spool: PathBuf,
-    meter: Arc<DatabaseMeter>,
-}
-
-impl Writer {
-    fn run(self, requests: &Receiver<Request>) {
-        while let Ok(first) = requests.recv() {
-            if let Some(ack) = self.write(first, requests) {
-                let made = self.copy(requests);
-                if let Err(error) = &made {
-                    log::warn!("backup: {error}");
-                }
-                // Without a receiver the caller has gone away, and the copy goes with it.
-                let _ = ack.send(made);
-            }
-        }
-    }
-
-    /// Writes the changes that wait, as one transaction. Returns the first request for a copy among them.
-    fn write(&self, first: Request, requests: &Receiver<Request>) -> Option<CopyAck> {
-        let (mut together, mut wanted, mut asked) = (Vec::new(), None, Vec::new());
-        for request in std::iter::once(first).chain(requests.try_iter()).take(TOGETHER) {
-            self.meter.taken();
-            match request {
-                Request::Save(batch) => together.push(batch),
-                Request::Copy(ack) if wanted.is_none() => wanted = Some(ack),
-                Request::Copy(ack) => refuse(ack),
-                Request::Ask(question) => asked.push(question),
-            }
-        }
-        self.save(together);
-        for question in asked {
-            question(&self.connection, &self.path);
-        }
-        wanted
-    }
-
-    fn save(&self, together: Vec<Batch>) {
-        if together.is_empty() {
-            return;
-        }
-        let changes = together.iter().flat_map(|batch| &batch.changes);
-        let begin = Instant::now();
-        let result = tables::write_all(&self.connection, changes).map_err(|e| StoreError::of(&self.path, &e));
-        self.meter.wrote(begin.elapsed(), result.is_ok());
-        if let Err(error) = &result {
-            log::error!("{error}. {}", error.advice());
-        }
-        for batch in together {
-            // Changes that may be lost have no receiver.
-            let _ = batch.ack.send(result.clone());
-        }
-    }
-
-    /// Makes a copy, and writes the changes that come meanwhile. It ends early when the server stops.
-    fn copy(&self, requests: &Receiver<Request>) -> Result<File, StoreError> {
-        copy::copy_to_spool(&self.connection, &self.spool, || match requests.try_recv() {
-            Ok(next) => {
-                if let Some(other) = self.write(next, requests) {
-                    refuse(other);
-                }
-                true
-            }
-            Err(TryRecvError::Empty) => true,
-            Err(TryRecvError::Disconnected) => false,
-        })
-    }
-}
-
-fn refuse(ack: CopyAck) {
-    let _ = ack.send(Err(StoreError::UnderWay));
 }

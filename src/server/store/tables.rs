@@ -42,34 +42,73 @@ pub struct Restored {
     pub(in crate::server) jobs: Vec<jobs::Stored>,
 }
 
-/// Writes changes, all or none.
+/// Writes batches in one transaction: each one is written as a whole, or refused by the tables and left out.
+/// When the transaction cannot be written, none is.
 pub(super) fn write_all<'a>(
     connection: &Connection,
-    changes: impl Iterator<Item = &'a Change>,
-) -> rusqlite::Result<()> {
+    batches: impl Iterator<Item = &'a [Change]>,
+) -> rusqlite::Result<Vec<rusqlite::Result<()>>> {
     let transaction = connection.unchecked_transaction()?;
-    for change in changes {
-        match change {
-            Change::Terminal(terminal) => write_terminal(&transaction, terminal)?,
-            Change::Attempt(terminal, attempt) => write_attempt(&transaction, terminal, attempt)?,
-            Change::TicketKey(key) => write_key(&transaction, key)?,
-            Change::Person(person) => people::write(&transaction, person)?,
-            Change::Revoke(name) => people::revoke(&transaction, name)?,
-            Change::Audit(entry) => people::note(&transaction, entry)?,
-            Change::Secret(terminal, held) => write_secret(&transaction, terminal, held)?,
-            Change::Log { attempt, received, packed } => {
-                logs::write(&transaction, *attempt, *received, packed)?
-            }
-            Change::Forget(terminal) => forget(&transaction, terminal)?,
-            Change::Job(change) => jobs::write(&transaction, change)?,
-            Change::Expire { ended_before } => {
-                expire(&transaction, *ended_before)?;
-                jobs::expire(&transaction, *ended_before)?;
-                people::expire(&transaction, *ended_before)?;
-            }
+    let mut results = Vec::new();
+    for changes in batches {
+        let written = match changes {
+            [] => Ok(()),
+            _ => write_batch(&transaction, changes),
+        };
+        match written {
+            Err(error) if !is_refusal(&error) => return Err(error),
+            result => results.push(result),
         }
     }
-    transaction.commit()
+    transaction.commit()?;
+    Ok(results)
+}
+
+/// Do the tables refuse a value, whatever the state of the disk is? The same value is refused again.
+fn is_refusal(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            matches!(failure.code, ConstraintViolation | TooBig | TypeMismatch)
+        }
+        rusqlite::Error::ToSqlConversionFailure(_) => true,
+        _ => false,
+    }
+}
+
+/// Writes changes, all or none.
+fn write_batch(transaction: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<()> {
+    transaction.execute_batch("SAVEPOINT batch")?;
+    let written = changes.iter().try_for_each(|change| write(transaction, change));
+    match &written {
+        Ok(()) => transaction.execute_batch("RELEASE batch")?,
+        Err(error) if is_refusal(error) => transaction.execute_batch("ROLLBACK TO batch; RELEASE batch")?,
+        // SQLite may have rolled back everything already.
+        Err(_) => {}
+    }
+    written
+}
+
+fn write(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
+    match change {
+        Change::Terminal(terminal) => write_terminal(transaction, terminal),
+        Change::Attempt(terminal, attempt) => write_attempt(transaction, terminal, attempt),
+        Change::TicketKey(key) => write_key(transaction, key),
+        Change::Person(person) => people::write(transaction, person),
+        Change::Revoke(name) => people::revoke(transaction, name),
+        Change::Audit(entry) => people::note(transaction, entry),
+        Change::Secret(terminal, held) => write_secret(transaction, terminal, held),
+        Change::Log { attempt, received, packed } => {
+            logs::write(transaction, *attempt, *received, packed)
+        }
+        Change::Forget(terminal) => forget(transaction, terminal),
+        Change::Job(change) => jobs::write(transaction, change),
+        Change::Expire { ended_before } => {
+            expire(transaction, *ended_before)?;
+            jobs::expire(transaction, *ended_before)?;
+            people::expire(transaction, *ended_before)
+        }
+    }
 }
 
 fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlite::Result<()> {

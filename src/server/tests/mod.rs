@@ -2,6 +2,7 @@
 
 mod backup;
 mod changes;
+mod database;
 mod files;
 mod history;
 mod jobs;

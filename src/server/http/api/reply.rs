@@ -73,9 +73,17 @@ pub(super) fn random_secret() -> Result<String, Error> {
     Ok(tickets::hex(&bytes))
 }
 
-/// Waits until the change is on the disk.
+/// Waits until the changes are on the disk. When they are not, the store writes them later, unless it refused
+/// them.
 pub(super) async fn keep(saved: impl Future<Output = Result<(), StoreError>>) -> Result<(), Error> {
-    saved.await.map_err(|e| unkept(&e))
+    saved.await.map_err(|e| match e {
+        StoreError::Refused { .. } | StoreError::Lost => unkept(&e),
+        _ => {
+            let advice = "It is in force all the same, and is stored when the database can be written: look \
+                          before you repeat it.";
+            error(StatusCode::SERVICE_UNAVAILABLE, e.to_string(), format!("{} {advice}", e.advice()))
+        }
+    })
 }
 
 /// The refusal of a call that the database could not carry out.

@@ -15,7 +15,8 @@ use crate::api::{TerminalState, TerminalView};
 use crate::event::Progress;
 use crate::server::app::App;
 use crate::server::http::api::{self, ImageView};
-use crate::server::meters::{DatabaseMeter, Requests, Route};
+use crate::server::meters::{Requests, Route};
+use crate::server::store::Store;
 use text::Text;
 
 /// `GET /metrics`.
@@ -28,7 +29,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     lab(&mut out, &api::rows(&app), &api::images(&app), app.problems().len());
     attempts(&mut out, &app.meters.attempts(), &history);
     requests(&mut out, &app.meters.requests());
-    database(&mut out, app.store.meter());
+    database(&mut out, &app.store);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out.0)
 }
 
@@ -94,9 +95,14 @@ fn requests(out: &mut Text, requests: &BTreeMap<Route, Requests>) {
     }
 }
 
-fn database(out: &mut Text, meter: &DatabaseMeter) {
+fn database(out: &mut Text, store: &Store) {
+    let (meter, health) = (store.meter(), store.health());
     let name = "flashmob_database_queue_length";
-    out.one(name, "gauge", "Requests that wait for the database; 4096 at most.", meter.waiting());
+    out.one(name, "gauge", "Requests that wait for the database.", meter.waiting());
+    let name = "flashmob_database_unwritten_changes";
+    out.one(name, "gauge", "Changes that are not on the disk yet; 65536 at most.", health.unwritten());
+    let name = "flashmob_database_lost_changes_total";
+    out.one(name, "counter", "Changes that could not be stored: restart the server.", health.lost());
     let name = "flashmob_database_failures_total";
     out.one(name, "counter", "Transactions that failed.", meter.failed());
     let name = "flashmob_database_transaction_duration_seconds";

@@ -4,7 +4,7 @@ use super::*;
 use crate::api::NicInfo;
 
 /// A lab with this many terminals, in a new database.
-async fn lab_of(folder: &Path, terminals: u32) -> (Lab, Store, std::thread::JoinHandle<()>) {
+pub(super) async fn lab_of(folder: &Path, terminals: u32) -> (Lab, Store, std::thread::JoinHandle<()>) {
     let (store, _, thread) = Store::open(folder).expect("new");
     let mut lab = Lab::default();
     let mut changes = Vec::new();
@@ -57,8 +57,8 @@ async fn changes_during_a_copy_are_written_and_the_copy_is_of_one_moment() {
         steps += 1;
         let changed = [&all[0], all.last().expect("many")]
             .map(|t| Change::Terminal(Box::new(Terminal { agent: format!("step {steps}"), ..t.clone() })));
-        tables::write_all(&connection, changed.iter()).expect("written meanwhile");
-        true
+        tables::write_all(&connection, std::iter::once(&changed[..])).expect("written meanwhile");
+        Ok(())
     })
     .expect("a copy");
     assert!(steps > 3, "{steps} steps");

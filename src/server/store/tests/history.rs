@@ -17,7 +17,7 @@ fn database(attempts: &[(&str, Option<u64>)]) -> Connection {
         let attempt = Attempt { ended: ended.map(at), ..attempt };
         changes.push(Change::Attempt((*terminal).into(), Box::new(attempt)));
     }
-    tables::write_all(&connection, changes.iter()).expect("written");
+    tables::write_all(&connection, std::iter::once(&changes[..])).expect("written");
     connection
 }
 
@@ -25,7 +25,7 @@ fn database(attempts: &[(&str, Option<u64>)]) -> Connection {
 fn left(attempts: &[(&str, Option<u64>)]) -> Vec<i64> {
     let connection = database(attempts);
     let expire = Change::Expire { ended_before: at(1000) };
-    tables::write_all(&connection, std::iter::once(&expire)).expect("deleted");
+    tables::write_all(&connection, std::iter::once(&[expire][..])).expect("deleted");
     let mut statement = connection.prepare("SELECT number FROM attempts ORDER BY number").expect("valid");
     statement.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("numbers")
 }
@@ -50,7 +50,7 @@ fn an_attempt_with_too_early_a_date_is_as_young_as_the_one_before_it() {
 fn a_forgotten_terminal_is_deleted_with_its_attempts_and_no_other() {
     let [a, b, c] = MACS;
     let connection = database(&[(a, Some(10)), (b, Some(20)), (b, None)]);
-    tables::write_all(&connection, [Change::Forget(b.into())].iter()).expect("deleted");
+    tables::write_all(&connection, std::iter::once(&[Change::Forget(b.into())][..])).expect("deleted");
     let restored = tables::restore(&connection).expect("read");
     let ids: Vec<&str> = restored.terminals.iter().map(|t| t.id.as_str()).collect();
     assert_eq!(ids, [a, c]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 mod copies;
 mod history;
 mod schemas;
+mod trouble;
 mod unusable;
 
 use super::*;
