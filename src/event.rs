@@ -25,6 +25,8 @@ pub enum Stage {
     Manifest,
     /// Choosing and claiming the disk, planning.
     Claim,
+    /// Looking at the hardware, in a preflight.
+    Check,
     /// Finding the image's pieces that are on the disk already.
     Compare,
     /// Making the disk unbootable before the first piece.
@@ -52,6 +54,7 @@ impl Stage {
             Stage::Discover => "looking for the server",
             Stage::Manifest => "reading the manifest",
             Stage::Claim => "claiming the disk",
+            Stage::Check => "checking the hardware",
             Stage::Compare => "comparing what is there",
             Stage::Disarm => "disarming the old system",
             Stage::Fetch => "fetching the image",
@@ -212,12 +215,86 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
     },
+    /// A preflight: the terminal was looked at, and nothing was written.
+    Checked {
+        /// Seconds since the agent began.
+        seconds: u64,
+        /// What a person should look at, errors first.
+        findings: Vec<CheckFinding>,
+        /// What was measured and read, for people.
+        facts: Vec<CheckFact>,
+    },
     Failed {
         stage: Stage,
         failure: Failure,
         /// True when the disk's old content is gone.
         disk_touched: bool,
     },
+}
+
+/// How much a finding of a preflight matters.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Imaging would fail.
+    Error,
+    /// Imaging would be slow, or something is about to fail.
+    Warning,
+}
+
+/// Something that a preflight found and a person should look at.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckFinding {
+    pub severity: Severity,
+    /// The problem.
+    pub what: String,
+    /// The remedy.
+    pub advice: String,
+}
+
+impl CheckFinding {
+    /// Imaging would fail.
+    pub fn error(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        CheckFinding { severity: Severity::Error, what: what.into(), advice: advice.into() }
+    }
+
+    /// Imaging would be slow, or something is about to fail.
+    pub fn warning(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        CheckFinding { severity: Severity::Warning, what: what.into(), advice: advice.into() }
+    }
+}
+
+impl From<Failure> for CheckFinding {
+    fn from(failure: Failure) -> Self {
+        CheckFinding::error(failure.message, failure.advice)
+    }
+}
+
+impl std::fmt::Display for CheckFinding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = match self.severity {
+            Severity::Error => "ERROR",
+            Severity::Warning => "WARNING",
+        };
+        write!(f, "{word}: {}. {}", self.what, self.advice)
+    }
+}
+
+/// A fact that a preflight read or measured, for people.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckFact {
+    /// For example `read speed`.
+    pub name: String,
+    /// For example `512 MB/s`.
+    pub value: String,
+}
+
+/// The finding of a preflight to be looked at first.
+pub fn worst(findings: &[CheckFinding]) -> Option<&CheckFinding> {
+    findings.iter().min_by_key(|finding| finding.severity)
 }
 
 impl Outcome {
@@ -227,6 +304,13 @@ impl Outcome {
             Outcome::Done { seconds, disk, warnings, .. } => {
                 let warnings: String = warnings.iter().map(|w| format!("; WARNING: {w}")).collect();
                 format!("done in {seconds} s on {disk}{warnings}")
+            }
+            Outcome::Checked { findings, .. } if findings.is_empty() => {
+                "checked: nothing to object to. Nothing was written.".into()
+            }
+            Outcome::Checked { findings, .. } => {
+                let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+                format!("checked: {} Nothing was written.", findings.join(" "))
             }
             Outcome::Failed { stage, failure: Failure { message, advice, .. }, disk_touched } => {
                 let disk = if *disk_touched { "The disk was written to." } else { "Nothing was written." };

@@ -3,6 +3,7 @@
 //! Invariant: PID 1 (`init`) never does work that can fail; the worker is a child whose crash is an outcome.
 
 pub mod attempt;
+mod checks;
 pub mod cli;
 pub mod cmdline;
 pub mod console;

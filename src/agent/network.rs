@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::agent::status::Status;
 use crate::api::{Neighbour, NicInfo};
 use crate::io::net::dhcp::{Change, Runner};
+use crate::io::net::discovery;
 use crate::io::net::lldp;
 use crate::io::net::netlink::{Link, Netlink};
 use crate::lan::dhcp::Offer;
@@ -340,4 +341,24 @@ async fn ask(
             }
         }
     }
+}
+
+/// The interfaces of this machine for the inventory. The one through which the server at `server` is reached
+/// has its address. A machine where they cannot be listed is known by its UUID alone.
+pub(crate) async fn towards(server: &str) -> Vec<NicInfo> {
+    let Ok(netlink) = Netlink::open() else { return Vec::new() };
+    let links = netlink.links().await.unwrap_or_default();
+    let addresses = netlink.addresses().await.unwrap_or_default();
+    let from = discovery::address_towards(server).await;
+    let nic = |link: Link| NicInfo {
+        mac: link.mac_text(),
+        link: link.carrier,
+        address: addresses
+            .iter()
+            .find(|(index, ip, _)| *index == link.index && Some(*ip) == from)
+            .map(|(_, ip, prefix)| format!("{ip}/{prefix}")),
+        name: link.name,
+        ..NicInfo::default()
+    };
+    links.into_iter().map(nic).collect()
 }

@@ -176,6 +176,9 @@ pub struct Take {
     /// Further images for further disks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Further>,
+    /// The agent knows [`Assignment::preflight`]. An agent that does not would write the disk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preflight: bool,
 }
 
 /// One more requested image, and its disk.
@@ -221,6 +224,13 @@ pub struct Assignment {
     pub verify: bool,
     /// Longest stay in the swarm after the commit, seconds.
     pub longest_stay: u64,
+    /// Write nothing: look at the terminal, report, and boot the system that is on the disk. Only given to an
+    /// agent whose [`Take`] says that it knows this.
+    #[serde(default)]
+    pub preflight: bool,
+    /// The server's date as it answers, seconds since 1970.
+    #[serde(default)]
+    pub date: Option<i64>,
 }
 
 impl Assignment {

@@ -131,6 +131,9 @@ struct CreateArgs {
     /// A word for people.
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
+    /// Write nothing: the terminals are looked at (disk, link, firmware, clock, health) and boot back.
+    #[arg(long)]
+    preflight: bool,
     /// Create nothing: say what would happen, what would be lost and what is missing.
     #[arg(long)]
     dry_run: bool,
@@ -177,6 +180,7 @@ impl CreateArgs {
             after: self.after,
             verify: Some(!self.no_verify),
             longest_stay: self.longest_stay.map(|stay| stay.as_secs()),
+            preflight: self.preflight,
             note: self.note.clone(),
             dry_run: self.dry_run,
         })
@@ -255,7 +259,8 @@ fn plan_text(plan: &JobPlan, dry_run: bool) -> String {
     let mut text = String::new();
     let all = counted(plan.terminals.len());
     match plan.number {
-        Some(number) => text += &format!("Job {number}: {} for {all}\n", plan.images),
+        Some(number) => text += &format!("Job {number}: {} for {all}\n", title(&plan.images, plan.preflight)),
+        None if plan.preflight => text += &format!("Would look at {all} for {}\n", plan.images),
         None => text += &format!("Would image {all} with {}\n", plan.images),
     }
     text += &format!("Window: {}\n", plan.window);
@@ -332,7 +337,7 @@ fn lab_tables(lab: &LabView) -> String {
         let targets = job.targets.join(" ");
         let row = [
             job.number.to_string(),
-            job.images.clone(),
+            title(&job.images, job.preflight),
             targets,
             state,
             opens,
@@ -363,8 +368,8 @@ fn lab_tables(lab: &LabView) -> String {
 
 fn report_text(report: &Report) -> String {
     let job = &report.job;
-    let mut text =
-        format!("Job {}: {} for {}, {}\n", job.number, job.images, job.targets.join(" "), phase(job));
+    let (images, targets) = (title(&job.images, job.preflight), job.targets.join(" "));
+    let mut text = format!("Job {}: {images} for {targets}, {}\n", job.number, phase(job));
     if !job.note.is_empty() {
         text += &format!("{}\n", job.note);
     }
@@ -379,7 +384,20 @@ fn report_text(report: &Report) -> String {
         let state = row.state.word().to_string();
         rows.push([name, state, row.tries.to_string(), local(row.since), row.reason.clone()]);
     }
-    text + &table(&rows)
+    text += &table(&rows);
+    for row in &report.terminals {
+        let name = row.label.as_ref().unwrap_or(&row.terminal);
+        text.extend(row.findings.iter().map(|finding| format!("\n{name}: {finding}")));
+    }
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// The images of a job, and that they are only for a preflight.
+fn title(images: &str, preflight: bool) -> String {
+    if preflight { format!("preflight of {images}") } else { images.into() }
 }
 
 #[cfg(test)]
@@ -395,5 +413,22 @@ mod tests {
         let zone = r#"{"name":"room","terminals":9,"imaging":8,"gateways":["lab-01","lab-02"]}"#;
         assert!(lab(zone).ends_with("room  9          8        lab-01, lab-02\n"), "{}", lab(zone));
         assert!(!lab("").contains("ZONE"));
+    }
+
+    #[test]
+    fn a_report_of_a_preflight_names_each_finding_with_its_remedy() {
+        let text = r#"{"job":{"number":4,"images":"debian@1","preflight":true,"targets":["room:101"],
+            "note":"","by":"administrator","created":"2026-11-28T10:00:00Z","phase":"over",
+            "cancelled":false,"run":1,"opens":"2026-11-28T10:00:00Z","closes":"2026-11-28T22:00:00Z",
+            "next":null,"every":null,"follow":false,"wave":null,"attempts":3,"wake":false,
+            "overrun":"finish","needs":150,"counts":{"done":1}},
+            "terminals":[{"terminal":"02:00:00:00:00:0a","label":"lab-01","state":"done",
+            "reason":"the link of eth0 has 100 Mbit/s","tries":1,"attempt":9,
+            "since":"2026-11-28T10:05:00Z","findings":[{"severity":"warning",
+            "what":"the link of eth0 has 100 Mbit/s","advice":"Replace the cable."}]}]}"#;
+        let text = report_text(&understand(text).expect("a report"));
+        assert!(text.starts_with("Job 4: preflight of debian@1 for room:101, over\n"), "{text}");
+        let finding = "\nlab-01: WARNING: the link of eth0 has 100 Mbit/s. Replace the cable.\n";
+        assert!(text.ends_with(finding), "{text}");
     }
 }

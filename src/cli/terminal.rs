@@ -11,7 +11,7 @@ use super::terminal_log::{self, LogArgs};
 use super::terminal_registry::{self, ExportArgs, ImportArgs, SetArgs};
 use super::terminal_wake::{self, WakeArgs};
 use crate::api::{AttemptView, Compare, NicInfo, TerminalDetails, TerminalState, TerminalView};
-use crate::event::{Failure, Installed, Outcome};
+use crate::event::{Failure, Installed, Outcome, worst};
 use crate::layout::rule::describe;
 use crate::server::domain::registry::natural;
 use crate::units::show_bytes;
@@ -204,6 +204,10 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
                     warnings.iter().map(|warning| format!("; WARNING: {warning}")).collect();
                 format!("{seconds} s, {disk}{warnings}")
             }
+            Some(Outcome::Checked { findings, .. }) => match worst(findings) {
+                Some(finding) => finding.to_string(),
+                None => "checked".into(),
+            },
             None => p.map(|p| p.stage.title().to_string()).unwrap_or_default(),
         };
         let note = [note].into_iter().chain(t.notes.iter().cloned()).filter(|part| !part.is_empty());
@@ -293,6 +297,9 @@ fn details_table(terminal: &TerminalDetails) -> String {
     }
     terminal.attempt.iter().for_each(|attempt| add("last attempt", attempt_line(attempt)));
     add("result", result(row));
+    if let Some(Outcome::Checked { facts, .. }) = &row.outcome {
+        facts.iter().for_each(|fact| add("checked", format!("{}: {}", fact.name, fact.value)));
+    }
     table(&rows)
 }
 

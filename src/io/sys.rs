@@ -20,6 +20,8 @@ mod request {
     nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
     nix::ioctl_write_ptr!(ficlonerange, 0x94, 13, [u64; 4]);
+    nix::ioctl_readwrite!(nvme_admin_cmd, b'N', 0x41, super::NvmeCommand);
+    nix::ioctl_readwrite_bad!(sg_io, 0x2285, super::ScsiCommand);
 }
 
 /// `BLKSSZGET`: bytes of a logical sector of a block device.
@@ -74,6 +76,117 @@ pub fn discard(device: &File, offset: u64, length: u64) -> io::Result<()> {
     // SAFETY: the kernel reads two u64 from `range`, which outlives the call.
     unsafe { request::blkdiscard(device.as_raw_fd(), &raw const range) }?;
     Ok(())
+}
+
+/// `struct nvme_admin_cmd` of `linux/nvme_ioctl.h`.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct NvmeCommand {
+    opcode: u8,
+    flags: u8,
+    reserved: u16,
+    namespace: u32,
+    words_2_and_3: [u32; 2],
+    metadata: u64,
+    address: u64,
+    metadata_length: u32,
+    length: u32,
+    words_10_to_15: [u32; 6],
+    timeout: u32,
+    result: u32,
+}
+
+/// `NVME_IOCTL_ADMIN_CMD`: reads the controller's SMART / Health Information log page. The command moves data
+/// to the host only.
+pub(crate) fn nvme_health_log(device: &File, into: &mut [u8; 512]) -> io::Result<()> {
+    /// Get Log Page, the log page, and "of the whole controller".
+    const OPCODE: u8 = 0x02;
+    const HEALTH: u32 = 0x02;
+    const ALL: u32 = u32::MAX;
+    const TIMEOUT_MS: u32 = 5000;
+    const _: () = assert!(size_of::<NvmeCommand>() == 72);
+    let mut command = NvmeCommand {
+        opcode: OPCODE,
+        namespace: ALL,
+        address: into.as_mut_ptr().expose_provenance() as u64,
+        length: 512,
+        timeout: TIMEOUT_MS,
+        ..NvmeCommand::default()
+    };
+    // Number of 32-bit words, less one, above the page's number.
+    command.words_10_to_15[0] = (512 / 4 - 1) << 16 | HEALTH;
+    // SAFETY: the descriptor is open during the call. The kernel reads and writes one NvmeCommand, and writes
+    // `length` bytes to `into`, which is borrowed for the call.
+    let status = unsafe { request::nvme_admin_cmd(device.as_raw_fd(), &raw mut command) }?;
+    if status == 0 { Ok(()) } else { Err(io::Error::other(format!("NVMe status {status:#x}"))) }
+}
+
+/// `struct sg_io_hdr` of `scsi/sg.h`.
+#[repr(C)]
+struct ScsiCommand {
+    interface: libc::c_int,
+    direction: libc::c_int,
+    command_length: u8,
+    sense_length: u8,
+    parts: u16,
+    data_length: u32,
+    data: *mut u8,
+    command: *const u8,
+    sense: *mut u8,
+    timeout: u32,
+    flags: u32,
+    id: libc::c_int,
+    user: *mut u8,
+    status: u8,
+    masked_status: u8,
+    message_status: u8,
+    sense_written: u8,
+    host_status: u16,
+    driver_status: u16,
+    left: libc::c_int,
+    duration: u32,
+    info: u32,
+}
+
+/// Bytes of sense data that are taken.
+pub(crate) const SENSE: usize = 32;
+
+/// `SG_IO`: has an ATA disk do SMART RETURN STATUS (ACS-4 §7.47.8), which moves no data. Returns the sense
+/// data with the disk's registers.
+pub(crate) fn ata_smart_status(device: &File) -> io::Result<[u8; SENSE]> {
+    /// ATA PASS-THROUGH (16) (SAT-4 §12.2.3), "non-data", "give me the registers".
+    const COMMAND: [u8; 16] = [0x85, 3 << 1, 0x20, 0, 0xda, 0, 0, 0, 0, 0, 0x4f, 0, 0xc2, 0, 0xb0, 0];
+    const NO_DATA: libc::c_int = -1;
+    const TIMEOUT_MS: u32 = 5000;
+    let mut sense = [0; SENSE];
+    let mut request = ScsiCommand {
+        interface: libc::c_int::from(b'S'),
+        direction: NO_DATA,
+        command_length: 16,
+        sense_length: 32,
+        parts: 0,
+        data_length: 0,
+        data: std::ptr::null_mut(),
+        command: COMMAND.as_ptr(),
+        sense: sense.as_mut_ptr(),
+        timeout: TIMEOUT_MS,
+        flags: 0,
+        id: 0,
+        user: std::ptr::null_mut(),
+        status: 0,
+        masked_status: 0,
+        message_status: 0,
+        sense_written: 0,
+        host_status: 0,
+        driver_status: 0,
+        left: 0,
+        duration: 0,
+        info: 0,
+    };
+    // SAFETY: the descriptor is open during the call. The kernel reads and writes one ScsiCommand, reads 16
+    // bytes of COMMAND, and writes `sense_length` bytes to `sense`; both outlive the call.
+    unsafe { request::sg_io(device.as_raw_fd(), &raw mut request) }?;
+    Ok(sense)
 }
 
 /// `kexec_file_load(2)`: loads a kernel that `reboot(LINUX_REBOOT_CMD_KEXEC)` will start.

@@ -171,11 +171,12 @@ impl Meters {
 }
 
 /// The results that are told apart.
-pub(crate) const RESULTS: [&str; 3] = ["done", "failed", "cancelled"];
+pub(crate) const RESULTS: [&str; 4] = ["done", "checked", "failed", "cancelled"];
 
 fn result(outcome: &Outcome, cancelled: bool) -> &'static str {
     match outcome {
         Outcome::Done { .. } => "done",
+        Outcome::Checked { .. } => "checked",
         Outcome::Failed { .. } if cancelled => "cancelled",
         Outcome::Failed { .. } => "failed",
     }

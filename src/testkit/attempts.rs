@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::agent::attempt::{Held, Imager, Pace};
-use crate::agent::imaging::Next;
+use crate::agent::imaging::{Checked, Next};
 use crate::api::{After, Assignment, Compare, Compress, LayoutMode, Task};
-use crate::event::{Class, Failure, Installed};
+use crate::event::{CheckFact, CheckFinding, Class, Failure, Installed};
 use crate::image_id::ImageId;
 
 /// Returns the given failures in turn, then succeeds.
@@ -36,6 +36,19 @@ impl Imager for Pretend {
         match self.failures.lock().unwrap().pop() {
             Some(failure) => Err(failure),
             None => Ok(Disk),
+        }
+    }
+
+    async fn check(&self, _: &str, _: &Assignment) -> Result<Checked, Failure> {
+        match self.failures.lock().unwrap().pop() {
+            Some((failure, _)) => Err(failure),
+            None => Ok(Checked {
+                findings: vec![CheckFinding::warning(
+                    "the link of eth0 has 100 Mbit/s",
+                    "Replace the cable.",
+                )],
+                facts: vec![CheckFact { name: "memory".into(), value: "8 GiB".into() }],
+            }),
         }
     }
 }
@@ -86,5 +99,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
         after: After::Reboot,
         verify: true,
         longest_stay,
+        preflight: false,
+        date: None,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::api::{Hello, Inventory};
-use crate::event::{Class, Failure, Installed, Loader, Outcome, Stage, Starts};
+use crate::event::{CheckFact, CheckFinding, Class, Failure, Installed, Loader, Outcome, Stage, Starts};
 use crate::image_id::ImageId;
 use crate::server::domain::catalog::{Published, Signature};
 use crate::server::domain::jobs::{Job, Moment, Overrun, Pace, Phase, Placement, Run, Terms, stamp};
@@ -86,4 +86,10 @@ pub(crate) fn published(name: &str, version: &str, sequence: u64) -> Published {
         info_hash: InfoHash([u8::try_from(sequence).unwrap_or(0); 20]),
         signature: Signature::Good,
     }
+}
+
+/// The outcome of a preflight that found `findings`.
+pub(crate) fn checked(findings: Vec<CheckFinding>) -> Outcome {
+    let facts = vec![CheckFact { name: "read speed".into(), value: "512 MB/s".into() }];
+    Outcome::Checked { seconds: 9, findings, facts }
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use flashmob::agent::attempt::{self, Held, Imager, Pace};
-use flashmob::agent::imaging::Next;
+use flashmob::agent::imaging::{Checked, Next};
 use flashmob::agent::status::Status;
 use flashmob::api::Assignment;
 use flashmob::event::{Failure, Installed};
@@ -123,6 +123,10 @@ impl Imager for Endless {
     type Held = Nothing;
 
     async fn run(&self, _: &str, _: &Assignment) -> Result<Nothing, (Failure, bool)> {
+        std::future::pending().await
+    }
+
+    async fn check(&self, _: &str, _: &Assignment) -> Result<Checked, Failure> {
         std::future::pending().await
     }
 }

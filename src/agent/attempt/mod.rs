@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
-use crate::agent::imaging::{self, Imaged, ImagingContext, Next};
+use crate::agent::imaging::{self, Checked, Imaged, ImagingContext, Next};
 use crate::agent::status::Status;
 use crate::api::{Assignment, Compare, MAX_LOG, Orders};
 use crate::event::{Class, Failure, Installed, Outcome, Stage};
@@ -38,6 +38,8 @@ pub trait Imager {
         server: &str,
         assignment: &Assignment,
     ) -> impl Future<Output = Result<Self::Held, (Failure, bool)>>;
+    /// Looks at the terminal as `assignment` would image it, and writes nothing.
+    fn check(&self, server: &str, assignment: &Assignment) -> impl Future<Output = Result<Checked, Failure>>;
 }
 
 /// An image that is on the disk and still served to others.
@@ -63,6 +65,11 @@ impl Imager for RealImager {
     async fn run(&self, server: &str, assignment: &Assignment) -> Result<Imaged, (Failure, bool)> {
         let context = ImagingContext { server: server.to_owned(), ..self.0.clone() };
         imaging::run(context, assignment.clone()).await
+    }
+
+    async fn check(&self, server: &str, assignment: &Assignment) -> Result<Checked, Failure> {
+        let context = ImagingContext { server: server.to_owned(), ..self.0.clone() };
+        imaging::check(&context, assignment).await
     }
 }
 
@@ -93,6 +100,8 @@ impl Held for Imaged {
 pub enum Ended {
     /// The image is on the disk and this terminal has left the swarm.
     Done(Next),
+    /// A preflight was reported, whatever it found; the disk is as it was.
+    Checked,
     Failed {
         failure: Failure,
         /// The disk's old content is gone.
@@ -122,7 +131,7 @@ pub async fn run<I: Imager>(
     .fuse();
     tokio::pin!(reporting, stop);
     let imaged = tokio::select! {
-        imaged = image(api, assignment, imager, status, pace) => imaged,
+        imaged = work(api, assignment, imager, status, pace) => imaged,
         never = &mut reporting => match never {},
         () = before_commit(cancelled(&mut heard), status) => {
             Err(stopped("a person cancelled the job", status))
@@ -130,15 +139,19 @@ pub async fn run<I: Imager>(
         () = before_commit(&mut stop, status) => Err(stopped("it was stopped", status)),
     };
     let held = match imaged {
-        Ok(held) => held,
+        Ok(Worked::Imaged(held)) => held,
+        Ok(Worked::Checked(Checked { findings, facts })) => {
+            let seconds = status.elapsed().as_secs();
+            reporter.last(Outcome::Checked { seconds, findings, facts }).await;
+            return Ended::Checked;
+        }
         Err((failure, disk_touched)) => {
             let stage = status.view().progress.stage;
-            let outcome = Outcome::Failed { stage, failure: failure.clone(), disk_touched };
-            status.change(|view| view.outcome = Some(outcome.clone()));
-            // An unreachable server learns of it by the terminal's silence.
-            let _ = reporter.outcome(outcome, pace.tell).await;
-            reporter.end().await;
-            return Ended::Failed { failure, disk_touched };
+            reporter.last(Outcome::Failed { stage, failure: failure.clone(), disk_touched }).await;
+            return match assignment.preflight {
+                true => Ended::Checked,
+                false => Ended::Failed { failure, disk_touched },
+            };
         }
     };
     for warning in held.warnings() {
@@ -171,21 +184,39 @@ pub async fn run<I: Imager>(
     Ended::Done(next)
 }
 
+/// What an assignment came to.
+enum Worked<H> {
+    Imaged(H),
+    Checked(Checked),
+}
+
+/// Does it once.
+async fn once<I: Imager>(
+    api: &Api,
+    assignment: &Assignment,
+    imager: &I,
+) -> Result<Worked<I::Held>, (Failure, bool)> {
+    match assignment.preflight {
+        true => imager.check(api.base(), assignment).await.map(Worked::Checked).map_err(|e| (e, false)),
+        false => imager.run(api.base(), assignment).await.map(Worked::Imaged),
+    }
+}
+
 /// Tries until it works, a failure is not retryable, or [`TRIES`] are used up.
-async fn image<I: Imager>(
+async fn work<I: Imager>(
     api: &Api,
     assignment: &Assignment,
     imager: &I,
     status: &Status,
     pace: Pace,
-) -> Result<I::Held, (Failure, bool)> {
+) -> Result<Worked<I::Held>, (Failure, bool)> {
     let mut assignment = assignment.clone();
     let mut touched = false;
     let mut tried = 0;
     loop {
         tried += 1;
-        match imager.run(api.base(), &assignment).await {
-            Ok(held) => return Ok(held),
+        match once(api, &assignment, imager).await {
+            Ok(worked) => return Ok(worked),
             Err((failure, now)) => {
                 touched |= now;
                 if touched {

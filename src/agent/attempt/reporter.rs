@@ -132,6 +132,14 @@ impl Reporter {
         Ok(())
     }
 
+    /// Shows and reports an outcome after which the terminal leaves. An unreachable server learns of it by
+    /// the terminal's silence.
+    pub(super) async fn last(&self, outcome: Outcome) {
+        self.status.change(|view| view.outcome = Some(outcome.clone()));
+        let _ = self.outcome(outcome, self.pace.tell).await;
+        self.end().await;
+    }
+
     /// Reports the outcome until the server has it or the time is over.
     pub(super) async fn outcome(&self, outcome: Outcome, within: Duration) -> Result<(), CallError> {
         let end = Instant::now() + within;

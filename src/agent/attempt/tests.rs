@@ -120,6 +120,9 @@ async fn a_cancelled_job_stops() {
         async fn run(&self, _: &str, _: &Assignment) -> Result<Disk, (Failure, bool)> {
             std::future::pending().await
         }
+        async fn check(&self, _: &str, _: &Assignment) -> Result<Checked, Failure> {
+            std::future::pending().await
+        }
     }
     let url = serve(|_, _| (200, r#"{"release":false,"cancel":true}"#.into())).await;
     let api = Api::new(client().unwrap(), url);
@@ -140,6 +143,9 @@ async fn a_commit_that_has_begun_is_finished_and_reported_although_the_job_is_ca
             }
             Ok(Disk)
         }
+        async fn check(&self, _: &str, _: &Assignment) -> Result<Checked, Failure> {
+            std::future::pending().await
+        }
     }
     let answers = Arc::new(Mutex::new(0));
     let counted = answers.clone();
@@ -153,4 +159,32 @@ async fn a_commit_that_has_begun_is_finished_and_reported_although_the_job_is_ca
     let stop = async { tokio::time::sleep(Duration::from_millis(1)).await };
     let ended = run(&api, &assignment(3600), &imager, &status, PACE, stop).await;
     assert!(matches!(ended, Ended::Done(_)), "a good terminal is not held");
+}
+
+fn preflight() -> Assignment {
+    Assignment { preflight: true, ..assignment(3600) }
+}
+
+#[tokio::test]
+async fn a_preflight_images_nothing_and_tells_what_it_found() {
+    let (api, heard) = server(r#"{"release":false,"cancel":false}"#).await;
+    let (imager, status) = (Pretend::failing(vec![]), Status::new());
+    let ended = run(&api, &preflight(), &imager, &status, PACE, never()).await;
+    assert_eq!((ended, imager.runs.load(Ordering::SeqCst)), (Ended::Checked, 0));
+    assert!(matches!(status.view().outcome, Some(Outcome::Checked { .. })));
+    let heard = heard.lock().unwrap();
+    let outcome = heard.last().unwrap();
+    assert!(outcome.contains(r#""result":"checked""#) && outcome.contains("100 Mbit/s"), "{outcome}");
+}
+
+#[tokio::test]
+async fn a_preflight_that_fails_is_tried_again_and_then_reported_with_an_untouched_disk() {
+    let (api, heard) = server(r#"{"release":false,"cancel":false}"#).await;
+    let imager = Pretend::failing(vec![(Class::Retry, true); 3]);
+    let ended = run(&api, &preflight(), &imager, &Status::new(), PACE, never()).await;
+    assert_eq!((ended, imager.runs.load(Ordering::SeqCst)), (Ended::Checked, 0));
+    let heard = heard.lock().unwrap();
+    let outcome = heard.last().unwrap();
+    assert!(outcome.contains(r#""class":"retry""#), "{outcome}");
+    assert!(outcome.contains(r#""disk_touched":false"#), "{outcome}");
 }

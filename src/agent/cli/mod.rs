@@ -21,18 +21,17 @@ use crate::agent::leave::Leave;
 use crate::agent::log_lines::LogLines;
 use crate::agent::logger;
 use crate::agent::netboot::{MEMORY, PEER_PORT};
+use crate::agent::network;
 use crate::agent::screen::PROGRESS_EVERY;
 use crate::agent::status::Status;
 use crate::agent::worker::machine;
-use crate::api::{After, Compare, Compress, Further, NicInfo, Take, partition_numbers};
+use crate::api::{After, Compare, Compress, Further, Take, partition_numbers};
 use crate::event::{Event, Failure, Outcome, Stage};
 use crate::io::host::init::{self, PowerOff};
 use crate::io::host::inventory;
 use crate::io::host::kmsg;
 use crate::io::net::api_client::{self, Api, CallError, Taken};
 use crate::io::net::credentials::Credentials;
-use crate::io::net::discovery;
-use crate::io::net::netlink::Netlink;
 use crate::io::net::token_file;
 use crate::lan::discovery::server_url;
 use crate::manifest::TrustedKeys;
@@ -134,6 +133,7 @@ pub fn run(args: Args) -> ExitCode {
                 Err(failure) => fail(&failure, json),
             }
         }
+        Ended::Checked => ExitCode::SUCCESS,
         Ended::Failed { failure, .. } => fail(&failure, json),
     }
 }
@@ -240,12 +240,12 @@ pub async fn attempt<I: Imager>(
 ) -> Result<Ended, Failure> {
     let Wish { image, also, compare, partitions } = wish;
     status.stage(Stage::Discover);
-    let hello = inventory::hello(inventory::read(interfaces(api.base()).await), None);
+    let hello = inventory::hello(inventory::read(network::towards(api.base()).await), None);
     status.change(|view| view.machine = machine(&hello));
     let welcome = api.hello(&hello, Duration::from_secs(10)).await.map_err(|e| failed_call(&e))?;
     status.change(|view| view.server = api.base().to_owned());
     let asked = also.len();
-    let take = Take { job: None, image: Some(image.clone()), also };
+    let take = Take { job: None, image: Some(image.clone()), also, preflight: true };
     match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
         Taken::Job(assignment) if assignment.also.len() != asked => Err(Failure::refused(
             format!(
@@ -269,26 +269,6 @@ pub async fn attempt<I: Imager>(
             "Look at the server's page for its images, and at its configuration for this machine's job.",
         )),
     }
-}
-
-/// The interfaces for the inventory, with an address where the server at `server` is reached through it; a
-/// machine where they cannot be listed is known by its UUID alone.
-async fn interfaces(server: &str) -> Vec<NicInfo> {
-    let Ok(netlink) = Netlink::open() else { return Vec::new() };
-    let links = netlink.links().await.unwrap_or_default();
-    let addresses = netlink.addresses().await.unwrap_or_default();
-    let from = discovery::address_towards(server).await;
-    let nic = |link: crate::io::net::netlink::Link| NicInfo {
-        mac: link.mac_text(),
-        link: link.carrier,
-        address: addresses
-            .iter()
-            .find(|(index, ip, _)| *index == link.index && Some(*ip) == from)
-            .map(|(_, ip, prefix)| format!("{ip}/{prefix}")),
-        name: link.name,
-        ..NicInfo::default()
-    };
-    links.into_iter().map(nic).collect()
 }
 
 fn failed_call(error: &CallError) -> Failure {

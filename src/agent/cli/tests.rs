@@ -1,7 +1,7 @@
 //! The agent's command line on a running system, and how an attempt ends.
 
 use super::*;
-use crate::agent::imaging::Next;
+use crate::agent::imaging::{Checked, Next};
 use crate::event::Class;
 use crate::testkit::attempts::{PACE, Pretend, assignment};
 use crate::testkit::http::serve;
@@ -44,7 +44,7 @@ async fn hello_take_image_report_leave() {
     assert_eq!(ended, Ok(Ended::Done(Next::Firmware)));
     let heard = heard.lock().unwrap();
     assert!(heard[0].starts_with("/api/v1/hello ") && heard[0].contains("\"inventory\""), "{heard:?}");
-    assert_eq!(heard[1], r#"/api/v1/terminals/t/take {"job":null,"image":"debian@1"}"#);
+    assert_eq!(heard[1], r#"/api/v1/terminals/t/take {"job":null,"image":"debian@1","preflight":true}"#);
     assert!(heard.iter().any(|h| h.starts_with("/api/v1/attempts/3/outcome ")), "{heard:?}");
 }
 
@@ -109,6 +109,9 @@ async fn ctrl_c_stops_and_reports() {
     impl Imager for Endless {
         type Held = crate::testkit::attempts::Disk;
         async fn run(&self, _: &str, _: &crate::api::Assignment) -> Result<Self::Held, (Failure, bool)> {
+            std::future::pending().await
+        }
+        async fn check(&self, _: &str, _: &crate::api::Assignment) -> Result<Checked, Failure> {
             std::future::pending().await
         }
     }

@@ -4,7 +4,7 @@
 //! `agent::screen` writes it to the consoles.
 
 use crate::agent::view::View;
-use crate::event::{Class, Outcome, Progress, Stage};
+use crate::event::{Class, Outcome, Progress, Severity, Stage, worst};
 use crate::units::show_bytes;
 
 const BOLD: &str = "\x1b[1m";
@@ -95,6 +95,10 @@ fn heading(view: &View, width: usize) -> Vec<String> {
 fn outcome_word(outcome: &Outcome) -> (&'static str, &'static str) {
     match outcome {
         Outcome::Done { .. } => ("DONE", GREEN),
+        Outcome::Checked { findings, .. } => match worst(findings).map(|finding| finding.severity) {
+            Some(Severity::Error) => ("CHECKED", RED),
+            Some(Severity::Warning) | None => ("CHECKED", GREEN),
+        },
         Outcome::Failed { .. } => ("FAILED", RED),
     }
 }
@@ -129,6 +133,12 @@ fn facts(outcome: &Outcome) -> Vec<String> {
             ];
             facts.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
             facts
+        }
+        Outcome::Checked { findings, facts, .. } => {
+            let findings = findings.iter().map(ToString::to_string);
+            let facts = facts.iter().map(|fact| format!("{}: {}", fact.name, fact.value));
+            let unchanged = "a preflight: the disk is as it was".to_string();
+            std::iter::once(unchanged).chain(findings).chain(facts).collect()
         }
         Outcome::Failed { stage, failure, disk_touched } => {
             let mut facts = vec![

@@ -15,6 +15,7 @@ mod context;
 mod download;
 mod meter;
 mod next;
+mod preflight;
 mod target;
 mod twins;
 mod write;
@@ -37,6 +38,7 @@ use target::{Ready, Target};
 
 pub use context::{Bounds, ImagingContext, LATE_DISKS};
 pub use next::Next;
+pub use preflight::{Checked, check};
 
 /// How often the numbers of a terminal that only serves are renewed.
 const SERVE_TICK: Duration = Duration::from_secs(1);
@@ -100,7 +102,7 @@ async fn attempt(
     }
     let mut warnings: Vec<String> =
         targets.iter().flat_map(|target| target.plan.warnings().to_vec()).collect();
-    let twins = twins::look(&targets);
+    let twins = twins::look(targets.iter().map(Target::identity).collect());
     warnings.extend(timely(ctx.bounds.disk, "looking for disks with the same identity", twins).await?);
     warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
     let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();

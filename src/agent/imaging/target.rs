@@ -18,6 +18,7 @@ use crate::io::disk::disarm::disarm;
 use crate::io::disk::list;
 use crate::io::disk::relocate::Saved;
 use crate::io::disk::target::ImageStorage;
+use crate::layout::identity::Identity;
 use crate::layout::known;
 use crate::layout::plan::LayoutPlan;
 use crate::layout::present::{Present, wanted};
@@ -89,6 +90,11 @@ impl Target {
             Ok(Target { task, info, image, claimed, plan })
         });
         timely(ctx.bounds.disk, &what, claiming).await
+    }
+
+    /// The disk, and the identity that it will have.
+    pub(super) fn identity(&self) -> (DiskInfo, Identity) {
+        (self.info.clone(), self.plan.identity().clone())
     }
 
     /// The disk's content once this attempt is done.
@@ -176,7 +182,7 @@ pub(super) async fn choose(
     }
 }
 
-fn list() -> Result<Vec<DiskInfo>, Failure> {
+pub(super) fn list() -> Result<Vec<DiskInfo>, Failure> {
     list::all()
         .map_err(|e| Failure::retry(format!("listing the disks: {e}"), "Look whether /sys is mounted."))
 }

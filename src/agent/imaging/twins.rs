@@ -7,7 +7,6 @@
 //! by their future identity.
 
 use super::context::blocking;
-use super::target::Target;
 use crate::api::DiskInfo;
 use crate::event::Failure;
 use crate::io::disk::list;
@@ -20,11 +19,10 @@ struct Known {
     identity: Identity,
 }
 
-/// Compares all disks of the machine with those of the job. Returns warnings.
-pub(super) async fn look(targets: &[Target]) -> Result<Vec<String>, Failure> {
-    let known =
-        |target: &Target| Known { info: target.info.clone(), identity: target.plan.identity().clone() };
-    let planned: Vec<Known> = targets.iter().map(known).collect();
+/// Compares all disks of the machine with those of the job, which come with their future identities. Returns
+/// warnings.
+pub(super) async fn look(planned: Vec<(DiskInfo, Identity)>) -> Result<Vec<String>, Failure> {
+    let planned: Vec<Known> = planned.into_iter().map(|(info, identity)| Known { info, identity }).collect();
     blocking(move || {
         let below: Vec<String> = planned.iter().flat_map(|known| list::made_of(&known.info.name)).collect();
         // If the disks cannot be listed, only the named one is known.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::agent::attempt::{self, Ended, Imager, Pace};
 use crate::agent::cmdline::Cmdline;
 use crate::agent::find::{EACH, Finder, Found};
+use crate::agent::imaging::Next;
 use crate::agent::leave::Leave;
 use crate::agent::network::{Interfaces, lease_facts, nics};
 use crate::agent::status::Status;
@@ -200,7 +201,7 @@ impl<I: Imager> Worker<I> {
             };
         });
         attempt::tell_crash(&found.api, &self.status).await;
-        let take = Take { job: self.cmdline.job.clone(), ..Take::default() };
+        let take = Take { job: self.cmdline.job.clone(), preflight: true, ..Take::default() };
         let mut beside = JoinSet::new();
         let boot_mac = self.cmdline.boot_mac.clone();
         beside.spawn(tell_neighbours(found.api.clone(), self.network.clone(), boot_mac));
@@ -216,6 +217,8 @@ impl<I: Imager> Worker<I> {
                     let after = self.cmdline.after.unwrap_or(assignment.after);
                     match ended {
                         Ended::Done(next) => return Verdict::Leave(Leave::after(after, &next)),
+                        // By day nobody waits before the screen: the system on the disk starts again.
+                        Ended::Checked => return Verdict::Leave(Leave::after(after, &Next::Firmware)),
                         Ended::Failed { failure, .. } if failure.class == Class::Retry => {
                             self.status.note(format!(
                                 "restarting in {} s to try again",
@@ -236,7 +239,7 @@ impl<I: Imager> Worker<I> {
                 Ok(Taken::Nothing) if since.elapsed() >= self.patience.idle => {
                     let after = self.cmdline.after.unwrap_or(After::Reboot);
                     self.status.note(format!("{} has no job for this terminal", found.api.base()));
-                    return Verdict::Idle(Leave::after(after, &crate::agent::imaging::Next::Firmware));
+                    return Verdict::Idle(Leave::after(after, &Next::Firmware));
                 }
                 Ok(Taken::Nothing) => {
                     failed_calls = 0;

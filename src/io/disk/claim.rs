@@ -59,10 +59,7 @@ impl ClaimedDisk {
 pub fn claim(info: &DiskInfo, mode: LayoutMode, replaced: &[u32]) -> Result<ClaimedDisk, Failure> {
     let path = format!("/dev/{}", info.name);
     if info.read_only {
-        return Err(Failure::refused(
-            format!("{path} refuses writes"),
-            "Look for a write-protect switch, or use another disk.",
-        ));
+        return Err(write_protected(&path));
     }
     let (guards, whole) = match open_exclusive(&path) {
         Ok(guard) => (vec![guard], true),
@@ -78,6 +75,41 @@ pub fn claim(info: &DiskInfo, mode: LayoutMode, replaced: &[u32]) -> Result<Clai
         same_places(Path::new(CLASS), &info.name, replaced, &facts)?;
     }
     Ok(ClaimedDisk { disk, guards, whole, facts })
+}
+
+/// A disk that is open for reading only, and what a plan needs to know of it.
+pub(crate) struct ExaminedDisk {
+    pub(crate) disk: Disk,
+    pub(crate) facts: DiskFacts,
+}
+
+/// Opens `info`'s disk for reading only, and refuses it where [`claim`] would. The kernel refuses each write
+/// through the result.
+pub(crate) fn examine(info: &DiskInfo, mode: LayoutMode) -> Result<ExaminedDisk, Failure> {
+    let path = format!("/dev/{}", info.name);
+    let open = |shared| Disk::open_to_read(&path, info.rotational, shared);
+    let disk = match open(false) {
+        // Some of its partitions may be in use, and others free to be replaced.
+        Err(e) if is_busy(&e) && mode == LayoutMode::Keep => open(true),
+        opened => opened,
+    };
+    let disk = disk.map_err(|e| match is_busy(&e) {
+        true => held(&path, &holders(Path::new(CLASS), &info.name)),
+        false => broken(&path, "opening", &e),
+    })?;
+    if info.read_only {
+        return Err(write_protected(&path));
+    }
+    check_opened(info, &list::find(&path)?)?;
+    let facts = facts(&disk, info)?;
+    Ok(ExaminedDisk { disk, facts })
+}
+
+fn write_protected(path: &str) -> Failure {
+    Failure::refused(
+        format!("{path} refuses writes"),
+        "Look for a write-protect switch, or use another disk.",
+    )
 }
 
 fn open_exclusive(path: &str) -> io::Result<File> {

@@ -1,7 +1,7 @@
 //! The terminal's disks, in the order in which an attempt goes through them: `list` finds them, `claim` opens
 //! one exclusively, `table` reads its partition table, `compare` and `relocate` keep the pieces that are
 //! right, `disarm` makes it unbootable, `target` takes the pieces, `readback` proves them, `commit` makes the
-//! disk boot, and `efivars` and `kexec` start it.
+//! disk boot, and `efivars` and `kexec` start it. `health` and `sample` only look at a disk.
 //!
 //! Invariant: each stage takes a value that only the stage before it can make.
 
@@ -12,11 +12,15 @@ pub(crate) mod disarm;
 pub mod discard;
 pub(crate) mod efivars;
 #[cfg(feature = "agent")]
+pub(crate) mod health;
+#[cfg(feature = "agent")]
 pub mod kexec;
 pub mod list;
 pub mod partition_reader;
 pub(crate) mod readback;
 pub(crate) mod relocate;
+#[cfg(feature = "agent")]
+pub(crate) mod sample;
 pub(crate) mod scan;
 pub mod table;
 pub mod target;

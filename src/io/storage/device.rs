@@ -46,6 +46,20 @@ impl Disk {
         Disk::of(file, path.to_string(), rotational)
     }
 
+    /// Opens the block device at `path` for reading only, and exclusively unless it is `shared`: the kernel
+    /// refuses each write.
+    pub(crate) fn open_to_read(path: &str, rotational: bool, shared: bool) -> io::Result<Self> {
+        let exclusive = if shared { 0 } else { nix::fcntl::OFlag::O_EXCL.bits() };
+        let flags = nix::fcntl::OFlag::O_DIRECT.bits() | nix::fcntl::OFlag::O_CLOEXEC.bits() | exclusive;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        Disk::of(file, path.to_string(), rotational)
+    }
+
+    /// The open device, for questions to the disk itself.
+    pub(crate) fn device(&self) -> &File {
+        &self.file
+    }
+
     /// A block device that was opened with O_DIRECT.
     pub fn of(mut file: File, name: String, rotational: bool) -> io::Result<Self> {
         if !file.metadata()?.file_type().is_block_device() {

@@ -38,6 +38,8 @@ pub struct Attempt {
     pub installed: Vec<Installed>,
     /// A person wants it to stop.
     pub cancelled: bool,
+    /// It only looks at the terminal.
+    pub preflight: bool,
 }
 
 impl Attempt {
@@ -59,6 +61,7 @@ impl Attempt {
             dirty: last.is_some_and(Attempt::leaves_half_a_system),
             installed: last.map(Attempt::leaves_installed).unwrap_or_default(),
             cancelled: false,
+            preflight: target.terms.preflight,
         }
     }
 
@@ -83,7 +86,9 @@ impl Attempt {
             Some(Outcome::Done { .. }) => false,
             Some(Outcome::Failed { disk_touched, .. }) => *disk_touched || self.dirty,
             None if self.was_committed() => false,
-            None => self.dirty || self.progress.as_ref().is_some_and(|p| p.stage >= Stage::Disarm),
+            Some(Outcome::Checked { .. }) | None => {
+                self.dirty || self.progress.as_ref().is_some_and(|p| p.stage >= Stage::Disarm)
+            }
         }
     }
 
@@ -101,6 +106,8 @@ impl Attempt {
                 new.iter().chain(others).cloned().collect()
             }
             Some(Outcome::Failed { disk_touched: false, .. }) if !self.dirty => self.installed.clone(),
+            Some(Outcome::Checked { .. }) if !self.leaves_half_a_system() => self.installed.clone(),
+            None if self.preflight && !self.leaves_half_a_system() => self.installed.clone(),
             // The last report says too little, because the disarm may have followed it.
             _ => Vec::new(),
         }

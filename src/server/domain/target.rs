@@ -42,6 +42,8 @@ pub(crate) fn target_by_hand(
     let first = exactly(image)?;
     let own = own.filter(|terms| terms.images.first().is_some_and(|own| own.id.name == first.name));
     let mut terms = own.cloned().unwrap_or_else(|| Terms::of(Placement::whole(first.clone())));
+    // A person at the terminal who names an image wants it on the disk.
+    terms.preflight = false;
     let known = std::mem::take(&mut terms.images);
     let own_of = |id: ImageId| {
         let own = known.iter().find(|own| own.id.name == id.name);

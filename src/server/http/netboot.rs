@@ -113,7 +113,9 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
             log::info!(terminal = id; "{title} netboots: sent the agent for {}", target.title());
             // Others wait in the swarm for whoever is expected, and a place of the wave is kept for it.
             if may_ask(app, from).is_ok() {
-                lab.expect(at.now, &caller.identity, target.images().cloned().collect());
+                // A preflight fetches nothing from others.
+                let fetched = target.images().filter(|_| !target.terms.preflight);
+                lab.expect(at.now, &caller.identity, fetched.cloned().collect());
                 lab.grant(&id, &target, &at);
             }
             let what = format!("imaging this terminal with {}", target.title());

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 10] = [
+const MIGRATIONS: [(i64, &str); 11] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -83,6 +83,7 @@ const MIGRATIONS: [(i64, &str); 10] = [
              attempt INTEGER PRIMARY KEY REFERENCES attempts (number) ON DELETE CASCADE,
              received INTEGER NOT NULL, log BLOB NOT NULL) STRICT;",
     ),
+    (11, "ALTER TABLE attempts ADD COLUMN preflight INTEGER NOT NULL DEFAULT 0;"),
 ];
 
 /// The version that this program writes.

@@ -106,6 +106,7 @@ pub(super) fn title(changes: &[Change]) -> String {
         Change::Person(person) => format!("the token of '{}'", person.name),
         Change::Revoke(name) => format!("the end of the token of '{name}'"),
         Change::Audit(entry) => format!("the audit's '{}' of '{}'", entry.action, entry.who),
+        Change::Log { attempt, .. } => format!("the log of attempt {attempt}"),
         Change::Forget(terminal) => format!("the end of terminal {terminal}"),
         Change::Job(JobChange::Job(job)) => format!("job {}", job.number),
         Change::Job(JobChange::Member { job, run, terminal, .. }) => {

@@ -148,8 +148,8 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
         .prepare_cached(
             "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, \
              ended,
-                 outcome, tries, dirty, cancelled, installed, also, retried)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,0)
+                 outcome, tries, dirty, cancelled, installed, also, preflight, retried)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,0)
              ON CONFLICT (number) DO UPDATE SET started=?7, heard=?8, progress=?9, ended=?10, outcome=?11,
                  tries=?12, dirty=?13, cancelled=?14, installed=?15",
         )?
@@ -170,6 +170,7 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             a.cancelled,
             json(&a.installed)?,
             json(&a.also.iter().map(ImageId::to_string).collect::<Vec<_>>())?,
+            a.preflight,
         ])?;
     Ok(())
 }
@@ -231,7 +232,8 @@ fn expire(transaction: &Transaction<'_>, ended_before: Duration) -> rusqlite::Re
 pub(super) fn results(connection: &Connection) -> rusqlite::Result<Vec<(String, u64)>> {
     connection
         .prepare_cached(
-            "SELECT CASE WHEN outcome IS NULL THEN 'open' WHEN outcome ->> 'result' = 'done' THEN 'done'
+            "SELECT CASE WHEN outcome IS NULL THEN 'open' WHEN outcome ->> 'result' IN ('done', 'checked')
+                     THEN outcome ->> 'result'
                  WHEN cancelled THEN 'cancelled' ELSE 'failed' END, count(*) FROM attempts GROUP BY 1",
         )?
         .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?
@@ -245,7 +247,8 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
                 a.number, a.token, a.job, a.image, a.version, a.started, a.heard, a.progress, a.ended,
                     a.outcome,
                 a.tries, a.dirty, a.cancelled, a.installed, a.also, t.known_disks,
-                t.chosen, t.first, t.label, t.room, t.seat, t.groups, t.hostname, t.accepted
+                t.chosen, t.first, t.label, t.room, t.seat, t.groups, t.hostname, t.accepted,
+                a.preflight
          FROM terminals t
          LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
          ORDER BY t.id",
@@ -327,6 +330,7 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
         cancelled: row.get(19)?,
         installed: unjson(row, 20)?.unwrap_or_default(),
         also: ids(row, 21)?,
+        preflight: row.get(31)?,
     })
 }
 

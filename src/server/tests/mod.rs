@@ -9,6 +9,7 @@ mod jobs;
 mod limits;
 mod logs;
 mod operation;
+mod preflight;
 mod registry;
 mod speaking;
 mod swarm;

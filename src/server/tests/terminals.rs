@@ -208,7 +208,7 @@ async fn further_images_asked_for_by_name_are_looked_up_like_the_first() {
     let terminal = world.hello(A).await;
     for wrong in ["golden", "silver", "../x"] {
         let also = vec![Further { image: wrong.into(), disk: "/dev/sdb".into() }];
-        let wish = Take { job: None, image: Some("golden".into()), also };
+        let wish = Take { image: Some("golden".into()), also, ..Take::default() };
         assert_eq!(world.take(&terminal, wish).await, Err(StatusCode::CONFLICT), "{wrong}");
     }
 }

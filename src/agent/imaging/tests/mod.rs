@@ -3,6 +3,7 @@
 mod difference;
 mod disks;
 mod late;
+mod preflight;
 mod refusals;
 mod sets;
 mod unhashed;
@@ -135,6 +136,8 @@ impl Lab {
             after: After::Reboot,
             verify: true,
             longest_stay: 60,
+            preflight: false,
+            date: None,
         }
     }
 

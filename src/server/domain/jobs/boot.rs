@@ -20,9 +20,11 @@ pub(crate) const COMING: Duration = Duration::from_secs(180);
 pub(crate) fn state(last: Option<&Attempt>, place: Option<(&Job, &Member)>, now: Duration) -> TerminalState {
     let live = last.is_some_and(|last| last.is_live(now));
     let open = last.is_some_and(|last| last.outcome.is_none());
-    // An attempt by hand, or of a server that kept no jobs, says more than an older place.
+    // An attempt by hand, or of a server that kept no jobs, says more than an older place. A preflight says
+    // nothing of other jobs.
     let place = place.filter(|(job, member)| {
-        let began = last.map(|last| (last.job.as_str() == job.name(), last.started));
+        let began =
+            last.filter(|last| !last.preflight).map(|last| (last.job.as_str() == job.name(), last.started));
         let changed = Duration::from_secs(u64::try_from(member.since.as_second()).unwrap_or(0));
         began.is_none_or(|(same, started)| same || started <= changed)
     });
@@ -40,7 +42,7 @@ pub(crate) fn state(last: Option<&Attempt>, place: Option<(&Job, &Member)>, now:
         },
         (None, Some(last)) => match &last.outcome {
             None => TerminalState::Interrupted,
-            Some(Outcome::Done { .. }) => TerminalState::Done,
+            Some(Outcome::Done { .. } | Outcome::Checked { .. }) => TerminalState::Done,
             Some(Outcome::Failed { .. }) => TerminalState::Failed,
         },
         (None, None) => TerminalState::Idle,
@@ -79,6 +81,10 @@ pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, offer: Offer, queued: bo
         false => format!("Then run on the server: flashmob terminal retry {id}"),
     };
     match (&last.outcome, why) {
+        _ if last.preflight => AtBoot::Hold {
+            error: "the disk was half written before the last preflight, which changed nothing".into(),
+            advice: format!("Image it again: flashmob job create {} {id}", last.image),
+        },
         (Some(Outcome::Failed { failure, .. }), _) => {
             let advice = match failure.advice.contains("terminal retry") {
                 true => failure.advice.clone(),
@@ -123,7 +129,7 @@ pub(crate) fn may_leave<'a>(
     now: Duration,
 ) -> bool {
     let mine = |image: &ImageId| me.images().any(|own| own == image);
-    let fetches = |other: &Attempt| other.images().any(mine);
+    let fetches = |other: &Attempt| !other.preflight && other.images().any(mine);
     me.outcome.is_some()
         && !others.any(|other| other.number != me.number && other.is_live(now) && fetches(other))
         && !coming.any(|(since, what)| mine(what) && now.saturating_sub(*since) < COMING)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Job, Moment, Overrun, Pace, Phase, Placement, Run, Standing, Terms, job};
+use super::{Job, Kind, Moment, Overrun, Pace, Phase, Placement, Run, Standing, Terms, job};
 use crate::api::{After, Compare, LayoutMode, Refusal, check_partitions};
 use crate::forecast::plan::Plan;
 use crate::image_id::{ImageId, ImageRef};
@@ -30,6 +30,8 @@ const LINK: u32 = 1000;
 const DISK: f64 = 250e6;
 /// Firmware, netboot and the restart at the end.
 const STARTING: Duration = Duration::from_secs(120);
+/// What a preflight takes: the image's description, and a sample of the disk's speed.
+const LOOKING: Duration = Duration::from_secs(30);
 
 /// What a person orders: the body of `POST /api/v1/jobs`. Times are words, because the server's time zone
 /// counts.
@@ -74,6 +76,9 @@ pub struct JobOrder {
     /// Longest stay in the swarm, seconds.
     #[serde(default)]
     pub longest_stay: Option<u64>,
+    /// Write nothing: look at the terminals, report, and boot back.
+    #[serde(default)]
+    pub preflight: bool,
     #[serde(default)]
     pub note: String,
     /// Only say what would happen.
@@ -119,6 +124,9 @@ pub struct JobPlan {
     pub number: Option<u64>,
     /// `name@version` of each image.
     pub images: String,
+    /// The terminals are only looked at.
+    #[serde(default)]
+    pub preflight: bool,
     #[schema(value_type = String, format = DateTime)]
     pub opens: Timestamp,
     #[schema(value_type = String, format = DateTime)]
@@ -181,7 +189,8 @@ impl JobOrder {
         }
         let number = place.lab.jobs().next_number();
         for id in &terminals {
-            place.lab.jobs().free_for(id, number, window.standing.is_some())?;
+            let kind = Kind { standing: window.standing.is_some(), preflight: self.preflight };
+            place.lab.jobs().free_for(id, number, kind)?;
         }
         let (needs, all) = self.forecast(&terms, &terminals, place);
         let pace = Pace { attempts, wave: self.wave, wake: self.wake, overrun: self.overrun };
@@ -223,7 +232,14 @@ impl JobOrder {
             after: self.after,
             verify: self.verify.unwrap_or(true),
             longest_stay,
+            preflight: self.preflight,
         };
+        if self.preflight && self.after != After::Reboot {
+            return Err(refused(
+                "a preflight boots back to the system that is on the disk",
+                "Leave out --after, or --preflight.",
+            ));
+        }
         each_once(&terms).map_err(|error| refused(error, "Name each image once."))?;
         Ok(terms)
     }
@@ -295,7 +311,10 @@ impl JobOrder {
             seed: 1,
         };
         let proof = Duration::from_secs_f64(image as f64 / DISK);
-        let one = plan.bound().0.mul_f64(1.1) + proof + STARTING;
+        let one = match self.preflight {
+            true => STARTING + LOOKING,
+            false => plan.bound().0.mul_f64(1.1) + proof + STARTING,
+        };
         let waves = u32::try_from(terminals.len().div_ceil(together)).unwrap_or(u32::MAX);
         (one, one.saturating_mul(waves.max(1)))
     }
@@ -354,6 +373,7 @@ fn plan(job: &Job, terminals: &BTreeSet<String>, all: Duration, place: &Setting<
     JobPlan {
         number: None,
         images: job.terms.title(),
+        preflight: job.terms.preflight,
         opens: job.run.opens,
         closes: job.run.closes,
         window: format!("{} to {}", local(job.run.opens), local(job.run.closes)),
@@ -430,6 +450,9 @@ fn of_terminal(job: &Job, terminal: &Terminal, name: &str, place: &Setting<'_>) 
 
 /// What a job takes from a terminal's disk, for people.
 fn loses(job: &Job, terminal: &Terminal) -> String {
+    if job.terms.preflight {
+        return "nothing: it is only looked at".into();
+    }
     let installed = terminal.last.as_ref().map(|last| last.leaves_installed()).unwrap_or_default();
     let of = |image: &Placement| {
         let disk = image.disk.parse::<Rule>().ok();

@@ -26,6 +26,9 @@ pub struct Terms {
     pub verify: bool,
     /// Longest stay in the swarm after the commit, seconds.
     pub longest_stay: u64,
+    /// Write nothing: the terminals are looked at and boot back.
+    #[serde(default)]
+    pub preflight: bool,
 }
 
 /// One image for one disk.
@@ -57,6 +60,7 @@ impl Terms {
             after: After::Reboot,
             verify: true,
             longest_stay: LONGEST_STAY,
+            preflight: false,
         }
     }
 
@@ -163,7 +167,18 @@ pub struct Job {
     pub cancelled: bool,
 }
 
+/// Jobs of different kinds do not exclude each other on one terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) standing: bool,
+    pub(crate) preflight: bool,
+}
+
 impl Job {
+    pub(crate) fn kind(&self) -> Kind {
+        Kind { standing: self.standing.is_some(), preflight: self.terms.preflight }
+    }
+
     /// Its name in attempts.
     pub fn name(&self) -> String {
         self.number.to_string()

@@ -9,6 +9,7 @@
 //!   │  └── a person cancels (also running) ──► cancelled ────────────┤
 //!   └────────────────────────────────────────────────────────────────┘
 //! ```
+//! In a preflight `done` is "checked without an error".
 //!
 //! Invariant: a done member waits again only by a person's word. A terminal's own outcome "done" stands in
 //! every state, because the image is on its disk.
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::api::Compare;
+use crate::event::{CheckFinding, Severity};
 
 /// Where a terminal stands in a run.
 #[derive(utoipa::ToSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -77,6 +79,9 @@ pub struct Member {
     /// A person took it out: it is in no further run until a person retries it.
     #[serde(default)]
     pub out: bool,
+    /// What its preflight found, errors first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<CheckFinding>,
 }
 
 impl Member {
@@ -91,6 +96,7 @@ impl Member {
             until: None,
             heard: false,
             out: false,
+            findings: Vec::new(),
         }
     }
 
@@ -105,12 +111,26 @@ impl Member {
         self.tries = self.tries.saturating_add(1);
         self.attempt = Some(attempt);
         self.heard = true;
+        self.findings.clear();
         self.enter(State::Running, since, "");
     }
 
     /// An attempt ended without success: it begins again while tries are left.
     pub(super) fn try_again_or_fail(&mut self, attempts: u32, since: Timestamp, reason: &str) {
         let state = if self.tries < attempts { State::Waiting } else { State::Failed };
+        self.enter(state, since, reason);
+    }
+
+    /// A preflight looked at it. Its reason is the finding to be looked at first.
+    pub(super) fn checked(&mut self, findings: &[CheckFinding], since: Timestamp) {
+        self.findings = findings.to_vec();
+        self.findings.sort_by_key(|finding| finding.severity);
+        let worst = self.findings.first();
+        let state = match worst.map(|finding| finding.severity) {
+            Some(Severity::Error) => State::Failed,
+            Some(Severity::Warning) | None => State::Done,
+        };
+        let reason = worst.map(|finding| finding.what.clone()).unwrap_or_default();
         self.enter(state, since, reason);
     }
 

@@ -29,6 +29,7 @@ use crate::server::domain::attempt::SILENCE;
 pub(crate) use boot::{AtBoot, COMING, at_boot, compare_of_next, may_leave, state};
 pub(crate) use create::Setting;
 pub use create::{Affected, Finding, JobOrder, JobPlan, Order};
+pub(crate) use job::Kind;
 pub use job::{Job, Overrun, Pace, Phase, Placement, Run, Standing, Terms};
 pub use member::{Member, State};
 pub(crate) use people::Which;

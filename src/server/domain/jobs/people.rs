@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Effects, JobChange, Jobs, Moment, Phase, State};
+use super::{Effects, JobChange, Jobs, Kind, Moment, Phase, State};
 use crate::api::{Compare, Refusal};
 
 /// How long a terminal may begin that a person retried after the window of its job.
@@ -166,15 +166,18 @@ impl Jobs {
                 format!("terminal {terminal} is imaging now"),
                 "Wait until it is done, or stop it with 'flashmob terminal cancel'.",
             )),
-            _ => self.free_for(terminal, number, self.get(number).is_some_and(|job| job.standing.is_some())),
+            _ => match self.get(number) {
+                Some(job) => self.free_for(terminal, number, job.kind()),
+                None => Err(no_job(number)),
+            },
         }
     }
 
-    /// A terminal is in at most one unfinished single job, and in one standing job.
-    pub(crate) fn free_for(&self, terminal: &str, number: u64, standing: bool) -> Result<(), Refusal> {
+    /// A terminal is in at most one unfinished single job, in one standing job, and in one preflight of each.
+    pub(crate) fn free_for(&self, terminal: &str, number: u64, kind: Kind) -> Result<(), Refusal> {
         let busy = self.of(terminal).find(|(job, member)| {
             let unfinished = !member.state.is_final() || job.standing.is_some() && job.next.is_some();
-            job.number != number && job.standing.is_some() == standing && unfinished
+            job.number != number && job.kind() == kind && unfinished
         });
         match busy {
             None => Ok(()),

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Class, Outcome};
+use crate::event::{CheckFinding, Class, Outcome};
 use crate::image_id::{ImageId, ImageRef};
-use crate::testkit::lab::{at, done, failed, job, moment};
+use crate::testkit::lab::{at, checked, done, failed, job, moment};
 
 const HOUR: u64 = 3600;
 
@@ -262,10 +262,11 @@ fn of_nights_that_the_server_slept_through_one_is_reported() {
 fn a_terminal_is_in_one_unfinished_single_job_and_it_goes_before_the_standing_one() {
     let mut jobs = jobs(1, standing(false));
     tick(&mut jobs, 22 * HOUR);
-    assert!(jobs.free_for("t0", 2, true).is_err() && jobs.free_for("t0", 2, false).is_ok());
+    let (single, standing) = (job(2, 0, 1).kind(), Kind { standing: true, preflight: false });
+    assert!(jobs.free_for("t0", 2, standing).is_err() && jobs.free_for("t0", 2, single).is_ok());
     jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1), &moment(22 * HOUR));
     tick(&mut jobs, 22 * HOUR);
-    assert!(jobs.free_for("t0", 3, false).expect_err("busy").error.contains("in job 2 already"));
+    assert!(jobs.free_for("t0", 3, single).expect_err("busy").error.contains("in job 2 already"));
     let Offer::Now(target) = jobs.offer("t0", false, &moment(23 * HOUR)) else { panic!("it may") };
     assert_eq!(target.job, "2");
     jobs.take("t0", "2", 1, at(23 * HOUR));
@@ -572,4 +573,41 @@ proptest! {
 #[test]
 fn times_of_the_clock_are_dates() {
     assert_eq!(stamp(at(1_764_000_000)), "2025-11-24T16:00:00Z".parse::<Timestamp>().expect("a date"));
+}
+
+#[test]
+fn a_preflight_ends_by_its_worst_finding_and_never_as_an_image() {
+    let (error, warning) = (CheckFinding::error("no disk", "Look."), CheckFinding::warning("slow", "Look."));
+    for (findings, ends, reason) in [
+        (vec![], State::Done, ""),
+        (vec![warning.clone()], State::Done, "slow"),
+        (vec![warning, error], State::Failed, "no disk"),
+    ] {
+        let mut jobs = jobs(1, |job| job.terms.preflight = true);
+        jobs.take("t0", "1", 7, at(1));
+        jobs.outcome("t0", 7, &checked(findings.clone()), at(2));
+        let member = jobs.member(1, "t0").expect("in it");
+        assert_eq!((member.state, member.reason.as_str()), (ends, reason));
+        assert_eq!(member.findings.len(), findings.len());
+        assert_eq!(jobs.offer("t0", false, &moment(3)), Offer::Nothing, "once is enough");
+    }
+    let mut jobs = jobs(1, |_| ());
+    jobs.take("t0", "1", 7, at(1));
+    jobs.outcome("t0", 7, &checked(vec![]), at(2));
+    assert_eq!(state(&jobs, "t0"), State::Failed, "a job with images is not done by looking");
+}
+
+#[test]
+fn a_preflight_and_a_job_with_images_do_not_exclude_each_other() {
+    let jobs = jobs(1, |job| job.terms.preflight = true);
+    let kind = |preflight| Kind { standing: false, preflight };
+    assert!(jobs.free_for("t0", 2, kind(true)).is_err() && jobs.free_for("t0", 2, kind(false)).is_ok());
+}
+
+#[test]
+fn a_half_written_terminal_gets_no_preflight_after_the_window() {
+    let mut jobs = jobs(1, |job| job.terms.preflight = true);
+    assert!(matches!(jobs.offer("t0", true, &moment(1)), Offer::Now(_)));
+    jobs.take("t0", "1", 7, at(1));
+    assert!(matches!(jobs.offer("t0", true, &moment(10 * HOUR)), Offer::Later(_)));
 }

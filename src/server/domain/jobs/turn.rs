@@ -66,7 +66,8 @@ impl Entry {
     /// hours, because a person may use it later.
     pub(super) fn may_finish(&self, member: &Member, half_written: bool, date: Timestamp) -> bool {
         let until = closes(&self.job, member).checked_add(FINISHING).unwrap_or(Timestamp::MAX);
-        half_written && member.tries > 0 && self.job.pace.overrun == Overrun::Finish && date < until
+        let writes = !self.job.terms.preflight;
+        writes && half_written && member.tries > 0 && self.job.pace.overrun == Overrun::Finish && date < until
     }
 }
 
@@ -99,7 +100,8 @@ impl Jobs {
                 Err(reason) => reason,
             };
             why.get_or_insert(reason);
-            if entry.job.standing.is_none() && entry.job.run.phase == Phase::Open {
+            let first = entry.job.standing.is_none() && !entry.job.terms.preflight;
+            if first && entry.job.run.phase == Phase::Open {
                 break;
             }
         }
@@ -206,6 +208,18 @@ impl Jobs {
         numbers.iter().rev().find(is_of).copied()
     }
 
+    /// A terminal cannot do what a job wants: it has failed without an attempt, and boots its disk.
+    pub(crate) fn unable(&mut self, terminal: &str, job: &str, why: &str, now: Duration) -> Effects {
+        let entry = job.parse().ok().and_then(|number: u64| self.entries.get_mut(&number));
+        let Some(entry) = entry else { return Effects::default() };
+        let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
+        member.enter(State::Failed, stamp(now), why);
+        self.granted.remove(terminal);
+        self.woken.remove(terminal);
+        self.asked.remove(terminal);
+        Effects { changes: entry.changes(&[terminal.into()]), stops: Vec::new() }
+    }
+
     /// An attempt says that it goes on. One whose lease ended comes back, unless a person or the window
     /// stopped it.
     pub(crate) fn renew(&mut self, terminal: &str, attempt: u64, committed: bool, now: Duration) -> Effects {
@@ -238,7 +252,7 @@ impl Jobs {
     ) -> Effects {
         let Some(number) = self.job_of(terminal, attempt) else { return Effects::default() };
         let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
-        let attempts = entry.job.pace.attempts;
+        let (attempts, preflight) = (entry.job.pace.attempts, entry.job.terms.preflight);
         let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
         if self.leases.get(terminal).is_some_and(|lease| lease.job == number) {
             self.leases.remove(terminal);
@@ -246,6 +260,9 @@ impl Jobs {
         let since = stamp(now);
         match outcome {
             Outcome::Done { .. } => member.enter(State::Done, since, ""),
+            Outcome::Checked { .. } if member.state == State::Cancelled => return Effects::default(),
+            Outcome::Checked { findings, .. } if preflight => member.checked(findings, since),
+            Outcome::Checked { .. } => member.enter(State::Failed, since, "it only looked at its disk"),
             Outcome::Failed { failure, .. } => match member.state {
                 State::Cancelled | State::Done => return Effects::default(),
                 _ if failure.class == Class::Retry => {
@@ -254,7 +271,7 @@ impl Jobs {
                 _ => member.enter(State::Failed, since, &*failure.message),
             },
         }
-        let done = member.state == State::Done && entry.job.standing.is_none();
+        let done = member.state == State::Done && entry.job.standing.is_none() && !preflight;
         let mut changes = entry.changes(&[terminal.into()]);
         if done {
             changes.extend(self.spare(terminal, number, since));

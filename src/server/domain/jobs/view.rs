@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::event::CheckFinding;
+
 use super::{Job, Jobs, Member, Overrun, Phase, State};
 
 /// A job in a list.
@@ -13,6 +15,9 @@ pub struct JobView {
     pub number: u64,
     /// `name@version` of each image.
     pub images: String,
+    /// The terminals are only looked at.
+    #[serde(default)]
+    pub preflight: bool,
     pub targets: Vec<String>,
     pub note: String,
     pub by: String,
@@ -54,6 +59,9 @@ pub struct MemberView {
     pub attempt: Option<u64>,
     #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
+    /// What its preflight found, errors first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<CheckFinding>,
 }
 
 /// A job with the terminals of its run.
@@ -74,6 +82,7 @@ impl Jobs {
         JobView {
             number: job.number,
             images: job.terms.title(),
+            preflight: job.terms.preflight,
             targets: job.targets.clone(),
             note: job.note.clone(),
             by: job.by.clone(),
@@ -105,6 +114,7 @@ impl Jobs {
             tries: member.tries,
             attempt: member.attempt,
             since: member.since,
+            findings: member.findings.clone(),
         };
         let mut terminals: Vec<MemberView> = self.members(job.number).map(row).collect();
         terminals.sort_by_key(|row| (urgency(row.state), row.label.clone(), row.terminal.clone()));

@@ -4,7 +4,7 @@
 
 use crate::api::Inventory;
 use crate::boot::start;
-use crate::event::{Chosen, DiskIdentity, Failure, Installed, Outcome, Progress};
+use crate::event::{CheckFact, CheckFinding, Chosen, DiskIdentity, Failure, Installed, Outcome, Progress};
 use crate::image_id::ImageId;
 
 /// Longest word from a terminal (model, serial number).
@@ -78,6 +78,18 @@ pub(super) fn outcome(outcome: Outcome) -> Outcome {
             warnings.truncate(MAX_WARNINGS);
             warnings.iter_mut().for_each(|text| *text = cut(std::mem::take(text), MAX_SENTENCE));
             Outcome::Done { seconds, bytes_in, bytes_out, disk: cut(disk, MAX_WORD), installed, warnings }
+        }
+        Outcome::Checked { seconds, mut findings, mut facts } => {
+            findings.sort_by_key(|finding| finding.severity);
+            findings.truncate(MAX_WARNINGS);
+            for CheckFinding { what, advice, .. } in &mut findings {
+                [what, advice].into_iter().for_each(|text| *text = cut(std::mem::take(text), MAX_SENTENCE));
+            }
+            facts.truncate(MAX_PARTS);
+            for CheckFact { name, value } in &mut facts {
+                [name, value].into_iter().for_each(|text| *text = cut(std::mem::take(text), MAX_WORD));
+            }
+            Outcome::Checked { seconds, findings, facts }
         }
         Outcome::Failed { stage, failure: Failure { class, message, advice }, disk_touched } => {
             let failure =

@@ -3,12 +3,12 @@
 use super::bounds::{MAX_PARTS, MAX_WORD};
 use super::*;
 use crate::api::{DiskInfo, Neighbour, NicInfo, Orders, TerminalState};
-use crate::event::{Chosen, Class, DiskIdentity, Progress, Stage};
+use crate::event::{CheckFinding, Chosen, Class, DiskIdentity, Outcome, Progress, Stage};
 use crate::image_id::ImageId;
-use crate::server::domain::jobs::Offer;
+use crate::server::domain::jobs::{AtBoot, Offer};
 use crate::server::domain::ties::Ties;
 use crate::testkit::lab::{at, hello_of, job, moment, target};
-use crate::testkit::lab::{done, failed};
+use crate::testkit::lab::{checked, done, failed};
 use crate::tracker::{Topology, Zone};
 
 const A: &str = "52:54:00:00:00:0a";
@@ -275,4 +275,65 @@ fn what_terminals_say_is_bounded() {
     lab.progress(at(2), a, "a", wild, &Ties::default()).expect("taken");
     let view = lab.get(A).expect("there").view(None, vec![], None, &Ties::default(), at(2));
     assert_eq!(view.progress.map(|p| p.percent), Some(0.0));
+}
+
+/// A preflight of A begins at `now`.
+fn look(lab: &mut Lab, now: u64) -> u64 {
+    let mut target = target();
+    target.terms.preflight = true;
+    lab.begin(A, target, "look".into(), at(now)).expect("known").attempt.number
+}
+
+#[test]
+fn a_preflight_leaves_what_is_installed_and_half_written_as_it_was_however_it_ends() {
+    let ends: [Option<Outcome>; 3] = [Some(checked(vec![])), Some(failed(Class::Retry, false)), None];
+    for (first, dirty) in [(done(), false), (failed(Class::Disk, true), true)] {
+        for end in &ends {
+            let mut lab = lab();
+            let number = begin(&mut lab, 1, A, "one");
+            lab.outcome(at(2), number, "one", first.clone(), &Ties::default()).expect("taken");
+            let before = lab.get(A).and_then(|a| a.last.as_ref()).expect("there").leaves_installed();
+            let number = look(&mut lab, 3);
+            lab.progress(at(4), number, "look", Progress::at(Stage::Check), &Ties::default()).expect("taken");
+            if let Some(end) = end.clone() {
+                lab.outcome(at(5), number, "look", end, &Ties::default()).expect("taken");
+            }
+            let last = lab.get(A).and_then(|a| a.last.as_ref()).expect("there");
+            assert_eq!((last.leaves_half_a_system(), last.leaves_installed()), (dirty, before), "{end:?}");
+            let step = lab.next_step(A, &moment(100));
+            let held =
+                matches!(&step, AtBoot::Hold { error, .. } if error.contains("before the last preflight"));
+            assert_eq!((held, step == AtBoot::Disk), (dirty, !dirty), "{step:?}");
+        }
+    }
+}
+
+#[test]
+fn an_attempt_that_only_says_that_it_checked_is_judged_by_its_reports() {
+    let mut lab = lab();
+    let number = begin(&mut lab, 1, A, "one");
+    lab.progress(at(2), number, "one", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
+    lab.outcome(at(3), number, "one", checked(vec![]), &Ties::default()).expect("taken");
+    assert!(lab.get(A).and_then(|a| a.last.as_ref()).expect("there").leaves_half_a_system());
+}
+
+#[test]
+fn a_terminal_that_is_looked_at_keeps_nobody_in_the_swarm() {
+    let mut lab = lab();
+    let number = begin(&mut lab, 1, B, "b");
+    look(&mut lab, 2);
+    let (orders, _) = lab.outcome(at(3), number, "b", done(), &Ties::default()).expect("taken");
+    assert!(orders.release);
+}
+
+#[test]
+fn a_terminal_that_finds_too_much_is_cut_with_its_errors_first() {
+    let mut lab = lab();
+    let number = look(&mut lab, 1);
+    let mut findings = vec![CheckFinding::warning("w".repeat(5000), ""); 40];
+    findings.push(CheckFinding::error("e", ""));
+    lab.outcome(at(2), number, "look", checked(findings), &Ties::default()).expect("taken");
+    let last = lab.get(A).and_then(|a| a.last.as_ref()).expect("there");
+    let Some(Outcome::Checked { findings, .. }) = &last.outcome else { panic!("{:?}", last.outcome) };
+    assert_eq!((findings.len(), findings[0].what.as_str(), findings[1].what.len()), (16, "e", 2000));
 }

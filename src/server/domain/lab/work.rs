@@ -78,6 +78,12 @@ impl Lab {
         Some(Begun { attempt, target, compare, changes })
     }
 
+    /// A terminal cannot do what a job wants, and why.
+    pub(crate) fn unable(&mut self, id: &str, job: &str, why: &str, now: Duration) -> Vec<Change> {
+        let effects = self.jobs.unable(id, job, why, now);
+        self.apply(effects, now)
+    }
+
     fn replace_last(&mut self, id: &str, attempt: &Attempt) {
         if let Some(terminal) = self.terminals.get_mut(id) {
             terminal.last = Some(attempt.clone());

@@ -228,6 +228,11 @@ pub async fn take(
             repository.catalog.has(target.images()).map_err(conflict)?;
         }
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+        if target.terms.preflight && !wish.preflight {
+            let changes = lab.unable(&id, &target.job, TOO_OLD, at.now);
+            drop(app.store.save(changes));
+            return Err(error(StatusCode::CONFLICT, TOO_OLD, REBUILD));
+        }
         let nobody = || stranger(&id, &NotOne::Nobody(Vec::new()));
         let mut begun = lab.begin(&id, target, token, at.now).ok_or_else(nobody)?;
         begun.changes.extend(wish.image.as_ref().map(|image| caller.audit(&app, "take", &id, image)));
@@ -236,14 +241,23 @@ pub async fn take(
         (lab.title(&config, &id), begun, disks.unwrap_or_default(), saved)
     };
     keep(saved).await?;
-    let number = begun.attempt.number;
+    let (number, preflight) = (begun.attempt.number, begun.attempt.preflight);
     log::info!(terminal = id, attempt = number; "{title} takes {} as attempt {number}", begun.target.title());
     let mut assignment = assignment(begun, disks, config.compress)?;
-    for task in assignment.tasks_mut().filter(|task| !config.open_images.contains(&task.id.name)) {
+    assignment.date = Some(at.date.timestamp().as_second());
+    // A preflight fetches no payload.
+    let tasks = assignment.tasks_mut().filter(|_| !preflight);
+    for task in tasks.filter(|task| !config.open_images.contains(&task.id.name)) {
         task.ticket = Some(tickets::issue_for_image(&app.ticket_key, &task.id, at.now));
     }
     Ok(Json(assignment).into_response())
 }
+
+/// Why a preflight is not given to an agent that would take it for an order to write.
+const TOO_OLD: &str =
+    "this terminal's agent is too old for a preflight: it would write the image to the disk";
+const REBUILD: &str = "Nothing was written. Make new netboot files with flashmob-initramfs, restart the \
+    terminal, and run on the server: flashmob job retry.";
 
 /// The images that a person named at the terminal.
 fn by_hand(lab: &Lab, id: &str, image: &str, also: &[Further], catalog: &Catalog) -> Result<Target, Error> {
@@ -283,7 +297,7 @@ fn assignment(
     compress: Compress,
 ) -> Result<Assignment, Error> {
     let Begun { attempt, target, compare, .. } = begun;
-    let Terms { images, after, verify, longest_stay, .. } = target.terms;
+    let Terms { images, after, verify, longest_stay, preflight, .. } = target.terms;
     let mut tasks = images.into_iter().map(|image| task(image, compare));
     let task = tasks.next().ok_or_else(|| {
         error(StatusCode::INTERNAL_SERVER_ERROR, "a job without an image", "Cancel it and create it again.")
@@ -301,6 +315,8 @@ fn assignment(
         after,
         verify,
         longest_stay,
+        preflight,
+        date: None,
     })
 }
 

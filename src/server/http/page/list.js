@@ -70,7 +70,10 @@ function fill(row, t) {
           .filter(Boolean)
           .join(", "),
   );
-  const warnings = (t.state === "done" && t.outcome && t.outcome.warnings) || [];
+  const found = (t.outcome && t.outcome.findings) || [];
+  const warnings = found.length
+    ? found.map(one => one.what)
+    : (t.state === "done" && t.outcome && t.outcome.warnings) || [];
   text(row.reason, reasonOf(t) || warnings.map(one => w("warning") + ": " + one).join("; "));
   text(row.image, t.image || "");
   text(row.in, live ? rate(p.rate_in) : "");

@@ -30,6 +30,8 @@ function result(t) {
   const o = t.outcome,
     p = t.progress;
   if (!o) return p ? w(p.stage) + ", " + percent(p.percent) : "";
+  if (o.result === "checked")
+    return w("checked") + o.findings.map(one => "; " + one.what + " " + one.advice).join("");
   if (o.result === "done")
     return (
       w("done") +

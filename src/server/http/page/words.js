@@ -19,6 +19,8 @@ const WORDS = {
   "discover": ["looking for the server", "寻找服务器"],
   "manifest": ["reading the manifest", "读取清单"],
   "claim": ["claiming the disk", "占用磁盘"],
+  "check": ["checking the hardware", "检查硬件"],
+  "checked": ["checked, nothing written", "已检查，未写入"],
   "compare": ["comparing what is there", "比较已有内容"],
   "hashes": ["waiting for the hashes", "等待校验值"],
   "disarm": ["disarming the old system", "停用旧系统"],

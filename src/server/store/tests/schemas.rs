@@ -6,7 +6,7 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 10] = [
+const OLD: [&str; 11] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
@@ -17,6 +17,7 @@ const OLD: [&str; 10] = [
     include_str!("schemas/8.sql"),
     include_str!("schemas/9.sql"),
     include_str!("schemas/10.sql"),
+    include_str!("schemas/11.sql"),
 ];
 
 /// A state folder with the database that these statements make.
@@ -89,6 +90,7 @@ async fn a_database_of_every_schema_is_read_and_written_without_loss() {
         let running = two.last.as_ref().expect("it is imaging");
         assert_eq!(running.progress.as_ref().map(|p| p.stage), Some(Stage::Fetch));
         assert!(running.outcome.is_none() && stranger.last.is_none());
+        assert_eq!((running.preflight, done.preflight), (version >= 11, false), "schema {version}");
 
         let changes = restored.terminals.iter().flat_map(|t| {
             let attempt = t.last.clone().map(|a| Change::Attempt(t.id.clone(), Box::new(a)));
