@@ -295,6 +295,14 @@ impl Jobs {
         changes
     }
 
+    /// Where an attempt has left its terminal and its job, to be stored once more.
+    pub(crate) fn again(&self, terminal: &str, attempt: u64) -> Effects {
+        let entry = self.job_of(terminal, attempt).and_then(|number| self.entries.get(&number));
+        let changes =
+            entry.map(|entry| vec![entry.change(terminal), JobChange::Job(Box::new(entry.job.clone()))]);
+        Effects { changes: changes.unwrap_or_default(), stops: Vec::new() }
+    }
+
     /// Ends the leases of attempts that are silent for too long, and frees their places.
     pub(super) fn expire(&mut self, at: &Moment) -> Vec<JobChange> {
         let live = |lease: &Lease| at.now.saturating_sub(lease.renewed) < LEASE;

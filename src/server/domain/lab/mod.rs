@@ -136,6 +136,12 @@ impl Lab {
         self.by_attempt.get(&number).map(String::as_str)
     }
 
+    /// Has the terminal itself said how this attempt ended?
+    pub(crate) fn has_outcome(&self, number: u64) -> bool {
+        let last = self.of_attempt(number).and_then(|id| self.get(id)?.last.as_ref());
+        last.is_some_and(|last| last.outcome.is_some() && !last.cancelled)
+    }
+
     /// Terminals that are known, and those of them that are imaging.
     pub(crate) fn count(&self, now: Duration) -> (usize, usize) {
         let live = self.terminals.values().filter(|t| t.last.as_ref().is_some_and(|a| a.is_live(now)));

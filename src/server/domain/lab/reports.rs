@@ -81,7 +81,8 @@ impl Lab {
     }
 
     /// An attempt ended. The first outcome stands, so that a report that is sent twice does no harm; only the
-    /// one that the server made up when a person cancelled is replaced by the terminal's own.
+    /// one that the server made up when a person cancelled is replaced by the terminal's own. The second report
+    /// is stored like the first, because the database may have refused that one.
     pub fn outcome(
         &mut self,
         now: Duration,
@@ -98,8 +99,11 @@ impl Lab {
             attempt.ended = Some(now);
         }
         let attempt = attempt.clone();
-        if let Some(outcome) = attempt.outcome.as_ref().filter(|_| first) {
-            let effects = self.jobs.outcome(&id, number, outcome, now);
+        if let Some(outcome) = &attempt.outcome {
+            let effects = match first {
+                true => self.jobs.outcome(&id, number, outcome, now),
+                false => self.jobs.again(&id, number),
+            };
             changes.push(Change::Attempt(id, Box::new(attempt.clone())));
             changes.extend(self.apply(effects, now));
         }

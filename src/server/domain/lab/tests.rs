@@ -5,7 +5,7 @@ use super::*;
 use crate::api::{DiskInfo, Neighbour, NicInfo, Orders, TerminalState};
 use crate::event::{CheckFinding, Chosen, Class, DiskIdentity, Outcome, Progress, Stage};
 use crate::image_id::ImageId;
-use crate::server::domain::jobs::{AtBoot, Offer};
+use crate::server::domain::jobs::{AtBoot, Offer, State};
 use crate::server::domain::ties::Ties;
 use crate::testkit::lab::{at, hello_of, job, moment, target};
 use crate::testkit::lab::{checked, done, failed};
@@ -219,14 +219,36 @@ fn the_next_attempt_knows_what_the_last_one_left_on_the_disk() {
 }
 
 #[test]
-fn the_first_outcome_stands() {
+fn the_first_outcome_stands_and_is_stored_again_when_it_is_told_again() {
     let mut lab = lab();
     let a = begin(&mut lab, 1, A, "a");
-    assert!(lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1 != []);
-    assert!(
-        lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken").1.is_empty()
-    );
+    let stored = |changes: Vec<Change>| {
+        let mut stored = (None, None);
+        for change in changes {
+            match change {
+                Change::Attempt(_, attempt) => stored.0 = attempt.outcome,
+                Change::Job(JobChange::Member { member, .. }) => stored.1 = Some(member.state),
+                _ => {}
+            }
+        }
+        stored
+    };
+    let first = lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken").1;
+    assert_eq!(stored(first), (Some(done()), Some(State::Done)));
+    // The database may have refused the first one.
+    let again = lab.outcome(at(3), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken").1;
+    assert_eq!(stored(again), (Some(done()), Some(State::Done)));
     assert_eq!(lab.get(A).and_then(|t| t.last.clone()).and_then(|a| a.outcome), Some(done()));
+}
+
+#[test]
+fn a_report_that_the_outcome_overtook_begins_nothing_again() {
+    let mut lab = lab();
+    let a = begin(&mut lab, 1, A, "a");
+    lab.outcome(at(2), a, "a", failed(Class::Disk, true), &Ties::default()).expect("taken");
+    lab.progress(at(3), a, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
+    lab.tick(&moment(100), &|_| None);
+    assert_eq!(lab.jobs().member(1, A).expect("in it").state, State::Failed);
 }
 
 #[test]

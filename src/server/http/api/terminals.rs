@@ -405,9 +405,10 @@ pub async fn outcome(
     let ties = app.ties();
     let (orders, saved) = {
         let mut lab = sync::lock(&app.lab);
+        let known = lab.has_outcome(attempt);
         let (orders, changes) =
             lab.outcome(app.now(), attempt, &report.token, report.outcome, &ties).map_err(not_taken)?;
-        if let Some(Change::Attempt(id, ended)) = changes.first() {
+        if let Some(Change::Attempt(id, ended)) = changes.first().filter(|_| !known) {
             let title = lab.title(&app.config(), id);
             let outcome = ended.outcome.as_ref().map(Outcome::title).unwrap_or_default();
             ended.outcome.iter().for_each(|outcome| app.meters.ended(outcome, ended.cancelled));
