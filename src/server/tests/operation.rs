@@ -2,11 +2,13 @@
 
 use std::process::{Command, Stdio};
 
+use sha1::Digest;
+
 use super::*;
 use crate::event::Class;
 use crate::server::domain::catalog::Signature;
 use crate::server::http::api::LabView;
-use crate::testkit::lab::failed;
+use crate::testkit::lab::{done, failed};
 
 async fn lab(world: &World) -> LabView {
     serde_json::from_str(&world.text("/api/v1/lab").await.1).expect("the lab")
@@ -47,6 +49,69 @@ async fn an_image_that_comes_and_goes_is_noticed() {
     assert!(world.text("/api/v1/lab").await.1.contains("image golden@format-1 is not in the repository"));
     world.add_image("golden", "format-1");
     world.until(&announce, "interval").await;
+}
+
+/// The state of each terminal, and the script that it boots by.
+async fn states(world: &World) -> Vec<(String, TerminalState, bool)> {
+    let rows: Vec<TerminalView> =
+        serde_json::from_str(&world.text("/api/v1/terminals").await.1).expect("rows");
+    let mut states = Vec::new();
+    for row in rows {
+        let agent = world.ipxe(&row.macs[0], "efi").await.contains("flashmob.ticket=");
+        states.push((row.id, row.state, agent));
+    }
+    states
+}
+
+/// Publishes the golden image once more, as version `format-2`.
+fn add_newer_version(world: &World) {
+    let copied = world.at("newer");
+    copy(&golden(), &copied);
+    let (manifest, torrent) = (copied.join("manifest.json"), copied.join("image.torrent"));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    // The dictionary that the swarm is named by follows `d4:info`, and ends before the last `e`.
+    let hashes = |torrent: &[u8]| {
+        let info = &torrent[7..torrent.len() - 1];
+        (hex(&sha1::Sha1::digest(info)), hex(&sha2::Sha256::digest(torrent)))
+    };
+    let old = fs::read(&torrent).expect("read");
+    let mut new = old.clone();
+    let name = old.windows(10).position(|bytes| bytes == b"8:format-1").expect("its name");
+    new[name + 9] = b'2';
+    let ((old_swarm, old_file), (swarm, file)) = (hashes(&old), hashes(&new));
+    let text = fs::read_to_string(&manifest).expect("read");
+    let text = text.replace("\"format-1\"", "\"format-2\"").replace("\"sequence\": 1,", "\"sequence\": 2,");
+    let text = text.replace(&old_swarm, &swarm).replace(&old_file, &file);
+    fs::write(&torrent, new).expect("written");
+    fs::write(&manifest, text).expect("written");
+    fs::rename(copied, world.at("images/golden/format-2")).expect("moved");
+}
+
+#[tokio::test]
+async fn a_new_version_changes_the_state_of_no_terminal() {
+    let world = World::new("[limits]\nrequests_per_second = 1000\n").await;
+    let mac = |n: usize| format!("52:54:00:00:01:{n:02x}");
+    for n in 0..120 {
+        world.hello(&mac(n)).await;
+    }
+    for n in 0..40 {
+        let job = world.begin(&mac(n)).await;
+        let end = if n % 2 == 0 { done() } else { failed(Class::Disk, true) };
+        world.outcome(&job, end).await.expect("taken");
+    }
+    let waits = JobOrder { image: "golden".into(), targets: vec![mac(50)], ..JobOrder::default() };
+    world.http.post(world.url("/api/v1/jobs")).json(&waits).send().await.expect("an answer");
+    let before = states(&world).await;
+    let count = |state: TerminalState| before.iter().filter(|(_, one, _)| *one == state).count();
+    let counts = [TerminalState::Done, TerminalState::Failed, TerminalState::Waiting, TerminalState::Idle];
+    assert_eq!(counts.map(count), [20, 20, 1, 79]);
+
+    add_newer_version(&world);
+    world.until("/api/v1/lab", "\"version\":\"format-2\"").await;
+    assert_eq!(states(&world).await, before);
+    // A machine that the server does not know goes on with its firmware.
+    let script = world.ipxe("52:54:00:00:02:00", "efi").await;
+    assert!(script.ends_with("exit 1\n") && !script.contains("kernel"), "{script}");
 }
 
 #[tokio::test]
