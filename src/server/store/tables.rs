@@ -98,9 +98,7 @@ fn write(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
         Change::Revoke(name) => people::revoke(transaction, name),
         Change::Audit(entry) => people::note(transaction, entry),
         Change::Secret(terminal, held) => write_secret(transaction, terminal, held),
-        Change::Log { attempt, received, packed } => {
-            logs::write(transaction, *attempt, *received, packed)
-        }
+        Change::Log { attempt, received, packed } => logs::write(transaction, *attempt, *received, packed),
         Change::Forget(terminal) => forget(transaction, terminal),
         Change::Job(change) => jobs::write(transaction, change),
         Change::Expire { ended_before } => {

@@ -73,13 +73,15 @@ fn a_log_stays_as_long_as_its_attempt() {
     let [a, b, _] = MACS;
     let connection = database(&[(a, Some(10)), (b, Some(20)), (a, Some(30)), (a, Some(40))]);
     let logs = [log(1, b"one"), log(2, b"two"), log(4, b"early"), log(4, b"late"), log(99, b"of no attempt")];
-    tables::write_all(&connection, logs.iter().map(std::slice::from_ref)).expect("written, although one has no attempt");
+    tables::write_all(&connection, logs.iter().map(std::slice::from_ref))
+        .expect("written, although one has no attempt");
     assert_eq!(logged(&connection), [1, 2, 4]);
     let read = logs::read(&connection, 4).expect("read").expect("there");
     assert_eq!((read.terminal.as_str(), read.received, &read.packed[..]), (a, at(700), &b"late"[..]));
     assert_eq!(logs::read(&connection, 3).expect("read"), None);
 
-    tables::write_all(&connection, std::iter::once(&[Change::Expire { ended_before: at(1000) }][..])).expect("deleted");
+    tables::write_all(&connection, std::iter::once(&[Change::Expire { ended_before: at(1000) }][..]))
+        .expect("deleted");
     assert_eq!(logged(&connection), [2, 4]);
     tables::write_all(&connection, std::iter::once(&[Change::Forget(a.into())][..])).expect("deleted");
     assert_eq!(logged(&connection), [2]);
