@@ -65,7 +65,7 @@ async fn attempt(machine: &Machine, me: &Admitted, turn: usize) {
     }
     let failure = Failure::retry("the network is away", "Look at the cable.");
     let failed = Outcome::Failed { stage: Stage::Fetch, failure, disk_touched: true };
-    let outcome = if turn % 3 == 0 { failed } else { done(&work) };
+    let outcome = if turn.is_multiple_of(3) { failed } else { done(&work) };
     for _ in 0..200 {
         match machine.tell(&work, &outcome).await {
             // A later attempt has begun, because the answer to a call for work got lost.
