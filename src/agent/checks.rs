@@ -103,7 +103,8 @@ fn raid(firmware: &Firmware, disks: &[DiskInfo]) -> Vec<Judged> {
         let what = format!("the storage controller at {} is in RAID mode and may hide disks", raid.address);
         let advice = if raid.intel {
             "In the firmware's setup turn off VMD (Intel Volume Management Device, RST), or set SATA \
-             Operation from RAID to AHCI. A Windows that is on the disk must be prepared for that (safe mode)."
+             Operation from RAID to AHCI. A Windows that is on the disk must be prepared for that (safe \
+             mode)."
         } else {
             "In the controller's setup make a volume, or set it to HBA mode."
         };

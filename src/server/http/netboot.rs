@@ -1,7 +1,7 @@
 //! `/boot/ipxe`: looks up the calling terminal and answers with the script for its next step.
 //!
-//! Invariant: decides nothing itself: `jobs` decides, `ipxe` writes the script. A machine that the server does
-//! not know boots its disk.
+//! Invariant: decides nothing itself: `jobs` decides, `ipxe` writes the script. A machine that the server
+//! does not know boots its disk.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The thread that owns the connection.
 //!
-//! Invariant: a transaction that fails because of the world (a full disk, an I/O error, a lock) loses nothing:
-//! its changes stay in memory, and are written in their order before everything newer, with the next request
-//! or after [`AGAIN`]. A batch that the tables refuse takes no other batch with it.
+//! Invariant: a transaction that fails because of the world (a full disk, an I/O error, a lock) loses
+//! nothing: its changes stay in memory, and are written in their order before everything newer, with the next
+//! request or after [`AGAIN`]. A batch that the tables refuse takes no other batch with it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

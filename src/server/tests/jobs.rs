@@ -192,3 +192,15 @@ async fn the_report_names_those_that_need_a_person_first_and_a_retry_starts_them
     let jobs: Vec<JobView> = serde_json::from_str(&world.text("/api/v1/jobs").await.1).expect("jobs");
     assert_eq!((jobs.len(), jobs[0].phase), (1, Phase::Open));
 }
+
+#[tokio::test]
+async fn an_attempt_by_hand_keeps_the_table_as_the_terminals_finished_job_did() {
+    let world = World::new(QUIET).await;
+    let terminal = world.hello(A).await;
+    create(&world, &JobOrder { layout: crate::api::LayoutMode::Keep, ..order(&[A]) }).await.expect("created");
+    let job = world.take(&terminal, Take::default()).await.expect("work");
+    world.outcome(&job, done()).await.expect("taken");
+    let wish = Take { image: Some("golden".into()), ..Take::default() };
+    let again = world.take(&terminal, wish).await.expect("given");
+    assert_eq!(again.task.layout, crate::api::LayoutMode::Keep);
+}

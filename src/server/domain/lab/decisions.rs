@@ -65,8 +65,8 @@ fn not_the_latest(id: &str, job: &Job, last: &Attempt) -> Refusal {
     Refusal {
         error: format!("the last attempt of terminal {id} {made}, after job {number}, its latest"),
         advice: format!(
-            "Name the job to write {} again: flashmob job retry {number} {id}. For {}: flashmob job create {} \
-             {id}",
+            "Name the job to write {} again: flashmob job retry {number} {id}. For {}: flashmob job create \
+             {} {id}",
             job.terms.title(),
             last.image,
             last.image

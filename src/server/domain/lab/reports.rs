@@ -81,8 +81,8 @@ impl Lab {
     }
 
     /// An attempt ended. The first outcome stands, so that a report that is sent twice does no harm; only the
-    /// one that the server made up when a person cancelled is replaced by the terminal's own. The second report
-    /// is stored like the first, because the database may have refused that one.
+    /// one that the server made up when a person cancelled is replaced by the terminal's own. The second
+    /// report is stored like the first, because the database may have refused that one.
     pub fn outcome(
         &mut self,
         now: Duration,

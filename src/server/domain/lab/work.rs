@@ -29,10 +29,12 @@ impl Lab {
         last.is_some_and(Attempt::leaves_half_a_system)
     }
 
-    /// The terms of the job that is for this terminal, whether it may begin now or not.
+    /// The job that is for this terminal, whether it may begin now or not, else its latest one: an attempt by
+    /// hand must not write the table of a disk whose job kept it.
     pub(crate) fn job_of(&self, id: &str) -> Option<&Job> {
         let unfinished = self.jobs.of(id).filter(|(_, member)| !member.state.is_final());
-        unfinished.map(|(job, _)| job).next_back()
+        let latest = || self.jobs.current(id).map(|(job, _)| job);
+        unfinished.map(|(job, _)| job).next_back().or_else(latest)
     }
 
     /// What this terminal may do now.
