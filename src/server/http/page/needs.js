@@ -13,6 +13,8 @@ let drawn = "";
 function advice(t) {
   const f = failure(t);
   if (f) return f.advice + (t.outcome.disk_touched ? " " + w("half") : "");
+  const found = t.state === "failed" && t.outcome && t.outcome.findings;
+  if (found && found.length) return found[0].advice;
   return t.state === "interrupted" ? w("go_on") : "";
 }
 function entries() {

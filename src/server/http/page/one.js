@@ -31,7 +31,10 @@ function result(t) {
     p = t.progress;
   if (!o) return p ? w(p.stage) + ", " + percent(p.percent) : "";
   if (o.result === "checked")
-    return w("checked") + o.findings.map(one => "; " + one.what + " " + one.advice).join("");
+    return [w("checked")]
+      .concat(o.findings.map(one => w(one.severity) + ": " + one.what + ". " + one.advice))
+      .concat(o.facts.map(one => one.name + ": " + one.value))
+      .join("; ");
   if (o.result === "done")
     return (
       w("done") +
