@@ -36,7 +36,9 @@ fn three_kinds_of_terminals_image_themselves_in_one_swarm_and_boot_the_new_syste
         assert!(matches!(view.outcome, Some(Outcome::Done { .. })), "{view:?}");
     }
     let page = lab.get("/").unwrap();
-    assert!(page.contains("/api/v1/"), "the page does not ask for the terminals:\n{page}");
+    assert!(page.contains("/page/main.js"), "the page has no program:\n{page}");
+    let program = lab.get("/page/jobs.js").unwrap();
+    assert!(program.contains("/api/v1/"), "the page asks for nothing:\n{program}");
     let metrics = lab.get("/metrics").unwrap();
     assert!(metrics.contains("flashmob_"), "{metrics}");
 
