@@ -108,7 +108,7 @@ impl Store {
     fn queue_changes(&self, changes: Vec<Change>, ack: pending::Ack) -> Result<(), StoreError> {
         let count = changes.len();
         let behind = self.meter.queued() > QUEUE;
-        let kept = if behind && count == 0 {
+        let kept = if behind && pending::may_go(&changes) {
             self.meter.taken();
             return Err(StoreError::Behind);
         } else if self.health.reserve(count) {

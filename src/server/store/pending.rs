@@ -84,15 +84,25 @@ impl Pending {
         Some(batch)
     }
 
-    /// Tells all callers that their changes are not on the disk. The changes stay.
-    pub(super) fn fail(&mut self, error: &StoreError) {
+    /// Tells all callers that their changes are not on the disk. The changes stay, except those that
+    /// may go. Returns how many went.
+    pub(super) fn fail(&mut self, error: &StoreError) -> usize {
+        let before = self.changes();
         self.batches.values_mut().for_each(|batch| batch.answer(Err(error.clone())));
-        self.batches.retain(|_, batch| !batch.changes.is_empty());
+        self.batches.retain(|_, batch| !may_go(&batch.changes));
+        before - self.changes()
     }
 
     pub(super) fn changes(&self) -> usize {
         self.batches.values().map(|batch| batch.changes.len()).sum()
     }
+}
+
+/// May these changes go when they cannot be written? A log would take up to 512 KiB of memory, nothing
+/// else in memory depends on it, and an agent that still runs sends it again. The last log of an attempt
+/// may be lost.
+pub(super) fn may_go(changes: &[Change]) -> bool {
+    changes.iter().all(|change| matches!(change, Change::Log { .. }))
 }
 
 /// What a batch is about, for the log: no tokens and no secrets.
@@ -151,5 +161,15 @@ mod tests {
         assert_eq!(pending.push(of(vec![row])), 0, "a caller waits for the earlier one");
         while pending.pop().is_some() {}
         assert!(pending.attempts.is_empty());
+    }
+
+    #[test]
+    fn a_failure_keeps_all_changes_except_logs() {
+        let mut pending = Pending::default();
+        pending.push(of(vec![Change::Log { attempt: 1, received: at(1), packed: vec![0; 9] }]));
+        pending.push(of(Vec::new()));
+        pending.push(of(vec![Change::Forget("a".into())]));
+        assert_eq!(pending.fail(&StoreError::Behind), 1);
+        assert_eq!((pending.len(), pending.changes()), (1, 1));
     }
 }

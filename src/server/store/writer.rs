@@ -138,7 +138,7 @@ impl Writer {
         if self.health.failed(error) {
             log::error!("{error}. {}", error.advice());
         }
-        pending.fail(error);
+        self.health.free(pending.fail(error));
     }
 
     /// Makes a copy, and writes the changes that come meanwhile. It ends early when the server stops, and

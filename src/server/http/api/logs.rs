@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::named::meant;
-use super::reply::{Error, Shared, error, keep, unkept};
+use super::reply::{Error, Shared, error, unkept};
 use super::terminals::not_taken;
 use crate::api::{Refusal, TOKEN_HEADER};
 use crate::server::domain::lab::date;
@@ -51,7 +51,7 @@ pub async fn hand_over(
         lab.log(app.now(), attempt, token, packed.to_vec()).map_err(not_taken)?
     };
     unpack(&packed).map_err(|e| error(StatusCode::UNPROCESSABLE_ENTITY, e.to_string(), advice))?;
-    keep(app.store.save(vec![checked])).await?;
+    app.store.save(vec![checked]).await.map_err(|e| unkept(&e))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
