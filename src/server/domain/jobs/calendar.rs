@@ -31,13 +31,13 @@ impl Jobs {
             effects.and(entry.begin_next_run(at, newest));
             effects.and(entry.open(at));
             let (closed, ended) = entry.close(at, half_written, &self.asked);
-            stopped.extend(ended);
+            stopped.extend(ended.into_iter().map(|id| (id, entry.job.number)));
             effects.and(closed);
             // Nobody may be left, because terminals were cancelled before the window opened, or forgotten.
             effects.changes.extend(entry.changes(&[]));
         }
-        for id in stopped {
-            self.leases.remove(&id);
+        for (id, number) in stopped {
+            self.end_lease(&id, number);
             self.woken.remove(&id);
             self.asked.remove(&id);
         }

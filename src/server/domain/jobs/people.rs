@@ -85,16 +85,15 @@ impl Jobs {
                 stops.push((id.clone(), reason.to_string()));
             }
             member.enter(State::Cancelled, at.date.timestamp(), reason);
-            if self.leases.get(id).is_some_and(|lease| lease.job == number) {
-                self.leases.remove(id);
-            }
             if self.granted.get(id).is_some_and(|(job, _)| *job == number) {
                 self.granted.remove(id);
             }
             self.woken.remove(id);
             ids.push(id.clone());
         }
-        Effects { changes: entry.changes(&ids), stops }
+        let changes = entry.changes(&ids);
+        ids.iter().for_each(|id| self.end_lease(id, number));
+        Effects { changes, stops }
     }
 
     /// Lets terminals of a job begin again. Those that wait, are under way or have another job are left as

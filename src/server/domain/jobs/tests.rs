@@ -363,6 +363,20 @@ fn another_job_neither_ends_nor_keeps_a_lease() {
 }
 
 #[test]
+fn the_end_of_another_jobs_window_ends_no_lease() {
+    let mut jobs = jobs(1, |_| {});
+    let mut standing_one = job(2, 0, 20 * HOUR);
+    standing(false)(&mut standing_one);
+    (standing_one.run.opens, standing_one.run.closes) = (stamp(at(0)), stamp(at(HOUR)));
+    jobs.add(standing_one, &names(1), &moment(0));
+    jobs.take("t0", "1", 1, at(HOUR - 1));
+    tick(&mut jobs, HOUR);
+    assert_eq!(jobs.member(2, "t0").expect("in it").state, State::Missed);
+    tick(&mut jobs, HOUR + 1);
+    assert_eq!(state(&jobs, "t0"), State::Running, "it reported two seconds ago");
+}
+
+#[test]
 fn a_date_that_was_years_ahead_for_a_moment_leaves_the_calendar_as_it_was() {
     let mut jobs = jobs(1, standing(false));
     let years = 10 * 365 * 24 * HOUR;

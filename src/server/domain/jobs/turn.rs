@@ -199,6 +199,13 @@ impl Jobs {
         changes
     }
 
+    /// Ends a terminal's lease of this job. One of another job stays.
+    pub(super) fn end_lease(&mut self, terminal: &str, job: u64) {
+        if self.leases.get(terminal).is_some_and(|lease| lease.job == job) {
+            self.leases.remove(terminal);
+        }
+    }
+
     /// The job in which `attempt` is a terminal's latest one.
     fn job_of(&self, terminal: &str, attempt: u64) -> Option<u64> {
         let numbers = self.of_terminal.get(terminal)?;
@@ -254,9 +261,6 @@ impl Jobs {
         let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
         let (attempts, preflight) = (entry.job.pace.attempts, entry.job.terms.preflight);
         let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
-        if self.leases.get(terminal).is_some_and(|lease| lease.job == number) {
-            self.leases.remove(terminal);
-        }
         let since = stamp(now);
         match outcome {
             Outcome::Done { .. } => member.enter(State::Done, since, ""),
@@ -273,6 +277,7 @@ impl Jobs {
         }
         let done = member.state == State::Done && entry.job.standing.is_none() && !preflight;
         let mut changes = entry.changes(&[terminal.into()]);
+        self.end_lease(terminal, number);
         if done {
             changes.extend(self.spare(terminal, number, since));
         }
