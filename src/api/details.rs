@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DiskInfo, Inventory, TerminalView};
-use crate::event::Installed;
+use crate::event::{Installed, Outcome};
 
 /// One terminal: its row, and what only a look at this terminal shows.
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
@@ -47,4 +47,16 @@ pub struct AttemptView {
     pub tries: u32,
     /// A person stopped it.
     pub cancelled: bool,
+}
+
+/// An attempt in the history.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PastAttempt {
+    /// The terminal's name in calls.
+    pub terminal: String,
+    #[serde(flatten)]
+    pub attempt: AttemptView,
+    /// `None` if none came, or none yet.
+    pub outcome: Option<Outcome>,
 }

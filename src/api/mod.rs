@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Chosen, DiskIdentity, Installed, Outcome, Progress};
 use crate::image_id::{self, ImageId};
-pub use details::{AttemptView, TerminalDetails};
+pub use details::{AttemptView, PastAttempt, TerminalDetails};
 pub use people::{AuditEntry, NewToken, TokenMade, TokenView};
 pub use registry::{Describe, Imported};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};

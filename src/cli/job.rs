@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 
 use super::call::{Content, ServerArg, ask, send, text_of, understand};
+use super::history;
 use super::table::table;
 use crate::api::{After, Compare, LayoutMode, partition_numbers};
 use crate::event::Failure;
@@ -51,6 +52,9 @@ enum JobCommand {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// An earlier run of a job with --every, counted from 1 [default: the latest].
+        #[arg(long, value_name = "K", conflicts_with = "csv")]
+        run: Option<u32>,
         #[command(flatten)]
         server: ServerArg,
     },
@@ -191,7 +195,10 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
     match args.command {
         JobCommand::Create(args) => create(&args).await,
         JobCommand::List { server, json } => list(&server, json).await,
-        JobCommand::Show { job, server, json } | JobCommand::Report { job, server, json, csv: false } => {
+        JobCommand::Report { job, server, json, run: Some(run), .. } => {
+            history::print_run(&server, job, run, json).await
+        }
+        JobCommand::Show { job, server, json } | JobCommand::Report { job, server, json, csv: false, .. } => {
             let text = text_of(ask(&server, Method::GET, &path(job, &[]), None).await?).await?;
             match json {
                 true => println!("{text}"),
@@ -319,7 +326,7 @@ fn phase(job: &JobView) -> &'static str {
 }
 
 /// A moment in the time zone of this machine.
-fn local(time: jiff::Timestamp) -> String {
+pub(super) fn local(time: jiff::Timestamp) -> String {
     time.to_zoned(jiff::tz::TimeZone::system()).strftime("%a %Y-%m-%d %H:%M").to_string()
 }
 

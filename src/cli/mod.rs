@@ -8,6 +8,7 @@ pub mod backup;
 mod call;
 pub mod doctor;
 pub mod get;
+mod history;
 pub mod job;
 pub mod logging;
 pub mod make;

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 
 use super::call::{ServerArg, ask, query_of, text_of, understand};
+use super::history;
 use super::table::table;
 use super::terminal_log::{self, LogArgs};
 use super::terminal_registry::{self, ExportArgs, ImportArgs, SetArgs};
@@ -27,7 +28,7 @@ pub struct TerminalArgs {
 enum TerminalCommand {
     /// Show every terminal.
     List(TerminalsArgs),
-    /// Show all that the server knows of one terminal: names, hardware, what is installed, the last attempt.
+    /// Show all that the server knows of one terminal: names, hardware, what is installed, the last attempts.
     Show {
         /// Label, MAC, or UUID as uuid:4c4c4544-….
         terminal: String,
@@ -108,7 +109,11 @@ pub async fn run(args: TerminalArgs) -> Result<(), Failure> {
                     .await?;
             match json {
                 true => println!("{text}"),
-                false => print!("{}", details_table(&understand(&text)?)),
+                false => {
+                    let details: TerminalDetails = understand(&text)?;
+                    let attempts = history::attempts_of(&server, &details.row.id).await?;
+                    print!("{}{attempts}", details_table(&details));
+                }
             }
             Ok(())
         }

@@ -68,6 +68,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/jobs/{number}", get(api::jobs::job))
         .route("/api/v1/jobs/{number}/cancel", post(api::jobs::cancel))
         .route("/api/v1/jobs/{number}/retry", post(api::jobs::retry))
+        .route("/api/v1/attempts", get(api::history::attempts))
+        .route("/api/v1/jobs/{number}/runs/{run}", get(api::history::run))
         .route("/api/v1/jobs/{number}/report.csv", get(api::jobs::report))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::views))
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest));

@@ -18,6 +18,7 @@
 //! at once, and their changes are kept all the same; beyond [`health::MOST`] changes they are lost, which is
 //! a problem that people see. A copy is made in steps, between which changes are written.
 
+mod attempts;
 mod copy;
 mod error;
 mod health;
@@ -46,6 +47,7 @@ use tokio::sync::oneshot;
 use crate::server::domain::audit::Entry;
 use crate::server::domain::lab::Change;
 use crate::server::meters::DatabaseMeter;
+pub(crate) use attempts::{Past, Which as WhichAttempts};
 pub use copy::{Contents, copy_at_rest, examine};
 pub use error::StoreError;
 pub(crate) use health::Health;

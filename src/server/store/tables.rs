@@ -334,7 +334,7 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
 
 /// A list of `NAME@VERSION`. Any text is an id here, because one odd row must not keep the server from
 /// starting.
-fn ids(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<ImageId>> {
+pub(super) fn ids(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<ImageId>> {
     let texts: Vec<String> = unjson(row, column)?.unwrap_or_default();
     let id = |text: &String| {
         let (name, version) = text.split_once('@').unwrap_or((text, ""));

@@ -1,4 +1,4 @@
-//! Old history goes at the start of the server, unless its date is in doubt.
+//! Old history goes at the start of the server, unless its date is in doubt. What is left can be looked up.
 
 use super::*;
 use crate::server::clock::Clock;
@@ -49,4 +49,33 @@ async fn a_start_more_than_a_year_after_all_that_was_written_forgets_nothing_for
     let world = with_strangers(&[(A, 800), (B, 400)]).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(known(&world).await, [A, B]);
+}
+
+#[tokio::test]
+async fn the_history_shows_attempts_without_tokens_and_the_runs_of_jobs() {
+    let world = World::new("").await;
+    let first = world.begin(A).await;
+    world.outcome(&first, crate::testkit::lab::done()).await.expect("taken");
+    world.begin(B).await;
+    let second = world.begin(A).await;
+    let read = async |query: &str| world.text(&format!("/api/v1/attempts{query}")).await;
+    let (status, text) = read("").await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    for secret in [&first.token, &second.token] {
+        assert!(!text.contains(secret.as_str()), "{text}");
+    }
+    let numbers = async |query: &str| {
+        let text = read(query).await.1;
+        let found: Vec<crate::api::PastAttempt> = serde_json::from_str(&text).expect(&text);
+        found.into_iter().map(|past| past.attempt.number).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&format!("?terminal={A}")).await, [second.attempt, first.attempt]);
+    assert_eq!(numbers(&format!("?terminal={A}&limit=1")).await, [second.attempt]);
+    assert_eq!(numbers("?job=1").await, [first.attempt]);
+    assert_eq!(read("?limit=1001").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(read("?terminal=nobody").await.0, StatusCode::NOT_FOUND);
+    let (_, run) = world.text("/api/v1/jobs/1/runs/1").await;
+    assert!(run.contains(r#""state":"done""#) && run.contains(A), "{run}");
+    let (status, text) = world.text("/api/v1/jobs/1/runs/2").await;
+    assert!(status == StatusCode::NOT_FOUND && text.contains("runs 1 to 1"), "{text}");
 }

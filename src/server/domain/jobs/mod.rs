@@ -34,7 +34,7 @@ pub use job::{Job, Overrun, Pace, Phase, Placement, Run, Standing, Terms};
 pub use member::{Member, State};
 pub(crate) use people::Which;
 pub(crate) use turn::Offer;
-pub use view::{JobView, MemberView, Report};
+pub use view::{JobView, MemberView, PastRun, Report};
 
 /// An attempt's lease; each report renews it.
 pub(crate) const LEASE: Duration = SILENCE;

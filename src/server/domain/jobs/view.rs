@@ -72,6 +72,39 @@ pub struct Report {
     pub terminals: Vec<MemberView>,
 }
 
+impl MemberView {
+    /// A terminal's place in a run.
+    pub(crate) fn of(terminal: &str, member: &Member, label: Option<String>) -> Self {
+        MemberView {
+            terminal: terminal.into(),
+            label,
+            state: member.state,
+            reason: member.reason.clone(),
+            tries: member.tries,
+            attempt: member.attempt,
+            since: member.since,
+            findings: member.findings.clone(),
+        }
+    }
+}
+
+/// One run of a job.
+#[derive(utoipa::ToSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PastRun {
+    pub job: u64,
+    /// Counted from 1.
+    pub run: u32,
+    /// Those that need a person first.
+    pub terminals: Vec<MemberView>,
+}
+
+impl PastRun {
+    pub(crate) fn of(job: u64, run: u32, mut terminals: Vec<MemberView>) -> Self {
+        sort(&mut terminals);
+        PastRun { job, run, terminals }
+    }
+}
+
 impl Jobs {
     /// A job in a list.
     pub fn view(&self, job: &Job) -> JobView {
@@ -106,20 +139,16 @@ impl Jobs {
 
     /// A job with its terminals. `label` knows their labels.
     pub(crate) fn report(&self, job: &Job, label: impl Fn(&str) -> Option<String>) -> Report {
-        let row = |(terminal, member): (&str, &Member)| MemberView {
-            terminal: terminal.into(),
-            label: label(terminal),
-            state: member.state,
-            reason: member.reason.clone(),
-            tries: member.tries,
-            attempt: member.attempt,
-            since: member.since,
-            findings: member.findings.clone(),
-        };
+        let row = |(terminal, member): (&str, &Member)| MemberView::of(terminal, member, label(terminal));
         let mut terminals: Vec<MemberView> = self.members(job.number).map(row).collect();
-        terminals.sort_by_key(|row| (urgency(row.state), row.label.clone(), row.terminal.clone()));
+        sort(&mut terminals);
         Report { job: self.view(job), terminals }
     }
+}
+
+/// Those that need a person first.
+fn sort(terminals: &mut [MemberView]) {
+    terminals.sort_by_key(|row| (urgency(row.state), row.label.clone(), row.terminal.clone()));
 }
 
 /// Lower is shown first.

@@ -61,15 +61,13 @@ fn not_the_latest(id: &str, job: &Job, last: &Attempt) -> Refusal {
         BY_HAND => "was made by hand".to_string(),
         other => format!("was of job {other}"),
     };
-    let number = job.number;
+    let (number, image) = (job.number, &last.image);
     Refusal {
         error: format!("the last attempt of terminal {id} {made}, after job {number}, its latest"),
         advice: format!(
-            "Name the job to write {} again: flashmob job retry {number} {id}. For {}: flashmob job create \
-             {} {id}",
+            "Name the job to write {} again: flashmob job retry {number} {id}. For {image}: flashmob job \
+             create {image} {id}",
             job.terms.title(),
-            last.image,
-            last.image
         ),
     }
 }

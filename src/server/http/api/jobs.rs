@@ -109,7 +109,7 @@ pub async fn jobs(State(app): Shared) -> Json<Vec<JobView>> {
     Json(lab.jobs().iter().rev().map(|job| lab.jobs().view(job)).collect())
 }
 
-fn found(lab: &Lab, number: u64) -> Result<&Job, Error> {
+pub(super) fn found(lab: &Lab, number: u64) -> Result<&Job, Error> {
     let advice = "'flashmob job list' shows all jobs.";
     lab.jobs()
         .get(number)

@@ -28,6 +28,8 @@ use utoipa::openapi;
         super::decisions::cancel,
         super::decisions::forget,
         super::decisions::retry,
+        super::history::attempts,
+        super::history::run,
         super::jobs::cancel,
         super::jobs::create,
         super::jobs::job,

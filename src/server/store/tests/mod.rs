@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+mod attempts;
 mod copies;
 mod history;
 mod schemas;
