@@ -1,7 +1,7 @@
 //! The lab's server: images, tracker, seeder, netboot files, terminals' calls and the lab's page on one port.
 //!
 //! `domain` decides, without I/O; `store` keeps the state, `repository` finds images, `seeder` seeds them,
-//! `watch` acts without being asked, `waking` sends wake-up packets; `http` is the port and its handlers,
+//! `watch` acts without being asked, `waking` sends wake-up packets, `webhooks` tells others what happened; `http` is the port and its handlers,
 //! `app` their shared state; `start` assembles the server.
 //!
 //! Invariant: nothing here runs on a terminal. A terminal's reports are bounded, and trusted only for its own
@@ -22,6 +22,7 @@ pub mod store;
 mod tests;
 mod waking;
 mod watch;
+mod webhooks;
 
 pub use ports::{DEFAULT_PEER_PORT, DEFAULT_PORT};
 pub use start::{Options, Server};

@@ -25,7 +25,7 @@ use super::ports::{DEFAULT_PORT, cannot_listen};
 use super::repository::Scanner;
 use super::seeder::Seeders;
 use super::store::Store;
-use super::{mdns, watch};
+use super::{mdns, watch, webhooks};
 use crate::event::Failure;
 use crate::sync;
 use crate::tracker::{Settings, Tracker, Zoned};
@@ -153,6 +153,7 @@ impl Server {
             tokio::spawn(watch::history(Arc::clone(&app), stopped.clone())),
             tokio::spawn(watch::waking(Arc::clone(&app), stopped.clone())),
             tokio::spawn(watch::jobs(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(webhooks::deliver(Arc::clone(&app), stopped.clone())),
         ];
         if let Some(path) = options.config {
             let following = watch::configuration(Arc::clone(&app), path, told, stopped);

@@ -15,6 +15,7 @@ mod speaking;
 mod swarm;
 mod terminals;
 mod waking;
+mod webhooks;
 
 use std::fs;
 use std::net::SocketAddr;

@@ -6,6 +6,7 @@
 
 mod former;
 mod group;
+mod hook;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use crate::server::domain::identity::{Identity, TerminalKey};
 use crate::tracker::{Topology, Zone};
 use crate::units::parse_duration;
 pub use group::GroupConfig;
+pub(crate) use hook::HookConfig;
 
 /// A configuration with every key explained.
 pub(crate) const SAMPLE: &str = include_str!("sample.toml");
@@ -63,6 +65,9 @@ pub struct Config {
     /// Terminals that fetch from named ones only.
     #[serde(default, rename = "pin")]
     pub pins: Vec<PinConfig>,
+    /// Who is told what happens.
+    #[serde(default, rename = "webhook")]
+    pub(crate) webhooks: Vec<HookConfig>,
 }
 
 /// Who decides that a terminal is one of the lab's.
@@ -242,6 +247,7 @@ impl Config {
         }
         self.check_labels()?;
         self.check_pins()?;
+        hook::check(&self.webhooks)?;
         group::check(&self.groups, &self.zones, tracker.zones_by_switch)?;
         Topology { zones: self.zones.clone(), ..Topology::default() }.check()
     }
