@@ -41,6 +41,8 @@ pub enum Stage {
     Commit,
     /// Done; serving others until released.
     Serve,
+    /// Making the system on the disk this terminal's own.
+    Personalise,
     /// About to start the next system.
     Leave,
 }
@@ -62,6 +64,7 @@ impl Stage {
             Stage::Verify => "verifying from the disk",
             Stage::Commit => "committing for boot",
             Stage::Serve => "done, serving others",
+            Stage::Personalise => "making the system its own",
             Stage::Leave => "leaving",
         }
     }
@@ -334,6 +337,9 @@ pub struct Installed {
     /// How it starts from there.
     #[serde(default)]
     pub starts: Starts,
+    /// Files of it were changed afterwards to make it the terminal's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub personalised: bool,
 }
 
 /// How a system starts from the disk that it was written to. Partitions are named as Linux does after

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DiskInfo, Inventory, TerminalView};
+use super::{DiskInfo, Inventory, PersonalView, TerminalView};
 use crate::event::{Installed, Outcome};
 
 /// One terminal: its row, and what only a look at this terminal shows.
@@ -47,6 +47,9 @@ pub struct AttemptView {
     pub tries: u32,
     /// A person stopped it.
     pub cancelled: bool,
+    /// How much the system is the terminal's own; `None` if it was left as it was captured.
+    #[serde(default)]
+    pub personal: Option<PersonalView>,
 }
 
 /// An attempt in the history.

@@ -1,5 +1,7 @@
 //! The calls of terminals and command lines to the server, as JSON under `/api/v1/`.
 //!
+//! `personal` has the calls about a system of its own for each terminal.
+//!
 //! Invariant: only shapes, no behaviour; both sides use these same types. Unknown fields are ignored, so that
 //! an agent of an older initramfs can talk to a newer server. A job's choices are in `terms`.
 //! `server::http::api` checks the callers, and describes the calls at `/api/v1/openapi.json`.
@@ -30,6 +32,7 @@
 
 mod details;
 mod people;
+mod personal;
 mod registry;
 mod terms;
 
@@ -39,6 +42,7 @@ use crate::event::{Chosen, DiskIdentity, Installed, Outcome, Progress};
 use crate::image_id::{self, ImageId};
 pub use details::{AttemptView, PastAttempt, TerminalDetails};
 pub use people::{AuditEntry, NewToken, TokenMade, TokenView};
+pub use personal::{Booted, BootedView, Personal, PersonalReport, PersonalView};
 pub use registry::{Describe, Imported};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 
@@ -179,6 +183,9 @@ pub struct Take {
     /// The agent knows [`Assignment::preflight`]. An agent that does not would write the disk.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub preflight: bool,
+    /// The agent knows [`Assignment::personal`] and [`Assignment::finish`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub personal: bool,
 }
 
 /// One more requested image, and its disk.
@@ -228,6 +235,12 @@ pub struct Assignment {
     /// agent whose [`Take`] says that it knows this.
     #[serde(default)]
     pub preflight: bool,
+    /// What makes the installed system this terminal's own; `None`: it stays as it was captured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal: Option<Personal>,
+    /// The image is on the disk since an earlier run of this attempt: only `personal` is left to do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finish: bool,
     /// The server's date as it answers, seconds since 1970.
     #[serde(default)]
     pub date: Option<i64>,
@@ -377,6 +390,9 @@ pub struct TerminalView {
     /// Why it is in this state, short.
     #[serde(default)]
     pub reason: Option<String>,
+    /// What is known of the system that its latest attempt installed: imaged, personalised, booted.
+    #[serde(default)]
+    pub system: Option<String>,
     /// Seconds since it was last heard; `None` if it never was.
     pub silent: Option<u64>,
     /// No person has registered it.

@@ -132,6 +132,12 @@ struct CreateArgs {
     /// Longest stay in the swarm after the own disk is done [default: 30min]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     longest_stay: Option<std::time::Duration>,
+    /// Host names by rule: csv (the registered ones), or a pattern such as {room}-{seat:02}, {label}, {mac}.
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["as_is", "preflight"])]
+    hostname: Option<String>,
+    /// Leave the image as it was captured: no file with the terminal's own name, room and ticket.
+    #[arg(long)]
+    as_is: bool,
     /// A word for people.
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
@@ -185,6 +191,8 @@ impl CreateArgs {
             verify: Some(!self.no_verify),
             longest_stay: self.longest_stay.map(|stay| stay.as_secs()),
             preflight: self.preflight,
+            hostname: self.hostname.clone(),
+            as_is: self.as_is,
             note: self.note.clone(),
             dry_run: self.dry_run,
         })
@@ -276,7 +284,8 @@ fn plan_text(plan: &JobPlan, dry_run: bool) -> String {
         let mut rows = vec![["TERMINAL", "LOSES"].map(String::from)];
         for terminal in &plan.terminals {
             let name = terminal.label.clone().unwrap_or_else(|| terminal.id.clone());
-            rows.push([name, terminal.loses.clone()]);
+            let named = terminal.hostname.as_ref().map(|name| format!(" (becomes {name})"));
+            rows.push([name, format!("{}{}", terminal.loses, named.unwrap_or_default())]);
         }
         text += &format!("\n{}", table(&rows));
     }
@@ -389,7 +398,11 @@ fn report_text(report: &Report) -> String {
     for row in &report.terminals {
         let name = row.label.clone().unwrap_or_else(|| row.terminal.clone());
         let state = row.state.word().to_string();
-        rows.push([name, state, row.tries.to_string(), local(row.since), row.reason.clone()]);
+        let why = match &row.system {
+            Some(system) if row.reason.is_empty() => system.clone(),
+            _ => row.reason.clone(),
+        };
+        rows.push([name, state, row.tries.to_string(), local(row.since), why]);
     }
     text += &table(&rows);
     for row in &report.terminals {

@@ -207,7 +207,9 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
             Some(Outcome::Done { seconds, disk, warnings, .. }) => {
                 let warnings: String =
                     warnings.iter().map(|warning| format!("; WARNING: {warning}")).collect();
-                format!("{seconds} s, {disk}{warnings}")
+                let system = t.system.as_ref().filter(|system| *system != "imaged");
+                let system = system.map(|system| format!("{system}; ")).unwrap_or_default();
+                format!("{system}{seconds} s, {disk}{warnings}")
             }
             Some(Outcome::Checked { findings, .. }) => match worst(findings) {
                 Some(finding) => finding.to_string(),
@@ -302,6 +304,10 @@ fn details_table(terminal: &TerminalDetails) -> String {
     }
     terminal.attempt.iter().for_each(|attempt| add("last attempt", attempt_line(attempt)));
     add("result", result(row));
+    add("system", row.system.clone().unwrap_or_default());
+    let personal = terminal.attempt.as_ref().and_then(|attempt| attempt.personal.as_ref());
+    personal.iter().flat_map(|one| &one.steps).for_each(|step| add("personalised", step.clone()));
+    personal.iter().flat_map(|one| &one.problems).for_each(|why| add("WARNING", why.clone()));
     if let Some(Outcome::Checked { facts, .. }) = &row.outcome {
         facts.iter().for_each(|fact| add("checked", format!("{}: {}", fact.name, fact.value)));
     }

@@ -100,6 +100,8 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
         verify: true,
         longest_stay,
         preflight: false,
+        personal: None,
+        finish: false,
         date: None,
     }
 }

@@ -58,6 +58,7 @@ pub(crate) fn done() -> Outcome {
         disk: "sda".into(),
         partitions: None,
         starts: Starts { bios: Some("1234abcd-01".into()), uefi: Some(loader) },
+        personalised: false,
     };
     Outcome::Done {
         seconds: 60,

@@ -245,7 +245,7 @@ pub async fn attempt<I: Imager>(
     let welcome = api.hello(&hello, Duration::from_secs(10)).await.map_err(|e| failed_call(&e))?;
     status.change(|view| view.server = api.base().to_owned());
     let asked = also.len();
-    let take = Take { job: None, image: Some(image.clone()), also, preflight: true };
+    let take = Take { job: None, image: Some(image.clone()), also, preflight: true, personal: false };
     match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
         Taken::Job(assignment) if assignment.also.len() != asked => Err(Failure::refused(
             format!(

@@ -100,7 +100,13 @@ impl Target {
     /// The disk's content once this attempt is done.
     pub(super) fn will_be_installed(&self) -> Installed {
         let Task { id, partitions, .. } = self.task.clone();
-        Installed { id, disk: describe(&self.info), partitions, starts: start::of(&self.plan) }
+        Installed {
+            id,
+            disk: describe(&self.info),
+            partitions,
+            starts: start::of(&self.plan),
+            personalised: false,
+        }
     }
 
     /// Which disk the rule chose.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::event::{Installed, Outcome, Progress, Stage};
 use crate::image_id::{self, ImageId};
+use crate::server::domain::personal::Personal;
 use crate::server::domain::target::Target;
 
 /// An attempt that is silent for this time is interrupted: switched off, or cut off.
@@ -40,6 +41,8 @@ pub struct Attempt {
     pub cancelled: bool,
     /// It only looks at the terminal.
     pub preflight: bool,
+    /// What makes its system the terminal's own; `None`: it stays as it was captured.
+    pub personal: Option<Personal>,
 }
 
 impl Attempt {
@@ -62,6 +65,7 @@ impl Attempt {
             installed: last.map(Attempt::leaves_installed).unwrap_or_default(),
             cancelled: false,
             preflight: target.terms.preflight,
+            personal: None,
         }
     }
 
@@ -103,7 +107,10 @@ impl Attempt {
         match &self.outcome {
             Some(Outcome::Done { installed: new, .. }) => {
                 let others = self.installed.iter().filter(|old| !new.iter().any(|new| new.disk == old.disk));
-                new.iter().chain(others).cloned().collect()
+                // Also before the agent says so: it may be cut off after the first step.
+                let personalised = self.personal.is_some();
+                let new = new.iter().map(|one| Installed { personalised, ..one.clone() });
+                new.chain(others.cloned()).collect()
             }
             Some(Outcome::Failed { disk_touched: false, .. }) if !self.dirty => self.installed.clone(),
             Some(Outcome::Checked { .. }) if !self.leaves_half_a_system() => self.installed.clone(),
@@ -111,6 +118,24 @@ impl Attempt {
             // The last report says too little, because the disarm may have followed it.
             _ => Vec::new(),
         }
+    }
+
+    /// Its image is on the disk, and the agent has not finished making it the terminal's own.
+    pub(crate) fn is_to_finish(&self) -> bool {
+        let imaged = match &self.outcome {
+            Some(outcome) => matches!(outcome, Outcome::Done { .. }),
+            None => self.was_committed(),
+        };
+        imaged && self.personal.as_ref().is_some_and(Personal::is_unfinished)
+    }
+
+    /// What is known of the system that it left on the disk, for people; `None` if it left none.
+    pub(crate) fn system(&self) -> Option<String> {
+        let imaged = match &self.outcome {
+            Some(outcome) => matches!(outcome, Outcome::Done { .. }),
+            None => self.was_committed(),
+        };
+        imaged.then(|| self.personal.as_ref().map_or_else(|| "imaged".into(), Personal::words))
     }
 
     /// Is it a try of this?

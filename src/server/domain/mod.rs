@@ -27,6 +27,7 @@ pub mod limits;
 pub mod logs;
 pub(crate) mod notices;
 pub mod people;
+pub mod personal;
 pub mod registry;
 pub mod target;
 pub mod targets;

@@ -114,6 +114,43 @@ fn image_code(key: &Key, made: [u8; TIME], image: &ImageId) -> [u8; CODE] {
     code(key, b"flashmob image ", made, image.to_string().as_bytes())
 }
 
+/// How long a started system may take to call back: long holidays.
+const BOOT_LIFE: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// Why a started system's ticket is not good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotGood {
+    #[error("this server made no such ticket")]
+    Wrong,
+    #[error("this ticket is too old")]
+    Expired,
+}
+
+/// A ticket for the system that `attempt` installs.
+pub(crate) fn issue_for_boot(key: &Key, attempt: u64, now: Duration) -> String {
+    let made = millis(now);
+    format!("{attempt}-{}", hex(&[&made[..], &boot_code(key, made, attempt)].concat()))
+}
+
+/// The attempt that a started system's ticket is for.
+pub(crate) fn boot_of(key: &Key, text: &str, now: Duration) -> Result<u64, NotGood> {
+    let (attempt, code) = text.split_once('-').ok_or(NotGood::Wrong)?;
+    let attempt: u64 = attempt.parse().map_err(|_| NotGood::Wrong)?;
+    let bytes = unhex(code).filter(|bytes| bytes.len() == TIME + CODE).ok_or(NotGood::Wrong)?;
+    let (made, given) = bytes.split_at(TIME);
+    let made = <[u8; TIME]>::try_from(made).map_err(|_| NotGood::Wrong)?;
+    let time = time_of(made);
+    match (equal(&boot_code(key, made, attempt), given), time <= now && now - time < BOOT_LIFE) {
+        (true, true) => Ok(attempt),
+        (true, false) => Err(NotGood::Expired),
+        (false, _) => Err(NotGood::Wrong),
+    }
+}
+
+fn boot_code(key: &Key, made: [u8; TIME], attempt: u64) -> [u8; CODE] {
+    code(key, b"flashmob booted ", made, &attempt.to_be_bytes())
+}
+
 fn time_of(made: [u8; TIME]) -> Duration {
     Duration::from_millis(made.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
 }
@@ -237,6 +274,20 @@ mod tests {
         assert_eq!(check(&KEY, &ticket, &machine, at(1_800_000_001)), None);
         assert!(!is_for_image(&KEY, &ticket_of(&machine), &image, at(1_800_000_001)));
         assert!(!is_for_image(&KEY, "", &image, at(1_800_000_001)));
+    }
+
+    #[test]
+    fn a_ticket_of_a_started_system_is_for_one_attempt_and_ends() {
+        let ticket = issue_for_boot(&KEY, 7, at(1_800_000_000));
+        let read = |text: &str, now| boot_of(&KEY, text, at(now));
+        assert_eq!(read(&ticket, 1_800_000_000), Ok(7));
+        assert_eq!(read(&ticket, 1_800_000_000 + 60 * 86_400), Err(NotGood::Expired));
+        assert_eq!(read(&ticket, 1_799_999_999), Err(NotGood::Expired), "made in the future");
+        let other = ticket.replacen('7', "8", 1);
+        for bad in [&other, "", "7-", "7", "x-00", &ticket[..ticket.len() - 2]] {
+            assert_eq!(read(bad, 1_800_000_000), Err(NotGood::Wrong), "{bad}");
+        }
+        assert_eq!(boot_of(&Key([8; 32]), &ticket, at(1_800_000_000)), Err(NotGood::Wrong));
     }
 
     #[test]

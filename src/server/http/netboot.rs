@@ -123,6 +123,13 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
             let ticket = subject.map(|subject| tickets::issue(&app.ticket_key, subject, at.now));
             ipxe::agent(caller, &what, ticket.as_deref(), &config.boot.arguments)
         }
+        (AtBoot::Finish, _) if can_netboot => {
+            log::info!(terminal = id; "{title} netboots: sent the agent to finish its own system");
+            let ticket = Subject::of(&caller.identity);
+            let ticket = ticket.map(|subject| tickets::issue(&app.ticket_key, subject, at.now));
+            let what = "finishing this terminal's own system";
+            ipxe::agent(caller, what, ticket.as_deref(), &config.boot.arguments)
+        }
         (AtBoot::Agent(_), Some(Refusal { error, advice })) if lab.is_half_written(&id) => {
             ipxe::hold(caller, &error, &advice)
         }
@@ -134,7 +141,7 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
             log::warn!(terminal = id; "{title} netboots: held, {error}");
             ipxe::hold(caller, &error, &advice)
         }
-        (AtBoot::Agent(_) | AtBoot::Disk, _) => {
+        (AtBoot::Agent(_) | AtBoot::Finish | AtBoot::Disk, _) => {
             let way = root_path.as_deref().unwrap_or("its firmware's next boot entry");
             log::info!(terminal = id; "{title} netboots: sent to {way}");
             ipxe::disk(caller, root_path.as_deref())

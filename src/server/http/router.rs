@@ -44,6 +44,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/attempts/{attempt}/progress", post(api::progress))
         .route("/api/v1/attempts/{attempt}/outcome", post(api::outcome))
         .route("/api/v1/attempts/{attempt}/log", post(api::logs::hand_over))
+        .route("/api/v1/attempts/{attempt}/personal", post(api::personal::report))
+        .route("/api/v1/booted", post(api::personal::booted))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::reports));
     let known = from_fn_with_state(Arc::clone(&app), api::changes::unless_known);
     let views = Router::new()

@@ -14,6 +14,7 @@ use super::times::time;
 use crate::event::Outcome;
 use crate::image_id::{self, ImageId};
 use crate::server::domain::jobs::Member;
+use crate::server::domain::personal::Personal;
 
 /// Which attempts are wanted: those that fit all that is named.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +40,7 @@ pub(crate) struct Past {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) tries: u32,
     pub(crate) cancelled: bool,
+    pub(crate) personal: Option<Personal>,
 }
 
 impl Store {
@@ -69,7 +71,8 @@ pub(super) fn attempts(connection: &Connection, which: &Which) -> rusqlite::Resu
         (None, None) => "?1 IS NULL AND ?2 IS NULL",
     };
     let statement = format!(
-        "SELECT terminal, number, job, image, version, also, started, heard, ended, outcome, tries, cancelled
+        "SELECT terminal, number, job, image, version, also, started, heard, ended, outcome, tries, cancelled,
+                personal
          FROM attempts WHERE {wanted} ORDER BY number DESC LIMIT ?3"
     );
     let mut statement = connection.prepare_cached(&statement)?;
@@ -90,6 +93,7 @@ fn past(row: &Row<'_>) -> rusqlite::Result<Past> {
         outcome: unjson(row, 9)?,
         tries: row.get(10)?,
         cancelled: row.get(11)?,
+        personal: unjson(row, 12)?,
     })
 }
 

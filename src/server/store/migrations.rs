@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 11] = [
+const MIGRATIONS: [(i64, &str); 12] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -84,6 +84,7 @@ const MIGRATIONS: [(i64, &str); 11] = [
              received INTEGER NOT NULL, log BLOB NOT NULL) STRICT;",
     ),
     (11, "ALTER TABLE attempts ADD COLUMN preflight INTEGER NOT NULL DEFAULT 0;"),
+    (12, "ALTER TABLE attempts ADD COLUMN personal TEXT;"),
 ];
 
 /// The version that this program writes.

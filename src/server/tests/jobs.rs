@@ -178,7 +178,7 @@ async fn the_report_names_those_that_need_a_person_first_and_a_retry_starts_them
     assert_eq!(states, [(B, State::Failed), (A, State::Done)]);
     assert_eq!((shown.job.phase, shown.terminals[0].reason.as_str()), (Phase::Over, "writing sda failed"));
     let csv = world.text("/api/v1/jobs/1/report.csv").await.1;
-    assert!(csv.starts_with("label,terminal,state,reason,attempts,since\n"), "{csv}");
+    assert!(csv.starts_with("label,terminal,state,reason,attempts,since,system\n"), "{csv}");
     assert!(csv.contains(&format!("\n,{B},failed,writing sda failed,1,")), "{csv}");
     assert_eq!(
         act(&world, "/api/v1/jobs/1/retry", "{}").await,

@@ -9,6 +9,7 @@ mod jobs;
 mod limits;
 mod logs;
 mod operation;
+mod personal;
 mod preflight;
 mod registry;
 mod speaking;

@@ -137,6 +137,8 @@ impl Lab {
             verify: true,
             longest_stay: 60,
             preflight: false,
+            personal: None,
+            finish: false,
             date: None,
         }
     }

@@ -54,6 +54,8 @@ pub(crate) fn state(last: Option<&Attempt>, place: Option<(&Job, &Member)>, now:
 pub(crate) enum AtBoot {
     /// Work waits: boot the agent.
     Agent(Target),
+    /// The image is on the disk, and the agent has not finished making it the terminal's own.
+    Finish,
     /// Work waits for a place of the wave: ask again soon.
     Queue { why: String },
     /// Nothing to do: boot from the disk.

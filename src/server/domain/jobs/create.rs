@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::names::{self, Names};
 use super::{Job, Kind, Moment, Overrun, Pace, Phase, Placement, Run, Standing, Terms, job};
 use crate::api::{After, Compare, LayoutMode, Refusal, check_partitions};
 use crate::forecast::plan::Plan;
@@ -16,6 +17,7 @@ use crate::image_id::{ImageId, ImageRef};
 use crate::layout::rule::Rule;
 use crate::server::domain::catalog::{Catalog, Published, Signature};
 use crate::server::domain::lab::{Lab, Terminal};
+use crate::server::domain::registry::hostname::HostnameRule;
 use crate::server::domain::target::each_once;
 use crate::server::domain::targets::shortened;
 use crate::server::domain::times::{self, Closing, Every};
@@ -79,6 +81,12 @@ pub struct JobOrder {
     /// Write nothing: look at the terminals, report, and boot back.
     #[serde(default)]
     pub preflight: bool,
+    /// How the terminals get their host names: `csv`, or a pattern such as `{room}-{seat:02}`.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Leave the image as it was captured.
+    #[serde(default)]
+    pub as_is: bool,
     #[serde(default)]
     pub note: String,
     /// Only say what would happen.
@@ -115,6 +123,9 @@ pub struct Affected {
     pub label: Option<String>,
     /// What is lost on its disk, for people.
     pub loses: String,
+    /// The host name that it gets.
+    #[serde(default)]
+    pub hostname: Option<String>,
 }
 
 /// A checked order: what will happen, and what to look at before.
@@ -182,6 +193,7 @@ impl JobOrder {
         place: &Setting<'_>,
     ) -> Result<Drafted, Refusal> {
         let terms = self.terms(place.catalog)?;
+        let names = names::of(terms.hostname.as_ref(), &terminals, place.lab, place.label)?;
         let window = self.window(place.at)?;
         let attempts = self.attempts.unwrap_or(ATTEMPTS);
         if !(1..=100).contains(&attempts) || self.wave == Some(0) {
@@ -210,7 +222,7 @@ impl JobOrder {
             next: window.next,
             cancelled: false,
         };
-        let plan = plan(&job, &terminals, all, place);
+        let plan = plan(&job, &terminals, all, (place, &names));
         Ok(Drafted { job, terminals, plan })
     }
 
@@ -233,6 +245,8 @@ impl JobOrder {
             verify: self.verify.unwrap_or(true),
             longest_stay,
             preflight: self.preflight,
+            hostname: self.hostname_rule()?,
+            as_is: self.as_is,
         };
         if self.preflight && self.after != After::Reboot {
             return Err(refused(
@@ -242,6 +256,19 @@ impl JobOrder {
         }
         each_once(&terms).map_err(|error| refused(error, "Name each image once."))?;
         Ok(terms)
+    }
+
+    fn hostname_rule(&self) -> Result<Option<HostnameRule>, Refusal> {
+        let Some(text) = &self.hostname else { return Ok(None) };
+        if self.as_is || self.preflight {
+            return Err(refused(
+                "--hostname changes the system, which --as-is and --preflight leave as it is",
+                "Leave one of them out.",
+            ));
+        }
+        let rule =
+            text.parse().map_err(|why| refused(why, "For example --hostname {room}-{seat:02}, or csv."));
+        rule.map(Some)
     }
 
     fn window(&self, at: &Moment) -> Result<Window, Refusal> {
@@ -359,16 +386,27 @@ fn trusted(image: &Published, catalog: &Catalog) -> Result<(), Refusal> {
     Err(refused(error, "Sign it with 'flashmob-mkimage sign', or correct the file of public keys."))
 }
 
-fn plan(job: &Job, terminals: &BTreeSet<String>, all: Duration, place: &Setting<'_>) -> JobPlan {
+fn plan(
+    job: &Job,
+    terminals: &BTreeSet<String>,
+    all: Duration,
+    (place, names): (&Setting<'_>, &Names),
+) -> JobPlan {
     let zone = place.at.date.time_zone();
     let local = |time: Timestamp| time.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M").to_string();
     let mut findings = of_the_job(job, all, place);
+    findings.extend(names::too_long(names).map(|error| Finding {
+        terminal: None,
+        error,
+        advice: "Linux takes them. Windows does not: choose a shorter rule for it.".into(),
+    }));
     let mut affected = Vec::new();
     for terminal in terminals.iter().filter_map(|id| place.lab.get(id)) {
         let label = (place.label)(terminal);
         let name = label.clone().unwrap_or_else(|| terminal.id.clone());
         findings.extend(of_terminal(job, terminal, &name, place));
-        affected.push(Affected { id: terminal.id.clone(), label, loses: loses(job, terminal) });
+        let hostname = names.get(&terminal.id).cloned();
+        affected.push(Affected { id: terminal.id.clone(), label, loses: loses(job, terminal), hostname });
     }
     JobPlan {
         number: None,

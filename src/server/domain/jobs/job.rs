@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{After, Compare, LayoutMode};
 use crate::image_id::{self, ImageId};
+use crate::server::domain::registry::hostname::HostnameRule;
 use crate::server::domain::times::{Closing, Every};
 
 /// Longest stay in the swarm after the commit, in seconds.
@@ -29,6 +30,12 @@ pub struct Terms {
     /// Write nothing: the terminals are looked at and boot back.
     #[serde(default)]
     pub preflight: bool,
+    /// How each terminal's system gets its host name; without a rule it keeps the image's.
+    #[serde(default)]
+    pub hostname: Option<HostnameRule>,
+    /// Leave the image as it was captured, without a file of the terminal's own.
+    #[serde(default)]
+    pub as_is: bool,
 }
 
 /// One image for one disk.
@@ -61,6 +68,8 @@ impl Terms {
             verify: true,
             longest_stay: LONGEST_STAY,
             preflight: false,
+            hostname: None,
+            as_is: false,
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `job` is what a person ordered, `member` one terminal in it with its transitions, `turn` says whose turn
 //! it is, `calendar` opens and closes windows and ends leases, `people` carries out a person's words, `boot`
-//! is the next step of a netbooting terminal, `create` checks a new job, `view` shows jobs.
+//! is the next step of a netbooting terminal, `create` checks a new job, `names` the host names that it
+//! gives, `view` shows jobs.
 //!
 //! Invariant: pure. The clock that nobody sets (`Moment::now`) measures leases; the machine's date opens and
 //! closes windows. A terminal holds at most one lease. A window that has closed stays closed, also when the
@@ -13,6 +14,7 @@ mod calendar;
 mod create;
 mod job;
 mod member;
+mod names;
 mod people;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ pub use create::{Affected, Finding, JobOrder, JobPlan, Order};
 pub(crate) use job::Kind;
 pub use job::{Job, Overrun, Pace, Phase, Placement, Run, Standing, Terms};
 pub use member::{Member, State};
+pub(crate) use names::of_terminal as hostname_of;
 pub(crate) use people::Which;
 pub(crate) use turn::Offer;
 pub use view::{JobView, MemberView, PastRun, Report};

@@ -59,6 +59,9 @@ pub struct MemberView {
     pub attempt: Option<u64>,
     #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
+    /// What is known of the system that its attempt installed: imaged, personalised, booted.
+    #[serde(default)]
+    pub system: Option<String>,
     /// What its preflight found, errors first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<CheckFinding>,
@@ -83,6 +86,7 @@ impl MemberView {
             tries: member.tries,
             attempt: member.attempt,
             since: member.since,
+            system: None,
             findings: member.findings.clone(),
         }
     }
@@ -137,9 +141,17 @@ impl Jobs {
         }
     }
 
-    /// A job with its terminals. `label` knows their labels.
-    pub(crate) fn report(&self, job: &Job, label: impl Fn(&str) -> Option<String>) -> Report {
-        let row = |(terminal, member): (&str, &Member)| MemberView::of(terminal, member, label(terminal));
+    /// A job with its terminals. `label` knows their labels, `system` what their attempts installed.
+    pub(crate) fn report(
+        &self,
+        job: &Job,
+        label: impl Fn(&str) -> Option<String>,
+        system: impl Fn(&str, Option<u64>) -> Option<String>,
+    ) -> Report {
+        let row = |(terminal, member): (&str, &Member)| MemberView {
+            system: system(terminal, member.attempt),
+            ..MemberView::of(terminal, member, label(terminal))
+        };
         let mut terminals: Vec<MemberView> = self.members(job.number).map(row).collect();
         sort(&mut terminals);
         Report { job: self.view(job), terminals }

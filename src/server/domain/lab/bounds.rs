@@ -22,6 +22,18 @@ pub(super) fn word(text: String) -> String {
     cut(text, MAX_WORD)
 }
 
+/// Words that a stranger may have written: short, on one line.
+pub(super) fn line(text: String) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    word(text.trim().into())
+}
+
+/// A list of sentences.
+pub(super) fn sentences(mut list: Vec<String>) -> Vec<String> {
+    list.truncate(MAX_WARNINGS);
+    list.into_iter().map(|text| cut(text, MAX_SENTENCE)).collect()
+}
+
 fn cut(text: String, limit: usize) -> String {
     if text.len() <= limit { text } else { text.chars().take(limit).collect() }
 }
@@ -68,7 +80,9 @@ pub(super) fn outcome(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Done { seconds, bytes_in, bytes_out, disk, mut installed, mut warnings } => {
             installed.truncate(MAX_PARTS);
-            for Installed { id: ImageId { name, version }, disk, partitions, starts } in &mut installed {
+            for Installed { id: ImageId { name, version }, disk, partitions, starts, personalised: _ } in
+                &mut installed
+            {
                 *starts = start::checked(std::mem::take(starts));
                 partitions.iter_mut().for_each(|partitions| partitions.truncate(MAX_PARTITIONS));
                 [name, version, disk]

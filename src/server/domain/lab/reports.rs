@@ -33,7 +33,7 @@ pub enum ReportError {
 impl Lab {
     /// The attempt that `token` may report for, with the name of its terminal, whose silence ends with this
     /// call.
-    fn reporting(
+    pub(super) fn reporting(
         &mut self,
         now: Duration,
         number: u64,

@@ -13,6 +13,7 @@ use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::jobs::{self, Job, Member};
+use crate::server::domain::personal::Personal;
 use crate::server::domain::registry::Place;
 use crate::server::domain::registry::table::Entry;
 use crate::server::domain::ties::Ties;
@@ -127,6 +128,7 @@ impl Terminal {
             outcome: last.and_then(|a| a.outcome.clone()),
             job: place.map(|(job, _)| job.number),
             reason: place.map(|(_, member)| member.reason.clone()).filter(|reason| !reason.is_empty()),
+            system: current.and_then(Attempt::system),
             silent: self.silent(now).map(|silent| silent.as_secs()),
             new: !self.accepted,
             room: self.place.room.clone(),
@@ -166,6 +168,7 @@ impl Terminal {
                 ended: attempt.ended.map(date),
                 tries: attempt.tries,
                 cancelled: attempt.cancelled,
+                personal: attempt.personal.as_ref().map(Personal::view),
             }),
         }
     }

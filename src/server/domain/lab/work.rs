@@ -54,6 +54,9 @@ impl Lab {
         if let Offer::Later(why) = &offer {
             self.jobs.asked(id, why);
         }
+        if self.is_to_finish(id, &offer) {
+            return AtBoot::Finish;
+        }
         let last = self.get(id).and_then(|terminal| terminal.last.as_ref());
         at_boot(id, last, offer, queued)
     }

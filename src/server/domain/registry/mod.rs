@@ -1,10 +1,12 @@
 //! What people say of terminals: label, room, seat, groups and host name.
 //!
-//! `table` reads and writes them as CSV; `lab` applies them and holds that labels and seats are unique.
+//! `table` reads and writes them as CSV, `hostname` makes host names of them by rule; `lab` applies them and
+//! holds that labels and seats are unique.
 //!
 //! Invariant: pure. Words that were checked are short, without control characters, and no label can be
 //! mistaken for a MAC, a UUID or a word of the targets' grammar.
 
+pub(crate) mod hostname;
 pub mod table;
 
 use std::cmp::Ordering;

@@ -13,6 +13,7 @@ use super::reply::{Error, Shared, error, unkept};
 use crate::api::{AttemptView, PastAttempt, Refusal};
 use crate::server::domain::jobs::{MemberView, PastRun};
 use crate::server::domain::lab::date;
+use crate::server::domain::personal::Personal;
 use crate::server::store::{Past, WhichAttempts};
 use crate::sync;
 
@@ -79,6 +80,7 @@ fn shown(past: Past) -> PastAttempt {
             ended: past.ended.map(date),
             tries: past.tries,
             cancelled: past.cancelled,
+            personal: past.personal.as_ref().map(Personal::view),
         },
         outcome: past.outcome,
     }

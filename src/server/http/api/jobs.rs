@@ -121,7 +121,7 @@ fn report_of(app: &App, number: u64) -> Result<Report, Error> {
     let lab = sync::lock(&app.lab);
     let job = found(&lab, number)?;
     let label = |id: &str| lab.get(id).and_then(|terminal| lab.label(&config, terminal)).map(str::to_owned);
-    Ok(lab.jobs().report(job, label))
+    Ok(lab.jobs().report(job, label, |id, attempt| lab.system(id, attempt)))
 }
 
 /// `GET /api/v1/jobs/{number}`: the job and its terminals, those that need a person first.
@@ -155,7 +155,7 @@ pub async fn job(State(app): Shared, Path(number): Path<u64>) -> Result<Json<Rep
 )]
 pub async fn report(State(app): Shared, Path(number): Path<u64>) -> Result<Response, Error> {
     let report = report_of(&app, number)?;
-    let mut csv = String::from("label,terminal,state,reason,attempts,since\n");
+    let mut csv = String::from("label,terminal,state,reason,attempts,since,system\n");
     for row in &report.terminals {
         let cells = [
             row.label.clone().unwrap_or_default(),
@@ -164,6 +164,7 @@ pub async fn report(State(app): Shared, Path(number): Path<u64>) -> Result<Respo
             row.reason.clone(),
             row.tries.to_string(),
             row.since.to_string(),
+            row.system.clone().unwrap_or_default(),
         ];
         let _ = writeln!(csv, "{}", cells.map(|text| cell(&text)).join(","));
     }

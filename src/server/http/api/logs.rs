@@ -11,8 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::named::meant;
-use super::reply::{Error, Shared, error, unkept};
-use super::terminals::not_taken;
+use super::reply::{Error, Shared, error, not_taken, unkept};
 use crate::api::{Refusal, TOKEN_HEADER};
 use crate::server::domain::lab::date;
 use crate::server::domain::logs::unpack;

@@ -17,6 +17,7 @@ pub mod logs;
 mod named;
 mod openapi;
 mod people;
+pub mod personal;
 mod registry;
 mod reply;
 mod terminals;

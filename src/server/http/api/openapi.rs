@@ -42,6 +42,8 @@ use utoipa::openapi;
         super::people::create_token,
         super::people::revoke_token,
         super::people::tokens,
+        super::personal::booted,
+        super::personal::report,
         super::registry::describe,
         super::registry::export,
         super::registry::import,

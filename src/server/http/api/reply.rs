@@ -4,6 +4,7 @@
 
 use crate::api::Refusal;
 use crate::server::app::App;
+use crate::server::domain::lab::ReportError;
 use crate::server::domain::targets::NotOne;
 use crate::server::domain::tickets;
 use crate::server::store::StoreError;
@@ -98,4 +99,13 @@ pub(super) fn stranger(name: &str, why: &NotOne) -> Error {
         NotOne::Several(_) => StatusCode::CONFLICT,
     };
     Error { status, refusal: why.refusal(name), wait: None }
+}
+
+/// Why a report is not taken, for its terminal.
+pub(super) fn not_taken(why: ReportError) -> Error {
+    let status = match why {
+        ReportError::Unknown => StatusCode::NOT_FOUND,
+        ReportError::WrongToken => StatusCode::FORBIDDEN,
+    };
+    error(status, why.to_string(), "Restart the terminal: it will ask for its job again.")
 }

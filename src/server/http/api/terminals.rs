@@ -12,10 +12,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::access::{Caller, Presented};
-use super::reply::{Body, Error, Shared, conflict, error, keep, random_secret, read, stranger};
+use super::personal::{self, task};
+use super::reply::{Body, Error, Shared, conflict, error, keep, not_taken, random_secret, read, stranger};
 use crate::api::{
-    Assignment, Compare, Compress, DiskInfo, Further, Hello, Orders, OutcomeReport, ProgressReport, Refusal,
-    Take, Task, Welcome,
+    Assignment, Compress, DiskInfo, Further, Hello, Orders, OutcomeReport, ProgressReport, Refusal, Take,
+    Welcome,
 };
 use crate::event::{Chosen, Outcome};
 use crate::image_id::{ImageRef, NotAnImage};
@@ -23,9 +24,9 @@ use crate::server::app::App;
 use crate::server::domain::catalog::Catalog;
 use crate::server::domain::config::Register;
 use crate::server::domain::identity::Identity;
-use crate::server::domain::jobs::{Moment, Offer, Placement, Terms};
+use crate::server::domain::jobs::{Moment, Offer, Terms};
 use crate::server::domain::lab::{
-    Admitted, Begun, Change, Lab, MAX_TERMINALS, NotAdmitted, NotKnown, ReportError, Voucher,
+    Admitted, Begun, Change, Lab, MAX_TERMINALS, NotAdmitted, NotKnown, Voucher,
 };
 use crate::server::domain::target::{Target, target_by_hand};
 use crate::server::domain::targets::NotOne;
@@ -220,6 +221,10 @@ pub async fn take(
             let room = lab.get(&id).and_then(|terminal| terminal.place.room.as_deref());
             caller.over(&app, room, &format!("take {image}"), &id)?;
         }
+        if wish.image.is_none() && wish.personal && lab.is_to_finish(&id, &lab.offer(&id, &at)) {
+            let finished = personal::finish(&mut lab, &app, &config, &id);
+            return Ok(finished.map_or(StatusCode::NO_CONTENT.into_response(), |it| Json(it).into_response()));
+        }
         let wanted = match &wish.image {
             Some(image) => Some(by_hand(&lab, &id, image, &wish.also, &repository.catalog)?),
             None => offered(&lab, &id, wish.job.as_deref(), &at)?,
@@ -233,8 +238,12 @@ pub async fn take(
             drop(app.store.save(changes));
             return Err(error(StatusCode::CONFLICT, TOO_OLD, REBUILD));
         }
+        let hostname = personal::hostname(&mut lab, &app, &config, (&id, &wish), &target)?;
         let nobody = || stranger(&id, &NotOne::Nobody(Vec::new()));
         let mut begun = lab.begin(&id, target, token, at.now).ok_or_else(nobody)?;
+        if wish.personal && !begun.target.terms.as_is && !begun.attempt.preflight {
+            lab.personalise(&id, &mut begun, hostname);
+        }
         begun.changes.extend(wish.image.as_ref().map(|image| caller.audit(&app, "take", &id, image)));
         let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
         let saved = app.store.save(begun.changes.clone());
@@ -244,6 +253,7 @@ pub async fn take(
     let (number, preflight) = (begun.attempt.number, begun.attempt.preflight);
     log::info!(terminal = id, attempt = number; "{title} takes {} as attempt {number}", begun.target.title());
     let mut assignment = assignment(begun, disks, config.compress)?;
+    personal::give(&sync::lock(&app.lab), &app, &config, &id, &mut assignment);
     assignment.date = Some(at.date.timestamp().as_second());
     // A preflight fetches no payload.
     let tasks = assignment.tasks_mut().filter(|_| !preflight);
@@ -316,6 +326,8 @@ fn assignment(
         verify,
         longest_stay,
         preflight,
+        personal: None,
+        finish: false,
         date: None,
     })
 }
@@ -324,25 +336,6 @@ fn assignment(
 fn named(image: &str) -> Result<ImageRef, Error> {
     let advice = "Name images as NAME or NAME@VERSION.";
     image.parse().map_err(|e: NotAnImage| error(StatusCode::CONFLICT, e.to_string(), advice))
-}
-
-/// One image for one disk.
-fn task(image: Placement, compare: Compare) -> Task {
-    let Placement { id, disk, layout, partitions } = image;
-    let folder = format!("/images/{}/{}/", id.name, id.version);
-    let mut task = Task { id, folder, disk, layout, partitions: None, compare, ticket: None };
-    if let Some(partitions) = partitions {
-        task.only(partitions);
-    }
-    task
-}
-
-pub(super) fn not_taken(why: ReportError) -> Error {
-    let status = match why {
-        ReportError::Unknown => StatusCode::NOT_FOUND,
-        ReportError::WrongToken => StatusCode::FORBIDDEN,
-    };
-    error(status, why.to_string(), "Restart the terminal: it will ask for its job again.")
 }
 
 /// `POST /api/v1/attempts/{attempt}/progress`. Progress may be lost, so the answer does not wait until it is

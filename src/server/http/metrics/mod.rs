@@ -148,6 +148,7 @@ mod tests {
             outcome: None,
             job: None,
             reason: None,
+            system: None,
             silent: Some(0),
             new: false,
             room: None,

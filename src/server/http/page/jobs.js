@@ -176,7 +176,7 @@ function members(all) {
       one.label || one.terminal,
       place,
       (SIGNS[colour] || "") + " " + w(one.state),
-      one.reason,
+      one.reason || one.system || "",
       String(one.tries),
       date(one.since),
     ];

@@ -74,7 +74,8 @@ function fill(row, t) {
   const warnings = found.length
     ? found.map(one => one.what)
     : (t.state === "done" && t.outcome && t.outcome.warnings) || [];
-  text(row.reason, reasonOf(t) || warnings.map(one => w("warning") + ": " + one).join("; "));
+  const system = t.state === "done" ? t.system : "";
+  text(row.reason, reasonOf(t) || warnings.map(one => w("warning") + ": " + one).join("; ") || system || "");
   text(row.image, t.image || "");
   text(row.in, live ? rate(p.rate_in) : "");
   text(row.out, live ? rate(p.rate_out) : "");

@@ -76,6 +76,8 @@ function facts(t) {
   add("state", w(t.state) + (t.new ? " (" + w("new") + ")" : ""));
   add("reason", t.reason);
   add("result", result(t));
+  add("system", t.system);
+  if (t.attempt && t.attempt.personal) t.attempt.personal.problems.forEach(one => add("warning", one));
   if (t.job) add("job_of", w("job", t.job));
   if (t.attempt) add("attempt", attempt(t.attempt));
   t.notes.forEach(note => add("note", note));

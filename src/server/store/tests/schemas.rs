@@ -6,7 +6,7 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 11] = [
+const OLD: [&str; 12] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
@@ -18,6 +18,7 @@ const OLD: [&str; 11] = [
     include_str!("schemas/9.sql"),
     include_str!("schemas/10.sql"),
     include_str!("schemas/11.sql"),
+    include_str!("schemas/12.sql"),
 ];
 
 /// A state folder with the database that these statements make.
@@ -90,6 +91,8 @@ async fn a_database_of_every_schema_is_read_and_written_without_loss() {
         let running = two.last.as_ref().expect("it is imaging");
         assert_eq!(running.progress.as_ref().map(|p| p.stage), Some(Stage::Fetch));
         assert!(running.outcome.is_none() && stranger.last.is_none());
+        let personal = done.personal.as_ref().and_then(|personal| personal.hostname.as_deref());
+        assert_eq!(personal, (version >= 12).then_some("lab-01"), "schema {version}");
         assert_eq!((running.preflight, done.preflight), (version >= 11, false), "schema {version}");
 
         let changes = restored.terminals.iter().flat_map(|t| {

@@ -1,0 +1,67 @@
+//! The host names that a new job gives its terminals, checked before any terminal is written.
+//!
+//! Invariant: pure. A rule that leaves a terminal without a name, or gives two the same one, is refused with
+//! the terminals that are concerned.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::Refusal;
+use crate::server::domain::lab::{Lab, Terminal, some_of};
+use crate::server::domain::registry::hostname::{HostnameRule, Named, WINDOWS};
+
+/// Host names, by the terminals' names in calls.
+pub(super) type Names = BTreeMap<String, String>;
+
+/// The host name of one terminal.
+pub(crate) fn of_terminal(
+    rule: &HostnameRule,
+    terminal: &Terminal,
+    label: Option<&str>,
+) -> Result<String, String> {
+    let mac = terminal.identity.macs.first().map(ToString::to_string);
+    rule.name(&Named { place: &terminal.place, label, mac: mac.as_deref() })
+}
+
+/// The host names of all terminals of a job.
+pub(super) fn of(
+    rule: Option<&HostnameRule>,
+    terminals: &BTreeSet<String>,
+    lab: &Lab,
+    label: &dyn Fn(&Terminal) -> Option<String>,
+) -> Result<Names, Refusal> {
+    let refused = |error, advice: &str| Refusal { error, advice: advice.into() };
+    let Some(rule) = rule else { return Ok(Names::new()) };
+    let (mut names, mut owners) = (Names::new(), BTreeMap::<String, Vec<String>>::new());
+    let mut nameless: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for terminal in terminals.iter().filter_map(|id| lab.get(id)) {
+        let label = label(terminal);
+        let title = label.clone().unwrap_or_else(|| terminal.id.clone());
+        match of_terminal(rule, terminal, label.as_deref()) {
+            Ok(name) => {
+                owners.entry(name.to_ascii_lowercase()).or_default().push(title);
+                names.insert(terminal.id.clone(), name);
+            }
+            Err(why) => nameless.entry(why).or_default().push(title),
+        }
+    }
+    let list = |titles: &Vec<String>| some_of(&titles.iter().map(String::as_str).collect::<Vec<_>>());
+    if let Some((why, titles)) = nameless.iter().next() {
+        let advice = "Describe these terminals (flashmob terminal set, or import a table), or choose another \
+            rule.";
+        let error = format!("--hostname {rule} gives no name to {}: {why}", list(titles));
+        return Err(refused(error, advice));
+    }
+    if let Some((name, titles)) = owners.iter().find(|(_, titles)| titles.len() > 1) {
+        let advice = "Choose a rule that tells them apart, for example {room}-{seat:02}.";
+        let error = format!("--hostname {rule} gives the name '{name}' to {}", list(titles));
+        return Err(refused(error, advice));
+    }
+    Ok(names)
+}
+
+/// Names that Windows would shorten, for people.
+pub(super) fn too_long(names: &Names) -> Option<String> {
+    let first = |name: &&String| name.split('.').next().is_some_and(|first| first.len() > WINDOWS);
+    let long: Vec<&str> = names.values().filter(first).map(String::as_str).collect();
+    (!long.is_empty()).then(|| format!("names of more than {WINDOWS} characters: {}", some_of(&long)))
+}

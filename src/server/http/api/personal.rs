@@ -1,0 +1,170 @@
+//! A system of its own for each terminal: what `take` gives the agent, its reports, the started system's
+//! call.
+//!
+//! Invariant: a report is taken only with its attempt's token, a call of a started system only with a ticket
+//! that was not used; `lab` keeps both. A terminal that its job's rule gives no name is not imaged.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+
+use super::reply::{Body, Error, Shared, error, keep, not_taken, read};
+use crate::api::{Assignment, Booted, Compare, PersonalReport, Refusal, Take, Task};
+use crate::server::app::App;
+use crate::server::domain::attempt::Attempt;
+use crate::server::domain::config::Config;
+use crate::server::domain::jobs::{Placement, hostname_of};
+use crate::server::domain::lab::{Lab, NotBooted};
+use crate::server::domain::target::Target;
+use crate::server::domain::tickets;
+use crate::sync;
+
+/// Why a job with a rule for host names is not given to an agent that would leave the image's name.
+const TOO_OLD: &str = "this terminal's agent is too old to set a host name";
+const REBUILD: &str = "Nothing was written. Make new netboot files with flashmob-initramfs, restart the \
+    terminal, and run on the server: flashmob job retry.";
+
+/// The host name that `target` gives the terminal `id`: none without a rule. An error fails the terminal's
+/// place in the job, because a system under another terminal's name is worse than none.
+pub(super) fn hostname(
+    lab: &mut Lab,
+    app: &App,
+    config: &Config,
+    (id, wish): (&str, &Take),
+    target: &Target,
+) -> Result<Option<String>, Error> {
+    let Some(rule) = &target.terms.hostname else { return Ok(None) };
+    let named = match lab.get(id) {
+        Some(_) if !wish.personal => Err((TOO_OLD.to_owned(), REBUILD)),
+        Some(terminal) => hostname_of(rule, terminal, lab.label(config, terminal)).map_err(|why| {
+            let advice = "Describe the terminal with 'flashmob terminal set', and run 'flashmob job retry'.";
+            (format!("--hostname {rule} gives this terminal no name: {why}"), advice)
+        }),
+        None => return Ok(None),
+    };
+    named.map(Some).map_err(|(why, advice)| {
+        let changes = lab.unable(id, &target.job, &why, app.now());
+        drop(app.store.save(changes));
+        error(StatusCode::CONFLICT, why, advice)
+    })
+}
+
+/// One image for one disk.
+pub(super) fn task(image: Placement, compare: Compare) -> Task {
+    let Placement { id, disk, layout, partitions } = image;
+    let folder = format!("/images/{}/{}/", id.name, id.version);
+    let mut task = Task { id, folder, disk, layout, partitions: None, compare, ticket: None };
+    if let Some(partitions) = partitions {
+        task.only(partitions);
+    }
+    task
+}
+
+/// Adds what makes the system the terminal's own, with a new ticket for its call.
+pub(super) fn give(lab: &Lab, app: &App, config: &Config, id: &str, assignment: &mut Assignment) {
+    let label = lab.get(id).and_then(|terminal| lab.label(config, terminal));
+    let ticket = tickets::issue_for_boot(&app.ticket_key, assignment.attempt, app.now());
+    assignment.personal = lab.given(id, label, ticket);
+}
+
+/// The work of a terminal that was cut off after its image was on the disk.
+pub(super) fn finish(lab: &mut Lab, app: &App, config: &Config, id: &str) -> Option<Assignment> {
+    let (attempt, change) = lab.finish(id, app.now())?;
+    let Attempt { number, ref token, ref job, ref personal, .. } = attempt;
+    let personal = personal.as_ref()?;
+    let terminal = lab.get(id)?;
+    // Nothing is fetched, and the disk is not compared.
+    let mut tasks = personal.images.iter().map(|image| task(image.clone(), Compare::Auto));
+    let mut assignment = Assignment {
+        job: job.clone(),
+        attempt: number,
+        token: token.clone(),
+        task: tasks.next()?,
+        also: tasks.collect(),
+        installed: attempt.leaves_installed(),
+        known_disks: terminal.known_disks.clone(),
+        chosen: terminal.chosen.clone(),
+        compress: config.compress,
+        after: personal.after,
+        verify: true,
+        longest_stay: 0,
+        preflight: false,
+        personal: None,
+        finish: true,
+        date: None,
+    };
+    give(lab, app, config, id, &mut assignment);
+    let title = lab.title(config, id);
+    log::info!(terminal = id, attempt = number; "{title} goes on to personalise its system");
+    // A count that is lost does no harm.
+    drop(app.store.save(vec![change]));
+    Some(assignment)
+}
+
+/// `POST /api/v1/attempts/{attempt}/personal`.
+#[utoipa::path(
+    post,
+    operation_id = "personal",
+    path = "/api/v1/attempts/{attempt}/personal",
+    summary = "An agent says how far the terminal's own system is",
+    tag = "terminals",
+    params(("attempt" = u64, Path, description = "From the assignment")),
+    request_body = PersonalReport,
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
+pub async fn report(
+    State(app): Shared,
+    Path(attempt): Path<u64>,
+    body: Body<PersonalReport>,
+) -> Result<StatusCode, Error> {
+    let report = read(body)?;
+    let saved = {
+        let mut lab = sync::lock(&app.lab);
+        let problems = report.problems.clone();
+        let changes = lab.personal(app.now(), attempt, report).map_err(not_taken)?;
+        if let Some(id) = lab.of_attempt(attempt).filter(|_| !problems.is_empty()) {
+            let title = lab.title(&app.config(), id);
+            log::warn!(terminal = id, attempt; "{title} is not fully personalised: {}", problems.join("; "));
+        }
+        app.store.save(changes)
+    };
+    keep(saved).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/v1/booted`: an installed system has started.
+#[utoipa::path(
+    post,
+    path = "/api/v1/booted",
+    summary = "An installed system has started",
+    tag = "terminals",
+    request_body = Booted,
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
+pub async fn booted(State(app): Shared, body: Body<Booted>) -> Result<StatusCode, Error> {
+    let said = read(body)?;
+    let refused = |why: String| {
+        let advice = "A ticket is good for one start after imaging. Nothing is to be done on the terminal: \
+            image it again for another one.";
+        error(StatusCode::FORBIDDEN, why, advice)
+    };
+    let attempt =
+        tickets::boot_of(&app.ticket_key, &said.ticket, app.now()).map_err(|why| refused(why.to_string()))?;
+    let saved = {
+        let mut lab = sync::lock(&app.lab);
+        let (id, change) =
+            lab.booted(app.now(), attempt, said).map_err(|why: NotBooted| refused(why.to_string()))?;
+        let (title, system) = (lab.title(&app.config(), &id), lab.system(&id, Some(attempt)));
+        log::info!(terminal = id, attempt; "{title} has {}", system.unwrap_or_default());
+        app.store.save(vec![change])
+    };
+    keep(saved).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

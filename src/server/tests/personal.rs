@@ -1,0 +1,196 @@
+//! Systems of their own: host names by rule, finishing after a power cut, the started system's call.
+
+use super::*;
+use crate::api::{Booted, Personal, PersonalReport, TerminalDetails};
+use crate::event::Stage;
+use crate::server::domain::jobs::JobPlan;
+use crate::testkit::lab::done;
+
+/// An agent that knows how to personalise.
+const KNOWS: fn() -> Take = || Take { preflight: true, personal: true, ..Take::default() };
+
+/// A room of two terminals with seats, and one without.
+const ROOM: &str = "mac,label,room,seat,hostname\n\
+    52:54:00:00:00:0a,lab-01,101,1,pc1\n52:54:00:00:00:0b,lab-02,101,2,\n52:54:00:00:00:0c,lab-03,,,PC1\n";
+
+async fn world() -> World {
+    let world = World::new(QUIET).await;
+    let answer = world.http.post(world.url("/api/v1/terminals/import")).body(ROOM).send().await;
+    assert_eq!(answer.expect("an answer").status(), StatusCode::OK);
+    world
+}
+
+fn order(targets: &[&str], hostname: Option<&str>) -> JobOrder {
+    JobOrder {
+        image: "golden".into(),
+        targets: targets.iter().map(|target| (*target).into()).collect(),
+        hostname: hostname.map(str::to_string),
+        ..JobOrder::default()
+    }
+}
+
+async fn create(world: &World, order: &JobOrder) -> (StatusCode, String) {
+    let answer = world.http.post(world.url("/api/v1/jobs")).json(order).send().await.expect("an answer");
+    (answer.status(), answer.text().await.expect("text"))
+}
+
+/// Takes the work that waits for the terminal with this MAC.
+async fn take(world: &World, mac: &str) -> Assignment {
+    let terminal = world.hello(mac).await;
+    world.take(&terminal, KNOWS()).await.expect("work waits")
+}
+
+async fn report(world: &World, job: &Assignment, done: bool, problems: &[&str]) -> StatusCode {
+    let problems = problems.iter().map(|text| (*text).into()).collect();
+    let report =
+        PersonalReport { token: job.token.clone(), done, steps: vec!["etc/hostname".into()], problems };
+    let url = world.url(&format!("/api/v1/attempts/{}/personal", job.attempt));
+    world.http.post(url).json(&report).send().await.expect("an answer").status()
+}
+
+async fn booted(world: &World, ticket: &str) -> StatusCode {
+    let said = Booted {
+        ticket: ticket.into(),
+        hostname: "101-01".into(),
+        system: "Debian GNU/Linux 12 (bookworm)\n".into(),
+        kernel: "6.1.0-26-amd64".into(),
+    };
+    let answer = world.http.post(world.url("/api/v1/booted")).json(&said).send().await;
+    answer.expect("an answer").status()
+}
+
+async fn system(world: &World, mac: &str) -> Option<String> {
+    world.row(mac).await.system
+}
+
+#[tokio::test]
+async fn a_rule_that_leaves_a_terminal_nameless_or_names_two_alike_is_refused_when_the_job_is_created() {
+    let world = world().await;
+    for (targets, rule, why) in [
+        (&["all"][..], "{room}-{seat:02}", "no name to lab-03: it has no room"),
+        (&["all"], "csv", "no name to lab-02: no host name is registered"),
+        (&["lab-01", "lab-03"], "csv", "gives the name 'pc1' to lab-01, lab-03"),
+        (&["room:101"], "{room}", "gives the name '101' to lab-01, lab-02"),
+        (&["room:101"], "pc", "same name"),
+        (&["room:101"], "{floor}", "{room}, {seat}"),
+    ] {
+        let (status, text) = create(&world, &order(targets, Some(rule))).await;
+        assert!(status == StatusCode::CONFLICT && text.contains(why), "{rule}: {text}");
+    }
+    let (status, text) = create(&world, &JobOrder { as_is: true, ..order(&["all"], Some("{label}")) }).await;
+    assert!(status == StatusCode::CONFLICT && text.contains("--as-is"), "{text}");
+    let dry = JobOrder { dry_run: true, ..order(&["room:101"], Some("{room}-{seat:02}-of-the-school")) };
+    let (status, text) = create(&world, &dry).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    let plan: JobPlan = serde_json::from_str(&text).expect("a plan");
+    let names: Vec<_> = plan.terminals.iter().filter_map(|t| t.hostname.as_deref()).collect();
+    assert_eq!(names, ["101-01-of-the-school", "101-02-of-the-school"]);
+    assert!(plan.findings.iter().any(|f| f.error.contains("15 characters")), "{:?}", plan.findings);
+}
+
+#[tokio::test]
+async fn an_agent_gets_the_name_by_rule_and_one_that_would_leave_the_old_name_gets_no_work() {
+    let world = world().await;
+    create(&world, &order(&["room:101"], Some("{room}-{seat:02}"))).await;
+    let Personal { hostname, label, room, seat, ticket } = take(&world, A).await.personal.expect("given");
+    assert_eq!(hostname.as_deref(), Some("101-01"));
+    assert_eq!([label, room, seat].map(Option::unwrap), ["lab-01", "101", "1"]);
+    assert!(ticket.len() > 40, "{ticket}");
+    let terminal = world.hello(B).await;
+    let old = Take { preflight: true, ..Take::default() };
+    assert_eq!(world.take(&terminal, old).await, Err(StatusCode::CONFLICT));
+    let row = world.row(B).await;
+    assert_eq!(row.state, TerminalState::Failed);
+    assert!(row.reason.as_deref().is_some_and(|why| why.contains("too old")), "{row:?}");
+    // Whoever clears the seat after the job was created stops the terminal, not the night.
+    world.decide(B, "retry").await;
+    let url = world.url(&format!("/api/v1/terminals/{B}"));
+    world.http.patch(url).json(&serde_json::json!({ "seat": "" })).send().await.expect("described");
+    assert_eq!(world.take(&terminal, KNOWS()).await, Err(StatusCode::CONFLICT));
+    assert!(world.row(B).await.reason.is_some_and(|why| why.contains("no seat")));
+}
+
+#[tokio::test]
+async fn without_a_rule_only_the_file_is_written_and_with_as_is_not_even_that() {
+    let world = world().await;
+    create(&world, &order(&[A], None)).await;
+    assert_eq!(take(&world, A).await.personal.expect("given").hostname, None);
+    create(&world, &JobOrder { as_is: true, ..order(&[B], None) }).await;
+    let job = take(&world, B).await;
+    assert_eq!(job.personal, None);
+    world.outcome(&job, done()).await.expect("taken");
+    assert_eq!(system(&world, B).await.as_deref(), Some("imaged"));
+    assert!(!world.ipxe(B, "efi").await.contains("/boot/vmlinuz"), "nothing is left to do");
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_cut_off_while_it_personalises_is_finished_and_not_imaged_again() {
+    let mut world = world().await;
+    create(&world, &order(&[A], Some("{label}"))).await;
+    let first = take(&world, A).await;
+    world.outcome(&first, done()).await.expect("taken");
+    world.progress(&first, crate::event::Progress::at(Stage::Personalise)).await.expect("taken");
+    assert_eq!(report(&world, &first, false, &[]).await, StatusCode::NO_CONTENT);
+    assert_eq!(system(&world, A).await.as_deref(), Some("imaged, not yet personalised"));
+    world.restart().await;
+    assert_eq!(world.state(A).await, TerminalState::Done);
+    assert!(world.ipxe(A, "efi").await.contains("/boot/vmlinuz"), "the agent comes again");
+    let again = take(&world, A).await;
+    assert_eq!((again.attempt, &again.token, again.finish), (first.attempt, &first.token, true));
+    assert_eq!(again.personal.as_ref().and_then(|p| p.hostname.as_deref()), Some("lab-01"));
+    assert!(again.installed.iter().all(|one| one.personalised) && !again.installed.is_empty());
+    assert_eq!(report(&world, &again, true, &[]).await, StatusCode::NO_CONTENT);
+    assert_eq!(system(&world, A).await.as_deref(), Some("imaged, personalised as lab-01"));
+    assert!(!world.ipxe(A, "efi").await.contains("/boot/vmlinuz"), "its disk boots");
+    let terminal = world.hello(A).await;
+    assert_eq!(world.take(&terminal, KNOWS()).await, Err(StatusCode::NO_CONTENT));
+    let stranger = Assignment { token: "guess".into(), ..again };
+    assert_eq!(report(&world, &stranger, true, &[]).await, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn one_that_is_cut_off_each_time_boots_its_disk_in_the_end_and_a_retry_images_it_anew() {
+    let world = world().await;
+    create(&world, &order(&[A], None)).await;
+    let job = take(&world, A).await;
+    world.outcome(&job, done()).await.expect("taken");
+    for _ in 0..3 {
+        assert!(take(&world, A).await.finish);
+    }
+    assert!(!world.ipxe(A, "efi").await.contains("/boot/vmlinuz"));
+    assert!(system(&world, A).await.is_some_and(|words| words.contains("cut off each time")));
+    world.decide(A, "retry").await;
+    let next = take(&world, A).await;
+    assert!(!next.finish && next.attempt > job.attempt);
+}
+
+#[tokio::test]
+async fn a_started_system_calls_back_once() {
+    let mut world = world().await;
+    create(&world, &order(&[A], Some("{room}-{seat:02}"))).await;
+    let job = take(&world, A).await;
+    let ticket = job.personal.as_ref().expect("given").ticket.clone();
+    world.outcome(&job, done()).await.expect("taken");
+    report(&world, &job, true, &["/dev/sda3 holds LVM"]).await;
+    let partly = system(&world, A).await;
+    assert_eq!(partly.as_deref(), Some("imaged, not fully personalised: /dev/sda3 holds LVM"));
+    for wrong in ["", "1-00", &ticket[1..], &format!("9{ticket}")] {
+        assert_eq!(booted(&world, wrong).await, StatusCode::FORBIDDEN, "{wrong}");
+    }
+    assert_eq!(booted(&world, &ticket).await, StatusCode::NO_CONTENT);
+    let words = "booted as 101-01: Debian GNU/Linux 12 (bookworm), 6.1.0-26-amd64";
+    assert_eq!(booted(&world, &ticket).await, StatusCode::FORBIDDEN, "used");
+    world.restart().await;
+    assert_eq!(booted(&world, &ticket).await, StatusCode::FORBIDDEN, "used before the restart");
+    assert_eq!(system(&world, A).await.as_deref(), Some(words));
+    let details = world.text(&format!("/api/v1/terminals/{A}")).await.1;
+    let details: TerminalDetails = serde_json::from_str(&details).expect("details");
+    let personal = details.attempt.and_then(|attempt| attempt.personal).expect("kept");
+    assert_eq!(personal.booted.expect("booted").kernel, "6.1.0-26-amd64");
+    let csv = world.text("/api/v1/jobs/1/report.csv").await.1;
+    assert!(csv.contains(&format!("\"{words}\"")), "{csv}");
+    // Imaged again, the old ticket says nothing of the new system.
+    create(&world, &order(&[A], None)).await;
+    take(&world, A).await;
+    assert_eq!(booted(&world, &ticket).await, StatusCode::FORBIDDEN);
+}
