@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long one post may take.
 const POST: Duration = Duration::from_secs(20);
 
+/// What became of a post, and why it was not taken.
+type Posted = Result<(), (Sent, String)>;
+
 /// One address with what waits for it.
 #[derive(Debug, Default)]
 struct Hook {
@@ -40,7 +43,7 @@ pub(super) async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let agent = agent();
     let mut watcher = Watcher::default();
     let mut hooks: HashMap<HookConfig, Hook> = HashMap::new();
-    let mut posts: JoinSet<(HookConfig, Result<(), (Sent, String)>)> = JoinSet::new();
+    let mut posts: JoinSet<(HookConfig, Posted)> = JoinSet::new();
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -93,7 +96,7 @@ fn look(app: &App, watcher: &mut Watcher, hooks: &mut HashMap<HookConfig, Hook>)
     }
 }
 
-fn settle(hook: &mut Hook, config: &HookConfig, result: Result<(), (Sent, String)>, now: Duration) {
+fn settle(hook: &mut Hook, config: &HookConfig, result: Posted, now: Duration) {
     hook.busy = false;
     let (how, why) = match result {
         Ok(()) => (Sent::Taken, String::new()),
@@ -109,7 +112,7 @@ fn settle(hook: &mut Hook, config: &HookConfig, result: Result<(), (Sent, String
     }
 }
 
-fn post(agent: &Agent, config: &HookConfig, notice: &Notice) -> Result<(), (Sent, String)> {
+fn post(agent: &Agent, config: &HookConfig, notice: &Notice) -> Posted {
     let body = serde_json::to_vec(notice).map_err(|e| (Sent::Refused, e.to_string()))?;
     let mut request = agent.post(config.url.whole()).content_type("application/json");
     if let Some(path) = &config.token_file {
@@ -125,7 +128,7 @@ fn post(agent: &Agent, config: &HookConfig, notice: &Notice) -> Result<(), (Sent
 }
 
 /// What a status means for a notice.
-fn judge(status: u16) -> Result<(), (Sent, String)> {
+fn judge(status: u16) -> Posted {
     let why = format!("it answers with status {status}");
     match status {
         200..=299 => Ok(()),
