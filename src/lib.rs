@@ -14,8 +14,8 @@
 //!
 //! Imports point down only: programs (`agent`, `server`) → adapters (`io`, the only place with syscalls,
 //! sockets, clock and randomness) → stages (`layout`, `lan`, `tracker`, `swarm`, `boot`: pure) → formats
-//! (`bencode`, `metainfo`, `manifest`, `event`, `peer_policy`, `api`) → words (`units`, `bitfield`, `digest`,
-//! `rng`, `slots`, `storage`, `buf`, `sync`).
+//! (`bencode`, `metainfo`, `manifest`, `event`, `nbd`, `peer_policy`, `api`) → words (`units`, `bitfield`,
+//! `digest`, `rng`, `slots`, `storage`, `buf`, `sync`).
 
 // A build of one program leaves out callers in the others; the build of both sees dead code.
 #![cfg_attr(
@@ -40,6 +40,7 @@ pub mod event;
 pub mod image_id;
 pub mod manifest;
 pub mod metainfo;
+pub mod nbd;
 pub mod peer_policy;
 
 // stages

@@ -1,5 +1,5 @@
 //! Virtual disks (qcow2, vhdx, vmdk, vdi, vhd) as the bytes that a machine would see, without converting
-//! them: QEMU's storage daemon shows one as a file, read-only, by FUSE.
+//! them, and disks that an NBD server lends: QEMU's storage daemon shows one as a file, read-only, by FUSE.
 //!
 //! Invariant: dropping the value ends the daemon and its file. QEMU takes its own locks, so a disk that a
 //! running machine writes to is refused. QEMU is told the format and never probes; it opens only the named
@@ -32,29 +32,46 @@ pub(crate) struct View {
 impl View {
     /// Shows the disk at `path`.
     pub(crate) fn show(path: &Path, format: Format) -> Result<Self, Failure> {
-        let cannot = |what: String| {
+        let file = joined("driver=file,node-name=file,read-only=on,filename=", path);
+        Self::of_nodes([file, node(format).into()]).map_err(|what| {
             Failure::refused(
                 format!("{} is a virtual disk ({}), and {what}", path.display(), format.name()),
                 "Install qemu-system-common and run as root, shut down the machine that uses the disk, or \
                  convert it with \
                  `qemu-img convert -O raw`.",
             )
-        };
-        let folder =
-            tempfile::tempdir().map_err(|e| cannot(format!("there is no room for a view of it: {e}")))?;
+        })
+    }
+
+    /// Shows an export of the NBD server on a Unix socket.
+    pub(crate) fn show_export(socket: &Path, export: &str) -> Result<Self, Failure> {
+        let options =
+            format!("driver=nbd,node-name=disk,read-only=on,export={export},server.type=unix,server.path=");
+        Self::of_nodes([joined(&options, socket)]).map_err(|what| {
+            Failure::refused(
+                format!("a disk on the network is read with QEMU's help, and {what}"),
+                "Install qemu-system-common (and qemu-block-extra, if it is there) and run as root.",
+            )
+        })
+    }
+
+    /// Shows the node `disk` of these nodes. The error is for people.
+    fn of_nodes<const N: usize>(nodes: [OsString; N]) -> Result<Self, String> {
+        let no_room = |e: std::io::Error| format!("there is no room for a view of it: {e}");
+        let folder = tempfile::tempdir().map_err(no_room)?;
         let place = folder.path().join("disk");
-        File::create(&place).map_err(|e| cannot(format!("there is no room for a view of it: {e}")))?;
+        File::create(&place).map_err(no_room)?;
         let said = folder.path().join("said");
-        let log =
-            File::create(&said).map_err(|e| cannot(format!("there is no room for a view of it: {e}")))?;
+        let log = File::create(&said).map_err(no_room)?;
         let mut command = Command::new("qemu-storage-daemon");
-        command.arg("--blockdev").arg(joined("driver=file,node-name=file,read-only=on,filename=", path));
-        command.arg("--blockdev").arg(node(format));
+        for node in nodes {
+            command.arg("--blockdev").arg(node);
+        }
         command
             .arg("--export")
             .arg(joined("type=fuse,id=view,node-name=disk,writable=off,mountpoint=", &place));
         let daemon = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        let daemon = daemon.map_err(|e| cannot(format!("qemu-storage-daemon cannot be run: {e}")))?;
+        let daemon = daemon.map_err(|e| format!("qemu-storage-daemon cannot be run: {e}"))?;
         let own = fs::metadata(folder.path()).map(|m| m.dev()).unwrap_or_default();
         let mut view = View { daemon, folder };
         let begun = Instant::now();
@@ -65,7 +82,7 @@ impl View {
             if !matches!(view.daemon.try_wait(), Ok(None)) || begun.elapsed() > PATIENCE {
                 let said = fs::read_to_string(&said).unwrap_or_default();
                 let last = said.lines().last().unwrap_or("it does not come up").to_owned();
-                return Err(cannot(format!("QEMU cannot show it: {last}")));
+                return Err(format!("QEMU cannot show it: {last}"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }

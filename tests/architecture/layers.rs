@@ -9,7 +9,7 @@ use crate::tree::{Imports, code_lines, rust_files};
 /// Modules of `src/` from the lowest layer to the highest. Every module is in exactly one.
 const LAYERS: [(&str, &[&str]); 5] = [
     ("words", &["units", "bitfield", "digest", "rng", "slots", "storage", "buf", "sync"]),
-    ("formats", &["bencode", "metainfo", "image_id", "manifest", "event", "peer_policy", "api"]),
+    ("formats", &["bencode", "metainfo", "image_id", "manifest", "event", "nbd", "peer_policy", "api"]),
     ("stages", &["layout", "lan", "tracker", "swarm", "boot", "sim", "forecast"]),
     ("adapters", &["io"]),
     ("programs", &["agent", "server", "cli", "manual", "bin"]),

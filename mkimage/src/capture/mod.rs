@@ -3,6 +3,7 @@
 //! All refusals come before the first piece is read. One pass over the source follows, then the image appears
 //! in the repository in one step.
 
+mod ahead;
 mod boot;
 mod boot_areas;
 mod btrfs;
@@ -26,7 +27,8 @@ use flashmob::event::Failure;
 use flashmob::image_id::is_plain_name;
 use flashmob::layout::extents::Extents;
 use flashmob::manifest::{Boot, Disk};
-use flashmob::units::{PieceLength, parse_bytes, show_bytes};
+use flashmob::units::{PieceLength, SectorSize, parse_bytes, show_bytes};
+use minisign::SecretKey;
 
 use crate::format::Format;
 use crate::keys::read_secret;
@@ -42,12 +44,17 @@ const FILE_SIZE: u64 = 64 << 30;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A disk (/dev/sda), a partition (/dev/sda2), a raw image file of either, or a virtual disk (qcow2,
-    /// vhdx, vmdk, vdi, vhd). No part of it may be mounted or running.
+    /// A disk (/dev/sda), a partition (/dev/sda2), a raw image file of either, a virtual disk (qcow2, vhdx,
+    /// vmdk, vdi, vhd), or a disk that an NBD server lends: nbd://HOST[:PORT]/EXPORT. No part of it may be
+    /// mounted or running.
     source: PathBuf,
     /// Format of the source; decided by the name's ending if left out, never by the content.
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// Bytes of a sector of a file or of a disk on the network, if it has no GPT, which tells them: 512 or
+    /// 4096.
+    #[arg(long, value_name = "BYTES", value_parser = sectors)]
+    sector_size: Option<SectorSize>,
     /// The folder with one folder for each image; made if it is not there.
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
@@ -108,6 +115,11 @@ pub(crate) struct Arguments {
     /// Text that is signed with the manifest and shown by `minisign -V`.
     #[arg(long, value_name = "TEXT", requires = "key")]
     trusted_comment: Option<String>,
+}
+
+fn sectors(text: &str) -> Result<SectorSize, String> {
+    let bytes = text.parse().ok().and_then(SectorSize::new);
+    bytes.ok_or_else(|| "sectors have 512 or 4096 bytes".into())
 }
 
 /// Whether a capture hashes.
@@ -178,13 +190,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .then(|| Place::of(&arguments.source, arguments.format))
         .transpose()?;
     let terms = arguments.terms(parent.as_ref())?;
-    let source = Source::claim(&arguments.source, arguments.format)?;
-    let mut plan = plan::make(&source, &arguments.keep)?;
-    used::look(&source, &mut plan, &arguments.raw)?;
+    let source = Source::claim(&arguments.source, arguments.format)?.with_sectors(arguments.sector_size);
+    let captured = capture(arguments, &source, key.as_ref(), &terms, place);
+    // A lost connection shows first as a disk or a filesystem that cannot be read.
+    captured.map_err(|failure| source.gone().unwrap_or(failure))
+}
+
+fn capture(
+    arguments: &Arguments,
+    source: &Source,
+    key: Option<&SecretKey>,
+    terms: &Terms<'_>,
+    place: Option<Place>,
+) -> Result<(), Failure> {
+    let mut plan = plan::make(source, &arguments.keep)?;
+    used::look(source, &mut plan, &arguments.raw)?;
     payload::refuse_too_many(&plan, terms.piece_length)?;
     let named = arguments.named_kernel();
     let starts = boot::look(&source.file, &plan.partitions, named.as_ref(), arguments.loader.as_deref())?;
-    let areas = boot_areas::read(&source, &plan)?;
+    let areas = boot_areas::read(source, &plan)?;
     for remark in plan.remarks.iter().chain(&starts.remarks).chain(&areas.remarks) {
         eprintln!("note: {remark}");
     }
@@ -203,11 +227,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         boot_bytes: &areas.bytes,
         size: source.size,
     };
-    rehearsal::check_early(golden, &terms)?;
+    rehearsal::check_early(golden, terms)?;
     let partial =
         publish::Partial::create(&arguments.repository, &arguments.name, arguments.version.as_deref())?;
     let mut progress = Progress::new("capturing", plan.bytes);
-    let taken = payload::take(&source, &plan, &terms, partial.path(), &mut progress);
+    let taken = payload::take(source, &plan, terms, partial.path(), &mut progress);
     progress.finish();
     let taken = taken?;
     if taken.pieces == 0 {
@@ -233,8 +257,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         lost: taken.lost,
     };
     let comment = arguments.trusted_comment.as_deref();
-    let published = partial.publish(image, key.as_ref(), comment)?;
+    let published = partial.publish(image, key, comment)?;
     tell(&published, plan.bytes, &progress);
+    if let Some(received) = source.received() {
+        println!("  {} came over the network", show_bytes(received));
+    }
     if let Some(place) = place {
         println!(
             "  the payload stays on {place}: keep it as it is, there, as long as this version is served"
@@ -312,6 +339,12 @@ fn check(arguments: &Arguments) -> Result<(), Failure> {
         return usage(
             "a payload that stays on its source shares nothing with a parent".into(),
             "Leave out --parent or --payload reference.",
+        );
+    }
+    if arguments.payload == Keeping::Reference && arguments.source.to_string_lossy().starts_with("nbd://") {
+        return usage(
+            "a payload cannot stay on a disk on the network".into(),
+            "Leave out --payload reference.",
         );
     }
     if arguments.parent.is_some() && arguments.piece_hashes == PieceHashes::None {

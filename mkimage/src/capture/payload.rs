@@ -13,6 +13,7 @@ use flashmob::layout::extents::{RangeKind, Run, RunBuilder};
 use flashmob::manifest::{Lost, MAX_PIECES, Policy, names};
 use flashmob::units::{PieceLength, Sha1, Sha256, show_bytes};
 
+use super::ahead::{Cell, Reader};
 use super::plan::Plan;
 use super::ranges::Used;
 use super::share::{Parent, Shared, Sharing, Twin};
@@ -40,16 +41,6 @@ pub(super) struct Taken {
 pub(super) struct Hashes {
     pub sha1: Vec<Sha1>,
     pub sha256: Vec<Sha256>,
-}
-
-/// A cell of a partition's grid.
-struct Cell {
-    partition: usize,
-    /// Byte of the partition.
-    offset: u64,
-    /// Byte of the source.
-    start: u64,
-    len: u64,
 }
 
 /// A worker's result for a cell with data.
@@ -123,11 +114,12 @@ pub(super) fn take(
             builder.push(RangeKind::Free, partition.size);
         }
     }
-    let mut lost = Vec::new();
     let (length, hashed) = (terms.piece_length, terms.hashed);
     let (mut pieces, mut hashes) = (0, hashed.then(Hashes::default));
     let mut store = Store::begin(terms, folder)?;
     let buffer = usize::try_from(length.bytes()).unwrap_or(usize::MAX);
+    let taken = cells(plan, length).filter(|cell| !is_free(plan.used[cell.partition].as_ref(), cell));
+    let mut reader = Reader::new(source, plan, taken, terms.rescue);
     pipeline::run(
         buffer,
         cells(plan, length),
@@ -138,10 +130,7 @@ pub(super) fn take(
             }
             let (on_disk, beyond) = buf.split_at_mut(usize::try_from(cell.len).unwrap_or(buffer));
             beyond.fill(0);
-            match source.read(cell.start, on_disk) {
-                Err(_) if terms.rescue => lost.extend(source.rescue(cell.start, on_disk)),
-                read => read?,
-            }
+            reader.read(cell, on_disk)?;
             if let Some(used) = used {
                 used.mask(cell.offset, on_disk);
             }
@@ -176,7 +165,8 @@ pub(super) fn take(
         },
     )?;
     let shared = store.finish(pieces)?;
-    Ok(Taken { runs: builders.into_iter().map(RunBuilder::finish).collect(), pieces, hashes, lost, shared })
+    let (runs, lost) = (builders.into_iter().map(RunBuilder::finish).collect(), reader.lost());
+    Ok(Taken { runs, pieces, hashes, lost, shared })
 }
 
 /// Refuses a source that could have more pieces than terminals take, before it is read.

@@ -98,6 +98,22 @@ impl Used {
         self.ranges.get(first).is_none_or(|range| range.start >= start + len)
     }
 
+    /// The used ranges inside `start..start + len`, with the unused ones between them that are shorter than
+    /// `gap`.
+    pub(crate) fn inside(&self, start: u64, len: u64, gap: u64) -> Vec<Range<u64>> {
+        let end = start + len;
+        let first = self.ranges.partition_point(|range| range.end <= start);
+        let mut inside: Vec<Range<u64>> = Vec::new();
+        for range in self.ranges[first..].iter().take_while(|range| range.start < end) {
+            let range = range.start.max(start)..range.end.min(end);
+            match inside.last_mut() {
+                Some(last) if range.start - last.end < gap => last.end = range.end,
+                _ => inside.push(range),
+            }
+        }
+        inside
+    }
+
     /// The unused ranges inside units of `unit` bytes that are partly used, in order, not touching.
     pub(crate) fn edges(&self, unit: u64, size: u64) -> Vec<Range<u64>> {
         let ends = std::iter::once(0).chain(self.ranges.iter().map(|range| range.end));
@@ -139,6 +155,18 @@ mod tests {
     const MAP: &str = "# Domain logfile\n0x03FFF000     ?\n#      pos        size  status\n\
         0x00000000  0x00014000  +\n0x00014000  0x00004800  ?\n0x00018800  0x00001000  +\n0x00019800 0x6800 \
         ?\n";
+
+    #[test]
+    fn used_ranges_inside_a_range_are_joined_over_small_gaps() {
+        let used = Used::of(vec![0x20000..0x21000, 0x22000..0x23000, 0x40000..0x50000], 1 << 20);
+        assert_eq!(
+            used.inside(0, 1 << 20, 1),
+            [0..0x10000, 0x20000..0x21000, 0x22000..0x23000, 0x40000..0x50000]
+        );
+        assert_eq!(used.inside(0, 1 << 20, 0x1001), [0..0x10000, 0x20000..0x23000, 0x40000..0x50000]);
+        assert_eq!(used.inside(0x20800, 0x28000, 0x1001), [0x20800..0x23000, 0x40000..0x48800]);
+        assert_eq!(used.inside(0x30000, 0x1000, 1), []);
+    }
 
     #[test]
     fn what_a_map_does_not_name_is_used() {

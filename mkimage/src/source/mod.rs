@@ -1,11 +1,12 @@
-//! The source of a capture or comparison: a block device, a file or a virtual disk, opened so that no other
-//! program writes to it meanwhile.
+//! The source of a capture or comparison: a block device, a file, a virtual disk or a disk that an NBD server
+//! lends, opened so that no other program of this machine writes to it meanwhile.
 //!
 //! Invariant: a [`Source`] of a block device that could be claimed is held O_EXCL, so the kernel keeps others
 //! from mounting it. One that is mounted read-only cannot be claimed, and is read without. QEMU's own locks
 //! keep QEMU from writing to it (`locks`). `seen` notices other writers afterwards. Nothing is ever written.
 
 mod locks;
+mod nbd;
 mod seen;
 
 use std::fs::{self, File, OpenOptions};
@@ -25,6 +26,8 @@ use nix::unistd::{Whence, lseek64};
 use crate::format::Format;
 use crate::keys::file_failure;
 use crate::view::View;
+use nbd::Lent;
+use nbd::address::Address;
 use seen::Seen;
 
 /// Bytes that are skipped at a time where the source cannot be read.
@@ -39,6 +42,8 @@ pub(crate) struct Source {
     holes: bool,
     /// Shows a virtual disk; after `file`, so that it outlives it.
     view: Option<View>,
+    /// Lent by an NBD server; after `file`, so that it outlives it.
+    lent: Option<Lent>,
     /// Its state before it was read, if it was claimed.
     before: Option<Seen>,
 }
@@ -47,6 +52,9 @@ impl Source {
     /// Opens a disk, a partition or a file for a capture. Refused while another program may write to it.
     /// Without `format` the name decides.
     pub(crate) fn claim(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
+        if let Some(address) = Address::of(path)? {
+            return Self::of_lent(path, address, format);
+        }
         let before = Seen::look(path)?;
         let source = Self::open_alone(path, format)?;
         // QEMU locks the disks that it shows.
@@ -106,6 +114,9 @@ impl Source {
 
     /// Opens a disk, a partition or a file to be compared, even if others use it.
     pub(crate) fn look_at(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
+        if let Some(address) = Address::of(path)? {
+            return Self::of_lent(path, address, format);
+        }
         match Format::of(path, format)? {
             Format::Raw => {}
             format => return Self::of_view(path, View::show(path, format)?),
@@ -129,9 +140,62 @@ impl Source {
         Ok(Source { view: Some(view), ..Self::from_file(path, file, 0)? })
     }
 
+    /// A disk that an NBD server lends, by the file that shows it.
+    fn of_lent(path: &Path, address: Address, format: Option<Format>) -> Result<Self, Failure> {
+        if format.is_some_and(|format| format != Format::Raw) {
+            return Err(Failure::usage(
+                format!("{} is a disk on the network, and these are read as they are", path.display()),
+                "Leave out --format; a server like qemu-nbd shows what is inside a virtual disk.",
+            ));
+        }
+        let lent = Lent::open(address)?;
+        let shown = lent.view.path();
+        let file = File::open(&shown).map_err(|e| file_failure("opening", &shown, &e))?;
+        let source = Self::from_file(path, file, 0)?;
+        let exported = lent.client.exported();
+        Ok(Source { size: exported.size, holes: false, lent: Some(lent), ..source })
+    }
+
+    /// The same with sectors of `told` bytes, where only a person knows them. The kernel knows those of a
+    /// block device.
+    pub(crate) fn with_sectors(self, told: Option<SectorSize>) -> Self {
+        let is_device = self.file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+        let told = told.filter(|_| !is_device);
+        Source { sector_size: told.unwrap_or(self.sector_size), ..self }
+    }
+
+    /// True if it comes over the network, where every byte costs time.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.is_some()
+    }
+
+    /// Asks the network for a range that will be read soon, at most `nbd::MAX_READ` long. False: enough is
+    /// under way.
+    pub(crate) fn ask(&self, offset: u64, length: u64) -> bool {
+        self.lent.as_ref().is_some_and(|lent| lent.client.ask(offset, length))
+    }
+
+    /// Bytes that came over the network, if it is lent.
+    pub(crate) fn received(&self) -> Option<u64> {
+        self.lent.as_ref().map(|lent| lent.client.received())
+    }
+
+    /// Why it cannot be read any more, if its connection is lost for good.
+    pub(crate) fn gone(&self) -> Option<Failure> {
+        self.lent.as_ref().and_then(|lent| lent.client.gone())
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        match &self.lent {
+            Some(lent) => lent.client.read(offset, into),
+            None => self.file.read_exact_at(into, offset),
+        }
+    }
+
     /// Where its bytes are, for programs that read them.
     pub(crate) fn data(&self) -> PathBuf {
-        self.view.as_ref().map_or_else(|| self.path.clone(), View::path)
+        let lent = self.lent.as_ref().map(|lent| &lent.view);
+        self.view.as_ref().or(lent).map_or_else(|| self.path.clone(), View::path)
     }
 
     fn from_file(path: &Path, file: File, device: u64) -> Result<Self, Failure> {
@@ -152,12 +216,15 @@ impl Source {
             }
         }
         let path = path.to_path_buf();
-        Ok(Source { path, file, size, sector_size, holes: is_file, view: None, before: None })
+        Ok(Source { path, file, size, sector_size, holes: is_file, view: None, lent: None, before: None })
     }
 
     /// Fills `into` from `offset`. The failure names the first sector that cannot be read.
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
-        self.file.read_exact_at(into, offset).map_err(|e| {
+        self.read_at(offset, into).map_err(|e| {
+            if let Some(gone) = self.gone() {
+                return gone;
+            }
             let path = self.path.display();
             if e.kind() == io::ErrorKind::UnexpectedEof {
                 return Failure::disk(
@@ -172,7 +239,7 @@ impl Source {
             let sector = u64::from(self.sector_size.get());
             let mut one = vec![0; usize::try_from(sector).unwrap_or(512)];
             let mut all = (offset / sector..).take(into.len().div_ceil(one.len()));
-            let bad = all.find(|lba| self.file.read_exact_at(&mut one, lba * sector).is_err());
+            let bad = all.find(|lba| self.read_at(lba * sector, &mut one).is_err());
             let place = bad.map_or_else(|| format!("byte {offset}"), |lba| format!("sector {lba}"));
             Failure::disk(
                 format!("reading {} bytes at byte {offset} of {path}: {place}: {e}", into.len()),
@@ -183,13 +250,17 @@ impl Source {
         })
     }
 
-    /// Fills `into` from `offset` as far as it can be read; the rest is zeros, and is returned.
-    pub(crate) fn rescue(&self, offset: u64, into: &mut [u8]) -> Vec<Lost> {
+    /// Fills `into` from `offset` as far as it can be read; the rest is zeros, and is returned. A lost
+    /// connection is a failure, because the disk could be read.
+    pub(crate) fn rescue(&self, offset: u64, into: &mut [u8]) -> Result<Vec<Lost>, Failure> {
         let mut lost: Vec<Lost> = Vec::new();
         let mut at = offset;
         for part in into.chunks_mut(RESCUED) {
             let length = part.len() as u64;
-            if let Err(e) = self.file.read_exact_at(part, at) {
+            if let Err(e) = self.read_at(at, part) {
+                if let Some(gone) = self.gone() {
+                    return Err(gone);
+                }
                 log::warn!("{} bytes at byte {at} of {}: {e}", part.len(), self.path.display());
                 part.fill(0);
                 match lost.last_mut() {
@@ -199,7 +270,7 @@ impl Source {
             }
             at += length;
         }
-        lost
+        Ok(lost)
     }
 
     /// True if the kernel says that nothing was ever written to `offset..offset + len`.

@@ -18,6 +18,7 @@
 //! - `in_place`: payloads that stay on their source
 //! - `unusual`: tables and lengths that are rare
 //! - `forms`: every command answers for every form of an image
+//! - `network`: disks that an NBD server lends
 //! - `golden`: the formats never change
 
 mod capture;
@@ -30,6 +31,7 @@ mod imaging;
 mod in_place;
 mod loaders;
 mod meanwhile;
+mod network;
 mod parents;
 mod power;
 mod signing;

@@ -1,5 +1,5 @@
 //! Network clients: the tracker and the server over HTTP, wake-up packets, and, on a terminal, links,
-//! addresses and discovery.
+//! addresses and discovery. `nbd_server` lends a disk.
 //!
 //! Invariant: every answer is bounded, and every wait ends.
 
@@ -13,6 +13,7 @@ pub mod dhcp;
 pub mod discovery;
 #[cfg(feature = "agent")]
 pub(crate) mod lldp;
+pub mod nbd_server;
 #[cfg(feature = "agent")]
 pub(crate) mod netlink;
 #[cfg(feature = "server")]
