@@ -4,6 +4,7 @@
 //! docs/operations.md), a reason and a remedy.
 
 mod capture;
+mod composed;
 mod diff;
 mod format;
 mod hash;
@@ -13,6 +14,7 @@ mod keys;
 mod loop_device;
 mod pipeline;
 mod progress;
+mod segments;
 mod sign;
 mod source;
 mod verify;

@@ -45,14 +45,19 @@ impl View {
 
     /// Shows an export of the NBD server on a Unix socket.
     pub(crate) fn show_export(socket: &Path, export: &str) -> Result<Self, Failure> {
-        let options =
-            format!("driver=nbd,node-name=disk,read-only=on,export={export},server.type=unix,server.path=");
-        Self::of_nodes([joined(&options, socket)]).map_err(|what| {
+        Self::of_export(socket, export).map_err(|what| {
             Failure::refused(
                 format!("a disk on the network is read with QEMU's help, and {what}"),
                 "Install qemu-system-common (and qemu-block-extra, if it is there) and run as root.",
             )
         })
+    }
+
+    /// The same. The error is for people, and says only what went wrong with QEMU.
+    pub(crate) fn of_export(socket: &Path, export: &str) -> Result<Self, String> {
+        let options =
+            format!("driver=nbd,node-name=disk,read-only=on,export={export},server.type=unix,server.path=");
+        Self::of_nodes([joined(&options, socket)])
     }
 
     /// Shows the node `disk` of these nodes. The error is for people.

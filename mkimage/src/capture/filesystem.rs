@@ -2,6 +2,9 @@
 //!
 //! Invariant: only names; `boot` reads the content.
 
+/// Bytes of a partition or volume that are enough to know its filesystem.
+pub(super) const START: u64 = 128 << 10;
+
 /// The filesystem that a partition's first bytes belong to. `start` has its first 128 KiB, or less if it is
 /// smaller.
 pub(super) fn name(start: &[u8]) -> Option<&'static str> {

@@ -4,12 +4,15 @@
 //! in the repository in one step.
 
 mod ahead;
+mod backing;
+mod blocks;
 mod boot;
 mod boot_areas;
 mod btrfs;
 mod filesystem;
 mod grub;
 mod in_place;
+mod lvm;
 mod payload;
 mod plan;
 mod publish;
@@ -18,6 +21,7 @@ mod rehearsal;
 mod share;
 mod soundness;
 pub(crate) mod used;
+mod volumes;
 mod windows;
 mod writer;
 

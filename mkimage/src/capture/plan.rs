@@ -7,12 +7,9 @@ use flashmob::io::disk::table::{self, DiskTable, TablePartition};
 use flashmob::manifest::{Entry, Policy, Role, Table};
 use flashmob::units::Lba;
 
-use super::filesystem;
+use super::filesystem::{self, START};
 use super::ranges::Used;
 use crate::source::Source;
-
-/// Enough to know filesystems by.
-const START: u64 = 128 << 10;
 
 /// A partition that becomes part of the image.
 #[derive(Debug, Clone)]

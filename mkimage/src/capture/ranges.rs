@@ -65,6 +65,7 @@ impl Used {
     /// These ranges, in any order, and the boot area.
     pub(super) fn of(mut used: Vec<Range<u64>>, size: u64) -> Self {
         used.push(0..BOOT_AREA.min(size));
+        used.retain(|range| range.start < range.end);
         used.sort_unstable_by_key(|range| range.start);
         let mut ranges: Vec<Range<u64>> = Vec::new();
         for range in used {
@@ -86,6 +87,10 @@ impl Used {
         }
         free.push(at..size);
         Used::all_but(free, size)
+    }
+
+    pub(super) fn ranges(&self) -> &[Range<u64>] {
+        &self.ranges
     }
 
     pub(crate) fn bytes(&self) -> u64 {

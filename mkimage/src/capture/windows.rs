@@ -7,13 +7,11 @@ use std::io::{Read, Seek};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use flashmob::io::disk::partition_reader::PartitionReader;
 use ntfs::Ntfs;
 use ntfs::attribute_value::NtfsAttributeValue;
 use ntfs::indexes::NtfsFileNameIndex;
 
-use super::plan::PartitionPlan;
-use crate::source::Source;
+use super::backing::Backing;
 
 /// In the root folder.
 const HIBERNATION: &str = "hiberfil.sys";
@@ -25,19 +23,19 @@ const HEADER: u64 = 4096;
 pub(super) struct Windows {
     /// It sleeps (also by fast startup) or was stopped while waking up.
     pub hibernated: bool,
-    /// Bytes of the partition that hold pages of memory.
+    /// Bytes of it that hold pages of memory.
     pub pages: Vec<Range<u64>>,
 }
 
 /// Looks into an NTFS. Unreadable parts are left out, because `soundness` reports damage.
-pub(super) fn look(source: &Source, partition: &PartitionPlan) -> Windows {
-    let mut view = PartitionReader::new(&source.file, partition.start, partition.size);
+pub(super) fn look(backing: &Backing<'_>) -> Windows {
+    let mut view = backing.reader();
     // The reader of the format expects a sound filesystem.
     let found = catch_unwind(AssertUnwindSafe(|| look_inside(&mut view)));
     match found {
         Ok(Ok(found)) => found,
         Ok(Err(e)) => {
-            log::info!("partition {}: paging files are not known: {e}", partition.number);
+            log::info!("{}: paging files are not known: {e}", backing.name);
             Windows::default()
         }
         Err(_) => Windows::default(),

@@ -16,10 +16,10 @@ use super::disks::{MIB, noise};
 use super::used::{SECRET, image, secret, written};
 use super::{capture, capture_as, fail, succeed};
 
-const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// A partition full of secrets from `from` on.
-fn old(folder: &Path, name: &str, size: u64, from: u64) -> PathBuf {
+pub(crate) fn old(folder: &Path, name: &str, size: u64, from: u64) -> PathBuf {
     let path = image(folder, name, size);
     let file = File::options().write(true).open(&path).expect("the partition");
     file.write_all_at(&secret(usize::try_from(size - from).expect("small")), from).expect("written");
@@ -27,7 +27,7 @@ fn old(folder: &Path, name: &str, size: u64, from: u64) -> PathBuf {
 }
 
 /// A folder of many small files and a large one, all of whole blocks.
-fn tree(folder: &Path) -> PathBuf {
+pub(crate) fn tree(folder: &Path) -> PathBuf {
     let tree = folder.join("tree");
     fs::create_dir_all(tree.join("sub")).expect("folders");
     for i in 1..=300 {
@@ -38,12 +38,12 @@ fn tree(folder: &Path) -> PathBuf {
     tree
 }
 
-fn files_of(tree: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn files_of(tree: &Path) -> Vec<Vec<u8>> {
     super::contents(tree).into_values().collect()
 }
 
 /// Blocks with a secret in them; a sector full of secrets has one at its beginning.
-fn secrets(image: &Path) -> usize {
+pub(crate) fn secrets(image: &Path) -> usize {
     let in_sector = |sector: &[u8]| sector.iter().take(2 * SECRET.len()).copied().collect::<Vec<_>>();
     let is_secret = |sector: &[u8]| in_sector(sector).windows(SECRET.len()).any(|window| window == SECRET);
     let payload = super::contents(&image.join("payload"));
@@ -69,7 +69,7 @@ fn through_an_image(folder: &Path, source: &Path, files: &[Vec<u8>], in_part: us
 }
 
 /// The output of a program that finds nothing wrong with a filesystem.
-fn said(program: &str, arguments: &[&str], target: &Path) -> String {
+pub(crate) fn said(program: &str, arguments: &[&str], target: &Path) -> String {
     let output = Command::new(program).args(arguments).arg(target).output();
     let output = output.expect("a program of the packages in qemu-tests/setup.sh");
     let text = format!("{}{}", succeed(&output), String::from_utf8_lossy(&output.stderr));
@@ -79,19 +79,24 @@ fn said(program: &str, arguments: &[&str], target: &Path) -> String {
     text
 }
 
+/// Makes an XFS with the files of `tree`.
+pub(crate) fn make_xfs(folder: &Path, tree: &Path, target: &Path) {
+    let mut proto = "/\n0 0\nd--755 0 0\n".to_string();
+    for (name, path) in super::contents(tree).keys().map(|path| (path.replace('/', "-"), tree.join(path))) {
+        proto.push_str(&format!("{name} ---644 0 0 {}\n", path.display()));
+    }
+    proto.push_str("$\n");
+    let list = folder.join("proto");
+    fs::write(&list, proto).expect("a file");
+    run("mkfs.xfs", &[&"-q", &"-f", &"-K", &"-p", &list, &target]);
+}
+
 #[test]
 fn an_xfs_travels_without_what_is_free_and_is_sound_where_it_arrives() {
     let folder = tempfile::tempdir().expect("a folder");
     let tree = tree(folder.path());
     let source = old(folder.path(), "xfs", 320 * MIB, MIB);
-    let mut proto = "/\n0 0\nd--755 0 0\n".to_string();
-    for (name, path) in super::contents(&tree).keys().map(|path| (path.replace('/', "-"), tree.join(path))) {
-        proto.push_str(&format!("{name} ---644 0 0 {}\n", path.display()));
-    }
-    proto.push_str("$\n");
-    let list = folder.path().join("proto");
-    fs::write(&list, proto).expect("a file");
-    run("mkfs.xfs", &[&"-q", &"-f", &"-K", &"-p", &list, &source]);
+    make_xfs(folder.path(), &tree, &source);
     // Each of its four groups begins with a block of which only four sectors are written.
     let target = through_an_image(folder.path(), &source, &files_of(&tree), 4);
     said("xfs_repair", &["-n"], &target);

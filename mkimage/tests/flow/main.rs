@@ -9,6 +9,7 @@
 //! - `filesystems`: free blocks stay at home: exFAT, XFS, Btrfs and F2FS
 //! - `whole`: filesystems that would be incomplete on a terminal are refused
 //! - `imaging`: from a golden disk to terminals
+//! - `volumes`: free blocks of logical volumes (LVM) stay at home
 //! - `windows`: hibernated, encrypted, and with paging files
 //! - `power`: the power is cut at any moment of an attempt
 //! - `versions`: changes between versions, and virtual disks
@@ -39,6 +40,7 @@ mod unusual;
 mod used;
 mod verify;
 mod versions;
+mod volumes;
 mod whole;
 mod windows;
 

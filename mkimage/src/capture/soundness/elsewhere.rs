@@ -9,6 +9,7 @@ use uuid::{Uuid, uuid};
 
 use super::volume::{Unsound, Volume, unsound, with_volume};
 use super::{btrfs, lvm};
+use crate::capture::backing::Backing;
 use crate::capture::plan::{PartitionPlan, Plan};
 use crate::source::Source;
 use flashmob::layout::traces::number;
@@ -116,7 +117,8 @@ pub(super) fn other_device(
 fn facts<T>(source: &Source, plan: &Plan, filesystem: &str, fact: impl Fn(&Volume) -> Option<T>) -> Vec<T> {
     let alike = plan.partitions.iter().filter(|p| p.policy == Policy::Replace);
     let alike = alike.filter(|p| p.filesystem == Some(filesystem));
-    alike.filter_map(|partition| with_volume(source, partition, &fact).ok().flatten()).collect()
+    let fact = |partition| with_volume(&Backing::partition(source, partition), &fact).ok().flatten();
+    alike.filter_map(fact).collect()
 }
 
 /// Linux' software RAID (Linux, include/uapi/linux/raid/md_p.h): its superblock may lie before or after

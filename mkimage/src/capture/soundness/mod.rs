@@ -17,6 +17,7 @@ mod xfs;
 
 use flashmob::event::Failure;
 
+use super::backing::Backing;
 use super::plan::{PartitionPlan, Plan};
 use super::windows;
 use crate::source::Source;
@@ -27,23 +28,37 @@ use volume::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, unsound, with_volume};
 
 /// Checks one partition of a plan.
 pub(super) fn check(source: &Source, plan: &Plan, partition: &PartitionPlan) -> Result<(), Failure> {
-    let hibernated = || {
-        let found = partition.filesystem == Some("ntfs") && windows::look(source, partition).hibernated;
-        found.then(|| unsound(HIBERNATED.0, HIBERNATED.1))
-    };
-    let found = with_volume(source, partition, |volume| {
+    let backing = Backing::partition(source, partition);
+    let found = with_volume(&backing, |volume| {
         elsewhere::raid_member(volume)
-            .or_else(|| problem_of(partition.filesystem, volume))
-            .or_else(hibernated)
+            .or_else(|| problem_on(&backing, volume))
             .or_else(|| elsewhere::other_device(source, plan, partition, volume))
     })?;
-    let Some(Unsound { problem, advice }) = found else {
+    found.map_or(Ok(()), |problem| Err(refused(&backing, problem)))
+}
+
+/// Checks the filesystem in a logical volume. One that is encrypted, or a part of something else, is not
+/// checked: all of its group is on the disk.
+pub(super) fn check_volume(backing: &Backing<'_>) -> Result<(), Failure> {
+    if matches!(backing.filesystem, Some("luks" | "bitlocker" | "bcache" | "lvm")) {
         return Ok(());
-    };
-    Err(Failure::refused(
-        format!("partition {} of {}: {problem}", partition.number, source.path.display()),
-        format!("{advice} To take it as it is, with everything but zeros: --raw {}.", partition.number),
-    ))
+    }
+    let found = with_volume(backing, |volume| problem_on(backing, volume))?;
+    found.map_or(Ok(()), |problem| Err(refused(backing, problem)))
+}
+
+fn problem_on(backing: &Backing<'_>, volume: &Volume) -> Option<Unsound> {
+    let hibernated = || backing.filesystem == Some("ntfs") && windows::look(backing).hibernated;
+    problem_of(backing.filesystem, volume)
+        .or_else(|| hibernated().then(|| unsound(HIBERNATED.0, HIBERNATED.1)))
+}
+
+fn refused(backing: &Backing<'_>, Unsound { problem, advice }: Unsound) -> Failure {
+    let (name, number) = (&backing.name, backing.partition);
+    Failure::refused(
+        format!("{name} of {}: {problem}", backing.source.path.display()),
+        format!("{advice} To take partition {number} as it is, with everything but zeros: --raw {number}."),
+    )
 }
 
 const HIBERNATED: (&str, &str) = (

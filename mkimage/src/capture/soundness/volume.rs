@@ -1,35 +1,23 @@
-//! The bytes of one partition, and the problems that it can have.
+//! The bytes of one partition or logical volume, and the problems that it can have.
 //!
-//! Invariant: a read beyond the partition fails.
+//! Invariant: a read beyond its end fails.
 
-use super::super::plan::PartitionPlan;
-use crate::source::Source;
+use super::super::backing::Backing;
 use flashmob::event::Failure;
 use flashmob::layout::traces::number;
 
-/// So much of a partition is at hand.
-pub(super) const START: u64 = 128 << 10;
-
-/// Shows a partition to `look`.
-pub(super) fn with_volume<T>(
-    source: &Source,
-    partition: &PartitionPlan,
-    look: impl FnOnce(&Volume) -> T,
-) -> Result<T, Failure> {
-    let mut start = vec![0; usize::try_from(partition.size.min(START)).unwrap_or(0)];
-    source.read(partition.start, &mut start)?;
-    let read = |offset: u64, into: &mut [u8]| {
-        let fits = offset.checked_add(into.len() as u64).is_some_and(|end| end <= partition.size);
-        fits && source.read(partition.start + offset, into).is_ok()
-    };
-    Ok(look(&Volume { start: &start, size: partition.size, read: &read }))
+/// Shows a partition or logical volume to `look`.
+pub(super) fn with_volume<T>(backing: &Backing<'_>, look: impl FnOnce(&Volume) -> T) -> Result<T, Failure> {
+    let start = backing.start()?;
+    let read = |offset: u64, into: &mut [u8]| backing.read(offset, into);
+    Ok(look(&Volume { start: &start, size: backing.size(), read: &read }))
 }
 
-/// The bytes of one partition.
+/// The bytes of one partition or logical volume.
 pub(super) struct Volume<'a> {
     /// The first 128 KiB, or less where it is smaller.
     pub(super) start: &'a [u8],
-    /// Bytes of the partition.
+    /// Bytes of it.
     pub(super) size: u64,
     /// False where it cannot read.
     pub(super) read: &'a dyn Fn(u64, &mut [u8]) -> bool,
