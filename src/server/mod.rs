@@ -1,8 +1,9 @@
 //! The lab's server: images, tracker, seeder, netboot files, terminals' calls and the lab's page on one port.
 //!
 //! `domain` decides, without I/O; `store` keeps the state, `repository` finds images, `seeder` seeds them,
-//! `watch` acts without being asked, `waking` sends wake-up packets, `webhooks` tells others what happened; `http` is the port and its handlers,
-//! `app` their shared state; `start` assembles the server.
+//! `tftp` answers signed GRUB, `watch` acts without being asked, `waking` sends wake-up packets, `webhooks`
+//! tells others what happened; `http` is the port and its handlers, `app` their shared state; `start`
+//! assembles the server.
 //!
 //! Invariant: nothing here runs on a terminal. A terminal's reports are bounded, and trusted only for its own
 //! row.
@@ -20,6 +21,7 @@ mod start;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod tftp;
 mod waking;
 mod watch;
 mod webhooks;

@@ -25,7 +25,7 @@ use super::ports::{DEFAULT_PORT, cannot_listen};
 use super::repository::Scanner;
 use super::seeder::Seeders;
 use super::store::Store;
-use super::{mdns, watch, webhooks};
+use super::{mdns, tftp, watch, webhooks};
 use crate::event::Failure;
 use crate::sync;
 use crate::tracker::{Settings, Tracker, Zoned};
@@ -155,6 +155,15 @@ impl Server {
             tokio::spawn(watch::jobs(Arc::clone(&app), stopped.clone())),
             tokio::spawn(webhooks::deliver(Arc::clone(&app), stopped.clone())),
         ];
+        match tftp::bind(address).await {
+            Ok(socket) => {
+                tasks.push(tokio::spawn(tftp::serve(Arc::clone(&app), socket, stopped.clone())));
+            }
+            Err(e) => log::warn!(
+                "UDP port {address}: {e}. Terminals with Secure Boot cannot ask by TFTP what to do, and boot \
+                 their disks"
+            ),
+        }
         if let Some(path) = options.config {
             let following = watch::configuration(Arc::clone(&app), path, told, stopped);
             tasks.push(tokio::spawn(following));

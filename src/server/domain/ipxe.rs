@@ -132,7 +132,7 @@ pub(crate) fn queue(caller: &Caller, why: &str) -> String {
 }
 
 /// Lines of at most 76 columns, of harmless characters, at most eight.
-fn wrapped(text: &str) -> Vec<String> {
+pub(crate) fn wrapped(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in plain(text).split_whitespace() {
         match lines.last_mut() {
@@ -147,8 +147,8 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
-/// iPXE interprets `${…}`, quotes, backslashes, `|`, `&`, `;` and `#`; all are removed.
-fn plain(text: &str) -> String {
+/// iPXE and GRUB interpret `${…}`, quotes, backslashes, `|`, `&`, `;` and `#`; all are removed.
+pub(crate) fn plain(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_ascii_alphanumeric() || " .,:/@_()+=-%".contains(c) { c } else { ' ' })
         .collect()

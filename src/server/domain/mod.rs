@@ -3,8 +3,8 @@
 //!
 //! `config` is the administrator's configuration, `catalog` the images, `identity` tells terminals apart,
 //! `target` is the system that a terminal should get, `attempt` one try, `jobs` the next step after an
-//! attempt, `lab` all terminals, `zones` their places, `ties` which terminals need which others, `ipxe` the
-//! scripts that boot them, `tickets` lets those speak that the scripts boot, `doubts` ambiguous names for
+//! attempt, `lab` all terminals, `zones` their places, `ties` which terminals need which others, `step` what one does
+//! that netboots, `ipxe` and `grub` the scripts for it, `tickets` lets those speak that the scripts boot, `doubts` ambiguous names for
 //! people to check, `limits` bounds the calls of one address, `times` reads when jobs open and close,
 //! `wake` says which terminals are woken when, and from where, `registry` is what people say of terminals,
 //! `targets` the words by which they name them, `people` has the tokens of people, `audit` what they did,
@@ -19,6 +19,7 @@ pub(crate) mod board;
 pub mod catalog;
 pub mod config;
 pub(crate) mod doubts;
+pub(crate) mod grub;
 pub mod identity;
 pub mod ipxe;
 pub mod jobs;
@@ -29,6 +30,7 @@ pub(crate) mod notices;
 pub mod people;
 pub mod personal;
 pub mod registry;
+pub mod step;
 pub mod target;
 pub mod targets;
 pub mod tickets;

@@ -1,14 +1,15 @@
-//! `/boot/ipxe`: looks up the calling terminal and answers with the script for its next step.
+//! `/boot/ipxe` and `/boot/grub`: looks up the calling terminal and answers with the script for its next step.
 //!
-//! Invariant: decides nothing itself: `jobs` decides, `ipxe` writes the script. A machine that the server
-//! does not know boots its disk.
+//! Invariant: decides nothing itself: `jobs` decides, `step` writes the script. A machine that the server
+//! does not know boots its disk. GRUBs that speak no HTTP ask for `/boot/grub` by TFTP (see `tftp`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -20,17 +21,20 @@ use crate::server::domain::identity::Identity;
 use crate::server::domain::ipxe::{self, Caller, Platform};
 use crate::server::domain::jobs::AtBoot;
 use crate::server::domain::lab::Lab;
+use crate::server::domain::step::{Language, Step};
 use crate::server::domain::tickets::{self, Subject};
 use crate::server::http::fairness::may_ask;
 use crate::server::http::listen::Ends;
 use crate::sync;
 
-/// iPXE's facts about its machine.
+/// The facts of iPXE or GRUB about its machine.
 #[derive(Debug, Default, Deserialize)]
 pub struct Machine {
     mac: Option<String>,
     uuid: Option<String>,
     platform: Option<String>,
+    /// Our address as the terminal wrote it, where no header says it.
+    host: Option<String>,
 }
 
 /// The address at which the caller reached us, as it writes it: its `Host` header, or our end of the
@@ -53,11 +57,45 @@ pub async fn script(
         (mac, uuid) => {
             let identity = Identity::new(mac.as_slice(), uuid.as_deref());
             let platform = Platform::from_word(machine.platform.as_deref().unwrap_or_default());
-            decide(&app, &Caller { host, identity, platform }, ends.remote.ip())
+            let caller = Caller { host, identity, platform };
+            decide(&app, &caller, ends.remote.ip()).script(&caller, Language::Ipxe)
         }
     };
+    as_text(text)
+}
+
+/// `GET /boot/grub`.
+pub async fn grub_script(
+    State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
+    Query(machine): Query<Machine>,
+    headers: HeaderMap,
+) -> Response {
+    as_text(grub_answer(&app, &machine, host_of(&headers, ends), ends.remote.ip()))
+}
+
+fn as_text(text: String) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
         .into_response()
+}
+
+/// The answer to a GRUB that names its file by `/boot/grub?host=…&mac=…&uuid=…`, where `host` is our address
+/// as the terminal wrote it, because TFTP has no such header.
+pub(crate) fn by_file_name(app: &App, name: &str, from: IpAddr) -> Option<String> {
+    let uri: Uri = name.parse().ok()?;
+    let Query(machine) = Query::<Machine>::try_from_uri(&uri).ok()?;
+    if uri.path() != "/boot/grub" {
+        return None;
+    }
+    let host = machine.host.as_deref().and_then(ipxe::usable_host)?.to_string();
+    Some(grub_answer(app, &machine, host, from))
+}
+
+/// Signed GRUB runs by UEFI alone.
+fn grub_answer(app: &App, machine: &Machine, host: String, from: IpAddr) -> String {
+    let identity = Identity::new(machine.mac.as_slice(), machine.uuid.as_deref());
+    let caller = Caller { host, identity, platform: Platform::Efi };
+    decide(app, &caller, from).script(&caller, Language::Grub)
 }
 
 /// Where the system that was imaged last starts.
@@ -76,7 +114,7 @@ fn notice(app: &App, lab: &mut Lab, caller: &Caller, from: IpAddr) {
     if sync::lock(&app.limits).register(now, from, &app.config().limits).is_err() {
         return;
     }
-    log::info!("{mac} netboots: it is new here, and goes on with its firmware's next boot entry");
+    log::info!("{mac} netboots: it is new here, and goes on to its disk");
     let uuid = caller.identity.uuid.map(|uuid| uuid.to_string());
     let hello =
         Hello { uuid, macs: vec![mac.to_string()], inventory: Inventory::default(), agent: String::new() };
@@ -86,13 +124,20 @@ fn notice(app: &App, lab: &mut Lab, caller: &Caller, from: IpAddr) {
     }
 }
 
-fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
+/// The agent, with a ticket that lets it speak.
+fn agent(app: &App, caller: &Caller, now: Duration, what: String) -> Step {
+    let ticket = Subject::of(&caller.identity);
+    let ticket = ticket.map(|subject| tickets::issue(&app.ticket_key, subject, now));
+    Step::Agent { what, ticket, arguments: app.config().boot.arguments.clone() }
+}
+
+fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
     let (config, repository, can_netboot) = (app.config(), app.repository(), app.can_netboot());
     let at = app.moment();
     let mut lab = sync::lock(&app.lab);
     let Some(terminal) = lab.find(&caller.identity, at.now) else {
         notice(app, &mut lab, caller, from);
-        return ipxe::disk(caller, None);
+        return Step::Disk(None);
     };
     let (id, root_path) = (terminal.id.clone(), root_path(terminal.last.as_ref(), caller.platform));
     let title = lab.title(&config, &id);
@@ -119,32 +164,27 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> String {
                 lab.grant(&id, &target, &at);
             }
             let what = format!("imaging this terminal with {}", target.title());
-            let subject = Subject::of(&caller.identity);
-            let ticket = subject.map(|subject| tickets::issue(&app.ticket_key, subject, at.now));
-            ipxe::agent(caller, &what, ticket.as_deref(), &config.boot.arguments)
+            agent(app, caller, at.now, what)
         }
         (AtBoot::Finish, _) if can_netboot => {
             log::info!(terminal = id; "{title} netboots: sent the agent to finish its own system");
-            let ticket = Subject::of(&caller.identity);
-            let ticket = ticket.map(|subject| tickets::issue(&app.ticket_key, subject, at.now));
-            let what = "finishing this terminal's own system";
-            ipxe::agent(caller, what, ticket.as_deref(), &config.boot.arguments)
+            agent(app, caller, at.now, "finishing this terminal's own system".into())
         }
         (AtBoot::Agent(_), Some(Refusal { error, advice })) if lab.is_half_written(&id) => {
-            ipxe::hold(caller, &error, &advice)
+            Step::Hold { error, advice }
         }
         (AtBoot::Queue { why }, _) => {
             log::info!(terminal = id; "{title} netboots: it waits, {why}");
-            ipxe::queue(caller, &why)
+            Step::Queue { why }
         }
         (AtBoot::Hold { error, advice }, _) => {
             log::warn!(terminal = id; "{title} netboots: held, {error}");
-            ipxe::hold(caller, &error, &advice)
+            Step::Hold { error, advice }
         }
         (AtBoot::Agent(_) | AtBoot::Finish | AtBoot::Disk, _) => {
             let way = root_path.as_deref().unwrap_or("its firmware's next boot entry");
             log::info!(terminal = id; "{title} netboots: sent to {way}");
-            ipxe::disk(caller, root_path.as_deref())
+            Step::Disk(root_path)
         }
     }
 }

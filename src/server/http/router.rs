@@ -79,6 +79,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/announce", get(tracking::announce))
         .route("/scrape", get(tracking::scrape))
         .route("/boot/ipxe", get(netboot::script))
+        .route("/boot/grub", get(netboot::grub_script))
         .route("/torrents/{name}/{file}", get(tracking::torrent))
         .merge(reports)
         .merge(views)

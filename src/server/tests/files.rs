@@ -82,6 +82,41 @@ async fn ipxe_is_asked_who_it_is_when_it_does_not_say() {
 }
 
 #[tokio::test]
+async fn signed_grub_is_told_the_same_by_http_and_by_tftp() {
+    let world = World::new(QUIET).await;
+    let server = world.server.as_ref().expect("running").local_addr();
+    let question = format!("/boot/grub?host={server}&mac={A}&uuid=");
+    let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+    let by_tftp = async |name: &str| {
+        let mut packet = [0; 2000];
+        let request = [b"\0\x01", name.as_bytes(), b"\0octet\0blksize\x001024\0tsize\x000\0"].concat();
+        udp.send_to(&request, server).await.expect("sent");
+        let (length, from) = udp.recv_from(&mut packet).await.expect("an answer");
+        if packet[1] == 5 {
+            return None;
+        }
+        udp.send_to(b"\0\x04\0\0", from).await.expect("sent");
+        let (again, _) = udp.recv_from(&mut packet).await.expect("an answer");
+        udp.send_to(b"\0\x04\0\x01", from).await.expect("sent");
+        assert!(length > 4 && packet.starts_with(b"\0\x03\0\x01"));
+        Some(String::from_utf8(packet[4..again].to_vec()).expect("text"))
+    };
+    for (imaging, command) in
+        [(false, "\nflashmob_disk\n"), (true, "\nif linux /vmlinuz 'flashmob.server=http://")]
+    {
+        if imaging {
+            world.order(A).await;
+        }
+        for script in [world.text(&question).await.1, by_tftp(&question).await.expect("a script")] {
+            assert!(script.starts_with("set answered=yes\n") && script.contains(command), "{script}");
+            assert!(!imaging || script.contains(&format!("http://{server}'")), "{script}");
+        }
+    }
+    assert_eq!(by_tftp("/boot/vmlinuz").await, None);
+    assert_eq!(by_tftp("/boot/grub?host=a%20b&mac=&uuid=").await, None);
+}
+
+#[tokio::test]
 async fn the_page_fetches_nothing_from_elsewhere() {
     let world = World::new("").await;
     for path in ["/", "/page/main.js", "/page/style.css"] {
