@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::drivers::DriverSet;
+use crate::secureboot::Distribution;
 
 /// Where everything comes from and goes to.
 #[derive(Args)]
@@ -55,6 +56,10 @@ pub(crate) struct BuildArgs {
     /// Also write a hybrid ISO that starts from CD and USB stick, by BIOS and UEFI.
     #[arg(long, value_name = "FILE")]
     pub iso: Option<PathBuf>,
+    /// Also lay out a distribution's signed shim, signed GRUB and signed kernel, unmodified, for terminals with
+    /// Secure Boot: shimx64.efi, grubx64.efi, mmx64.efi and grub/grub.cfg. The ISO starts by them likewise.
+    #[arg(long, value_enum, value_name = "DISTRIBUTION")]
+    pub secure_boot: Option<Distribution>,
     /// Kernel arguments for the ISO and boot.ipxe's fallback, for example `console=ttyS0`.
     #[arg(long, value_name = "ARGS", default_value = "")]
     pub cmdline: String,

@@ -14,9 +14,11 @@ use crate::archive::{Node, Tree};
 use crate::arguments::BuildArgs;
 use crate::drivers::{self, DriverSet};
 use crate::firmware::Firmware;
+use crate::iso;
 use crate::kernel::Kernel;
 use crate::localboot;
 use crate::netboot;
+use crate::secureboot;
 use crate::tools::{command, run};
 
 /// Kernel and initramfs together stay under this, so that a hundred terminals can fetch them.
@@ -48,6 +50,9 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
 
     let image = tree.to_image(level(args.drivers))?;
     let vmlinuz = read(&kernel.vmlinuz)?;
+    if args.secure_boot.is_some() {
+        secureboot::check_kernel(&kernel.vmlinuz, &vmlinuz)?;
+    }
     let size = size_of(&vmlinuz) + size_of(&image);
     if size > LARGEST {
         bail!("kernel and initramfs have {size} bytes; at most {LARGEST} are allowed: use fewer modules");
@@ -57,8 +62,13 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
     write(&args.out.join("boot.ipxe"), netboot::ipxe_script(args.server.as_deref()).as_bytes())?;
     localboot::write(&args.out)?;
     let without = netboot::copy_ipxe(&args.out)?;
+    if args.secure_boot.is_some() {
+        for (name, content) in secureboot::netboot_files(args.server.as_deref())? {
+            write(&args.out.join(name), &content)?;
+        }
+    }
     if let Some(iso) = &args.iso {
-        netboot::write_iso(&args.out, iso, &args.cmdline)?;
+        iso::write(&args.out, iso, &args.cmdline, args.secure_boot.is_some())?;
     }
 
     let mut summary = format!(

@@ -9,10 +9,13 @@ mod arguments;
 mod build;
 mod drivers;
 mod firmware;
+mod iso;
 mod kernel;
 mod localboot;
 mod modules;
 mod netboot;
+mod pe;
+mod secureboot;
 mod tools;
 
 use std::process::ExitCode;
@@ -34,7 +37,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Write vmlinuz, initramfs.img, boot.ipxe, localboot.0, localboot.efi, undionly.kpxe and snponly.efi
-    /// into a folder for `flashmob serve --boot`.
+    /// into a folder for `flashmob serve --boot`, and on request what terminals with Secure Boot start.
     Build(Box<BuildArgs>),
     Manual(manual::ManualArgs),
 }

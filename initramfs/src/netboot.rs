@@ -1,17 +1,11 @@
-//! Scripts and boot images that start the kernel over the network or from a stick.
+//! iPXE's script and programs, which start the kernel over the network.
 //!
-//! Invariant: scripts are plain text made here; boot images are made by GRUB's own programs. The server
-//! answers `/boot/ipxe`; `localboot` starts the disk.
+//! Invariant: plain text made here, and Debian's programs as they are. The server answers `/boot/ipxe`;
+//! `localboot` starts the disk.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
-
-use crate::tools::{command, file_of_package, run};
-
-/// GRUB modules that the ISO needs; the complete set would add 10 MB.
-const ISO_MODULES: &str =
-    "part_gpt part_msdos fat iso9660 search search_fs_file linux normal echo test boot serial";
 
 /// The static iPXE script, which asks the server that answered DHCP for this machine's boot script.
 pub(crate) fn ipxe_script(server: Option<&str>) -> String {
@@ -50,40 +44,6 @@ pub(crate) fn copy_ipxe(out: &Path) -> Result<Vec<&'static str>> {
     Ok(missing)
 }
 
-/// GRUB's menu on the ISO.
-pub(crate) fn iso_config(cmdline: &str) -> String {
-    let arguments = if cmdline.is_empty() { String::new() } else { format!(" {cmdline}") };
-    format!(
-        "serial --unit=0 --speed=115200\nterminal_output console serial\nset default=0\nset timeout=2\n\
-         menuentry \"flashmob: image this machine\" {{\n  linux /boot/vmlinuz{arguments}\n  \
-         initrd /boot/initramfs.img\n}}\n"
-    )
-}
-
-/// A hybrid ISO (CD, USB stick; BIOS, UEFI) with the kernel and initramfs from `netboot`.
-pub(crate) fn write_iso(netboot: &Path, iso: &Path, cmdline: &str) -> Result<()> {
-    file_of_package("/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin")?;
-    file_of_package("/usr/lib/grub/i386-pc/moddep.lst", "grub-pc-bin")?;
-    for needed in ["xorriso", "mformat"] {
-        command(needed)?;
-    }
-    let work = tempfile::tempdir().context("making a temporary folder")?;
-    let boot = work.path().join("boot");
-    let grub = boot.join("grub");
-    std::fs::create_dir_all(&grub).with_context(|| format!("making {}", grub.display()))?;
-    for name in ["vmlinuz", "initramfs.img"] {
-        std::fs::copy(netboot.join(name), boot.join(name)).with_context(|| format!("copying {name}"))?;
-    }
-    std::fs::write(grub.join("grub.cfg"), iso_config(cmdline)).context("writing grub.cfg")?;
-    let mut rescue = command("grub-mkrescue")?;
-    rescue.arg("-o").arg(iso).arg(work.path());
-    rescue.args(["--locales=", "--themes=", "--fonts=", "--compress=gz"]);
-    rescue.arg(format!("--install-modules={ISO_MODULES}"));
-    rescue.args(["--", "-volid", "FLASHMOB"]);
-    run(&mut rescue, &format!("making {}", iso.display()))?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,11 +58,5 @@ mod tests {
             )
         );
         assert!(ipxe_script(Some("http://lab:7000/")).contains("chain --replace http://lab:7000/boot/ipxe?"));
-    }
-
-    #[test]
-    fn the_iso_passes_the_kernel_arguments_on() {
-        assert!(iso_config("console=ttyS0").contains("linux /boot/vmlinuz console=ttyS0\n"));
-        assert!(iso_config("").contains("linux /boot/vmlinuz\n"));
     }
 }
