@@ -60,7 +60,17 @@ pub(crate) struct BuildArgs {
     /// Secure Boot: shimx64.efi, grubx64.efi, mmx64.efi and grub/grub.cfg. The ISO starts by them likewise.
     #[arg(long, value_enum, value_name = "DISTRIBUTION")]
     pub secure_boot: Option<Distribution>,
-    /// Kernel arguments for the ISO and boot.ipxe's fallback, for example `console=ttyS0`.
+    /// Also make flashmob.efi: kernel, initramfs and command line in one UEFI program, signed with the
+    /// organisation's key, which the terminals' firmware must know. The firmware starts it directly.
+    #[arg(long, requires = "sign_key", requires = "sign_cert")]
+    pub uki: bool,
+    /// Private key that signs flashmob.efi (PEM).
+    #[arg(long, value_name = "FILE", requires = "uki")]
+    pub sign_key: Option<PathBuf>,
+    /// That key's certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "uki")]
+    pub sign_cert: Option<PathBuf>,
+    /// Kernel arguments for the ISO, flashmob.efi and boot.ipxe's fallback, for example `console=ttyS0`.
     #[arg(long, value_name = "ARGS", default_value = "")]
     pub cmdline: String,
 }

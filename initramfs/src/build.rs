@@ -20,6 +20,7 @@ use crate::localboot;
 use crate::netboot;
 use crate::secureboot;
 use crate::tools::{command, run};
+use crate::uki;
 
 /// Kernel and initramfs together stay under this, so that a hundred terminals can fetch them.
 const LARGEST: u64 = 64 << 20;
@@ -62,6 +63,7 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
     write(&args.out.join("boot.ipxe"), netboot::ipxe_script(args.server.as_deref()).as_bytes())?;
     localboot::write(&args.out)?;
     let without = netboot::copy_ipxe(&args.out)?;
+    let uki = if args.uki { Some(uki::write(args, &vmlinuz, &image)?) } else { None };
     if args.secure_boot.is_some() {
         for (name, content) in secureboot::netboot_files(args.server.as_deref())? {
             write(&args.out.join(name), &content)?;
@@ -79,6 +81,9 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
         vmlinuz.len(),
         image.len()
     );
+    if let Some(size) = uki {
+        writeln!(summary, "{size:>9} bytes {}", uki::NAME)?;
+    }
     if !firmware.missing.is_empty() {
         let names: Vec<String> =
             firmware.missing.iter().map(|(name, (n, of))| format!("{name} ({n} of {of})")).collect();

@@ -1,6 +1,6 @@
 //! `flashmob-initramfs`: builds what a terminal netboots: kernel, initramfs, iPXE script, GRUB images, ISO.
 //!
-//! Invariant: same input, same bytes (the ISO excepted, whose boot images carry dates), and nothing is
+//! Invariant: same input, same bytes (except the ISO and flashmob.efi, which carry dates), and nothing is
 //! written outside `--out` and the cache. `modules` knows the dependencies of kernel modules, `drivers` the
 //! sets, `archive` the archive's format. `flashmob serve` serves the files.
 
@@ -17,6 +17,7 @@ mod netboot;
 mod pe;
 mod secureboot;
 mod tools;
+mod uki;
 
 use std::process::ExitCode;
 
