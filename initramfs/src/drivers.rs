@@ -12,7 +12,7 @@ use crate::modules::ModuleTree;
 /// How many machines the initramfs should start on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DriverSet {
-    /// Virtual machines: virtio, AHCI, NVMe, e1000.
+    /// Virtual machines: virtio, AHCI, NVMe, e1000; filesystems of Linux.
     Virtio,
     /// Real machines: Ethernet, USB Ethernet, AHCI, NVMe, SCSI, USB storage, eMMC, Hyper-V, VMware.
     All,
@@ -32,6 +32,9 @@ const VIRTIO: &[&str] = &[
     "efivarfs",
     "crc32c_generic",
     "crc32c_intel",
+    "ext4",
+    "xfs",
+    "btrfs",
 ];
 
 /// Folders (below `kernel/`) of the large set.
@@ -62,6 +65,10 @@ const ALL_NAMES: &[&str] = &[
     "efivarfs",
     "crc32c_generic",
     "crc32c_intel",
+    // The agent changes a Linux system's own files (its host name, for example).
+    "ext4",
+    "xfs",
+    "btrfs",
     "hid_generic",
     "hid_hyperv",
     "hyperv_keyboard",

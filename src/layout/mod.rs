@@ -10,6 +10,7 @@ pub mod image;
 pub mod known;
 pub mod moves;
 pub mod order;
+pub mod personal;
 pub mod plan;
 pub mod present;
 pub mod rule;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::agent::attempt::{Held, Imager, Pace};
 use crate::agent::imaging::{Checked, Next};
-use crate::api::{After, Assignment, Compare, Compress, LayoutMode, Task};
+use crate::api::{After, Assignment, Compare, Compress, DiskInfo, LayoutMode, Task};
 use crate::event::{CheckFact, CheckFinding, Class, Failure, Installed};
 use crate::image_id::ImageId;
+use crate::layout::personal::{OwnFile, Places, Told};
 
 /// Returns the given failures in turn, then succeeds.
 pub(crate) struct Pretend {
@@ -51,9 +52,29 @@ impl Imager for Pretend {
             }),
         }
     }
+
+    async fn find(&self, _: &str, _: &Assignment) -> Result<Places, Failure> {
+        match self.failures.lock().unwrap().pop() {
+            Some((failure, _)) => Err(failure),
+            None => Ok(system()),
+        }
+    }
+
+    async fn personalise(&self, _: &str, _: Places, own: OwnFile, mut told: impl AsyncFnMut(Told)) {
+        told(Told::Step(format!("/etc/hostname is {}", own.hostname))).await;
+        told(Told::Problem("SSH host keys".into())).await;
+    }
+}
+
+/// Where the system of [`Disk`] lies.
+pub(crate) fn system() -> Places {
+    Places { info: DiskInfo::default(), layout: LayoutMode::WholeDisk, parts: Vec::new(), bare: false }
 }
 
 impl Held for Disk {
+    fn system(&self) -> Option<Places> {
+        Some(system())
+    }
     fn installed(&self) -> Vec<Installed> {
         vec![Installed { id: ImageId::new("debian", "1"), disk: "vda".into(), ..Installed::default() }]
     }

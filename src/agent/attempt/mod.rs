@@ -3,7 +3,9 @@
 //! Invariant: a server that is away never stops the imaging or the leaving; the outcome is reported until the
 //! server has it or the longest stay is over. Getting the job is `worker`'s, the imaging itself `imaging`'s.
 
+mod imager;
 mod pace;
+mod personal;
 mod reporter;
 
 use std::cell::Cell;
@@ -13,11 +15,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
-use crate::agent::imaging::{self, Checked, Imaged, ImagingContext, Next};
+use crate::agent::imaging::{Checked, Next};
 use crate::agent::status::Status;
 use crate::api::{Assignment, Compare, MAX_LOG, Orders};
-use crate::event::{Class, Failure, Installed, Outcome, Stage};
+use crate::event::{Class, Failure, Outcome, Stage};
 use crate::io::net::api_client::Api;
+pub(crate) use imager::RealImager;
+pub use imager::{Held, Imager};
 pub use pace::Pace;
 use reporter::Reporter;
 pub(crate) use reporter::tell_crash;
@@ -27,73 +31,6 @@ const TRIES: u32 = 3;
 
 /// No server keeps a finished terminal longer, even if it asks to.
 const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
-
-/// Carries out an assignment; tests use a simpler one.
-pub trait Imager {
-    /// The session that serves others afterwards.
-    type Held: Held;
-    /// Carries out `assignment` of the server at `server`. A failure comes with whether the disk was touched.
-    fn run(
-        &self,
-        server: &str,
-        assignment: &Assignment,
-    ) -> impl Future<Output = Result<Self::Held, (Failure, bool)>>;
-    /// Looks at the terminal as `assignment` would image it, and writes nothing.
-    fn check(&self, server: &str, assignment: &Assignment) -> impl Future<Output = Result<Checked, Failure>>;
-}
-
-/// An image that is on the disk and still served to others.
-pub trait Held {
-    /// The images now on the disks.
-    fn installed(&self) -> Vec<Installed>;
-    /// The system that starts next.
-    fn next(&self) -> Next;
-    /// Problems that do not spoil the image.
-    fn warnings(&self) -> Vec<String>;
-    /// Bytes received and sent.
-    fn traffic(&self) -> (u64, u64);
-    fn stop(self) -> impl Future<Output = ()>;
-}
-
-/// The real one: the context's server is replaced by the one that was found.
-#[derive(Clone)]
-pub(crate) struct RealImager(pub ImagingContext);
-
-impl Imager for RealImager {
-    type Held = Imaged;
-
-    async fn run(&self, server: &str, assignment: &Assignment) -> Result<Imaged, (Failure, bool)> {
-        let context = ImagingContext { server: server.to_owned(), ..self.0.clone() };
-        imaging::run(context, assignment.clone()).await
-    }
-
-    async fn check(&self, server: &str, assignment: &Assignment) -> Result<Checked, Failure> {
-        let context = ImagingContext { server: server.to_owned(), ..self.0.clone() };
-        imaging::check(&context, assignment).await
-    }
-}
-
-impl Held for Imaged {
-    fn installed(&self) -> Vec<Installed> {
-        self.installed.clone()
-    }
-
-    fn next(&self) -> Next {
-        self.next
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.warnings.clone()
-    }
-
-    fn traffic(&self) -> (u64, u64) {
-        Imaged::traffic(self)
-    }
-
-    async fn stop(self) {
-        Imaged::stop(self).await;
-    }
-}
 
 /// How an attempt ended, after all reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +59,11 @@ pub async fn run<I: Imager>(
     status.begin_attempt(assignment.title());
     let (orders, mut heard) = watch::channel(Orders::default());
     let reporter = Reporter::begin(api, assignment, status, pace, orders);
+    if assignment.finish {
+        personal::finish(api, assignment, imager, status).await;
+        reporter.end().await;
+        return Ended::Done(Next::Firmware);
+    }
     let reporting = reporter.report();
     let late = Cell::new(false);
     let stop = async {
@@ -175,11 +117,12 @@ pub async fn run<I: Imager>(
         never = &mut reporting => match never {},
         () = stopped_at_last(&mut stop, &late) => {}
     }
-    let next = held.next();
+    let (next, system) = (held.next(), held.system());
     status.stage(Stage::Leave);
     if tokio::time::timeout(pace.leave, held.stop()).await.is_err() {
         status.note("leaving the swarm takes too long; going on");
     }
+    personal::run(api, assignment, imager, status, system).await;
     reporter.end().await;
     Ended::Done(next)
 }

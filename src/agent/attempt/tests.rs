@@ -1,7 +1,7 @@
 //! Attempts with an imager that only pretends, against servers of a few lines.
 
 use super::*;
-use crate::api::Compare;
+use crate::api::{Compare, Personal};
 use crate::io::net::api_client::client;
 use crate::testkit::attempts::{Disk, PACE, Pretend, assignment};
 use crate::testkit::http::serve;
@@ -187,4 +187,60 @@ async fn a_preflight_that_fails_is_tried_again_and_then_reported_with_an_untouch
     let outcome = heard.last().unwrap();
     assert!(outcome.contains(r#""class":"retry""#), "{outcome}");
     assert!(outcome.contains(r#""disk_touched":false"#), "{outcome}");
+}
+
+/// An assignment that gives a host name.
+fn personal(finish: bool) -> Assignment {
+    let personal = Personal { hostname: Some("lab-01".into()), ticket: "3-00".into(), ..Personal::default() };
+    Assignment { personal: Some(personal), finish, ..assignment(3600) }
+}
+
+/// The calls about the terminal's own system.
+fn told(heard: &Mutex<Vec<String>>) -> Vec<serde_json::Value> {
+    let heard = heard.lock().unwrap();
+    let told = heard.iter().filter_map(|call| call.strip_prefix("/api/v1/attempts/3/personal "));
+    told.map(|body| serde_json::from_str(body).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn each_step_of_the_own_system_is_told_after_the_swarm_was_left() {
+    let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
+    let imager = Pretend::failing(vec![]);
+    let ended = run(&api, &personal(false), &imager, &Status::new(), PACE, never()).await;
+    assert_eq!(ended, Ended::Done(Next::Firmware));
+    let told = told(&heard);
+    assert_eq!(told.len(), 4, "the beginning, a step, a problem, the end: {told:?}");
+    assert!(told[0]["steps"].as_array().unwrap().is_empty() && told[2]["done"] == false);
+    assert_eq!(told[3]["steps"][0], "/etc/hostname is lab-01");
+    assert_eq!((&told[3]["problems"][0], &told[3]["done"]), (&"SSH host keys".into(), &true.into()));
+    let heard = heard.lock().unwrap();
+    let place = |what: &str| heard.iter().position(|call| call.contains(what)).unwrap();
+    assert!(place("/outcome") < place("/personal"));
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_finished_images_nothing_and_one_that_cannot_be_finished_starts_its_disk() {
+    for (failures, done) in [(vec![], true), (vec![(Class::Refused, false)], false)] {
+        let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
+        let imager = Pretend::failing(failures);
+        let ended = run(&api, &personal(true), &imager, &Status::new(), PACE, never()).await;
+        assert_eq!(ended, Ended::Done(Next::Firmware));
+        assert_eq!(imager.runs.load(Ordering::SeqCst), 0);
+        assert_eq!(told(&heard).last().unwrap()["done"], done);
+        assert!(!heard.lock().unwrap().iter().any(|call| call.contains("/outcome")));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_does_not_stop_the_own_system() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = Api::new(client().unwrap(), format!("http://{}", listener.local_addr().unwrap()));
+    drop(listener);
+    let status = Status::new();
+    let assignment = Assignment { longest_stay: 1, ..personal(false) };
+    let ended = run(&api, &assignment, &Pretend::failing(vec![]), &status, PACE, never()).await;
+    assert_eq!(ended, Ended::Done(Next::Firmware));
+    let notes = status.view().notes;
+    assert!(notes.iter().any(|note| note == "/etc/hostname is lab-01"), "{notes:?}");
+    assert!(notes.last().unwrap().contains("asks again at the next start"), "{notes:?}");
 }

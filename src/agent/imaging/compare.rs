@@ -12,7 +12,7 @@ use super::bounds::on_disk;
 use super::context::{ImagingContext, StopOnDrop};
 use super::download;
 use super::target::Target;
-use crate::api::Compare;
+use crate::api::{Assignment, Compare};
 use crate::event::{Failure, Installed, Stage};
 use crate::io::disk::compare::{Believed, CompareProgress, Whole, believe, compare};
 use crate::layout::present::{Present, wanted};
@@ -21,6 +21,8 @@ use crate::rng::Rng;
 
 /// How often the numbers are renewed.
 const TICK: Duration = Duration::from_millis(500);
+const NOT_THE_IMAGE: &str = "the server's record of this disk cannot be used: the system was made this \
+    terminal's own after it was imaged; reading the disk instead";
 const FORBIDDEN: &str = "the job says compare = \"trust\", and this terminal's netboot files forbid it \
     (--no-trust): looking what \
                          is on the disk";
@@ -39,8 +41,11 @@ pub(super) struct Looked {
 pub(super) async fn look(
     ctx: &ImagingContext,
     target: Target,
-    records: &[Installed],
+    assignment: &Assignment,
 ) -> Result<Looked, Failure> {
+    let records = &assignment.installed;
+    let disk = describe(&target.info);
+    let personalised = records.iter().any(|record| record.disk == disk && record.personalised);
     if target.task.compare == Compare::Full || target.image.hashes.is_none() {
         let nothing = Present::nothing(&target.plan, &target.image.grid);
         return Ok(Looked { target, present: nothing, whole: None, warning: None });
@@ -48,6 +53,10 @@ pub(super) async fn look(
     ctx.status.stage(Stage::Compare);
     let begun = Instant::now();
     let (target, believed) = match target.task.compare {
+        Compare::Trust if personalised => {
+            ctx.status.note(NOT_THE_IMAGE);
+            (target, None)
+        }
         Compare::Trust if ctx.may_trust => by_record(ctx, target, records).await?,
         Compare::Trust => {
             ctx.status.note(FORBIDDEN);
@@ -71,6 +80,15 @@ pub(super) async fn look(
         let share = 100.0 * f64::from(found) / f64::from(pieces.max(1));
         let seconds = begun.elapsed().as_secs_f64();
         ctx.status.note(format!("{share:.0} % of the image is on the disk {how} (found in {seconds:.0} s)"));
+    }
+    if personalised {
+        let differ = pieces.saturating_sub(found);
+        ctx.status.note(match assignment.personal {
+            Some(_) => {
+                format!("{differ} pieces differ: what made the system this terminal's own is made anew")
+            }
+            None => format!("{differ} pieces differ"),
+        });
     }
     ctx.status.progress(|progress| {
         progress.bytes_done = 0;

@@ -15,6 +15,7 @@ mod context;
 mod download;
 mod meter;
 mod next;
+pub(crate) mod personal;
 mod preflight;
 mod target;
 mod twins;
@@ -30,6 +31,7 @@ use crate::api::Assignment;
 use crate::event::{Failure, Installed, Stage};
 use crate::io::disk::commit::{CommittedDisk, commit};
 use crate::io::torrent::{Session, SessionConfig, Swarm};
+use crate::layout::personal::Places;
 use crate::layout::present::wanted;
 use bounds::{on_disk, timely};
 use compare::Looked;
@@ -50,6 +52,8 @@ pub struct Imaged {
     pub installed: Vec<Installed>,
     /// The system that starts next.
     pub next: Next,
+    /// Where the system lies that starts.
+    pub system: Option<Places>,
     /// Problems that do not spoil the image (boot entries, kexec), for people.
     pub warnings: Vec<String>,
     session: Session,
@@ -106,13 +110,15 @@ async fn attempt(
     warnings.extend(timely(ctx.bounds.disk, "looking for disks with the same identity", twins).await?);
     warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
     let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();
+    let system = targets.first().map(Target::system);
+    warnings.extend(personal::undone(assignment, &installed));
     let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
     ctx.status.disk(disks.join(" and "));
     ctx.status.chosen(targets.iter().map(Target::chosen).collect());
     let session = listen(ctx, assignment).await?;
     let mut found = Vec::new();
     for target in targets {
-        let mut looked = compare::look(ctx, target, &assignment.installed).await?;
+        let mut looked = compare::look(ctx, target, assignment).await?;
         warnings.extend(looked.warning.take());
         found.push(looked);
     }
@@ -151,7 +157,7 @@ async fn attempt(
     });
     warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
     let numbers = tokio::spawn(serve_numbers(ctx.status.clone(), swarms.clone()));
-    Ok(Imaged { installed, next, warnings, session, swarms, numbers, committed })
+    Ok(Imaged { installed, next, system, warnings, session, swarms, numbers, committed })
 }
 
 /// Swarms that keep serving, disks that start the new system, and warnings.

@@ -1,7 +1,8 @@
 //! The terminal's disks, in the order in which an attempt goes through them: `list` finds them, `claim` opens
 //! one exclusively, `table` reads its partition table, `compare` and `relocate` keep the pieces that are
 //! right, `disarm` makes it unbootable, `target` takes the pieces, `readback` proves them, `commit` makes the
-//! disk boot, and `efivars` and `kexec` start it. `health` and `sample` only look at a disk.
+//! disk boot, and `efivars` and `kexec` start it. `personal` makes its system the terminal's own; `health`
+//! and `sample` only look at a disk.
 //!
 //! Invariant: each stage takes a value that only the stage before it can make.
 
@@ -17,6 +18,8 @@ pub(crate) mod health;
 pub mod kexec;
 pub mod list;
 pub mod partition_reader;
+#[cfg(feature = "agent")]
+pub(crate) mod personal;
 pub(crate) mod readback;
 pub(crate) mod relocate;
 #[cfg(feature = "agent")]

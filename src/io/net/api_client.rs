@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    Assignment, Hello, Orders, OutcomeReport, ProgressReport, Refusal, TOKEN_HEADER, Take, Welcome,
+    Assignment, Hello, Orders, OutcomeReport, PersonalReport, ProgressReport, Refusal, TOKEN_HEADER, Take,
+    Welcome,
 };
 use crate::io::net::credentials::Credentials;
 use crate::io::net::tracker_client::why;
@@ -145,6 +146,12 @@ impl Api {
         let path = format!("/api/v1/attempts/{attempt}/outcome");
         let response = self.post(&path, report, CALL, None).await?;
         self.read(response).await
+    }
+
+    /// Says how far the terminal's own system is.
+    pub(crate) async fn personal(&self, attempt: u64, report: &PersonalReport) -> Result<(), CallError> {
+        let path = format!("/api/v1/attempts/{attempt}/personal");
+        self.post(&path, report, CALL, None).await.map(drop)
     }
 
     /// Hands over the attempt's log, a zstd frame.

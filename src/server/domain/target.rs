@@ -44,6 +44,8 @@ pub(crate) fn target_by_hand(
     let mut terms = own.cloned().unwrap_or_else(|| Terms::of(Placement::whole(first.clone())));
     // A person at the terminal who names an image wants it on the disk.
     terms.preflight = false;
+    // The disk may be another machine's.
+    (terms.hostname, terms.as_is) = (None, true);
     let known = std::mem::take(&mut terms.images);
     let own_of = |id: ImageId| {
         let own = known.iter().find(|own| own.id.name == id.name);

@@ -333,3 +333,36 @@ async fn a_record_that_does_not_fit_the_disk_is_a_reason_to_look() {
         new.assert_on(&disk.bytes(), &source);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_personalised_disk_is_read_and_what_was_changed_for_it_is_written_again_and_said() {
+    let (source, image) = version("1", |_| ());
+    let lab = Lab::new(&image).await;
+    let mut there = source.clone();
+    with_changes(&mut there);
+    let disk = LoopDisk::of(&there, 512);
+    let mut assignment = assignment_of(&lab, &image, &disk, Compare::Trust);
+    assignment.installed = vec![Installed { personalised: true, ..record(&image, &disk) }];
+    let ctx = lab.context();
+    let status = ctx.status.clone();
+    let imaged =
+        tokio::time::timeout(DEADLINE, run(ctx, assignment)).await.expect("in time").expect("imaged");
+    assert!(imaged.warnings.iter().any(|w| w.contains("loses its own host name")), "{:?}", imaged.warnings);
+    imaged.stop().await;
+    let notes = status.view().notes;
+    assert!(notes.iter().any(|note| note.contains("this terminal's own after it was imaged")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.ends_with("pieces differ")), "{notes:?}");
+    assert_eq!(status.view().progress.stage, Stage::Serve);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_of_an_attempt_that_was_cut_off_is_found_and_nothing_is_written() {
+    let (source, image) = version("1", |_| ());
+    let lab = Lab::new(&image).await;
+    let disk = LoopDisk::of(&source, 512);
+    let assignment = Assignment { finish: true, ..assignment_of(&lab, &image, &disk, Compare::Auto) };
+    let before = disk.bytes();
+    let places = personal::find(&lab.context(), &assignment).await.expect("found");
+    assert_eq!((places.info.name, places.bare), (disk.info().name, false));
+    assert!(!places.parts.is_empty() && disk.bytes() == before);
+}

@@ -1,0 +1,88 @@
+//! The last work of an attempt: the system on the disk becomes the terminal's own, and the server hears of
+//! each step.
+//!
+//! Invariant: a server that is away stops nothing: what it does not hear now, a later run tells it, which
+//! finds everything done. A problem leaves an image that starts.
+
+use std::time::Duration;
+
+use super::imager::Imager;
+use crate::agent::status::Status;
+use crate::api::{Assignment, PersonalReport};
+use crate::event::Stage;
+use crate::io::net::api_client::Api;
+use crate::layout::personal::{OwnFile, Places, Told};
+
+/// How long the server may take to hear of a step, and of the end.
+const STEP: Duration = Duration::from_secs(3);
+const END: Duration = Duration::from_secs(30);
+
+/// Personalises the system on `places`, if the job wants that.
+pub(super) async fn run<I: Imager>(
+    api: &Api,
+    assignment: &Assignment,
+    imager: &I,
+    status: &Status,
+    places: Option<Places>,
+) {
+    let Some(own) = OwnFile::of(assignment, api.base()) else { return };
+    status.stage(Stage::Personalise);
+    let mut report = PersonalReport { token: assignment.token.clone(), ..PersonalReport::default() };
+    // Says that it has begun.
+    let mut reachable = tell(api, assignment, &report, STEP).await;
+    match places {
+        Some(places) => {
+            let told = async |what: Told| {
+                match what {
+                    Told::Step(what) => {
+                        status.note(what.clone());
+                        report.steps.push(what);
+                    }
+                    Told::Problem(why) => {
+                        status.note(format!("WARNING: not fully personalised: {why}"));
+                        report.problems.push(why);
+                    }
+                }
+                // One wait for a server that is away is enough before the end.
+                reachable = reachable && tell(api, assignment, &report, STEP).await;
+            };
+            imager.personalise(api.base(), places, own, told).await;
+        }
+        None => report.problems.push("the attempt wrote no disk".into()),
+    }
+    report.done = true;
+    if !tell(api, assignment, &report, END).await {
+        status.note(
+            "the server does not hear that the system is personalised; it asks again at the next start",
+        );
+    }
+}
+
+/// Finishes an attempt that was cut off after its image was on the disk.
+pub(super) async fn finish<I: Imager>(api: &Api, assignment: &Assignment, imager: &I, status: &Status) {
+    status.note("the image is on the disk; going on to make the system this terminal's own");
+    match imager.find(api.base(), assignment).await {
+        Ok(places) => run(api, assignment, imager, status, Some(places)).await,
+        // The server sends it here again a few times, and then to its disk.
+        Err(failure) => {
+            status.note(format!("WARNING: not personalised: {failure}"));
+            let problems = vec![failure.message];
+            let report =
+                PersonalReport { token: assignment.token.clone(), problems, ..PersonalReport::default() };
+            tell(api, assignment, &report, STEP).await;
+        }
+    }
+}
+
+/// Whether the server has heard it.
+async fn tell(api: &Api, assignment: &Assignment, report: &PersonalReport, within: Duration) -> bool {
+    let told = api.personal(assignment.attempt, report);
+    match tokio::time::timeout(within, told).await {
+        Ok(Ok(())) => true,
+        Ok(Err(e)) => {
+            log::debug!("the server does not hear how far the own system is: {e}");
+            false
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,95 @@
+//! Makes the system on a terminal's disk its own, after the image was proved and this terminal has left the
+//! swarm.
+//!
+//! Invariant: the image is good even if this fails, so a problem here is told and never a failure of the
+//! attempt. Every wait for the disk ends.
+
+use std::path::Path;
+
+use tokio::sync::mpsc;
+
+use super::context::{ImagingContext, blocking};
+use super::download;
+use super::target::Target;
+use crate::api::Assignment;
+use crate::event::{Failure, Installed, Stage};
+use crate::io::disk::personal;
+use crate::io::host::modules::Loader;
+use crate::layout::personal::{OwnFile, Places, Told};
+
+/// The drivers of filesystems with more than one name.
+const DRIVERS: [(&str, &str); 2] = [("ext2", "ext4"), ("ext3", "ext4")];
+
+/// The disk of an attempt that was cut off after its image was on the disk: chosen as it was then. Nothing is
+/// written.
+pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Result<Places, Failure> {
+    ctx.status.stage(Stage::Manifest);
+    let image = download::describe(ctx, &assignment.task).await?;
+    ctx.status.stage(Stage::Claim);
+    let target = Target::claim(ctx, assignment, &assignment.task, image, &[]).await?;
+    Ok(target.system())
+}
+
+/// What a person should know where this attempt leaves the image as it was captured, and the disk had a
+/// system that was made the terminal's own.
+pub(super) fn undone(assignment: &Assignment, new: &[Installed]) -> Option<String> {
+    let disk = &new.first()?.disk;
+    let had = assignment.installed.iter().any(|old| old.disk == *disk && old.personalised);
+    (had && assignment.personal.is_none()).then(|| {
+        format!("the system on {disk} loses its own host name and files: the job leaves the image as it is")
+    })
+}
+
+/// Does all that is left to do. `tell` hears of each step as it is done.
+pub(crate) async fn make(
+    ctx: &ImagingContext,
+    places: Places,
+    own: OwnFile,
+    mut tell: impl AsyncFnMut(Told),
+) {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let work = blocking(move || {
+        load_filesystems(&places);
+        personal::make(&places, &own, &mut |what| drop(told.send(what)));
+        Ok(())
+    });
+    let mut deadline = std::pin::pin!(tokio::time::sleep(ctx.bounds.disk));
+    // The sender is gone when the work is done; what it said before is heard first.
+    let work = tokio::spawn(work);
+    loop {
+        tokio::select! {
+            what = heard.recv() => match what {
+                Some(what) => tell(what).await,
+                None => break,
+            },
+            () = &mut deadline => {
+                let seconds = ctx.bounds.disk.as_secs();
+                let why = format!("the disk did not finish within {seconds} s");
+                return tell(Told::Problem(why)).await;
+            }
+        }
+    }
+    match work.await {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => tell(Told::Problem(failure.message)).await,
+        Err(e) => tell(Told::Problem(format!("it ended unexpectedly: {e}"))).await,
+    }
+}
+
+/// Loads the drivers of filesystems, because no program of this system does so when one is mounted.
+fn load_filesystems(places: &Places) {
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let tree = Path::new("/lib/modules").join(release.trim());
+    for part in places.linux() {
+        let kind = part.filesystem.as_str();
+        if known.split_whitespace().any(|word| word == kind) {
+            continue;
+        }
+        let driver = DRIVERS.iter().find(|(name, _)| *name == kind).map_or(kind, |(_, driver)| driver);
+        match Loader::open(&tree) {
+            Ok(mut loader) => loader.load(driver).failed.iter().for_each(|why| log::warn!("{why}")),
+            Err(e) => log::warn!("{}: {e}", tree.display()),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Makes the system on an imaged disk its terminal's own: `linux` changes files of a Linux system below its
+//! `root`, `fat` writes the one file that the system itself reads.
+//!
+//! Invariant: it begins after the image was proved and committed, and after the terminal has left the swarm.
+//! The file comes last: where it is, everything before it is done, and a run that was cut off does the rest.
+//! Nothing but the file is changed unless the job gives a host name.
+
+mod fat;
+mod linux;
+mod root;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::io::disk::claim::claim;
+use crate::io::sysfs::{self, CLASS};
+use crate::layout::personal::{ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
+use root::Root;
+
+/// How often a device that is in use is tried again, and the time between.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+/// Folders of a filesystem in which a distribution may keep its root (subvolumes of Btrfs).
+const ROOTS: [&str; 4] = [".", "@", "@rootfs", "root"];
+
+/// Makes the system on `places` the terminal's own, as `own` says. `tell` hears of each step.
+pub(crate) fn make(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) {
+    match work(places, own, tell) {
+        Ok(()) => {}
+        Err(why) => tell(Told::Problem(why)),
+    }
+}
+
+fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
+    let named = !own.hostname.is_empty();
+    let Some(esp) = places.esp() else {
+        let Some(mounted) = Mounted::find(places)? else {
+            return Err(format!("there is no place for {}: {}", ON_ROOT.join("/"), nowhere(places)));
+        };
+        return mounted.during(|root| on_root(root, own, tell));
+    };
+    if on_esp(places, esp, |disk, at| fat::read(disk, at, &ON_ESP))?.is_some_and(|it| own.is_complete(&it)) {
+        tell(Told::Step("it was done before".into()));
+        return Ok(());
+    }
+    if named {
+        match Mounted::find(places)? {
+            Some(mounted) => mounted.during(|root| {
+                steps(root, own, tell);
+                Ok(())
+            })?,
+            None if places.has_windows() => {}
+            None => tell(Told::Problem(format!("the host name is left to the system: {}", nowhere(places)))),
+        }
+    }
+    on_esp(places, esp, |disk, at| fat::write(disk, at, &ON_ESP, &own.to_bytes()))?;
+    tell(Told::Step(format!("{} is on the EFI system partition", ON_ESP.join("/"))));
+    Ok(())
+}
+
+/// Tries again for a while, because a device that was just given back may be held for a moment more.
+fn patiently<T, E>(mut work: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    for _ in 0..TRIES {
+        match work() {
+            Ok(done) => return Ok(done),
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+    work()
+}
+
+/// Why no Linux system is changed.
+fn nowhere(places: &Places) -> String {
+    let kinds =
+        places.parts.iter().filter(|part| places.esp() != Some(part)).map(|part| match &*part.filesystem {
+            "" => format!("partition {} has no known filesystem", part.number),
+            kind => format!("partition {} has {kind}", part.number),
+        });
+    let kinds: Vec<String> = kinds.collect();
+    match kinds.is_empty() {
+        true => "no partition of a system was written".into(),
+        false => format!("no root filesystem of a Linux system was found ({})", kinds.join(", ")),
+    }
+}
+
+/// Works on the EFI system partition while the disk is exclusively open.
+fn on_esp<T>(
+    places: &Places,
+    esp: &Part,
+    work: impl FnOnce(&crate::io::storage::device::Disk, (u64, u64)) -> io::Result<T>,
+) -> Result<T, String> {
+    let claimed = patiently(|| claim(&places.info, places.layout, &[esp.number]));
+    let claimed = claimed.map_err(|failure| failure.message)?;
+    work(claimed.disk(), (esp.start, esp.size)).map_err(|e| format!("the EFI system partition: {e}"))
+}
+
+/// All on the root filesystem.
+fn on_root(root: &Root, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
+    let path = ON_ROOT.join("/");
+    let said = |e: io::Error| format!("/{path}: {e}");
+    if root.read(&path).map_err(said)?.is_some_and(|there| own.is_complete(&there)) {
+        tell(Told::Step("it was done before".into()));
+        return Ok(());
+    }
+    if !own.hostname.is_empty() {
+        steps(root, own, tell);
+    }
+    root.make_folder("etc/flashmob").map_err(said)?;
+    root.write(&path, &own.to_bytes()).map_err(said)?;
+    tell(Told::Step(format!("/{path} is written")));
+    Ok(())
+}
+
+/// The steps of a Linux system. One that fails does not stop the others.
+fn steps(root: &Root, own: &OwnFile, tell: &mut dyn FnMut(Told)) {
+    for (_, step) in linux::STEPS {
+        match step(root, &own.hostname) {
+            Ok(changed) => changed.into_iter().for_each(|what| tell(Told::Step(what))),
+            Err(why) => tell(Told::Problem(why)),
+        }
+    }
+}
+
+/// A mounted filesystem with the root of a Linux system.
+struct Mounted {
+    at: PathBuf,
+    /// The root's folder in it.
+    folder: &'static str,
+}
+
+impl Mounted {
+    /// Mounts the one partition that has a root. The others are not written.
+    fn find(places: &Places) -> Result<Option<Mounted>, String> {
+        let mut found = None;
+        for part in places.linux() {
+            let node = node(places, part)?;
+            // A partition that cannot be mounted may be the root, so this is told.
+            let looked = Mounted::new(&node, &part.filesystem, MsFlags::MS_RDONLY)?;
+            let Some(folder) = looked.root() else { continue };
+            if found.replace((node, part, folder)).is_some() {
+                return Err(
+                    "there are two Linux systems on the disk, and the host name may be for one".into()
+                );
+            }
+        }
+        let Some((node, part, folder)) = found else { return Ok(None) };
+        let mut mounted = Mounted::new(&node, &part.filesystem, MsFlags::empty())?;
+        mounted.folder = folder;
+        Ok(Some(mounted))
+    }
+
+    fn new(node: &Path, kind: &str, flags: MsFlags) -> Result<Self, String> {
+        let said = |what: &str, e: io::Error| format!("{what} {} ({kind}): {e}", node.display());
+        let name = node.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let at = std::env::temp_dir().join(format!("flashmob-root-{}-{name}", std::process::id()));
+        fs::create_dir_all(&at).map_err(|e| said("a folder for", e))?;
+        let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+        // Another disk of this machine may have the same image.
+        let options = (kind == "xfs").then_some("nouuid");
+        let mounted = patiently(|| mount(Some(node), &at, Some(kind), flags, options));
+        mounted.map_err(|e| said("mounting", e.into()))?;
+        Ok(Mounted { at, folder: "." })
+    }
+
+    /// The folder that is the root of a system.
+    fn root(&self) -> Option<&'static str> {
+        let top = Root::open(&self.at).ok()?;
+        ROOTS.into_iter().find(|folder| {
+            top.below(folder).is_ok_and(|root| {
+                root.is_folder("etc") && (root.has("etc/os-release") || root.has("usr/lib/os-release"))
+            })
+        })
+    }
+
+    /// Changes the system and unmounts it.
+    fn during(self, work: impl FnOnce(&Root) -> Result<(), String>) -> Result<(), String> {
+        let said = |e: io::Error| format!("writing the root filesystem: {e}");
+        let root = Root::open(&self.at).and_then(|top| top.below(self.folder)).map_err(said)?;
+        work(&root)?;
+        root.sync().map_err(said)?;
+        drop(root);
+        umount2(&self.at, MntFlags::empty()).map_err(|e| said(e.into()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // It is unmounted already after success. A plain unmount ends when the device is free again.
+        if umount2(&self.at, MntFlags::empty()) == Err(Errno::EBUSY) {
+            let _ = umount2(&self.at, MntFlags::MNT_DETACH);
+        }
+        let _ = fs::remove_dir(&self.at);
+    }
+}
+
+/// The device of a partition.
+fn node(places: &Places, part: &Part) -> Result<PathBuf, String> {
+    let name = &places.info.name;
+    if places.bare {
+        return Ok(Path::new("/dev").join(name));
+    }
+    let parts = sysfs::partitions(&Path::new(CLASS).join(name));
+    let folder = parts.into_iter().find(|(number, _)| *number == part.number).map(|(_, folder)| folder);
+    let node = folder.as_ref().and_then(|folder| folder.file_name());
+    node.map(|node| Path::new("/dev").join(node))
+        .ok_or_else(|| format!("the kernel does not know partition {} of {name}", part.number))
+}
+
+#[cfg(test)]
+mod tests;

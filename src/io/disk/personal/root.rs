@@ -1,0 +1,200 @@
+//! A folder as the root of a system: files below it are read and changed without ever leaving it.
+//!
+//! Invariant: links are followed as the installed system would follow them, below this root (openat2(2),
+//! `RESOLVE_IN_ROOT`), and no file that is a link itself is changed. What is written is synced.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Largest file that is read.
+const MOST: u64 = 256 << 10;
+
+pub(super) struct Root(OwnedFd);
+
+impl Root {
+    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+        Ok(Root(open(folder, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?))
+    }
+
+    /// A folder below this root as a root of its own.
+    pub(super) fn below(&self, path: &str) -> io::Result<Self> {
+        self.open_at(path, OFlag::O_DIRECTORY).map(Root)
+    }
+
+    fn open_at(&self, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
+        let inside = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let resolve = inside | ResolveFlag::RESOLVE_NO_XDEV;
+        let flags = flags | OFlag::O_CLOEXEC;
+        let mode = if flags.contains(OFlag::O_CREAT) { Mode::from_bits_retain(0o644) } else { Mode::empty() };
+        let how = OpenHow::new().flags(flags).mode(mode).resolve(resolve);
+        Ok(openat2(&self.0, path, how)?)
+    }
+
+    /// The folder of `path`, and its name there.
+    fn parent<'a>(&self, path: &'a str) -> io::Result<(Root, &'a str)> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
+        Ok((self.below(folder)?, name))
+    }
+
+    /// What is at `path`, a link itself.
+    fn stat(&self, path: &str) -> io::Result<Option<FileStat>> {
+        let (parent, name) = match self.parent(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        match fstatat(&parent.0, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Is there something, a link that leads nowhere included?
+    pub(super) fn has(&self, path: &str) -> bool {
+        matches!(self.stat(path), Ok(Some(_)))
+    }
+
+    pub(super) fn is_folder(&self, path: &str) -> bool {
+        self.below(path).is_ok()
+    }
+
+    /// Is it a file, and no link to one?
+    pub(super) fn is_file(&self, path: &str) -> io::Result<bool> {
+        Ok(self.stat(path)?.is_some_and(|stat| kind(&stat) == SFlag::S_IFREG))
+    }
+
+    /// The content of a file; `None` if there is none.
+    pub(super) fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        // A pipe with this name must not stop the terminal.
+        let file = match self.open_at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => File::from(opened?),
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(MOST).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Gives a file this content, in place, so that its owner, mode and labels stay. False: it had it.
+    pub(super) fn write(&self, path: &str, content: &[u8]) -> io::Result<bool> {
+        if self.read(path).ok().flatten().as_deref() == Some(content) && self.is_file(path)? {
+            return Ok(false);
+        }
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let mut file = File::from(parent.open_at(name, flags).map_err(|e| match e.raw_os_error() {
+            Some(code) if code == Errno::ELOOP as i32 => io::Error::other("it is a symbolic link"),
+            _ => e,
+        })?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        Ok(true)
+    }
+
+    /// Makes a folder, unless it is there.
+    pub(super) fn make_folder(&self, path: &str) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        match mkdirat(&parent.0, name, Mode::from_bits_retain(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes a file or a link. False: there is none.
+    pub(super) fn remove(&self, path: &str) -> io::Result<bool> {
+        let (parent, name) = self.parent(path)?;
+        match unlinkat(&parent.0, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The names in a folder; none if there is no such folder.
+    pub(super) fn names(&self, path: &str) -> io::Result<Vec<String>> {
+        let folder = match self.open_at(path, OFlag::O_DIRECTORY | OFlag::O_RDONLY) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut names = Vec::new();
+        for entry in Dir::from_fd(folder)?.iter() {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Returns when everything that was written below is on the medium.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(nix::unistd::syncfs(self.0.as_fd())?)
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn no_link_leads_out_of_the_root_and_no_file_that_is_a_link_is_changed() {
+        let (outside, inside) = (tempfile::tempdir().expect("temp"), tempfile::tempdir().expect("temp"));
+        let at = |name: &str| inside.path().join(name);
+        fs::create_dir_all(at("real/etc")).expect("made");
+        fs::create_dir(outside.path().join("etc")).expect("made");
+        fs::write(outside.path().join("hostname"), "host").expect("written");
+        // As on systems whose /etc is a link: absolute, below the own root.
+        symlink("/real/etc", at("etc")).expect("linked");
+        symlink(outside.path(), at("away")).expect("linked");
+        symlink(outside.path().join("hostname"), at("real/etc/hostname")).expect("linked");
+        symlink("../../../../../..", at("up")).expect("linked");
+        let root = Root::open(inside.path()).expect("open");
+        assert!(root.write("etc/hosts", b"x").expect("written"));
+        assert_eq!(fs::read(at("real/etc/hosts")).expect("there"), b"x");
+        assert!(!root.write("etc/hosts", b"x").expect("the same"));
+        assert!(root.write("etc/hostname", b"evil").expect_err("a link").to_string().contains("link"));
+        assert!(
+            root.write("away/hostname", b"evil").is_err()
+                && root.read("away/hostname").expect("none").is_none()
+        );
+        assert!(root.has("up/real") && !root.has("up/proc"), "up is the root itself");
+        assert_eq!(fs::read(outside.path().join("hostname")).expect("there"), b"host");
+    }
+
+    #[test]
+    fn a_file_that_is_written_keeps_its_mode_and_what_is_no_file_is_left_alone() {
+        let dir = tempfile::tempdir().expect("temp");
+        let path = dir.path().join("machine-id");
+        fs::write(&path, "0123\n").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("set");
+        nix::unistd::mkfifo(&dir.path().join("pipe"), Mode::S_IRWXU).expect("made");
+        let root = Root::open(dir.path()).expect("open");
+        assert!(root.write("machine-id", b"").expect("written"));
+        let now = fs::metadata(&path).expect("there");
+        assert_eq!((now.len(), now.permissions().mode() & 0o777), (0, 0o444));
+        assert!(root.read("pipe").is_err() && root.write("pipe", b"x").is_err());
+        assert!(root.remove("pipe").expect("removed") && !root.remove("pipe").expect("gone"));
+        assert_eq!(root.names("nowhere").expect("none"), Vec::<String>::new());
+    }
+}

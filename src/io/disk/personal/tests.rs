@@ -1,0 +1,185 @@
+//! Whole runs on loop devices, with filesystems that the running kernel mounts.
+
+use std::fs::File;
+use std::process::Command;
+
+use super::*;
+use crate::api::LayoutMode;
+use crate::manifest::Role;
+use crate::testkit::disks::{LoopDisk, MIB, run};
+
+fn own() -> OwnFile {
+    OwnFile {
+        format: 1,
+        hostname: "lab-01".into(),
+        attempt: 7,
+        job: "1".into(),
+        ticket: "7-00".into(),
+        ..OwnFile::default()
+    }
+}
+
+fn all(places: &Places, own: &OwnFile) -> (Vec<String>, Vec<String>) {
+    let (mut steps, mut problems) = (Vec::new(), Vec::new());
+    make(places, own, &mut |told| match told {
+        Told::Step(what) => steps.push(what),
+        Told::Problem(why) => problems.push(why),
+    });
+    (steps, problems)
+}
+
+/// A folder with a small system.
+fn system() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("temp");
+    fs::create_dir_all(dir.path().join("etc")).expect("made");
+    for (name, text) in [("os-release", "ID=debian\n"), ("hostname", "golden\n"), ("machine-id", "0123\n")] {
+        fs::write(dir.path().join("etc").join(name), text).expect("written");
+    }
+    dir
+}
+
+/// A filesystem of `kind` with `content`, and the command that checks it.
+fn filesystem(file: &Path, kind: &str, content: &Path) {
+    let name = file.to_str().expect("text");
+    let from = content.to_str().expect("text");
+    let size = if kind == "xfs" { 320 } else { 128 } * MIB;
+    File::create(file).and_then(|file| file.set_len(size)).expect("a file");
+    match kind {
+        "ext4" => drop(run("mkfs.ext4", &["-q", "-d", from, name])),
+        "btrfs" => drop(run("mkfs.btrfs", &["-q", "--rootdir", from, name])),
+        _ => {
+            run("mkfs.xfs", &["-q", name]);
+            let disk = LoopDisk::on(tempfile::tempdir().expect("temp"), file.into(), 512);
+            let at = tempfile::tempdir().expect("temp");
+            let place = at.path().to_str().expect("text");
+            run("mount", &[&disk.path, place]);
+            run("cp", &["-a", &format!("{from}/."), place]);
+            run("umount", &[place]);
+        }
+    }
+}
+
+fn checked(path: &str, kind: &str) {
+    match kind {
+        "ext4" => run("fsck.ext4", &["-fn", path]),
+        "btrfs" => run("btrfs", &["check", "--readonly", path]),
+        _ => run("xfs_repair", &["-n", path]),
+    };
+}
+
+/// The content of a file on a filesystem.
+fn content(path: &str, file: &str) -> String {
+    let at = tempfile::tempdir().expect("temp");
+    let place = at.path().to_str().expect("text");
+    run("mount", &["-o", "ro", path, place]);
+    let text = fs::read_to_string(at.path().join(file));
+    run("umount", &[place]);
+    text.expect("it is there")
+}
+
+#[test]
+fn a_linux_without_an_esp_gets_name_and_file_on_each_filesystem() {
+    for kind in ["ext4", "xfs", "btrfs"] {
+        let dir = tempfile::tempdir().expect("temp");
+        let file = dir.path().join("disk.img");
+        filesystem(&file, kind, system().path());
+        let disk = LoopDisk::on(dir, file, 512);
+        let part = Part { number: 1, start: 0, size: 0, filesystem: kind.into(), role: Role::Data };
+        let places =
+            Places { info: disk.info(), layout: LayoutMode::WholeDisk, parts: vec![part], bare: true };
+        let (steps, problems) = all(&places, &own());
+        assert_eq!(problems, Vec::<String>::new(), "{kind}");
+        assert_eq!(steps.last().map(String::as_str), Some("/etc/flashmob/terminal.json is written"));
+        checked(&disk.path, kind);
+        assert_eq!(content(&disk.path, "etc/hostname"), "lab-01\n", "{kind}");
+        assert_eq!(content(&disk.path, "etc/machine-id"), "", "{kind}");
+        let there = content(&disk.path, "etc/flashmob/terminal.json");
+        assert_eq!(there.as_bytes(), own().to_bytes());
+        // The system has started meanwhile: its new id stays, because the file says that all was done.
+        let again = OwnFile { ticket: "7-01".into(), ..own() };
+        assert_eq!(all(&places, &again).0, ["it was done before"]);
+        assert_eq!(content(&disk.path, "etc/flashmob/terminal.json"), there);
+    }
+}
+
+/// A disk with an ESP, a data partition and a root on ext4.
+fn whole_disk() -> (LoopDisk, Places) {
+    let dir = tempfile::tempdir().expect("temp");
+    let disk = dir.path().join("disk.img");
+    File::create(&disk).and_then(|file| file.set_len(256 * MIB)).expect("a file");
+    let name = disk.to_str().expect("text").to_string();
+    let table = "label: gpt\nsize=48MiB,type=U\nsize=4MiB\nsize=128MiB\n";
+    let mut sfdisk = Command::new("sfdisk")
+        .args(["--quiet", &name])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("sfdisk");
+    io::Write::write_all(&mut sfdisk.stdin.take().expect("piped"), table.as_bytes()).expect("written");
+    assert!(sfdisk.wait().expect("ends").success());
+    let (esp, root) = (dir.path().join("esp.img"), dir.path().join("root.img"));
+    File::create(&esp).and_then(|file| file.set_len(48 * MIB)).expect("a file");
+    run("mkfs.vfat", &["-F", "16", esp.to_str().expect("text")]);
+    filesystem(&root, "ext4", system().path());
+    for (file, at) in [(&esp, 1), (&root, 53)] {
+        let from = format!("if={}", file.display());
+        run(
+            "dd",
+            &[&from, &format!("of={name}"), "bs=1M", &format!("seek={at}"), "conv=notrunc", "status=none"],
+        );
+    }
+    let disk = LoopDisk::on(dir, disk, 512);
+    run("partx", &["--add", "--nr", "1:3", &disk.path]);
+    let part = |number, start: u64, size: u64, filesystem: &str, role| Part {
+        number,
+        start: start * MIB,
+        size: size * MIB,
+        filesystem: filesystem.into(),
+        role,
+    };
+    let parts = vec![part(1, 1, 48, "vfat", Role::Esp), part(3, 53, 128, "ext4", Role::Data)];
+    let places = Places { info: disk.info(), layout: LayoutMode::WholeDisk, parts, bare: false };
+    (disk, places)
+}
+
+#[test]
+fn a_linux_with_an_esp_gets_its_name_first_and_the_file_last() {
+    let (disk, places) = whole_disk();
+    let (steps, problems) = all(&places, &own());
+    run("partx", &["--delete", &disk.path]);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(steps.first().map(String::as_str), Some("/etc/hostname is lab-01"));
+    assert_eq!(
+        steps.last().map(String::as_str),
+        Some("EFI/flashmob/terminal.json is on the EFI system partition")
+    );
+    let esp = format!("{}@@1M", disk.file.display());
+    let there = run("mtype", &["-i", &esp, "::EFI/flashmob/terminal.json"]);
+    assert_eq!(there.as_bytes(), own().to_bytes());
+}
+
+#[test]
+fn without_a_host_name_nothing_but_the_file_is_changed() {
+    let (disk, places) = whole_disk();
+    let before = disk.bytes();
+    let own = OwnFile { hostname: String::new(), ..own() };
+    let (steps, problems) = all(&places, &own);
+    run("partx", &["--delete", &disk.path]);
+    assert_eq!((steps.len(), problems), (1, Vec::new()));
+    let after = disk.bytes();
+    let rest = 49 * usize::try_from(MIB).expect("small");
+    assert!(before[rest..] == after[rest..] && before[..rest] != after[..rest]);
+}
+
+#[test]
+fn a_root_that_is_not_there_is_a_problem_and_the_file_is_written_all_the_same() {
+    let (disk, mut places) = whole_disk();
+    places.parts[1].filesystem = "lvm".into();
+    let (steps, problems) = all(&places, &own());
+    assert!(problems[0].contains("partition 3 has lvm") && steps.len() == 1, "{problems:?} {steps:?}");
+    places.parts[1].filesystem = "ntfs".into();
+    let (_, problems) = all(&places, &OwnFile { attempt: 8, ..own() });
+    assert_eq!(problems, Vec::<String>::new(), "Windows names itself");
+    places.parts.remove(0);
+    assert!(all(&places, &own()).1[0].contains("no place for etc/flashmob/terminal.json"));
+    run("partx", &["--delete", &disk.path]);
+}

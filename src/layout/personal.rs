@@ -1,0 +1,183 @@
+//! What makes the system on a disk its terminal's own: the file for the system, where it goes, and the lines
+//! that hold a host name.
+//!
+//! Invariant: pure. Only partitions that an attempt has written are changed. `io::disk::personal` does it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Assignment, DiskInfo, LayoutMode, Personal};
+use crate::layout::plan::LayoutPlan;
+use crate::manifest::{Role, Table};
+
+/// Where the file lies on an EFI system partition.
+pub const ON_ESP: [&str; 3] = ["EFI", "flashmob", "terminal.json"];
+/// Where it lies on a root filesystem, if there is no EFI system partition.
+pub const ON_ROOT: [&str; 3] = ["etc", "flashmob", "terminal.json"];
+/// Filesystems that the kernel mounts to change a Linux system.
+const LINUX: [&str; 5] = ["ext4", "ext3", "ext2", "xfs", "btrfs"];
+/// The version of the file.
+const FORMAT: u32 = 1;
+
+/// What the installed system reads of its terminal. One member on each line, so that a shell can read it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OwnFile {
+    pub format: u32,
+    /// By the job's rule; empty: the system keeps its name.
+    pub hostname: String,
+    pub label: String,
+    pub room: String,
+    pub seat: String,
+    pub job: String,
+    pub attempt: u64,
+    /// `name@version`.
+    pub image: String,
+    /// Where the system calls back.
+    pub server: String,
+    /// For that call.
+    pub ticket: String,
+}
+
+impl OwnFile {
+    /// The file of an attempt that has something to personalise.
+    pub fn of(assignment: &Assignment, server: &str) -> Option<Self> {
+        let Personal { hostname, label, room, seat, ticket } = assignment.personal.clone()?;
+        Some(OwnFile {
+            format: FORMAT,
+            hostname: hostname.unwrap_or_default(),
+            label: label.unwrap_or_default(),
+            room: room.unwrap_or_default(),
+            seat: seat.unwrap_or_default(),
+            job: assignment.job.clone(),
+            attempt: assignment.attempt,
+            image: assignment.task.id.to_string(),
+            server: server.into(),
+            ticket,
+        })
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Was this the last write of the same attempt? A file that a power cut has torn was not.
+    pub fn is_complete(&self, there: &[u8]) -> bool {
+        serde_json::from_slice::<OwnFile>(there).is_ok_and(|there| {
+            (there.attempt, &there.job, &there.image) == (self.attempt, &self.job, &self.image)
+        })
+    }
+}
+
+/// What happened, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// This is done.
+    Step(String),
+    /// This could not be done, and why.
+    Problem(String),
+}
+
+/// A partition that an attempt has written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub number: u32,
+    /// Bytes from the disk's first one.
+    pub start: u64,
+    pub size: u64,
+    pub filesystem: String,
+    pub role: Role,
+}
+
+/// An imaged disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Places {
+    pub info: DiskInfo,
+    pub layout: LayoutMode,
+    /// The partitions that were written.
+    pub parts: Vec<Part>,
+    /// The disk has no table: the one part is the disk itself.
+    pub bare: bool,
+}
+
+impl Places {
+    pub(crate) fn of(plan: &LayoutPlan, info: &DiskInfo) -> Self {
+        let manifest = plan.manifest();
+        let part = |number: u32, start: u64, size: u64| {
+            let partition = manifest.partition(number)?;
+            let filesystem = partition.filesystem.clone().unwrap_or_default();
+            Some(Part { number, start, size, filesystem, role: partition.role })
+        };
+        let written = plan.places().iter().filter(|place| place.replaced);
+        Places {
+            info: info.clone(),
+            layout: plan.mode(),
+            parts: written.filter_map(|place| part(place.number, place.start.0, place.size)).collect(),
+            bare: matches!(manifest.disk.table, Table::None),
+        }
+    }
+
+    /// The EFI system partition.
+    pub fn esp(&self) -> Option<&Part> {
+        self.parts.iter().find(|part| part.role == Role::Esp && part.filesystem == "vfat")
+    }
+
+    /// Partitions that may hold a Linux system and that the kernel can mount.
+    pub fn linux(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(|part| LINUX.contains(&part.filesystem.as_str()))
+    }
+
+    /// Is there a Windows, which names itself?
+    pub fn has_windows(&self) -> bool {
+        self.parts.iter().any(|part| part.filesystem == "ntfs")
+    }
+}
+
+/// `/etc/hosts` with the line that Debian keeps for the machine's own name; `None` if it has no such line or
+/// is right already.
+pub fn hosts(text: &str, hostname: &str) -> Option<String> {
+    let is_own = |line: &str| line.split_whitespace().next() == Some("127.0.1.1");
+    let short = hostname.split('.').next().unwrap_or(hostname);
+    let own = match short == hostname {
+        true => format!("127.0.1.1\t{hostname}"),
+        false => format!("127.0.1.1\t{hostname} {short}"),
+    };
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        match is_own(line) {
+            // A second one would say the old name.
+            true if lines.contains(&own.as_str()) => {}
+            true => lines.push(&own),
+            false => lines.push(line),
+        }
+    }
+    let new = lines.join("\n") + "\n";
+    (lines.contains(&own.as_str()) && new != text).then_some(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_the_own_name_is_replaced_and_no_other() {
+        let golden = "127.0.0.1\tlocalhost\n127.0.1.1\tgolden.lab golden\n\n# 127.0.1.1 x\n::1 localhost\n";
+        let now = hosts(golden, "lab-01").expect("changed");
+        assert_eq!(now, golden.replace("golden.lab golden", "lab-01"));
+        assert_eq!(hosts(&now, "lab-01"), None, "a second time changes nothing");
+        assert!(hosts(golden, "pc.lab").expect("changed").contains("127.0.1.1\tpc.lab pc\n"));
+        assert_eq!(hosts("127.0.0.1 localhost\n", "lab-01"), None);
+        let twice = "127.0.1.1 a\n127.0.1.1 b\n";
+        assert_eq!(hosts(twice, "c").as_deref(), Some("127.0.1.1\tc\n"));
+    }
+
+    #[test]
+    fn a_file_of_another_attempt_or_a_torn_one_is_written_again() {
+        let file = OwnFile { attempt: 7, job: "1".into(), ticket: "t".into(), ..OwnFile::default() };
+        let bytes = file.to_bytes();
+        // The ticket of a second run is another one, and the first is as good.
+        assert!(OwnFile { ticket: "u".into(), ..file.clone() }.is_complete(&bytes));
+        assert!(!OwnFile { attempt: 8, ..file.clone() }.is_complete(&bytes));
+        assert!(!file.is_complete(&bytes[..bytes.len() - 5]) && !file.is_complete(b""));
+    }
+}
