@@ -3,10 +3,10 @@
 set -euo pipefail
 packages=(
     aria2 btrfs-progs busybox-static ca-certificates chromium chromium-driver cpio dnsmasq-base dosfstools
-    e2fsprogs exfatprogs f2fs-tools fdisk fuse3 gcc gdisk grub-common grub-efi-amd64-bin grub-pc-bin iproute2
-    ipxe ipxe-qemu kmod libc6-dev libnbd-bin lvm2 minisign mtools nbdkit nbdkit-plugin-python ntfs-3g ovmf
-    partclone parted python3-libtorrent qemu-system-x86 qemu-utils seabios transmission-cli xfsprogs xorriso
-    zstd
+    e2fsprogs exfatprogs f2fs-tools fdisk fuse3 gcc gdisk grub-common grub-efi-amd64-bin grub-efi-amd64-signed
+    grub-pc-bin iproute2 ipxe ipxe-qemu kmod libc6-dev libnbd-bin lvm2 minisign mtools nbdkit
+    nbdkit-plugin-python ntfs-3g openssl ovmf partclone parted python3-libtorrent qemu-system-x86 qemu-utils
+    sbsigntool seabios shim-signed systemd-boot-efi transmission-cli xfsprogs xorriso zstd
 )
 missing=()
 for package in "${packages[@]}"; do

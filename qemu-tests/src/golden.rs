@@ -65,6 +65,22 @@ pub fn make(disk: &Path, kernel: &Kernel, mark: &str) -> Result<()> {
     Ok(())
 }
 
+/// Replaces the golden disk's own UEFI loader by Debian's signed chain, as an installed Debian has it, so that
+/// it starts under Secure Boot. Its kernel is signed.
+pub fn sign_chain(disk: &Path) -> Result<()> {
+    const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
+    const GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
+    let work = tempfile::tempdir_in(disk.parent().context("the disk needs a folder")?)?;
+    let esp = PathBuf::from(format!("{}@@{}", disk.display(), ESP * MIB));
+    let config = early_config(work.path())?;
+    for folder in ["BOOT", "debian"] {
+        put_into_esp(&esp, &format!("{folder}/grubx64.efi"), Path::new(GRUB))?;
+    }
+    put_into_esp(&esp, "BOOT/BOOTX64.EFI", Path::new(SHIM))?;
+    put_into_esp(&esp, "debian/shimx64.efi", Path::new(SHIM))?;
+    put_into_esp(&esp, "debian/grub.cfg", &config)
+}
+
 pub(crate) fn partition(disk: &Path) -> Result<()> {
     let sector = |mib: u64| mib * MIB / SECTOR;
     let place = |n: u32, from: u64, to: u64| format!("{n}:{}:{}", sector(from), sector(to) - 1);

@@ -19,8 +19,13 @@ use crate::qmp::Qmp;
 
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// With Microsoft's keys, and Secure Boot on.
+const OVMF_CODE_SECURE: &str = "/usr/share/OVMF/OVMF_CODE_4M.ms.fd";
+const OVMF_VARS_SECURE: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
 /// The initramfs with its drivers, the agent and its buffers fit; with 192 MB they are unpacked partly.
 const MEMORY_MIB: u32 = 512;
+/// shim, signed GRUB and their buffers need more.
+const MEMORY_SECURE_MIB: u32 = 768;
 
 /// The machine's firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +34,19 @@ pub enum Firmware {
     Bios,
     /// OVMF, whose own PXE loads iPXE's snponly.efi.
     Uefi,
+    /// The same with Secure Boot on: it loads what Microsoft signed.
+    UefiSecure,
+}
+
+impl Firmware {
+    /// Code and empty variables, for UEFI.
+    fn flash(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Firmware::Bios => None,
+            Firmware::Uefi => Some((OVMF_CODE, OVMF_VARS)),
+            Firmware::UefiSecure => Some((OVMF_CODE_SECURE, OVMF_VARS_SECURE)),
+        }
+    }
 }
 
 /// Where the disk hangs.
@@ -91,8 +109,8 @@ impl Terminal {
         let terminal = Terminal { name, firmware, bus, mac, folder, bad_sector: None, others: Vec::new() };
         File::create(terminal.disk())?.set_len(size)?;
         fs::write(terminal.serial_port(), 0x3f8u16.to_le_bytes())?;
-        if firmware == Firmware::Uefi {
-            fs::copy(OVMF_VARS, terminal.variables()).context("UEFI variables are in Debian's ovmf")?;
+        if let Some((_, variables)) = firmware.flash() {
+            fs::copy(variables, terminal.variables()).context("UEFI variables are in Debian's ovmf")?;
         }
         Ok(terminal)
     }
@@ -153,17 +171,26 @@ impl Terminal {
         let mut args: Vec<String> =
             ["-nodefaults", "-display", "none", "-vga", "std"].map(str::to_string).to_vec();
         args.extend(accel.arguments().map(str::to_string));
-        args.extend(["-machine", "q35", "-smp", "1", "-name", &self.name].map(str::to_string));
-        args.extend(["-m".into(), MEMORY_MIB.to_string()]);
+        args.extend(["-smp", "1", "-name", &self.name].map(str::to_string));
+        // Only code in system management mode may write the variables that hold the keys.
+        let (machine, memory): (&[&str], _) = match self.firmware {
+            Firmware::UefiSecure => (
+                &["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"],
+                MEMORY_SECURE_MIB,
+            ),
+            Firmware::Bios | Firmware::Uefi => (&["-machine", "q35"], MEMORY_MIB),
+        };
+        args.extend(machine.iter().map(ToString::to_string));
+        args.extend(["-m".into(), memory.to_string()]);
         args.extend([
             "-chardev".into(),
             format!("file,id=serial,append=on,path={}", self.serial().display()),
         ]);
         args.extend(["-serial", "chardev:serial"].map(str::to_string));
         args.extend(["-qmp".into(), format!("unix:{},server=on,wait=off", self.control().display())]);
-        if self.firmware == Firmware::Uefi {
+        if let Some((code, _)) = self.firmware.flash() {
             let flash = |file: &str, extra: &str| format!("if=pflash,format=raw,file={file}{extra}");
-            args.extend(["-drive".into(), flash(OVMF_CODE, ",readonly=on")]);
+            args.extend(["-drive".into(), flash(code, ",readonly=on")]);
             args.extend(["-drive".into(), flash(&self.variables().to_string_lossy(), "")]);
         }
         if self.firmware == Firmware::Bios {
@@ -245,7 +272,7 @@ fn card_arguments(firmware: Firmware, start: &Start, tap: &str, mac: &str) -> Ve
     if *start == Start::Network {
         card += ",bootindex=1";
     }
-    if firmware == Firmware::Uefi || *start != Start::Network {
+    if firmware != Firmware::Bios || *start != Start::Network {
         card += ",romfile=";
     }
     let tap = format!("tap,id=lab,ifname={tap},script=no,downscript=no");
@@ -351,6 +378,8 @@ mod tests {
         assert!(args(Firmware::Uefi, Bus::Nvme).contains("nvme,drive=disk"));
         assert!(args(Firmware::Bios, Bus::Ahci).contains("ide-hd,drive=disk,bus=ide.0"));
         assert!(!args(Firmware::Bios, Bus::Ahci).contains("pflash"));
+        let secure = args(Firmware::UefiSecure, Bus::Nvme);
+        assert!(secure.contains("OVMF_CODE_4M.ms.fd") && secure.contains("q35,smm=on"), "{secure}");
     }
 
     #[test]

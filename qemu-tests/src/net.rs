@@ -17,6 +17,8 @@ use flashmob_testkit::net::enter;
 /// The lab's server: bridge, DHCP, TFTP, and `flashmob serve`.
 pub const SERVER: &str = "10.77.0.1";
 const PREFIX: &str = "flashmob-";
+/// What UEFI starts first where Secure Boot may be on.
+const SHIM: &str = "shimx64.efi";
 
 /// What DHCP tells iPXE and terminals: the file to run, the server's address.
 #[derive(Debug, Clone, Default)]
@@ -165,13 +167,15 @@ fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp, log: &Path) -> Vec<String> {
         "--dhcp-match=set:efi,option:client-arch,9",
         "--dhcp-userclass=set:ipxe,iPXE",
         "--dhcp-boot=tag:!ipxe,tag:!efi,undionly.kpxe",
-        "--dhcp-boot=tag:!ipxe,tag:efi,snponly.efi",
         "--dhcp-boot=tag:ipxe,boot.ipxe",
     ]
     .map(str::to_string)
     .to_vec();
     args.push(format!("--pid-file={}", log.with_extension("pid").display()));
     args.push(format!("--tftp-root={}", tftp.display()));
+    // shim is there when the netboot files were made for Secure Boot.
+    let uefi = if tftp.join(SHIM).is_file() { SHIM } else { "snponly.efi" };
+    args.push(format!("--dhcp-boot=tag:!ipxe,tag:efi,{uefi}"));
     if let Some(server) = &dhcp.option_224 {
         args.push(format!("--dhcp-option=224,{server}"));
     }

@@ -7,6 +7,7 @@ mod netboot_files;
 mod on_to_the_disk;
 mod power;
 mod refusals;
+mod secure_boot;
 
 use std::sync::LazyLock;
 use std::time::Duration;
