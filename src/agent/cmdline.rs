@@ -21,6 +21,8 @@ pub struct Cmdline {
     pub after: Option<After>,
     pub log: Option<log::LevelFilter>,
     pub insecure: bool,
+    /// `flashmob.direct`: no script of a server started the agent, so it asks itself what there is to do.
+    pub direct: bool,
     /// `BOOTIF`: MAC address of the interface that PXE used, `aa:bb:cc:dd:ee:ff`.
     pub boot_mac: Option<String>,
 }
@@ -58,19 +60,25 @@ fn set(line: &mut Cmdline, name: &str, value: &str) -> Result<(), String> {
             let level = needed()?.parse();
             line.log = Some(level.map_err(|_| "not one of off, error, warn, info, debug, trace".to_owned())?);
         }
-        "insecure" => match value {
-            "1" => line.insecure = true,
-            "0" => line.insecure = false,
-            _ => return Err("not 0 or 1".into()),
-        },
+        "insecure" => line.insecure = yes_or_no(value)?,
+        "direct" => line.direct = yes_or_no(value)?,
         _ => {
             return Err(
-                "not known; known are flashmob.server, .ticket, .job, .disk, .after, .log and .insecure"
+                "not known; known are flashmob.server, .ticket, .job, .disk, .after, .log, .insecure and \
+                 .direct"
                     .into(),
             );
         }
     }
     Ok(())
+}
+
+fn yes_or_no(value: &str) -> Result<bool, String> {
+    match value {
+        "1" => Ok(true),
+        "0" => Ok(false),
+        _ => Err("not 0 or 1".into()),
+    }
 }
 
 /// The words of the line; double quotes hold blanks, as the kernel reads them.
@@ -114,7 +122,7 @@ mod tests {
         let text = "quiet console=ttyS0,115200 flashmob.server=10.0.0.1 flashmob.job=night \
             flashmob.ticket=0f \
             flashmob.after=poweroff \
-                    \"flashmob.disk=model=Disk 7\" flashmob.log=debug flashmob.insecure=1 \
+                    \"flashmob.disk=model=Disk 7\" flashmob.log=debug flashmob.insecure=1 flashmob.direct=1 \
                     BOOTIF=01-52-54-00-AA-bb-01\n";
         let line = parse(text).unwrap();
         assert_eq!(
@@ -127,6 +135,7 @@ mod tests {
                 after: Some(After::Poweroff),
                 log: Some(log::LevelFilter::Debug),
                 insecure: true,
+                direct: true,
                 boot_mac: Some("52:54:00:aa:bb:01".into()),
             }
         );

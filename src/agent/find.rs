@@ -11,7 +11,7 @@ use reqwest::Client;
 use tokio::time::Instant;
 
 use crate::agent::status::Status;
-use crate::api::{Hello, Welcome};
+use crate::api::{BootStep, Hello, Welcome};
 use crate::io::net::api_client::{Api, CallError};
 use crate::io::net::credentials::Credentials;
 use crate::io::net::discovery;
@@ -40,6 +40,10 @@ pub(crate) struct Finder<'a> {
     each: Duration,
     steps: VecDeque<Step>,
     asked: Vec<String>,
+    /// Whether candidates are asked first what this machine does at its start.
+    direct: bool,
+    /// A server sent this machine on to its disk.
+    sent_on: bool,
 }
 
 impl<'a> Finder<'a> {
@@ -52,7 +56,27 @@ impl<'a> Finder<'a> {
         each: Duration,
     ) -> Self {
         let credentials = Credentials::default();
-        Finder { http, credentials, hello, status, each, steps: steps.into(), asked: Vec::new() }
+        Finder {
+            http,
+            credentials,
+            hello,
+            status,
+            each,
+            steps: steps.into(),
+            asked: Vec::new(),
+            direct: false,
+            sent_on: false,
+        }
+    }
+
+    /// The same for an agent that no boot script started, if `direct`.
+    pub(crate) fn started_directly(self, direct: bool) -> Self {
+        Finder { direct, ..self }
+    }
+
+    /// Has a server sent this machine on to its disk?
+    pub(crate) fn sent_on(&self) -> bool {
+        self.sent_on
     }
 
     /// The same with what this terminal presents.
@@ -109,12 +133,36 @@ impl<'a> Finder<'a> {
         }
     }
 
+    /// Asks the server at `url` as a boot script would, and takes the ticket that it gives.
+    async fn has_work(&mut self, api: &Api, url: &str, origin: Origin) -> bool {
+        match api.at_boot(self.hello, self.each).await {
+            Ok(BootStep::Work { ticket }) => {
+                if let Some(ticket) = ticket {
+                    self.credentials.take(url, ticket);
+                }
+                return true;
+            }
+            Ok(BootStep::Disk) => {
+                self.sent_on = true;
+                self.status.note(format!("server {url} has nothing to do for this terminal"));
+            }
+            Ok(BootStep::Wait { why }) => {
+                self.status.note(format!("server {url} lets this terminal wait: {why}"))
+            }
+            Err(e) => self.status.note(format!("from {origin}: {e}")),
+        }
+        false
+    }
+
     async fn ask(&mut self, url: String, origin: Origin) -> Option<Found> {
         if self.asked.contains(&url) {
             return None;
         }
         self.asked.push(url.clone());
         let api = Api::new(self.http.clone(), url.clone()).with(self.credentials.clone());
+        if self.direct && !self.has_work(&api, &url, origin).await {
+            return None;
+        }
         let end = Instant::now() + BUSY;
         loop {
             match api.hello(self.hello, self.each).await {

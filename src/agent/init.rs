@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::agent::journal;
 use crate::agent::last_words::LastWords;
 use crate::agent::leave::Leave;
+use crate::io::disk::efivars;
 use crate::io::host::console::{self, Console};
 use crate::io::host::init::{self, End, PowerOff};
 use crate::io::host::kmsg::since_start;
@@ -197,6 +198,10 @@ fn end(consoles: &mut Consoles, leave: Leave) -> ! {
             shell(consoles);
             PowerOff::Restart
         }
+        Leave::ToDisk => {
+            to_disk(consoles);
+            PowerOff::Restart
+        }
     };
     consoles.say(match how {
         PowerOff::Restart => "restarting",
@@ -209,6 +214,18 @@ fn end(consoles: &mut Consoles, leave: Leave) -> ! {
     consoles.say(&format!("the kernel refuses: {refused}; switch the machine off and on"));
     loop {
         std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// Chooses what the firmware starts after the restart.
+fn to_disk(consoles: &mut Consoles) {
+    match efivars::start_following(Path::new(efivars::EFIVARS)) {
+        Ok(next) => consoles.say(&format!("the firmware goes on with its entry Boot{next:04X}")),
+        Err(e) => {
+            consoles.say(&format!("the firmware cannot be sent on to the disk: {e}"));
+            consoles.say("Put the disk behind this entry in the firmware's boot order.");
+            std::thread::sleep(SHOW);
+        }
     }
 }
 

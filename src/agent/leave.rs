@@ -16,10 +16,12 @@ pub enum Leave {
     Kexec,
     /// A shell on the console.
     Shell,
+    /// Restart by the firmware, with the boot entry that follows the one that started this system.
+    ToDisk,
 }
 
 const FIRST: u8 = 40;
-const ALL: [Leave; 4] = [Leave::Restart, Leave::Off, Leave::Kexec, Leave::Shell];
+const ALL: [Leave; 5] = [Leave::Restart, Leave::Off, Leave::Kexec, Leave::Shell, Leave::ToDisk];
 
 impl Leave {
     /// The decision that `after` means once the image is on the disk.

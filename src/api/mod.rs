@@ -169,6 +169,18 @@ pub struct Welcome {
     pub secret: Option<String>,
 }
 
+/// The answer to `/boot/step`: what a terminal does that asks at its start, without a boot script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum BootStep {
+    /// There is work; the ticket lets it speak.
+    Work { ticket: Option<String> },
+    /// On to its disk.
+    Disk,
+    /// Nothing yet, and the disk must not be started: ask again.
+    Wait { why: String },
+}
+
 /// A terminal asks for its work.
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -105,6 +105,20 @@ pub fn plan(present: &Present, wanted: &[LoadOption]) -> Changes {
     changes
 }
 
+/// The entry that the firmware would try after the one that was started now; without that one in the order,
+/// its first.
+pub fn following(present: &Present) -> Option<u16> {
+    let current = present.current.and_then(|current| present.order.iter().position(|n| *n == current));
+    let others = &present.order[current.map_or(0, |at| at + 1)..];
+    let is_there = |number: &&u16| present.entries.iter().any(|(n, data)| n == *number && is_active(data));
+    others.iter().find(is_there).copied()
+}
+
+/// `LOAD_OPTION_ACTIVE` (UEFI 2.10 §3.1.3): the firmware tries no others by itself.
+fn is_active(data: &[u8]) -> bool {
+    data.first().is_some_and(|attributes| attributes & 1 == 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +146,18 @@ mod tests {
         let changes = plan(&present(&[3, 0, 1], Some(3)), &[option("debian")]);
         assert_eq!(changes.entries, [(2, option("debian").encode().expect("short"))]);
         assert_eq!(changes.order, Some(vec![3, 2, 0, 1]));
+    }
+
+    #[test]
+    fn the_entry_after_the_started_one_is_the_next_active_one() {
+        let mut now = present(&[3, 0, 1, 2], Some(3));
+        assert_eq!(following(&now), Some(0));
+        now.entries[1].1 = vec![0, 0, 0, 0];
+        assert_eq!(following(&now), Some(1));
+        now.entries.retain(|(number, _)| *number == 3);
+        assert_eq!(following(&now), None);
+        assert_eq!(following(&present(&[3, 0], Some(9))), Some(3));
+        assert_eq!(following(&present(&[3, 0], Some(0))), None);
     }
 
     #[test]

@@ -326,7 +326,7 @@ fn leave(leave: Leave) -> Result<(), Failure> {
         Failure::retry(format!("cannot {what}: {why}"), advice)
     };
     let program = match leave {
-        Leave::Restart => "reboot",
+        Leave::Restart | Leave::ToDisk => "reboot",
         Leave::Off => "poweroff",
         Leave::Kexec => return Err(failed("start the new kernel", init::end(PowerOff::Kexec).to_string())),
         Leave::Shell => return Ok(()),

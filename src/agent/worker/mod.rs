@@ -130,7 +130,8 @@ impl<I: Imager> Worker<I> {
             let status = self.status.clone();
             let mut finder =
                 Finder::new(self.http.clone(), &hello, &status, steps(&facts), self.patience.each)
-                    .with(self.credentials.clone());
+                    .with(self.credentials.clone())
+                    .started_directly(self.cmdline.direct);
             let mut idle = None;
             while let Some(found) = finder.next().await {
                 match self.converse(&found, &mut held).await {
@@ -138,6 +139,9 @@ impl<I: Imager> Worker<I> {
                     Verdict::Idle(leave) => idle = Some(leave),
                     Verdict::Next => {}
                 }
+            }
+            if finder.sent_on() && held.is_none() {
+                return self.leave(Leave::ToDisk).await;
             }
             // A failure of another candidate stays on the screen.
             if let (Some(leave), None) = (idle, &held) {

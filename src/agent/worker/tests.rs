@@ -34,6 +34,10 @@ async fn lab(takes: Vec<(u16, String)>) -> (String, Arc<Mutex<Vec<String>>>) {
     let url = serve(move |path, body| {
         notes.lock().unwrap().push(format!("{path} {body}"));
         match path.rsplit('/').next().unwrap_or_default() {
+            step if step.starts_with("step?") && takes.lock().unwrap().len() > 0 => {
+                (200, r#"{"step":"work","ticket":"0f"}"#.into())
+            }
+            step if step.starts_with("step?") => (200, r#"{"step":"disk"}"#.into()),
             "hello" => (200, r#"{"service":"flashmob","version":"1","terminal":"t","label":null}"#.into()),
             "take" => takes.lock().unwrap().next().unwrap_or((204, String::new())),
             "outcome" => (200, r#"{"release":true,"cancel":false}"#.into()),
@@ -179,6 +183,20 @@ async fn a_terminal_that_was_refused_holds_until_the_job_is_started_again() {
     assert_eq!(worker.run().await, Leave::Restart);
     assert_eq!(count(&heard, "/take"), 4);
     assert!(matches!(status.view().outcome, Some(Outcome::Done { .. })));
+}
+
+#[tokio::test]
+async fn an_agent_that_no_script_started_asks_for_its_next_step_before_anything_else() {
+    for (takes, leave, hellos) in [(vec![], Leave::ToDisk, 0), (vec![job()], Leave::Restart, 1)] {
+        let (url, heard) = lab(takes).await;
+        let cmdline = Cmdline { server: Some(url.clone()), direct: true, ..Cmdline::default() };
+        let (worker, _network) = worker(cmdline, None, "", Pretend::failing(vec![]));
+        let credentials = worker.credentials.clone();
+        assert_eq!(worker.run().await, leave);
+        assert_eq!((count(&heard, "/boot/step?mac="), count(&heard, "/hello")), (1, hellos));
+        let ticket = (hellos == 1).then(|| "Ticket 0f".to_string());
+        assert_eq!(credentials.for_server(&url), [ticket]);
+    }
 }
 
 #[tokio::test]

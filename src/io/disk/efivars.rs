@@ -1,13 +1,13 @@
 //! The firmware's boot entries through efivarfs.
 //!
-//! Invariant: only `Boot####` variables that are not there yet and `BootOrder` are written, entries before
-//! the order that names them. `boot::entries` decides the content.
+//! Invariant: only `Boot####` variables that are not there yet, `BootOrder` and `BootNext` are written, entries
+//! before the order that names them. `boot::entries` decides the content.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::boot::entries::{Changes, Present};
+use crate::boot::entries::{self, Changes, Present};
 
 /// Where Linux shows the variables.
 pub(crate) const EFIVARS: &str = "/sys/firmware/efi/efivars";
@@ -68,6 +68,14 @@ pub(crate) fn write(folder: &Path, changes: &Changes) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the firmware start the entry after the one that was started now, once. The answer is its number.
+pub(crate) fn start_following(folder: &Path) -> io::Result<u16> {
+    let next = entries::following(&read(folder)?)
+        .ok_or_else(|| io::Error::other("the boot order ends with the entry that started this system"))?;
+    set(folder, "BootNext", &next.to_le_bytes())?;
+    Ok(next)
+}
+
 /// A variable is written with one call: efivarfs takes each write for a whole value.
 fn set(folder: &Path, name: &str, data: &[u8]) -> io::Result<()> {
     let path = folder.join(format!("{name}-{GLOBAL}"));
@@ -84,6 +92,23 @@ mod tests {
     use super::*;
     use crate::boot::entries::plan;
     use crate::boot::option::{LoadOption, PartitionId};
+
+    #[test]
+    fn the_following_entry_is_started_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, data: &[u8]| {
+            let bytes = [&[6, 0, 0, 0], data].concat();
+            fs::write(folder.path().join(format!("{name}-{GLOBAL}")), bytes).expect("a file");
+        };
+        file("Boot0003", &[1; 8]);
+        file("Boot0001", &[1; 8]);
+        file("BootOrder", &[3, 0, 1, 0]);
+        file("BootCurrent", &[3, 0]);
+        assert_eq!(start_following(folder.path()).expect("written"), 1);
+        assert_eq!(variable(folder.path(), "BootNext").expect("readable"), Some(vec![1, 0]));
+        file("BootCurrent", &[1, 0]);
+        assert!(start_following(folder.path()).is_err());
+    }
 
     #[test]
     fn entries_and_order_are_written_and_read_again() {

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    Assignment, Hello, Orders, OutcomeReport, PersonalReport, ProgressReport, Refusal, TOKEN_HEADER, Take,
-    Welcome,
+    Assignment, BootStep, Hello, Orders, OutcomeReport, PersonalReport, ProgressReport, Refusal,
+    TOKEN_HEADER, Take, Welcome,
 };
 use crate::io::net::credentials::Credentials;
 use crate::io::net::tracker_client::why;
@@ -123,6 +123,15 @@ impl Api {
             self.credentials.keep(&self.base, secret);
         }
         Ok(welcome)
+    }
+
+    /// Asks what this machine does at its start, as a boot script would.
+    pub(crate) async fn at_boot(&self, hello: &Hello, within: Duration) -> Result<BootStep, CallError> {
+        let mac = hello.macs.first().map_or("", String::as_str);
+        let uuid = hello.uuid.as_deref().unwrap_or_default();
+        let url = format!("{}/boot/step?mac={mac}&uuid={uuid}", self.base);
+        let response = self.send(self.http.get(url).timeout(within)).await?;
+        self.read(response).await
     }
 
     /// Asks for work.

@@ -42,9 +42,14 @@ impl Credentials {
         Credentials(Arc::new(Mutex::new(Known { token, ..Known::default() })))
     }
 
+    /// Takes a ticket that the server at `base` gave.
+    pub(crate) fn take(&self, base: &str, ticket: String) {
+        sync::lock(&self.0).ticket = Some((base.to_owned(), ticket));
+    }
+
     /// The values of `Authorization` for the server at `base`, the best one first. Without any there is one
     /// `None`.
-    pub(super) fn for_server(&self, base: &str) -> Vec<Option<String>> {
+    pub(crate) fn for_server(&self, base: &str) -> Vec<Option<String>> {
         let known = sync::lock(&self.0);
         if let Some(token) = &known.token {
             return vec![Some(format!("Bearer {token}"))];

@@ -2,6 +2,7 @@
 //!
 //! Invariant: plain values; `http::netboot` makes them from the decision of `jobs`.
 
+use crate::api::BootStep;
 use crate::server::domain::ipxe::Caller;
 use crate::server::domain::{grub, ipxe};
 
@@ -27,6 +28,16 @@ pub enum Step {
 }
 
 impl Step {
+    /// For an agent that asks itself.
+    pub fn for_agent(&self) -> BootStep {
+        match self {
+            Step::Agent { ticket, .. } => BootStep::Work { ticket: ticket.clone() },
+            Step::Disk(_) => BootStep::Disk,
+            Step::Hold { error, advice } => BootStep::Wait { why: format!("{error}. {advice}") },
+            Step::Queue { why } => BootStep::Wait { why: why.clone() },
+        }
+    }
+
     /// The script for `caller`.
     pub fn script(&self, caller: &Caller, language: Language) -> String {
         match (language, self) {

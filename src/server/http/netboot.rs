@@ -1,4 +1,5 @@
-//! `/boot/ipxe` and `/boot/grub`: looks up the calling terminal and answers with the script for its next step.
+//! `/boot/ipxe`, `/boot/grub` and `/boot/step`: looks up the calling terminal and answers with its next step,
+//! as a script or as JSON.
 //!
 //! Invariant: decides nothing itself: `jobs` decides, `step` writes the script. A machine that the server
 //! does not know boots its disk. GRUBs that speak no HTTP ask for `/boot/grub` by TFTP (see `tftp`).
@@ -7,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 
 use crate::api::{Hello, Inventory, Refusal};
@@ -72,6 +73,19 @@ pub async fn grub_script(
     headers: HeaderMap,
 ) -> Response {
     as_text(grub_answer(&app, &machine, host_of(&headers, ends), ends.remote.ip()))
+}
+
+/// `GET /boot/step`: for an agent that no boot script started.
+pub async fn step(
+    State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
+    Query(machine): Query<Machine>,
+    headers: HeaderMap,
+) -> Response {
+    let identity = Identity::new(machine.mac.as_slice(), machine.uuid.as_deref());
+    let caller = Caller { host: host_of(&headers, ends), identity, platform: Platform::Efi };
+    let step = decide(&app, &caller, ends.remote.ip()).for_agent();
+    ([(header::CACHE_CONTROL, "no-store")], Json(step)).into_response()
 }
 
 fn as_text(text: String) -> Response {

@@ -80,6 +80,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/scrape", get(tracking::scrape))
         .route("/boot/ipxe", get(netboot::script))
         .route("/boot/grub", get(netboot::grub_script))
+        .route("/boot/step", get(netboot::step))
         .route("/torrents/{name}/{file}", get(tracking::torrent))
         .merge(reports)
         .merge(views)

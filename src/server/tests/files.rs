@@ -112,6 +112,9 @@ async fn signed_grub_is_told_the_same_by_http_and_by_tftp() {
             assert!(!imaging || script.contains(&format!("http://{server}'")), "{script}");
         }
     }
+    let (_, step) = world.text(&format!("/boot/step?mac={A}&uuid=")).await;
+    assert!(step.starts_with(r#"{"step":"work","ticket":""#), "{step}");
+    assert_eq!(world.text(&format!("/boot/step?mac={B}&uuid=")).await.1, r#"{"step":"disk"}"#);
     assert_eq!(by_tftp("/boot/vmlinuz").await, None);
     assert_eq!(by_tftp("/boot/grub?host=a%20b&mac=&uuid=").await, None);
 }
