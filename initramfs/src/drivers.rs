@@ -53,6 +53,9 @@ const ALL_FOLDERS: &[&str] = &[
     "drivers/nvme/host/",
     "drivers/pci/controller/",
     "drivers/scsi/",
+    "drivers/staging/qlge/",
+    "drivers/thunderbolt/",
+    "drivers/ufs/",
     "drivers/usb/host/",
     "drivers/usb/storage/",
     "drivers/virtio/",
@@ -79,10 +82,12 @@ const ALL_NAMES: &[&str] = &[
     "simpledrm",
     "xen_netfront",
     "xen_blkfront",
+    "mtip32xx",
+    "thunderbolt_net",
 ];
 
-/// Folders inside the above that no terminal of a lab boots from: Fibre Channel and iSCSI adapters, targets,
-/// tests.
+/// Folders inside the above that no terminal of a lab boots from: Fibre Channel and iSCSI adapters, the chips
+/// of Ethernet switches, tests.
 const ALL_WITHOUT: &[&str] = &[
     "drivers/scsi/be2iscsi/",
     "drivers/scsi/bfa/",
@@ -100,8 +105,6 @@ const ALL_WITHOUT: &[&str] = &[
     "drivers/scsi/qla2xxx/",
     "drivers/scsi/qla4xxx/",
     "drivers/net/ethernet/mellanox/mlxsw/",
-    "drivers/net/ethernet/netronome/",
-    "drivers/net/ethernet/fungible/",
     "drivers/mmc/core/mmc_test",
 ];
 
