@@ -1,4 +1,4 @@
-//! The arguments of `flashmob-initramfs build`.
+//! The arguments of `flashmob-initramfs build`, and those that it shares with `check`.
 //!
 //! Invariant: plain values; the build checks that they fit together.
 
@@ -7,7 +7,37 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::drivers::DriverSet;
+use crate::kernel::Source;
 use crate::secureboot::Distribution;
+
+/// Which kernel, and where it is kept.
+#[derive(Args)]
+pub(crate) struct KernelArgs {
+    /// The kernel: Debian's `stable` one, its newer one from `backports`, or a file, which needs --modules.
+    #[arg(long, value_name = "stable|backports|VMLINUZ", default_value = "stable")]
+    pub kernel: Source,
+    /// That file's modules, a folder named by the kernel's version (/lib/modules/VERSION).
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    pub modules: Option<PathBuf>,
+    /// A Debian kernel package to unpack, instead of the one that linux-image-amd64 names, which apt-get
+    /// download fetches.
+    #[arg(long, value_name = "FILE.deb", conflicts_with_all = ["kernel", "modules"])]
+    pub kernel_deb: Option<PathBuf>,
+    /// Where downloaded and unpacked kernel packages are kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/cache/flashmob/kernel")]
+    pub cache: PathBuf,
+}
+
+/// Which of the kernel's drivers, and their firmware.
+#[derive(Args)]
+pub(crate) struct DriverArgs {
+    /// Drivers inside: `virtio` for virtual machines, `all` for real ones.
+    #[arg(long = "drivers", value_enum, default_value_t = DriverSet::All)]
+    pub set: DriverSet,
+    /// Firmware files as drivers name them.
+    #[arg(long, value_name = "DIR", default_value = "/lib/firmware")]
+    pub firmware: PathBuf,
+}
 
 /// Where everything comes from and goes to.
 #[derive(Args)]
@@ -18,25 +48,10 @@ pub(crate) struct BuildArgs {
     /// The static agent, as the Debian package installs it or as docs/operations.md builds it.
     #[arg(long, value_name = "FILE", default_value = "/usr/lib/flashmob/flashmob-agent")]
     pub agent: PathBuf,
-    /// Drivers inside: `virtio` for virtual machines, `all` for real ones.
-    #[arg(long, value_enum, default_value_t = DriverSet::All)]
-    pub drivers: DriverSet,
-    /// A kernel to use instead of Debian's; needs --modules.
-    #[arg(long, value_name = "VMLINUZ", requires = "modules", conflicts_with = "kernel_deb")]
-    pub kernel: Option<PathBuf>,
-    /// That kernel's modules, a folder named by the kernel's version (/lib/modules/VERSION).
-    #[arg(long, value_name = "DIR", requires = "kernel")]
-    pub modules: Option<PathBuf>,
-    /// A Debian kernel package to unpack (without it: the one that linux-image-amd64 names, by apt-get
-    /// download).
-    #[arg(long, value_name = "FILE.deb")]
-    pub kernel_deb: Option<PathBuf>,
-    /// Where downloaded and unpacked kernel packages are kept.
-    #[arg(long, value_name = "DIR", default_value = "/var/cache/flashmob/kernel")]
-    pub cache: PathBuf,
-    /// Firmware files as drivers name them.
-    #[arg(long, value_name = "DIR", default_value = "/lib/firmware")]
-    pub firmware: PathBuf,
+    #[command(flatten)]
+    pub drivers: DriverArgs,
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// Public key that signed manifests must match (minisign's .pub file); may be given more than once.
     #[arg(long, value_name = "FILE")]
     pub keys: Vec<PathBuf>,
@@ -56,8 +71,8 @@ pub(crate) struct BuildArgs {
     /// Also write a hybrid ISO that starts from CD and USB stick, by BIOS and UEFI.
     #[arg(long, value_name = "FILE")]
     pub iso: Option<PathBuf>,
-    /// Also lay out a distribution's signed shim, signed GRUB and signed kernel, unmodified, for terminals with
-    /// Secure Boot: shimx64.efi, grubx64.efi, mmx64.efi and grub/grub.cfg. The ISO starts by them likewise.
+    /// Also lay out a distribution's signed shim, signed GRUB and signed kernel, unmodified, for terminals
+    /// with Secure Boot: shimx64.efi, grubx64.efi, mmx64.efi and grub/grub.cfg. The ISO starts by them likewise.
     #[arg(long, value_enum, value_name = "DISTRIBUTION")]
     pub secure_boot: Option<Distribution>,
     /// Also make flashmob.efi: kernel, initramfs and command line in one UEFI program, signed with the

@@ -34,9 +34,9 @@ const BUSYBOX: &str = "/bin/busybox";
 
 /// Builds everything that `args` ask for and returns a summary for people.
 pub(crate) fn build(args: &BuildArgs) -> Result<String> {
-    let kernel = Kernel::find(args)?;
+    let kernel = Kernel::find(&args.kernel)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("making {}", args.out.display()))?;
-    let chosen = drivers::select(&kernel.modules, args.drivers)?;
+    let chosen = drivers::select(&kernel.modules, args.drivers.set)?;
     log::info!("kernel {}, {} modules", kernel.modules.version, chosen.len());
 
     let mut tree = Tree::default();
@@ -49,7 +49,7 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
     let contents = tree.contents();
     tree.file("etc/flashmob/contents.sha256", contents);
 
-    let image = tree.to_image(level(args.drivers))?;
+    let image = tree.to_image(level(args.drivers.set))?;
     let vmlinuz = read(&kernel.vmlinuz)?;
     if args.secure_boot.is_some() {
         secureboot::check_kernel(&kernel.vmlinuz, &vmlinuz)?;
@@ -92,7 +92,7 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
             "drivers that name firmware which is not under {} (Debian: firmware-misc-nonfree, \
              firmware-realtek, \
              firmware-bnx2, firmware-bnx2x, firmware-qlogic); most work without: {}",
-            args.firmware.display(),
+            args.drivers.firmware.display(),
             names.join(", ")
         )?;
     }
@@ -182,7 +182,7 @@ fn modules(
         let plain =
             path.split_once(".ko").map_or_else(|| (*path).to_string(), |(stem, _)| format!("{stem}.ko"));
         write(&base.join(&plain), &content)?;
-        firmware.add(&crate::modules::module_name(path), &content, &args.firmware);
+        firmware.add(&crate::modules::module_name(path), &content, &args.drivers.firmware);
         tree.file(&format!("lib/modules/{version}/{plain}"), content);
     }
     for list in DEPMOD_NEEDS {
@@ -201,7 +201,7 @@ fn modules(
 
 /// A module's bytes, unpacked if the distribution compresses its modules: the whole archive is compressed
 /// anyway.
-fn read_module(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>> {
     let program = match path.extension().and_then(|e| e.to_str()) {
         Some("xz") => "xz",
         Some("zst") => "zstd",

@@ -7,12 +7,33 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::arguments::BuildArgs;
+use crate::arguments::KernelArgs;
 use crate::modules::ModuleTree;
 use crate::tools::{command, run};
 
 /// Debian's name for "the current kernel"; it depends on the real package.
 const META_PACKAGE: &str = "linux-image-amd64";
+
+/// Which kernel is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Debian's own.
+    Stable,
+    /// A newer one that Debian offers for the same release, for new machines.
+    Backports,
+    /// Any kernel's file.
+    File(PathBuf),
+}
+
+impl From<&str> for Source {
+    fn from(word: &str) -> Self {
+        match word {
+            "stable" => Source::Stable,
+            "backports" => Source::Backports,
+            file => Source::File(file.into()),
+        }
+    }
+}
 
 /// A kernel and its modules.
 #[derive(Debug)]
@@ -23,31 +44,41 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     /// Finds the kernel that `args` ask for.
-    pub(crate) fn find(args: &BuildArgs) -> Result<Self> {
-        if let (Some(kernel), Some(modules)) = (&args.kernel, &args.modules) {
-            if !kernel.is_file() {
-                bail!("there is no kernel at {}", kernel.display());
+    pub(crate) fn find(args: &KernelArgs) -> Result<Self> {
+        let backports = match (&args.kernel, &args.modules) {
+            (Source::File(kernel), Some(modules)) => {
+                if !kernel.is_file() {
+                    bail!("there is no kernel at {}", kernel.display());
+                }
+                return Ok(Kernel { vmlinuz: kernel.clone(), modules: ModuleTree::read(modules)? });
             }
-            return Ok(Kernel { vmlinuz: kernel.clone(), modules: ModuleTree::read(modules)? });
-        }
+            (Source::File(kernel), None) => bail!(
+                "--kernel {}: a kernel file needs its modules, --modules /lib/modules/VERSION; Debian's own \
+                 are 'stable' and 'backports'",
+                kernel.display()
+            ),
+            (_, Some(_)) => bail!("--modules goes with the kernel's file: --kernel VMLINUZ"),
+            (source, None) => *source == Source::Backports,
+        };
         std::fs::create_dir_all(&args.cache)
             .with_context(|| format!("making the cache folder {}", args.cache.display()))?;
         match &args.kernel_deb {
             Some(deb) => unpack(deb, &args.cache),
-            None => debian(&args.cache),
+            None => debian(&args.cache, backports),
         }
     }
 }
 
-/// Debian's current kernel, from the cache or by `apt-get download`.
-fn debian(cache: &Path) -> Result<Kernel> {
-    let asked = run(command("apt-cache")?.args(["depends", META_PACKAGE]), "asking which kernel is current")?;
+/// Debian's current kernel of the release or of its backports, from the cache or by `apt-get download`.
+fn debian(cache: &Path, backports: bool) -> Result<Kernel> {
+    let asked = run(command("apt-cache")?.args(["show", META_PACKAGE]), "asking which kernel is current")?;
     let text = String::from_utf8_lossy(&asked.stdout);
-    let package = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-"))
-        .with_context(|| format!("apt knows no {META_PACKAGE}; run 'apt-get update' first"))?;
+    let package = newest(&text, backports).with_context(|| match backports {
+        true => "apt knows no kernel from backports; add the line 'deb http://deb.debian.org/debian \
+                 CODENAME-backports main' to /etc/apt/sources.list and run 'apt-get update'"
+            .to_string(),
+        false => format!("apt knows no {META_PACKAGE}; run 'apt-get update' first"),
+    })?;
     let folder = cache.join("deb");
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let prefix = format!("{package}_");
@@ -60,6 +91,16 @@ fn debian(cache: &Path) -> Result<Kernel> {
     let deb = find_file(&folder, &prefix)?
         .with_context(|| format!("apt-get download left no {package} in {}", folder.display()))?;
     unpack(&deb, cache)
+}
+
+/// The kernel package of the newest version that `apt-cache show` lists, of backports or else not of them.
+fn newest(shown: &str, backports: bool) -> Option<&str> {
+    shown.split("\n\n").find_map(|entry| {
+        let value = |name: &str| entry.lines().find_map(|line| line.strip_prefix(name));
+        let is_backport = value("Version: ")?.contains("~bpo");
+        let package = value("Depends: ")?.split([',', ' ']).find(|name| name.starts_with("linux-image-"))?;
+        (is_backport == backports).then_some(package)
+    })
 }
 
 /// The file in `folder` whose name begins with `prefix`.
@@ -117,5 +158,32 @@ fn version_in(folder: &Path) -> Result<String> {
     match versions.as_slice() {
         [version] => Ok(version.clone()),
         others => bail!("{} holds modules of {} kernels, expected one", folder.display(), others.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_of_the_release_and_the_one_of_backports_are_told_apart() {
+        let shown = "Package: linux-image-amd64\nVersion: 6.12.9-1~bpo12+1\n\
+                     Depends: linux-image-6.12.9+bpo-amd64 (= 6.12.9-1~bpo12+1)\n\n\
+                     Package: linux-image-amd64\nVersion: 6.1.129-1\n\
+                     Depends: linux-image-6.1.0-32-amd64 (= 6.1.129-1)\n";
+        assert_eq!(newest(shown, true), Some("linux-image-6.12.9+bpo-amd64"));
+        assert_eq!(newest(shown, false), Some("linux-image-6.1.0-32-amd64"));
+        assert_eq!(newest(shown.split_once("\n\n").expect("two").1, true), None);
+    }
+
+    #[test]
+    fn a_kernel_file_without_modules_is_refused_with_what_to_do() {
+        let args = KernelArgs {
+            kernel: "/boot/vmlinuz".into(),
+            modules: None,
+            kernel_deb: None,
+            cache: "/nowhere".into(),
+        };
+        assert!(Kernel::find(&args).unwrap_err().to_string().contains("--modules /lib/modules/VERSION"));
     }
 }

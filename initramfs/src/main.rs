@@ -2,11 +2,13 @@
 //!
 //! Invariant: same input, same bytes (except the ISO and flashmob.efi, which carry dates), and nothing is
 //! written outside `--out` and the cache. `modules` knows the dependencies of kernel modules, `drivers` the
-//! sets, `archive` the archive's format. `flashmob serve` serves the files.
+//! sets, `check` says what they serve, `archive` the archive's format. `flashmob serve` serves the files.
 
 mod archive;
 mod arguments;
 mod build;
+mod check;
+mod devices;
 mod drivers;
 mod firmware;
 mod iso;
@@ -26,6 +28,7 @@ use flashmob::event::Class;
 use flashmob::manual;
 
 use crate::arguments::BuildArgs;
+use crate::check::CheckArgs;
 
 /// Builds the files that flashmob's terminals netboot.
 #[derive(Parser)]
@@ -40,6 +43,9 @@ enum Command {
     /// Write vmlinuz, initramfs.img, boot.ipxe, localboot.0, localboot.efi, undionly.kpxe and snponly.efi
     /// into a folder for `flashmob serve --boot`, and on request what terminals with Secure Boot start.
     Build(Box<BuildArgs>),
+    /// Say for devices, or for a machine's inventory, which driver of a set serves them, and which firmware
+    /// is missing. The exit status is 1 where a network card or a disk controller is not served.
+    Check(Box<CheckArgs>),
     Manual(manual::ManualArgs),
 }
 
@@ -50,6 +56,13 @@ fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Build(args) => build::build(&args),
+        Command::Check(args) => match check::check(&args) {
+            Ok((text, false)) => {
+                print!("{text}");
+                return ExitCode::FAILURE;
+            }
+            answer => answer.map(|(text, _)| text),
+        },
         Command::Manual(args) => {
             manual::write(Cli::command(), &args).map(|()| String::new()).map_err(Into::into)
         }
