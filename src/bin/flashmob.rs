@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use flashmob::cli::logging::{self, LogFormat};
-use flashmob::cli::{audit, backup, doctor, get, job, make, plan, seed, serve, terminal, token};
+use flashmob::cli::{audit, backup, doctor, get, helper, job, make, plan, seed, serve, terminal, token};
 use flashmob::manual;
 
 /// Re-images a whole computer lab at once.
@@ -29,6 +29,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Token(token::TokenArgs),
     Audit(audit::AuditArgs),
+    Helper(helper::HelperArgs),
     Manual(manual::ManualArgs),
 }
 
@@ -55,6 +56,7 @@ async fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Token(args) => token::run(args).await,
         Command::Audit(args) => audit::run(args).await,
+        Command::Helper(args) => helper::run(&args),
         Command::Manual(args) => manual::write(Cli::command(), &args),
     };
     match result {

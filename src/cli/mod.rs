@@ -8,6 +8,7 @@ pub mod backup;
 mod call;
 pub mod doctor;
 pub mod get;
+pub mod helper;
 mod history;
 pub mod job;
 pub mod logging;

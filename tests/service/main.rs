@@ -7,6 +7,7 @@
 #![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this whole program is tests")]
 
+mod helper;
 mod log;
 mod notify;
 mod package;
