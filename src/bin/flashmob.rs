@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use flashmob::cli::logging::{self, LogFormat};
-use flashmob::cli::{audit, backup, doctor, get, helper, job, make, plan, seed, serve, terminal, token};
+use flashmob::cli::{audit, backup, doctor, get, helper, job, make, plan, pxe, seed, serve, terminal, token};
 use flashmob::manual;
 
 /// Re-images a whole computer lab at once.
@@ -25,6 +25,7 @@ enum Command {
     Terminal(terminal::TerminalArgs),
     Terminals(terminal::TerminalsArgs),
     Plan(plan::PlanArgs),
+    Pxe(pxe::PxeArgs),
     Backup(backup::BackupArgs),
     Doctor(doctor::DoctorArgs),
     Token(token::TokenArgs),
@@ -52,6 +53,7 @@ async fn main() -> ExitCode {
         Command::Terminal(args) => terminal::run(args).await,
         Command::Terminals(args) => terminal::list(args).await,
         Command::Plan(args) => plan::run(&args),
+        Command::Pxe(args) => pxe::run(args),
         Command::Backup(args) => backup::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Token(args) => token::run(args).await,

@@ -16,6 +16,8 @@ pub mod make;
 mod peers;
 mod place;
 pub mod plan;
+pub mod pxe;
+mod pxe_options;
 pub mod seed;
 pub mod serve;
 mod show;

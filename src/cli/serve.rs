@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::LogFormat;
+use super::pxe_options::PxeOptions;
 use super::systemd::Manager;
 use crate::event::Failure;
 use crate::server::Options;
@@ -41,6 +42,8 @@ pub struct ServeArgs {
     /// Address and port of the server's own peer [default: all addresses, port 6881].
     #[arg(long, value_name = "ADDR:PORT")]
     peer_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pxe: PxeOptions,
     /// Do not announce the server by mDNS.
     #[arg(long)]
     no_mdns: bool,
@@ -78,6 +81,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         listen: args.listen,
         peer_listen: args.peer_listen,
         mdns: !args.no_mdns,
+        pxe: args.pxe.config(),
     })
     .await?;
     let address = server.local_addr();

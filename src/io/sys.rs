@@ -5,14 +5,16 @@
 
 #![expect(
     unsafe_code,
-    reason = "ioctl, sync_file_range, kexec_file_load, adjtimex and packet sockets' groups have no safe \
-              wrapper in nix"
+    reason = "ioctl, sync_file_range, kexec_file_load, adjtimex, packet sockets' groups and work \
+              between fork and exec have no safe wrapper in nix"
 )]
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 mod request {
     nix::ioctl_none_bad!(blkrrpart, nix::request_code_none!(0x12, 95));
@@ -260,4 +262,18 @@ pub(crate) fn join_packet_group(fd: impl AsFd, interface: u32, group: [u8; 6]) -
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `PR_SET_PDEATHSIG` (prctl(2)): the kernel kills the process that `command` starts when the thread that
+/// starts it ends, however it ends. A process that changes its user or group
+/// loses this.
+pub(crate) fn end_with_this_thread(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    let work = move || {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        // A parent that ended before the call above is not noticed by it.
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
+    };
+    // SAFETY: between fork and exec `work` makes two system calls, and neither allocates nor locks.
+    unsafe { command.pre_exec(work) };
 }

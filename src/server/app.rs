@@ -24,6 +24,7 @@ use crate::server::domain::jobs::Moment;
 use crate::server::domain::lab::Lab;
 use crate::server::domain::limits::Limits;
 use crate::server::domain::people::People;
+use crate::server::domain::pxe;
 use crate::server::domain::tickets;
 use crate::server::domain::ties::Ties;
 use crate::server::domain::wake::Waking;
@@ -89,6 +90,8 @@ pub struct App {
     pub ticket_key: tickets::Key,
     /// Counts the calls of each address.
     pub limits: Mutex<Limits>,
+    /// Netboot, and terminals that it did not bring here.
+    pub(crate) pxe: Arc<Mutex<pxe::Watch>>,
     /// What the server measures of itself.
     pub meters: Meters,
     /// Terminals that should be woken.
@@ -134,6 +137,7 @@ impl App {
         let repository = self.repository();
         let mut problems = self.store.health().problems();
         problems.extend(configured.problem);
+        problems.extend(sync::lock(&self.pxe).problems(self.now()));
         let work = {
             let people = sync::read(&self.people);
             let lab = sync::lock(&self.lab);

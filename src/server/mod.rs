@@ -1,9 +1,9 @@
 //! The lab's server: images, tracker, seeder, netboot files, terminals' calls and the lab's page on one port.
 //!
 //! `domain` decides, without I/O; `store` keeps the state, `repository` finds images, `seeder` seeds them,
-//! `tftp` answers signed GRUB, `watch` acts without being asked, `waking` sends wake-up packets, `webhooks`
-//! tells others what happened; `http` is the port and its handlers, `app` their shared state; `start`
-//! assembles the server.
+//! `tftp` answers signed GRUB, `pxe` runs dnsmasq, `watch` acts without being asked, `waking` sends wake-up
+//! packets, `webhooks` tells others what happened; `http` is the port and its handlers, `app` their shared
+//! state; `start` assembles the server.
 //!
 //! Invariant: nothing here runs on a terminal. A terminal's reports are bounded, and trusted only for its own
 //! row.
@@ -15,6 +15,7 @@ pub mod http;
 mod mdns;
 pub mod meters;
 mod ports;
+pub(crate) mod pxe;
 pub mod repository;
 mod seeder;
 mod start;
@@ -28,3 +29,4 @@ mod webhooks;
 
 pub use ports::{DEFAULT_PEER_PORT, DEFAULT_PORT};
 pub use start::{Options, Server};
+pub(crate) use watch::read_config;

@@ -14,9 +14,11 @@ use tokio::task::JoinHandle;
 use super::app::{App, Configured};
 use super::clock::Clock;
 use super::domain::board::Board;
+use super::domain::config::Config;
 use super::domain::jobs::Jobs;
 use super::domain::lab::{Change, Lab};
 use super::domain::people::People;
+use super::domain::pxe::PxeConfig;
 use super::domain::tickets;
 use super::domain::zones;
 use super::http::{listen, router};
@@ -25,7 +27,7 @@ use super::ports::{DEFAULT_PORT, cannot_listen};
 use super::repository::Scanner;
 use super::seeder::Seeders;
 use super::store::Store;
-use super::{mdns, tftp, watch, webhooks};
+use super::{mdns, pxe, tftp, watch, webhooks};
 use crate::event::Failure;
 use crate::sync;
 use crate::tracker::{Settings, Tracker, Zoned};
@@ -49,6 +51,8 @@ pub struct Options {
     pub peer_listen: Option<SocketAddr>,
     /// Announce the server by mDNS.
     pub mdns: bool,
+    /// Where netbooting machines are answered; `None` for what the configuration says.
+    pub pxe: Option<PxeConfig>,
 }
 
 /// Makes the key of a new server's tickets, and keeps it.
@@ -64,6 +68,19 @@ async fn new_key(store: &Store) -> Result<tickets::Key, Failure> {
     Ok(key)
 }
 
+/// What netboot depends on, if it is wanted.
+fn setup(options: &Options, config: &Config, listens: SocketAddr) -> Result<Option<pxe::Setup>, Failure> {
+    let wanted = options.pxe.clone().unwrap_or_else(|| config.pxe.clone());
+    if !wanted.is_on() {
+        return Ok(None);
+    }
+    wanted.check().map_err(|why| Failure::usage(why, "Correct --pxe, --pxe-range or --pxe-subnet."))?;
+    let Some(boot) = options.boot.clone() else {
+        return Err(Failure::usage("--pxe needs the netboot files", "Name their folder with --boot."));
+    };
+    Ok(Some(pxe::Setup { config: wanted, listens, boot, state: options.state.clone() }))
+}
+
 pub struct Server {
     app: Arc<App>,
     address: SocketAddr,
@@ -72,6 +89,7 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     store: std::thread::JoinHandle<()>,
     announced: Option<mdns::Announced>,
+    dnsmasq: Option<pxe::Running>,
 }
 
 impl Server {
@@ -112,6 +130,7 @@ impl Server {
             drop(store.save(corrected));
         }
         lab.restore_secrets(clock.now(), restored.secrets);
+        let netboot = setup(&options, &config, address)?;
         let topology = zones::topology(&config, &lab);
         let policy = Box::new(Zoned::new(topology.clone()));
         let (stop, stopped) = channel::channel(false);
@@ -128,6 +147,7 @@ impl Server {
             ticket_key,
             limits: Mutex::default(),
             meters: Meters::default(),
+            pxe: Arc::default(),
             waking: Mutex::default(),
             board: Mutex::new(Board::new(format!("{:x}", clock.now().as_millis()))),
             stopping: stopped.clone(),
@@ -140,6 +160,10 @@ impl Server {
             log::warn!("{}: {}. {}", problem.what, problem.error, problem.advice);
         }
 
+        let dnsmasq = match &netboot {
+            Some(setup) => Some(pxe::start(setup.clone(), clock, Arc::clone(&app.pxe)).await?),
+            None => None,
+        };
         let (reload, told) = mpsc::channel(1);
         let mut tasks = vec![
             tokio::spawn(listen::serve(listener, router::router(Arc::clone(&app)), stopped.clone())),
@@ -164,6 +188,9 @@ impl Server {
                  their disks"
             ),
         }
+        if let Some(setup) = netboot {
+            tasks.push(tokio::spawn(pxe::follow(setup, Arc::clone(&app.pxe), stopped.clone())));
+        }
         if let Some(path) = options.config {
             let following = watch::configuration(Arc::clone(&app), path, told, stopped);
             tasks.push(tokio::spawn(following));
@@ -171,7 +198,7 @@ impl Server {
         let announced = options.mdns.then(|| mdns::announce(address.port())).and_then(|announced| {
             announced.inspect_err(|e| log::warn!("terminals cannot find this server by mDNS: {e}")).ok()
         });
-        Ok(Server { app, address, reload, stop, tasks, store: store_thread, announced })
+        Ok(Server { app, address, reload, stop, tasks, store: store_thread, announced, dnsmasq })
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -211,6 +238,7 @@ impl Server {
     /// Lets answers finish, leaves the swarms, stores pending changes.
     pub async fn stop(self) {
         drop(self.announced);
+        let dnsmasq = tokio::task::spawn_blocking(move || drop(self.dnsmasq));
         self.stop.send_replace(true);
         let aborts: Vec<_> = self.tasks.iter().map(JoinHandle::abort_handle).collect();
         let all = async {
@@ -222,6 +250,9 @@ impl Server {
         };
         if tokio::time::timeout(STOP, all).await.is_err() {
             aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+        if dnsmasq.await.is_err() {
+            log::error!("ending dnsmasq panicked");
         }
         // The database's thread ends when the last handle to it is gone.
         drop(self.app);

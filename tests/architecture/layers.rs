@@ -47,6 +47,7 @@ const ROOMS: [(&str, &[&str]); 3] = [
             "repository",
             "mdns",
             "waking",
+            "pxe",
             "http",
             "seeder",
             "watch",

@@ -12,5 +12,7 @@ mod discovery;
 #[cfg(feature = "server")]
 mod doctor;
 mod lab;
+#[cfg(feature = "server")]
+mod netboot;
 mod wake;
 mod zones;

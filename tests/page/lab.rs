@@ -46,6 +46,7 @@ impl Lab {
             listen: any,
             peer_listen: any,
             mdns: false,
+            pxe: None,
         };
         let server = Server::start(options).await.unwrap();
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();

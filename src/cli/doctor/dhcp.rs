@@ -1,17 +1,13 @@
 //! DHCP and proxyDHCP servers that a terminal would meet, asked as its firmware asks.
 
-use std::time::Duration;
-
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 use super::finding::Finding;
-use crate::io::net::pxe_probe;
-use crate::lan::pxe::{self, Answer};
+use crate::io::net::pxe_probe::{self, WAIT};
+use crate::lan::pxe::Answer;
 
 const CHECK: &str = "dhcp";
-/// How long answers are waited for: dnsmasq offers an address only after a ping to it got no answer for 3 s.
-const WAIT: Duration = Duration::from_secs(5);
 
 /// The answers at one interface, or why nobody could be asked.
 pub(super) struct Heard {
@@ -30,12 +26,7 @@ pub(super) async fn facts() -> Vec<Heard> {
 }
 
 async fn ask(interface: String, mac: [u8; 6]) -> Heard {
-    let answers = async {
-        let xid = getrandom::u32().map_err(|e| std::io::Error::other(e.to_string()))?;
-        let datagrams = pxe_probe::ask(&interface, &pxe::discover(mac, xid), WAIT).await?;
-        Ok(datagrams.iter().filter_map(|bytes| pxe::answer(bytes, mac, xid)).collect())
-    };
-    let answers = answers.await.map_err(|e: std::io::Error| e.to_string());
+    let answers = pxe_probe::answers(&interface, mac, WAIT).await.map_err(|e| e.to_string());
     Heard { interface, answers }
 }
 
@@ -78,11 +69,14 @@ fn at_interface(heard: &Heard) -> Vec<Finding> {
         let kind = if answer.offers_address { "DHCP server" } else { "proxyDHCP server" };
         let starts = match &answer.boots {
             Some(file) => format!("boots '{file}' from {}", answer.next_server),
+            // UEFI firmware asks a proxyDHCP server once more, at port 4011.
+            None if !answer.offers_address => "says what to boot at port 4011".to_string(),
             None => "names no boot file".to_string(),
         };
         found.push(Finding::ok(CHECK, format!("{name}: {kind} {} {starts}", answer.server)));
     }
-    let booting: Vec<&Answer> = answers.iter().filter(|answer| answer.boots.is_some()).collect();
+    let booting: Vec<&Answer> =
+        answers.iter().filter(|one| one.boots.is_some() || !one.offers_address).collect();
     match (leasing, booting.len()) {
         (0, _) => found.push(Finding::warning(
             CHECK,
@@ -100,7 +94,8 @@ fn at_interface(heard: &Heard) -> Vec<Finding> {
         found.push(Finding::error(
             CHECK,
             format!("{name}: no DHCP server tells terminals what to boot"),
-            "Give it the two options of docs/operations.md, section 6, or run a proxyDHCP beside it.",
+            "Let 'flashmob serve --pxe IFACE' answer beside it, or give it the options of \
+             docs/operations.md, section 6.",
         ));
     }
     found
@@ -131,6 +126,8 @@ mod tests {
         assert_eq!(levels(Ok(vec![lease.clone()])), [Good, Error], "nothing to boot");
         assert_eq!(levels(Ok(vec![lease, both])), [Good, Good, Warning], "two servers");
         assert_eq!(levels(Ok(vec![proxy])), [Good, Warning], "no address");
+        let (lease, by_4011) = (server(1, true, None), server(3, false, None));
+        assert_eq!(levels(Ok(vec![lease, by_4011])), [Good, Good], "it is asked once more");
         assert_eq!(levels(Err("Permission denied".into())), [Warning]);
     }
 }

@@ -13,13 +13,14 @@ mod firewall;
 mod images;
 mod kernel;
 mod ports;
-mod sockets;
+mod pxe;
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use self::finding::{Finding, Level};
+use super::pxe_options::PxeOptions;
 use super::serve::DEFAULT_STATE;
 use crate::event::Failure;
 use crate::server::domain::config::Config;
@@ -45,6 +46,8 @@ pub struct DoctorArgs {
     /// Public keys by which images are judged.
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
+    #[command(flatten)]
+    pxe: PxeOptions,
     /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
@@ -57,6 +60,8 @@ pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
     findings.extend(ports::findings(&ports::facts()));
     findings.extend(dhcp::findings(&dhcp::facts().await));
     findings.extend(boot::findings(&boot::facts(&args.boot)));
+    let wanted = args.pxe.clone().config().unwrap_or(config.pxe);
+    findings.extend(pxe::findings(pxe::facts(wanted, &args.boot, &args.state).as_ref()));
     let images = images::facts(&args.images, keys);
     findings.extend(images::findings(&images));
     findings.extend(disk::findings(&disk::facts(&args.images, &args.state, images.payload())));

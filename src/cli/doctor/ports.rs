@@ -1,7 +1,7 @@
 //! The ports of flashmob and of what terminals need to netboot: who has them?
 
 use super::finding::Finding;
-use super::sockets::{Protocol, Taken, taken};
+use crate::io::net::sockets::{Protocol, Taken, taken};
 use crate::server::{DEFAULT_PEER_PORT, DEFAULT_PORT};
 
 const CHECK: &str = "ports";

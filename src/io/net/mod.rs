@@ -11,6 +11,8 @@ pub(crate) mod credentials;
 pub mod dhcp;
 #[cfg(feature = "agent")]
 pub mod discovery;
+#[cfg(feature = "server")]
+pub(crate) mod interfaces;
 #[cfg(feature = "agent")]
 pub(crate) mod lldp;
 pub mod nbd_server;
@@ -18,6 +20,8 @@ pub mod nbd_server;
 pub(crate) mod netlink;
 #[cfg(feature = "server")]
 pub(crate) mod pxe_probe;
+#[cfg(feature = "server")]
+pub(crate) mod sockets;
 pub(crate) mod token_file;
 pub(crate) mod tracker_client;
 pub mod wake;

@@ -8,8 +8,8 @@
 //! people to check, `limits` bounds the calls of one address, `times` reads when jobs open and close,
 //! `wake` says which terminals are woken when, and from where, `registry` is what people say of terminals,
 //! `targets` the words by which they name them, `people` has the tokens of people, `audit` what they did,
-//! `board` what changed for those who watch; `logs` unpacks what attempts say of themselves,
-//! `notices` is what webhooks deliver.
+//! `board` what changed for those who watch, `pxe` what dnsmasq is told; `logs` unpacks what attempts say of
+//! themselves, `notices` is what webhooks deliver.
 //!
 //! Invariant: the same state and the same arguments give the same decision.
 
@@ -29,6 +29,7 @@ pub mod logs;
 pub(crate) mod notices;
 pub mod people;
 pub mod personal;
+pub mod pxe;
 pub mod registry;
 pub mod step;
 pub mod target;

@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, Uri, header};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, Method, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -22,6 +23,7 @@ use crate::server::domain::identity::Identity;
 use crate::server::domain::ipxe::{self, Caller, Platform};
 use crate::server::domain::jobs::AtBoot;
 use crate::server::domain::lab::Lab;
+use crate::server::domain::pxe::Way;
 use crate::server::domain::step::{Language, Step};
 use crate::server::domain::tickets::{self, Subject};
 use crate::server::http::fairness::may_ask;
@@ -53,6 +55,7 @@ pub async fn script(
     headers: HeaderMap,
 ) -> Response {
     let host = host_of(&headers, ends);
+    came(&app, &machine, ends.remote.ip());
     let text = match (&machine.mac, &machine.uuid) {
         (None, None) => ipxe::introduce(&host),
         (mac, uuid) => {
@@ -107,9 +110,35 @@ pub(crate) fn by_file_name(app: &App, name: &str, from: IpAddr) -> Option<String
 
 /// Signed GRUB runs by UEFI alone.
 fn grub_answer(app: &App, machine: &Machine, host: String, from: IpAddr) -> String {
+    came(app, machine, from);
     let identity = Identity::new(machine.mac.as_slice(), machine.uuid.as_deref());
     let caller = Caller { host, identity, platform: Platform::Efi };
     decide(app, &caller, from).script(&caller, Language::Grub)
+}
+
+/// The terminal's first program runs.
+fn came(app: &App, machine: &Machine, from: IpAddr) {
+    let macs: Vec<_> = machine.mac.iter().filter_map(|mac| mac.parse().ok()).collect();
+    sync::lock(&app.pxe).came(from, &macs);
+}
+
+/// Notes who fetched which netboot file whole: UEFI HTTP boot begins with one.
+pub(crate) async fn noted(
+    State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path().to_string();
+    let whole = request.method() == Method::GET;
+    let response = next.run(request).await;
+    if let (Some(file), IpAddr::V4(from)) = (path.strip_prefix("/boot/"), ends.remote.ip().to_canonical())
+        && whole
+        && response.status().is_success()
+    {
+        sync::lock(&app.pxe).fetched(app.now(), (file, Way::Http), from, None);
+    }
+    response
 }
 
 /// Where the system that was imaged last starts.

@@ -102,7 +102,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(Router::new().nest_service("/images", images).layer(from_fn(only_images)).layer(guarded));
     if let Some(boot) = &app.boot {
         let boot = ServeDir::new(boot).append_index_html_on_directories(false);
-        router = router.merge(Router::new().nest_service("/boot", boot));
+        let noted = from_fn_with_state(Arc::clone(&app), netboot::noted);
+        router = router.merge(Router::new().nest_service("/boot", boot).layer(noted));
     }
     let measure = from_fn_with_state(Arc::clone(&app), latency::measure);
     router.fallback(nothing_here).layer(measure).with_state(app)

@@ -103,6 +103,7 @@ impl World {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             peer_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             mdns: false,
+            pxe: None,
         }
     }
 

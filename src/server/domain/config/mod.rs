@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::Compress;
 use crate::server::domain::identity::{Identity, TerminalKey};
+use crate::server::domain::pxe::PxeConfig;
 use crate::tracker::{Topology, Zone};
 use crate::units::parse_duration;
 pub use group::GroupConfig;
@@ -56,6 +57,9 @@ pub struct Config {
     /// Limits on the calls of one address.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// Where netbooting machines are answered; read at the start only.
+    #[serde(default)]
+    pub pxe: PxeConfig,
     /// Terminals that are named together.
     #[serde(default, rename = "group")]
     pub groups: Vec<GroupConfig>,
@@ -245,6 +249,7 @@ impl Config {
         if values.iter().any(|value| !(1..=10_000).contains(value)) {
             return Err("limits: each value must be from 1 to 10000".into());
         }
+        self.pxe.check().map_err(|why| format!("pxe: {why}"))?;
         self.check_labels()?;
         self.check_pins()?;
         hook::check(&self.webhooks)?;

@@ -53,6 +53,7 @@ pub async fn hello(State(app): Shared, caller: Caller, body: Body<Hello>) -> Res
     let hello = read(body)?;
     let (config, now, secret) = (app.config(), app.now(), random_secret()?);
     let from = caller.ends.remote.ip();
+    sync::lock(&app.pxe).came(from, &[]);
     let (id, label, secret, saved) = {
         let mut lab = sync::lock(&app.lab);
         let who = Identity::new(&hello.macs, hello.uuid.as_deref());

@@ -7,14 +7,14 @@ use std::fs;
 
 /// TCP or UDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Tcp,
     Udp,
 }
 
 /// A port that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     pub protocol: Protocol,
     pub port: u16,
     /// By whom, where that can be seen.
@@ -22,7 +22,7 @@ pub(super) struct Taken {
 }
 
 /// All ports of this machine that are taken.
-pub(super) fn taken() -> Vec<Taken> {
+pub(crate) fn taken() -> Vec<Taken> {
     let tables = [
         ("/proc/net/tcp", Protocol::Tcp),
         ("/proc/net/tcp6", Protocol::Tcp),

@@ -1,0 +1,31 @@
+//! `--pxe`, `--pxe-range`, `--pxe-subnet`: options that several commands have.
+//!
+//! Invariant: only words; `domain::pxe` checks them.
+
+use clap::Args;
+use ipnet::Ipv4Net;
+
+use crate::server::domain::pxe::{PxeConfig, Range};
+
+/// Where netbooting machines are answered.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Netboot")]
+pub(crate) struct PxeOptions {
+    /// Tell machines at these interfaces what to boot, beside the network's DHCP server (dnsmasq does it).
+    #[arg(long, value_name = "IFACE,…", value_delimiter = ',')]
+    pxe: Vec<String>,
+    /// Be the DHCP server of one of these networks, with these addresses; refused beside another one.
+    #[arg(long, value_name = "FIRST,LAST[,NETMASK][,GATEWAY]", requires = "pxe")]
+    pxe_range: Vec<Range>,
+    /// A network whose DHCP relay forwards to this server.
+    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', requires = "pxe")]
+    pxe_subnet: Vec<Ipv4Net>,
+}
+
+impl PxeOptions {
+    /// The settings of the command line, if it has any: they replace those of the configuration.
+    pub(super) fn config(self) -> Option<PxeConfig> {
+        let PxeOptions { pxe: interfaces, pxe_range: ranges, pxe_subnet: subnets } = self;
+        (!interfaces.is_empty()).then_some(PxeConfig { interfaces, ranges, subnets })
+    }
+}
