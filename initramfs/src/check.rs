@@ -37,9 +37,30 @@ enum Served {
     By(Vec<String>),
     /// By the kernel itself.
     BuiltIn(String),
-    /// By modules that the kernel has and the set has not.
+    /// By modules for wired network cards or disks that the kernel has and the set has not.
     NotInSet(Vec<String>),
+    /// Its modules are for something else.
+    Other(Vec<String>),
     Never,
+}
+
+/// Folders (below `kernel/drivers/`) of drivers for wired network cards and disks.
+const OURS: [&str; 10] = [
+    "ata/",
+    "block/",
+    "message/",
+    "mmc/",
+    "net/ethernet/",
+    "net/usb/",
+    "nvme/",
+    "scsi/",
+    "ufs/",
+    "usb/storage/",
+];
+
+fn is_ours(path: &str) -> bool {
+    path.strip_prefix("kernel/drivers/")
+        .is_some_and(|path| OURS.iter().any(|folder| path.starts_with(folder)))
 }
 
 /// The aliases of a kernel's drivers for PCI and USB devices.
@@ -65,7 +86,7 @@ impl Aliases {
         Ok(Aliases { modules: modules.collect(), builtin: builtin.collect() })
     }
 
-    fn served(&self, device: &Fields, set: &BTreeSet<String>) -> Served {
+    fn served(&self, device: &Fields, set: &BTreeSet<String>, is_ours: &dyn Fn(&str) -> bool) -> Served {
         let fitting = |all: &[(Fields, String)]| -> Vec<String> {
             let names =
                 all.iter().filter(|(pattern, _)| pattern.fits(device)).map(|(_, name)| module_name(name));
@@ -76,7 +97,8 @@ impl Aliases {
         match (inside.is_empty(), fitting(&self.builtin).into_iter().next(), outside.is_empty()) {
             (false, _, _) => Served::By(inside),
             (true, Some(name), _) => Served::BuiltIn(name),
-            (true, None, false) => Served::NotInSet(outside),
+            (true, None, false) if outside.iter().any(|name| is_ours(name)) => Served::NotInSet(outside),
+            (true, None, false) => Served::Other(outside),
             (true, None, true) => Served::Never,
         }
     }
@@ -106,14 +128,24 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(String, bool)> {
     let inside = set.keys().cloned().collect();
     let mut answer = format!("kernel {}, {} modules in the set\n", tree.version, set.len());
     let mut all_served = true;
-    for device in &devices {
-        let served = aliases.served(device, &inside);
-        let Some((line, is_served)) = line_of(device, &served, &|name| firmware_of(&set, name, tree, args))
-        else {
-            continue;
-        };
+    let is_ours = |name: &str| tree.path_of(name).is_some_and(is_ours);
+    let firmware = |name: &str| firmware_of(&set, name, tree, args);
+    let lines_of = |devices: &[Fields]| -> Vec<(String, bool)> {
+        let line = |device| line_of(device, &aliases.served(device, &inside, &is_ours), &firmware);
+        devices.iter().filter_map(line).collect()
+    };
+    for (line, is_served) in lines_of(&devices) {
         all_served &= is_served;
         answer += &line;
+    }
+    for id in args.devices.iter().filter(|one| is_id(one)) {
+        if lines_of(&devices::in_text(id)).is_empty() {
+            all_served = false;
+            answer += &format!(
+                "{id}: no driver for wired network cards or disks names it; if one is for its whole class, the \
+                 line of lspci -n tells\n"
+            );
+        }
     }
     for name in names {
         let is_served = set.contains_key(&name) || tree.is_builtin(&name);
@@ -131,9 +163,10 @@ fn line_of(device: &Fields, served: &Served, firmware: &dyn Fn(&str) -> String) 
         _ if wanted == Some(false) => return None,
         // A plain id is looked up on both buses, and hubs and keyboards need no driver here.
         Served::Never if wanted.is_none() => return None,
+        Served::Other(_) if wanted.is_none() => return None,
         Served::Never => ("NOT SERVED: this kernel has no driver for it".to_string(), false),
-        Served::NotInSet(names) => {
-            (format!("NOT SERVED: its driver {} is not in this set", names.join(", ")), wanted.is_none())
+        Served::NotInSet(names) | Served::Other(names) => {
+            (format!("NOT SERVED: its driver {} is not in this set", names.join(", ")), false)
         }
         Served::BuiltIn(name) => (format!("served by the kernel itself ({name})"), true),
         Served::By(names) => {
@@ -155,6 +188,10 @@ fn firmware_of(set: &BTreeMap<String, &str>, name: &str, tree: &ModuleTree, args
     firmware.missing.get(name).map_or_else(String::new, |(absent, of)| {
         format!(" ({absent} of {of} firmware files are not under {})", args.drivers.firmware.display())
     })
+}
+
+fn is_id(one: &str) -> bool {
+    !devices::in_text(one).is_empty() && !std::path::Path::new(one).is_file()
 }
 
 fn content_of(one: &str) -> Result<String> {
@@ -191,6 +228,8 @@ mod tests {
             modules: vec![
                 parsed("pci:v00008086d000015F3sv*sd*bc*sc*i*", "igc"),
                 parsed("pci:v00008086d00002723sv*sd*bc*sc*i*", "iwlwifi"),
+                parsed("usb:v05ACp1402d*dc*dsc*dp*ic*isc*ip*in*", "asix"),
+                parsed("usb:v046Dp0825d*dc*dsc*dp*ic*isc*ip*in*", "uvcvideo"),
                 parsed("usb:v0BDAp8153d*dc*dsc*dp*ic*isc*ip*in*", "r8152"),
             ],
             builtin: vec![parsed("pci:v*d*sv*sd*bc0Csc03i30*", "xhci_pci")],
@@ -200,7 +239,9 @@ mod tests {
     fn lines(text: &str) -> Vec<(String, bool)> {
         let set = BTreeSet::from(["igc".to_string(), "r8152".to_string()]);
         let devices = devices::in_text(text);
-        let line = |device| line_of(device, &aliases().served(device, &set), &|_| String::new());
+        let line = |device| {
+            line_of(device, &aliases().served(device, &set, &|name| name == "asix"), &|_| String::new())
+        };
         devices.iter().filter_map(line).collect()
     }
 
@@ -208,12 +249,14 @@ mod tests {
     fn a_machines_list_says_what_is_served_by_which_module_and_what_is_not() {
         let said = lines(
             "00:14.0 0c03: 8086:a0ed\n00:02.0 0300: 8086:9a49\n03:00.0 0200: 8086:15f3\n\
-             04:00.0 0200: 1234:0001\nBus 001 Device 002: ID 0bda:8153 Realtek\nBus 001 Device 003: ID 046d:c31c x\n",
+             04:00.0 0200: 1234:0001\nBus 001 Device 002: ID 0bda:8153 Realtek\nBus 001 Device 003: ID 046d:c31c x\n\
+             Bus 001 Device 004: ID 046d:0825 Webcam\nBus 001 Device 005: ID 05ac:1402 Ethernet\n",
         );
         let expected = [
             ("pci 1234:0001: NOT SERVED: this kernel has no driver for it\n", false),
             ("pci 8086:15f3: served by igc\n", true),
             ("pci 8086:a0ed: served by the kernel itself (xhci_pci)\n", true),
+            ("usb 05ac:1402: NOT SERVED: its driver asix is not in this set\n", false),
             ("usb 0bda:8153: served by r8152\n", true),
         ];
         assert_eq!(said, expected.map(|(line, served)| (line.to_string(), served)));
