@@ -1,4 +1,4 @@
-//! A part of a disk or file as a read-only block device, for programs that want one (losetup of util-linux).
+//! A part of a disk or file as a block device, for programs that want one (losetup of util-linux).
 //!
 //! Invariant: the device is detached when its value is dropped.
 
@@ -14,8 +14,18 @@ pub(crate) struct LoopDevice {
 impl LoopDevice {
     /// Attaches `size` bytes from `start` of `source`. The error is for people.
     pub(crate) fn attach(source: &Path, start: u64, size: u64) -> Result<Self, String> {
+        Self::attach_with(&["--read-only"], source, start, size)
+    }
+
+    /// The same, for programs that write.
+    pub(crate) fn attach_writable(source: &Path, start: u64, size: u64) -> Result<Self, String> {
+        Self::attach_with(&[], source, start, size)
+    }
+
+    fn attach_with(options: &[&str], source: &Path, start: u64, size: u64) -> Result<Self, String> {
         let ran = Command::new("losetup")
-            .args(["--read-only", "--find", "--show"])
+            .args(options)
+            .args(["--find", "--show"])
             .args(["--offset", &start.to_string(), "--sizelimit", &size.to_string()])
             .arg(source)
             .output()

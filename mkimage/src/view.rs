@@ -1,5 +1,6 @@
 //! Virtual disks (qcow2, vhdx, vmdk, vdi, vhd) as the bytes that a machine would see, without converting
-//! them, and disks that an NBD server lends: QEMU's storage daemon shows one as a file, read-only, by FUSE.
+//! them, and disks that an NBD server lends: QEMU's storage daemon shows one as a file, by FUSE, read-only or
+//! with an overlay that takes the writes.
 //!
 //! Invariant: dropping the value ends the daemon and its file. QEMU takes its own locks, so a disk that a
 //! running machine writes to is refused. QEMU is told the format and never probes; it opens only the named
@@ -8,7 +9,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ impl View {
     /// Shows the disk at `path`.
     pub(crate) fn show(path: &Path, format: Format) -> Result<Self, Failure> {
         let file = joined("driver=file,node-name=file,read-only=on,filename=", path);
-        Self::of_nodes([file, node(format).into()]).map_err(|what| {
+        Self::of_nodes([file, node(format).into()], false).map_err(|what| {
             Failure::refused(
                 format!("{} is a virtual disk ({}), and {what}", path.display(), format.name()),
                 "Install qemu-system-common and run as root, shut down the machine that uses the disk, or \
@@ -57,11 +58,26 @@ impl View {
     pub(crate) fn of_export(socket: &Path, export: &str) -> Result<Self, String> {
         let options =
             format!("driver=nbd,node-name=disk,read-only=on,export={export},server.type=unix,server.path=");
-        Self::of_nodes([joined(&options, socket)])
+        Self::of_nodes([joined(&options, socket)], false)
+    }
+
+    /// Shows the bytes of `base`, a file or block device that is only read, and takes writes, which go to
+    /// `overlay`, an empty qcow2 of the same size. The error is for people.
+    pub(crate) fn overlay(base: &Path, overlay: &Path) -> Result<Self, String> {
+        let is_device = fs::metadata(base).is_ok_and(|metadata| metadata.file_type().is_block_device());
+        let driver = if is_device { "host_device" } else { "file" };
+        let below = format!("driver={driver},node-name=below,read-only=on,filename=");
+        let nodes = [
+            joined(&below, base),
+            "driver=raw,node-name=base,read-only=on,file=below".into(),
+            joined("driver=file,node-name=above,filename=", overlay),
+            "driver=qcow2,node-name=disk,file=above,backing=base".into(),
+        ];
+        Self::of_nodes(nodes, true)
     }
 
     /// Shows the node `disk` of these nodes. The error is for people.
-    fn of_nodes<const N: usize>(nodes: [OsString; N]) -> Result<Self, String> {
+    fn of_nodes<const N: usize>(nodes: [OsString; N], writable: bool) -> Result<Self, String> {
         let no_room = |e: std::io::Error| format!("there is no room for a view of it: {e}");
         let folder = tempfile::tempdir().map_err(no_room)?;
         let place = folder.path().join("disk");
@@ -72,9 +88,9 @@ impl View {
         for node in nodes {
             command.arg("--blockdev").arg(node);
         }
-        command
-            .arg("--export")
-            .arg(joined("type=fuse,id=view,node-name=disk,writable=off,mountpoint=", &place));
+        let writable = if writable { "on" } else { "off" };
+        let export = format!("type=fuse,id=view,node-name=disk,writable={writable},mountpoint=");
+        command.arg("--export").arg(joined(&export, &place));
         let daemon = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         let daemon = daemon.map_err(|e| format!("qemu-storage-daemon cannot be run: {e}"))?;
         let own = fs::metadata(folder.path()).map(|m| m.dev()).unwrap_or_default();

@@ -19,6 +19,7 @@ mod publish;
 pub(crate) mod ranges;
 mod rehearsal;
 mod share;
+mod shrink;
 mod soundness;
 pub(crate) mod used;
 mod volumes;
@@ -102,6 +103,17 @@ pub(crate) struct Arguments {
     /// files. May be repeated.
     #[arg(long, value_name = "N")]
     raw: Vec<u32>,
+    /// Make an image that fits smaller disks: the last partition (ext2, ext3, ext4, NTFS or Btrfs) is shrunk
+    /// to what its files need and SIZE of free room, a tenth of that if left out. It happens on a temporary
+    /// overlay, never on the source. TMPDIR needs room for the blocks that have to move.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+    )]
+    shrink: Option<shrink::Room>,
     /// The loader that terminals start, if the disk has several systems: a path on the EFI system partition,
     /// for example /EFI/debian/shimx64.efi. If left out, a system's own boot menu goes before Windows, with a
     /// remark.
@@ -195,6 +207,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .transpose()?;
     let terms = arguments.terms(parent.as_ref())?;
     let source = Source::claim(&arguments.source, arguments.format)?.with_sectors(arguments.sector_size);
+    let source = match arguments.shrink {
+        Some(room) => shrink::shrink(source, room, &arguments.keep, &arguments.raw)?,
+        None => source,
+    };
     let captured = capture(arguments, &source, key.as_ref(), &terms, place);
     // A lost connection shows first as a disk or a filesystem that cannot be read.
     captured.map_err(|failure| source.gone().unwrap_or(failure))
@@ -337,6 +353,13 @@ fn check(arguments: &Arguments) -> Result<(), Failure> {
         return usage(
             "without hashes nobody can prove that a source that is served in place is still the same".into(),
             "Leave out --payload reference or --piece-hashes none.",
+        );
+    }
+    if arguments.payload == Keeping::Reference && arguments.shrink.is_some() {
+        return usage(
+            "a payload that stays on its source cannot have a partition that is shrunk in the image only"
+                .into(),
+            "Leave out --shrink or --payload reference.",
         );
     }
     if arguments.payload == Keeping::Reference && arguments.parent.is_some() {

@@ -44,6 +44,8 @@ pub(crate) struct Source {
     view: Option<View>,
     /// Lent by an NBD server; after `file`, so that it outlives it.
     lent: Option<Lent>,
+    /// The source that `view` is an overlay of, and the overlay's folder.
+    below: Option<(Box<Source>, tempfile::TempDir)>,
     /// Its state before it was read, if it was claimed.
     before: Option<Seen>,
 }
@@ -68,8 +70,19 @@ impl Source {
         Ok(Source { before: Some(before), ..source })
     }
 
+    /// An overlay of this source, of the same size, in its place; `folder` has what was written to it. The
+    /// source stays claimed.
+    pub(crate) fn overlaid(self, overlay: View, folder: tempfile::TempDir) -> Result<Self, Failure> {
+        let (size, sector_size) = (self.size, self.sector_size);
+        let over = Self::of_view(&self.path.clone(), overlay)?;
+        Ok(Source { size, sector_size, below: Some((Box::new(self), folder)), ..over })
+    }
+
     /// Refuses a claimed source that changed since it was opened.
     pub(crate) fn refuse_changed(&self) -> Result<(), Failure> {
+        if let Some((below, _)) = &self.below {
+            return below.refuse_changed();
+        }
         self.before.as_ref().map_or(Ok(()), Seen::refuse_changed)
     }
 
@@ -177,12 +190,14 @@ impl Source {
 
     /// Bytes that came over the network, if it is lent.
     pub(crate) fn received(&self) -> Option<u64> {
-        self.lent.as_ref().map(|lent| lent.client.received())
+        let below = self.below.as_ref().and_then(|(below, _)| below.received());
+        below.or_else(|| self.lent.as_ref().map(|lent| lent.client.received()))
     }
 
     /// Why it cannot be read any more, if its connection is lost for good.
     pub(crate) fn gone(&self) -> Option<Failure> {
-        self.lent.as_ref().and_then(|lent| lent.client.gone())
+        let below = self.below.as_ref().and_then(|(below, _)| below.gone());
+        below.or_else(|| self.lent.as_ref().and_then(|lent| lent.client.gone()))
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
@@ -216,7 +231,17 @@ impl Source {
             }
         }
         let path = path.to_path_buf();
-        Ok(Source { path, file, size, sector_size, holes: is_file, view: None, lent: None, before: None })
+        Ok(Source {
+            path,
+            file,
+            size,
+            sector_size,
+            holes: is_file,
+            view: None,
+            lent: None,
+            below: None,
+            before: None,
+        })
     }
 
     /// Fills `into` from `offset`. The failure names the first sector that cannot be read.

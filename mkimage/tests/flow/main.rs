@@ -3,6 +3,7 @@
 //! - `disks`: sources for the tests, made without mounts or loop devices
 //! - `capture`: disks become images, completely or not at all
 //! - `verify`: damage is found and named
+//! - `shrink`: images that fit smaller disks
 //! - `signing`: `minisign` accepts our signatures
 //! - `damage`: sources that cannot be read everywhere
 //! - `used`: free blocks stay at home: ext, NTFS, FAT, swap
@@ -35,6 +36,7 @@ mod meanwhile;
 mod network;
 mod parents;
 mod power;
+mod shrink;
 mod signing;
 mod unusual;
 mod used;

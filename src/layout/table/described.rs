@@ -49,7 +49,7 @@ pub struct Slot<'a> {
 }
 
 /// Cylinder, head and sector as every partitioning tool of today writes them: 255 heads, 63 sectors.
-pub(super) fn chs(lba: u64) -> [u8; 3] {
+pub fn chs(lba: u64) -> [u8; 3] {
     let (cylinder, rest) = (lba / (255 * 63), lba % (255 * 63));
     if cylinder > 1023 {
         return CHS_BEYOND;

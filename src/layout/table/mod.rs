@@ -20,7 +20,7 @@ use crate::units::Lba;
 pub use gpt::{GPT_ENTRY_BYTES, crc32, gpt_entry_sectors};
 pub use verbatim::Patch;
 
-pub use described::{Described, Slot, Write};
+pub use described::{Described, Slot, Write, chs};
 use described::{MARK_AT, MBR_MARK};
 use verbatim::{Region, differences};
 
