@@ -120,6 +120,7 @@ fn make(folder: &Path, pieces: u32) {
             role: Role::Data,
             filesystem: None,
             policy: Policy::Replace,
+            grow: false,
             pieces: PieceCount { data: pieces, zero: 0, free: 0 },
             sha256: Some(all),
         }],

@@ -156,7 +156,11 @@ fn describe(image: &ImageFolder, state: &SignatureState) -> String {
             p.first.0,
             show_bytes(p.size),
             p.filesystem.as_deref().unwrap_or("-"),
-            if p.policy == Policy::Replace { "replace" } else { "keep" },
+            match p.policy {
+                Policy::Replace if p.grow => "grow",
+                Policy::Replace => "replace",
+                Policy::Keep => "keep",
+            },
             p.pieces.data,
             p.pieces.zero,
             p.pieces.free,

@@ -60,6 +60,8 @@ pub struct Assets {
     pub old: PathBuf,
     /// The repository with the captured and signed image.
     pub images: PathBuf,
+    /// The key that signed it.
+    pub secret: PathBuf,
     /// Times of the steps.
     pub steps: Vec<Step>,
 }
@@ -102,8 +104,8 @@ impl Assets {
             Ok((golden_disk(&folder, &kernel, NEW)?, golden_disk(&folder, &kernel, OLD)?))
         })?;
         let images = folder.join("images");
-        steps.step("capture and sign the image", || capture(&programs, &golden, &images, &secret))?;
-        Ok(Assets { folder, programs, netboot, iso, golden, old, images, steps: steps.done })
+        steps.step("capture and sign the image", || capture(&programs, &golden, &images, &secret, &[]))?;
+        Ok(Assets { folder, programs, netboot, iso, golden, old, images, secret, steps: steps.done })
     }
 }
 
@@ -195,15 +197,21 @@ fn golden_disk(folder: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
     Ok(disk)
 }
 
-/// Captures `golden` into the repository `images`, as version 1, signed.
-pub fn capture(programs: &Programs, golden: &Path, images: &Path, secret: &Path) -> Result<()> {
+/// Captures `golden` into the repository `images`, as version 1, signed, with `more` options.
+pub fn capture(
+    programs: &Programs,
+    golden: &Path,
+    images: &Path,
+    secret: &Path,
+    more: &[&str],
+) -> Result<()> {
     if images.exists() {
         fs::remove_dir_all(images).with_context(|| format!("removing {}", images.display()))?;
     }
     let mut command = Command::new(&programs.mkimage);
     command.arg("capture").arg(golden).arg("--repository").arg(images);
     command.args(["--name", IMAGE, "--version", "1", "--piece-length", PIECE_LENGTH]);
-    try_command(command.arg("--key").arg(secret)).map(drop)
+    try_command(command.arg("--key").arg(secret).args(more)).map(drop)
 }
 
 /// Copies a folder with sparse files, so that a test may spoil the copy.

@@ -187,6 +187,8 @@ fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
     }
     install_busybox(&tree)?;
     fs::write(tree.join("etc/golden"), format!("{mark}\n"))?;
+    fs::write(tree.join("etc/hostname"), "golden\n")?;
+    fs::write(tree.join("etc/os-release"), "NAME=Golden\n")?;
     write_script(
         &tree.join("sbin/init"),
         &format!(

@@ -31,12 +31,15 @@ pub struct Job {
     /// `auto` or `full`: whether pieces already on the disk are looked for.
     pub compare: &'static str,
     pub disk: &'static str,
+    /// The rule for host names; `None`: the disk stays as the image has it.
+    pub hostname: Option<&'static str>,
 }
 
 impl Job {
     /// The image for all terminals, then reboot.
     pub fn for_all() -> Self {
-        Job { targets: vec!["all".into()], after: "reboot", compare: "auto", disk: "internal" }
+        let targets = vec!["all".into()];
+        Job { targets, after: "reboot", compare: "auto", disk: "internal", hostname: None }
     }
 
     /// The words of the command that creates it.
@@ -45,6 +48,10 @@ impl Job {
         words.extend(self.targets.iter().map(String::as_str));
         words.extend(["--disk", self.disk, "--compare", self.compare, "--after", self.after]);
         words.extend(["--longest-stay", "60s"]);
+        match self.hostname {
+            Some(rule) => words.extend(["--hostname", rule]),
+            None => words.push("--as-is"),
+        }
         words
     }
 }
@@ -212,7 +219,7 @@ mod tests {
         assert_eq!(
             job.words().join(" "),
             "job create golden lab-01 52:54:00:fb:00:02 --disk internal --compare auto --after kexec \
-             --longest-stay 60s"
+             --longest-stay 60s --as-is"
         );
     }
 

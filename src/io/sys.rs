@@ -22,6 +22,10 @@ mod request {
     nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
     nix::ioctl_write_ptr!(ficlonerange, 0x94, 13, [u64; 4]);
+    nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
+    nix::ioctl_read!(xfs_geometry, b'X', 100, [u64; 14]);
+    nix::ioctl_write_ptr!(xfs_grow, b'X', 110, [u64; 2]);
+    nix::ioctl_write_ptr!(btrfs_resize, 0x94, 3, [u8; 4096]);
     nix::ioctl_readwrite!(nvme_admin_cmd, b'N', 0x41, super::NvmeCommand);
     nix::ioctl_readwrite_bad!(sg_io, 0x2285, super::ScsiCommand);
 }
@@ -46,6 +50,44 @@ pub(crate) fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()
     let range = [offset, length];
     // SAFETY: the kernel reads two u64 from `range`, which outlives the call.
     unsafe { request::blkzeroout(device.as_raw_fd(), &raw const range) }?;
+    Ok(())
+}
+
+/// `EXT4_IOC_RESIZE_FS`: lets the mounted ext4 that holds `folder` grow to `blocks` of its blocks.
+pub(crate) fn ext4_resize(folder: &File, blocks: u64) -> io::Result<()> {
+    // SAFETY: the kernel reads one u64, which outlives the call.
+    unsafe { request::ext4_resize(folder.as_raw_fd(), &raw const blocks) }?;
+    Ok(())
+}
+
+/// `XFS_IOC_FSGROWFSDATA` (ioctl_xfs_fsgrowfs(2)): lets the mounted XFS that holds `folder` grow to `bytes`, in
+/// whole blocks. Its share of inodes stays.
+pub(crate) fn xfs_grow(folder: &File, bytes: u64) -> io::Result<()> {
+    // struct xfs_fsop_geom_v1: the block size is the first u32, the most inodes in percent the eighth.
+    let mut geometry = [0u64; 14];
+    // SAFETY: the kernel writes 112 bytes, which `geometry` has, and which outlive the call.
+    unsafe { request::xfs_geometry(folder.as_raw_fd(), &raw mut geometry) }?;
+    let half = |index: usize| geometry[index].to_ne_bytes();
+    let [a, b, c, d, ..] = half(0);
+    let block = u64::from(u32::from_ne_bytes([a, b, c, d]));
+    let [.., a, b, c, d] = half(3);
+    let inodes = u32::from_ne_bytes([a, b, c, d]);
+    let blocks = bytes.checked_div(block).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    // struct xfs_growfs_data: blocks, then percent of inodes as a u32 and four bytes of padding.
+    let [a, b, c, d] = inodes.to_ne_bytes();
+    let wish = [blocks, u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0])];
+    // SAFETY: the kernel reads 16 bytes, which `wish` has, and which outlive the call.
+    unsafe { request::xfs_grow(folder.as_raw_fd(), &raw const wish) }?;
+    Ok(())
+}
+
+/// `BTRFS_IOC_RESIZE`: lets the only device of the mounted Btrfs that holds `folder` grow to its end.
+pub(crate) fn btrfs_grow(folder: &File) -> io::Result<()> {
+    // struct btrfs_ioctl_vol_args: a descriptor that this request does not use, then the text.
+    let mut wish = [0u8; 4096];
+    wish[8..11].copy_from_slice(b"max");
+    // SAFETY: the kernel reads 4096 bytes, which `wish` has, and which outlive the call.
+    unsafe { request::btrfs_resize(folder.as_raw_fd(), &raw const wish) }?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Assignment, DiskInfo, LayoutMode, Personal};
-use crate::layout::plan::LayoutPlan;
+use crate::layout::plan::{LayoutPlan, Place};
 use crate::manifest::{Role, Table};
 
 /// Where the file lies on an EFI system partition.
@@ -84,7 +84,10 @@ pub struct Part {
     pub number: u32,
     /// Bytes from the disk's first one.
     pub start: u64,
+    /// Bytes that the image has of it.
     pub size: u64,
+    /// Bytes that the disk's table gives it.
+    pub room: u64,
     pub filesystem: String,
     pub role: Role,
 }
@@ -103,18 +106,24 @@ pub struct Places {
 impl Places {
     pub(crate) fn of(plan: &LayoutPlan, info: &DiskInfo) -> Self {
         let manifest = plan.manifest();
-        let part = |number: u32, start: u64, size: u64| {
-            let partition = manifest.partition(number)?;
+        let part = |place: &Place| {
+            let partition = manifest.partition(place.number)?;
             let filesystem = partition.filesystem.clone().unwrap_or_default();
-            Some(Part { number, start, size, filesystem, role: partition.role })
+            let Place { number, start, size, room, role, .. } = *place;
+            Some(Part { number, start: start.0, size, room, filesystem, role })
         };
         let written = plan.places().iter().filter(|place| place.replaced);
         Places {
             info: info.clone(),
             layout: plan.mode(),
-            parts: written.filter_map(|place| part(place.number, place.start.0, place.size)).collect(),
+            parts: written.filter_map(part).collect(),
             bare: matches!(manifest.disk.table, Table::None),
         }
+    }
+
+    /// Partitions that are larger than the image's.
+    pub(crate) fn growing(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(|part| part.room > part.size)
     }
 
     /// The EFI system partition.

@@ -23,6 +23,13 @@ impl Manifest {
         if self.partitions.is_empty() {
             return Err("there is no partition".into());
         }
+        let growing: Vec<_> = self.partitions.iter().filter(|p| p.grow).collect();
+        if growing.len() > 1 {
+            return Err("more than one partition grows".into());
+        }
+        if growing.iter().any(|p| p.policy == Policy::Keep || matches!(p.entry, Entry::None)) {
+            return Err("a partition that grows must be written, with an entry in a table".into());
+        }
         if matches!(self.disk.table, Table::None) && self.partitions.len() != 1 {
             return Err("without a table there can be one partition only".into());
         }

@@ -178,6 +178,9 @@ pub struct Partition {
     pub filesystem: Option<String>,
     /// How a terminal treats it.
     pub policy: Policy,
+    /// It and its filesystem grow to the end of a larger disk, and partitions behind it move there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub grow: bool,
     /// Pieces of its grid that travel, are zeros, are free.
     pub pieces: PieceCount,
     /// SHA-256 over the SHA-256s of its travelling pieces, in order; `None` while unhashed.

@@ -246,7 +246,7 @@ async fn send(socket: &UdpSocket, packet: &[u8], to: SocketAddr) {
 mod tests {
     use super::*;
 
-    const GRUB: &[u8] = b"\0\x01/boot/grub?mac=1\0octet\0blksize\0001024\0tsize\x000\0";
+    const GRUB: &[u8] = b"\0\x01/boot/grub?mac=1\0octet\0blksize\x001024\0tsize\x000\0";
 
     fn terminal(port: u16) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, 9], port))

@@ -122,6 +122,7 @@ pub(crate) fn image_of(
             role: table::role(&p.entry),
             filesystem: None,
             policy: Policy::Replace,
+            grow: false,
             pieces: count(&classify(runs, p.size, piece_length)),
             sha256: None,
         })

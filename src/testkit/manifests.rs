@@ -66,6 +66,7 @@ pub(crate) fn manifest_of(extents: &Extents, piece_length: u32, policy: Policy) 
                 role: Role::Data,
                 filesystem: None,
                 policy,
+                grow: false,
                 pieces: counted,
                 sha256: None,
             }
@@ -103,6 +104,7 @@ pub(crate) fn gpt_partition(number: u32, first: u64, size: u64, sector: u32) -> 
         role: Role::Data,
         filesystem: None,
         policy: Policy::Replace,
+        grow: false,
         pieces: PieceCount { data: 0, zero: cells, free: 0 },
         sha256: None,
     }

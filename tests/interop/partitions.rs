@@ -87,6 +87,7 @@ impl Image {
                 role: Role::Data,
                 filesystem: None,
                 policy,
+                grow: false,
                 pieces: count(&classify(&these, size, piece_length)),
                 sha256: None,
             });

@@ -10,6 +10,7 @@ mod boot;
 mod boot_areas;
 mod btrfs;
 mod filesystem;
+mod grow;
 mod grub;
 mod in_place;
 mod lvm;
@@ -99,6 +100,11 @@ pub(crate) struct Arguments {
     /// Keep this partition of the terminal, which must exist there already; may be repeated.
     #[arg(long, value_name = "N")]
     keep: Vec<u32>,
+    /// Let a partition and its filesystem (ext4, XFS, Btrfs, NTFS) grow to the end of larger disks; partitions
+    /// behind it move there. The last one that can, or the one with this number. Terminals need netboot files
+    /// of this version or later.
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "last")]
+    grow: Option<grow::Choice>,
     /// Take this partition without looking into its filesystem: everything except zeros, including deleted
     /// files. May be repeated.
     #[arg(long, value_name = "N")]
@@ -224,6 +230,7 @@ fn capture(
     place: Option<Place>,
 ) -> Result<(), Failure> {
     let mut plan = plan::make(source, &arguments.keep)?;
+    grow::mark(&mut plan, arguments.grow)?;
     used::look(source, &mut plan, &arguments.raw)?;
     payload::refuse_too_many(&plan, terms.piece_length)?;
     let named = arguments.named_kernel();

@@ -24,6 +24,8 @@ pub(crate) struct PartitionPlan {
     pub filesystem: Option<&'static str>,
     /// Written or kept on terminals.
     pub policy: Policy,
+    /// It takes the room of a larger disk.
+    pub grow: bool,
 }
 
 /// All that is taken.
@@ -75,7 +77,17 @@ fn of_disk(source: &Source, found: DiskTable) -> Result<Plan, Failure> {
         let filesystem = look_at_start(source, start, size)?;
         let role = table::role(&entry);
         let policy = Policy::Replace;
-        partitions.push(PartitionPlan { number, first, start, size, entry, role, filesystem, policy });
+        partitions.push(PartitionPlan {
+            number,
+            first,
+            start,
+            size,
+            entry,
+            role,
+            filesystem,
+            policy,
+            grow: false,
+        });
     }
     Ok(Plan {
         table: found.table,
@@ -131,6 +143,7 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
         role: if filesystem == Some("swap") { Role::Swap } else { Role::Data },
         filesystem,
         policy: Policy::Replace,
+        grow: false,
     };
     Ok(Plan {
         table: Table::None,

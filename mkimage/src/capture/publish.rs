@@ -277,6 +277,7 @@ fn describe(
             role: plan.role,
             filesystem: plan.filesystem.map(str::to_string),
             policy: plan.policy,
+            grow: plan.grow,
             pieces,
             sha256: (plan.policy == Policy::Replace && hashes.is_some()).then(|| sha256_of_hashes(own)),
         }

@@ -84,6 +84,7 @@ fn unread(plan: &PartitionPlan, piece_length: PieceLength) -> Partition {
         role: plan.role,
         filesystem: plan.filesystem.map(str::to_string),
         policy: plan.policy,
+        grow: plan.grow,
         pieces: PieceCount { data: 0, zero: cells, free: 0 },
         sha256: None,
     }

@@ -5,6 +5,7 @@
 mod imaging;
 mod netboot_files;
 mod on_to_the_disk;
+mod own;
 mod power;
 mod refusals;
 mod secure_boot;

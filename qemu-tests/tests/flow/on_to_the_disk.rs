@@ -46,7 +46,7 @@ fn by_uefi_neither_a_second_disk_nor_a_stick_nor_the_other_system_of_a_dual_boot
     let (disk, images) = (folder.path().join("golden.img"), folder.path().join("images"));
     fs::copy(&assets.golden, &disk).unwrap();
     decoy::make_dual_boot(&disk).unwrap();
-    capture(&assets.programs, &disk, &images, &assets.folder.join("keys/lab.key")).unwrap();
+    capture(&assets.programs, &disk, &images, &assets.secret, &[]).unwrap();
     images_and_starts("second-disk-uefi", Firmware::Uefi, Bus::Nvme, "bus=nvme", &images);
 }
 

@@ -29,7 +29,7 @@ fn signed(folder: &TempDir) -> Assets {
     fs::copy(&assets.golden, &disk).unwrap();
     golden::sign_chain(&disk).unwrap();
     assets.golden = disk;
-    capture(&assets.programs, &assets.golden, &assets.images, &keys.join("lab.key")).unwrap();
+    capture(&assets.programs, &assets.golden, &assets.images, &keys.join("lab.key"), &[]).unwrap();
     assets
 }
 

@@ -30,7 +30,7 @@ pub trait Imager {
         &self,
         _server: &str,
         _places: Places,
-        _own: OwnFile,
+        _own: Option<OwnFile>,
         _told: impl AsyncFnMut(Told),
     ) -> impl Future<Output = ()> {
         std::future::ready(())
@@ -76,7 +76,7 @@ impl Imager for RealImager {
         imaging::personal::find(&context, assignment).await
     }
 
-    async fn personalise(&self, _: &str, places: Places, own: OwnFile, told: impl AsyncFnMut(Told)) {
+    async fn personalise(&self, _: &str, places: Places, own: Option<OwnFile>, told: impl AsyncFnMut(Told)) {
         imaging::personal::make(&self.0, places, own, told).await;
     }
 }

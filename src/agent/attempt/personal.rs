@@ -17,7 +17,7 @@ use crate::layout::personal::{OwnFile, Places, Told};
 const STEP: Duration = Duration::from_secs(3);
 const END: Duration = Duration::from_secs(30);
 
-/// Personalises the system on `places`, if the job wants that.
+/// Lets the filesystems on `places` grow, and personalises the system there if the job wants that.
 pub(super) async fn run<I: Imager>(
     api: &Api,
     assignment: &Assignment,
@@ -25,11 +25,16 @@ pub(super) async fn run<I: Imager>(
     status: &Status,
     places: Option<Places>,
 ) {
-    let Some(own) = OwnFile::of(assignment, api.base()) else { return };
+    let own = OwnFile::of(assignment, api.base());
+    let grows = places.as_ref().is_some_and(|places| places.growing().next().is_some());
+    if own.is_none() && !grows {
+        return;
+    }
     status.stage(Stage::Personalise);
     let mut report = PersonalReport { token: assignment.token.clone(), ..PersonalReport::default() };
-    // Says that it has begun.
-    let mut reachable = tell(api, assignment, &report, STEP).await;
+    // Says that it has begun. A server whose job leaves the system as it is asks for no reports.
+    let heard = own.is_some();
+    let mut reachable = heard && tell(api, assignment, &report, STEP).await;
     match places {
         Some(places) => {
             let told = async |what: Told| {
@@ -39,7 +44,7 @@ pub(super) async fn run<I: Imager>(
                         report.steps.push(what);
                     }
                     Told::Problem(why) => {
-                        status.note(format!("WARNING: not fully personalised: {why}"));
+                        status.note(format!("WARNING: {why}"));
                         report.problems.push(why);
                     }
                 }
@@ -51,7 +56,7 @@ pub(super) async fn run<I: Imager>(
         None => report.problems.push("the attempt wrote no disk".into()),
     }
     report.done = true;
-    if !tell(api, assignment, &report, END).await {
+    if heard && !tell(api, assignment, &report, END).await {
         status.note(
             "the server does not hear that the system is personalised; it asks again at the next start",
         );

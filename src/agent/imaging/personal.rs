@@ -13,7 +13,7 @@ use super::download;
 use super::target::Target;
 use crate::api::Assignment;
 use crate::event::{Failure, Installed, Stage};
-use crate::io::disk::personal;
+use crate::io::disk::{grow, personal};
 use crate::io::host::modules::Loader;
 use crate::layout::personal::{OwnFile, Places, Told};
 
@@ -44,13 +44,17 @@ pub(super) fn undone(assignment: &Assignment, new: &[Installed]) -> Option<Strin
 pub(crate) async fn make(
     ctx: &ImagingContext,
     places: Places,
-    own: OwnFile,
+    own: Option<OwnFile>,
     mut tell: impl AsyncFnMut(Told),
 ) {
     let (told, mut heard) = mpsc::unbounded_channel();
     let work = blocking(move || {
         load_filesystems(&places);
-        personal::make(&places, &own, &mut |what| drop(told.send(what)));
+        let mut tell = |what| drop(told.send(what));
+        grow::all(&places, &mut tell);
+        if let Some(own) = own {
+            personal::make(&places, &own, &mut tell);
+        }
         Ok(())
     });
     let mut deadline = std::pin::pin!(tokio::time::sleep(ctx.bounds.disk));

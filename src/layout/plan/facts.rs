@@ -50,8 +50,10 @@ pub struct Place {
     pub number: u32,
     /// First byte on the disk.
     pub start: DiskOffset,
-    /// Bytes.
+    /// Bytes that the image has of it.
     pub size: u64,
+    /// Bytes that the table gives it: more than `size` if its filesystem is to grow.
+    pub room: u64,
     /// Its purpose.
     pub role: Role,
     /// False: nothing is written there.
@@ -66,6 +68,11 @@ impl Place {
     /// The byte after the last.
     pub fn end(&self) -> u64 {
         self.start.0.saturating_add(self.size)
+    }
+
+    /// The byte after the last that the table gives it.
+    pub(crate) fn room_end(&self) -> u64 {
+        self.start.0.saturating_add(self.room)
     }
 }
 

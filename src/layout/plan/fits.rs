@@ -4,6 +4,7 @@
 //! state, the image's demand and a remedy.
 
 use super::facts::{AreaWrite, DiskFacts, Existing, Place};
+use super::growth::Growth;
 use crate::api::LayoutMode;
 use crate::event::Failure;
 use crate::layout::table::{self, Described, Patch, Write};
@@ -85,6 +86,7 @@ pub(super) fn table_writes(
     manifest: &Manifest,
     boot: &[u8],
     disk: &DiskFacts,
+    growth: Option<Growth>,
 ) -> Result<Vec<Write>, Failure> {
     let sectors = disk.size / u64::from(disk.sector.get());
     let broken = |what: String| {
@@ -103,7 +105,9 @@ pub(super) fn table_writes(
     for area in manifest.disk.boot_areas.iter().filter(|area| area.kind == BootAreaKind::Table) {
         patches.push(Patch { offset: area.offset.0, bytes: bytes_of(area, boot)? });
     }
-    Described::of(manifest).writes(sectors, &patches).map_err(broken)
+    let described = Described::of(manifest);
+    let described = growth.map_or_else(|| described.clone(), |growth| growth.describe(described.clone()));
+    described.writes(sectors, &patches).map_err(broken)
 }
 
 /// The bytes of a boot area.
@@ -191,7 +195,7 @@ fn check_mbr(extended: &[Extended], partitions: &[Partition], sector: SectorSize
 /// Checks that no two writes overlap and that all lie on the disk.
 pub(super) fn check_places(places: &[Place], table: &[Write], disk: &DiskFacts) -> Result<(), Failure> {
     let mut taken: Vec<(u64, u64, String)> =
-        places.iter().map(|p| (p.start.0, p.end(), format!("partition {}", p.number))).collect();
+        places.iter().map(|p| (p.start.0, p.room_end(), format!("partition {}", p.number))).collect();
     taken.extend(table.iter().map(|write| (write.offset.0, write.end(), write.what.clone())));
     taken.sort();
     for pair in taken.windows(2) {
@@ -226,7 +230,7 @@ pub(super) fn boot_areas(
 ) -> Result<Vec<AreaWrite>, Failure> {
     let advice = "Capture the image again, or repartition the terminal.";
     let mut occupied: Vec<(u64, u64, String)> =
-        places.iter().map(|p| (p.start.0, p.end(), format!("partition {}", p.number))).collect();
+        places.iter().map(|p| (p.start.0, p.room_end(), format!("partition {}", p.number))).collect();
     occupied.extend(table.iter().map(|write| (write.offset.0, write.end(), write.what.clone())));
     if let (LayoutMode::Keep, Ok(existing)) = (mode, &disk.table) {
         occupied.extend(existing_places(existing, disk));

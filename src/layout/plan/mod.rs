@@ -5,6 +5,7 @@
 //! refusal is made here, before the first write. `io` writes.
 
 mod fits;
+mod growth;
 mod references;
 
 use std::ops::Range;
@@ -18,8 +19,9 @@ use crate::layout::grid::Span;
 use crate::layout::identity::Identity;
 use crate::layout::table::Write;
 use crate::manifest::{Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
-use crate::units::SectorSize;
+use crate::units::{DiskOffset, SectorSize};
 pub use facts::{AreaWrite, DiskFacts, Existing, ExistingPartition, Place};
+use growth::Growth;
 
 /// Bytes at the head of each replaced partition that are wiped before the first piece, and written again at
 /// the commit only. Every filesystem and boot loader is found by something in there.
@@ -60,8 +62,15 @@ impl LayoutPlan {
         let manifest = image.manifest();
         fits::check_choice(manifest, mode, only)?;
         fits::check_size(manifest, disk)?;
+        let (growth, unused) = match mode {
+            LayoutMode::WholeDisk => match Growth::on(manifest, disk) {
+                Ok(growth) => (growth, None),
+                Err(why) => (None, Some(why)),
+            },
+            LayoutMode::Keep => (None, None),
+        };
         let mut places = match mode {
-            LayoutMode::WholeDisk => whole_disk(manifest, disk)?,
+            LayoutMode::WholeDisk => whole_disk(manifest, disk, growth)?,
             LayoutMode::Keep => kept_table(manifest, disk)?,
         };
         for place in &mut places {
@@ -75,7 +84,7 @@ impl LayoutPlan {
             ));
         }
         let table = match mode {
-            LayoutMode::WholeDisk => fits::table_writes(manifest, boot, disk)?,
+            LayoutMode::WholeDisk => fits::table_writes(manifest, boot, disk, growth)?,
             LayoutMode::Keep => Vec::new(),
         };
         let mut areas = fits::boot_areas(manifest, boot, &places, &table, disk, mode)?;
@@ -83,7 +92,8 @@ impl LayoutPlan {
             areas.clear();
         }
         fits::check_places(&places, &table, disk)?;
-        let (identity, warnings) = identity(manifest, &places, disk, mode)?;
+        let (identity, mut warnings) = identity(manifest, &places, disk, mode)?;
+        warnings.extend(unused);
         let gpt_headers = gpt_headers(disk);
         let wipes = wipes(&places, disk, mode, &gpt_headers);
         Ok(LayoutPlan {
@@ -177,11 +187,12 @@ fn place_of(p: &Partition, sector: SectorSize, guid: Option<Uuid>) -> Result<Pla
         Failure::refused(format!("partition {} begins beyond 2^64", p.number), "Capture the image again.")
     })?;
     let replaced = p.policy == Policy::Replace;
-    Ok(Place { number: p.number, start, size: p.size, role: p.role, replaced, held: 0, guid })
+    let (number, size, role) = (p.number, p.size, p.role);
+    Ok(Place { number, start, size, room: size, role, replaced, held: 0, guid })
 }
 
 /// The image's own table is written.
-fn whole_disk(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failure> {
+fn whole_disk(manifest: &Manifest, disk: &DiskFacts, growth: Option<Growth>) -> Result<Vec<Place>, Failure> {
     if let Some(p) = manifest.partitions.iter().find(|p| p.policy == Policy::Keep) {
         // An interrupted attempt would leave a kept partition that is in no table.
         return Err(Failure::refused(
@@ -189,7 +200,15 @@ fn whole_disk(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
             "Set the job's layout to 'keep', so that the table and the partition stay.",
         ));
     }
-    manifest.partitions.iter().map(|p| place_of(p, disk.sector, guid_of(&p.entry))).collect()
+    let grown = |p: &Partition| {
+        let mut place = place_of(p, disk.sector, guid_of(&p.entry))?;
+        if let Some(growth) = growth {
+            place.start = DiskOffset(growth.start(place.start.0));
+            place.room = growth.size(p.number, p.size);
+        }
+        Ok(place)
+    };
+    manifest.partitions.iter().map(grown).collect()
 }
 
 /// The disk's table stays, and must contain every partition of the image.
@@ -215,17 +234,20 @@ fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
         };
         let there = existing.partitions.iter().find(|there| there.number == n);
         let there = there.ok_or_else(|| differs("it is not there".into()))?;
-        if there.first != p.first {
+        let grown = growth::could_be(manifest, p, there.first, there.size);
+        if there.first != p.first && !grown {
             return Err(differs(format!("it begins at sector {}, not {}", there.first.0, p.first.0)));
         }
-        if there.size != p.size {
+        if there.size != p.size && !grown {
             return Err(differs(format!("it has {} bytes, not {}", there.size, p.size)));
         }
+        let size = there.size;
         if !same_type(&there.entry, &p.entry) {
             let (have, want) = (show_type(&there.entry), show_type(&p.entry));
             return Err(differs(format!("its type is {have}, not {want}")));
         }
-        places.push(place_of(p, disk.sector, guid_of(&there.entry))?);
+        let there = Partition { first: there.first, entry: there.entry.clone(), ..p.clone() };
+        places.push(Place { room: size, ..place_of(&there, disk.sector, guid_of(&there.entry))? });
     }
     Ok(places)
 }
@@ -313,7 +335,11 @@ fn wipes(places: &[Place], disk: &DiskFacts, mode: LayoutMode, gpt_headers: &[u6
     let mut ranges: Vec<Range<u64>> = replaced
         .flat_map(|place| {
             let (start, end) = (place.start.0, place.end());
-            [start..start + HEAD.min(place.size), end - TAIL.min(place.size)..end]
+            let room = place.room_end();
+            // A filesystem that grows has two tails: labels at either would make another kind of it.
+            let tail = (room > end).then(|| room - TAIL.min(place.room)..room);
+            let own = [start..start + HEAD.min(place.size), end - TAIL.min(place.size)..end];
+            own.into_iter().chain(tail)
         })
         .collect();
     if mode == LayoutMode::WholeDisk {

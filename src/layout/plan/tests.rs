@@ -394,3 +394,94 @@ fn an_empty_first_logical_partition_is_written() {
     let records: Vec<u64> = plan.table().iter().map(|write| write.offset.0 / 512).collect();
     assert_eq!(records, [0, 4096, 8192]);
 }
+
+/// The GPT image whose partition `number` grows.
+fn growing(number: u32) -> Manifest {
+    let mut manifest = gpt_manifest();
+    manifest.partitions.iter_mut().for_each(|p| p.grow = p.number == number);
+    manifest
+}
+
+#[test]
+fn the_last_partition_takes_the_room_of_a_larger_disk_and_the_image_stays_where_it_is() {
+    let disk = empty_disk(64 * MIB);
+    let plan = plan(&growing(3), &disk, LayoutMode::WholeDisk).expect("it fits");
+    let places: Vec<_> = plan.places().iter().map(|p| (p.number, p.start.0, p.size, p.room)).collect();
+    // The backup GPT takes the last 33 sectors, so the room ends one MiB before the end of the disk.
+    assert_eq!(places, [(1, MIB, MIB, MIB), (3, 4 * MIB, 8 * MIB, 59 * MIB)]);
+    let last = u64::from_le_bytes(entry(&plan, 3)[40..48].try_into().expect("8 bytes"));
+    assert_eq!(last, 63 * MIB / 512 - 1, "the table says so");
+    assert!(plan.wipes().contains(&(62 * MIB..64 * MIB)), "labels at its new end go: {:?}", plan.wipes());
+    assert!(plan.warnings().is_empty());
+}
+
+#[test]
+fn partitions_behind_the_growing_one_move_to_the_end_of_the_disk() {
+    let disk = empty_disk(64 * MIB);
+    let plan = plan(&growing(1), &disk, LayoutMode::WholeDisk).expect("it fits");
+    let places: Vec<_> = plan.places().iter().map(|p| (p.number, p.start.0, p.size, p.room)).collect();
+    assert_eq!(places, [(1, MIB, MIB, 52 * MIB), (3, 55 * MIB, 8 * MIB, 8 * MIB)]);
+    let first = u64::from_le_bytes(entry(&plan, 3)[32..40].try_into().expect("8 bytes"));
+    assert_eq!(first, 55 * MIB / 512);
+}
+
+#[test]
+fn what_is_found_by_its_place_does_not_move_and_the_unused_room_is_named() {
+    let mut manifest = growing(1);
+    manifest.partitions[1].role = Role::BiosBoot;
+    let plan = plan(&manifest, &empty_disk(64 * MIB), LayoutMode::WholeDisk).expect("it fits");
+    assert!(plan.places().iter().all(|place| place.room == place.size));
+    assert_eq!(plan.place(3).map(|place| place.start.0), Some(4 * MIB));
+    let [warning] = plan.warnings() else { panic!("{:?}", plan.warnings()) };
+    assert!(warning.contains("partition 3") && warning.contains("found by its place"), "{warning}");
+}
+
+#[test]
+fn a_disk_without_a_mebibyte_of_room_gets_the_golden_table_although_the_image_may_grow() {
+    let size = 12 * MIB + 34 * 512;
+    let on = |mut manifest: Manifest| {
+        manifest.disk.minimum_size = size;
+        plan(&manifest, &empty_disk(size), LayoutMode::WholeDisk).expect("it fits")
+    };
+    let (same, golden) = (on(growing(3)), on(gpt_manifest()));
+    assert!(same.table() == golden.table() && same.places() == golden.places());
+}
+
+#[test]
+fn a_kept_table_fits_that_an_earlier_image_has_grown_and_no_other() {
+    let manifest = growing(1);
+    let grown = plan(&manifest, &empty_disk(64 * MIB), LayoutMode::WholeDisk).expect("it fits");
+    let mut disk = same_disk(&manifest, 64 * MIB);
+    for (there, place) in disk.table.as_mut().expect("a table").partitions.iter_mut().zip(grown.places()) {
+        (there.first, there.size) = (Lba(place.start.0 / 512), place.room);
+    }
+    let kept = plan(&manifest, &disk, LayoutMode::Keep).expect("it matches");
+    let starts = |plan: &LayoutPlan| plan.places().iter().map(|p| (p.start, p.room)).collect::<Vec<_>>();
+    assert_eq!(starts(&kept), starts(&grown));
+    refusal(&gpt_manifest(), &disk, LayoutMode::Keep);
+    disk.table.as_mut().expect("a table").partitions[1].first.0 += 1;
+    assert!(refusal(&manifest, &disk, LayoutMode::Keep).contains("begins at sector"));
+}
+
+/// A partition's entry in the primary GPT.
+fn entry(plan: &LayoutPlan, number: usize) -> Vec<u8> {
+    let primary = plan.table().iter().find(|write| write.what == "the primary GPT").expect("there");
+    primary.bytes[512 + (number - 1) * 128..][..128].to_vec()
+}
+
+proptest! {
+    #[test]
+    fn grown_places_never_overlap_and_leave_room_for_the_backup(
+        first in 1u64..4, second in 1u64..9, disk in 24u64..4096, which in prop::sample::select(vec![1u32, 2]),
+    ) {
+        let partitions = vec![
+            Partition { grow: which == 1, ..gpt_partition(1, 2048, first * MIB, 512) },
+            Partition { grow: which == 2, ..gpt_partition(2, (1 + first) * 2048, second * MIB, 512) },
+        ];
+        let manifest = manifest(gpt_table(), partitions, 16 * MIB, 512);
+        let plan = plan(&manifest, &empty_disk(disk * MIB), LayoutMode::WholeDisk).expect("it fits");
+        let [a, b] = plan.places() else { panic!("two") };
+        prop_assert!(a.room_end() <= b.start.0 && b.room_end() <= disk * MIB - 33 * 512);
+        prop_assert_eq!(b.room_end(), (disk - 1) * MIB, "all of the room is used");
+    }
+}

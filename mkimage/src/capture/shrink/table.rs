@@ -132,6 +132,7 @@ mod tests {
             role: Role::Data,
             filesystem: None,
             policy: Policy::Replace,
+            grow: false,
         }
     }
 

@@ -9,23 +9,16 @@ mod fat;
 mod linux;
 mod root;
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::path::Path;
 
-use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::MsFlags;
 
 use crate::io::disk::claim::claim;
-use crate::io::sysfs::{self, CLASS};
+use crate::io::disk::mount::{Mount, node, patiently};
 use crate::layout::personal::{ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
 use root::Root;
 
-/// How often a device that is in use is tried again, and the time between.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(50);
 /// Folders of a filesystem in which a distribution may keep its root (subvolumes of Btrfs).
 const ROOTS: [&str; 4] = [".", "@", "@rootfs", "root"];
 
@@ -62,17 +55,6 @@ fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<()
     on_esp(places, esp, |disk, at| fat::write(disk, at, &ON_ESP, &own.to_bytes()))?;
     tell(Told::Step(format!("{} is on the EFI system partition", ON_ESP.join("/"))));
     Ok(())
-}
-
-/// Tries again for a while, because a device that was just given back may be held for a moment more.
-fn patiently<T, E>(mut work: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    for _ in 0..TRIES {
-        match work() {
-            Ok(done) => return Ok(done),
-            Err(_) => thread::sleep(PAUSE),
-        }
-    }
-    work()
 }
 
 /// Why no Linux system is changed.
@@ -129,7 +111,7 @@ fn steps(root: &Root, own: &OwnFile, tell: &mut dyn FnMut(Told)) {
 
 /// A mounted filesystem with the root of a Linux system.
 struct Mounted {
-    at: PathBuf,
+    mount: Mount,
     /// The root's folder in it.
     folder: &'static str,
 }
@@ -156,21 +138,12 @@ impl Mounted {
     }
 
     fn new(node: &Path, kind: &str, flags: MsFlags) -> Result<Self, String> {
-        let said = |what: &str, e: io::Error| format!("{what} {} ({kind}): {e}", node.display());
-        let name = node.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let at = std::env::temp_dir().join(format!("flashmob-root-{}-{name}", std::process::id()));
-        fs::create_dir_all(&at).map_err(|e| said("a folder for", e))?;
-        let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
-        // Another disk of this machine may have the same image.
-        let options = (kind == "xfs").then_some("nouuid");
-        let mounted = patiently(|| mount(Some(node), &at, Some(kind), flags, options));
-        mounted.map_err(|e| said("mounting", e.into()))?;
-        Ok(Mounted { at, folder: "." })
+        Ok(Mounted { mount: Mount::new(node, kind, flags)?, folder: "." })
     }
 
     /// The folder that is the root of a system.
     fn root(&self) -> Option<&'static str> {
-        let top = Root::open(&self.at).ok()?;
+        let top = Root::open(self.mount.path()).ok()?;
         ROOTS.into_iter().find(|folder| {
             top.below(folder).is_ok_and(|root| {
                 root.is_folder("etc") && (root.has("etc/os-release") || root.has("usr/lib/os-release"))
@@ -181,35 +154,12 @@ impl Mounted {
     /// Changes the system and unmounts it.
     fn during(self, work: impl FnOnce(&Root) -> Result<(), String>) -> Result<(), String> {
         let said = |e: io::Error| format!("writing the root filesystem: {e}");
-        let root = Root::open(&self.at).and_then(|top| top.below(self.folder)).map_err(said)?;
+        let root = Root::open(self.mount.path()).and_then(|top| top.below(self.folder)).map_err(said)?;
         work(&root)?;
         root.sync().map_err(said)?;
         drop(root);
-        umount2(&self.at, MntFlags::empty()).map_err(|e| said(e.into()))
+        self.mount.close().map_err(said)
     }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // It is unmounted already after success. A plain unmount ends when the device is free again.
-        if umount2(&self.at, MntFlags::empty()) == Err(Errno::EBUSY) {
-            let _ = umount2(&self.at, MntFlags::MNT_DETACH);
-        }
-        let _ = fs::remove_dir(&self.at);
-    }
-}
-
-/// The device of a partition.
-fn node(places: &Places, part: &Part) -> Result<PathBuf, String> {
-    let name = &places.info.name;
-    if places.bare {
-        return Ok(Path::new("/dev").join(name));
-    }
-    let parts = sysfs::partitions(&Path::new(CLASS).join(name));
-    let folder = parts.into_iter().find(|(number, _)| *number == part.number).map(|(_, folder)| folder);
-    let node = folder.as_ref().and_then(|folder| folder.file_name());
-    node.map(|node| Path::new("/dev").join(node))
-        .ok_or_else(|| format!("the kernel does not know partition {} of {name}", part.number))
 }
 
 #[cfg(test)]

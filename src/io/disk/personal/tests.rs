@@ -1,6 +1,6 @@
 //! Whole runs on loop devices, with filesystems that the running kernel mounts.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::process::Command;
 
 use super::*;
@@ -84,7 +84,7 @@ fn a_linux_without_an_esp_gets_name_and_file_on_each_filesystem() {
         let file = dir.path().join("disk.img");
         filesystem(&file, kind, system().path());
         let disk = LoopDisk::on(dir, file, 512);
-        let part = Part { number: 1, start: 0, size: 0, filesystem: kind.into(), role: Role::Data };
+        let part = Part { number: 1, start: 0, size: 0, room: 0, filesystem: kind.into(), role: Role::Data };
         let places =
             Places { info: disk.info(), layout: LayoutMode::WholeDisk, parts: vec![part], bare: true };
         let (steps, problems) = all(&places, &own());
@@ -133,6 +133,7 @@ fn whole_disk() -> (LoopDisk, Places) {
         number,
         start: start * MIB,
         size: size * MIB,
+        room: size * MIB,
         filesystem: filesystem.into(),
         role,
     };

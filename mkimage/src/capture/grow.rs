@@ -1,0 +1,136 @@
+//! `--grow`: the partition that takes the room of a larger disk.
+
+use std::str::FromStr;
+
+use flashmob::event::Failure;
+use flashmob::manifest::{Entry, Policy, Role};
+
+use super::plan::{PartitionPlan, Plan};
+
+/// Filesystems that the terminal's agent grows while they are mounted.
+const BY_AGENT: [&str; 3] = ["ext4", "xfs", "btrfs"];
+/// Grows at the first start of the system on it.
+const BY_WINDOWS: &str = "ntfs";
+
+/// Which partition grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The last one whose filesystem can.
+    Last,
+    Number(u32),
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "last" => Ok(Choice::Last),
+            _ => text.parse().map(Choice::Number).map_err(|_| "'last' or the number of a partition".into()),
+        }
+    }
+}
+
+/// Marks the partition that grows.
+pub(super) fn mark(plan: &mut Plan, choice: Option<Choice>) -> Result<(), Failure> {
+    let Some(choice) = choice else { return Ok(()) };
+    let known = format!("Filesystems that grow are {} and {BY_WINDOWS}.", BY_AGENT.join(", "));
+    let partition = match choice {
+        Choice::Number(number) => {
+            let found = plan.partitions.iter_mut().find(|p| p.number == number);
+            found.ok_or_else(|| {
+                Failure::usage(
+                    format!("there is no partition {number} to grow"),
+                    "List the partitions with `fdisk -l`.",
+                )
+            })?
+        }
+        Choice::Last => plan.partitions.iter_mut().rev().find(|p| refusal(p).is_none()).ok_or_else(|| {
+            Failure::usage("no partition of the source can grow", format!("{known} Leave out --grow."))
+        })?,
+    };
+    if let Some(why) = refusal(partition) {
+        return Err(Failure::usage(format!("partition {} cannot grow: {why}", partition.number), known));
+    }
+    partition.grow = true;
+    Ok(())
+}
+
+/// Why a partition cannot grow.
+fn refusal(p: &PartitionPlan) -> Option<String> {
+    let by = p.filesystem.unwrap_or_default();
+    match &p.entry {
+        _ if p.policy == Policy::Keep => Some("terminals keep theirs".into()),
+        Entry::None => Some("it is in no table".into()),
+        Entry::Mbr { ebr: Some(_), .. } => Some("it is a logical one".into()),
+        _ if p.role != Role::Data => Some("it is not one for data".into()),
+        _ if BY_AGENT.contains(&by) || by == BY_WINDOWS => None,
+        _ if by.is_empty() => Some("no filesystem was found on it".into()),
+        _ => Some(format!("it has {by}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flashmob::manifest::Table;
+    use flashmob::units::Lba;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn partition(number: u32, filesystem: Option<&'static str>, role: Role) -> PartitionPlan {
+        let entry = Entry::Gpt { kind: Uuid::nil(), guid: Uuid::nil(), attributes: 0, name: String::new() };
+        PartitionPlan {
+            number,
+            first: Lba(u64::from(number) * 2048),
+            start: u64::from(number) << 20,
+            size: 1 << 20,
+            entry,
+            role,
+            filesystem,
+            policy: Policy::Replace,
+            grow: false,
+        }
+    }
+
+    fn plan() -> Plan {
+        let partitions = vec![
+            partition(1, Some("vfat"), Role::Esp),
+            partition(2, Some("ext4"), Role::Data),
+            partition(3, Some("swap"), Role::Swap),
+        ];
+        Plan {
+            table: Table::Gpt { guid: Uuid::nil(), entries: 128, first_usable: Lba(34) },
+            sectors: 1 << 20,
+            records: Vec::new(),
+            partitions,
+            minimum_size: 0,
+            bytes: 0,
+            used: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_last_filesystem_that_can_grow_is_marked_or_the_one_that_is_named() {
+        for choice in ["last", "2"] {
+            let mut plan = plan();
+            mark(&mut plan, Some(choice.parse().expect("a choice"))).expect("can grow");
+            assert_eq!(plan.partitions.iter().map(|p| p.grow).collect::<Vec<_>>(), [false, true, false]);
+        }
+        let mut none = plan();
+        mark(&mut none, None).expect("nothing to do");
+        assert!(none.partitions.iter().all(|p| !p.grow));
+    }
+
+    #[test]
+    fn a_partition_that_cannot_grow_is_refused_with_the_reason() {
+        let refused = |choice| mark(&mut plan(), Some(choice)).expect_err("refused").message;
+        assert!(refused(Choice::Number(9)).contains("no partition 9"));
+        assert!(refused(Choice::Number(1)).contains("not one for data"));
+        assert!("first".parse::<Choice>().is_err());
+        let mut kept = plan();
+        kept.partitions[1].policy = Policy::Keep;
+        assert!(mark(&mut kept, Some(Choice::Last)).is_err());
+    }
+}

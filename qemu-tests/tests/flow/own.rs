@@ -1,0 +1,71 @@
+//! Terminals whose system becomes their own: a host name by rule, and a filesystem that fills the disk.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use flashmob::api::TerminalState;
+use flashmob_testkit::command::try_run;
+use qemu_tests::assets::capture;
+use qemu_tests::lab::{DISK_SIZE, Job, Lab};
+use qemu_tests::machine::{Bus, Firmware};
+use qemu_tests::slots::Slots;
+
+use crate::{ASSETS, BOOTED, IMAGED, NEW_IS_UP};
+
+/// First sector and size of the partition with this number.
+fn partition(disk: &Path, number: u32) -> (u64, u64) {
+    let text = try_run("sgdisk", ["-i", &number.to_string(), &disk.to_string_lossy()]).unwrap();
+    let field = |name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    (field("First sector: ") * 512, field("Partition size: ") * 512)
+}
+
+/// Copies a partition into a file of its own.
+fn cut_out(disk: &Path, (start, size): (u64, u64), to: PathBuf) -> PathBuf {
+    let mut bytes = vec![0; usize::try_from(size).unwrap()];
+    File::open(disk).unwrap().read_exact_at(&mut bytes, start).unwrap();
+    std::fs::write(&to, bytes).unwrap();
+    to
+}
+
+fn text(program: &str, arguments: &[&str]) -> String {
+    try_run(program, arguments).unwrap()
+}
+
+#[test]
+fn a_terminal_gets_its_name_and_fills_its_larger_disk() {
+    let assets = &*ASSETS;
+    let _slots = Slots::take(1);
+    let images = assets.folder.join("images-that-grow");
+    capture(&assets.programs, &assets.golden, &images, &assets.secret, &["--grow"]).unwrap();
+    let job = Job { hostname: Some("{room}-{seat:02}"), ..Job::for_all() };
+    let lab = Lab::start(assets, "own", &[1], &job, &images).unwrap();
+    let mut machine = lab.netboot(1, Firmware::Bios, Bus::Virtio).unwrap();
+    lab.wait_for_state(&machine, TerminalState::Done, IMAGED).unwrap();
+    machine.wait_for(NEW_IS_UP, BOOTED).unwrap();
+    let report = lab.flashmob(&["job", "report", "1"]).unwrap();
+    assert!(report.contains("personalised as qemu-01"), "{report}");
+
+    let terminal = machine.cut_power();
+    let disk = terminal.disk();
+    let table = text("sgdisk", &["--verify", &disk.to_string_lossy()]);
+    assert!(table.contains("No problems found"), "{table}");
+    let (start, size) = partition(&disk, 3);
+    assert_eq!(start + size, DISK_SIZE - (1 << 20), "the root takes all that the backup table leaves");
+    let root = cut_out(&disk, (start, size), lab.folder.join("root.img"));
+    let root = root.to_string_lossy();
+    // Power was cut while the new system had it mounted read-only.
+    text("e2fsck", &["-f", "-n", &root]);
+    let facts = text("dumpe2fs", &["-h", &root]);
+    let number = |name: &str| -> u64 {
+        facts.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse().unwrap()
+    };
+    assert_eq!(number("Block count:") * number("Block size:"), size, "the filesystem fills the partition");
+    assert_eq!(text("debugfs", &["-R", "cat /etc/hostname", &root]), "qemu-01\n");
+    let esp = cut_out(&disk, partition(&disk, 2), lab.folder.join("esp.img"));
+    let own = text("mtype", &["-i", &esp.to_string_lossy(), "::EFI/flashmob/terminal.json"]);
+    assert!(own.contains("\"hostname\": \"qemu-01\"") && own.contains("\"ticket\""), "{own}");
+}

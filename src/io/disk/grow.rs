@@ -1,0 +1,165 @@
+//! Lets a filesystem fill its partition, through the kernel's own ioctls while it is mounted.
+//!
+//! Invariant: it begins after the image was proved and committed. A filesystem that was cut off while it grew
+//! is whole (its journal sees to that), and grows on at the next try.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::path::Path;
+
+use nix::mount::MsFlags;
+use nix::sys::statvfs::fstatvfs;
+
+use crate::io::disk::mount::{Mount, node};
+use crate::io::sys;
+use crate::layout::personal::{Places, Told};
+use crate::units::show_bytes;
+
+/// What became of a filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Grown {
+    /// Its bytes before and after.
+    From(u64, u64),
+    /// It filled its partition already.
+    Full,
+    /// The system on it does it at its first start.
+    BySystem,
+}
+
+/// Lets the filesystems of an imaged disk grow whose partitions are larger than the image's. `tell` hears of
+/// each.
+pub(crate) fn all(places: &Places, tell: &mut dyn FnMut(Told)) {
+    for part in places.growing() {
+        let number = part.number;
+        tell(match node(places, part).and_then(|node| grow(&node, &part.filesystem)) {
+            Ok(grown) => Told::Step(format!("the filesystem of partition {number} {grown}")),
+            Err(why) => Told::Problem(format!("the filesystem of partition {number} did not grow: {why}")),
+        });
+    }
+}
+
+/// Lets the filesystem of kind `kind` on the device `node` grow to the device's end.
+fn grow(node: &Path, kind: &str) -> Result<Grown, String> {
+    if kind == "ntfs" {
+        return Ok(Grown::BySystem);
+    }
+    let said = |what: &str, e: io::Error| format!("{what} {} ({kind}): {e}", node.display());
+    let size = File::open(node).and_then(|mut device| device.seek(SeekFrom::End(0)));
+    let size = size.map_err(|e| said("the size of", e))?;
+    let mounted = Mount::new(node, kind, MsFlags::empty())?;
+    let folder = File::open(mounted.path()).map_err(|e| said("the root folder of", e))?;
+    let before = bytes(&folder).map_err(|e| said("the filesystem's size on", e))?;
+    let result = match kind {
+        "ext4" => blocks_of(&folder, size).and_then(|blocks| sys::ext4_resize(&folder, blocks)),
+        "xfs" => sys::xfs_grow(&folder, size),
+        "btrfs" => sys::btrfs_grow(&folder),
+        _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
+    };
+    result.map_err(|e| said("growing", e))?;
+    let after = bytes(&folder).map_err(|e| said("the filesystem's size on", e))?;
+    drop(folder);
+    mounted.close().map_err(|e| said("unmounting", e))?;
+    Ok(if after > before { Grown::From(before, after) } else { Grown::Full })
+}
+
+impl std::fmt::Display for Grown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Grown::From(before, after) => {
+                write!(f, "grew from {} to {}", show_bytes(*before), show_bytes(*after))
+            }
+            Grown::Full => f.write_str("fills its partition"),
+            Grown::BySystem => f.write_str("grows when the system on it starts for the first time"),
+        }
+    }
+}
+
+/// How many of the filesystem's blocks fit into `size` bytes.
+fn blocks_of(folder: &File, size: u64) -> io::Result<u64> {
+    let block = fstatvfs(folder).map_err(io::Error::from)?.fragment_size();
+    size.checked_div(block).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// Bytes that files may have.
+fn bytes(folder: &File) -> io::Result<u64> {
+    let facts = fstatvfs(folder).map_err(io::Error::from)?;
+    Ok(facts.blocks().saturating_mul(facts.fragment_size()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::testkit::disks::{LoopDisk, MIB, noise, run};
+
+    /// A filesystem of 320 MiB with a file of noise, on a device of 704 MiB.
+    fn filesystem(mkfs: &str, size: &[&str], kind: &str) -> LoopDisk {
+        let dir = tempfile::tempdir().expect("temp");
+        let path = dir.path().join("disk.img");
+        File::create(&path).and_then(|file| file.set_len(704 * MIB)).expect("made");
+        let name = path.to_str().expect("text");
+        run(mkfs, &[&[name], size].concat());
+        let disk = LoopDisk::on(dir, path, 512);
+        let mounted = Mount::new(Path::new(&disk.path), kind, MsFlags::empty()).expect("mounts");
+        fs::write(mounted.path().join("file"), noise(1, 3_000_000)).expect("written");
+        mounted.close().expect("unmounts");
+        disk
+    }
+
+    /// The kernel lets only a process with CAP_SYS_RESOURCE (number 24) resize an ext4.
+    fn may_resize_ext4() -> bool {
+        let status = fs::read_to_string("/proc/self/status").expect("there");
+        let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("there");
+        u64::from_str_radix(mask.trim(), 16).expect("a mask") >> 24 & 1 == 1
+    }
+
+    fn grows(disk: &LoopDisk, kind: &str, check: &str, arguments: &[&str]) {
+        let node = Path::new(&disk.path);
+        let (before, after) = match grow(node, kind) {
+            Ok(Grown::From(before, after)) => (before, after),
+            other => panic!("{kind}: {other:?}"),
+        };
+        assert!(before < 330 * MIB && after > 600 * MIB, "{kind}: {before} to {after}");
+        assert_eq!(grow(node, kind), Ok(Grown::Full), "a second try has nothing to do");
+        run(check, &[arguments, &[&*disk.path]].concat());
+        let mounted = Mount::new(node, kind, MsFlags::empty()).expect("mounts");
+        assert!(fs::read(mounted.path().join("file")).expect("there") == noise(1, 3_000_000), "{kind}");
+        mounted.close().expect("unmounts");
+    }
+
+    #[test]
+    fn ext4_grows_is_sound_and_keeps_its_files() {
+        let disk = filesystem("mkfs.ext4", &["320m"], "ext4");
+        if !may_resize_ext4() {
+            let error = grow(Path::new(&disk.path), "ext4").expect_err("not allowed");
+            assert!(error.contains("Operation not permitted"), "{error}");
+            eprintln!(
+                "without CAP_SYS_RESOURCE only the refusal was tested; the virtual lab tests the growth"
+            );
+            return;
+        }
+        grows(&disk, "ext4", "e2fsck", &["-fn"]);
+    }
+
+    #[test]
+    fn xfs_grows_is_sound_and_keeps_its_files() {
+        let disk = filesystem("mkfs.xfs", &["-d", "size=320m"], "xfs");
+        grows(&disk, "xfs", "xfs_repair", &["-n"]);
+    }
+
+    #[test]
+    fn btrfs_grows_is_sound_and_keeps_its_files() {
+        let disk = filesystem("mkfs.btrfs", &["-b", "320m"], "btrfs");
+        grows(&disk, "btrfs", "btrfs", &["check"]);
+    }
+
+    #[test]
+    fn windows_grows_by_itself_and_what_is_unknown_is_an_error_that_names_the_device() {
+        let disk = filesystem("mkfs.ext4", &["320m"], "ext4");
+        let node = Path::new(&disk.path);
+        assert_eq!(grow(node, "ntfs"), Ok(Grown::BySystem));
+        let error = grow(node, "xfs").expect_err("it is another filesystem");
+        assert!(error.starts_with(&format!("mounting {} (xfs)", disk.path)), "{error}");
+    }
+}
