@@ -7,8 +7,28 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::drivers::DriverSet;
-use crate::kernel::Source;
 use crate::secureboot::Distribution;
+
+/// Which kernel is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Debian's own.
+    Stable,
+    /// A newer one that Debian offers for the same release, for new machines.
+    Backports,
+    /// Any kernel's file.
+    File(PathBuf),
+}
+
+impl From<&str> for Source {
+    fn from(word: &str) -> Self {
+        match word {
+            "stable" => Source::Stable,
+            "backports" => Source::Backports,
+            file => Source::File(file.into()),
+        }
+    }
+}
 
 /// Which kernel, and where it is kept.
 #[derive(Args)]
@@ -72,7 +92,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub iso: Option<PathBuf>,
     /// Also lay out a distribution's signed shim, signed GRUB and signed kernel, unmodified, for terminals
-    /// with Secure Boot: shimx64.efi, grubx64.efi, mmx64.efi and grub/grub.cfg. The ISO starts by them likewise.
+    /// with Secure Boot: shimx64.efi, grubx64.efi, mmx64.efi and grub/grub.cfg. The ISO starts by them
+    /// likewise.
     #[arg(long, value_enum, value_name = "DISTRIBUTION")]
     pub secure_boot: Option<Distribution>,
     /// Also make flashmob.efi: kernel, initramfs and command line in one UEFI program, signed with the

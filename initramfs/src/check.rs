@@ -116,8 +116,8 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(String, bool)> {
     let devices = devices::in_text(&text);
     if devices.is_empty() && names.is_empty() {
         bail!(
-            "no device is named there: give modalias lines, the output of lspci -n or lsusb, an inventory, or \
-             ids such as 8086:15f3"
+            "no device is named there: give modalias lines, the output of lspci -n or lsusb, an inventory, \
+             or ids such as 8086:15f3"
         );
     }
     let kernel = Kernel::find(&args.kernel)?;
@@ -142,8 +142,8 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(String, bool)> {
         if lines_of(&devices::in_text(id)).is_empty() {
             all_served = false;
             answer += &format!(
-                "{id}: no driver for wired network cards or disks names it; if one is for its whole class, the \
-                 line of lspci -n tells\n"
+                "{id}: no driver for wired network cards or disks names it; if one is for its whole class, \
+                 the line of lspci -n tells\n"
             );
         }
     }
@@ -249,7 +249,8 @@ mod tests {
     fn a_machines_list_says_what_is_served_by_which_module_and_what_is_not() {
         let said = lines(
             "00:14.0 0c03: 8086:a0ed\n00:02.0 0300: 8086:9a49\n03:00.0 0200: 8086:15f3\n\
-             04:00.0 0200: 1234:0001\nBus 001 Device 002: ID 0bda:8153 Realtek\nBus 001 Device 003: ID 046d:c31c x\n\
+             04:00.0 0200: 1234:0001\nBus 001 Device 002: ID 0bda:8153 Realtek\n\
+             Bus 001 Device 003: ID 046d:c31c x\n\
              Bus 001 Device 004: ID 046d:0825 Webcam\nBus 001 Device 005: ID 05ac:1402 Ethernet\n",
         );
         let expected = [
@@ -264,7 +265,8 @@ mod tests {
 
     #[test]
     fn the_drivers_of_an_inventory_are_read() {
-        let json = "{\"nics\": [{\"name\": \"eth0\", \"driver\": \"e1000e\"}, {\"driver\":\"r8169\"}, {\"driver\": null}]}";
+        let json = "{\"nics\": [{\"name\": \"eth0\", \"driver\": \"e1000e\"}, {\"driver\":\"r8169\"}, \
+                    {\"driver\": null}]}";
         assert_eq!(drivers_in_json(json), ["e1000e", "r8169"]);
     }
 }

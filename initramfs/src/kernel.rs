@@ -7,33 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::arguments::KernelArgs;
+use crate::arguments::{KernelArgs, Source};
 use crate::modules::ModuleTree;
 use crate::tools::{command, run};
 
 /// Debian's name for "the current kernel"; it depends on the real package.
 const META_PACKAGE: &str = "linux-image-amd64";
-
-/// Which kernel is used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// Debian's own.
-    Stable,
-    /// A newer one that Debian offers for the same release, for new machines.
-    Backports,
-    /// Any kernel's file.
-    File(PathBuf),
-}
-
-impl From<&str> for Source {
-    fn from(word: &str) -> Self {
-        match word {
-            "stable" => Source::Stable,
-            "backports" => Source::Backports,
-            file => Source::File(file.into()),
-        }
-    }
-}
 
 /// A kernel and its modules.
 #[derive(Debug)]

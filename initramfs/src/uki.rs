@@ -15,8 +15,8 @@ use crate::tools::{command, file_of_package, run};
 pub(crate) const NAME: &str = "flashmob.efi";
 /// systemd's stub (systemd-stub(7)) starts the kernel in its section.
 const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
-/// Tells the agent that no script of the server started it, so that it asks the server itself whether there is
-/// work, and else goes on with the firmware's next boot entry.
+/// Tells the agent that no script of the server started it, so that it asks the server itself whether there
+/// is work, and else goes on with the firmware's next boot entry.
 const DIRECT: &str = "flashmob.direct=1";
 /// Describes the program to boot menus (os-release(5)).
 const RELEASE: &str = concat!(

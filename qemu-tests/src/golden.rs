@@ -65,8 +65,8 @@ pub fn make(disk: &Path, kernel: &Kernel, mark: &str) -> Result<()> {
     Ok(())
 }
 
-/// Replaces the golden disk's own UEFI loader by Debian's signed chain, as an installed Debian has it, so that
-/// it starts under Secure Boot. Its kernel is signed.
+/// Replaces the golden disk's own UEFI loader by Debian's signed chain, as an installed Debian has it, so
+/// that it starts under Secure Boot. Its kernel is signed.
 pub fn sign_chain(disk: &Path) -> Result<()> {
     const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
     const GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";

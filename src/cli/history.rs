@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 
 use super::call::{ServerArg, ask, query_of, text_of, understand};
-use super::table::table;
+use super::table::{local, table};
 use crate::api::PastAttempt;
 use crate::event::Failure;
 use crate::server::domain::jobs::PastRun;
@@ -61,7 +61,7 @@ fn run_text(run: &PastRun) -> String {
         *counts.entry(row.state.word()).or_default() += 1;
         let name = row.label.clone().unwrap_or_else(|| row.terminal.clone());
         let state = row.state.word().to_string();
-        rows.push([name, state, row.tries.to_string(), super::job::local(row.since), row.reason.clone()]);
+        rows.push([name, state, row.tries.to_string(), local(row.since), row.reason.clone()]);
     }
     let counts: Vec<String> = counts.iter().map(|(state, n)| format!("{n} {state}")).collect();
     format!("Run {} of job {}: {}\n\n{}", run.run, run.job, counts.join(", "), table(&rows))

@@ -7,7 +7,7 @@ use reqwest::Method;
 
 use super::call::{Content, ServerArg, ask, send, text_of, understand};
 use super::history;
-use super::table::table;
+use super::table::{local, table};
 use crate::api::{After, Compare, LayoutMode, partition_numbers};
 use crate::event::Failure;
 use crate::server::domain::jobs::{JobOrder, JobPlan, JobView, Order, Overrun, Phase, Report};
@@ -332,11 +332,6 @@ fn phase(job: &JobView) -> &'static str {
         Phase::Over if job.next.is_some() => "waits for the next run",
         Phase::Over => "over",
     }
-}
-
-/// A moment in the time zone of this machine.
-pub(super) fn local(time: jiff::Timestamp) -> String {
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%a %Y-%m-%d %H:%M").to_string()
 }
 
 fn counts(job: &JobView) -> String {

@@ -14,6 +14,11 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     clean.iter().map(line).collect()
 }
 
+/// A moment in the time zone of this machine.
+pub(super) fn local(time: jiff::Timestamp) -> String {
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%a %Y-%m-%d %H:%M").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,8 +60,8 @@ pub(crate) fn ext4_resize(folder: &File, blocks: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// `XFS_IOC_FSGROWFSDATA` (ioctl_xfs_fsgrowfs(2)): lets the mounted XFS that holds `folder` grow to `bytes`, in
-/// whole blocks. Its share of inodes stays.
+/// `XFS_IOC_FSGROWFSDATA` (ioctl_xfs_fsgrowfs(2)): lets the mounted XFS that holds `folder` grow to `bytes`,
+/// in whole blocks. Its share of inodes stays.
 pub(crate) fn xfs_grow(folder: &File, bytes: u64) -> io::Result<()> {
     // struct xfs_fsop_geom_v1: the block size is the first u32, the most inodes in percent the eighth.
     let mut geometry = [0u64; 14];

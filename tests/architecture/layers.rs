@@ -49,6 +49,8 @@ const ROOMS: [(&str, &[&str]); 3] = [
             "waking",
             "pxe",
             "http",
+            "tftp",
+            "webhooks",
             "seeder",
             "watch",
             "start",

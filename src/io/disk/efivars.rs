@@ -1,7 +1,7 @@
 //! The firmware's boot entries through efivarfs.
 //!
-//! Invariant: only `Boot####` variables that are not there yet, `BootOrder` and `BootNext` are written, entries
-//! before the order that names them. `boot::entries` decides the content.
+//! Invariant: only `Boot####` variables that are not there yet, `BootOrder` and `BootNext` are written,
+//! entries before the order that names them. `boot::entries` decides the content.
 
 use std::fs;
 use std::io;

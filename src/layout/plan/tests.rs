@@ -472,7 +472,7 @@ fn entry(plan: &LayoutPlan, number: usize) -> Vec<u8> {
 proptest! {
     #[test]
     fn grown_places_never_overlap_and_leave_room_for_the_backup(
-        first in 1u64..4, second in 1u64..9, disk in 24u64..4096, which in prop::sample::select(vec![1u32, 2]),
+        first in 1u64..4, second in 1u64..9, disk in 24u64..4096, which in 1u32..3,
     ) {
         let partitions = vec![
             Partition { grow: which == 1, ..gpt_partition(1, 2048, first * MIB, 512) },

@@ -1,18 +1,8 @@
-//! What a terminal that netboots does next, for the languages of `ipxe` and `grub`.
+//! What a terminal that netboots does next; `scripts` puts it into the words of the program that asks.
 //!
 //! Invariant: plain values; `http::netboot` makes them from the decision of `jobs`.
 
 use crate::api::BootStep;
-use crate::server::domain::ipxe::Caller;
-use crate::server::domain::{grub, ipxe};
-
-/// The program that asks, which decides the language of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Language {
-    Ipxe,
-    /// A GRUB that a distribution signed: Secure Boot refuses iPXE.
-    Grub,
-}
 
 /// A terminal's next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,19 +25,6 @@ impl Step {
             Step::Disk(_) => BootStep::Disk,
             Step::Hold { error, advice } => BootStep::Wait { why: format!("{error}. {advice}") },
             Step::Queue { why } => BootStep::Wait { why: why.clone() },
-        }
-    }
-
-    /// The script for `caller`.
-    pub fn script(&self, caller: &Caller, language: Language) -> String {
-        match (language, self) {
-            (Language::Grub, step) => grub::script(caller, step),
-            (Language::Ipxe, Step::Agent { what, ticket, arguments }) => {
-                ipxe::agent(caller, what, ticket.as_deref(), arguments)
-            }
-            (Language::Ipxe, Step::Disk(root_path)) => ipxe::disk(caller, root_path.as_deref()),
-            (Language::Ipxe, Step::Hold { error, advice }) => ipxe::hold(caller, error, advice),
-            (Language::Ipxe, Step::Queue { why }) => ipxe::queue(caller, why),
         }
     }
 }

@@ -24,7 +24,8 @@ use crate::server::domain::ipxe::{self, Caller, Platform};
 use crate::server::domain::jobs::AtBoot;
 use crate::server::domain::lab::Lab;
 use crate::server::domain::pxe::Way;
-use crate::server::domain::step::{Language, Step};
+use crate::server::domain::scripts::{self, Language};
+use crate::server::domain::step::Step;
 use crate::server::domain::tickets::{self, Subject};
 use crate::server::http::fairness::may_ask;
 use crate::server::http::listen::Ends;
@@ -62,7 +63,7 @@ pub async fn script(
             let identity = Identity::new(mac.as_slice(), uuid.as_deref());
             let platform = Platform::from_word(machine.platform.as_deref().unwrap_or_default());
             let caller = Caller { host, identity, platform };
-            decide(&app, &caller, ends.remote.ip()).script(&caller, Language::Ipxe)
+            scripts::script(&decide(&app, &caller, ends.remote.ip()), &caller, Language::Ipxe)
         }
     };
     as_text(text)
@@ -113,7 +114,7 @@ fn grub_answer(app: &App, machine: &Machine, host: String, from: IpAddr) -> Stri
     came(app, machine, from);
     let identity = Identity::new(machine.mac.as_slice(), machine.uuid.as_deref());
     let caller = Caller { host, identity, platform: Platform::Efi };
-    decide(app, &caller, from).script(&caller, Language::Grub)
+    scripts::script(&decide(app, &caller, from), &caller, Language::Grub)
 }
 
 /// The terminal's first program runs.
