@@ -137,7 +137,7 @@ fn silent(now: Duration, address: Ipv4Addr, one: &Fetched) -> Problem {
         ),
         _ => (
             "Secure Boot may be on, which refuses it without a word",
-            "Switch Secure Boot off in its firmware, or look at its screen if it is off.",
+            "Build the netboot files with --secure-boot debian, or look at its screen if it is off.",
         ),
     };
     Problem {
