@@ -105,18 +105,40 @@ pub fn plan(present: &Present, wanted: &[LoadOption]) -> Changes {
     changes
 }
 
-/// The entry that the firmware would try after the one that was started now; without that one in the order,
-/// its first.
+/// The entry of a disk that the firmware would try after the one that was started now; without that one in the
+/// order, its first. Firmware has several entries for one network card (IPv4, IPv6, HTTP), and a start that fails
+/// begins again with the first.
 pub fn following(present: &Present) -> Option<u16> {
     let current = present.current.and_then(|current| present.order.iter().position(|n| *n == current));
     let others = &present.order[current.map_or(0, |at| at + 1)..];
-    let is_there = |number: &&u16| present.entries.iter().any(|(n, data)| n == *number && is_active(data));
+    let is_there = |number: &&u16| {
+        present.entries.iter().any(|(n, data)| n == *number && is_tried(data) && !is_network(data))
+    };
     others.iter().find(is_there).copied()
 }
 
-/// `LOAD_OPTION_ACTIVE` (UEFI 2.10 §3.1.3): the firmware tries no others by itself.
-fn is_active(data: &[u8]) -> bool {
-    data.first().is_some_and(|attributes| attributes & 1 == 1)
+/// The firmware tries no others by itself than active ones (`LOAD_OPTION_ACTIVE`, UEFI 2.10 §3.1.3) that are
+/// neither hidden nor applications such as its own menu.
+fn is_tried(data: &[u8]) -> bool {
+    let attributes = data.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    attributes & 0x1f09 == 1
+}
+
+/// Has its device path a node of a network (MAC, IPv4, IPv6 or URI, UEFI 2.10 §10.3.4)?
+fn is_network(data: &[u8]) -> bool {
+    const MESSAGING: u8 = 3;
+    // Behind attributes and the path's length lies the name, in UTF-16.
+    let units = data.get(6..).unwrap_or_default().as_chunks::<2>().0;
+    let name = units.iter().take_while(|unit| **unit != [0, 0]).count();
+    let mut path = data.get(6 + 2 * (name + 1)..).unwrap_or_default();
+    while let Some([kind, subtype, low, high]) = path.first_chunk() {
+        if *kind == MESSAGING && matches!(subtype, 11 | 12 | 13 | 24) {
+            return true;
+        }
+        let length = usize::from(u16::from_le_bytes([*low, *high])).max(4);
+        path = path.get(length..).unwrap_or_default();
+    }
+    false
 }
 
 #[cfg(test)]
@@ -137,7 +159,7 @@ mod tests {
     }
 
     fn present(order: &[u16], current: Option<u16>) -> Present {
-        let entries = order.iter().map(|n| (*n, vec![1, 2, 3])).collect();
+        let entries = order.iter().map(|n| (*n, vec![1, 0, 0, 0])).collect();
         Present { entries, order: order.to_vec(), current }
     }
 
@@ -158,6 +180,29 @@ mod tests {
         assert_eq!(following(&now), None);
         assert_eq!(following(&present(&[3, 0], Some(9))), Some(3));
         assert_eq!(following(&present(&[3, 0], Some(0))), None);
+    }
+
+    #[test]
+    fn other_ways_of_the_network_and_the_firmwares_menu_are_not_the_next_entry() {
+        let entry = |attributes: u32, nodes: &[[u8; 2]]| {
+            let mut data = attributes.to_le_bytes().to_vec();
+            data.extend([4, 0, b'n', 0, 0, 0]);
+            // Each node has two bytes of its own.
+            data.extend(nodes.iter().flat_map(|[kind, subtype]| [*kind, *subtype, 6, 0, 3, 11]));
+            data
+        };
+        let mut now = present(&[1, 2, 3, 4, 5, 6], Some(1));
+        for (at, attributes, nodes) in [
+            (1, 1, &[[1, 1], [3, 11], [3, 13]][..]),
+            (2, 1, &[[3, 24]]),
+            (3, 0x109, &[[4, 6]]),
+            (4, 9, &[[4, 1]]),
+        ] {
+            now.entries[at].1 = entry(attributes, nodes);
+        }
+        now.entries[5].1 = entry(1, &[[1, 1], [3, 23], [4, 1]]);
+        assert_eq!(following(&now), Some(6));
+        assert!(!is_network(&[]) && !is_network(&[1, 0, 0, 0, 4, 0, b'n']));
     }
 
     #[test]

@@ -70,8 +70,9 @@ pub(crate) fn write(folder: &Path, changes: &Changes) -> io::Result<()> {
 
 /// Lets the firmware start the entry after the one that was started now, once. The answer is its number.
 pub(crate) fn start_following(folder: &Path) -> io::Result<u16> {
-    let next = entries::following(&read(folder)?)
-        .ok_or_else(|| io::Error::other("the boot order ends with the entry that started this system"))?;
+    let next = entries::following(&read(folder)?).ok_or_else(|| {
+        io::Error::other("the boot order has no disk after the entry that started this system")
+    })?;
     set(folder, "BootNext", &next.to_le_bytes())?;
     Ok(next)
 }
@@ -100,8 +101,8 @@ mod tests {
             let bytes = [&[6, 0, 0, 0], data].concat();
             fs::write(folder.path().join(format!("{name}-{GLOBAL}")), bytes).expect("a file");
         };
-        file("Boot0003", &[1; 8]);
-        file("Boot0001", &[1; 8]);
+        file("Boot0003", &[1, 0, 0, 0, 0, 0, 0, 0]);
+        file("Boot0001", &[1, 0, 0, 0, 0, 0, 0, 0]);
         file("BootOrder", &[3, 0, 1, 0]);
         file("BootCurrent", &[3, 0]);
         assert_eq!(start_following(folder.path()).expect("written"), 1);
