@@ -22,6 +22,11 @@ const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 /// With Microsoft's keys, and Secure Boot on.
 const OVMF_CODE_SECURE: &str = "/usr/share/OVMF/OVMF_CODE_4M.ms.fd";
 const OVMF_VARS_SECURE: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
+/// With the key of [`OWN_KEY`].
+const OVMF_VARS_OWN_KEY: &str = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd";
+/// A private key (its password is `snakeoil`) and its certificate, which Debian's ovmf has for tests.
+pub const OWN_KEY: [&str; 2] =
+    ["/usr/share/ovmf/PkKek-1-snakeoil.key", "/usr/share/ovmf/PkKek-1-snakeoil.pem"];
 /// The initramfs with its drivers, the agent and its buffers fit; with 192 MB they are unpacked partly.
 const MEMORY_MIB: u32 = 512;
 /// shim, signed GRUB and their buffers need more.
@@ -36,6 +41,8 @@ pub enum Firmware {
     Uefi,
     /// The same with Secure Boot on: it loads what Microsoft signed.
     UefiSecure,
+    /// Secure Boot with the key of an organisation, and none of Microsoft's.
+    UefiOwnKey,
 }
 
 impl Firmware {
@@ -45,6 +52,7 @@ impl Firmware {
             Firmware::Bios => None,
             Firmware::Uefi => Some((OVMF_CODE, OVMF_VARS)),
             Firmware::UefiSecure => Some((OVMF_CODE_SECURE, OVMF_VARS_SECURE)),
+            Firmware::UefiOwnKey => Some((OVMF_CODE_SECURE, OVMF_VARS_OWN_KEY)),
         }
     }
 }
@@ -174,7 +182,7 @@ impl Terminal {
         args.extend(["-smp", "1", "-name", &self.name].map(str::to_string));
         // Only code in system management mode may write the variables that hold the keys.
         let (machine, memory): (&[&str], _) = match self.firmware {
-            Firmware::UefiSecure => (
+            Firmware::UefiSecure | Firmware::UefiOwnKey => (
                 &["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"],
                 MEMORY_SECURE_MIB,
             ),

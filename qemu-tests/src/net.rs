@@ -17,8 +17,8 @@ use flashmob_testkit::net::enter;
 /// The lab's server: bridge, DHCP, TFTP, and `flashmob serve`.
 pub const SERVER: &str = "10.77.0.1";
 const PREFIX: &str = "flashmob-";
-/// What UEFI starts first where Secure Boot may be on.
-const SHIM: &str = "shimx64.efi";
+/// What UEFI starts first: the first that there is.
+const UEFI: [&str; 3] = ["flashmob.efi", "shimx64.efi", "snponly.efi"];
 
 /// What DHCP tells iPXE and terminals: the file to run, the server's address.
 #[derive(Debug, Clone, Default)]
@@ -173,8 +173,8 @@ fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp, log: &Path) -> Vec<String> {
     .to_vec();
     args.push(format!("--pid-file={}", log.with_extension("pid").display()));
     args.push(format!("--tftp-root={}", tftp.display()));
-    // shim is there when the netboot files were made for Secure Boot.
-    let uefi = if tftp.join(SHIM).is_file() { SHIM } else { "snponly.efi" };
+    // The others are there when the netboot files were made for Secure Boot.
+    let uefi = UEFI.iter().find(|name| tftp.join(name).is_file()).unwrap_or(&UEFI[2]);
     args.push(format!("--dhcp-boot=tag:!ipxe,tag:efi,{uefi}"));
     if let Some(server) = &dhcp.option_224 {
         args.push(format!("--dhcp-option=224,{server}"));
