@@ -31,7 +31,8 @@ pub struct Job {
     /// `auto` or `full`: whether pieces already on the disk are looked for.
     pub compare: &'static str,
     pub disk: &'static str,
-    /// The rule for host names; `None`: the disk stays as the image has it.
+    /// The rule for host names. Without one the image is left as it was captured, so that the disk can be
+    /// compared with it.
     pub hostname: Option<&'static str>,
 }
 

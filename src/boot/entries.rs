@@ -1,13 +1,14 @@
 //! The firmware's boot entries for an image, and their order.
 //!
 //! Invariant: foreign entries and their order stay. An existing entry is used again, so that imaging a
-//! hundred times leaves one entry. A new one goes directly after the entry that was started now, so that a
-//! lab that boots from the network first continues to do so.
+//! hundred times leaves one entry; entries for systems that were on the same disk go. A new one goes directly
+//! after the entry that was started now. If that was the network, it becomes the first, so that a lab boots
+//! from the network first even after firmware or an installer has put a disk before it.
 
 use crate::api::LayoutMode;
-use crate::boot::option::{LoadOption, PartitionId, firmware_path};
-use crate::layout::plan::LayoutPlan;
-use crate::manifest::Table;
+use crate::boot::option::{LoadOption, PartitionId, firmware_path, is_network};
+use crate::layout::plan::{Existing, LayoutPlan};
+use crate::manifest::{Entry, Table};
 
 /// The loaders that firmware starts without any entry (UEFI 2.10 §3.5.1.1), in lower case.
 const FALLBACK: &str = "/efi/boot/boot";
@@ -29,6 +30,8 @@ pub struct Changes {
     pub entries: Vec<(u16, Vec<u8>)>,
     /// The new `BootOrder`, if it changes. To be written after the entries.
     pub order: Option<Vec<u16>>,
+    /// Entries to delete, after the order no longer names them.
+    pub removed: Vec<u16>,
 }
 
 /// The entries that an image asks for on this disk: one for each of its loaders that is not the fallback,
@@ -61,14 +64,45 @@ pub fn wanted(plan: &LayoutPlan) -> Vec<LoadOption> {
         .collect()
 }
 
+/// The partitions of the disk whose loaders are gone or are the image's now: those that were written, and with
+/// the whole table all of the table before, `existing`.
+pub fn replaced(plan: &LayoutPlan, existing: Option<&Existing>) -> Vec<PartitionId> {
+    let mut ids: Vec<PartitionId> = plan
+        .places()
+        .iter()
+        .filter(|place| place.replaced)
+        .filter_map(|place| place.guid)
+        .map(PartitionId::Gpt)
+        .collect();
+    if plan.mode() != LayoutMode::WholeDisk {
+        return ids;
+    }
+    for table in [Some(&plan.manifest().disk.table), existing.map(|existing| &existing.table)] {
+        if let Some(Table::Mbr { signature, .. }) = table {
+            ids.push(PartitionId::Mbr(*signature));
+        }
+    }
+    ids.extend(existing.iter().flat_map(|existing| &existing.partitions).filter_map(
+        |there| match there.entry {
+            Entry::Gpt { guid, .. } => Some(PartitionId::Gpt(guid)),
+            _ => None,
+        },
+    ));
+    // What has no identity could be anywhere.
+    ids.retain(|id| {
+        !matches!(id, PartitionId::Gpt(guid) if guid.is_nil()) && *id != PartitionId::Mbr([0; 4])
+    });
+    ids
+}
+
 fn is_fallback(path: &str) -> bool {
     let path = path.replace('\\', "/").to_ascii_lowercase();
     path.trim_start_matches('/').starts_with(FALLBACK.trim_start_matches('/'))
 }
 
-/// The changes after which the `wanted` entries exist in that order, directly after the entry that was
-/// started now (first, if that is not in the order).
-pub fn plan(present: &Present, wanted: &[LoadOption]) -> Changes {
+/// The changes after which the `wanted` entries exist in that order, each once, directly after the entry that
+/// was started now (first, if that is not in the order), and no others for the `replaced` partitions.
+pub fn plan(present: &Present, wanted: &[LoadOption], replaced: &[PartitionId]) -> Changes {
     let mut changes = Changes::default();
     let mut numbers = Vec::new();
     for option in wanted {
@@ -89,7 +123,23 @@ pub fn plan(present: &Present, wanted: &[LoadOption]) -> Changes {
             numbers.push(number);
         }
     }
-    let mut order: Vec<u16> = present.order.iter().copied().filter(|n| !numbers.contains(n)).collect();
+    // Firmware makes those for the fallback by itself, and again when they are gone.
+    let is_old = |(number, data): &&(u16, Vec<u8>)| {
+        !numbers.contains(number)
+            && present.current != Some(*number)
+            && LoadOption::decode(data)
+                .is_some_and(|there| replaced.contains(&there.id) && !is_fallback(&there.path))
+    };
+    changes.removed = present.entries.iter().filter(is_old).map(|(number, _)| *number).collect();
+    let stays = |number: &u16| !numbers.contains(number) && !changes.removed.contains(number);
+    let mut order: Vec<u16> = present.order.iter().copied().filter(stays).collect();
+    let network = present.entries.iter().find(|(number, data)| {
+        Some(*number) == present.current && order.contains(number) && is_network(data)
+    });
+    if let Some((network, _)) = network {
+        order.retain(|number| number != network);
+        order.insert(0, *network);
+    }
     let behind = present.current.and_then(|current| order.iter().position(|n| *n == current));
     let at = match present.current {
         // If a wanted entry itself was started, they stay at the place of the first of them.
@@ -165,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_new_entry_goes_behind_the_network_that_was_booted() {
-        let changes = plan(&present(&[3, 0, 1], Some(3)), &[option("debian")]);
+        let changes = plan(&present(&[3, 0, 1], Some(3)), &[option("debian")], &[]);
         assert_eq!(changes.entries, [(2, option("debian").encode().expect("short"))]);
         assert_eq!(changes.order, Some(vec![3, 2, 0, 1]));
     }
@@ -208,18 +258,63 @@ mod tests {
     #[test]
     fn imaging_again_changes_nothing() {
         let mut now = present(&[3, 0, 1], Some(3));
-        let first = plan(&now, &[option("debian")]);
+        let first = plan(&now, &[option("debian")], &[]);
         now.entries.extend(first.entries);
         now.order = first.order.expect("a new order");
-        assert_eq!(plan(&now, &[option("debian")]), Changes::default());
+        assert_eq!(plan(&now, &[option("debian")], &[]), Changes::default());
     }
 
     #[test]
     fn what_was_started_outside_of_the_order_puts_the_disk_first() {
         for current in [None, Some(9)] {
-            assert_eq!(plan(&present(&[3], current), &[option("a")]).order, Some(vec![0, 3]), "{current:?}");
+            assert_eq!(
+                plan(&present(&[3], current), &[option("a")], &[]).order,
+                Some(vec![0, 3]),
+                "{current:?}"
+            );
         }
-        assert_eq!(plan(&Present::default(), &[]), Changes::default());
+        assert_eq!(plan(&Present::default(), &[], &[]), Changes::default());
+    }
+
+    #[test]
+    fn entries_of_the_systems_that_were_on_the_disk_go_and_those_of_others_stay() {
+        let on = |label: &str, guid: u128, path: &str| {
+            let id = PartitionId::Gpt(Uuid::from_u128(guid));
+            LoadOption { id, path: firmware_path(path), ..option(label) }.encode().expect("short")
+        };
+        let mut now = present(&[3, 0, 1, 2, 4, 5], Some(3));
+        now.entries = vec![
+            (0, on("old", 7, "/EFI/old/grubx64.efi")),
+            (1, on("windows", 8, "/EFI/Microsoft/Boot/bootmgfw.efi")),
+            (2, on("ubuntu", 5, "/EFI/ubuntu/shimx64.efi")),
+            (3, vec![1, 2, 3]),
+            (4, on("UEFI OS", 5, "/EFI/BOOT/BOOTX64.EFI")),
+            (5, option("debian").encode().expect("short")),
+            (6, option("debian").encode().expect("short")),
+        ];
+        let gone = [5, 7].map(|guid| PartitionId::Gpt(Uuid::from_u128(guid)));
+        let changes = plan(&now, &[option("debian")], &gone);
+        assert_eq!(
+            changes.removed,
+            [0, 2, 6],
+            "of the disk: the old system, another one, and the second of two"
+        );
+        assert_eq!((changes.entries, changes.order), (vec![], Some(vec![3, 5, 1, 4])));
+        // What was started now is never taken away below the running system.
+        let from_disk = Present { current: Some(0), ..now };
+        assert_eq!(plan(&from_disk, &[option("debian")], &gone).removed, [2, 6]);
+    }
+
+    #[test]
+    fn the_network_that_was_booted_comes_first_even_if_it_was_chosen_by_hand() {
+        let mut now = present(&[0, 1, 3], Some(3));
+        assert_eq!(plan(&now, &[option("debian")], &[]).order, Some(vec![0, 1, 3, 2]), "no network");
+        let mut network = vec![1, 0, 0, 0, 49, 0, b'n', 0, 0, 0];
+        network.extend([2, 1, 12, 0, 0xd0, 0x41, 3, 10, 0, 0, 0, 0]);
+        network.extend([3, 11, 37, 0]);
+        network.extend([0; 33]);
+        now.entries[2].1 = network;
+        assert_eq!(plan(&now, &[option("debian")], &[]).order, Some(vec![3, 2, 0, 1]));
     }
 
     #[test]
@@ -236,7 +331,7 @@ mod tests {
         ) {
             let wanted: Vec<LoadOption> = ["a", "b", "c"][..count].iter().map(|l| option(l)).collect();
             let mut now = present(&order, current);
-            let changes = plan(&now, &wanted);
+            let changes = plan(&now, &wanted, &[]);
             let new: Vec<u16> = changes.entries.iter().map(|(n, _)| *n).collect();
             prop_assert_eq!(new.len(), count);
             prop_assert!(new.iter().all(|n| !order.contains(n)));
@@ -246,7 +341,7 @@ mod tests {
             prop_assert_eq!(result.iter().copied().filter(|n| new.contains(n)).collect::<Vec<_>>(), new);
             now.entries.extend(changes.entries);
             now.order = result;
-            prop_assert_eq!(plan(&now, &wanted), Changes::default());
+            prop_assert_eq!(plan(&now, &wanted, &[]), Changes::default());
         }
     }
 }

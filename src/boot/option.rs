@@ -110,6 +110,26 @@ impl LoadOption {
     }
 }
 
+/// Does this option start from a network card? Its device path has a node of the kind MAC address (§10.3.4.11).
+pub(crate) fn is_network(bytes: &[u8]) -> bool {
+    const MESSAGING: u8 = 3;
+    const MAC_ADDRESS: u8 = 11;
+    let list = || {
+        let (_, rest) = bytes.split_first_chunk::<4>()?;
+        let (length, rest) = rest.split_first_chunk::<2>()?;
+        let (_, rest) = take_utf16(rest)?;
+        rest.get(..usize::from(u16::from_le_bytes(*length)))
+    };
+    let mut list = list().unwrap_or_default();
+    while let Some((node, rest)) = take_node(list) {
+        if node.starts_with(&[MESSAGING, MAC_ADDRESS]) {
+            return true;
+        }
+        list = rest;
+    }
+    false
+}
+
 /// A path with slashes as firmware writes it.
 pub(crate) fn firmware_path(path: &str) -> String {
     let path = path.replace('/', "\\");

@@ -33,7 +33,10 @@ pub(super) async fn prepare(
     let prepared = tokio::task::spawn_blocking(move || {
         let mut warnings = Vec::new();
         if let Err(why) = boot_entries(&storage, Path::new(efivars::EFIVARS)) {
-            warnings.push(format!("the firmware's boot entries were not changed: {why}"));
+            warnings.push(format!(
+                "the firmware's boot entries were not changed: {why}. If it does not start the new system, \
+                 delete entries in its setup, or put the loader at /EFI/BOOT/BOOTX64.EFI in the image"
+            ));
         }
         let mut next = Next::Firmware;
         if after == After::Kexec {
@@ -65,9 +68,11 @@ pub(super) async fn prepare(
 
 fn boot_entries(storage: &ImageStorage, folder: &Path) -> std::io::Result<()> {
     let wanted = entries::wanted(storage.plan());
-    if wanted.is_empty() || !efivars::is_there(folder) {
+    if !efivars::is_there(folder) {
         return Ok(());
     }
+    let before = storage.claim().facts().table.as_ref().ok();
+    let replaced = entries::replaced(storage.plan(), before);
     let present = efivars::read(folder)?;
-    efivars::write(folder, &entries::plan(&present, &wanted))
+    efivars::write(folder, &entries::plan(&present, &wanted, &replaced))
 }

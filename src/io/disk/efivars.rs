@@ -1,7 +1,8 @@
 //! The firmware's boot entries through efivarfs.
 //!
 //! Invariant: only `Boot####` variables that are not there yet, `BootOrder` and `BootNext` are written,
-//! entries before the order that names them. `boot::entries` decides the content.
+//! entries before the order that names them. Old entries are deleted first where the store is full, else
+//! last. `boot::entries` decides the content.
 
 use std::fs;
 use std::io;
@@ -56,16 +57,40 @@ fn variable(folder: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     Ok(data.get(ATTRIBUTES.len()..).map(<[u8]>::to_vec))
 }
 
-/// Writes new entries, then the order; reads each back.
+/// Writes new entries, then the order; reads each back. Then deletes old entries.
 pub(crate) fn write(folder: &Path, changes: &Changes) -> io::Result<()> {
     for (number, data) in &changes.entries {
-        set(folder, &format!("Boot{number:04X}"), data)?;
+        let name = format!("Boot{number:04X}");
+        if let Err(full) = set(folder, &name, data) {
+            // Entries of systems that are gone make room.
+            if remove(folder, &changes.removed) == 0 {
+                return Err(full);
+            }
+            set(folder, &name, data)?;
+        }
     }
     if let Some(order) = &changes.order {
         let data: Vec<u8> = order.iter().flat_map(|number| number.to_le_bytes()).collect();
         set(folder, "BootOrder", &data)?;
     }
+    remove(folder, &changes.removed);
     Ok(())
+}
+
+/// Deletes entries, and returns how many. One that stays starts nothing, because its loader is gone.
+fn remove(folder: &Path, numbers: &[u16]) -> usize {
+    let gone = |number: &&u16| {
+        let path = folder.join(format!("Boot{number:04X}-{GLOBAL}"));
+        match fs::remove_file(&path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => {
+                log::warn!("deleting {}: {e}", path.display());
+                false
+            }
+        }
+    };
+    numbers.iter().filter(gone).count()
 }
 
 /// Lets the firmware start the entry after the one that was started now, once. The answer is its number.
@@ -134,9 +159,13 @@ mod tests {
             id: PartitionId::Mbr([1, 2, 3, 4]),
             path: "\\a.efi".into(),
         };
-        write(folder.path(), &plan(&present, std::slice::from_ref(&option))).expect("written");
+        write(folder.path(), &plan(&present, std::slice::from_ref(&option), &[])).expect("written");
         let after = read(folder.path()).expect("readable");
         assert_eq!(after.order, [3, 0]);
+        let changes = Changes { removed: vec![3, 9], order: Some(vec![0]), ..Changes::default() };
+        write(folder.path(), &changes).expect("written");
+        let now = read(folder.path()).expect("readable");
+        assert_eq!((now.entries.len(), now.order), (1, vec![0]));
         assert_eq!(after.entries[0], (0, option.encode().expect("short")));
     }
 }
