@@ -17,6 +17,9 @@ pub(crate) struct PxeOptions {
     /// Be the DHCP server of one of these networks, with these addresses; refused beside another one.
     #[arg(long, value_name = "FIRST,LAST[,NETMASK][,GATEWAY]", requires = "pxe")]
     pxe_range: Vec<Range>,
+    /// Addresses for UEFI firmware alone, for Secure Boot beside another DHCP server that does not give them out.
+    #[arg(long, value_name = "FIRST,LAST[,NETMASK][,GATEWAY]", requires = "pxe")]
+    pxe_firmware: Vec<Range>,
     /// A network whose DHCP relay forwards to this server.
     #[arg(long, value_name = "CIDR,…", value_delimiter = ',', requires = "pxe")]
     pxe_subnet: Vec<Ipv4Net>,
@@ -25,7 +28,8 @@ pub(crate) struct PxeOptions {
 impl PxeOptions {
     /// The settings of the command line, if it has any: they replace those of the configuration.
     pub(super) fn config(self) -> Option<PxeConfig> {
-        let PxeOptions { pxe: interfaces, pxe_range: ranges, pxe_subnet: subnets } = self;
-        (!interfaces.is_empty()).then_some(PxeConfig { interfaces, ranges, subnets })
+        let PxeOptions { pxe: interfaces, pxe_range: ranges, pxe_firmware: firmware, pxe_subnet: subnets } =
+            self;
+        (!interfaces.is_empty()).then_some(PxeConfig { interfaces, ranges, firmware, subnets })
     }
 }

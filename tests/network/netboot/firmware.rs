@@ -55,6 +55,26 @@ impl Firmware {
         Firmware { ipxe: true, ..self }
     }
 
+    /// No firmware: a running system.
+    pub(super) const fn system() -> Self {
+        Firmware { arch: 0, class: "MSFT 5.0", ipxe: false }
+    }
+
+    pub(super) fn is_plain_uefi(&self) -> bool {
+        matches!(self.arch, 7 | 9) && !self.ipxe
+    }
+
+    /// All offers, each for itself.
+    pub(super) fn offers(&self) -> Vec<Told> {
+        let question = self.message(MessageType::Discover, None);
+        let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, 67);
+        // Two questions, because dnsmasq answers late while it pings an address for somebody else.
+        let mut all = ask(&client(), &question, to, Duration::from_secs(9), |_| false);
+        all.sort_by_key(server_of);
+        all.dedup_by_key(|one| server_of(one));
+        all.iter().map(|one| told(Some(one), Some(one))).collect()
+    }
+
     fn message(&self, kind: MessageType, more: Option<DhcpOption>) -> Message {
         let mut message = Message::default();
         message.set_chaddr(&MAC).set_flags(v4::Flags::default().set_broadcast());
@@ -88,13 +108,7 @@ impl Firmware {
         let class = self.class.split(':').next().unwrap().as_bytes();
         let booting =
             offers.iter().find(|one| bytes(one, 60).as_deref() == Some(class) || file(one).is_some());
-        let mut told = Told {
-            address: lease.map(Message::yiaddr),
-            file: booting.and_then(file),
-            next_server: booting.map_or(Ipv4Addr::UNSPECIFIED, Message::siaddr),
-            flashmob: lease.and_then(|one| bytes(one, FLASHMOB)).and_then(|url| String::from_utf8(url).ok()),
-            router: lease.is_some_and(|one| one.opts().get(OptionCode::Router).is_some()),
-        };
+        let mut told = told(lease, booting);
         let proxy = booting.filter(|one| one.yiaddr().is_unspecified() && told.file.is_none());
         if let Some((proxy, server)) = proxy.and_then(|proxy| Some((proxy, server_of(proxy)?))) {
             // BIOS chooses the first item of the menu in option 43; UEFI asks for the file at once.
@@ -112,6 +126,16 @@ impl Firmware {
             told.next_server = answers.first().map_or(Ipv4Addr::UNSPECIFIED, Message::siaddr);
         }
         told
+    }
+}
+
+fn told(lease: Option<&Message>, booting: Option<&Message>) -> Told {
+    Told {
+        address: lease.map(Message::yiaddr),
+        file: booting.and_then(file),
+        next_server: booting.map_or(Ipv4Addr::UNSPECIFIED, Message::siaddr),
+        flashmob: lease.and_then(|one| bytes(one, FLASHMOB)).and_then(|url| String::from_utf8(url).ok()),
+        router: lease.is_some_and(|one| one.opts().get(OptionCode::Router).is_some()),
     }
 }
 

@@ -95,6 +95,29 @@ fn as_the_dhcp_server_it_gives_out_addresses_and_tells_each_firmware_the_same() 
 }
 
 #[test]
+fn beside_another_dhcp_server_the_signed_chain_has_addresses_of_its_own() {
+    let lan = Lan::new();
+    let _dhcp = lan.existing_dhcp(&[]);
+    lan.add_boot_file("shimx64.efi");
+    lan.add_boot_file("grubx64.efi");
+    let _serve = lan.serve(&["--pxe", "eth0", "--pxe-firmware", "10.77.0.240,10.77.0.250"]);
+    for arch in [7, 9] {
+        let offers = lan.at_terminal(|| Firmware::uefi(arch).offers());
+        let ours = offers.iter().find(|one| one.file.is_some()).unwrap();
+        assert_eq!(ours.file.as_deref(), Some("shimx64.efi"));
+        assert_eq!(ours.next_server.to_string(), SERVER, "where GRUB looks for its configuration");
+        assert!((240..=250).contains(&ours.address.unwrap().octets()[3]), "{offers:?}");
+    }
+    for (firmware, file) in TOLD.into_iter().filter(|(firmware, _)| !firmware.is_plain_uefi()) {
+        let told = lan.at_terminal(|| firmware.boot());
+        assert_eq!(told.address.map(|ip| ip.octets()[3]), Some(50), "the other server's: {firmware:?}");
+        assert_eq!(told.file.as_deref(), Some(file), "{firmware:?}");
+    }
+    let system = lan.at_terminal(|| Firmware::system().offers());
+    assert_eq!(system.len(), 1, "a running system has one DHCP server: {system:?}");
+}
+
+#[test]
 fn addresses_are_not_given_out_beside_another_dhcp_server() {
     let lan = Lan::new();
     let _dhcp = lan.existing_dhcp(&[]);

@@ -35,6 +35,8 @@ pub struct PxeConfig {
     pub interfaces: Vec<String>,
     /// Addresses that it gives out, where no other DHCP server does.
     pub ranges: Vec<Range>,
+    /// Addresses for UEFI firmware alone, beside another DHCP server, where Secure Boot's chain is used.
+    pub firmware: Vec<Range>,
     /// Networks that reach the interfaces through DHCP relays.
     pub subnets: Vec<Ipv4Net>,
 }
@@ -47,7 +49,7 @@ impl PxeConfig {
 
     /// Checks what needs no look at this machine.
     pub fn check(&self) -> Result<(), String> {
-        let more = !self.ranges.is_empty() || !self.subnets.is_empty();
+        let more = !self.ranges.is_empty() || !self.firmware.is_empty() || !self.subnets.is_empty();
         if more && !self.is_on() {
             return Err("ranges and subnets need an interface (--pxe, or 'interfaces' in [pxe])".into());
         }

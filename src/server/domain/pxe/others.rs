@@ -65,7 +65,7 @@ pub(crate) fn problems(place: &Place<'_>, answers: &[Answer]) -> Vec<Refusal> {
         error: format!("another proxyDHCP server, {}, answers at {interface}", other.server),
         advice: "Let one of the two answer there: terminals follow whichever is faster.".into(),
     }));
-    if !answers.iter().any(|answer| answer.offers_address) {
+    if !place.strangers(answers).any(|answer| answer.offers_address) {
         found.push(Refusal {
             error: format!("no DHCP server offers an address at {interface}"),
             advice: "Start the network's DHCP server, or let this server give out addresses (--pxe-range)."

@@ -66,6 +66,8 @@ pub(super) struct Network {
     pub server: Ipv4Addr,
     /// The addresses that this server gives out; `None` beside another DHCP server.
     pub range: Option<Range>,
+    /// The addresses for UEFI firmware until shim has started GRUB.
+    pub firmware: Option<Range>,
 }
 
 /// Where dnsmasq answers, and with what.
@@ -95,7 +97,18 @@ impl Plan {
         let mut networks = own_networks(config, facts)?;
         relayed(config, facts, &mut networks)?;
         for range in &config.ranges {
-            give_out(range, &mut networks)?;
+            let network = home(range, &mut networks)?;
+            once(network.net, network.range.replace(*range), range)?;
+        }
+        for range in &config.firmware {
+            let network = home(range, &mut networks)?;
+            if network.range.is_some() {
+                return refuse(
+                    format!("{} needs no addresses for firmware: all are this server's", network.net.trunc()),
+                    "Leave --pxe-firmware out for that network.",
+                );
+            }
+            once(network.net, network.firmware.replace(*range), range)?;
         }
         Ok(Plan {
             interfaces: config.interfaces.clone(),
@@ -120,6 +133,11 @@ impl Plan {
     /// Whether dnsmasq gives out addresses at this interface.
     pub(crate) fn gives_out(&self, interface: &str) -> bool {
         self.networks.iter().any(|one| one.interface.as_deref() == Some(interface) && one.range.is_some())
+    }
+
+    /// The addresses that firmware gets in a network, and its first program.
+    pub(super) fn firmware(&self, network: &Network) -> Option<(Range, &'static str)> {
+        Some((network.firmware?, self.stages.shim?))
     }
 
     /// Whether a network's addresses come from another DHCP server.
@@ -185,7 +203,13 @@ fn own_networks(config: &PxeConfig, facts: &Facts) -> Result<Vec<Network>, Refus
             );
         };
         let server = server_at(net.addr(), facts)?;
-        networks.push(Network { interface: Some(name.clone()), net: *net, server, range: None });
+        networks.push(Network {
+            interface: Some(name.clone()),
+            net: *net,
+            server,
+            range: None,
+            firmware: None,
+        });
     }
     Ok(networks)
 }
@@ -207,13 +231,19 @@ fn relayed(config: &PxeConfig, facts: &Facts, networks: &mut Vec<Network>) -> Re
                 "Set one (or a default gateway): answers to a relay there need it.",
             );
         };
-        networks.push(Network { interface: None, net: subnet, server: server_at(*own, facts)?, range: None });
+        networks.push(Network {
+            interface: None,
+            net: subnet,
+            server: server_at(*own, facts)?,
+            range: None,
+            firmware: None,
+        });
     }
     Ok(())
 }
 
-/// Gives a range to the network that it is in.
-fn give_out(range: &Range, networks: &mut [Network]) -> Result<(), Refusal> {
+/// The network that a range is in.
+fn home<'a>(range: &Range, networks: &'a mut [Network]) -> Result<&'a mut Network, Refusal> {
     let nets: Vec<String> = networks.iter().map(|one| one.net.trunc().to_string()).collect();
     let Some(network) = networks.iter_mut().find(|one| one.net.contains(&range.first)) else {
         return refuse(
@@ -225,13 +255,18 @@ fn give_out(range: &Range, networks: &mut [Network]) -> Result<(), Refusal> {
         let advice = "Correct it: FIRST,LAST[,NETMASK][,GATEWAY], all in one network.";
         return refuse(format!("the range {range}: {why}"), advice);
     }
-    if let Some(other) = network.range.replace(*range) {
-        return refuse(
-            format!("{} has two ranges, {other} and {range}", network.net.trunc()),
+    Ok(network)
+}
+
+/// Refuses a second range for one use in a network.
+fn once(net: Ipv4Net, earlier: Option<Range>, range: &Range) -> Result<(), Refusal> {
+    match earlier {
+        None => Ok(()),
+        Some(earlier) => refuse(
+            format!("{} has two ranges, {earlier} and {range}", net.trunc()),
             "Name one range for each network.",
-        );
+        ),
     }
-    Ok(())
 }
 
 /// A path as dnsmasq's configuration can have it.

@@ -34,6 +34,7 @@ fn facts(files: &[&str]) -> Facts {
 
 fn config(interfaces: &[&str], ranges: &[&str], subnets: &[&str]) -> PxeConfig {
     PxeConfig {
+        firmware: vec![],
         interfaces: interfaces.iter().map(ToString::to_string).collect(),
         ranges: ranges.iter().map(|text| text.parse().expect("a range")).collect(),
         subnets: subnets.iter().map(|text| net(text)).collect(),
@@ -148,6 +149,28 @@ fn shim_with_its_grub_is_the_first_program_of_uefi_where_its_grub_finds_this_ser
 }
 
 #[test]
+fn beside_another_dhcp_server_firmware_gets_addresses_of_its_own_for_the_signed_chain_and_nobody_else_does() {
+    let chain = ["undionly.kpxe", "snponly.efi", "shimx64.efi", "grubx64.efi"];
+    let firmware = "10.0.0.240,10.0.0.250".parse().expect("a range");
+    let proxy = PxeConfig { firmware: vec![firmware], ..config(&["eth0"], &[], &[]) };
+    let text = text(&proxy, &chain);
+    assert_eq!(
+        lines(&text, "dhcp-range"),
+        [
+            "dhcp-range=set:net0f,tag:firmware,10.0.0.240,10.0.0.250,255.255.255.0,10m",
+            "dhcp-range=set:net0,tag:!firmware,10.0.0.0,proxy,255.255.255.0",
+        ]
+    );
+    assert_eq!(lines(&text, "dhcp-boot=tag:net0f"), ["dhcp-boot=tag:net0f,shimx64.efi,,10.0.0.2"]);
+    assert_eq!(lines(&text, "dhcp-ignore"), ["dhcp-ignore=tag:!pxe,tag:eth0"]);
+    assert!(!text.contains("dhcp-authoritative") && text.contains("tag:ipxe,BC_EFI"), "{text}");
+    let unused = self::text(&proxy, &ALL);
+    assert_eq!(unused, self::text(&config(&["eth0"], &[], &[]), &ALL), "without shim it is not needed");
+    let both = PxeConfig { firmware: vec![firmware], ..config(&["eth0"], &["10.0.0.100,10.0.0.199"], &[]) };
+    assert!(refused(&both, &facts(&chain)).contains("needs no addresses for firmware"));
+}
+
+#[test]
 fn a_missing_first_program_is_named_and_none_at_all_is_refused() {
     let eth0 = config(&["eth0"], &[], &[]);
     let plan = |files: &[&str]| Plan::new(&eth0, &facts(files));
@@ -204,7 +227,11 @@ fn dnsmasq_accepts_every_configuration() {
     let some: [&[&str]; 4] = [&ALL, &ALL[..1], &ALL[1..], &["snponly.efi", "shimx64.efi", "grubx64.efi"]];
     for (interfaces, ranges, subnets) in ways {
         for files in some {
-            let text = text(&config(interfaces, ranges, subnets), files);
+            let mut config = config(interfaces, ranges, subnets);
+            if ranges.is_empty() {
+                config.firmware = vec!["10.0.0.240,10.0.0.250,10.0.0.1".parse().expect("a range")];
+            }
+            let text = text(&config, files);
             let mut dnsmasq = Command::new("dnsmasq")
                 .args(["--test", "--conf-file=-"])
                 .stdin(Stdio::piped())

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use super::Range;
 use super::plan::{Network, Plan};
 
 /// PXE clients by dnsmasq's names of their architectures: BIOS is 0; UEFI for x86-64 is 7, and 9 in the RFC's
@@ -13,6 +14,8 @@ const BIOS: &str = "x86PC";
 const UEFI: [&str; 2] = ["BC_EFI", "X86-64_EFI"];
 /// How long a terminal keeps an address that this server gave it.
 const LEASE: &str = "2h";
+/// The same for firmware, which needs it until GRUB has loaded the kernel.
+const FIRMWARE_LEASE: &str = "10m";
 /// A lab of hundreds fetches the first program at once; dnsmasq's own limit is 50.
 const TFTP_TRANSFERS: u32 = 1000;
 /// dnsmasq's own limit of leases.
@@ -56,14 +59,19 @@ impl Plan {
             line(text, format_args!("interface={interface}"));
         }
         line(text, format_args!("pid-file={state}/dnsmasq.pid"));
-        let given: Vec<u64> = self.networks.iter().filter_map(|one| Some(one.range?.size())).collect();
+        let firmware = self.networks.iter().filter_map(|one| Some(self.firmware(one)?.0));
+        let given = self.networks.iter().filter_map(|one| one.range).chain(firmware.clone());
+        let given: Vec<u64> = given.map(|range| range.size()).collect();
         match given.is_empty() {
             true => text.push_str("leasefile-ro\n"),
             false => {
                 line(text, format_args!("dhcp-leasefile={state}/dnsmasq.leases"));
                 line(text, format_args!("dhcp-lease-max={}", given.iter().sum::<u64>().max(LEASES)));
-                text.push_str("dhcp-authoritative\n");
             }
+        }
+        // An authoritative server would refuse leases of the other DHCP server.
+        if !given.is_empty() && firmware.count() == 0 {
+            text.push_str("dhcp-authoritative\n");
         }
         text.push_str("\n# The first program, by TFTP.\n");
         line(text, format_args!("enable-tftp={interfaces}\ntftp-root={folder}\ntftp-max={TFTP_TRANSFERS}"));
@@ -75,13 +83,37 @@ impl Plan {
              dhcp-match=set:http,option:client-arch,16\n\
              dhcp-pxe-vendor=PXEClient,HTTPClient\n",
         );
+        if self.networks.iter().any(|one| self.firmware(one).is_some()) {
+            text.push_str(
+                "tag-if=set:firmware,tag:efi,tag:!ipxe\n\
+                 dhcp-vendorclass=set:pxe,PXEClient\n\
+                 dhcp-vendorclass=set:pxe,HTTPClient\n",
+            );
+        }
     }
 
     /// Beside another DHCP server, which tells a client its address and nothing to boot. iPXE in a BIOS takes
     /// a `pxe-service` and ignores `dhcp-boot`; UEFI HTTP boot is the other way round.
     fn proxy(&self, text: &mut String, tag: &str, network: &Network) {
         let (net, script) = (network.net, self.script(network));
-        line(text, format_args!("dhcp-range=set:{tag},{},proxy,{}", net.network(), net.netmask()));
+        let mut others = "";
+        if let Some((range, shim)) = self.firmware(network) {
+            // dnsmasq looks at the first range to see whether it is a proxy only.
+            others = "tag:!firmware,";
+            let (own, server, mask) = (format!("{tag}f"), network.server, net.netmask());
+            let Range { first, last, .. } = range;
+            line(
+                text,
+                format_args!("dhcp-range=set:{own},tag:firmware,{first},{last},{mask},{FIRMWARE_LEASE}"),
+            );
+            router(text, &own, &range);
+            line(text, format_args!("dhcp-boot=tag:{own},{shim},,{server}"));
+            if let Some(interface) = &network.interface {
+                // dnsmasq sets the interface's name as a tag.
+                line(text, format_args!("dhcp-ignore=tag:!pxe,tag:{interface}"));
+            }
+        }
+        line(text, format_args!("dhcp-range=set:{tag},{others}{},proxy,{}", net.network(), net.netmask()));
         let first = [(BIOS, self.stages.bios), (UEFI[0], self.stages.uefi), (UEFI[1], self.stages.uefi)];
         for (client, file) in first {
             if let Some(file) = file {
@@ -99,11 +131,7 @@ impl Plan {
         };
         let mask = network.net.netmask();
         line(text, format_args!("dhcp-range=set:{tag},{},{},{mask},{LEASE}", range.first, range.last));
-        match range.gateway {
-            Some(gateway) => line(text, format_args!("dhcp-option=tag:{tag},option:router,{gateway}")),
-            // Without a value nothing is sent; without the line dnsmasq names itself.
-            None => line(text, format_args!("dhcp-option=tag:{tag},option:router")),
-        }
+        router(text, tag, &range);
         line(text, format_args!("dhcp-option=tag:{tag},224,\"{}\"", self.url(network)));
         line(text, format_args!("dhcp-boot=tag:{tag},tag:ipxe,{script}"));
         if let Some(file) = self.stages.bios {
@@ -130,6 +158,14 @@ impl Plan {
 
     fn script(&self, network: &Network) -> String {
         format!("{}boot/ipxe", self.url(network))
+    }
+}
+
+fn router(text: &mut String, tag: &str, range: &Range) {
+    match range.gateway {
+        Some(gateway) => line(text, format_args!("dhcp-option=tag:{tag},option:router,{gateway}")),
+        // Without a value nothing is sent; without the line dnsmasq names itself.
+        None => line(text, format_args!("dhcp-option=tag:{tag},option:router")),
     }
 }
 
