@@ -27,6 +27,8 @@ pub enum Stage {
     Claim,
     /// Looking at the hardware, in a preflight.
     Check,
+    /// Lending the disk to a capture, which reads it.
+    Lend,
     /// Finding the image's pieces that are on the disk already.
     Compare,
     /// Making the disk unbootable before the first piece.
@@ -65,6 +67,7 @@ impl Stage {
             Stage::Commit => "committing for boot",
             Stage::Serve => "done, serving others",
             Stage::Personalise => "making the system its own",
+            Stage::Lend => "lending the disk, read-only",
             Stage::Leave => "leaving",
         }
     }

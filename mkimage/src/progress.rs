@@ -17,6 +17,8 @@ pub(crate) struct Progress {
     done: u64,
     start: Instant,
     last_line: Instant,
+    /// For a program: the number that it was told last.
+    told: Option<u64>,
 }
 
 impl Progress {
@@ -33,12 +35,22 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Progress { bar, what, total, done: 0, start: now, last_line: now }
+        Progress { bar, what, total, done: 0, start: now, last_line: now, told: None }
+    }
+
+    /// The same, which also prints each percent on stdout if a program `reads` that.
+    pub(crate) fn told(self, reads: bool) -> Self {
+        Progress { told: reads.then_some(0), ..self }
     }
 
     /// `bytes` more are done.
     pub(crate) fn advance(&mut self, bytes: u64) {
         self.done += bytes;
+        let percent = self.percent();
+        if let Some(told) = self.told.as_mut().filter(|told| **told != percent) {
+            *told = percent;
+            println!("percent {percent}");
+        }
         match &self.bar {
             Some(bar) => bar.set_position(self.done),
             None if self.last_line.elapsed() >= LINE_EVERY => {
@@ -68,9 +80,13 @@ impl Progress {
         u64::try_from(u128::from(self.done) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
     }
 
+    fn percent(&self) -> u64 {
+        let percent = (u128::from(self.done) * 100).checked_div(u128::from(self.total)).unwrap_or(100);
+        u64::try_from(percent).unwrap_or(100)
+    }
+
     fn line(&self) {
-        let percent =
-            if self.total == 0 { 100 } else { u128::from(self.done) * 100 / u128::from(self.total) };
+        let percent = self.percent();
         eprintln!("{}: {percent} % of {}, {}/s", self.what, show_bytes(self.total), show_bytes(self.rate()));
     }
 }

@@ -13,6 +13,7 @@ pub mod init;
 mod journal;
 mod last_words;
 pub mod leave;
+mod lending;
 mod log_lines;
 mod logger;
 pub mod netboot;

@@ -1,6 +1,6 @@
 //! The calls of terminals and command lines to the server, as JSON under `/api/v1/`.
 //!
-//! `personal` has the calls about a system of its own for each terminal.
+//! `capture` has the calls about a disk that is captured where it stands, `personal` those about a system of its own for each terminal.
 //!
 //! Invariant: only shapes, no behaviour; both sides use these same types. Unknown fields are ignored, so that
 //! an agent of an older initramfs can talk to a newer server. A job's choices are in `terms`.
@@ -30,6 +30,7 @@
 //! answered with 429, a [`Refusal`] and `Retry-After`: the caller's address asks too much. The same call
 //! succeeds later.
 
+mod capture;
 mod details;
 mod people;
 mod personal;
@@ -40,6 +41,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Chosen, DiskIdentity, Installed, Outcome, Progress};
 use crate::image_id::{self, ImageId};
+pub use capture::{
+    CaptureState, CaptureView, Lend, LendOffer, LendOrders, LendReport, LentView, NewCapture, Watch,
+};
 pub use details::{AttemptView, PastAttempt, TerminalDetails};
 pub use people::{AuditEntry, NewToken, TokenMade, TokenView};
 pub use personal::{Booted, BootedView, Personal, PersonalReport, PersonalView};
@@ -198,6 +202,12 @@ pub struct Take {
     /// The agent knows [`Assignment::personal`] and [`Assignment::finish`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub personal: bool,
+    /// The agent knows [`Lend`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lend: bool,
+    /// It wants nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_lend: bool,
 }
 
 /// One more requested image, and its disk.
@@ -405,6 +415,9 @@ pub struct TerminalView {
     /// What is known of the system that its latest attempt installed: imaged, personalised, booted.
     #[serde(default)]
     pub system: Option<String>,
+    /// How the capture of its disk stands, in words, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<String>,
     /// Seconds since it was last heard; `None` if it never was.
     pub silent: Option<u64>,
     /// No person has registered it.

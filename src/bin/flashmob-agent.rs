@@ -13,5 +13,8 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == init::WORKER) {
         return netboot::run();
     }
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "lend") {
+        return cli::lend::run(cli::lend::LendArgs::parse_from(std::env::args_os().skip(1)));
+    }
     cli::run(cli::Args::parse())
 }

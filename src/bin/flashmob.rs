@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use flashmob::cli::logging::{self, LogFormat};
-use flashmob::cli::{audit, backup, doctor, get, helper, job, make, plan, pxe, seed, serve, terminal, token};
+use flashmob::cli::{
+    audit, backup, capture, doctor, get, helper, job, make, plan, pxe, seed, serve, terminal, token,
+};
 use flashmob::manual;
 
 /// Re-images a whole computer lab at once.
@@ -22,6 +24,7 @@ enum Command {
     Seed(seed::SeedArgs),
     Serve(serve::ServeArgs),
     Job(job::JobArgs),
+    Capture(capture::CaptureArgs),
     Terminal(terminal::TerminalArgs),
     Terminals(terminal::TerminalsArgs),
     Plan(plan::PlanArgs),
@@ -50,6 +53,7 @@ async fn main() -> ExitCode {
         Command::Seed(args) => seed::run(args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Job(args) => job::run(args).await,
+        Command::Capture(args) => capture::run(args).await,
         Command::Terminal(args) => terminal::run(args).await,
         Command::Terminals(args) => terminal::list(args).await,
         Command::Plan(args) => plan::run(&args),

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod backup;
 mod call;
+pub mod capture;
 pub mod doctor;
 pub mod get;
 pub mod helper;

@@ -217,7 +217,13 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
             },
             None => p.map(|p| p.stage.title().to_string()).unwrap_or_default(),
         };
-        let note = [note].into_iter().chain(t.notes.iter().cloned()).filter(|part| !part.is_empty());
+        let note = t
+            .capture
+            .iter()
+            .cloned()
+            .chain([note])
+            .chain(t.notes.iter().cloned())
+            .filter(|part| !part.is_empty());
         let note = note.collect::<Vec<_>>().join("; ");
         rows.push([
             t.label.clone().unwrap_or_else(|| t.id.clone()),
@@ -298,6 +304,7 @@ fn details_table(terminal: &TerminalDetails) -> String {
     terminal.missing_disks.iter().for_each(|disk| add("missing disk", describe(disk)));
     inventory.nics.iter().for_each(|nic| add("network card", card(nic)));
     add("state", state(row));
+    add("capture", row.capture.clone().unwrap_or_default());
     terminal.installed.iter().for_each(|one| add("installed", installed(one)));
     if terminal.half_written {
         add("installed", "half a system, because an attempt did not finish".into());

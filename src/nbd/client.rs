@@ -158,7 +158,7 @@ pub fn disconnect_request() -> [u8; REQUEST] {
     request_of(command::DISCONNECT, 0, 0, 0)
 }
 
-pub(super) fn request_of(kind: u16, cookie: u64, offset: u64, length: u32) -> [u8; REQUEST] {
+pub(crate) fn request_of(kind: u16, cookie: u64, offset: u64, length: u32) -> [u8; REQUEST] {
     let mut bytes = [0; REQUEST];
     bytes[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
     bytes[6..8].copy_from_slice(&kind.to_be_bytes());

@@ -134,6 +134,9 @@ pub(crate) struct Arguments {
     /// Its command line.
     #[arg(long, value_name = "TEXT", requires = "kernel")]
     cmdline: Option<String>,
+    /// Print "percent N" on stdout now and then, for programs.
+    #[arg(long, hide = true)]
+    percent: bool,
     /// Text that is signed with the manifest and shown by `minisign -V`.
     #[arg(long, value_name = "TEXT", requires = "key")]
     trusted_comment: Option<String>,
@@ -257,7 +260,7 @@ fn capture(
     rehearsal::check_early(golden, terms)?;
     let partial =
         publish::Partial::create(&arguments.repository, &arguments.name, arguments.version.as_deref())?;
-    let mut progress = Progress::new("capturing", plan.bytes);
+    let mut progress = Progress::new("capturing", plan.bytes).told(arguments.percent);
     let taken = payload::take(source, &plan, terms, partial.path(), &mut progress);
     progress.finish();
     let taken = taken?;

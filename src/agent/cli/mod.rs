@@ -3,6 +3,8 @@
 //! Invariant: the same attempt as on a netbooted terminal, without bringing up the network, and the machine
 //! keeps running unless `--after` says otherwise. The exit code is the outcome's class.
 
+pub mod lend;
+
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -245,7 +247,7 @@ pub async fn attempt<I: Imager>(
     let welcome = api.hello(&hello, Duration::from_secs(10)).await.map_err(|e| failed_call(&e))?;
     status.change(|view| view.server = api.base().to_owned());
     let asked = also.len();
-    let take = Take { job: None, image: Some(image.clone()), also, preflight: true, personal: false };
+    let take = Take { job: None, image: Some(image.clone()), also, preflight: true, ..Take::default() };
     match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
         Taken::Job(assignment) if assignment.also.len() != asked => Err(Failure::refused(
             format!(
@@ -264,6 +266,10 @@ pub async fn attempt<I: Imager>(
             let pace = Pace { tell: pace.tell.min(Duration::from_secs(30)), ..pace };
             Ok(attempt::run(api, &assignment, imager, status, pace, stop).await)
         }
+        Taken::Lend(_) => Err(Failure::refused(
+            format!("the server {} captures this machine's disk", api.base()),
+            "Nothing was done. Wait until 'flashmob capture' has ended on the server.",
+        )),
         Taken::Nothing => Err(Failure::refused(
             format!("the server {} has no job with image {image} for this machine", api.base()),
             "Look at the server's page for its images, and at its configuration for this machine's job.",

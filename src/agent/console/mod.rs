@@ -58,6 +58,7 @@ pub fn line(progress: &Progress) -> String {
         Stage::Fetch | Stage::Verify | Stage::Serve => {
             format!("flashmob: {title} {}% {}", whole_percent(progress), numbers(progress))
         }
+        Stage::Lend => format!("flashmob: {title}, {} so far", show_bytes(progress.bytes_out)),
         _ => format!("flashmob: {title}"),
     }
 }

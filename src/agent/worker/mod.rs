@@ -16,6 +16,7 @@ use crate::agent::cmdline::Cmdline;
 use crate::agent::find::{EACH, Finder, Found};
 use crate::agent::imaging::Next;
 use crate::agent::leave::Leave;
+use crate::agent::lending;
 use crate::agent::network::{Interfaces, lease_facts, nics};
 use crate::agent::status::Status;
 use crate::api::{After, DiskInfo, Hello, Take};
@@ -206,7 +207,7 @@ impl<I: Imager> Worker<I> {
         });
         attempt::tell_crash(&found.api, &self.status).await;
         let job = self.cmdline.job.clone();
-        let take = Take { job, preflight: true, personal: true, ..Take::default() };
+        let take = Take { job, preflight: true, personal: true, lend: true, ..Take::default() };
         let mut beside = JoinSet::new();
         let boot_mac = self.cmdline.boot_mac.clone();
         beside.spawn(tell_neighbours(found.api.clone(), self.network.clone(), boot_mac));
@@ -239,6 +240,14 @@ impl<I: Imager> Worker<I> {
                             return Verdict::Next;
                         }
                     }
+                }
+                Ok(Taken::Lend(offer)) => {
+                    // Whatever came of it: nothing was written, and the system on the disk starts again.
+                    if lending::run(&found.api, &offer, None, &self.status).await.is_err() {
+                        tokio::time::sleep(self.patience.show).await;
+                    }
+                    let after = self.cmdline.after.unwrap_or(After::Reboot);
+                    return Verdict::Leave(Leave::after(after, &Next::Firmware));
                 }
                 Ok(Taken::Nothing) if held.is_some() => return Verdict::Next,
                 Ok(Taken::Nothing) if since.elapsed() >= self.patience.idle => {

@@ -102,9 +102,25 @@ async fn a_job_is_done_and_what_follows_is_the_jobs_or_the_command_lines() {
         let cmdline = Cmdline { after, job: Some("night".into()), ..Cmdline::default() };
         let (worker, _network) = worker(cmdline, None, &url, Pretend::failing(vec![]));
         assert_eq!(worker.run().await, leave);
-        assert_eq!(count(&heard, r#"take {"job":"night","image":null,"preflight":true,"personal":true}"#), 1);
+        assert_eq!(
+            count(
+                &heard,
+                r#"take {"job":"night","image":null,"preflight":true,"personal":true,"lend":true}"#
+            ),
+            1
+        );
         assert_eq!(count(&heard, r#""macs":["02:00:00:00:00:05"]"#), 1);
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_lent_is_reported_and_the_terminal_boots_its_system() {
+    let offer = r#"{"lend":{"capture":7,"token":"t","image":"lab","disk":"serial=never-made"}}"#;
+    let (url, heard) = lab(vec![(200, offer.into())]).await;
+    let (worker, _network) = worker(Cmdline::default(), None, &url, Pretend::failing(vec![]));
+    assert_eq!(worker.run().await, Leave::Restart);
+    assert_eq!(count(&heard, "/api/v1/captures/7/lending"), 1);
+    assert_eq!((count(&heard, "never-made"), count(&heard, "/attempts/")), (1, 0));
 }
 
 #[tokio::test]
@@ -266,7 +282,10 @@ async fn a_terminal_says_that_it_knows_preflights_and_boots_back_after_one_whate
         let (url, heard) = lab(vec![(200, job.clone())]).await;
         let (worker, _network) = worker(Cmdline::default(), None, &url, Pretend::failing(failures));
         assert_eq!(worker.run().await, Leave::Restart, "nobody holds a terminal by day");
-        assert_eq!(count(&heard, r#"take {"job":null,"image":null,"preflight":true,"personal":true}"#), 1);
+        assert_eq!(
+            count(&heard, r#"take {"job":null,"image":null,"preflight":true,"personal":true,"lend":true}"#),
+            1
+        );
         assert_eq!(count(&heard, r#""result":"done""#), 0);
     }
 }

@@ -18,6 +18,8 @@ pub(crate) mod grow;
 pub(crate) mod health;
 #[cfg(feature = "agent")]
 pub mod kexec;
+#[cfg(feature = "agent")]
+pub(crate) mod lend;
 pub mod list;
 #[cfg(feature = "agent")]
 mod mount;

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    Assignment, BootStep, Hello, Orders, OutcomeReport, PersonalReport, ProgressReport, Refusal,
-    TOKEN_HEADER, Take, Welcome,
+    Assignment, BootStep, Hello, Lend, LendOffer, LendOrders, LendReport, Orders, OutcomeReport,
+    PersonalReport, ProgressReport, Refusal, TOKEN_HEADER, Take, Welcome,
 };
 use crate::io::net::credentials::Credentials;
 use crate::io::net::tracker_client::why;
@@ -67,6 +67,8 @@ pub struct Rejected {
 pub enum Taken {
     /// This is to be done.
     Job(Box<Assignment>),
+    /// A disk is to be lent.
+    Lend(LendOffer),
     /// There is nothing to do.
     Nothing,
 }
@@ -140,7 +142,11 @@ impl Api {
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(Taken::Nothing);
         }
-        Ok(Taken::Job(Box::new(self.read(response).await?)))
+        let body = self.body(response).await?;
+        if let Ok(Lend { lend }) = serde_json::from_slice(&body) {
+            return Ok(Taken::Lend(lend));
+        }
+        Ok(Taken::Job(Box::new(self.parse(&body)?)))
     }
 
     /// Says how far the attempt is.
@@ -161,6 +167,13 @@ impl Api {
     pub(crate) async fn personal(&self, attempt: u64, report: &PersonalReport) -> Result<(), CallError> {
         let path = format!("/api/v1/attempts/{attempt}/personal");
         self.post(&path, report, CALL, None).await.map(drop)
+    }
+
+    /// Says how the lending of a disk goes.
+    pub(crate) async fn lending(&self, capture: u64, report: &LendReport) -> Result<LendOrders, CallError> {
+        let path = format!("/api/v1/captures/{capture}/lending");
+        let response = self.post(&path, report, CALL, None).await?;
+        self.read(response).await
     }
 
     /// Hands over the attempt's log, a zstd frame.
@@ -225,8 +238,11 @@ impl Api {
     }
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, CallError> {
-        let body = self.body(response).await?;
-        serde_json::from_slice(&body).map_err(|e| CallError::Stranger {
+        self.parse(&self.body(response).await?)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, CallError> {
+        serde_json::from_slice(body).map_err(|e| CallError::Stranger {
             url: self.base.clone(),
             why: format!("unreadable answer: {e}"),
         })

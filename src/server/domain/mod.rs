@@ -17,6 +17,7 @@
 pub mod attempt;
 pub mod audit;
 pub(crate) mod board;
+pub(crate) mod captures;
 pub mod catalog;
 pub mod config;
 pub(crate) mod doubts;

@@ -175,6 +175,11 @@ fn agent(app: &App, caller: &Caller, now: Duration, what: String) -> Step {
     Step::Agent { what, ticket, arguments: app.config().boot.arguments.clone() }
 }
 
+/// The image that is made of the terminal's disk, which the terminal has not failed to lend.
+fn to_lend(lab: &Lab, id: &str, now: Duration) -> Option<String> {
+    lab.captures.of(id, now).filter(|capture| capture.failure.is_none()).map(|capture| capture.image.clone())
+}
+
 fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
     let (config, repository, can_netboot) = (app.config(), app.repository(), app.can_netboot());
     let at = app.moment();
@@ -185,6 +190,11 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
     };
     let (id, root_path) = (terminal.id.clone(), root_path(terminal.last.as_ref(), caller.platform));
     let title = lab.title(&config, &id);
+    if let Some(image) = to_lend(&lab, &id, at.now).filter(|_| can_netboot) {
+        log::info!(terminal = id; "{title} netboots: sent the agent to lend its disk for {image}");
+        let what = format!("lending the disk of this terminal for {image}, read-only");
+        return agent(app, caller, at.now, what);
+    }
     let step = lab.next_step(&id, &at);
     let missing = match &step {
         AtBoot::Agent(_) if !can_netboot => Some(Refusal {

@@ -46,6 +46,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/attempts/{attempt}/log", post(api::logs::hand_over))
         .route("/api/v1/attempts/{attempt}/personal", post(api::personal::report))
         .route("/api/v1/booted", post(api::personal::booted))
+        .route("/api/v1/captures/{number}/lending", post(api::captures::lending))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::reports));
     let known = from_fn_with_state(Arc::clone(&app), api::changes::unless_known);
     let views = Router::new()
@@ -63,6 +64,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/terminals/{id}/cancel", post(api::cancel))
         .route("/api/v1/terminals/{id}/admit", post(api::admit))
         .route("/api/v1/terminals/{id}/wake", post(api::wake))
+        .route("/api/v1/terminals/{id}/capture", post(api::captures::create))
+        .route("/api/v1/captures/{number}", post(api::captures::watch).delete(api::captures::end))
         .route("/api/v1/tokens", get(api::tokens).post(api::create_token))
         .route("/api/v1/tokens/{name}", delete(api::revoke_token))
         .route("/api/v1/audit", get(api::audit))

@@ -1,6 +1,7 @@
 //! The whole server on a real port, called as terminals, peers, iPXE and people do.
 
 mod backup;
+mod captures;
 mod changes;
 mod database;
 mod files;

@@ -465,11 +465,18 @@ fn of_the_job(job: &Job, all: Duration, place: &Setting<'_>) -> Vec<Finding> {
 
 fn of_terminal(job: &Job, terminal: &Terminal, name: &str, place: &Setting<'_>) -> Vec<Finding> {
     let found = |error: String, advice: String| Finding { terminal: Some(name.into()), error, advice };
+    let mut findings = Vec::new();
+    if let Some(capture) = place.lab.captures.of(&terminal.id, place.at.now) {
+        findings.push(found(
+            format!("it is captured as {}", capture.image),
+            "It begins when 'flashmob capture' has ended, within the window.".into(),
+        ));
+    }
     if terminal.inventory.disks.is_empty() {
         let advice = "Its disks are looked at when it comes; --preflight of a night before shows them.";
-        return vec![found("its disks are not known: it was never seen".into(), advice.into())];
+        findings.push(found("its disks are not known: it was never seen".into(), advice.into()));
+        return findings;
     }
-    let mut findings = Vec::new();
     for image in &job.terms.images {
         let needed = place.catalog.resolve(&image.id.clone().into()).map_or(0, |found| found.bytes);
         let Ok(rule) = image.disk.parse::<Rule>() else { continue };

@@ -35,6 +35,7 @@ use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::audit;
+use crate::server::domain::captures::Captures;
 use crate::server::domain::identity::{self, Identity, Known, Mac};
 use crate::server::domain::jobs::{self, JobChange, Jobs};
 use crate::server::domain::people::Person;
@@ -103,6 +104,8 @@ pub struct Lab {
     /// Between the last time that an earlier run wrote down and the start.
     unwritten: Duration,
     secrets: secrets::Secrets,
+    /// Terminals that lend their disks; no job begins on them.
+    pub(crate) captures: Captures,
 }
 
 impl Lab {

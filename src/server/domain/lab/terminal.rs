@@ -129,6 +129,7 @@ impl Terminal {
             job: place.map(|(job, _)| job.number),
             reason: place.map(|(_, member)| member.reason.clone()).filter(|reason| !reason.is_empty()),
             system: current.and_then(Attempt::system),
+            capture: None,
             silent: self.silent(now).map(|silent| silent.as_secs()),
             new: !self.accepted,
             room: self.place.room.clone(),

@@ -39,12 +39,23 @@ impl Lab {
 
     /// What this terminal may do now.
     pub(crate) fn offer(&self, id: &str, at: &Moment) -> Offer {
-        self.jobs.offer(id, self.is_half_written(id), at)
+        let offer = self.jobs.offer(id, self.is_half_written(id), at);
+        if let (Offer::Now(_), Some(capture)) = (&offer, self.captures.of(id, at.now)) {
+            return Offer::Later(format!("it is captured as {}", capture.image));
+        }
+        offer
     }
 
     /// Does it wait only for a place of a wave?
     pub(crate) fn is_queued(&self, id: &str, at: &Moment) -> bool {
         self.jobs.waits_for_a_place(id, self.is_half_written(id), at)
+    }
+
+    /// A terminal reports that is not at work.
+    pub(crate) fn is_heard(&mut self, id: &str, now: Duration) {
+        if let Some(terminal) = self.terminals.get_mut(id) {
+            terminal.heard = Some(now);
+        }
     }
 
     /// The next step of a netbooting terminal.

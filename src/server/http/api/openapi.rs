@@ -23,6 +23,10 @@ use utoipa::openapi;
     ),
     paths(
         super::backup::backup,
+        super::captures::create,
+        super::captures::end,
+        super::captures::lending,
+        super::captures::watch,
         super::changes::changes,
         super::decisions::admit,
         super::decisions::cancel,

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::access::{Caller, Presented};
+use super::captures;
 use super::personal::{self, task};
 use super::reply::{Body, Error, Shared, conflict, error, keep, not_taken, random_secret, read, stranger};
 use crate::api::{
@@ -216,6 +217,12 @@ pub async fn take(
         if !heard.is_empty() {
             // Until it is stored, the ticket is good once more.
             drop(app.store.save(heard));
+        }
+        if let Some(lent) = captures::offer(&mut lab, &app, &id, &wish)? {
+            return Ok(lent);
+        }
+        if wish.only_lend {
+            return Ok(StatusCode::NO_CONTENT.into_response());
         }
         if let Some(image) = &wish.image {
             // What waits for a terminal was decided by a person; what it asks for by itself was not.

@@ -118,7 +118,9 @@ impl Rows {
     fn row(&self, lab: &Lab, terminal: &Terminal) -> TerminalView {
         let label = lab.label(&self.config, terminal);
         let place = lab.jobs().current(&terminal.id);
-        terminal.view(label, lab.notes(terminal), place, &self.ties, self.now)
+        let mut row = terminal.view(label, lab.notes(terminal), place, &self.ties, self.now);
+        row.capture = lab.captures.of(&terminal.id, self.now).map(|capture| capture.text(self.now));
+        row
     }
 }
 

@@ -133,6 +133,7 @@ mod tests {
     fn absurd_rates_of_terminals_do_not_overflow() {
         let terminal = TerminalView {
             zone: None,
+            capture: None,
             gateway: false,
             switch: None,
             id: "a".into(),

@@ -93,7 +93,7 @@ export const failure = t =>
   t.state === "failed" && t.outcome && t.outcome.result === "failed" ? t.outcome.failure : null;
 export function reasonOf(t) {
   const f = failure(t);
-  return f ? f.message : t.reason || "";
+  return t.capture || (f ? f.message : t.reason || "");
 }
 
 // Digits of a MAC address are no decimal numbers: 9a comes behind 10.

@@ -22,6 +22,7 @@ const WORDS = {
   "check": ["checking the hardware", "检查硬件"],
   "checked": ["checked, nothing written", "已检查，未写入"],
   "error": ["error", "错误"],
+  "lend": ["lending the disk, read-only", "只读出借磁盘"],
   "compare": ["comparing what is there", "比较已有内容"],
   "hashes": ["waiting for the hashes", "等待校验值"],
   "disarm": ["disarming the old system", "停用旧系统"],

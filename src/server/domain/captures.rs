@@ -1,0 +1,233 @@
+//! Captures over the network: terminals that are to lend, or lend, their disks.
+//!
+//! Invariant: a terminal has at most one capture. A capture ends when its administrator's program ends it or
+//! is silent for [`SILENT`], so that no terminal is held by one that crashed; it is not kept over a restart of
+//! the server for the same reason. Only the program that took the latest offer is heard.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::api::{CaptureState, LendOffer, LendReport, LentView};
+use crate::event::Failure;
+
+/// A program that waits for a capture asks every few seconds.
+const SILENT: Duration = Duration::from_secs(90);
+/// A terminal that lends reports every second.
+const QUIET: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Default)]
+pub(crate) struct Captures {
+    last: u64,
+    by_terminal: BTreeMap<String, Capture>,
+}
+
+/// A capture of one terminal's disk.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    pub(crate) number: u64,
+    /// The image's name, for people.
+    pub(crate) image: String,
+    /// Who asked, for people.
+    pub(crate) by: String,
+    disk: String,
+    /// When the administrator's program was last heard.
+    watched: Duration,
+    percent: Option<u8>,
+    /// Of the terminal's agent.
+    token: Option<String>,
+    lent: Option<Lent>,
+    pub(crate) failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Lent {
+    address: SocketAddr,
+    report: LendReport,
+    heard: Duration,
+}
+
+impl Captures {
+    /// A capture of the terminal `id` begins; the caller made sure that it has none.
+    pub(crate) fn open(&mut self, id: &str, (image, disk): (&str, &str), by: String, now: Duration) -> u64 {
+        self.last += 1;
+        let capture = Capture {
+            number: self.last,
+            image: image.into(),
+            by,
+            disk: disk.into(),
+            watched: now,
+            percent: None,
+            token: None,
+            lent: None,
+            failure: None,
+        };
+        self.by_terminal.insert(id.into(), capture);
+        self.last
+    }
+
+    /// The open capture of a terminal.
+    pub(crate) fn of(&self, id: &str, now: Duration) -> Option<&Capture> {
+        self.by_terminal.get(id).filter(|capture| now.saturating_sub(capture.watched) < SILENT)
+    }
+
+    /// The terminal of an open capture.
+    pub(crate) fn terminal(&self, number: u64, now: Duration) -> Option<&str> {
+        let found = self.by_terminal.iter().find(|(_, capture)| capture.number == number);
+        found.map(|(id, _)| id.as_str()).filter(|id| self.of(id, now).is_some())
+    }
+
+    /// The terminal's agent is there: what it is to lend. An earlier agent's lending is over.
+    pub(crate) fn offer(&mut self, id: &str, token: String, now: Duration) -> Option<LendOffer> {
+        self.of(id, now)?;
+        let capture = self.by_terminal.get_mut(id).filter(|capture| capture.failure.is_none())?;
+        (capture.lent, capture.token) = (None, Some(token.clone()));
+        let (image, disk) = (capture.image.clone(), capture.disk.clone());
+        Some(LendOffer { capture: capture.number, token, image, disk })
+    }
+
+    /// The agent at `from` lends, or cannot. False: it is to stop.
+    pub(crate) fn report(&mut self, number: u64, from: IpAddr, report: LendReport, now: Duration) -> bool {
+        let Some(id) = self.terminal(number, now).map(str::to_owned) else { return false };
+        let Some(capture) = self.by_terminal.get_mut(&id) else { return false };
+        if capture.token.as_ref() != Some(&report.token) || capture.failure.is_some() {
+            return false;
+        }
+        capture.failure = report.failure.clone();
+        let address = SocketAddr::new(from.to_canonical(), report.port);
+        capture.lent = capture.failure.is_none().then_some(Lent { address, report, heard: now });
+        capture.failure.is_none()
+    }
+
+    /// The administrator's program is still there, and knows how far it is.
+    pub(crate) fn watch(&mut self, number: u64, percent: Option<u8>, now: Duration) -> Option<&Capture> {
+        let id = self.terminal(number, now)?.to_owned();
+        let capture = self.by_terminal.get_mut(&id)?;
+        (capture.watched, capture.percent) = (now, percent.map(|percent| percent.min(100)));
+        Some(capture)
+    }
+
+    /// A capture is over, whether it succeeded or not.
+    pub(crate) fn end(&mut self, number: u64) {
+        self.by_terminal.retain(|_, capture| capture.number != number);
+    }
+}
+
+impl Capture {
+    pub(crate) fn state(&self, now: Duration) -> CaptureState {
+        match (&self.failure, &self.lent) {
+            (Some(_), _) => CaptureState::Failed,
+            (None, None) => CaptureState::Waiting,
+            (None, Some(lent)) if now.saturating_sub(lent.heard) >= QUIET => CaptureState::Silent,
+            (None, Some(_)) => CaptureState::Lending,
+        }
+    }
+
+    pub(crate) fn lent(&self) -> Option<LentView> {
+        let Lent { address, report, .. } = self.lent.as_ref()?;
+        Some(LentView {
+            url: format!("nbd://{address}/{}", report.export),
+            disk: report.disk.clone(),
+            size: report.size,
+            sector_size: report.sector_size,
+            read: report.read,
+        })
+    }
+
+    /// How it stands, in words.
+    pub(crate) fn text(&self, now: Duration) -> String {
+        match (self.state(now), self.percent) {
+            (CaptureState::Waiting, _) => "to be captured: it lends its disk at its next network boot".into(),
+            (CaptureState::Lending, Some(percent)) => format!("being captured, {percent} %"),
+            (CaptureState::Lending, None) => "being captured".into(),
+            (CaptureState::Silent, _) => "being captured, but silent".into(),
+            (CaptureState::Failed, _) => "it cannot be captured".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(1000 + seconds)
+    }
+
+    fn report(token: &str, export: &str) -> LendReport {
+        LendReport {
+            token: token.into(),
+            port: 7000,
+            export: export.into(),
+            disk: "sda".into(),
+            size: 1 << 20,
+            sector_size: 512,
+            read: 0,
+            failure: None,
+        }
+    }
+
+    fn open(captures: &mut Captures) -> u64 {
+        captures.open("t-1", ("lab", "internal"), "anna".into(), at(0))
+    }
+
+    #[test]
+    fn the_agent_that_took_the_latest_offer_lends() {
+        let mut captures = Captures::default();
+        let number = open(&mut captures);
+        let state = |captures: &Captures, now| captures.of("t-1", now).expect("open").state(now);
+        assert_eq!(state(&captures, at(1)), CaptureState::Waiting);
+        assert!(!captures.report(number, FROM, report("a", "x"), at(1)), "nobody took the offer");
+        assert_eq!(captures.offer("t-2", "a".into(), at(1)), None);
+        let offer = captures.offer("t-1", "a".into(), at(1)).expect("an offer");
+        assert_eq!((offer.capture, offer.disk.as_str()), (number, "internal"));
+        assert!(captures.report(number, FROM, report("a", "x"), at(2)));
+        let url =
+            |captures: &Captures| captures.of("t-1", at(3)).and_then(Capture::lent).map(|lent| lent.url);
+        assert_eq!(url(&captures).as_deref(), Some("nbd://10.0.0.7:7000/x"));
+        assert_eq!(
+            (state(&captures, at(3)), state(&captures, at(20))),
+            (CaptureState::Lending, CaptureState::Silent)
+        );
+        // The terminal starts again.
+        captures.offer("t-1", "b".into(), at(20)).expect("an offer");
+        assert_eq!(state(&captures, at(20)), CaptureState::Waiting);
+        assert!(!captures.report(number, FROM, report("a", "x"), at(21)), "the former agent");
+        assert!(captures.report(number, FROM, report("b", "y"), at(21)));
+        assert_eq!(
+            captures.watch(number, Some(41), at(22)).map(|one| one.text(at(22))).as_deref(),
+            Some("being captured, 41 %")
+        );
+        captures.end(number);
+        assert!(
+            !captures.report(number, FROM, report("b", "y"), at(23)) && captures.of("t-1", at(23)).is_none()
+        );
+    }
+
+    #[test]
+    fn a_capture_whose_program_is_silent_is_over() {
+        let mut captures = Captures::default();
+        let number = open(&mut captures);
+        captures.offer("t-1", "a".into(), at(1)).expect("an offer");
+        assert!(captures.watch(number, None, at(80)).is_some() && captures.of("t-1", at(160)).is_some());
+        assert!(!captures.report(number, FROM, report("a", "x"), at(170)));
+        assert!(
+            captures.watch(number, None, at(170)).is_none()
+                && captures.offer("t-1", "b".into(), at(170)).is_none()
+        );
+        assert_ne!(open(&mut captures), number);
+    }
+
+    #[test]
+    fn a_terminal_that_cannot_lend_is_not_asked_again() {
+        let mut captures = Captures::default();
+        let number = open(&mut captures);
+        captures.offer("t-1", "a".into(), at(1)).expect("an offer");
+        let failure = Some(Failure::refused("no disk", "Look."));
+        assert!(!captures.report(number, FROM, LendReport { failure, ..report("a", "") }, at(2)));
+        assert_eq!(captures.of("t-1", at(3)).map(|one| one.state(at(3))), Some(CaptureState::Failed));
+        assert_eq!(captures.offer("t-1", "b".into(), at(4)), None);
+    }
+}

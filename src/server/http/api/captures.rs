@@ -1,0 +1,221 @@
+//! Captures over the network: an administrator wants a disk, its terminal lends it.
+//!
+//! Invariant: only an administrator begins, watches and ends a capture, because who knows the address can read
+//! the whole disk from the server; beginning and ending are in the audit. A terminal's report is heard only
+//! with the token of its offer. Without netboot files, or while the terminal is imaged, nothing begins.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::access::Caller;
+use super::named::meant;
+use super::reply::{Body, Error, Shared, conflict, error, keep, random_secret, read};
+use crate::api::{CaptureView, Lend, LendOrders, LendReport, NewCapture, Refusal, Take, Watch};
+use crate::layout::rule::Rule;
+use crate::server::app::App;
+use crate::server::domain::lab::Lab;
+use crate::sync;
+
+/// `POST /api/v1/terminals/{id}/capture`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/terminals/{id}/capture",
+    summary = "The terminal lends its disk at its next network boot",
+    tag = "decisions",
+    params(("id" = String, Path, description = "A name, label, MAC or UUID")),
+    request_body = NewCapture,
+    responses(
+        (status = 201, description = "It waits for the terminal", body = CaptureView),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
+pub async fn create(
+    State(app): Shared,
+    caller: Caller,
+    Path(typed): Path<String>,
+    body: Body<NewCapture>,
+) -> Result<(StatusCode, Json<CaptureView>), Error> {
+    caller.admin(&app, "capture", &typed)?;
+    let wanted = read(body)?;
+    let (config, now) = (app.config(), app.now());
+    let (view, saved) = {
+        let mut lab = sync::lock(&app.lab);
+        let id = meant(&lab, &config, &typed)?.id.clone();
+        may_begin(&lab, &id, &wanted, now).map_err(conflict)?;
+        let what = (wanted.image.as_str(), wanted.disk.as_str());
+        let number = lab.captures.open(&id, what, caller.name(), now);
+        log::info!(terminal = id; "{} is to be captured as {}", lab.title(&config, &id), wanted.image);
+        let detail = format!("as {}, disk {}", wanted.image, wanted.disk);
+        let saved = app.store.save(vec![caller.audit(&app, "capture", &id, &detail)]);
+        (view(&app, &mut lab, number, None)?, saved)
+    };
+    keep(saved).await?;
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+fn may_begin(lab: &Lab, id: &str, wanted: &NewCapture, now: std::time::Duration) -> Result<(), Refusal> {
+    let refused = |error: String, advice: String| Err(Refusal { error, advice });
+    if !wanted.disk.starts_with("/dev/")
+        && let Err(why) = wanted.disk.parse::<Rule>()
+    {
+        return refused(why, "docs/operations.md lists the rules for disks.".into());
+    }
+    if let Some(capture) = lab.captures.of(id, now) {
+        let (by, image) = (&capture.by, &capture.image);
+        return refused(
+            format!("this terminal is captured already, as {image} (by {by})"),
+            "Wait until that 'flashmob capture' has ended.".into(),
+        );
+    }
+    if lab.is_half_written(id) {
+        return refused(
+            "this terminal's disk holds half a system".into(),
+            "Let its job finish first, or take another terminal.".into(),
+        );
+    }
+    if lab.get(id).and_then(|terminal| terminal.last.as_ref()).is_some_and(|last| last.outcome.is_none()) {
+        return refused(
+            "this terminal is being imaged".into(),
+            format!("Wait, or cancel that first: flashmob terminal cancel {id}"),
+        );
+    }
+    Ok(())
+}
+
+fn view(app: &App, lab: &mut Lab, number: u64, percent: Option<u8>) -> Result<CaptureView, Error> {
+    let now = app.now();
+    let terminal = lab.captures.terminal(number, now).map(str::to_owned);
+    let (Some(terminal), Some(capture)) = (terminal, lab.captures.watch(number, percent, now)) else {
+        return Err(gone(number));
+    };
+    let (state, lent, failure) = (capture.state(now), capture.lent(), capture.failure.clone());
+    let title = lab.title(&app.config(), &terminal);
+    let waiting = lab.jobs().of(&terminal).find(|(_, member)| !member.state.is_final());
+    let job = waiting.map(|(job, _)| format!("job {} ({})", job.number, job.terms.title()));
+    Ok(CaptureView { number, terminal, title, state, lent, failure, job })
+}
+
+fn gone(number: u64) -> Error {
+    error(
+        StatusCode::NOT_FOUND,
+        format!("the server has no capture {number}: it was started again, or the terminal was forgotten"),
+        "Nothing was written to the terminal. Capture it again.",
+    )
+}
+
+/// `POST /api/v1/captures/{number}`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/captures/{number}",
+    summary = "Where a capture stands; who waits for it asks at least once a minute, or it ends",
+    tag = "decisions",
+    params(("number" = u64, Path, description = "The capture's number")),
+    request_body = Watch,
+    responses(
+        (status = 200, description = "Where it stands", body = CaptureView),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
+pub async fn watch(
+    State(app): Shared,
+    caller: Caller,
+    Path(number): Path<u64>,
+    body: Body<Watch>,
+) -> Result<Json<CaptureView>, Error> {
+    caller.admin(&app, "watch a capture", &number.to_string())?;
+    let watch = read(body)?;
+    view(&app, &mut sync::lock(&app.lab), number, watch.percent).map(Json)
+}
+
+/// `DELETE /api/v1/captures/{number}`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/captures/{number}",
+    summary = "A capture is over: the terminal boots its own disk",
+    tag = "decisions",
+    params(("number" = u64, Path, description = "The capture's number")),
+    responses(
+        (status = 204, description = "Done"),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
+pub async fn end(State(app): Shared, caller: Caller, Path(number): Path<u64>) -> Result<StatusCode, Error> {
+    caller.admin(&app, "end a capture", &number.to_string())?;
+    let saved = {
+        let mut lab = sync::lock(&app.lab);
+        let id = lab.captures.terminal(number, app.now()).map(str::to_owned).ok_or_else(|| gone(number))?;
+        lab.captures.end(number);
+        log::info!(terminal = id; "the capture of {} is over", lab.title(&app.config(), &id));
+        app.store.save(vec![caller.audit(&app, "end a capture", &id, "")])
+    };
+    keep(saved).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/v1/captures/{number}/lending`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/captures/{number}/lending",
+    summary = "A terminal lends its disk, or cannot",
+    tag = "terminals",
+    params(("number" = u64, Path, description = "The capture's number, from the offer")),
+    request_body = LendReport,
+    responses(
+        (status = 200, description = "Go on, or stop", body = LendOrders),
+        (status = "4XX", description = "Refused, with what to do", body = Refusal),
+    )
+)]
+pub async fn lending(
+    State(app): Shared,
+    caller: Caller,
+    Path(number): Path<u64>,
+    body: Body<LendReport>,
+) -> Result<Json<LendOrders>, Error> {
+    let report = read(body)?;
+    if !report.export.bytes().all(|byte| byte.is_ascii_alphanumeric()) || report.export.len() > 64 {
+        return Err(error(StatusCode::BAD_REQUEST, "this is no name of an export", "Use another agent."));
+    }
+    let (now, from) = (app.now(), caller.ends.remote.ip());
+    let mut lab = sync::lock(&app.lab);
+    if let Some(failure) = &report.failure {
+        log::warn!("{from} cannot lend its disk: {}", failure.message);
+    }
+    let goes_on = lab.captures.report(number, from, report, now);
+    if let Some(id) = lab.captures.terminal(number, now).map(str::to_owned) {
+        lab.is_heard(&id, now);
+    }
+    Ok(Json(LendOrders { release: !goes_on }))
+}
+
+/// The offer to a terminal that asks for work while it is to be captured.
+pub(super) fn offer(lab: &mut Lab, app: &App, id: &str, wish: &Take) -> Result<Option<Response>, Error> {
+    let now = app.now();
+    let Some(capture) = lab.captures.of(id, now) else { return Ok(None) };
+    if capture.failure.is_some() && wish.image.is_none() {
+        return Ok(None);
+    }
+    let image = capture.image.clone();
+    if let Some(asked) = &wish.image {
+        return Err(error(
+            StatusCode::CONFLICT,
+            format!("this terminal is captured as {image}, and cannot be written with {asked}"),
+            "Wait until 'flashmob capture' has ended on the server.",
+        ));
+    }
+    if !wish.lend {
+        return Err(error(
+            StatusCode::CONFLICT,
+            "this terminal's agent is too old to lend its disk",
+            "Nothing was written. Make new netboot files with flashmob-initramfs, and restart the terminal.",
+        ));
+    }
+    let lend = lab.captures.offer(id, random_secret()?, now);
+    Ok(lend.map(|lend| {
+        log::info!(terminal = id; "{} lends its disk for {image}", lab.title(&app.config(), id));
+        Json(Lend { lend }).into_response()
+    }))
+}
