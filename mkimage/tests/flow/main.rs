@@ -20,6 +20,7 @@
 //! - `in_place`: payloads that stay on their source
 //! - `unusual`: tables and lengths that are rare
 //! - `forms`: every command answers for every form of an image
+//! - `lending`: terminals that lend their disks
 //! - `network`: disks that an NBD server lends
 //! - `golden`: the formats never change
 
@@ -31,6 +32,7 @@ mod forms;
 mod golden;
 mod imaging;
 mod in_place;
+mod lending;
 mod loaders;
 mod meanwhile;
 mod network;

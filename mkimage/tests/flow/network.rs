@@ -115,7 +115,7 @@ fn pass((mut client, mut lender): (TcpStream, TcpStream), count: &AtomicU64, unt
 }
 
 /// An image as its files, and its manifest without the time.
-fn image(folder: &Path) -> (std::collections::BTreeMap<String, Vec<u8>>, serde_json::Value) {
+pub(crate) fn image(folder: &Path) -> (std::collections::BTreeMap<String, Vec<u8>>, serde_json::Value) {
     let mut files = contents(folder);
     let manifest = files.remove("manifest.json").expect("a manifest");
     let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
