@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flashmob_testkit::child::{Guarded, command};
 use flashmob_testkit::loops::LoopDevice;
@@ -121,13 +121,11 @@ fn hanging(folder: &Path) -> (PathBuf, PathBuf) {
 }
 
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    for _ in 0..600 {
-        if is_so() {
-            return;
-        }
+    let end = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}: never");
         std::thread::sleep(Duration::from_millis(100));
     }
-    panic!("{what}: never");
 }
 
 #[test]
