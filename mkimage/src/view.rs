@@ -84,7 +84,9 @@ impl View {
         File::create(&place).map_err(no_room)?;
         let said = folder.path().join("said");
         let log = File::create(&said).map_err(no_room)?;
-        let mut command = Command::new("qemu-storage-daemon");
+        // A capture that is killed takes the daemon along (setpriv of util-linux).
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--", "qemu-storage-daemon"]);
         for node in nodes {
             command.arg("--blockdev").arg(node);
         }
