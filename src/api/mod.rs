@@ -1,6 +1,7 @@
 //! The calls of terminals and command lines to the server, as JSON under `/api/v1/`.
 //!
-//! `capture` has the calls about a disk that is captured where it stands, `personal` those about a system of its own for each terminal.
+//! `capture` has the calls about a disk that is captured where it stands, `personal` those about a system of
+//! its own for each terminal.
 //!
 //! Invariant: only shapes, no behaviour; both sides use these same types. Unknown fields are ignored, so that
 //! an agent of an older initramfs can talk to a newer server. A job's choices are in `terms`.

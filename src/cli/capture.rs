@@ -31,8 +31,8 @@ const AWAY: Duration = Duration::from_secs(80);
 const TRIES: u32 = 5;
 const PROGRAM: &str = "flashmob-mkimage";
 
-/// Make an image of a terminal's disk over the network, and leave the disk as it is. Runs on the server: at its
-/// next network boot the terminal lends its disk, read-only, to the server alone.
+/// Make an image of a terminal's disk over the network, and leave the disk as it is. Runs on the server: at
+/// its next network boot the terminal lends its disk, read-only, to the server alone.
 #[derive(Debug, Args)]
 pub struct CaptureArgs {
     /// The terminal: label, MAC or UUID. Shut its system down properly, then let it boot from the network.

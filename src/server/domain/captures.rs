@@ -1,8 +1,8 @@
 //! Captures over the network: terminals that are to lend, or lend, their disks.
 //!
 //! Invariant: a terminal has at most one capture. A capture ends when its administrator's program ends it or
-//! is silent for [`SILENT`], so that no terminal is held by one that crashed; it is not kept over a restart of
-//! the server for the same reason. Only the program that took the latest offer is heard.
+//! is silent for [`SILENT`], so that no terminal is held by one that crashed; it is not kept over a restart
+//! of the server for the same reason. Only the program that took the latest offer is heard.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

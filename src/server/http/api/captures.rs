@@ -1,8 +1,8 @@
 //! Captures over the network: an administrator wants a disk, its terminal lends it.
 //!
-//! Invariant: only an administrator begins, watches and ends a capture, because who knows the address can read
-//! the whole disk from the server; beginning and ending are in the audit. A terminal's report is heard only
-//! with the token of its offer. Without netboot files, or while the terminal is imaged, nothing begins.
+//! Invariant: only an administrator begins, watches and ends a capture, because who knows the address can
+//! read the whole disk from the server; beginning and ending are in the audit. A terminal's report is heard
+//! only with the token of its offer.
 
 use axum::Json;
 use axum::extract::{Path, State};
