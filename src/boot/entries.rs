@@ -174,23 +174,6 @@ fn is_tried(data: &[u8]) -> bool {
     attributes & 0x1f09 == 1
 }
 
-/// Has its device path a node of a network (MAC, IPv4, IPv6 or URI, UEFI 2.10 §10.3.4)?
-fn is_network(data: &[u8]) -> bool {
-    const MESSAGING: u8 = 3;
-    // Behind attributes and the path's length lies the name, in UTF-16.
-    let units = data.get(6..).unwrap_or_default().as_chunks::<2>().0;
-    let name = units.iter().take_while(|unit| **unit != [0, 0]).count();
-    let mut path = data.get(6 + 2 * (name + 1)..).unwrap_or_default();
-    while let Some([kind, subtype, low, high]) = path.first_chunk() {
-        if *kind == MESSAGING && matches!(subtype, 11 | 12 | 13 | 24) {
-            return true;
-        }
-        let length = usize::from(u16::from_le_bytes([*low, *high])).max(4);
-        path = path.get(length..).unwrap_or_default();
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

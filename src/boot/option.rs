@@ -110,10 +110,11 @@ impl LoadOption {
     }
 }
 
-/// Does this option start from a network card? Its device path has a node of the kind MAC address (§10.3.4.11).
+/// Does this option start from a network? Its device path has a node of the kinds MAC address, IPv4, IPv6 or
+/// URI (§10.3.4).
 pub(crate) fn is_network(bytes: &[u8]) -> bool {
     const MESSAGING: u8 = 3;
-    const MAC_ADDRESS: u8 = 11;
+    const NETWORKS: [u8; 4] = [11, 12, 13, 24];
     let list = || {
         let (_, rest) = bytes.split_first_chunk::<4>()?;
         let (length, rest) = rest.split_first_chunk::<2>()?;
@@ -122,7 +123,7 @@ pub(crate) fn is_network(bytes: &[u8]) -> bool {
     };
     let mut list = list().unwrap_or_default();
     while let Some((node, rest)) = take_node(list) {
-        if node.starts_with(&[MESSAGING, MAC_ADDRESS]) {
+        if NETWORKS.iter().any(|kind| node.starts_with(&[MESSAGING, *kind])) {
             return true;
         }
         list = rest;

@@ -79,7 +79,7 @@ fn signed_by_own_key(folder: &TempDir) -> Assets {
     build_netboot(&assets.programs, &assets.netboot, &cache, &more, &keys.join("lab.pub")).unwrap();
     decoy::make(&assets.golden).unwrap();
     decoy::sign(&assets.golden, &key, certificate).unwrap();
-    capture(&assets.programs, &assets.golden, &assets.images, &keys.join("lab.key")).unwrap();
+    capture(&assets.programs, &assets.golden, &assets.images, &keys.join("lab.key"), &[]).unwrap();
     assets
 }
 
