@@ -119,7 +119,8 @@ async fn a_terminal_that_cannot_lend_boots_its_disk_and_its_administrator_is_tol
     assert!(status == StatusCode::CONFLICT && text.contains("captured already, as debian"), "{text}");
     let offer = world.offered(&terminal).await;
     let report = serde_json::json!({"token": offer.token, "port": 0, "export": "", "disk": "", "size": 0,
-        "sector_size": 0, "read": 0, "failure": {"class": "refused", "message": "no disk fits", "advice": "Look."}});
+        "sector_size": 0, "read": 0, "failure":
+        {"class": "refused", "message": "no disk fits", "advice": "Look."}});
     let orders: LendOrders =
         world.post(&format!("/api/v1/captures/{}/lending", offer.capture), &report).await.expect("orders");
     assert!(orders.release);
