@@ -44,6 +44,8 @@ pub(crate) struct Finder<'a> {
     direct: bool,
     /// A server sent this machine on to its disk.
     sent_on: bool,
+    /// A server lets it wait, whatever others say: its disk may hold half a system.
+    held: bool,
 }
 
 impl<'a> Finder<'a> {
@@ -66,6 +68,7 @@ impl<'a> Finder<'a> {
             asked: Vec::new(),
             direct: false,
             sent_on: false,
+            held: false,
         }
     }
 
@@ -76,7 +79,7 @@ impl<'a> Finder<'a> {
 
     /// Has a server sent this machine on to its disk?
     pub(crate) fn sent_on(&self) -> bool {
-        self.sent_on
+        self.sent_on && !self.held
     }
 
     /// The same with what this terminal presents.
@@ -147,6 +150,7 @@ impl<'a> Finder<'a> {
                 self.status.note(format!("server {url} has nothing to do for this terminal"));
             }
             Ok(BootStep::Wait { why }) => {
+                self.held = true;
                 self.status.note(format!("server {url} lets this terminal wait: {why}"))
             }
             Err(e) => self.status.note(format!("from {origin}: {e}")),

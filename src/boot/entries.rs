@@ -64,8 +64,8 @@ pub fn wanted(plan: &LayoutPlan) -> Vec<LoadOption> {
         .collect()
 }
 
-/// The partitions of the disk whose loaders are gone or are the image's now: those that were written, and with
-/// the whole table all of the table before, `existing`.
+/// The partitions of the disk whose loaders are gone or are the image's now: those that were written, and
+/// with the whole table all of the table before, `existing`.
 pub fn replaced(plan: &LayoutPlan, existing: Option<&Existing>) -> Vec<PartitionId> {
     let mut ids: Vec<PartitionId> = plan
         .places()
@@ -155,9 +155,9 @@ pub fn plan(present: &Present, wanted: &[LoadOption], replaced: &[PartitionId]) 
     changes
 }
 
-/// The entry of a disk that the firmware would try after the one that was started now; without that one in the
-/// order, its first. Firmware has several entries for one network card (IPv4, IPv6, HTTP), and a start that fails
-/// begins again with the first.
+/// The entry of a disk that the firmware would try after the one that was started now; without that one in
+/// the order, its first. Firmware has several entries for one network card (IPv4, IPv6, HTTP), and a start
+/// that fails begins again with the first.
 pub fn following(present: &Present) -> Option<u16> {
     let current = present.current.and_then(|current| present.order.iter().position(|n| *n == current));
     let others = &present.order[current.map_or(0, |at| at + 1)..];
@@ -219,7 +219,8 @@ mod tests {
     fn other_ways_of_the_network_and_the_firmwares_menu_are_not_the_next_entry() {
         let entry = |attributes: u32, nodes: &[[u8; 2]]| {
             let mut data = attributes.to_le_bytes().to_vec();
-            data.extend([4, 0, b'n', 0, 0, 0]);
+            data.extend(u16::try_from(6 * nodes.len()).expect("short").to_le_bytes());
+            data.extend([b'n', 0, 0, 0]);
             // Each node has two bytes of its own.
             data.extend(nodes.iter().flat_map(|[kind, subtype]| [*kind, *subtype, 6, 0, 3, 11]));
             data

@@ -136,6 +136,7 @@ async fn follow(args: &CaptureArgs, program: &Path, number: &str) -> Result<(), 
     let mut making: Option<Making> = None;
     let mut heard = Instant::now();
     let mut said = None;
+    let mut terminal = None;
     let mut tries = 0;
     loop {
         let watch = Watch { percent: making.as_ref().map(Making::percent) };
@@ -148,6 +149,12 @@ async fn follow(args: &CaptureArgs, program: &Path, number: &str) -> Result<(), 
             Err(e) => return Err(e),
         };
         heard = Instant::now();
+        if terminal.get_or_insert_with(|| view.terminal.clone()) != &view.terminal {
+            return Err(Failure::refused(
+                "the server was started again, and has forgotten this capture",
+                "Nothing was published. Begin it again.",
+            ));
+        }
         if said.replace(view.state) != Some(view.state) {
             tell(&view);
         }

@@ -17,7 +17,8 @@ pub(crate) struct PxeOptions {
     /// Be the DHCP server of one of these networks, with these addresses; refused beside another one.
     #[arg(long, value_name = "FIRST,LAST[,NETMASK][,GATEWAY]", requires = "pxe")]
     pxe_range: Vec<Range>,
-    /// Addresses for UEFI firmware alone, for Secure Boot beside another DHCP server that does not give them out.
+    /// Addresses for UEFI firmware alone, for Secure Boot beside another DHCP server that does not give them
+    /// out.
     #[arg(long, value_name = "FIRST,LAST[,NETMASK][,GATEWAY]", requires = "pxe")]
     pxe_firmware: Vec<Range>,
     /// A network whose DHCP relay forwards to this server.

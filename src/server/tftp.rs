@@ -51,6 +51,8 @@ struct Transfer {
     last: Vec<u8>,
     sent: Instant,
     sendings: u32,
+    /// It has acknowledged something, so it is there, and not a victim whose address somebody wrote.
+    proved: bool,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +100,7 @@ impl Transfers {
         }
         let of_one = self.0.keys().filter(|known| known.ip() == from.ip()).count();
         // Too many: it asks again by itself.
-        if self.0.len() >= MOST || of_one >= MOST_OF_ONE {
+        if of_one >= MOST_OF_ONE || (self.0.len() >= MOST && !self.make_room()) {
             return None;
         }
         let request = parse(rest)?;
@@ -120,6 +122,7 @@ impl Transfers {
             last: last.clone(),
             sent: now,
             sendings: 1,
+            proved: false,
         };
         self.0.insert(from, transfer);
         Some(last)
@@ -136,17 +139,29 @@ impl Transfers {
             self.0.remove(&from);
             return None;
         }
+        transfer.proved = true;
         transfer.block += 1;
         transfer.last = block_of(&transfer.text, transfer.block_size, transfer.block);
         (transfer.sent, transfer.sendings) = (now, 1);
         Some(transfer.last.clone())
     }
 
-    /// The packets to send again. Forgets who never answers.
+    /// Forgets the oldest transfer that nobody has acknowledged.
+    fn make_room(&mut self) -> bool {
+        let unproved = self.0.iter().filter(|(_, transfer)| !transfer.proved);
+        let oldest = unproved.min_by_key(|(_, transfer)| transfer.sent).map(|(from, _)| *from);
+        oldest.is_some_and(|from| self.0.remove(&from).is_some())
+    }
+
+    /// The packets to send again. Forgets who never answers. The first answer is not sent again: its receiver
+    /// repeats the request, and an address that somebody else wrote must not get more than it was sent.
     fn due(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
         let late = |transfer: &Transfer| now.duration_since(transfer.sent) >= WAIT;
-        self.0.retain(|_, transfer| !(late(transfer) && transfer.sendings >= SENDINGS));
-        let due = self.0.iter_mut().filter(|(_, transfer)| late(transfer));
+        self.0.retain(|_, transfer| match transfer.proved {
+            true => !(late(transfer) && transfer.sendings >= SENDINGS),
+            false => now.duration_since(transfer.sent) < WAIT * SENDINGS,
+        });
+        let due = self.0.iter_mut().filter(|(_, transfer)| transfer.proved && late(transfer));
         due.map(|(to, transfer)| {
             transfer.sent = now;
             transfer.sendings += 1;
@@ -291,12 +306,28 @@ mod tests {
     #[test]
     fn a_lost_packet_is_sent_again_but_not_for_ever() {
         let (mut transfers, now, one) = (Transfers::default(), Instant::now(), terminal(1));
-        let first = transfers.receive(one, GRUB, now, |_| Some("a".into())).expect("an answer");
+        transfers.receive(one, GRUB, now, |_| Some("a".into())).expect("an answer");
+        let first = transfers.receive(one, &acknowledge(0), now, |_| None).expect("the first block");
         assert!(transfers.due(now).is_empty());
         for n in 1..SENDINGS {
             assert_eq!(transfers.due(now + WAIT * n), [(one, first.clone())]);
         }
         assert!(transfers.due(now + WAIT * SENDINGS).is_empty() && transfers.0.is_empty());
+    }
+
+    #[test]
+    fn an_address_that_never_acknowledged_gets_one_answer_to_each_request_and_takes_no_place_for_long() {
+        let (mut transfers, now) = (Transfers::default(), Instant::now());
+        let forged = |n: u16| SocketAddr::from(([10, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]], 1));
+        for n in 0..2000 {
+            transfers.receive(forged(n), GRUB, now, |_| Some("a".into()));
+        }
+        assert!(transfers.0.len() <= MOST && transfers.due(now + WAIT).is_empty());
+        let one = terminal(1);
+        assert!(transfers.receive(one, GRUB, now + WAIT, |_| Some("a".into())).is_some());
+        assert!(transfers.0.contains_key(&one), "it got the place of one that never answered");
+        transfers.due(now + WAIT * (SENDINGS + 2));
+        assert!(transfers.0.is_empty());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use flashmob::event::Failure;
 use flashmob::manifest::{Entry, Policy, Role};
+use uuid::Uuid;
 
 use super::plan::{PartitionPlan, Plan};
 
@@ -53,7 +54,19 @@ pub(super) fn mark(plan: &mut Plan, choice: Option<Choice>) -> Result<(), Failur
         return Err(Failure::usage(format!("partition {} cannot grow: {why}", partition.number), known));
     }
     partition.grow = true;
+    plan.remarks.push(format!("partition {} takes the room of larger disks", partition.number));
     Ok(())
+}
+
+/// Windows keeps its recovery tools in partitions of their own, usually behind the one that should grow.
+fn is_recovery(entry: &Entry) -> bool {
+    const GPT: Uuid = Uuid::from_u128(0xde94bba4_06d1_4d40_a16a_bfd50179d6ac);
+    const MBR: u8 = 0x27;
+    match entry {
+        Entry::Gpt { kind, .. } => *kind == GPT,
+        Entry::Mbr { kind, .. } => *kind == MBR,
+        Entry::None => false,
+    }
 }
 
 /// Why a partition cannot grow.
@@ -64,6 +77,7 @@ fn refusal(p: &PartitionPlan) -> Option<String> {
         Entry::None => Some("it is in no table".into()),
         Entry::Mbr { ebr: Some(_), .. } => Some("it is a logical one".into()),
         _ if p.role != Role::Data => Some("it is not one for data".into()),
+        entry if is_recovery(entry) => Some("it is a recovery partition".into()),
         _ if BY_AGENT.contains(&by) || by == BY_WINDOWS => None,
         _ if by.is_empty() => Some("no filesystem was found on it".into()),
         _ => Some(format!("it has {by}")),
@@ -72,11 +86,9 @@ fn refusal(p: &PartitionPlan) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use flashmob::manifest::Table;
     use flashmob::units::Lba;
-    use uuid::Uuid;
-
-    use super::*;
 
     fn partition(number: u32, filesystem: Option<&'static str>, role: Role) -> PartitionPlan {
         let entry = Entry::Gpt { kind: Uuid::nil(), guid: Uuid::nil(), attributes: 0, name: String::new() };
@@ -121,6 +133,17 @@ mod tests {
         let mut none = plan();
         mark(&mut none, None).expect("nothing to do");
         assert!(none.partitions.iter().all(|p| !p.grow));
+    }
+
+    #[test]
+    fn a_recovery_partition_is_not_what_grows() {
+        let mut plan = plan();
+        plan.partitions[2] = partition(3, Some("ntfs"), Role::Data);
+        let Entry::Gpt { kind, .. } = &mut plan.partitions[2].entry else { panic!("a GPT") };
+        *kind = "de94bba4-06d1-4d40-a16a-bfd50179d6ac".parse().expect("a GUID");
+        mark(&mut plan, Some(Choice::Last)).expect("can grow");
+        assert_eq!(plan.partitions.iter().map(|p| p.grow).collect::<Vec<_>>(), [false, true, false]);
+        assert!(mark(&mut plan, Some(Choice::Number(3))).is_err());
     }
 
     #[test]

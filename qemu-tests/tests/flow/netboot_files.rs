@@ -76,8 +76,8 @@ const MAKE_CARDS_AND_DISKS: [&str; 14] = [
     "nvme_init_ctrl",
 ];
 
-/// Drivers that do so and that no terminal needs: wireless ones, cable modems, card readers, scanners, adapters
-/// for Fibre Channel and iSCSI, switches, disks made by software, persistent memory.
+/// Drivers that do so and that no terminal needs: wireless ones, cable modems, card readers, scanners,
+/// adapters for Fibre Channel and iSCSI, switches, disks made by software, persistent memory.
 const NOT_NEEDED: [&str; 24] = [
     "drivers/net/wireless/",
     "drivers/net/sb1000",

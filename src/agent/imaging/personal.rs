@@ -27,6 +27,12 @@ pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Resul
     let image = download::describe(ctx, &assignment.task).await?;
     ctx.status.stage(Stage::Claim);
     let target = Target::claim(ctx, assignment, &assignment.task, image, &[]).await?;
+    if !target.has_its_table() {
+        return Err(Failure::refused(
+            "the disk's partitions are no longer those that the attempt wrote: nothing is changed",
+            "Somebody has installed another system since. Give the terminal a new job if it shall be imaged.",
+        ));
+    }
     Ok(target.system())
 }
 

@@ -54,6 +54,16 @@ impl Ready {
 }
 
 impl Target {
+    /// Are the partitions on the disk now those of the plan, to the last GUID? After another installation
+    /// they are not.
+    pub(super) fn has_its_table(&self) -> bool {
+        let facts = self.claimed.facts();
+        match &facts.table {
+            Ok(existing) => self.plan.is_on(existing),
+            Err(_) => matches!(self.image.manifest().disk.table, Table::None),
+        }
+    }
+
     /// Chooses and claims the disk of `task`, and plans `image` onto it. `others` of the same attempt have
     /// theirs already.
     pub(super) async fn claim(

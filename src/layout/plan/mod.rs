@@ -130,6 +130,18 @@ impl LayoutPlan {
         self.sector
     }
 
+    /// Does this table have the plan's identity, and all of its partitions where the plan has them?
+    pub(crate) fn is_on(&self, existing: &Existing) -> bool {
+        let entries = existing.partitions.iter().map(|p| &p.entry);
+        let there = |place: &Place| {
+            existing.partitions.iter().any(|p| {
+                let start = self.sector.offset_of(p.first);
+                p.number == place.number && start == Some(place.start) && p.size == place.room
+            })
+        };
+        Identity::of(&existing.table, entries) == self.identity && self.places.iter().all(there)
+    }
+
     /// The partitions, in the manifest's order.
     pub fn places(&self) -> &[Place] {
         &self.places

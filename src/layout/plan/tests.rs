@@ -463,6 +463,24 @@ fn a_kept_table_fits_that_an_earlier_image_has_grown_and_no_other() {
     assert!(refusal(&manifest, &disk, LayoutMode::Keep).contains("begins at sector"));
 }
 
+#[test]
+fn only_the_table_that_a_plan_writes_is_its_own() {
+    let manifest = gpt_manifest();
+    let disk = same_disk(&manifest, 64 * MIB);
+    let plan = plan(&manifest, &disk, LayoutMode::WholeDisk).expect("it fits");
+    let own = disk.table.expect("a table");
+    assert!(plan.is_on(&own));
+    let changed = |change: &dyn Fn(&mut Existing)| {
+        let mut other = own.clone();
+        change(&mut other);
+        !plan.is_on(&other)
+    };
+    assert!(changed(&|table| table.partitions[0].size += 512));
+    assert!(changed(&|table| table.partitions[0].first.0 += 1));
+    assert!(changed(&|table| table.partitions.truncate(1)));
+    assert!(changed(&|table| table.table = Table::None));
+}
+
 /// A partition's entry in the primary GPT.
 fn entry(plan: &LayoutPlan, number: usize) -> Vec<u8> {
     let primary = plan.table().iter().find(|write| write.what == "the primary GPT").expect("there");

@@ -86,17 +86,36 @@ impl Captures {
         Some(LendOffer { capture: capture.number, token, image, disk })
     }
 
-    /// The agent at `from` lends, or cannot. False: it is to stop.
-    pub(crate) fn report(&mut self, number: u64, from: IpAddr, report: LendReport, now: Duration) -> bool {
-        let Some(id) = self.terminal(number, now).map(str::to_owned) else { return false };
-        let Some(capture) = self.by_terminal.get_mut(&id) else { return false };
+    /// The agent at `from` lends, or cannot: its terminal, which goes on if there is no failure. `None`: this
+    /// is not the agent that took the latest offer, and it is to stop.
+    pub(crate) fn report(
+        &mut self,
+        number: u64,
+        from: IpAddr,
+        report: LendReport,
+        now: Duration,
+    ) -> Option<String> {
+        let id = self.terminal(number, now)?.to_owned();
+        let capture = self.by_terminal.get_mut(&id)?;
         if capture.token.as_ref() != Some(&report.token) || capture.failure.is_some() {
-            return false;
+            return None;
         }
         capture.failure = report.failure.clone();
         let address = SocketAddr::new(from.to_canonical(), report.port);
         capture.lent = capture.failure.is_none().then_some(Lent { address, report, heard: now });
-        capture.failure.is_none()
+        Some(id)
+    }
+
+    /// When the agent that lends the disk of `id` reported last.
+    pub(crate) fn heard(&self, id: &str) -> Option<Duration> {
+        Some(self.by_terminal.get(id)?.lent.as_ref()?.heard)
+    }
+
+    /// The terminal's agent cannot lend.
+    pub(crate) fn fail(&mut self, id: &str, failure: Failure) {
+        if let Some(capture) = self.by_terminal.get_mut(id) {
+            (capture.failure, capture.lent) = (Some(failure), None);
+        }
     }
 
     /// The administrator's program is still there, and knows how far it is.
@@ -179,11 +198,11 @@ mod tests {
         let number = open(&mut captures);
         let state = |captures: &Captures, now| captures.of("t-1", now).expect("open").state(now);
         assert_eq!(state(&captures, at(1)), CaptureState::Waiting);
-        assert!(!captures.report(number, FROM, report("a", "x"), at(1)), "nobody took the offer");
+        assert!(!captures.report(number, FROM, report("a", "x"), at(1)).is_some(), "nobody took the offer");
         assert_eq!(captures.offer("t-2", "a".into(), at(1)), None);
         let offer = captures.offer("t-1", "a".into(), at(1)).expect("an offer");
         assert_eq!((offer.capture, offer.disk.as_str()), (number, "internal"));
-        assert!(captures.report(number, FROM, report("a", "x"), at(2)));
+        assert!(captures.report(number, FROM, report("a", "x"), at(2)).is_some());
         let url =
             |captures: &Captures| captures.of("t-1", at(3)).and_then(Capture::lent).map(|lent| lent.url);
         assert_eq!(url(&captures).as_deref(), Some("nbd://10.0.0.7:7000/x"));
@@ -194,15 +213,16 @@ mod tests {
         // The terminal starts again.
         captures.offer("t-1", "b".into(), at(20)).expect("an offer");
         assert_eq!(state(&captures, at(20)), CaptureState::Waiting);
-        assert!(!captures.report(number, FROM, report("a", "x"), at(21)), "the former agent");
-        assert!(captures.report(number, FROM, report("b", "y"), at(21)));
+        assert!(!captures.report(number, FROM, report("a", "x"), at(21)).is_some(), "the former agent");
+        assert!(captures.report(number, FROM, report("b", "y"), at(21)).is_some());
         assert_eq!(
             captures.watch(number, Some(41), at(22)).map(|one| one.text(at(22))).as_deref(),
             Some("being captured, 41 %")
         );
         captures.end(number);
         assert!(
-            !captures.report(number, FROM, report("b", "y"), at(23)) && captures.of("t-1", at(23)).is_none()
+            !captures.report(number, FROM, report("b", "y"), at(23)).is_some()
+                && captures.of("t-1", at(23)).is_none()
         );
     }
 
@@ -212,7 +232,7 @@ mod tests {
         let number = open(&mut captures);
         captures.offer("t-1", "a".into(), at(1)).expect("an offer");
         assert!(captures.watch(number, None, at(80)).is_some() && captures.of("t-1", at(160)).is_some());
-        assert!(!captures.report(number, FROM, report("a", "x"), at(170)));
+        assert!(!captures.report(number, FROM, report("a", "x"), at(170)).is_some());
         assert!(
             captures.watch(number, None, at(170)).is_none()
                 && captures.offer("t-1", "b".into(), at(170)).is_none()
@@ -226,7 +246,7 @@ mod tests {
         let number = open(&mut captures);
         captures.offer("t-1", "a".into(), at(1)).expect("an offer");
         let failure = Some(Failure::refused("no disk", "Look."));
-        assert!(!captures.report(number, FROM, LendReport { failure, ..report("a", "") }, at(2)));
+        assert!(captures.report(number, FROM, LendReport { failure, ..report("a", "") }, at(2)).is_some());
         assert_eq!(captures.of("t-1", at(3)).map(|one| one.state(at(3))), Some(CaptureState::Failed));
         assert_eq!(captures.offer("t-1", "b".into(), at(4)), None);
     }

@@ -93,8 +93,6 @@ async fn no_job_begins_on_a_terminal_while_it_is_captured() {
     assert!(view.job.as_ref().is_some_and(|job| job.contains("golden")), "{:?}", view.job);
     let by_hand = Take { image: Some("golden".into()), ..KNOWS() };
     assert_eq!(world.take(&terminal, by_hand).await, Err(StatusCode::CONFLICT));
-    // An old agent would not understand the offer.
-    assert_eq!(world.take(&terminal, Take::default()).await, Err(StatusCode::CONFLICT));
     let offer = world.offered(&terminal).await;
     assert!(world.lends(&offer, "abc").await);
     world.hello(B).await;
@@ -108,6 +106,30 @@ async fn no_job_begins_on_a_terminal_while_it_is_captured() {
     assert!(world.take(&terminal, KNOWS()).await.is_ok(), "the job waited");
     let (status, text) = world.capture(A).await;
     assert!(status == StatusCode::CONFLICT && text.contains("being imaged"), "{text}");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_too_old_to_lend_ends_the_capture_and_its_administrator_is_told() {
+    let world = World::new(QUIET).await;
+    let terminal = world.hello(A).await;
+    let view = world.captured(A).await;
+    assert_eq!(world.take(&terminal, Take::default()).await, Err(StatusCode::CONFLICT));
+    let failure = world.watched(view.number, None).await.expect("it is known").failure.expect("told");
+    assert!(failure.message.contains("too old to lend"), "{failure:?}");
+    assert!(!world.ipxe(A, "efi").await.contains("/boot/vmlinuz"), "it boots its own disk");
+}
+
+#[tokio::test]
+async fn a_strangers_report_changes_nothing_while_a_terminal_lends() {
+    let world = World::new(QUIET).await;
+    let terminal = world.hello(A).await;
+    let view = world.captured(A).await;
+    let offer = world.offered(&terminal).await;
+    assert!(world.lends(&offer, "abc").await);
+    let stranger = LendOffer { token: "0".repeat(32), ..offer.clone() };
+    assert!(!world.lends(&stranger, "xyz").await);
+    let lent = world.watched(view.number, None).await.expect("it is known").lent.expect("lent");
+    assert!(lent.url.ends_with("/abc"), "{lent:?}");
 }
 
 #[tokio::test]

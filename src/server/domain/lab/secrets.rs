@@ -173,7 +173,7 @@ impl Lab {
         // Without an attempt, whoever registered under this name without a ticket may be a stranger.
         let by_ticket = self.secrets.held.get(id).is_some_and(|held| !held.ticket.is_zero());
         let spoke = self.secrets.spoke.get(id).copied().filter(|_| by_ticket);
-        let spoke = spoke.max(reported.map(|last| last.heard));
+        let spoke = spoke.max(reported.map(|last| last.heard)).max(self.captures.heard(id));
         let silent = spoke.map_or(SPEAKING, |spoke| now.saturating_sub(spoke));
         match SPEAKING.checked_sub(silent).filter(|wait| !wait.is_zero()) {
             Some(wait) => Err(NotAdmitted::Speaks(id.into(), wait)),
@@ -232,6 +232,7 @@ impl Lab {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::LendReport;
     use crate::server::domain::tickets::{self, Key};
     use crate::server::domain::ties::Ties;
     use crate::testkit::lab::{at, done, hello_of, target};
@@ -339,6 +340,29 @@ mod tests {
         assert_eq!(hello(&mut lab, 60, &[A], ticket(A, 60), "two"), busy(5));
         lab.outcome(at(START + 61), number, "t", done(), &Ties::default()).expect("taken");
         assert_eq!(hello(&mut lab, 62, &[A], ticket(A, 62), "two"), Ok(A.into()), "it ended");
+    }
+
+    #[test]
+    fn nobody_takes_the_place_of_a_terminal_that_lends_its_disk() {
+        let mut lab = Lab::default();
+        hello(&mut lab, 1, &[A], ticket(A, 0), "one").expect("admitted");
+        let number = lab.captures.open(A, ("golden", "internal"), "anna".into(), at(START + 1));
+        lab.captures.offer(A, "token".into(), at(START + 2)).expect("an offer");
+        let report = LendReport {
+            token: "token".into(),
+            port: 4711,
+            export: "abc".into(),
+            disk: "sda".into(),
+            size: 512,
+            sector_size: 512,
+            read: 0,
+            failure: None,
+        };
+        let from = std::net::IpAddr::from([10, 0, 0, 9]);
+        lab.captures.report(number, from, report, at(START + 60)).expect("it lends");
+        let busy = Err(NotAdmitted::Speaks(A.into(), at(10)));
+        assert_eq!(hello(&mut lab, 65, &[A], ticket(A, 65), "stranger"), busy);
+        assert_eq!(hello(&mut lab, 80, &[A], ticket(A, 80), "again"), Ok(A.into()), "it was silent");
     }
 
     #[test]

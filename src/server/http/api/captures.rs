@@ -13,10 +13,14 @@ use super::access::Caller;
 use super::named::meant;
 use super::reply::{Body, Error, Shared, conflict, error, keep, random_secret, read};
 use crate::api::{CaptureView, Lend, LendOrders, LendReport, NewCapture, Refusal, Take, Watch};
+use crate::event::Failure;
 use crate::layout::rule::Rule;
 use crate::server::app::App;
 use crate::server::domain::lab::Lab;
 use crate::sync;
+
+/// Characters of a terminal's words that are kept.
+const MOST_OF_A_LINE: usize = 1000;
 
 /// `POST /api/v1/terminals/{id}/capture`.
 #[utoipa::path(
@@ -175,20 +179,31 @@ pub async fn lending(
     Path(number): Path<u64>,
     body: Body<LendReport>,
 ) -> Result<Json<LendOrders>, Error> {
-    let report = read(body)?;
+    let mut report = read(body)?;
+    if let Some(failure) = &mut report.failure {
+        for text in [&mut failure.message, &mut failure.advice] {
+            *text = one_line(text);
+        }
+    }
     if !report.export.bytes().all(|byte| byte.is_ascii_alphanumeric()) || report.export.len() > 64 {
         return Err(error(StatusCode::BAD_REQUEST, "this is no name of an export", "Use another agent."));
     }
     let (now, from) = (app.now(), caller.ends.remote.ip());
+    let failure = report.failure.as_ref().map(|failure| failure.message.clone());
     let mut lab = sync::lock(&app.lab);
-    if let Some(failure) = &report.failure {
-        log::warn!("{from} cannot lend its disk: {}", failure.message);
+    let Some(id) = lab.captures.report(number, from, report, now) else {
+        return Ok(Json(LendOrders { release: true }));
+    };
+    lab.is_heard(&id, now);
+    if let Some(why) = &failure {
+        log::warn!(terminal = id; "{} cannot lend its disk: {why}", lab.title(&app.config(), &id));
     }
-    let goes_on = lab.captures.report(number, from, report, now);
-    if let Some(id) = lab.captures.terminal(number, now).map(str::to_owned) {
-        lab.is_heard(&id, now);
-    }
-    Ok(Json(LendOrders { release: !goes_on }))
+    Ok(Json(LendOrders { release: failure.is_some() }))
+}
+
+/// A terminal's words, without what would look like more lines of a log.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST_OF_A_LINE).collect()
 }
 
 /// The offer to a terminal that asks for work while it is to be captured.
@@ -207,11 +222,12 @@ pub(super) fn offer(lab: &mut Lab, app: &App, id: &str, wish: &Take) -> Result<O
         ));
     }
     if !wish.lend {
-        return Err(error(
-            StatusCode::CONFLICT,
+        let (what, advice) = (
             "this terminal's agent is too old to lend its disk",
             "Nothing was written. Make new netboot files with flashmob-initramfs, and restart the terminal.",
-        ));
+        );
+        lab.captures.fail(id, Failure::refused(what, advice));
+        return Err(error(StatusCode::CONFLICT, what, advice));
     }
     let lend = lab.captures.offer(id, random_secret()?, now);
     Ok(lend.map(|lend| {
