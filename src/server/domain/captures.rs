@@ -198,7 +198,7 @@ mod tests {
         let number = open(&mut captures);
         let state = |captures: &Captures, now| captures.of("t-1", now).expect("open").state(now);
         assert_eq!(state(&captures, at(1)), CaptureState::Waiting);
-        assert!(!captures.report(number, FROM, report("a", "x"), at(1)).is_some(), "nobody took the offer");
+        assert!(captures.report(number, FROM, report("a", "x"), at(1)).is_none(), "nobody took the offer");
         assert_eq!(captures.offer("t-2", "a".into(), at(1)), None);
         let offer = captures.offer("t-1", "a".into(), at(1)).expect("an offer");
         assert_eq!((offer.capture, offer.disk.as_str()), (number, "internal"));
@@ -213,7 +213,7 @@ mod tests {
         // The terminal starts again.
         captures.offer("t-1", "b".into(), at(20)).expect("an offer");
         assert_eq!(state(&captures, at(20)), CaptureState::Waiting);
-        assert!(!captures.report(number, FROM, report("a", "x"), at(21)).is_some(), "the former agent");
+        assert!(captures.report(number, FROM, report("a", "x"), at(21)).is_none(), "the former agent");
         assert!(captures.report(number, FROM, report("b", "y"), at(21)).is_some());
         assert_eq!(
             captures.watch(number, Some(41), at(22)).map(|one| one.text(at(22))).as_deref(),
@@ -221,7 +221,7 @@ mod tests {
         );
         captures.end(number);
         assert!(
-            !captures.report(number, FROM, report("b", "y"), at(23)).is_some()
+            captures.report(number, FROM, report("b", "y"), at(23)).is_none()
                 && captures.of("t-1", at(23)).is_none()
         );
     }
@@ -232,7 +232,7 @@ mod tests {
         let number = open(&mut captures);
         captures.offer("t-1", "a".into(), at(1)).expect("an offer");
         assert!(captures.watch(number, None, at(80)).is_some() && captures.of("t-1", at(160)).is_some());
-        assert!(!captures.report(number, FROM, report("a", "x"), at(170)).is_some());
+        assert!(captures.report(number, FROM, report("a", "x"), at(170)).is_none());
         assert!(
             captures.watch(number, None, at(170)).is_none()
                 && captures.offer("t-1", "b".into(), at(170)).is_none()

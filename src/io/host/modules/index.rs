@@ -51,7 +51,7 @@ impl Index {
                     "post:" => list = Some(&mut soft.post),
                     _ => {
                         if let Some(list) = &mut list {
-                            list.push(name_of(word));
+                            list.push(word.to_owned());
                         }
                     }
                 }
@@ -93,14 +93,26 @@ impl Index {
         let Some((file, needs)) = self.deps.get(module) else { return };
         let soft = self.soft.get(module).cloned().unwrap_or_default();
         for before in &soft.pre {
-            self.visit(before, seen, order);
+            self.visit_named(before, seen, order);
         }
         for need in needs.iter().rev() {
             self.visit(&name_of(need), seen, order);
         }
         order.push(file);
         for after in &soft.post {
-            self.visit(after, seen, order);
+            self.visit_named(after, seen, order);
+        }
+    }
+
+    /// A soft dependency names a module or an alias of several: ext4 wants `crypto-crc32c`, which a module for
+    /// newer processors and one for all provide.
+    fn visit_named<'a>(&'a self, word: &str, seen: &mut HashSet<String>, order: &mut Vec<&'a str>) {
+        let name = name_of(word);
+        if self.deps.contains_key(&name) {
+            return self.visit(&name, seen, order);
+        }
+        for module in self.matching(word) {
+            self.visit(module, seen, order);
         }
     }
 }
@@ -219,6 +231,14 @@ mod tests {
         );
         assert_eq!(index().load_order("a"), ["kernel/a.ko", "kernel/b.ko"], "a cycle ends");
         assert!(index().load_order("built-in").is_empty());
+    }
+
+    #[test]
+    fn a_soft_dependency_on_an_alias_loads_all_that_provide_it() {
+        let alias = "alias crypto-crc32c crc32c_intel\nalias crypto-crc32c crc32c_generic\n";
+        let deps = "ext4.ko:\ncrc32c-intel.ko:\ncrc32c_generic.ko:\n";
+        let index = Index::parse(alias, deps, "softdep ext4 pre: crypto-crc32c\n");
+        assert_eq!(index.load_order("ext4"), ["crc32c-intel.ko", "crc32c_generic.ko", "ext4.ko"]);
     }
 
     /// The obvious recursive matcher.
