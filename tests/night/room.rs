@@ -132,7 +132,9 @@ fn check_report(place: &Place, machines: &[Arc<Machine>]) {
         let line = csv.lines().find(|line| line.starts_with(&format!("{label},"))).unwrap();
         let text = |key: &str| row[key].as_str().unwrap().to_string();
         let cells = [label, text("terminal"), text("state"), text("reason"), row["tries"].to_string()];
-        assert_eq!(line, format!("{},{}", cells.join(","), text("since")));
+        let system = row["system"].as_str().unwrap_or_default();
+        assert_eq!(line, format!("{},{},{system}", cells.join(","), text("since")));
+        assert_eq!(system, if state == "done" { "imaged" } else { "" }, "it says no more than it knows");
     }
 }
 
