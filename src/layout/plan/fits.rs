@@ -106,7 +106,10 @@ pub(super) fn table_writes(
         patches.push(Patch { offset: area.offset.0, bytes: bytes_of(area, boot)? });
     }
     let described = Described::of(manifest);
-    let described = growth.map_or_else(|| described.clone(), |growth| growth.describe(described.clone()));
+    let described = match growth {
+        Some(growth) => growth.describe(described),
+        None => described,
+    };
     described.writes(sectors, &patches).map_err(broken)
 }
 
