@@ -104,8 +104,8 @@ impl Index {
         }
     }
 
-    /// A soft dependency names a module or an alias of several: ext4 wants `crypto-crc32c`, which a module for
-    /// newer processors and one for all provide.
+    /// A soft dependency names a module or an alias of several: ext4 wants `crypto-crc32c`, which a module
+    /// for newer processors and one for all provide.
     fn visit_named<'a>(&'a self, word: &str, seen: &mut HashSet<String>, order: &mut Vec<&'a str>) {
         let name = name_of(word);
         if self.deps.contains_key(&name) {
