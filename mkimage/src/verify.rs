@@ -13,6 +13,7 @@ use flashmob::io::disk::table::{self, TablePartition};
 use flashmob::io::hash::{sha1, sha256};
 use flashmob::io::image::folder::ImageFolder;
 use flashmob::layout::grid::{Cell, Grid, Span};
+use flashmob::layout::plan::could_be;
 use flashmob::manifest::{Manifest, Policy, Table};
 use flashmob::units::{PieceIndex, Sha256, show_bytes};
 
@@ -184,7 +185,7 @@ fn verify_disk(image: &ImageFolder, source: &Source, mismatches: &mut Mismatches
             "Is this the disk that you mean?",
         ));
     }
-    compare_table(manifest, source, mismatches)?;
+    let starts = compare_table(manifest, source, mismatches)?;
     for area in &manifest.disk.boot_areas {
         let mut bytes = vec![0; usize::try_from(area.length).unwrap_or(0)];
         source.read(area.offset.0, &mut bytes)?;
@@ -193,27 +194,37 @@ fn verify_disk(image: &ImageFolder, source: &Source, mismatches: &mut Mismatches
             mismatches.add(|| format!("boot area {:?} at {} differs", area.kind, area.offset));
         }
     }
-    compare_cells(image, source, mismatches)
+    compare_cells(image, source, &starts, mismatches)
 }
 
-/// The table's entries are the manifest's, kept partitions included.
-fn compare_table(manifest: &Manifest, source: &Source, mismatches: &mut Mismatches) -> Result<(), Failure> {
+/// The table's entries are the manifest's, kept partitions included, or what a terminal with a larger disk
+/// makes of them. Returns the first byte of each partition.
+fn compare_table(
+    manifest: &Manifest,
+    source: &Source,
+    mismatches: &mut Mismatches,
+) -> Result<Vec<u64>, Failure> {
     let disk = &manifest.disk;
+    let byte = |first| disk.sector_size.offset_of(first).map_or(0, |offset| offset.0);
+    let mut starts: Vec<u64> = manifest.partitions.iter().map(|p| byte(p.first)).collect();
     if disk.table == Table::None {
-        return Ok(());
+        return Ok(starts);
     }
     let Some(found) = table::read(&mut &source.file, source.size, disk.sector_size)? else {
         mismatches.add(|| "there is no partition table".into());
-        return Ok(());
+        return Ok(starts);
     };
     if found.table != disk.table {
         mismatches.add(|| format!("the table is {:?}, the image's is {:?}", found.table, disk.table));
     }
-    for p in &manifest.partitions {
+    for (p, start) in manifest.partitions.iter().zip(&mut starts) {
         let wanted =
             TablePartition { number: p.number, first: p.first, size: p.size, entry: p.entry.clone() };
         match found.partitions.iter().find(|there| there.number == p.number) {
             None => mismatches.add(|| format!("partition {} is not there", p.number)),
+            Some(there) if there.entry == p.entry && could_be(manifest, p, there.first, there.size) => {
+                *start = byte(there.first);
+            }
             Some(there) if *there != wanted => {
                 mismatches.add(|| format!("partition {} is {there:?}, the image's is {wanted:?}", p.number));
             }
@@ -225,7 +236,7 @@ fn compare_table(manifest: &Manifest, source: &Source, mismatches: &mut Mismatch
             mismatches.add(|| format!("partition {} is not in the image", there.number));
         }
     }
-    Ok(())
+    Ok(starts)
 }
 
 /// A cell that has something to be compared.
@@ -250,11 +261,15 @@ impl Wanted {
     }
 }
 
-fn jobs<'a>(image: &'a ImageFolder, grid: &'a Grid) -> impl Iterator<Item = Job> + Send + 'a {
+fn jobs<'a>(
+    image: &'a ImageFolder,
+    grid: &'a Grid,
+    starts: &'a [u64],
+) -> impl Iterator<Item = Job> + Send + 'a {
     let manifest = image.manifest();
-    let replaced = manifest.partitions.iter().enumerate().filter(|(_, p)| p.policy == Policy::Replace);
-    replaced.flat_map(move |(i, p)| {
-        let first = manifest.disk.sector_size.offset_of(p.first).map_or(0, |offset| offset.0);
+    let partitions = manifest.partitions.iter().zip(starts).enumerate();
+    let replaced = partitions.filter(|(_, (p, _))| p.policy == Policy::Replace);
+    replaced.flat_map(move |(i, (_, first))| {
         grid.cells(i).filter_map(move |(span, cell)| {
             let wanted = match cell {
                 Cell::Free => return None,
@@ -269,15 +284,21 @@ fn jobs<'a>(image: &'a ImageFolder, grid: &'a Grid) -> impl Iterator<Item = Job>
     })
 }
 
-fn compare_cells(image: &ImageFolder, source: &Source, mismatches: &mut Mismatches) -> Result<(), Failure> {
+fn compare_cells(
+    image: &ImageFolder,
+    source: &Source,
+    starts: &[u64],
+    mismatches: &mut Mismatches,
+) -> Result<(), Failure> {
     let manifest = image.manifest();
     let grid = image.grid();
     let used = OnceLock::new();
     let buffer = usize::try_from(manifest.piece_length.bytes()).unwrap_or(usize::MAX);
-    let mut progress = Progress::new("comparing", jobs(image, grid).map(|job| u64::from(job.span.len)).sum());
+    let mut progress =
+        Progress::new("comparing", jobs(image, grid, starts).map(|job| u64::from(job.span.len)).sum());
     let result = pipeline::run(
         buffer,
-        jobs(image, grid),
+        jobs(image, grid, starts),
         |job, buf| {
             let (on_disk, beyond) = buf.split_at_mut(job.span.len as usize);
             beyond.fill(0);

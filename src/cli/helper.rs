@@ -67,11 +67,11 @@ pub fn run(args: &HelperArgs) -> Result<(), Failure> {
         return Err(Failure::refused(what, "Name a new folder: nothing is written over."));
     }
     let debian = folder.join("debian");
-    write(&debian, &DEBIAN)
+    write(&debian, &DEBIAN, "\n")
         .and_then(|()| fs::create_dir_all(debian.join("etc/flashmob/first-start.d")))
         .map_err(|e| failed(&debian, &e))?;
     let windows = folder.join("windows");
-    write(&windows, &WINDOWS).map_err(|e| failed(&windows, &e))?;
+    write(&windows, &WINDOWS, "\r\n").map_err(|e| failed(&windows, &e))?;
     let package = folder.join(PACKAGE);
     let built =
         Command::new("dpkg-deb").args(["--root-owner-group", "--build"]).arg(&debian).arg(&package).output();
@@ -91,11 +91,12 @@ pub fn run(args: &HelperArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write(folder: &Path, files: &[HelperFile]) -> io::Result<()> {
+/// Writes these files; their lines end with `end`, because cmd.exe reads scripts reliably only with CR LF.
+fn write(folder: &Path, files: &[HelperFile], end: &str) -> io::Result<()> {
     for (path, mode, content) in files {
         let path = folder.join(path);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::write(&path, content.replace("@VERSION@", env!("CARGO_PKG_VERSION")))?;
+        fs::write(&path, content.replace("@VERSION@", env!("CARGO_PKG_VERSION")).replace('\n', end))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
     }
     Ok(())

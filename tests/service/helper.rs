@@ -213,7 +213,6 @@ fn the_program_writes_a_package_that_debian_takes_and_files_for_windows() {
         Command::new(env!("CARGO_BIN_EXE_flashmob")).arg("helper").arg(folder).output().unwrap()
     };
     let said = succeeds(&helper(folder.path()));
-    assert!(folder.path().join("windows/SetupComplete.cmd").exists());
     assert_eq!(helper(folder.path()).status.code(), Some(3), "nothing is written over");
     if said.contains("no dpkg-deb") {
         eprintln!("SKIPPED: there is no dpkg-deb");
@@ -232,6 +231,40 @@ fn the_program_writes_a_package_that_debian_takes_and_files_for_windows() {
     }
     let field = Command::new("dpkg-deb").arg("--field").arg(&package).arg("Version").output().unwrap();
     assert_eq!(succeeds(&field).trim(), env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn windows_finds_its_helper_where_it_looks_and_can_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = Command::new(env!("CARGO_BIN_EXE_flashmob")).arg("helper").arg(folder.path()).output();
+    succeeds(&written.unwrap());
+    let windows = folder.path().join("windows");
+    let text = |file: &str| fs::read_to_string(windows.join(file)).unwrap();
+    for file in ["flashmob-first-start.ps1", "SetupComplete.cmd", "unattend-snippet.xml"] {
+        assert!(text(file).is_ascii(), "Windows PowerShell reads {file} in the machine's own code page");
+        assert_eq!(text(file).matches('\n').count(), text(file).matches("\r\n").count(), "{file}");
+    }
+    // Windows runs %WINDIR%\Setup\Scripts\SetupComplete.cmd; docs/identity.md puts the script beside it.
+    let script = r"\Setup\Scripts\flashmob-first-start.ps1";
+    assert!(text("SetupComplete.cmd").contains(&format!("\"%WINDIR%{script}\" -Register")));
+    // The snippet in an answer file, as an XML parser reads it.
+    let answers = "<unattend xmlns=\"urn:schemas-microsoft-com:unattend\">SNIPPET</unattend>";
+    let answers = answers.replace("SNIPPET", &text("unattend-snippet.xml"));
+    let look = "import sys, xml.etree.ElementTree as tree\n\
+                of = tree.fromstring(sys.argv[1])\n\
+                name = '{urn:schemas-microsoft-com:unattend}'\n\
+                settings = of.find(name + 'settings')\n\
+                component = settings.find(name + 'component')\n\
+                command = component.find(name + 'RunSynchronous/' + name + 'RunSynchronousCommand')\n\
+                action = '{http://schemas.microsoft.com/WMIConfig/2002/State}action'\n\
+                print(settings.get('pass'), component.get('name'), component.get('processorArchitecture'))\n\
+                print(command.get(action), command.find(name + 'Order').text)\n\
+                print(command.find(name + 'Path').text)";
+    let said = succeeds(&Command::new("/usr/bin/python3").args(["-c", look, &answers]).output().unwrap());
+    let [settings, command, path] = &said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    assert_eq!([*settings, *command], ["specialize Microsoft-Windows-Deployment amd64", "add 1"]);
+    assert!(path.ends_with(&format!("-File C:\\Windows{script} -Register")), "{path}");
+    assert!(path.len() <= 259, "Windows cuts longer commands");
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! - `imaging`: from a golden disk to terminals
 //! - `volumes`: free blocks of logical volumes (LVM) stay at home
 //! - `windows`: hibernated, encrypted, and with paging files
+//! - `windows_disk`: the partitions of a Windows, on larger disks
 //! - `power`: the power is cut at any moment of an attempt
 //! - `versions`: changes between versions, and virtual disks
 //! - `parents`: versions that share unchanged pieces
@@ -47,6 +48,7 @@ mod versions;
 mod volumes;
 mod whole;
 mod windows;
+mod windows_disk;
 
 use std::ffi::OsStr;
 use std::path::Path;

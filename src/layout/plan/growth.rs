@@ -98,7 +98,7 @@ fn moves(p: &Partition) -> bool {
 
 /// Does the partition of a table that stays fit, with `first` and `size`, one that an image of `manifest` has
 /// grown or moved?
-pub(super) fn could_be(manifest: &Manifest, p: &Partition, first: Lba, size: u64) -> bool {
+pub fn could_be(manifest: &Manifest, p: &Partition, first: Lba, size: u64) -> bool {
     let Some(growing) = manifest.partitions.iter().find(|p| p.grow) else { return false };
     if p.number == growing.number {
         return first == p.first && size >= p.size;

@@ -22,6 +22,7 @@ use crate::manifest::{Entry, Manifest, Partition, Policy, Role, Table, TrustedMa
 use crate::units::{DiskOffset, SectorSize};
 pub use facts::{AreaWrite, DiskFacts, Existing, ExistingPartition, Place};
 use growth::Growth;
+pub use growth::could_be;
 
 /// Bytes at the head of each replaced partition that are wiped before the first piece, and written again at
 /// the commit only. Every filesystem and boot loader is found by something in there.
@@ -246,7 +247,7 @@ fn kept_table(manifest: &Manifest, disk: &DiskFacts) -> Result<Vec<Place>, Failu
         };
         let there = existing.partitions.iter().find(|there| there.number == n);
         let there = there.ok_or_else(|| differs("it is not there".into()))?;
-        let grown = growth::could_be(manifest, p, there.first, there.size);
+        let grown = could_be(manifest, p, there.first, there.size);
         if there.first != p.first && !grown {
             return Err(differs(format!("it begins at sector {}, not {}", there.first.0, p.first.0)));
         }

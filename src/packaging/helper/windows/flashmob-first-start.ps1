@@ -32,6 +32,14 @@ function Get-OwnFile {
     }
 }
 
+# Lets the file system of drive C: fill its partition, which the agent has made larger on a larger disk.
+function Expand-System {
+    $letter = $env:SystemDrive.Substring(0, 1)
+    $room = (Get-Partition -DriveLetter $letter).Size - (Get-Volume -DriveLetter $letter).Size
+    if ($room -lt 1MB) { return }
+    "select volume $letter`nextend filesystem" | & diskpart.exe
+}
+
 # Starts this script again at the next start, until it is done.
 function Set-NextStart {
     $action = New-ScheduledTaskAction -Execute 'powershell.exe' `
@@ -65,6 +73,8 @@ if ($name -and $name -ne $env:COMPUTERNAME -and -not (Test-Done 'named' $own.tic
     Restart-Computer -Force
     exit 0
 }
+
+try { Expand-System } catch { Write-Output "the file system of $env:SystemDrive did not grow: $_" }
 
 $env:FLASHMOB_HOSTNAME = $own.hostname
 $env:FLASHMOB_ROOM = $own.room
