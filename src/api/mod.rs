@@ -203,6 +203,9 @@ pub struct Take {
     /// The agent knows [`Assignment::personal`] and [`Assignment::finish`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub personal: bool,
+    /// The agent knows [`Assignment::limit_mbit`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub limit: bool,
     /// The agent knows [`Lend`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lend: bool,
@@ -254,6 +257,10 @@ pub struct Assignment {
     pub verify: bool,
     /// Longest stay in the swarm after the commit, seconds.
     pub longest_stay: u64,
+    /// What the terminal may use of its link, each way, in Mbit/s. Only given to an agent whose [`Take`] says
+    /// that it knows this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_mbit: Option<u32>,
     /// Write nothing: look at the terminal, report, and boot the system that is on the disk. Only given to an
     /// agent whose [`Take`] says that it knows this.
     #[serde(default)]
@@ -284,6 +291,12 @@ impl Assignment {
     pub fn title(&self) -> String {
         image_id::title(self.tasks().map(|task| &task.id))
     }
+}
+
+/// Bytes of the payload that pass in a second where `mbit` Mbit/s of a link may be used: a block of 16 KiB
+/// takes 5 % more on the cable, for the headers of its packets, and other messages a little.
+pub fn payload_rate(mbit: u32) -> u64 {
+    u64::from(mbit) * 125_000 * 15 / 16
 }
 
 /// One image onto one disk.

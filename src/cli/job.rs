@@ -132,6 +132,10 @@ struct CreateArgs {
     /// Longest stay in the swarm after the own disk is done [default: 30min]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     longest_stay: Option<std::time::Duration>,
+    /// Use at most N Mbit/s of each terminal's link, each way, so that a class beside the job has a network
+    /// [default: all of it]
+    #[arg(long, value_name = "N", conflicts_with = "preflight")]
+    limit_mbit: Option<u32>,
     /// Host names by rule: csv (the registered ones), or a pattern such as {room}-{seat:02}, {label}, {mac}.
     #[arg(long, value_name = "RULE", conflicts_with_all = ["as_is", "preflight"])]
     hostname: Option<String>,
@@ -190,6 +194,7 @@ impl CreateArgs {
             after: self.after,
             verify: Some(!self.no_verify),
             longest_stay: self.longest_stay.map(|stay| stay.as_secs()),
+            limit_mbit: self.limit_mbit,
             preflight: self.preflight,
             hostname: self.hostname.clone(),
             as_is: self.as_is,
@@ -387,6 +392,9 @@ fn report_text(report: &Report) -> String {
     text += &format!("Window: {} to {}", local(job.opens), local(job.closes));
     if let Some(every) = &job.every {
         text += &format!(", run {} of {every}", job.run);
+    }
+    if let Some(limit) = job.limit_mbit {
+        text += &format!("\nLimit: {limit} Mbit/s of each terminal's link, each way");
     }
     text += &format!("\nTerminals: {}\n\n", counts(job));
     let mut rows = vec![["TERMINAL", "STATE", "TRIES", "SINCE", "WHY"].map(String::from)];

@@ -10,6 +10,8 @@ mod agenda;
 mod frame_tests;
 mod frames;
 mod lab;
+#[cfg(test)]
+mod limit_tests;
 mod link;
 #[cfg(test)]
 mod schedule_tests;

@@ -54,6 +54,8 @@ pub struct NodeSpec {
     pub zone: u8,
     /// It takes frames, keeps as many of them, and makes its own. 0: it knows nothing of frames.
     pub frames: usize,
+    /// Bytes a second that it may use of its link, each way.
+    pub limit: Option<u64>,
 }
 
 impl NodeSpec {
@@ -72,6 +74,7 @@ impl NodeSpec {
             wanted: None,
             zone: 0,
             frames: 0,
+            limit: None,
         }
     }
 

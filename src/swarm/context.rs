@@ -5,6 +5,7 @@
 //! back.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::rng::Rng;
 use crate::swarm::interface::{ConnId, EngineConfig, Output};
@@ -32,6 +33,16 @@ impl Context {
     /// The names of all connections, for loops that change peers.
     pub(crate) fn conns(&self) -> Vec<ConnId> {
         self.peers.keys().copied().collect()
+    }
+
+    /// How long until the limit lets a piece or block come that is asked for now.
+    pub(crate) fn receives_in(&self) -> Duration {
+        self.config.limit.receives_in(self.now)
+    }
+
+    /// Counts `bytes` that were asked for and come from `start` on.
+    pub(crate) fn pay_received(&self, bytes: u32, start: Now) {
+        self.config.limit.pay_received(u64::from(bytes) * u64::from(self.config.scale), start);
     }
 
     /// Sends a message of our extension to `conn`, if it is connected and speaks the extension.

@@ -11,6 +11,7 @@ use crate::bitfield::{Bitfield, BitfieldError};
 use crate::buf::PieceBuf;
 use crate::peer_policy::PeerPolicy;
 use crate::swarm::geometry::{Block, FRAME};
+use crate::swarm::limit::RateLimit;
 use crate::swarm::wire::codec::WireError;
 use crate::swarm::wire::handshake::Handshake;
 use crate::swarm::wire::message::Message;
@@ -74,6 +75,8 @@ pub struct EngineConfig {
     /// How many compressed pieces may be in preparation ahead of offers; 0: only those received from peers
     /// are forwarded.
     pub frames_ahead: usize,
+    /// What all torrents of this peer together may send, and receive.
+    pub limit: RateLimit,
 }
 
 impl EngineConfig {
@@ -109,6 +112,7 @@ impl EngineConfig {
             scale: 1,
             takes_frames: false,
             frames_ahead: 0,
+            limit: RateLimit::default(),
         }
     }
 

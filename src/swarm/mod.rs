@@ -12,6 +12,7 @@ mod download;
 mod engine;
 mod geometry;
 mod interface;
+mod limit;
 mod peers;
 mod pieces;
 mod rate;
@@ -26,3 +27,4 @@ pub use geometry::{Block, FRAME, Geometry, MAX_REQUEST_LEN, PieceShape, WholePie
 pub use interface::{
     CloseReason, ConnId, EngineConfig, Fault, FrameState, Input, Output, StoreResult, SwarmStats,
 };
+pub use limit::RateLimit;

@@ -77,6 +77,8 @@ const STALL: Duration = Duration::from_secs(1);
 pub(crate) struct Capacity {
     /// Bytes on the wire that one counted byte stands for: 1, except in simulations.
     scale: u64,
+    /// It is given no more than this, so it carries no more.
+    ceiling: u64,
     /// Bytes of the busy time that were swallowed.
     swallowed: u64,
     since: Now,
@@ -134,6 +136,7 @@ impl Capacity {
     pub(crate) fn of_scale(scale: u32) -> Self {
         Capacity {
             scale: u64::from(scale.max(1)),
+            ceiling: u64::MAX,
             swallowed: 0,
             since: Now::ZERO,
             bytes: 0,
@@ -141,6 +144,12 @@ impl Capacity {
             proved: false,
             guessing: None,
         }
+    }
+
+    /// The same link, of which at most `rate` bytes a second on the wire may be used.
+    pub(crate) fn within(mut self, rate: Option<u64>) -> Self {
+        self.ceiling = rate.map_or(u64::MAX, |rate| (rate / self.scale).max(1));
+        self
     }
 
     /// Counts `bytes` at `now`, of a link that was busy since the last [`pause`](Self::pause).
@@ -183,7 +192,7 @@ impl Capacity {
     /// As long as nothing was seen, it is supposed to carry so many bytes a second.
     pub(crate) fn suppose(&mut self, rate: u64) {
         if self.best == 0 {
-            self.best = rate;
+            self.best = rate.min(self.ceiling);
         }
     }
 
@@ -196,7 +205,7 @@ impl Capacity {
     pub(super) fn run(&mut self, bytes: u64, time: Duration) {
         let rate = u128::from(bytes) * 1_000_000 / time.as_micros().max(1);
         let faded = self.best - FADING.of(self.best);
-        self.best = u64::try_from(rate).unwrap_or(u64::MAX).max(faded);
+        self.best = u64::try_from(rate).unwrap_or(u64::MAX).min(self.ceiling).max(faded);
     }
 
     /// Bytes a second; zero until there was a reading.

@@ -122,6 +122,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
         verify: true,
         longest_stay,
         preflight: false,
+        limit_mbit: None,
         personal: None,
         finish: false,
         date: None,

@@ -23,6 +23,7 @@ const ROOMS: [(&str, &[&str]); 3] = [
         &[
             "geometry",
             "wire",
+            "limit",
             "interface",
             "ratio",
             "rate",

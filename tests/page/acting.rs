@@ -57,12 +57,13 @@ async fn a_job_is_tried_before_it_is_created() {
     page.until("document.querySelector('#create').innerText === 'Create it for 3 terminals'").await;
     assert!(page.run("return document.querySelector('#plan').innerText").await.to_string().contains("loses"));
     assert_eq!(lab.state(0).await, "idle", "a dry run creates nothing");
-    page.write("#new-note", "x").await;
+    page.write("#new-limit_mbit", "200").await;
     page.until("!document.querySelector('#create')").await;
     page.click("#newjob button").await;
     page.until("document.querySelector('#create')").await;
     page.click("#create").await;
     page.until("document.querySelector('#joblist h3').innerText.includes('job 1')").await;
+    page.until("document.querySelector('#joblist').innerText.includes('200 Mbit/s of each link')").await;
     assert_eq!(lab.state(0).await, "waiting");
     drop(page);
     lab.stop().await;

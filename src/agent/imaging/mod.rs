@@ -27,12 +27,13 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::agent::status::Status;
-use crate::api::Assignment;
+use crate::api::{Assignment, payload_rate};
 use crate::event::{Failure, Installed, Stage};
 use crate::io::disk::commit::{CommittedDisk, commit};
 use crate::io::torrent::{Session, SessionConfig, Swarm};
 use crate::layout::personal::Places;
 use crate::layout::present::wanted;
+use crate::swarm::RateLimit;
 use bounds::{on_disk, timely};
 use compare::Looked;
 use meter::Share;
@@ -226,7 +227,8 @@ async fn finish(
 /// Listening is tried before anything is written.
 async fn listen(ctx: &ImagingContext, assignment: &Assignment) -> Result<Session, Failure> {
     let compress = ctx.compress.unwrap_or(assignment.compress);
-    let config = SessionConfig { compress, ..SessionConfig::new(ctx.listen) };
+    let limit = assignment.limit_mbit.map(payload_rate).map(RateLimit::new).unwrap_or_default();
+    let config = SessionConfig { compress, limit, ..SessionConfig::new(ctx.listen) };
     Session::start(config).await.map_err(|e| {
         let message = format!("listening for peers on {}: {e}", ctx.listen);
         Failure::retry(message, "Stop the program that uses that port, or wait until it is free.")

@@ -26,6 +26,9 @@ const PATIENCE: Patience = Patience {
     settle: SHORT,
 };
 
+/// What an agent says that it knows.
+const KNOWS: &str = r#""preflight":true,"personal":true,"limit":true,"lend":true"#;
+
 /// A flashmob server that answers `take` with `takes` in turn, then 204; the list holds its calls.
 async fn lab(takes: Vec<(u16, String)>) -> (String, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -102,13 +105,8 @@ async fn a_job_is_done_and_what_follows_is_the_jobs_or_the_command_lines() {
         let cmdline = Cmdline { after, job: Some("night".into()), ..Cmdline::default() };
         let (worker, _network) = worker(cmdline, None, &url, Pretend::failing(vec![]));
         assert_eq!(worker.run().await, leave);
-        assert_eq!(
-            count(
-                &heard,
-                r#"take {"job":"night","image":null,"preflight":true,"personal":true,"lend":true}"#
-            ),
-            1
-        );
+        let taken = format!(r#"take {{"job":"night","image":null,{KNOWS}}}"#);
+        assert_eq!(count(&heard, &taken), 1);
         assert_eq!(count(&heard, r#""macs":["02:00:00:00:00:05"]"#), 1);
     }
 }
@@ -282,10 +280,7 @@ async fn a_terminal_says_that_it_knows_preflights_and_boots_back_after_one_whate
         let (url, heard) = lab(vec![(200, job.clone())]).await;
         let (worker, _network) = worker(Cmdline::default(), None, &url, Pretend::failing(failures));
         assert_eq!(worker.run().await, Leave::Restart, "nobody holds a terminal by day");
-        assert_eq!(
-            count(&heard, r#"take {"job":null,"image":null,"preflight":true,"personal":true,"lend":true}"#),
-            1
-        );
+        assert_eq!(count(&heard, &format!(r#"take {{"job":null,"image":null,{KNOWS}}}"#)), 1);
         assert_eq!(count(&heard, r#""result":"done""#), 0);
     }
 }

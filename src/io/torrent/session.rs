@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::handle::Swarm;
 use super::limits::Limits;
@@ -53,7 +54,8 @@ impl Session {
         let limits = Limits::new(config.max_connections, config.max_per_address, config.max_half_open);
         let peer_id = new_peer_id()?;
         let swarms = Mutex::default();
-        let shared = Arc::new(Shared { config, local_addr, peer_id, http, limits, swarms });
+        let started = Instant::now();
+        let shared = Arc::new(Shared { config, started, local_addr, peer_id, http, limits, swarms });
         let listener = tokio::spawn(listen::accept_peers(listener, Arc::clone(&shared)));
         Ok(Session { shared, listener })
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::handle::Swarm;
 use super::handshake::Accepted;
@@ -21,6 +22,8 @@ pub(super) const PUBLISH: Duration = Duration::from_millis(500);
 
 pub(super) struct Shared {
     pub(super) config: SessionConfig,
+    /// From here all engines count time.
+    pub(super) started: Instant,
     pub(super) local_addr: SocketAddr,
     pub(super) peer_id: PeerId,
     pub(super) http: reqwest::Client,

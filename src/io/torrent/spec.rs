@@ -10,7 +10,7 @@ use crate::api::Compress;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
 use crate::storage::Storage;
-use crate::swarm::{PieceShape, WholePieces};
+use crate::swarm::{PieceShape, RateLimit, WholePieces};
 use crate::units::Sha256;
 
 /// How a session behaves; start from [`SessionConfig::new`].
@@ -28,6 +28,8 @@ pub struct SessionConfig {
     pub handshake_timeout: Duration,
     /// Whether pieces travel compressed between flashmob peers.
     pub compress: Compress,
+    /// What all torrents together may send, and receive.
+    pub limit: RateLimit,
 }
 
 impl SessionConfig {
@@ -40,6 +42,7 @@ impl SessionConfig {
             max_half_open: 64,
             handshake_timeout: Duration::from_secs(10),
             compress: Compress::Auto,
+            limit: RateLimit::default(),
         }
     }
 }

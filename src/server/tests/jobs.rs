@@ -97,6 +97,29 @@ async fn a_dry_run_says_what_would_be_lost_and_creates_nothing() {
 }
 
 #[tokio::test]
+async fn a_limit_makes_the_forecast_longer_reaches_the_terminal_and_survives_a_restart() {
+    let mut world = World::new(QUIET).await;
+    world.hello(A).await;
+    let dry = JobOrder { dry_run: true, ..order(&[A]) };
+    let limited = JobOrder { limit_mbit: Some(1), ..dry.clone() };
+    let (all, few) = (create(&world, &dry).await.expect("planned"), create(&world, &limited).await);
+    let few = few.expect("planned");
+    assert!(few.needs > all.needs, "{} {}", few.needs, all.needs);
+
+    create(&world, &JobOrder { limit_mbit: Some(200), ..order(&[A]) }).await.expect("created");
+    world.restart().await;
+    let view: serde_json::Value = serde_json::from_str(&world.text("/api/v1/jobs").await.1).expect("jobs");
+    assert_eq!(view[0]["limit_mbit"], 200);
+    let old = world.take(A, Take::default()).await.expect_err("it would use the whole link");
+    assert_eq!(old, StatusCode::CONFLICT);
+    let (_, report) = world.text("/api/v1/jobs/1").await;
+    assert!(report.contains("too old for --limit-mbit"), "{report}");
+    act(&world, "/api/v1/jobs/1/retry", "{}").await;
+    let work = world.take(A, Take { limit: true, ..Take::default() }).await.expect("work waits");
+    assert_eq!(work.limit_mbit, Some(200));
+}
+
+#[tokio::test]
 async fn what_cannot_work_is_refused_when_the_job_is_created() {
     let world = World::new(QUIET).await;
     world.hello(A).await;
@@ -113,6 +136,8 @@ async fn what_cannot_work_is_refused_when_the_job_is_created() {
         (JobOrder { follow: true, ..order(&[A]) }, "--every"),
         (JobOrder { wave: Some(0), ..order(&[A]) }, "--wave"),
         (JobOrder { attempts: Some(0), ..order(&[A]) }, "--attempts"),
+        (JobOrder { limit_mbit: Some(0), ..order(&[A]) }, "--limit-mbit must be 1 to 1000000"),
+        (JobOrder { limit_mbit: Some(9), preflight: true, ..order(&[A]) }, "a preflight fetches no image"),
         (JobOrder { disk: Some("the big one".into()), ..order(&[A]) }, "the big one"),
         (JobOrder { partitions: Some(vec![1, 1]), ..order(&[A]) }, "named twice"),
     ];

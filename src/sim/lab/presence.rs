@@ -14,7 +14,7 @@ use crate::sim::link::Packet;
 use crate::sim::spec::Character;
 use crate::sim::uplink::INFO_HASH;
 use crate::swarm::wire::Handshake;
-use crate::swarm::{ConnId, Engine, EngineConfig, Input};
+use crate::swarm::{ConnId, Engine, EngineConfig, Input, RateLimit};
 use crate::units::PeerId;
 
 /// How long a kernel sends again what is not acknowledged: as `io::torrent` sets it.
@@ -36,6 +36,7 @@ impl Lab {
         config.wanted = wanted;
         config.takes_frames = spec.frames > 0;
         config.frames_ahead = spec.frames.min(2);
+        config.limit = spec.limit.map(RateLimit::new).unwrap_or_default();
         (self.spec.tune)(&mut config);
         let pool = BufPool::new(self.spec.held_length() as usize, spec.buffers);
         self.nodes[node].engine = Engine::new(config, pool, Arc::clone(&self.spec.shape));

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::swarm::context::Context;
 use crate::swarm::download::fetch::Fetcher;
-use crate::swarm::interface::ConnId;
+use crate::swarm::interface::{ConnId, EngineConfig};
 use crate::swarm::peers::peer::Peer;
 use crate::swarm::pieces::active::ActivePiece;
 use crate::swarm::rate::{Capacity, Recent, slack};
@@ -58,9 +58,10 @@ pub(crate) struct Grants {
 }
 
 impl Grants {
-    /// A downlink of which nothing is known, in a simulation of this scale.
-    pub(crate) fn new(scale: u32) -> Self {
-        Grants { downlink: Capacity::of_scale(scale), inflow: Recent::default() }
+    /// A downlink of which nothing is known.
+    pub(crate) fn new(config: &EngineConfig) -> Self {
+        let downlink = Capacity::of_scale(config.scale).within(config.limit.rate());
+        Grants { downlink, inflow: Recent::default() }
     }
 
     /// Bytes a second that our downlink carries; zero until a piece was measured.
@@ -95,6 +96,7 @@ impl Grants {
         if fetch.is_halted() || !peer.download.is_open() {
             return Verdict::Busy(NO_BUFFER);
         }
+        let busy_for = busy_for.max(ctx.receives_in());
         if busy_for > start_in + slack(self.piece_time(ctx)) {
             return Verdict::Busy(busy_for);
         }

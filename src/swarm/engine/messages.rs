@@ -282,6 +282,7 @@ impl Engine {
             Verdict::Granted(piece) => {
                 let bytes = self.fetch.piece(piece).map_or(0, ActivePiece::free_bytes);
                 self.zones.charge_received(access, bytes, now);
+                self.ctx.pay_received(bytes, now + start_in);
                 self.ctx.send_scheduling(conn, &SchedulingMessage::Grant { piece, bytes });
                 self.fetch.fill(conn, &mut self.ctx);
                 self.tell_busy(conn);
@@ -294,7 +295,7 @@ impl Engine {
 
     /// Tells every peer that might offer something, except `conn`, how long our downlink is busy.
     fn tell_busy(&mut self, conn: ConnId) {
-        let free_in = self.grants.busy_for(None, &self.fetch, &self.ctx);
+        let free_in = self.grants.busy_for(None, &self.fetch, &self.ctx).max(self.ctx.receives_in());
         let payload: Bytes = SchedulingMessage::Busy { free_in }.encode().into();
         for (other, peer) in &self.ctx.peers {
             if let Some(id) = peer.scheduling.id().filter(|_| *other != conn && peer.download.is_interested())

@@ -83,13 +83,13 @@ impl Engine {
             geometry,
             fetch: Fetcher::new(geometry, pool, shape, &completion.missing(), &mut ctx.rng),
             completion,
-            grants: Grants::new(ctx.config.scale),
+            grants: Grants::new(&ctx.config),
             queue: UploadQueue::new(geometry.pieces()),
             offers: Offers::new(geometry.pieces()),
             compressed: CompressedPieces::new(geometry.pieces()),
             address_book: AddressBook::new(&ctx.config.own_addresses, ctx.config.listen_port),
             zones: ZonePolicy::default(),
-            uplink: Capacity::of_scale(ctx.config.scale),
+            uplink: Capacity::of_scale(ctx.config.scale).within(ctx.config.limit.rate()),
             disk_rate: DiskRate::default(),
             wake: false,
             to_refill: Vec::new(),
@@ -125,7 +125,7 @@ impl Engine {
     pub fn deadline(&self) -> Option<Now> {
         let soonest = self.ctx.now + Duration::from_millis(1);
         let queue = self.queue.deadline(&self.uplink, &self.ctx).map(|due| due.max(soonest));
-        let fetch = self.fetch.deadline(self.ctx.now);
+        let fetch = self.fetch.deadline(&self.ctx).map(|due| due.max(soonest));
         [Some(self.housekeeping), fetch, queue, self.offers.deadline()].into_iter().flatten().min()
     }
 
@@ -216,7 +216,7 @@ impl Engine {
             self.do_housekeeping();
         }
         self.disk_rate.see(self.fetch.is_storing(), self.ctx.now);
-        if self.fetch.take_starved() || self.wake {
+        if self.fetch.take_starved() || self.fetch.take_throttled(&self.ctx) || self.wake {
             self.fill_all();
         }
         self.offer();

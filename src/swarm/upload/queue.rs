@@ -98,20 +98,22 @@ impl UploadQueue {
     /// Starts and continues turns until the windows are full.
     pub(crate) fn pump(&mut self, picker: &Picker, uplink: &Capacity, ctx: &mut Context) {
         let Context { config, now, peers, out, .. } = ctx;
-        let (window, now) = (config.send_window, *now);
+        let now = *now;
         self.busy.retain(|conn| peers.get(conn).is_some_and(|peer| !peer.upload.is_idle()));
         self.turns.retain(|turn| {
             let Some(peer) = peers.get_mut(&turn.conn) else { return false };
-            fill_window(turn.conn, turn.piece, peer, window, out);
-            peer.upload.sending().iter().any(|block| block.piece == turn.piece)
+            fill_window(turn.conn, turn.piece, peer, (config, now), out);
+            let of_turn = |block: &Block| block.piece == turn.piece;
+            let throttled = !config.limit.sends_in(now).is_zero();
+            peer.upload.sending().iter().any(of_turn) || throttled && peer.upload.queued().iter().any(of_turn)
         });
-        while self.may_begin(config, uplink, now) {
+        while config.limit.sends_in(now).is_zero() && self.may_begin(config, uplink, now) {
             let Some((conn, piece)) = self.next_turn(peers, picker, now) else { break };
             let Some(peer) = peers.get_mut(&conn) else { break };
             if peer.upload.begin_turn(piece, now) {
                 self.given[piece.get()] += 1;
             }
-            fill_window(conn, piece, peer, window, out);
+            fill_window(conn, piece, peer, (config, now), out);
             self.turns.push(Turn { conn, piece, began: now, moved: now, bytes: 0 });
         }
     }
@@ -297,17 +299,27 @@ impl UploadQueue {
         let waits = |(conn, peer): (ConnId, &Peer)| {
             !peer.upload.queued().is_empty() && !self.turns.iter().any(|turn| turn.conn == conn)
         };
+        let limit = config.limit.sends_in(*now);
+        let queued = |(_, peer): (ConnId, &Peer)| !peer.upload.queued().is_empty();
+        let throttled = (!limit.is_zero() && self.waiting(peers).any(queued)).then(|| *now + limit);
         let pause = self.share(config, uplink).pause();
         let slow = || self.turns.iter().map(|turn| turn.moved + pause).min();
         let slow = self.waiting(peers).any(waits).then(slow).flatten();
-        held.into_iter().chain(slow).min()
+        [held, throttled, slow].into_iter().flatten().min()
     }
 }
 
-/// Moves requests for `piece` into the network's hands.
-fn fill_window(conn: ConnId, piece: PieceIndex, peer: &mut Peer, window: usize, out: &mut Outputs) {
-    while peer.upload.sending().len() < window {
+/// Moves requests for `piece` into the network's hands, as far as the limit allows.
+fn fill_window(
+    conn: ConnId,
+    piece: PieceIndex,
+    peer: &mut Peer,
+    (config, now): (&EngineConfig, Now),
+    out: &mut Outputs,
+) {
+    while peer.upload.sending().len() < config.send_window && config.limit.sends_in(now).is_zero() {
         let Some(block) = peer.upload.send_next(piece) else { break };
+        config.limit.pay_sent(u64::from(block.len) * u64::from(config.scale), now);
         out.push(Output::SendBlock { conn, block });
     }
 }

@@ -137,6 +137,7 @@ impl Lab {
             verify: true,
             longest_stay: 60,
             preflight: false,
+            limit_mbit: None,
             personal: None,
             finish: false,
             date: None,

@@ -46,6 +46,23 @@ async fn an_image_travels_from_a_seeder_onto_a_larger_disk_and_is_served_from_th
 }
 
 #[tokio::test]
+async fn a_job_with_a_limit_fetches_at_that_rate_from_a_seeder_that_has_none() {
+    let (source, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let disk = LoopDisk::used(40 << 20, 512);
+    let assignment = Assignment { limit_mbit: Some(16), ..lab.assignment(&disk) };
+    let begun = std::time::Instant::now();
+    let result = tokio::time::timeout(DEADLINE, run(lab.context(), assignment)).await.expect("in time");
+    let imaged = result.expect("imaged");
+    let took = begun.elapsed().as_secs_f64();
+    image.assert_on(&disk.bytes(), &source);
+    // The piece that comes last need not be waited for.
+    let least = (imaged.traffic().0 - u64::from(PIECE)) as f64 / (16.0 * 125_000.0);
+    assert!(least > 0.2 && took > least, "{took} s for {} bytes", imaged.traffic().0);
+    imaged.stop().await;
+}
+
+#[tokio::test]
 async fn an_mbr_image_travels_too() {
     let source = mbr_source();
     let image = image_of(&source, 512, PIECE, |_| ());

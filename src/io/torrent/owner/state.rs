@@ -112,6 +112,7 @@ impl Owner {
         config.own_addresses = own_addresses();
         config.takes_frames = part.takes;
         config.frames_ahead = part.ahead;
+        config.limit = shared.config.limit.clone();
         let engine = Engine::new(config, pool.clone(), Arc::clone(&spec.shape))
             .ok_or_else(|| cannot("the torrent's sizes contradict each other".into()))?;
         let (to_owner, events) = mpsc::channel(EVENTS);
@@ -131,7 +132,7 @@ impl Owner {
             spec,
             geometry,
             engine,
-            started: Instant::now(),
+            started: shared.started,
             conns: HashMap::new(),
             window: ReceiveWindow::default(),
             next_conn: 0,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{self, Names};
 use super::{Job, Kind, Moment, Overrun, Pace, Phase, Placement, Run, Standing, Terms, job};
-use crate::api::{After, Compare, LayoutMode, Refusal, check_partitions};
+use crate::api::{After, Compare, LayoutMode, Refusal, check_partitions, payload_rate};
 use crate::forecast::plan::Plan;
 use crate::image_id::{ImageId, ImageRef};
 use crate::layout::rule::Rule;
@@ -28,6 +28,8 @@ const ATTEMPTS: u32 = 3;
 const NIGHT: SignedDuration = SignedDuration::from_hours(12);
 /// A link whose speed is not known, in Mbit/s.
 const LINK: u32 = 1000;
+/// The largest limit, in Mbit/s, as of a zone.
+const MOST_MBIT: u32 = 1_000_000;
 /// What a disk writes and reads, in bytes a second, in forecasts.
 const DISK: f64 = 250e6;
 /// Firmware, netboot and the restart at the end.
@@ -78,6 +80,9 @@ pub struct JobOrder {
     /// Longest stay in the swarm, seconds.
     #[serde(default)]
     pub longest_stay: Option<u64>,
+    /// What each terminal may use of its link, each way, in Mbit/s; left out: all of it.
+    #[serde(default)]
+    pub limit_mbit: Option<u32>,
     /// Write nothing: look at the terminals, report, and boot back.
     #[serde(default)]
     pub preflight: bool,
@@ -238,12 +243,14 @@ impl JobOrder {
         if longest_stay > 24 * 3600 {
             return Err(refused("a longest stay of more than a day", "Give a shorter one."));
         }
+        self.check_limit()?;
         let terms = Terms {
             images: images.collect::<Result<_, _>>()?,
             compare: self.compare,
             after: self.after,
             verify: self.verify.unwrap_or(true),
             longest_stay,
+            limit_mbit: self.limit_mbit,
             preflight: self.preflight,
             hostname: self.hostname_rule()?,
             as_is: self.as_is,
@@ -256,6 +263,19 @@ impl JobOrder {
         }
         each_once(&terms).map_err(|error| refused(error, "Name each image once."))?;
         Ok(terms)
+    }
+
+    fn check_limit(&self) -> Result<(), Refusal> {
+        let Some(limit) = self.limit_mbit else { return Ok(()) };
+        if self.preflight {
+            let advice = "Leave out --limit-mbit, or --preflight.";
+            return Err(refused("a preflight fetches no image, so there is nothing to limit", advice));
+        }
+        if !(1..=MOST_MBIT).contains(&limit) {
+            let advice = "Give the Mbit/s of each terminal's link that the job may use, for example 200.";
+            return Err(refused(format!("--limit-mbit must be 1 to {MOST_MBIT}"), advice));
+        }
+        Ok(())
     }
 
     fn hostname_rule(&self) -> Result<Option<HostnameRule>, Refusal> {
@@ -323,12 +343,14 @@ impl JobOrder {
         let slowest = known.filter_map(speed).min().unwrap_or(LINK);
         let wave = self.wave.map_or(terminals.len(), |wave| usize::try_from(wave).unwrap_or(usize::MAX));
         let together = wave.min(terminals.len()).max(1);
-        let rate = f64::from(slowest) * 125_000.0;
+        let link = u64::from(slowest) * 125_000;
+        let limited = self.limit_mbit.map_or(link, |limit| payload_rate(limit).min(link));
+        let (link, rate) = (link as f64, limited as f64);
         let plan = Plan {
             zones: vec![together],
             rate,
-            server_rate: rate,
-            uplink: rate,
+            server_rate: link,
+            uplink: link,
             disk: DISK,
             image,
             piece_length: 4 << 20,

@@ -27,6 +27,9 @@ pub struct Terms {
     pub verify: bool,
     /// Longest stay in the swarm after the commit, seconds.
     pub longest_stay: u64,
+    /// What each terminal may use of its link, each way, in Mbit/s.
+    #[serde(default)]
+    pub limit_mbit: Option<u32>,
     /// Write nothing: the terminals are looked at and boot back.
     #[serde(default)]
     pub preflight: bool,
@@ -67,6 +70,7 @@ impl Terms {
             after: After::Reboot,
             verify: true,
             longest_stay: LONGEST_STAY,
+            limit_mbit: None,
             preflight: false,
             hostname: None,
             as_is: false,

@@ -41,6 +41,9 @@ pub struct JobView {
     pub attempts: u32,
     pub wake: bool,
     pub overrun: Overrun,
+    /// What each terminal may use of its link, each way, in Mbit/s.
+    #[serde(default)]
+    pub limit_mbit: Option<u32>,
     /// The forecast for one terminal, seconds.
     pub needs: u64,
     /// How many terminals are in each state.
@@ -136,6 +139,7 @@ impl Jobs {
             attempts: job.pace.attempts,
             wake: job.pace.wake,
             overrun: job.pace.overrun,
+            limit_mbit: job.terms.limit_mbit,
             needs: job.needs,
             counts,
         }

@@ -88,6 +88,7 @@ pub(super) fn finish(lab: &mut Lab, app: &App, config: &Config, id: &str) -> Opt
         verify: true,
         longest_stay: 0,
         preflight: false,
+        limit_mbit: None,
         personal: None,
         finish: true,
         date: None,

@@ -241,10 +241,10 @@ pub async fn take(
             repository.catalog.has(target.images()).map_err(conflict)?;
         }
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-        if target.terms.preflight && !wish.preflight {
-            let changes = lab.unable(&id, &target.job, TOO_OLD, at.now);
+        if let Some(why) = too_old(&target.terms, &wish) {
+            let changes = lab.unable(&id, &target.job, why, at.now);
             drop(app.store.save(changes));
-            return Err(error(StatusCode::CONFLICT, TOO_OLD, REBUILD));
+            return Err(error(StatusCode::CONFLICT, why, REBUILD));
         }
         let hostname = personal::hostname(&mut lab, &app, &config, (&id, &wish), &target)?;
         let nobody = || stranger(&id, &NotOne::Nobody(Vec::new()));
@@ -271,9 +271,17 @@ pub async fn take(
     Ok(Json(assignment).into_response())
 }
 
-/// Why a preflight is not given to an agent that would take it for an order to write.
-const TOO_OLD: &str =
-    "this terminal's agent is too old for a preflight: it would write the image to the disk";
+/// Why an agent does not get work of which it would do more than was ordered.
+fn too_old(terms: &Terms, wish: &Take) -> Option<&'static str> {
+    if terms.preflight && !wish.preflight {
+        return Some(
+            "this terminal's agent is too old for a preflight: it would write the image to the disk",
+        );
+    }
+    (terms.limit_mbit.is_some() && !wish.limit)
+        .then_some("this terminal's agent is too old for --limit-mbit: it would use its whole link")
+}
+
 const REBUILD: &str = "Nothing was written. Make new netboot files with flashmob-initramfs, restart the \
     terminal, and run on the server: flashmob job retry.";
 
@@ -315,7 +323,7 @@ fn assignment(
     compress: Compress,
 ) -> Result<Assignment, Error> {
     let Begun { attempt, target, compare, .. } = begun;
-    let Terms { images, after, verify, longest_stay, preflight, .. } = target.terms;
+    let Terms { images, after, verify, longest_stay, limit_mbit, preflight, .. } = target.terms;
     let mut tasks = images.into_iter().map(|image| task(image, compare));
     let task = tasks.next().ok_or_else(|| {
         error(StatusCode::INTERNAL_SERVER_ERROR, "a job without an image", "Cancel it and create it again.")
@@ -333,6 +341,7 @@ fn assignment(
         after,
         verify,
         longest_stay,
+        limit_mbit,
         preflight,
         personal: None,
         finish: false,

@@ -46,6 +46,7 @@ function pairs(job) {
     ["phase", w(job.cancelled ? "cancelled" : job.phase)],
     ["targets", job.targets.join(" ")],
     ["window", [window, ...calendar].filter(Boolean).join("; ")],
+    ["limit", job.limit_mbit && w("limit_each", job.limit_mbit)],
     ["forecast", forecast(job)],
     ["by", job.by + ", " + date(job.created)],
     ["note", job.note],
@@ -199,7 +200,7 @@ function order() {
     note: field("note"),
   };
   for (const name of ["at", "until"]) if (field(name)) order[name] = field(name);
-  if (field("wave")) order.wave = Number(field("wave"));
+  for (const name of ["wave", "limit_mbit"]) if (field(name)) order[name] = Number(field(name));
   return order;
 }
 function forget() {

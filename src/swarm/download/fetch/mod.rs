@@ -67,6 +67,8 @@ pub(crate) struct Fetcher {
     suspect: Vec<PieceIndex>,
     /// The pool was empty when a piece was to be begun.
     starved: bool,
+    /// The limit kept a standard client from being asked for more.
+    throttled: bool,
     /// The medium failed.
     halted: bool,
     /// Bytes of frames whose sender was lost before they were whole.
@@ -92,6 +94,7 @@ impl Fetcher {
             storing: BTreeMap::new(),
             suspect: Vec::new(),
             starved: false,
+            throttled: false,
             halted: false,
             dropped: 0,
         }
@@ -132,9 +135,18 @@ impl Fetcher {
         self.active.len()
     }
 
-    /// When the pool is to be asked again.
-    pub(crate) fn deadline(&self, now: Now) -> Option<Now> {
-        self.starved.then(|| now + BUFFER_RETRY)
+    /// When the pool, or a peer, is to be asked again.
+    pub(crate) fn deadline(&self, ctx: &Context) -> Option<Now> {
+        let buffer = self.starved.then(|| ctx.now + BUFFER_RETRY);
+        let limit = self.throttled.then(|| ctx.now + ctx.receives_in());
+        [buffer, limit].into_iter().flatten().min()
+    }
+
+    /// True once after the limit held requests back and lets them through again.
+    pub(crate) fn take_throttled(&mut self, ctx: &Context) -> bool {
+        let ready = self.throttled && ctx.receives_in().is_zero();
+        self.throttled &= !ready;
+        ready
     }
 
     /// True once after the pool was found empty.
@@ -151,13 +163,21 @@ impl Fetcher {
             if self.halted || !peer.download.is_open() || !room {
                 return;
             }
-            let more =
-                !peer.scheduling.is_spoken() && peer.download.requests() < peer.download.ahead(ctx.now);
+            let standard = !peer.scheduling.is_spoken();
+            let more = standard && peer.download.requests() < peer.download.ahead(ctx.now);
+            // The pieces of a scheduling peer were paid when they were granted.
+            if standard && !ctx.receives_in().is_zero() {
+                self.throttled = true;
+                return;
+            }
             let Some(block) =
                 self.own_block(conn).or_else(|| more.then(|| self.find_block(conn, ctx)).flatten())
             else {
                 return;
             };
+            if standard {
+                ctx.pay_received(block.len, ctx.now);
+            }
             let Some(peer) = ctx.peers.get_mut(&conn) else { return };
             peer.download.ask(block, ctx.now);
             ctx.out.send(conn, Message::Request(block));
