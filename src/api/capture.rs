@@ -60,6 +60,8 @@ pub struct CaptureView {
 pub struct LentView {
     /// `nbd://ADDRESS:PORT/EXPORT`; who has it can read the disk from the server.
     pub url: String,
+    /// What the screen of the machine that lends shows: six digits.
+    pub code: String,
     /// The disk for people.
     pub disk: String,
     pub size: u64,
@@ -91,6 +93,9 @@ pub struct LendOffer {
     pub capture: u64,
     /// Must come with every report.
     pub token: String,
+    /// Six digits for the screen, which a person compares; empty from a server that knows none.
+    #[serde(default)]
+    pub code: String,
     /// The image that is made, for people.
     pub image: String,
     /// A rule (`layout::rule`), or a device.

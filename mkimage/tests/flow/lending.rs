@@ -2,10 +2,11 @@
 //! `flashmob capture`, which runs `flashmob-mkimage`.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use flashmob_testkit::child::{Guarded, command};
@@ -33,16 +34,23 @@ impl Golden {
         Golden { disk, device }
     }
 
-    /// The agent, and the terminal's name in calls.
-    fn boot(&self, server: &Server) -> (Guarded, String) {
+    /// The agent, the terminal's name in calls, and what the agent says afterwards.
+    fn boot(&self, server: &Server) -> (Guarded, String, Receiver<String>) {
         let mut agent = command(None, beside("flashmob-agent"));
         agent.args(["lend", "--server", &server.url, "--disk", self.device.name()]);
         let mut agent = Guarded::start(agent.stderr(Stdio::piped()));
         let mut lines = BufReader::new(agent.take_stderr().expect("its words")).lines().map_while(Result::ok);
         let waiting = lines.find(|line| line.contains("waiting for 'flashmob capture")).expect("it waits");
-        std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
+        let (says, said) = channel();
+        std::thread::spawn(move || {
+            lines.for_each(|line| {
+                eprintln!("{line}");
+                // Not every test listens.
+                let _ = says.send(line);
+            });
+        });
         let name = waiting.split(['\'', ' ']).rfind(|word| word.contains(':')).expect("its name");
-        (agent, name.to_owned())
+        (agent, name.to_owned(), said)
     }
 
     fn write(&self, bytes: &[u8], at: u64) {
@@ -51,12 +59,25 @@ impl Golden {
     }
 }
 
-/// `flashmob capture`, as of a program in `folder`.
-fn capture(program: &Path, server: &Server, terminal: &str, repository: &Path, more: &[&str]) -> Guarded {
+/// `flashmob capture` by this program, for a terminal, into a repository.
+fn capture_by(program: &Path, server: &Server, terminal: &str, repository: &Path) -> Command {
     let mut capture = command(None, program);
     capture.args(["capture", terminal, "--server", &server.url, "--name", "lab", "--repository"]);
-    capture.arg(repository).args(more);
-    Guarded::start(capture.stdout(Stdio::piped()).stderr(Stdio::piped()))
+    capture.arg(repository).stdout(Stdio::piped()).stderr(Stdio::piped());
+    capture
+}
+
+/// The same in a network that is trusted.
+fn capture(program: &Path, server: &Server, terminal: &str, repository: &Path, more: &[&str]) -> Guarded {
+    let mut capture = capture_by(program, server, terminal, repository);
+    Guarded::start(capture.arg("--trust-network").args(more))
+}
+
+/// The code on the screen of a machine that lends.
+fn code(said: &Receiver<String>) -> String {
+    let lines = std::iter::from_fn(|| said.recv_timeout(DEADLINE).ok());
+    let code = lines.filter_map(|line| Some(line.split_once(" code ")?.1.split_once(':')?.0.to_owned()));
+    code.into_iter().next().expect("a code")
 }
 
 const PIECES: [&str; 5] = ["--", "--piece-length", "64KiB", "--file-size", "256KiB"];
@@ -75,11 +96,16 @@ fn a_golden_machine_is_captured_where_it_stands_and_its_next_version_stores_what
 
     let before = fs::read(&golden.disk).expect("the disk");
     succeed(&capture_as("lab@1", &golden.disk, &local, &SMALL));
-    let (agent, terminal) = golden.boot(&server);
+    let (agent, terminal, says) = golden.boot(&server);
     let first = [&["--version", "1"][..], &PIECES].concat();
-    let made =
-        capture(&beside("flashmob"), &server, &terminal, &lent, &first).finish(DEADLINE).expect("it ends");
-    let said = succeed(&made);
+    let (typed, mut types) = std::io::pipe().expect("a pipe");
+    let mut making = capture_by(&beside("flashmob"), &server, &terminal, &lent);
+    let making = Guarded::start(making.args(&first).stdin(typed));
+    let shown = code(&says);
+    let wrong = if shown == "111111" { "222222" } else { "111111" };
+    write!(types, "{wrong}\n{shown}\n").expect("typed");
+    let said = succeed(&making.finish(DEADLINE).expect("it ends"));
+    assert!(said.contains("has another code") && said.contains("right: this is the machine"), "{said}");
     assert!(
         said.contains("waiting until it lends") && said.contains("released, it boots its own disk"),
         "{said}"
@@ -93,7 +119,7 @@ fn a_golden_machine_is_captured_where_it_stands_and_its_next_version_stores_what
     let parent = ["--parent", "1"];
     let terms = [&SMALL[..], &[&parent[0], &parent[1]]].concat();
     succeed(&capture_as("lab@2", &golden.disk, &local, &terms));
-    let (agent, terminal) = golden.boot(&server);
+    let (agent, terminal, _) = golden.boot(&server);
     let second = [&["--version", "2"][..], &parent, &PIECES].concat();
     let made =
         capture(&beside("flashmob"), &server, &terminal, &lent, &second).finish(DEADLINE).expect("it ends");
@@ -145,13 +171,13 @@ fn a_terminal_that_starts_again_lends_again_and_an_interrupted_capture_releases_
         let log = fs::read_to_string(hang.with_extension("log")).unwrap_or_default();
         log.lines().count()
     };
-    let (agent, terminal) = golden.boot(&server);
+    let (agent, terminal, _) = golden.boot(&server);
     let terms = [&["--version", "1"][..], &PIECES].concat();
     let making = capture(&program, &server, &terminal, &lent, &terms);
     wait_until("the capture runs", || starts() == 1);
     // Its power is cut, and it comes back.
     drop(agent);
-    let (agent, _) = golden.boot(&server);
+    let (agent, _, _) = golden.boot(&server);
     wait_until("the capture runs again", || starts() == 2);
     fs::remove_file(&hang).expect("removed");
     let said = succeed(&making.finish(DEADLINE).expect("it ends"));
@@ -160,7 +186,7 @@ fn a_terminal_that_starts_again_lends_again_and_an_interrupted_capture_releases_
     assert!(image(&lent.join("lab/1")) == image(&local.join("lab/1")));
 
     fs::write(&hang, "").expect("written");
-    let (agent, terminal) = golden.boot(&server);
+    let (agent, terminal, _) = golden.boot(&server);
     let making = capture(&program, &server, &terminal, &lent, &["--version", "2"]);
     wait_until("the capture runs", || starts() == 3);
     let show = Command::new(beside("flashmob"))
@@ -173,4 +199,26 @@ fn a_terminal_that_starts_again_lends_again_and_an_interrupted_capture_releases_
     assert!(String::from_utf8_lossy(&output.stdout).contains("released, it boots its own disk"));
     assert!(agent.finish(DEADLINE).expect("it ends").status.success());
     assert!(!lent.join("lab/2").exists());
+}
+
+#[test]
+fn nothing_is_read_from_a_machine_whose_code_nobody_types() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let lent = folder.path().join("lent");
+    fs::create_dir(&lent).expect("a repository");
+    let golden = Golden::new(folder.path());
+    let server = serve(None, &lent, &folder.path().join("state"), "127.0.0.1:0");
+    let (agent, terminal, says) = golden.boot(&server);
+    // Its input is empty, as a script's.
+    let making = Guarded::start(&mut capture_by(&beside("flashmob"), &server, &terminal, &lent));
+    code(&says);
+    let output = making.finish(DEADLINE).expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("--trust-network"), "{said}");
+    assert!(agent.finish(DEADLINE).expect("it ends").status.success(), "released");
+    assert!(!lent.join("lab").exists());
 }

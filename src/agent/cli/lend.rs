@@ -72,7 +72,7 @@ async fn lend(api: &Api, disk: Option<&str>) -> Result<(), Failure> {
     loop {
         match api.take(&welcome.terminal, &take).await.map_err(|e| failed_call(&e))? {
             Taken::Lend(offer) => {
-                eprintln!("flashmob-agent: lending the disk for {}, until the server has it", offer.image);
+                eprintln!("flashmob-agent: {}", lending::title(&offer));
                 return lending::run(api, &offer, disk, &Status::new()).await;
             }
             Taken::Job(_) => {

@@ -45,7 +45,7 @@ pub(crate) async fn run(
     disk: Option<&str>,
     status: &Status,
 ) -> Result<(), Failure> {
-    status.begin_attempt(format!("{} is made of this machine's disk", offer.image));
+    status.begin_attempt(title(offer));
     status.stage(Stage::Lend);
     let rule = disk.unwrap_or(&offer.disk).to_owned();
     let lending = async {
@@ -64,6 +64,15 @@ pub(crate) async fn run(
             report_failure(api, offer, &failure).await;
             Err(failure)
         }
+    }
+}
+
+/// What the screen says as long as the disk is lent: the code first, because a screen cuts long lines.
+pub(crate) fn title(offer: &LendOffer) -> String {
+    let (image, code) = (&offer.image, &offer.code);
+    match code.as_str() {
+        "" => format!("{image} is made of this machine's disk"),
+        _ => format!("code {code}: 'flashmob capture' asks for it, to make {image} of this machine's disk"),
     }
 }
 

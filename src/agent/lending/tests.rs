@@ -106,7 +106,13 @@ async fn garbage_and_too_many_connections_are_closed_and_others_go_on() {
 
 #[tokio::test]
 async fn the_terminal_is_released_by_the_server_or_by_one_that_forgot_the_capture() {
-    let offer = LendOffer { capture: 7, token: "t".into(), image: "lab".into(), disk: "internal".into() };
+    let offer = LendOffer {
+        capture: 7,
+        token: "t".into(),
+        code: "042137".into(),
+        image: "lab".into(),
+        disk: "internal".into(),
+    };
     for answer in [(200, r#"{"release":true}"#), (404, r#"{"error":"no capture","advice":"x"}"#)] {
         let url = http::serve(move |path, body| {
             assert!(path == "/api/v1/captures/7/lending" && body.contains(r#""token":"t""#), "{path} {body}");
@@ -128,9 +134,26 @@ async fn a_disk_that_is_not_there_is_told_to_the_server() {
         (200, r#"{"release":true}"#.into())
     })
     .await;
-    let offer =
-        LendOffer { capture: 7, token: "t".into(), image: "lab".into(), disk: "serial=never-made".into() };
+    let offer = LendOffer {
+        capture: 7,
+        token: "t".into(),
+        code: "042137".into(),
+        image: "lab".into(),
+        disk: "serial=never-made".into(),
+    };
     let failure = run(&api(&url), &offer, None, &Status::new()).await.unwrap_err();
     let body = told.recv().await.unwrap();
     assert!(body.contains("never-made") && failure.message.contains("never-made"), "{failure:?} {body}");
+}
+
+#[tokio::test]
+async fn the_screen_shows_the_code_that_the_person_at_the_server_types() {
+    let url = http::serve(|_, _| (200, r#"{"release":true}"#.into())).await;
+    let old = r#"{"capture":7,"token":"t","image":"lab","disk":"serial=never-made"}"#;
+    let new = old.replace(r#""disk""#, r#""code":"042137","disk""#);
+    for (offer, line) in [(&*new, "code 042137: 'flashmob capture' asks"), (old, "lab is made of this")] {
+        let (offer, status) = (serde_json::from_str(offer).unwrap(), Status::new());
+        run(&api(&url), &offer, None, &status).await.unwrap_err();
+        assert!(status.view().image.starts_with(line), "{}", status.view().image);
+    }
 }

@@ -2,7 +2,11 @@
 //!
 //! Invariant: a terminal has at most one capture. A capture ends when its administrator's program ends it or
 //! is silent for [`SILENT`], so that no terminal is held by one that crashed; it is not kept over a restart
-//! of the server for the same reason. Only the program that took the latest offer is heard.
+//! of the server for the same reason. Only the agent that took the latest offer is heard.
+//!
+//! Each offer has a code for the agent's screen, by which a person sees that the machine that lends is the
+//! golden machine and not another one that answers with its MAC. The server draws the code, so no machine can
+//! choose it, and gives at most [`MOST_OFFERS`] for a capture, so no machine can wait for a certain one.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +19,15 @@ use crate::event::Failure;
 const SILENT: Duration = Duration::from_secs(90);
 /// A terminal that lends reports every second.
 const QUIET: Duration = Duration::from_secs(15);
+/// How often a golden machine may start during its capture.
+const MOST_OFFERS: u32 = 20;
+
+/// What only the server and an agent with an offer know.
+#[derive(Debug, Clone)]
+pub(crate) struct OfferSecrets {
+    pub(crate) token: String,
+    pub(crate) code: String,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Captures {
@@ -34,8 +47,9 @@ pub(crate) struct Capture {
     /// When the administrator's program was last heard.
     watched: Duration,
     percent: Option<u8>,
-    /// Of the terminal's agent.
-    token: Option<String>,
+    /// Of the latest offer.
+    secrets: Option<OfferSecrets>,
+    offers: u32,
     lent: Option<Lent>,
     pub(crate) failure: Option<Failure>,
 }
@@ -58,7 +72,8 @@ impl Captures {
             disk: disk.into(),
             watched: now,
             percent: None,
-            token: None,
+            secrets: None,
+            offers: 0,
             lent: None,
             failure: None,
         };
@@ -78,12 +93,21 @@ impl Captures {
     }
 
     /// The terminal's agent is there: what it is to lend. An earlier agent's lending is over.
-    pub(crate) fn offer(&mut self, id: &str, token: String, now: Duration) -> Option<LendOffer> {
+    pub(crate) fn offer(&mut self, id: &str, secrets: OfferSecrets, now: Duration) -> Option<LendOffer> {
         self.of(id, now)?;
         let capture = self.by_terminal.get_mut(id).filter(|capture| capture.failure.is_none())?;
-        (capture.lent, capture.token) = (None, Some(token.clone()));
+        capture.offers += 1;
+        (capture.lent, capture.secrets) = (None, Some(secrets.clone()));
+        if capture.offers > MOST_OFFERS {
+            capture.failure = Some(Failure::untrusted(
+                format!("machines that answer as this terminal began to lend {MOST_OFFERS} times"),
+                "Look for another machine with its MAC, or why it starts again and again, and begin anew.",
+            ));
+            return None;
+        }
         let (image, disk) = (capture.image.clone(), capture.disk.clone());
-        Some(LendOffer { capture: capture.number, token, image, disk })
+        let OfferSecrets { token, code } = secrets;
+        Some(LendOffer { capture: capture.number, token, code, image, disk })
     }
 
     /// The agent at `from` lends, or cannot: its terminal, which goes on if there is no failure. `None`: this
@@ -97,7 +121,8 @@ impl Captures {
     ) -> Option<String> {
         let id = self.terminal(number, now)?.to_owned();
         let capture = self.by_terminal.get_mut(&id)?;
-        if capture.token.as_ref() != Some(&report.token) || capture.failure.is_some() {
+        let is_latest = capture.secrets.as_ref().is_some_and(|secrets| secrets.token == report.token);
+        if !is_latest || capture.failure.is_some() {
             return None;
         }
         capture.failure = report.failure.clone();
@@ -146,6 +171,7 @@ impl Capture {
         let Lent { address, report, .. } = self.lent.as_ref()?;
         Some(LentView {
             url: format!("nbd://{address}/{}", report.export),
+            code: self.secrets.as_ref()?.code.clone(),
             disk: report.disk.clone(),
             size: report.size,
             sector_size: report.sector_size,
@@ -175,6 +201,10 @@ mod tests {
         Duration::from_secs(1000 + seconds)
     }
 
+    fn secrets(token: &str) -> OfferSecrets {
+        OfferSecrets { token: token.into(), code: format!("00000{}", token.len()) }
+    }
+
     fn report(token: &str, export: &str) -> LendReport {
         LendReport {
             token: token.into(),
@@ -199,8 +229,8 @@ mod tests {
         let state = |captures: &Captures, now| captures.of("t-1", now).expect("open").state(now);
         assert_eq!(state(&captures, at(1)), CaptureState::Waiting);
         assert!(captures.report(number, FROM, report("a", "x"), at(1)).is_none(), "nobody took the offer");
-        assert_eq!(captures.offer("t-2", "a".into(), at(1)), None);
-        let offer = captures.offer("t-1", "a".into(), at(1)).expect("an offer");
+        assert_eq!(captures.offer("t-2", secrets("a"), at(1)), None);
+        let offer = captures.offer("t-1", secrets("a"), at(1)).expect("an offer");
         assert_eq!((offer.capture, offer.disk.as_str()), (number, "internal"));
         assert!(captures.report(number, FROM, report("a", "x"), at(2)).is_some());
         let url =
@@ -211,7 +241,7 @@ mod tests {
             (CaptureState::Lending, CaptureState::Silent)
         );
         // The terminal starts again.
-        captures.offer("t-1", "b".into(), at(20)).expect("an offer");
+        captures.offer("t-1", secrets("b"), at(20)).expect("an offer");
         assert_eq!(state(&captures, at(20)), CaptureState::Waiting);
         assert!(captures.report(number, FROM, report("a", "x"), at(21)).is_none(), "the former agent");
         assert!(captures.report(number, FROM, report("b", "y"), at(21)).is_some());
@@ -230,12 +260,12 @@ mod tests {
     fn a_capture_whose_program_is_silent_is_over() {
         let mut captures = Captures::default();
         let number = open(&mut captures);
-        captures.offer("t-1", "a".into(), at(1)).expect("an offer");
+        captures.offer("t-1", secrets("a"), at(1)).expect("an offer");
         assert!(captures.watch(number, None, at(80)).is_some() && captures.of("t-1", at(160)).is_some());
         assert!(captures.report(number, FROM, report("a", "x"), at(170)).is_none());
         assert!(
             captures.watch(number, None, at(170)).is_none()
-                && captures.offer("t-1", "b".into(), at(170)).is_none()
+                && captures.offer("t-1", secrets("b"), at(170)).is_none()
         );
         assert_ne!(open(&mut captures), number);
     }
@@ -244,10 +274,23 @@ mod tests {
     fn a_terminal_that_cannot_lend_is_not_asked_again() {
         let mut captures = Captures::default();
         let number = open(&mut captures);
-        captures.offer("t-1", "a".into(), at(1)).expect("an offer");
+        captures.offer("t-1", secrets("a"), at(1)).expect("an offer");
         let failure = Some(Failure::refused("no disk", "Look."));
         assert!(captures.report(number, FROM, LendReport { failure, ..report("a", "") }, at(2)).is_some());
         assert_eq!(captures.of("t-1", at(3)).map(|one| one.state(at(3))), Some(CaptureState::Failed));
-        assert_eq!(captures.offer("t-1", "b".into(), at(4)), None);
+        assert_eq!(captures.offer("t-1", secrets("b"), at(4)), None);
+    }
+
+    #[test]
+    fn a_machine_cannot_start_until_it_gets_the_code_that_it_wants() {
+        let mut captures = Captures::default();
+        let number = open(&mut captures);
+        for _ in 0..MOST_OFFERS {
+            captures.offer("t-1", secrets("a"), at(1)).expect("an offer");
+        }
+        assert_eq!(captures.offer("t-1", secrets("a"), at(1)), None);
+        let failure = captures.of("t-1", at(1)).and_then(|one| one.failure.clone()).expect("it failed");
+        assert!(failure.message.contains("began to lend 20 times"), "{failure:?}");
+        assert!(captures.report(number, FROM, report("a", "x"), at(2)).is_none());
     }
 }

@@ -66,12 +66,16 @@ async fn a_terminal_lends_its_disk_from_its_next_network_boot_until_it_is_releas
     assert!(world.lends(&offer, "abc123").await);
     let view = world.watched(view.number, Some(41)).await.expect("it stands");
     assert_eq!(view.state, CaptureState::Lending);
-    assert_eq!(view.lent.map(|lent| lent.url).as_deref(), Some("nbd://127.0.0.1:4711/abc123"));
+    let lent = view.lent.expect("lent");
+    assert_eq!(lent.url, "nbd://127.0.0.1:4711/abc123");
+    assert!(lent.code == offer.code && offer.code.len() == 6, "what its screen shows: {lent:?} {offer:?}");
     let show = world.text(&format!("/api/v1/terminals/{A}")).await.1;
     assert!(show.contains("being captured, 41 %") && !show.contains("abc123"), "{show}");
+    assert!(!show.contains(&offer.code), "{show}");
 
-    // It starts again, and lends under another name.
+    // It starts again, and lends under another name and code.
     let again = world.offered(&terminal).await;
+    assert_ne!((&again.token, &again.code), (&offer.token, &offer.code));
     assert!(!world.lends(&offer, "abc123").await && world.lends(&again, "def456").await);
     world.released(view.number).await;
     assert!(!world.lends(&again, "def456").await, "it boots its own disk");

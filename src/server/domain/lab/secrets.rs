@@ -233,6 +233,7 @@ impl Lab {
 mod tests {
     use super::*;
     use crate::api::LendReport;
+    use crate::server::domain::captures::OfferSecrets;
     use crate::server::domain::tickets::{self, Key};
     use crate::server::domain::ties::Ties;
     use crate::testkit::lab::{at, done, hello_of, target};
@@ -347,7 +348,8 @@ mod tests {
         let mut lab = Lab::default();
         hello(&mut lab, 1, &[A], ticket(A, 0), "one").expect("admitted");
         let number = lab.captures.open(A, ("golden", "internal"), "anna".into(), at(START + 1));
-        lab.captures.offer(A, "token".into(), at(START + 2)).expect("an offer");
+        let secrets = OfferSecrets { token: "token".into(), code: "123456".into() };
+        lab.captures.offer(A, secrets, at(START + 2)).expect("an offer");
         let report = LendReport {
             token: "token".into(),
             port: 4711,

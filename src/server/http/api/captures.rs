@@ -11,11 +11,12 @@ use axum::response::{IntoResponse, Response};
 
 use super::access::Caller;
 use super::named::meant;
-use super::reply::{Body, Error, Shared, conflict, error, keep, random_secret, read};
+use super::reply::{Body, Error, Shared, conflict, error, keep, random_code, random_secret, read};
 use crate::api::{CaptureView, Lend, LendOrders, LendReport, NewCapture, Refusal, Take, Watch};
 use crate::event::Failure;
 use crate::layout::rule::Rule;
 use crate::server::app::App;
+use crate::server::domain::captures::OfferSecrets;
 use crate::server::domain::lab::Lab;
 use crate::sync;
 
@@ -229,7 +230,8 @@ pub(super) fn offer(lab: &mut Lab, app: &App, id: &str, wish: &Take) -> Result<O
         lab.captures.fail(id, Failure::refused(what, advice));
         return Err(error(StatusCode::CONFLICT, what, advice));
     }
-    let lend = lab.captures.offer(id, random_secret()?, now);
+    let secrets = OfferSecrets { token: random_secret()?, code: random_code()? };
+    let lend = lab.captures.offer(id, secrets, now);
     Ok(lend.map(|lend| {
         log::info!(terminal = id; "{} lends its disk for {image}", lab.title(&app.config(), id));
         Json(Lend { lend }).into_response()

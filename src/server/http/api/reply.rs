@@ -67,11 +67,21 @@ pub(super) fn read<T>(body: Body<T>) -> Result<T, Error> {
 
 /// 128 random bits in hexadecimal.
 pub(super) fn random_secret() -> Result<String, Error> {
-    let mut bytes = [0u8; 16];
+    random::<16>().map(|bytes| tickets::hex(&bytes))
+}
+
+/// Six random digits, for people to compare.
+pub(super) fn random_code() -> Result<String, Error> {
+    // The bias of the remainder is negligible.
+    random().map(|bytes| format!("{:06}", u64::from_le_bytes(bytes) % 1_000_000))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|e| {
         error(StatusCode::INTERNAL_SERVER_ERROR, format!("no random number: {e}"), "Look at the server.")
     })?;
-    Ok(tickets::hex(&bytes))
+    Ok(bytes)
 }
 
 /// Waits until the changes are on the disk. When they are not, the store writes them later, unless it refused

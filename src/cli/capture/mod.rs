@@ -5,8 +5,9 @@
 //!        └─starts─► flashmob-mkimage capture nbd://… ──reads────────────►┘
 //! ```
 //!
-//! Invariant: however this ends, the server is told, and the terminal boots its own disk. Nothing is written
-//! to it.
+//! Invariant: no byte of the disk is read before a person has typed the code on the golden machine's screen
+//! (`code`), or has said that the network is to be trusted. However this ends, the server is told, and the
+//! terminal boots its own disk. Nothing is written to it.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,10 +19,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use reqwest::Method;
 
+use self::code::Gate;
 use super::call::{Content, ServerArg, ask, send, text_of, understand};
 use crate::api::{CaptureState, CaptureView, LentView, NewCapture, Watch};
 use crate::event::{Class, Failure};
 use crate::image_id::is_plain_name;
+
+mod code;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -32,7 +36,8 @@ const TRIES: u32 = 5;
 const PROGRAM: &str = "flashmob-mkimage";
 
 /// Make an image of a terminal's disk over the network, and leave the disk as it is. Runs on the server: at
-/// its next network boot the terminal lends its disk, read-only, to the server alone.
+/// its next network boot the terminal lends its disk, read-only, to the server alone. Its screen shows a code
+/// of six digits, which you type here before anything is read.
 #[derive(Debug, Args)]
 pub struct CaptureArgs {
     /// The terminal: label, MAC or UUID. Shut its system down properly, then let it boot from the network.
@@ -55,6 +60,10 @@ pub struct CaptureArgs {
     /// The terminal's disk, by a rule.
     #[arg(long, value_name = "RULE", default_value = "internal")]
     disk: String,
+    /// Read the disk of whichever machine answers as this terminal, without its code: for scripts, in a
+    /// network where no other machine can use its MAC.
+    #[arg(long)]
+    trust_network: bool,
     #[command(flatten)]
     server: ServerArg,
     /// More options of 'flashmob-mkimage capture', for example -- --raw 2 --rescue.
@@ -138,6 +147,7 @@ async fn follow(args: &CaptureArgs, program: &Path, number: &str) -> Result<(), 
     let mut said = None;
     let mut terminal = None;
     let mut tries = 0;
+    let mut gate = Gate::new(args.trust_network);
     loop {
         let watch = Watch { percent: making.as_ref().map(Making::percent) };
         let view = match post(&args.server, &["api", "v1", "captures", number], &watch).await {
@@ -175,7 +185,7 @@ async fn follow(args: &CaptureArgs, program: &Path, number: &str) -> Result<(), 
                 }
                 Some(Err(failure)) => return Err(failure),
             },
-            (None, Some(lent)) if view.state == CaptureState::Lending => {
+            (None, Some(lent)) if view.state == CaptureState::Lending && gate.passes(&lent)? => {
                 tries += 1;
                 making = Some(Making::start(args, program, &lent)?);
             }
