@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::app::{App, Configured};
 use super::clock::Clock;
 use super::domain::board::Board;
+use super::domain::captures::Captures;
 use super::domain::config::Config;
 use super::domain::jobs::Jobs;
 use super::domain::lab::{Change, Lab};
@@ -119,6 +120,7 @@ impl Server {
             None => new_key(&store).await?,
         };
         let (mut lab, corrected) = Lab::restore(clock.now(), restored.terminals, restored.last_number);
+        lab.captures = Captures::restore(clock.now(), restored.captures);
         lab.restore_jobs(Jobs::restore(clock.now(), restored.jobs));
         if !corrected.is_empty() {
             log::warn!(

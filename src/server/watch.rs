@@ -175,7 +175,8 @@ pub(crate) fn tick(app: &App) {
         |image: &ImageRef| repository.catalog.resolve(image).ok().map(|found| (found.id(), found.bytes));
     let ties = app.ties();
     let mut lab = sync::lock(&app.lab);
-    let changes = lab.tick(&at, &newest);
+    let mut changes = lab.tick(&at, &newest);
+    changes.extend(lab.end_silent_captures(at.now));
     let asleep = lab.wanted_awake(&at);
     if !asleep.is_empty() {
         let mut waking = sync::lock(&app.waking);

@@ -29,7 +29,7 @@ mod code;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// A server that is away for so long has ended the capture.
+/// A server that is away for longer is not waited for.
 const AWAY: Duration = Duration::from_secs(80);
 /// How often a capture is begun anew after its connection was lost.
 const TRIES: u32 = 5;
@@ -161,7 +161,7 @@ async fn follow(args: &CaptureArgs, program: &Path, number: &str) -> Result<(), 
         heard = Instant::now();
         if terminal.get_or_insert_with(|| view.terminal.clone()) != &view.terminal {
             return Err(Failure::refused(
-                "the server was started again, and has forgotten this capture",
+                "the server has another state than before, and has forgotten this capture",
                 "Nothing was published. Begin it again.",
             ));
         }
@@ -171,8 +171,9 @@ async fn follow(args: &CaptureArgs, program: &Path, number: &str) -> Result<(), 
         if let Some(failure) = view.failure {
             return Err(failure);
         }
-        let url = view.lent.as_ref().map(|lent| lent.url.as_str());
-        if making.take_if(|making| Some(making.url.as_str()) != url).is_some() {
+        // A server that was started again learns from the agent's next report what is lent.
+        let other = |making: &mut Making| view.lent.as_ref().is_some_and(|lent| lent.url != making.url);
+        if making.take_if(other).is_some() {
             println!("  the terminal was started again: the capture begins anew");
         }
         match (&mut making, view.lent) {

@@ -1,8 +1,9 @@
 //! Captures over the network: terminals that are to lend, or lend, their disks.
 //!
 //! Invariant: a terminal has at most one capture. A capture ends when its administrator's program ends it or
-//! is silent for [`SILENT`], so that no terminal is held by one that crashed; it is not kept over a restart
-//! of the server for the same reason. Only the agent that took the latest offer is heard.
+//! is silent for [`SILENT`], so that no terminal is held by one that crashed. Only the agent that took the
+//! latest offer is heard. Request and offer are kept over a restart of the server: the agent goes on lending,
+//! and the program goes on reading, because neither of them reads through the server.
 //!
 //! Each offer has a code for the agent's screen, by which a person sees that the machine that lends is the
 //! golden machine and not another one that answers with its MAC. The server draws the code, so no machine can
@@ -11,6 +12,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::api::{CaptureState, LendOffer, LendReport, LentView};
 use crate::event::Failure;
@@ -23,7 +26,7 @@ const QUIET: Duration = Duration::from_secs(15);
 const MOST_OFFERS: u32 = 20;
 
 /// What only the server and an agent with an offer know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OfferSecrets {
     pub(crate) token: String,
     pub(crate) code: String,
@@ -38,19 +41,25 @@ pub(crate) struct Captures {
 /// A capture of one terminal's disk.
 #[derive(Debug)]
 pub(crate) struct Capture {
+    pub(crate) request: Request,
+    /// When the administrator's program was last heard.
+    watched: Duration,
+    percent: Option<u8>,
+    lent: Option<Lent>,
+}
+
+/// What of a capture survives a restart of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
     pub(crate) number: u64,
     /// The image's name, for people.
     pub(crate) image: String,
     /// Who asked, for people.
     pub(crate) by: String,
     disk: String,
-    /// When the administrator's program was last heard.
-    watched: Duration,
-    percent: Option<u8>,
     /// Of the latest offer.
     secrets: Option<OfferSecrets>,
     offers: u32,
-    lent: Option<Lent>,
     pub(crate) failure: Option<Failure>,
 }
 
@@ -62,23 +71,47 @@ struct Lent {
 }
 
 impl Captures {
+    /// The captures of terminals before the server started, at `now`; their programs have [`SILENT`] to come
+    /// back.
+    pub(crate) fn restore(now: Duration, requests: Vec<(String, Request)>) -> Self {
+        let last = requests.iter().map(|(_, request)| request.number).max().unwrap_or(0);
+        let by_terminal = requests.into_iter().map(|(id, request)| (id, Capture::new(request, now)));
+        Captures { last, by_terminal: by_terminal.collect() }
+    }
+
+    /// What is to be stored of the terminal `id`.
+    pub(crate) fn stored(&self, id: &str) -> Option<Request> {
+        self.by_terminal.get(id).map(|capture| capture.request.clone())
+    }
+
     /// A capture of the terminal `id` begins; the caller made sure that it has none.
     pub(crate) fn open(&mut self, id: &str, (image, disk): (&str, &str), by: String, now: Duration) -> u64 {
-        self.last += 1;
-        let capture = Capture {
+        // Numbers follow the time, so that none of an ended capture is given again after a restart.
+        self.last = now.as_secs().max(self.last + 1);
+        let request = Request {
             number: self.last,
             image: image.into(),
             by,
             disk: disk.into(),
-            watched: now,
-            percent: None,
             secrets: None,
             offers: 0,
-            lent: None,
             failure: None,
         };
-        self.by_terminal.insert(id.into(), capture);
+        self.by_terminal.insert(id.into(), Capture::new(request, now));
         self.last
+    }
+
+    /// Removes captures whose program is silent, and names their terminals.
+    pub(crate) fn remove_silent(&mut self, now: Duration) -> Vec<String> {
+        let is_over = |id: &&String| self.of(id, now).is_none();
+        let over: Vec<String> = self.by_terminal.keys().filter(is_over).cloned().collect();
+        over.iter().for_each(|id| self.forget(id));
+        over
+    }
+
+    /// The terminal is forgotten.
+    pub(crate) fn forget(&mut self, id: &str) {
+        self.by_terminal.remove(id);
     }
 
     /// The open capture of a terminal.
@@ -88,26 +121,28 @@ impl Captures {
 
     /// The terminal of an open capture.
     pub(crate) fn terminal(&self, number: u64, now: Duration) -> Option<&str> {
-        let found = self.by_terminal.iter().find(|(_, capture)| capture.number == number);
+        let found = self.by_terminal.iter().find(|(_, capture)| capture.request.number == number);
         found.map(|(id, _)| id.as_str()).filter(|id| self.of(id, now).is_some())
     }
 
     /// The terminal's agent is there: what it is to lend. An earlier agent's lending is over.
     pub(crate) fn offer(&mut self, id: &str, secrets: OfferSecrets, now: Duration) -> Option<LendOffer> {
         self.of(id, now)?;
-        let capture = self.by_terminal.get_mut(id).filter(|capture| capture.failure.is_none())?;
-        capture.offers += 1;
-        (capture.lent, capture.secrets) = (None, Some(secrets.clone()));
-        if capture.offers > MOST_OFFERS {
-            capture.failure = Some(Failure::untrusted(
+        let capture = self.by_terminal.get_mut(id).filter(|capture| capture.request.failure.is_none())?;
+        capture.lent = None;
+        let request = &mut capture.request;
+        request.offers += 1;
+        request.secrets = Some(secrets.clone());
+        if request.offers > MOST_OFFERS {
+            request.failure = Some(Failure::untrusted(
                 format!("machines that answer as this terminal began to lend {MOST_OFFERS} times"),
                 "Look for another machine with its MAC, or why it starts again and again, and begin anew.",
             ));
             return None;
         }
-        let (image, disk) = (capture.image.clone(), capture.disk.clone());
+        let (image, disk) = (request.image.clone(), request.disk.clone());
         let OfferSecrets { token, code } = secrets;
-        Some(LendOffer { capture: capture.number, token, code, image, disk })
+        Some(LendOffer { capture: request.number, token, code, image, disk })
     }
 
     /// The agent at `from` lends, or cannot: its terminal, which goes on if there is no failure. `None`: this
@@ -121,13 +156,13 @@ impl Captures {
     ) -> Option<String> {
         let id = self.terminal(number, now)?.to_owned();
         let capture = self.by_terminal.get_mut(&id)?;
-        let is_latest = capture.secrets.as_ref().is_some_and(|secrets| secrets.token == report.token);
-        if !is_latest || capture.failure.is_some() {
+        let is_latest = capture.request.secrets.as_ref().is_some_and(|secrets| secrets.token == report.token);
+        if !is_latest || capture.request.failure.is_some() {
             return None;
         }
-        capture.failure = report.failure.clone();
+        capture.request.failure = report.failure.clone();
         let address = SocketAddr::new(from.to_canonical(), report.port);
-        capture.lent = capture.failure.is_none().then_some(Lent { address, report, heard: now });
+        capture.lent = capture.request.failure.is_none().then_some(Lent { address, report, heard: now });
         Some(id)
     }
 
@@ -139,7 +174,7 @@ impl Captures {
     /// The terminal's agent cannot lend.
     pub(crate) fn fail(&mut self, id: &str, failure: Failure) {
         if let Some(capture) = self.by_terminal.get_mut(id) {
-            (capture.failure, capture.lent) = (Some(failure), None);
+            (capture.request.failure, capture.lent) = (Some(failure), None);
         }
     }
 
@@ -153,13 +188,17 @@ impl Captures {
 
     /// A capture is over, whether it succeeded or not.
     pub(crate) fn end(&mut self, number: u64) {
-        self.by_terminal.retain(|_, capture| capture.number != number);
+        self.by_terminal.retain(|_, capture| capture.request.number != number);
     }
 }
 
 impl Capture {
+    fn new(request: Request, now: Duration) -> Self {
+        Capture { request, watched: now, percent: None, lent: None }
+    }
+
     pub(crate) fn state(&self, now: Duration) -> CaptureState {
-        match (&self.failure, &self.lent) {
+        match (&self.request.failure, &self.lent) {
             (Some(_), _) => CaptureState::Failed,
             (None, None) => CaptureState::Waiting,
             (None, Some(lent)) if now.saturating_sub(lent.heard) >= QUIET => CaptureState::Silent,
@@ -171,7 +210,7 @@ impl Capture {
         let Lent { address, report, .. } = self.lent.as_ref()?;
         Some(LentView {
             url: format!("nbd://{address}/{}", report.export),
-            code: self.secrets.as_ref()?.code.clone(),
+            code: self.request.secrets.as_ref()?.code.clone(),
             disk: report.disk.clone(),
             size: report.size,
             sector_size: report.sector_size,
@@ -289,8 +328,32 @@ mod tests {
             captures.offer("t-1", secrets("a"), at(1)).expect("an offer");
         }
         assert_eq!(captures.offer("t-1", secrets("a"), at(1)), None);
-        let failure = captures.of("t-1", at(1)).and_then(|one| one.failure.clone()).expect("it failed");
+        let failure =
+            captures.of("t-1", at(1)).and_then(|one| one.request.failure.clone()).expect("it failed");
         assert!(failure.message.contains("began to lend 20 times"), "{failure:?}");
         assert!(captures.report(number, FROM, report("a", "x"), at(2)).is_none());
+    }
+
+    #[test]
+    fn a_restart_of_the_server_ends_no_capture_whose_program_comes_back() {
+        let mut captures = Captures::default();
+        let number = open(&mut captures);
+        captures.offer("t-1", secrets("a"), at(1)).expect("an offer");
+        assert!(captures.report(number, FROM, report("a", "x"), at(2)).is_some());
+        let stored = vec![("t-1".to_owned(), captures.stored("t-1").expect("it is stored"))];
+
+        let mut captures = Captures::restore(at(200), stored.clone());
+        assert!(captures.watch(number, Some(50), at(203)).is_some());
+        assert!(captures.report(number, FROM, report("a", "x"), at(204)).is_some(), "the same agent");
+        let lent = captures.of("t-1", at(205)).and_then(Capture::lent).expect("lent");
+        assert_eq!((&*lent.url, &*lent.code), ("nbd://10.0.0.7:7000/x", "000001"));
+        assert!(captures.remove_silent(at(205)).is_empty());
+        captures.end(number);
+        assert_eq!(captures.stored("t-1"), None);
+        assert!(open(&mut captures) > number);
+
+        let mut captures = Captures::restore(at(200), stored);
+        assert_eq!(captures.remove_silent(at(300)), ["t-1"], "its program is gone");
+        assert!(captures.remove_silent(at(301)).is_empty());
     }
 }

@@ -177,7 +177,10 @@ fn agent(app: &App, caller: &Caller, now: Duration, what: String) -> Step {
 
 /// The image that is made of the terminal's disk, which the terminal has not failed to lend.
 fn to_lend(lab: &Lab, id: &str, now: Duration) -> Option<String> {
-    lab.captures.of(id, now).filter(|capture| capture.failure.is_none()).map(|capture| capture.image.clone())
+    lab.captures
+        .of(id, now)
+        .filter(|capture| capture.request.failure.is_none())
+        .map(|capture| capture.request.image.clone())
 }
 
 fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {

@@ -19,6 +19,7 @@
 //! a problem that people see. A copy is made in steps, between which changes are written.
 
 mod attempts;
+mod captures;
 mod copy;
 mod error;
 mod health;

@@ -122,6 +122,7 @@ pub(super) fn title(changes: &[Change]) -> String {
         Change::Job(JobChange::Member { job, run, terminal, .. }) => {
             format!("terminal {terminal} in run {run} of job {job}")
         }
+        Change::Capture(terminal, _) => format!("the capture of {terminal}"),
         Change::Expire { .. } => "the end of old history".into(),
     };
     let mut named: Vec<String> = changes.iter().take(NAMED).map(one).collect();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::captures;
 use super::jobs;
 use super::json::{json, unjson};
 use super::logs;
@@ -15,6 +16,7 @@ use crate::api::Inventory;
 use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
+use crate::server::domain::captures::Request;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::lab::{Change, Held, Terminal};
 use crate::server::domain::people::Person;
@@ -40,6 +42,8 @@ pub struct Restored {
     pub key: Option<Key>,
     /// All jobs with the terminals of their latest runs.
     pub(in crate::server) jobs: Vec<jobs::Stored>,
+    /// Terminals that are to be captured.
+    pub(crate) captures: Vec<(String, Request)>,
 }
 
 /// Writes batches in one transaction: each one is written as a whole, or refused by the tables and left out.
@@ -101,6 +105,7 @@ fn write(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
         Change::Log { attempt, received, packed } => logs::write(transaction, *attempt, *received, packed),
         Change::Forget(terminal) => forget(transaction, terminal),
         Change::Job(change) => jobs::write(transaction, change),
+        Change::Capture(terminal, capture) => captures::write(transaction, terminal, capture.as_deref()),
         Change::Expire { ended_before } => {
             expire(transaction, *ended_before)?;
             jobs::expire(transaction, *ended_before)?;
@@ -199,6 +204,7 @@ fn forget(transaction: &Transaction<'_>, terminal: &str) -> rusqlite::Result<()>
         "DELETE FROM attempts WHERE terminal = ?1",
         "DELETE FROM secrets WHERE terminal = ?1",
         "DELETE FROM members WHERE terminal = ?1",
+        "DELETE FROM captures WHERE terminal = ?1",
         "DELETE FROM terminals WHERE id = ?1",
     ] {
         transaction.prepare_cached(statement)?.execute([terminal])?;
@@ -272,6 +278,7 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
         people: people::restore(connection)?,
         key,
         jobs: jobs::restore(connection)?,
+        captures: captures::restore(connection)?,
     })
 }
 

@@ -157,7 +157,7 @@ async fn a_terminal_that_cannot_lend_boots_its_disk_and_its_administrator_is_tol
 }
 
 #[tokio::test]
-async fn only_an_administrator_captures_and_a_restart_of_the_server_ends_it() {
+async fn only_an_administrator_captures() {
     let mut world = World::new(QUIET).await;
     world.open_abroad().await;
     let terminal = world.hello(A).await;
@@ -171,9 +171,41 @@ async fn only_an_administrator_captures_and_a_restart_of_the_server_ends_it() {
     let abroad = world.abroad(&format!("/api/v1/captures/{}", view.number));
     let answer = world.http.post(abroad).json(&Watch::default()).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::FORBIDDEN, "the export's name is a secret");
+}
+
+#[tokio::test]
+async fn a_capture_goes_on_after_a_restart_of_the_server() {
+    let mut world = World::new(QUIET).await;
+    let terminal = world.hello(A).await;
+    world.hello(B).await;
+    let (waiting, view) = (world.captured(B).await, world.captured(A).await);
+    let offer = world.offered(&terminal).await;
+    assert!(world.lends(&offer, "abc").await);
     world.restart().await;
-    assert!(!world.lends(&offer, "abc").await);
+    assert_eq!(world.watched(view.number, Some(7)).await.expect("kept").state, CaptureState::Waiting);
+    assert!(world.lends(&offer, "abc").await, "the same agent goes on");
+    let lent = world.watched(view.number, Some(8)).await.expect("kept").lent.expect("lent");
+    assert_eq!((lent.url.as_str(), &lent.code), ("nbd://127.0.0.1:4711/abc", &offer.code));
+    let script = world.ipxe(B, "efi").await;
+    assert!(script.contains("/boot/vmlinuz"), "the other one is still sent the agent: {script}");
+    assert_eq!(world.watched(waiting.number, None).await.expect("kept").terminal, waiting.terminal);
+
+    world.released(view.number).await;
+    world.restart().await;
     assert_eq!(world.watched(view.number, None).await, Err(StatusCode::NOT_FOUND));
+    assert!(!world.lends(&offer, "abc").await);
     let only = Take { only_lend: true, ..KNOWS() };
     assert_eq!(world.take(&terminal, only).await, Err(StatusCode::NO_CONTENT));
+}
+
+#[tokio::test]
+async fn a_terminal_that_could_not_lend_is_not_asked_again_after_a_restart() {
+    let mut world = World::new(QUIET).await;
+    let terminal = world.hello(A).await;
+    let view = world.captured(A).await;
+    assert_eq!(world.take(&terminal, Take::default()).await, Err(StatusCode::CONFLICT));
+    world.restart().await;
+    let failure = world.watched(view.number, None).await.expect("kept").failure.expect("told");
+    assert!(failure.message.contains("too old to lend"), "{failure:?}");
+    assert!(!world.ipxe(A, "efi").await.contains("/boot/vmlinuz"), "it boots its own disk");
 }

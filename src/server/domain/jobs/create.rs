@@ -490,7 +490,7 @@ fn of_terminal(job: &Job, terminal: &Terminal, name: &str, place: &Setting<'_>) 
     let mut findings = Vec::new();
     if let Some(capture) = place.lab.captures.of(&terminal.id, place.at.now) {
         findings.push(found(
-            format!("it is captured as {}", capture.image),
+            format!("it is captured as {}", capture.request.image),
             "It begins when 'flashmob capture' has ended, within the window.".into(),
         ));
     }

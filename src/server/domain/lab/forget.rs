@@ -83,6 +83,7 @@ impl Lab {
         self.namesakes.forget(id, &terminal.identity);
         self.secrets.forget(id);
         self.jobs.forget(id);
+        self.captures.forget(id);
         if let Some(attempt) = &terminal.last {
             self.by_attempt.remove(&attempt.number);
             self.written.remove(&attempt.number);

@@ -3,7 +3,7 @@
 //! `terminal` is one terminal, `bounds` cuts their statements, `secrets` says who may speak for them,
 //! `reports` takes their attempts' reports and answers with orders, `decisions` carries out administrators'
 //! decisions, `forget` removes terminals, `namesakes` finds terminals that share a UUID, `registered` applies
-//! what people say of terminals, `personal` keeps how much systems are their terminals' own, `restart`
+//! what people say of terminals, `captured` keeps captures, `personal` keeps how much systems are their terminals' own, `restart`
 //! corrects stored times, `retention` says what is old enough to go.
 //!
 //! Invariant: each terminal has at most one current attempt; the numbers of known and of expected terminals
@@ -11,6 +11,7 @@
 //! keeps.
 
 mod bounds;
+mod captured;
 mod decisions;
 mod forget;
 mod namesakes;
@@ -35,7 +36,7 @@ use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::audit;
-use crate::server::domain::captures::Captures;
+use crate::server::domain::captures::{self, Captures};
 use crate::server::domain::identity::{self, Identity, Known, Mac};
 use crate::server::domain::jobs::{self, JobChange, Jobs};
 use crate::server::domain::people::Person;
@@ -76,6 +77,8 @@ pub enum Change {
     Forget(String),
     /// Something about a job.
     Job(JobChange),
+    /// A terminal is to be captured, or no longer.
+    Capture(String, Option<Box<captures::Request>>),
     /// Attempts that ended before this time are deleted, but for the last one of each terminal. An attempt
     /// stays as long as one with a lower number does, because a wrong date must not make it older than that.
     Expire { ended_before: Duration },

@@ -41,7 +41,7 @@ impl Lab {
     pub(crate) fn offer(&self, id: &str, at: &Moment) -> Offer {
         let offer = self.jobs.offer(id, self.is_half_written(id), at);
         if let (Offer::Now(_), Some(capture)) = (&offer, self.captures.of(id, at.now)) {
-            return Offer::Later(format!("it is captured as {}", capture.image));
+            return Offer::Later(format!("it is captured as {}", capture.request.image));
         }
         offer
     }

@@ -54,7 +54,8 @@ pub async fn create(
         let number = lab.captures.open(&id, what, caller.name(), now);
         log::info!(terminal = id; "{} is to be captured as {}", lab.title(&config, &id), wanted.image);
         let detail = format!("as {}, disk {}", wanted.image, wanted.disk);
-        let saved = app.store.save(vec![caller.audit(&app, "capture", &id, &detail)]);
+        let audit = caller.audit(&app, "capture", &id, &detail);
+        let saved = app.store.save(vec![audit, lab.kept_capture(&id)]);
         (view(&app, &mut lab, number, None)?, saved)
     };
     keep(saved).await?;
@@ -69,7 +70,7 @@ fn may_begin(lab: &Lab, id: &str, wanted: &NewCapture, now: std::time::Duration)
         return refused(why, "docs/operations.md lists the rules for disks.".into());
     }
     if let Some(capture) = lab.captures.of(id, now) {
-        let (by, image) = (&capture.by, &capture.image);
+        let (by, image) = (&capture.request.by, &capture.request.image);
         return refused(
             format!("this terminal is captured already, as {image} (by {by})"),
             "Wait until that 'flashmob capture' has ended.".into(),
@@ -96,7 +97,7 @@ fn view(app: &App, lab: &mut Lab, number: u64, percent: Option<u8>) -> Result<Ca
     let (Some(terminal), Some(capture)) = (terminal, lab.captures.watch(number, percent, now)) else {
         return Err(gone(number));
     };
-    let (state, lent, failure) = (capture.state(now), capture.lent(), capture.failure.clone());
+    let (state, lent, failure) = (capture.state(now), capture.lent(), capture.request.failure.clone());
     let title = lab.title(&app.config(), &terminal);
     let waiting = lab.jobs().of(&terminal).find(|(_, member)| !member.state.is_final());
     let job = waiting.map(|(job, _)| format!("job {} ({})", job.number, job.terms.title()));
@@ -106,7 +107,9 @@ fn view(app: &App, lab: &mut Lab, number: u64, percent: Option<u8>) -> Result<Ca
 fn gone(number: u64) -> Error {
     error(
         StatusCode::NOT_FOUND,
-        format!("the server has no capture {number}: it was started again, or the terminal was forgotten"),
+        format!(
+            "the server has no capture {number}: nobody asked for it for too long, or the terminal was forgotten"
+        ),
         "Nothing was written to the terminal. Capture it again.",
     )
 }
@@ -155,7 +158,7 @@ pub async fn end(State(app): Shared, caller: Caller, Path(number): Path<u64>) ->
         let id = lab.captures.terminal(number, app.now()).map(str::to_owned).ok_or_else(|| gone(number))?;
         lab.captures.end(number);
         log::info!(terminal = id; "the capture of {} is over", lab.title(&app.config(), &id));
-        app.store.save(vec![caller.audit(&app, "end a capture", &id, "")])
+        app.store.save(vec![caller.audit(&app, "end a capture", &id, ""), lab.kept_capture(&id)])
     };
     keep(saved).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -198,8 +201,14 @@ pub async fn lending(
     lab.is_heard(&id, now);
     if let Some(why) = &failure {
         log::warn!(terminal = id; "{} cannot lend its disk: {why}", lab.title(&app.config(), &id));
+        keep_later(&app, &lab, &id);
     }
     Ok(Json(LendOrders { release: failure.is_some() }))
+}
+
+/// Nobody waits for this: the store writes it as soon as it can.
+fn keep_later(app: &App, lab: &Lab, id: &str) {
+    drop(app.store.save(vec![lab.kept_capture(id)]));
 }
 
 /// A terminal's words, without what would look like more lines of a log.
@@ -211,10 +220,10 @@ fn one_line(text: &str) -> String {
 pub(super) fn offer(lab: &mut Lab, app: &App, id: &str, wish: &Take) -> Result<Option<Response>, Error> {
     let now = app.now();
     let Some(capture) = lab.captures.of(id, now) else { return Ok(None) };
-    if capture.failure.is_some() && wish.image.is_none() {
+    if capture.request.failure.is_some() && wish.image.is_none() {
         return Ok(None);
     }
-    let image = capture.image.clone();
+    let image = capture.request.image.clone();
     if let Some(asked) = &wish.image {
         return Err(error(
             StatusCode::CONFLICT,
@@ -228,10 +237,12 @@ pub(super) fn offer(lab: &mut Lab, app: &App, id: &str, wish: &Take) -> Result<O
             "Nothing was written. Make new netboot files with flashmob-initramfs, and restart the terminal.",
         );
         lab.captures.fail(id, Failure::refused(what, advice));
+        keep_later(app, lab, id);
         return Err(error(StatusCode::CONFLICT, what, advice));
     }
     let secrets = OfferSecrets { token: random_secret()?, code: random_code()? };
     let lend = lab.captures.offer(id, secrets, now);
+    keep_later(app, lab, id);
     Ok(lend.map(|lend| {
         log::info!(terminal = id; "{} lends its disk for {image}", lab.title(&app.config(), id));
         Json(Lend { lend }).into_response()

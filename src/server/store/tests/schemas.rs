@@ -6,7 +6,7 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 12] = [
+const OLD: [&str; 13] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
@@ -19,6 +19,7 @@ const OLD: [&str; 12] = [
     include_str!("schemas/10.sql"),
     include_str!("schemas/11.sql"),
     include_str!("schemas/12.sql"),
+    include_str!("schemas/13.sql"),
 ];
 
 /// A state folder with the database that these statements make.
@@ -87,6 +88,7 @@ async fn a_database_of_every_schema_is_read_and_written_without_loss() {
         let groups = one.place.groups.len();
         assert_eq!((one.place.room.is_some(), groups), (version >= 6, [0, 2][usize::from(version >= 6)]));
         assert_eq!(restored.secrets.len(), known(&mut [version >= 7].into_iter()), "schema {version}");
+        assert_eq!(restored.captures.len(), known(&mut [version >= 13].into_iter()), "schema {version}");
         assert_eq!(restored.people.len(), known(&mut [version >= 8].into_iter()), "schema {version}");
         let running = two.last.as_ref().expect("it is imaging");
         assert_eq!(running.progress.as_ref().map(|p| p.stage), Some(Stage::Fetch));
