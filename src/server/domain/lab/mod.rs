@@ -3,8 +3,8 @@
 //! `terminal` is one terminal, `bounds` cuts their statements, `secrets` says who may speak for them,
 //! `reports` takes their attempts' reports and answers with orders, `decisions` carries out administrators'
 //! decisions, `forget` removes terminals, `namesakes` finds terminals that share a UUID, `registered` applies
-//! what people say of terminals, `captured` keeps captures, `personal` keeps how much systems are their terminals' own, `restart`
-//! corrects stored times, `retention` says what is old enough to go.
+//! what people say of terminals, `captured` keeps captures, `personal` keeps how much systems are their
+//! terminals' own, `restart` corrects stored times, `retention` says what is old enough to go.
 //!
 //! Invariant: each terminal has at most one current attempt; the numbers of known and of expected terminals
 //! are bounded. Time, tokens and targets come in as arguments; changes go out as [`Change`]s, which `store`

@@ -107,9 +107,7 @@ fn view(app: &App, lab: &mut Lab, number: u64, percent: Option<u8>) -> Result<Ca
 fn gone(number: u64) -> Error {
     error(
         StatusCode::NOT_FOUND,
-        format!(
-            "the server has no capture {number}: nobody asked for it for too long, or the terminal was forgotten"
-        ),
+        format!("the server has no capture {number}: its program was silent, or the terminal was forgotten"),
         "Nothing was written to the terminal. Capture it again.",
     )
 }
