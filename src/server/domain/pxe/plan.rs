@@ -15,6 +15,9 @@ use crate::api::Refusal;
 /// The first program of each kind of firmware, by its name in the boot folder.
 const BIOS: &str = "undionly.kpxe";
 const UEFI: &str = "snponly.efi";
+/// Kernel and agent in one program, signed with the organisation's key. Who made it wants it: firmware without
+/// Secure Boot starts it too.
+pub(super) const UNIFIED: &str = "flashmob.efi";
 /// The first program under Secure Boot, signed with a key that firmware knows. It starts GRUB.
 pub(super) const SHIM: &str = "shimx64.efi";
 /// Where shim looks for GRUB.
@@ -165,8 +168,10 @@ fn make(folder: &str) -> String {
 fn stages(facts: &Facts) -> Result<Stages, Refusal> {
     let there = |name: &'static str| facts.files.contains(name).then_some(name);
     // Shim without the GRUB that it starts is no way to boot.
-    let shim = there(SHIM).filter(|_| facts.files.contains(GRUB));
-    let stages = Stages { bios: there(BIOS), uefi: there(UEFI), shim, http: there(UEFI) };
+    let unified = there(UNIFIED);
+    let shim = there(SHIM).filter(|_| facts.files.contains(GRUB) && unified.is_none());
+    let uefi = unified.or(there(UEFI));
+    let stages = Stages { bios: there(BIOS), uefi, shim, http: uefi };
     if stages == Stages::default() {
         let folder = facts.folder.display().to_string();
         let error =

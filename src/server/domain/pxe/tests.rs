@@ -149,6 +149,16 @@ fn shim_with_its_grub_is_the_first_program_of_uefi_where_its_grub_finds_this_ser
 }
 
 #[test]
+fn the_organisations_own_program_is_the_first_of_every_uefi() {
+    let own = ["undionly.kpxe", "snponly.efi", "shimx64.efi", "grubx64.efi", "flashmob.efi"];
+    for config in [config(&["eth0"], &["10.0.0.100,10.0.0.199"], &[]), config(&["eth0"], &[], &[])] {
+        let (plain, unified) = (text(&config, &ALL), text(&config, &own));
+        assert_eq!(unified, plain.replace("snponly.efi", "flashmob.efi"));
+        assert!(unified.contains("/boot/flashmob.efi"), "by HTTP too: {unified}");
+    }
+}
+
+#[test]
 fn beside_another_dhcp_server_firmware_gets_addresses_of_its_own_for_the_signed_chain_and_nobody_else_does() {
     let chain = ["undionly.kpxe", "snponly.efi", "shimx64.efi", "grubx64.efi"];
     let firmware = "10.0.0.240,10.0.0.250".parse().expect("a range");

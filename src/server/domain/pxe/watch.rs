@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::plan::SHIM;
+use super::plan::{SHIM, UNIFIED};
 use crate::api::Refusal;
 use crate::server::domain::catalog::Problem;
 use crate::units::Mac;
 
 /// The programs that firmware fetches first.
-const FIRST_STAGES: [&str; 3] = ["undionly.kpxe", "snponly.efi", SHIM];
+const FIRST_STAGES: [&str; 4] = ["undionly.kpxe", "snponly.efi", SHIM, UNIFIED];
 /// A program that runs asks for more within this time: iPXE may wait 40 s for a switch port.
 const ANSWER: Duration = Duration::from_secs(120);
 /// A terminal stays a problem for so long, unless it comes.
@@ -134,6 +134,10 @@ fn silent(now: Duration, address: Ipv4Addr, one: &Fetched) -> Problem {
         SHIM => (
             "its firmware may not trust Debian's key",
             "Look at the terminal's screen; Secure Boot must have Microsoft's 3rd party UEFI CA enrolled.",
+        ),
+        UNIFIED => (
+            "its firmware may not know the key that signed it",
+            "Look at the terminal's screen; enrol the certificate of --sign-cert where Secure Boot is on.",
         ),
         _ => (
             "Secure Boot may be on, which refuses it without a word",
