@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use flashmob_testkit::command::{try_command, try_run};
 use sha2::{Digest, Sha256};
 
-use crate::golden::{self, Kernel};
+use crate::golden::{self, FirstStart, Kernel};
 
 /// The image's name in the repository.
 pub const IMAGE: &str = "golden";
@@ -101,11 +101,20 @@ impl Assets {
         })?;
         let (golden, old) = steps.step("make the golden disk", || {
             let kernel = Kernel::unpacked(&unpacked_kernel(&cache)?)?;
-            Ok((golden_disk(&folder, &kernel, NEW)?, golden_disk(&folder, &kernel, OLD)?))
+            let make = |mark| golden_disk(&folder, &kernel, mark, FirstStart::Greeting);
+            Ok((make(NEW)?, make(OLD)?))
         })?;
         let images = folder.join("images");
         steps.step("capture and sign the image", || capture(&programs, &golden, &images, &secret, &[]))?;
         Ok(Assets { folder, programs, netboot, iso, golden, old, images, secret, steps: steps.done })
+    }
+}
+
+impl Assets {
+    /// A golden disk like the usual one, whose system runs flashmob's helper when it starts.
+    pub fn golden_with_helper(&self) -> Result<PathBuf> {
+        let kernel = Kernel::unpacked(&unpacked_kernel(&self.folder.join("kernel"))?)?;
+        golden_disk(&self.folder, &kernel, NEW, FirstStart::Helper)
     }
 }
 
@@ -187,12 +196,16 @@ fn unpacked_kernel(cache: &Path) -> Result<PathBuf> {
 }
 
 /// A golden disk, made when its recipe, its mark or the kernel is new.
-fn golden_disk(folder: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
-    let recipe = Sha256::digest(include_str!("golden.rs"));
+fn golden_disk(folder: &Path, kernel: &Kernel, mark: &str, start: FirstStart) -> Result<PathBuf> {
+    let recipe = Sha256::digest(concat!(
+        include_str!("golden.rs"),
+        include_str!("../../src/packaging/helper/linux/first-start")
+    ));
     let recipe: String = recipe.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    let disk = folder.join(format!("golden-{mark}-{}-{recipe}.img", kernel.version));
+    let kind = format!("{start:?}").to_lowercase();
+    let disk = folder.join(format!("golden-{mark}-{kind}-{}-{recipe}.img", kernel.version));
     if !disk.is_file() {
-        golden::make(&disk, kernel, mark)?;
+        golden::make(&disk, kernel, mark, start)?;
     }
     Ok(disk)
 }

@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use flashmob_testkit::command::try_run;
-
 use crate::golden::{self, END, ESP, MIB, ROOT};
 
 /// A decoy's message on the serial line.
@@ -38,17 +36,6 @@ pub fn make(disk: &Path) -> Result<()> {
     let target = File::options().write(true).open(disk)?;
     golden::copy_sparse(&golden::esp_with(work, &files)?, &target, ESP * MIB)?;
     golden::install_bios_grub(work, &target, &config(work)?)
-}
-
-/// Signs the loaders of a decoy.
-pub fn sign(disk: &Path, key: &Path, certificate: &Path) -> Result<()> {
-    let work = tempfile::tempdir_in(disk.parent().context("the disk needs a folder")?)?;
-    let [plain, signed] = ["plain.efi", "signed.efi"].map(|name| work.path().join(name));
-    fs::rename(golden::efi_grub(work.path(), &config(work.path())?)?, &plain)?;
-    let words = ["--key".as_ref(), key.as_os_str(), "--cert".as_ref(), certificate.as_os_str()];
-    let files = ["--output".as_ref(), signed.as_os_str(), plain.as_os_str()];
-    try_run("sbsign", words.into_iter().chain(files))?;
-    LOADERS.iter().try_for_each(|path| golden::put_into_esp(&esp_of(disk), path, &signed))
 }
 
 /// A stick with the identities of `imaged`, which starts something else.

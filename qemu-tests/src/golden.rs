@@ -19,10 +19,31 @@ const BIOS_BOOT: u64 = 1;
 pub(crate) const ESP: u64 = 2;
 pub(crate) const ROOT: u64 = 36;
 pub(crate) const END: u64 = 104;
+/// Kernel arguments of the golden system, besides its root.
+const SYSTEM_ARGUMENTS: &str = "ro console=tty0 console=ttyS0,115200 no_timer_check panic=5";
 const ROOT_UUID: &str = "6f1a5b0e-0000-4000-8000-f1a5b0b00001";
 
 /// Drivers in the small initrd; their dependencies are added.
 const INITRD_DRIVERS: [&str; 6] = ["virtio_pci", "virtio_blk", "ahci", "sd_mod", "nvme", "ext4"];
+/// Drivers of a system that calls the server: its card, DHCP, and the EFI system partition.
+const CALL_DRIVERS: [&str; 4] = ["virtio_net", "vfat", "nls_cp437", "nls_ascii"];
+/// Sends the one request that the helper makes. wget of Debian's busybox crashes with `--post-data`.
+const CURL: &str = r#"#!/bin/sh
+while [ $# -gt 1 ]; do
+    [ "$1" != -d ] || body=$2
+    shift
+done
+rest=${1#http://}
+address=${rest%%/*}
+{
+    printf 'POST /%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n' "${rest#*/}" "$address"
+    printf 'Content-Length: %s\r\nConnection: close\r\n\r\n%s' "${#body}" "$body"
+    # A server may take the end of what it is sent for the end of the client.
+    sleep 5
+} | nc "${address%:*}" "${address#*:}" | awk 'NR == 1 { printf "%s", $2 }'
+"#;
+/// The helper that flashmob ships for installed systems.
+const HELPER: &str = include_str!("../../src/packaging/helper/linux/first-start");
 
 /// An unpacked Debian kernel package.
 #[derive(Debug, Clone)]
@@ -47,15 +68,24 @@ impl Kernel {
     }
 }
 
+/// What runs when a golden system has started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstStart {
+    /// It says that it is up.
+    Greeting,
+    /// It runs flashmob's helper with the network first.
+    Helper,
+}
+
 /// Writes a golden disk to `disk`; its system says `GOLDEN <mark> is up` when it runs.
-pub fn make(disk: &Path, kernel: &Kernel, mark: &str) -> Result<()> {
+pub fn make(disk: &Path, kernel: &Kernel, mark: &str, start: FirstStart) -> Result<()> {
     let work = tempfile::tempdir_in(disk.parent().context("the disk needs a folder")?)?;
     let work = work.path();
     let draft = work.join("disk.img");
     File::create(&draft)?.set_len((END + 1) * MIB)?;
     partition(&draft)?;
     let esp = make_esp(work)?;
-    let root = make_root(work, kernel, mark)?;
+    let root = make_root(work, kernel, mark, start)?;
     let target = File::options().write(true).open(&draft)?;
     copy_sparse(&esp, &target, ESP * MIB)?;
     copy_sparse(&root, &target, ROOT * MIB)?;
@@ -79,6 +109,41 @@ pub fn sign_chain(disk: &Path) -> Result<()> {
     put_into_esp(&esp, "BOOT/BOOTX64.EFI", Path::new(SHIM))?;
     put_into_esp(&esp, "debian/shimx64.efi", Path::new(SHIM))?;
     put_into_esp(&esp, "debian/grub.cfg", &config)
+}
+
+/// Replaces the golden disk's UEFI loader by one program with the system's kernel, initrd and command line,
+/// signed with `key`: a firmware that trusts nobody else's starts it.
+pub fn sign_unified(disk: &Path, key: &Path, certificate: &Path) -> Result<()> {
+    const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+    let work = tempfile::tempdir_in(disk.parent().context("the disk needs a folder")?)?;
+    let at = |name: &str| work.path().join(name);
+    let root = format!("{}?offset={}", disk.display(), ROOT * MIB);
+    for name in ["vmlinuz", "initrd.img"] {
+        let dump = format!("dump /boot/{name} {}", at(name).display());
+        try_run("debugfs", ["-R", &dump, &root])?;
+        ensure!(at(name).is_file(), "the golden disk has no /boot/{name}");
+    }
+    fs::write(at("arguments"), format!("root=UUID={ROOT_UUID} {SYSTEM_ARGUMENTS}"))?;
+    let mut objcopy = tool("objcopy");
+    // Addresses that systemd's stub leaves free (systemd-stub(7)).
+    let sections = [
+        (".cmdline", "arguments", 0x3_0000),
+        (".linux", "vmlinuz", 0x200_0000),
+        (".initrd", "initrd.img", 0x300_0000),
+    ];
+    for (section, file, address) in sections {
+        objcopy.arg(format!("--add-section={section}={}", at(file).display()));
+        objcopy.arg(format!("--change-section-vma={section}={address:#x}"));
+    }
+    try_command(objcopy.arg(STUB).arg(at("plain.efi")))?;
+    let mut sign = tool("sbsign");
+    sign.arg("--key").arg(key).arg("--cert").arg(certificate).arg("--output").arg(at("signed.efi"));
+    try_command(sign.arg(at("plain.efi")))?;
+    put_into_esp(
+        &PathBuf::from(format!("{}@@{}", disk.display(), ESP * MIB)),
+        "BOOT/BOOTX64.EFI",
+        &at("signed.efi"),
+    )
 }
 
 pub(crate) fn partition(disk: &Path) -> Result<()> {
@@ -179,7 +244,7 @@ fn mtools(program: &str, esp: &Path, args: &[&str]) -> Result<()> {
     try_command(tool(program).arg("-i").arg(esp).args(args)).map(drop)
 }
 
-fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
+fn make_root(work: &Path, kernel: &Kernel, mark: &str, start: FirstStart) -> Result<PathBuf> {
     let tree = work.join("root");
     for folder in ["bin", "sbin", "boot/grub", "dev", "proc", "sys", "run", "tmp", "etc", "usr/share/golden"]
     {
@@ -188,20 +253,24 @@ fn make_root(work: &Path, kernel: &Kernel, mark: &str) -> Result<PathBuf> {
     install_busybox(&tree)?;
     fs::write(tree.join("etc/golden"), format!("{mark}\n"))?;
     fs::write(tree.join("etc/hostname"), "golden\n")?;
-    fs::write(tree.join("etc/os-release"), "NAME=Golden\n")?;
+    fs::write(tree.join("etc/os-release"), "PRETTY_NAME=\"Golden\"\n")?;
+    let (first, drivers) = match start {
+        FirstStart::Greeting => ("", vec![]),
+        FirstStart::Helper => (install_helper(&tree)?, CALL_DRIVERS.to_vec()),
+    };
+    let drivers: Vec<&str> = INITRD_DRIVERS.into_iter().chain(drivers).collect();
     write_script(
         &tree.join("sbin/init"),
         &format!(
             "#!/bin/sh\n/bin/busybox mount -t proc proc /proc\n/bin/busybox mount -t devtmpfs dev /dev\n\
-             while :; do echo \"GOLDEN {mark} is up\" >/dev/console; /bin/busybox sleep 2; done\n"
+             {first}while :; do echo \"GOLDEN {mark} is up\" >/dev/console; /bin/busybox sleep 2; done\n"
         ),
     )?;
     fs::copy(&kernel.vmlinuz, tree.join("boot/vmlinuz"))?;
-    make_initrd(work, kernel, &tree.join("boot/initrd.img"))?;
+    make_initrd(work, kernel, &drivers, &tree.join("boot/initrd.img"))?;
     let config = format!(
         "set timeout=0\nset default=0\nserial --unit=0 --speed=115200\nterminal_output serial console\n\
-         menuentry 'Golden {mark}' {{\n    linux /boot/vmlinuz root=UUID={ROOT_UUID} ro console=tty0 \
-         console=ttyS0,115200 no_timer_check panic=5\n    \
+         menuentry 'Golden {mark}' {{\n    linux /boot/vmlinuz root=UUID={ROOT_UUID} {SYSTEM_ARGUMENTS}\n    \
          initrd /boot/initrd.img\n}}\n"
     );
     fs::write(tree.join("boot/grub/grub.cfg"), config)?;
@@ -228,6 +297,32 @@ fn fill(path: &Path, mark: &str) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
+/// Installs the helper as its package does, and returns the commands that bring up the network and run it.
+/// The root is writable only meanwhile, so that it is clean when a test cuts the power.
+fn install_helper(tree: &Path) -> Result<&'static str> {
+    for folder in ["usr/lib/flashmob", "usr/share/udhcpc", "boot/efi", "var/lib/flashmob"] {
+        fs::create_dir_all(tree.join(folder))?;
+    }
+    for applet in try_run("/bin/busybox", ["--list"])?.lines().filter(|name| *name != "busybox") {
+        let link = tree.join("bin").join(applet);
+        if !link.is_symlink() {
+            symlink("busybox", link)?;
+        }
+    }
+    write_script(&tree.join("usr/lib/flashmob/first-start"), HELPER)?;
+    write_script(&tree.join("bin/curl"), CURL)?;
+    write_script(
+        &tree.join("usr/share/udhcpc/call.script"),
+        "#!/bin/sh\n[ \"$1\" != bound ] || ip addr add $ip/$mask dev $interface\n",
+    )?;
+    Ok("PATH=/bin; export PATH FLASHMOB_PAUSE=2\nmount -t sysfs sys /sys\nmount -o remount,rw /\n\
+        ip link set eth0 up\nudhcpc -q -n -t 10 -i eth0 -s /usr/share/udhcpc/call.script\n\
+        mount -t vfat -o ro $(findfs LABEL=ESP) /boot/efi\n\
+        /usr/lib/flashmob/first-start early >/dev/console 2>&1\n\
+        /usr/lib/flashmob/first-start late >/dev/console 2>&1\n\
+        umount /boot/efi\nmount -o remount,ro /\n")
+}
+
 fn install_busybox(tree: &Path) -> Result<()> {
     let busybox = Path::new("/bin/busybox");
     ensure!(busybox.is_file(), "/bin/busybox is missing: install Debian's package busybox-static");
@@ -245,19 +340,19 @@ fn write_script(path: &Path, text: &str) -> Result<()> {
 }
 
 /// A small initrd that loads the drivers, waits for the root by its UUID and continues there.
-fn make_initrd(work: &Path, kernel: &Kernel, into: &Path) -> Result<()> {
+fn make_initrd(work: &Path, kernel: &Kernel, drivers: &[&str], into: &Path) -> Result<()> {
     let tree = work.join("initrd");
     for folder in ["bin", "dev", "proc", "sys", "root"] {
         fs::create_dir_all(tree.join(folder))?;
     }
     install_busybox(&tree)?;
-    for module in modules_in_order(kernel)? {
+    for module in modules_in_order(kernel, drivers)? {
         let inside = tree.join(module.strip_prefix(&kernel.root).unwrap_or(&module));
         fs::create_dir_all(inside.parent().context("a module lies in a folder")?)?;
         fs::copy(&module, inside)?;
     }
     try_run("depmod", ["-b", &tree.to_string_lossy(), &kernel.version])?;
-    let drivers = INITRD_DRIVERS.join(" ");
+    let drivers = drivers.join(" ");
     write_script(
         &tree.join("init"),
         &format!(
@@ -273,13 +368,13 @@ fn make_initrd(work: &Path, kernel: &Kernel, into: &Path) -> Result<()> {
 }
 
 /// Paths of the initrd's modules, as kmod orders them, soft dependencies included.
-fn modules_in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
+fn modules_in_order(kernel: &Kernel, drivers: &[&str]) -> Result<Vec<PathBuf>> {
     let root = kernel.root.to_string_lossy();
     if !kernel.root.join(format!("lib/modules/{}/modules.dep", kernel.version)).exists() {
         try_run("depmod", ["-b", &root, &kernel.version])?;
     }
     let mut paths = Vec::new();
-    for driver in ["crc32c_generic"].iter().chain(&INITRD_DRIVERS) {
+    for driver in ["crc32c_generic"].iter().chain(drivers) {
         let listed = try_run("modprobe", ["-d", &root, "-S", &kernel.version, "--show-depends", driver])?;
         for line in listed.lines().filter_map(|line| line.strip_prefix("insmod ")) {
             let path = PathBuf::from(line.trim());

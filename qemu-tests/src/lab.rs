@@ -91,21 +91,44 @@ impl Lab {
     /// the folder's; `images` is the repository that is served.
     pub fn start(assets: &Assets, name: &str, terminals: &[u8], job: &Job, images: &Path) -> Result<Self> {
         let lab = Lab::without_job(assets, name, images, &[])?;
-        let table = lab.write_table(terminals)?;
-        lab.flashmob(&["terminal", "import", &table.to_string_lossy()])?;
-        lab.flashmob(&job.words())?;
+        lab.give(terminals, job)?;
         Ok(lab)
+    }
+
+    /// Imports the terminals with these numbers and creates `job`.
+    pub fn give(&self, terminals: &[u8], job: &Job) -> Result<()> {
+        let table = self.write_table(terminals)?;
+        self.flashmob(&["terminal", "import", &table.to_string_lossy()])?;
+        self.flashmob(&job.words()).map(drop)
     }
 
     /// Starts network and server, with `more` options. The server knows no terminal.
     pub fn without_job(assets: &Assets, name: &str, images: &Path, more: &[PathBuf]) -> Result<Self> {
+        Lab::serve(assets, name, images, more, |network, log| {
+            network.serve_dhcp(&assets.netboot, &Dhcp::default(), log)
+        })
+    }
+
+    /// The same beside a DHCP server that knows nothing of flashmob: the server answers terminals itself.
+    pub fn beside_dhcp(assets: &Assets, name: &str, images: &Path, more: &[&str]) -> Result<Self> {
+        let more: Vec<PathBuf> = ["--pxe", "lab"].iter().chain(more).map(PathBuf::from).collect();
+        Lab::serve(assets, name, images, &more, |network, log| network.existing_dhcp(log))
+    }
+
+    fn serve(
+        assets: &Assets,
+        name: &str,
+        images: &Path,
+        more: &[PathBuf],
+        dhcp: impl FnOnce(&Network, &Path) -> Result<Guarded>,
+    ) -> Result<Self> {
         let folder = assets.folder.join("labs").join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
         }
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let network = Network::new()?;
-        let dhcp = network.serve_dhcp(&assets.netboot, &Dhcp::default(), &folder.join("dnsmasq.log"))?;
+        let dhcp = dhcp(&network, &folder.join("dnsmasq.log"))?;
         let configuration_file = folder.join("lab.toml");
         fs::write(&configuration_file, format!("[boot]\narguments = \"{KERNEL_ARGUMENTS}\"\n"))?;
         let mut args: Vec<PathBuf> = vec!["serve".into()];

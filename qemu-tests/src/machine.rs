@@ -39,7 +39,9 @@ pub enum Firmware {
     Bios,
     /// OVMF, whose own PXE loads iPXE's snponly.efi.
     Uefi,
-    /// The same with Secure Boot on: it loads what Microsoft signed.
+    /// OVMF that loads its first program by HTTP.
+    UefiHttp,
+    /// OVMF with Secure Boot on: it loads what Microsoft signed.
     UefiSecure,
     /// Secure Boot with the key of an organisation, and none of Microsoft's.
     UefiOwnKey,
@@ -50,7 +52,7 @@ impl Firmware {
     fn flash(self) -> Option<(&'static str, &'static str)> {
         match self {
             Firmware::Bios => None,
-            Firmware::Uefi => Some((OVMF_CODE, OVMF_VARS)),
+            Firmware::Uefi | Firmware::UefiHttp => Some((OVMF_CODE, OVMF_VARS)),
             Firmware::UefiSecure => Some((OVMF_CODE_SECURE, OVMF_VARS_SECURE)),
             Firmware::UefiOwnKey => Some((OVMF_CODE_SECURE, OVMF_VARS_OWN_KEY)),
         }
@@ -186,7 +188,7 @@ impl Terminal {
                 &["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"],
                 MEMORY_SECURE_MIB,
             ),
-            Firmware::Bios | Firmware::Uefi => (&["-machine", "q35"], MEMORY_MIB),
+            Firmware::Bios | Firmware::Uefi | Firmware::UefiHttp => (&["-machine", "q35"], MEMORY_MIB),
         };
         args.extend(machine.iter().map(ToString::to_string));
         args.extend(["-m".into(), memory.to_string()]);
@@ -206,6 +208,11 @@ impl Terminal {
                 "-fw_cfg".into(),
                 format!("name=etc/sercon-port,file={}", self.serial_port().display()),
             ]);
+        }
+        if self.firmware == Firmware::UefiHttp {
+            for off in ["IPv4PXESupport", "IPv6Support"] {
+                args.extend(["-fw_cfg".into(), format!("name=opt/org.tianocore/{off},string=no")]);
+            }
         }
         args.extend(disk_arguments(self.bus, &self.disk(), &self.name, self.bad_sector));
         args.extend(other_arguments(&self.others));

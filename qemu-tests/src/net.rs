@@ -95,6 +95,28 @@ impl Network {
         Guarded::logged(dnsmasq.args(dnsmasq_arguments(tftp, dhcp, log)), log)
     }
 
+    /// A DHCP server on a machine of its own, as a school has it: it gives out addresses and knows nothing of
+    /// flashmob.
+    pub fn existing_dhcp(&self, log: &Path) -> Result<Guarded> {
+        let neighbour = self.neighbour();
+        try_run("ip", ["netns", "add", &neighbour])?;
+        self.ip(&format!("link add school type veth peer name lab netns {neighbour}"))?;
+        self.ip("link set school master lab up")?;
+        for words in
+            ["addr add 10.77.0.254/24 dev lab", "-6 addr add fd77::2/64 dev lab nodad", "link set lab up"]
+        {
+            try_run("ip", ["-n", &neighbour].into_iter().chain(words.split(' ')))?;
+        }
+        let mut dnsmasq = command(Some(&neighbour), "dnsmasq");
+        dnsmasq.args(leases_arguments(log)).arg("--dhcp-authoritative");
+        Guarded::logged(&mut dnsmasq, log)
+    }
+
+    /// The namespace of the machine with the school's DHCP server.
+    fn neighbour(&self) -> String {
+        format!("{}-school", self.namespace)
+    }
+
     /// Runs `work` on a thread that lives in the namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
@@ -128,7 +150,8 @@ fn relay(visitor: &TcpStream, server: &TcpStream) {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // The next run deletes the namespace if this one cannot.
+        // The next run deletes the namespaces if this one cannot; most labs have one only.
+        let _ = try_run("ip", ["netns", "del", &self.neighbour()]);
         let _ = try_run("ip", ["netns", "del", &self.namespace]);
     }
 }
@@ -146,9 +169,9 @@ fn remove_stale() -> Result<()> {
     Ok(())
 }
 
-/// dnsmasq's arguments: addresses, iPXE for UEFI machines, and the script for every iPXE. Its file with a
-/// process id lies beside the log: the usual one would be shared by all labs.
-fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp, log: &Path) -> Vec<String> {
+/// dnsmasq's arguments for a server that gives out addresses and nothing else. Its file with a process id
+/// lies beside the log: the usual one would be shared by all labs.
+fn leases_arguments(log: &Path) -> Vec<String> {
     let mut args: Vec<String> = [
         "--keep-in-foreground",
         "--conf-file=/dev/null",
@@ -162,16 +185,25 @@ fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp, log: &Path) -> Vec<String> {
         "--dhcp-leasefile=/dev/null",
         "--enable-ra",
         "--dhcp-range=fd77::,ra-only",
+    ]
+    .map(str::to_string)
+    .to_vec();
+    args.push(format!("--pid-file={}", log.with_extension("pid").display()));
+    args
+}
+
+/// The same for a server that boots terminals too: iPXE for UEFI machines, and the script for every iPXE.
+fn dnsmasq_arguments(tftp: &Path, dhcp: &Dhcp, log: &Path) -> Vec<String> {
+    let boot = [
         "--enable-tftp",
         "--dhcp-match=set:efi,option:client-arch,7",
         "--dhcp-match=set:efi,option:client-arch,9",
         "--dhcp-userclass=set:ipxe,iPXE",
         "--dhcp-boot=tag:!ipxe,tag:!efi,undionly.kpxe",
         "--dhcp-boot=tag:ipxe,boot.ipxe",
-    ]
-    .map(str::to_string)
-    .to_vec();
-    args.push(format!("--pid-file={}", log.with_extension("pid").display()));
+    ];
+    let mut args = leases_arguments(log);
+    args.extend(boot.map(str::to_string));
     args.push(format!("--tftp-root={}", tftp.display()));
     // The others are there when the netboot files were made for Secure Boot.
     let uefi = UEFI.iter().find(|name| tftp.join(name).is_file()).unwrap_or(&UEFI[2]);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this whole program is tests")]
 
+mod beside_dhcp;
 mod imaging;
 mod netboot_files;
 mod on_to_the_disk;

@@ -8,7 +8,7 @@ use flashmob::api::TerminalState;
 use flashmob_testkit::command::try_run;
 use qemu_tests::assets::capture;
 use qemu_tests::lab::{DISK_SIZE, Job, Lab};
-use qemu_tests::machine::{Bus, Firmware};
+use qemu_tests::machine::{Bus, Firmware, Terminal};
 use qemu_tests::slots::Slots;
 
 use crate::{ASSETS, BOOTED, IMAGED, NEW_IS_UP};
@@ -50,22 +50,26 @@ fn a_terminal_gets_its_name_and_fills_its_larger_disk() {
     assert!(report.contains("personalised as qemu-01"), "{report}");
 
     let terminal = machine.cut_power();
+    assert_named_and_grown(&terminal, "qemu-01");
+    let esp = cut_out(&terminal.disk(), partition(&terminal.disk(), 2), lab.folder.join("esp.img"));
+    let own = text("mtype", &["-i", &esp.to_string_lossy(), "::EFI/flashmob/terminal.json"]);
+    assert!(own.contains("\"hostname\": \"qemu-01\"") && own.contains("\"ticket\""), "{own}");
+}
+
+/// Power was cut while the terminal's new system had its root mounted read-only.
+pub(crate) fn assert_named_and_grown(terminal: &Terminal, name: &str) {
     let disk = terminal.disk();
     let table = text("sgdisk", &["--verify", &disk.to_string_lossy()]);
     assert!(table.contains("No problems found"), "{table}");
     let (start, size) = partition(&disk, 3);
     assert_eq!(start + size, DISK_SIZE - (1 << 20), "the root takes all that the backup table leaves");
-    let root = cut_out(&disk, (start, size), lab.folder.join("root.img"));
+    let root = cut_out(&disk, (start, size), terminal.folder.join("root.img"));
     let root = root.to_string_lossy();
-    // Power was cut while the new system had it mounted read-only.
     text("e2fsck", &["-f", "-n", &root]);
     let facts = text("dumpe2fs", &["-h", &root]);
     let number = |name: &str| -> u64 {
         facts.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse().unwrap()
     };
     assert_eq!(number("Block count:") * number("Block size:"), size, "the filesystem fills the partition");
-    assert_eq!(text("debugfs", &["-R", "cat /etc/hostname", &root]), "qemu-01\n");
-    let esp = cut_out(&disk, partition(&disk, 2), lab.folder.join("esp.img"));
-    let own = text("mtype", &["-i", &esp.to_string_lossy(), "::EFI/flashmob/terminal.json"]);
-    assert!(own.contains("\"hostname\": \"qemu-01\"") && own.contains("\"ticket\""), "{own}");
+    assert_eq!(text("debugfs", &["-R", "cat /etc/hostname", &root]), format!("{name}\n"));
 }
