@@ -11,6 +11,7 @@ use flashmob::manifest::{Entry, Manifest, ManifestError, Partition, Policy, Role
 use flashmob::units::show_bytes;
 use serde_json::json;
 
+use crate::after::whom;
 use crate::keys::read_public;
 
 #[derive(clap::Args)]
@@ -139,6 +140,9 @@ fn describe(image: &ImageFolder, state: &SignatureState) -> String {
             "kexec",
             format!("partition {}: {}, {initrd}, \"{}\"", linux.partition, linux.kernel, linux.cmdline),
         );
+    }
+    for rule in image.after().iter().flat_map(|after| &after.rules) {
+        line("files", format!("{}: {} for {}", rule.name, rule.files.len(), whom(rule)));
     }
     out.push('\n');
     let _ = writeln!(

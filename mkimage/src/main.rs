@@ -3,6 +3,7 @@
 //! One file a verb. Invariant: a verb either completes or fails with a class (the exit code,
 //! docs/operations.md), a reason and a remedy.
 
+mod after;
 mod capture;
 mod composed;
 mod diff;
@@ -42,6 +43,8 @@ enum Verb {
     Capture(Box<capture::Arguments>),
     /// Add the hashes to an image that was captured with --piece-hashes none.
     Hash(hash::Arguments),
+    /// Give an image the administrator's files for terminals.
+    After(after::Arguments),
     /// Sign an image's manifest.
     Sign(sign::Arguments),
     /// Show the content of an image.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Keygen(arguments) => keygen::run(&arguments),
         Verb::Capture(arguments) => capture::run(&arguments),
         Verb::Hash(arguments) => hash::run(&arguments),
+        Verb::After(arguments) => after::run(&arguments),
         Verb::Sign(arguments) => sign::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),

@@ -3,6 +3,7 @@
 //! Invariant: success means that every byte the manifest answers for was read and is right. The first
 //! mismatches are named by partition, piece and place; nothing is repaired here.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -20,7 +21,7 @@ use flashmob::units::{PieceIndex, Sha256, show_bytes};
 use crate::capture::used;
 use crate::format::Format;
 use crate::inspect::SignatureState;
-use crate::keys::{read_public, require_hashes};
+use crate::keys::{file_failure, read_public, require_hashes};
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::source::Source;
@@ -55,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let what = match &arguments.disk {
         None => {
             verify_payload(&image, &mut mismatches)?;
+            verify_files(&image, &mut mismatches)?;
             format!("{} in {}", image.manifest().id(), arguments.folder.display())
         }
         Some(disk) => {
@@ -100,6 +102,18 @@ impl Mismatches {
              imaged.",
         ))
     }
+}
+
+/// The administrator's files for terminals.
+fn verify_files(image: &ImageFolder, mismatches: &mut Mismatches) -> Result<(), Failure> {
+    for hash in image.after().map(|after| after.blobs()).unwrap_or_default().into_keys() {
+        let path = image.after_file(&hash);
+        let bytes = fs::read(&path).map_err(|e| file_failure("reading", &path, &e))?;
+        if sha256(&bytes).to_string() != hash {
+            mismatches.add(|| format!("{} does not have the content of its name", path.display()));
+        }
+    }
+    Ok(())
 }
 
 /// Where a piece lies, in words.

@@ -206,6 +206,9 @@ pub struct Take {
     /// The agent knows [`Assignment::limit_mbit`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub limit: bool,
+    /// The agent knows the administrator's files (`after.json` of an image).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files: bool,
     /// The agent knows [`Lend`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lend: bool,

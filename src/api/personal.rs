@@ -23,6 +23,12 @@ pub struct Personal {
     pub room: Option<String>,
     #[serde(default)]
     pub seat: Option<String>,
+    /// The groups that the terminal is in, for the rules of the administrator's files.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Maker and product of the machine, for the same.
+    #[serde(default)]
+    pub model: String,
     /// For one call of the installed system: [`Booted`].
     pub ticket: String,
 }

@@ -293,6 +293,10 @@ fn plan_text(plan: &JobPlan, dry_run: bool) -> String {
             rows.push([name, format!("{}{}", terminal.loses, named.unwrap_or_default())]);
         }
         text += &format!("\n{}", table(&rows));
+        for terminal in plan.terminals.iter().filter(|terminal| !terminal.files.is_empty()) {
+            let name = terminal.label.as_ref().unwrap_or(&terminal.id);
+            text += &format!("\n{name} gets {}\n", terminal.files.join(", "));
+        }
     }
     for finding in &plan.findings {
         let what = finding.terminal.as_deref().unwrap_or("job");

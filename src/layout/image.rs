@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::digest::{sha256, sha256_of_hashes};
 use crate::layout::extents::{Extents, MAX_EXTENTS_BYTES};
 use crate::layout::grid::Grid;
+use crate::manifest::after::{self, After};
 use crate::manifest::{Manifest, names};
 use crate::metainfo::{FileEntry, MAX_TORRENT_BYTES, Metainfo};
 use crate::units::Sha256;
@@ -42,8 +43,10 @@ pub(crate) type Sidecars = HashMap<&'static str, Vec<u8>>;
 /// The sidecars that [`ImageDescription::assemble`] needs, each with the most bytes to read of it.
 pub fn needed(manifest: &Manifest) -> Vec<(&'static str, usize)> {
     let pieces = manifest.payload.sha256.map(|_| (names::PIECES, pieces_limit(manifest)));
+    let after = manifest.sidecars.contains_key(names::AFTER_LIST);
+    let after = after.then_some((names::AFTER_LIST, after::MAX_LIST_BYTES));
     let others = [(names::BOOT, MAX_BOOT_BYTES), (names::TORRENT, MAX_TORRENT_BYTES)];
-    [(names::EXTENTS, MAX_EXTENTS_BYTES)].into_iter().chain(pieces).chain(others).collect()
+    [(names::EXTENTS, MAX_EXTENTS_BYTES)].into_iter().chain(pieces).chain(others).chain(after).collect()
 }
 
 /// The most bytes to read of `pieces.sha256`: 32 for each piece, and no more than a torrent may have.
@@ -62,6 +65,8 @@ pub(crate) struct ImageDescription {
     pub boot: Vec<u8>,
     /// The torrent as stored: no tracker, no web seed.
     pub torrent: Arc<Metainfo>,
+    /// The administrator's files for terminals.
+    pub after: Option<Arc<After>>,
 }
 
 impl ImageDescription {
@@ -79,7 +84,11 @@ impl ImageDescription {
         let boot = take(names::BOOT);
         check_boot(manifest, &boot)?;
         let torrent = Arc::new(torrent(manifest, &take(names::TORRENT))?);
-        Ok(ImageDescription { grid, hashes, boot, torrent })
+        let after = match manifest.sidecars.contains_key(names::AFTER_LIST) {
+            true => Some(Arc::new(after_list(manifest, &take(names::AFTER_LIST))?)),
+            false => None,
+        };
+        Ok(ImageDescription { grid, hashes, boot, torrent, after })
     }
 }
 
@@ -133,6 +142,11 @@ fn check_boot(manifest: &Manifest, boot: &[u8]) -> Result<(), WrongSidecar> {
         Some(end) if end > boot.len() as u64 => wrong(names::BOOT, format!("it ends before byte {end}")),
         _ => Ok(()),
     }
+}
+
+fn after_list(manifest: &Manifest, bytes: &[u8]) -> Result<After, WrongSidecar> {
+    check_hash(manifest, names::AFTER_LIST, bytes)?;
+    After::parse(bytes, manifest).or_else(|error| wrong(names::AFTER_LIST, error))
 }
 
 fn torrent(manifest: &Manifest, bytes: &[u8]) -> Result<Metainfo, WrongSidecar> {

@@ -3,14 +3,20 @@
 //!
 //! Invariant: pure. Only partitions that an attempt has written are changed. `io::disk::personal` does it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Assignment, DiskInfo, LayoutMode, Personal};
 use crate::layout::plan::{LayoutPlan, Place};
 use crate::manifest::{Role, Table};
+use crate::units::Sha256;
 
 /// Where the file lies on an EFI system partition.
 pub const ON_ESP: [&str; 3] = ["EFI", "flashmob", "terminal.json"];
+/// Where files wait for the helper of a system that the agent cannot write, and the list of them.
+pub const WAITING: [&str; 3] = ["EFI", "flashmob", "after"];
+pub const WAITING_LIST: &str = "files.txt";
 /// Where it lies on a root filesystem, if there is no EFI system partition.
 pub const ON_ROOT: [&str; 3] = ["etc", "flashmob", "terminal.json"];
 /// Filesystems that the kernel mounts to change a Linux system.
@@ -40,7 +46,7 @@ pub struct OwnFile {
 impl OwnFile {
     /// The file of an attempt that has something to personalise.
     pub fn of(assignment: &Assignment, server: &str) -> Option<Self> {
-        let Personal { hostname, label, room, seat, ticket } = assignment.personal.clone()?;
+        let Personal { hostname, label, room, seat, ticket, .. } = assignment.personal.clone()?;
         Some(OwnFile {
             format: FORMAT,
             hostname: hostname.unwrap_or_default(),
@@ -92,6 +98,25 @@ pub struct Part {
     pub role: Role,
 }
 
+/// One of the administrator's files for this terminal, with the content that the signed list names.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GivenFile {
+    /// `None`: the root filesystem of the system.
+    pub partition: Option<u32>,
+    /// From that filesystem's root, without a slash at the beginning (`manifest::after::check_path`).
+    pub path: String,
+    pub mode: u32,
+    pub sha256: Sha256,
+    pub content: Arc<Vec<u8>>,
+}
+
+impl std::fmt::Debug for GivenFile {
+    /// Without the content, which may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "/{} ({} bytes, mode {:04o})", self.path, self.content.len(), self.mode)
+    }
+}
+
 /// An imaged disk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Places {
@@ -101,6 +126,8 @@ pub struct Places {
     pub parts: Vec<Part>,
     /// The disk has no table: the one part is the disk itself.
     pub bare: bool,
+    /// What the administrator has for the system there.
+    pub files: Vec<GivenFile>,
 }
 
 impl Places {
@@ -118,6 +145,7 @@ impl Places {
             layout: plan.mode(),
             parts: written.filter_map(part).collect(),
             bare: matches!(manifest.disk.table, Table::None),
+            files: Vec::new(),
         }
     }
 

@@ -5,7 +5,9 @@
 //! the rules of consistency, `trust` the keys, `layout::extents` the ranges; `layout::plan` decides whether
 //! it fits a disk.
 
+pub mod after;
 mod check;
+pub mod model;
 pub mod reference;
 mod trust;
 
@@ -44,6 +46,10 @@ pub mod names {
     pub const REFERENCE: &str = "payload.reference";
     /// The folder with files of pieces that versions share.
     pub const PARTS: &str = "parts";
+    /// The list of the administrator's files for terminals (`manifest::after`), and the folder of their
+    /// contents, each under its SHA-256.
+    pub const AFTER_LIST: &str = "after.json";
+    pub const AFTER: &str = "after";
 }
 
 /// Everything a terminal must know about one version of one image.
@@ -71,7 +77,7 @@ pub struct Manifest {
     /// The bytes that travel.
     pub payload: Payload,
     /// SHA-256 of each sidecar file by its name (`extents.bin`, `pieces.sha256`, `boot.bin`,
-    /// `image.torrent`).
+    /// `image.torrent`, `after.json`).
     pub sidecars: BTreeMap<String, Sha256>,
     /// Ranges that could not be read at the capture and are zeros instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

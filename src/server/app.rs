@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::api::Refusal;
 use crate::image_id::ImageId;
+use crate::manifest::after::After;
 use crate::metainfo::Metainfo;
 use crate::server::clock::Clock;
 use crate::server::domain::board::Board;
@@ -50,6 +51,8 @@ pub struct Repository {
     /// The images and problems that people and terminals see.
     pub catalog: Catalog,
     pub torrents: HashMap<ImageId, Torrent>,
+    /// The administrator's files for terminals, of images that have some.
+    pub after: HashMap<ImageId, Arc<After>>,
 }
 
 /// A torrent that is handed out.

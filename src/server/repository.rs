@@ -121,7 +121,7 @@ impl Scanner {
 
 /// All that can change of an image without its folder's name changing.
 fn stamp(folder: &Path) -> Stamp {
-    const FILES: [&str; 7] = [
+    const FILES: [&str; 8] = [
         names::MANIFEST,
         names::SIGNATURE,
         names::EXTENTS,
@@ -129,9 +129,10 @@ fn stamp(folder: &Path) -> Stamp {
         names::BOOT,
         names::TORRENT,
         names::REFERENCE,
+        names::AFTER_LIST,
     ];
     let mut files: Vec<PathBuf> = FILES.iter().map(|name| folder.join(name)).collect();
-    for payload in [names::PAYLOAD, names::PARTS] {
+    for payload in [names::PAYLOAD, names::PARTS, names::AFTER] {
         if let Ok(entries) = std::fs::read_dir(folder.join(payload)) {
             files.extend(entries.flatten().map(|entry| entry.path()));
         }

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::event::Failure;
 use crate::image_id::ImageRef;
+use crate::io::image::folder::ImageFolder;
 use crate::server::app::{App, Configured, Repository, Torrent};
 use crate::server::domain::catalog::{Problem, Published};
 use crate::server::domain::config::Config;
@@ -236,8 +237,10 @@ pub(super) async fn publish(app: &App, scan: &Scan, seeders: &mut Seeders) {
         new.iter().for_each(|hash| tracker.admit(*hash, seeders.has(hash)));
         old.difference(&new).for_each(|hash| tracker.dismiss(hash));
     }
-    if before.catalog != catalog {
-        let repository = Arc::new(Repository { catalog, torrents });
+    let files = |folder: &Arc<ImageFolder>| Some((folder.manifest().id(), Arc::clone(folder.after()?)));
+    let after: HashMap<_, _> = scan.folders.iter().filter_map(files).collect();
+    if before.catalog != catalog || before.after != after {
+        let repository = Arc::new(Repository { catalog, torrents, after });
         *sync::write(&app.repository) = repository;
     }
 }

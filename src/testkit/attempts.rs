@@ -69,7 +69,13 @@ impl Imager for Pretend {
 
 /// Where the system of [`Disk`] lies.
 pub(crate) fn system() -> Places {
-    Places { info: DiskInfo::default(), layout: LayoutMode::WholeDisk, parts: Vec::new(), bare: false }
+    Places {
+        info: DiskInfo::default(),
+        layout: LayoutMode::WholeDisk,
+        parts: Vec::new(),
+        bare: false,
+        files: Vec::new(),
+    }
 }
 
 impl Held for Disk {

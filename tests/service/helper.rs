@@ -150,6 +150,36 @@ fn the_first_start_gives_name_id_and_keys_runs_the_scripts_and_calls_once() {
 }
 
 #[test]
+fn files_that_wait_for_the_helper_are_copied_once_and_a_damaged_one_is_not() {
+    let (url, _) = server(&[204]);
+    let system = System::new(&url);
+    let waiting = "boot/efi/EFI/flashmob/after";
+    // The SHA-256 of "join\n" and of "licence\n".
+    let [join, licence] = ["join\n", "licence\n"].map(|text| {
+        let hash: Vec<String> =
+            flashmob::digest::sha256(text.as_bytes()).0.iter().map(|b| format!("{b:02x}")).collect();
+        hash.concat()
+    });
+    system.put(&format!("{waiting}/0000.bin"), "join\n");
+    system.put(&format!("{waiting}/0001.bin"), "damaged\n");
+    let list = format!(
+        "0000.bin {join} 0755 etc/flashmob/first-start.d/10 join me\n0001.bin {licence} 0600 opt/x/licence\n"
+    );
+    system.put(&format!("{waiting}/files.txt"), &list);
+    let output = system.run(&["sh"], "early");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("/opt/x/licence is damaged"));
+    assert_eq!(system.text("etc/flashmob/first-start.d/10 join me"), "join\n");
+    assert!(!system.at("opt/x/licence").exists());
+    system.put(&format!("{waiting}/0001.bin"), "licence\n");
+    assert!(succeeds(&system.run(&["dash"], "early")).contains("files are copied"));
+    assert_eq!(system.text("opt/x/licence"), "licence\n");
+    let mode = |path: &str| fs::metadata(system.at(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!([mode("opt/x/licence"), mode("etc/flashmob/first-start.d/10 join me")], [0o600, 0o755]);
+    assert!(!system.at(waiting).exists(), "secrets do not stay there");
+}
+
+#[test]
 fn a_script_that_fails_runs_again_at_the_next_start_and_the_others_do_not() {
     let (url, heard) = server(&[204]);
     let system = System::new(&url);

@@ -25,6 +25,7 @@
 //! - `network`: disks that an NBD server lends
 //! - `golden`: the formats never change
 
+mod after;
 mod capture;
 mod damage;
 mod disks;

@@ -1,23 +1,27 @@
 //! Fetching an image's description from the server, and trusting it.
 //!
 //! Invariant: the manifest of a [`Description`] is signed (or unsigned ones are allowed) and names the
-//! assigned image, and `layout::image` has checked its sidecars. No file larger than its limit is read into
-//! memory.
+//! assigned image, and `layout::image` has checked its sidecars. A file for the terminal has its signed
+//! hash. No file larger than its limit is read into memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 
 use crate::agent::imaging::context::ImagingContext;
-use crate::api::Task;
+use crate::api::{Assignment, Task};
+use crate::digest::sha256;
 use crate::event::{Class, Failure, Installed};
 use crate::image_id::ImageId;
 use crate::io::net::tracker_client::why;
 use crate::layout::extents::MAX_EXTENTS_BYTES;
 use crate::layout::grid::Grid;
 use crate::layout::image::{self, ImageDescription, SidecarFault, Sidecars, WrongSidecar};
+use crate::layout::personal::GivenFile;
 use crate::layout::present::Version;
+use crate::manifest::after::{After, Traits};
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedManifest, names};
 use crate::metainfo::Metainfo;
 use crate::units::Sha256;
@@ -45,6 +49,8 @@ pub(super) struct Description {
     /// Of each piece; `None` while the image is published without them.
     pub(super) hashes: Option<Vec<Sha256>>,
     pub(super) torrent: Arc<Metainfo>,
+    /// The administrator's files for terminals.
+    pub(super) after: Option<Arc<After>>,
 }
 
 impl Description {
@@ -71,8 +77,44 @@ pub(super) async fn describe(ctx: &ImagingContext, task: &Task) -> Result<Descri
     }
     let image = ImageDescription::assemble(trusted.manifest(), sidecars);
     let image = image.map_err(|wrong| wrong_sidecar(trusted.manifest(), wrong))?;
-    let ImageDescription { grid, hashes, boot, torrent } = image;
-    Ok(Description { trusted, grid, boot, hashes: hashes.map(Arc::unwrap_or_clone), torrent })
+    let ImageDescription { grid, hashes, boot, torrent, after } = image;
+    Ok(Description { trusted, grid, boot, hashes: hashes.map(Arc::unwrap_or_clone), torrent, after })
+}
+
+/// Fetches the administrator's files for this terminal, so that an attempt that lacks one begins no write.
+/// At most `after::MAX_BYTES`, and each with the hash that the signed list names.
+pub(super) async fn files(
+    ctx: &ImagingContext,
+    assignment: &Assignment,
+    image: &Description,
+) -> Result<Vec<GivenFile>, Failure> {
+    let (Some(after), Some(own)) = (&image.after, &assignment.personal) else { return Ok(Vec::new()) };
+    let traits = Traits { room: own.room.as_deref(), groups: &own.groups, model: &own.model };
+    let files = Files::ticketed(ctx, &assignment.task);
+    let mut contents: BTreeMap<String, Arc<Vec<u8>>> = BTreeMap::new();
+    let mut given = Vec::new();
+    for (partition, file) in after.of(&traits) {
+        let hash = file.sha256.to_string();
+        let content = match contents.get(&hash) {
+            Some(content) => Arc::clone(content),
+            None => {
+                let limit = usize::try_from(file.size).unwrap_or(0);
+                let bytes = files.need(&format!("{}/{hash}", names::AFTER), limit).await?;
+                if sha256(&bytes) != file.sha256 {
+                    let id = image.manifest().id();
+                    return Err(untrusted(format!(
+                        "the file for /{} of {id} is not the signed one",
+                        file.path
+                    )));
+                }
+                Arc::new(bytes)
+            }
+        };
+        contents.insert(hash, Arc::clone(&content));
+        let (path, mode, sha256) = (file.path.clone(), file.permissions(), file.sha256);
+        given.push(GivenFile { partition, path, mode, sha256, content });
+    }
+    Ok(given)
 }
 
 /// A version that may be on the disk, as far as its pieces must be known.
@@ -186,6 +228,15 @@ impl<'a> Files<'a> {
     fn of(ctx: &'a ImagingContext, task: &'a Task) -> Self {
         let base = format!("{}{}", ctx.server, task.folder);
         Files { ctx, base, id: &task.id }
+    }
+
+    /// With the ticket for what is not for everybody.
+    fn ticketed(ctx: &'a ImagingContext, task: &'a Task) -> Self {
+        let folder = match (&task.ticket, task.folder.strip_prefix("/images/")) {
+            (Some(ticket), Some(rest)) => format!("/images/t={ticket}/{rest}"),
+            _ => task.folder.clone(),
+        };
+        Files { ctx, base: format!("{}{folder}", ctx.server), id: &task.id }
     }
 
     /// Where every server has it.

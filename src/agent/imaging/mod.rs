@@ -5,9 +5,10 @@
 //! piece buffers by the smaller of [`ImagingContext::memory_limit`] and half of the memory available at the
 //! start (six pieces at least), and beside them 3 MiB for each replaced partition (its held-back head and the
 //! bytes wiped there), 16 MiB (two pieces at least) for reading back, 1 MiB for writing zeros, 32 MiB (two
-//! pieces at least) while pieces move on the disk, and the image's description; before them 64 MiB (two
-//! pieces at least) for comparing. `agent` does the steps before (network, discovery, the job) and after
-//! (reports, the stay in the swarm, the start).
+//! pieces at least) while pieces move on the disk, the image's description and the administrator's files for
+//! the terminal (`manifest::after::MAX_BYTES`); before them 64 MiB (two pieces at least) for comparing.
+//! `agent` does the steps before (network, discovery, the job) and after (reports, the stay in the swarm, the
+//! start).
 
 mod bounds;
 mod compare;
@@ -100,6 +101,11 @@ async fn attempt(
         images.push(download::describe(ctx, task).await?);
     }
 
+    let files = match images.first() {
+        Some(image) => download::files(ctx, assignment, image).await?,
+        None => Vec::new(),
+    };
+
     ctx.status.stage(Stage::Claim);
     let mut targets: Vec<Target> = Vec::new();
     for (task, image) in assignment.tasks().zip(images) {
@@ -111,7 +117,7 @@ async fn attempt(
     warnings.extend(timely(ctx.bounds.disk, "looking for disks with the same identity", twins).await?);
     warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
     let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();
-    let system = targets.first().map(Target::system);
+    let system = targets.first().map(|target| target.system(files));
     warnings.extend(personal::undone(assignment, &installed));
     let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
     ctx.status.disk(disks.join(" and "));

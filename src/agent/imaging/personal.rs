@@ -25,6 +25,7 @@ const DRIVERS: [(&str, &str); 2] = [("ext2", "ext4"), ("ext3", "ext4")];
 pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Result<Places, Failure> {
     ctx.status.stage(Stage::Manifest);
     let image = download::describe(ctx, &assignment.task).await?;
+    let files = download::files(ctx, assignment, &image).await?;
     ctx.status.stage(Stage::Claim);
     let target = Target::claim(ctx, assignment, &assignment.task, image, &[]).await?;
     if !target.has_its_table() {
@@ -33,7 +34,7 @@ pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Resul
             "Somebody has installed another system since. Give the terminal a new job if it shall be imaged.",
         ));
     }
-    Ok(target.system())
+    Ok(target.system(files))
 }
 
 /// What a person should know where this attempt leaves the image as it was captured, and the disk had a

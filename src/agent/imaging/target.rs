@@ -20,7 +20,7 @@ use crate::io::disk::relocate::Saved;
 use crate::io::disk::target::ImageStorage;
 use crate::layout::identity::Identity;
 use crate::layout::known;
-use crate::layout::personal::Places;
+use crate::layout::personal::{GivenFile, Places};
 use crate::layout::plan::LayoutPlan;
 use crate::layout::present::{Present, wanted};
 use crate::layout::rule::{self, Rule, describe};
@@ -120,9 +120,9 @@ impl Target {
         }
     }
 
-    /// Where its system lies, to make it the terminal's own.
-    pub(super) fn system(&self) -> Places {
-        Places::of(&self.plan, &self.info)
+    /// Where its system lies, to make it the terminal's own with `files`.
+    pub(super) fn system(&self, files: Vec<GivenFile>) -> Places {
+        Places { files, ..Places::of(&self.plan, &self.info) }
     }
 
     /// Which disk the rule chose.

@@ -207,7 +207,15 @@ impl<I: Imager> Worker<I> {
         });
         attempt::tell_crash(&found.api, &self.status).await;
         let job = self.cmdline.job.clone();
-        let take = Take { job, preflight: true, personal: true, limit: true, lend: true, ..Take::default() };
+        let take = Take {
+            job,
+            preflight: true,
+            personal: true,
+            limit: true,
+            files: true,
+            lend: true,
+            ..Take::default()
+        };
         let mut beside = JoinSet::new();
         let boot_mac = self.cmdline.boot_mac.clone();
         beside.spawn(tell_neighbours(found.api.clone(), self.network.clone(), boot_mac));

@@ -3,8 +3,8 @@
 //!
 //! Invariant: an [`ImageFolder`] that exists is complete and consistent: every sidecar has the hash that its
 //! manifest gives, extents and manifest agree, the torrent is the manifest's, and the payload files have
-//! their sizes. Readers check the content of the payload files, [`ImageFolder::trusted`] checks the
-//! signature.
+//! their sizes, as the files of `after` have. Readers check the content of both, [`ImageFolder::trusted`]
+//! checks the signature.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -16,6 +16,7 @@ use crate::image_id::is_plain_name;
 use crate::io::image::payload::{self, Hold, PieceMap, failed, untrusted};
 use crate::layout::grid::Grid;
 use crate::layout::image::{self, ImageDescription, SidecarFault, Sidecars};
+use crate::manifest::after::After;
 use crate::manifest::reference::{MAX_REFERENCE_BYTES, Reference};
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedKeys, TrustedManifest, names};
 use crate::metainfo::Metainfo;
@@ -111,6 +112,7 @@ impl ImageFolder {
         let reference = read_reference(&path, &manifest)?;
         let folder = ImageFolder { path, manifest_bytes, manifest, signature, description, reference };
         folder.payload()?;
+        folder.look_at_after()?;
         Ok(folder)
     }
 
@@ -185,6 +187,32 @@ impl ImageFolder {
             reference: self.reference.as_ref(),
         };
         payload::open(&of, hold)
+    }
+
+    /// The administrator's files for terminals.
+    pub fn after(&self) -> Option<&Arc<After>> {
+        self.description.after.as_ref()
+    }
+
+    /// Where the file with this content lies.
+    pub fn after_file(&self, sha256: &str) -> PathBuf {
+        self.path.join(names::AFTER).join(sha256)
+    }
+
+    /// Looks whether each of these files is there with its size.
+    fn look_at_after(&self) -> Result<(), Failure> {
+        for (hash, size) in self.after().map(|after| after.blobs()).unwrap_or_default() {
+            let file = self.after_file(&hash);
+            let there = fs::symlink_metadata(&file).is_ok_and(|there| there.is_file() && there.len() == size);
+            if !there {
+                return Err(untrusted(format!(
+                    "{} of {} is missing or has another size than the image says",
+                    file.display(),
+                    names::AFTER_LIST
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Where the payload lies, if not in the torrent's own files: only flashmob can seed it then.

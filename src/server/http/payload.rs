@@ -1,7 +1,8 @@
 //! Who may have the payload of an image.
 //!
 //! Manifest, signature and the other small files of an image are for everybody. Its payload is for terminals
-//! with a job, which have a ticket for it, and for people with a token, unless the image is open.
+//! with a job, which have a ticket for it, and for people with a token, unless the image is open. The
+//! administrator's files for terminals (`after`) are for those, open or not.
 //!
 //! Invariant: a ticket in an address is for one image, so nobody gets another by it.
 
@@ -25,10 +26,21 @@ pub(super) const CLOSED: &str = "this image is not open: its payload is for term
     people with a token. Fetch its torrent with yours, or name the image in open_images of the server's \
     configuration";
 
+/// The same for the administrator's files for terminals.
+const ONLY_TERMINALS: &str = "this is one of the administrator's files for terminals with a job, and for \
+    people with a token";
+
 /// May the payload of `image` go to a caller with this ticket?
 pub(super) fn may_have(app: &App, caller: &Caller, image: &ImageId, ticket: Option<&str>) -> bool {
     let good = |ticket| tickets::is_for_image(&app.ticket_key, ticket, image, app.now());
     app.config().open_images.contains(&image.name) || caller.is_somebody() || ticket.is_some_and(good)
+}
+
+/// May the administrator's files for terminals go to this caller? They may hold secrets, so an open image
+/// does not open them.
+fn may_have_files(app: &App, caller: &Caller, image: &ImageId, ticket: Option<&str>) -> bool {
+    let good = |ticket| tickets::is_for_image(&app.ticket_key, ticket, image, app.now());
+    caller.is_somebody() || ticket.is_some_and(good)
 }
 
 /// `/images/t=TICKET/…` is `/images/…` with a ticket. A ticket in the path stays there in every address that
@@ -45,11 +57,16 @@ pub(super) async fn guarded(
         Some((ticket, plain)) => (Some(ticket), plain),
         None => (None, rest),
     };
-    if let [name, version, folder, _] = plain.split('/').collect::<Vec<_>>()[..]
-        && folder == names::PAYLOAD
-        && !may_have(&app, &Caller::new(&app, ends, request.headers()), &ImageId::new(name, version), ticket)
-    {
-        return (StatusCode::FORBIDDEN, format!("{CLOSED}\n")).into_response();
+    if let [name, version, folder, _] = plain.split('/').collect::<Vec<_>>()[..] {
+        let (caller, image) = (Caller::new(&app, ends, request.headers()), ImageId::new(name, version));
+        let why = match folder {
+            names::PAYLOAD if !may_have(&app, &caller, &image, ticket) => Some(CLOSED),
+            names::AFTER if !may_have_files(&app, &caller, &image, ticket) => Some(ONLY_TERMINALS),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return (StatusCode::FORBIDDEN, format!("{why}\n")).into_response();
+        }
     }
     if ticket.is_some() {
         match format!("/images/{plain}").parse::<Uri>() {

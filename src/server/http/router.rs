@@ -138,13 +138,24 @@ async fn only_images(request: Request, next: Next) -> Response {
     response
 }
 
-/// `/images/NAME/VERSION/FILE` or `/images/NAME/VERSION/payload/0000.bin`, nothing else.
+/// `/images/NAME/VERSION/` and `FILE`, `payload/0000.bin` or `after/SHA256`, nothing else.
 fn is_image_file(path: &str) -> bool {
-    const FILES: [&str; 6] =
-        [names::MANIFEST, names::SIGNATURE, names::EXTENTS, names::PIECES, names::BOOT, names::TORRENT];
+    const FILES: [&str; 7] = [
+        names::MANIFEST,
+        names::SIGNATURE,
+        names::EXTENTS,
+        names::PIECES,
+        names::BOOT,
+        names::TORRENT,
+        names::AFTER_LIST,
+    ];
     let Some(rest) = path.strip_prefix("/images/") else { return false };
     match rest.split('/').collect::<Vec<_>>().as_slice() {
         [name, version, file] => is_plain_name(name) && is_plain_name(version) && FILES.contains(file),
+        [name, version, folder, file] if *folder == names::AFTER => {
+            let is_hash = file.len() == 64 && file.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            is_plain_name(name) && is_plain_name(version) && is_hash
+        }
         [name, version, folder, file] => {
             let digits = file.strip_suffix(".bin").unwrap_or_default();
             is_plain_name(name)
@@ -168,6 +179,10 @@ mod tests {
         {
             assert!(is_image_file(good), "{good}");
         }
+        let hash = "0f".repeat(32);
+        assert!(is_image_file(&format!("/images/a/1/after/{hash}")));
+        assert!(!is_image_file(&format!("/images/a/1/after/{hash}0")));
+        assert!(!is_image_file("/images/a/1/after/secret.txt"));
         for bad in [
             "/images/",
             "/images/a/1/",

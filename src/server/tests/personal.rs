@@ -2,12 +2,15 @@
 
 use super::*;
 use crate::api::{Booted, Personal, PersonalReport, TerminalDetails};
+use crate::digest::sha256;
 use crate::event::Stage;
+use crate::manifest::Manifest;
+use crate::manifest::after::{After, AfterFile, FORMAT, Rule};
 use crate::server::domain::jobs::JobPlan;
 use crate::testkit::lab::done;
 
 /// An agent that knows how to personalise.
-const KNOWS: fn() -> Take = || Take { preflight: true, personal: true, ..Take::default() };
+const KNOWS: fn() -> Take = || Take { preflight: true, personal: true, files: true, ..Take::default() };
 
 /// A room of two terminals with seats, and one without.
 const ROOM: &str = "mac,label,room,seat,hostname\n\
@@ -92,7 +95,7 @@ async fn a_rule_that_leaves_a_terminal_nameless_or_names_two_alike_is_refused_wh
 async fn an_agent_gets_the_name_by_rule_and_one_that_would_leave_the_old_name_gets_no_work() {
     let world = world().await;
     create(&world, &order(&["room:101"], Some("{room}-{seat:02}"))).await;
-    let Personal { hostname, label, room, seat, ticket } = take(&world, A).await.personal.expect("given");
+    let Personal { hostname, label, room, seat, ticket, .. } = take(&world, A).await.personal.expect("given");
     assert_eq!(hostname.as_deref(), Some("101-01"));
     assert_eq!([label, room, seat].map(Option::unwrap), ["lab-01", "101", "1"]);
     assert!(ticket.len() > 40, "{ticket}");
@@ -193,4 +196,66 @@ async fn a_started_system_calls_back_once() {
     create(&world, &order(&[A], None)).await;
     take(&world, A).await;
     assert_eq!(booted(&world, &ticket).await, StatusCode::FORBIDDEN);
+}
+
+/// Gives the golden image one file for everybody and one for the group `cad`. Returns the second's address.
+fn add_files(world: &World) -> String {
+    let image = world.at("images/golden/format-1");
+    let file = |path: &str, content: &[u8]| {
+        let sha256 = sha256(content);
+        fs::create_dir_all(image.join("after")).expect("made");
+        fs::write(image.join("after").join(sha256.to_string()), content).expect("written");
+        AfterFile { path: path.into(), mode: "0644".into(), size: content.len() as u64, sha256 }
+    };
+    let rule = |name: &str, files| Rule { name: name.into(), files, ..Rule::default() };
+    let mut rules = vec![rule("all", vec![file("etc/motd", b"welcome")])];
+    rules.push(Rule { groups: vec!["cad".into()], ..rule("cad", vec![file("opt/licence", b"secret")]) });
+    let list = After { format: FORMAT, rules }.to_bytes();
+    let manifest = fs::read(image.join("manifest.json")).expect("read");
+    let mut manifest = Manifest::parse(&manifest).expect("sound");
+    manifest.sidecars.insert("after.json".into(), sha256(&list));
+    fs::write(image.join("after.json"), list).expect("written");
+    fs::write(image.join("manifest.json"), manifest.to_bytes()).expect("written");
+    format!("golden/format-1/after/{}", sha256(b"secret"))
+}
+
+#[tokio::test]
+async fn the_administrators_files_are_listed_by_a_dry_run_and_go_to_terminals_with_a_job_only() {
+    let mut world =
+        World::new("open_images = ['golden']\n[[group]]\nname='cad'\nterminals=['lab-02']\n").await;
+    let answer = world.http.post(world.url("/api/v1/terminals/import")).body(ROOM).send().await;
+    assert_eq!(answer.expect("an answer").status(), StatusCode::OK);
+    let secret = add_files(&world);
+    world.restart().await;
+    let dry = JobOrder { dry_run: true, ..order(&["room:101"], None) };
+    let plan = |text: String| serde_json::from_str::<JobPlan>(&text).expect("a plan").terminals;
+    let listed = plan(create(&world, &dry).await.1);
+    assert_eq!(listed[0].files, ["/etc/motd"]);
+    assert_eq!(listed[1].files, ["/etc/motd", "/opt/licence"]);
+    let as_is = plan(create(&world, &JobOrder { as_is: true, ..dry }).await.1);
+    assert!(as_is.iter().all(|terminal| terminal.files.is_empty()));
+
+    create(&world, &order(&["room:101"], None)).await;
+    let terminal = world.hello(A).await;
+    let old = Take { files: false, ..KNOWS() };
+    assert_eq!(world.take(&terminal, old).await, Err(StatusCode::CONFLICT));
+    assert!(
+        world.row(A).await.reason.is_some_and(|why| why.contains("too old for the administrator's files"))
+    );
+    let job = take(&world, B).await;
+    assert_eq!(job.personal.as_ref().map(|own| &own.groups[..]), Some(&["cad".to_string()][..]));
+    let ticket = job.task.ticket.clone().expect("a ticket, although the image is open");
+    world.open_abroad().await;
+    let get = async |path: String| {
+        let answer = world.http.get(world.abroad(&path)).send().await.expect("an answer");
+        (answer.status(), answer.text().await.expect("text"))
+    };
+    assert_eq!(get("/images/golden/format-1/after.json".into()).await.0, StatusCode::OK);
+    assert_eq!(get(format!("/images/{secret}")).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(get(format!("/images/t=0f/{secret}")).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(get(format!("/images/t={ticket}/{secret}")).await, (StatusCode::OK, "secret".into()));
+    // Cut off after its image was on the disk, the terminal gets a ticket again.
+    world.outcome(&job, done()).await.expect("taken");
+    let again = take(&world, B).await;
+    assert!(again.finish && again.task.ticket.is_some());
 }

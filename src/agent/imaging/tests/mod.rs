@@ -2,6 +2,7 @@
 
 mod difference;
 mod disks;
+mod files;
 mod late;
 mod preflight;
 mod refusals;

@@ -1,4 +1,4 @@
-//! One small file on a FAT filesystem, written through the disk's handle: no mount, no driver.
+//! One file on a FAT filesystem, written through the disk's handle: no mount, no driver.
 //!
 //! Invariant: all writes are collected in memory first, so that a full or broken filesystem is left as it
 //! was. Then the allocation tables are written, new clusters, and last the folders that name them, each
@@ -22,6 +22,15 @@ const MOST: u64 = 64 << 10;
 
 /// The file at `path` on the partition at `start`; `None` if there is none.
 pub(super) fn read(disk: &Disk, (start, size): (u64, u64), path: &[&str]) -> io::Result<Option<Vec<u8>>> {
+    read_at_most(disk, (start, size), path, MOST)
+}
+
+fn read_at_most(
+    disk: &Disk,
+    (start, size): (u64, u64),
+    path: &[&str],
+    most: u64,
+) -> io::Result<Option<Vec<u8>>> {
     let mut window = Window::new(disk, start, size);
     let found = {
         let fs = FileSystem::new(&mut window, FsOptions::new())?;
@@ -29,7 +38,7 @@ pub(super) fn read(disk: &Disk, (start, size): (u64, u64), path: &[&str]) -> io:
         match root.open_file(&path.join("/")) {
             Ok(file) => {
                 let mut bytes = Vec::new();
-                file.take(MOST).read_to_end(&mut bytes)?;
+                file.take(most).read_to_end(&mut bytes)?;
                 Some(bytes)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -57,7 +66,7 @@ pub(super) fn write(disk: &Disk, (start, size): (u64, u64), path: &[&str], conte
         fs.unmount()?;
     }
     window.write_out()?;
-    match read(disk, (start, size), path)? {
+    match read_at_most(disk, (start, size), path, content.len() as u64 + 1)? {
         Some(there) if there == content => Ok(()),
         _ => Err(io::Error::other("the file reads back otherwise than it was written")),
     }

@@ -3,12 +3,14 @@
 //!
 //! Invariant: it begins after the image was proved and committed, and after the terminal has left the swarm.
 //! The file comes last: where it is, everything before it is done, and a run that was cut off does the rest.
-//! Nothing but the file is changed unless the job gives a host name.
+//! Nothing but the file is changed unless the job gives a host name or the image has files for the terminal.
 
+mod after;
 mod fat;
 mod linux;
 mod root;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -16,7 +18,7 @@ use nix::mount::MsFlags;
 
 use crate::io::disk::claim::claim;
 use crate::io::disk::mount::{Mount, node, patiently};
-use crate::layout::personal::{ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
+use crate::layout::personal::{GivenFile, ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
 use root::Root;
 
 /// Folders of a filesystem in which a distribution may keep its root (subvolumes of Btrfs).
@@ -32,25 +34,43 @@ pub(crate) fn make(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) {
 
 fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
     let named = !own.hostname.is_empty();
+    let files: Vec<&GivenFile> = places.files.iter().filter(|file| file.partition.is_none()).collect();
     let Some(esp) = places.esp() else {
         let Some(mounted) = Mounted::find(places)? else {
             return Err(format!("there is no place for {}: {}", ON_ROOT.join("/"), nowhere(places)));
         };
-        return mounted.during(|root| on_root(root, own, tell));
+        return mounted.during(|root| on_root(root, (places, &files), own, tell));
     };
     if on_esp(places, esp, |disk, at| fat::read(disk, at, &ON_ESP))?.is_some_and(|it| own.is_complete(&it)) {
         tell(Told::Step("it was done before".into()));
         return Ok(());
     }
-    if named {
-        match Mounted::find(places)? {
-            Some(mounted) => mounted.during(|root| {
-                steps(root, own, tell);
-                Ok(())
-            })?,
-            None if places.has_windows() => {}
-            None => tell(Told::Problem(format!("the host name is left to the system: {}", nowhere(places)))),
+    elsewhere(places, tell);
+    let mut waiting = !files.is_empty();
+    if named || waiting {
+        match Mounted::find(places) {
+            Ok(Some(mounted)) => {
+                waiting = false;
+                let done = mounted.during(|root| {
+                    after::below(root, &files, tell);
+                    steps(root, own, tell);
+                    Ok(())
+                });
+                done.unwrap_or_else(|why| tell(Told::Problem(why)));
+            }
+            Ok(None) if places.has_windows() || !named => {}
+            Ok(None) => {
+                tell(Told::Problem(format!("the host name is left to the system: {}", nowhere(places))))
+            }
+            Err(why) => tell(Told::Problem(why)),
         }
+    }
+    if waiting {
+        let left = on_esp(places, esp, |disk, at| after::wait_on_esp(disk, at, &files));
+        tell(match left {
+            Ok(()) => Told::Step(format!("{} files wait for the helper in the system", files.len())),
+            Err(why) => Told::Problem(format!("the administrator's files: {why}")),
+        });
     }
     on_esp(places, esp, |disk, at| fat::write(disk, at, &ON_ESP, &own.to_bytes()))?;
     tell(Told::Step(format!("{} is on the EFI system partition", ON_ESP.join("/"))));
@@ -82,25 +102,56 @@ fn on_esp<T>(
     work(claimed.disk(), (esp.start, esp.size)).map_err(|e| format!("the EFI system partition: {e}"))
 }
 
+/// The administrator's files for partitions that their rules name.
+fn elsewhere(places: &Places, tell: &mut dyn FnMut(Told)) {
+    let numbers: BTreeSet<u32> = places.files.iter().filter_map(|file| file.partition).collect();
+    for number in numbers {
+        let files: Vec<&GivenFile> =
+            places.files.iter().filter(|file| file.partition == Some(number)).collect();
+        let done = match places.linux().find(|part| part.number == number) {
+            None => Err("it was not written".into()),
+            Some(part) => node(places, part)
+                .and_then(|node| Mounted::new(&node, &part.filesystem, MsFlags::empty()))
+                .and_then(|mounted| {
+                    mounted.during(|top| {
+                        after::below(top, &files, tell);
+                        Ok(())
+                    })
+                }),
+        };
+        if let Err(why) = done {
+            tell(Told::Problem(format!("the administrator's files for partition {number}: {why}")));
+        }
+    }
+}
+
 /// All on the root filesystem.
-fn on_root(root: &Root, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
+fn on_root(
+    root: &Root,
+    (places, files): (&Places, &[&GivenFile]),
+    own: &OwnFile,
+    tell: &mut dyn FnMut(Told),
+) -> Result<(), String> {
     let path = ON_ROOT.join("/");
     let said = |e: io::Error| format!("/{path}: {e}");
     if root.read(&path).map_err(said)?.is_some_and(|there| own.is_complete(&there)) {
         tell(Told::Step("it was done before".into()));
         return Ok(());
     }
-    if !own.hostname.is_empty() {
-        steps(root, own, tell);
-    }
+    elsewhere(places, tell);
+    after::below(root, files, tell);
+    steps(root, own, tell);
     root.make_folder("etc/flashmob").map_err(said)?;
     root.write(&path, &own.to_bytes()).map_err(said)?;
     tell(Told::Step(format!("/{path} is written")));
     Ok(())
 }
 
-/// The steps of a Linux system. One that fails does not stop the others.
+/// The steps of a Linux system, if the job gives it a host name. One that fails does not stop the others.
 fn steps(root: &Root, own: &OwnFile, tell: &mut dyn FnMut(Told)) {
+    if own.hostname.is_empty() {
+        return;
+    }
     for (_, step) in linux::STEPS {
         match step(root, &own.hostname) {
             Ok(changed) => changed.into_iter().for_each(|what| tell(Told::Step(what))),

@@ -3,16 +3,17 @@
 //! Invariant: links are followed as the installed system would follow them, below this root (openat2(2),
 //! `RESOLVE_IN_ROOT`), and no file that is a link itself is changed. What is written is synced.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchown, unlinkat};
 
 /// Largest file that is read.
 const MOST: u64 = 256 << 10;
@@ -93,10 +94,7 @@ impl Root {
         }
         let (parent, name) = self.parent(path)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let mut file = File::from(parent.open_at(name, flags).map_err(|e| match e.raw_os_error() {
-            Some(code) if code == Errno::ELOOP as i32 => io::Error::other("it is a symbolic link"),
-            _ => e,
-        })?);
+        let mut file = File::from(parent.open_at(name, flags).map_err(linked)?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is no file"));
         }
@@ -105,6 +103,47 @@ impl Root {
         file.write_all(content)?;
         file.sync_all()?;
         Ok(true)
+    }
+
+    /// Gives the file at `path` this content and mode, and root as its owner, and makes the folders on the
+    /// way. No link is followed: a golden system may have one where nobody expects it.
+    pub(super) fn put(&self, path: &str, content: &[u8], mode: u32) -> io::Result<()> {
+        let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut folder = self.below(".")?;
+        for part in folders.split('/').filter(|part| !part.is_empty()) {
+            folder = folder.enter_or_make(part)?;
+        }
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let mut file = File::from(folder.open_at(name, flags).map_err(linked)?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        // Nobody reads a secret while it is written.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.set_len(0)?;
+        file.write_all(content)?;
+        if file.metadata()?.uid() != 0 || file.metadata()?.gid() != 0 {
+            fchown(&file, Some(0.into()), Some(0.into()))?;
+        }
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.sync_all()
+    }
+
+    /// The folder `name` in this one.
+    fn enter_or_make(&self, name: &str) -> io::Result<Root> {
+        match mkdirat(&self.0, name, Mode::from_bits_retain(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        self.open_at(name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).map(Root).map_err(|e| {
+            match e.raw_os_error() {
+                // What O_DIRECTORY says of a link.
+                Some(code) if code == Errno::ENOTDIR as i32 => {
+                    io::Error::other(format!("'{name}' on the way is no folder, or a symbolic link"))
+                }
+                _ => linked(e),
+            }
+        })
     }
 
     /// Makes a folder, unless it is there.
@@ -146,6 +185,14 @@ impl Root {
     }
 }
 
+/// What the kernel says of a link that must not be followed.
+fn linked(e: io::Error) -> io::Error {
+    match e.raw_os_error() {
+        Some(code) if code == Errno::ELOOP as i32 => io::Error::other("it is a symbolic link"),
+        _ => e,
+    }
+}
+
 fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
@@ -153,7 +200,7 @@ fn kind(stat: &FileStat) -> SFlag {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -180,6 +227,35 @@ mod tests {
         );
         assert!(root.has("up/real") && !root.has("up/proc"), "up is the root itself");
         assert_eq!(fs::read(outside.path().join("hostname")).expect("there"), b"host");
+    }
+
+    #[test]
+    fn a_file_that_is_put_somewhere_follows_no_link_on_its_way() {
+        let (outside, dir) = (tempfile::tempdir().expect("temp"), tempfile::tempdir().expect("temp"));
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("usr/lib")).expect("made");
+        fs::write(at("usr/lib/old"), vec![1; 99]).expect("written");
+        symlink("usr/lib", at("lib")).expect("linked");
+        symlink(outside.path(), at("away")).expect("linked");
+        symlink("/etc/passwd", at("usr/link")).expect("linked");
+        let root = Root::open(dir.path()).expect("open");
+        root.put("usr/lib/old", b"new", 0o755).expect("written");
+        root.put("a/b/c", b"secret", 0o600).expect("folders are made");
+        for (path, content, mode) in [("usr/lib/old", "new", 0o755), ("a/b/c", "secret", 0o600)] {
+            assert_eq!(fs::read_to_string(at(path)).expect("there"), content);
+            assert_eq!(fs::metadata(at(path)).expect("there").permissions().mode() & 0o7777, mode);
+        }
+        for (path, why) in [
+            ("lib/x", "'lib' on the way"),
+            ("away/x", "'away' on the way"),
+            ("usr/link", "symbolic link"),
+            ("usr/lib/old/x", "'old' on the way"),
+            ("usr/lib", "directory"),
+        ] {
+            let said = root.put(path, b"x", 0o644).expect_err(path).to_string();
+            assert!(said.contains(why), "{path}: {said}");
+        }
+        assert_eq!(fs::read_dir(outside.path()).expect("listed").count(), 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::process::Command;
+use std::sync::Arc;
 
 use super::*;
 use crate::api::LayoutMode;
@@ -85,8 +86,13 @@ fn a_linux_without_an_esp_gets_name_and_file_on_each_filesystem() {
         filesystem(&file, kind, system().path());
         let disk = LoopDisk::on(dir, file, 512);
         let part = Part { number: 1, start: 0, size: 0, room: 0, filesystem: kind.into(), role: Role::Data };
-        let places =
-            Places { info: disk.info(), layout: LayoutMode::WholeDisk, parts: vec![part], bare: true };
+        let places = Places {
+            info: disk.info(),
+            layout: LayoutMode::WholeDisk,
+            parts: vec![part],
+            bare: true,
+            files: vec![],
+        };
         let (steps, problems) = all(&places, &own());
         assert_eq!(problems, Vec::<String>::new(), "{kind}");
         assert_eq!(steps.last().map(String::as_str), Some("/etc/flashmob/terminal.json is written"));
@@ -138,7 +144,8 @@ fn whole_disk() -> (LoopDisk, Places) {
         role,
     };
     let parts = vec![part(1, 1, 48, "vfat", Role::Esp), part(3, 53, 128, "ext4", Role::Data)];
-    let places = Places { info: disk.info(), layout: LayoutMode::WholeDisk, parts, bare: false };
+    let places =
+        Places { info: disk.info(), layout: LayoutMode::WholeDisk, parts, bare: false, files: vec![] };
     (disk, places)
 }
 
@@ -183,4 +190,65 @@ fn a_root_that_is_not_there_is_a_problem_and_the_file_is_written_all_the_same() 
     places.parts.remove(0);
     assert!(all(&places, &own()).1[0].contains("no place for etc/flashmob/terminal.json"));
     run("partx", &["--delete", &disk.path]);
+}
+
+fn given(partition: Option<u32>, path: &str, mode: u32, content: &[u8]) -> GivenFile {
+    let sha256 = crate::digest::sha256(content);
+    GivenFile { partition, path: path.into(), mode, sha256, content: Arc::new(content.to_vec()) }
+}
+
+#[test]
+fn the_administrators_files_are_on_the_root_before_the_own_file_is() {
+    let (disk, mut places) = whole_disk();
+    let large = vec![7; 300_000];
+    places.files = vec![
+        given(None, "etc/hosts", 0o644, b"127.0.1.1 golden\n"),
+        given(None, "opt/lab/bin/join", 0o755, &large),
+        given(Some(3), "top.txt", 0o600, b"secret"),
+        given(Some(9), "x", 0o600, b"y"),
+        given(None, "etc/os-release/x", 0o600, b"y"),
+    ];
+    let (steps, problems) = all(&places, &own());
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("partition 9") && problems[1].contains("'os-release' on the way"));
+    assert!(steps.last().is_some_and(|last| last.contains("terminal.json")), "{steps:?}");
+    let root = format!("{}p3", disk.path);
+    let root = if Path::new(&root).exists() { root } else { format!("{}3", disk.path) };
+    assert_eq!(content(&root, "etc/hosts"), "127.0.1.1\tlab-01\n", "the host name comes after the files");
+    assert_eq!(content(&root, "top.txt"), "secret");
+    let listed = run("debugfs", &["-R", "stat /opt/lab/bin/join", &root]);
+    assert!(listed.contains("Mode:  0755") && listed.contains("Size: 300000"), "{listed}");
+    // Before the file was written the power failed: all is done again.
+    places.files[0] = given(None, "etc/hosts", 0o644, b"127.0.1.1 new\n# new\n");
+    all(&places, &OwnFile { attempt: 8, ..own() });
+    assert_eq!(content(&root, "etc/hosts"), "127.0.1.1\tlab-01\n# new\n");
+    checked(&root, "ext4");
+    run("partx", &["--delete", &disk.path]);
+}
+
+#[test]
+fn files_for_a_system_that_the_agent_cannot_write_wait_on_the_esp_with_their_list() {
+    let (disk, mut places) = whole_disk();
+    places.parts[1].filesystem = "ntfs".into();
+    let large = vec![7; 300_000];
+    places.files = vec![
+        given(None, "ProgramData/lab/join me.ps1", 0o644, b"join"),
+        given(None, "Windows/x.bin", 0o644, &large),
+    ];
+    let (steps, problems) = all(&places, &own());
+    run("partx", &["--delete", &disk.path]);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(steps[0], "2 files wait for the helper in the system");
+    let esp = format!("{}@@1M", disk.file.display());
+    let list = run("mtype", &["-i", &esp, "::EFI/flashmob/after/files.txt"]);
+    let expected = format!(
+        "0000.bin {} 0644 ProgramData/lab/join me.ps1\n0001.bin {} 0644 Windows/x.bin\n",
+        places.files[0].sha256, places.files[1].sha256
+    );
+    assert_eq!(list, expected);
+    assert_eq!(run("mtype", &["-i", &esp, "::EFI/flashmob/after/0000.bin"]), "join");
+    assert_eq!(run("mtype", &["-i", &esp, "::EFI/flashmob/after/0001.bin"]).as_bytes(), large);
+    places.files = vec![given(None, "too/large", 0o644, &vec![1; 60 << 20])];
+    let (steps, problems) = all(&places, &OwnFile { attempt: 8, ..own() });
+    assert!(problems[0].contains("EFI system partition") && steps.len() == 1, "{problems:?} {steps:?}");
 }

@@ -17,6 +17,23 @@ function Set-Done($part, $ticket) {
     Set-Content (Join-Path $state $part) $ticket
 }
 
+# Copies the administrator's files that wait on the EFI system partition to the drive of this Windows.
+function Copy-WaitingFiles($folder) {
+    $list = Join-Path $folder 'files.txt'
+    if (-not (Test-Path $list)) { return }
+    foreach ($line in (Get-Content $list -Encoding UTF8)) {
+        $name, $sum, $mode, $path = $line -split ' ', 4
+        $from = Join-Path $folder $name
+        if ((Get-FileHash $from -Algorithm SHA256).Hash -ne $sum) { throw "the file for $path is damaged" }
+        $to = "$env:SystemDrive\$($path -replace '/', '\')"
+        New-Item -ItemType Directory -Force (Split-Path $to) | Out-Null
+        Copy-Item -LiteralPath $from -Destination $to -Force
+        Write-Output "$to is written" | Out-Host
+    }
+    # They may be secrets.
+    Remove-Item -Recurse -Force $folder
+}
+
 # The file of the EFI system partition of the disk that Windows started from.
 function Get-OwnFile {
     $letter = 'S', 'T', 'U', 'V' | Where-Object { -not (Test-Path "${_}:\") } | Select-Object -First 1
@@ -25,6 +42,10 @@ function Get-OwnFile {
     if ($LASTEXITCODE -ne 0) { return $null }
     try {
         $file = "${letter}:\EFI\flashmob\terminal.json"
+        if (Test-Path $file) {
+            # What cannot be copied now is tried again at the next start, and does not stop the rest.
+            try { Copy-WaitingFiles "${letter}:\EFI\flashmob\after" } catch { Write-Output "$_" | Out-Host }
+        }
         if (Test-Path $file) { return Get-Content $file -Raw -Encoding UTF8 | ConvertFrom-Json }
     }
     finally {

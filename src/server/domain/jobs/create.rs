@@ -131,6 +131,9 @@ pub struct Affected {
     /// The host name that it gets.
     #[serde(default)]
     pub hostname: Option<String>,
+    /// The administrator's files that its system gets.
+    #[serde(default)]
+    pub files: Vec<String>,
 }
 
 /// A checked order: what will happen, and what to look at before.
@@ -428,7 +431,8 @@ fn plan(
         let name = label.clone().unwrap_or_else(|| terminal.id.clone());
         findings.extend(of_terminal(job, terminal, &name, place));
         let hostname = names.get(&terminal.id).cloned();
-        affected.push(Affected { id: terminal.id.clone(), label, loses: loses(job, terminal), hostname });
+        let (id, loses) = (terminal.id.clone(), loses(job, terminal));
+        affected.push(Affected { id, label, loses, hostname, files: Vec::new() });
     }
     JobPlan {
         number: None,

@@ -35,7 +35,13 @@ impl Lab {
     }
 
     /// What the agent gets for an attempt of this terminal.
-    pub(crate) fn given(&self, id: &str, label: Option<&str>, ticket: String) -> Option<Given> {
+    pub(crate) fn given(
+        &self,
+        id: &str,
+        label: Option<&str>,
+        groups: Vec<String>,
+        ticket: String,
+    ) -> Option<Given> {
         let terminal = self.get(id)?;
         let personal = terminal.last.as_ref()?.personal.as_ref()?;
         Some(Given {
@@ -43,6 +49,8 @@ impl Lab {
             label: label.map(str::to_owned),
             room: terminal.place.room.clone(),
             seat: terminal.place.seat.clone(),
+            groups,
+            model: terminal.inventory.machine.clone(),
             ticket,
         })
     }

@@ -16,13 +16,14 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::api::Refusal;
+use crate::manifest::model::is_model;
 use crate::server::domain::config::{Config, GroupConfig, Who};
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::registry::natural;
 use crate::server::domain::zones::called;
 use crate::tracker::{Topology, ZoneId};
+use names::distance;
 pub use names::{NotOne, one};
-use names::{distance, is_model};
 
 /// How many known names a refusal shows.
 const SHOWN: usize = 8;
@@ -137,6 +138,18 @@ pub fn resolve(
         ids.extend(known.meant_by(target)?.into_iter().map(|terminal| terminal.id.clone()));
     }
     Ok(ids.into_iter().collect())
+}
+
+/// The names of the groups that a terminal is in, sorted.
+pub(crate) fn groups_of(lab: &Lab, config: &Config, topology: &Topology, terminal: &Terminal) -> Vec<String> {
+    let known = Known { lab, config, topology };
+    let is_in = |group: &&GroupConfig| {
+        group.terminals.iter().any(|who| known.named(who).is_some_and(|one| one.id == terminal.id))
+            || terminal.accepted && known.fits(group, terminal)
+    };
+    let configured = config.groups.iter().filter(is_in).map(|group| group.name.clone());
+    let names: BTreeSet<String> = terminal.place.groups.iter().cloned().chain(configured).collect();
+    names.into_iter().collect()
 }
 
 fn refusal(error: impl Into<String>, advice: impl Into<String>) -> Refusal {

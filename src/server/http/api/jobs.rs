@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::access::Caller;
+use super::personal;
 use super::reply::{Body, Error, Shared, conflict, error, keep, read};
 use crate::api::{Compare, Refusal};
 use crate::server::app::App;
@@ -77,6 +78,9 @@ pub async fn create(
         let label = |terminal: &Terminal| lab.label(&config, terminal).map(str::to_owned);
         let place = Setting { lab: &lab, catalog: &repository.catalog, at: &at, label: &label, can_netboot };
         let drafted = order.draft(&caller.name(), wanted.into_iter().collect(), &place).map_err(conflict)?;
+        let mut drafted = drafted;
+        let (terms, plan) = (&drafted.job.terms, &mut drafted.plan);
+        personal::list_files(plan, terms, &lab, (&config, &shape), &repository);
         if order.dry_run {
             return Ok((StatusCode::OK, Json(drafted.plan)));
         }

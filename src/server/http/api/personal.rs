@@ -9,19 +9,25 @@ use axum::http::StatusCode;
 
 use super::reply::{Body, Error, Shared, error, keep, not_taken, read};
 use crate::api::{Assignment, Booted, Compare, PersonalReport, Refusal, Take, Task};
-use crate::server::app::App;
+use crate::manifest::after::{AfterFile, Traits};
+use crate::server::app::{App, Repository};
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::config::Config;
-use crate::server::domain::jobs::{Placement, hostname_of};
+use crate::server::domain::jobs::{JobPlan, Placement, Terms, hostname_of};
 use crate::server::domain::lab::{Lab, NotBooted};
 use crate::server::domain::target::Target;
+use crate::server::domain::targets::{groups_of, shortened};
 use crate::server::domain::tickets;
 use crate::sync;
+use crate::tracker::Topology;
 
 /// Why a job with a rule for host names is not given to an agent that would leave the image's name.
 const TOO_OLD: &str = "this terminal's agent is too old to set a host name";
 const REBUILD: &str = "Nothing was written. Make new netboot files with flashmob-initramfs, restart the \
     terminal, and run on the server: flashmob job retry.";
+
+/// The same of a job whose image has the administrator's files.
+const NO_FILES: &str = "this terminal's agent is too old for the administrator's files of this image";
 
 /// The host name that `target` gives the terminal `id`: none without a rule. An error fails the terminal's
 /// place in the job, because a system under another terminal's name is worse than none.
@@ -48,6 +54,47 @@ pub(super) fn hostname(
     })
 }
 
+/// Refuses an agent that would leave out the administrator's files of the image that `target` starts.
+pub(super) fn knows_files(
+    lab: &mut Lab,
+    app: &App,
+    repository: &Repository,
+    (id, wish): (&str, &Take),
+    target: &Target,
+) -> Result<(), Error> {
+    let Terms { images, as_is, preflight, .. } = &target.terms;
+    let has_files = || images.first().is_some_and(|first| repository.after.contains_key(&first.id));
+    if wish.files || *as_is || *preflight || !has_files() {
+        return Ok(());
+    }
+    let changes = lab.unable(id, &target.job, NO_FILES, app.now());
+    drop(app.store.save(changes));
+    Err(error(StatusCode::CONFLICT, NO_FILES, REBUILD))
+}
+
+/// Names in `plan` the files that each terminal will get.
+pub(super) fn list_files(
+    plan: &mut JobPlan,
+    terms: &Terms,
+    lab: &Lab,
+    (config, topology): (&Config, &Topology),
+    repository: &Repository,
+) {
+    let after = terms.images.first().and_then(|first| repository.after.get(&first.id));
+    let Some(after) = after.filter(|_| !terms.as_is && !terms.preflight) else { return };
+    for affected in &mut plan.terminals {
+        let Some(terminal) = lab.get(&affected.id) else { continue };
+        let groups = groups_of(lab, config, topology, terminal);
+        let (room, model) = (terminal.place.room.as_deref(), terminal.inventory.machine.as_str());
+        let files = after.of(&Traits { room, groups: &groups, model });
+        let path = |(partition, file): &(Option<u32>, &AfterFile)| match partition {
+            Some(number) => format!("/{} (partition {number})", file.path),
+            None => format!("/{}", file.path),
+        };
+        affected.files = shortened(&files.iter().map(path).collect::<Vec<_>>());
+    }
+}
+
 /// One image for one disk.
 pub(super) fn task(image: Placement, compare: Compare) -> Task {
     let Placement { id, disk, layout, partitions } = image;
@@ -60,14 +107,32 @@ pub(super) fn task(image: Placement, compare: Compare) -> Task {
 }
 
 /// Adds what makes the system the terminal's own, with a new ticket for its call.
-pub(super) fn give(lab: &Lab, app: &App, config: &Config, id: &str, assignment: &mut Assignment) {
-    let label = lab.get(id).and_then(|terminal| lab.label(config, terminal));
+pub(super) fn give(
+    lab: &Lab,
+    app: &App,
+    (config, topology): (&Config, &Topology),
+    id: &str,
+    assignment: &mut Assignment,
+) {
+    let terminal = lab.get(id);
+    let label = terminal.and_then(|terminal| lab.label(config, terminal));
+    let groups = terminal.map(|terminal| groups_of(lab, config, topology, terminal));
     let ticket = tickets::issue_for_boot(&app.ticket_key, assignment.attempt, app.now());
-    assignment.personal = lab.given(id, label, ticket);
+    assignment.personal = lab.given(id, label, groups.unwrap_or_default(), ticket);
+    if assignment.personal.is_some() {
+        // For the administrator's files, which no image is open enough for.
+        let task = &mut assignment.task;
+        task.ticket = Some(tickets::issue_for_image(&app.ticket_key, &task.id, app.now()));
+    }
 }
 
 /// The work of a terminal that was cut off after its image was on the disk.
-pub(super) fn finish(lab: &mut Lab, app: &App, config: &Config, id: &str) -> Option<Assignment> {
+pub(super) fn finish(
+    lab: &mut Lab,
+    app: &App,
+    (config, topology): (&Config, &Topology),
+    id: &str,
+) -> Option<Assignment> {
     let (attempt, change) = lab.finish(id, app.now())?;
     let Attempt { number, ref token, ref job, ref personal, .. } = attempt;
     let personal = personal.as_ref()?;
@@ -93,7 +158,7 @@ pub(super) fn finish(lab: &mut Lab, app: &App, config: &Config, id: &str) -> Opt
         finish: true,
         date: None,
     };
-    give(lab, app, config, id, &mut assignment);
+    give(lab, app, (config, topology), id, &mut assignment);
     let title = lab.title(config, id);
     log::info!(terminal = id, attempt = number; "{title} goes on to personalise its system");
     // A count that is lost does no harm.

@@ -4,6 +4,7 @@
 //! is accepted only with its attempt's token. `jobs` decides whether a job waits, `lab`
 //! keeps the state.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -210,6 +211,7 @@ pub async fn take(
     let wish = read(body)?;
     let (config, repository, at) = (app.config(), app.repository(), app.moment());
     let token = random_secret()?;
+    let shape = Arc::clone(&sync::read(&app.topology));
     let (title, begun, disks, saved) = {
         let mut lab = sync::lock(&app.lab);
         lab.get(&id).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
@@ -230,7 +232,7 @@ pub async fn take(
             caller.over(&app, room, &format!("take {image}"), &id)?;
         }
         if wish.image.is_none() && wish.personal && lab.is_to_finish(&id, &lab.offer(&id, &at)) {
-            let finished = personal::finish(&mut lab, &app, &config, &id);
+            let finished = personal::finish(&mut lab, &app, (&config, &shape), &id);
             return Ok(finished.map_or(StatusCode::NO_CONTENT.into_response(), |it| Json(it).into_response()));
         }
         let wanted = match &wish.image {
@@ -246,6 +248,7 @@ pub async fn take(
             drop(app.store.save(changes));
             return Err(error(StatusCode::CONFLICT, why, REBUILD));
         }
+        personal::knows_files(&mut lab, &app, &repository, (&id, &wish), &target)?;
         let hostname = personal::hostname(&mut lab, &app, &config, (&id, &wish), &target)?;
         let nobody = || stranger(&id, &NotOne::Nobody(Vec::new()));
         let mut begun = lab.begin(&id, target, token, at.now).ok_or_else(nobody)?;
@@ -261,7 +264,7 @@ pub async fn take(
     let (number, preflight) = (begun.attempt.number, begun.attempt.preflight);
     log::info!(terminal = id, attempt = number; "{title} takes {} as attempt {number}", begun.target.title());
     let mut assignment = assignment(begun, disks, config.compress)?;
-    personal::give(&sync::lock(&app.lab), &app, &config, &id, &mut assignment);
+    personal::give(&sync::lock(&app.lab), &app, (&config, &shape), &id, &mut assignment);
     assignment.date = Some(at.date.timestamp().as_second());
     // A preflight fetches no payload.
     let tasks = assignment.tasks_mut().filter(|_| !preflight);
