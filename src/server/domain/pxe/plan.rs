@@ -15,8 +15,8 @@ use crate::api::Refusal;
 /// The first program of each kind of firmware, by its name in the boot folder.
 const BIOS: &str = "undionly.kpxe";
 const UEFI: &str = "snponly.efi";
-/// Kernel and agent in one program, signed with the organisation's key. Firmware without Secure Boot starts it
-/// too.
+/// Kernel and agent in one program, signed with the organisation's key. Firmware without Secure Boot starts
+/// it too.
 pub(super) const UNIFIED: &str = "flashmob.efi";
 /// The first program under Secure Boot, signed with a key that firmware knows. It starts GRUB.
 pub(super) const SHIM: &str = "shimx64.efi";
