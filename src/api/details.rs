@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DiskInfo, Inventory, PersonalView, TerminalView};
-use crate::event::{Installed, Outcome};
+use crate::event::{Installed, Outcome, Stage};
 
 /// One terminal: its row, and what only a look at this terminal shows.
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
@@ -50,6 +50,19 @@ pub struct AttemptView {
     /// How much the system is the terminal's own; `None` if it was left as it was captured.
     #[serde(default)]
     pub personal: Option<PersonalView>,
+    /// Its stages in the order in which they began, as far as reports told.
+    #[serde(default)]
+    pub stages: Vec<StageView>,
+}
+
+/// A stage of an attempt.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageView {
+    pub stage: Stage,
+    pub began: String,
+    /// Until the next stage began, or the last report came.
+    pub seconds: u64,
 }
 
 /// An attempt in the history.

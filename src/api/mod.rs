@@ -45,7 +45,7 @@ use crate::image_id::{self, ImageId};
 pub use capture::{
     CaptureState, CaptureView, Lend, LendOffer, LendOrders, LendReport, LentView, NewCapture, Watch,
 };
-pub use details::{AttemptView, PastAttempt, TerminalDetails};
+pub use details::{AttemptView, PastAttempt, StageView, TerminalDetails};
 pub use people::{AuditEntry, NewToken, TokenMade, TokenView};
 pub use personal::{Booted, BootedView, Personal, PersonalReport, PersonalView};
 pub use registry::{Describe, Imported};

@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use super::call::{ServerArg, ask, query_of, text_of, understand};
 use super::table::{local, table};
-use crate::api::PastAttempt;
+use crate::api::{AttemptView, PastAttempt, StageView};
 use crate::event::Failure;
 use crate::server::domain::jobs::PastRun;
 
@@ -40,7 +40,20 @@ fn attempts_table(attempts: &[PastAttempt]) -> String {
             result,
         ]);
     }
-    format!("\n{}", table(&rows))
+    let newest = attempts.first().map(|newest| stages_table(&newest.attempt));
+    format!("\n{}{}", table(&rows), newest.unwrap_or_default())
+}
+
+/// When the stages of an attempt began, and how long each took.
+fn stages_table(attempt: &AttemptView) -> String {
+    if attempt.stages.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![["STAGE", "BEGAN", "SECONDS"].map(String::from)];
+    for StageView { stage, began, seconds } in &attempt.stages {
+        rows.push([stage.title().into(), began.clone(), seconds.to_string()]);
+    }
+    format!("\nStages of attempt {}:\n{}", attempt.number, table(&rows))
 }
 
 /// Prints one run of a job.
@@ -74,7 +87,9 @@ mod tests {
     #[test]
     fn attempts_are_shown_with_their_results_and_none_without_any() {
         let text = r#"[{"terminal":"a","number":7,"job":"3","images":"debian@2","started":"S","heard":"H",
-            "ended":null,"tries":1,"cancelled":false,"outcome":null},
+            "ended":null,"tries":1,"cancelled":false,"outcome":null,
+            "stages":[{"stage":"manifest","began":"S","seconds":2},
+                {"stage":"fetch","began":"T","seconds":240}]},
             {"terminal":"a","number":6,"job":"by-hand","images":"debian@1","started":"S","heard":"H",
             "ended":"E","tries":1,"cancelled":true,"outcome":null}]"#;
         let text = attempts_table(&understand::<Vec<PastAttempt>>(text).expect("attempts"));
@@ -83,7 +98,12 @@ mod tests {
             lines,
             [
                 "7        3        debian@2  S      -      no outcome",
-                "6        by-hand  debian@1  S      E      cancelled"
+                "6        by-hand  debian@1  S      E      cancelled",
+                "",
+                "Stages of attempt 7:",
+                "STAGE                 BEGAN  SECONDS",
+                "reading the manifest  S      2",
+                "fetching the image    T      240",
             ]
         );
         assert_eq!(attempts_table(&[]), "");

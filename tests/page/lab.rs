@@ -101,8 +101,22 @@ impl Lab {
     }
 
     pub(crate) async fn progress(&self, n: usize, percent: f64) {
+        self.report(n, "fetch", percent).await;
+    }
+
+    /// Terminal `n` begins a stage.
+    pub(crate) async fn stage(&self, n: usize, stage: &str) {
+        self.report(n, stage, 42.0).await;
+    }
+
+    /// Terminal `n` begins again in job 1.
+    pub(crate) async fn retry(&self, n: usize) {
+        self.post("/api/v1/jobs/1/retry", json!({ "targets": [mac(n)] })).await;
+    }
+
+    async fn report(&self, n: usize, stage: &str, percent: f64) {
         let (attempt, token) = &self.attempts[&n];
-        let progress = json!({ "stage": "fetch", "percent": percent, "bytes_done": 1u64 << 30,
+        let progress = json!({ "stage": stage, "percent": percent, "bytes_done": 1u64 << 30,
             "bytes_total": 20u64 << 30, "rate_in": 80_000_000 + 1000 * n, "rate_out": 70_000_000,
             "bytes_out": 1u64 << 30, "peers": 12, "bytes_verified": 0, "seconds_left": 300 });
         let report = json!({ "token": token, "progress": progress });

@@ -74,6 +74,43 @@ async fn what_happens_is_shown_without_a_reload() {
 }
 
 #[tokio::test]
+async fn a_terminal_shows_the_stages_of_its_attempts_with_begin_and_duration() {
+    let mut lab = Lab::of(2).await;
+    lab.order().await;
+    lab.begin(0).await;
+    lab.stage(0, "manifest").await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    lab.stage(0, "fetch").await;
+    lab.fail(0).await;
+    let page = Browser::open(1280, 800).await;
+    page.visit(&lab.url(&format!("/#terminal={}", mac(0)))).await;
+    page.until("document.querySelectorAll('#attempts details[open] .stages li').length === 2").await;
+    let first = page.run("return document.querySelector('.stages li').innerText").await.to_string();
+    assert!(first.contains("reading the manifest") && first.contains("1 s"), "{first}");
+    let began = page.run("return document.querySelector('.stages time').dateTime").await;
+    assert!(began.as_str().unwrap().ends_with('Z'), "{began}");
+    let head = page.run("return document.querySelector('#attempts summary').innerText").await.to_string();
+    assert!(head.contains("attempt 1, job 1, golden@format-1") && head.ends_with("failed\""), "{head}");
+
+    // A second attempt comes first, and the failed one stays as it was.
+    lab.retry(0).await;
+    lab.begin(0).await;
+    lab.stage(0, "verify").await;
+    page.until("document.querySelectorAll('#attempts details').length === 2").await;
+    page.until("document.querySelector('#attempts details').innerText.includes('verifying from the disk')")
+        .await;
+    page.click("#language").await;
+    page.until("document.querySelector('#attempts').innerText.includes('从磁盘校验')").await;
+    let older = "document.querySelector('#attempts details:nth-child(2)')";
+    page.until(&format!("{older}.innerText.includes('读取清单')")).await;
+    page.click("#attempts details:nth-child(2) summary").await;
+    page.until(&format!("!{older}.open")).await;
+    assert_eq!(page.complaints().await, [""; 0]);
+    drop(page);
+    lab.stop().await;
+}
+
+#[tokio::test]
 async fn filters_live_in_the_address_and_survive_a_reload() {
     let lab = morning().await;
     let page = Browser::open(1280, 800).await;

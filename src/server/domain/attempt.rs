@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::event::{Installed, Outcome, Progress, Stage};
 use crate::image_id::{self, ImageId};
+use crate::server::domain::course::Course;
 use crate::server::domain::personal::Personal;
 use crate::server::domain::target::Target;
 
@@ -28,6 +29,8 @@ pub struct Attempt {
     /// When it was last heard.
     pub heard: Duration,
     pub progress: Option<Progress>,
+    /// When its stages began.
+    pub course: Course,
     /// When its outcome came.
     pub ended: Option<Duration>,
     pub outcome: Option<Outcome>,
@@ -58,6 +61,7 @@ impl Attempt {
             started: now,
             heard: now,
             progress: None,
+            course: Course::default(),
             ended: None,
             outcome: None,
             tries: 1,

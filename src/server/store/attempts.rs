@@ -13,6 +13,7 @@ use super::tables::ids;
 use super::times::time;
 use crate::event::Outcome;
 use crate::image_id::{self, ImageId};
+use crate::server::domain::course::Course;
 use crate::server::domain::jobs::Member;
 use crate::server::domain::personal::Personal;
 
@@ -41,6 +42,7 @@ pub(crate) struct Past {
     pub(crate) tries: u32,
     pub(crate) cancelled: bool,
     pub(crate) personal: Option<Personal>,
+    pub(crate) course: Course,
 }
 
 impl Store {
@@ -72,7 +74,7 @@ pub(super) fn attempts(connection: &Connection, which: &Which) -> rusqlite::Resu
     };
     let statement = format!(
         "SELECT terminal, number, job, image, version, also, started, heard, ended, outcome, tries, cancelled,
-                personal
+                personal, course
          FROM attempts WHERE {wanted} ORDER BY number DESC LIMIT ?3"
     );
     let mut statement = connection.prepare_cached(&statement)?;
@@ -94,6 +96,7 @@ fn past(row: &Row<'_>) -> rusqlite::Result<Past> {
         tries: row.get(10)?,
         cancelled: row.get(11)?,
         personal: unjson(row, 12)?,
+        course: unjson(row, 13)?.unwrap_or_default(),
     })
 }
 

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 13] = [
+const MIGRATIONS: [(i64, &str); 14] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -86,6 +86,7 @@ const MIGRATIONS: [(i64, &str); 13] = [
     (11, "ALTER TABLE attempts ADD COLUMN preflight INTEGER NOT NULL DEFAULT 0;"),
     (12, "ALTER TABLE attempts ADD COLUMN personal TEXT;"),
     (13, "CREATE TABLE captures (terminal TEXT PRIMARY KEY, capture TEXT NOT NULL) STRICT;"),
+    (14, "ALTER TABLE attempts ADD COLUMN course TEXT;"),
 ];
 
 /// The version that this program writes.

@@ -151,10 +151,10 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
         .prepare_cached(
             "INSERT INTO attempts (number, terminal, token, job, image, version, started, heard, progress, \
              ended,
-                 outcome, tries, dirty, cancelled, installed, also, preflight, personal, retried)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,0)
+                 outcome, tries, dirty, cancelled, installed, also, preflight, personal, course, retried)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,0)
              ON CONFLICT (number) DO UPDATE SET started=?7, heard=?8, progress=?9, ended=?10, outcome=?11,
-                 tries=?12, dirty=?13, cancelled=?14, installed=?15, personal=?18",
+                 tries=?12, dirty=?13, cancelled=?14, installed=?15, personal=?18, course=?19",
         )?
         .execute(params![
             i64::try_from(a.number).unwrap_or(i64::MAX),
@@ -175,6 +175,7 @@ fn write_attempt(transaction: &Transaction<'_>, terminal: &str, a: &Attempt) -> 
             json(&a.also.iter().map(ImageId::to_string).collect::<Vec<_>>())?,
             a.preflight,
             a.personal.as_ref().map(json).transpose()?,
+            json(&a.course)?,
         ])?;
     Ok(())
 }
@@ -253,7 +254,7 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
                     a.outcome,
                 a.tries, a.dirty, a.cancelled, a.installed, a.also, t.known_disks,
                 t.chosen, t.first, t.label, t.room, t.seat, t.groups, t.hostname, t.accepted,
-                a.preflight, a.personal
+                a.preflight, a.personal, a.course
          FROM terminals t
          LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
          ORDER BY t.id",
@@ -338,6 +339,7 @@ fn read_attempt(row: &Row<'_>, number: i64) -> rusqlite::Result<Attempt> {
         also: ids(row, 21)?,
         preflight: row.get(31)?,
         personal: unjson(row, 32)?,
+        course: unjson(row, 33)?.unwrap_or_default(),
     })
 }
 

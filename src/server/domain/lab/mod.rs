@@ -48,7 +48,7 @@ pub(crate) use personal::NotBooted;
 pub use reports::ReportError;
 pub use secrets::{Admitted, Held, NotAdmitted, Voucher};
 pub use terminal::Terminal;
-pub(crate) use terminal::date;
+pub(crate) use terminal::{date, stages};
 pub(crate) use work::Begun;
 
 /// Most terminals that are remembered.

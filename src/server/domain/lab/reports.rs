@@ -62,6 +62,7 @@ impl Lab {
         ties: &Ties,
     ) -> Result<(Orders, Vec<Change>), ReportError> {
         let (id, attempt) = self.reporting(now, number, token)?;
+        attempt.course.reach(progress.stage, now);
         let before = attempt.progress.replace(bounds::progress(progress)).map(|p| p.stage);
         let changed = before != attempt.progress.as_ref().map(|p| p.stage);
         let attempt = attempt.clone();

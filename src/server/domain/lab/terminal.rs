@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::api::{AttemptView, DiskInfo, Inventory, Neighbour, TerminalDetails, TerminalState, TerminalView};
+use crate::api::{
+    AttemptView, DiskInfo, Inventory, Neighbour, StageView, TerminalDetails, TerminalState, TerminalView,
+};
 use crate::event::Chosen;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
+use crate::server::domain::course::Course;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::jobs::{self, Job, Member};
 use crate::server::domain::personal::Personal;
@@ -170,9 +173,20 @@ impl Terminal {
                 tries: attempt.tries,
                 cancelled: attempt.cancelled,
                 personal: attempt.personal.as_ref().map(Personal::view),
+                stages: stages(&attempt.course, attempt.heard),
             }),
         }
     }
+}
+
+/// The stages of an attempt that was last heard at `heard`.
+pub(crate) fn stages(course: &Course, heard: Duration) -> Vec<StageView> {
+    let view = |(stage, began, took): (_, _, Duration)| StageView {
+        stage,
+        began: date(began),
+        seconds: took.as_secs(),
+    };
+    course.stages(heard).map(view).collect()
 }
 
 /// A time of the server's clock as people write it.

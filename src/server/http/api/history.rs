@@ -12,7 +12,7 @@ use super::named::meant;
 use super::reply::{Error, Shared, error, unkept};
 use crate::api::{AttemptView, PastAttempt, Refusal};
 use crate::server::domain::jobs::{MemberView, PastRun};
-use crate::server::domain::lab::date;
+use crate::server::domain::lab::{date, stages};
 use crate::server::domain::personal::Personal;
 use crate::server::store::{Past, WhichAttempts};
 use crate::sync;
@@ -81,6 +81,7 @@ fn shown(past: Past) -> PastAttempt {
             tries: past.tries,
             cancelled: past.cancelled,
             personal: past.personal.as_ref().map(Personal::view),
+            stages: stages(&past.course, past.heard),
         },
         outcome: past.outcome,
     }

@@ -14,12 +14,13 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The files of the page by name. Their texts are part of the program.
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 16] = [
     ("index.html", include_str!("index.html")),
     ("style.css", include_str!("style.css")),
     ("parts.css", include_str!("parts.css")),
     ("narrow.css", include_str!("narrow.css")),
     ("act.js", include_str!("act.js")),
+    ("attempts.js", include_str!("attempts.js")),
     ("grid.js", include_str!("grid.js")),
     ("jobs.js", include_str!("jobs.js")),
     ("lab.js", include_str!("lab.js")),

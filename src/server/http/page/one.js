@@ -17,6 +17,7 @@ import {
 import { w } from "./words.js";
 import { lab, nameOf } from "./lab.js";
 import { actOn } from "./act.js";
+import * as attempts from "./attempts.js";
 
 const disk = d =>
   [d.name, d.model, d.serial, bytes(d.size) + " (" + d.bus + ")"].filter(Boolean).join(", ");
@@ -176,6 +177,7 @@ export async function show(changed) {
     $("one").dataset.id = answer.ok ? body.id : "";
     if (answer.ok) fill(name, body, "");
     else fill(name, null, body.error + ". " + body.advice);
+    attempts.show(answer.ok ? body : null);
   } catch {
     if (lab.terminals.has(name) || $("one").hidden) fill(name, null, w("lost"));
   }

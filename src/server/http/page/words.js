@@ -169,6 +169,8 @@ const WORDS = {
   "nic": ["network card", "网卡"],
   "installed": ["installed", "已安装"],
   "attempt": ["last attempt", "最近一次尝试"],
+  "timeline": ["attempts and their stages", "历次尝试及各阶段"],
+  "no_stages": ["No stage was reported.", "没有报告任何阶段。"],
   "result": ["result", "结果"],
   "half_system": ["half a system, because an attempt did not finish", "系统不完整，因为尝试未完成"],
   "job_of": ["job", "任务"],

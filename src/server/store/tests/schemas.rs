@@ -6,7 +6,7 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 13] = [
+const OLD: [&str; 14] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
@@ -20,6 +20,7 @@ const OLD: [&str; 13] = [
     include_str!("schemas/11.sql"),
     include_str!("schemas/12.sql"),
     include_str!("schemas/13.sql"),
+    include_str!("schemas/14.sql"),
 ];
 
 /// A state folder with the database that these statements make.
@@ -96,6 +97,8 @@ async fn a_database_of_every_schema_is_read_and_written_without_loss() {
         let personal = done.personal.as_ref().and_then(|personal| personal.hostname.as_deref());
         assert_eq!(personal, (version >= 12).then_some("lab-01"), "schema {version}");
         assert_eq!((running.preflight, done.preflight), (version >= 11, false), "schema {version}");
+        let stages = done.course.stages(done.heard).count();
+        assert_eq!(stages, if version >= 14 { 2 } else { 0 }, "schema {version}");
 
         let changes = restored.terminals.iter().flat_map(|t| {
             let attempt = t.last.clone().map(|a| Change::Attempt(t.id.clone(), Box::new(a)));
