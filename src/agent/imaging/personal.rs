@@ -4,6 +4,7 @@
 //! Invariant: the image is good even if this fails, so a problem here is told and never a failure of the
 //! attempt. Every wait for the disk ends.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tokio::sync::mpsc;
@@ -92,15 +93,47 @@ fn load_filesystems(places: &Places) {
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let tree = Path::new("/lib/modules").join(release.trim());
-    for part in places.linux() {
-        let kind = part.filesystem.as_str();
-        if known.split_whitespace().any(|word| word == kind) {
-            continue;
-        }
-        let driver = DRIVERS.iter().find(|(name, _)| *name == kind).map_or(kind, |(_, driver)| driver);
-        match Loader::open(&tree) {
-            Ok(mut loader) => loader.load(driver).failed.iter().for_each(|why| log::warn!("{why}")),
-            Err(e) => log::warn!("{}: {e}", tree.display()),
-        }
+    let drivers = missing_drivers(places, &known);
+    if drivers.is_empty() {
+        return;
+    }
+    // The lists of a kernel's modules have megabytes.
+    match Loader::open(&tree) {
+        Ok(mut loader) => drivers
+            .into_iter()
+            .for_each(|driver| loader.load(driver).failed.iter().for_each(|why| log::warn!("{why}"))),
+        Err(e) => log::warn!("{}: {e}", tree.display()),
+    }
+}
+
+/// The drivers of the filesystems on `places` that are not among `known`, the text of `/proc/filesystems`.
+fn missing_drivers<'a>(places: &'a Places, known: &str) -> BTreeSet<&'a str> {
+    let kinds = places.linux().map(|part| part.filesystem.as_str());
+    let missing = kinds.filter(|kind| !known.split_whitespace().any(|word| word == *kind));
+    missing
+        .map(|kind| DRIVERS.iter().find(|(name, _)| *name == kind).map_or(kind, |(_, driver)| *driver))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::personal::Part;
+    use crate::manifest::Role;
+
+    #[test]
+    fn each_driver_that_is_missing_is_loaded_once() {
+        let part = |filesystem: &str| Part {
+            number: 1,
+            start: 0,
+            size: 0,
+            room: 0,
+            filesystem: filesystem.into(),
+            role: Role::Data,
+        };
+        let kinds = ["ext4", "xfs", "ext2", "ext3", "xfs", "btrfs", "ntfs"];
+        let places = Places { parts: kinds.map(part).into(), ..crate::testkit::attempts::system() };
+        let missing = missing_drivers(&places, "nodev\tproc\n\tbtrfs\n");
+        assert_eq!(missing.into_iter().collect::<Vec<_>>(), ["ext4", "xfs"]);
     }
 }
