@@ -60,7 +60,7 @@ pub async fn run<I: Imager>(
     let (orders, mut heard) = watch::channel(Orders::default());
     let reporter = Reporter::begin(api, assignment, status, pace, orders);
     if assignment.finish {
-        personal::finish(api, assignment, imager, status).await;
+        reported(&reporter, personal::finish(api, assignment, imager, status)).await;
         reporter.end().await;
         return Ended::Done(Next::Firmware);
     }
@@ -119,12 +119,24 @@ pub async fn run<I: Imager>(
     }
     let (next, system) = (held.next(), held.system());
     status.stage(Stage::Leave);
-    if tokio::time::timeout(pace.leave, held.stop()).await.is_err() {
-        status.note("leaving the swarm takes too long; going on");
-    }
-    personal::run(api, assignment, imager, status, system).await;
+    let leave = async {
+        if tokio::time::timeout(pace.leave, held.stop()).await.is_err() {
+            status.note("leaving the swarm takes too long; going on");
+        }
+        personal::run(api, assignment, imager, status, system).await;
+    };
+    reported(&reporter, leave).await;
     reporter.end().await;
     Ended::Done(next)
+}
+
+/// Does the last work while progress is reported: a ticket takes the place of a terminal that is silent, and
+/// a large filesystem grows for minutes.
+async fn reported(reporter: &Reporter, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        never = reporter.report() => match never {},
+    }
 }
 
 /// What an assignment came to.

@@ -216,6 +216,8 @@ async fn each_step_of_the_own_system_is_told_after_the_swarm_was_left() {
     let heard = heard.lock().unwrap();
     let place = |what: &str| heard.iter().position(|call| call.contains(what)).unwrap();
     assert!(place("/outcome") < place("/personal"));
+    let reports = heard.iter().filter(|call| call.contains("/progress") && call.contains("\"personalise\""));
+    assert!(reports.count() > 1, "it is never silent for long: {heard:?}");
 }
 
 #[tokio::test]

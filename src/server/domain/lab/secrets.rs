@@ -167,8 +167,9 @@ impl Lab {
             }
         }
         let reported = terminal.last.as_ref().filter(|last| {
-            let serves = last.progress.as_ref().is_some_and(|progress| progress.stage == Stage::Serve);
-            last.outcome.is_none() || serves
+            let stage = last.progress.as_ref().map(|progress| progress.stage);
+            // It reports in these stages after its outcome as well.
+            last.outcome.is_none() || matches!(stage, Some(Stage::Serve | Stage::Personalise))
         });
         // Without an attempt, whoever registered under this name without a ticket may be a stranger.
         let by_ticket = self.secrets.held.get(id).is_some_and(|held| !held.ticket.is_zero());
@@ -341,6 +342,18 @@ mod tests {
         assert_eq!(hello(&mut lab, 60, &[A], ticket(A, 60), "two"), busy(5));
         lab.outcome(at(START + 61), number, "t", done(), &Ties::default()).expect("taken");
         assert_eq!(hello(&mut lab, 62, &[A], ticket(A, 62), "two"), Ok(A.into()), "it ended");
+        let number = lab.take(at(START + 70), A, &target(), "t".into()).expect("known").0.number;
+        lab.outcome(at(START + 71), number, "t", done(), &Ties::default()).expect("taken");
+        for time in [72, 90] {
+            let own = crate::event::Progress::at(Stage::Personalise);
+            lab.progress(at(START + time), number, "t", own, &Ties::default()).expect("taken");
+        }
+        assert_eq!(
+            hello(&mut lab, 100, &[A], ticket(A, 100), "three"),
+            busy(5),
+            "its system becomes its own"
+        );
+        assert_eq!(hello(&mut lab, 106, &[A], ticket(A, 106), "three"), Ok(A.into()));
     }
 
     #[test]
