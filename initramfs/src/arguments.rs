@@ -85,6 +85,10 @@ pub(crate) struct BuildArgs {
     /// with "auto".
     #[arg(long)]
     pub no_trust: bool,
+    /// Put Debian's ntfsresize inside (package ntfs-3g), so that the agent lets an NTFS grow on a larger
+    /// disk. Without it Windows does so at its first start, by flashmob's helper.
+    #[arg(long)]
+    pub ntfs: bool,
     /// Put busybox inside as /bin/sh, for flashmob.after=shell.
     #[arg(long)]
     pub shell: bool,

@@ -18,6 +18,7 @@ use crate::iso;
 use crate::kernel::Kernel;
 use crate::localboot;
 use crate::netboot;
+use crate::ntfs;
 use crate::secureboot;
 use crate::tools::{command, run};
 use crate::uki;
@@ -41,6 +42,7 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
 
     let mut tree = Tree::default();
     base(&mut tree, args)?;
+    let ntfs = if args.ntfs { Some(ntfs::add(&mut tree)?) } else { None };
     let mut firmware = Firmware::default();
     modules(&mut tree, &kernel, &chosen.iter().copied().collect::<Vec<_>>(), args, &mut firmware)?;
     for (name, path) in &firmware.files {
@@ -81,6 +83,9 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
         vmlinuz.len(),
         image.len()
     );
+    if let Some(size) = ntfs {
+        writeln!(summary, "inside it ntfsresize and its libraries, {size} bytes before compression")?;
+    }
     if let Some(size) = uki {
         writeln!(summary, "{size:>9} bytes {}", uki::NAME)?;
     }

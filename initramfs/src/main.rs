@@ -16,6 +16,7 @@ mod kernel;
 mod localboot;
 mod modules;
 mod netboot;
+mod ntfs;
 mod pe;
 mod secureboot;
 mod tools;

@@ -128,6 +128,8 @@ pub struct Places {
     pub bare: bool,
     /// What the administrator has for the system there.
     pub files: Vec<GivenFile>,
+    /// This attempt has proved the image on the disk, so no system has been started there since.
+    pub proved: bool,
 }
 
 impl Places {
@@ -146,6 +148,7 @@ impl Places {
             parts: written.filter_map(part).collect(),
             bare: matches!(manifest.disk.table, Table::None),
             files: Vec::new(),
+            proved: true,
         }
     }
 

@@ -76,6 +76,7 @@ pub(crate) fn system() -> Places {
         parts: Vec::new(),
         bare: false,
         files: Vec::new(),
+        proved: true,
     }
 }
 

@@ -196,6 +196,14 @@ fn a_windows_disk_arrives_on_a_larger_one_with_its_recovery_partition_at_the_end
     assert_eq!(attributes, RECOVERY);
     check(&golden, &disk);
     succeed(&mkimage(&[&"verify", &image, &"--disk", &disk]));
+
+    // As the agent or Windows lets it grow then.
+    let p = &table_of(&disk).partitions[2];
+    let device = LoopDevice::part(&disk, p.first.0 * 512, p.size);
+    run("sh", &[&"-c", &format!("echo y | PATH=$PATH:/sbin ntfsresize {}", device.name())]);
+    run("ntfsfix", &[&"-n", &device]);
+    let mounted = Mounted::new(device.path(), "ro");
+    assert!(contents(mounted.0.path()) == contents(&golden.trees[0]), "files differ after the growth");
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Resul
             "Somebody has installed another system since. Give the terminal a new job if it shall be imaged.",
         ));
     }
-    Ok(target.system(files))
+    Ok(Places { proved: false, ..target.system(files) })
 }
 
 /// What a person should know where this attempt leaves the image as it was captured, and the disk had a

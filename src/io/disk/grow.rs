@@ -1,7 +1,8 @@
-//! Lets a filesystem fill its partition, through the kernel's own ioctls while it is mounted.
+//! Lets a filesystem fill its partition, through the kernel's own ioctls while it is mounted; an NTFS by a
+//! program (`grow_ntfs`).
 //!
 //! Invariant: it begins after the image was proved and committed. A filesystem that was cut off while it grew
-//! is whole (its journal sees to that), and grows on at the next try.
+//! is whole (its journal sees to that), and grows on at the next try; an NTFS is then left to Windows.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -10,6 +11,7 @@ use std::path::Path;
 use nix::mount::MsFlags;
 use nix::sys::statvfs::fstatvfs;
 
+use crate::io::disk::grow_ntfs::{self, Ntfs};
 use crate::io::disk::mount::{Mount, node};
 use crate::io::sys;
 use crate::layout::personal::{Places, Told};
@@ -20,6 +22,8 @@ use crate::units::show_bytes;
 pub(crate) enum Grown {
     /// Its bytes before and after.
     From(u64, u64),
+    /// The same, and Windows checks it at its next start.
+    ThenChecked(u64, u64),
     /// It filled its partition already.
     Full,
     /// The system on it does it at its first start.
@@ -31,7 +35,12 @@ pub(crate) enum Grown {
 pub(crate) fn all(places: &Places, tell: &mut dyn FnMut(Told)) {
     for part in places.growing() {
         let number = part.number;
-        tell(match node(places, part).and_then(|node| grow(&node, &part.filesystem)) {
+        let grown = match &*part.filesystem {
+            // Windows may have been started since, and may be hibernated.
+            "ntfs" if !places.proved => Ok(Grown::BySystem),
+            kind => node(places, part).and_then(|node| grow(&node, kind)),
+        };
+        tell(match grown {
             Ok(grown) => Told::Step(format!("the filesystem of partition {number} {grown}")),
             Err(why) => Told::Problem(format!("the filesystem of partition {number} did not grow: {why}")),
         });
@@ -40,12 +49,17 @@ pub(crate) fn all(places: &Places, tell: &mut dyn FnMut(Told)) {
 
 /// Lets the filesystem of kind `kind` on the device `node` grow to the device's end.
 fn grow(node: &Path, kind: &str) -> Result<Grown, String> {
-    if kind == "ntfs" {
-        return Ok(Grown::BySystem);
-    }
     let said = |what: &str, e: io::Error| format!("{what} {} ({kind}): {e}", node.display());
     let size = File::open(node).and_then(|mut device| device.seek(SeekFrom::End(0)));
     let size = size.map_err(|e| said("the size of", e))?;
+    if kind == "ntfs" {
+        let grown = grow_ntfs::grow(node, size, grow_ntfs::program().as_deref())?;
+        return Ok(match grown {
+            Ntfs::Full => Grown::Full,
+            Ntfs::NoProgram => Grown::BySystem,
+            Ntfs::Grown(before, after) => Grown::ThenChecked(before, after),
+        });
+    }
     let mounted = Mount::new(node, kind, MsFlags::empty())?;
     let folder = File::open(mounted.path()).map_err(|e| said("the root folder of", e))?;
     let before = bytes(&folder).map_err(|e| said("the filesystem's size on", e))?;
@@ -67,6 +81,10 @@ impl std::fmt::Display for Grown {
         match self {
             Grown::From(before, after) => {
                 write!(f, "grew from {} to {}", show_bytes(*before), show_bytes(*after))
+            }
+            Grown::ThenChecked(before, after) => {
+                let (before, after) = (show_bytes(*before), show_bytes(*after));
+                write!(f, "grew from {before} to {after}; Windows checks it at its first start")
             }
             Grown::Full => f.write_str("fills its partition"),
             Grown::BySystem => f.write_str("grows when the system on it starts for the first time"),
@@ -91,6 +109,9 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::api::LayoutMode;
+    use crate::layout::personal::Part;
+    use crate::manifest::Role;
     use crate::testkit::disks::{LoopDisk, MIB, noise, run};
 
     /// A filesystem of 320 MiB with a file of noise, on a device of 704 MiB.
@@ -155,11 +176,41 @@ mod tests {
     }
 
     #[test]
-    fn windows_grows_by_itself_and_what_is_unknown_is_an_error_that_names_the_device() {
+    fn an_error_names_the_device() {
         let disk = filesystem("mkfs.ext4", &["320m"], "ext4");
-        let node = Path::new(&disk.path);
-        assert_eq!(grow(node, "ntfs"), Ok(Grown::BySystem));
-        let error = grow(node, "xfs").expect_err("it is another filesystem");
-        assert!(error.starts_with(&format!("mounting {} (xfs)", disk.path)), "{error}");
+        for (kind, what) in [("xfs", "mounting"), ("ntfs", "there is no NTFS on")] {
+            let error = grow(Path::new(&disk.path), kind).expect_err("it is another filesystem");
+            assert!(error.starts_with(&format!("{what} {}", disk.path)), "{error}");
+        }
+    }
+
+    #[test]
+    fn windows_grows_by_itself_where_it_may_have_been_started_since() {
+        let disk = filesystem("mkfs.ext4", &["320m"], "ext4");
+        let part = Part {
+            number: 1,
+            start: 0,
+            size: 320 * MIB,
+            room: 704 * MIB,
+            filesystem: "ntfs".into(),
+            role: Role::Data,
+        };
+        let places = Places {
+            info: disk.info(),
+            layout: LayoutMode::WholeDisk,
+            parts: vec![part],
+            bare: true,
+            proved: false,
+            files: Vec::new(),
+        };
+        let tell = |places: &Places| {
+            let mut told = Vec::new();
+            all(places, &mut |what| told.push(what));
+            told
+        };
+        let [Told::Step(step)] = &tell(&places)[..] else { panic!("{:?}", tell(&places)) };
+        assert!(step.contains("when the system on it starts"), "{step}");
+        let now = tell(&Places { proved: true, ..places });
+        assert!(matches!(&now[..], [Told::Problem(why)] if why.contains("there is no NTFS")), "{now:?}");
     }
 }

@@ -365,4 +365,5 @@ async fn the_disk_of_an_attempt_that_was_cut_off_is_found_and_nothing_is_written
     let places = personal::find(&lab.context(), &assignment).await.expect("found");
     assert_eq!((places.info.name, places.bare), (disk.info().name, false));
     assert!(!places.parts.is_empty() && disk.bytes() == before);
+    assert!(!places.proved, "its system may have been started since");
 }

@@ -92,6 +92,7 @@ fn a_linux_without_an_esp_gets_name_and_file_on_each_filesystem() {
             parts: vec![part],
             bare: true,
             files: vec![],
+            proved: true,
         };
         let (steps, problems) = all(&places, &own());
         assert_eq!(problems, Vec::<String>::new(), "{kind}");
@@ -144,8 +145,14 @@ fn whole_disk() -> (LoopDisk, Places) {
         role,
     };
     let parts = vec![part(1, 1, 48, "vfat", Role::Esp), part(3, 53, 128, "ext4", Role::Data)];
-    let places =
-        Places { info: disk.info(), layout: LayoutMode::WholeDisk, parts, bare: false, files: vec![] };
+    let places = Places {
+        info: disk.info(),
+        layout: LayoutMode::WholeDisk,
+        parts,
+        bare: false,
+        files: vec![],
+        proved: true,
+    };
     (disk, places)
 }
 
