@@ -5,8 +5,8 @@
 
 #![expect(
     unsafe_code,
-    reason = "ioctl, sync_file_range, kexec_file_load, adjtimex, packet sockets' groups and work \
-              between fork and exec have no safe wrapper in nix"
+    reason = "ioctl, sync_file_range, kexec_file_load, adjtimex, getnameinfo, packet sockets' groups \
+              and work between fork and exec have no safe wrapper in nix"
 )]
 
 use std::ffi::CStr;
@@ -257,6 +257,39 @@ pub(crate) fn kexec_file_load(
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `getnameinfo(3)`: the name of an address, by the machine's own resolver; `None` if it has none. Waits for
+/// the resolver, which may take many seconds.
+#[cfg(feature = "server")]
+pub(crate) fn name_of_address(address: std::net::IpAddr) -> Result<Option<String>, String> {
+    use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+    /// `NI_MAXHOST`.
+    const LONGEST: libc::socklen_t = 1025;
+    let address = SockaddrStorage::from(std::net::SocketAddr::new(address, 0));
+    let mut name = [0u8; LONGEST as usize];
+    // SAFETY: the address outlives the call and has the length that is given; the library writes at most
+    // LONGEST bytes to the array, and nothing for the service, whose length is 0.
+    let result = unsafe {
+        libc::getnameinfo(
+            address.as_ptr(),
+            address.len(),
+            name.as_mut_ptr().cast(),
+            LONGEST,
+            std::ptr::null_mut(),
+            0,
+            libc::NI_NAMEREQD,
+        )
+    };
+    match result {
+        0 => Ok(CStr::from_bytes_until_nul(&name).ok().map(|name| name.to_string_lossy().into_owned())),
+        libc::EAI_NONAME => Ok(None),
+        code => {
+            // SAFETY: the library returns a text of its own that ends with a zero and stays.
+            let why = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
+            Err(why.to_string_lossy().into_owned())
+        }
+    }
 }
 
 /// `adjtimex(2)`: does something, such as NTP, keep the clock in step?

@@ -21,6 +21,8 @@ pub(crate) mod netlink;
 #[cfg(feature = "server")]
 pub(crate) mod pxe_probe;
 #[cfg(feature = "server")]
+pub(crate) mod reverse_dns;
+#[cfg(feature = "server")]
 pub(crate) mod sockets;
 pub(crate) mod token_file;
 pub(crate) mod tracker_client;

@@ -259,3 +259,28 @@ async fn the_administrators_files_are_listed_by_a_dry_run_and_go_to_terminals_wi
     let again = take(&world, B).await;
     assert!(again.finish && again.task.ticket.is_some());
 }
+
+#[tokio::test]
+async fn a_name_from_dns_is_that_of_the_address_that_the_terminal_has_when_it_begins() {
+    let world = world().await;
+    // It has never come, so its address is not known when the job is created.
+    let (status, text) = create(&world, &order(&[A], Some("{dns}"))).await;
+    assert_eq!(status, StatusCode::CREATED, "{text}");
+    let plan: JobPlan = serde_json::from_str(&text).expect("a plan");
+    assert_eq!(plan.terminals[0].hostname, None);
+    assert!(plan.findings.iter().any(|found| found.error.contains("DNS cannot be asked")), "{plan:?}");
+    let name = take(&world, A).await.personal.expect("given").hostname.expect("this machine's name");
+    assert!(name.starts_with("localhost"), "{name}");
+    // A second terminal at the same address.
+    world.hello(B).await;
+    let dry = |rule| JobOrder { dry_run: true, ..order(&["room:101"], Some(rule)) };
+    let (status, text) = create(&world, &dry("{dns}")).await;
+    assert!(
+        status == StatusCode::CONFLICT && text.contains(&format!("'{name}' to lab-01, lab-02")),
+        "{text}"
+    );
+    let fallback = JobOrder { dry_run: true, ..order(&[B], Some("csv|{dns}")) };
+    let (_, text) = create(&world, &fallback).await;
+    let plan: JobPlan = serde_json::from_str(&text).expect("a plan");
+    assert_eq!(plan.terminals[0].hostname, Some(name), "no host name is registered for it");
+}

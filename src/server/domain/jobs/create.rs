@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::names::{self, Names};
-use super::{Job, Kind, Moment, Overrun, Pace, Phase, Placement, Run, Standing, Terms, job};
+use super::{DnsNames, Job, Kind, Moment, Overrun, Pace, Phase, Placement, Run, Standing, Terms, job};
 use crate::api::{After, Compare, LayoutMode, Refusal, check_partitions, payload_rate};
 use crate::forecast::plan::Plan;
 use crate::image_id::{ImageId, ImageRef};
@@ -175,6 +175,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) at: &'a Moment,
     /// A terminal's label.
     pub(crate) label: &'a dyn Fn(&Terminal) -> Option<String>,
+    /// What DNS knows of the terminals' addresses, if the order needs that.
+    pub(crate) dns: &'a DnsNames,
     /// Are there netboot files?
     pub(crate) can_netboot: bool,
 }
@@ -201,7 +203,7 @@ impl JobOrder {
         place: &Setting<'_>,
     ) -> Result<Drafted, Refusal> {
         let terms = self.terms(place.catalog)?;
-        let names = names::of(terms.hostname.as_ref(), &terminals, place.lab, place.label)?;
+        let names = names::of(terms.hostname.as_ref(), &terminals, place.lab, place.label, place.dns)?;
         let window = self.window(place.at)?;
         let attempts = self.attempts.unwrap_or(ATTEMPTS);
         if !(1..=100).contains(&attempts) || self.wave == Some(0) {
@@ -281,7 +283,7 @@ impl JobOrder {
         Ok(())
     }
 
-    fn hostname_rule(&self) -> Result<Option<HostnameRule>, Refusal> {
+    pub(crate) fn hostname_rule(&self) -> Result<Option<HostnameRule>, Refusal> {
         let Some(text) = &self.hostname else { return Ok(None) };
         if self.as_is || self.preflight {
             return Err(refused(
@@ -431,6 +433,13 @@ fn plan(
         let name = label.clone().unwrap_or_else(|| terminal.id.clone());
         findings.extend(of_terminal(job, terminal, &name, place));
         let hostname = names.get(&terminal.id).cloned();
+        if hostname.is_none() && job.terms.hostname.is_some() {
+            findings.push(Finding {
+                terminal: Some(name.clone()),
+                error: "its address is not known, so DNS cannot be asked for its name yet".into(),
+                advice: "It is asked when the terminal comes. Without a name there it is not imaged.".into(),
+            });
+        }
         let (id, loses) = (terminal.id.clone(), loses(job, terminal));
         affected.push(Affected { id, label, loses, hostname, files: Vec::new() });
     }

@@ -34,7 +34,7 @@ pub use create::{Affected, Finding, JobOrder, JobPlan, Order};
 pub(crate) use job::Kind;
 pub use job::{Job, Overrun, Pace, Phase, Placement, Run, Standing, Terms};
 pub use member::{Member, State};
-pub(crate) use names::of_terminal as hostname_of;
+pub(crate) use names::{DnsNames, of_terminal as hostname_of};
 pub(crate) use people::Which;
 pub(crate) use turn::Offer;
 pub use view::{JobView, MemberView, PastRun, Report};

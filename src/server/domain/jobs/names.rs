@@ -1,9 +1,10 @@
 //! The host names that a new job gives its terminals, checked before any terminal is written.
 //!
 //! Invariant: pure. A rule that leaves a terminal without a name, or gives two the same one, is refused with
-//! the terminals that are concerned.
+//! the terminals that are concerned. One that never came may have its name from DNS later.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use crate::api::Refusal;
 use crate::server::domain::lab::{Lab, Terminal, some_of};
@@ -12,14 +13,27 @@ use crate::server::domain::registry::hostname::{HostnameRule, Named, WINDOWS};
 /// Host names, by the terminals' names in calls.
 pub(super) type Names = BTreeMap<String, String>;
 
+/// What DNS knows of terminals' addresses.
+#[derive(Debug, Default)]
+pub(crate) struct DnsNames(pub(crate) HashMap<IpAddr, Result<String, String>>);
+
+impl DnsNames {
+    /// The name of a terminal's address, or why there is none.
+    fn of(&self, terminal: &Terminal) -> Result<String, String> {
+        let ip = terminal.ip().ok_or("its address is not known")?;
+        self.0.get(&ip).cloned().unwrap_or_else(|| Err(format!("{ip} was not looked up in DNS")))
+    }
+}
+
 /// The host name of one terminal.
 pub(crate) fn of_terminal(
     rule: &HostnameRule,
     terminal: &Terminal,
     label: Option<&str>,
+    dns: &DnsNames,
 ) -> Result<String, String> {
     let mac = terminal.identity.macs.first().map(ToString::to_string);
-    rule.name(&Named { place: &terminal.place, label, mac: mac.as_deref() })
+    rule.name(&Named { place: &terminal.place, label, mac: mac.as_deref(), dns: &dns.of(terminal) })
 }
 
 /// The host names of all terminals of a job.
@@ -28,6 +42,7 @@ pub(super) fn of(
     terminals: &BTreeSet<String>,
     lab: &Lab,
     label: &dyn Fn(&Terminal) -> Option<String>,
+    dns: &DnsNames,
 ) -> Result<Names, Refusal> {
     let refused = |error, advice: &str| Refusal { error, advice: advice.into() };
     let Some(rule) = rule else { return Ok(Names::new()) };
@@ -36,11 +51,13 @@ pub(super) fn of(
     for terminal in terminals.iter().filter_map(|id| lab.get(id)) {
         let label = label(terminal);
         let title = label.clone().unwrap_or_else(|| terminal.id.clone());
-        match of_terminal(rule, terminal, label.as_deref()) {
+        match of_terminal(rule, terminal, label.as_deref(), dns) {
             Ok(name) => {
                 owners.entry(name.to_ascii_lowercase()).or_default().push(title);
                 names.insert(terminal.id.clone(), name);
             }
+            // Its address is looked up when it comes.
+            Err(_) if rule.asks_dns() && terminal.ip().is_none() => {}
             Err(why) => nameless.entry(why).or_default().push(title),
         }
     }

@@ -17,7 +17,7 @@ const LONGEST: usize = 63;
 /// Most digits that a rule asks for.
 const MOST_DIGITS: usize = 9;
 
-/// How a terminal gets its host name: `csv`, `{label}` or `{room}-{seat:02}`.
+/// How a terminal gets its host name: `csv`, `{label}`, `{room}-{seat:02}`, or `{dns}|{label}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HostnameRule {
@@ -25,6 +25,8 @@ pub enum HostnameRule {
     Registered,
     /// Made of the terminal's own words.
     Pattern(Vec<Part>),
+    /// The first one that gives a name.
+    FirstOf(Vec<HostnameRule>),
 }
 
 /// A part of a pattern.
@@ -43,11 +45,18 @@ pub enum Word {
     Label,
     /// The terminal's first MAC address, without colons.
     Mac,
+    /// The name that DNS has for the terminal's address.
+    Dns,
 }
 
 impl Word {
-    const ALL: [(&'static str, Word); 4] =
-        [("room", Word::Room), ("seat", Word::Seat), ("label", Word::Label), ("mac", Word::Mac)];
+    const ALL: [(&'static str, Word); 5] = [
+        ("room", Word::Room),
+        ("seat", Word::Seat),
+        ("label", Word::Label),
+        ("mac", Word::Mac),
+        ("dns", Word::Dns),
+    ];
 
     fn name(self) -> &'static str {
         Word::ALL.iter().find(|(_, word)| *word == self).map_or("", |(name, _)| name)
@@ -62,6 +71,8 @@ pub(crate) struct Named<'a> {
     pub(crate) label: Option<&'a str>,
     /// Its first MAC address.
     pub(crate) mac: Option<&'a str>,
+    /// The name that DNS has for its address, or why there is none.
+    pub(crate) dns: &'a Result<String, String>,
 }
 
 impl HostnameRule {
@@ -75,9 +86,28 @@ impl HostnameRule {
             HostnameRule::Pattern(parts) => {
                 parts.iter().map(|part| part.text(terminal)).collect::<Result<String, String>>()?
             }
+            HostnameRule::FirstOf(rules) => {
+                let mut lacks = Vec::new();
+                for rule in rules {
+                    match rule.name(terminal) {
+                        Ok(name) => return Ok(name),
+                        Err(why) => lacks.push(why),
+                    }
+                }
+                return Err(lacks.join(", and "));
+            }
         };
         check_hostname(&name)?;
         Ok(name)
+    }
+
+    /// Must the terminal's address be looked up in DNS?
+    pub(crate) fn asks_dns(&self) -> bool {
+        match self {
+            HostnameRule::Registered => false,
+            HostnameRule::Pattern(parts) => parts.iter().any(|part| matches!(part, Part::Word(Word::Dns, _))),
+            HostnameRule::FirstOf(rules) => rules.iter().any(HostnameRule::asks_dns),
+        }
     }
 }
 
@@ -92,6 +122,7 @@ impl Part {
             Word::Seat => terminal.place.seat.clone(),
             Word::Label => terminal.label.map(str::to_owned),
             Word::Mac => terminal.mac.map(|mac| mac.replace(':', "")),
+            Word::Dns => Some(terminal.dns.clone()?),
         };
         let text = text.ok_or_else(|| format!("it has no {}", word.name()))?;
         Ok(match text.parse::<u64>() {
@@ -105,13 +136,13 @@ impl FromStr for HostnameRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('|') {
+            let rules = text.split('|').map(str::parse).collect::<Result<_, _>>()?;
+            return Ok(HostnameRule::FirstOf(rules));
+        }
         match text {
             "csv" => return Ok(HostnameRule::Registered),
-            "dns" => {
-                return Err("names from DNS are not supported; register them: flashmob terminal import, \
-                            and --hostname csv"
-                    .into());
-            }
+            "dns" => return Err("names from DNS are written in braces: {dns}".into()),
             _ => {}
         }
         let mut parts = Vec::new();
@@ -161,7 +192,14 @@ fn word_of(text: &str) -> Result<Part, String> {
 
 impl fmt::Display for HostnameRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HostnameRule::Pattern(parts) = self else { return f.write_str("csv") };
+        let parts = match self {
+            HostnameRule::Registered => return f.write_str("csv"),
+            HostnameRule::FirstOf(rules) => {
+                let words: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                return f.write_str(&words.join("|"));
+            }
+            HostnameRule::Pattern(parts) => parts,
+        };
         parts.iter().try_for_each(|part| match part {
             Part::Text(text) => f.write_str(text),
             Part::Word(word, 0) => write!(f, "{{{}}}", word.name()),
@@ -194,7 +232,8 @@ mod tests {
     }
 
     fn name(rule: &str, place: &Place) -> Result<String, String> {
-        let named = Named { place, label: Some("lab-01"), mac: Some("52:54:00:00:00:0a") };
+        let dns = Err("DNS has no name for 10.0.0.7".to_string());
+        let named = Named { place, label: Some("lab-01"), mac: Some("52:54:00:00:00:0a"), dns: &dns };
         rule.parse::<HostnameRule>().expect("a rule").name(&named)
     }
 
@@ -224,8 +263,29 @@ mod tests {
     }
 
     #[test]
+    fn a_name_from_dns_is_taken_whole_and_without_one_the_next_rule_gives_it() {
+        let place = place("101", "4");
+        let of = |rule: &str, dns: &Result<String, String>| {
+            let named = Named { place: &place, label: None, mac: None, dns };
+            rule.parse::<HostnameRule>().expect("a rule").name(&named)
+        };
+        let known = Ok("pc4.school.example".to_string());
+        assert_eq!(of("{dns}", &known), known);
+        assert_eq!(of("{dns}|{room}-{seat}", &known), known);
+        let unknown = Err("DNS has no name for 10.0.0.7".to_string());
+        assert_eq!(of("{dns}", &unknown), unknown);
+        assert_eq!(of("{dns}|{label}|{room}-{seat}", &unknown).as_deref(), Ok("101-4"));
+        let why = of("{dns}|{label}", &unknown).expect_err("none");
+        assert_eq!(why, "DNS has no name for 10.0.0.7, and it has no label");
+        let strange = Ok("pc_4.school".to_string());
+        assert_eq!(of("{dns}|{room}-{seat}", &strange).as_deref(), Ok("101-4"), "no host name");
+        let asks = |rule: &str| rule.parse::<HostnameRule>().expect("a rule").asks_dns();
+        assert!(asks("{dns}") && asks("csv|{dns}") && !asks("csv|{label}"));
+    }
+
+    #[test]
     fn a_rule_is_written_as_it_is_read_and_a_wrong_one_says_what_to_write() {
-        for rule in ["{room}-{seat:02}", "csv", "{label}", "x{mac}"] {
+        for rule in ["{room}-{seat:02}", "csv", "{label}", "x{mac}", "{dns}|csv|{room}-{seat:02}"] {
             assert_eq!(rule.parse::<HostnameRule>().expect("a rule").to_string(), rule);
         }
         for (bad, why) in [
@@ -235,7 +295,9 @@ mod tests {
             ("{seat:x}", "digits"),
             ("{seat:99}", "digits"),
             ("{room}_{seat}", "hyphens"),
-            ("dns", "--hostname csv"),
+            ("dns", "{dns}"),
+            ("{dns}|lab", "same name"),
+            ("{dns}|", "same name"),
             ("", "same name"),
         ] {
             let said = bad.parse::<HostnameRule>().expect_err(bad);

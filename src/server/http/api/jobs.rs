@@ -70,13 +70,21 @@ pub async fn create(
     order.targets = words.iter().map(ToString::to_string).collect();
     let (config, repository, at) = (app.config(), app.repository(), app.moment());
     let can_netboot = app.can_netboot();
+    let dns = personal::look_up_all(&app, &order, &words).await?;
     let (plan, saved) = {
         let shape = Arc::clone(&sync::read(&app.topology));
         let mut lab = sync::lock(&app.lab);
         let wanted = resolve(&lab, &config, &shape, &words).map_err(conflict)?;
         may_act(&app, &caller, &lab, &wanted, "create a job")?;
         let label = |terminal: &Terminal| lab.label(&config, terminal).map(str::to_owned);
-        let place = Setting { lab: &lab, catalog: &repository.catalog, at: &at, label: &label, can_netboot };
+        let place = Setting {
+            lab: &lab,
+            catalog: &repository.catalog,
+            at: &at,
+            label: &label,
+            dns: &dns,
+            can_netboot,
+        };
         let drafted = order.draft(&caller.name(), wanted.into_iter().collect(), &place).map_err(conflict)?;
         let mut drafted = drafted;
         let (terms, plan) = (&drafted.job.terms, &mut drafted.plan);

@@ -4,23 +4,34 @@
 //! Invariant: a report is taken only with its attempt's token, a call of a started system only with a ticket
 //! that was not used; `lab` keeps both. A terminal that its job's rule gives no name is not imaged.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 
-use super::reply::{Body, Error, Shared, error, keep, not_taken, read};
+use super::reply::{Body, Error, Shared, conflict, error, keep, not_taken, read};
 use crate::api::{Assignment, Booted, Compare, PersonalReport, Refusal, Take, Task};
+use crate::io::net::reverse_dns;
 use crate::manifest::after::{AfterFile, Traits};
 use crate::server::app::{App, Repository};
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::config::Config;
-use crate::server::domain::jobs::{JobPlan, Placement, Terms, hostname_of};
-use crate::server::domain::lab::{Lab, NotBooted};
+use crate::server::domain::jobs::{
+    DnsNames, JobOrder, JobPlan, Moment, Offer, Placement, Terms, hostname_of,
+};
+use crate::server::domain::lab::{Lab, NotBooted, Terminal};
+use crate::server::domain::registry::hostname::HostnameRule;
 use crate::server::domain::target::Target;
-use crate::server::domain::targets::{groups_of, shortened};
+use crate::server::domain::targets::{TargetExpr, groups_of, resolve, shortened};
 use crate::server::domain::tickets;
 use crate::sync;
 use crate::tracker::Topology;
 
+/// How long DNS may take for all terminals of an order.
+const DNS: Duration = Duration::from_secs(8);
 /// Why a job with a rule for host names is not given to an agent that would leave the image's name.
 const TOO_OLD: &str = "this terminal's agent is too old to set a host name";
 const REBUILD: &str = "Nothing was written. Make new netboot files with flashmob-initramfs, restart the \
@@ -28,6 +39,41 @@ const REBUILD: &str = "Nothing was written. Make new netboot files with flashmob
 
 /// The same of a job whose image has the administrator's files.
 const NO_FILES: &str = "this terminal's agent is too old for the administrator's files of this image";
+
+/// What DNS knows of the terminals of an order, if its rule asks for that.
+pub(super) async fn look_up_all(
+    app: &App,
+    order: &JobOrder,
+    words: &[TargetExpr],
+) -> Result<DnsNames, Error> {
+    if !order.hostname_rule().map_err(conflict)?.is_some_and(|rule| rule.asks_dns()) {
+        return Ok(DnsNames::default());
+    }
+    let addresses: BTreeSet<IpAddr> = {
+        let shape = Arc::clone(&sync::read(&app.topology));
+        let lab = sync::lock(&app.lab);
+        let wanted = resolve(&lab, &app.config(), &shape, words).map_err(conflict)?;
+        wanted.iter().filter_map(|id| lab.get(id)?.ip()).collect()
+    };
+    Ok(DnsNames(reverse_dns::names(addresses, DNS).await))
+}
+
+/// The same of the terminal `id`, for the job that waits for it.
+pub(super) async fn look_up(app: &App, id: &str, at: &Moment) -> DnsNames {
+    let address = {
+        let lab = sync::lock(&app.lab);
+        match lab.offer(id, at) {
+            Offer::Now(target) if target.terms.hostname.as_ref().is_some_and(HostnameRule::asks_dns) => {
+                lab.get(id).and_then(Terminal::ip)
+            }
+            _ => None,
+        }
+    };
+    match address {
+        Some(address) => DnsNames(reverse_dns::names([address], DNS).await),
+        None => DnsNames::default(),
+    }
+}
 
 /// The host name that `target` gives the terminal `id`: none without a rule. An error fails the terminal's
 /// place in the job, because a system under another terminal's name is worse than none.
@@ -37,11 +83,12 @@ pub(super) fn hostname(
     config: &Config,
     (id, wish): (&str, &Take),
     target: &Target,
+    dns: &DnsNames,
 ) -> Result<Option<String>, Error> {
     let Some(rule) = &target.terms.hostname else { return Ok(None) };
     let named = match lab.get(id) {
         Some(_) if !wish.personal => Err((TOO_OLD.to_owned(), REBUILD)),
-        Some(terminal) => hostname_of(rule, terminal, lab.label(config, terminal)).map_err(|why| {
+        Some(terminal) => hostname_of(rule, terminal, lab.label(config, terminal), dns).map_err(|why| {
             let advice = "Describe the terminal with 'flashmob terminal set', and run 'flashmob job retry'.";
             (format!("--hostname {rule} gives this terminal no name: {why}"), advice)
         }),

@@ -211,6 +211,7 @@ pub async fn take(
     let wish = read(body)?;
     let (config, repository, at) = (app.config(), app.repository(), app.moment());
     let token = random_secret()?;
+    let dns = personal::look_up(&app, &id, &at).await;
     let shape = Arc::clone(&sync::read(&app.topology));
     let (title, begun, disks, saved) = {
         let mut lab = sync::lock(&app.lab);
@@ -249,7 +250,7 @@ pub async fn take(
             return Err(error(StatusCode::CONFLICT, why, REBUILD));
         }
         personal::knows_files(&mut lab, &app, &repository, (&id, &wish), &target)?;
-        let hostname = personal::hostname(&mut lab, &app, &config, (&id, &wish), &target)?;
+        let hostname = personal::hostname(&mut lab, &app, &config, (&id, &wish), &target, &dns)?;
         let nobody = || stranger(&id, &NotOne::Nobody(Vec::new()));
         let mut begun = lab.begin(&id, target, token, at.now).ok_or_else(nobody)?;
         if wish.personal && !begun.target.terms.as_is && !begun.attempt.preflight {
