@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use flashmob::units::SectorSize;
+
 /// An attached loop device.
 #[derive(Debug)]
 pub(crate) struct LoopDevice {
@@ -17,9 +19,16 @@ impl LoopDevice {
         Self::attach_with(&["--read-only"], source, start, size)
     }
 
-    /// The same, for programs that write.
-    pub(crate) fn attach_writable(source: &Path, start: u64, size: u64) -> Result<Self, String> {
-        Self::attach_with(&[], source, start, size)
+    /// The same, for programs that write, with the sectors of the disk.
+    pub(crate) fn attach_writable(
+        source: &Path,
+        start: u64,
+        size: u64,
+        sector: SectorSize,
+    ) -> Result<Self, String> {
+        let bytes = sector.get().to_string();
+        let options: &[&str] = if sector == SectorSize::DEFAULT { &[] } else { &["--sector-size", &bytes] };
+        Self::attach_with(options, source, start, size)
     }
 
     fn attach_with(options: &[&str], source: &Path, start: u64, size: u64) -> Result<Self, String> {

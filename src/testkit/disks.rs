@@ -13,6 +13,27 @@ use crate::io::disk::list;
 
 pub(crate) const MIB: u64 = 1 << 20;
 
+/// The sector sizes that disks of this machine can have; one that the kernel refuses is said and left out.
+pub(crate) fn sector_sizes() -> Vec<u32> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("disk.img");
+    fs::write(&file, vec![0; 1 << 20]).expect("its content");
+    let has = |sector: &u32| {
+        let mut losetup = Command::new("losetup");
+        losetup.args(["--find", "--show", "--sector-size", &sector.to_string()]).arg(&file);
+        let output = losetup.output().expect("losetup");
+        let path = String::from_utf8_lossy(&output.stdout).trim().to_string();
+        if output.status.success() {
+            run("losetup", &["--detach", &path]);
+        } else {
+            let said = String::from_utf8_lossy(&output.stderr);
+            eprintln!("SKIPPED: no loop device with sectors of {sector} bytes: {}", said.trim());
+        }
+        output.status.success()
+    };
+    [512, 4096].into_iter().filter(has).collect()
+}
+
 /// Runs a program to its end; it must succeed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().expect(program);

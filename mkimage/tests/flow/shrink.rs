@@ -25,14 +25,49 @@ const START: u64 = 21 * MIB;
 const SIZE: u64 = 300 * MIB - START - MIB;
 const SMALLER: u64 = 200 * MIB;
 
-/// A disk with a partition of 20 MiB and `filesystem` in the rest.
-fn golden(folder: &Path, filesystem: &Path, gpt: bool) -> PathBuf {
+/// The table of a disk.
+#[derive(Clone, Copy, PartialEq)]
+enum Scheme {
+    /// With sectors of so many bytes.
+    Gpt(u32),
+    Mbr,
+}
+
+impl Scheme {
+    fn sector(self) -> u32 {
+        match self {
+            Scheme::Gpt(sector) => sector,
+            Scheme::Mbr => 512,
+        }
+    }
+
+    /// A loop device with these sectors; `None` where the kernel has none.
+    fn device(self, disk: &Path) -> Option<LoopDevice> {
+        let sector = self.sector().to_string();
+        let options = ["--find", "--show", "--sector-size", &sector];
+        let output = Command::new("losetup").args(options).arg(disk).output().expect("losetup");
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            eprintln!("SKIPPED: no loop device with sectors of {sector} bytes: {}", said.trim());
+            return None;
+        }
+        run("losetup", &[&"--detach", &String::from_utf8_lossy(&output.stdout).trim()]);
+        Some(LoopDevice::over(disk, &options[2..]))
+    }
+}
+
+/// A disk with a partition of 20 MiB and `filesystem` in the rest; `None` where the kernel has no such
+/// sectors.
+fn golden(folder: &Path, filesystem: &Path, scheme: Scheme) -> Option<PathBuf> {
     let size = fs::metadata(filesystem).expect("a filesystem").len();
     let disk = image(folder, "golden.img", START + size + MIB);
-    let (start, end) = (START / 512, (START + size) / 512 - 1);
-    if gpt {
+    let sector = u64::from(scheme.sector());
+    let (start, end) = (START / sector, (START + size) / sector - 1);
+    if scheme != Scheme::Mbr {
+        let device = scheme.device(&disk)?;
         let new = format!("--new=2:{start}:{end}");
-        disks::run("sgdisk", &["--new=1:2048:+20M", &new, disk.to_str().expect("text")]);
+        let first = format!("--new=1:{}:+20M", MIB / sector);
+        disks::run("sgdisk", &[&first, &new, device.name()]);
     } else {
         let script =
             format!("label: dos\nstart=2048, size=40960, type=83\nstart={start}, size={}, type=83\n", {
@@ -47,13 +82,13 @@ fn golden(folder: &Path, filesystem: &Path, gpt: bool) -> PathBuf {
     let file = File::options().write(true).open(&disk).expect("the disk");
     file.write_all_at(&noise(3, 1 << 20), MIB).expect("written");
     file.write_all_at(&fs::read(filesystem).expect("a filesystem"), START).expect("written");
-    disk
+    Some(disk)
 }
 
 /// An ext4 whose last files lie far behind its middle, behind a deleted one.
 fn ext4(folder: &Path, tree: &Path) -> PathBuf {
     let path = image(folder, "filesystem", SIZE);
-    run("mke2fs", &[&"-q", &"-F", &"-t", &"ext4", &"-d", &tree, &path]);
+    run("mke2fs", &[&"-q", &"-F", &"-t", &"ext4", &"-b", &"4096", &"-d", &tree, &path]);
     let gone = folder.join("gone");
     fs::write(&gone, secret(180 << 20)).expect("a file");
     fs::write(tree.join("late"), noise(12, 9_000_000)).expect("a file");
@@ -84,41 +119,44 @@ fn shrunk(folder: &Path, disk: &Path, smaller: u64) -> PathBuf {
 }
 
 /// A disk of `size` bytes that was imaged, and a device with its second partition.
-fn installed(folder: &Path, size: u64) -> (PathBuf, LoopDevice) {
+fn installed(folder: &Path, size: u64, scheme: Scheme) -> (PathBuf, LoopDevice) {
     let server = serve(None, &folder.join("images"), &folder.join("state"), "127.0.0.1:0");
     let disk = image(folder, "smaller.img", size);
     let file = File::options().read(true).write(true).open(&disk).expect("the disk");
     file.write_all_at(&noise(9, 32 << 20), START).expect("old content");
-    let device = LoopDevice::over(&disk, &[]);
+    let device = scheme.device(&disk).expect("as the golden disk");
     let mut agent = command(None, beside("flashmob-agent"));
     agent.args(["--server", &server.url, "--insecure", "--listen", "127.0.0.1:0", "--image", "lab"]);
     succeed(&agent.arg("--disk").arg(device.path()).output().expect("it starts"));
     drop(device);
-    let found = table::read(&mut &file, size, SectorSize::DEFAULT).expect("read").expect("a table");
+    let sector = SectorSize::new(scheme.sector()).expect("a size");
+    let found = table::read(&mut &file, size, sector).expect("read").expect("a table");
     let partition = LoopDevice::part(&disk, START, found.partitions[1].size);
     (disk, partition)
 }
 
 #[test]
 fn a_shrunk_ext4_arrives_whole_on_a_smaller_disk() {
-    for gpt in [true, false] {
+    for scheme in [Scheme::Gpt(512), Scheme::Mbr, Scheme::Gpt(4096)] {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = folder.path();
         let tree = tree(folder);
-        let disk = golden(folder, &ext4(folder, &tree), gpt);
-        if gpt {
-            shrunk(folder, &disk, SMALLER);
-        } else {
+        let Some(disk) = golden(folder, &ext4(folder, &tree), scheme) else { continue };
+        if scheme == Scheme::Mbr {
             shrunk(folder, LoopDevice::over(&disk, &["--read-only"]).path(), SMALLER);
+        } else {
+            shrunk(folder, &disk, SMALLER);
         }
-        let (smaller, partition) = installed(folder, SMALLER);
+        let (smaller, partition) = installed(folder, SMALLER, scheme);
         run("e2fsck", &[&"-f", &"-n", &partition]);
         let read = tempfile::tempdir_in(folder).expect("a folder");
         run("debugfs", &[&"-R", &format!("rdump / {}", read.path().display()), &partition]);
         fs::remove_dir_all(read.path().join("lost+found")).expect("removed");
         assert!(contents(read.path()) == contents(&tree), "files differ");
-        let checker = if gpt { "sgdisk --verify" } else { "sfdisk --verify" };
-        run("sh", &[&"-c", &format!("PATH=$PATH:/usr/sbin {checker} {}", smaller.display())]);
+        let checker = if scheme == Scheme::Mbr { "sfdisk --verify" } else { "sgdisk --verify" };
+        let device = scheme.device(&smaller).expect("as the golden disk");
+        run("sh", &[&"-c", &format!("PATH=$PATH:/usr/sbin {checker} {}", device.name())]);
+        drop(device);
         let verify = mkimage(&[&"verify", &folder.join("images/lab/1"), &"--disk", &smaller]);
         succeed(&verify);
     }
@@ -126,26 +164,28 @@ fn a_shrunk_ext4_arrives_whole_on_a_smaller_disk() {
 
 #[test]
 fn a_shrunk_ntfs_arrives_whole_on_a_smaller_disk_and_is_not_marked_for_a_check() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let folder = folder.path();
-    let filesystem = image(folder, "filesystem", SIZE);
-    run("mkntfs", &[&"-q", &"-F", &"-Q", &filesystem]);
-    let files: Vec<(String, Vec<u8>)> =
-        (0..8).map(|i| (format!("file{i}.bin"), noise(50 + i, 1_500_000))).collect();
-    for (name, bytes) in &files {
-        let file = folder.join(name);
-        fs::write(&file, bytes).expect("a file");
-        run("ntfscp", &[&"-q", &filesystem, &file, name]);
-    }
-    let disk = golden(folder, &filesystem, true);
-    shrunk(folder, &disk, SMALLER);
-    let (_, partition) = installed(folder, SMALLER);
-    let checked = said("ntfsresize", &["--info", "--no-progress-bar"], partition.path());
-    assert!(!checked.contains("scheduled for check"), "{checked}");
-    run("ntfsfix", &[&"-n", &partition]);
-    for (name, bytes) in &files {
-        let read = Command::new("ntfscat").arg(&partition).arg(name).output().expect("ntfscat of ntfs-3g");
-        assert!(read.stdout == *bytes, "{name} is not the same");
+    for scheme in [Scheme::Gpt(512), Scheme::Gpt(4096)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let filesystem = image(folder, "filesystem", SIZE);
+        run("mkntfs", &[&"-q", &"-F", &"-Q", &"-s", &scheme.sector().to_string(), &filesystem]);
+        let files: Vec<(String, Vec<u8>)> =
+            (0..8).map(|i| (format!("file{i}.bin"), noise(50 + i, 1_500_000))).collect();
+        for (name, bytes) in &files {
+            let file = folder.join(name);
+            fs::write(&file, bytes).expect("a file");
+            run("ntfscp", &[&"-q", &filesystem, &file, name]);
+        }
+        let Some(disk) = golden(folder, &filesystem, scheme) else { continue };
+        shrunk(folder, &disk, SMALLER);
+        let (_, partition) = installed(folder, SMALLER, scheme);
+        let checked = said("ntfsresize", &["--info", "--no-progress-bar"], partition.path());
+        assert!(!checked.contains("scheduled for check"), "{checked}");
+        run("ntfsfix", &[&"-n", &partition]);
+        for (name, bytes) in &files {
+            let read = Command::new("ntfscat").arg(&partition).arg(name).output();
+            assert!(read.expect("ntfscat of ntfs-3g").stdout == *bytes, "{name} is not the same");
+        }
     }
 }
 
@@ -155,20 +195,22 @@ fn a_shrunk_btrfs_arrives_whole_on_a_smaller_disk() {
         eprintln!("skipped: this kernel has no btrfs");
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let folder = folder.path();
-    let tree = tree(folder);
-    // No Btrfs is smaller than 256 MiB.
-    let smaller = 320 * MIB;
-    let filesystem = image(folder, "filesystem", smaller * 3 / 2 - START - MIB);
-    run("mkfs.btrfs", &[&"-q", &"-f", &"-m", &"single", &"--rootdir", &tree, &filesystem]);
-    let disk = golden(folder, &filesystem, true);
-    shrunk(folder, &disk, smaller);
-    let (_, partition) = installed(folder, smaller);
-    said("btrfs", &["check", "--readonly"], partition.path());
-    let read = tempfile::tempdir_in(folder).expect("a folder");
-    run("btrfs", &[&"restore", &partition, &read.path()]);
-    assert!(contents(read.path()) == contents(&tree), "files differ");
+    for scheme in [Scheme::Gpt(512), Scheme::Gpt(4096)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let tree = tree(folder);
+        // No Btrfs is smaller than 256 MiB.
+        let smaller = 320 * MIB;
+        let filesystem = image(folder, "filesystem", smaller * 3 / 2 - START - MIB);
+        run("mkfs.btrfs", &[&"-q", &"-f", &"-m", &"single", &"--rootdir", &tree, &filesystem]);
+        let Some(disk) = golden(folder, &filesystem, scheme) else { continue };
+        shrunk(folder, &disk, smaller);
+        let (_, partition) = installed(folder, smaller, scheme);
+        said("btrfs", &["check", "--readonly"], partition.path());
+        let read = tempfile::tempdir_in(folder).expect("a folder");
+        run("btrfs", &[&"restore", &partition, &read.path()]);
+        assert!(contents(read.path()) == contents(&tree), "files differ");
+    }
 }
 
 #[test]

@@ -112,16 +112,15 @@ mod tests {
     use crate::api::LayoutMode;
     use crate::layout::personal::Part;
     use crate::manifest::Role;
-    use crate::testkit::disks::{LoopDisk, MIB, noise, run};
+    use crate::testkit::disks::{LoopDisk, MIB, noise, run, sector_sizes};
 
     /// A filesystem of 320 MiB with a file of noise, on a device of 704 MiB.
-    fn filesystem(mkfs: &str, size: &[&str], kind: &str) -> LoopDisk {
+    fn filesystem(mkfs: &str, size: &[&str], kind: &str, sector: u32) -> LoopDisk {
         let dir = tempfile::tempdir().expect("temp");
         let path = dir.path().join("disk.img");
         File::create(&path).and_then(|file| file.set_len(704 * MIB)).expect("made");
-        let name = path.to_str().expect("text");
-        run(mkfs, &[&[name], size].concat());
-        let disk = LoopDisk::on(dir, path, 512);
+        let disk = LoopDisk::on(dir, path, sector);
+        run(mkfs, &[&[&*disk.path], size].concat());
         let mounted = Mount::new(Path::new(&disk.path), kind, MsFlags::empty()).expect("mounts");
         fs::write(mounted.path().join("file"), noise(1, 3_000_000)).expect("written");
         mounted.close().expect("unmounts");
@@ -151,33 +150,39 @@ mod tests {
 
     #[test]
     fn ext4_grows_is_sound_and_keeps_its_files() {
-        let disk = filesystem("mkfs.ext4", &["320m"], "ext4");
-        if !may_resize_ext4() {
+        for sector in sector_sizes() {
+            let disk = filesystem("mkfs.ext4", &["320m"], "ext4", sector);
+            if may_resize_ext4() {
+                grows(&disk, "ext4", "e2fsck", &["-fn"]);
+                continue;
+            }
             let error = grow(Path::new(&disk.path), "ext4").expect_err("not allowed");
             assert!(error.contains("Operation not permitted"), "{error}");
             eprintln!(
                 "without CAP_SYS_RESOURCE only the refusal was tested; the virtual lab tests the growth"
             );
-            return;
         }
-        grows(&disk, "ext4", "e2fsck", &["-fn"]);
     }
 
     #[test]
     fn xfs_grows_is_sound_and_keeps_its_files() {
-        let disk = filesystem("mkfs.xfs", &["-d", "size=320m"], "xfs");
-        grows(&disk, "xfs", "xfs_repair", &["-n"]);
+        for sector in sector_sizes() {
+            let disk = filesystem("mkfs.xfs", &["-d", "size=320m"], "xfs", sector);
+            grows(&disk, "xfs", "xfs_repair", &["-n"]);
+        }
     }
 
     #[test]
     fn btrfs_grows_is_sound_and_keeps_its_files() {
-        let disk = filesystem("mkfs.btrfs", &["-b", "320m"], "btrfs");
-        grows(&disk, "btrfs", "btrfs", &["check"]);
+        for sector in sector_sizes() {
+            let disk = filesystem("mkfs.btrfs", &["-b", "320m"], "btrfs", sector);
+            grows(&disk, "btrfs", "btrfs", &["check"]);
+        }
     }
 
     #[test]
     fn an_error_names_the_device() {
-        let disk = filesystem("mkfs.ext4", &["320m"], "ext4");
+        let disk = filesystem("mkfs.ext4", &["320m"], "ext4", 512);
         for (kind, what) in [("xfs", "mounting"), ("ntfs", "there is no NTFS on")] {
             let error = grow(Path::new(&disk.path), kind).expect_err("it is another filesystem");
             assert!(error.starts_with(&format!("{what} {}", disk.path)), "{error}");
@@ -186,7 +191,7 @@ mod tests {
 
     #[test]
     fn windows_grows_by_itself_where_it_may_have_been_started_since() {
-        let disk = filesystem("mkfs.ext4", &["320m"], "ext4");
+        let disk = filesystem("mkfs.ext4", &["320m"], "ext4", 512);
         let part = Part {
             number: 1,
             start: 0,

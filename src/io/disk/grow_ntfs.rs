@@ -151,7 +151,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::testkit::disks::{LoopDisk, MIB, noise};
+    use crate::testkit::disks::{LoopDisk, MIB, noise, sector_sizes};
 
     /// A volume of 64 MiB with a file of noise, on a device of 160 MiB.
     fn volume(sector: u32) -> LoopDisk {
@@ -190,19 +190,21 @@ mod tests {
 
     #[test]
     fn ntfs_grows_is_sound_marked_for_a_check_and_keeps_its_files() {
-        let disk = volume(512);
-        let program = program().expect("ntfsresize of package ntfs-3g");
-        let Ok(Ntfs::Grown(before, after)) = grow(node(&disk), 160 * MIB, Some(&program)) else {
-            panic!("it did not grow");
-        };
-        assert!(before < 65 * MIB && after > 159 * MIB, "{before} to {after}");
-        assert_eq!(grow(node(&disk), 160 * MIB, Some(&program)), Ok(Ntfs::Full), "nothing is left to do");
-        tool("ntfsresize", &["--info", "--force", "--no-progress-bar", &disk.path]);
-        tool("ntfsfix", &["-n", &disk.path]);
-        assert!(tool("ntfscat", &["-f", &disk.path, "file"]) == noise(1, 3_000_000));
-        let said = Command::new("/sbin/ntfsresize").args(["--info", &disk.path]).output().expect("runs");
-        let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-        assert!(said.contains("scheduled for check"), "Windows checks what has grown: {said}");
+        for sector in sector_sizes() {
+            let disk = volume(sector);
+            let program = super::program().expect("ntfsresize of package ntfs-3g");
+            let Ok(Ntfs::Grown(before, after)) = grow(node(&disk), 160 * MIB, Some(&program)) else {
+                panic!("it did not grow");
+            };
+            assert!(before < 65 * MIB && after > 159 * MIB, "{before} to {after}");
+            assert_eq!(grow(node(&disk), 160 * MIB, Some(&program)), Ok(Ntfs::Full), "nothing is left to do");
+            tool("ntfsresize", &["--info", "--force", "--no-progress-bar", &disk.path]);
+            tool("ntfsfix", &["-n", &disk.path]);
+            assert!(tool("ntfscat", &["-f", &disk.path, "file"]) == noise(1, 3_000_000));
+            let said = Command::new("/sbin/ntfsresize").args(["--info", &disk.path]).output().expect("runs");
+            let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+            assert!(said.contains("scheduled for check"), "Windows checks what has grown: {said}");
+        }
     }
 
     #[test]

@@ -153,7 +153,8 @@ fn overlay(source: &Source) -> Result<(View, tempfile::TempDir), Failure> {
 /// before if there is nothing to gain.
 fn shrunk(source: &Source, overlay: &View, target: &PartitionPlan, room: Room) -> Result<u64, Failure> {
     let cannot = |what: String| cannot(source, target, &what);
-    let device = LoopDevice::attach_writable(&overlay.path(), target.start, target.size).map_err(cannot)?;
+    let (path, sector) = (overlay.path(), source.sector_size);
+    let device = LoopDevice::attach_writable(&path, target.start, target.size, sector).map_err(cannot)?;
     let tools = filesystems::Tools::of(target.filesystem.unwrap_or_default(), device.path());
     let least = tools.least().map_err(cannot)?;
     let wanted = least.saturating_add(room.beside(least)).checked_next_multiple_of(GRAIN);
