@@ -7,6 +7,7 @@
 
 use crate::api::LayoutMode;
 use crate::boot::option::{LoadOption, PartitionId, firmware_path, is_network};
+use crate::layout::identity::Identity;
 use crate::layout::plan::{Existing, LayoutPlan};
 use crate::manifest::{Entry, Table};
 
@@ -93,6 +94,26 @@ pub fn replaced(plan: &LayoutPlan, existing: Option<&Existing>) -> Vec<Partition
         !matches!(id, PartitionId::Gpt(guid) if guid.is_nil()) && *id != PartitionId::Mbr([0; 4])
     });
     ids
+}
+
+/// The identities without those that another disk of the machine has as well. A copy of the disk (`dd`) has
+/// the same GUIDs, and an entry names nothing but a GUID: it may be the one that starts the copy, so it
+/// stays.
+pub fn only_here(mut ids: Vec<PartitionId>, others: &[Identity]) -> Vec<PartitionId> {
+    ids.retain(|id| {
+        !others.iter().any(|other| match id {
+            PartitionId::Gpt(guid) => other.partitions.contains(guid),
+            PartitionId::Mbr(signature) => other.signature == Some(*signature),
+        })
+    });
+    ids
+}
+
+/// The image's best loader on a partition that was written, unless firmware finds it without an entry.
+pub fn loader(plan: &LayoutPlan) -> Option<&str> {
+    let loaders = plan.manifest().boot.uefi.iter();
+    let mut written = loaders.filter(|loader| plan.place(loader.partition).is_some_and(|it| it.replaced));
+    written.next().map(|loader| loader.path.as_str()).filter(|path| !is_fallback(path))
 }
 
 fn is_fallback(path: &str) -> bool {
@@ -299,6 +320,16 @@ mod tests {
         network.extend([0; 33]);
         now.entries[2].1 = network;
         assert_eq!(plan(&now, &[option("debian")], &[]).order, Some(vec![3, 2, 0, 1]));
+    }
+
+    #[test]
+    fn a_copy_of_the_disk_in_the_same_machine_keeps_its_entries() {
+        let [one, two] = [5, 7].map(Uuid::from_u128);
+        let ids = vec![PartitionId::Gpt(one), PartitionId::Gpt(two), PartitionId::Mbr([1; 4])];
+        let copy = Identity { partitions: vec![two], ..Identity::default() };
+        let old = Identity { signature: Some([1; 4]), ..Identity::default() };
+        assert_eq!(only_here(ids.clone(), &[]), ids);
+        assert_eq!(only_here(ids.clone(), &[copy, old]), [PartitionId::Gpt(one)]);
     }
 
     #[test]

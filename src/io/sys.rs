@@ -5,8 +5,8 @@
 
 #![expect(
     unsafe_code,
-    reason = "ioctl, sync_file_range, kexec_file_load, adjtimex, getnameinfo, packet sockets' groups \
-              and work between fork and exec have no safe wrapper in nix"
+    reason = "ioctl, sync_file_range, kexec_file_load, adjtimex, getnameinfo, fgetxattr, packet sockets' \
+              groups and work between fork and exec have no safe wrapper in nix"
 )]
 
 use std::ffi::CStr;
@@ -290,6 +290,41 @@ pub(crate) fn name_of_address(address: std::net::IpAddr) -> Result<Option<String
             Err(why.to_string_lossy().into_owned())
         }
     }
+}
+
+/// Where SELinux keeps the label of a file.
+const LABEL: &CStr = c"security.selinux";
+
+/// `fgetxattr(2)`: the SELinux label of a file; `None` if it has none, or its filesystem keeps none.
+pub(crate) fn label_of(file: &impl AsFd) -> io::Result<Option<Vec<u8>>> {
+    let mut label = vec![0u8; 4096];
+    // SAFETY: the descriptor is open during the call, the name ends with a zero, and the kernel writes at
+    // most as many bytes as the vector has.
+    let length = unsafe {
+        let fd = file.as_fd().as_raw_fd();
+        libc::fgetxattr(fd, LABEL.as_ptr(), label.as_mut_ptr().cast(), label.len())
+    };
+    match usize::try_from(length) {
+        Ok(length) => {
+            label.truncate(length);
+            Ok(Some(label))
+        }
+        Err(_) => match io::Error::last_os_error() {
+            e if [Some(libc::ENODATA), Some(libc::EOPNOTSUPP)].contains(&e.raw_os_error()) => Ok(None),
+            e => Err(e),
+        },
+    }
+}
+
+/// `fsetxattr(2)`: gives a file this SELinux label.
+pub(crate) fn set_label(file: &impl AsFd, label: &[u8]) -> io::Result<()> {
+    // SAFETY: the descriptor is open during the call, the name ends with a zero, and the kernel reads as many
+    // bytes as the label has.
+    let result = unsafe {
+        let fd = file.as_fd().as_raw_fd();
+        libc::fsetxattr(fd, LABEL.as_ptr(), label.as_ptr().cast(), label.len(), 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `adjtimex(2)`: does something, such as NTP, keep the clock in step?

@@ -126,6 +126,8 @@ pub struct Places {
     pub parts: Vec<Part>,
     /// The disk has no table: the one part is the disk itself.
     pub bare: bool,
+    /// The loader that the firmware has no entry for, although it needs one.
+    pub loader: Option<String>,
     /// What the administrator has for the system there.
     pub files: Vec<GivenFile>,
     /// This attempt has proved the image on the disk, so no system has been started there since.
@@ -147,6 +149,7 @@ impl Places {
             layout: plan.mode(),
             parts: written.filter_map(part).collect(),
             bare: matches!(manifest.disk.table, Table::None),
+            loader: None,
             files: Vec::new(),
             proved: true,
         }

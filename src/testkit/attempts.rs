@@ -75,6 +75,7 @@ pub(crate) fn system() -> Places {
         layout: LayoutMode::WholeDisk,
         parts: Vec::new(),
         bare: false,
+        loader: None,
         files: Vec::new(),
         proved: true,
     }

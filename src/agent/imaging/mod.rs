@@ -152,10 +152,15 @@ async fn attempt(
             return Err(failure);
         }
     };
-    let next = match committed.first() {
-        Some(first) => next::prepare(ctx.bounds.end, assignment.after, first.storage(), &mut warnings).await,
-        None => Next::Firmware,
+    let disk = system.as_ref().map(|system| system.info.name.clone()).unwrap_or_default();
+    let (next, loader) = match committed.first() {
+        Some(first) => {
+            next::prepare(ctx.bounds.end, assignment.after, first.storage(), &disk, &mut warnings).await
+        }
+        None => (Next::Firmware, None),
     };
+    // Others fetch the pieces of this disk until the terminal leaves, so the copy is made after that.
+    let system = system.map(|system| Places { loader, ..system });
 
     ctx.status.stage(Stage::Serve);
     ctx.status.progress(|progress| {

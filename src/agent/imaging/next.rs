@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use crate::api::After;
 use crate::boot::entries;
+use crate::io::disk::claim::ClaimedDisk;
 use crate::io::disk::efivars;
 use crate::io::disk::kexec;
+use crate::io::disk::list;
 use crate::io::disk::target::ImageStorage;
+use crate::layout::identity::Identity;
+use crate::layout::plan::LayoutPlan;
 
 /// The system that starts next, as far as the attempt could prepare it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,20 +26,25 @@ pub enum Next {
 }
 
 /// Writes boot entries where the machine was booted by UEFI, and loads the image's kernel where the job asks
-/// for it.
+/// for it. The loader comes back that needs another way, because the firmware keeps no entry for it.
 pub(super) async fn prepare(
     at_most: Duration,
     after: After,
     storage: &Arc<ImageStorage>,
+    disk: &str,
     warnings: &mut Vec<String>,
-) -> Next {
-    let storage = Arc::clone(storage);
+) -> (Next, Option<String>) {
+    let (storage, disk) = (Arc::clone(storage), disk.to_owned());
     let prepared = tokio::task::spawn_blocking(move || {
         let mut warnings = Vec::new();
-        if let Err(why) = boot_entries(&storage, Path::new(efivars::EFIVARS)) {
+        let entries = boot_entries(storage.plan(), storage.claim(), &disk);
+        let loader = entries.as_ref().err().and_then(|_| entries::loader(storage.plan()));
+        let loader = loader.map(str::to_owned);
+        if let Err(why) = entries {
             warnings.push(format!(
-                "the firmware's boot entries were not changed: {why}. If it does not start the new system, \
-                 delete entries in its setup, or put the loader at /EFI/BOOT/BOOTX64.EFI in the image"
+                "the firmware's boot entries were not changed: {why}. The loader is copied to the path that \
+                 needs no entry, /EFI/BOOT, unless the job leaves the image as it is. If the firmware does \
+                 not start the new system, delete entries in its setup"
             ));
         }
         let mut next = Next::Firmware;
@@ -45,34 +54,44 @@ pub(super) async fn prepare(
                 Err(why) => warnings.push(format!("restarting by the firmware instead of kexec: {why}")),
             }
         }
-        (next, warnings)
+        (next, loader, warnings)
     });
     match tokio::time::timeout(at_most, prepared).await {
-        Ok(Ok((next, said))) => {
+        Ok(Ok((next, loader, said))) => {
             warnings.extend(said);
-            next
+            (next, loader)
         }
         Err(_) => {
             warnings.push(format!(
                 "preparing the next start has not ended after {} s: does the firmware answer?",
                 at_most.as_secs()
             ));
-            Next::Firmware
+            (Next::Firmware, None)
         }
         Ok(Err(e)) => {
             warnings.push(format!("preparing the next start ended unexpectedly: {e}"));
-            Next::Firmware
+            (Next::Firmware, None)
         }
     }
 }
 
-fn boot_entries(storage: &ImageStorage, folder: &Path) -> std::io::Result<()> {
-    let wanted = entries::wanted(storage.plan());
+/// The identities of the machine's other disks. If they cannot be listed, none is known.
+fn others(own: &str) -> Vec<Identity> {
+    let below = list::made_of(own);
+    let others = list::all().unwrap_or_default().into_iter();
+    let others = others.filter(|disk| disk.name != own && !below.contains(&disk.name));
+    others.map(|disk| list::identity(&disk)).collect()
+}
+
+/// Writes the firmware's entries for the system of `plan` on the claimed disk, whose name is `disk`.
+pub(super) fn boot_entries(plan: &LayoutPlan, claim: &ClaimedDisk, disk: &str) -> std::io::Result<()> {
+    let folder = Path::new(efivars::EFIVARS);
+    let wanted = entries::wanted(plan);
     if !efivars::is_there(folder) {
         return Ok(());
     }
-    let before = storage.claim().facts().table.as_ref().ok();
-    let replaced = entries::replaced(storage.plan(), before);
+    let before = claim.facts().table.as_ref().ok();
+    let replaced = entries::only_here(entries::replaced(plan, before), &others(disk));
     let present = efivars::read(folder)?;
     efivars::write(folder, &entries::plan(&present, &wanted, &replaced))
 }

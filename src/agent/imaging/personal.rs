@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 
 use super::context::{ImagingContext, blocking};
 use super::download;
+use super::next;
 use super::target::Target;
 use crate::api::Assignment;
+use crate::boot::entries;
 use crate::event::{Failure, Installed, Stage};
 use crate::io::disk::{grow, personal};
 use crate::io::host::modules::Loader;
@@ -35,7 +37,10 @@ pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Resul
             "Somebody has installed another system since. Give the terminal a new job if it shall be imaged.",
         ));
     }
-    Ok(Places { proved: false, ..target.system(files) })
+    // The attempt may have been cut off before it wrote the firmware's entries.
+    let entries = next::boot_entries(&target.plan, &target.claimed, &target.info.name);
+    let loader = entries.err().and_then(|_| entries::loader(&target.plan)).map(str::to_owned);
+    Ok(Places { loader, proved: false, ..target.system(files) })
 }
 
 /// What a person should know where this attempt leaves the image as it was captured, and the disk had a

@@ -206,6 +206,7 @@ mod tests {
             parts: vec![part],
             bare: true,
             proved: false,
+            loader: None,
             files: Vec::new(),
         };
         let tell = |places: &Places| {

@@ -9,6 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use fatfs::{FileSystem, FsOptions};
 
+use crate::io::disk::personal::power;
 use crate::io::storage::device::Disk;
 
 /// Bytes that are read at a time.
@@ -25,7 +26,8 @@ pub(super) fn read(disk: &Disk, (start, size): (u64, u64), path: &[&str]) -> io:
     read_at_most(disk, (start, size), path, MOST)
 }
 
-fn read_at_most(
+/// The same of a file of which `most` bytes are read.
+pub(super) fn read_at_most(
     disk: &Disk,
     (start, size): (u64, u64),
     path: &[&str],
@@ -50,6 +52,7 @@ fn read_at_most(
 
 /// Writes the file at `path` and proves it from the device.
 pub(super) fn write(disk: &Disk, (start, size): (u64, u64), path: &[&str], content: &[u8]) -> io::Result<()> {
+    power::change()?;
     let mut window = Window::new(disk, start, size);
     {
         let fs = FileSystem::new(&mut window, FsOptions::new())?;

@@ -6,8 +6,10 @@
 //! Nothing but the file is changed unless the job gives a host name or the image has files for the terminal.
 
 mod after;
+mod fallback;
 mod fat;
 mod linux;
+mod power;
 mod root;
 
 use std::collections::BTreeSet;
@@ -70,6 +72,12 @@ fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<()
         tell(match left {
             Ok(()) => Told::Step(format!("{} files wait for the helper in the system", files.len())),
             Err(why) => Told::Problem(format!("the administrator's files: {why}")),
+        });
+    }
+    if let Some(loader) = &places.loader {
+        tell(match on_esp(places, esp, |disk, at| fallback::copy(disk, at, loader)) {
+            Ok(what) => Told::Step(format!("the firmware keeps no boot entry: {what}")),
+            Err(why) => Told::Problem(format!("the firmware keeps no boot entry, and {why}")),
         });
     }
     on_esp(places, esp, |disk, at| fat::write(disk, at, &ON_ESP, &own.to_bytes()))?;
@@ -207,6 +215,9 @@ impl Mounted {
         let said = |e: io::Error| format!("writing the root filesystem: {e}");
         let root = Root::open(self.mount.path()).and_then(|top| top.below(self.folder)).map_err(said)?;
         work(&root)?;
+        if root.relabel().map_err(said)? {
+            log::info!("SELinux labels are set anew at the first start");
+        }
         root.sync().map_err(said)?;
         drop(root);
         self.mount.close().map_err(said)

@@ -1,13 +1,17 @@
 //! A folder as the root of a system: files below it are read and changed without ever leaving it.
 //!
 //! Invariant: links are followed as the installed system would follow them, below this root (openat2(2),
-//! `RESOLVE_IN_ROOT`), and no file that is a link itself is changed. What is written is synced.
+//! `RESOLVE_IN_ROOT`), and no file that is a link itself is changed. What is written is synced. A file that
+//! was there keeps its SELinux label, and a new one gets one.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -15,19 +19,31 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchown, unlinkat};
 
+use super::power;
+use crate::io::sys;
+
 /// Largest file that is read.
 const MOST: u64 = 256 << 10;
 
-pub(super) struct Root(OwnedFd);
+pub(super) struct Root {
+    folder: OwnedFd,
+    /// A new file below has a label that may not be the policy's.
+    guessed: Rc<Cell<bool>>,
+}
 
 impl Root {
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        Ok(Root(open(folder, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?))
+        let folder = open(folder, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Root { folder, guessed: Rc::default() })
     }
 
     /// A folder below this root as a root of its own.
     pub(super) fn below(&self, path: &str) -> io::Result<Self> {
-        self.open_at(path, OFlag::O_DIRECTORY).map(Root)
+        self.open_at(path, OFlag::O_DIRECTORY).map(|folder| self.with(folder))
+    }
+
+    fn with(&self, folder: OwnedFd) -> Root {
+        Root { folder, guessed: Rc::clone(&self.guessed) }
     }
 
     fn open_at(&self, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
@@ -36,7 +52,7 @@ impl Root {
         let flags = flags | OFlag::O_CLOEXEC;
         let mode = if flags.contains(OFlag::O_CREAT) { Mode::from_bits_retain(0o644) } else { Mode::empty() };
         let how = OpenHow::new().flags(flags).mode(mode).resolve(resolve);
-        Ok(openat2(&self.0, path, how)?)
+        Ok(openat2(&self.folder, path, how)?)
     }
 
     /// The folder of `path`, and its name there.
@@ -51,7 +67,7 @@ impl Root {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        match fstatat(&parent.0, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match fstatat(&parent.folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::ENOENT) => Ok(None),
             Err(e) => Err(e.into()),
@@ -93,13 +109,10 @@ impl Root {
             return Ok(false);
         }
         let (parent, name) = self.parent(path)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let mut file = File::from(parent.open_at(name, flags).map_err(linked)?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no file"));
-        }
+        let mut file = parent.file(name)?;
         file.set_len(0)?;
         file.rewind()?;
+        power::change()?;
         file.write_all(content)?;
         file.sync_all()?;
         Ok(true)
@@ -113,14 +126,11 @@ impl Root {
         for part in folders.split('/').filter(|part| !part.is_empty()) {
             folder = folder.enter_or_make(part)?;
         }
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let mut file = File::from(folder.open_at(name, flags).map_err(linked)?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no file"));
-        }
+        let mut file = folder.file(name)?;
         // Nobody reads a secret while it is written.
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.set_len(0)?;
+        power::change()?;
         file.write_all(content)?;
         if file.metadata()?.uid() != 0 || file.metadata()?.gid() != 0 {
             fchown(&file, Some(0.into()), Some(0.into()))?;
@@ -129,36 +139,108 @@ impl Root {
         file.sync_all()
     }
 
-    /// The folder `name` in this one.
-    fn enter_or_make(&self, name: &str) -> io::Result<Root> {
-        match mkdirat(&self.0, name, Mode::from_bits_retain(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(e) => return Err(e.into()),
-        }
-        self.open_at(name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).map(Root).map_err(|e| {
-            match e.raw_os_error() {
-                // What O_DIRECTORY says of a link.
-                Some(code) if code == Errno::ENOTDIR as i32 => {
-                    io::Error::other(format!("'{name}' on the way is no folder, or a symbolic link"))
-                }
-                _ => linked(e),
+    /// The file `name` in this folder, to be written; no link. A new one gets a label.
+    fn file(&self, name: &str) -> io::Result<File> {
+        power::change()?;
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let (file, is_new) = match self.open_at(name, flags) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                (self.open_at(name, flags | OFlag::O_CREAT | OFlag::O_EXCL)?, true)
             }
-        })
+            there => (there.map_err(linked)?, false),
+        };
+        let file = File::from(file);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        if is_new {
+            self.label(&file, name)?;
+        }
+        Ok(file)
     }
 
-    /// Makes a folder, unless it is there.
-    pub(super) fn make_folder(&self, path: &str) -> io::Result<()> {
-        let (parent, name) = self.parent(path)?;
-        match mkdirat(&parent.0, name, Mode::from_bits_retain(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+    /// The folder `name` in this one.
+    fn enter_or_make(&self, name: &str) -> io::Result<Root> {
+        let is_new = self.make(name)?;
+        let opened = self.open_at(name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW);
+        let folder = opened.map_err(|e| match e.raw_os_error() {
+            // What O_DIRECTORY says of a link.
+            Some(code) if code == Errno::ENOTDIR as i32 => {
+                io::Error::other(format!("'{name}' on the way is no folder, or a symbolic link"))
+            }
+            _ => linked(e),
+        })?;
+        if is_new {
+            self.label(&folder, name)?;
+        }
+        Ok(self.with(folder))
+    }
+
+    /// Makes a folder in this one. False: something is there.
+    fn make(&self, name: &str) -> io::Result<bool> {
+        match mkdirat(&self.folder, name, Mode::from_bits_retain(0o755)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EEXIST) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }
 
+    /// Gives a new file or folder of this folder a label if the system has SELinux. The kernel of this
+    /// program has no policy that would give it one, and one without a label is closed to nearly all
+    /// programs.
+    fn label(&self, new: &impl AsFd, name: &str) -> io::Result<()> {
+        let Some(own) = sys::label_of(&self.folder)? else { return Ok(()) };
+        // What lies beside it has the same purpose, if all of that has one label.
+        let is_other = |other: &String| ![".", "..", name].contains(&other.as_str());
+        let is_folder = self.is_folder(name);
+        let mut beside = BTreeSet::new();
+        for other in self.names(".")?.into_iter().filter(is_other) {
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+            if self.is_folder(&other) == is_folder
+                && let Ok(other) = self.open_at(&other, flags)
+            {
+                beside.extend(sys::label_of(&other)?);
+            }
+        }
+        match (beside.len(), beside.pop_first()) {
+            (1, Some(label)) => sys::set_label(new, &label),
+            // Most policies give what is in a folder the folder's label.
+            (0, _) => sys::set_label(new, &own),
+            _ => {
+                self.guessed.set(true);
+                sys::set_label(new, &own)
+            }
+        }
+    }
+
+    /// Lets the system label all files anew at its first start if a label was guessed (selinux(8)). False:
+    /// that is not needed.
+    pub(super) fn relabel(&self) -> io::Result<bool> {
+        if !self.guessed.get() {
+            return Ok(false);
+        }
+        self.open_at(".autorelabel", OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW)?;
+        Ok(true)
+    }
+
+    /// Makes flashmob's folder, unless it is there.
+    pub(super) fn make_folder(&self, path: &str) -> io::Result<()> {
+        power::change()?;
+        let (parent, name) = self.parent(path)?;
+        if parent.make(name)? {
+            // No policy has a label of its own for flashmob's folder.
+            if let Some(label) = sys::label_of(&parent.folder)? {
+                sys::set_label(&parent.below(name)?.folder, &label)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a file or a link. False: there is none.
     pub(super) fn remove(&self, path: &str) -> io::Result<bool> {
+        power::change()?;
         let (parent, name) = self.parent(path)?;
-        match unlinkat(&parent.0, name, UnlinkatFlags::NoRemoveDir) {
+        match unlinkat(&parent.folder, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
             Err(e) => Err(e.into()),
@@ -181,7 +263,7 @@ impl Root {
 
     /// Returns when everything that was written below is on the medium.
     pub(super) fn sync(&self) -> io::Result<()> {
-        Ok(nix::unistd::syncfs(self.0.as_fd())?)
+        Ok(nix::unistd::syncfs(self.folder.as_fd())?)
     }
 }
 

@@ -91,6 +91,7 @@ fn a_linux_without_an_esp_gets_name_and_file_on_each_filesystem() {
             layout: LayoutMode::WholeDisk,
             parts: vec![part],
             bare: true,
+            loader: None,
             files: vec![],
             proved: true,
         };
@@ -150,6 +151,7 @@ fn whole_disk() -> (LoopDisk, Places) {
         layout: LayoutMode::WholeDisk,
         parts,
         bare: false,
+        loader: None,
         files: vec![],
         proved: true,
     };
@@ -258,4 +260,120 @@ fn files_for_a_system_that_the_agent_cannot_write_wait_on_the_esp_with_their_lis
     places.files = vec![given(None, "too/large", 0o644, &vec![1; 60 << 20])];
     let (steps, problems) = all(&places, &OwnFile { attempt: 8, ..own() });
     assert!(problems[0].contains("EFI system partition") && steps.len() == 1, "{problems:?} {steps:?}");
+}
+
+#[test]
+fn the_loader_that_the_firmware_keeps_no_entry_for_is_copied_before_the_own_file_is_written() {
+    let (disk, mut places) = whole_disk();
+    places.loader = Some("/EFI/debian/shimx64.efi".into());
+    let (steps, problems) = all(&places, &OwnFile { hostname: String::new(), ..own() });
+    assert!(problems[0].contains("there is no /EFI/debian/shimx64.efi"), "{problems:?}");
+    assert_eq!(steps.len(), 1, "the file is written all the same: {steps:?}");
+    let mut program = vec![0; 4096];
+    program[0x3c] = 0x80;
+    program[0x80..0x86].copy_from_slice(&[b'P', b'E', 0, 0, 0x64, 0x86]);
+    on_esp(&places, &places.parts[0], |disk, at| {
+        fat::write(disk, at, &["EFI", "debian", "shimx64.efi"], &program)
+    })
+    .expect("written");
+    let (steps, problems) = all(&places, &OwnFile { attempt: 8, hostname: String::new(), ..own() });
+    run("partx", &["--delete", &disk.path]);
+    assert_eq!(problems, Vec::<String>::new());
+    assert!(steps[0].contains("/EFI/debian/shimx64.efi is copied to /EFI/BOOT/BOOTX64.EFI"), "{steps:?}");
+    assert_eq!(steps.len(), 2, "{steps:?}");
+}
+
+/// All that a run changes, as the system finds it.
+fn result(disk: &LoopDisk) -> Vec<String> {
+    let root = format!("{}p3", disk.path);
+    checked(&root, "ext4");
+    let esp = format!("{}@@1M", disk.file.display());
+    let own = run("mtype", &["-i", &esp, "::EFI/flashmob/terminal.json"]);
+    let files = ["etc/hostname", "etc/machine-id", "etc/hosts", "opt/lab/join", "srv/data"];
+    files.map(|file| content(&root, file)).into_iter().chain([own]).collect()
+}
+
+#[test]
+fn a_power_cut_at_each_change_is_made_good_by_the_next_run() {
+    let (golden, mut places) = whole_disk();
+    run("partx", &["--delete", &golden.path]);
+    places.files = vec![
+        given(None, "etc/hosts", 0o644, b"127.0.1.1 golden\n"),
+        given(None, "opt/lab/join", 0o755, b"join"),
+        given(Some(3), "srv/data", 0o600, b"data"),
+    ];
+    let fresh = || {
+        let dir = tempfile::tempdir().expect("temp");
+        let file = dir.path().join("disk.img");
+        let [from, to] = [&golden.file, &file].map(|path| path.to_str().expect("text").to_string());
+        run("cp", &["--sparse=always", &from, &to]);
+        let disk = LoopDisk::on(dir, file, 512);
+        run("partx", &["--add", "--nr", "1:3", &disk.path]);
+        let places = Places { info: disk.info(), ..places.clone() };
+        (disk, places)
+    };
+    let (disk, there) = fresh();
+    assert_eq!(all(&there, &own()).1, Vec::<String>::new());
+    let expected = result(&disk);
+    run("partx", &["--delete", &disk.path]);
+    let mut cut = 0;
+    loop {
+        let (disk, there) = fresh();
+        power::test::fails_after(Some(cut));
+        all(&there, &own());
+        let failed = power::test::has_failed();
+        power::test::fails_after(None);
+        let (_, problems) = all(&there, &own());
+        let now = result(&disk);
+        run("partx", &["--delete", &disk.path]);
+        assert_eq!((problems, &now), (Vec::new(), &expected), "cut off before change {cut}");
+        if !failed {
+            break;
+        }
+        cut += 1;
+    }
+    assert!(cut > 12, "{cut} changes");
+}
+
+#[test]
+fn new_files_get_the_label_of_those_beside_them_and_others_let_the_system_label_anew() {
+    let dir = tempfile::tempdir().expect("temp");
+    let file = dir.path().join("root.img");
+    let content = system();
+    fs::create_dir_all(content.path().join("opt/lab")).expect("made");
+    fs::write(content.path().join("opt/lab/one"), "").expect("written");
+    filesystem(&file, "ext4", content.path());
+    let disk = LoopDisk::on(dir, file, 512);
+    let mounted = Mounted::new(Path::new(&disk.path), "ext4", MsFlags::empty()).expect("mounted");
+    let at = |name: &str| File::open(mounted.mount.path().join(name)).expect(name);
+    let label = |name: &str| crate::io::sys::label_of(&at(name)).expect("readable");
+    let root = Root::open(mounted.mount.path()).expect("open");
+    root.put("opt/lab/plain", b"x", 0o644).expect("written");
+    assert_eq!(label("opt/lab/plain"), None, "a system without SELinux has none");
+    root.remove("opt/lab/plain").expect("removed");
+    for (name, of) in [
+        ("etc", "etc_t"),
+        ("etc/hostname", "hostname_etc_t"),
+        ("etc/machine-id", "machineid_t"),
+        ("opt/lab", "usr_t"),
+        ("opt/lab/one", "lib_t"),
+    ] {
+        crate::io::sys::set_label(&at(name), format!("system_u:object_r:{of}:s0\0").as_bytes()).expect("set");
+    }
+    let is = |name: &str, of: &str| {
+        assert_eq!(label(name), Some(format!("system_u:object_r:{of}:s0\0").into_bytes()), "{name}");
+    };
+    root.write("etc/hostname", b"lab-01\n").expect("written");
+    is("etc/hostname", "hostname_etc_t");
+    root.put("opt/lab/two", b"x", 0o644).expect("written");
+    is("opt/lab/two", "lib_t");
+    root.make_folder("etc/flashmob").expect("made");
+    root.write("etc/flashmob/terminal.json", b"{}").expect("written");
+    is("etc/flashmob/terminal.json", "etc_t");
+    assert!(!root.relabel().expect("looked"), "all is known");
+    root.put("etc/new", b"x", 0o644).expect("written");
+    is("etc/new", "etc_t");
+    assert!(root.relabel().expect("written") && root.has(".autorelabel"));
+    drop(root);
+    mounted.mount.close().expect("unmounted");
 }
