@@ -1,0 +1,82 @@
+//! What people do: cancel, retry, take a terminal out; and what is forgotten.
+
+use super::*;
+
+#[test]
+fn a_retry_after_the_window_opens_one_of_its_own() {
+    let mut jobs = jobs(2, |_| {});
+    tick(&mut jobs, 10 * HOUR);
+    let (again, _) = jobs.retry(1, Which::Unsuccessful, None, &moment(11 * HOUR)).expect("both missed it");
+    assert_eq!(again, ["t0", "t1"]);
+    tick(&mut jobs, 11 * HOUR + 1);
+    assert!(may(&jobs, "t0", 11 * HOUR + 1));
+    assert!(jobs.retry(1, Which::Unsuccessful, None, &moment(11 * HOUR + 2)).is_err(), "they wait already");
+    tick(&mut jobs, 23 * HOUR);
+    assert_eq!(state(&jobs, "t0"), State::Missed, "it ends as well");
+}
+
+#[test]
+fn a_terminal_that_a_person_takes_out_is_in_no_run_until_a_retry() {
+    let mut jobs = jobs(1, standing(false));
+    jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1), &moment(22 * HOUR));
+    tick(&mut jobs, 22 * HOUR);
+    jobs.cancel_terminal("t0", &moment(22 * HOUR)).expect("it waits in both");
+    assert_eq!(jobs.offer("t0", false, &moment(22 * HOUR)), Offer::Nothing);
+    assert!(jobs.cancel_terminal("t0", &moment(22 * HOUR)).is_err(), "nothing is left to cancel");
+    tick(&mut jobs, 46 * HOUR);
+    assert_eq!((state(&jobs, "t0"), may(&jobs, "t0", 46 * HOUR)), (State::Cancelled, false));
+    jobs.retry(1, Which::Named(&["t0".into()]), None, &moment(47 * HOUR)).expect("cancelled");
+    assert!(may(&jobs, "t0", 47 * HOUR));
+    tick(&mut jobs, 70 * HOUR);
+    assert!(may(&jobs, "t0", 70 * HOUR));
+}
+
+#[test]
+fn a_retry_before_the_window_waits_for_it() {
+    let mut jobs = jobs(1, |job| job.run.opens = stamp(at(HOUR)));
+    jobs.cancel(1, &moment(10)).expect("planned");
+    jobs.retry(1, Which::Unsuccessful, None, &moment(20)).expect("cancelled");
+    assert!(why(&jobs, "t0", 30).contains("opens on"));
+    tick(&mut jobs, 40);
+    assert_eq!(jobs.get(1).map(|job| (job.run.phase, job.cancelled)), Some((Phase::Planned, false)));
+    tick(&mut jobs, HOUR);
+    assert!(may(&jobs, "t0", HOUR));
+}
+
+#[test]
+fn a_cancelled_job_stops_everyone_and_begins_nothing() {
+    let mut jobs = jobs(3, |_| {});
+    jobs.take("t0", "1", 1, at(1));
+    jobs.take("t1", "1", 2, at(1));
+    jobs.outcome("t1", 2, &done(), at(2));
+    let effects = jobs.cancel(1, &moment(3)).expect("open");
+    assert_eq!(effects.stops.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["t0"]);
+    let states: Vec<State> = jobs.members(1).map(|(_, member)| member.state).collect();
+    assert_eq!(states, [State::Cancelled, State::Done, State::Cancelled]);
+    assert!(jobs.get(1).expect("there").is_over() && jobs.cancel(1, &moment(4)).is_err());
+}
+
+#[test]
+fn a_job_is_over_when_nobody_is_left_in_it() {
+    let mut jobs = Jobs::default();
+    jobs.add(job(1, HOUR, 10 * HOUR), &names(2), &moment(0));
+    tick(&mut jobs, 0);
+    jobs.cancel_terminal("t0", &moment(1)).expect("planned");
+    jobs.forget("t1");
+    assert_eq!(jobs.get(1).expect("there").run.phase, Phase::Planned);
+    tick(&mut jobs, HOUR);
+    assert!(jobs.get(1).expect("there").is_over());
+}
+
+#[test]
+fn old_jobs_are_forgotten_but_for_the_latest_whose_number_stays_taken() {
+    let mut jobs = jobs(1, |_| {});
+    jobs.add(job(2, 0, 10 * HOUR), &names(2), &moment(0));
+    tick(&mut jobs, 10 * HOUR);
+    jobs.forget_older(at(9 * HOUR));
+    assert_eq!(jobs.iter().count(), 2);
+    jobs.forget_older(at(11 * HOUR));
+    assert_eq!(jobs.iter().map(|job| job.number).collect::<Vec<_>>(), [2]);
+    assert_eq!((jobs.next_number(), jobs.of("t0").count()), (3, 1));
+    assert!(!jobs.is_wanted("t0"));
+}

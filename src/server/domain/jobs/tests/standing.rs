@@ -1,0 +1,60 @@
+//! Standing jobs, and several jobs of one terminal.
+
+use super::*;
+
+#[test]
+fn a_standing_job_runs_each_night_with_the_same_version_unless_it_follows() {
+    for (follow, version) in [(false, "1"), (true, "2")] {
+        let mut jobs = jobs(1, standing(follow));
+        let newest = |image: &ImageRef| Some((ImageId::new(&image.name, "2"), 1 << 30));
+        jobs.tick(&moment(22 * HOUR), &|_| false, &newest);
+        jobs.take("t0", "1", 1, at(22 * HOUR));
+        jobs.outcome("t0", 1, &done(), at(23 * HOUR));
+        assert_eq!(jobs.offer("t0", false, &moment(24 * HOUR)), Offer::Nothing, "once a night");
+        jobs.tick(&moment(46 * HOUR), &|_| false, &newest);
+        let job = jobs.get(1).expect("there");
+        assert_eq!((job.run.number, job.terms.title()), (2, format!("debian@{version}")));
+        assert!(may(&jobs, "t0", 46 * HOUR));
+    }
+}
+
+#[test]
+fn of_nights_that_the_server_slept_through_one_is_reported() {
+    let mut jobs = jobs(1, standing(false));
+    tick(&mut jobs, 22 * HOUR + 24 * HOUR * 6);
+    let job = jobs.get(1).expect("there");
+    assert_eq!((job.run.number, job.run.phase), (2, Phase::Open), "the seventh night has begun");
+    tick(&mut jobs, 32 * HOUR + 24 * HOUR * 20);
+    assert_eq!(jobs.get(1).expect("there").run.number, 3);
+    assert_eq!(state(&jobs, "t0"), State::Missed);
+}
+
+#[test]
+fn a_terminal_is_in_one_unfinished_single_job_and_it_goes_before_the_standing_one() {
+    let mut jobs = jobs(1, standing(false));
+    tick(&mut jobs, 22 * HOUR);
+    let (single, standing) = (job(2, 0, 1).kind(), Kind { standing: true, preflight: false });
+    assert!(jobs.free_for("t0", 2, standing).is_err() && jobs.free_for("t0", 2, single).is_ok());
+    jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1), &moment(22 * HOUR));
+    tick(&mut jobs, 22 * HOUR);
+    assert!(jobs.free_for("t0", 3, single).expect_err("busy").error.contains("in job 2 already"));
+    let Offer::Now(target) = jobs.offer("t0", false, &moment(23 * HOUR)) else { panic!("it may") };
+    assert_eq!(target.job, "2");
+    jobs.take("t0", "2", 1, at(23 * HOUR));
+    jobs.outcome("t0", 1, &done(), at(23 * HOUR));
+    assert_eq!(jobs.offer("t0", false, &moment(24 * HOUR)), Offer::Nothing, "not twice in one night");
+    assert_eq!(jobs.member(1, "t0").expect("in it").reason, "job 2 imaged it in this window");
+    tick(&mut jobs, 46 * HOUR);
+    assert!(may(&jobs, "t0", 46 * HOUR), "the next night is the standing job's");
+}
+
+#[test]
+fn a_single_job_without_a_free_place_does_not_let_the_standing_one_go_before_it() {
+    let mut jobs = jobs(2, standing(false));
+    let mut single = job(2, 22 * HOUR, 30 * HOUR);
+    single.pace.wave = Some(1);
+    jobs.add(single, &names(2), &moment(22 * HOUR));
+    tick(&mut jobs, 22 * HOUR);
+    jobs.take("t0", "2", 1, at(22 * HOUR));
+    assert!(why(&jobs, "t1", 22 * HOUR + 1).contains("1 terminals at a time"));
+}
