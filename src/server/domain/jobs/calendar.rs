@@ -65,15 +65,19 @@ impl Entry {
     fn miss(&mut self, at: &Moment) -> Effects {
         self.job.run.phase = Phase::Over;
         let mut changes = vec![super::JobChange::Job(Box::new(self.job.clone()))];
-        let mut ids = Vec::new();
-        for (id, member) in &mut self.members {
-            if member.state == State::Waiting {
-                member.enter(State::Missed, at.date.timestamp(), NOT_RUNNING);
-                ids.push(id.clone());
-            }
-        }
-        changes.extend(ids.iter().map(|id| self.change(id)));
+        let missed = self.nobody_begins(at, NOT_RUNNING);
+        changes.extend(missed.iter().map(|id| self.change(id)));
         Effects { changes, stops: Vec::new() }
+    }
+
+    /// Those that wait have missed the run. Returns them.
+    fn nobody_begins(&mut self, at: &Moment, why: &str) -> Vec<String> {
+        let mut missed = Vec::new();
+        for (id, member) in self.members.iter_mut().filter(|(_, member)| member.state == State::Waiting) {
+            member.enter(State::Missed, at.date.timestamp(), why);
+            missed.push(id.clone());
+        }
+        missed
     }
 
     /// The window of an open run closes: terminals that have not begun have missed it.
@@ -136,18 +140,8 @@ impl Entry {
 
     /// Ends a run that the date has left behind: nobody begins in it any more.
     fn end_early(&mut self, at: &Moment) -> Effects {
-        let date = at.date.timestamp();
-        let mut ids = Vec::new();
-        for (id, member) in &mut self.members {
-            if member.state == State::Waiting {
-                member.enter(State::Missed, date, "the server's date was set back");
-                ids.push(id.clone());
-            }
-        }
-        if self.job.run.phase == Phase::Planned {
-            self.job.run.phase = Phase::Open;
-        }
-        Effects { changes: self.changes(&ids), stops: Vec::new() }
+        let missed = self.nobody_begins(at, "the server's date was set back");
+        Effects { changes: self.changes(&missed), stops: Vec::new() }
     }
 
     /// A standing job's next run takes the place of the one before.
