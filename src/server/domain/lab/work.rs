@@ -88,6 +88,8 @@ impl Lab {
         if let Some(member) = self.jobs.member(number, id) {
             attempt.tries = member.tries;
             self.replace_last(id, &attempt);
+            // Its change is the last one.
+            changes.pop();
             changes.push(Change::Attempt(id.into(), Box::new(attempt.clone())));
         }
         changes.extend(self.apply(effects, now));
