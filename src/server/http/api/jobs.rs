@@ -3,7 +3,7 @@
 //! Invariant: a person changes jobs of terminals that it may act on, and each change is in the audit.
 //! `domain::jobs` decides.
 
-use std::fmt::Write;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -167,29 +167,34 @@ pub async fn job(State(app): Shared, Path(number): Path<u64>) -> Result<Json<Rep
 )]
 pub async fn report(State(app): Shared, Path(number): Path<u64>) -> Result<Response, Error> {
     let report = report_of(&app, number)?;
-    let mut csv = String::from("label,terminal,state,reason,attempts,since,system\n");
-    for row in &report.terminals {
-        let cells = [
-            row.label.clone().unwrap_or_default(),
-            row.terminal.clone(),
-            row.state.word().into(),
-            row.reason.clone(),
-            row.tries.to_string(),
-            row.since.to_string(),
-            row.system.clone().unwrap_or_default(),
-        ];
-        let _ = writeln!(csv, "{}", cells.map(|text| cell(&text)).join(","));
-    }
-    Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv).into_response())
+    let table = table(&report).map_err(|e| {
+        error(StatusCode::INTERNAL_SERVER_ERROR, format!("writing the table: {e}"), "Use --json instead.")
+    })?;
+    Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], table).into_response())
 }
 
-/// A cell of a CSV file (RFC 4180). A leading sign is kept from being a formula in a spreadsheet.
-fn cell(text: &str) -> String {
-    let safe = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_string() };
-    match safe.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", safe.replace('"', "\"\"")),
-        false => safe,
+fn table(report: &Report) -> csv::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["label", "terminal", "state", "reason", "attempts", "since", "system"])?;
+    for row in &report.terminals {
+        let (tries, since) = (row.tries.to_string(), row.since.to_string());
+        let cells = [
+            row.label.as_deref().unwrap_or_default(),
+            &row.terminal,
+            row.state.word(),
+            &row.reason,
+            &tries,
+            &since,
+            row.system.as_deref().unwrap_or_default(),
+        ];
+        writer.write_record(cells.map(cell).map(|cell| cell.into_owned()))?;
     }
+    writer.into_inner().map_err(|e| e.into_error().into())
+}
+
+/// A leading sign is kept from being a formula in a spreadsheet.
+fn cell(text: &str) -> Cow<'_, str> {
+    if text.starts_with(['=', '+', '-', '@']) { format!("'{text}").into() } else { text.into() }
 }
 
 /// `POST /api/v1/jobs/{number}/cancel`.
