@@ -24,8 +24,16 @@ pub(super) fn word(text: String) -> String {
 
 /// Words that a stranger may have written: short, on one line.
 pub(super) fn line(text: String) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    word(text.trim().into())
+    word(on_one_line(&text).trim().into())
+}
+
+/// A terminal's words, without what would look like more lines of a log, as long as a sentence at most.
+pub(crate) fn sentence(text: &str) -> String {
+    cut(on_one_line(text), MAX_SENTENCE)
+}
+
+fn on_one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A list of sentences.

@@ -42,6 +42,7 @@ use crate::server::domain::jobs::{self, JobChange, Jobs};
 use crate::server::domain::people::Person;
 use crate::server::domain::target::Target;
 use crate::server::domain::tickets;
+pub(crate) use bounds::sentence;
 use namesakes::Namesakes;
 pub use namesakes::some_of;
 pub(crate) use personal::NotBooted;

@@ -17,11 +17,8 @@ use crate::event::Failure;
 use crate::layout::rule::Rule;
 use crate::server::app::App;
 use crate::server::domain::captures::OfferSecrets;
-use crate::server::domain::lab::Lab;
+use crate::server::domain::lab::{Lab, sentence};
 use crate::sync;
-
-/// Characters of a terminal's words that are kept.
-const MOST_OF_A_LINE: usize = 1000;
 
 /// `POST /api/v1/terminals/{id}/capture`.
 #[utoipa::path(
@@ -184,7 +181,7 @@ pub async fn lending(
     let mut report = read(body)?;
     if let Some(failure) = &mut report.failure {
         for text in [&mut failure.message, &mut failure.advice] {
-            *text = one_line(text);
+            *text = sentence(text);
         }
     }
     if !report.export.bytes().all(|byte| byte.is_ascii_alphanumeric()) || report.export.len() > 64 {
@@ -207,11 +204,6 @@ pub async fn lending(
 /// Nobody waits for this: the store writes it as soon as it can.
 fn keep_later(app: &App, lab: &Lab, id: &str) {
     drop(app.store.save(vec![lab.kept_capture(id)]));
-}
-
-/// A terminal's words, without what would look like more lines of a log.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST_OF_A_LINE).collect()
 }
 
 /// The offer to a terminal that asks for work while it is to be captured.
