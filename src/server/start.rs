@@ -100,7 +100,7 @@ impl Server {
         let mut scanner = Scanner::new(options.images.clone());
         scanner.judge_by(options.keys.clone().or_else(|| config.keys.clone()));
         let scan = scanner.scan()?;
-        let listener = listen::bind(options.listen, DEFAULT_PORT).await.map_err(cannot_listen("--listen"))?;
+        let listener = listen::bind(options.listen, DEFAULT_PORT).map_err(cannot_listen("--listen"))?;
         let address = listener.local_addr().map_err(|e| {
             Failure::refused(format!("the listening socket has no address: {e}"), "Try again.")
         })?;

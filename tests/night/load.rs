@@ -154,6 +154,7 @@ fn lab(terminals: usize, more: usize) -> Place {
     if let Some(program) = std::env::var_os("FLASHMOB") {
         place.program = std::path::absolute(program).unwrap();
     }
+    place.behind_a_router(terminals + more);
     place.start();
     place.import(terminals);
     place.run("flashmob job create golden room:1");
@@ -201,24 +202,38 @@ fn figures_of_terminals_that_arrive_at_once() {
     });
 }
 
-/// Sends hellos of invented terminals from one address.
-async fn flood(n: usize, from: usize, count: usize) {
+/// Sends hellos of invented terminals from one address until `end`, beginning with number `from`. Returns how
+/// many.
+async fn flood(n: usize, from: usize, end: Instant) -> usize {
     let mut line = Line::new(n);
-    for invented in from..from + count {
-        let mac =
-            format!("02:00:00:{:02x}:{:02x}:{:02x}", invented >> 16, invented >> 8 & 255, invented & 255);
-        line.call("POST /api/v1/hello", "", &hello(mac)).await;
+    let mut sent = 0;
+    while Instant::now() < end {
+        let [.., a, b, c] = (from + sent).to_be_bytes();
+        line.call("POST /api/v1/hello", "", &hello(format!("02:00:00:{a:02x}:{b:02x}:{c:02x}"))).await;
+        sent += 1;
     }
+    sent
+}
+
+/// How long a terminal at address `n`, with a MAC that nobody knows, needs to register.
+async fn register(n: usize, mac: String) -> Duration {
+    let begin = Instant::now();
+    let mut line = Line::new(n);
+    while line.call("POST /api/v1/hello", "", &hello(mac.clone())).await.0 != 200 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    begin.elapsed()
 }
 
 #[test]
-#[ignore = "prints figures, for a minute"]
+#[ignore = "prints figures, for two minutes"]
 fn figures_of_a_flood_of_hellos() {
-    const KNOWN: usize = 50;
+    const KNOWN: usize = 200;
     const LINES: usize = 20;
     let _alone = crate::ALONE.blocking_lock();
-    let hellos = number("HELLOS", 100_000);
+    let length = Duration::from_secs(u64::try_from(number("SECONDS", 30)).unwrap());
     let place = lab(KNOWN, 2);
+    let pid = place.pid();
     place.among_terminals(async || {
         let mut lines = Vec::new();
         for n in 0..KNOWN {
@@ -226,9 +241,9 @@ fn figures_of_a_flood_of_hellos() {
             let work = arrive(&mut line, n).await;
             lines.push((line, work));
         }
-        for flooded in [false, true] {
-            let begin = Instant::now();
-            let end = begin + Duration::from_secs(30);
+        for (round, flooded) in [false, true, false, true].into_iter().enumerate() {
+            let end = Instant::now() + length;
+            let (before, ..) = used(pid);
             let mut reporting = JoinSet::new();
             for (mut line, work) in lines.drain(..) {
                 reporting.spawn(async move {
@@ -239,24 +254,20 @@ fn figures_of_a_flood_of_hellos() {
             let mut flooding = JoinSet::new();
             if flooded {
                 for part in 0..LINES {
-                    flooding.spawn(flood(KNOWN, part * hellos / LINES, hellos / LINES));
+                    flooding.spawn(flood(KNOWN, part << 19, end));
                 }
-                tokio::time::sleep(Duration::from_secs(2)).await;
-                let begin = Instant::now();
-                let mut line = Line::new(KNOWN + 1);
-                while line.call("POST /api/v1/hello", "", &hello(mac(9999))).await.0 != 200 {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                println!("a new terminal registers after {:?}", begin.elapsed());
-                flooding.join_all().await;
-                println!("{hellos} hellos took {:.1} s", begin.elapsed().as_secs_f64() + 2.0);
+                tokio::time::sleep(length / 4).await;
+                println!("a new terminal registers after {:?}", register(KNOWN + 1, mac(9000 + round)).await);
             }
+            let hellos: usize = flooding.join_all().await.iter().sum();
             let mut all = Vec::new();
             for (line, work, took) in reporting.join_all().await {
                 all.extend(took);
                 lines.push((line, work));
             }
-            println!("{} the flood: {}", if flooded { "with" } else { "without" }, quantiles(all));
+            let (after, now, _) = used(pid);
+            println!("{hellos} hellos beside {KNOWN} known terminals: {}", quantiles(all));
+            println!("{:.2} cores, {now} MiB", (after - before) / length.as_secs_f64());
         }
     });
 }

@@ -13,6 +13,8 @@ use flashmob_testkit::net::{Namespaces, enter, ip};
 
 /// The server's address on the cable.
 pub(crate) const SERVER: &str = "10.79.0.1";
+/// A router on the way to the terminals.
+const ROUTER: &str = "10.79.255.254";
 /// Where terminals reach it.
 pub(crate) const URL: &str = "http://10.79.0.1:6969";
 
@@ -57,6 +59,18 @@ impl Place {
         std::fs::write(at("config.toml"), config).unwrap();
         let program = env!("CARGO_BIN_EXE_flashmob").into();
         Place { near, far, folder, program, server: None, starts: 0, _namespaces: namespaces }
+    }
+
+    /// Puts the terminals behind a router, as the server sees it. The kernel remembers the MACs of at most 1024
+    /// neighbours unless the machine is set up for more (`net.ipv4.neigh.default.gc_thresh3`), and a test must
+    /// not change that.
+    pub(crate) fn behind_a_router(&self, terminals: usize) {
+        let (near, far) = (&self.near, &self.far);
+        ip(&format!("-n {far} addr add {ROUTER}/16 brd + dev eth0"));
+        for first in (0..=terminals).step_by(256) {
+            let [a, b, c, _] = address(first).octets();
+            ip(&format!("-n {near} route add {a}.{b}.{c}.0/24 via {ROUTER}"));
+        }
     }
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {

@@ -7,6 +7,8 @@ use super::finding::Finding;
 const CHECK: &str = "kernel";
 /// Connections of a thousand terminals, and files.
 const FILES: u64 = 16_384;
+/// Machines of one network that a lab of a thousand terminals may have beside them.
+const NEIGHBOURS: u64 = 4096;
 /// A socket's buffer that a link of 10 Gbit/s with 1 ms of delay fills.
 const BUFFER: u64 = 1 << 20;
 
@@ -20,6 +22,8 @@ pub(super) struct Facts {
     open_files: Option<u64>,
     /// The largest automatic buffers for receiving and sending, in bytes (`net.ipv4.tcp_rmem`, `tcp_wmem`).
     buffers: Option<(u64, u64)>,
+    /// Machines of its networks whose MACs the kernel remembers (`net.ipv4.neigh.default.gc_thresh3`).
+    neighbours: Option<u64>,
 }
 
 pub(super) fn facts() -> Facts {
@@ -32,6 +36,7 @@ pub(super) fn facts() -> Facts {
         file_max: last("fs/file-max"),
         open_files: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard),
         buffers: last("net/ipv4/tcp_rmem").zip(last("net/ipv4/tcp_wmem")),
+        neighbours: last("net/ipv4/neigh/default/gc_thresh3"),
     }
 }
 
@@ -61,6 +66,14 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         let settings = "net.ipv4.tcp_rmem='4096 131072 6291456' net.ipv4.tcp_wmem='4096 16384 4194304'";
         found.push(Finding::warning(CHECK, what, keep(settings)));
     }
+    if let Some(most) = facts.neighbours.filter(|most| *most < NEIGHBOURS) {
+        let what = format!(
+            "the kernel remembers the MACs of {most} machines at most: where more terminals are in the server's \
+             own networks, some wait for minutes until they reach it"
+        );
+        let settings = "net.ipv4.neigh.default.gc_thresh2=4096 net.ipv4.neigh.default.gc_thresh3=8192";
+        found.push(Finding::warning(CHECK, what, keep(settings)));
+    }
     if found.is_empty() {
         found.push(Finding::ok(CHECK, "its settings suit a swarm"));
     }
@@ -79,6 +92,7 @@ mod tests {
             file_max: Some(1 << 30),
             open_files: Some(1 << 20),
             buffers: Some((6 << 20, 4 << 20)),
+            neighbours: Some(8192),
         };
         assert_eq!(findings(&good).iter().map(|f| f.level).collect::<Vec<_>>(), [Level::Ok]);
         let bad = Facts {
@@ -86,9 +100,11 @@ mod tests {
             file_max: Some(1000),
             open_files: Some(1024),
             buffers: Some((200_000, 4 << 20)),
+            neighbours: Some(1024),
         };
         let found = findings(&bad);
-        assert_eq!(found.len(), 4, "{found:?}");
+        assert_eq!(found.len(), 5, "{found:?}");
         assert!(found[0].advice.contains("tcp_slow_start_after_idle=0"));
+        assert!(found[4].advice.contains("gc_thresh3=8192"), "{found:?}");
     }
 }

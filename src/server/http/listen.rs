@@ -17,7 +17,7 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -81,20 +81,31 @@ impl Drop for Counted {
 
 /// Binds the port. Without an address it is every address of both families, or of IPv4 alone where the
 /// machine has no IPv6.
-pub async fn bind(
+pub fn bind(
     listen: Option<SocketAddr>,
     default_port: u16,
 ) -> Result<TcpListener, (SocketAddr, std::io::Error)> {
     if let Some(address) = listen {
-        return TcpListener::bind(address).await.map_err(|e| (address, e));
+        return listen_at(address).map_err(|e| (address, e));
     }
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, default_port));
     let four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, default_port));
-    match TcpListener::bind(both).await {
+    match listen_at(both) {
         Ok(listener) => Ok(listener),
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => Err((both, e)),
-        Err(_) => TcpListener::bind(four).await.map_err(|e| (four, e)),
+        Err(_) => listen_at(four).map_err(|e| (four, e)),
     }
+}
+
+/// Listens with room for all connections of a lab that arrives at once. A connection that finds no room in
+/// the kernel's queue is tried again by its kernel after 1, 2, 4, … 64 s. (The kernel gives at most
+/// `net.core.somaxconn` places, 4096 unless changed.)
+fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A server that starts again takes its port although connections of the last one linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX))
 }
 
 /// Answers connections until `stop` is true (or gone), then lets running answers finish for a moment.
@@ -175,6 +186,20 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_lab_that_arrives_at_once_finds_room_before_anybody_is_accepted() {
+        let places = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a number");
+        let places: usize = places.trim().parse().expect("a number");
+        crate::io::host::handles::allow_all().expect("more files");
+        let listener = bind(Some(SocketAddr::from(([127, 0, 0, 1], 0))), 0).expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let mut lab = Vec::new();
+        for n in 0..3000.min(places) {
+            let connect = tokio::time::timeout(Duration::from_millis(900), TcpStream::connect(address));
+            lab.push(connect.await.unwrap_or_else(|_| panic!("connection {n} waits")).expect("connected"));
+        }
+    }
 
     #[test]
     fn an_address_has_its_share_of_the_connections_and_gets_it_back() {

@@ -121,7 +121,7 @@ impl World {
             next.run(request).await
         };
         let router = router(std::sync::Arc::clone(app)).layer(from_fn(from_abroad));
-        let listener = listen::bind(Some(([127, 0, 0, 1], 0).into()), 0).await.expect("a port");
+        let listener = listen::bind(Some(([127, 0, 0, 1], 0).into()), 0).expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let ended = tokio::spawn(listen::serve(listener, router, stopped));
