@@ -61,9 +61,9 @@ impl Place {
         Place { near, far, folder, program, server: None, starts: 0, _namespaces: namespaces }
     }
 
-    /// Puts the terminals behind a router, as the server sees it. The kernel remembers the MACs of at most 1024
-    /// neighbours unless the machine is set up for more (`net.ipv4.neigh.default.gc_thresh3`), and a test must
-    /// not change that.
+    /// Puts the terminals behind a router, as the server sees it. The kernel remembers the MACs of at most
+    /// 1024 neighbours unless the machine is set up for more (`net.ipv4.neigh.default.gc_thresh3`), and a
+    /// test must not change that.
     pub(crate) fn behind_a_router(&self, terminals: usize) {
         let (near, far) = (&self.near, &self.far);
         ip(&format!("-n {far} addr add {ROUTER}/16 brd + dev eth0"));

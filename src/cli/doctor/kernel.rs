@@ -68,8 +68,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     }
     if let Some(most) = facts.neighbours.filter(|most| *most < NEIGHBOURS) {
         let what = format!(
-            "the kernel remembers the MACs of {most} machines at most: where more terminals are in the server's \
-             own networks, some wait for minutes until they reach it"
+            "the kernel remembers the MACs of {most} machines at most: where more terminals are in the \
+             server's own networks, some wait for minutes until they reach it"
         );
         let settings = "net.ipv4.neigh.default.gc_thresh2=4096 net.ipv4.neigh.default.gc_thresh3=8192";
         found.push(Finding::warning(CHECK, what, keep(settings)));
