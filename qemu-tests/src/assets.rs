@@ -147,6 +147,8 @@ fn build_programs(target: &Path) -> Result<Programs> {
     let build = |args: &str| {
         let mut command = Command::new(&cargo);
         command.current_dir(workspace()).args(["build", "--quiet", "--locked"]);
+        // ring's build script runs again, and all that depends on it, when this differs from a build by hand.
+        command.env_remove("CARGO_MANIFEST_DIR");
         try_command(command.args(args.split(' ')))
     };
     // All packages at once, as `demo.sh` does: then they share one set of features and so one build of each

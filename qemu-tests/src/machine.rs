@@ -93,6 +93,8 @@ pub struct Terminal {
     pub bad_sector: Option<u64>,
     /// Other disks of the machine.
     pub others: Vec<Other>,
+    /// What its link carries towards the lab, in Mbit/s, if that is limited.
+    pub megabits: Option<u32>,
 }
 
 /// A disk beside the imaged one.
@@ -116,7 +118,16 @@ impl Terminal {
         let folder = folder.join(&name);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let mac = mac_of(number);
-        let terminal = Terminal { name, firmware, bus, mac, folder, bad_sector: None, others: Vec::new() };
+        let terminal = Terminal {
+            name,
+            firmware,
+            bus,
+            mac,
+            folder,
+            bad_sector: None,
+            others: Vec::new(),
+            megabits: None,
+        };
         File::create(terminal.disk())?.set_len(size)?;
         fs::write(terminal.serial_port(), 0x3f8u16.to_le_bytes())?;
         if let Some((_, variables)) = firmware.flash() {
@@ -228,7 +239,11 @@ impl Terminal {
     }
 
     pub fn switch_on(&self, network: &Network, start: &Start) -> Result<Machine> {
-        let args = self.arguments(start, &network.tap()?, Accel::probed());
+        let tap = match self.megabits {
+            None => network.tap()?,
+            Some(megabits) => network.slow_tap(megabits)?,
+        };
+        let args = self.arguments(start, &tap, Accel::probed());
         let from = fs::metadata(self.serial()).map_or(0, |m| m.len());
         // A socket of the time before would be taken for the new one.
         let _ = fs::remove_file(self.control());
@@ -372,6 +387,7 @@ mod tests {
             folder,
             bad_sector: None,
             others: Vec::new(),
+            megabits: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! deleted on drop. The name carries this process's id, so that a later run finds and removes the leftovers
 //! of a killed one.
 
+use std::fs;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +12,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use flashmob_testkit::child::{Guarded, command};
-use flashmob_testkit::command::try_run;
+use flashmob_testkit::command::{try_command, try_run};
 use flashmob_testkit::net::enter;
 
 /// The lab's server: bridge, DHCP, TFTP, and `flashmob serve`.
@@ -67,6 +68,35 @@ impl Network {
         self.ip(&format!("tuntap add {name} mode tap"))?;
         self.ip(&format!("link set {name} master lab up"))?;
         Ok(name)
+    }
+
+    /// A new tap for one machine, behind a link that carries this much from the machine towards the lab.
+    pub fn slow_tap(&self, megabits: u32) -> Result<String> {
+        let tap = self.tap()?;
+        let (switch, inner, outer) = (format!("{tap}s"), format!("{tap}i"), format!("{tap}o"));
+        self.ip(&format!("link add {switch} type bridge forward_delay 0 stp_state 0"))?;
+        self.ip(&format!("link add {inner} type veth peer name {outer}"))?;
+        for (port, bridge) in [(&tap, switch.as_str()), (&inner, &switch), (&outer, "lab")] {
+            self.ip(&format!("link set {port} master {bridge} up"))?;
+        }
+        // The kernel would answer for the server's address at this switch too, and the link be passed by.
+        let ignore = format!("/proc/sys/net/ipv4/conf/{switch}/arp_ignore");
+        self.inside(|| fs::write(&ignore, "1").with_context(|| format!("writing {ignore}")))?;
+        self.ip(&format!("link set {switch} up"))?;
+        let shape = format!("qdisc add dev {inner} root tbf rate {megabits}mbit burst 128kb latency 50ms");
+        try_run("tc", ["-n", &self.namespace].into_iter().chain(shape.split(' ')))?;
+        Ok(tap)
+    }
+
+    /// Ends all TCP connections of the server's machine as if a middlebox had forgotten them, but for those to
+    /// or from these ports. The answer is how many it ended.
+    pub fn cut_connections(&self, but: &[u16]) -> Result<usize> {
+        let mut filter = "-K -H -t -n state established".to_string();
+        for port in but {
+            filter += &format!(" not sport = :{port} and not dport = :{port}");
+        }
+        let mut ss = command(Some(&self.namespace), "ss");
+        Ok(try_command(ss.args(filter.split(' ')))?.lines().count())
     }
 
     /// Makes the server's `port` reachable from this host, on another port of 127.0.0.1, so that a person can

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this whole program is tests")]
 
 mod beside_dhcp;
+mod capturing;
 mod imaging;
 mod netboot_files;
 mod on_to_the_disk;

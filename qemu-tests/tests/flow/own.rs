@@ -14,7 +14,7 @@ use qemu_tests::slots::Slots;
 use crate::{ASSETS, BOOTED, IMAGED, NEW_IS_UP};
 
 /// First sector and size of the partition with this number.
-fn partition(disk: &Path, number: u32) -> (u64, u64) {
+pub(crate) fn partition(disk: &Path, number: u32) -> (u64, u64) {
     let text = try_run("sgdisk", ["-i", &number.to_string(), &disk.to_string_lossy()]).unwrap();
     let field = |name: &str| -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
