@@ -93,7 +93,7 @@ pub(crate) fn run_all(arguments: &Arguments) {
 }
 
 /// Fills files with the same bytes, without two equal pieces.
-fn noise(files: &[&Path], size: u64) {
+pub(crate) fn noise(files: &[&Path], size: u64) {
     let files: Vec<File> = files.iter().map(|path| File::create(path).expect("a file")).collect();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = vec![0u8; 1 << 20];

@@ -1,10 +1,11 @@
 //! The cost of an image: bytes in use, in the payload and on the wire, for filesystems of real files, fresh
-//! and aged; how fast a capture is, and how fast a disk becomes the next version.
+//! and aged; how fast a capture is, here and over a link, and how fast a disk becomes the next version.
 //!
 //!     cargo build --release --workspace --bins
 //!     cargo bench -p flashmob-mkimage --bench images -- bytes --tree /usr --size 1GiB
 //!     cargo bench -p flashmob-mkimage --bench images -- speed --tree /usr --size 2GiB
 //!     cargo bench -p flashmob-mkimage --bench images -- difference --size 4GiB
+//!     cargo bench -p flashmob-mkimage --bench images -- lending --size 4GiB
 //!
 //! Needs root, to mount in a private namespace. Filesystems that this kernel cannot mount are left out,
 //! except FAT, which mtools fills.
@@ -13,6 +14,7 @@
 
 mod bytes;
 mod difference;
+mod lending;
 mod speed;
 mod volume;
 
@@ -52,6 +54,8 @@ enum Verb {
     Speed(speed::Arguments),
     /// A disk that becomes the next version, beside reading it once, in turn.
     Difference(difference::Arguments),
+    /// A capture over a link, beside a plain TCP connection, in turn.
+    Lending(lending::Arguments),
 }
 
 fn main() {
@@ -61,6 +65,7 @@ fn main() {
         Verb::Bytes(arguments) => bytes::run(&arguments),
         Verb::Speed(arguments) => speed::run(&arguments),
         Verb::Difference(arguments) => difference::run_all(&arguments),
+        Verb::Lending(arguments) => lending::run(&arguments),
     }
 }
 
