@@ -40,9 +40,9 @@ impl Context {
         self.config.limit.receives_in(self.now)
     }
 
-    /// Counts `bytes` that were asked for and come from `start` on.
-    pub(crate) fn pay_received(&self, bytes: u32, start: Now) {
-        self.config.limit.pay_received(u64::from(bytes) * u64::from(self.config.scale), start);
+    /// Counts `bytes` that were asked for.
+    pub(crate) fn pay_received(&self, bytes: u32) {
+        self.config.limit.pay_received(u64::from(bytes) * u64::from(self.config.scale), self.now);
     }
 
     /// Sends a message of our extension to `conn`, if it is connected and speaks the extension.

@@ -60,9 +60,10 @@ impl RateLimit {
         self.pay(|paid| &mut paid.sent, bytes, now);
     }
 
-    /// `bytes` on the wire come from `start` on.
-    pub(crate) fn pay_received(&self, bytes: u64, start: Now) {
-        self.pay(|paid| &mut paid.received, bytes, start);
+    /// `bytes` on the wire are asked for at `now`. When they come is their sender's word, which must not keep
+    /// others waiting.
+    pub(crate) fn pay_received(&self, bytes: u64, now: Now) {
+        self.pay(|paid| &mut paid.received, bytes, now);
     }
 
     fn wait(&self, direction: impl Fn(&Paid) -> Now, now: Now) -> Duration {
@@ -70,13 +71,13 @@ impl RateLimit {
         direction(&sync::lock(&limited.paid)).since(now + BURST)
     }
 
-    fn pay(&self, direction: impl Fn(&mut Paid) -> &mut Now, bytes: u64, start: Now) {
+    fn pay(&self, direction: impl Fn(&mut Paid) -> &mut Now, bytes: u64, now: Now) {
         let Some(limited) = &self.0 else { return };
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(limited.rate);
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let mut paid = sync::lock(&limited.paid);
         let until = direction(&mut paid);
-        *until = (*until).max(start) + time;
+        *until = (*until).max(now) + time;
     }
 }
 

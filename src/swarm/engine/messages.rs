@@ -282,7 +282,7 @@ impl Engine {
             Verdict::Granted(piece) => {
                 let bytes = self.fetch.piece(piece).map_or(0, ActivePiece::free_bytes);
                 self.zones.charge_received(access, bytes, now);
-                self.ctx.pay_received(bytes, now + start_in);
+                self.ctx.pay_received(bytes);
                 self.ctx.send_scheduling(conn, &SchedulingMessage::Grant { piece, bytes });
                 self.fetch.fill(conn, &mut self.ctx);
                 self.tell_busy(conn);

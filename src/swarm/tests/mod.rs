@@ -11,7 +11,8 @@ use bytes::Bytes;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{
-    Block, CloseReason, ConnId, Engine, EngineConfig, FRAME, Fault, Input, Output, StoreResult, WholePieces,
+    Block, CloseReason, ConnId, Engine, EngineConfig, FRAME, Fault, Input, Output, RateLimit, StoreResult,
+    WholePieces,
 };
 use crate::bitfield::Bitfield;
 use crate::buf::BufPool;

@@ -63,6 +63,22 @@ fn an_offer_is_answered_by_a_grant_and_requests_for_one_of_its_pieces() {
 }
 
 #[test]
+fn a_limited_receiver_waits_for_the_bytes_of_an_offer_and_not_for_the_time_that_its_sender_names() {
+    let mut rig = Rig::tuned(Bitfield::none(PIECES), |config| config.limit = RateLimit::new(1_000_000));
+    rig.flashmob(1);
+    rig.flashmob(2);
+    let late = SchedulingMessage::Offer {
+        start_in: Duration::from_secs(4000),
+        pieces: vec![Offered::whole(PieceIndex(6))],
+    };
+    assert!(matches!(scheduled(&rig.schedule(1, &late), 1)[..], [SchedulingMessage::Grant { .. }]));
+    rig.give(Input::Closed { conn: ConnId(1) });
+    rig.wait(1);
+    let out = scheduled(&rig.schedule(2, &offer(&[2])), 2);
+    assert!(matches!(out[..], [SchedulingMessage::Grant { .. }]), "{out:?}");
+}
+
+#[test]
 fn a_scheduling_peer_is_asked_for_nothing_that_it_did_not_offer() {
     let mut rig = Rig::leecher();
     let out = rig.flashmob(1);

@@ -176,7 +176,7 @@ impl Fetcher {
                 return;
             };
             if standard {
-                ctx.pay_received(block.len, ctx.now);
+                ctx.pay_received(block.len);
             }
             let Some(peer) = ctx.peers.get_mut(&conn) else { return };
             peer.download.ask(block, ctx.now);
