@@ -150,11 +150,14 @@ fn shim_with_its_grub_is_the_first_program_of_uefi_where_its_grub_finds_this_ser
 
 #[test]
 fn the_organisations_own_program_is_the_first_of_every_uefi() {
-    let own = ["undionly.kpxe", "snponly.efi", "shimx64.efi", "grubx64.efi", "flashmob.efi"];
+    let own = ["undionly.kpxe", "snponly.efi", "flashmob.efi"];
     for config in [config(&["eth0"], &["10.0.0.100,10.0.0.199"], &[]), config(&["eth0"], &[], &[])] {
         let (plain, unified) = (text(&config, &ALL), text(&config, &own));
         assert_eq!(unified, plain.replace("snponly.efi", "flashmob.efi"));
         assert!(unified.contains("/boot/flashmob.efi"), "by HTTP too: {unified}");
+        let chain = ["undionly.kpxe", "snponly.efi", "shimx64.efi", "grubx64.efi"];
+        let both = [&chain[..], &["flashmob.efi"]].concat();
+        assert_eq!(text(&config, &both), text(&config, &chain), "firmware that trusts shim goes on");
     }
 }
 
