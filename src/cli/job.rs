@@ -136,8 +136,8 @@ struct CreateArgs {
     /// [default: all of it]
     #[arg(long, value_name = "N", conflicts_with = "preflight")]
     limit_mbit: Option<u32>,
-    /// Host names by rule: csv (the registered ones), or a pattern such as {room}-{seat:02}, {label}, {mac}, {dns}
-    /// (what DNS has for the terminal's address). A|B: B where A gives no name.
+    /// Host names by rule: csv (the registered ones), or a pattern such as {room}-{seat:02}, {label}, {mac},
+    /// {dns} (what DNS has for the terminal's address). A|B: B where A gives no name.
     #[arg(long, value_name = "RULE", conflicts_with_all = ["as_is", "preflight"])]
     hostname: Option<String>,
     /// Leave the image as it was captured: no file with the terminal's own name, room and ticket.

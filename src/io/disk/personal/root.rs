@@ -153,7 +153,8 @@ impl Root {
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is no file"));
         }
-        if is_new {
+        // The power may have failed between the two.
+        if is_new || sys::label_of(&file)?.is_none() {
             self.label(&file, name)?;
         }
         Ok(file)
@@ -170,7 +171,7 @@ impl Root {
             }
             _ => linked(e),
         })?;
-        if is_new {
+        if is_new || sys::label_of(&folder)?.is_none() {
             self.label(&folder, name)?;
         }
         Ok(self.with(folder))

@@ -367,6 +367,10 @@ fn new_files_get_the_label_of_those_beside_them_and_others_let_the_system_label_
     is("etc/hostname", "hostname_etc_t");
     root.put("opt/lab/two", b"x", 0o644).expect("written");
     is("opt/lab/two", "lib_t");
+    // Made by a run that was cut off before it had a label.
+    fs::write(mounted.mount.path().join("opt/lab/three"), "").expect("written");
+    root.put("opt/lab/three", b"x", 0o644).expect("written");
+    is("opt/lab/three", "lib_t");
     root.make_folder("etc/flashmob").expect("made");
     root.write("etc/flashmob/terminal.json", b"{}").expect("written");
     is("etc/flashmob/terminal.json", "etc_t");
