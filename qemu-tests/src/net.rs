@@ -88,8 +88,8 @@ impl Network {
         Ok(tap)
     }
 
-    /// Ends all TCP connections of the server's machine as if a middlebox had forgotten them, but for those to
-    /// or from these ports. The answer is how many it ended.
+    /// Ends all TCP connections of the server's machine as if a middlebox had forgotten them, but for those
+    /// to or from these ports. The answer is how many it ended.
     pub fn cut_connections(&self, but: &[u16]) -> Result<usize> {
         let mut filter = "-K -H -t -n state established".to_string();
         for port in but {

@@ -1,5 +1,5 @@
-//! A golden machine is captured where it stands, over a link that is slow and is cut, and another terminal gets
-//! its system.
+//! A golden machine is captured where it stands, over a link that is slow and is cut, and another terminal
+//! gets its system.
 
 use std::fs::{self, File};
 use std::io::Write;
