@@ -1,34 +1,61 @@
 //! Names of addresses, as this machine's resolver knows them (DNS, `/etc/hosts`).
 //!
 //! Invariant: every address has an answer within the time that the caller gives, if only that none came. At
-//! most [`TOGETHER`] threads wait for the resolver.
+//! most [`TOGETHER`] threads of the process wait for the resolver, because a question that was given up holds
+//! its place until the resolver returns.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::io::sys;
 
 /// Questions at a time. A resolver whose server is away holds a thread for many seconds.
-const TOGETHER: usize = 16;
+pub(crate) const TOGETHER: usize = 16;
+/// The places of all callers.
+pub(crate) static PLACES: Semaphore = Semaphore::const_new(TOGETHER);
 
 /// The name of each address, or why there is none, for people.
 pub(crate) async fn names(
     addresses: impl IntoIterator<Item = IpAddr>,
     within: Duration,
 ) -> HashMap<IpAddr, Result<String, String>> {
+    names_by(sys::name_of_address, &PLACES, addresses, within).await
+}
+
+/// The resolver's answer for one address.
+type Answer = Result<Option<String>, String>;
+
+async fn names_by(
+    resolver: impl Fn(IpAddr) -> Answer + Copy + Send + 'static,
+    places: &'static Semaphore,
+    addresses: impl IntoIterator<Item = IpAddr>,
+    within: Duration,
+) -> HashMap<IpAddr, Result<String, String>> {
     let end = Instant::now() + within;
+    let late =
+        |address: IpAddr| Err(format!("DNS did not answer for {address} within {} s", within.as_secs()));
     let ask = |address: IpAddr| async move {
-        let asked = tokio::task::spawn_blocking(move || sys::name_of_address(address));
+        let place = timeout_at(end, places.acquire()).await;
+        let Ok(Ok(place)) = place else { return (address, late(address)) };
+        // A place that is free is given after the deadline, too.
+        if Instant::now() >= end {
+            return (address, late(address));
+        }
+        let asked = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            resolver(address)
+        });
         let name = match timeout_at(end, asked).await {
             Ok(Ok(Ok(Some(name)))) => Ok(name.trim_end_matches('.').to_ascii_lowercase()),
             Ok(Ok(Ok(None))) => Err(format!("DNS has no name for {address}")),
             Ok(Ok(Err(why))) => Err(format!("DNS has no name for {address} now: {why}")),
             Ok(Err(e)) => Err(format!("the question for the name of {address} failed: {e}")),
-            Err(_) => Err(format!("DNS did not answer for {address} within {} s", within.as_secs())),
+            Err(_) => late(address),
         };
         (address, name)
     };
@@ -37,16 +64,45 @@ pub(crate) async fn names(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    fn places() -> &'static Semaphore {
+        Box::leak(Box::new(Semaphore::new(TOGETHER)))
+    }
 
     #[tokio::test]
     async fn this_machine_has_a_name_and_each_address_gets_an_answer_in_time() {
         let own: IpAddr = [127, 0, 0, 1].into();
         let nobody: IpAddr = [192, 0, 2, 77].into();
         let begun = Instant::now();
-        let names = names([own, nobody], Duration::from_secs(2)).await;
+        let names = names_by(sys::name_of_address, places(), [own, nobody], Duration::from_secs(2)).await;
         assert!(begun.elapsed() < Duration::from_secs(5));
         assert!(names[&own].as_ref().is_ok_and(|name| name.starts_with("localhost")), "{names:?}");
         assert!(names[&nobody].as_ref().is_err_and(|why| why.contains("192.0.2.77")), "{names:?}");
+    }
+
+    #[tokio::test]
+    async fn questions_that_were_given_up_keep_their_places_so_no_more_threads_wait_for_the_resolver() {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let hangs = |_: IpAddr| {
+            STARTED.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(600));
+            Ok(None)
+        };
+        let places = places();
+        let room = |third: u8| (1..=100).map(move |last| IpAddr::from([192, 0, third, last]));
+        let within = Duration::from_millis(100);
+        let both =
+            tokio::join!(names_by(hangs, places, room(1), within), names_by(hangs, places, room(2), within));
+        assert_eq!((both.0.len(), both.1.len()), (100, 100));
+        assert!(both.0.values().all(Result::is_err));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(STARTED.load(Ordering::SeqCst), TOGETHER);
+        // When the resolver comes back, the places are free again.
+        let free = u32::try_from(TOGETHER).expect("few");
+        let all = tokio::time::timeout(Duration::from_secs(5), places.acquire_many(free)).await;
+        assert!(all.is_ok());
     }
 }
