@@ -4,6 +4,7 @@ use super::*;
 use crate::api::{Booted, Personal, PersonalReport, TerminalDetails};
 use crate::digest::sha256;
 use crate::event::Stage;
+use crate::io::net::reverse_dns;
 use crate::manifest::Manifest;
 use crate::manifest::after::{After, AfterFile, FORMAT, Rule};
 use crate::server::domain::jobs::JobPlan;
@@ -11,6 +12,9 @@ use crate::testkit::lab::done;
 
 /// An agent that knows how to personalise.
 const KNOWS: fn() -> Take = || Take { preflight: true, personal: true, files: true, ..Take::default() };
+
+/// All places for questions to DNS.
+const PLACES: u32 = 16;
 
 /// A room of two terminals with seats, and one without.
 const ROOM: &str = "mac,label,room,seat,hostname\n\
@@ -260,9 +264,27 @@ async fn the_administrators_files_are_listed_by_a_dry_run_and_go_to_terminals_wi
     assert!(again.finish && again.task.ticket.is_some());
 }
 
+/// Tests that ask DNS, one at a time, because one of them takes all places for questions.
+static ASKS_DNS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+#[tokio::test]
+async fn a_stranger_that_asks_for_a_terminals_work_makes_the_server_ask_nothing() {
+    let mut world = world().await;
+    let _alone = ASKS_DNS.lock().await;
+    create(&world, &order(&[A], Some("{dns}"))).await;
+    let terminal = world.hello(A).await;
+    world.open_abroad().await;
+    let resolver_is_away = reverse_dns::PLACES.acquire_many(PLACES).await.expect("open");
+    let url = world.abroad(&format!("/api/v1/terminals/{terminal}/take"));
+    let stranger = world.http.post(url).json(&KNOWS()).timeout(Duration::from_secs(4)).send().await;
+    assert_eq!(stranger.expect("an answer without DNS").status(), StatusCode::UNAUTHORIZED);
+    drop(resolver_is_away);
+}
+
 #[tokio::test]
 async fn a_name_from_dns_is_that_of_the_address_that_the_terminal_has_when_it_begins() {
     let world = world().await;
+    let _alone = ASKS_DNS.lock().await;
     // It has never come, so its address is not known when the job is created.
     let (status, text) = create(&world, &order(&[A], Some("{dns}"))).await;
     assert_eq!(status, StatusCode::CREATED, "{text}");

@@ -58,17 +58,21 @@ pub(super) async fn look_up_all(
     Ok(DnsNames(reverse_dns::names(addresses, DNS).await))
 }
 
-/// The same of the terminal `id`, for the job that waits for it.
-pub(super) async fn look_up(app: &App, id: &str, at: &Moment) -> DnsNames {
-    let address = {
-        let lab = sync::lock(&app.lab);
-        match lab.offer(id, at) {
-            Offer::Now(target) if target.terms.hostname.as_ref().is_some_and(HostnameRule::asks_dns) => {
-                lab.get(id).and_then(Terminal::ip)
-            }
-            _ => None,
+/// The address of the terminal `id`, if the job that waits for it takes a name from DNS.
+pub(super) fn to_look_up(lab: &Lab, (id, wish): (&str, &Take), at: &Moment) -> Option<IpAddr> {
+    if wish.image.is_some() || wish.only_lend {
+        return None;
+    }
+    match lab.offer(id, at) {
+        Offer::Now(target) if target.terms.hostname.as_ref().is_some_and(HostnameRule::asks_dns) => {
+            lab.get(id).and_then(Terminal::ip)
         }
-    };
+        _ => None,
+    }
+}
+
+/// What DNS knows of one terminal's address.
+pub(super) async fn look_up(address: Option<IpAddr>) -> DnsNames {
     match address {
         Some(address) => DnsNames(reverse_dns::names([address], DNS).await),
         None => DnsNames::default(),

@@ -4,6 +4,7 @@
 //! is accepted only with its attempt's token. `jobs` decides whether a job waits, `lab`
 //! keeps the state.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,6 +174,19 @@ fn speaks_for(lab: &mut Lab, app: &App, caller: &Caller, id: &str) -> Result<Vec
     }
 }
 
+/// Refuses a caller that may not take work for the terminal `id`. Returns the address whose name in DNS the
+/// work needs.
+fn hear(app: &App, caller: &Caller, (id, wish): (&str, &Take), at: &Moment) -> Result<Option<IpAddr>, Error> {
+    let mut lab = sync::lock(&app.lab);
+    lab.get(id).ok_or_else(|| stranger(id, &NotOne::Nobody(Vec::new())))?;
+    let heard = speaks_for(&mut lab, app, caller, id)?;
+    if !heard.is_empty() {
+        // Until it is stored, the ticket is good once more.
+        drop(app.store.save(heard));
+    }
+    Ok(personal::to_look_up(&lab, (id, wish), at))
+}
+
 fn unknown(why: NotKnown) -> Error {
     let (what, advice) = match why {
         NotKnown::Nameless => (
@@ -211,16 +225,13 @@ pub async fn take(
     let wish = read(body)?;
     let (config, repository, at) = (app.config(), app.repository(), app.moment());
     let token = random_secret()?;
-    let dns = personal::look_up(&app, &id, &at).await;
+    // Before the question to DNS, because a stranger must not make the server ask.
+    let address = hear(&app, &caller, (&id, &wish), &at)?;
+    let dns = personal::look_up(address).await;
     let shape = Arc::clone(&sync::read(&app.topology));
     let (title, begun, disks, saved) = {
         let mut lab = sync::lock(&app.lab);
         lab.get(&id).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
-        let heard = speaks_for(&mut lab, &app, &caller, &id)?;
-        if !heard.is_empty() {
-            // Until it is stored, the ticket is good once more.
-            drop(app.store.save(heard));
-        }
         if let Some(lent) = captures::offer(&mut lab, &app, &id, &wish)? {
             return Ok(lent);
         }
