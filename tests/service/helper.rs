@@ -149,17 +149,16 @@ fn the_first_start_gives_name_id_and_keys_runs_the_scripts_and_calls_once() {
     }
 }
 
+fn sha256(text: &str) -> String {
+    flashmob::digest::sha256(text.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[test]
 fn files_that_wait_for_the_helper_are_copied_once_and_a_damaged_one_is_not() {
     let (url, _) = server(&[204]);
     let system = System::new(&url);
     let waiting = "boot/efi/EFI/flashmob/after";
-    // The SHA-256 of "join\n" and of "licence\n".
-    let [join, licence] = ["join\n", "licence\n"].map(|text| {
-        let hash: Vec<String> =
-            flashmob::digest::sha256(text.as_bytes()).0.iter().map(|b| format!("{b:02x}")).collect();
-        hash.concat()
-    });
+    let [join, licence] = ["join\n", "licence\n"].map(sha256);
     system.put(&format!("{waiting}/0000.bin"), "join\n");
     system.put(&format!("{waiting}/0001.bin"), "damaged\n");
     let list = format!(
@@ -177,6 +176,67 @@ fn files_that_wait_for_the_helper_are_copied_once_and_a_damaged_one_is_not() {
     let mode = |path: &str| fs::metadata(system.at(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!([mode("opt/x/licence"), mode("etc/flashmob/first-start.d/10 join me")], [0o600, 0o755]);
     assert!(!system.at(waiting).exists(), "secrets do not stay there");
+}
+
+#[test]
+fn a_file_that_cannot_be_copied_repeats_nothing_else_at_the_next_start() {
+    for shell in [&["dash"][..], &["busybox", "sh"], &["bash"]] {
+        if Command::new(shell[0]).arg("-c").arg("true").output().is_err() {
+            eprintln!("SKIPPED: there is no {}", shell[0]);
+            continue;
+        }
+        let system = System::new("http://127.0.0.1:9");
+        let waiting = "boot/efi/EFI/flashmob/after";
+        let (motd, tool) = ("welcome\n", "tool\n");
+        system.put(&format!("{waiting}/0000.bin"), motd);
+        system.put(&format!("{waiting}/0001.bin"), tool);
+        let list =
+            format!("0000.bin {} 0600 etc/motd\n0001.bin {} 0755 opt/tool\n", sha256(motd), sha256(tool));
+        system.put(&format!("{waiting}/files.txt"), &list);
+        // A file cannot take the place of a folder.
+        system.put("opt/tool/data", "");
+        let output = system.run(shell, "early");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{shell:?}: {said}");
+        assert!(said.contains("/opt/tool cannot be written"), "{shell:?}: {said}");
+        assert_eq!(fs::read_dir(system.at("opt/tool")).unwrap().count(), 1, "{shell:?}");
+        assert_eq!(fs::read_dir(system.at("opt")).unwrap().count(), 1, "{shell:?}");
+        let key = system.text("etc/ssh/ssh_host_ed25519_key");
+        assert!(key.contains("PRIVATE KEY"), "{shell:?}");
+        // The administrator of this one machine changes what the first start has made.
+        let own = [("etc/motd", "changed\n"), ("etc/hostname", "other\n"), ("etc/machine-id", "0123\n")];
+        own.iter().for_each(|(path, text)| system.put(path, text));
+        assert_eq!(system.run(shell, "early").status.code(), Some(1), "{shell:?}: the file is tried again");
+        assert_eq!(system.text("etc/ssh/ssh_host_ed25519_key"), key, "{shell:?}");
+        own.iter().for_each(|(path, text)| assert_eq!(system.text(path), *text, "{shell:?}"));
+        fs::remove_dir_all(system.at("opt/tool")).unwrap();
+        succeeds(&system.run(shell, "early"));
+        assert_eq!([system.text("opt/tool"), system.text("etc/motd")], [tool, "changed\n"], "{shell:?}");
+        assert_eq!(system.text("etc/ssh/ssh_host_ed25519_key"), key, "{shell:?}");
+        assert!(!system.at(waiting).exists(), "{shell:?}");
+    }
+}
+
+#[test]
+fn files_stay_on_the_esp_until_their_copies_are_on_the_medium() {
+    let system = System::new("http://127.0.0.1:9");
+    let waiting = "boot/efi/EFI/flashmob/after";
+    system.put(&format!("{waiting}/0000.bin"), "x\n");
+    system.put(&format!("{waiting}/files.txt"), &format!("0000.bin {} 0600 etc/x\n", sha256("x\n")));
+    let tools = tempfile::tempdir().unwrap();
+    let sync = tools.path().join("sync");
+    let early = |does: &str| {
+        fs::write(&sync, format!("#!/bin/sh\n{does}\n")).unwrap();
+        fs::set_permissions(&sync, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = Command::new("sh");
+        command.args([SCRIPT, "early"]).env("FLASHMOB_ROOT", system.0.path());
+        let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path).output().unwrap()
+    };
+    assert_eq!(early("exit 1").status.code(), Some(1));
+    assert!(system.at(waiting).join("0000.bin").exists(), "the medium may not have the copy");
+    succeeds(&early(&format!("cat \"$FLASHMOB_ROOT/{waiting}/0000.bin\" \"$FLASHMOB_ROOT/etc/x\"")));
+    assert!(!system.at(waiting).exists());
 }
 
 #[test]

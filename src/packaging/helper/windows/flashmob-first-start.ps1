@@ -8,6 +8,9 @@ $state = Join-Path $env:ProgramData 'flashmob'
 New-Item -ItemType Directory -Force $state | Out-Null
 Start-Transcript -Append (Join-Path $state 'first-start.log') | Out-Null
 
+# A file that waits could not be copied: the next start tries again, even if all else is done.
+$script:filesFailed = $false
+
 function Test-Done($part, $ticket) {
     $file = Join-Path $state $part
     (Test-Path $file) -and ((Get-Content $file -Raw).Trim() -eq $ticket)
@@ -17,21 +20,54 @@ function Set-Done($part, $ticket) {
     Set-Content (Join-Path $state $part) $ticket
 }
 
-# Copies the administrator's files that wait on the EFI system partition to the drive of this Windows.
-function Copy-WaitingFiles($folder) {
+# Copies the administrator's files that wait on the EFI system partition to the drive of this Windows. Each is copied
+# once for the ticket. One that cannot be copied is tried again at the next start, and does not stop the others.
+function Copy-WaitingFiles($folder, $ticket) {
     $list = Join-Path $folder 'files.txt'
     if (-not (Test-Path $list)) { return }
+    $copied = @()
     foreach ($line in (Get-Content $list -Encoding UTF8)) {
         $name, $sum, $mode, $path = $line -split ' ', 4
-        $from = Join-Path $folder $name
-        if ((Get-FileHash $from -Algorithm SHA256).Hash -ne $sum) { throw "the file for $path is damaged" }
-        $to = "$env:SystemDrive\$($path -replace '/', '\')"
-        New-Item -ItemType Directory -Force (Split-Path $to) | Out-Null
-        Copy-Item -LiteralPath $from -Destination $to -Force
-        Write-Output "$to is written" | Out-Host
+        if (Test-Done "file-$name" $ticket) { continue }
+        try {
+            $from = Join-Path $folder $name
+            if ((Get-FileHash $from -Algorithm SHA256).Hash -ne $sum) { throw 'it is damaged' }
+            Copy-WaitingFile $from $mode "$env:SystemDrive\$($path -replace '/', '\')"
+            $copied += $name
+        }
+        catch {
+            $script:filesFailed = $true
+            Write-Output "the file for $path is left out: $_" | Out-Host
+        }
     }
+    # The copies on the EFI system partition are the only ones until the others are on the medium.
+    Write-VolumeCache -DriveLetter $env:SystemDrive.Substring(0, 1)
+    foreach ($name in $copied) { Set-Done "file-$name" $ticket }
     # They may be secrets.
-    Remove-Item -Recurse -Force $folder
+    if (-not $script:filesFailed) { Remove-Item -Recurse -Force $folder }
+}
+
+# Copies one file. Where its mode gives nothing to groups and others, only administrators and the system may read it.
+function Copy-WaitingFile($from, $mode, $to) {
+    if ([IO.Directory]::Exists($to)) { throw "$to is a folder" }
+    [IO.Directory]::CreateDirectory([IO.Path]::GetDirectoryName($to)) | Out-Null
+    $new = "$to.flashmob-new"
+    try {
+        # Nobody reads a secret while it is written.
+        [IO.File]::WriteAllBytes($new, [byte[]]@())
+        if (([Convert]::ToInt32($mode, 8) -band 63) -eq 0) {
+            # SYSTEM and Administrators, whose names differ between languages.
+            & icacls.exe $new /inheritance:r /grant:r '*S-1-5-18:F' '*S-1-5-32-544:F' | Out-Null
+            if ($LASTEXITCODE -ne 0) { throw "the permissions of $new cannot be set" }
+        }
+        [IO.File]::WriteAllBytes($new, [IO.File]::ReadAllBytes($from))
+        if ([IO.File]::Exists($to)) { Remove-Item -LiteralPath $to -Force }
+        [IO.File]::Move($new, $to)
+    }
+    finally {
+        if ([IO.File]::Exists($new)) { Remove-Item -LiteralPath $new -Force }
+    }
+    Write-Output "$to is written" | Out-Host
 }
 
 # The file of the EFI system partition of the disk that Windows started from.
@@ -42,11 +78,14 @@ function Get-OwnFile {
     if ($LASTEXITCODE -ne 0) { return $null }
     try {
         $file = "${letter}:\EFI\flashmob\terminal.json"
-        if (Test-Path $file) {
-            # What cannot be copied now is tried again at the next start, and does not stop the rest.
-            try { Copy-WaitingFiles "${letter}:\EFI\flashmob\after" } catch { Write-Output "$_" | Out-Host }
+        if (-not (Test-Path $file)) { return $null }
+        $own = Get-Content $file -Raw -Encoding UTF8 | ConvertFrom-Json
+        try { Copy-WaitingFiles "${letter}:\EFI\flashmob\after" $own.ticket }
+        catch {
+            $script:filesFailed = $true
+            Write-Output "$_" | Out-Host
         }
-        if (Test-Path $file) { return Get-Content $file -Raw -Encoding UTF8 | ConvertFrom-Json }
+        return $own
     }
     finally {
         & mountvol "${letter}:" /D
@@ -69,6 +108,12 @@ function Set-NextStart {
         -Action $action -Trigger (New-ScheduledTaskTrigger -AtStartup) | Out-Null
 }
 
+# Ends that, unless files still wait.
+function Remove-NextStart {
+    if ($script:filesFailed) { return }
+    Unregister-ScheduledTask -TaskName 'flashmob first start' -Confirm:$false -ErrorAction SilentlyContinue
+}
+
 # Setup must not be interrupted by a restart: it only arranges the rest.
 if ($Register) {
     Set-NextStart
@@ -78,7 +123,7 @@ if ($Register) {
 
 $own = Get-OwnFile
 if (-not $own -or (Test-Done 'booted' $own.ticket)) {
-    Unregister-ScheduledTask -TaskName 'flashmob first start' -Confirm:$false -ErrorAction SilentlyContinue
+    Remove-NextStart
     Stop-Transcript | Out-Null
     exit 0
 }
@@ -131,6 +176,6 @@ for ($try = 0; $try -lt 10; $try++) {
     }
 }
 if (Test-Done 'booted' $own.ticket) {
-    Unregister-ScheduledTask -TaskName 'flashmob first start' -Confirm:$false -ErrorAction SilentlyContinue
+    Remove-NextStart
 }
 Stop-Transcript | Out-Null
