@@ -19,11 +19,26 @@ pub(crate) const TOGETHER: usize = 16;
 /// The places of all callers.
 pub(crate) static PLACES: Semaphore = Semaphore::const_new(TOGETHER);
 
-/// The name of each address, or why there is none, for people.
+/// Why an address has no name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoName {
+    /// For people.
+    pub(crate) why: String,
+    /// DNS said that there is none. Otherwise it did not answer, and may have one.
+    pub(crate) is_answer: bool,
+}
+
+impl NoName {
+    fn no_answer(why: String) -> Self {
+        NoName { why, is_answer: false }
+    }
+}
+
+/// The name of each address, or why there is none.
 pub(crate) async fn names(
     addresses: impl IntoIterator<Item = IpAddr>,
     within: Duration,
-) -> HashMap<IpAddr, Result<String, String>> {
+) -> HashMap<IpAddr, Result<String, NoName>> {
     names_by(sys::name_of_address, &PLACES, addresses, within).await
 }
 
@@ -35,10 +50,12 @@ async fn names_by(
     places: &'static Semaphore,
     addresses: impl IntoIterator<Item = IpAddr>,
     within: Duration,
-) -> HashMap<IpAddr, Result<String, String>> {
+) -> HashMap<IpAddr, Result<String, NoName>> {
     let end = Instant::now() + within;
-    let late =
-        |address: IpAddr| Err(format!("DNS did not answer for {address} within {} s", within.as_secs()));
+    let late = |address: IpAddr| {
+        let why = format!("DNS did not answer for {address} within {} s", within.as_secs());
+        Err(NoName::no_answer(why))
+    };
     let ask = |address: IpAddr| async move {
         let place = timeout_at(end, places.acquire()).await;
         let Ok(Ok(place)) = place else { return (address, late(address)) };
@@ -52,9 +69,13 @@ async fn names_by(
         });
         let name = match timeout_at(end, asked).await {
             Ok(Ok(Ok(Some(name)))) => Ok(name.trim_end_matches('.').to_ascii_lowercase()),
-            Ok(Ok(Ok(None))) => Err(format!("DNS has no name for {address}")),
-            Ok(Ok(Err(why))) => Err(format!("DNS has no name for {address} now: {why}")),
-            Ok(Err(e)) => Err(format!("the question for the name of {address} failed: {e}")),
+            Ok(Ok(Ok(None))) => {
+                Err(NoName { why: format!("DNS has no name for {address}"), is_answer: true })
+            }
+            Ok(Ok(Err(why))) => Err(NoName::no_answer(format!("DNS has no name for {address} now: {why}"))),
+            Ok(Err(e)) => {
+                Err(NoName::no_answer(format!("the question for the name of {address} failed: {e}")))
+            }
             Err(_) => late(address),
         };
         (address, name)
@@ -80,7 +101,18 @@ mod tests {
         let names = names_by(sys::name_of_address, places(), [own, nobody], Duration::from_secs(2)).await;
         assert!(begun.elapsed() < Duration::from_secs(5));
         assert!(names[&own].as_ref().is_ok_and(|name| name.starts_with("localhost")), "{names:?}");
-        assert!(names[&nobody].as_ref().is_err_and(|why| why.contains("192.0.2.77")), "{names:?}");
+        assert!(names[&nobody].as_ref().is_err_and(|no| no.why.contains("192.0.2.77")), "{names:?}");
+    }
+
+    #[tokio::test]
+    async fn only_the_word_that_there_is_no_name_is_an_answer() {
+        let knows_none = |_: IpAddr| Ok(None);
+        let fails = |_: IpAddr| Err("Temporary failure in name resolution".into());
+        let (own, within) = (IpAddr::from([127, 0, 0, 1]), Duration::from_secs(5));
+        let answered = names_by(knows_none, places(), [own], within).await;
+        assert!(answered[&own].as_ref().is_err_and(|no| no.is_answer));
+        let failed = names_by(fails, places(), [own], within).await;
+        assert!(failed[&own].as_ref().is_err_and(|no| !no.is_answer));
     }
 
     #[tokio::test]
@@ -97,7 +129,7 @@ mod tests {
         let both =
             tokio::join!(names_by(hangs, places, room(1), within), names_by(hangs, places, room(2), within));
         assert_eq!((both.0.len(), both.1.len()), (100, 100));
-        assert!(both.0.values().all(Result::is_err));
+        assert!(both.0.values().all(|name| name.as_ref().is_err_and(|no| !no.is_answer)));
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(STARTED.load(Ordering::SeqCst), TOGETHER);
         // When the resolver comes back, the places are free again.

@@ -268,7 +268,7 @@ async fn the_administrators_files_are_listed_by_a_dry_run_and_go_to_terminals_wi
 static ASKS_DNS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[tokio::test]
-async fn a_stranger_that_asks_for_a_terminals_work_makes_the_server_ask_nothing() {
+async fn a_stranger_makes_the_server_ask_dns_nothing_and_a_terminal_waits_while_dns_gives_no_answer() {
     let mut world = world().await;
     let _alone = ASKS_DNS.lock().await;
     create(&world, &order(&[A], Some("{dns}"))).await;
@@ -278,7 +278,10 @@ async fn a_stranger_that_asks_for_a_terminals_work_makes_the_server_ask_nothing(
     let url = world.abroad(&format!("/api/v1/terminals/{terminal}/take"));
     let stranger = world.http.post(url).json(&KNOWS()).timeout(Duration::from_secs(4)).send().await;
     assert_eq!(stranger.expect("an answer without DNS").status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(world.take(&terminal, KNOWS()).await, Err(StatusCode::TOO_MANY_REQUESTS));
+    assert_eq!(world.state(A).await, TerminalState::Waiting);
     drop(resolver_is_away);
+    assert!(world.take(&terminal, KNOWS()).await.is_ok(), "without a retry by a person");
 }
 
 #[tokio::test]
@@ -304,5 +307,13 @@ async fn a_name_from_dns_is_that_of_the_address_that_the_terminal_has_when_it_be
     let fallback = JobOrder { dry_run: true, ..order(&[B], Some("csv|{dns}")) };
     let (_, text) = create(&world, &fallback).await;
     let plan: JobPlan = serde_json::from_str(&text).expect("a plan");
-    assert_eq!(plan.terminals[0].hostname, Some(name), "no host name is registered for it");
+    assert_eq!(plan.terminals[0].hostname, Some(name.clone()), "no host name is registered for it");
+    // A third one, whose address is not known when the job is created.
+    let (status, text) = create(&world, &order(&["lab-02", "lab-03"], Some("{dns}"))).await;
+    assert_eq!(status, StatusCode::CREATED, "{text}");
+    take(&world, B).await;
+    let third = world.hello("52:54:00:00:00:0c").await;
+    assert_eq!(world.take(&third, KNOWS()).await, Err(StatusCode::CONFLICT));
+    let why = world.row("52:54:00:00:00:0c").await.reason.expect("a reason");
+    assert!(why.contains(&format!("'{name}', which lab-02")), "{why}");
 }

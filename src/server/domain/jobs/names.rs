@@ -3,7 +3,7 @@
 //! Invariant: pure. A rule that leaves a terminal without a name, or gives two the same one, is refused with
 //! the terminals that are concerned. One that never came may have its name from DNS later.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::api::Refusal;
@@ -15,13 +15,24 @@ pub(super) type Names = BTreeMap<String, String>;
 
 /// What DNS knows of terminals' addresses.
 #[derive(Debug, Default)]
-pub(crate) struct DnsNames(pub(crate) HashMap<IpAddr, Result<String, String>>);
+pub(crate) struct DnsNames {
+    /// The name of an address, or why there is none.
+    pub(crate) names: HashMap<IpAddr, Result<String, String>>,
+    /// Addresses for which DNS gave no answer.
+    pub(crate) unanswered: HashSet<IpAddr>,
+}
 
 impl DnsNames {
     /// The name of a terminal's address, or why there is none.
     fn of(&self, terminal: &Terminal) -> Result<String, String> {
         let ip = terminal.ip().ok_or("its address is not known")?;
-        self.0.get(&ip).cloned().unwrap_or_else(|| Err(format!("{ip} was not looked up in DNS")))
+        self.names.get(&ip).cloned().unwrap_or_else(|| Err(format!("{ip} was not looked up in DNS yet")))
+    }
+
+    /// May DNS name the terminal when it is asked again? Without an answer it may. An address that was not
+    /// looked up became necessary while the server asked for others.
+    pub(crate) fn may_come(&self, terminal: &Terminal) -> bool {
+        terminal.ip().is_some_and(|ip| self.unanswered.contains(&ip) || !self.names.contains_key(&ip))
     }
 }
 

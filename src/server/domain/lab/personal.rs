@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Begun, Change, Lab, ReportError, bounds, date};
 use crate::api::{Booted, BootedView, Personal as Given, PersonalReport};
+use crate::event::Outcome;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::jobs::Offer;
 use crate::server::domain::personal::Personal;
@@ -32,6 +33,19 @@ impl Lab {
         last.personal = Some(Personal::new(hostname, terms.images.clone(), terms.after));
         begun.attempt = last.clone();
         begun.changes.push(Change::Attempt(id.into(), Box::new(last.clone())));
+    }
+
+    /// The other terminal to which this run of the job has given the host name already. A failed attempt has
+    /// left no system with its name.
+    pub(crate) fn holder_of(&self, name: &str, id: &str, job: &str) -> Option<&str> {
+        let others = self.jobs.members(job.parse().ok()?).filter(|(other, _)| *other != id);
+        let has = |other: &str, attempt: Option<u64>| {
+            let last = self.get(other)?.last.as_ref().filter(|last| attempt == Some(last.number))?;
+            let given = last.personal.as_ref()?.hostname.as_ref()?;
+            let failed = matches!(last.outcome, Some(Outcome::Failed { .. }));
+            (!failed && given.eq_ignore_ascii_case(name)).then_some(())
+        };
+        others.filter(|(other, member)| has(other, member.attempt).is_some()).map(|(other, _)| other).next()
     }
 
     /// What the agent gets for an attempt of this terminal.

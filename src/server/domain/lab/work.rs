@@ -96,6 +96,11 @@ impl Lab {
         Some(Begun { attempt, target, compare, changes })
     }
 
+    /// A terminal asked for its work, and was told `why` it does not get it yet.
+    pub(crate) fn put_off(&mut self, id: &str, why: &str) {
+        self.jobs.asked(id, why);
+    }
+
     /// A terminal cannot do what a job wants, and why.
     pub(crate) fn unable(&mut self, id: &str, job: &str, why: &str, now: Duration) -> Vec<Change> {
         let effects = self.jobs.unable(id, job, why, now);

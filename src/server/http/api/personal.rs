@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 
 use super::reply::{Body, Error, Shared, conflict, error, keep, not_taken, read};
 use crate::api::{Assignment, Booted, Compare, PersonalReport, Refusal, Take, Task};
-use crate::io::net::reverse_dns;
+use crate::io::net::reverse_dns::{self, NoName};
 use crate::manifest::after::{AfterFile, Traits};
 use crate::server::app::{App, Repository};
 use crate::server::domain::attempt::Attempt;
@@ -32,6 +32,8 @@ use crate::tracker::Topology;
 
 /// How long DNS may take for all terminals of an order.
 const DNS: Duration = Duration::from_secs(8);
+/// When a terminal asks again for which DNS gave no answer.
+const DNS_AGAIN: Duration = Duration::from_secs(15);
 /// Why a job with a rule for host names is not given to an agent that would leave the image's name.
 const TOO_OLD: &str = "this terminal's agent is too old to set a host name";
 const REBUILD: &str = "Nothing was written. Make new netboot files with flashmob-initramfs, restart the \
@@ -55,7 +57,16 @@ pub(super) async fn look_up_all(
         let wanted = resolve(&lab, &app.config(), &shape, words).map_err(conflict)?;
         wanted.iter().filter_map(|id| lab.get(id)?.ip()).collect()
     };
-    Ok(DnsNames(reverse_dns::names(addresses, DNS).await))
+    Ok(ask_dns(addresses).await)
+}
+
+async fn ask_dns(addresses: impl IntoIterator<Item = IpAddr>) -> DnsNames {
+    let answers = reverse_dns::names(addresses, DNS).await;
+    let is_open = |name: &Result<_, NoName>| name.as_ref().is_err_and(|no| !no.is_answer);
+    DnsNames {
+        unanswered: answers.iter().filter(|(_, name)| is_open(name)).map(|(ip, _)| *ip).collect(),
+        names: answers.into_iter().map(|(ip, name)| (ip, name.map_err(|no| no.why))).collect(),
+    }
 }
 
 /// The address of the terminal `id`, if the job that waits for it takes a name from DNS.
@@ -74,13 +85,14 @@ pub(super) fn to_look_up(lab: &Lab, (id, wish): (&str, &Take), at: &Moment) -> O
 /// What DNS knows of one terminal's address.
 pub(super) async fn look_up(address: Option<IpAddr>) -> DnsNames {
     match address {
-        Some(address) => DnsNames(reverse_dns::names([address], DNS).await),
+        Some(address) => ask_dns([address]).await,
         None => DnsNames::default(),
     }
 }
 
-/// The host name that `target` gives the terminal `id`: none without a rule. An error fails the terminal's
-/// place in the job, because a system under another terminal's name is worse than none.
+/// The host name that `target` gives the terminal `id`: none without a rule. While DNS does not answer, the
+/// terminal waits. Any other error fails the terminal's place in the job, because a system under another
+/// terminal's name is worse than none.
 pub(super) fn hostname(
     lab: &mut Lab,
     app: &App,
@@ -90,19 +102,31 @@ pub(super) fn hostname(
     dns: &DnsNames,
 ) -> Result<Option<String>, Error> {
     let Some(rule) = &target.terms.hostname else { return Ok(None) };
-    let named = match lab.get(id) {
-        Some(_) if !wish.personal => Err((TOO_OLD.to_owned(), REBUILD)),
-        Some(terminal) => hostname_of(rule, terminal, lab.label(config, terminal), dns).map_err(|why| {
+    let Some(terminal) = lab.get(id) else { return Ok(None) };
+    let (why, advice) = match hostname_of(rule, terminal, lab.label(config, terminal), dns) {
+        _ if !wish.personal => (TOO_OLD.to_owned(), REBUILD),
+        Ok(name) => match lab.holder_of(&name, id, &target.job) {
+            None => return Ok(Some(name)),
+            Some(other) => {
+                let other = lab.title(config, other);
+                let why =
+                    format!("--hostname {rule} gives this terminal the name '{name}', which {other} has");
+                (why, "Correct the name of one of the two, and run 'flashmob job retry'.")
+            }
+        },
+        Err(why) if rule.asks_dns() && dns.may_come(terminal) => {
+            let why = format!("--hostname {rule} gives this terminal no name yet: {why}");
+            lab.put_off(id, &why);
+            return Err(Error::too_much(why, DNS_AGAIN, "Look at the resolver of the server's machine."));
+        }
+        Err(why) => {
             let advice = "Describe the terminal with 'flashmob terminal set', and run 'flashmob job retry'.";
             (format!("--hostname {rule} gives this terminal no name: {why}"), advice)
-        }),
-        None => return Ok(None),
+        }
     };
-    named.map(Some).map_err(|(why, advice)| {
-        let changes = lab.unable(id, &target.job, &why, app.now());
-        drop(app.store.save(changes));
-        error(StatusCode::CONFLICT, why, advice)
-    })
+    let changes = lab.unable(id, &target.job, &why, app.now());
+    drop(app.store.save(changes));
+    Err(error(StatusCode::CONFLICT, why, advice))
 }
 
 /// Refuses an agent that would leave out the administrator's files of the image that `target` starts.
