@@ -172,6 +172,18 @@ async fn one_that_is_cut_off_each_time_boots_its_disk_in_the_end_and_a_retry_ima
 }
 
 #[tokio::test]
+async fn an_image_by_hand_needs_no_agent_that_knows_the_files_and_the_limit_of_jobs() {
+    let mut world = world().await;
+    add_files(&world);
+    world.restart().await;
+    create(&world, &JobOrder { limit_mbit: Some(100), ..order(&[A], None) }).await;
+    let terminal = world.hello(A).await;
+    let by_hand = Take { image: Some("golden".into()), preflight: true, ..Take::default() };
+    let assignment = world.take(&terminal, by_hand).await.expect("given");
+    assert_eq!(assignment.personal, None);
+}
+
+#[tokio::test]
 async fn a_started_system_calls_back_once() {
     let mut world = world().await;
     create(&world, &order(&[A], Some("{room}-{seat:02}"))).await;
@@ -258,8 +270,12 @@ async fn the_administrators_files_are_listed_by_a_dry_run_and_go_to_terminals_wi
     assert_eq!(get(format!("/images/{secret}")).await.0, StatusCode::FORBIDDEN);
     assert_eq!(get(format!("/images/t=0f/{secret}")).await.0, StatusCode::FORBIDDEN);
     assert_eq!(get(format!("/images/t={ticket}/{secret}")).await, (StatusCode::OK, "secret".into()));
-    // Cut off after its image was on the disk, the terminal gets a ticket again.
+    // Cut off after its image was on the disk, the terminal gets a ticket again, unless its agent would leave
+    // the files out.
     world.outcome(&job, done()).await.expect("taken");
+    let terminal = world.hello(B).await;
+    let old = Take { files: false, ..KNOWS() };
+    assert_eq!(world.take(&terminal, old).await, Err(StatusCode::CONFLICT));
     let again = take(&world, B).await;
     assert!(again.finish && again.task.ticket.is_some());
 }

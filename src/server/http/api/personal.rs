@@ -38,9 +38,10 @@ const DNS_AGAIN: Duration = Duration::from_secs(15);
 const TOO_OLD: &str = "this terminal's agent is too old to set a host name";
 const REBUILD: &str = "Nothing was written. Make new netboot files with flashmob-initramfs, restart the \
     terminal, and run on the server: flashmob job retry.";
-
 /// The same of a job whose image has the administrator's files.
 const NO_FILES: &str = "this terminal's agent is too old for the administrator's files of this image";
+const REBUILD_TO_FINISH: &str = "The image is on the disk, and its files are not. Make new netboot files \
+    with flashmob-initramfs, and restart the terminal: it goes on then.";
 
 /// What DNS knows of the terminals of an order, if its rule asks for that.
 pub(super) async fn look_up_all(
@@ -139,12 +140,36 @@ pub(super) fn knows_files(
 ) -> Result<(), Error> {
     let Terms { images, as_is, preflight, .. } = &target.terms;
     let has_files = || images.first().is_some_and(|first| repository.after.contains_key(&first.id));
-    if wish.files || *as_is || *preflight || !has_files() {
+    if wish.image.is_some() || wish.files || *as_is || *preflight || !has_files() {
         return Ok(());
     }
     let changes = lab.unable(id, &target.job, NO_FILES, app.now());
     drop(app.store.save(changes));
     Err(error(StatusCode::CONFLICT, NO_FILES, REBUILD))
+}
+
+/// Refuses an agent that would finish the terminal's last attempt without the administrator's files that its
+/// image has for it.
+pub(super) fn may_finish(
+    lab: &Lab,
+    (config, topology): (&Config, &Topology),
+    repository: &Repository,
+    (id, wish): (&str, &Take),
+) -> Result<(), Error> {
+    let terminal = lab.get(id).filter(|_| !wish.files);
+    let last = terminal.and_then(|terminal| terminal.last.as_ref());
+    let after = last.and_then(|last| repository.after.get(&last.image));
+    let (Some(terminal), Some(after)) = (terminal, after) else { return Ok(()) };
+    let groups = groups_of(lab, config, topology, terminal);
+    match after.of(&traits(terminal, &groups)).is_empty() {
+        true => Ok(()),
+        false => Err(error(StatusCode::CONFLICT, NO_FILES, REBUILD_TO_FINISH)),
+    }
+}
+
+fn traits<'a>(terminal: &'a Terminal, groups: &'a [String]) -> Traits<'a> {
+    let (room, model) = (terminal.place.room.as_deref(), terminal.inventory.machine.as_str());
+    Traits { room, groups, model }
 }
 
 /// Names in `plan` the files that each terminal will get.
@@ -160,8 +185,7 @@ pub(super) fn list_files(
     for affected in &mut plan.terminals {
         let Some(terminal) = lab.get(&affected.id) else { continue };
         let groups = groups_of(lab, config, topology, terminal);
-        let (room, model) = (terminal.place.room.as_deref(), terminal.inventory.machine.as_str());
-        let files = after.of(&Traits { room, groups: &groups, model });
+        let files = after.of(&traits(terminal, &groups));
         let path = |(partition, file): &(Option<u32>, &AfterFile)| match partition {
             Some(number) => format!("/{} (partition {number})", file.path),
             None => format!("/{}", file.path),

@@ -244,6 +244,7 @@ pub async fn take(
             caller.over(&app, room, &format!("take {image}"), &id)?;
         }
         if wish.image.is_none() && wish.personal && lab.is_to_finish(&id, &lab.offer(&id, &at)) {
+            personal::may_finish(&lab, (&config, &shape), &repository, (&id, &wish))?;
             let finished = personal::finish(&mut lab, &app, (&config, &shape), &id);
             return Ok(finished.map_or(StatusCode::NO_CONTENT.into_response(), |it| Json(it).into_response()));
         }
@@ -255,7 +256,8 @@ pub async fn take(
             repository.catalog.has(target.images()).map_err(conflict)?;
         }
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-        if let Some(why) = too_old(&target.terms, &wish) {
+        // A person who names an image at the terminal did not order a limit.
+        if let Some(why) = too_old(&target.terms, &wish).filter(|_| wish.image.is_none()) {
             let changes = lab.unable(&id, &target.job, why, at.now);
             drop(app.store.save(changes));
             return Err(error(StatusCode::CONFLICT, why, REBUILD));
