@@ -10,7 +10,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -142,14 +142,51 @@ pub fn resolve(
 
 /// The names of the groups that a terminal is in, sorted.
 pub(crate) fn groups_of(lab: &Lab, config: &Config, topology: &Topology, terminal: &Terminal) -> Vec<String> {
-    let known = Known { lab, config, topology };
-    let is_in = |group: &&GroupConfig| {
-        group.terminals.iter().any(|who| known.named(who).is_some_and(|one| one.id == terminal.id))
-            || terminal.accepted && known.fits(group, terminal)
-    };
-    let configured = config.groups.iter().filter(is_in).map(|group| group.name.clone());
-    let names: BTreeSet<String> = terminal.place.groups.iter().cloned().chain(configured).collect();
-    names.into_iter().collect()
+    Groups::new(lab, config, topology).of(terminal)
+}
+
+/// The groups of the lab, looked up once for many terminals.
+pub(crate) struct Groups<'a> {
+    known: Known<'a>,
+    /// Each group of the configuration, with the ids of the terminals that it lists by name.
+    configured: Vec<(&'a GroupConfig, HashSet<&'a str>)>,
+}
+
+impl<'a> Groups<'a> {
+    pub(crate) fn new(lab: &'a Lab, config: &'a Config, topology: &'a Topology) -> Self {
+        let known = Known { lab, config, topology };
+        let by_name = |group: &GroupConfig| group.terminals.iter().any(|who| matches!(who, Who::Label(_)));
+        let mut labels: HashMap<&str, Vec<&Terminal>> = HashMap::new();
+        for terminal in lab.iter().filter(|_| config.groups.iter().any(by_name)) {
+            if let Some(label) = lab.label(config, terminal) {
+                labels.entry(label).or_default().push(terminal);
+            }
+        }
+        let one = |who: &Who| match who {
+            Who::Label(label) => labels.get(label.as_str()).and_then(|fitting| only(fitting)),
+            _ => known.named(who),
+        };
+        let listed =
+            |group: &GroupConfig| group.terminals.iter().filter_map(one).map(|t| t.id.as_str()).collect();
+        Groups { known, configured: config.groups.iter().map(|group| (group, listed(group))).collect() }
+    }
+
+    /// The names of the groups that a terminal is in, sorted.
+    pub(crate) fn of(&self, terminal: &Terminal) -> Vec<String> {
+        let fits = |group: &GroupConfig| terminal.accepted && self.known.fits(group, terminal);
+        let groups = self.configured.iter();
+        let groups = groups.filter(|(group, ids)| ids.contains(terminal.id.as_str()) || fits(group));
+        let configured = groups.map(|(group, _)| group.name.clone());
+        let names: BTreeSet<String> = terminal.place.groups.iter().cloned().chain(configured).collect();
+        names.into_iter().collect()
+    }
+}
+
+fn only<'a>(fitting: &[&'a Terminal]) -> Option<&'a Terminal> {
+    match fitting {
+        [one] => Some(one),
+        _ => None,
+    }
 }
 
 fn refusal(error: impl Into<String>, advice: impl Into<String>) -> Refusal {
@@ -223,10 +260,7 @@ impl<'a> Known<'a> {
             Who::Key(key) => self.lab.fitting(key),
             Who::Label(label) => called(self.config, self.lab, label),
         };
-        match fitting[..] {
-            [one] => Some(one),
-            _ => None,
-        }
+        only(&fitting)
     }
 
     fn fits(self, group: &GroupConfig, terminal: &Terminal) -> bool {

@@ -170,3 +170,37 @@ fn a_model_is_described_by_a_part_of_it_or_by_a_pattern_for_the_whole() {
         [0, 1, 2, 3]
     );
 }
+
+#[test]
+fn the_groups_of_each_terminal_are_those_whose_words_mean_it() {
+    let (lab, config) = lab();
+    let shape = topology(&config, &lab);
+    let groups = Groups::new(&lab, &config, &shape);
+    let names = ["east", "west", "rules", "dell", "by-zone", "listed"];
+    for terminal in lab.iter() {
+        let means = |name: &&&str| {
+            let word = TargetExpr::Group((**name).into());
+            resolve(&lab, &config, &shape, &[word]).expect("not empty").contains(&terminal.id)
+        };
+        let mut expected: Vec<&str> = names.iter().filter(means).copied().collect();
+        expected.sort_unstable();
+        assert_eq!(groups.of(terminal), expected, "{}", terminal.id);
+    }
+}
+
+#[test]
+fn the_groups_of_a_thousand_terminals_are_looked_up_once() {
+    let mac = |n: usize| format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256);
+    let rows: Vec<String> = (0..1000).map(|n| format!("{},pc-{n}\n", mac(n))).collect();
+    let listed: Vec<String> = (0..1000).map(|n| format!("'pc-{n}'")).collect();
+    let config = format!("[[group]]\nname='all'\nterminals=[{}]\n", listed.join(","));
+    let config = Config::parse(&config).expect("valid");
+    let mut lab = Lab::default();
+    lab.import(&read(&format!("mac,label\n{}", rows.concat())).expect("a table"), &config).expect("imported");
+    let shape = topology(&config, &lab);
+    let begun = std::time::Instant::now();
+    let groups = Groups::new(&lab, &config, &shape);
+    assert!(lab.iter().all(|terminal| groups.of(terminal) == ["all"]));
+    // To look up each name of the group for each terminal takes minutes.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}

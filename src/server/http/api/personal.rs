@@ -25,7 +25,7 @@ use crate::server::domain::jobs::{
 use crate::server::domain::lab::{Lab, NotBooted, Terminal};
 use crate::server::domain::registry::hostname::HostnameRule;
 use crate::server::domain::target::Target;
-use crate::server::domain::targets::{TargetExpr, groups_of, resolve, shortened};
+use crate::server::domain::targets::{Groups, TargetExpr, groups_of, resolve, shortened};
 use crate::server::domain::tickets;
 use crate::sync;
 use crate::tracker::Topology;
@@ -182,9 +182,10 @@ pub(super) fn list_files(
 ) {
     let after = terms.images.first().and_then(|first| repository.after.get(&first.id));
     let Some(after) = after.filter(|_| !terms.as_is && !terms.preflight) else { return };
+    let groups_of_all = Groups::new(lab, config, topology);
     for affected in &mut plan.terminals {
         let Some(terminal) = lab.get(&affected.id) else { continue };
-        let groups = groups_of(lab, config, topology, terminal);
+        let groups = groups_of_all.of(terminal);
         let files = after.of(&traits(terminal, &groups));
         let path = |(partition, file): &(Option<u32>, &AfterFile)| match partition {
             Some(number) => format!("/{} (partition {number})", file.path),
