@@ -101,17 +101,37 @@ pub(crate) fn issue_for_image(key: &Key, image: &ImageId, now: Duration) -> Stri
     hex(&[&made[..], &image_code(key, made, image)].concat())
 }
 
-/// Is it a ticket for this image?
+/// A ticket for the payload of one image, for the addresses in a torrent file, which people hand on. It does
+/// not open the administrator's files.
+pub(crate) fn issue_for_torrent(key: &Key, image: &ImageId, now: Duration) -> String {
+    let made = millis(now);
+    hex(&[&made[..], &torrent_code(key, made, image)].concat())
+}
+
+/// Is it a terminal's ticket for this image?
 pub(crate) fn is_for_image(key: &Key, text: &str, image: &ImageId, now: Duration) -> bool {
+    is_in_time(text, now, |made| image_code(key, made, image))
+}
+
+/// Is it a ticket for the payload of this image, a terminal's or that of a torrent file?
+pub(crate) fn is_for_payload(key: &Key, text: &str, image: &ImageId, now: Duration) -> bool {
+    is_for_image(key, text, image, now) || is_in_time(text, now, |made| torrent_code(key, made, image))
+}
+
+fn is_in_time(text: &str, now: Duration, code: impl Fn([u8; TIME]) -> [u8; CODE]) -> bool {
     let Some(bytes) = unhex(text).filter(|bytes| bytes.len() == TIME + CODE) else { return false };
     let (made, given) = bytes.split_at(TIME);
     let Ok(made) = <[u8; TIME]>::try_from(made) else { return false };
     let time = time_of(made);
-    equal(&image_code(key, made, image), given) && time <= now && now - time < IMAGE_LIFE
+    equal(&code(made), given) && time <= now && now - time < IMAGE_LIFE
 }
 
 fn image_code(key: &Key, made: [u8; TIME], image: &ImageId) -> [u8; CODE] {
     code(key, b"flashmob image ", made, image.to_string().as_bytes())
+}
+
+fn torrent_code(key: &Key, made: [u8; TIME], image: &ImageId) -> [u8; CODE] {
+    code(key, b"flashmob torrent ", made, image.to_string().as_bytes())
 }
 
 /// How long a started system may take to call back: long holidays.

@@ -32,12 +32,12 @@ const ONLY_TERMINALS: &str = "this is one of the administrator's files for termi
 
 /// May the payload of `image` go to a caller with this ticket?
 pub(super) fn may_have(app: &App, caller: &Caller, image: &ImageId, ticket: Option<&str>) -> bool {
-    let good = |ticket| tickets::is_for_image(&app.ticket_key, ticket, image, app.now());
+    let good = |ticket| tickets::is_for_payload(&app.ticket_key, ticket, image, app.now());
     app.config().open_images.contains(&image.name) || caller.is_somebody() || ticket.is_some_and(good)
 }
 
-/// May the administrator's files for terminals go to this caller? They may hold secrets, so an open image
-/// does not open them.
+/// May the administrator's files for terminals go to this caller? An open image does not open them, nor does
+/// the ticket of a torrent file. A terminal's ticket opens all files of its image, whatever the rules say.
 fn may_have_files(app: &App, caller: &Caller, image: &ImageId, ticket: Option<&str>) -> bool {
     let good = |ticket| tickets::is_for_image(&app.ticket_key, ticket, image, app.now());
     caller.is_somebody() || ticket.is_some_and(good)

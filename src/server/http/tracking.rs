@@ -87,7 +87,7 @@ pub(crate) async fn torrent(
     let metainfo = torrent.stored.as_ref().clone();
     let id = ImageId::new(&name, version);
     let closed = !app.config().open_images.contains(&name) && caller.is_somebody();
-    let ticket = closed.then(|| tickets::issue_for_image(&app.ticket_key, &id, app.now()));
+    let ticket = closed.then(|| tickets::issue_for_torrent(&app.ticket_key, &id, app.now()));
     let (query, folder) = match &ticket {
         Some(ticket) => (format!("?t={ticket}"), format!("t={ticket}/")),
         None => Default::default(),

@@ -4,10 +4,12 @@ use super::*;
 use crate::api::{Booted, Personal, PersonalReport, TerminalDetails};
 use crate::digest::sha256;
 use crate::event::Stage;
+use crate::image_id::ImageId;
 use crate::io::net::reverse_dns;
 use crate::manifest::Manifest;
 use crate::manifest::after::{After, AfterFile, FORMAT, Rule};
 use crate::server::domain::jobs::JobPlan;
+use crate::server::domain::tickets;
 use crate::testkit::lab::done;
 
 /// An agent that knows how to personalise.
@@ -262,6 +264,7 @@ async fn the_administrators_files_are_listed_by_a_dry_run_and_go_to_terminals_wi
     assert_eq!(job.personal.as_ref().map(|own| &own.groups[..]), Some(&["cad".to_string()][..]));
     let ticket = job.task.ticket.clone().expect("a ticket, although the image is open");
     world.open_abroad().await;
+    let app = world.server.as_ref().expect("running").app();
     let get = async |path: String| {
         let answer = world.http.get(world.abroad(&path)).send().await.expect("an answer");
         (answer.status(), answer.text().await.expect("text"))
@@ -269,6 +272,8 @@ async fn the_administrators_files_are_listed_by_a_dry_run_and_go_to_terminals_wi
     assert_eq!(get("/images/golden/format-1/after.json".into()).await.0, StatusCode::OK);
     assert_eq!(get(format!("/images/{secret}")).await.0, StatusCode::FORBIDDEN);
     assert_eq!(get(format!("/images/t=0f/{secret}")).await.0, StatusCode::FORBIDDEN);
+    let torrent = tickets::issue_for_torrent(&app.ticket_key, &ImageId::new("golden", "format-1"), app.now());
+    assert_eq!(get(format!("/images/t={torrent}/{secret}")).await.0, StatusCode::FORBIDDEN);
     assert_eq!(get(format!("/images/t={ticket}/{secret}")).await, (StatusCode::OK, "secret".into()));
     // Cut off after its image was on the disk, the terminal gets a ticket again, unless its agent would leave
     // the files out.
