@@ -2,7 +2,7 @@
 //!
 //! Invariant: links are followed as the installed system would follow them, below this root (openat2(2),
 //! `RESOLVE_IN_ROOT`), and no file that is a link itself is changed. What is written is synced. A file that
-//! was there keeps its SELinux label, and a new one gets one.
+//! was there, or that a new one replaces, hands on its SELinux label, and any other new one gets one.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -15,8 +15,8 @@ use std::rc::Rc;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchown, unlinkat};
 
 use super::power;
@@ -24,6 +24,8 @@ use crate::io::sys;
 
 /// Largest file that is read.
 const MOST: u64 = 256 << 10;
+/// A file that is not whole yet, in the folder where it gets its name.
+const NEW: &str = ".flashmob-new";
 
 pub(super) struct Root {
     folder: OwnedFd,
@@ -119,20 +121,56 @@ impl Root {
     }
 
     /// Gives the file at `path` this content and mode, and root as its owner, and makes the folders on the
-    /// way. No link is followed: a golden system may have one where nobody expects it.
+    /// way. No link is followed: a golden system may have one where nobody expects it. The new file takes the
+    /// old one's place when it is whole, so a full disk leaves the old one as it was.
     pub(super) fn put(&self, path: &str, content: &[u8], mode: u32) -> io::Result<()> {
         let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
         let mut folder = self.below(".")?;
         for part in folders.split('/').filter(|part| !part.is_empty()) {
             folder = folder.enter_or_make(part)?;
         }
-        let mut file = folder.file(name)?;
+        let old = folder.old(name)?;
+        // A run that was cut off may have left one.
+        folder.remove(NEW)?;
+        let done = folder.fill(old.as_ref(), name, content, mode).and_then(|()| {
+            power::change()?;
+            Ok(renameat(&folder.folder, NEW, &folder.folder, name)?)
+        });
+        if done.is_err() {
+            // The first error says more than one of this.
+            let _ = folder.remove(NEW);
+        }
+        done
+    }
+
+    /// The file `name` in this folder that a new one may replace; `None` if there is none.
+    fn old(&self, name: &str) -> io::Result<Option<OwnedFd>> {
+        match self.open_at(name, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(linked(e)),
+            Ok(there) => match kind(&fstat(&there)?) {
+                SFlag::S_IFREG => Ok(Some(there)),
+                SFlag::S_IFDIR => Err(io::Error::other("it is a directory")),
+                _ => Err(io::Error::other("it is no file")),
+            },
+        }
+    }
+
+    /// Makes the file `NEW` in this folder, which becomes `name` and has the label of `old`.
+    fn fill(&self, old: Option<&OwnedFd>, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
+        power::change()?;
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CREAT | OFlag::O_EXCL;
+        let mut file = File::from(self.open_at(NEW, flags)?);
         // Nobody reads a secret while it is written.
         file.set_permissions(Permissions::from_mode(0o600))?;
-        file.set_len(0)?;
+        match old.map(sys::label_of).transpose()?.flatten() {
+            Some(label) => sys::set_label(&file, &label)?,
+            None => self.label(&file, name)?,
+        }
         power::change()?;
         file.write_all(content)?;
-        if file.metadata()?.uid() != 0 || file.metadata()?.gid() != 0 {
+        let now = file.metadata()?;
+        if now.uid() != 0 || now.gid() != 0 {
             fchown(&file, Some(0.into()), Some(0.into()))?;
         }
         file.set_permissions(Permissions::from_mode(mode))?;
@@ -192,7 +230,7 @@ impl Root {
     fn label(&self, new: &impl AsFd, name: &str) -> io::Result<()> {
         let Some(own) = sys::label_of(&self.folder)? else { return Ok(()) };
         // What lies beside it has the same purpose, if all of that has one label.
-        let is_other = |other: &String| ![".", "..", name].contains(&other.as_str());
+        let is_other = |other: &String| ![".", "..", NEW, name].contains(&other.as_str());
         let is_folder = self.is_folder(name);
         let mut beside = BTreeSet::new();
         for other in self.names(".")?.into_iter().filter(is_other) {
@@ -286,6 +324,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::testkit::disks::run;
 
     #[test]
     fn no_link_leads_out_of_the_root_and_no_file_that_is_a_link_is_changed() {
@@ -339,6 +378,52 @@ mod tests {
             assert!(said.contains(why), "{path}: {said}");
         }
         assert_eq!(fs::read_dir(outside.path()).expect("listed").count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_put_somewhere_replaces_the_old_one_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("temp");
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("etc")).expect("made");
+        fs::write(at("etc/fstab"), "old").expect("written");
+        fs::hard_link(at("etc/fstab"), at("snapshot")).expect("linked");
+        nix::unistd::mkfifo(&at("etc/pipe"), Mode::S_IRWXU).expect("made");
+        fs::write(at("etc").join(NEW), "of a run that was cut off").expect("written");
+        let root = Root::open(dir.path()).expect("open");
+        let mut cut = 0;
+        loop {
+            power::test::fails_after(Some(cut));
+            let put = root.put("etc/fstab", b"new", 0o640);
+            power::test::fails_after(None);
+            let now = fs::read_to_string(at("etc/fstab")).expect("there");
+            assert_eq!(now, if put.is_ok() { "new" } else { "old" }, "cut off before change {cut}");
+            if put.is_ok() {
+                break;
+            }
+            cut += 1;
+        }
+        assert!(cut >= 3, "{cut} changes");
+        assert_eq!(fs::read_to_string(at("snapshot")).expect("there"), "old", "another name of the old file");
+        assert!(root.put("etc/pipe", b"x", 0o644).expect_err("a pipe").to_string().contains("no file"));
+        assert_eq!(root.names("etc").expect("listed"), [".", "..", "fstab", "pipe"], "nothing is left over");
+    }
+
+    #[test]
+    fn a_file_system_that_is_full_keeps_the_old_file() {
+        let dir = tempfile::tempdir().expect("temp");
+        let place = dir.path().to_str().expect("text");
+        run("mount", &["-t", "tmpfs", "-o", "size=64k", "none", place]);
+        fs::write(dir.path().join("fstab"), "old").expect("written");
+        let root = Root::open(dir.path()).expect("open");
+        let put = root.put("fstab", &vec![1; 256 << 10], 0o644);
+        let now = (fs::read_to_string(dir.path().join("fstab")).expect("there"), root.names("."));
+        drop(root);
+        run("umount", &[place]);
+        assert_eq!(put.expect_err("full").kind(), io::ErrorKind::StorageFull);
+        assert_eq!(
+            (now.0.as_str(), now.1.expect("listed")),
+            ("old", [".", "..", "fstab"].map(String::from).to_vec())
+        );
     }
 
     #[test]

@@ -371,6 +371,9 @@ fn new_files_get_the_label_of_those_beside_them_and_others_let_the_system_label_
     fs::write(mounted.mount.path().join("opt/lab/three"), "").expect("written");
     root.put("opt/lab/three", b"x", 0o644).expect("written");
     is("opt/lab/three", "lib_t");
+    crate::io::sys::set_label(&at("opt/lab/one"), b"system_u:object_r:other_t:s0\0").expect("set");
+    root.put("opt/lab/two", b"y", 0o644).expect("written");
+    is("opt/lab/two", "lib_t");
     root.make_folder("etc/flashmob").expect("made");
     root.write("etc/flashmob/terminal.json", b"{}").expect("written");
     is("etc/flashmob/terminal.json", "etc_t");
