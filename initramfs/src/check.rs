@@ -109,7 +109,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(String, bool)> {
     let (mut text, mut names) = (String::new(), BTreeSet::new());
     for one in &args.devices {
         let content = content_of(one)?;
-        names.extend(drivers_in_json(&content));
+        names.extend(drivers_of_cards(&content));
         text += &content;
         text.push('\n');
     }
@@ -208,6 +208,11 @@ fn content_of(one: &str) -> Result<String> {
     }
 }
 
+/// The drivers that an inventory names without their devices, as older agents do.
+fn drivers_of_cards(content: &str) -> Vec<String> {
+    if content.contains("\"modalias\"") { Vec::new() } else { drivers_in_json(content) }
+}
+
 /// The drivers of the network cards in an inventory: `"driver": "e1000e"`.
 fn drivers_in_json(text: &str) -> Vec<String> {
     let values = text.split("\"driver\"").skip(1).filter_map(|rest| {
@@ -268,5 +273,29 @@ mod tests {
         let json = "{\"nics\": [{\"name\": \"eth0\", \"driver\": \"e1000e\"}, {\"driver\":\"r8169\"}, \
                     {\"driver\": null}]}";
         assert_eq!(drivers_in_json(json), ["e1000e", "r8169"]);
+    }
+
+    #[test]
+    fn a_terminals_inventory_is_looked_up_by_its_devices() {
+        let json = r#"{"id":"52:54:00:00:00:01","address":"10.0.0.7","inventory":{"nics":[{"name":"eth0",
+            "mac":"52:54:00:00:00:01","driver":"igc"}],"devices":[
+            {"bus":"pci","address":"0000:03:00.0","id":"8086:15f3","class":"020000","driver":"igc",
+             "modalias":"pci:v00008086d000015F3sv00001043sd000087D2bc02sc00i00"},
+            {"bus":"pci","address":"0000:04:00.0","id":"1234:0001","class":"020000","driver":null,
+             "modalias":"pci:v00001234d00000001sv00000000sd00000000bc02sc00i00"},
+            {"bus":"usb","address":"1-4:1.0","id":"0bda:8153","class":"ffff00","driver":null,
+             "modalias":"usb:v0BDAp8153d3100dc00dsc00dp00icFFiscFFip00in00"}]}}"#;
+        let expected = [
+            ("pci 1234:0001: NOT SERVED: this kernel has no driver for it\n", false),
+            ("pci 8086:15f3: served by igc\n", true),
+            ("usb 0bda:8153: served by r8152\n", true),
+        ];
+        let expected = expected.map(|(line, served)| (line.to_string(), served));
+        for text in
+            [json.to_string(), json.replace('\n', " "), json.replace(',', ",\n").replace(":\"", ": \"")]
+        {
+            assert_eq!(lines(&text), expected, "{text}");
+            assert!(drivers_of_cards(&text).is_empty(), "the devices say it");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: pure. A fact that could not be read is shown as not known, and is never a finding.
 //! `imaging::preflight` reads the facts.
 
+use crate::agent::hidden::{self, Controller};
 use crate::api::{DiskInfo, Inventory, NicInfo};
 use crate::event::{CheckFact, CheckFinding};
 use crate::io::disk::health::{Health, NvmeHealth};
@@ -59,7 +60,7 @@ pub(crate) fn judge(seen: &Seen) -> (Vec<CheckFact>, Vec<CheckFinding>) {
     }
     all.push(link(&seen.inventory.nics));
     all.push(firmware(&seen.firmware));
-    all.extend(raid(&seen.firmware, &seen.inventory.disks));
+    all.extend(raid(&seen.inventory));
     all.push(clock(seen.ahead));
     all.push(memory(seen.inventory.memory));
     let (facts, findings): (Vec<_>, Vec<_>) = all.into_iter().unzip();
@@ -94,24 +95,13 @@ fn firmware(firmware: &Firmware) -> Judged {
     judged("firmware", value, None)
 }
 
-/// Controllers that may hide disks: Intel's hide NVMe disks, others the disks of no volume.
-fn raid(firmware: &Firmware, disks: &[DiskInfo]) -> Vec<Judged> {
-    let nvme = firmware.nvme || disks.iter().any(|disk| disk.bus == "nvme");
-    let internal = disks.iter().any(|disk| !disk.removable && disk.bus != "usb");
-    let judge = |raid: &crate::io::host::firmware::Raid| {
-        let hides = if raid.intel { !nvme } else { !internal };
-        let what = format!("the storage controller at {} is in RAID mode and may hide disks", raid.address);
-        let advice = if raid.intel {
-            "In the firmware's setup turn off VMD (Intel Volume Management Device, RST), or set SATA \
-             Operation from RAID to AHCI. A Windows that is on the disk must be prepared for that (safe \
-             mode)."
-        } else {
-            "In the controller's setup make a volume, or set it to HBA mode."
-        };
-        let finding = hides.then(|| CheckFinding::warning(what, advice));
-        judged("storage controller", format!("{} in RAID mode", raid.address), finding)
+/// Controllers in RAID mode, and the disks that they hide.
+fn raid(inventory: &Inventory) -> Vec<Judged> {
+    let judge = |Controller { title, hides }| {
+        let finding = hides.map(|(what, advice)| CheckFinding::warning(what, advice));
+        judged("storage controller", title, finding)
     };
-    firmware.raid.iter().map(judge).collect()
+    hidden::controllers(&inventory.devices, &inventory.disks).into_iter().map(judge).collect()
 }
 
 fn clock(ahead: Option<i64>) -> Judged {
@@ -183,7 +173,6 @@ fn memory(bytes: u64) -> Judged {
 mod tests {
     use super::*;
     use crate::event::Severity;
-    use crate::io::host::firmware::Raid;
 
     fn what(judged: &Judged) -> (&str, Option<&str>) {
         (judged.0.value.as_str(), judged.1.first().map(|finding| finding.what.as_str()))
@@ -206,25 +195,26 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_in_raid_mode_is_a_warning_where_it_may_hide_disks() {
-        let of = |intel, nvme| {
-            let raid = vec![Raid { address: "0000:00:0e.0".into(), intel }];
-            Firmware { raid, nvme, ..Firmware::default() }
+    fn a_controller_that_hides_disks_is_a_warning() {
+        let vmd = crate::api::DeviceInfo {
+            bus: "pci".into(),
+            id: "8086:9a0b".into(),
+            class: "010400".into(),
+            ..Default::default()
         };
-        let disk = |bus: &str| DiskInfo { bus: bus.into(), ..DiskInfo::default() };
-        let warns = |firmware: &Firmware, disks: &[DiskInfo]| raid(firmware, disks)[0].1.first().cloned();
-        let vmd = warns(&of(true, false), &[disk("ata")]).expect("the NVMe disk is hidden");
-        assert!(vmd.severity == Severity::Warning && vmd.advice.contains("VMD"), "{vmd}");
-        assert_eq!(warns(&of(true, true), &[]), None);
-        assert_eq!(warns(&of(true, false), &[disk("nvme")]), None);
-        assert_eq!(warns(&of(false, false), &[disk("scsi")]), None, "a server's volume");
-        assert!(warns(&of(false, false), &[disk("usb")]).expect("no volume").advice.contains("HBA"));
-        assert!(raid(&Firmware::default(), &[]).is_empty());
+        let found = raid(&Inventory { devices: vec![vmd], ..Inventory::default() });
+        let (fact, findings) = &found[0];
+        assert!(fact.value.contains("8086:9a0b"), "{fact:?}");
+        assert!(
+            findings[0].severity == Severity::Warning && findings[0].advice.contains("VMD"),
+            "{findings:?}"
+        );
+        assert!(raid(&Inventory::default()).is_empty());
     }
 
     #[test]
     fn firmware_and_secure_boot_are_said() {
-        let of = |uefi, secure_boot| firmware(&Firmware { uefi, secure_boot, ..Firmware::default() }).0.value;
+        let of = |uefi, secure_boot| firmware(&Firmware { uefi, secure_boot }).0.value;
         assert_eq!(of(false, None), "BIOS");
         assert_eq!(of(true, Some(true)), "UEFI, Secure Boot is on");
         assert_eq!(of(true, None), "UEFI, Secure Boot is not known");

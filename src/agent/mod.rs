@@ -8,6 +8,7 @@ pub mod cli;
 pub mod cmdline;
 pub mod console;
 pub mod find;
+mod hidden;
 pub mod imaging;
 pub mod init;
 mod journal;

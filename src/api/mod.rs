@@ -33,6 +33,7 @@
 
 mod capture;
 mod details;
+mod device;
 mod people;
 mod personal;
 mod registry;
@@ -46,6 +47,7 @@ pub use capture::{
     CaptureState, CaptureView, Lend, LendOffer, LendOrders, LendReport, LentView, NewCapture, Watch,
 };
 pub use details::{AttemptView, PastAttempt, StageView, TerminalDetails};
+pub use device::DeviceInfo;
 pub use people::{AuditEntry, NewToken, TokenMade, TokenView};
 pub use personal::{Booted, BootedView, Personal, PersonalReport, PersonalView};
 pub use registry::{Describe, Imported};
@@ -85,6 +87,9 @@ pub struct Inventory {
     pub firmware: String,
     pub disks: Vec<DiskInfo>,
     pub nics: Vec<NicInfo>,
+    /// Network cards and disk controllers, whether a driver serves them or not; empty from older agents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceInfo>,
 }
 
 /// A disk as `/sys/block` shows it. Disk rules match against it.

@@ -303,6 +303,7 @@ fn details_table(terminal: &TerminalDetails) -> String {
     inventory.disks.iter().for_each(|disk| add("disk", describe(disk)));
     terminal.missing_disks.iter().for_each(|disk| add("missing disk", describe(disk)));
     inventory.nics.iter().for_each(|nic| add("network card", card(nic)));
+    inventory.devices.iter().for_each(|device| add("device", device.to_string()));
     add("state", state(row));
     add("capture", row.capture.clone().unwrap_or_default());
     terminal.installed.iter().for_each(|one| add("installed", installed(one)));
@@ -425,7 +426,9 @@ mod tests {
                 "serial":"A","wwn":null,"bus":"ata","path":"p","rotational":false,"removable":false,
                 "read_only":false}],"nics":[{"name":"eth0","mac":"02:00:00:00:00:0a","driver":"e1000e",
                 "link":true,"speed":1000,"address":"10.0.0.9/24",
-                "neighbour":{"chassis":"c","port":"7","name":"sw-1"}}]},
+                "neighbour":{"chassis":"c","port":"7","name":"sw-1"}}],
+                "devices":[{"bus":"pci","address":"0000:00:0e.0","id":"8086:9a0b","class":"010400",
+                "driver":null,"modalias":"pci:v00008086d00009A0B"}]},
             "missing_disks":[{"name":"sdb","size":1000000000,"sector_size":512,"model":null,"serial":"B",
                 "wwn":null,"bus":"ata","path":"p","rotational":true,"removable":false,"read_only":false}],
             "installed":[{"image":"debian","version":"1","disk":"sda","partitions":[1,3]}],
@@ -447,6 +450,7 @@ mod tests {
             "disk          sda, M, A,",
             "missing disk  sdb, B,",
             "network card  eth0, 02:00:00:00:00:0a, 1000 Mbit/s, e1000e, 10.0.0.9/24, at sw-1, port 7",
+            "device        RAID controller 8086:9a0b at pci 0000:00:0e.0, no driver",
             "installed     partitions 1, 3 of debian@1 on sda",
             "last attempt  number 7, job night, debian@2, began 2026-11-28T19:00:00Z, try 2",
             "result        failed while fetching the image: writing sdb failed. Replace the disk. The",

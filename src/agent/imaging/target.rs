@@ -2,6 +2,7 @@
 //!
 //! Invariant: a [`Target`] has passed all checks that can refuse; a [`Ready`] disk starts nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use super::bounds::{on_disk, timely};
 use super::context::{ImagingContext, blocking};
 use super::download::Description;
+use crate::agent::hidden;
 use crate::api::{Assignment, Compare, DiskInfo, Task};
 use crate::boot::start;
 use crate::event::{Chosen, Failure, Installed};
@@ -18,6 +20,7 @@ use crate::io::disk::disarm::disarm;
 use crate::io::disk::list;
 use crate::io::disk::relocate::Saved;
 use crate::io::disk::target::ImageStorage;
+use crate::io::host::devices;
 use crate::layout::identity::Identity;
 use crate::layout::known;
 use crate::layout::personal::{GivenFile, Places};
@@ -77,7 +80,7 @@ impl Target {
         // A disk on the command line is for the image that starts.
         let named = ctx.disk_override.clone().filter(|_| others.is_empty());
         task.disk = named.unwrap_or(task.disk);
-        let info = choose(ctx, &task, image.manifest(), assignment, list).await?;
+        let info = choose(ctx, &task, image.manifest(), assignment, list).await.map_err(explained)?;
         if let Some(other) = others.iter().find(|other| other.info.name == info.name) {
             return Err(Failure::refused(
                 format!(
@@ -168,6 +171,11 @@ pub(super) fn still_means(
         format!("the rule '{}' meant {} and means {} now", task.disk, describe(chosen), describe(&now)),
         "Nothing was written. Name the disk by serial=… in the job's disk rule.",
     ))
+}
+
+/// Why no disk could be chosen, with controllers that hide disks.
+fn explained(failure: Failure) -> Failure {
+    hidden::explain(failure, &devices::read(Path::new("/")), &list().unwrap_or_default())
 }
 
 /// How often a disk that comes late is looked for.

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,10 +20,13 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::agent::hidden;
 use crate::agent::status::Status;
 use crate::api::{LendOffer, LendReport};
 use crate::event::{Failure, Stage};
 use crate::io::disk::lend::{self, LentDisk};
+use crate::io::disk::list;
+use crate::io::host::devices;
 use crate::io::net::api_client::{Api, CallError};
 use crate::io::net::nbd_server;
 use crate::nbd::SILENCE;
@@ -50,7 +54,10 @@ pub(crate) async fn run(
     let rule = disk.unwrap_or(&offer.disk).to_owned();
     let lending = async {
         let opened = tokio::task::spawn_blocking(move || lend::open(&rule)).await;
-        let disk = opened.unwrap_or_else(|e| Err(Failure::retry(format!("opening the disk: {e}"), "")))?;
+        let disk = opened.unwrap_or_else(|e| Err(Failure::retry(format!("opening the disk: {e}"), "")));
+        let disk = disk.map_err(|failure| {
+            hidden::explain(failure, &devices::read(Path::new("/")), &list::all().unwrap_or_default())
+        })?;
         status.disk(disk.title());
         Lending::begin(api, Arc::new(disk)).await
     };

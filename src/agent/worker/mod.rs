@@ -14,12 +14,13 @@ use tokio::time::Instant;
 use crate::agent::attempt::{self, Ended, Imager, Pace};
 use crate::agent::cmdline::Cmdline;
 use crate::agent::find::{EACH, Finder, Found};
+use crate::agent::hidden;
 use crate::agent::imaging::Next;
 use crate::agent::leave::Leave;
 use crate::agent::lending;
 use crate::agent::network::{Interfaces, lease_facts, nics};
 use crate::agent::status::Status;
-use crate::api::{After, DiskInfo, Hello, Take};
+use crate::api::{After, DiskInfo, Hello, Inventory, Take};
 use crate::event::{Class, Failure, Outcome, Stage};
 use crate::io::disk::list;
 use crate::io::host::inventory;
@@ -122,6 +123,9 @@ impl<I: Imager> Worker<I> {
             }
             let hello = self.hello();
             self.status.change(|view| view.machine = machine(&hello));
+            if round == 0 {
+                self.tell_hidden_disks(&hello.inventory);
+            }
             let facts = Facts {
                 command_line: self.cmdline.server.clone(),
                 file: self.file.clone(),
@@ -195,6 +199,14 @@ impl<I: Imager> Worker<I> {
     fn hello(&self) -> Hello {
         let interfaces = self.network.borrow().clone();
         inventory::hello(inventory::read(nics(&interfaces)), self.cmdline.boot_mac.as_deref())
+    }
+
+    /// A person at the screen learns why a disk is not there, whatever the rule of a job will be.
+    fn tell_hidden_disks(&self, inventory: &Inventory) {
+        let controllers = hidden::controllers(&inventory.devices, &inventory.disks);
+        for (what, advice) in controllers.into_iter().filter_map(|controller| controller.hides) {
+            self.status.note(format!("{what}. {advice}"));
+        }
     }
 
     /// Takes and carries out jobs of one server. `held` is the failure that is on the screen.

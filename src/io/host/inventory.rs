@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::api::{Hello, Inventory, NicInfo};
 use crate::io::disk::list;
+use crate::io::host::devices;
 
 /// Reads the inventory of this machine. `nics` comes from netlink, without driver and speed.
 pub fn read(nics: Vec<NicInfo>) -> Inventory {
@@ -35,6 +36,7 @@ pub(crate) fn read_below(root: &Path, mut nics: Vec<NicInfo>, disks: Vec<crate::
         firmware: if uefi { "uefi" } else { "bios" }.into(),
         disks,
         nics,
+        devices: devices::read(root),
     }
 }
 

@@ -6,6 +6,8 @@
 #[cfg(feature = "agent")]
 pub mod console;
 #[cfg(feature = "agent")]
+pub(crate) mod devices;
+#[cfg(feature = "agent")]
 pub(crate) mod firmware;
 pub mod handles;
 #[cfg(feature = "agent")]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every result is short and has finite numbers; long words and lists are cut, never refused.
 
-use crate::api::Inventory;
+use crate::api::{DeviceInfo, Inventory};
 use crate::boot::start;
 use crate::event::{CheckFact, CheckFinding, Chosen, DiskIdentity, Failure, Installed, Outcome, Progress};
 use crate::image_id::ImageId;
@@ -50,12 +50,16 @@ fn cut(text: String, limit: usize) -> String {
 pub(super) fn inventory(mut inventory: Inventory) -> Inventory {
     inventory.disks.truncate(MAX_PARTS);
     inventory.nics.truncate(MAX_PARTS);
+    inventory.devices.truncate(MAX_PARTS);
     let shorten = |text: &mut String| *text = cut(std::mem::take(text), MAX_WORD);
     [&mut inventory.machine, &mut inventory.cpu, &mut inventory.firmware].into_iter().for_each(shorten);
     inventory.serial.iter_mut().for_each(shorten);
     for disk in &mut inventory.disks {
         [&mut disk.name, &mut disk.bus, &mut disk.path].into_iter().for_each(shorten);
         [&mut disk.model, &mut disk.serial, &mut disk.wwn].into_iter().flatten().for_each(shorten);
+    }
+    for DeviceInfo { bus, address, id, class, driver, modalias } in &mut inventory.devices {
+        [bus, address, id, class, modalias].into_iter().chain(driver).for_each(shorten);
     }
     for nic in &mut inventory.nics {
         [&mut nic.name, &mut nic.mac].into_iter().for_each(shorten);

@@ -27,6 +27,8 @@ function card(n) {
     .filter(Boolean)
     .join(", ");
 }
+const device = d =>
+  [d.bus + " " + d.id, d.address, w("class") + " " + d.class, d.driver || w("no_driver")].join(", ");
 function result(t) {
   const o = t.outcome,
     p = t.progress;
@@ -114,6 +116,7 @@ function facts(t) {
   i.disks.forEach(d => add("disk", disk(d)));
   t.missing_disks.forEach(d => add("missing_disk", disk(d)));
   i.nics.forEach(n => add("nic", card(n)));
+  (i.devices || []).forEach(d => add("device", device(d)));
   return all;
 }
 function fill(name, t, error) {
