@@ -27,9 +27,11 @@ const CONTENTS: &str = "/etc/flashmob/contents.sha256";
 const CRASHES: u32 = 3;
 /// How long a message stays on the screen before the machine is restarted.
 const SHOW: Duration = Duration::from_secs(120);
-/// How long, and how often, drivers for late devices are looked for.
-const LATE_ROUNDS: u32 = 30;
+/// How often drivers for late devices are looked for: an adapter may be plugged in at any time, most devices
+/// are there within the first minute.
 const ROUND_EVERY: Duration = Duration::from_secs(1);
+const LATE_ROUNDS: u32 = 60;
+const ROUND_AFTERWARDS_EVERY: Duration = Duration::from_secs(5);
 /// Rounds at the start, while one driver's devices need another driver.
 const FIRST_ROUNDS: u32 = 8;
 
@@ -126,8 +128,8 @@ fn load_drivers(consoles: &mut Consoles) {
     }
     consoles.say(&format!("{} drivers loaded: {}", loaded.len(), loaded.join(" ")));
     let late = move || {
-        for _ in 0..LATE_ROUNDS {
-            std::thread::sleep(ROUND_EVERY);
+        for round in 0u32.. {
+            std::thread::sleep(until_next(round));
             let round = loader.load_for_devices(Path::new("/sys"));
             if round != Round::default() {
                 let Round { mut loaded, failed } = round;
@@ -141,6 +143,11 @@ fn load_drivers(consoles: &mut Consoles) {
     if let Err(e) = std::thread::Builder::new().name("late-drivers".into()).spawn(late) {
         consoles.say(&format!("cannot start a thread: {e}; drivers for late devices are not loaded"));
     }
+}
+
+/// The pause before a round for late devices.
+fn until_next(round: u32) -> Duration {
+    if round < LATE_ROUNDS { ROUND_EVERY } else { ROUND_AFTERWARDS_EVERY }
 }
 
 /// Runs the worker until it decides.
@@ -243,5 +250,16 @@ fn shell(consoles: &mut Consoles) {
                 std::thread::sleep(Duration::from_secs(3600));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_that_is_plugged_in_after_minutes_gets_its_driver() {
+        assert_eq!(until_next(0), Duration::from_secs(1));
+        assert_eq!([until_next(60), until_next(100_000)], [Duration::from_secs(5); 2]);
     }
 }

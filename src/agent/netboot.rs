@@ -131,7 +131,8 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
         .map_err(|e| kernel("cannot start the runtime", &e))?;
     let http = api_client::client().map_err(|e| kernel("cannot prepare HTTP", &e))?;
     let leave = runtime.block_on(async {
-        let network = network::start(cmdline.boot_mac.clone(), status.clone(), RESOLVERS.into())
+        let (rounds, round) = tokio::sync::watch::channel(0);
+        let network = network::start(cmdline.boot_mac.clone(), status.clone(), RESOLVERS.into(), round)
             .map_err(|e| kernel("cannot speak netlink", &e))?;
         let context = ImagingContext {
             server: String::new(),
@@ -158,6 +159,7 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
             status: status.clone(),
             http,
             network,
+            rounds,
             pace: Pace::default(),
             patience: Patience::default(),
         };

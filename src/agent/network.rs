@@ -1,5 +1,8 @@
 //! Brings up the network of a terminal: every interface with a link gets an address and keeps it.
 //!
+//! Each round of the search that finds no server prefers another card's router, because the server may be
+//! behind only one of several networks.
+//!
 //! Invariant: one task owns the interfaces' state and is the only one that changes the kernel's; a task for
 //! each interface only speaks DHCP. Nothing here gives up: cables, switches and DHCP servers come when they
 //! come.
@@ -24,8 +27,12 @@ use crate::lan::lldp::Heard;
 
 /// How often interfaces and cables are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The kernel's switch to leave out routes through interfaces without a link.
+const IGNORE_DEAD_ROUTES: &str = "/proc/sys/net/ipv4/conf/all/ignore_routes_with_linkdown";
 /// Changes waiting for the owner; more interfaces than that wait themselves.
 const CHANGES: usize = 16;
+/// Metric of the default route through the card that the search prefers.
+const PREFERRED_METRIC: u32 = 10;
 /// Metric of the default route through the interface that PXE used; the others come after it.
 const FIRST_METRIC: u32 = 50;
 const OTHER_METRIC: u32 = 100;
@@ -72,11 +79,13 @@ pub(crate) fn lease_facts(interfaces: &Interfaces) -> Vec<LeaseFacts> {
 }
 
 /// Starts to bring up the network and keeps it up as long as the runtime lives. `resolvers` is where the C
-/// library reads its name servers, `/etc/resolv.conf`.
+/// library reads its name servers, `/etc/resolv.conf`. `round` counts the rounds of the search for the server
+/// that found none.
 pub fn start(
     boot_mac: Option<String>,
     status: Status,
     resolvers: PathBuf,
+    round: watch::Receiver<usize>,
 ) -> std::io::Result<watch::Receiver<Interfaces>> {
     let (published, receiver) = watch::channel(Interfaces::new());
     let (changes, incoming) = mpsc::channel(CHANGES);
@@ -94,7 +103,7 @@ pub fn start(
         changes,
         cards: BTreeMap::new(),
     };
-    tokio::spawn(owner.run(incoming));
+    tokio::spawn(owner.run(incoming, round));
     Ok(receiver)
 }
 
@@ -117,7 +126,11 @@ struct Card {
 }
 
 impl Owner {
-    async fn run(mut self, mut incoming: mpsc::Receiver<(u32, Change)>) {
+    async fn run(mut self, mut incoming: mpsc::Receiver<(u32, Change)>, mut round: watch::Receiver<usize>) {
+        // Else a pulled cable's network hides the same network at the next card.
+        if let Err(e) = std::fs::write(IGNORE_DEAD_ROUTES, "1") {
+            self.status.note(format!("routes through pulled cables are used: {IGNORE_DEAD_ROUTES}: {e}"));
+        }
         if let Err(e) = self.netlink.set_loopback_up().await {
             self.status.note(format!("cannot switch on the loopback interface: {e}"));
         }
@@ -139,9 +152,38 @@ impl Owner {
                         self.listener = None;
                     }
                 },
+                Ok(()) = round.changed() => {
+                    let round = *round.borrow_and_update();
+                    self.prefer(round).await;
+                }
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
+    }
+
+    /// Sends what has no better route through another card's router than in the round before.
+    async fn prefer(&self, round: usize) {
+        let routers: Vec<(&Link, Ipv4Addr)> = self
+            .sorted()
+            .into_iter()
+            .filter(|card| card.link.carrier)
+            .filter_map(|card| Some((&card.link, router(card.lease.as_ref()?)?)))
+            .collect();
+        if routers.len() < 2 {
+            return;
+        }
+        let (link, router) = routers[round % routers.len()];
+        match self.netlink.set_default_route(link.index, router, PREFERRED_METRIC).await {
+            Ok(()) => self.status.note(format!("looking through {} and its router {router}", link.name)),
+            Err(e) => self.status.note(format!("{}: cannot prefer its router {router}: {e}", link.name)),
+        }
+    }
+
+    /// All interfaces, the one that PXE used first.
+    fn sorted(&self) -> Vec<&Interface> {
+        let mut all: Vec<&Interface> = self.cards.values().map(|card| &card.interface).collect();
+        all.sort_by_key(|i| self.boot_mac.as_deref() != Some(&i.link.mac_text()));
+        all
     }
 
     /// Finds new interfaces, and cables that were put in or pulled.
@@ -242,8 +284,7 @@ impl Owner {
     }
 
     fn publish(&self) {
-        let mut all: Interfaces = self.cards.values().map(|card| card.interface.clone()).collect();
-        all.sort_by_key(|i| self.boot_mac.as_deref() != Some(&i.link.mac_text()));
+        let all: Interfaces = self.sorted().into_iter().cloned().collect();
         self.published.send_if_modified(|old| {
             let changed = *old != all;
             *old = all;
@@ -276,6 +317,11 @@ impl Card {
     }
 }
 
+/// The router of a lease that is not the terminal itself.
+fn router(offer: &Offer) -> Option<Ipv4Addr> {
+    offer.routers.first().copied().filter(|router| *router != offer.address)
+}
+
 /// Gives the lease to the kernel. Failures of inessential parts are returned as a problem.
 async fn apply(
     netlink: &Netlink,
@@ -290,8 +336,8 @@ async fn apply(
     {
         problem = Some(format!("cannot set the MTU {mtu}: {e}"));
     }
-    if let Some(router) = offer.routers.first().filter(|router: &&Ipv4Addr| **router != offer.address)
-        && let Err(e) = netlink.set_default_route(index, *router, metric).await
+    if let Some(router) = router(offer)
+        && let Err(e) = netlink.set_default_route(index, router, metric).await
     {
         problem = Some(format!("cannot set the route through {router}: {e}"));
     }

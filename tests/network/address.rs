@@ -5,7 +5,7 @@ use flashmob::agent::status::Status;
 use flashmob::lan::dhcp::Offer;
 use tokio::sync::watch;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, one_round};
 
 /// Waits for a lease that `fits`.
 async fn lease(interfaces: &mut watch::Receiver<Interfaces>, fits: impl Fn(&Offer) -> bool) -> Offer {
@@ -30,7 +30,7 @@ fn a_lease_is_taken_with_all_it_says_and_set_in_the_kernel() {
     ]);
     let status = Status::new();
     let lease = lab.at_terminal(async || {
-        let mut interfaces = network::start(None, status.clone(), lab.resolvers()).unwrap();
+        let mut interfaces = network::start(None, status.clone(), lab.resolvers(), one_round()).unwrap();
         lease(&mut interfaces, |_| true).await
     });
     assert_eq!(lease.flashmob.as_deref(), Some("http://10.77.0.1:7000"));
@@ -53,7 +53,7 @@ fn a_cable_and_a_dhcp_server_that_come_late_are_waited_for() {
     lab.cable(false);
     let status = Status::new();
     lab.at_terminal(async || {
-        let mut interfaces = network::start(None, status.clone(), lab.resolvers()).unwrap();
+        let mut interfaces = network::start(None, status.clone(), lab.resolvers(), one_round()).unwrap();
         carrier(&mut interfaces, false).await;
         assert_eq!(status.view().address, "eth0: no cable or no link yet");
         lab.cable(true);
@@ -71,7 +71,7 @@ fn a_cable_that_is_moved_to_another_network_brings_another_address() {
     let lab = Lab::new();
     lab.dnsmasq(&[]);
     lab.at_terminal(async || {
-        let mut interfaces = network::start(None, Status::new(), lab.resolvers()).unwrap();
+        let mut interfaces = network::start(None, Status::new(), lab.resolvers(), one_round()).unwrap();
         let first = lease(&mut interfaces, |_| true).await.address;
         assert_eq!(first.octets()[..3], [10, 77, 0]);
         lab.cable(false);
@@ -89,7 +89,7 @@ fn a_cable_that_is_moved_to_another_network_brings_another_address() {
 fn the_switch_at_the_other_end_is_heard() {
     let lab = Lab::new();
     let mut interfaces = lab.at_terminal(async || {
-        let mut interfaces = network::start(None, Status::new(), lab.resolvers()).unwrap();
+        let mut interfaces = network::start(None, Status::new(), lab.resolvers(), one_round()).unwrap();
         carrier(&mut interfaces, true).await;
         lab.switch_says(b"\x02\x07\x04\x52\x54\0\0\0\x01\x04\x04\x05eth\x06\x02\0\x78\0\0");
         let heard = |all: &Interfaces| all.iter().any(|i| i.neighbour.is_some());

@@ -8,7 +8,7 @@ use flashmob::agent::status::Status;
 use flashmob::io::net::discovery::{SERVICE_TYPE, ask_dns, browse_mdns};
 use mdns_sd::{ServiceDaemon, ServiceInfo};
 
-use crate::lab::{Lab, SERVER};
+use crate::lab::{Lab, SERVER, one_round};
 
 #[test]
 fn dns_names_the_server() {
@@ -19,7 +19,7 @@ fn dns_names_the_server() {
         "--host-record=first.lab.test,10.77.0.21",
     ]);
     let found = lab.at_terminal(async || {
-        let mut interfaces = network::start(None, Status::new(), lab.resolvers()).unwrap();
+        let mut interfaces = network::start(None, Status::new(), lab.resolvers(), one_round()).unwrap();
         interfaces.wait_for(|all| all.iter().any(|i| i.lease.is_some())).await.unwrap();
         ask_dns(&[SERVER.parse().unwrap()], "lab.test", Duration::from_secs(20)).await.unwrap()
     });
@@ -33,7 +33,7 @@ fn mdns_names_the_server_on_the_same_link() {
     let lab = Lab::new();
     lab.dnsmasq(&[]);
     let found = lab.at_terminal(async || {
-        let mut interfaces = network::start(None, Status::new(), lab.resolvers()).unwrap();
+        let mut interfaces = network::start(None, Status::new(), lab.resolvers(), one_round()).unwrap();
         interfaces.wait_for(|all| all.iter().any(|i| i.lease.is_some())).await.unwrap();
         // A daemon that starts on an interface without a carrier does not serve it later.
         let server = lab.at_server(async || {

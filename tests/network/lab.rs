@@ -11,6 +11,12 @@ use std::time::Duration;
 use flashmob_testkit::child::{Guarded, command, of_package};
 use flashmob_testkit::command::run;
 use flashmob_testkit::net::{Namespaces, enter, ip};
+use tokio::sync::watch;
+
+/// A search for the server that finds it in its first round.
+pub(crate) fn one_round() -> watch::Receiver<usize> {
+    watch::channel(0).1
+}
 
 /// No test takes longer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -49,6 +55,18 @@ impl Lab {
         ip(&format!("-n {} link set eth0 {}", self.server, if there { "up" } else { "down" }));
     }
 
+    /// A second card of the terminal, `eth1`, at a cable to the server's `eth1` with this address.
+    pub(crate) fn second_card(&self, address: &str) {
+        ip(&format!("-n {} link add eth1 type veth peer name eth1 netns {}", self.server, self.terminal));
+        ip(&format!("-n {} addr add {address}/24 dev eth1", self.server));
+        ip(&format!("-n {} link set eth1 up", self.server));
+    }
+
+    /// Pulls the cable of one of the terminal's cards, at the server's end.
+    pub(crate) fn pull(&self, card: &str) {
+        ip(&format!("-n {} link set {card} down", self.server));
+    }
+
     /// Starts dnsmasq at the server's end with `more` options.
     pub(crate) fn dnsmasq(&self, more: &[&str]) {
         self.dnsmasq_in("10.77.0", more);
@@ -70,6 +88,7 @@ impl Lab {
             .args([
                 "--no-resolv",
                 "--no-hosts",
+                "--no-ping",
                 "--leasefile-ro",
                 "--pid-file=",
                 "--user=root",

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "this whole program is tests")]
 
 mod address;
+mod cards;
 mod discovery;
 #[cfg(feature = "server")]
 mod doctor;

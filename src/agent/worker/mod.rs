@@ -88,6 +88,8 @@ pub(crate) struct Worker<I> {
     /// What it presents to servers.
     pub credentials: Credentials,
     pub network: watch::Receiver<Interfaces>,
+    /// Counts the rounds of the search that found no server, for the network.
+    pub rounds: watch::Sender<usize>,
     pub pace: Pace,
     pub patience: Patience,
 }
@@ -137,8 +139,9 @@ impl<I: Imager> Worker<I> {
                 Finder::new(self.http.clone(), &hello, &status, steps(&facts), self.patience.each)
                     .with(self.credentials.clone())
                     .started_directly(self.cmdline.direct);
-            let mut idle = None;
+            let (mut idle, mut answered) = (None, false);
             while let Some(found) = finder.next().await {
+                answered = true;
                 match self.converse(&found, &mut held).await {
                     Verdict::Leave(leave) => return self.leave(leave).await,
                     Verdict::Idle(leave) => idle = Some(leave),
@@ -156,6 +159,9 @@ impl<I: Imager> Worker<I> {
                 return self.give_up("no flashmob server gave work").await;
             }
             round += 1;
+            if !answered {
+                self.rounds.send_modify(|rounds| *rounds += 1);
+            }
             let pause = match held {
                 Some(_) => self.patience.hold,
                 None => Duration::from_secs(u64::from(2 * round.min(7))),

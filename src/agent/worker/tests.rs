@@ -88,6 +88,7 @@ fn worker(
         http: client().unwrap(),
         credentials: Credentials::default(),
         network,
+        rounds: watch::Sender::new(0),
         pace: PACE,
         patience: PATIENCE,
     };

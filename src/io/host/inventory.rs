@@ -49,15 +49,18 @@ fn has_hardware(dir: &Path) -> bool {
     bus.is_some_and(|bus| !PRETENDED.contains(&bus))
 }
 
-/// This machine's introduction, with `first` (the MAC address that it netbooted from) before the others. Only
-/// cards identify a machine, because software interfaces have the same MAC on many machines. A container
-/// without a card is identified by its interfaces with an address.
+/// This machine's introduction, with `first` (the MAC address that it netbooted from) before the others, also
+/// if no interface has it, because the server sent the agent to the machine with this MAC: firmware can give
+/// a dock the laptop's MAC where Linux sees the dock's own. Only cards identify a machine, because software
+/// interfaces have the same MAC on many machines. A container without a card is identified by its interfaces
+/// with an address.
 pub fn hello(inventory: Inventory, first: Option<&str>) -> Hello {
     let kinds: [fn(&&NicInfo) -> bool; 3] = [|nic| !nic.software, |nic| nic.address.is_some(), |_| true];
     let of_kind = |kind| inventory.nics.iter().filter(kind).map(|nic| nic.mac.clone()).collect();
     let mut macs: Vec<String> =
         kinds.into_iter().map(of_kind).find(|macs: &Vec<String>| !macs.is_empty()).unwrap_or_default();
-    macs.sort_by_key(|mac| Some(mac.as_str()) != first);
+    macs.retain(|mac| Some(mac.as_str()) != first);
+    macs.splice(..0, first.map(str::to_owned));
     macs.dedup();
     Hello { uuid: uuid(Path::new("/")), macs, inventory, agent: env!("CARGO_PKG_VERSION").into() }
 }
@@ -162,7 +165,16 @@ mod tests {
         assert_eq!((found.nics[1].driver.as_deref(), found.nics[1].speed), (None, None));
         assert_eq!(uuid(root.path()).as_deref(), Some("4c4c4544-0031-4a10-8052-b4c04f4a3533"));
         assert_eq!(found.nics.iter().map(|nic| nic.software).collect::<Vec<_>>(), [false, false, true, true]);
-        assert_eq!(hello(found, Some("02:eth1")).macs, ["02:eth1", "02:eth0"]);
+        assert_eq!(hello(found.clone(), Some("02:eth1")).macs, ["02:eth1", "02:eth0"]);
+        assert_eq!(hello(found, None).macs, ["02:eth0", "02:eth1"]);
+    }
+
+    #[test]
+    fn a_laptop_at_a_dock_names_the_mac_that_its_firmware_gave_the_dock() {
+        let dock = NicInfo { name: "eth0".into(), mac: "02:00:00:00:00:d0".into(), ..NicInfo::default() };
+        let inventory = Inventory { nics: vec![dock], ..Inventory::default() };
+        let said = hello(inventory, Some("02:00:00:00:00:01"));
+        assert_eq!(said.macs, ["02:00:00:00:00:01", "02:00:00:00:00:d0"]);
     }
 
     #[test]
