@@ -110,6 +110,10 @@ pub(crate) struct BuildArgs {
     /// That key's certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "uki")]
     pub sign_cert: Option<PathBuf>,
+    /// Folder that `flashmob-initramfs keys` made: the agent enrols these keys of Secure Boot on each
+    /// terminal whose firmware is in Setup Mode.
+    #[arg(long, value_name = "DIR")]
+    pub enrol_keys: Option<PathBuf>,
     /// Kernel arguments for the ISO, flashmob.efi and boot.ipxe's fallback, for example `console=ttyS0`.
     #[arg(long, value_name = "ARGS", default_value = "")]
     pub cmdline: String,

@@ -13,6 +13,7 @@ use flashmob::manifest::TrustedKeys;
 use crate::archive::{Node, Tree};
 use crate::arguments::BuildArgs;
 use crate::drivers::{self, DriverSet};
+use crate::enrol;
 use crate::firmware::Firmware;
 use crate::iso;
 use crate::kernel::Kernel;
@@ -153,6 +154,9 @@ fn base(tree: &mut Tree, args: &BuildArgs) -> Result<()> {
             bail!("--server {server}: expected http://HOST:PORT");
         }
         tree.file("etc/flashmob/server", format!("{server}\n"));
+    }
+    if let Some(folder) = &args.enrol_keys {
+        enrol::put_inside(tree, folder)?;
     }
     if args.allow_insecure {
         tree.file("etc/flashmob/allow-insecure", Vec::new());

@@ -10,6 +10,7 @@ mod build;
 mod check;
 mod devices;
 mod drivers;
+mod enrol;
 mod firmware;
 mod iso;
 mod kernel;
@@ -30,6 +31,7 @@ use flashmob::manual;
 
 use crate::arguments::BuildArgs;
 use crate::check::CheckArgs;
+use crate::enrol::KeysArgs;
 
 /// Builds the files that flashmob's terminals netboot.
 #[derive(Parser)]
@@ -47,6 +49,9 @@ enum Command {
     /// Say for devices, or for a machine's inventory, which driver of a set serves them, and which firmware
     /// is missing. The exit status is 1 where a network card or a disk controller is not served.
     Check(Box<CheckArgs>),
+    /// Make files of the organisation's key that the agent enrols where the firmware is in Setup Mode, if
+    /// `build --enrol-keys` puts them inside.
+    Keys(Box<KeysArgs>),
     Manual(manual::ManualArgs),
 }
 
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Build(args) => build::build(&args),
+        Command::Keys(args) => enrol::keys(&args),
         Command::Check(args) => match check::check(&args) {
             Ok((text, false)) => {
                 print!("{text}");

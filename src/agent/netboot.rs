@@ -20,6 +20,8 @@ use crate::agent::screen::Screens;
 use crate::agent::status::Status;
 use crate::agent::worker::{Patience, Worker};
 use crate::event::{Failure, Outcome, Stage};
+use crate::io::disk::efivars::EFIVARS;
+use crate::io::host::enrol::{Efivars, Enrolled, Updates, enrol};
 use crate::io::host::{console, kmsg};
 use crate::io::net::api_client;
 use crate::io::net::credentials::Credentials;
@@ -33,6 +35,8 @@ const SECRETS: &str = "/etc/flashmob/secrets.json";
 const ALLOW_INSECURE: &str = "/etc/flashmob/allow-insecure";
 /// Exists if the initramfs was built never to believe a record of a disk.
 const NO_TRUST: &str = "/etc/flashmob/no-trust";
+/// Keys that the administrator wants enrolled; absent by default.
+const ENROL: &str = "/etc/flashmob/secureboot";
 /// Where the C library reads its name servers.
 const RESOLVERS: &str = "/etc/resolv.conf";
 /// Where peers connect to.
@@ -113,6 +117,21 @@ fn damaged(path: &str, why: &str) -> Failure {
     Failure::usage(format!("{path} in the initramfs: {why}"), advice)
 }
 
+/// Enrols the organisation's keys of Secure Boot, where the initramfs was built to do that.
+fn enrol_keys(status: &Status) {
+    let enrolled = Updates::read(Path::new(ENROL)).and_then(|updates| {
+        updates.map(|updates| enrol(&updates, &mut Efivars(Path::new(EFIVARS)))).transpose()
+    });
+    match enrolled {
+        Ok(None | Some(Enrolled::NotInSetupMode)) => {}
+        Ok(Some(Enrolled::Done)) => status.note(
+            "the firmware was in Setup Mode and has the organisation's keys now; Secure Boot is on from the \
+             next start, unless it is switched off in the firmware's setup",
+        ),
+        Err(e) => status.note(format!("the keys of Secure Boot are not enrolled: {e}")),
+    }
+}
+
 /// Builds the runtime and works.
 fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
     let Setup { cmdline, file, keys, may_be_insecure, may_trust } = setup;
@@ -122,6 +141,7 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
     if keys.is_empty() && !(cmdline.insecure && may_be_insecure) {
         status.note("there are no keys in the initramfs: every image will be refused as unsigned");
     }
+    enrol_keys(status);
     let kernel = |what: &str, e: &dyn std::fmt::Display| {
         Failure::retry(format!("{what}: {e}"), "Report this with a photo of the screen.")
     };

@@ -1,4 +1,4 @@
-//! The system that starts next: the firmware's boot entries and the kernel for kexec.
+//! The system that starts next: the firmware's boot entries, its keys, and the kernel for kexec.
 //!
 //! Invariant: only bytes and decisions. `io::disk::efivars` reads and writes variables, `io::disk::kexec`
 //! loads kernels.
@@ -6,4 +6,5 @@
 pub mod entries;
 pub mod kexec;
 pub mod option;
+pub mod secure;
 pub mod start;

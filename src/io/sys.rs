@@ -22,6 +22,8 @@ mod request {
     nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
     nix::ioctl_write_ptr!(ficlonerange, 0x94, 13, [u64; 4]);
+    nix::ioctl_read!(get_flags, b'f', 1, libc::c_long);
+    nix::ioctl_write_ptr!(set_flags, b'f', 2, libc::c_long);
     nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
     nix::ioctl_read!(xfs_geometry, b'X', 100, [u64; 14]);
     nix::ioctl_write_ptr!(xfs_grow, b'X', 110, [u64; 2]);
@@ -50,6 +52,24 @@ pub(crate) fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()
     let range = [offset, length];
     // SAFETY: the kernel reads two u64 from `range`, which outlives the call.
     unsafe { request::blkzeroout(device.as_raw_fd(), &raw const range) }?;
+    Ok(())
+}
+
+/// `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS` (ioctl_iflags(2)): lets a file be changed that may not be. A
+/// filesystem without such flags has no such files.
+pub(crate) fn clear_immutable(file: &File) -> io::Result<()> {
+    const IMMUTABLE: libc::c_long = 0x10;
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the kernel writes at most one long to `flags`, which outlives the call.
+    match unsafe { request::get_flags(file.as_raw_fd(), &raw mut flags) } {
+        Err(nix::errno::Errno::ENOTTY | nix::errno::Errno::EOPNOTSUPP) => return Ok(()),
+        got => got?,
+    };
+    if flags & IMMUTABLE != 0 {
+        flags &= !IMMUTABLE;
+        // SAFETY: the kernel reads at most one long, which outlives the call.
+        unsafe { request::set_flags(file.as_raw_fd(), &raw const flags) }?;
+    }
     Ok(())
 }
 

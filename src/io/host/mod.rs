@@ -7,6 +7,7 @@
 pub mod console;
 #[cfg(feature = "agent")]
 pub(crate) mod devices;
+pub mod enrol;
 #[cfg(feature = "agent")]
 pub(crate) mod firmware;
 pub mod handles;
