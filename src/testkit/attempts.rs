@@ -60,8 +60,16 @@ impl Imager for Pretend {
         }
     }
 
-    async fn personalise(&self, _: &str, _: Places, own: Option<OwnFile>, mut told: impl AsyncFnMut(Told)) {
-        let own = own.unwrap_or_default();
+    async fn personalise(
+        &self,
+        _: &str,
+        places: Places,
+        own: Option<OwnFile>,
+        mut told: impl AsyncFnMut(Told),
+    ) {
+        let Some(own) = own else {
+            return told(Told::Step(format!("{} grew", places.info.name))).await;
+        };
         told(Told::Step(format!("/etc/hostname is {}", own.hostname))).await;
         tokio::time::sleep(8 * PACE.report).await;
         told(Told::Problem("SSH host keys".into())).await;

@@ -47,6 +47,10 @@ pub trait Held {
     fn system(&self) -> Option<Places> {
         None
     }
+    /// What was written to the further disks.
+    fn also(&self) -> Vec<Places> {
+        Vec::new()
+    }
     /// Problems that do not spoil the image.
     fn warnings(&self) -> Vec<String>;
     /// Bytes received and sent.
@@ -92,6 +96,10 @@ impl Held for Imaged {
 
     fn system(&self) -> Option<Places> {
         self.system.clone()
+    }
+
+    fn also(&self) -> Vec<Places> {
+        self.also.clone()
     }
 
     fn warnings(&self) -> Vec<String> {

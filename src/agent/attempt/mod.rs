@@ -117,13 +117,13 @@ pub async fn run<I: Imager>(
         never = &mut reporting => match never {},
         () = stopped_at_last(&mut stop, &late) => {}
     }
-    let (next, system) = (held.next(), held.system());
+    let (next, system, also) = (held.next(), held.system(), held.also());
     status.stage(Stage::Leave);
     let leave = async {
         if tokio::time::timeout(pace.leave, held.stop()).await.is_err() {
             status.note("leaving the swarm takes too long; going on");
         }
-        personal::run(api, assignment, imager, status, system).await;
+        personal::run(api, assignment, imager, status, (system, also)).await;
     };
     reported(&reporter, leave).await;
     reporter.end().await;

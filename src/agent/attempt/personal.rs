@@ -17,16 +17,18 @@ use crate::layout::personal::{OwnFile, Places, Told};
 const STEP: Duration = Duration::from_secs(3);
 const END: Duration = Duration::from_secs(30);
 
-/// Lets the filesystems on `places` grow, and personalises the system there if the job wants that.
+/// Lets the filesystems grow, on `also`, the further disks, too, and personalises the system on `places` if
+/// the job wants that.
 pub(super) async fn run<I: Imager>(
     api: &Api,
     assignment: &Assignment,
     imager: &I,
     status: &Status,
-    places: Option<Places>,
+    (places, also): (Option<Places>, Vec<Places>),
 ) {
     let own = OwnFile::of(assignment, api.base());
-    let grows = places.as_ref().is_some_and(|places| places.growing().next().is_some());
+    let larger = |places: &&Places| places.growing().next().is_some();
+    let grows = places.iter().chain(&also).any(|places| larger(&places));
     if own.is_none() && !grows {
         return;
     }
@@ -37,7 +39,7 @@ pub(super) async fn run<I: Imager>(
     let mut reachable = heard && tell(api, assignment, &report, STEP).await;
     match places {
         Some(places) => {
-            let told = async |what: Told| {
+            let mut told = async |what: Told| {
                 match what {
                     Told::Step(what) => {
                         status.note(what.clone());
@@ -51,6 +53,10 @@ pub(super) async fn run<I: Imager>(
                 // One wait for a server that is away is enough before the end.
                 reachable = reachable && tell(api, assignment, &report, STEP).await;
             };
+            // The terminal's own file comes last: where it is, everything is done.
+            for also in also.into_iter().filter(|also| larger(&also)) {
+                imager.personalise(api.base(), also, None, &mut told).await;
+            }
             imager.personalise(api.base(), places, own, told).await;
         }
         None => report.problems.push("the attempt wrote no disk".into()),
@@ -67,7 +73,7 @@ pub(super) async fn run<I: Imager>(
 pub(super) async fn finish<I: Imager>(api: &Api, assignment: &Assignment, imager: &I, status: &Status) {
     status.note("the image is on the disk; going on to make the system this terminal's own");
     match imager.find(api.base(), assignment).await {
-        Ok(places) => run(api, assignment, imager, status, Some(places)).await,
+        Ok(places) => run(api, assignment, imager, status, (Some(places), Vec::new())).await,
         // The server sends it here again a few times, and then to its disk.
         Err(failure) => {
             status.note(format!("WARNING: not personalised: {failure}"));

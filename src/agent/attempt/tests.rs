@@ -3,6 +3,8 @@
 use super::*;
 use crate::api::{Compare, Personal};
 use crate::io::net::api_client::client;
+use crate::layout::personal::Part;
+use crate::manifest::Role;
 use crate::testkit::attempts::{Disk, PACE, Pretend, assignment};
 use crate::testkit::http::serve;
 use std::sync::atomic::Ordering;
@@ -218,6 +220,31 @@ async fn each_step_of_the_own_system_is_told_after_the_swarm_was_left() {
     assert!(place("/outcome") < place("/personal"));
     let reports = heard.iter().filter(|call| call.contains("/progress") && call.contains("\"personalise\""));
     assert!(reports.count() > 1, "it is never silent for long: {heard:?}");
+}
+
+#[tokio::test]
+async fn each_disk_of_a_job_grows_and_the_own_file_comes_last() {
+    let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
+    let place = |name: &str, room| {
+        let mut places = crate::testkit::attempts::system();
+        places.info.name = name.into();
+        places.parts = vec![Part {
+            number: 1,
+            start: 0,
+            size: 1 << 20,
+            room,
+            filesystem: "ext4".into(),
+            role: Role::Data,
+        }];
+        places
+    };
+    let also = vec![place("vdb", 2 << 20), place("vdc", 1 << 20)];
+    let imager = Pretend::failing(vec![]);
+    let system = Some(place("vda", 1 << 20));
+    let status = Status::new();
+    super::personal::run(&api, &personal(false), &imager, &status, (system, also)).await;
+    let last = told(&heard).pop().unwrap();
+    assert_eq!(last["steps"], serde_json::json!(["vdb grew", "/etc/hostname is lab-01"]));
 }
 
 #[tokio::test]

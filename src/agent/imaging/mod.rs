@@ -56,6 +56,8 @@ pub struct Imaged {
     pub next: Next,
     /// Where the system lies that starts.
     pub system: Option<Places>,
+    /// What was written to the further disks.
+    pub also: Vec<Places>,
     /// Problems that do not spoil the image (boot entries, kexec), for people.
     pub warnings: Vec<String>,
     session: Session,
@@ -118,6 +120,7 @@ async fn attempt(
     warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
     let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();
     let system = targets.first().map(|target| target.system(files));
+    let also = targets.iter().skip(1).map(|target| target.system(Vec::new())).collect();
     warnings.extend(personal::undone(assignment, &installed));
     let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
     ctx.status.disk(disks.join(" and "));
@@ -169,7 +172,7 @@ async fn attempt(
     });
     warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
     let numbers = tokio::spawn(serve_numbers(ctx.status.clone(), swarms.clone()));
-    Ok(Imaged { installed, next, system, warnings, session, swarms, numbers, committed })
+    Ok(Imaged { installed, next, system, also, warnings, session, swarms, numbers, committed })
 }
 
 /// Swarms that keep serving, disks that start the new system, and warnings.
