@@ -59,7 +59,7 @@ pub(super) fn mark(plan: &mut Plan, choice: Option<Choice>) -> Result<(), Failur
 }
 
 /// Windows keeps its recovery tools in partitions of their own, usually behind the one that should grow.
-fn is_recovery(entry: &Entry) -> bool {
+pub(super) fn is_recovery(entry: &Entry) -> bool {
     const GPT: Uuid = Uuid::from_u128(0xde94bba4_06d1_4d40_a16a_bfd50179d6ac);
     const MBR: u8 = 0x27;
     match entry {

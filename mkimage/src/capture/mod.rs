@@ -109,9 +109,10 @@ pub(crate) struct Arguments {
     /// files. May be repeated.
     #[arg(long, value_name = "N")]
     raw: Vec<u32>,
-    /// Make an image that fits smaller disks: the last partition (ext2, ext3, ext4, NTFS or Btrfs) is shrunk
-    /// to what its files need and SIZE of free room, a tenth of that if left out. It happens on a temporary
-    /// overlay, never on the source. TMPDIR needs room for the blocks that have to move.
+    /// Make an image that fits smaller disks: the last partition that can be (ext2, ext3, ext4, NTFS or
+    /// Btrfs) is shrunk to what its files need and SIZE of free room, a tenth of that if left out. Data and
+    /// swap partitions of a GPT behind it move towards it. It happens on a temporary overlay, never on the
+    /// source. TMPDIR needs room for what has to move.
     #[arg(
         long,
         value_name = "SIZE",

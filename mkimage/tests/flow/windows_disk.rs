@@ -21,7 +21,7 @@ use super::disks::{MIB, noise};
 use super::filesystems::said;
 use super::imaging::{beside, serve};
 use super::used::image;
-use super::{SMALL, capture_as, contents, mkimage, succeed};
+use super::{SMALL, capture_as, contents, mkimage, succeed, texts};
 
 /// Number, type, name, first MiB and length in MiB of each partition.
 const PARTS: [(u32, &str, &str, u64, u64); 4] = [
@@ -161,7 +161,8 @@ fn check(golden: &Golden, disk: &Path) {
     assert_eq!(ours.table, theirs.table, "the disk's GUID");
     let entries = |table: DiskTable| table.partitions.into_iter().map(|p| p.entry).collect::<Vec<_>>();
     let parts = ours.partitions.clone();
-    let sizes: Vec<u64> = theirs.partitions.iter().map(|p| p.size).collect();
+    let sizes = ours.partitions.iter().zip(&theirs.partitions).map(|(a, b)| a.size.min(b.size));
+    let sizes: Vec<u64> = sizes.collect();
     assert_eq!(entries(ours), entries(theirs), "types, GUIDs, attributes and names");
     // The filesystem of a partition that was grown is as large as the golden one until it grows itself.
     let part = |i: usize| LoopDevice::part(disk, parts[i].first.0 * 512, sizes[i]);
@@ -204,6 +205,39 @@ fn a_windows_disk_arrives_on_a_larger_one_with_its_recovery_partition_at_the_end
     run("ntfsfix", &[&"-n", &device]);
     let mounted = Mounted::new(device.path(), "ro");
     assert!(contents(mounted.0.path()) == contents(&golden.trees[0]), "files differ after the growth");
+}
+
+#[test]
+fn a_windows_disk_is_shrunk_before_its_recovery_partition_which_moves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let golden = Golden::new(folder);
+    let before = fs::read(&golden.disk).expect("the disk");
+    let options = [&SMALL[..], &[&"--shrink=8MiB"]].concat();
+    let output = capture_as("lab@1", &golden.disk, folder.join("images"), &options);
+    succeed(&output);
+    let notes = texts(&output).1;
+    assert!(
+        notes.contains("partition 3 is shrunk from ") && notes.contains("partition 4 behind it"),
+        "{notes}"
+    );
+    assert!(fs::read(&golden.disk).expect("the disk") == before, "the source has changed");
+    let size = GOLDEN * 2 / 3;
+    let disk = imaged(folder, size);
+    let table = table_of(&disk);
+    let [_, _, windows, recovery] = &places(&table)[..] else { panic!("four partitions") };
+    assert_eq!((windows.0, windows.1, recovery.0, recovery.2), (3, 57, 4, 24));
+    assert!(windows.2 < 96 && windows.1 + windows.2 == recovery.1, "{windows:?} {recovery:?}");
+    check(&golden, &disk);
+    succeed(&mkimage(&[&"verify", &folder.join("images/lab/1"), &"--disk", &disk]));
+    // Boot code for BIOS finds a volume by the sectors before it, which both boot sectors name.
+    let mut hidden = [0; 4];
+    let file = File::open(&disk).expect("the disk");
+    let first = recovery.1 * MIB;
+    for at in [first, first + 24 * MIB - 512] {
+        file.read_exact_at(&mut hidden, at + 28).expect("read");
+        assert_eq!(u64::from(u32::from_le_bytes(hidden)), recovery.1 * 2048);
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! `--shrink`: an image that fits smaller disks than the golden one.
 //!
-//! The last partition's filesystem is shrunk by its own tools on a temporary overlay (`View::overlay`), and
-//! the overlay is captured in place of the source. Invariant: nothing is written to the source; it stays
-//! claimed, and is only read, as long as the overlay is there.
+//! A partition's filesystem is shrunk by its own tools on a temporary overlay (`View::overlay`), what lies
+//! behind it is moved there (`behind`), and the overlay is captured in place of the source. Invariant:
+//! nothing is written to the source; it stays claimed, and is only read, as long as the overlay is there.
 
+mod behind;
 mod filesystems;
 mod table;
 
@@ -14,12 +15,14 @@ use flashmob::event::Failure;
 use flashmob::manifest::{Entry, Policy, Table};
 use flashmob::units::{parse_bytes, show_bytes};
 
+use super::grow;
 use super::plan::{self, PartitionPlan, Plan};
 use super::soundness;
 use crate::keys::file_failure;
 use crate::loop_device::LoopDevice;
 use crate::source::Source;
 use crate::view::View;
+use table::Moved;
 
 /// A shrunk partition ends at a multiple of this behind its start.
 const GRAIN: u64 = 1 << 20;
@@ -56,11 +59,11 @@ impl Room {
     }
 }
 
-/// A source whose last partition is shrunk as far as `room` allows. `keep` and `raw` are the partitions that
-/// nobody looks into.
+/// A source whose last partition that can be is shrunk as far as `room` allows. `keep` and `raw` are the
+/// partitions that nobody looks into.
 pub(super) fn shrink(source: Source, room: Room, keep: &[u32], raw: &[u32]) -> Result<Source, Failure> {
     let before = plan::make(&source, keep)?;
-    let target = target(&source, &before, raw)?;
+    let (target, behind) = target(&source, &before, raw)?;
     soundness::check(&source, &before, target)?;
     let (overlay, folder) = overlay(&source)?;
     let shrunk = shrunk(&source, &overlay, target, room)?;
@@ -75,12 +78,24 @@ pub(super) fn shrink(source: Source, room: Room, keep: &[u32], raw: &[u32]) -> R
     let path = overlay.path();
     let file = File::options().read(true).write(true).open(&path);
     let file = file.map_err(|e| file_failure("opening", &path, &e))?;
-    table::shorten(&file, source.sector_size.get(), &before.table, target, shrunk).map_err(|why| {
-        cannot(&source, target, &format!("its entry in the partition table cannot be changed: {why}"))
-    })?;
+    // Whole mebibytes, so that what lies behind stays aligned.
+    let gain = (target.size - shrunk) / GRAIN * GRAIN;
+    let sector = source.sector_size.get();
+    let mut moved = vec![Moved { partition: target, start: target.start, size: shrunk }];
+    for partition in &behind {
+        behind::advance(&file, partition, gain, sector)
+            .map_err(|why| cannot(&source, target, &format!("{}: {why}", behind::named(partition))))?;
+        moved.push(Moved { partition, start: partition.start - gain, size: partition.size });
+    }
+    table::rewrite(&file, sector, &before.table, &moved)
+        .map_err(|why| cannot(&source, target, &format!("the partition table cannot be changed: {why}")))?;
     file.sync_all().map_err(|e| file_failure("writing", &path, &e))?;
     let (old, new) = (show_bytes(target.size), show_bytes(shrunk));
     let number = target.number;
+    let numbers: Vec<String> = behind.iter().map(|p| p.number.to_string()).collect();
+    if !numbers.is_empty() {
+        eprintln!("note: partition {} behind it moves towards it in the image", numbers.join(", "));
+    }
     let source = source.overlaid(overlay, folder)?;
     let after = plan::make(&source, keep)?;
     eprintln!(
@@ -91,8 +106,12 @@ pub(super) fn shrink(source: Source, room: Room, keep: &[u32], raw: &[u32]) -> R
     Ok(source)
 }
 
-/// The partition to shrink: the disk's last one.
-fn target<'a>(source: &Source, plan: &'a Plan, raw: &[u32]) -> Result<&'a PartitionPlan, Failure> {
+/// The partition to shrink, and those behind it, by their places: the last one but for those that may move.
+fn target<'a>(
+    source: &Source,
+    plan: &'a Plan,
+    raw: &[u32],
+) -> Result<(&'a PartitionPlan, Vec<&'a PartitionPlan>), Failure> {
     let refused = |message: String, advice: &str| Err(Failure::refused(message, advice));
     let path = source.path.display();
     if plan.table == Table::None {
@@ -101,13 +120,26 @@ fn target<'a>(source: &Source, plan: &'a Plan, raw: &[u32]) -> Result<&'a Partit
             "Leave out --shrink, or capture the whole disk.",
         );
     }
-    let Some(last) = plan.partitions.iter().max_by_key(|partition| partition.start) else {
+    let mut partitions: Vec<&PartitionPlan> = plan.partitions.iter().collect();
+    partitions.sort_by_key(|partition| partition.start);
+    let Some(end) = partitions.last() else {
         return refused(format!("{path} has no partitions"), "Check that it is the disk that you mean.");
+    };
+    let can =
+        |p: &PartitionPlan| !grow::is_recovery(&p.entry) && p.filesystem.is_some_and(filesystems::is_known);
+    let at = partitions.iter().rposition(|p| can(p) || !behind::may_move(p));
+    let (last, behind) = match at.filter(|at| can(partitions[*at])) {
+        Some(at) => (partitions[at], partitions[at + 1..].to_vec()),
+        // What stays in its way is named.
+        None => (at.map_or(*end, |at| partitions[at]), Vec::new()),
     };
     let number = last.number;
     if last.policy == Policy::Keep || raw.contains(&number) {
         return refused(
-            format!("partition {number}, the last one of {path}, is not looked into (--keep, --raw)"),
+            format!(
+                "partition {number}, the last one of {path} that could be shrunk, is not looked into \
+                 (--keep, --raw)"
+            ),
             "Leave out --shrink, or that option.",
         );
     }
@@ -117,7 +149,7 @@ fn target<'a>(source: &Source, plan: &'a Plan, raw: &[u32]) -> Result<&'a Partit
             "--shrink knows primary partitions and those of a GPT: leave it out.",
         );
     }
-    if !last.filesystem.is_some_and(filesystems::is_known) {
+    if !can(last) {
         return refused(
             format!(
                 "partition {number}, the last one of {path}, has {}; --shrink knows ext2, ext3, ext4, NTFS \
@@ -127,7 +159,7 @@ fn target<'a>(source: &Source, plan: &'a Plan, raw: &[u32]) -> Result<&'a Partit
             "Leave out --shrink, or move that partition before the others on the golden machine.",
         );
     }
-    Ok(last)
+    Ok((last, behind))
 }
 
 /// A view of the source that takes writes, and the folder that has them.

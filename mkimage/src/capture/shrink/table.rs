@@ -1,4 +1,4 @@
-//! Makes the last partition shorter in a partition table, and changes nothing else in it.
+//! Gives partitions other places in a partition table, and changes nothing else in it.
 
 use std::fs::File;
 use std::io;
@@ -14,23 +14,29 @@ use crate::capture::plan::PartitionPlan;
 const LONGEST_ARRAY: u64 = 1 << 20;
 const ENTRIES_OF_MBR: usize = 446;
 
-/// Gives the partition `size` bytes. The error is for people.
-pub(super) fn shorten(
-    disk: &File,
-    sector: u32,
-    table: &Table,
-    partition: &PartitionPlan,
-    size: u64,
-) -> Result<(), String> {
+/// A partition's new place: the byte where it begins, and its length.
+pub(super) struct Moved<'a> {
+    pub partition: &'a PartitionPlan,
+    pub start: u64,
+    pub size: u64,
+}
+
+/// Gives these partitions their new places; those of an MBR only become shorter. The error is for people.
+pub(super) fn rewrite(disk: &File, sector: u32, table: &Table, moved: &[Moved<'_>]) -> Result<(), String> {
     let sector = u64::from(sector);
-    let last = |size: u64| partition.first.0 + size / sector - 1;
-    let change = Change { partition, old: last(partition.size), new: last(size) };
+    let change = |moved: &Moved<'_>| {
+        let first = moved.start / sector;
+        let p = moved.partition;
+        let old = (p.first.0, p.first.0 + p.size / sector - 1);
+        Change { number: p.number, old, new: (first, first + moved.size / sector - 1) }
+    };
+    let changes: Vec<Change> = moved.iter().map(change).collect();
     let cannot = |e: io::Error| e.to_string();
     match table {
         Table::Gpt { .. } => {
-            let backup = change.in_gpt(disk, sector, 1)?;
+            let backup = in_gpt(disk, sector, 1, &changes)?;
             // A damaged copy is not in force, and terminals get a new one.
-            if let Err(why) = change.in_gpt(disk, sector, backup) {
+            if let Err(why) = in_gpt(disk, sector, backup, &changes) {
                 log::info!("the backup GPT stays as it is: {why}");
             }
             Ok(())
@@ -38,74 +44,82 @@ pub(super) fn shorten(
         Table::Mbr { .. } => {
             let mut record = [0; 512];
             disk.read_exact_at(&mut record, 0).map_err(cannot)?;
-            change.in_mbr(&mut record)?;
+            changes.iter().try_for_each(|change| change.in_mbr(&mut record))?;
             disk.write_all_at(&record, 0).map_err(cannot)
         }
         Table::None => Err("there is none".into()),
     }
 }
 
-/// A partition's new last sector.
-struct Change<'a> {
-    partition: &'a PartitionPlan,
-    old: u64,
-    new: u64,
+/// Changes the copy whose header is at `lba` (UEFI 2.10, section 5.3). Returns where the other one is.
+fn in_gpt(disk: &File, sector: u64, lba: u64, changes: &[Change]) -> Result<u64, String> {
+    let cannot = |e: io::Error| e.to_string();
+    let byte = |lba: u64| lba.checked_mul(sector).ok_or("a place in it is impossible");
+    let mut header = vec![0; usize::try_from(sector).map_err(|e| e.to_string())?];
+    disk.read_exact_at(&mut header, byte(lba)?).map_err(cannot)?;
+    let field = |at, len| number(&header, at, len).unwrap_or_default();
+    let (header_size, other, array) = (field(12, 4), field(32, 8), field(72, 8));
+    let (count, entry_size) = (field(80, 4), field(84, 4));
+    let length = count.checked_mul(entry_size).filter(|length| *length <= LONGEST_ARRAY);
+    let header_size = usize::try_from(header_size).ok().filter(|size| (92..=header.len()).contains(size));
+    let (Some(length), Some(header_size)) = (length, header_size) else {
+        return Err("its header is damaged".into());
+    };
+    if !header.starts_with(b"EFI PART") {
+        return Err("there is no header".into());
+    }
+    let mut entries = vec![0; usize::try_from(length).map_err(|e| e.to_string())?];
+    disk.read_exact_at(&mut entries, byte(array)?).map_err(cannot)?;
+    let entry_size = usize::try_from(entry_size).map_err(|e| e.to_string())?;
+    for change in changes {
+        change.in_entries(&mut entries, entry_size)?;
+    }
+    header[88..92].copy_from_slice(&crc32(&entries).to_le_bytes());
+    header[16..20].fill(0);
+    let sum = crc32(&header[..header_size]);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    disk.write_all_at(&entries, byte(array)?).map_err(cannot)?;
+    disk.write_all_at(&header, byte(lba)?).map_err(cannot)?;
+    Ok(other)
 }
 
-impl Change<'_> {
+/// A partition's first and last sector.
+struct Change {
+    number: u32,
+    old: (u64, u64),
+    new: (u64, u64),
+}
+
+impl Change {
     fn slot(&self) -> Result<usize, String> {
-        let slot = usize::try_from(self.partition.number).ok().and_then(|number| number.checked_sub(1));
+        let slot = usize::try_from(self.number).ok().and_then(|number| number.checked_sub(1));
         slot.ok_or_else(|| "it has no number".into())
     }
 
-    /// Changes the copy whose header is at `lba` (UEFI 2.10, section 5.3). Returns where the other one is.
-    fn in_gpt(&self, disk: &File, sector: u64, lba: u64) -> Result<u64, String> {
-        let cannot = |e: io::Error| e.to_string();
-        let byte = |lba: u64| lba.checked_mul(sector).ok_or("a place in it is impossible");
-        let mut header = vec![0; usize::try_from(sector).map_err(|e| e.to_string())?];
-        disk.read_exact_at(&mut header, byte(lba)?).map_err(cannot)?;
-        let field = |at, len| number(&header, at, len).unwrap_or_default();
-        let (header_size, other, array) = (field(12, 4), field(32, 8), field(72, 8));
-        let (count, entry_size) = (field(80, 4), field(84, 4));
-        let length = count.checked_mul(entry_size).filter(|length| *length <= LONGEST_ARRAY);
-        let header_size = usize::try_from(header_size).ok().filter(|size| (92..=header.len()).contains(size));
-        let (Some(length), Some(header_size)) = (length, header_size) else {
-            return Err("its header is damaged".into());
-        };
-        if !header.starts_with(b"EFI PART") {
-            return Err("there is no header".into());
-        }
-        let mut entries = vec![0; usize::try_from(length).map_err(|e| e.to_string())?];
-        disk.read_exact_at(&mut entries, byte(array)?).map_err(cannot)?;
-        let entry_size = usize::try_from(entry_size).map_err(|e| e.to_string())?;
+    fn in_entries(&self, entries: &mut [u8], entry_size: usize) -> Result<(), String> {
         let at = self.slot()?.saturating_mul(entry_size);
-        let known = (number(&entries, at.saturating_add(32), 8), number(&entries, at.saturating_add(40), 8));
-        if known != (Some(self.partition.first.0), Some(self.old)) {
+        let known = (number(entries, at.saturating_add(32), 8), number(entries, at.saturating_add(40), 8));
+        if known != (Some(self.old.0), Some(self.old.1)) {
             return Err("it has another entry there".into());
         }
-        entries[at + 40..at + 48].copy_from_slice(&self.new.to_le_bytes());
-        header[88..92].copy_from_slice(&crc32(&entries).to_le_bytes());
-        header[16..20].fill(0);
-        let sum = crc32(&header[..header_size]);
-        header[16..20].copy_from_slice(&sum.to_le_bytes());
-        disk.write_all_at(&entries, byte(array)?).map_err(cannot)?;
-        disk.write_all_at(&header, byte(lba)?).map_err(cannot)?;
-        Ok(other)
+        entries[at + 32..at + 40].copy_from_slice(&self.new.0.to_le_bytes());
+        entries[at + 40..at + 48].copy_from_slice(&self.new.1.to_le_bytes());
+        Ok(())
     }
 
     /// Changes a primary entry of a master boot record.
     fn in_mbr(&self, record: &mut [u8; 512]) -> Result<(), String> {
         let at = ENTRIES_OF_MBR + 16 * self.slot()?.min(3);
         let known = (number(record, at + 8, 4), number(record, at + 12, 4));
-        let count = |last: u64| u32::try_from(last + 1 - self.partition.first.0);
+        let count = |(first, last): (u64, u64)| u32::try_from(last + 1 - first);
         let (old, new) = (count(self.old).ok(), count(self.new).map_err(|e| e.to_string())?);
-        if known != (Some(self.partition.first.0), old.map(u64::from)) {
+        if known != (Some(self.new.0), old.map(u64::from)) {
             return Err("it has another entry there".into());
         }
         record[at + 12..at + 16].copy_from_slice(&new.to_le_bytes());
         // Fields of another geometry, or none, stay as they are.
-        if record[at + 5..at + 8] == chs(self.old) {
-            record[at + 5..at + 8].copy_from_slice(&chs(self.new));
+        if record[at + 5..at + 8] == chs(self.old.1) {
+            record[at + 5..at + 8].copy_from_slice(&chs(self.new.1));
         }
         Ok(())
     }
@@ -156,8 +170,12 @@ mod tests {
         for write in described.writes(SECTORS, &[]).expect("a table") {
             disk.write_all_at(&write.bytes, write.offset.0).expect("written");
         }
-        shorten(&disk, sector, table, &parts[1], 1000 * bytes).expect("shortened");
-        assert!(shorten(&disk, sector, table, &parts[1], 900 * bytes).is_err(), "another entry is there");
+        let shorten = |sectors: u64| {
+            let moved = Moved { partition: &parts[1], start: parts[1].start, size: sectors * bytes };
+            rewrite(&disk, sector, table, &[moved])
+        };
+        shorten(1000).expect("shortened");
+        assert!(shorten(900).is_err(), "another entry is there");
         let found = table::read(&mut &disk, SECTORS * bytes, size).expect("read").expect("a table");
         assert!(found.remarks.is_empty());
         let found = found.partitions.iter().map(|p| (p.number, p.first.0, p.size / bytes)).collect();
