@@ -151,7 +151,12 @@ fn a_golden_machine_is_captured_where_it_stands_and_again_with_what_changed_for_
     assert!(more < 4 * ADDED_SIZE && full > 8 * ADDED_SIZE, "{more} bytes more after {full}");
 
     // Another terminal gets it.
-    lab.flashmob(&Job { targets: vec![label(2)], ..Job::for_all() }.words()).unwrap();
+    let job = Job { targets: vec![label(2)], ..Job::for_all() };
+    let newest = format!("{IMAGE}@2");
+    let words: Vec<&str> =
+        job.words().into_iter().map(|word| if word == IMAGE { newest.as_str() } else { word }).collect();
+    // The server looks for new versions every few seconds.
+    wait_until("the server knows the new version", CAPTURED, || Ok(lab.flashmob(&words).is_ok())).unwrap();
     let mut other = lab.netboot(2, Firmware::Uefi, Bus::Nvme).unwrap();
     lab.wait_for_state(&other, TerminalState::Done, IMAGED).unwrap();
     other.wait_for(OLD_IS_UP, BOOTED).unwrap();
