@@ -88,7 +88,7 @@ pub struct Inventory {
     pub disks: Vec<DiskInfo>,
     pub nics: Vec<NicInfo>,
     /// Network cards and disk controllers, whether a driver serves them or not; empty from older agents.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub devices: Vec<DeviceInfo>,
 }
 
