@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flashmob_testkit::child::{tail, wait_until};
 use flashmob_testkit::command::try_run;
-use qemu_tests::assets::{Assets, build_netboot, capture};
+use qemu_tests::assets::{Assets, capture};
 use qemu_tests::golden;
 use qemu_tests::lab::{Job, Lab, PORT, label};
 use qemu_tests::machine::{Bus, Firmware, Machine, OWN_KEY, Start};
@@ -18,7 +18,7 @@ use qemu_tests::slots::Slots;
 use tempfile::TempDir;
 
 use crate::own::assert_named_and_grown;
-use crate::{ASSETS, BOOTED, GONE_ON, IMAGED, NEW_IS_UP};
+use crate::{ASSETS, BOOTED, GONE_ON, IMAGED, NEW_IS_UP, make_netboot};
 
 /// From switching on to the call of the new system.
 const CALLED: Duration = IMAGED.saturating_add(BOOTED);
@@ -144,9 +144,4 @@ fn a_terminal_goes_the_whole_way_by_the_organisations_own_program_beside_such_a_
     let assets = Assets { netboot, ..image_of(&disk, &folder) };
     let lab = lab_with_job(&assets, "beside-dhcp-own-key", 1, &[]);
     go_the_whole_way(&lab, &[(Firmware::UefiOwnKey, Bus::Nvme)], true);
-}
-
-fn make_netboot(out: &Path, more: &[&std::ffi::OsStr]) {
-    let (cache, key) = (ASSETS.folder.join("kernel"), ASSETS.folder.join("keys/lab.pub"));
-    build_netboot(&ASSETS.programs, out, &cache, more, &key).unwrap();
 }

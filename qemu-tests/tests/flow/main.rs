@@ -12,10 +12,12 @@ mod power;
 mod refusals;
 mod secure_boot;
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use qemu_tests::assets::Assets;
+use qemu_tests::assets::{Assets, build_netboot};
 
 /// Made once for all tests of this binary.
 static ASSETS: LazyLock<Assets> =
@@ -34,3 +36,9 @@ const GONE_ON: Duration = Duration::from_secs(480);
 const NEW_IS_UP: &str = "GOLDEN new is up";
 /// The old system's greeting.
 const OLD_IS_UP: &str = "GOLDEN old is up";
+
+/// Netboot files for a test of its own, with `more` options.
+fn make_netboot(out: &Path, more: &[&OsStr]) {
+    let (cache, key) = (ASSETS.folder.join("kernel"), ASSETS.folder.join("keys/lab.pub"));
+    build_netboot(&ASSETS.programs, out, &cache, more, &key).unwrap();
+}

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use qemu_tests::assets::{Assets, build_netboot};
+use qemu_tests::assets::Assets;
 use qemu_tests::lab::Lab;
 use qemu_tests::machine::{Bus, Firmware, Start};
 use qemu_tests::slots::Slots;
 
-use crate::ASSETS;
+use crate::{ASSETS, make_netboot};
 
 /// From switching on to the agent's first line.
 const STARTED: Duration = Duration::from_secs(180);
@@ -18,8 +18,7 @@ fn the_cd_starts_the_agent_under_secure_boot_and_by_bios() {
     let folder = tempfile::Builder::new().prefix("signed").tempdir_in(&ASSETS.folder).unwrap();
     let [netboot, iso] = ["netboot", "signed.iso"].map(|name| folder.path().join(name));
     let more = ["--secure-boot".as_ref(), "debian".as_ref(), "--iso".as_ref(), iso.as_os_str()];
-    let (cache, key) = (ASSETS.folder.join("kernel"), ASSETS.folder.join("keys/lab.pub"));
-    build_netboot(&ASSETS.programs, &netboot, &cache, &more, &key).unwrap();
+    make_netboot(&netboot, &more);
     let assets = Assets { netboot, iso, ..ASSETS.clone() };
     let lab = Lab::without_job(&assets, "secure-boot-cd", &assets.images, &[]).unwrap();
     for (number, firmware) in [(2, Firmware::UefiSecure), (3, Firmware::Bios)] {
