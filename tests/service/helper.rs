@@ -42,12 +42,37 @@ fn server(statuses: &'static [u16]) -> (String, Arc<Mutex<Vec<String>>>) {
     (url, heard)
 }
 
-/// A system that was just imaged.
-struct System(tempfile::TempDir);
+/// A system that was just imaged. Its root is on the second partition of `/dev/sda`, its ESP the first.
+struct System {
+    root: tempfile::TempDir,
+    /// Programs that say so, instead of this machine's.
+    tools: tempfile::TempDir,
+}
+
+/// The filesystem that holds a file.
+const FINDMNT: &str = r#"for path; do :; done
+case ${path#"$FLASHMOB_ROOT"} in
+/boot/efi*) echo "${ESP:-/dev/sda1}" ;;
+*) echo "${OF_ROOT:-/dev/sda2}" ;;
+esac"#;
+/// The disks below a device, and the partitions of a disk. `/dev/sdb` is a stick.
+const LSBLK: &str = r#"case $* in
+'-srnpo NAME,TYPE,RM,TRAN /dev/sda'*) printf '%s part 0 \n/dev/sda disk 0 sata\n' "$3" ;;
+'-srnpo NAME,TYPE,RM,TRAN /dev/sdb'*) printf '%s part 1 \n/dev/sdb disk 1 usb\n' "$3" ;;
+'-srnpo NAME,TYPE,RM,TRAN /dev/mapper/'*)
+    printf '%s lvm 0 \n/dev/sda3 part 0 \n/dev/sda disk 0 sata\n/dev/sdb2 part 1 \n/dev/sdb disk 1 usb\n' "$3" ;;
+'-rnpo NAME,PARTTYPE '*)
+    for disk in ${3:-/dev/sdb /dev/sda}; do
+        printf '%s \n%s1 C12A7328-f81f-11d2-ba4b-00a0c93ec93b\n%s2 x\n' "$disk" "$disk" "$disk"
+    done ;;
+esac"#;
 
 impl System {
     fn new(url: &str) -> Self {
-        let system = System(tempfile::tempdir().unwrap());
+        let [root, tools] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let system = System { root, tools };
+        system.tool("findmnt", FINDMNT);
+        system.tool("lsblk", LSBLK);
         let file = format!(
             "{{\n  \"format\": 1,\n  \"hostname\": \"lab-01.school\",\n  \"label\": \"lab \\\"one\\\"\",\n  \
              \"room\": \"101\",\n  \"seat\": \"1\",\n  \"job\": \"3\",\n  \"attempt\": 7,\n  \
@@ -64,7 +89,14 @@ impl System {
     }
 
     fn at(&self, path: &str) -> PathBuf {
-        self.0.path().join(path)
+        self.root.path().join(path)
+    }
+
+    /// A program that the helper finds before this machine's.
+    fn tool(&self, name: &str, does: &str) {
+        let path = self.tools.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{does}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn put(&self, path: &str, text: &str) {
@@ -84,9 +116,15 @@ impl System {
     }
 
     fn run(&self, shell: &[&str], part: &str) -> Output {
+        self.command(shell, part).output().unwrap()
+    }
+
+    fn command(&self, shell: &[&str], part: &str) -> Command {
         let mut command = Command::new(shell[0]);
         command.args(&shell[1..]).arg(SCRIPT).arg(part);
-        command.env("FLASHMOB_ROOT", self.0.path()).env("FLASHMOB_PAUSE", "0").output().unwrap()
+        let path = format!("{}:{}", self.tools.path().display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path).env("FLASHMOB_ROOT", self.root.path()).env("FLASHMOB_PAUSE", "0");
+        command
     }
 }
 
@@ -223,20 +261,70 @@ fn files_stay_on_the_esp_until_their_copies_are_on_the_medium() {
     let waiting = "boot/efi/EFI/flashmob/after";
     system.put(&format!("{waiting}/0000.bin"), "x\n");
     system.put(&format!("{waiting}/files.txt"), &format!("0000.bin {} 0600 etc/x\n", sha256("x\n")));
-    let tools = tempfile::tempdir().unwrap();
-    let sync = tools.path().join("sync");
     let early = |does: &str| {
-        fs::write(&sync, format!("#!/bin/sh\n{does}\n")).unwrap();
-        fs::set_permissions(&sync, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut command = Command::new("sh");
-        command.args([SCRIPT, "early"]).env("FLASHMOB_ROOT", system.0.path());
-        let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap());
-        command.env("PATH", path).output().unwrap()
+        system.tool("sync", does);
+        system.run(&["sh"], "early")
     };
     assert_eq!(early("exit 1").status.code(), Some(1));
     assert!(system.at(waiting).join("0000.bin").exists(), "the medium may not have the copy");
     succeeds(&early(&format!("cat \"$FLASHMOB_ROOT/{waiting}/0000.bin\" \"$FLASHMOB_ROOT/etc/x\"")));
     assert!(!system.at(waiting).exists());
+}
+
+/// The mounts of a system whose partitions are the folders of `on`.
+fn with_partitions(system: &System, on: &Path) {
+    let mount = format!(
+        "for at; do device=$source source=$at; done\necho \"$device\" >>{0}/mounted\ncp -r \"{0}/$device/.\" \"$at\"",
+        on.display()
+    );
+    system.tool("mount", &mount);
+    system.tool("umount", "for at; do :; done\nrm -rf \"$at\"/*");
+}
+
+#[test]
+fn a_file_on_a_stick_that_somebody_plugged_in_is_never_obeyed() {
+    let system = System::new("http://127.0.0.1:9");
+    let on_esp = "EFI/flashmob/terminal.json";
+    let own = system.text(&format!("boot/efi/{on_esp}"));
+    let foreign = own.replace("lab-01.school", "foreign").replace("7-abc", "9-f");
+    let disks = tempfile::tempdir().unwrap();
+    with_partitions(&system, disks.path());
+    let put = |device: &str, text: &str| {
+        let path = disks.path().join(device).join(on_esp);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    put("dev/sdb1", &foreign);
+    fs::create_dir_all(disks.path().join("dev/sda1")).unwrap();
+    let early = |variables: &[(&str, &str)]| {
+        let mut command = system.command(&["dash"], "early");
+        command.envs(variables.iter().copied());
+        succeeds(&command.output().unwrap());
+        system.text("etc/hostname")
+    };
+    // The stick is mounted where the ESP should be, because it has the same name.
+    system.put(&format!("boot/efi/{on_esp}"), &foreign);
+    assert_eq!(early(&[("ESP", "/dev/sdb1")]), "golden\n", "the stick is where the ESP should be");
+    fs::remove_dir_all(system.at("boot")).unwrap();
+    assert_eq!(early(&[]), "golden\n");
+    assert_eq!(early(&[("OF_ROOT", "overlay")]), "golden\n", "nothing is known of the root's disk");
+    assert_eq!(
+        early(&[("OF_ROOT", "/dev/mapper/vg-root")]),
+        "golden\n",
+        "a part of the root is on the stick"
+    );
+    let mounted = fs::read_to_string(disks.path().join("mounted")).unwrap();
+    assert!(!mounted.contains("sdb"), "{mounted}");
+    put("dev/sda1", &own);
+    assert_eq!(early(&[]), "lab-01.school\n", "the ESP of the root's own disk is found");
+}
+
+#[test]
+fn a_system_that_lies_on_a_stick_has_its_file_there() {
+    let system = System::new("http://127.0.0.1:9");
+    let mut command = system.command(&["dash"], "early");
+    succeeds(&command.env("OF_ROOT", "/dev/sdb2").env("ESP", "/dev/sdb1").output().unwrap());
+    assert_eq!(system.text("etc/hostname"), "lab-01.school\n");
 }
 
 #[test]
@@ -272,17 +360,13 @@ fn a_refused_ticket_ends_the_calls_and_without_the_file_nothing_happens() {
 fn without_curl_it_calls_by_wget() {
     let (url, heard) = server(&[500, 204]);
     let system = System::new(&url);
-    let tools = tempfile::tempdir().unwrap();
-    let needed = ["sed", "head", "awk", "cat", "tr", "uname", "sleep", "mkdir", "cp", "wget"];
-    for tool in needed {
+    let needed = "sed head awk cat tr uname sleep mkdir cp wget sort wc cut grep tail";
+    for tool in needed.split(' ') {
         let path = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(tool));
         let path = path.into_iter().find(|path| path.exists()).expect(tool);
-        std::os::unix::fs::symlink(path, tools.path().join(tool)).unwrap();
+        std::os::unix::fs::symlink(path, system.tools.path().join(tool)).unwrap();
     }
-    let mut command = Command::new("/bin/sh");
-    command.args([SCRIPT, "late"]).env("PATH", tools.path());
-    command.env("FLASHMOB_ROOT", system.0.path()).env("FLASHMOB_PAUSE", "0");
-    succeeds(&command.output().unwrap());
+    succeeds(&system.command(&["/bin/sh"], "late").env("PATH", system.tools.path()).output().unwrap());
     let heard = heard.lock().unwrap();
     assert!(heard.len() == 2 && heard[1].contains("\"ticket\":\"7-abc\""), "{heard:?}");
 }
@@ -330,6 +414,9 @@ fn windows_finds_its_helper_where_it_looks_and_can_read_it() {
     succeeds(&written.unwrap());
     let windows = folder.path().join("windows");
     let text = |file: &str| fs::read_to_string(windows.join(file)).unwrap();
+    let script = text("flashmob-first-start.ps1");
+    assert!(script.contains("Get-Partition -DiskNumber $windows.DiskNumber"), "only the ESP of its own disk");
+    assert!(!script.contains("mountvol"), "mountvol /S takes the disk that the loader came from");
     for file in ["flashmob-first-start.ps1", "SetupComplete.cmd", "unattend-snippet.xml"] {
         assert!(text(file).is_ascii(), "Windows PowerShell reads {file} in the machine's own code page");
         assert_eq!(text(file).matches('\n').count(), text(file).matches("\r\n").count(), "{file}");

@@ -70,12 +70,21 @@ function Copy-WaitingFile($from, $mode, $to) {
     Write-Output "$to is written" | Out-Host
 }
 
-# The file of the EFI system partition of the disk that Windows started from.
+# The EFI system partition of the disk that carries this Windows. Whoever writes the file there rules this computer, so
+# no other disk is looked at, whatever is plugged in.
+function Get-OwnEsp {
+    $windows = Get-Partition -DriveLetter $env:SystemDrive.Substring(0, 1)
+    Get-Partition -DiskNumber $windows.DiskNumber |
+        Where-Object { $_.GptType -eq '{c12a7328-f81f-11d2-ba4b-00a0c93ec93b}' } | Select-Object -First 1
+}
+
+# The file of that partition, after the files that wait beside it were copied.
 function Get-OwnFile {
+    $esp = Get-OwnEsp
+    if (-not $esp) { return $null }
     $letter = 'S', 'T', 'U', 'V' | Where-Object { -not (Test-Path "${_}:\") } | Select-Object -First 1
     if (-not $letter) { throw 'no drive letter is free for the EFI system partition' }
-    & mountvol "${letter}:" /S
-    if ($LASTEXITCODE -ne 0) { return $null }
+    $esp | Add-PartitionAccessPath -AccessPath "${letter}:\" | Out-Null
     try {
         $file = "${letter}:\EFI\flashmob\terminal.json"
         if (-not (Test-Path $file)) { return $null }
@@ -88,7 +97,7 @@ function Get-OwnFile {
         return $own
     }
     finally {
-        & mountvol "${letter}:" /D
+        $esp | Remove-PartitionAccessPath -AccessPath "${letter}:\" | Out-Null
     }
 }
 
