@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use jiff::Zoned;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::Refusal;
 use crate::image_id::ImageId;
@@ -36,6 +36,9 @@ use crate::swarm::SwarmStats;
 use crate::sync;
 use crate::tracker::{Topology, Tracker};
 use crate::units::{InfoHash, PeerId};
+
+/// A repository on a network filesystem may hang.
+const LOOK_AT_IMAGES: Duration = Duration::from_secs(5);
 
 /// The configuration in force, and the problem with the present file.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +84,8 @@ pub struct App {
     pub configured: RwLock<Configured>,
     /// The images and their torrents.
     pub repository: RwLock<Arc<Repository>>,
+    /// Tells `watch` to look at the repository now, and to answer when it has.
+    pub(crate) look: mpsc::Sender<oneshot::Sender<()>>,
     /// Which peers are in which swarm.
     pub tracker: Mutex<Tracker>,
     /// The lab's shape in force; `zones` keeps it.
@@ -127,6 +132,16 @@ impl App {
 
     pub fn repository(&self) -> Arc<Repository> {
         Arc::clone(&sync::read(&self.repository))
+    }
+
+    /// Looks at the repository at once, so that `repository` has what was published a moment ago. `false`: it
+    /// has not answered in time, and `repository` is as old as its last answer.
+    pub(crate) async fn look_at_images(&self) -> bool {
+        let looked = async {
+            let (done, wait) = oneshot::channel();
+            self.look.send(done).await.is_ok() && wait.await.is_ok()
+        };
+        tokio::time::timeout(LOOK_AT_IMAGES, looked).await.unwrap_or(false)
     }
 
     /// Counters of our own peer in a swarm.

@@ -136,12 +136,14 @@ impl Server {
         let topology = zones::topology(&config, &lab);
         let policy = Box::new(Zoned::new(topology.clone()));
         let (stop, stopped) = channel::channel(false);
+        let (look, looks) = mpsc::channel(1);
         let app = Arc::new(App {
             clock,
             images: options.images,
             boot: options.boot,
             configured: RwLock::new(Configured { config: Arc::new(config), problem: None }),
             repository: RwLock::default(),
+            look,
             tracker: Mutex::new(Tracker::new(settings, policy)),
             topology: RwLock::new(Arc::new(topology)),
             lab: Mutex::new(lab),
@@ -174,7 +176,7 @@ impl Server {
                 scanner,
                 seeders,
                 options.keys,
-                stopped.clone(),
+                (looks, stopped.clone()),
             )),
             tokio::spawn(watch::history(Arc::clone(&app), stopped.clone())),
             tokio::spawn(watch::waking(Arc::clone(&app), stopped.clone())),

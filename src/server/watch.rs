@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  configuration task: every 2 s, or at once when told ──► app.configured
-//!  repository task:    every 3 s ──scan (blocking thread)──► app.repository, app.tracker, the seeder
+//!  repository task:    every 3 s, or at once when told ──scan (blocking thread)──► app.repository, app.tracker, the seeder
 //!  jobs task:          every second ──► app.lab, app.store
 //!  history task:       at the start and once a day ──► app.lab, app.store
 //!  waking task:        every second: app.waking ──► magic packets
@@ -96,19 +96,23 @@ pub(super) async fn configuration(
     }
 }
 
-/// Follows the repository until `stop`, then stops seeding.
+/// Follows the repository until `stop`, then stops seeding. Who sends a `look` is answered after a scan that
+/// began later.
 pub(super) async fn repository(
     app: Arc<App>,
     mut scanner: Scanner,
     mut seeders: Seeders,
     keys_by_option: Option<PathBuf>,
-    mut stop: watch::Receiver<bool>,
+    (mut looks, mut stop): (mpsc::Receiver<oneshot::Sender<()>>, watch::Receiver<bool>),
 ) {
     loop {
-        tokio::select! {
-            () = seeders.refresh(&app, LOOK_AT_REPOSITORY) => {}
+        let told = tokio::select! {
+            () = seeders.refresh(&app, LOOK_AT_REPOSITORY) => None,
+            told = looks.recv() => told,
             () = stopped(&mut stop) => break,
-        }
+        };
+        // One scan answers all who waited for it.
+        let waiting: Vec<_> = told.into_iter().chain(std::iter::from_fn(|| looks.try_recv().ok())).collect();
         scanner.judge_by(keys_by_option.clone().or_else(|| app.config().keys.clone()));
         let scanned = tokio::task::spawn_blocking(move || {
             let result = scanner.scan();
@@ -119,6 +123,10 @@ pub(super) async fn repository(
         match result {
             Ok(scan) => publish(&app, &scan, &mut seeders).await,
             Err(failure) => unreadable(&app, failure),
+        }
+        for done in waiting {
+            // A caller that has given up is gone.
+            let _ = done.send(());
         }
     }
     seeders.stop().await;

@@ -1,5 +1,6 @@
 //! Jobs over the real port: what people create, what terminals then get, and what is refused.
 
+use super::operation::add_newer_version;
 use super::*;
 use crate::api::{DiskInfo, Refusal};
 use crate::event::Class;
@@ -59,6 +60,24 @@ async fn a_new_version_changes_the_state_of_no_terminal() {
         assert!(!world.ipxe(mac, "efi").await.contains("vmlinuz"));
         assert_eq!(world.take(mac, Take::default()).await, Err(StatusCode::NO_CONTENT));
     }
+}
+
+#[tokio::test]
+async fn a_job_that_is_created_right_after_a_version_was_published_takes_that_version() {
+    let world = World::new(QUIET).await;
+    world.hello(A).await;
+    let dry = JobOrder { dry_run: true, ..order(&[A]) };
+    assert_eq!(create(&world, &dry).await.expect("planned").images, "golden@format-1");
+    add_newer_version(&world);
+    let both = tokio::join!(create(&world, &dry), create(&world, &dry));
+    for plan in [both.0, both.1] {
+        assert_eq!(plan.expect("planned").images, "golden@format-2");
+    }
+    let published = world.at("images/golden/format-2");
+    fs::rename(&published, world.at("kept")).expect("moved");
+    assert_eq!(create(&world, &dry).await.expect("planned").images, "golden@format-1");
+    fs::rename(world.at("kept"), &published).expect("moved");
+    assert_eq!(create(&world, &order(&[A])).await.expect("created").images, "golden@format-2");
 }
 
 #[tokio::test]

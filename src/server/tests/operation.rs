@@ -64,7 +64,7 @@ async fn states(world: &World) -> Vec<(String, TerminalState, bool)> {
 }
 
 /// Publishes the golden image once more, as version `format-2`.
-fn add_newer_version(world: &World) {
+pub(super) fn add_newer_version(world: &World) {
     let copied = world.at("newer");
     copy(&golden(), &copied);
     let (manifest, torrent) = (copied.join("manifest.json"), copied.join("image.torrent"));

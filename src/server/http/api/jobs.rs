@@ -17,7 +17,7 @@ use super::personal;
 use super::reply::{Body, Error, Shared, conflict, error, keep, read};
 use crate::api::{Compare, Refusal};
 use crate::server::app::App;
-use crate::server::domain::jobs::{Job, JobOrder, JobPlan, JobView, Report, Setting, Which};
+use crate::server::domain::jobs::{Finding, Job, JobOrder, JobPlan, JobView, Report, Setting, Which};
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::targets::{self, resolve};
 use crate::sync;
@@ -44,6 +44,17 @@ fn may_cancel(app: &App, caller: &Caller, lab: &Lab, job: &Job) -> Result<(), Er
     may_act(app, caller, lab, &members(lab, job.number), "cancel the job")
 }
 
+/// The image may have a version that the server has not seen.
+fn not_looked() -> Finding {
+    Finding {
+        terminal: None,
+        error: "the repository of images did not answer, so a version that was published in the last minutes may \
+            be missing"
+            .into(),
+        advice: "Look at the disk or the network filesystem that holds the images.".into(),
+    }
+}
+
 /// `POST /api/v1/jobs`.
 #[utoipa::path(
     post,
@@ -68,6 +79,7 @@ pub async fn create(
     let mut order = read(body)?;
     let words = targets::words(&order.targets).map_err(conflict)?;
     order.targets = words.iter().map(ToString::to_string).collect();
+    let looked = app.look_at_images().await;
     let (config, repository, at) = (app.config(), app.repository(), app.moment());
     let can_netboot = app.can_netboot();
     let dns = personal::look_up_all(&app, &order, &words).await?;
@@ -89,6 +101,7 @@ pub async fn create(
         let mut drafted = drafted;
         let (terms, plan) = (&drafted.job.terms, &mut drafted.plan);
         personal::list_files(plan, terms, &lab, (&config, &shape), &repository);
+        plan.findings.extend((!looked).then(not_looked));
         if order.dry_run {
             return Ok((StatusCode::OK, Json(drafted.plan)));
         }
