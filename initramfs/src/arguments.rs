@@ -65,7 +65,7 @@ pub(crate) struct BuildArgs {
     /// Folder that gets the netboot files.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// The static agent, as the Debian package installs it or as docs/operations.md builds it.
+    /// The static agent, as the Debian package installs it or as docs/install.md builds it.
     #[arg(long, value_name = "FILE", default_value = "/usr/lib/flashmob/flashmob-agent")]
     pub agent: PathBuf,
     #[command(flatten)]

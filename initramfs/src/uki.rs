@@ -32,7 +32,7 @@ pub(crate) fn write(args: &BuildArgs, vmlinuz: &[u8], initramfs: &[u8]) -> Resul
     };
     for file in [key, certificate] {
         if !file.is_file() {
-            bail!("there is no file {}; docs/operations.md shows how to make a key", file.display());
+            bail!("there is no file {}; docs/secure-boot.md shows how to make a key", file.display());
         }
     }
     let stub = file_of_package(STUB, "systemd-boot-efi")?;

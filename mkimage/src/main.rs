@@ -1,7 +1,7 @@
 //! `flashmob-mkimage`: makes, inspects, verifies and signs images.
 //!
 //! One file a verb. Invariant: a verb either completes or fails with a class (the exit code,
-//! docs/operations.md), a reason and a remedy.
+//! docs/troubleshooting.md), a reason and a remedy.
 
 mod after;
 mod capture;

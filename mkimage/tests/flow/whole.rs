@@ -1,7 +1,7 @@
 //! Filesystems that would not be whole on a terminal are refused, each for each reason; sound ones that are
 //! rare are taken.
 //!
-//! The table of docs/operations.md, by filesystems that the usual tools make and these tests then spoil.
+//! The table of docs/capture.md, by filesystems that the usual tools make and these tests then spoil.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

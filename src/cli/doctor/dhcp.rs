@@ -95,7 +95,7 @@ fn at_interface(heard: &Heard) -> Vec<Finding> {
             CHECK,
             format!("{name}: no DHCP server tells terminals what to boot"),
             "Let 'flashmob serve --pxe IFACE' answer beside it, or give it the options of \
-             docs/operations.md, section 6.",
+             docs/netboot.md.",
         ));
     }
     found

@@ -133,7 +133,7 @@ impl Child {
         }
         let last = sync::lock(&self.said).last.clone();
         let advice = match last.contains("capability") || last.contains("Permission") {
-            true => "Run it as root, or give the service its capabilities: docs/operations.md, section 6.",
+            true => "Run it as root, or give the service its capabilities: docs/netboot.md.",
             false => "The log has its earlier lines.",
         };
         Refusal { error: format!("dnsmasq ended ({status}): {last}"), advice: advice.into() }

@@ -138,14 +138,13 @@ fn no_port(port: u16, e: &std::io::Error) -> Refusal {
                 error: format!("port {port}/udp ({what}) is taken by {by}"),
                 advice:
                     "Stop that program. If it is this network's DHCP server, leave --pxe out and give it the \
-                         lines of docs/operations.md, section 6."
+                         lines of docs/netboot.md."
                         .into(),
             }
         }
         ErrorKind::PermissionDenied => Refusal {
             error: format!("this user may not listen at port {port}/udp ({what})"),
-            advice: "Run it as root, or give the service its capabilities: docs/operations.md, section 6."
-                .into(),
+            advice: "Run it as root, or give the service its capabilities: docs/netboot.md.".into(),
         },
         _ => Refusal {
             error: format!("listening at port {port}/udp ({what}): {e}"),

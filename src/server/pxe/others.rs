@@ -26,7 +26,7 @@ pub(super) async fn none_gives_out(plan: &Plan) -> Result<(), Refusal> {
             error: format!("whether another DHCP server is at {interface} could not be asked: {e}"),
             advice:
                 "Give the interface an address of its own (a DHCP client there keeps the port), and run this \
-                     as root or with the service's capabilities (docs/operations.md, section 6)."
+                     as root or with the service's capabilities (docs/netboot.md)."
                     .into(),
         })?;
         let place = Place { interface, own: &own, gives_out: true };

@@ -119,7 +119,7 @@ impl StoreError {
                 let folder = path.parent().unwrap_or(path).display();
                 format!(
                     "Look at the disk; then move {folder} away, make it anew, and put the last backup into \
-                     it as flashmob.sqlite (docs/operations.md, \"The server's state\"). Without a backup \
+                     it as flashmob.sqlite (docs/backup.md). Without a backup \
                      start with an empty folder: terminals register again, and what was imaged is \
                      forgotten."
                 )

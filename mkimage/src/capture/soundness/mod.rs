@@ -1,7 +1,7 @@
 //! Refuses filesystems that would be incomplete on a terminal: not unmounted, hibernated, damaged, encrypted,
 //! with a part elsewhere, larger than their partition.
 //!
-//! Every check covers every filesystem; docs/operations.md names the exceptions. Invariant: only reads, and
+//! Every check covers every filesystem; docs/capture.md names the exceptions. Invariant: only reads, and
 //! each refusal names a remedy. `--raw` partitions are not checked.
 
 mod btrfs;

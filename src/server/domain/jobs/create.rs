@@ -392,7 +392,7 @@ impl Order {
         })?;
         let published = catalog.resolve(&image)?;
         trusted(published, catalog)?;
-        let advice = "docs/operations.md lists the rules for disks.";
+        let advice = "docs/disks.md lists the rules for disks.";
         self.disk.parse::<Rule>().map_err(|e| refused(e, advice))?;
         let partitions = self.partitions.as_deref().map_or(Ok(()), check_partitions);
         partitions.map_err(|e| refused(e, "For example --partitions 1,3."))?;

@@ -64,7 +64,7 @@ fn may_begin(lab: &Lab, id: &str, wanted: &NewCapture, now: std::time::Duration)
     if !wanted.disk.starts_with("/dev/")
         && let Err(why) = wanted.disk.parse::<Rule>()
     {
-        return refused(why, "docs/operations.md lists the rules for disks.".into());
+        return refused(why, "docs/disks.md lists the rules for disks.".into());
     }
     if let Some(capture) = lab.captures.of(id, now) {
         let (by, image) = (&capture.request.by, &capture.request.image);
