@@ -27,7 +27,7 @@ pub struct ServeArgs {
     /// Netboot files (vmlinuz, initramfs.img, localboot.0, localboot.efi), as flashmob-initramfs makes them.
     #[arg(long, value_name = "DIR")]
     boot: Option<PathBuf>,
-    /// Jobs, zones and labels (TOML); without it no terminal gets a job.
+    /// What describes the lab: keys, labels, groups, zones, limits (TOML). It starts nothing.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The folder for state that must survive a restart.

@@ -7,5 +7,6 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod dependencies;
+mod docs;
 mod layers;
 mod tree;

@@ -60,6 +60,7 @@ fn the_package_has_all_that_the_service_and_the_builder_of_netboot_files_look_fo
         "usr/share/man/man1/flashmob-mkimage-capture.1.gz",
         "usr/share/bash-completion/completions/flashmob",
         "usr/share/doc/flashmob/operations.md",
+        "usr/share/doc/flashmob/netboot.md",
     ] {
         assert!(at(file).exists(), "{file}");
     }
