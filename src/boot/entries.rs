@@ -3,7 +3,8 @@
 //! Invariant: foreign entries and their order stay. An existing entry is used again, so that imaging a
 //! hundred times leaves one entry; entries for systems that were on the same disk go. A new one goes directly
 //! after the entry that was started now. If that was the network, it becomes the first, so that a lab boots
-//! from the network first even after firmware or an installer has put a disk before it.
+//! from the network first even after firmware or an installer has put a disk before it. After a start from
+//! a stick, or by hand from the firmware's menu, it goes behind the network's entries that lead the order.
 
 use crate::api::LayoutMode;
 use crate::boot::option::{LoadOption, PartitionId, firmware_path, is_network};
@@ -121,14 +122,16 @@ fn is_fallback(path: &str) -> bool {
     path.trim_start_matches('/').starts_with(FALLBACK.trim_start_matches('/'))
 }
 
-/// The changes after which the `wanted` entries exist in that order, each once, directly after the entry that
-/// was started now (first, if that is not in the order), and no others for the `replaced` partitions.
+/// The changes after which the `wanted` entries exist in that order, each once, and no others for the
+/// `replaced` partitions. They are directly after the entry that was started now, if that is the network's;
+/// else after it (first, if it is not in the order) and the network's entries that follow.
 pub fn plan(present: &Present, wanted: &[LoadOption], replaced: &[PartitionId]) -> Changes {
     let mut changes = Changes::default();
     let mut numbers = Vec::new();
     for option in wanted {
+        // The firmware skips one that somebody switched off, so a new one takes its place.
         let same = |(_, data): &&(u16, Vec<u8>)| {
-            LoadOption::decode(data).is_some_and(|there| there.is_same_entry(option))
+            is_active(data) && LoadOption::decode(data).is_some_and(|there| there.is_same_entry(option))
         };
         if let Some((number, _)) = present.entries.iter().find(same) {
             numbers.push(*number);
@@ -162,12 +165,20 @@ pub fn plan(present: &Present, wanted: &[LoadOption], replaced: &[PartitionId]) 
         order.insert(0, *network);
     }
     let behind = present.current.and_then(|current| order.iter().position(|n| *n == current));
+    let behind = behind.map_or(0, |at| at + 1);
+    let is_networks =
+        |number: &&u16| present.entries.iter().any(|(n, data)| n == *number && is_network(data));
+    let networks = match network {
+        // Its other entries (IPv6, HTTP) would cost minutes on each way to the disk.
+        Some(_) => 0,
+        None => order[behind..].iter().take_while(is_networks).count(),
+    };
     let at = match present.current {
         // If a wanted entry itself was started, they stay at the place of the first of them.
         Some(current) if numbers.contains(&current) => {
             present.order.iter().position(|n| numbers.contains(n)).unwrap_or(0).min(order.len())
         }
-        _ => behind.map_or(0, |at| at + 1),
+        _ => behind + networks,
     };
     order.splice(at..at, numbers);
     if order != present.order {
@@ -188,11 +199,19 @@ pub fn following(present: &Present) -> Option<u16> {
     others.iter().find(is_there).copied()
 }
 
-/// The firmware tries no others by itself than active ones (`LOAD_OPTION_ACTIVE`, UEFI 2.10 §3.1.3) that are
-/// neither hidden nor applications such as its own menu.
+/// The firmware tries no others by itself than active ones that are neither hidden nor applications such as
+/// its own menu (UEFI 2.10 §3.1.3).
 fn is_tried(data: &[u8]) -> bool {
-    let attributes = data.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-    attributes & 0x1f09 == 1
+    attributes(data) & 0x1f09 == 1
+}
+
+/// `LOAD_OPTION_ACTIVE`.
+fn is_active(data: &[u8]) -> bool {
+    attributes(data) & 1 == 1
+}
+
+fn attributes(data: &[u8]) -> u32 {
+    data.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -269,8 +288,41 @@ mod tests {
         assert_eq!(plan(&now, &[option("debian")], &[]), Changes::default());
     }
 
+    /// An entry of a network card.
+    fn network() -> Vec<u8> {
+        let mut network = vec![1, 0, 0, 0, 49, 0, b'n', 0, 0, 0];
+        network.extend([2, 1, 12, 0, 0xd0, 0x41, 3, 10, 0, 0, 0, 0]);
+        network.extend([3, 11, 37, 0]);
+        network.extend([0; 33]);
+        network
+    }
+
     #[test]
-    fn what_was_started_outside_of_the_order_puts_the_disk_first() {
+    fn after_a_start_from_a_stick_or_by_hand_the_network_stays_before_the_disk() {
+        let mut now = present(&[7, 3, 4, 1], None);
+        (now.entries[1].1, now.entries[2].1) = (network(), network());
+        let order = |now: &Present| plan(now, &[option("debian")], &[]).order;
+        let from_stick = Present { current: Some(7), ..now.clone() };
+        assert_eq!(order(&from_stick), Some(vec![7, 3, 4, 0, 1]), "a stick that is in the order");
+        let by_hand = Present { current: Some(9), order: vec![3, 4, 1], ..now.clone() };
+        assert_eq!(order(&by_hand), Some(vec![3, 4, 0, 1]), "the firmware's menu");
+        let by_network = Present { current: Some(3), ..now };
+        assert_eq!(order(&by_network), Some(vec![3, 0, 7, 4, 1]), "its other entries would cost minutes");
+    }
+
+    #[test]
+    fn an_entry_that_was_switched_off_is_replaced() {
+        let mut off = option("debian").encode().expect("short");
+        off[0] = 0;
+        let now =
+            Present { entries: vec![(3, vec![1, 0, 0, 0]), (5, off)], order: vec![3, 5], current: Some(3) };
+        let changes = plan(&now, &[option("debian")], &[option("debian").id]);
+        assert_eq!(changes.entries, [(0, option("debian").encode().expect("short"))]);
+        assert_eq!((changes.removed, changes.order), (vec![5], Some(vec![3, 0])));
+    }
+
+    #[test]
+    fn what_was_started_outside_of_an_order_without_network_puts_the_disk_first() {
         for current in [None, Some(9)] {
             assert_eq!(
                 plan(&present(&[3], current), &[option("a")], &[]).order,
@@ -314,11 +366,7 @@ mod tests {
     fn the_network_that_was_booted_comes_first_even_if_it_was_chosen_by_hand() {
         let mut now = present(&[0, 1, 3], Some(3));
         assert_eq!(plan(&now, &[option("debian")], &[]).order, Some(vec![0, 1, 3, 2]), "no network");
-        let mut network = vec![1, 0, 0, 0, 49, 0, b'n', 0, 0, 0];
-        network.extend([2, 1, 12, 0, 0xd0, 0x41, 3, 10, 0, 0, 0, 0]);
-        network.extend([3, 11, 37, 0]);
-        network.extend([0; 33]);
-        now.entries[2].1 = network;
+        now.entries[2].1 = network();
         assert_eq!(plan(&now, &[option("debian")], &[]).order, Some(vec![3, 2, 0, 1]));
     }
 
