@@ -75,12 +75,11 @@ pub(super) async fn prepare(
     }
 }
 
-/// The identities of the machine's other disks. If they cannot be listed, none is known.
-fn others(own: &str) -> Vec<Identity> {
+/// The identities of the machine's other disks.
+fn others(own: &str) -> std::io::Result<Vec<Identity>> {
     let below = list::made_of(own);
-    let others = list::all().unwrap_or_default().into_iter();
-    let others = others.filter(|disk| disk.name != own && !below.contains(&disk.name));
-    others.map(|disk| list::identity(&disk)).collect()
+    let others = list::all()?.into_iter().filter(|disk| disk.name != own && !below.contains(&disk.name));
+    Ok(others.map(|disk| list::identity(&disk)).collect())
 }
 
 /// Writes the firmware's entries for the system of `plan` on the claimed disk, whose name is `disk`.
@@ -91,7 +90,14 @@ pub(super) fn boot_entries(plan: &LayoutPlan, claim: &ClaimedDisk, disk: &str) -
         return Ok(());
     }
     let before = claim.facts().table.as_ref().ok();
-    let replaced = entries::only_here(entries::replaced(plan, before), &others(disk));
+    let replaced = match others(disk) {
+        Ok(others) => entries::only_here(entries::replaced(plan, before), &others),
+        Err(e) => {
+            // An old entry may be the one that starts a copy of this disk, so all of them stay.
+            log::warn!("old boot entries stay, because the machine's disks could not be listed: {e}");
+            Vec::new()
+        }
+    };
     let present = efivars::read(folder)?;
     efivars::write(folder, &entries::plan(&present, &wanted, &replaced))
 }
