@@ -169,8 +169,9 @@ fn stages(facts: &Facts) -> Result<Stages, Refusal> {
     let there = |name: &'static str| facts.files.contains(name).then_some(name);
     // Shim without the GRUB that it starts is no way to boot.
     let shim = there(SHIM).filter(|_| facts.files.contains(GRUB));
-    // Firmware that trusts shim need not know the organisation's key: where both are, what worked goes on.
-    let uefi = there(UNIFIED).filter(|_| shim.is_none()).or(there(UEFI));
+    // Firmware that trusts shim need not know the organisation's key, so shim stays first where its GRUB
+    // finds this server. Elsewhere, and by HTTP, shim would not do.
+    let uefi = there(UNIFIED).or(there(UEFI));
     let stages = Stages { bios: there(BIOS), uefi, shim, http: uefi };
     if stages == Stages::default() {
         let folder = facts.folder.display().to_string();

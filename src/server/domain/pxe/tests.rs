@@ -155,10 +155,14 @@ fn the_organisations_own_program_is_the_first_of_every_uefi() {
         let (plain, unified) = (text(&config, &ALL), text(&config, &own));
         assert_eq!(unified, plain.replace("snponly.efi", "flashmob.efi"));
         assert!(unified.contains("/boot/flashmob.efi"), "by HTTP too: {unified}");
-        let chain = ["undionly.kpxe", "snponly.efi", "shimx64.efi", "grubx64.efi"];
-        let both = [&chain[..], &["flashmob.efi"]].concat();
-        assert_eq!(text(&config, &both), text(&config, &chain), "firmware that trusts shim goes on");
     }
+    let chain = ["undionly.kpxe", "snponly.efi", "shimx64.efi", "grubx64.efi"];
+    let both = [&chain[..], &["flashmob.efi"]].concat();
+    let proxy = config(&["eth0"], &[], &[]);
+    assert_eq!(text(&proxy, &both), text(&proxy, &own), "shim's GRUB would not find this server");
+    let whole = config(&["eth0"], &["10.0.0.100,10.0.0.199"], &[]);
+    let expected = text(&whole, &chain).replace("boot/snponly.efi", "boot/flashmob.efi");
+    assert_eq!(text(&whole, &both), expected, "by TFTP firmware that trusts shim goes on");
 }
 
 #[test]
