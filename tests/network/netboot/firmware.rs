@@ -104,6 +104,24 @@ impl Firmware {
             leases && all.iter().any(|one| one.yiaddr().is_unspecified() || file(one).is_some())
         };
         let offers = ask(&socket, &question, SocketAddrV4::new(Ipv4Addr::BROADCAST, 67), OFFERS, enough);
+        self.follow(&socket, OWN, &offers)
+    }
+
+    /// The same in another network, whose relay at `relay` forwards the question to `server` alone. `own` is
+    /// the address that the network's DHCP server gave.
+    pub(super) fn boot_behind(&self, relay: Ipv4Addr, own: Ipv4Addr, server: Ipv4Addr) -> Told {
+        let mut question = self.message(MessageType::Discover, None);
+        question.set_giaddr(relay).set_hops(1);
+        // A relay sends from the port at which it hears the answers (RFC 1542, section 4.1.2).
+        let forwarding = UdpSocket::bind((relay, 67)).unwrap();
+        let offers =
+            ask(&forwarding, &question, SocketAddrV4::new(server, 67), OFFERS, |all| !all.is_empty());
+        assert!(offers.iter().all(|offer| offer.giaddr() == relay), "{offers:?}");
+        self.follow(&UdpSocket::bind((own, 68)).unwrap(), own, &offers)
+    }
+
+    /// Goes on with the servers' offers, as a machine with the address `own`.
+    fn follow(&self, socket: &UdpSocket, own: Ipv4Addr, offers: &[Message]) -> Told {
         let lease = offers.iter().find(|one| !one.yiaddr().is_unspecified());
         let class = self.class.split(':').next().unwrap().as_bytes();
         let booting =
@@ -119,9 +137,9 @@ impl Firmware {
                 DhcpOption::Unknown(UnknownOption::new(OptionCode::from(43), chosen))
             });
             let mut question = self.message(MessageType::Request, item);
-            question.set_ciaddr(OWN);
+            question.set_ciaddr(own);
             let to = SocketAddrV4::new(server, 4011);
-            let answers = ask(&socket, &question, to, OFFERS, |all| !all.is_empty());
+            let answers = ask(socket, &question, to, OFFERS, |all| !all.is_empty());
             told.file = answers.first().and_then(file);
             told.next_server = answers.first().map_or(Ipv4Addr::UNSPECIFIED, Message::siaddr);
         }

@@ -12,6 +12,7 @@ use flashmob_testkit::net::{Namespaces, enter, ip};
 
 /// flashmob's address.
 pub(super) const SERVER: &str = "10.77.0.2";
+const TERMINAL: &str = "10.77.0.9";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -33,7 +34,7 @@ impl Lan {
         namespaces.add(&switch);
         ip(&format!("-n {switch} link add lan type bridge"));
         ip(&format!("-n {switch} link set lan up"));
-        for (machine, address) in machines.iter().zip(["10.77.0.1", SERVER, "10.77.0.9"]) {
+        for (machine, address) in machines.iter().zip(["10.77.0.1", SERVER, TERMINAL]) {
             namespaces.add(machine);
             let port = format!("port-{}", &machine[machine.len() - 1..]);
             ip(&format!("-n {machine} link set lo up"));
@@ -111,6 +112,17 @@ impl Lan {
             serve.arg(format!("--{folder}")).arg(self.path(folder));
         }
         serve
+    }
+
+    /// Gives the terminal's machine addresses in another network, which the server reaches through it.
+    pub(super) fn add_network_behind_terminal(&self, net: &str, addresses: &[&str]) {
+        let terminal = &self.terminal;
+        ip(&format!("-n {terminal} link add far type bridge"));
+        ip(&format!("-n {terminal} link set far up"));
+        for address in addresses {
+            ip(&format!("-n {terminal} addr add {address}/24 dev far"));
+        }
+        ip(&format!("-n {} route add {net} via {TERMINAL}", self.server));
     }
 
     /// Starts `flashmob serve`; when this returns it answers.

@@ -95,6 +95,30 @@ fn as_the_dhcp_server_it_gives_out_addresses_and_tells_each_firmware_the_same() 
 }
 
 #[test]
+fn behind_a_relay_each_firmware_is_told_the_same() {
+    const RELAY: &str = "10.78.0.1";
+    const OWN: &str = "10.78.0.50";
+    let address = |text: &str| text.parse().unwrap();
+    for range in [None, Some("10.78.0.100,10.78.0.150")] {
+        let lan = Lan::new();
+        lan.add_network_behind_terminal("10.78.0.0/24", &[RELAY, OWN]);
+        let mut options = vec!["--pxe", "eth0", "--pxe-subnet", "10.78.0.0/24"];
+        options.extend(range.iter().flat_map(|range| ["--pxe-range", range]));
+        let _serve = lan.serve(&options);
+        for (firmware, file) in TOLD {
+            let told =
+                lan.at_terminal(|| firmware.boot_behind(address(RELAY), address(OWN), address(SERVER)));
+            assert_eq!(told.file.as_deref(), Some(file), "{range:?} {firmware:?}");
+            if !file.starts_with("http") {
+                assert_eq!(told.next_server.to_string(), SERVER, "{range:?} {firmware:?}");
+            }
+            let given = told.address.map(|ip| (100..=150).contains(&ip.octets()[3]));
+            assert_eq!(given, range.map(|_| true), "{firmware:?}");
+        }
+    }
+}
+
+#[test]
 fn beside_another_dhcp_server_the_signed_chain_has_addresses_of_its_own() {
     let lan = Lan::new();
     let _dhcp = lan.existing_dhcp(&[]);
