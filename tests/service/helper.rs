@@ -60,7 +60,8 @@ const LSBLK: &str = r#"case $* in
 '-srnpo NAME,TYPE,RM,TRAN /dev/sda'*) printf '%s part 0 \n/dev/sda disk 0 sata\n' "$3" ;;
 '-srnpo NAME,TYPE,RM,TRAN /dev/sdb'*) printf '%s part 1 \n/dev/sdb disk 1 usb\n' "$3" ;;
 '-srnpo NAME,TYPE,RM,TRAN /dev/mapper/'*)
-    printf '%s lvm 0 \n/dev/sda3 part 0 \n/dev/sda disk 0 sata\n/dev/sdb2 part 1 \n/dev/sdb disk 1 usb\n' "$3" ;;
+    printf '%s lvm 0 \n/dev/sda3 part 0 \n/dev/sda disk 0 sata\n' "$3"
+    printf '/dev/sdb2 part 1 \n/dev/sdb disk 1 usb\n' ;;
 '-rnpo NAME,PARTTYPE '*)
     for disk in ${3:-/dev/sdb /dev/sda}; do
         printf '%s \n%s1 C12A7328-f81f-11d2-ba4b-00a0c93ec93b\n%s2 x\n' "$disk" "$disk" "$disk"
@@ -274,7 +275,8 @@ fn files_stay_on_the_esp_until_their_copies_are_on_the_medium() {
 /// The mounts of a system whose partitions are the folders of `on`.
 fn with_partitions(system: &System, on: &Path) {
     let mount = format!(
-        "for at; do device=$source source=$at; done\necho \"$device\" >>{0}/mounted\ncp -r \"{0}/$device/.\" \"$at\"",
+        "for at; do device=$source source=$at; done\necho \"$device\" >>{0}/mounted\n\
+         cp -r \"{0}/$device/.\" \"$at\"",
         on.display()
     );
     system.tool("mount", &mount);

@@ -48,9 +48,10 @@ fn may_cancel(app: &App, caller: &Caller, lab: &Lab, job: &Job) -> Result<(), Er
 fn not_looked() -> Finding {
     Finding {
         terminal: None,
-        error: "the repository of images did not answer, so a version that was published in the last minutes may \
-            be missing"
-            .into(),
+        error:
+            "the repository of images did not answer, so a version that was published in the last minutes \
+                may be missing"
+                .into(),
         advice: "Look at the disk or the network filesystem that holds the images.".into(),
     }
 }
