@@ -5,6 +5,7 @@
 
 pub mod extents;
 pub mod grid;
+pub mod hibernation;
 pub mod identity;
 pub mod image;
 pub mod known;

@@ -66,13 +66,20 @@ impl Imager for Pretend {
         places: Places,
         own: Option<OwnFile>,
         mut told: impl AsyncFnMut(Told),
-    ) {
+    ) -> bool {
+        let failed = self.failures.lock().unwrap().pop();
+        if let Some((failure, _)) = failed {
+            told(Told::Problem(failure.message)).await;
+            return false;
+        }
         let Some(own) = own else {
-            return told(Told::Step(format!("{} grew", places.info.name))).await;
+            told(Told::Step(format!("{} grew", places.info.name))).await;
+            return true;
         };
         told(Told::Step(format!("/etc/hostname is {}", own.hostname))).await;
         tokio::time::sleep(8 * PACE.report).await;
         told(Told::Problem("SSH host keys".into())).await;
+        true
     }
 }
 

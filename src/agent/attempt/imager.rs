@@ -25,15 +25,16 @@ pub trait Imager {
     fn find(&self, _server: &str, _: &Assignment) -> impl Future<Output = Result<Places, Failure>> {
         std::future::ready(Err(Failure::refused("it has no disk", "")))
     }
-    /// Makes the system on `places` the terminal's own. `told` hears of each step.
+    /// Makes the system on `places` the terminal's own. `told` hears of each step. Whether a later run has
+    /// nothing left to do.
     fn personalise(
         &self,
         _server: &str,
         _places: Places,
         _own: Option<OwnFile>,
         _told: impl AsyncFnMut(Told),
-    ) -> impl Future<Output = ()> {
-        std::future::ready(())
+    ) -> impl Future<Output = bool> {
+        std::future::ready(true)
     }
 }
 
@@ -80,8 +81,14 @@ impl Imager for RealImager {
         imaging::personal::find(&context, assignment).await
     }
 
-    async fn personalise(&self, _: &str, places: Places, own: Option<OwnFile>, told: impl AsyncFnMut(Told)) {
-        imaging::personal::make(&self.0, places, own, told).await;
+    async fn personalise(
+        &self,
+        _: &str,
+        places: Places,
+        own: Option<OwnFile>,
+        told: impl AsyncFnMut(Told),
+    ) -> bool {
+        imaging::personal::make(&self.0, places, own, told).await
     }
 }
 

@@ -2,7 +2,8 @@
 //! each step.
 //!
 //! Invariant: a server that is away stops nothing: what it does not hear now, a later run tells it, which
-//! finds everything done. A problem leaves an image that starts.
+//! finds everything done. A problem leaves an image that starts, and where the terminal's own file is missing
+//! the server sends the terminal here again at its next network boot.
 
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub(super) async fn run<I: Imager>(
     // Says that it has begun. A server whose job leaves the system as it is asks for no reports.
     let heard = own.is_some();
     let mut reachable = heard && tell(api, assignment, &report, STEP).await;
-    match places {
+    let finished = match places {
         Some(places) => {
             let mut told = async |what: Told| {
                 match what {
@@ -54,14 +55,18 @@ pub(super) async fn run<I: Imager>(
                 reachable = reachable && tell(api, assignment, &report, STEP).await;
             };
             // The terminal's own file comes last: where it is, everything is done.
+            let mut finished = true;
             for also in also.into_iter().filter(|also| larger(&also)) {
-                imager.personalise(api.base(), also, None, &mut told).await;
+                finished &= imager.personalise(api.base(), also, None, &mut told).await;
             }
-            imager.personalise(api.base(), places, own, told).await;
+            imager.personalise(api.base(), places, own, told).await && finished
         }
-        None => report.problems.push("the attempt wrote no disk".into()),
-    }
-    report.done = true;
+        None => {
+            report.problems.push("the attempt wrote no disk".into());
+            true
+        }
+    };
+    report.done = finished;
     if heard && !tell(api, assignment, &report, END).await {
         status.note(
             "the server does not hear that the system is personalised; it asks again at the next start",

@@ -248,6 +248,16 @@ async fn each_disk_of_a_job_grows_and_the_own_file_comes_last() {
 }
 
 #[tokio::test]
+async fn a_system_whose_own_file_could_not_be_written_is_left_to_a_later_run() {
+    let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
+    let imager = Pretend::failing(vec![(Class::Disk, false)]);
+    let places = (Some(crate::testkit::attempts::system()), Vec::new());
+    super::personal::run(&api, &personal(false), &imager, &Status::new(), places).await;
+    let last = told(&heard).pop().unwrap();
+    assert_eq!((&last["done"], &last["problems"][0]), (&false.into(), &"it went wrong".into()));
+}
+
+#[tokio::test]
 async fn an_attempt_that_is_finished_images_nothing_and_one_that_cannot_be_finished_starts_its_disk() {
     for (failures, done) in [(vec![], true), (vec![(Class::Refused, false)], false)] {
         let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;

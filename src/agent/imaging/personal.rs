@@ -37,6 +37,13 @@ pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Resul
             "Somebody has installed another system since. Give the terminal a new job if it shall be imaged.",
         ));
     }
+    // Even a look at a filesystem that a sleeping system holds would destroy it.
+    if let Some(number) = target.hibernated()? {
+        return Err(Failure::refused(
+            format!("a Linux system is hibernated in partition {number}: nothing is changed"),
+            "Start it and shut it down; the terminal is finished at its next network boot.",
+        ));
+    }
     // The attempt may have been cut off before it wrote the firmware's entries.
     let entries = next::boot_entries(&target.plan, &target.claimed, &target.info.name);
     let loader = entries.err().and_then(|_| entries::loader(&target.plan)).map(str::to_owned);
@@ -53,22 +60,20 @@ pub(super) fn undone(assignment: &Assignment, new: &[Installed]) -> Option<Strin
     })
 }
 
-/// Does all that is left to do. `tell` hears of each step as it is done.
+/// Does all that is left to do. `tell` hears of each step as it is done. Whether a later run has nothing left
+/// to do: the work has ended, and the terminal's own file is where its system looks for it.
 pub(crate) async fn make(
     ctx: &ImagingContext,
     places: Places,
     own: Option<OwnFile>,
     mut tell: impl AsyncFnMut(Told),
-) {
+) -> bool {
     let (told, mut heard) = mpsc::unbounded_channel();
     let work = blocking(move || {
         load_filesystems(&places);
         let mut tell = |what| drop(told.send(what));
         grow::all(&places, &mut tell);
-        if let Some(own) = own {
-            personal::make(&places, &own, &mut tell);
-        }
-        Ok(())
+        Ok(own.is_none_or(|own| personal::make(&places, &own, &mut tell)))
     });
     let mut deadline = std::pin::pin!(tokio::time::sleep(ctx.bounds.disk));
     // The sender is gone when the work is done; what it said before is heard first.
@@ -82,15 +87,18 @@ pub(crate) async fn make(
             () = &mut deadline => {
                 let seconds = ctx.bounds.disk.as_secs();
                 let why = format!("the disk did not finish within {seconds} s");
-                return tell(Told::Problem(why)).await;
+                tell(Told::Problem(why)).await;
+                return false;
             }
         }
     }
-    match work.await {
-        Ok(Ok(())) => {}
-        Ok(Err(failure)) => tell(Told::Problem(failure.message)).await,
-        Err(e) => tell(Told::Problem(format!("it ended unexpectedly: {e}"))).await,
-    }
+    let why = match work.await {
+        Ok(Ok(finished)) => return finished,
+        Ok(Err(failure)) => failure.message,
+        Err(e) => format!("it ended unexpectedly: {e}"),
+    };
+    tell(Told::Problem(why)).await;
+    false
 }
 
 /// Loads the drivers of filesystems, because no program of this system does so when one is mounted.

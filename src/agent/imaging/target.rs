@@ -21,6 +21,7 @@ use crate::io::disk::list;
 use crate::io::disk::relocate::Saved;
 use crate::io::disk::target::ImageStorage;
 use crate::io::host::devices;
+use crate::layout::hibernation;
 use crate::layout::identity::Identity;
 use crate::layout::known;
 use crate::layout::personal::{GivenFile, Places};
@@ -65,6 +66,25 @@ impl Target {
             Ok(existing) => self.plan.is_on(existing),
             Err(_) => matches!(self.image.manifest().disk.table, Table::None),
         }
+    }
+
+    /// The partition in which a Linux system is hibernated, if there is one.
+    pub(super) fn hibernated(&self) -> Result<Option<u32>, Failure> {
+        let disk = self.claimed.disk();
+        let table = self.claimed.facts().table.as_ref();
+        for partition in table.map_or(&[][..], |there| &there.partitions) {
+            let Some(start) = disk.sector().offset_of(partition.first) else { continue };
+            let mut page = [0; hibernation::BYTES];
+            if partition.size < hibernation::BYTES as u64 {
+                continue;
+            }
+            disk.read_at(start.0, &mut page)
+                .map_err(|e| Failure::disk(e.to_string(), "Replace the disk: it cannot be read."))?;
+            if hibernation::is_in(&page) {
+                return Ok(Some(partition.number));
+            }
+        }
+        Ok(None)
     }
 
     /// Chooses and claims the disk of `task`, and plans `image` onto it. `others` of the same attempt have

@@ -13,6 +13,9 @@ use crate::server::domain::target::Target;
 
 /// An attempt that is silent for this time is interrupted: switched off, or cut off.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
+/// How long after its last word it may be finished. Later a person has perhaps worked with the system.
+const FINISH_WITHIN: Duration = Duration::from_secs(12 * 3600);
+
 /// One try of a job on one terminal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
@@ -124,13 +127,15 @@ impl Attempt {
         }
     }
 
-    /// Its image is on the disk, and the agent has not finished making it the terminal's own.
-    pub(crate) fn is_to_finish(&self) -> bool {
+    /// Its image is on the disk, the agent has not finished making it the terminal's own, and nobody can have
+    /// worked with it for long.
+    pub(crate) fn is_to_finish(&self, now: Duration) -> bool {
         let imaged = match &self.outcome {
             Some(outcome) => matches!(outcome, Outcome::Done { .. }),
             None => self.was_committed(),
         };
-        imaged && self.personal.as_ref().is_some_and(Personal::is_unfinished)
+        let recent = now.saturating_sub(self.heard) < FINISH_WITHIN;
+        recent && imaged && self.personal.as_ref().is_some_and(Personal::is_unfinished)
     }
 
     /// What is known of the system that it left on the disk, for people; `None` if it left none.
@@ -145,5 +150,22 @@ impl Attempt {
     /// Is it a try of this?
     pub(crate) fn is_for(&self, target: &Target) -> bool {
         self.job == target.job && self.images().eq(target.images())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_finished_within_twelve_hours_of_its_last_word_and_not_later() {
+        let at = |hours: u64| Duration::from_secs(hours * 3600);
+        let target = crate::testkit::lab::target();
+        let mut attempt = Attempt::after(None, 1, "token".into(), &target, at(1));
+        attempt.personal = Some(Personal::new(None, Vec::new(), target.terms.after));
+        assert!(!attempt.is_to_finish(at(1)), "no image is on the disk");
+        attempt.outcome = Some(crate::testkit::lab::done());
+        attempt.heard = at(2);
+        assert!(attempt.is_to_finish(at(13)) && !attempt.is_to_finish(at(14)));
     }
 }

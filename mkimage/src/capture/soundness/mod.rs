@@ -16,6 +16,7 @@ mod volume;
 mod xfs;
 
 use flashmob::event::Failure;
+use flashmob::layout::hibernation;
 
 use super::backing::Backing;
 use super::plan::{PartitionPlan, Plan};
@@ -65,10 +66,6 @@ const HIBERNATED: (&str, &str) = (
     "Windows is hibernated in it (hiberfil.sys is in use), perhaps by fast startup",
     "Start Windows, run `powercfg /h off` and shut down, or once hold Shift while choosing Shut down.",
 );
-/// Marks that hibernation writes over the signature of a swap area: the kernel, its predecessor, uswsusp,
-/// TuxOnIce.
-const SUSPENDED: [&[u8]; 4] = [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001"];
-
 fn problem_of(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
     if let Some(missing) = extent::missing(filesystem, volume) {
         return Some(missing);
@@ -99,7 +96,7 @@ fn problem_of(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
             "Detach the cache, or capture the bcache device itself.",
         )),
         None if elsewhere::zfs_pool(volume).is_some() => elsewhere::zfs_pool(volume),
-        _ if SUSPENDED.iter().any(|mark| volume.start.get(4086..).is_some_and(|s| s.starts_with(mark))) => {
+        _ if hibernation::is_in(volume.start) => {
             Some(unsound("a Linux system is hibernated in it", "Start that system and shut it down."))
         }
         _ => None,
@@ -175,9 +172,7 @@ mod tests {
             let said = said_of(None, &[(17000, &zfs(count))]).unwrap_or_default();
             assert!(said.contains(words) && said.is_empty() == words.is_empty(), "{count}: {said}");
         }
-        for mark in SUSPENDED {
-            says("swap", &[(4086, mark)], "hibernated");
-        }
+        says("swap", &[(4086, b"S1SUSPEND")], "hibernated");
     }
 
     #[test]

@@ -367,3 +367,17 @@ async fn the_disk_of_an_attempt_that_was_cut_off_is_found_and_nothing_is_written
     assert!(!places.parts.is_empty() && disk.bytes() == before);
     assert!(!places.proved, "its system may have been started since");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_that_hibernates_on_the_disk_of_an_attempt_that_was_cut_off_is_left_alone() {
+    let (mut source, image) = version("1", |_| ());
+    let lab = Lab::new(&image).await;
+    // The end of the first page of the partition at 6 MiB.
+    let at = usize::try_from(6 * MIB).expect("small") + 4086;
+    source[at..at + 9].copy_from_slice(b"S1SUSPEND");
+    let disk = LoopDisk::of(&source, 512);
+    let assignment = Assignment { finish: true, ..assignment_of(&lab, &image, &disk, Compare::Auto) };
+    let failure = personal::find(&lab.context(), &assignment).await.expect_err("it is asleep");
+    assert!(failure.message.contains("hibernated in partition 4"), "{failure:?}");
+    assert!(disk.bytes() == source);
+}

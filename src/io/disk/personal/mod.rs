@@ -26,12 +26,10 @@ use root::Root;
 /// Folders of a filesystem in which a distribution may keep its root (subvolumes of Btrfs).
 const ROOTS: [&str; 4] = [".", "@", "@rootfs", "root"];
 
-/// Makes the system on `places` the terminal's own, as `own` says. `tell` hears of each step.
-pub(crate) fn make(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) {
-    match work(places, own, tell) {
-        Ok(()) => {}
-        Err(why) => tell(Told::Problem(why)),
-    }
+/// Makes the system on `places` the terminal's own, as `own` says. `tell` hears of each step. Whether the own
+/// file is written, or has no place on this disk.
+pub(crate) fn make(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> bool {
+    work(places, own, tell).map_err(|why| tell(Told::Problem(why))).is_ok()
 }
 
 fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
@@ -39,7 +37,8 @@ fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<()
     let files: Vec<&GivenFile> = places.files.iter().filter(|file| file.partition.is_none()).collect();
     let Some(esp) = places.esp() else {
         let Some(mounted) = Mounted::find(places)? else {
-            return Err(format!("there is no place for {}: {}", ON_ROOT.join("/"), nowhere(places)));
+            tell(Told::Problem(format!("there is no place for {}: {}", ON_ROOT.join("/"), nowhere(places))));
+            return Ok(());
         };
         return mounted.during(|root| on_root(root, (places, &files), own, tell));
     };

@@ -70,9 +70,9 @@ impl Lab {
     }
 
     /// Is this terminal to finish its last attempt, whose image is on the disk, and nothing else?
-    pub(crate) fn is_to_finish(&self, id: &str, offer: &Offer) -> bool {
+    pub(crate) fn is_to_finish(&self, id: &str, offer: &Offer, now: Duration) -> bool {
         let last = self.get(id).and_then(|terminal| terminal.last.as_ref());
-        last.is_some_and(Attempt::is_to_finish) && !matches!(offer, Offer::Now(_))
+        last.is_some_and(|last| last.is_to_finish(now)) && !matches!(offer, Offer::Now(_))
     }
 
     /// A terminal takes its last attempt again, to finish it.

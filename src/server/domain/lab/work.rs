@@ -65,7 +65,7 @@ impl Lab {
         if let Offer::Later(why) = &offer {
             self.jobs.asked(id, why);
         }
-        if self.is_to_finish(id, &offer) {
+        if self.is_to_finish(id, &offer, at.now) {
             return AtBoot::Finish;
         }
         let last = self.get(id).and_then(|terminal| terminal.last.as_ref());

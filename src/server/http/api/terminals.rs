@@ -243,7 +243,7 @@ pub async fn take(
             let room = lab.get(&id).and_then(|terminal| terminal.place.room.as_deref());
             caller.over(&app, room, &format!("take {image}"), &id)?;
         }
-        if wish.image.is_none() && wish.personal && lab.is_to_finish(&id, &lab.offer(&id, &at)) {
+        if wish.image.is_none() && wish.personal && lab.is_to_finish(&id, &lab.offer(&id, &at), at.now) {
             personal::may_finish(&lab, (&config, &shape), &repository, (&id, &wish))?;
             let finished = personal::finish(&mut lab, &app, (&config, &shape), &id);
             return Ok(finished.map_or(StatusCode::NO_CONTENT.into_response(), |it| Json(it).into_response()));
