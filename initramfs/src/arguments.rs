@@ -92,7 +92,8 @@ pub(crate) struct BuildArgs {
     /// Put busybox inside as /bin/sh, for flashmob.after=shell.
     #[arg(long)]
     pub shell: bool,
-    /// Also write a hybrid ISO that starts from CD and USB stick, by BIOS and UEFI.
+    /// Also write a hybrid ISO that starts from CD and USB stick, by BIOS and UEFI. With --secure-boot, or
+    /// else with --uki, UEFI starts it by signed programs.
     #[arg(long, value_name = "FILE")]
     pub iso: Option<PathBuf>,
     /// Also lay out a distribution's signed shim, signed GRUB and signed kernel, unmodified, for terminals

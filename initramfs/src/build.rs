@@ -15,7 +15,7 @@ use crate::arguments::BuildArgs;
 use crate::drivers::{self, DriverSet};
 use crate::enrol;
 use crate::firmware::Firmware;
-use crate::iso;
+use crate::iso::{self, Starts};
 use crate::kernel::Kernel;
 use crate::localboot;
 use crate::netboot;
@@ -73,7 +73,12 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
         }
     }
     if let Some(iso) = &args.iso {
-        iso::write(&args.out, iso, &args.cmdline, args.secure_boot.is_some())?;
+        let starts = match (args.secure_boot, args.uki) {
+            (Some(_), _) => Starts::SignedChain,
+            (None, true) => Starts::OwnProgram,
+            (None, false) => Starts::Grub,
+        };
+        iso::write(&args.out, iso, &args.cmdline, starts)?;
     }
 
     let mut summary = format!(

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::pe;
-use crate::tools::{command, file_of_package, run};
+use crate::tools::file_of_package;
 
 /// GRUB's configuration at the TFTP server.
 const CONFIG: &str = include_str!("signed.grub");
@@ -93,25 +93,13 @@ fn config(server: Option<&str>) -> String {
     CONFIG.replace(SERVER_LINE, &format!("set flashmob=\"{host}\"\n"))
 }
 
-/// A FAT filesystem for the ISO: what the firmware starts from CD and stick.
-pub(crate) fn write_esp(image: &Path) -> Result<()> {
-    std::fs::File::create(image)
-        .and_then(|file| file.set_len(8 << 20))
-        .with_context(|| format!("making {}", image.display()))?;
-    let tool = |program: &str| -> Result<std::process::Command> {
-        let mut command = command(program)?;
-        command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(image);
-        Ok(command)
-    };
-    run(tool("mformat")?.args(["-v", "FLASHMOBEFI", "-N", "f1a5b0b1", "::"]), "making the ISO's boot image")?;
-    run(tool("mmd")?.args(["::/EFI", "::/EFI/BOOT"]), "making folders in the ISO's boot image")?;
-    let files = [(&SHIM, "BOOTX64.EFI"), (&GRUB_OF_CD, GRUB.name), (&MOK_MANAGER, MOK_MANAGER.name)];
-    for (signed, name) in files {
-        let mut copy = tool("mcopy")?;
-        copy.arg(signed.find()?).arg(format!("::/EFI/BOOT/{name}"));
-        run(&mut copy, &format!("copying {name} into the ISO's boot image"))?;
-    }
-    Ok(())
+/// What the firmware starts from CD and stick, with the names in `EFI/BOOT`.
+pub(crate) fn files_of_cd() -> Result<[(PathBuf, &'static str); 3]> {
+    Ok([
+        (SHIM.find()?, "BOOTX64.EFI"),
+        (GRUB_OF_CD.find()?, GRUB.name),
+        (MOK_MANAGER.find()?, MOK_MANAGER.name),
+    ])
 }
 
 #[cfg(test)]
