@@ -63,6 +63,37 @@ async fn each_control_has_a_name_and_each_colour_can_be_read() {
     lab.stop().await;
 }
 
+/// Serious findings of axe-core (WCAG), which Debian does not have: AXE names its file axe.min.js.
+#[tokio::test]
+#[ignore = "needs axe-core: AXE=/path/to/axe.min.js"]
+async fn axe_finds_nothing_serious() {
+    const RUN: &str = "
+        return axe.run(document).then(found => found.violations
+            .filter(one => ['serious', 'critical'].includes(one.impact))
+            .map(one => one.id + ': ' + one.nodes.map(node => node.html.slice(0, 150)).join(' | '))
+            .concat(found.passes.length < 10 ? 'axe looked at nothing' : []));";
+    let axe = std::fs::read_to_string(std::env::var("AXE").expect("AXE names the file")).expect("a file");
+    let mut lab = Lab::of(40).await;
+    lab.order().await;
+    lab.begin(1).await;
+    lab.fail(1).await;
+    for width in [1280, 390] {
+        let page = Browser::open(width, 800).await;
+        for scheme in ["light", "dark"] {
+            page.scheme(scheme).await;
+            for address in ["/", "/#view=list", "/#view=jobs", "/#view=swarm", "/#terminal=pc-101-02&job=1"] {
+                page.visit(&lab.url(address)).await;
+                page.reload().await;
+                page.until("document.querySelector('#needs li')").await;
+                page.run(&axe).await;
+                assert_eq!(page.run(RUN).await.to_string(), "[]", "{scheme} {address} at {width}");
+            }
+        }
+        drop(page);
+    }
+    lab.stop().await;
+}
+
 #[tokio::test]
 async fn arrow_keys_walk_over_the_seats_and_enter_opens_one() {
     let lab = Lab::of(80).await;
