@@ -309,6 +309,10 @@ fn install_helper(tree: &Path) -> Result<&'static str> {
             symlink("busybox", link)?;
         }
     }
+    // busybox has no programs like these.
+    for program in ["/usr/bin/findmnt", "/usr/bin/lsblk"] {
+        install_program(tree, Path::new(program))?;
+    }
     write_script(&tree.join("usr/lib/flashmob/first-start"), HELPER)?;
     write_script(&tree.join("bin/curl"), CURL)?;
     write_script(
@@ -321,6 +325,20 @@ fn install_helper(tree: &Path) -> Result<&'static str> {
         /usr/lib/flashmob/first-start early >/dev/console 2>&1\n\
         /usr/lib/flashmob/first-start late >/dev/console 2>&1\n\
         umount /boot/efi\nmount -o remount,ro /\n")
+}
+
+/// Copies a program of this machine into `/bin`, and its libraries to their places.
+fn install_program(tree: &Path, program: &Path) -> Result<()> {
+    let name = program.file_name().context("a program has a name")?;
+    fs::copy(program, tree.join("bin").join(name))
+        .with_context(|| format!("copying {}", program.display()))?;
+    let libraries = try_run("ldd", [program])?;
+    for library in libraries.split_whitespace().filter_map(|word| word.strip_prefix('/')) {
+        let (from, to) = (Path::new("/").join(library), tree.join(library));
+        fs::create_dir_all(to.parent().context("a library has a folder")?)?;
+        fs::copy(&from, &to).with_context(|| format!("copying {}", from.display()))?;
+    }
+    Ok(())
 }
 
 fn install_busybox(tree: &Path) -> Result<()> {

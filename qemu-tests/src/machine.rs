@@ -45,6 +45,8 @@ pub enum Firmware {
     UefiSecure,
     /// Secure Boot with the key of an organisation, and none of Microsoft's.
     UefiOwnKey,
+    /// Secure Boot that has no keys yet and takes those of the first who writes some.
+    UefiSetupMode,
 }
 
 impl Firmware {
@@ -55,6 +57,7 @@ impl Firmware {
             Firmware::Uefi | Firmware::UefiHttp => Some((OVMF_CODE, OVMF_VARS)),
             Firmware::UefiSecure => Some((OVMF_CODE_SECURE, OVMF_VARS_SECURE)),
             Firmware::UefiOwnKey => Some((OVMF_CODE_SECURE, OVMF_VARS_OWN_KEY)),
+            Firmware::UefiSetupMode => Some((OVMF_CODE_SECURE, OVMF_VARS)),
         }
     }
 }
@@ -195,7 +198,7 @@ impl Terminal {
         args.extend(["-smp", "1", "-name", &self.name].map(str::to_string));
         // Only code in system management mode may write the variables that hold the keys.
         let (machine, memory): (&[&str], _) = match self.firmware {
-            Firmware::UefiSecure | Firmware::UefiOwnKey => (
+            Firmware::UefiSecure | Firmware::UefiOwnKey | Firmware::UefiSetupMode => (
                 &["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"],
                 MEMORY_SECURE_MIB,
             ),

@@ -8,7 +8,6 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use flashmob_testkit::child::{tail, wait_until};
-use flashmob_testkit::command::try_run;
 use qemu_tests::assets::{Assets, capture};
 use qemu_tests::golden;
 use qemu_tests::lab::{Job, Lab, PORT, label};
@@ -18,7 +17,7 @@ use qemu_tests::slots::Slots;
 use tempfile::TempDir;
 
 use crate::own::assert_named_and_grown;
-use crate::{ASSETS, BOOTED, GONE_ON, IMAGED, NEW_IS_UP, make_netboot};
+use crate::{ASSETS, BOOTED, GONE_ON, IMAGED, NEW_IS_UP, make_netboot, write_own_key};
 
 /// From switching on to the call of the new system.
 const CALLED: Duration = IMAGED.saturating_add(BOOTED);
@@ -133,8 +132,7 @@ fn a_terminal_goes_the_whole_way_by_the_organisations_own_program_beside_such_a_
     let folder = own_folder();
     let at = |name: &str| folder.path().join(name);
     let (key, disk, netboot) = (at("own.key"), at("golden.img"), at("netboot"));
-    let words = ["rsa", "-passin", "pass:snakeoil", "-in", OWN_KEY[0], "-out", &key.to_string_lossy()];
-    try_run("openssl", words).unwrap();
+    write_own_key(&key);
     fs::copy(&*HELPED, &disk).unwrap();
     golden::sign_unified(&disk, &key, OWN_KEY[1].as_ref()).unwrap();
     let server = format!("http://{SERVER}:{PORT}");

@@ -17,7 +17,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use flashmob_testkit::command::try_run;
 use qemu_tests::assets::{Assets, build_netboot};
+use qemu_tests::machine::OWN_KEY;
 
 /// Made once for all tests of this binary.
 static ASSETS: LazyLock<Assets> =
@@ -41,4 +43,10 @@ const OLD_IS_UP: &str = "GOLDEN old is up";
 fn make_netboot(out: &Path, more: &[&OsStr]) {
     let (cache, key) = (ASSETS.folder.join("kernel"), ASSETS.folder.join("keys/lab.pub"));
     build_netboot(&ASSETS.programs, out, &cache, more, &key).unwrap();
+}
+
+/// Writes the private key of [`OWN_KEY`] without its password, as `flashmob-initramfs` takes it.
+fn write_own_key(to: &Path) {
+    let words = ["rsa", "-passin", "pass:snakeoil", "-in", OWN_KEY[0], "-out", &to.to_string_lossy()];
+    try_run("openssl", words).unwrap();
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use flashmob::api::TerminalState;
 use flashmob_testkit::command::try_run;
-use qemu_tests::assets::capture;
+use qemu_tests::assets::{Assets, capture};
 use qemu_tests::lab::{DISK_SIZE, Job, Lab};
 use qemu_tests::machine::{Bus, Firmware, Terminal};
 use qemu_tests::slots::Slots;
 
-use crate::{ASSETS, BOOTED, IMAGED, NEW_IS_UP};
+use crate::{ASSETS, BOOTED, IMAGED, NEW_IS_UP, make_netboot};
 
 /// First sector and size of the partition with this number.
 pub(crate) fn partition(disk: &Path, number: u32) -> (u64, u64) {
@@ -72,4 +72,52 @@ pub(crate) fn assert_named_and_grown(terminal: &Terminal, name: &str) {
     };
     assert_eq!(number("Block count:") * number("Block size:"), size, "the filesystem fills the partition");
     assert_eq!(text("debugfs", &["-R", "cat /etc/hostname", &root]), format!("{name}\n"));
+}
+
+#[test]
+fn an_ntfs_fills_a_larger_disk_where_ntfsresize_was_built_in() {
+    let _slots = Slots::take(1);
+    let folder = tempfile::Builder::new().prefix("ntfs").tempdir_in(&ASSETS.folder).unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (disk, netboot, images) = (at("golden.img"), at("netboot"), at("images"));
+    let content = make_ntfs_disk(folder.path(), &disk);
+    make_netboot(&netboot, &["--ntfs".as_ref()]);
+    capture(&ASSETS.programs, &disk, &images, &ASSETS.secret, &["--grow"]).unwrap();
+    let assets = Assets { netboot, ..ASSETS.clone() };
+    let job = Job { hostname: Some("{room}-{seat:02}"), ..Job::for_all() };
+    let lab = Lab::start(&assets, "own-ntfs", &[1], &job, &images).unwrap();
+    let mut machine = lab.netboot(1, Firmware::Bios, Bus::Ahci).unwrap();
+    machine.wait_for("the filesystem of partition 1 grew", IMAGED).unwrap();
+
+    let terminal = machine.cut_power();
+    let (start, size) = partition(&terminal.disk(), 1);
+    assert_eq!(start + size, DISK_SIZE - (1 << 20), "the partition takes all that the backup table leaves");
+    let ntfs = cut_out(&terminal.disk(), (start, size), lab.folder.join("ntfs.img"));
+    let ntfs = ntfs.to_string_lossy();
+    let facts = text("ntfsresize", &["--info", "--force", "--no-progress-bar", &ntfs]);
+    let number = |name: &str| -> u64 {
+        let line = facts.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim_start_matches([' ', ':']).split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(number("Current volume size") > size - (64 << 10), "{size}: {facts}");
+    // By force, because Windows is asked to check it at its first start.
+    assert_eq!(text("ntfscat", &["--force", &ntfs, "lesson.txt"]), content);
+}
+
+/// Writes a disk with one NTFS in 48 MiB, and returns the text of its file.
+fn make_ntfs_disk(folder: &Path, disk: &Path) -> String {
+    const SIZE: u64 = 48 << 20;
+    File::create(disk).unwrap().set_len(SIZE + (2 << 20)).unwrap();
+    text("sgdisk", &["--new=1:2048:+48M", "--typecode=1:0700", &disk.to_string_lossy()]);
+    let (start, size) = partition(disk, 1);
+    let (ntfs, lesson) = (folder.join("ntfs.img"), folder.join("lesson.txt"));
+    File::create(&ntfs).unwrap().set_len(size).unwrap();
+    let content = "a lesson\n".repeat(100_000);
+    std::fs::write(&lesson, &content).unwrap();
+    let [image, file] = [ntfs.to_string_lossy(), lesson.to_string_lossy()];
+    text("mkntfs", &["--fast", "--force", "--quiet", &image]);
+    text("ntfscp", &["--quiet", &image, &file, "lesson.txt"]);
+    let bytes = std::fs::read(&ntfs).unwrap();
+    File::options().write(true).open(disk).unwrap().write_all_at(&bytes, start).unwrap();
+    content
 }
