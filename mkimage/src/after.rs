@@ -13,7 +13,7 @@ use flashmob::event::Failure;
 use flashmob::image_id::is_plain_name;
 use flashmob::io::hash::sha256;
 use flashmob::io::image::folder::ImageFolder;
-use flashmob::manifest::after::{self, After, AfterFile, MAX_FILE_BYTES, Rule};
+use flashmob::manifest::after::{self, After, AfterFile, MAX_FILE_BYTES, Rule, System};
 use flashmob::manifest::{MAX_MANIFEST_BYTES, Manifest, names};
 use flashmob::units::show_bytes;
 use serde::Deserialize;
@@ -63,6 +63,8 @@ struct RuleText {
     models: Vec<String>,
     #[serde(default)]
     partition: Option<u32>,
+    #[serde(default)]
+    system: Option<System>,
     /// The folder on the terminal that the files go to.
     #[serde(default)]
     to: String,
@@ -121,14 +123,18 @@ fn report(manifest: &Manifest, after: &After, signed: bool, folder: &Path) {
     }
 }
 
-/// The terminals of a rule, for people.
+/// The terminals and the system of a rule, for people.
 pub(crate) fn whom(rule: &Rule) -> String {
     let kinds = [("room", &rule.rooms), ("group", &rule.groups), ("model", &rule.models)];
     let kinds = kinds.iter().filter(|(_, named)| !named.is_empty());
     let words: Vec<String> = kinds.map(|(kind, named)| format!("{kind} {}", named.join(" or "))).collect();
-    match words.is_empty() {
+    let whom = match words.is_empty() {
         true => "all terminals".into(),
         false => words.join(", "),
+    };
+    match rule.system {
+        Some(system) => format!("{whom}, their {system}"),
+        None => whom,
     }
 }
 
@@ -164,6 +170,7 @@ fn collect(folder: &Path, manifest: &Manifest) -> Result<(After, Contents), Fail
             groups: Vec::new(),
             models: Vec::new(),
             partition: None,
+            system: None,
             to: String::new(),
         }],
         Err(e) => return Err(file_failure("reading", &rules, &e)),
@@ -171,7 +178,7 @@ fn collect(folder: &Path, manifest: &Manifest) -> Result<(After, Contents), Fail
     let mut contents = Contents::new();
     let mut after = After { format: after::FORMAT, rules: Vec::new() };
     for text in texts {
-        let RuleText { folder: from, rooms, groups, models, partition, to } = text;
+        let RuleText { folder: from, rooms, groups, models, partition, system, to } = text;
         if rules.exists() && !is_plain_name(&from) {
             let where_ = rules.display();
             return Err(refused(format!("{where_}: '{from}' is no plain name of a folder beside it")));
@@ -183,7 +190,7 @@ fn collect(folder: &Path, manifest: &Manifest) -> Result<(After, Contents), Fail
             return Err(refused(format!("{} has no files", folder.join(&from).display())));
         }
         let name = if from == "." { "all".into() } else { from };
-        after.rules.push(Rule { name, rooms, groups, models, partition, files });
+        after.rules.push(Rule { name, rooms, groups, models, partition, system, files });
     }
     after.check(manifest).map_err(refused)?;
     if after.to_bytes().len() > after::MAX_LIST_BYTES {

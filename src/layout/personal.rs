@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Assignment, DiskInfo, LayoutMode, Personal};
 use crate::layout::plan::{LayoutPlan, Place};
+use crate::manifest::after::System;
 use crate::manifest::{Role, Table};
 use crate::units::Sha256;
 
@@ -19,6 +20,8 @@ pub const WAITING: [&str; 3] = ["EFI", "flashmob", "after"];
 pub const WAITING_LIST: &str = "files.txt";
 /// Where it lies on a root filesystem, if there is no EFI system partition.
 pub const ON_ROOT: [&str; 3] = ["etc", "flashmob", "terminal.json"];
+/// What a Linux system may lie in that the agent does not open.
+const CLOSED: [&str; 4] = ["lvm", "luks", "raid", "bcache"];
 /// Filesystems that the kernel mounts to change a Linux system.
 const LINUX: [&str; 5] = ["ext4", "ext3", "ext2", "xfs", "btrfs"];
 /// The version of the file.
@@ -103,6 +106,8 @@ pub struct Part {
 pub struct GivenFile {
     /// `None`: the root filesystem of the system.
     pub partition: Option<u32>,
+    /// The system that it is for; `None`: the disk's Linux if it has one, else its Windows.
+    pub system: Option<System>,
     /// From that filesystem's root, without a slash at the beginning (`manifest::after::check_path`).
     pub path: String,
     pub mode: u32,
@@ -172,7 +177,16 @@ impl Places {
 
     /// Is there a Windows, which names itself?
     pub fn has_windows(&self) -> bool {
-        self.parts.iter().any(|part| part.filesystem == "ntfs")
+        self.parts.iter().any(|part| System::is_windows(&part.filesystem))
+    }
+
+    /// The system of files whose rules name none. `has_root`: a Linux was found that the agent can write.
+    pub fn usual_system(&self, has_root: bool) -> System {
+        let is_closed = self.parts.iter().any(|part| CLOSED.contains(&part.filesystem.as_str()));
+        match self.has_windows() && !has_root && !is_closed {
+            true => System::Windows,
+            false => System::Linux,
+        }
     }
 }
 

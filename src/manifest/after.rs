@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Manifest;
 use super::model::is_model;
-use super::{Policy, Role};
+use super::{Partition, Policy, Role};
 use crate::units::{Sha256, show_bytes};
 
 /// The version of the list.
@@ -27,6 +27,8 @@ const MAX_PATH: usize = 1000;
 const MAX_NAME: usize = 255;
 /// The agent's own file says that everything else is done.
 const OWN_FILE: &str = "etc/flashmob/terminal.json";
+/// Filesystems of a Windows.
+const WINDOWS: [&str; 2] = ["ntfs", "bitlocker"];
 /// Filesystems of a named partition that the agent writes.
 const WRITABLE: [&str; 5] = ["ext4", "ext3", "ext2", "xfs", "btrfs"];
 
@@ -38,6 +40,40 @@ pub struct After {
     pub format: u32,
     /// A file of a later rule replaces one of an earlier rule with the same path.
     pub rules: Vec<Rule>,
+}
+
+/// A kind of system that files are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum System {
+    Windows,
+    /// A Linux, and any other that is no Windows.
+    Linux,
+}
+
+impl System {
+    /// Is it a Windows that has this filesystem?
+    pub fn is_windows(filesystem: &str) -> bool {
+        WINDOWS.contains(&filesystem)
+    }
+
+    /// As rules and lists name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            System::Windows => "windows",
+            System::Linux => "linux",
+        }
+    }
+}
+
+impl std::fmt::Display for System {
+    /// For people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            System::Windows => "Windows",
+            System::Linux => "Linux",
+        })
+    }
 }
 
 /// Which terminals get these files. Each kind of condition that is named must hold, by one of its values.
@@ -56,6 +92,9 @@ pub struct Rule {
     /// Number of the partition; `None`: the root filesystem of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<u32>,
+    /// The system whose root the files go below; `None`: the disk's Linux if it has one, else its Windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<System>,
     pub files: Vec<AfterFile>,
 }
 
@@ -107,10 +146,21 @@ impl Rule {
             if partition.role == Role::Esp || !WRITABLE.contains(&kind) {
                 return Err(format!(
                     "partition {number} has {kind}, and terminals write files to {} only; leave the \
-                     partition out for the system's own drive",
+                     partition out for the system's own drive, and name the system (windows or linux) if the \
+                     disk has two",
                     WRITABLE.join(", ")
                 ));
             }
+            if self.system.is_some() {
+                return Err("it names a partition and a system; files go to one of them".into());
+            }
+        }
+        let is_windows = |partition: &Partition| {
+            let kind = partition.filesystem.as_deref().unwrap_or_default();
+            partition.policy == Policy::Replace && System::is_windows(kind)
+        };
+        if self.system == Some(System::Windows) && !manifest.partitions.iter().any(is_windows) {
+            return Err("it is for windows, and the image writes no partition of one".into());
         }
         let mut paths = BTreeSet::new();
         for file in &self.files {
@@ -201,13 +251,17 @@ impl After {
         self.files().map(|file| (file.sha256.to_string(), file.size)).collect()
     }
 
-    /// The files for one terminal, each with its partition, in the order of their paths.
-    pub fn of(&self, terminal: &Traits<'_>) -> Vec<(Option<u32>, &AfterFile)> {
+    /// The files for one terminal, each with its rule, in the order of their paths. Of two with one path, of
+    /// which one names a system and the other none, the later rule's comes last.
+    pub fn of(&self, terminal: &Traits<'_>) -> Vec<(&Rule, &AfterFile)> {
         let mut chosen = BTreeMap::new();
-        for rule in self.rules.iter().filter(|rule| rule.is_for(terminal)) {
-            chosen.extend(rule.files.iter().map(|file| ((rule.partition, &file.path), file)));
+        for (number, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.is_for(terminal)) {
+            let key = |file| (rule.partition, file, rule.system);
+            chosen.extend(rule.files.iter().map(|file| (key(&file.path), (number, rule, file))));
         }
-        chosen.into_iter().map(|((partition, _), file)| (partition, file)).collect()
+        let mut chosen: Vec<_> = chosen.into_values().collect();
+        chosen.sort_by_key(|(number, rule, file)| (rule.partition, &file.path, *number));
+        chosen.into_iter().map(|(_, rule, file)| (rule, file)).collect()
     }
 
     /// The canonical bytes, as those of a manifest.
@@ -221,7 +275,7 @@ impl After {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::manifests::manifest_with;
+    use crate::testkit::manifests::{gpt_manifest, manifest_with};
     use crate::units::PieceLength;
 
     fn manifest() -> Manifest {
@@ -266,6 +320,47 @@ mod tests {
         let got: Vec<_> =
             after.of(&terminal).into_iter().map(|(_, f)| (f.path.as_str(), f.sha256.0[0])).collect();
         assert_eq!(got, [("etc/a", 1), ("etc/motd", 2), ("opt/x", 3)]);
+    }
+
+    #[test]
+    fn a_rule_for_one_system_replaces_no_file_of_the_other_and_the_later_rule_comes_last() {
+        let rule = |system, content| Rule {
+            name: "one".into(),
+            system,
+            files: vec![file("a", content)],
+            ..Rule::default()
+        };
+        let rules = vec![
+            rule(Some(System::Linux), 1),
+            rule(Some(System::Windows), 2),
+            rule(Some(System::Linux), 3),
+            rule(None, 4),
+        ];
+        let after = After { format: FORMAT, rules };
+        let traits = Traits::default();
+        let got: Vec<_> =
+            after.of(&traits).into_iter().map(|(rule, file)| (rule.system, file.sha256.0[0])).collect();
+        assert_eq!(got, [(Some(System::Windows), 2), (Some(System::Linux), 3), (None, 4)]);
+    }
+
+    #[test]
+    fn a_rule_is_for_a_system_that_the_image_has_and_names_no_partition_then() {
+        let mut manifest = gpt_manifest();
+        let mut after = of_all(vec![file("x", 1)]);
+        let list = String::from_utf8(after.to_bytes()).expect("text");
+        assert!(!list.contains("system"), "older programs read a list that names none");
+        after.rules[0].system = Some(System::Windows);
+        assert!(after.check(&manifest).expect_err("no Windows").contains("no partition of one"));
+        let number = manifest.partitions[0].number;
+        manifest.partitions[0].filesystem = Some("ntfs".into());
+        manifest.partitions[0].policy = Policy::Replace;
+        assert_eq!(After::parse(&after.to_bytes(), &manifest), Ok(after.clone()));
+        assert!(String::from_utf8(after.to_bytes()).expect("text").contains("\"system\": \"windows\""));
+        manifest.partitions[0].filesystem = Some("ext4".into());
+        after.rules[0].system = Some(System::Linux);
+        assert_eq!(after.check(&manifest), Ok(()));
+        after.rules[0].partition = Some(number);
+        assert!(after.check(&manifest).expect_err("two places").contains("a partition and a system"));
     }
 
     #[test]

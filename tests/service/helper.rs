@@ -218,6 +218,41 @@ fn files_that_wait_for_the_helper_are_copied_once_and_a_damaged_one_is_not() {
 }
 
 #[test]
+fn files_for_a_windows_on_the_same_disk_are_left_to_it() {
+    for shell in [&["dash"][..], &["busybox", "sh"], &["bash"]] {
+        if Command::new(shell[0]).arg("-c").arg("true").output().is_err() {
+            eprintln!("SKIPPED: there is no {}", shell[0]);
+            continue;
+        }
+        let system = System::new("http://127.0.0.1:9");
+        let waiting = "boot/efi/EFI/flashmob/after";
+        let line = |name: &str, path: &str| format!("{name}.bin {} 0600 {path}\n", sha256(name));
+        let names = ["linux-0000", "windows-0001", "windows-0002"];
+        names.iter().for_each(|name| system.put(&format!("{waiting}/{name}.bin"), name));
+        let windows = line(names[1], "lab/join me.ps1") + &line(names[2], "etc/motd");
+        system.put(&format!("{waiting}/files.txt"), &(line(names[0], "etc/motd") + &windows));
+        succeeds(&system.run(shell, "early"));
+        assert_eq!(system.text("etc/motd"), names[0], "{shell:?}");
+        assert!(!system.at("lab").exists(), "{shell:?}");
+        assert_eq!(
+            system.text(&format!("{waiting}/files.txt")),
+            windows,
+            "{shell:?}: the list is the others'"
+        );
+        let mut left: Vec<_> = fs::read_dir(system.at(waiting)).unwrap().flatten().collect();
+        left.sort_by_key(fs::DirEntry::file_name);
+        let left: Vec<_> = left.iter().map(fs::DirEntry::file_name).collect();
+        assert_eq!(left, ["files.txt", "windows-0001.bin", "windows-0002.bin"], "{shell:?}");
+        // Another attempt has only files for Windows.
+        let file = system.text("boot/efi/EFI/flashmob/terminal.json").replace("7-abc", "8-abc");
+        system.put("boot/efi/EFI/flashmob/terminal.json", &file);
+        let said = succeeds(&system.run(shell, "early"));
+        assert!(!said.contains("files are copied"), "{shell:?}: {said}");
+        assert_eq!(system.text(&format!("{waiting}/files.txt")), windows, "{shell:?}");
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_copied_repeats_nothing_else_at_the_next_start() {
     for shell in [&["dash"][..], &["busybox", "sh"], &["bash"]] {
         if Command::new(shell[0]).arg("-c").arg("true").output().is_err() {

@@ -22,7 +22,7 @@ pub(super) fn name(start: &[u8]) -> Option<&'static str> {
         }
         return Some(if compatible & 0x4 != 0 { "ext3" } else { "ext2" });
     }
-    let known: [(usize, &[u8], &str); 18] = [
+    let known: [(usize, &[u8], &str); 19] = [
         (3, b"NTFS    ", "ntfs"),
         (3, b"EXFAT   ", "exfat"),
         (3, b"-FVE-FS-", "bitlocker"),
@@ -42,6 +42,9 @@ pub(super) fn name(start: &[u8]) -> Option<&'static str> {
         (82, b"FAT32", "vfat"),
         (54, b"FAT1", "vfat"),
         (0, b"hsqs", "squashfs"),
+        // A member of a Linux RAID, version 1.2 (Linux, include/uapi/linux/raid/md_p.h). Last, because one
+        // that was formatted otherwise since may still have it.
+        (4096, b"\xfc\x4e\x2b\xa9\x01\0\0\0", "raid"),
     ];
     known.iter().find(|(at, text, _)| is(*at, text)).map(|(_, _, name)| *name)
 }
@@ -55,8 +58,10 @@ mod tests {
         let mut start = vec![0u8; 128 << 10];
         assert_eq!(name(&start), None);
         assert_eq!(name(&start[..10]), None);
+        start[4096..4104].copy_from_slice(&[0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0]);
+        assert_eq!(name(&start), Some("raid"));
         start[4086..4096].copy_from_slice(b"SWAPSPACE2");
-        assert_eq!(name(&start), Some("swap"));
+        assert_eq!(name(&start), Some("swap"), "what was written since");
         assert_eq!(name(&start[..4090]), None);
         start[0x10040..0x10048].copy_from_slice(b"_BHRfS_M");
         assert_eq!(name(&start), Some("btrfs"));

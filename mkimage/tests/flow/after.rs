@@ -40,11 +40,11 @@ fn an_image_gets_files_by_rule_is_unsigned_then_and_keeps_its_payload() {
     write(&files, "all/etc/motd", "welcome\n", 0o644);
     write(&files, "cad/licence", "secret", 0o600);
     let rules = "[[rule]]\nfolder = 'all'\n[[rule]]\nfolder = 'cad'\nto = '/opt/cad'\n\
-        groups = ['cad']\nmodels = ['OptiPlex']\n";
+        groups = ['cad']\nmodels = ['OptiPlex']\nsystem = 'linux'\n";
     write(&files, "rules.toml", rules, 0o644);
     succeed(&mkimage(&[&"after", &folder, &files, &"--key", &secret]));
     let said = succeed(&mkimage(&[&"inspect", &folder, &"--public", &public]));
-    assert!(said.contains("cad: 1 for group cad, model OptiPlex"), "{said}");
+    assert!(said.contains("cad: 1 for group cad, model OptiPlex, their Linux"), "{said}");
     assert!(fs::read_to_string(folder.join("after.json")).expect("there").contains("\"opt/cad/licence\""));
     assert_eq!(fs::read_dir(folder.join("after")).expect("listed").count(), 2, "what no rule has is gone");
     // Somebody changes a file behind the signature's back.
@@ -92,6 +92,8 @@ fn files_that_terminals_would_refuse_are_refused_and_the_image_stays_as_it_was()
         ("[[rule]]\nfolder = 'a'\nroom = '1'\n", "rules.toml"),
         ("[[rule]]\nfolder = 'a'\npartition = 9\n", "does not write a partition 9"),
         ("[[rule]]\nfolder = 'a'\nto = '../up'\n", "'..'"),
+        ("[[rule]]\nfolder = 'a'\nsystem = 'windows'\n", "no partition of one"),
+        ("[[rule]]\nfolder = 'a'\nsystem = 'beos'\n", "rules.toml"),
     ] {
         write(&files, "a/x", "x", 0o644);
         write(&files, "rules.toml", rules, 0o644);

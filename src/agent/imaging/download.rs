@@ -21,7 +21,7 @@ use crate::layout::grid::Grid;
 use crate::layout::image::{self, ImageDescription, SidecarFault, Sidecars, WrongSidecar};
 use crate::layout::personal::GivenFile;
 use crate::layout::present::Version;
-use crate::manifest::after::{After, Traits};
+use crate::manifest::after::{After, Rule, Traits};
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, TrustedManifest, names};
 use crate::metainfo::Metainfo;
 use crate::units::Sha256;
@@ -93,7 +93,7 @@ pub(super) async fn files(
     let files = Files::ticketed(ctx, &assignment.task);
     let mut contents: BTreeMap<String, Arc<Vec<u8>>> = BTreeMap::new();
     let mut given = Vec::new();
-    for (partition, file) in after.of(&traits) {
+    for (rule, file) in after.of(&traits) {
         let hash = file.sha256.to_string();
         let content = match contents.get(&hash) {
             Some(content) => Arc::clone(content),
@@ -112,7 +112,8 @@ pub(super) async fn files(
         };
         contents.insert(hash, Arc::clone(&content));
         let (path, mode, sha256) = (file.path.clone(), file.permissions(), file.sha256);
-        given.push(GivenFile { partition, path, mode, sha256, content });
+        let Rule { partition, system, .. } = *rule;
+        given.push(GivenFile { partition, system, path, mode, sha256, content });
     }
     Ok(given)
 }

@@ -4,12 +4,54 @@
 //! Invariant: each file may be written again with the same result. One that cannot be written does not stop
 //! the others. No link is followed on the way to a file.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::io::disk::personal::fat;
 use crate::io::disk::personal::root::Root;
 use crate::io::storage::device::Disk;
-use crate::layout::personal::{GivenFile, Told, WAITING, WAITING_LIST};
+use crate::layout::personal::{GivenFile, Places, Told, WAITING, WAITING_LIST};
+use crate::manifest::after::System;
+
+/// The files for the systems of a disk, without those that name a partition.
+#[derive(Default)]
+pub(super) struct BySystem<'a> {
+    pub(super) linux: Vec<&'a GivenFile>,
+    pub(super) windows: Vec<&'a GivenFile>,
+}
+
+impl<'a> BySystem<'a> {
+    /// Those of `places`. `has_root`: a Linux was found that the agent can write.
+    pub(super) fn of(places: &'a Places, has_root: bool) -> Self {
+        let usual = places.usual_system(has_root);
+        let of = |system| {
+            let files = places.files.iter().filter(|file| file.partition.is_none());
+            let files = files.filter(|file| file.system.unwrap_or(usual) == system);
+            // Of two with one path, the later rule's comes last.
+            files.map(|file| (&file.path, file)).collect::<BTreeMap<_, _>>().into_values().collect()
+        };
+        BySystem { linux: of(System::Linux), windows: of(System::Windows) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.linux.is_empty() && self.windows.is_empty()
+    }
+
+    fn each(&self) -> impl Iterator<Item = (System, &GivenFile)> {
+        let linux = self.linux.iter().map(|file| (System::Linux, *file));
+        linux.chain(self.windows.iter().map(|file| (System::Windows, *file)))
+    }
+
+    /// Whom they wait for, for people.
+    pub(super) fn waiting(&self) -> String {
+        let systems = [(System::Linux, &self.linux), (System::Windows, &self.windows)];
+        let systems = systems.iter().filter(|(_, files)| !files.is_empty());
+        let words: Vec<String> = systems
+            .map(|(system, files)| format!("{} files wait for the helper in {system}", files.len()))
+            .collect();
+        words.join(", ")
+    }
+}
 
 /// Writes `files` below `root`.
 pub(super) fn below(root: &Root, files: &[&GivenFile], tell: &mut dyn FnMut(Told)) {
@@ -25,8 +67,9 @@ pub(super) fn below(root: &Root, files: &[&GivenFile], tell: &mut dyn FnMut(Told
     }
 }
 
-/// Leaves `files` on the EFI system partition. The list of them comes last.
-pub(super) fn wait_on_esp(disk: &Disk, at: (u64, u64), files: &[&GivenFile]) -> io::Result<()> {
+/// Leaves `files` on the EFI system partition, each with its system in its name, because helpers of older
+/// images read no other word. The list of them comes last.
+pub(super) fn wait_on_esp(disk: &Disk, at: (u64, u64), files: &BySystem<'_>) -> io::Result<()> {
     let within = |name: &str| -> Vec<String> {
         WAITING.iter().map(|part| part.to_string()).chain([name.to_string()]).collect()
     };
@@ -35,8 +78,8 @@ pub(super) fn wait_on_esp(disk: &Disk, at: (u64, u64), files: &[&GivenFile]) -> 
         fat::write(disk, at, &path.iter().map(String::as_str).collect::<Vec<_>>(), content)
     };
     let mut list = String::new();
-    for (number, file) in files.iter().enumerate() {
-        let name = format!("{number:04}.bin");
+    for (number, (system, file)) in files.each().enumerate() {
+        let name = format!("{}-{number:04}.bin", system.word());
         write(&name, &file.content)?;
         list += &format!("{name} {} {:04o} {}\n", file.sha256, file.mode, file.path);
     }

@@ -21,6 +21,7 @@ use nix::mount::MsFlags;
 use crate::io::disk::claim::claim;
 use crate::io::disk::mount::{Mount, node, patiently};
 use crate::layout::personal::{GivenFile, ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
+use after::BySystem;
 use root::Root;
 
 /// Folders of a filesystem in which a distribution may keep its root (subvolumes of Btrfs).
@@ -33,43 +34,24 @@ pub(crate) fn make(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -
 }
 
 fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
-    let named = !own.hostname.is_empty();
-    let files: Vec<&GivenFile> = places.files.iter().filter(|file| file.partition.is_none()).collect();
     let Some(esp) = places.esp() else {
-        let Some(mounted) = Mounted::find(places)? else {
-            tell(Told::Problem(format!("there is no place for {}: {}", ON_ROOT.join("/"), nowhere(places))));
-            return Ok(());
+        let why = match Mounted::find(places)? {
+            Found::One(mounted) => return mounted.during(|root| on_root(root, places, own, tell)),
+            Found::Several(numbers) => several(&numbers),
+            Found::None => not_found(places),
         };
-        return mounted.during(|root| on_root(root, (places, &files), own, tell));
+        tell(Told::Problem(format!("there is no place for {}: {why}", ON_ROOT.join("/"))));
+        return Ok(());
     };
     if on_esp(places, esp, |disk, at| fat::read(disk, at, &ON_ESP))?.is_some_and(|it| own.is_complete(&it)) {
         tell(Told::Step("it was done before".into()));
         return Ok(());
     }
     elsewhere(places, tell);
-    let mut waiting = !files.is_empty();
-    if named || waiting {
-        match Mounted::find(places) {
-            Ok(Some(mounted)) => {
-                waiting = false;
-                let done = mounted.during(|root| {
-                    after::below(root, &files, tell);
-                    steps(root, own, tell);
-                    Ok(())
-                });
-                done.unwrap_or_else(|why| tell(Told::Problem(why)));
-            }
-            Ok(None) if places.has_windows() || !named => {}
-            Ok(None) => {
-                tell(Told::Problem(format!("the host name is left to the system: {}", nowhere(places))))
-            }
-            Err(why) => tell(Told::Problem(why)),
-        }
-    }
-    if waiting {
-        let left = on_esp(places, esp, |disk, at| after::wait_on_esp(disk, at, &files));
-        tell(match left {
-            Ok(()) => Told::Step(format!("{} files wait for the helper in the system", files.len())),
+    let waiting = systems(places, own, tell);
+    if !waiting.is_empty() {
+        tell(match on_esp(places, esp, |disk, at| after::wait_on_esp(disk, at, &waiting)) {
+            Ok(()) => Told::Step(waiting.waiting()),
             Err(why) => Told::Problem(format!("the administrator's files: {why}")),
         });
     }
@@ -84,8 +66,63 @@ fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<()
     Ok(())
 }
 
+/// Changes the Linux that the agent can write. Returns the files that must wait for a helper.
+fn systems<'a>(places: &'a Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> BySystem<'a> {
+    let named = !own.hostname.is_empty();
+    if !named && places.files.iter().all(|file| file.partition.is_some()) {
+        return BySystem::default();
+    }
+    let found = Mounted::find(places);
+    let has_root = matches!(found, Ok(Found::One(_) | Found::Several(_)));
+    let mut files = BySystem::of(places, has_root);
+    match found {
+        Ok(Found::One(mounted)) => {
+            let linux = std::mem::take(&mut files.linux);
+            let done = mounted.during(|root| {
+                after::below(root, &linux, tell);
+                steps(root, own, tell);
+                Ok(())
+            });
+            done.unwrap_or_else(|why| tell(Told::Problem(why)));
+        }
+        Ok(Found::Several(numbers)) => {
+            let linux = std::mem::take(&mut files.linux);
+            if named || !linux.is_empty() {
+                tell(Told::Problem(several(&numbers)));
+            }
+        }
+        Ok(Found::None) if places.has_windows() || !named => {}
+        Ok(Found::None) => {
+            tell(Told::Problem(format!("the host name is left to the system: {}", not_found(places))))
+        }
+        Err(why) => tell(Told::Problem(why)),
+    }
+    if !places.has_windows() {
+        leave_out(&std::mem::take(&mut files.windows), "no Windows was written", tell);
+    }
+    files
+}
+
+/// Tells of files that no Windows gets.
+fn leave_out(files: &[&GivenFile], why: &str, tell: &mut dyn FnMut(Told)) {
+    if !files.is_empty() {
+        let count = files.len();
+        tell(Told::Problem(format!("{count} files for Windows are left out: {why}")));
+    }
+}
+
+/// Why nothing of two Linux systems is changed.
+fn several(numbers: &[u32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    format!(
+        "there are several Linux systems on the disk (partitions {}), and the host name and the files may be \
+         for any of them: nothing is written to these. A rule of the files may name a partition",
+        numbers.join(", ")
+    )
+}
+
 /// Why no Linux system is changed.
-fn nowhere(places: &Places) -> String {
+fn not_found(places: &Places) -> String {
     let kinds =
         places.parts.iter().filter(|part| places.esp() != Some(part)).map(|part| match &*part.filesystem {
             "" => format!("partition {} has no known filesystem", part.number),
@@ -133,12 +170,7 @@ fn elsewhere(places: &Places, tell: &mut dyn FnMut(Told)) {
 }
 
 /// All on the root filesystem.
-fn on_root(
-    root: &Root,
-    (places, files): (&Places, &[&GivenFile]),
-    own: &OwnFile,
-    tell: &mut dyn FnMut(Told),
-) -> Result<(), String> {
+fn on_root(root: &Root, places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
     let path = ON_ROOT.join("/");
     let said = |e: io::Error| format!("/{path}: {e}");
     if root.read(&path).map_err(said)?.is_some_and(|there| own.is_complete(&there)) {
@@ -146,7 +178,9 @@ fn on_root(
         return Ok(());
     }
     elsewhere(places, tell);
-    after::below(root, files, tell);
+    let files = BySystem::of(places, true);
+    leave_out(&files.windows, "there is no EFI system partition where they could wait", tell);
+    after::below(root, &files.linux, tell);
     steps(root, own, tell);
     root.make_folder("etc/flashmob").map_err(said)?;
     root.write(&path, &own.to_bytes()).map_err(said)?;
@@ -167,6 +201,14 @@ fn steps(root: &Root, own: &OwnFile, tell: &mut dyn FnMut(Told)) {
     }
 }
 
+/// Linux systems on a disk that the agent can write.
+enum Found {
+    None,
+    One(Mounted),
+    /// The numbers of their partitions.
+    Several(Vec<u32>),
+}
+
 /// A mounted filesystem with the root of a Linux system.
 struct Mounted {
     mount: Mount,
@@ -176,23 +218,24 @@ struct Mounted {
 
 impl Mounted {
     /// Mounts the one partition that has a root. The others are not written.
-    fn find(places: &Places) -> Result<Option<Mounted>, String> {
-        let mut found = None;
+    fn find(places: &Places) -> Result<Found, String> {
+        let mut found = Vec::new();
         for part in places.linux() {
             let node = node(places, part)?;
             // A partition that cannot be mounted may be the root, so this is told.
             let looked = Mounted::new(&node, &part.filesystem, MsFlags::MS_RDONLY)?;
             let Some(folder) = looked.root() else { continue };
-            if found.replace((node, part, folder)).is_some() {
-                return Err(
-                    "there are two Linux systems on the disk, and the host name may be for one".into()
-                );
-            }
+            found.push((node, part, folder));
         }
-        let Some((node, part, folder)) = found else { return Ok(None) };
-        let mut mounted = Mounted::new(&node, &part.filesystem, MsFlags::empty())?;
-        mounted.folder = folder;
-        Ok(Some(mounted))
+        match &found[..] {
+            [] => Ok(Found::None),
+            [(node, part, folder)] => {
+                let mut mounted = Mounted::new(node, &part.filesystem, MsFlags::empty())?;
+                mounted.folder = folder;
+                Ok(Found::One(mounted))
+            }
+            several => Ok(Found::Several(several.iter().map(|(_, part, _)| part.number).collect())),
+        }
     }
 
     fn new(node: &Path, kind: &str, flags: MsFlags) -> Result<Self, String> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::api::LayoutMode;
 use crate::manifest::Role;
+use crate::manifest::after::System;
 use crate::testkit::disks::{LoopDisk, MIB, run};
 
 fn own() -> OwnFile {
@@ -203,7 +204,18 @@ fn a_root_that_is_not_there_is_a_problem_and_the_file_is_written_all_the_same() 
 
 fn given(partition: Option<u32>, path: &str, mode: u32, content: &[u8]) -> GivenFile {
     let sha256 = crate::digest::sha256(content);
-    GivenFile { partition, path: path.into(), mode, sha256, content: Arc::new(content.to_vec()) }
+    GivenFile {
+        partition,
+        system: None,
+        path: path.into(),
+        mode,
+        sha256,
+        content: Arc::new(content.to_vec()),
+    }
+}
+
+fn given_to(system: System, path: &str, content: &[u8]) -> GivenFile {
+    GivenFile { system: Some(system), ..given(None, path, 0o644, content) }
 }
 
 #[test]
@@ -247,19 +259,92 @@ fn files_for_a_system_that_the_agent_cannot_write_wait_on_the_esp_with_their_lis
     let (steps, problems) = all(&places, &own());
     run("partx", &["--delete", &disk.path]);
     assert_eq!(problems, Vec::<String>::new());
-    assert_eq!(steps[0], "2 files wait for the helper in the system");
+    assert_eq!(steps[0], "2 files wait for the helper in Windows");
     let esp = format!("{}@@1M", disk.file.display());
     let list = run("mtype", &["-i", &esp, "::EFI/flashmob/after/files.txt"]);
     let expected = format!(
-        "0000.bin {} 0644 ProgramData/lab/join me.ps1\n0001.bin {} 0644 Windows/x.bin\n",
+        "windows-0000.bin {} 0644 ProgramData/lab/join me.ps1\nwindows-0001.bin {} 0644 Windows/x.bin\n",
         places.files[0].sha256, places.files[1].sha256
     );
     assert_eq!(list, expected);
-    assert_eq!(run("mtype", &["-i", &esp, "::EFI/flashmob/after/0000.bin"]), "join");
-    assert_eq!(run("mtype", &["-i", &esp, "::EFI/flashmob/after/0001.bin"]).as_bytes(), large);
+    assert_eq!(run("mtype", &["-i", &esp, "::EFI/flashmob/after/windows-0000.bin"]), "join");
+    assert_eq!(run("mtype", &["-i", &esp, "::EFI/flashmob/after/windows-0001.bin"]).as_bytes(), large);
     places.files = vec![given(None, "too/large", 0o644, &vec![1; 60 << 20])];
     let (steps, problems) = all(&places, &OwnFile { attempt: 8, ..own() });
     assert!(problems[0].contains("EFI system partition") && steps.len() == 1, "{problems:?} {steps:?}");
+}
+
+/// The names and paths in the list of files that wait.
+fn waiting(disk: &LoopDisk) -> Vec<String> {
+    let esp = format!("{}@@1M", disk.file.display());
+    let list = run("mtype", &["-i", &esp, "::EFI/flashmob/after/files.txt"]);
+    let words = |line: &str| line.split(' ').map(String::from).collect::<Vec<_>>();
+    list.lines().map(words).map(|line| format!("{} {}", line[0], line[3])).collect()
+}
+
+#[test]
+fn of_a_windows_and_a_linux_on_one_disk_each_gets_its_own_files() {
+    let (disk, mut places) = whole_disk();
+    places.parts.push(Part { number: 2, filesystem: "ntfs".into(), ..places.parts[1].clone() });
+    places.files = vec![
+        given_to(System::Windows, "a", b"for Windows"),
+        given_to(System::Linux, "a", b"for Linux"),
+        given(None, "etc/a", 0o644, b"as usual"),
+    ];
+    let (steps, problems) = all(&places, &own());
+    assert_eq!(problems, Vec::<String>::new());
+    assert!(steps.contains(&"1 files wait for the helper in Windows".into()), "{steps:?}");
+    assert_eq!(waiting(&disk), ["windows-0000.bin a"]);
+    let root = format!("{}p3", disk.path);
+    assert_eq!([content(&root, "a"), content(&root, "etc/a")], ["for Linux", "as usual"]);
+    // The Linux is one that the agent cannot write.
+    places.parts[1].filesystem = "lvm".into();
+    let (_, problems) = all(&places, &OwnFile { attempt: 8, ..own() });
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(waiting(&disk), ["linux-0000.bin a", "linux-0001.bin etc/a", "windows-0002.bin a"]);
+    // There is no Linux, and then no Windows.
+    places.parts.remove(1);
+    places.files.remove(1);
+    let (_, problems) = all(&places, &OwnFile { attempt: 9, ..own() });
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(waiting(&disk), ["windows-0000.bin a", "windows-0001.bin etc/a"]);
+    places.parts[1].filesystem = "lvm".into();
+    let (_, problems) = all(&places, &OwnFile { attempt: 10, ..own() });
+    run("partx", &["--delete", &disk.path]);
+    assert!(problems.iter().any(|why| why.contains("files for Windows are left out")), "{problems:?}");
+    assert_eq!(waiting(&disk), ["linux-0000.bin etc/a"]);
+}
+
+#[test]
+fn a_later_rule_without_a_system_replaces_the_file_of_an_earlier_one_with() {
+    let (disk, mut places) = whole_disk();
+    places.parts[1].filesystem = "lvm".into();
+    places.files = vec![given_to(System::Linux, "a", b"early"), given(None, "a", 0o644, b"late")];
+    let own = OwnFile { hostname: String::new(), ..own() };
+    assert_eq!(all(&places, &own).1, Vec::<String>::new());
+    run("partx", &["--delete", &disk.path]);
+    assert_eq!(waiting(&disk), ["linux-0000.bin a"]);
+    let esp = format!("{}@@1M", disk.file.display());
+    assert_eq!(run("mtype", &["-i", &esp, "::EFI/flashmob/after/linux-0000.bin"]), "late");
+}
+
+#[test]
+fn two_linux_systems_get_nothing_and_the_report_says_so() {
+    let (disk, mut places) = whole_disk();
+    let before = disk.bytes();
+    places.files = vec![given(None, "etc/a", 0o644, b"x"), given_to(System::Linux, "b", b"y")];
+    // One that is listed twice is as good as two.
+    places.parts.push(places.parts[1].clone());
+    let (steps, problems) = all(&places, &own());
+    run("partx", &["--delete", &disk.path]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("several Linux systems") && problems[0].contains("nothing is written"));
+    assert_eq!(steps, ["EFI/flashmob/terminal.json is on the EFI system partition"]);
+    let after = disk.bytes();
+    let rest = 49 * usize::try_from(MIB).expect("small");
+    assert!(before[rest..] == after[rest..], "neither of them is changed");
+    let esp = format!("{}@@1M", disk.file.display());
+    assert!(!run("mdir", &["-i", &esp, "::EFI/flashmob"]).to_lowercase().contains("after"));
 }
 
 #[test]

@@ -21,12 +21,17 @@ function Set-Done($part, $ticket) {
 }
 
 # Copies the administrator's files that wait on the EFI system partition to the drive of this Windows. Each is copied
-# once for the ticket. One that cannot be copied is tried again at the next start, and does not stop the others.
+# once for the ticket. One that cannot be copied is tried again at the next start, and does not stop the others. Those
+# whose name begins with "linux-" are left to the helper in a Linux on the same disk.
 function Copy-WaitingFiles($folder, $ticket) {
     $list = Join-Path $folder 'files.txt'
     if (-not (Test-Path $list)) { return }
+    $lines = @(Get-Content $list -Encoding UTF8)
+    $mine = @($lines | Where-Object { $_ -notlike 'linux-*' })
+    $rest = @($lines | Where-Object { $_ -like 'linux-*' })
+    if (-not $mine) { return }
     $copied = @()
-    foreach ($line in (Get-Content $list -Encoding UTF8)) {
+    foreach ($line in $mine) {
         $name, $sum, $mode, $path = $line -split ' ', 4
         if (Test-Done "file-$name" $ticket) { continue }
         try {
@@ -43,8 +48,19 @@ function Copy-WaitingFiles($folder, $ticket) {
     # The copies on the EFI system partition are the only ones until the others are on the medium.
     Write-VolumeCache -DriveLetter $env:SystemDrive.Substring(0, 1)
     foreach ($name in $copied) { Set-Done "file-$name" $ticket }
+    if ($script:filesFailed) { return }
     # They may be secrets.
-    if (-not $script:filesFailed) { Remove-Item -Recurse -Force $folder }
+    if (-not $rest) {
+        Remove-Item -Recurse -Force $folder
+        return
+    }
+    foreach ($line in $mine) {
+        Remove-Item -Force -ErrorAction SilentlyContinue (Join-Path $folder ($line -split ' ', 2)[0])
+    }
+    # Linux reads lines that end with a line feed alone.
+    $new = Join-Path $folder 'rest.txt'
+    [IO.File]::WriteAllText($new, (($rest -join "`n") + "`n"))
+    Move-Item -Force $new $list
 }
 
 # Copies one file. Where its mode gives nothing to groups and others, only administrators and the system may read it.

@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use super::reply::{Body, Error, Shared, conflict, error, keep, not_taken, read};
 use crate::api::{Assignment, Booted, Compare, PersonalReport, Refusal, Take, Task};
 use crate::io::net::reverse_dns::{self, NoName};
-use crate::manifest::after::{AfterFile, Traits};
+use crate::manifest::after::{AfterFile, Rule, Traits};
 use crate::server::app::{App, Repository};
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::config::Config;
@@ -187,9 +187,10 @@ pub(super) fn list_files(
         let Some(terminal) = lab.get(&affected.id) else { continue };
         let groups = groups_of_all.of(terminal);
         let files = after.of(&traits(terminal, &groups));
-        let path = |(partition, file): &(Option<u32>, &AfterFile)| match partition {
-            Some(number) => format!("/{} (partition {number})", file.path),
-            None => format!("/{}", file.path),
+        let path = |(rule, file): &(&Rule, &AfterFile)| match (rule.partition, rule.system) {
+            (Some(number), _) => format!("/{} (partition {number})", file.path),
+            (None, Some(system)) => format!("/{} ({system})", file.path),
+            (None, None) => format!("/{}", file.path),
         };
         affected.files = shortened(&files.iter().map(path).collect::<Vec<_>>());
     }
