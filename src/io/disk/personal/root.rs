@@ -1,13 +1,13 @@
 //! A folder as the root of a system: files below it are read and changed without ever leaving it.
 //!
 //! Invariant: links are followed as the installed system would follow them, below this root (openat2(2),
-//! `RESOLVE_IN_ROOT`), and no file that is a link itself is changed. What is written is synced. A file that
-//! was there, or that a new one replaces, hands on its SELinux label, and any other new one gets one.
+//! `RESOLVE_IN_ROOT`), and no file that is a link itself is changed. A file has its old content or its new one
+//! whole, whenever the power fails. It keeps its SELinux label, and a new one gets one.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -17,7 +17,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, fchown, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchown, fsync, unlinkat};
 
 use super::power;
 use crate::io::sys;
@@ -26,6 +26,13 @@ use crate::io::sys;
 const MOST: u64 = 256 << 10;
 /// A file that is not whole yet, in the folder where it gets its name.
 const NEW: &str = ".flashmob-new";
+
+/// Who may do what with a file.
+struct Access {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
 
 pub(super) struct Root {
     folder: OwnedFd,
@@ -105,42 +112,53 @@ impl Root {
         Ok(Some(bytes))
     }
 
-    /// Gives a file this content, in place, so that its owner, mode and labels stay. False: it had it.
+    /// Gives a file this content; it keeps its owner, mode and label. A new one is root's, for all to read.
+    /// False: it had it.
     pub(super) fn write(&self, path: &str, content: &[u8]) -> io::Result<bool> {
         if self.read(path).ok().flatten().as_deref() == Some(content) && self.is_file(path)? {
             return Ok(false);
         }
         let (parent, name) = self.parent(path)?;
-        let mut file = parent.file(name)?;
-        file.set_len(0)?;
-        file.rewind()?;
-        power::change()?;
-        file.write_all(content)?;
-        file.sync_all()?;
+        parent.replace(name, content, |old| match old {
+            Some(old) => Access { uid: old.st_uid, gid: old.st_gid, mode: old.st_mode & 0o7777 },
+            None => Access { uid: 0, gid: 0, mode: 0o644 },
+        })?;
         Ok(true)
     }
 
     /// Gives the file at `path` this content and mode, and root as its owner, and makes the folders on the
-    /// way. No link is followed: a golden system may have one where nobody expects it. The new file takes the
-    /// old one's place when it is whole, so a full disk leaves the old one as it was.
+    /// way. No link is followed: a golden system may have one where nobody expects it.
     pub(super) fn put(&self, path: &str, content: &[u8], mode: u32) -> io::Result<()> {
         let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
         let mut folder = self.below(".")?;
         for part in folders.split('/').filter(|part| !part.is_empty()) {
             folder = folder.enter_or_make(part)?;
         }
-        let old = folder.old(name)?;
+        folder.replace(name, content, |_| Access { uid: 0, gid: 0, mode })
+    }
+
+    /// Puts a new file in the place of `name` in this folder when it is whole and on the medium, so a full
+    /// disk or a power cut leaves the old one as it was. `access` hears of the old one.
+    fn replace(
+        &self,
+        name: &str,
+        content: &[u8],
+        access: impl FnOnce(Option<&FileStat>) -> Access,
+    ) -> io::Result<()> {
+        let old = self.old(name)?;
+        let stat = old.as_ref().map(fstat).transpose()?;
         // A run that was cut off may have left one.
-        folder.remove(NEW)?;
-        let done = folder.fill(old.as_ref(), name, content, mode).and_then(|()| {
+        self.remove(NEW)?;
+        let done = self.fill(old.as_ref(), name, content, access(stat.as_ref())).and_then(|()| {
             power::change()?;
-            Ok(renameat(&folder.folder, NEW, &folder.folder, name)?)
+            Ok(renameat(&self.folder, NEW, &self.folder, name)?)
         });
         if done.is_err() {
             // The first error says more than one of this.
-            let _ = folder.remove(NEW);
+            let _ = self.remove(NEW);
+            return done;
         }
-        done
+        Ok(fsync(&self.folder)?)
     }
 
     /// The file `name` in this folder that a new one may replace; `None` if there is none.
@@ -157,7 +175,7 @@ impl Root {
     }
 
     /// Makes the file `NEW` in this folder, which becomes `name` and has the label of `old`.
-    fn fill(&self, old: Option<&OwnedFd>, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
+    fn fill(&self, old: Option<&OwnedFd>, name: &str, content: &[u8], access: Access) -> io::Result<()> {
         power::change()?;
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CREAT | OFlag::O_EXCL;
         let mut file = File::from(self.open_at(NEW, flags)?);
@@ -170,32 +188,12 @@ impl Root {
         power::change()?;
         file.write_all(content)?;
         let now = file.metadata()?;
-        if now.uid() != 0 || now.gid() != 0 {
-            fchown(&file, Some(0.into()), Some(0.into()))?;
+        if (now.uid(), now.gid()) != (access.uid, access.gid) {
+            fchown(&file, Some(access.uid.into()), Some(access.gid.into()))?;
         }
-        file.set_permissions(Permissions::from_mode(mode))?;
+        // After the owner, whose change takes set-user-ID away.
+        file.set_permissions(Permissions::from_mode(access.mode))?;
         file.sync_all()
-    }
-
-    /// The file `name` in this folder, to be written; no link. A new one gets a label.
-    fn file(&self, name: &str) -> io::Result<File> {
-        power::change()?;
-        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let (file, is_new) = match self.open_at(name, flags) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                (self.open_at(name, flags | OFlag::O_CREAT | OFlag::O_EXCL)?, true)
-            }
-            there => (there.map_err(linked)?, false),
-        };
-        let file = File::from(file);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no file"));
-        }
-        // The power may have failed between the two.
-        if is_new || sys::label_of(&file)?.is_none() {
-            self.label(&file, name)?;
-        }
-        Ok(file)
     }
 
     /// The folder `name` in this one.
@@ -409,6 +407,35 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_written_has_its_old_content_or_its_new_one_whenever_the_power_fails() {
+        let dir = tempfile::tempdir().expect("temp");
+        let (path, snapshot) = (dir.path().join("hosts"), dir.path().join("snapshot"));
+        fs::write(&path, "old").expect("written");
+        std::os::unix::fs::chown(&path, Some(7), Some(8)).expect("given away");
+        fs::set_permissions(&path, Permissions::from_mode(0o4640)).expect("set");
+        fs::hard_link(&path, &snapshot).expect("linked");
+        let root = Root::open(dir.path()).expect("open");
+        let mut cut = 0;
+        loop {
+            power::test::fails_after(Some(cut));
+            let written = root.write("hosts", b"new and longer");
+            power::test::fails_after(None);
+            let now = fs::read_to_string(&path).expect("there");
+            let expected = if written.is_ok() { "new and longer" } else { "old" };
+            assert_eq!(now, expected, "cut off before change {cut}");
+            let is = fs::metadata(&path).expect("there");
+            assert_eq!((is.uid(), is.gid(), is.mode() & 0o7777), (7, 8, 0o4640), "{cut}");
+            if written.is_ok() {
+                break;
+            }
+            cut += 1;
+        }
+        assert!(cut >= 3, "{cut} changes");
+        assert_eq!(fs::read_to_string(&snapshot).expect("there"), "old", "another name of the old file");
+        assert_eq!(root.names(".").expect("listed"), [".", "..", "hosts", "snapshot"], "nothing is left over");
+    }
+
+    #[test]
     fn a_file_system_that_is_full_keeps_the_old_file() {
         let dir = tempfile::tempdir().expect("temp");
         let place = dir.path().to_str().expect("text");
@@ -416,10 +443,13 @@ mod tests {
         fs::write(dir.path().join("fstab"), "old").expect("written");
         let root = Root::open(dir.path()).expect("open");
         let put = root.put("fstab", &vec![1; 256 << 10], 0o644);
+        let written = root.write("fstab", &vec![1; 256 << 10]);
         let now = (fs::read_to_string(dir.path().join("fstab")).expect("there"), root.names("."));
         drop(root);
         run("umount", &[place]);
-        assert_eq!(put.expect_err("full").kind(), io::ErrorKind::StorageFull);
+        for done in [put, written.map(drop)] {
+            assert_eq!(done.expect_err("full").kind(), io::ErrorKind::StorageFull);
+        }
         assert_eq!(
             (now.0.as_str(), now.1.expect("listed")),
             ("old", [".", "..", "fstab"].map(String::from).to_vec())
