@@ -251,6 +251,13 @@ impl After {
         self.files().map(|file| (file.sha256.to_string(), file.size)).collect()
     }
 
+    /// Has a rule that is for this terminal a file with this hash?
+    pub fn has(&self, terminal: &Traits<'_>, hash: &str) -> bool {
+        let Ok(hash) = hash.parse::<Sha256>() else { return false };
+        let its = self.rules.iter().filter(|rule| rule.files.iter().any(|file| file.sha256 == hash));
+        its.into_iter().any(|rule| rule.is_for(terminal))
+    }
+
     /// The files for one terminal, each with its rule, in the order of their paths. Of two with one path, of
     /// which one names a system and the other none, the later rule's comes last.
     pub fn of(&self, terminal: &Traits<'_>) -> Vec<(&Rule, &AfterFile)> {
@@ -320,6 +327,10 @@ mod tests {
         let got: Vec<_> =
             after.of(&terminal).into_iter().map(|(_, f)| (f.path.as_str(), f.sha256.0[0])).collect();
         assert_eq!(got, [("etc/a", 1), ("etc/motd", 2), ("opt/x", 3)]);
+        let has = |terminal: &Traits<'_>, content| after.has(terminal, &Sha256([content; 32]).to_string());
+        assert!(has(&terminal, 1) && has(&terminal, 3) && !has(&terminal, 4));
+        assert!(has(&Traits::default(), 1) && !has(&Traits::default(), 3), "no rule for it has this");
+        assert!(!after.has(&terminal, "") && !after.has(&terminal, "01"));
     }
 
     #[test]

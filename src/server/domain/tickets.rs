@@ -95,10 +95,11 @@ pub(crate) fn check(key: &Key, text: &str, who: &Identity, now: Duration) -> Opt
 /// How long a ticket for an image is good: longer than any attempt stays in the swarm.
 const IMAGE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A ticket for the payload of one image.
-pub(crate) fn issue_for_image(key: &Key, image: &ImageId, now: Duration) -> String {
+/// A ticket of the terminal that makes `attempt`, for the payload of one image and for the administrator's
+/// files that this image has for it.
+pub(crate) fn issue_for_image(key: &Key, (attempt, image): (u64, &ImageId), now: Duration) -> String {
     let made = millis(now);
-    hex(&[&made[..], &image_code(key, made, image)].concat())
+    format!("{attempt}-{}", hex(&[&made[..], &attempt_code(key, made, (attempt, image))].concat()))
 }
 
 /// A ticket for the payload of one image, for the addresses in a torrent file, which people hand on. It does
@@ -108,14 +109,19 @@ pub(crate) fn issue_for_torrent(key: &Key, image: &ImageId, now: Duration) -> St
     hex(&[&made[..], &torrent_code(key, made, image)].concat())
 }
 
-/// Is it a terminal's ticket for this image?
-pub(crate) fn is_for_image(key: &Key, text: &str, image: &ImageId, now: Duration) -> bool {
-    is_in_time(text, now, |made| image_code(key, made, image))
+/// The attempt that a terminal's ticket for this image was made for.
+pub(crate) fn attempt_of(key: &Key, text: &str, image: &ImageId, now: Duration) -> Option<u64> {
+    let (attempt, code) = text.split_once('-')?;
+    let attempt: u64 = attempt.parse().ok()?;
+    is_in_time(code, now, |made| attempt_code(key, made, (attempt, image))).then_some(attempt)
 }
 
 /// Is it a ticket for the payload of this image, a terminal's or that of a torrent file?
 pub(crate) fn is_for_payload(key: &Key, text: &str, image: &ImageId, now: Duration) -> bool {
-    is_for_image(key, text, image, now) || is_in_time(text, now, |made| torrent_code(key, made, image))
+    attempt_of(key, text, image, now).is_some()
+        || is_in_time(text, now, |made| torrent_code(key, made, image))
+        // A terminal in the swarm since before the server was updated.
+        || is_in_time(text, now, |made| image_code(key, made, image))
 }
 
 fn is_in_time(text: &str, now: Duration, code: impl Fn([u8; TIME]) -> [u8; CODE]) -> bool {
@@ -124,6 +130,11 @@ fn is_in_time(text: &str, now: Duration, code: impl Fn([u8; TIME]) -> [u8; CODE]
     let Ok(made) = <[u8; TIME]>::try_from(made) else { return false };
     let time = time_of(made);
     equal(&code(made), given) && time <= now && now - time < IMAGE_LIFE
+}
+
+fn attempt_code(key: &Key, made: [u8; TIME], (attempt, image): (u64, &ImageId)) -> [u8; CODE] {
+    let subject = [&attempt.to_be_bytes()[..], image.to_string().as_bytes()].concat();
+    code(key, b"flashmob files ", made, &subject)
 }
 
 fn image_code(key: &Key, made: [u8; TIME], image: &ImageId) -> [u8; CODE] {
@@ -284,16 +295,32 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_for_an_image_is_for_no_other_and_for_no_terminal() {
+    fn a_ticket_for_an_image_is_for_no_other_and_for_one_attempt() {
         let (image, other) = (ImageId::new("debian", "1"), ImageId::new("debian", "2"));
-        let ticket = issue_for_image(&KEY, &image, at(1_800_000_000));
-        let good = |image, now| is_for_image(&KEY, &ticket, image, at(now));
-        assert!(good(&image, 1_800_000_000) && good(&image, 1_800_600_000));
-        assert!(!good(&image, 1_800_604_800) && !good(&image, 1_799_999_999) && !good(&other, 1_800_000_001));
+        let ticket = issue_for_image(&KEY, (17, &image), at(1_800_000_000));
+        let of = |text: &str, image, now| attempt_of(&KEY, text, image, at(now));
+        assert_eq!(of(&ticket, &image, 1_800_000_000), Some(17));
+        assert_eq!(of(&ticket, &image, 1_800_600_000), Some(17));
+        for (image, now) in [(&image, 1_800_604_800), (&image, 1_799_999_999), (&other, 1_800_000_001)] {
+            assert_eq!(of(&ticket, image, now), None);
+            assert!(!is_for_payload(&KEY, &ticket, image, at(now)));
+        }
+        assert!(is_for_payload(&KEY, &ticket, &image, at(1_800_000_001)));
         let machine = who(&[A], None);
         assert_eq!(check(&KEY, &ticket, &machine, at(1_800_000_001)), None);
-        assert!(!is_for_image(&KEY, &ticket_of(&machine), &image, at(1_800_000_001)));
-        assert!(!is_for_image(&KEY, "", &image, at(1_800_000_001)));
+        for bad in [&ticket.replacen("17", "18", 1), &ticket[3..], &ticket_of(&machine), "", "17-", "-"] {
+            assert_eq!(of(bad, &image, 1_800_000_001), None, "{bad}");
+            assert!(!is_for_payload(&KEY, bad, &image, at(1_800_000_001)), "{bad}");
+        }
+        assert_eq!(boot_of(&KEY, &ticket, at(1_800_000_001)), Err(NotGood::Wrong));
+    }
+
+    #[test]
+    fn a_terminal_that_got_its_ticket_before_the_servers_update_stays_in_the_swarm() {
+        let (image, made) = (ImageId::new("debian", "1"), millis(at(1_800_000_000)));
+        let ticket = hex(&[&made[..], &image_code(&KEY, made, &image)].concat());
+        assert!(is_for_payload(&KEY, &ticket, &image, at(1_800_000_001)));
+        assert_eq!(attempt_of(&KEY, &ticket, &image, at(1_800_000_001)), None, "and gets no files");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Who may have the payload of an image.
 //!
 //! Manifest, signature and the other small files of an image are for everybody. Its payload is for terminals
-//! with a job, which have a ticket for it, and for people with a token, unless the image is open. The
-//! administrator's files for terminals (`after`) are for those, open or not.
+//! with a job, which have a ticket for it, and for people with a token, unless the image is open. Of the
+//! administrator's files for terminals (`after`), open or not, a terminal gets those that its rules name, and
+//! an administrator all.
 //!
-//! Invariant: a ticket in an address is for one image, so nobody gets another by it.
+//! Invariant: a ticket in an address is for one image, so nobody gets another by it. A terminal's is for its
+//! attempt as well.
 
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ use crate::manifest::names;
 use crate::server::app::App;
 use crate::server::domain::tickets;
 use crate::server::http::api::access::Caller;
+use crate::server::http::api::personal;
 use crate::server::http::listen::Ends;
 
 /// What to do without a ticket.
@@ -27,8 +30,8 @@ pub(super) const CLOSED: &str = "this image is not open: its payload is for term
     configuration";
 
 /// The same for the administrator's files for terminals.
-const ONLY_TERMINALS: &str = "this is one of the administrator's files for terminals with a job, and for \
-    people with a token";
+const NOT_YOURS: &str = "this is one of the administrator's files: it is for terminals that its rule names, \
+    while they have a job, and for administrators";
 
 /// May the payload of `image` go to a caller with this ticket?
 pub(super) fn may_have(app: &App, caller: &Caller, image: &ImageId, ticket: Option<&str>) -> bool {
@@ -36,11 +39,14 @@ pub(super) fn may_have(app: &App, caller: &Caller, image: &ImageId, ticket: Opti
     app.config().open_images.contains(&image.name) || caller.is_somebody() || ticket.is_some_and(good)
 }
 
-/// May the administrator's files for terminals go to this caller? An open image does not open them, nor does
-/// the ticket of a torrent file. A terminal's ticket opens all files of its image, whatever the rules say.
-fn may_have_files(app: &App, caller: &Caller, image: &ImageId, ticket: Option<&str>) -> bool {
-    let good = |ticket| tickets::is_for_image(&app.ticket_key, ticket, image, app.now());
-    caller.is_somebody() || ticket.is_some_and(good)
+/// May the administrator's file with this hash go to the caller? An open image does not open it, nor does the
+/// ticket of a torrent file.
+fn may_have_file(app: &App, caller: &Caller, (image, hash): (&ImageId, &str), ticket: Option<&str>) -> bool {
+    let is_its = |ticket| {
+        let attempt = tickets::attempt_of(&app.ticket_key, ticket, image, app.now());
+        attempt.is_some_and(|attempt| personal::is_for(app, attempt, image, hash))
+    };
+    caller.is_admin() || ticket.is_some_and(is_its)
 }
 
 /// `/images/t=TICKET/…` is `/images/…` with a ticket. A ticket in the path stays there in every address that
@@ -57,11 +63,11 @@ pub(super) async fn guarded(
         Some((ticket, plain)) => (Some(ticket), plain),
         None => (None, rest),
     };
-    if let [name, version, folder, _] = plain.split('/').collect::<Vec<_>>()[..] {
+    if let [name, version, folder, file] = plain.split('/').collect::<Vec<_>>()[..] {
         let (caller, image) = (Caller::new(&app, ends, request.headers()), ImageId::new(name, version));
         let why = match folder {
             names::PAYLOAD if !may_have(&app, &caller, &image, ticket) => Some(CLOSED),
-            names::AFTER if !may_have_files(&app, &caller, &image, ticket) => Some(ONLY_TERMINALS),
+            names::AFTER if !may_have_file(&app, &caller, (&image, file), ticket) => Some(NOT_YOURS),
             _ => None,
         };
         if let Some(why) = why {

@@ -1,5 +1,6 @@
 //! Systems of their own: host names by rule, finishing after a power cut, the started system's call.
 
+use super::speaking::token;
 use super::*;
 use crate::api::{Booted, Personal, PersonalReport, TerminalDetails};
 use crate::digest::sha256;
@@ -275,6 +276,23 @@ async fn the_administrators_files_are_listed_by_a_dry_run_and_go_to_terminals_wi
     let torrent = tickets::issue_for_torrent(&app.ticket_key, &ImageId::new("golden", "format-1"), app.now());
     assert_eq!(get(format!("/images/t={torrent}/{secret}")).await.0, StatusCode::FORBIDDEN);
     assert_eq!(get(format!("/images/t={ticket}/{secret}")).await, (StatusCode::OK, "secret".into()));
+    // Another terminal has a job for the same image, and no rule that names it has the secret.
+    world.decide(A, "retry").await;
+    let other = take(&world, A).await;
+    let others = other.task.ticket.expect("a ticket");
+    assert_eq!(get(format!("/images/t={others}/{secret}")).await.0, StatusCode::FORBIDDEN);
+    let as_b = others.replacen(&other.attempt.to_string(), &job.attempt.to_string(), 1);
+    assert_eq!(get(format!("/images/t={as_b}/{secret}")).await.0, StatusCode::FORBIDDEN);
+    for (role, room, status) in
+        [("teacher", Some("102"), StatusCode::FORBIDDEN), ("admin", None, StatusCode::OK)]
+    {
+        let token = token(&world, role, room).await.token;
+        let url = world.abroad(&format!("/images/{secret}"));
+        let answer = world.http.get(url).bearer_auth(token).send().await.expect("an answer");
+        assert_eq!(answer.status(), status, "{role}");
+    }
+    let motd = format!("golden/format-1/after/{}", sha256(b"welcome"));
+    assert_eq!(get(format!("/images/t={others}/{motd}")).await, (StatusCode::OK, "welcome".into()));
     // Cut off after its image was on the disk, the terminal gets a ticket again, unless its agent would leave
     // the files out.
     world.outcome(&job, done()).await.expect("taken");

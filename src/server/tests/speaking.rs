@@ -96,7 +96,7 @@ async fn a_refused_hello_changes_nothing() {
 }
 
 /// A token made on the server itself.
-async fn token(world: &World, role: &str, room: Option<&str>) -> TokenMade {
+pub(super) async fn token(world: &World, role: &str, room: Option<&str>) -> TokenMade {
     let new = NewToken { name: None, role: role.into(), room: room.map(Into::into) };
     world.post("/api/v1/tokens", &new).await.expect("made")
 }

@@ -14,6 +14,7 @@ use axum::http::StatusCode;
 
 use super::reply::{Body, Error, Shared, conflict, error, keep, not_taken, read};
 use crate::api::{Assignment, Booted, Compare, PersonalReport, Refusal, Take, Task};
+use crate::image_id::ImageId;
 use crate::io::net::reverse_dns::{self, NoName};
 use crate::manifest::after::{AfterFile, Rule, Traits};
 use crate::server::app::{App, Repository};
@@ -172,6 +173,20 @@ fn traits<'a>(terminal: &'a Terminal, groups: &'a [String]) -> Traits<'a> {
     Traits { room, groups, model }
 }
 
+/// Has `image` the file with this hash for the terminal that makes `attempt`?
+pub(in super::super) fn is_for(app: &App, attempt: u64, image: &ImageId, hash: &str) -> bool {
+    let (config, repository) = (app.config(), app.repository());
+    let Some(after) = repository.after.get(image) else { return false };
+    let shape = Arc::clone(&sync::read(&app.topology));
+    let (room, model, groups) = {
+        let lab = sync::lock(&app.lab);
+        let Some(terminal) = lab.of_attempt(attempt).and_then(|id| lab.get(id)) else { return false };
+        let groups = groups_of(&lab, &config, &shape, terminal);
+        (terminal.place.room.clone(), terminal.inventory.machine.clone(), groups)
+    };
+    after.has(&Traits { room: room.as_deref(), groups: &groups, model: &model }, hash)
+}
+
 /// Names in `plan` the files that each terminal will get.
 pub(super) fn list_files(
     plan: &mut JobPlan,
@@ -223,7 +238,8 @@ pub(super) fn give(
     if assignment.personal.is_some() {
         // For the administrator's files, which no image is open enough for.
         let task = &mut assignment.task;
-        task.ticket = Some(tickets::issue_for_image(&app.ticket_key, &task.id, app.now()));
+        let what = (assignment.attempt, &task.id);
+        task.ticket = Some(tickets::issue_for_image(&app.ticket_key, what, app.now()));
     }
 }
 
