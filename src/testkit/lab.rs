@@ -6,8 +6,11 @@ use crate::api::{Hello, Inventory};
 use crate::event::{CheckFact, CheckFinding, Class, Failure, Installed, Loader, Outcome, Stage, Starts};
 use crate::image_id::ImageId;
 use crate::server::domain::catalog::{Published, Signature};
-use crate::server::domain::jobs::{Job, Moment, Overrun, Pace, Phase, Placement, Run, Terms, stamp};
+use crate::server::domain::jobs::{
+    Job, Moment, Overrun, Pace, Phase, Placement, Run, Standing, Terms, stamp,
+};
 use crate::server::domain::target::Target;
+use crate::server::domain::times::Every;
 use crate::units::InfoHash;
 
 pub(crate) fn at(seconds: u64) -> Duration {
@@ -93,4 +96,13 @@ pub(crate) fn published(name: &str, version: &str, sequence: u64) -> Published {
 pub(crate) fn checked(findings: Vec<CheckFinding>) -> Outcome {
     let facts = vec![CheckFact { name: "read speed".into(), value: "512 MB/s".into() }];
     Outcome::Checked { seconds: 9, findings, facts }
+}
+
+/// The same job each night from 22:00 to 6:00, after its window, with the version that was ordered.
+pub(crate) fn standing(mut job: Job) -> Job {
+    let every: Every = "daily 22:00".parse().expect("valid");
+    let closes = job.run.closes.to_zoned(jiff::tz::TimeZone::UTC);
+    job.next = Some(every.next(&closes).timestamp());
+    job.standing = Some(Standing { every, closing: "06:00".parse().expect("valid"), follow: false });
+    job
 }

@@ -62,7 +62,7 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Member {
     pub state: State,
-    /// Attempts since a person last let it begin. One that was cut off after the commit does not count.
+    /// Attempts since a person last let it begin.
     pub tries: u32,
     /// Its latest attempt in this run.
     pub attempt: Option<u64>,

@@ -135,7 +135,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// The jobs from their stored state.
+    /// The jobs from their stored state. `committed_before` adds what the attempts know.
     pub fn restore(now: Duration, stored: Vec<(Job, Vec<(String, Member)>)>) -> Self {
         let mut jobs = Jobs::default();
         for (job, members) in stored {
@@ -149,6 +149,14 @@ impl Jobs {
             jobs.insert(Entry { job, members: members.into_iter().collect() });
         }
         jobs
+    }
+
+    /// A terminal said before this start of the server that its image is on the disk.
+    pub(crate) fn committed_before(&mut self, terminal: &str, attempt: u64) {
+        let number = self.job_of(terminal, attempt);
+        if let Some(lease) = self.leases.get_mut(terminal).filter(|lease| Some(lease.job) == number) {
+            lease.committed = true;
+        }
     }
 
     fn insert(&mut self, entry: Entry) {

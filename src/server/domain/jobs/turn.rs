@@ -20,6 +20,9 @@ const WAKING: Duration = Duration::from_secs(300);
 /// How long after the window a terminal may finish that was cut off.
 const FINISHING: SignedDuration = SignedDuration::from_hours(2);
 
+/// Why a terminal is done that did not say so.
+pub(super) const COMMITTED: &str = "its image is on the disk; it did not tell how it ended";
+
 /// What a terminal may do now.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Offer {
@@ -84,8 +87,12 @@ impl Jobs {
         entries
     }
 
-    /// What `terminal` may do now. A terminal that asks while it holds a lease has restarted.
+    /// What `terminal` may do now. A terminal that asks while it holds a lease has restarted. One whose image
+    /// was committed is done when its lease ends, and a person may use the new system already.
     pub(crate) fn offer(&self, terminal: &str, half_written: bool, at: &Moment) -> Offer {
+        if self.leases.get(terminal).is_some_and(|lease| lease.committed) {
+            return Offer::Nothing;
+        }
         let mut why = None;
         for entry in self.unfinished(terminal) {
             let Some(member) = entry.members.get(terminal) else { continue };
@@ -168,8 +175,8 @@ impl Jobs {
         let Ok(number) = job.parse::<u64>() else { return Effects::default() };
         let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
         let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
-        if self.leases.get(terminal).is_some_and(|lease| lease.committed || lease.repeats(now)) {
-            // Only the stay in the swarm was interrupted, or the answer to the call before was lost.
+        if self.leases.get(terminal).is_some_and(|lease| lease.repeats(now)) {
+            // The answer to the call before was lost.
             member.tries = member.tries.saturating_sub(1);
         }
         member.take(attempt, stamp(now));
@@ -207,7 +214,7 @@ impl Jobs {
     }
 
     /// The job in which `attempt` is a terminal's latest one.
-    fn job_of(&self, terminal: &str, attempt: u64) -> Option<u64> {
+    pub(super) fn job_of(&self, terminal: &str, attempt: u64) -> Option<u64> {
         let numbers = self.of_terminal.get(terminal)?;
         let is_of = |number: &&u64| {
             self.member(**number, terminal).is_some_and(|member| member.attempt == Some(attempt))
@@ -312,7 +319,7 @@ impl Jobs {
     pub(super) fn expire(&mut self, at: &Moment) -> Vec<JobChange> {
         let live = |lease: &Lease| at.now.saturating_sub(lease.renewed) < LEASE;
         let since = at.date.timestamp();
-        let mut changes = Vec::new();
+        let (mut changes, mut committed) = (Vec::new(), Vec::new());
         for (number, entry) in &mut self.entries {
             let attempts = entry.job.pace.attempts;
             let mut ids = Vec::new();
@@ -322,19 +329,14 @@ impl Jobs {
                     continue;
                 }
                 if lease.is_some_and(|lease| lease.committed) {
-                    // It never starts again by itself, because a person may use the new system by now.
-                    member.enter(
-                        State::Done,
-                        since,
-                        "its image is on the disk; it did not tell how it ended",
-                    );
-                } else {
-                    let reason = match member.tries {
-                        0 | 1 => "it was cut off".to_string(),
-                        tries => format!("it was cut off {tries} times in a row"),
-                    };
-                    member.try_again_or_fail(attempts, since, &reason);
+                    committed.push((id.clone(), *number));
+                    continue;
                 }
+                let reason = match member.tries {
+                    0 | 1 => "it was cut off".to_string(),
+                    tries => format!("it was cut off {tries} times in a row"),
+                };
+                member.try_again_or_fail(attempts, since, &reason);
                 ids.push(id.clone());
             }
             if !ids.is_empty() {
@@ -342,6 +344,23 @@ impl Jobs {
             }
         }
         self.leases.retain(|_, lease| live(lease));
+        for (id, number) in committed {
+            changes.extend(self.committed(&id, number, since));
+        }
+        changes
+    }
+
+    /// A terminal fell silent after its image was committed: it is done. It never starts again by itself,
+    /// because a person may use the new system by now.
+    fn committed(&mut self, terminal: &str, number: u64, since: Timestamp) -> Vec<JobChange> {
+        let Some(entry) = self.entries.get_mut(&number) else { return Vec::new() };
+        let Some(member) = entry.members.get_mut(terminal) else { return Vec::new() };
+        member.enter(State::Done, since, COMMITTED);
+        let single = entry.job.standing.is_none();
+        let mut changes = entry.changes(&[terminal.into()]);
+        if single {
+            changes.extend(self.spare(terminal, number, since));
+        }
         changes
     }
 

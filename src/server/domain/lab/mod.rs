@@ -130,6 +130,12 @@ impl Lab {
     /// Puts the stored jobs into force, at the start.
     pub(crate) fn restore_jobs(&mut self, jobs: Jobs) {
         self.jobs = jobs;
+        for (id, terminal) in &self.terminals {
+            let last = terminal.last.as_ref().filter(|last| last.outcome.is_none() && last.was_committed());
+            if let Some(last) = last {
+                self.jobs.committed_before(id, last.number);
+            }
+        }
     }
 
     pub fn jobs(&self) -> &Jobs {

@@ -1,0 +1,57 @@
+//! Terminals that are cut off: by a restart of the server, by their network, by their power.
+
+use super::*;
+use crate::testkit::lab::standing;
+
+/// The server's next start, with everything that it had written down.
+fn restarted(before: &Lab, now: u64) -> Lab {
+    let (mut lab, _) = Lab::restore(at(now), before.iter().cloned().collect(), before.last_number);
+    let members = |number| before.jobs().members(number).map(|(id, member)| (id.to_string(), member.clone()));
+    let stored = before.jobs().iter().map(|job| (job.clone(), members(job.number).collect()));
+    lab.restore_jobs(Jobs::restore(at(now), stored.collect()));
+    lab
+}
+
+fn report(lab: &mut Lab, now: u64, (number, token): (u64, &str), stage: Stage) -> Orders {
+    lab.progress(at(now), number, token, Progress::at(stage), &Ties::default()).expect("taken").0
+}
+
+fn place(lab: &Lab, job: u64, id: &str) -> State {
+    lab.jobs().member(job, id).expect("in it").state
+}
+
+#[test]
+fn a_committed_terminal_is_not_imaged_again_after_a_restart_although_it_could_not_tell_its_outcome() {
+    let mut lab = lab();
+    let (a, b) = (begin(&mut lab, 1, A, "a"), begin(&mut lab, 1, B, "b"));
+    report(&mut lab, 50, (a, "a"), Stage::Serve);
+    report(&mut lab, 50, (b, "b"), Stage::Fetch);
+    let mut lab = restarted(&lab, 3600);
+    assert_eq!(lab.next_step(A, &moment(3601)), AtBoot::Disk, "a person may use it by now");
+    lab.tick(&moment(3660), &|_| None);
+    assert_eq!((place(&lab, 1, A), place(&lab, 1, B)), (State::Done, State::Waiting));
+    assert_eq!(lab.next_step(A, &moment(3661)), AtBoot::Disk);
+    assert!(matches!(lab.next_step(B, &moment(3661)), AtBoot::Agent(_)), "its disk is half written");
+}
+
+#[test]
+fn a_terminal_that_restarts_at_once_after_its_commit_boots_its_disk() {
+    let mut lab = lab();
+    let a = begin(&mut lab, 1, A, "a");
+    report(&mut lab, 50, (a, "a"), Stage::Serve);
+    assert_eq!(lab.next_step(A, &moment(52)), AtBoot::Disk);
+}
+
+#[test]
+fn a_committed_terminal_that_fell_silent_is_not_imaged_by_the_standing_job_of_the_same_night() {
+    let mut lab = Lab::default();
+    lab.hello(at(0), String::new(), hello_of(A)).expect("room");
+    let open = |number| job(number, 0, 1_000_000);
+    lab.add_job(standing(open(1)), &[A.to_string()].into(), &moment(0));
+    lab.add_job(open(2), &[A.to_string()].into(), &moment(0));
+    let a = begin(&mut lab, 1, A, "a");
+    report(&mut lab, 50, (a, "a"), Stage::Serve);
+    lab.tick(&moment(111), &|_| None);
+    assert_eq!((place(&lab, 1, A), place(&lab, 2, A)), (State::Missed, State::Done));
+    assert_eq!(lab.offer(A, &moment(112)), Offer::Nothing);
+}
