@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use jiff::SignedDuration;
 
-use super::{Effects, Entry, Job, Jobs, Member, Moment, Newest, Overrun, Phase, State};
+use super::{Effects, Entry, Job, Jobs, Member, Moment, Newest, Overrun, Phase, State, Stop};
 use crate::image_id::ImageRef;
 
 /// Why a terminal did not begin in a window during which the server did not run.
@@ -102,10 +102,10 @@ impl Entry {
                 continue;
             }
             let Some((state, reason)) = self.at_the_end(member, asked.get(&id)) else { continue };
-            if state == State::Cancelled {
-                stops.push((id.clone(), reason.clone()));
-            }
             if let Some(member) = self.members.get_mut(&id) {
+                if state == State::Cancelled {
+                    stops.extend(Stop::of(&id, member, &reason));
+                }
                 member.enter(state, date, reason);
             }
             ended.push(id);

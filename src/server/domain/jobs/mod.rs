@@ -77,8 +77,23 @@ pub enum JobChange {
 pub struct Effects {
     /// To be stored, in this order.
     pub changes: Vec<JobChange>,
-    /// Terminals whose running attempts must stop, and why.
-    pub stops: Vec<(String, String)>,
+    /// Attempts that must stop if they have not ended.
+    pub stops: Vec<Stop>,
+}
+
+/// An order to stop. The attempt may be silent only for a while, whatever its job holds of it.
+#[derive(Debug, PartialEq)]
+pub struct Stop {
+    pub terminal: String,
+    pub attempt: u64,
+    pub why: String,
+}
+
+impl Stop {
+    /// Stops the latest attempt of a member.
+    pub(super) fn of(terminal: &str, member: &Member, why: &str) -> Option<Stop> {
+        Some(Stop { terminal: terminal.into(), attempt: member.attempt?, why: why.into() })
+    }
 }
 
 impl Effects {

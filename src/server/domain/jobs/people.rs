@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Effects, JobChange, Jobs, Kind, Moment, Phase, State};
+use super::{Effects, JobChange, Jobs, Kind, Moment, Phase, State, Stop};
 use crate::api::{Compare, Refusal};
 
 /// How long a terminal may begin that a person retried after the window of its job.
@@ -28,7 +28,7 @@ fn no_job(number: u64) -> Refusal {
 }
 
 impl Jobs {
-    /// Ends a job: nobody begins any more, and those under way stop.
+    /// Ends a job: nobody begins any more, and those under way stop, also those that are silent now.
     pub(crate) fn cancel(&mut self, number: u64, at: &Moment) -> Result<Effects, Refusal> {
         let entry = self.entries.get_mut(&number).ok_or_else(|| no_job(number))?;
         if entry.job.is_over() {
@@ -77,12 +77,13 @@ impl Jobs {
         let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
         let (mut ids, mut stops) = (Vec::new(), Vec::new());
         for id in terminals {
-            let Some(member) = entry.members.get_mut(id).filter(|member| !member.state.is_final()) else {
+            let Some(member) = entry.members.get_mut(id).filter(|member| member.state != State::Done) else {
                 continue;
             };
             let reason = "cancelled by a person";
-            if member.state == State::Running {
-                stops.push((id.clone(), reason.to_string()));
+            stops.extend(Stop::of(id, member, reason));
+            if member.state.is_final() {
+                continue;
             }
             member.enter(State::Cancelled, at.date.timestamp(), reason);
             if self.granted.get(id).is_some_and(|(job, _)| *job == number) {

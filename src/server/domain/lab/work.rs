@@ -10,7 +10,7 @@ use super::{Change, Lab, Terminal};
 use crate::api::{Compare, Refusal};
 use crate::event::{Failure, Outcome, Stage};
 use crate::server::domain::attempt::Attempt;
-use crate::server::domain::jobs::{self, AtBoot, Effects, Job, Moment, Newest, Offer, Which, at_boot};
+use crate::server::domain::jobs::{self, AtBoot, Effects, Job, Moment, Newest, Offer, Stop, Which, at_boot};
 use crate::server::domain::target::Target;
 
 /// Work that a terminal has taken.
@@ -116,9 +116,10 @@ impl Lab {
     /// Carries out what follows from an event of a job.
     pub(super) fn apply(&mut self, effects: Effects, now: Duration) -> Vec<Change> {
         let mut changes: Vec<Change> = effects.changes.into_iter().map(Change::Job).collect();
-        for (id, why) in effects.stops {
-            let attempt = self.terminals.get_mut(&id).and_then(|terminal| terminal.last.as_mut());
-            let Some(attempt) = attempt.filter(|attempt| attempt.outcome.is_none()) else { continue };
+        for Stop { terminal: id, attempt: number, why } in effects.stops {
+            let last = self.terminals.get_mut(&id).and_then(|terminal| terminal.last.as_mut());
+            let goes_on = |last: &&mut Attempt| last.number == number && last.outcome.is_none();
+            let Some(attempt) = last.filter(goes_on) else { continue };
             let advice = format!("Start it again with 'flashmob terminal retry {id}'.");
             let stage = attempt.progress.as_ref().map_or(Stage::Discover, |p| p.stage);
             let disk_touched = stage >= Stage::Disarm;

@@ -55,3 +55,48 @@ fn a_committed_terminal_that_fell_silent_is_not_imaged_by_the_standing_job_of_th
     assert_eq!((place(&lab, 1, A), place(&lab, 2, A)), (State::Missed, State::Done));
     assert_eq!(lab.offer(A, &moment(112)), Offer::Nothing);
 }
+
+#[test]
+fn a_terminal_that_was_cut_off_for_a_moment_stops_when_a_person_cancels_meanwhile() {
+    for whole_job in [false, true] {
+        let mut lab = lab();
+        let a = begin(&mut lab, 1, A, "a");
+        report(&mut lab, 2, (a, "a"), Stage::Fetch);
+        lab.tick(&moment(63), &|_| None);
+        assert_eq!(place(&lab, 1, A), State::Waiting, "it is silent for 61 s");
+        match whole_job {
+            true => lab.cancel_job(1, &moment(64)).expect("open"),
+            false => lab.cancel(&moment(64), A).expect("it waits"),
+        };
+        assert!(report(&mut lab, 65, (a, "a"), Stage::Fetch).cancel, "its network is back");
+        assert_eq!(place(&lab, 1, A), State::Cancelled);
+        assert!(lab.is_half_written(A));
+    }
+}
+
+#[test]
+fn a_terminal_that_failed_because_it_was_silent_does_not_come_back_into_a_cancelled_job() {
+    let mut lab = lab();
+    let tokens = ["one", "two", "three"];
+    let mut last = 0;
+    for (token, now) in tokens.iter().zip([1, 101, 201]) {
+        last = begin(&mut lab, now, A, token);
+        report(&mut lab, now + 1, (last, token), Stage::Fetch);
+        lab.tick(&moment(now + 62), &|_| None);
+    }
+    assert_eq!(place(&lab, 1, A), State::Failed);
+    lab.cancel_job(1, &moment(300)).expect("B waits");
+    assert!(report(&mut lab, 301, (last, "three"), Stage::Fetch).cancel);
+    assert_eq!(place(&lab, 1, A), State::Failed);
+    assert!(lab.jobs().get(1).expect("there").is_over());
+}
+
+#[test]
+fn a_cancel_leaves_the_outcome_of_an_earlier_attempt_as_it_was() {
+    let mut lab = lab();
+    let a = begin(&mut lab, 1, A, "a");
+    lab.outcome(at(2), a, "a", failed(Class::Retry, true), &Ties::default()).expect("taken");
+    lab.cancel(&moment(3), A).expect("it waits for its next attempt");
+    let last = lab.get(A).and_then(|t| t.last.clone()).expect("attempt");
+    assert!(!last.cancelled && last.outcome == Some(failed(Class::Retry, true)));
+}
