@@ -3,8 +3,6 @@
 //! Invariant: a run goes from planned to open to over, never back by the date. What was missed while the
 //! server was down begins late inside its window, else it is reported as missed.
 
-use std::collections::HashMap;
-
 use jiff::SignedDuration;
 
 use super::{Effects, Entry, Job, Jobs, Member, Moment, Newest, Overrun, Phase, State, Stop};
@@ -30,7 +28,7 @@ impl Jobs {
         for entry in self.entries.values_mut() {
             effects.and(entry.begin_next_run(at, newest));
             effects.and(entry.open(at));
-            let (closed, ended) = entry.close(at, half_written, &self.asked);
+            let (closed, ended) = entry.close(at, half_written);
             stopped.extend(ended.into_iter().map(|id| (id, entry.job.number)));
             effects.and(closed);
             // Nobody may be left, because terminals were cancelled before the window opened, or forgotten.
@@ -39,7 +37,6 @@ impl Jobs {
         for (id, number) in stopped {
             self.end_lease(&id, number);
             self.woken.remove(&id);
-            self.asked.remove(&id);
         }
         effects
     }
@@ -81,17 +78,12 @@ impl Entry {
     }
 
     /// The window of an open run closes: terminals that have not begun have missed it.
-    fn close(
-        &mut self,
-        at: &Moment,
-        half_written: &dyn Fn(&str) -> bool,
-        asked: &HashMap<String, String>,
-    ) -> (Effects, Vec<String>) {
+    fn close(&mut self, at: &Moment, half_written: &dyn Fn(&str) -> bool) -> (Effects, Vec<String>) {
         let date = at.date.timestamp();
         if self.job.run.phase != Phase::Open {
             return (Effects::default(), Vec::new());
         }
-        let Entry { job, members } = self;
+        let Entry { job, members, .. } = self;
         let due = |member: &Member| date >= member.until.unwrap_or(job.run.closes);
         let ids: Vec<String> =
             members.iter().filter(|(_, member)| due(member)).map(|(id, _)| id.clone()).collect();
@@ -101,13 +93,14 @@ impl Entry {
             if member.state == State::Waiting && self.may_finish(member, half_written(&id), date) {
                 continue;
             }
-            let Some((state, reason)) = self.at_the_end(member, asked.get(&id)) else { continue };
+            let Some((state, reason)) = self.at_the_end(&id, member) else { continue };
             if let Some(member) = self.members.get_mut(&id) {
                 if state == State::Cancelled {
                     stops.extend(Stop::of(&id, member, &reason));
                 }
                 member.enter(state, date, reason);
             }
+            self.asked.remove(&id);
             ended.push(id);
         }
         if ended.is_empty() {
@@ -116,11 +109,10 @@ impl Entry {
         (Effects { changes: self.changes(&ended), stops }, ended)
     }
 
-    /// What the end of the window makes of a member; `None` if nothing. `asked` is what the terminal was
-    /// told when it asked last.
-    fn at_the_end(&self, member: &Member, asked: Option<&String>) -> Option<(State, String)> {
+    /// What the end of the window makes of a terminal's place; `None` if nothing.
+    fn at_the_end(&self, id: &str, member: &Member) -> Option<(State, String)> {
         let pace = &self.job.pace;
-        let told = asked.map(|why| format!("it asked, but {why}"));
+        let told = self.asked.get(id).map(|why| format!("it asked, but {why}"));
         Some(match member.state {
             State::Running if pace.overrun == Overrun::Stop => {
                 (State::Cancelled, "the window ended, and the job says stop".into())
@@ -190,6 +182,7 @@ impl Entry {
             }
         }
         let number = self.job.run.number + 1;
+        self.asked.clear();
         self.job.run = super::Run { number, opens, closes, phase: Phase::Planned };
         self.job.next = Some(next);
         for member in self.members.values_mut() {

@@ -109,6 +109,8 @@ struct Entry {
     job: Job,
     /// By the terminals' names in calls.
     members: BTreeMap<String, Member>,
+    /// What terminals that asked in this run's window were told last.
+    asked: BTreeMap<String, String>,
 }
 
 /// A right to one place of a wave.
@@ -145,8 +147,6 @@ pub struct Jobs {
     granted: HashMap<String, (u64, Duration)>,
     /// Since when each terminal is being woken.
     woken: HashMap<String, Duration>,
-    /// What terminals that asked were told last.
-    asked: HashMap<String, String>,
 }
 
 impl Jobs {
@@ -161,7 +161,7 @@ impl Jobs {
                     jobs.leases.insert(terminal.clone(), lease);
                 }
             }
-            jobs.insert(Entry { job, members: members.into_iter().collect() });
+            jobs.insert(Entry { job, members: members.into_iter().collect(), asked: BTreeMap::new() });
         }
         jobs
     }
@@ -187,7 +187,7 @@ impl Jobs {
     pub fn add(&mut self, job: Job, terminals: &BTreeSet<String>, at: &Moment) -> Effects {
         let since = job.created;
         let members = terminals.iter().map(|id| (id.clone(), Member::waiting(since))).collect();
-        let mut entry = Entry { job, members };
+        let mut entry = Entry { job, members, asked: BTreeMap::new() };
         entry.open(at);
         let mut changes = vec![JobChange::Job(Box::new(entry.job.clone()))];
         changes.extend(entry.members.keys().map(|id| entry.change(id)));
@@ -262,12 +262,12 @@ impl Jobs {
         for number in self.of_terminal.remove(terminal).into_iter().flatten() {
             if let Some(entry) = self.entries.get_mut(&number) {
                 entry.members.remove(terminal);
+                entry.asked.remove(terminal);
             }
         }
         self.leases.remove(terminal);
         self.granted.remove(terminal);
         self.woken.remove(terminal);
-        self.asked.remove(terminal);
     }
 }
 

@@ -147,7 +147,7 @@ impl Jobs {
         effects.changes.push(JobChange::Job(Box::new(entry.job.clone())));
         for id in &again {
             self.woken.remove(id);
-            self.asked.remove(id);
+            self.forget_answers(id);
         }
         Ok((again, effects))
     }

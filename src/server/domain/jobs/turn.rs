@@ -147,10 +147,24 @@ impl Jobs {
         self.granted.entry(terminal.into()).or_insert((number, now + COMING));
     }
 
-    /// A terminal asked, and was told `why` it may not begin.
+    /// A terminal asked, and was told `why` it may not begin. It explains what becomes of the terminal in the
+    /// windows that are open, and in no later one.
     pub(crate) fn asked(&mut self, terminal: &str, why: &str) {
-        if self.of_terminal.contains_key(terminal) {
-            self.asked.insert(terminal.into(), why.into());
+        for number in self.of_terminal.get(terminal).into_iter().flatten() {
+            let Some(entry) = self.entries.get_mut(number) else { continue };
+            let waits = entry.members.get(terminal).is_some_and(|member| member.state == State::Waiting);
+            if waits && entry.job.run.phase == Phase::Open {
+                entry.asked.insert(terminal.into(), why.into());
+            }
+        }
+    }
+
+    /// What a terminal was told when it asked explains nothing any more.
+    pub(super) fn forget_answers(&mut self, terminal: &str) {
+        for number in self.of_terminal.get(terminal).into_iter().flatten() {
+            if let Some(entry) = self.entries.get_mut(number) {
+                entry.asked.remove(terminal);
+            }
         }
     }
 
@@ -183,7 +197,7 @@ impl Jobs {
         let mut changes = entry.changes(&[terminal.into()]);
         self.granted.remove(terminal);
         self.woken.remove(terminal);
-        self.asked.remove(terminal);
+        self.forget_answers(terminal);
         changes.extend(self.leave_others(terminal, number, now));
         let lease = Lease { job: number, began: now, renewed: now, reported: false, committed: false };
         self.leases.insert(terminal.into(), lease);
@@ -228,10 +242,11 @@ impl Jobs {
         let Some(entry) = entry else { return Effects::default() };
         let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
         member.enter(State::Failed, stamp(now), why);
+        let changes = entry.changes(&[terminal.into()]);
         self.granted.remove(terminal);
         self.woken.remove(terminal);
-        self.asked.remove(terminal);
-        Effects { changes: entry.changes(&[terminal.into()]), stops: Vec::new() }
+        self.forget_answers(terminal);
+        Effects { changes, stops: Vec::new() }
     }
 
     /// An attempt says that it goes on. One whose lease ended comes back, unless a person or the window

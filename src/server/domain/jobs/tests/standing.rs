@@ -58,3 +58,25 @@ fn a_single_job_without_a_free_place_does_not_let_the_standing_one_go_before_it(
     jobs.take("t0", "2", 1, at(22 * HOUR));
     assert!(why(&jobs, "t1", 22 * HOUR + 1).contains("1 terminals at a time"));
 }
+
+#[test]
+fn what_a_terminal_was_told_in_one_night_does_not_explain_the_next() {
+    let mut jobs = jobs(2, |job| {
+        standing(false)(job);
+        job.pace.wake = true;
+        job.pace.wave = Some(1);
+    });
+    tick(&mut jobs, 22 * HOUR);
+    jobs.take("t0", "1", 1, at(29 * HOUR));
+    tick(&mut jobs, 29 * HOUR);
+    let why = why(&jobs, "t1", 29 * HOUR + 1);
+    jobs.asked("t1", &why);
+    jobs.cancel_terminal("t1", &moment(29 * HOUR + 2)).expect("it waits");
+    jobs.retry(1, Which::Named(&["t1".into()]), None, &moment(31 * HOUR)).expect("cancelled");
+    jobs.asked("t1", &why);
+    for now in [46 * HOUR, 54 * HOUR] {
+        tick(&mut jobs, now);
+    }
+    let member = jobs.member(1, "t1").expect("in it");
+    assert_eq!((jobs.get(1).expect("there").run.number, member.state), (2, State::Asleep), "{member:?}");
+}

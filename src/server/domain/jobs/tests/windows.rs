@@ -147,3 +147,18 @@ fn sleeping_terminals_are_woken_as_the_wave_has_places_and_do_not_hold_up_the_ot
 fn times_of_the_clock_are_dates() {
     assert_eq!(stamp(at(1_764_000_000)), "2025-11-24T16:00:00Z".parse::<Timestamp>().expect("a date"));
 }
+
+#[test]
+fn a_terminal_that_asked_before_the_window_and_slept_in_it_is_called_asleep() {
+    let mut jobs = jobs(1, |job| {
+        job.run.opens = stamp(at(HOUR));
+        job.pace.wake = true;
+    });
+    let why = why(&jobs, "t0", 60);
+    jobs.asked("t0", &why);
+    for now in [HOUR, 10 * HOUR] {
+        tick(&mut jobs, now);
+    }
+    let member = jobs.member(1, "t0").expect("in it");
+    assert_eq!((member.state, member.reason.as_str()), (State::Asleep, "it did not wake"));
+}
