@@ -3,10 +3,17 @@
 //! Invariant: a run goes from planned to open to over, never back by the date. What was missed while the
 //! server was down begins late inside its window, else it is reported as missed.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
+use super::turn::{COMMITTED, closes};
 use super::{Effects, Entry, Job, Jobs, Member, Moment, Newest, Overrun, Phase, State, Stop};
 use crate::image_id::ImageRef;
+
+/// Why a terminal has not begun in a window whose end the server did not see.
+const NOT_TO_THE_END: &str = "the server did not run until the end of the window";
+
+/// What becomes of a terminal in a run that the next one replaces while it is under way.
+const GOES_ON: &str = "it was under way when the next run began, and goes on in that one";
 
 /// Why a terminal did not begin in a window during which the server did not run.
 const NOT_RUNNING: &str = "the server did not run during the window";
@@ -26,7 +33,10 @@ impl Jobs {
         let mut effects = Effects { changes: self.expire(at), stops: Vec::new() };
         let mut stopped = Vec::new();
         for entry in self.entries.values_mut() {
-            effects.and(entry.begin_next_run(at, newest));
+            let committed = |id: &str| self.leases.get(id).is_some_and(|lease| lease.committed);
+            let (next, ended) = entry.begin_next_run(at, newest, &committed);
+            stopped.extend(ended.into_iter().map(|id| (id, entry.job.number)));
+            effects.and(next);
             effects.and(entry.open(at));
             let (closed, ended) = entry.close(at, half_written);
             stopped.extend(ended.into_iter().map(|id| (id, entry.job.number)));
@@ -136,10 +146,56 @@ impl Entry {
         Effects { changes: self.changes(&missed), stops: Vec::new() }
     }
 
-    /// A standing job's next run takes the place of the one before.
-    fn begin_next_run(&mut self, at: &Moment, newest: Newest<'_>) -> Effects {
+    /// Writes down what has become of each terminal in the run that the one from `opens` replaces. Returns
+    /// those that were under way and do not go on in the next one.
+    fn end_run(
+        &mut self,
+        opens: Timestamp,
+        at: &Moment,
+        committed: &dyn Fn(&str) -> bool,
+    ) -> (Effects, Vec<String>) {
+        let (mut effects, mut ended) = (Effects::default(), Vec::new());
+        for id in self.members.keys().cloned().collect::<Vec<_>>() {
+            let Some(member) = self.members.get(&id).filter(|member| !member.state.is_final()) else {
+                continue;
+            };
+            // A server that runs closes a window before the next one opens.
+            let unseen = member.tries == 0 && closes(&self.job, member) < opens;
+            let (state, reason) = match member.state {
+                State::Running if committed(&id) => (State::Done, COMMITTED.to_string()),
+                State::Waiting if unseen && self.job.run.phase == Phase::Planned => {
+                    (State::Missed, NOT_RUNNING.into())
+                }
+                State::Waiting if unseen => (State::Missed, NOT_TO_THE_END.into()),
+                _ => self.at_the_end(&id, member).unwrap_or_else(|| (State::Failed, GOES_ON.into())),
+            };
+            let goes_on = state == State::Failed && member.state == State::Running;
+            let before = member.clone();
+            if state == State::Cancelled {
+                effects.stops.extend(Stop::of(&id, member, &reason));
+            }
+            if let Some(member) = self.members.get_mut(&id) {
+                member.enter(state, at.date.timestamp(), reason);
+            }
+            effects.changes.push(self.change(&id));
+            match goes_on {
+                true => drop(self.members.insert(id, before)),
+                false => ended.push(id),
+            }
+        }
+        (effects, ended)
+    }
+
+    /// A standing job's next run takes the place of the one before. `committed` knows the terminals whose
+    /// images are on their disks while only their outcomes are missing. Returns those whose leases end.
+    fn begin_next_run(
+        &mut self,
+        at: &Moment,
+        newest: Newest<'_>,
+        committed: &dyn Fn(&str) -> bool,
+    ) -> (Effects, Vec<String>) {
         let (Some(standing), Some(mut opens)) = (self.job.standing.clone(), self.job.next) else {
-            return Effects::default();
+            return Default::default();
         };
         let date = at.date.timestamp();
         let first = standing.every.next(&at.date).timestamp();
@@ -154,11 +210,12 @@ impl Entry {
             self.job.next = Some(first);
             let mut effects = self.end_early(at);
             effects.changes.push(super::JobChange::Job(Box::new(self.job.clone())));
-            return effects;
+            return (effects, Vec::new());
         }
         if date < opens {
-            return Effects::default();
+            return Default::default();
         }
+        let (mut effects, ended) = self.end_run(opens, at, committed);
         let zone = at.date.time_zone();
         let (mut closes, mut next) = Job::window(&standing, &opens.to_zoned(zone.clone()));
         // Of several windows that passed while the server was down, the last one stands for all.
@@ -193,8 +250,8 @@ impl Entry {
                 _ => *member = Member::waiting(date),
             }
         }
-        let mut changes = vec![super::JobChange::Job(Box::new(self.job.clone()))];
-        changes.extend(self.members.keys().map(|id| self.change(id)));
-        Effects { changes, stops: Vec::new() }
+        effects.changes.push(super::JobChange::Job(Box::new(self.job.clone())));
+        effects.changes.extend(self.members.keys().map(|id| self.change(id)));
+        (effects, ended)
     }
 }

@@ -35,7 +35,7 @@ pub(crate) enum Offer {
 }
 
 /// A member's window as a person may have changed it.
-fn closes(job: &Job, member: &Member) -> Timestamp {
+pub(super) fn closes(job: &Job, member: &Member) -> Timestamp {
     member.until.unwrap_or(job.run.closes)
 }
 

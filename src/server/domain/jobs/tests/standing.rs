@@ -24,7 +24,9 @@ fn of_nights_that_the_server_slept_through_one_is_reported() {
     tick(&mut jobs, 22 * HOUR + 24 * HOUR * 6);
     let job = jobs.get(1).expect("there");
     assert_eq!((job.run.number, job.run.phase), (2, Phase::Open), "the seventh night has begun");
-    tick(&mut jobs, 32 * HOUR + 24 * HOUR * 20);
+    let effects = tick(&mut jobs, 32 * HOUR + 24 * HOUR * 20);
+    let slept = "the server did not run until the end of the window";
+    assert_eq!(rows(&effects, 2), [("t0", State::Missed, slept)]);
     assert_eq!(jobs.get(1).expect("there").run.number, 3);
     assert_eq!(state(&jobs, "t0"), State::Missed);
 }
@@ -79,4 +81,58 @@ fn what_a_terminal_was_told_in_one_night_does_not_explain_the_next() {
     }
     let member = jobs.member(1, "t1").expect("in it");
     assert_eq!((jobs.get(1).expect("there").run.number, member.state), (2, State::Asleep), "{member:?}");
+}
+
+/// What is stored of a run in the end.
+fn rows(effects: &Effects, run: u32) -> Vec<(&str, State, &str)> {
+    let row = |change| match change {
+        &JobChange::Member { run: of, ref terminal, ref member, .. } if of == run => {
+            Some((terminal.as_str(), member.state, member.reason.as_str()))
+        }
+        _ => None,
+    };
+    effects.changes.iter().filter_map(row).collect()
+}
+
+#[test]
+fn a_run_that_ended_while_the_server_was_off_is_closed_before_the_next_one_begins() {
+    let mut jobs = jobs(5, standing(false));
+    tick(&mut jobs, 22 * HOUR);
+    for (id, attempt) in [("t1", 1), ("t2", 2), ("t3", 3)] {
+        jobs.take(id, "1", attempt, at(23 * HOUR));
+    }
+    jobs.outcome("t1", 1, &done(), at(23 * HOUR));
+    jobs.outcome("t2", 2, &failed(Class::Retry, true), at(23 * HOUR));
+    jobs.take("t4", "1", 4, at(23 * HOUR));
+    jobs.renew("t4", 4, true, at(23 * HOUR));
+    let members = jobs.members(1).map(|(id, member)| (id.into(), member.clone())).collect();
+    let now = 46 * HOUR + 300;
+    let mut jobs = Jobs::restore(at(now), vec![(jobs.get(1).expect("there").clone(), members)]);
+    jobs.committed_before("t4", 4);
+    let effects = tick(&mut jobs, now);
+    let before = rows(&effects, 1);
+    assert_eq!(
+        before,
+        [
+            ("t0", State::Missed, "the server did not run until the end of the window"),
+            ("t2", State::Failed, "writing sda failed; then the window ended"),
+            ("t3", State::Failed, "it was under way when the next run began, and goes on in that one"),
+            ("t4", State::Done, "its image is on the disk; it did not tell how it ended"),
+        ]
+    );
+    let states: Vec<State> = rows(&effects, 2).into_iter().map(|(_, state, _)| state).collect();
+    use State::{Running, Waiting};
+    assert_eq!(states, [Waiting, Waiting, Waiting, Running, Waiting]);
+    assert!(may(&jobs, "t4", now), "each night images it once");
+}
+
+#[test]
+fn a_terminal_that_was_retried_after_its_run_has_missed_it_when_the_next_one_begins() {
+    let mut jobs = jobs(1, standing(false));
+    for now in [22 * HOUR, 30 * HOUR] {
+        tick(&mut jobs, now);
+    }
+    jobs.retry(1, Which::Unsuccessful, None, &moment(36 * HOUR)).expect("missed");
+    let effects = tick(&mut jobs, 46 * HOUR);
+    assert_eq!(rows(&effects, 1), [("t0", State::Missed, "it did not boot from the network")]);
 }
