@@ -42,7 +42,8 @@ pub use view::{JobView, MemberView, PastRun, Report};
 /// An attempt's lease; each report renews it.
 pub(crate) const LEASE: Duration = SILENCE;
 
-/// A terminal that takes again within this time, without a report in between, has not restarted.
+/// A terminal that takes again within this time of its first take, without a report in between, has not
+/// restarted.
 const REPEATS: Duration = Duration::from_secs(30);
 
 /// One moment by both clocks.
@@ -117,7 +118,7 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Lease {
     job: u64,
-    /// When the attempt was taken.
+    /// When the attempt was taken first, if lost answers let the terminal take again.
     began: Duration,
     renewed: Duration,
     /// A report has come.

@@ -41,14 +41,15 @@ pub(super) fn closes(job: &Job, member: &Member) -> Timestamp {
 
 impl Entry {
     /// May this member begin now, places of the wave aside? `Err` says why not, for people.
-    fn may_begin(&self, member: &Member, half_written: bool, at: &Moment) -> Result<(), String> {
+    /// `tries` are the attempts that count against it.
+    fn may_begin(&self, member: &Member, tries: u32, half_written: bool, at: &Moment) -> Result<(), String> {
         let (job, date) = (&self.job, at.date.timestamp());
         if job.run.phase == Phase::Planned || member.until.is_none() && date < job.run.opens {
             let opens = job.run.opens.to_zoned(at.date.time_zone().clone());
             return Err(format!("job {} opens on {}", job.number, opens.strftime("%a %Y-%m-%d at %H:%M")));
         }
-        if member.tries >= job.pace.attempts {
-            return Err(format!("it was interrupted {} times in a row", member.tries));
+        if tries >= job.pace.attempts {
+            return Err(format!("it was interrupted {tries} times in a row"));
         }
         if self.may_finish(member, half_written, date) {
             return Ok(());
@@ -87,6 +88,18 @@ impl Jobs {
         entries
     }
 
+    /// May this terminal begin in this job now, places of the wave aside? `Err` says why not, for people.
+    fn may_take(&self, entry: &Entry, terminal: &str, half_written: bool, at: &Moment) -> Result<(), String> {
+        let member = entry.members.get(terminal).ok_or("it is not in the job")?;
+        let repeats = u32::from(self.repeats(terminal, entry.job.number, at.now));
+        entry.may_begin(member, member.tries.saturating_sub(repeats), half_written, at)
+    }
+
+    /// Would a take of this job be the same attempt, because the answer to the take before was lost?
+    fn repeats(&self, terminal: &str, job: u64, now: Duration) -> bool {
+        self.leases.get(terminal).is_some_and(|lease| lease.job == job && lease.repeats(now))
+    }
+
     /// What `terminal` may do now. A terminal that asks while it holds a lease has restarted. One whose image
     /// was committed is done when its lease ends, and a person may use the new system already.
     pub(crate) fn offer(&self, terminal: &str, half_written: bool, at: &Moment) -> Offer {
@@ -95,8 +108,7 @@ impl Jobs {
         }
         let mut why = None;
         for entry in self.unfinished(terminal) {
-            let Some(member) = entry.members.get(terminal) else { continue };
-            let reason = match entry.may_begin(member, half_written, at) {
+            let reason = match self.may_take(entry, terminal, half_written, at) {
                 Ok(()) if self.has_place(entry, terminal, at.now) => {
                     return Offer::Now(Target { job: entry.job.name(), terms: entry.job.terms.clone() });
                 }
@@ -118,9 +130,8 @@ impl Jobs {
     /// Does this terminal wait only for a place of a wave?
     pub(crate) fn waits_for_a_place(&self, terminal: &str, half_written: bool, at: &Moment) -> bool {
         let first = self.unfinished(terminal).into_iter().next();
-        let may =
-            first.and_then(|entry| Some(entry.may_begin(entry.members.get(terminal)?, half_written, at)));
-        matches!(may, Some(Ok(()))) && matches!(self.offer(terminal, half_written, at), Offer::Later(_))
+        let may = first.is_some_and(|entry| self.may_take(entry, terminal, half_written, at).is_ok());
+        may && matches!(self.offer(terminal, half_written, at), Offer::Later(_))
     }
 
     fn has_place(&self, entry: &Entry, terminal: &str, now: Duration) -> bool {
@@ -187,10 +198,13 @@ impl Jobs {
     /// An attempt at a job's target begins.
     pub(crate) fn take(&mut self, terminal: &str, job: &str, attempt: u64, now: Duration) -> Effects {
         let Ok(number) = job.parse::<u64>() else { return Effects::default() };
+        let repeats = self.repeats(terminal, number, now);
         let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
         let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
-        if self.leases.get(terminal).is_some_and(|lease| lease.repeats(now)) {
-            // The answer to the call before was lost.
+        let before = self.leases.get(terminal).filter(|_| repeats);
+        // One that crashes right after each take must not repeat the same attempt for ever.
+        let began = before.map_or(now, |lease| lease.began);
+        if repeats {
             member.tries = member.tries.saturating_sub(1);
         }
         member.take(attempt, stamp(now));
@@ -199,7 +213,7 @@ impl Jobs {
         self.woken.remove(terminal);
         self.forget_answers(terminal);
         changes.extend(self.leave_others(terminal, number, now));
-        let lease = Lease { job: number, began: now, renewed: now, reported: false, committed: false };
+        let lease = Lease { job: number, began, renewed: now, reported: false, committed: false };
         self.leases.insert(terminal.into(), lease);
         Effects { changes, stops: Vec::new() }
     }
@@ -393,7 +407,7 @@ impl Jobs {
             let mut free = wave.saturating_sub(self.taken(*number, None, at.now));
             for (id, member) in &entry.members {
                 let asleep = member.state == State::Waiting && !member.heard;
-                if !asleep || entry.may_begin(member, false, at).is_err() {
+                if !asleep || entry.may_begin(member, member.tries, false, at).is_err() {
                     continue;
                 }
                 let since = self.woken.get(id).copied();

@@ -33,6 +33,7 @@ fn a_terminal_whose_image_was_committed_is_done_although_it_could_not_tell() {
 fn a_call_that_is_repeated_because_its_answer_was_lost_costs_no_try() {
     let mut jobs = jobs(1, |job| job.pace.attempts = 1);
     for attempt in 1..=4 {
+        assert!(may(&jobs, "t0", 3 * attempt), "also on its last try");
         jobs.take("t0", "1", attempt, at(3 * attempt));
         assert_eq!(jobs.member(1, "t0").expect("in it").tries, 1);
     }
@@ -122,4 +123,22 @@ fn another_job_neither_ends_nor_keeps_a_lease() {
     jobs.take("t0", "1", 3, at(start + 103));
     assert_eq!(jobs.member(2, "t0").expect("in it").state, State::Waiting);
     assert_eq!(state(&jobs, "t0"), State::Running);
+}
+
+#[test]
+fn a_terminal_that_crashes_right_after_each_take_fails_and_frees_its_place() {
+    let mut jobs = jobs(2, |job| job.pace.wave = Some(1));
+    let takes = (1..100).take_while(|attempt| {
+        let now = 10 * attempt;
+        tick(&mut jobs, now);
+        let may = may(&jobs, "t0", now);
+        if may {
+            jobs.take("t0", "1", *attempt, at(now));
+        }
+        may
+    });
+    let takes = takes.count() as u64;
+    assert!((3..=9).contains(&takes), "three tries of at most 30 s: {takes} takes");
+    tick(&mut jobs, 10 * takes + 60);
+    assert_eq!((state(&jobs, "t0"), may(&jobs, "t1", 10 * takes + 60)), (State::Failed, true));
 }
