@@ -72,7 +72,7 @@ pub struct Member {
     pub reason: String,
     /// A person's choice for the next attempt.
     pub compare: Option<Compare>,
-    /// The end of its own window, if a person retried it after the run's.
+    /// The end of its own window, if a person retried it when the rest of the run's was too short.
     pub until: Option<Timestamp>,
     /// It spoke since the run opened.
     pub heard: bool,
@@ -134,7 +134,7 @@ impl Member {
         self.enter(state, since, reason);
     }
 
-    /// A person lets it begin again, until `until` if the run's own window is over.
+    /// A person lets it begin again, until `until` if the rest of the run's own window is too short.
     pub(super) fn retry(&mut self, compare: Option<Compare>, until: Option<Timestamp>, since: Timestamp) {
         self.tries = 0;
         self.compare = compare;

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Effects, JobChange, Jobs, Kind, Moment, Phase, State, Stop};
 use crate::api::{Compare, Refusal};
 
-/// How long a terminal may begin that a person retried after the window of its job.
+/// How long a terminal may begin that a person retried when the rest of its job's window was too short.
 const AGAIN: SignedDuration = SignedDuration::from_hours(12);
 
 /// Which terminals of a job are meant.
@@ -135,7 +135,10 @@ impl Jobs {
         let date = at.date.timestamp();
         let Some(entry) = self.entries.get_mut(&number) else { return Err(no_job(number)) };
         let later = date.checked_add(AGAIN).unwrap_or(Timestamp::MAX);
-        let until = (date >= entry.job.run.closes).then_some(later);
+        let left = entry.job.run.closes.duration_since(date).as_secs();
+        let needs = i64::try_from(entry.job.needs).unwrap_or(i64::MAX);
+        let too_short = date >= entry.job.run.opens && (left <= 0 || left < needs);
+        let until = too_short.then_some(later);
         for id in &again {
             if let Some(member) = entry.members.get_mut(id) {
                 member.retry(compare, until, date);

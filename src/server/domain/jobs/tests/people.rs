@@ -80,3 +80,19 @@ fn old_jobs_are_forgotten_but_for_the_latest_whose_number_stays_taken() {
     assert_eq!((jobs.next_number(), jobs.of("t0").count()), (3, 1));
     assert!(!jobs.is_wanted("t0"));
 }
+
+#[test]
+fn a_retry_shortly_before_the_end_of_the_window_gets_one_of_its_own() {
+    let mut jobs = jobs(2, |job| job.needs = HOUR);
+    jobs.cancel(1, &moment(8 * HOUR)).expect("open");
+    let again = |jobs: &mut Jobs, id: &str, now| {
+        jobs.retry(1, Which::Named(&[id.into()]), None, &moment(now)).expect("cancelled");
+    };
+    again(&mut jobs, "t0", 9 * HOUR);
+    again(&mut jobs, "t1", 9 * HOUR + 1);
+    assert!(may(&jobs, "t0", 9 * HOUR), "an hour is enough");
+    assert!(may(&jobs, "t1", 9 * HOUR + 1));
+    tick(&mut jobs, 10 * HOUR);
+    assert_eq!((state(&jobs, "t0"), state(&jobs, "t1")), (State::Missed, State::Waiting));
+    assert!(may(&jobs, "t1", 20 * HOUR));
+}
