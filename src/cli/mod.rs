@@ -19,6 +19,7 @@ mod place;
 pub mod plan;
 pub mod pxe;
 mod pxe_options;
+mod pxe_service;
 pub mod seed;
 pub mod serve;
 mod show;

@@ -1,6 +1,7 @@
-//! `flashmob pxe`: netboot beside an existing DHCP server, and what `flashmob serve --pxe` would do here.
+//! `flashmob pxe`: netboot beside an existing DHCP server, what `flashmob serve --pxe` would do here, and the
+//! service that does it.
 //!
-//! Invariant: starts nothing and changes nothing.
+//! Invariant: `config` starts nothing and changes nothing; `enable` changes nothing if `config` would refuse.
 
 use std::io::Write;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::pxe_options::PxeOptions;
+use super::pxe_service::{self, FOLDER};
 use super::serve::DEFAULT_STATE;
 use crate::api::Refusal;
 use crate::event::Failure;
@@ -30,6 +32,11 @@ pub struct PxeArgs {
 enum PxeCommand {
     /// Print the configuration with which 'flashmob serve --pxe' would run dnsmasq on this machine.
     Config(ConfigArgs),
+    /// Let the service flashmob.service do so from now on: write its settings and restart it. Terminals at
+    /// work go on. As root.
+    Enable(ConfigArgs),
+    /// Let the service do so no longer, and restart it. As root.
+    Disable,
 }
 
 #[derive(Debug, Args)]
@@ -56,7 +63,25 @@ pub(super) fn usual_address() -> SocketAddr {
 }
 
 pub fn run(args: PxeArgs) -> Result<(), Failure> {
-    let PxeCommand::Config(args) = args.command;
+    match args.command {
+        PxeCommand::Config(args) => {
+            let text = planned(args)?;
+            std::io::stdout().write_all(text.as_bytes()).map_err(|e| {
+                Failure::retry(format!("writing to the standard output: {e}"), "Redirect it into a file.")
+            })
+        }
+        PxeCommand::Enable(args) => {
+            // Settings of the configuration need no options of the service.
+            let options = args.pxe.clone().config().unwrap_or_default();
+            planned(args)?;
+            pxe_service::enable(&options, FOLDER.as_ref(), "systemctl")
+        }
+        PxeCommand::Disable => pxe_service::disable(FOLDER.as_ref(), "systemctl"),
+    }
+}
+
+/// What dnsmasq would be told.
+fn planned(args: ConfigArgs) -> Result<String, Failure> {
     let from_file = || -> Result<Config, Failure> {
         read_config(args.config.as_deref().unwrap_or(DEFAULT_CONFIG.as_ref()))
     };
@@ -76,7 +101,5 @@ pub fn run(args: PxeArgs) -> Result<(), Failure> {
     if let Some(Refusal { error, advice }) = plan.lacks() {
         eprintln!("warning: {error}. {advice}");
     }
-    std::io::stdout().write_all(plan.text().as_bytes()).map_err(|e| {
-        Failure::retry(format!("writing to the standard output: {e}"), "Redirect it into a file.")
-    })
+    Ok(plan.text())
 }

@@ -144,7 +144,7 @@ fn no_port(port: u16, e: &std::io::Error) -> Refusal {
         }
         ErrorKind::PermissionDenied => Refusal {
             error: format!("this user may not listen at port {port}/udp ({what})"),
-            advice: "Run it as root, or give the service its capabilities: docs/netboot.md.".into(),
+            advice: "Run it as root; the service gets what it needs by 'flashmob pxe enable'.".into(),
         },
         _ => Refusal {
             error: format!("listening at port {port}/udp ({what}): {e}"),

@@ -27,6 +27,13 @@ impl Range {
         u64::from(u32::from(self.last)) - u64::from(u32::from(self.first)) + 1
     }
 
+    /// The text that is read as this range.
+    pub fn to_words(self) -> String {
+        let netmask = self.prefix.and_then(|prefix| Some(Ipv4Net::new(self.first, prefix).ok()?.netmask()));
+        let all = [Some(self.first), Some(self.last), netmask, self.gateway];
+        all.into_iter().flatten().map(|one| one.to_string()).collect::<Vec<_>>().join(",")
+    }
+
     /// Whether this range, its gateway and its netmask are of `network`.
     pub fn fits(&self, network: &Ipv4Net) -> Result<(), String> {
         if self.prefix.is_some_and(|prefix| prefix != network.prefix_len()) {
@@ -90,6 +97,18 @@ impl fmt::Display for Range {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_of_a_range_are_read_as_it() {
+        for text in [
+            "10.0.0.1,10.0.0.9",
+            "10.0.0.1,10.0.0.9,255.255.0.0",
+            "10.0.0.1,10.0.0.9,10.0.0.254",
+            "10.0.0.1,10.0.0.9,255.255.0.0,10.0.0.254",
+        ] {
+            assert_eq!(text.parse::<Range>().map(Range::to_words).as_deref(), Ok(text));
+        }
+    }
 
     #[test]
     fn netmask_and_gateway_may_each_be_left_out() {
