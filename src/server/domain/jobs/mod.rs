@@ -253,6 +253,12 @@ impl Jobs {
         }
     }
 
+    /// The job in which this terminal holds a lease.
+    #[cfg(test)]
+    pub(crate) fn lease_of(&self, terminal: &str) -> Option<u64> {
+        self.leases.get(terminal).map(|lease| lease.job)
+    }
+
     /// Whether a job is still to come or under way for this terminal.
     pub(crate) fn is_wanted(&self, terminal: &str) -> bool {
         self.of(terminal).any(|(job, member)| !member.state.is_final() || job.next.is_some())

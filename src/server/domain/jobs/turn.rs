@@ -197,7 +197,7 @@ impl Jobs {
 
     /// An attempt at a job's target begins.
     pub(crate) fn take(&mut self, terminal: &str, job: &str, attempt: u64, now: Duration) -> Effects {
-        let Ok(number) = job.parse::<u64>() else { return Effects::default() };
+        let Ok(number) = job.parse::<u64>() else { return self.take_by_hand(terminal, now) };
         let repeats = self.repeats(terminal, number, now);
         let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
         let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
@@ -212,17 +212,30 @@ impl Jobs {
         self.granted.remove(terminal);
         self.woken.remove(terminal);
         self.forget_answers(terminal);
-        changes.extend(self.leave_others(terminal, number, now));
+        changes.extend(self.leave_others(terminal, Some(number), now));
         let lease = Lease { job: number, began, renewed: now, reported: false, committed: false };
         self.leases.insert(terminal.into(), lease);
         Effects { changes, stops: Vec::new() }
     }
 
+    /// An attempt begins that is of no job here. The terminal has left the job that it was under way with.
+    fn take_by_hand(&mut self, terminal: &str, now: Duration) -> Effects {
+        let mut changes = Vec::new();
+        match self.leases.remove(terminal) {
+            Some(Lease { job, committed: true, .. }) => {
+                changes.extend(self.committed(terminal, job, stamp(now)));
+            }
+            Some(_) => changes.extend(self.leave_others(terminal, None, now)),
+            None => {}
+        }
+        Effects { changes, stops: Vec::new() }
+    }
+
     /// A terminal that begins job `number` has left whatever it was under way with.
-    fn leave_others(&mut self, terminal: &str, number: u64, now: Duration) -> Vec<JobChange> {
+    fn leave_others(&mut self, terminal: &str, number: Option<u64>, now: Duration) -> Vec<JobChange> {
         let others = self.of_terminal.get(terminal).cloned().unwrap_or_default();
         let mut changes = Vec::new();
-        for other in others.into_iter().filter(|other| *other != number) {
+        for other in others.into_iter().filter(|other| Some(*other) != number) {
             let Some(entry) = self.entries.get_mut(&other) else { continue };
             let attempts = entry.job.pace.attempts;
             let Some(member) = entry.members.get_mut(terminal) else { continue };

@@ -1,6 +1,7 @@
 //! The lab in calls: terminals that come, image themselves, and are stopped and started by people.
 
 mod cut_off;
+mod random;
 
 use super::bounds::{MAX_PARTS, MAX_WORD};
 use super::*;

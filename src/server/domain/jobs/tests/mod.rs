@@ -3,17 +3,15 @@
 mod attempts;
 mod people;
 mod preflights;
-mod random;
 mod standing;
 mod windows;
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use proptest::prelude::*;
 
 use super::*;
-use crate::event::{CheckFinding, Class, Outcome};
+use crate::event::{CheckFinding, Class};
 use crate::image_id::{ImageId, ImageRef};
 use crate::testkit::lab::{at, checked, done, failed, job, moment};
 
