@@ -3,7 +3,7 @@
 //!
 //! `config` is the administrator's configuration, `catalog` the images, `identity` tells terminals apart,
 //! `target` is the system that a terminal should get, `attempt` one try, `course` the stages of one, `jobs`
-//! the next step after an attempt, `lab` all terminals, `zones` their places, `ties` which terminals need
+//! the next step after an attempt, `coming` terminals that boot the agent, `lab` all terminals, `zones` their places, `ties` which terminals need
 //! which others, `step` what one does that netboots, `scripts` says it in the words of `ipxe` and `grub`,
 //! `tickets` lets those speak that the scripts boot, `doubts` ambiguous names for people to check, `limits`
 //! bounds the calls of one address, `times` reads when jobs open and close, `wake` says which terminals are
@@ -19,6 +19,7 @@ pub mod audit;
 pub(crate) mod board;
 pub(crate) mod captures;
 pub mod catalog;
+pub(crate) mod coming;
 pub mod config;
 pub mod course;
 pub(crate) mod doubts;

@@ -217,8 +217,8 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
             if may_ask(app, from).is_ok() {
                 // A preflight fetches nothing from others.
                 let fetched = target.images().filter(|_| !target.terms.preflight);
-                lab.expect(at.now, &caller.identity, fetched.cloned().collect());
-                lab.grant(&id, &target, &at);
+                lab.expect(at.now, &id, from, fetched.cloned().collect());
+                lab.grant(&id, &target, from, &at);
             }
             let what = format!("imaging this terminal with {}", target.title());
             agent(app, caller, at.now, what)

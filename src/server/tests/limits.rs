@@ -99,3 +99,34 @@ async fn an_address_that_asks_too_much_is_told_to_wait_and_others_are_not() {
     world.progress(&job, Progress::at(Stage::Fetch)).await.expect("taken");
     assert!(world.ipxe(A, "efi").await.starts_with("#!ipxe"), "boot scripts are not counted");
 }
+
+#[tokio::test]
+async fn boot_scripts_in_the_names_of_others_keep_no_terminal_from_its_turn() {
+    let world = World::new(QUIET).await;
+    let sleepers: Vec<String> = (0..8).map(|n| format!("52:54:00:00:02:{n:02x}")).collect();
+    for mac in sleepers.iter().map(String::as_str).chain([A, B]) {
+        world.hello(mac).await;
+    }
+    let order = JobOrder {
+        image: "golden".into(),
+        targets: sleepers.iter().cloned().chain([A.into(), B.into()]).collect(),
+        wave: Some(2),
+        ..JobOrder::default()
+    };
+    let answer = world.http.post(world.url("/api/v1/jobs")).json(&order).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let (laptop, room) = (at_address(66), at_address(10));
+    let ask = async |client: &Client, path: &str, mac: &str| {
+        let answer = client.get(world.url(&format!("/boot/{path}?mac={mac}"))).send().await;
+        answer.expect("an answer").text().await.expect("text")
+    };
+    for path in ["ipxe", "grub", "step"] {
+        for mac in &sleepers {
+            ask(&laptop, path, mac).await;
+        }
+    }
+    let script = ask(&room, "ipxe", A).await;
+    assert!(script.contains("flashmob.ticket="), "{script}");
+    let script = ask(&room, "ipxe", B).await;
+    assert!(script.contains("2 terminals at a time"), "A and the laptop's last one are on the way: {script}");
+}

@@ -324,6 +324,12 @@ async fn a_thousand_forged_calls_change_nothing() {
     calls.push((Method::DELETE, "/api/v1/tokens/teacher-102".into(), String::new()));
     let mut sent = 0;
     while sent < 1000 {
+        for mac in [A, B] {
+            for path in ["ipxe", "grub", "step"] {
+                let request = world.http.get(world.abroad(&format!("/boot/{path}?mac={mac}&platform=efi")));
+                assert_eq!(request.send().await.expect("an answer").status(), StatusCode::OK);
+            }
+        }
         for ((method, path, body), voucher) in
             calls.iter().flat_map(|call| vouchers.iter().map(move |voucher| (call, voucher)))
         {

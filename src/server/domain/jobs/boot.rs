@@ -13,9 +13,6 @@ use crate::image_id::ImageId;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::target::{BY_HAND, Target};
 
-/// How long a terminal that was sent the agent and has not called yet is expected.
-pub(crate) const COMING: Duration = Duration::from_secs(180);
-
 /// Where the terminal stands, for people. `place` is the one that says most about it.
 pub(crate) fn state(last: Option<&Attempt>, place: Option<(&Job, &Member)>, now: Duration) -> TerminalState {
     let live = last.is_some_and(|last| last.is_live(now));
@@ -123,16 +120,16 @@ pub(crate) fn compare_of_next(last: Option<&Attempt>, target: &Target, chosen: O
 }
 
 /// Whether a finished terminal may leave the swarm: yes if no other attempt at the same image is live, and no
-/// terminal that was just sent the agent is expected.
+/// terminal is `coming` for it.
 pub(crate) fn may_leave<'a>(
     me: &Attempt,
     mut others: impl Iterator<Item = &'a Attempt>,
-    mut coming: impl Iterator<Item = &'a (Duration, ImageId)>,
+    mut coming: impl Iterator<Item = &'a ImageId>,
     now: Duration,
 ) -> bool {
     let mine = |image: &ImageId| me.images().any(|own| own == image);
     let fetches = |other: &Attempt| !other.preflight && other.images().any(mine);
     me.outcome.is_some()
         && !others.any(|other| other.number != me.number && other.is_live(now) && fetches(other))
-        && !coming.any(|(since, what)| mine(what) && now.saturating_sub(*since) < COMING)
+        && !coming.any(mine)
 }

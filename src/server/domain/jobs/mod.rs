@@ -28,7 +28,8 @@ use jiff::{Timestamp, Zoned};
 
 use crate::image_id::{ImageId, ImageRef};
 use crate::server::domain::attempt::SILENCE;
-pub(crate) use boot::{AtBoot, COMING, at_boot, compare_of_next, may_leave, state};
+use crate::server::domain::coming::Coming;
+pub(crate) use boot::{AtBoot, at_boot, compare_of_next, may_leave, state};
 pub(crate) use create::Setting;
 pub use create::{Affected, Finding, JobOrder, JobPlan, Order};
 pub(crate) use job::Kind;
@@ -144,8 +145,8 @@ pub struct Jobs {
     /// The leases of terminals under way. A restart renews them all, because the server heard nobody
     /// meanwhile.
     leases: HashMap<String, Lease>,
-    /// Terminals that were sent the agent and have taken nothing yet: their places are kept until this time.
-    granted: HashMap<String, (u64, Duration)>,
+    /// Terminals that were sent the agent for these jobs and have taken nothing yet: their places are kept.
+    granted: Coming<u64>,
     /// Since when each terminal is being woken.
     woken: HashMap<String, Duration>,
 }
@@ -273,7 +274,7 @@ impl Jobs {
             }
         }
         self.leases.remove(terminal);
-        self.granted.remove(terminal);
+        self.granted.came(terminal);
         self.woken.remove(terminal);
     }
 }

@@ -86,9 +86,7 @@ impl Jobs {
                 continue;
             }
             member.enter(State::Cancelled, at.date.timestamp(), reason);
-            if self.granted.get(id).is_some_and(|(job, _)| *job == number) {
-                self.granted.remove(id);
-            }
+            self.granted.came(id);
             self.woken.remove(id);
             ids.push(id.clone());
         }

@@ -4,12 +4,14 @@
 //! A terminal whose disk this run left half written may finish within two hours after the window, unless the
 //! job says stop. An open single job goes before a standing one, also while it lets the terminal wait.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    COMING, Effects, Entry, Job, JobChange, Jobs, LEASE, Lease, Member, Moment, Overrun, Phase, State, stamp,
+    Effects, Entry, Job, JobChange, Jobs, LEASE, Lease, Member, Moment, Overrun, Phase, State, stamp,
 };
 use crate::event::{Class, Outcome};
 use crate::server::domain::target::Target;
@@ -144,18 +146,18 @@ impl Jobs {
         let other = |id: &String| Some(id.as_str()) != but;
         let live = |lease: &Lease| lease.job == job && now.saturating_sub(lease.renewed) < LEASE;
         let leases = self.leases.iter().filter(|(id, lease)| other(id) && live(lease)).count();
-        let coming = self.granted.iter().filter(|(id, (of, until))| {
-            other(id) && *of == job && *until > now && !self.leases.contains_key(*id)
-        });
-        leases + coming.count()
+        let coming = self
+            .granted
+            .iter(now)
+            .filter(|(id, of)| Some(*id) != but && **of == job && !self.leases.contains_key(*id));
+        leases + coming.map(|(id, _)| id).collect::<BTreeSet<&str>>().len()
     }
 
-    /// A terminal was sent the agent for `job`: its place is kept while it starts. Anybody can ask for a boot
-    /// script in a terminal's name, so a place is kept once and then not again for a while.
-    pub(crate) fn grant(&mut self, terminal: &str, job: &str, now: Duration) {
+    /// A terminal was sent the agent for `job`, because `owner` asked in its name: its place is kept while it
+    /// starts.
+    pub(crate) fn grant(&mut self, terminal: &str, job: &str, owner: IpAddr, now: Duration) {
         let Ok(number) = job.parse() else { return };
-        self.granted.retain(|_, (_, until)| *until + COMING > now);
-        self.granted.entry(terminal.into()).or_insert((number, now + COMING));
+        self.granted.sent(now, owner, terminal, number);
     }
 
     /// A terminal asked, and was told `why` it may not begin. It explains what becomes of the terminal in the
@@ -209,7 +211,7 @@ impl Jobs {
         }
         member.take(attempt, stamp(now));
         let mut changes = entry.changes(&[terminal.into()]);
-        self.granted.remove(terminal);
+        self.granted.came(terminal);
         self.woken.remove(terminal);
         self.forget_answers(terminal);
         changes.extend(self.leave_others(terminal, Some(number), now));
@@ -270,7 +272,7 @@ impl Jobs {
         let Some(member) = entry.members.get_mut(terminal) else { return Effects::default() };
         member.enter(State::Failed, stamp(now), why);
         let changes = entry.changes(&[terminal.into()]);
-        self.granted.remove(terminal);
+        self.granted.came(terminal);
         self.woken.remove(terminal);
         self.forget_answers(terminal);
         Effects { changes, stops: Vec::new() }

@@ -84,6 +84,7 @@ impl Lab {
         self.secrets.forget(id);
         self.jobs.forget(id);
         self.captures.forget(id);
+        self.coming.came(id);
         if let Some(attempt) = &terminal.last {
             self.by_attempt.remove(&attempt.number);
             self.written.remove(&attempt.number);

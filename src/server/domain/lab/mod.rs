@@ -27,6 +27,7 @@ mod tests;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -37,8 +38,10 @@ use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::audit;
 use crate::server::domain::captures::{self, Captures};
-use crate::server::domain::identity::{self, Identity, Known, Mac};
-use crate::server::domain::jobs::{self, JobChange, Jobs};
+use crate::server::domain::coming::Coming;
+use crate::server::domain::identity::{self, Identity, Known};
+use crate::server::domain::jobs::{JobChange, Jobs};
+use crate::server::domain::limits;
 use crate::server::domain::people::Person;
 use crate::server::domain::target::Target;
 use crate::server::domain::tickets;
@@ -100,8 +103,8 @@ pub struct Lab {
     by_attempt: HashMap<u64, String>,
     last_number: u64,
     namesakes: Namesakes,
-    /// Terminals that were sent the agent and have taken nothing yet: when, and for which images.
-    coming: HashMap<Mac, (Duration, Vec<ImageId>)>,
+    /// Terminals that were sent the agent for these images and have taken nothing yet.
+    coming: Coming<Vec<ImageId>>,
     jobs: Jobs,
     /// When the progress of each attempt was written down last.
     written: HashMap<u64, Duration>,
@@ -190,12 +193,9 @@ impl Lab {
         listed.find(|t| t.heard.is_none() && t.identity.macs.is_empty())
     }
 
-    /// A netbooting terminal was sent the agent, to fetch `images`.
-    pub fn expect(&mut self, now: Duration, who: &Identity, images: Vec<ImageId>) {
-        self.coming.retain(|_, (since, _)| now.saturating_sub(*since) < jobs::COMING);
-        if let Some(mac) = who.macs.first().filter(|_| self.coming.len() < MAX_TERMINALS) {
-            self.coming.insert(*mac, (now, images));
-        }
+    /// The terminal `id`, or somebody in its name, was sent the agent at `from`, to fetch `images`.
+    pub(crate) fn expect(&mut self, now: Duration, id: &str, from: IpAddr, images: Vec<ImageId>) {
+        self.coming.sent(now, limits::owner(from), id, images);
     }
 
     /// A terminal introduces itself. A new one may take the place of one that never took a job.
@@ -292,9 +292,7 @@ impl Lab {
             terminal.heard = Some(now);
         }
         terminal.last = Some(attempt.clone());
-        for mac in &terminal.identity.macs {
-            self.coming.remove(mac);
-        }
+        self.coming.came(id);
         self.by_attempt.insert(attempt.number, id.into());
         self.written.insert(attempt.number, now);
         changes.push(Change::Attempt(id.into(), Box::new(attempt.clone())));

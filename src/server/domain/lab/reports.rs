@@ -9,10 +9,8 @@ use std::time::Duration;
 use super::{Change, Lab, Terminal, bounds};
 use crate::api::Orders;
 use crate::event::{Chosen, Outcome, Progress};
-use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
-use crate::server::domain::identity::TerminalKey;
 use crate::server::domain::jobs::{self, Effects};
 use crate::server::domain::ties::Ties;
 
@@ -148,14 +146,9 @@ impl Lab {
         };
         let others = self.terminals.values().filter(needs_me).filter_map(|t| t.last.as_ref());
         // A terminal on its way is where it was the last time, or anywhere.
-        let coming = self.coming.iter().filter(|(mac, _)| match self.fitting(&TerminalKey::Mac(**mac))[..] {
-            [known] => ties.needs(known.ip(), me),
-            _ => ties.needs(None, me),
-        });
-        let coming: Vec<(Duration, ImageId)> = coming
-            .flat_map(|(_, (since, images))| images.iter().map(|image| (*since, image.clone())))
-            .collect();
-        let release = jobs::may_leave(attempt, others, coming.iter(), now);
+        let place = |id: &str| self.get(id).and_then(Terminal::ip);
+        let coming = self.coming.iter(now).filter(|(id, _)| ties.needs(place(id), me));
+        let release = jobs::may_leave(attempt, others, coming.flat_map(|(_, images)| images), now);
         Orders { release, cancel, wake: Vec::new() }
     }
 }

@@ -48,9 +48,10 @@ pub(super) fn correct(now: Duration, terminals: &mut [Terminal]) -> Vec<Change> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Lab, jobs};
+    use super::super::Lab;
     use super::*;
     use crate::api::TerminalState;
+    use crate::server::domain::jobs;
     use crate::server::domain::ties::Ties;
     use crate::testkit::lab::done;
     use crate::testkit::lab::{at, hello_of, target};

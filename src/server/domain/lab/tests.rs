@@ -199,13 +199,28 @@ fn a_zone_that_is_done_is_released_but_for_the_gateway_that_others_fetch_through
 fn one_that_netboots_is_waited_for_until_it_takes() {
     let mut lab = lab();
     let a = begin(&mut lab, 1, A, "a");
-    lab.expect(at(2), &Identity::new(&[B], None), vec![ImageId::new("debian", "1")]);
+    lab.expect(at(2), B, [10, 0, 0, 9].into(), vec![ImageId::new("debian", "1")]);
     assert!(!lab.outcome(at(3), a, "a", done(), &Ties::default()).expect("taken").0.release);
     let b = begin(&mut lab, 4, B, "b");
     lab.outcome(at(5), b, "b", failed(Class::Disk, true), &Ties::default()).expect("taken");
     assert!(
         lab.progress(at(6), a, "a", Progress::at(Stage::Serve), &Ties::default()).expect("taken").0.release
     );
+}
+
+#[test]
+fn a_stranger_who_asks_in_the_names_of_others_holds_no_finished_terminal_for_long() {
+    let mut lab = lab();
+    let a = begin(&mut lab, 1, A, "a");
+    lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken");
+    let serving = Progress::at(Stage::Serve);
+    let mut held = 0;
+    for now in (10..3610).step_by(60) {
+        lab.expect(at(now), B, [10, 0, 0, 66].into(), vec![ImageId::new("debian", "1")]);
+        let orders = lab.progress(at(now), a, "a", serving.clone(), &Ties::default()).expect("taken").0;
+        held += 60 * u64::from(!orders.release);
+    }
+    assert!((60..=360).contains(&held), "{held} s of an hour");
 }
 
 #[test]

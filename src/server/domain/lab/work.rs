@@ -4,6 +4,7 @@
 //! the order in which they happened.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Change, Lab, Terminal};
@@ -11,6 +12,7 @@ use crate::api::{Compare, Refusal};
 use crate::event::{Failure, Outcome, Stage};
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::jobs::{self, AtBoot, Effects, Job, Moment, Newest, Offer, Stop, Which, at_boot};
+use crate::server::domain::limits;
 use crate::server::domain::target::Target;
 
 /// Work that a terminal has taken.
@@ -72,9 +74,9 @@ impl Lab {
         at_boot(id, last, offer, queued)
     }
 
-    /// A terminal was sent the agent: its place is kept while it starts.
-    pub(crate) fn grant(&mut self, id: &str, target: &Target, at: &Moment) {
-        self.jobs.grant(id, &target.job, at.now);
+    /// A terminal, or somebody in its name, was sent the agent at `from`: its place is kept while it starts.
+    pub(crate) fn grant(&mut self, id: &str, target: &Target, from: IpAddr, at: &Moment) {
+        self.jobs.grant(id, &target.job, limits::owner(from), at.now);
     }
 
     /// A terminal takes `target`. `None` if it is not known.

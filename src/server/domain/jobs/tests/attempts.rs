@@ -74,10 +74,40 @@ fn a_terminal_that_restarts_within_its_lease_uses_up_a_try() {
 #[test]
 fn a_place_is_kept_for_a_terminal_that_was_sent_the_agent() {
     let mut jobs = jobs(2, |job| job.pace.wave = Some(1));
-    jobs.grant("t0", "1", at(1));
+    jobs.grant("t0", "1", ip(9), at(1));
     assert!(!may(&jobs, "t1", 100) && may(&jobs, "t0", 100));
-    jobs.grant("t0", "1", at(150));
+    jobs.grant("t0", "1", ip(9), at(150));
     assert!(may(&jobs, "t1", 182), "it never came, and whoever asks in its name keeps no place again");
+}
+
+#[test]
+fn whoever_asks_in_the_names_of_others_keeps_one_place_and_only_for_a_while() {
+    let mut jobs = jobs(120, |job| job.pace.wave = Some(2));
+    let mut kept = 0;
+    for second in (0..7200).step_by(10) {
+        for n in 0..60 {
+            jobs.grant(&format!("t{n}"), "1", ip(66), at(second));
+        }
+        assert!(may(&jobs, "t100", second), "one that comes from its own address, after {second} s");
+        kept += 10 * jobs.taken(1, None, at(second));
+    }
+    assert!(kept < 7200 / 8, "{kept} s");
+}
+
+#[test]
+fn a_room_behind_one_address_begins_and_waits_by_the_wave() {
+    let mut jobs = jobs(5, |job| job.pace.wave = Some(2));
+    for n in 0..5 {
+        let id = format!("t{n}");
+        assert!(may(&jobs, &id, 1), "{id} is sent the agent");
+        jobs.grant(&id, "1", ip(1), at(1));
+    }
+    assert!(may(&jobs, "t1", 40));
+    jobs.take("t1", "1", 1, at(40));
+    assert!(jobs.waits_for_a_place("t3", false, &moment(41)), "its agent asks again: t4 has the other place");
+    jobs.take("t4", "1", 2, at(42));
+    jobs.outcome("t1", 1, &done(), at(50));
+    assert!(may(&jobs, "t3", 50));
 }
 
 #[test]

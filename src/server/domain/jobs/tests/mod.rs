@@ -39,6 +39,11 @@ fn state(jobs: &Jobs, id: &str) -> State {
     jobs.member(1, id).expect("in it").state
 }
 
+/// The address of a caller.
+fn ip(last: u8) -> std::net::IpAddr {
+    [10, 0, 0, last].into()
+}
+
 fn may(jobs: &Jobs, id: &str, now: u64) -> bool {
     matches!(jobs.offer(id, false, &moment(now)), Offer::Now(_))
 }
