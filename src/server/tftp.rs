@@ -51,7 +51,8 @@ struct Transfer {
     last: Vec<u8>,
     sent: Instant,
     sendings: u32,
-    /// It has acknowledged something, so it is there, and not a victim whose address somebody wrote.
+    /// It has acknowledged something, so most likely it is there, and not a victim whose address somebody
+    /// wrote. (The number of a block is easy to guess: `netboot` wants a better proof.)
     proved: bool,
 }
 
@@ -98,11 +99,6 @@ impl Transfers {
             known.sent = now;
             return Some(known.last.clone());
         }
-        let of_one = self.0.keys().filter(|known| known.ip() == from.ip()).count();
-        // Too many: it asks again by itself.
-        if of_one >= MOST_OF_ONE || (self.0.len() >= MOST && !self.make_room()) {
-            return None;
-        }
         let request = parse(rest)?;
         let Some(text) = answer(&request.name) else {
             self.0.remove(&from);
@@ -124,6 +120,7 @@ impl Transfers {
             sendings: 1,
             proved: false,
         };
+        self.make_room(from.ip());
         self.0.insert(from, transfer);
         Some(last)
     }
@@ -146,11 +143,18 @@ impl Transfers {
         Some(transfer.last.clone())
     }
 
-    /// Forgets the oldest transfer that nobody has acknowledged.
-    fn make_room(&mut self) -> bool {
-        let unproved = self.0.iter().filter(|(_, transfer)| !transfer.proved);
-        let oldest = unproved.min_by_key(|(_, transfer)| transfer.sent).map(|(from, _)| *from);
-        oldest.is_some_and(|from| self.0.remove(&from).is_some())
+    /// Forgets a transfer if there are too many of `one` address, or of all: the oldest that nobody has
+    /// acknowledged, else the oldest. Whoever waits for it asks again by itself. A new request is never turned
+    /// away, because others may have sent the earlier ones in its address's name.
+    fn make_room(&mut self, one: IpAddr) {
+        let of_one = |from: &SocketAddr| from.ip() == one;
+        let crowded = self.0.keys().filter(|from| of_one(from)).count() >= MOST_OF_ONE;
+        if !crowded && self.0.len() < MOST {
+            return;
+        }
+        let able = self.0.iter().filter(|(from, _)| !crowded || of_one(from));
+        let oldest = able.min_by_key(|(_, transfer)| (transfer.proved, transfer.sent)).map(|(from, _)| *from);
+        oldest.map(|from| self.0.remove(&from));
     }
 
     /// The packets to send again. Forgets who never answers. The first answer is not sent again: its receiver
@@ -356,6 +360,10 @@ mod tests {
             transfers.receive(terminal(port), GRUB, now, |_| Some("a".into()));
         }
         assert_eq!(transfers.0.len(), MOST_OF_ONE);
+        assert!(
+            transfers.0.contains_key(&terminal(1999)),
+            "the last one is answered, whoever sent the others"
+        );
         let other = SocketAddr::from(([10, 0, 0, 10], 1));
         assert!(transfers.receive(other, GRUB, now, |_| Some("a".into())).is_some());
     }

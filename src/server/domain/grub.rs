@@ -26,6 +26,13 @@ pub(crate) fn script(caller: &Caller, step: &Step) -> String {
     format!("{ANSWERED}{told}")
 }
 
+/// Lets a GRUB that speaks TFTP ask at once again, with the ticket `proof` behind its UUID: `grub.cfg` makes
+/// the next question with the variable `uuid`.
+pub(crate) fn prove(caller: &Caller, proof: &str) -> String {
+    let uuid = caller.identity.uuid.map(|uuid| uuid.to_string()).unwrap_or_default();
+    format!("{ANSWERED}set uuid={}\nset again=yes\n", quoted(&format!("{uuid}&proof={proof}")))
+}
+
 fn again(seconds: u32) -> String {
     format!("sleep {seconds}\nset again=yes\n")
 }
@@ -124,6 +131,16 @@ mod tests {
             assert!(script.contains(why) && script.ends_with("set again=yes\n"), "{script}");
             assert!(!script.contains("boot\n") && !script.contains("flashmob_"), "{script}");
         }
+    }
+
+    #[test]
+    fn a_grub_that_has_not_proved_its_address_only_asks_again() {
+        let identity = Identity::new(&["52:54:00:00:00:01"], Some("4c4c4544-0042-3510-8052-b4c04f4d4e31"));
+        let caller = Caller { host: "10.0.0.1:6969".into(), identity, platform: Platform::Efi };
+        assert_eq!(
+            prove(&caller, "0f"),
+            "set answered=yes\nset uuid='4c4c4544-0042-3510-8052-b4c04f4d4e31&proof=0f'\nset again=yes\n"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! Invariant: pure. A ticket is good for one machine, for [`LIFE`]. The key comes in as an argument.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::digest::sha256;
@@ -109,27 +110,34 @@ pub(crate) fn issue_for_torrent(key: &Key, image: &ImageId, now: Duration) -> St
     hex(&[&made[..], &torrent_code(key, made, image)].concat())
 }
 
-/// The attempt that a terminal's ticket for this image was made for.
-pub(crate) fn attempt_of(key: &Key, text: &str, image: &ImageId, now: Duration) -> Option<u64> {
-    let (attempt, code) = text.split_once('-')?;
-    let attempt: u64 = attempt.parse().ok()?;
-    is_in_time(code, now, |made| attempt_code(key, made, (attempt, image))).then_some(attempt)
+/// Is it a terminal's ticket for this image?
+pub(crate) fn is_for_image(key: &Key, text: &str, image: &ImageId, now: Duration) -> bool {
+    is_in_time(text, now, IMAGE_LIFE, |made| image_code(key, made, image))
 }
 
 /// Is it a ticket for the payload of this image, a terminal's or that of a torrent file?
 pub(crate) fn is_for_payload(key: &Key, text: &str, image: &ImageId, now: Duration) -> bool {
-    attempt_of(key, text, image, now).is_some()
-        || is_in_time(text, now, |made| torrent_code(key, made, image))
-        // A terminal in the swarm since before the server was updated.
-        || is_in_time(text, now, |made| image_code(key, made, image))
+    is_for_image(key, text, image, now)
+        || is_in_time(text, now, IMAGE_LIFE, |made| torrent_code(key, made, image))
 }
 
-fn is_in_time(text: &str, now: Duration, code: impl Fn([u8; TIME]) -> [u8; CODE]) -> bool {
+/// A ticket for one address: whoever presents it has received what was sent there.
+pub(crate) fn issue_for_address(key: &Key, address: IpAddr, now: Duration) -> String {
+    let made = millis(now);
+    hex(&[&made[..], &address_code(key, made, address)].concat())
+}
+
+/// Was this ticket sent to the address within [`LIFE`]?
+pub(crate) fn is_for_address(key: &Key, text: &str, address: IpAddr, now: Duration) -> bool {
+    is_in_time(text, now, LIFE, |made| address_code(key, made, address))
+}
+
+fn is_in_time(text: &str, now: Duration, life: Duration, code: impl Fn([u8; TIME]) -> [u8; CODE]) -> bool {
     let Some(bytes) = unhex(text).filter(|bytes| bytes.len() == TIME + CODE) else { return false };
     let (made, given) = bytes.split_at(TIME);
     let Ok(made) = <[u8; TIME]>::try_from(made) else { return false };
     let time = time_of(made);
-    equal(&code(made), given) && time <= now && now - time < IMAGE_LIFE
+    equal(&code(made), given) && time <= now && now - time < life
 }
 
 fn attempt_code(key: &Key, made: [u8; TIME], (attempt, image): (u64, &ImageId)) -> [u8; CODE] {
@@ -139,6 +147,10 @@ fn attempt_code(key: &Key, made: [u8; TIME], (attempt, image): (u64, &ImageId)) 
 
 fn image_code(key: &Key, made: [u8; TIME], image: &ImageId) -> [u8; CODE] {
     code(key, b"flashmob image ", made, image.to_string().as_bytes())
+}
+
+fn address_code(key: &Key, made: [u8; TIME], address: IpAddr) -> [u8; CODE] {
+    code(key, b"flashmob address ", made, address.to_string().as_bytes())
 }
 
 fn torrent_code(key: &Key, made: [u8; TIME], image: &ImageId) -> [u8; CODE] {
@@ -321,6 +333,16 @@ mod tests {
         let ticket = hex(&[&made[..], &image_code(&KEY, made, &image)].concat());
         assert!(is_for_payload(&KEY, &ticket, &image, at(1_800_000_001)));
         assert_eq!(attempt_of(&KEY, &ticket, &image, at(1_800_000_001)), None, "and gets no files");
+    }
+
+    #[test]
+    fn a_ticket_for_an_address_is_for_no_other_and_ends() {
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let ticket = issue_for_address(&KEY, one, at(1_800_000_000));
+        let good = |address, now| is_for_address(&KEY, &ticket, address, at(now));
+        assert!(good(one, 1_800_000_000) && good(one, 1_800_000_899));
+        assert!(!good(one, 1_800_000_900) && !good(one, 1_799_999_999) && !good(other, 1_800_000_001));
+        assert!(!is_for_address(&KEY, &ticket_of(&who(&[A], None)), one, at(1_800_000_001)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::api::{Hello, Inventory, Refusal};
 use crate::boot::start;
 use crate::server::app::App;
 use crate::server::domain::attempt::Attempt;
+use crate::server::domain::grub;
 use crate::server::domain::identity::Identity;
 use crate::server::domain::ipxe::{self, Caller, Platform};
 use crate::server::domain::jobs::AtBoot;
@@ -39,6 +40,8 @@ pub struct Machine {
     platform: Option<String>,
     /// Our address as the terminal wrote it, where no header says it.
     host: Option<String>,
+    /// A ticket that was sent to the caller's address.
+    proof: Option<String>,
 }
 
 /// The address at which the caller reached us, as it writes it: its `Host` header, or our end of the
@@ -98,7 +101,9 @@ fn as_text(text: String) -> Response {
 }
 
 /// The answer to a GRUB that names its file by `/boot/grub?host=…&mac=…&uuid=…`, where `host` is our address
-/// as the terminal wrote it, because TFTP has no such header.
+/// as the terminal wrote it, because TFTP has no such header. Anybody can write any sender into a UDP packet,
+/// so a caller first gets a ticket at its address, and the server decides and notes nothing until the caller
+/// presents it.
 pub(crate) fn by_file_name(app: &App, name: &str, from: IpAddr) -> Option<String> {
     let uri: Uri = name.parse().ok()?;
     let Query(machine) = Query::<Machine>::try_from_uri(&uri).ok()?;
@@ -106,14 +111,23 @@ pub(crate) fn by_file_name(app: &App, name: &str, from: IpAddr) -> Option<String
         return None;
     }
     let host = machine.host.as_deref().and_then(ipxe::usable_host)?.to_string();
+    let is_proved = |proof: &String| tickets::is_for_address(&app.ticket_key, proof, from, app.now());
+    if !machine.proof.as_ref().is_some_and(is_proved) {
+        let proof = tickets::issue_for_address(&app.ticket_key, from, app.now());
+        return Some(grub::prove(&signed_grub(&machine, host), &proof));
+    }
     Some(grub_answer(app, &machine, host, from))
 }
 
 /// Signed GRUB runs by UEFI alone.
+fn signed_grub(machine: &Machine, host: String) -> Caller {
+    let identity = Identity::new(machine.mac.as_slice(), machine.uuid.as_deref());
+    Caller { host, identity, platform: Platform::Efi }
+}
+
 fn grub_answer(app: &App, machine: &Machine, host: String, from: IpAddr) -> String {
     came(app, machine, from);
-    let identity = Identity::new(machine.mac.as_slice(), machine.uuid.as_deref());
-    let caller = Caller { host, identity, platform: Platform::Efi };
+    let caller = signed_grub(machine, host);
     scripts::script(&decide(app, &caller, from), &caller, Language::Grub)
 }
 

@@ -87,7 +87,7 @@ async fn signed_grub_is_told_the_same_by_http_and_by_tftp() {
     let server = world.server.as_ref().expect("running").local_addr();
     let question = format!("/boot/grub?host={server}&mac={A}&uuid=");
     let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("bound");
-    let by_tftp = async |name: &str| {
+    let one_file = async |name: &str| {
         let mut packet = [0; 2000];
         let request = [b"\0\x01", name.as_bytes(), b"\0octet\0blksize\x001024\0tsize\x000\0"].concat();
         udp.send_to(&request, server).await.expect("sent");
@@ -100,6 +100,14 @@ async fn signed_grub_is_told_the_same_by_http_and_by_tftp() {
         udp.send_to(b"\0\x04\0\x01", from).await.expect("sent");
         assert!(length > 4 && packet.starts_with(b"\0\x03\0\x01"));
         Some(String::from_utf8(packet[4..again].to_vec()).expect("text"))
+    };
+    // Its `grub.cfg` asks again with the variable that the first answer sets.
+    let by_tftp = async |name: &str| {
+        let first = one_file(name).await?;
+        let uuid = first.strip_prefix("set answered=yes\nset uuid='").expect("a variable");
+        let (uuid, again) = uuid.split_once("'\n").expect("quoted");
+        assert_eq!(again, "set again=yes\n");
+        one_file(&format!("{name}{uuid}")).await
     };
     for (imaging, command) in
         [(false, "\nflashmob_disk\n"), (true, "\nif linux /vmlinuz 'flashmob.server=http://")]
@@ -115,6 +123,17 @@ async fn signed_grub_is_told_the_same_by_http_and_by_tftp() {
     let (_, step) = world.text(&format!("/boot/step?mac={A}&uuid=")).await;
     assert!(step.starts_with(r#"{"step":"work","ticket":""#), "{step}");
     assert_eq!(world.text(&format!("/boot/step?mac={B}&uuid=")).await.1, r#"{"step":"disk"}"#);
+    // Without the ticket of its address a caller changes nothing.
+    let stranger = format!("/boot/grub?host={server}&mac=52:54:00:00:00:0c&uuid=");
+    for _ in 0..3 {
+        assert!(one_file(&stranger).await.is_some());
+    }
+    for wrong in ["&proof=", "&proof=00112233445566778899aabbccddeeff0011223344"] {
+        assert!(one_file(&format!("{stranger}{wrong}")).await.is_some_and(|text| text.contains("set uuid=")));
+    }
+    assert!(!world.text("/api/v1/terminals").await.1.contains("52:54:00:00:00:0c"));
+    by_tftp(&stranger).await.expect("a script");
+    assert_eq!(world.row("52:54:00:00:00:0c").await.address.as_deref(), Some("127.0.0.1"));
     assert_eq!(by_tftp("/boot/vmlinuz").await, None);
     assert_eq!(by_tftp("/boot/grub?host=a%20b&mac=&uuid=").await, None);
 }
