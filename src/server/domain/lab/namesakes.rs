@@ -79,15 +79,31 @@ impl Lab {
         uuid.into_iter().flat_map(|key| self.namesakes.of(key)).filter(move |other| Some(*other) != id)
     }
 
+    fn is_accepted(&self, id: &str) -> bool {
+        self.get(id).is_some_and(|terminal| terminal.accepted)
+    }
+
     /// The names by which the configuration may know `who` (the terminal `id`, if it is known). A UUID that
-    /// another terminal shares is left out, because it is ambiguous.
+    /// another terminal shares is left out, because it is ambiguous. Anybody may claim a UUID, so a claim of a
+    /// terminal that nobody accepted takes nothing from an accepted one.
     pub fn named(&self, who: &Identity, id: Option<&str>) -> Identity {
-        let shared = self.namesakes_of(who, id).next().is_some();
+        let accepted = id.is_some_and(|id| self.is_accepted(id));
+        let shared = self.namesakes_of(who, id).any(|other| !accepted || self.is_accepted(other));
         Identity { macs: who.macs.clone(), uuid: who.uuid.filter(|_| !shared) }
     }
 
-    /// The terminals that `key` fits: several where they share a UUID or an adapter.
+    /// The terminals that `key` fits: several where they share a UUID or an adapter. If some of them are
+    /// accepted, the others are not meant.
     pub(crate) fn fitting(&self, key: &TerminalKey) -> Vec<&Terminal> {
+        let mut fitting = self.all_with(key);
+        if fitting.iter().any(|terminal| terminal.accepted) {
+            fitting.retain(|terminal| terminal.accepted);
+        }
+        fitting
+    }
+
+    /// The terminals that have this MAC or UUID, accepted or not.
+    pub(super) fn all_with(&self, key: &TerminalKey) -> Vec<&Terminal> {
         let key = match key {
             TerminalKey::Mac(mac) => TerminalKey::Mac(*mac),
             TerminalKey::Uuid(uuid) => TerminalKey::Uuid(in_one_order(*uuid)),
@@ -168,6 +184,24 @@ mod tests {
         lab.hello(Duration::ZERO, String::new(), hello_of(b)).expect("room");
         assert_eq!((notes(&lab, a), notes(&lab, b)), (String::new(), String::new()));
     }
+
+    #[test]
+    fn a_stranger_who_claims_the_uuid_of_an_accepted_terminal_takes_nothing_from_it() {
+        let (a, b) = ("02:00:00:00:00:0a", "02:00:00:00:00:0b");
+        let mut lab = lab(&[(a, Some(U)), (b, Some(U))]);
+        lab.accept(a).expect("new");
+        let key: TerminalKey = format!("uuid:{U}").parse().expect("valid");
+        let named =
+            |lab: &Lab, id: &str| key.matches(&lab.named(&lab.get(id).expect("known").identity, Some(id)));
+        let fitting = |lab: &Lab| lab.fitting(&key).iter().map(|t| t.id.clone()).collect::<Vec<_>>();
+        assert!(named(&lab, a) && !named(&lab, b), "the stranger has none of its names");
+        assert_eq!(fitting(&lab), [a]);
+        assert!(notes(&lab, a).contains(b), "people still see it");
+        lab.accept(b).expect("new");
+        assert!(!named(&lab, a) && !named(&lab, b), "two boards of the lab");
+        assert_eq!(fitting(&lab), [a, b]);
+    }
+
     #[test]
     fn laptops_that_share_a_dock_have_a_note_each() {
         const V: &str = "11112222-3333-4444-5555-666677778888";

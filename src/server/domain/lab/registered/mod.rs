@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{Change, Lab, MAX_TERMINALS, Terminal, some_of};
 use crate::api::{Imported, Refusal};
 use crate::server::domain::config::Config;
-use crate::server::domain::identity::{Identity, TerminalKey, same_uuid};
+use crate::server::domain::identity::{Identity, Mac, TerminalKey, same_uuid};
 use crate::server::domain::registry::table::{self, Entry, Mistake, Row};
 use crate::server::domain::registry::{Column, Edit, natural};
 
@@ -111,7 +111,8 @@ impl Lab {
     /// The terminal named as briefly as possible: by a MAC of its own, or by a shared one and its UUID.
     fn row<'a>(&'a self, config: &'a Config, terminal: &'a Terminal) -> Row<'a> {
         let macs = &terminal.identity.macs;
-        let own = macs.iter().find(|mac| self.fitting(&TerminalKey::Mac(**mac)).len() == 1);
+        let means_it = |mac: &Mac| self.fitting(&TerminalKey::Mac(*mac))[..] == [terminal];
+        let own = macs.iter().find(|mac| means_it(mac));
         Row {
             mac: own.or(macs.first()).copied(),
             uuid: terminal.identity.uuid.filter(|_| own.is_none()),
@@ -122,12 +123,12 @@ impl Lab {
 
     /// The known terminal that a line names.
     fn meant_by(&self, entry: &Entry) -> Result<Option<&Terminal>, Mistake> {
-        let by_mac = entry.mac.map(|mac| self.fitting(&TerminalKey::Mac(mac)));
-        let by_uuid = entry.uuid.map(|uuid| self.fitting(&TerminalKey::Uuid(uuid)));
+        let (by_mac, by_uuid) = (entry.mac.map(TerminalKey::Mac), entry.uuid.map(TerminalKey::Uuid));
         let (column, fitting) = match (by_mac, by_uuid) {
-            (Some(by_mac), None) => (Column::Mac, by_mac),
-            (None, by_uuid) => (Column::Uuid, by_uuid.unwrap_or_default()),
-            (Some(by_mac), Some(by_uuid)) => (Column::Mac, both(entry, by_mac, by_uuid)),
+            (Some(mac), None) => (Column::Mac, self.fitting(&mac)),
+            (None, uuid) => (Column::Uuid, uuid.map(|uuid| self.fitting(&uuid)).unwrap_or_default()),
+            // A new laptop at a dock is one of those that nobody has accepted.
+            (Some(mac), Some(uuid)) => (Column::Mac, both(entry, self.all_with(&mac), self.all_with(&uuid))),
         };
         let ids: Vec<&str> = fitting.iter().map(|t| t.id.as_str()).collect();
         match (fitting[..].len(), column) {

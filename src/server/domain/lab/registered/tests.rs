@@ -175,6 +175,23 @@ fn the_export_for_filling_in_has_the_new_terminals_too() {
 }
 
 #[test]
+fn a_stranger_with_the_adapter_or_uuid_of_a_listed_terminal_is_exported_apart_and_keeps_no_table_out() {
+    let mut lab = Lab::default();
+    import(&mut lab, &format!("mac,uuid,label\n{A},{U},lab-01\n")).expect("imported");
+    let stranger = come(&mut lab, 1, &[A], Some(V));
+    come(&mut lab, 1, &[B], Some(U));
+    assert_ne!(stranger, A);
+    for table in [format!("mac,label\n{A},x\n"), format!("uuid,label\n{U},y\n")] {
+        import(&mut lab, &table).expect("it means the listed one");
+    }
+    assert_eq!((label(&lab, A), label(&lab, &stranger), label(&lab, B)), ("y".into(), "".into(), "".into()));
+    let all = lab.export(&Config::default(), true).expect("written");
+    assert!(all.contains(&format!("{A},,y,")) && all.contains(&format!("{A},{V},,")), "{all}");
+    import(&mut lab, &all).expect("its own table");
+    assert!(lab.iter().count() == 3 && lab.get(&stranger).expect("known").accepted);
+}
+
+#[test]
 fn laptops_that_use_a_listed_dock_stay_apart() {
     let mut lab = Lab::default();
     import(&mut lab, &format!("mac,label\n{DOCK},cart-1\n")).expect("imported");
@@ -190,11 +207,13 @@ fn laptops_that_use_a_listed_dock_stay_apart() {
     }
     come(&mut lab, 4, &[DOCK, A], Some(U));
     come(&mut lab, 5, &[DOCK, B], Some(V));
-    let mistake = import(&mut lab, &format!("mac,label\n{DOCK},cart-9\n")).expect_err("it fits two");
-    assert!(mistake.starts_with("line 2, column mac: 2 terminals have used this adapter"), "{mistake}");
+    import(&mut lab, &format!("mac,label\n{DOCK},cart-2\n")).expect("the one that was listed");
+    assert_eq!((label(&lab, &first), label(&lab, &second)), ("cart-2".into(), String::new()));
     let table = format!("mac,uuid,label\n{DOCK},{U},cart-9\n{DOCK},{V},cart-8\n");
     import(&mut lab, &table).expect("the UUIDs tell them apart");
     assert_eq!((label(&lab, &first), label(&lab, &second)), ("cart-9".into(), "cart-8".into()));
+    let mistake = import(&mut lab, &format!("mac,label\n{DOCK},cart-1\n")).expect_err("it fits two");
+    assert!(mistake.starts_with("line 2, column mac: 2 terminals have used this adapter"), "{mistake}");
 }
 
 #[test]
@@ -219,6 +238,9 @@ fn boards_with_one_uuid_stay_apart_also_when_it_was_listed() {
         assert_eq!((first.clone(), second.as_str()), (listed.to_string(), B));
         assert_eq!((label(&lab, &first), label(&lab, B)), ("lab-01".into(), String::new()));
         assert_eq!(come(&mut lab, 3, &[A], Some(U)), first);
+        import(&mut lab, &format!("uuid,label\n{U},lab-02\n")).expect("the one that was listed");
+        assert_eq!((label(&lab, &first), label(&lab, B)), ("lab-02".into(), String::new()));
+        lab.accept(B).expect("new");
         let mistake = import(&mut lab, &format!("uuid,label\n{U},x\n")).expect_err("it fits two");
         assert!(mistake.starts_with("line 2, column uuid: 2 terminals share this UUID"), "{mistake}");
     }
