@@ -101,6 +101,41 @@ async fn an_address_that_asks_too_much_is_told_to_wait_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_registered_itself_is_counted_until_a_person_registers_it() {
+    for register in ["ask", "open"] {
+        let mut world = World::new(&format!("register='{register}'\n{QUIET}{FEW}")).await;
+        world.open_abroad().await;
+        let hello = async |secret: Option<&str>| {
+            let request = world.http.post(world.abroad("/api/v1/hello")).json(&hello_of(C));
+            let request = secret.into_iter().fold(request, |request, secret| request.bearer_auth(secret));
+            request.send().await.expect("an answer")
+        };
+        let welcome: Welcome = hello(None).await.json().await.expect("welcome");
+        let secret = welcome.secret.expect("new");
+        let take = async || {
+            let request = world.http.post(world.abroad(&format!("/api/v1/terminals/{C}/take")));
+            request.bearer_auth(&secret).json(&Take::default()).send().await.expect("an answer").status()
+        };
+        let mut answers = Vec::new();
+        for _ in 0..300 {
+            answers.push(hello(Some(&secret)).await.status());
+        }
+        assert!(answers[..100].iter().all(|status| *status == StatusCode::OK), "{register}");
+        assert_eq!(answers.last(), Some(&StatusCode::TOO_MANY_REQUESTS), "{register}");
+        let mut takes = Vec::new();
+        for _ in 0..20 {
+            takes.push(take().await);
+        }
+        assert!(takes.contains(&StatusCode::TOO_MANY_REQUESTS), "{register}: {takes:?}");
+        world.order(C).await;
+        for _ in 0..50 {
+            assert_eq!(hello(Some(&secret)).await.status(), StatusCode::OK, "it has a job now");
+        }
+        assert_eq!(take().await, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
 async fn boot_scripts_in_the_names_of_others_keep_no_terminal_from_its_turn() {
     let world = World::new(QUIET).await;
     let sleepers: Vec<String> = (0..8).map(|n| format!("52:54:00:00:02:{n:02x}")).collect();

@@ -55,6 +55,9 @@ pub use terminal::Terminal;
 pub(crate) use terminal::{date, stages};
 pub(crate) use work::Begun;
 
+/// A hello that says nothing new within this time after the last call is not stored.
+const REPEATED: Duration = Duration::from_secs(60);
+
 /// Most terminals that are remembered.
 pub(crate) const MAX_TERMINALS: usize = 10_000;
 
@@ -254,8 +257,14 @@ impl Lab {
             accepted: before.is_some_and(|t| t.accepted),
             last,
         };
+        let repeats = before.is_some_and(|before| {
+            let heard = before.heard.filter(|heard| now.saturating_sub(*heard) < REPEATED);
+            heard.is_some() && *before == Terminal { heard, ..terminal.clone() }
+        });
         self.terminals.insert(id.clone(), terminal.clone());
-        changes.push(Change::Terminal(Box::new(terminal)));
+        if !repeats {
+            changes.push(Change::Terminal(Box::new(terminal)));
+        }
         changes.extend(self.jobs.spoke(&id).changes.into_iter().map(Change::Job));
         Ok((id, changes))
     }

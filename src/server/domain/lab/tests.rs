@@ -224,6 +224,16 @@ fn a_stranger_who_asks_in_the_names_of_others_holds_no_finished_terminal_for_lon
 }
 
 #[test]
+fn a_hello_that_says_nothing_new_is_not_stored_again_and_again() {
+    let mut lab = Lab::default();
+    let mut hello = |now, agent: &str| {
+        let hello = Hello { agent: agent.into(), ..hello_of(A) };
+        lab.hello(at(now), "10.0.0.9".into(), hello).expect("room").1.len()
+    };
+    assert_eq!([hello(1, "1"), hello(2, "1"), hello(3, "2"), hello(4, "2"), hello(64, "2")], [1, 0, 1, 0, 1]);
+}
+
+#[test]
 fn the_next_attempt_knows_what_the_last_one_left_on_the_disk() {
     let mut lab = lab();
     let first = begin(&mut lab, 1, A, "a");

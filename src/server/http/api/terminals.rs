@@ -34,6 +34,7 @@ use crate::server::domain::lab::{
 use crate::server::domain::target::{Target, target_by_hand};
 use crate::server::domain::targets::NotOne;
 use crate::server::domain::tickets;
+use crate::server::http::fairness::may_ask;
 use crate::sync;
 
 /// When a terminal asks again that waits for a place of a wave.
@@ -76,6 +77,10 @@ pub async fn hello(State(app): Shared, caller: Caller, body: Body<Hello>) -> Res
         });
         let Admitted { known, who, new_secret } = admitted.map_err(not_admitted)?;
         let first = known.is_none();
+        let stranger = known.as_deref().is_some_and(|id| lab.is_strange(id, config.register));
+        if stranger && !caller.is_somebody() {
+            count(&app, from)?;
+        }
         if first {
             sync::lock(&app.limits).register(now, from, &config.limits).map_err(|wait| {
                 let advice = "If a whole room is behind this address, raise new_terminals in [limits] of the \
@@ -93,7 +98,9 @@ pub async fn hello(State(app): Shared, caller: Caller, body: Body<Hello>) -> Res
         }
         let label = lab.get(&id).and_then(|t| lab.label(&config, t)).map(str::to_string);
         let title = lab.title(&config, &id);
-        log::info!(terminal = id; "{title} says hello from {from}");
+        // A stranger may say it again and again.
+        let level = if stranger { log::Level::Debug } else { log::Level::Info };
+        log::log!(level, terminal = id; "{title} says hello from {from}");
         sync::lock(&app.waking).heard(&id);
         (id, label, new_secret.map(|_| secret), app.store.save(changes))
     };
@@ -125,6 +132,20 @@ fn vouched_by_person(
         caller.over(app, other.place.room.as_deref(), "say hello with the names of", &other.id)?;
     }
     Ok(Some(Voucher::Teacher))
+}
+
+/// Counts a call of a terminal with which no person has had to do: anybody registers one, and has its secret
+/// then.
+fn count(app: &App, from: IpAddr) -> Result<(), Error> {
+    may_ask(app, from).map_err(|wait| {
+        let advice =
+            "Register the terminals of the lab ('flashmob terminal list --new'): those are not counted.";
+        Error::too_much(
+            format!("terminals at {from} that nobody has registered call too often"),
+            wait,
+            advice,
+        )
+    })
 }
 
 fn not_admitted(why: NotAdmitted) -> Error {
@@ -180,6 +201,9 @@ fn hear(app: &App, caller: &Caller, (id, wish): (&str, &Take), at: &Moment) -> R
     let mut lab = sync::lock(&app.lab);
     lab.get(id).ok_or_else(|| stranger(id, &NotOne::Nobody(Vec::new())))?;
     let heard = speaks_for(&mut lab, app, caller, id)?;
+    if lab.is_strange(id, app.config().register) && !caller.is_somebody() {
+        count(app, caller.ends.remote.ip())?;
+    }
     if !heard.is_empty() {
         // Until it is stored, the ticket is good once more.
         drop(app.store.save(heard));

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Change, Lab, MAX_TERMINALS, Terminal, some_of};
 use crate::api::{Imported, Refusal};
-use crate::server::domain::config::Config;
+use crate::server::domain::config::{Config, Register};
 use crate::server::domain::identity::{Identity, Mac, TerminalKey, same_uuid};
 use crate::server::domain::registry::table::{self, Entry, Mistake, Row};
 use crate::server::domain::registry::{Column, Edit, natural};
@@ -93,6 +93,16 @@ impl Lab {
         let terminal = self.terminals.get_mut(id).filter(|terminal| !terminal.accepted)?;
         terminal.accepted = true;
         Some(Change::Terminal(Box::new(terminal.clone())))
+    }
+
+    /// Has no person had to do with this terminal, and has it no work? Where terminals register themselves,
+    /// that it is accepted says nothing.
+    pub(crate) fn is_strange(&self, id: &str, register: Register) -> bool {
+        self.get(id).is_some_and(|terminal| {
+            let accepted = terminal.accepted && register == Register::Ask;
+            let works = terminal.last.is_some() || self.jobs.is_wanted(id);
+            !accepted && !works && terminal.place.is_empty()
+        })
     }
 
     /// All accepted terminals as a table that [`Lab::import`] takes, with `new` the others too.
