@@ -85,6 +85,7 @@ impl Lab {
         self.jobs.forget(id);
         self.captures.forget(id);
         self.coming.came(id);
+        self.moved.remove(id);
         if let Some(attempt) = &terminal.last {
             self.by_attempt.remove(&attempt.number);
             self.written.remove(&attempt.number);

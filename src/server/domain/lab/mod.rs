@@ -108,6 +108,8 @@ pub struct Lab {
     namesakes: Namesakes,
     /// Terminals that were sent the agent for these images and have taken nothing yet.
     coming: Coming<Vec<ImageId>>,
+    /// Where half-written terminals spoke from before they said hello from another address.
+    moved: HashMap<String, String>,
     jobs: Jobs,
     /// When the progress of each attempt was written down last.
     written: HashMap<u64, Duration>,
@@ -233,6 +235,7 @@ impl Lab {
                 id
             }
         };
+        self.note_move(&id, &address);
         let before = self.terminals.get(&id);
         // All its names may have become those of others.
         let who = Some(who).filter(|who| *who != Identity::default());
@@ -267,6 +270,18 @@ impl Lab {
         }
         changes.extend(self.jobs.spoke(&id).changes.into_iter().map(Change::Job));
         Ok((id, changes))
+    }
+
+    /// A half-written terminal that speaks from another address may be somebody else.
+    fn note_move(&mut self, id: &str, address: &str) {
+        let Some(before) = self.terminals.get(id) else { return };
+        if self.moved.get(id).is_some_and(|earlier| earlier == address) {
+            self.moved.remove(id);
+        } else if let (Some(earlier), true) = (&before.address, self.is_half_written(id))
+            && earlier != address
+        {
+            self.moved.entry(id.into()).or_insert(earlier.clone());
+        }
     }
 
     /// A name for a new terminal that no other one has, also none of the `reserved`.

@@ -90,14 +90,22 @@ impl Lab {
         outcome: Outcome,
         ties: &Ties,
     ) -> Result<(Orders, Vec<Change>), ReportError> {
+        let warning = self.of_attempt(number).and_then(|id| self.moved_warning(id));
         let (id, attempt) = self.reporting(now, number, token)?;
         let mut changes = Vec::new();
         let first = attempt.outcome.is_none() || attempt.cancelled;
         if first {
-            attempt.outcome = Some(bounds::outcome(outcome));
+            let mut outcome = bounds::outcome(outcome);
+            if let Outcome::Done { warnings, .. } = &mut outcome {
+                warnings.extend(warning);
+            }
+            attempt.outcome = Some(outcome);
             attempt.ended = Some(now);
         }
         let attempt = attempt.clone();
+        if !attempt.leaves_half_a_system() {
+            self.moved.remove(&id);
+        }
         if let Some(outcome) = &attempt.outcome {
             let effects = match first {
                 true => self.jobs.outcome(&id, number, outcome, now),
@@ -107,6 +115,16 @@ impl Lab {
             changes.extend(self.apply(effects, now));
         }
         Ok((self.orders(&attempt, ties, now), changes))
+    }
+
+    /// What people should know if this half-written terminal says now that it is done. Whoever asks for the
+    /// boot script of a terminal that is switched off gets its ticket, and speaks in its name.
+    fn moved_warning(&self, id: &str) -> Option<String> {
+        let (earlier, address) = (self.moved.get(id)?, self.get(id)?.address.as_ref()?);
+        Some(format!(
+            "it was half written at {earlier}, and {address} said that it is done: if DHCP did not give it \
+             another address, somebody may have spoken in its name; look whether its system starts"
+        ))
     }
 
     /// An attempt hands over its log.
@@ -150,5 +168,55 @@ impl Lab {
         let coming = self.coming.iter(now).filter(|(id, _)| ties.needs(place(id), me));
         let release = jobs::may_leave(attempt, others, coming.flat_map(|(_, images)| images), now);
         Orders { release, cancel, wake: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{A, B, begin, lab};
+    use super::*;
+    use crate::event::Stage;
+    use crate::image_id::ImageId;
+    use crate::testkit::lab::{at, done, hello_of};
+
+    #[test]
+    fn a_stranger_who_asks_in_the_names_of_others_holds_no_finished_terminal_for_long() {
+        let mut lab = lab();
+        let a = begin(&mut lab, 1, A, "a");
+        lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken");
+        let serving = Progress::at(Stage::Serve);
+        let mut held = 0;
+        for now in (10..3610).step_by(60) {
+            lab.expect(at(now), B, [10, 0, 0, 66].into(), vec![ImageId::new("debian", "1")]);
+            let orders = lab.progress(at(now), a, "a", serving.clone(), &Ties::default()).expect("taken").0;
+            held += 60 * u64::from(!orders.release);
+        }
+        assert!((60..=360).contains(&held), "{held} s of an hour");
+    }
+
+    #[test]
+    fn a_half_written_terminal_that_is_done_at_another_address_has_a_warning() {
+        for (address, warned) in [("10.0.0.9", false), ("10.0.0.66", true)] {
+            let mut lab = lab();
+            let half = begin(&mut lab, 1, A, "a");
+            lab.progress(at(2), half, "a", Progress::at(Stage::Fetch), &Ties::default()).expect("taken");
+            for from in [address, address] {
+                lab.hello(at(100), from.into(), hello_of(A)).expect("known");
+            }
+            let again = begin(&mut lab, 101, A, "b");
+            lab.outcome(at(102), again, "b", done(), &Ties::default()).expect("taken");
+            let last = lab.get(A).and_then(|terminal| terminal.last.clone()).expect("an attempt");
+            let Some(Outcome::Done { warnings, .. }) = last.outcome else { panic!("it is done") };
+            assert_eq!(
+                warnings.iter().any(|text| text.contains("10.0.0.9") && text.contains(address)),
+                warned
+            );
+            assert_eq!(warnings.len(), usize::from(warned));
+            lab.hello(at(200), "10.0.0.77".into(), hello_of(A)).expect("known");
+            let whole = begin(&mut lab, 201, A, "c");
+            lab.outcome(at(202), whole, "c", done(), &Ties::default()).expect("taken");
+            let last = lab.get(A).and_then(|terminal| terminal.last.clone()).expect("an attempt");
+            assert!(matches!(last.outcome, Some(Outcome::Done { warnings, .. }) if warnings.is_empty()));
+        }
     }
 }

@@ -14,10 +14,10 @@ use crate::testkit::lab::{at, hello_of, job, moment, target};
 use crate::testkit::lab::{checked, done, failed};
 use crate::tracker::{Topology, Zone};
 
-const A: &str = "52:54:00:00:00:0a";
-const B: &str = "52:54:00:00:00:0b";
+pub(super) const A: &str = "52:54:00:00:00:0a";
+pub(super) const B: &str = "52:54:00:00:00:0b";
 
-fn lab() -> Lab {
+pub(super) fn lab() -> Lab {
     let mut lab = Lab::default();
     for mac in [A, B] {
         lab.hello(at(0), "10.0.0.9".into(), hello_of(mac)).expect("room");
@@ -27,7 +27,7 @@ fn lab() -> Lab {
 }
 
 /// Takes what the job offers, else the same by hand.
-fn begin(lab: &mut Lab, now: u64, id: &str, token: &str) -> u64 {
+pub(super) fn begin(lab: &mut Lab, now: u64, id: &str, token: &str) -> u64 {
     let target = match lab.offer(id, &moment(now)) {
         Offer::Now(target) => target,
         _ => target(),
@@ -206,21 +206,6 @@ fn one_that_netboots_is_waited_for_until_it_takes() {
     assert!(
         lab.progress(at(6), a, "a", Progress::at(Stage::Serve), &Ties::default()).expect("taken").0.release
     );
-}
-
-#[test]
-fn a_stranger_who_asks_in_the_names_of_others_holds_no_finished_terminal_for_long() {
-    let mut lab = lab();
-    let a = begin(&mut lab, 1, A, "a");
-    lab.outcome(at(2), a, "a", done(), &Ties::default()).expect("taken");
-    let serving = Progress::at(Stage::Serve);
-    let mut held = 0;
-    for now in (10..3610).step_by(60) {
-        lab.expect(at(now), B, [10, 0, 0, 66].into(), vec![ImageId::new("debian", "1")]);
-        let orders = lab.progress(at(now), a, "a", serving.clone(), &Ties::default()).expect("taken").0;
-        held += 60 * u64::from(!orders.release);
-    }
-    assert!((60..=360).contains(&held), "{held} s of an hour");
 }
 
 #[test]
