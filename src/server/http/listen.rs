@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!  accept loop ──permit (at most MAX_CONNECTIONS, MAX_OF_ONE for each address)──► one task each ──► router
+//!       └─ no permit ─► connections ─► an idle one closes
 //!       ▲ stop ────────────────────────────────────► each ends after its answer, or after GRACE
 //! ```
 //!
-//! Invariant: one address never takes all connections. A connection that sends no request head for 30 s, or
+//! Invariant: one address never takes all connections, and no few addresses by doing nothing. A connection that sends no request head for 30 s, or
 //! that takes no byte for two minutes, is closed. `router` chooses the answer.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -21,13 +24,14 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::server::domain::limits;
-use crate::sync;
+use super::connections::{Connection, Connections, Sent};
 
 /// Connections at once; a thousand terminals have a few each.
 const MAX_CONNECTIONS: usize = 8192;
 /// Connections at once of one address, which may be a NAT with a whole lab behind it.
 const MAX_OF_ONE: usize = MAX_CONNECTIONS / 2;
+/// How long it takes until another idle connection is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How long a request's head may take, and how long a connection may idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long sent bytes may stay unacknowledged, in milliseconds (RFC 5482).
@@ -41,42 +45,6 @@ pub struct Ends {
     pub remote: SocketAddr,
     /// At which of our addresses.
     pub local: SocketAddr,
-}
-
-/// How many connections each address has.
-#[derive(Debug, Clone, Default)]
-struct Counts(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One connection of an address; it no longer counts once this is dropped.
-struct Counted {
-    counts: Counts,
-    address: IpAddr,
-}
-
-impl Counts {
-    /// Counts one more, unless the address has `most`.
-    fn one_more(&self, address: IpAddr, most: usize) -> Option<Counted> {
-        let address = limits::owner(address);
-        let mut counts = sync::lock(&self.0);
-        let count = counts.entry(address).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Counted { counts: self.clone(), address })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut counts = sync::lock(&self.counts.0);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
 }
 
 /// Binds the port. Without an address it is every address of both families, or of IPv4 alone where the
@@ -109,24 +77,36 @@ fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Answers connections until `stop` is true (or gone), then lets running answers finish for a moment.
-pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let counts = Counts::default();
+pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+    serve_at_most(listener, router, stop, (MAX_CONNECTIONS, MAX_OF_ONE)).await;
+}
+
+async fn serve_at_most(
+    listener: TcpListener,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+    (most, most_of_one): (usize, usize),
+) {
+    let room = Arc::new(Semaphore::new(most));
+    let all = Connections::default();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener, &room, &all) => accepted,
             Some(_) = connections.join_next() => continue,
             () = stopped(&mut stop) => break,
         };
         match accepted {
             Ok((stream, ends, permit)) => {
                 // Closed at once, because others need the rest.
-                let Some(counted) = counts.one_more(ends.remote.ip(), MAX_OF_ONE) else { continue };
-                let (router, stop) = (router.clone().layer(Extension(ends)), stop.clone());
+                let Some(connection) = all.open(ends.remote.ip(), most_of_one) else { continue };
+                let (router, stop) = (knowing(&router, ends, &connection), stop.clone());
                 connections.spawn(async move {
-                    converse(stream, router, stop).await;
-                    drop((counted, permit));
+                    tokio::select! {
+                        () = converse(stream, router, stop) => {}
+                        () = connection.closed() => log::debug!("a connection of {} gave way", ends.remote),
+                    }
+                    drop((connection, permit));
                 });
             }
             Err(error) => {
@@ -145,8 +125,30 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
 
 type Accepted = (TcpStream, Ends, tokio::sync::OwnedSemaphorePermit);
 
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> std::io::Result<Accepted> {
-    let permit = Arc::clone(room).acquire_owned().await.map_err(std::io::Error::other)?;
+/// The router, for requests of one connection: they know both ends, and say that they are under way.
+fn knowing(router: &Router, ends: Ends, connection: &Connection) -> Router {
+    let requests = connection.requests();
+    router.clone().layer(from_fn(move |mut request: Request, next: Next| {
+        let under_way = requests();
+        request.extensions_mut().insert(ends);
+        async move { next.run(request).await.map(|body| Body::new(Sent { body, _under_way: under_way })) }
+    }))
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+    all: &Connections,
+) -> std::io::Result<Accepted> {
+    let permit = loop {
+        if room.available_permits() == 0 {
+            all.close_an_idle_one();
+        }
+        let permit = Arc::clone(room).acquire_owned();
+        if let Ok(permit) = tokio::time::timeout(LOOK_AGAIN, permit).await {
+            break permit.map_err(std::io::Error::other)?;
+        }
+    };
     let (stream, remote) = listener.accept().await?;
     let ends = Ends { remote: canonical(remote), local: canonical(stream.local_addr()?) };
     stream.set_nodelay(true)?;
@@ -185,6 +187,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[tokio::test]
@@ -201,16 +205,34 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_address_has_its_share_of_the_connections_and_gets_it_back() {
-        let (counts, laptop, other) = (Counts::default(), [10, 0, 0, 66].into(), [10, 0, 0, 9].into());
-        let mut held: Vec<Counted> = (0..3).filter_map(|_| counts.one_more(laptop, 3)).collect();
-        assert_eq!(held.len(), 3);
-        assert!(counts.one_more(laptop, 3).is_none());
-        assert!(counts.one_more(other, 3).is_some());
-        held.pop();
-        assert!(counts.one_more(laptop, 3).is_some());
-        held.clear();
-        assert!(sync::lock(&counts.0).is_empty(), "nothing is remembered of those that are gone");
+    #[tokio::test]
+    async fn two_addresses_that_hold_all_connections_keep_no_third_one_out() {
+        let listener = bind(Some(SocketAddr::from(([127, 0, 0, 1], 0))), 0).expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
+        let (_stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve_at_most(listener, router, stopped, (8, 4)));
+        let connect = async |last: u8| {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).expect("bound");
+            socket.connect(address).await.expect("connected")
+        };
+        let ask = async |stream: &mut TcpStream| {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+            let mut answer = [0; 1000];
+            let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer)).await;
+            String::from_utf8_lossy(&answer[..read.expect("in time").expect("read")]).into_owned()
+        };
+        let mut held = Vec::new();
+        for last in [66, 67, 66, 67, 66, 67, 66, 67] {
+            held.push(connect(last).await);
+        }
+        for n in 0..2 {
+            let mut real = connect(9).await;
+            assert!(ask(&mut real).await.ends_with("here"), "connection {n} of another address");
+            held.push(real);
+        }
+        assert!(ask(&mut held[8]).await.ends_with("here"), "it stays, because its address has few");
+        server.abort();
     }
 }

@@ -5,6 +5,7 @@
 //! answers.
 
 pub mod api;
+mod connections;
 pub(crate) mod fairness;
 mod latency;
 pub mod listen;
