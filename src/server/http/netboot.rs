@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use log::Level;
 use serde::Deserialize;
 
 use crate::api::{Hello, Inventory, Refusal};
@@ -197,6 +198,13 @@ fn to_lend(lab: &Lab, id: &str, now: Duration) -> Option<String> {
         .map(|capture| capture.request.image.clone())
 }
 
+/// Logs what a terminal is told. Anybody can ask in its name again and again, so a step that it was told
+/// before is not logged as one.
+fn tell(lab: &mut Lab, (now, id, title): (Duration, &str, &str), (level, step): (Level, &str), text: &str) {
+    let level = if lab.is_news(id, step, now) { level } else { Level::Debug };
+    log::log!(level, terminal = id; "{title} netboots{text}");
+}
+
 fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
     let (config, repository, can_netboot) = (app.config(), app.repository(), app.can_netboot());
     let at = app.moment();
@@ -207,8 +215,10 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
     };
     let (id, root_path) = (terminal.id.clone(), root_path(terminal.last.as_ref(), caller.platform));
     let title = lab.title(&config, &id);
+    let asks = (at.now, id.as_str(), title.as_str());
     if let Some(image) = to_lend(&lab, &id, at.now).filter(|_| can_netboot) {
-        log::info!(terminal = id; "{title} netboots: sent the agent to lend its disk for {image}");
+        let text = format!(": sent the agent to lend its disk for {image}");
+        tell(&mut lab, asks, (Level::Info, "lend"), &text);
         let what = format!("lending the disk of this terminal for {image}, read-only");
         return agent(app, caller, at.now, what);
     }
@@ -222,11 +232,12 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
         _ => None,
     };
     if let Some(Refusal { error, .. }) = &missing {
-        log::warn!(terminal = id; "{title} netboots, but {error}");
+        tell(&mut lab, asks, (Level::Warn, "no agent"), &format!(", but {error}"));
     }
     match (step, missing) {
         (AtBoot::Agent(target), None) => {
-            log::info!(terminal = id; "{title} netboots: sent the agent for {}", target.title());
+            let text = format!(": sent the agent for {}", target.title());
+            tell(&mut lab, asks, (Level::Info, &format!("job {}", target.job)), &text);
             // Others wait in the swarm for whoever is expected, and a place of the wave is kept for it.
             if may_ask(app, from).is_ok() {
                 // A preflight fetches nothing from others.
@@ -238,23 +249,27 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
             agent(app, caller, at.now, what)
         }
         (AtBoot::Finish, _) if can_netboot => {
-            log::info!(terminal = id; "{title} netboots: sent the agent to finish its own system");
+            let text = ": sent the agent to finish its own system";
+            tell(&mut lab, asks, (Level::Info, "finish"), text);
             agent(app, caller, at.now, "finishing this terminal's own system".into())
         }
         (AtBoot::Agent(_), Some(Refusal { error, advice })) if lab.is_half_written(&id) => {
             Step::Hold { error, advice }
         }
         (AtBoot::Queue { why }, _) => {
-            log::info!(terminal = id; "{title} netboots: it waits, {why}");
+            tell(&mut lab, asks, (Level::Info, "wait"), &format!(": it waits, {why}"));
             Step::Queue { why }
         }
         (AtBoot::Hold { error, advice }, _) => {
-            log::warn!(terminal = id; "{title} netboots: held, {error}");
+            tell(&mut lab, asks, (Level::Warn, "hold"), &format!(": held, {error}"));
             Step::Hold { error, advice }
         }
-        (AtBoot::Agent(_) | AtBoot::Finish | AtBoot::Disk, _) => {
+        (AtBoot::Agent(_) | AtBoot::Finish | AtBoot::Disk, missing) => {
             let way = root_path.as_deref().unwrap_or("its firmware's next boot entry");
-            log::info!(terminal = id; "{title} netboots: sent to {way}");
+            // Why there is no agent was told above.
+            if missing.is_none() {
+                tell(&mut lab, asks, (Level::Info, "disk"), &format!(": sent to {way}"));
+            }
             Step::Disk(root_path)
         }
     }

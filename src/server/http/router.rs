@@ -96,7 +96,9 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_TABLE))
         .layer(from_fn(in_time));
     // It takes as long as the copy of a large database takes.
-    let backup = Router::new().route("/api/v1/backup", post(api::backup));
+    let backup = Router::new()
+        .route("/api/v1/backup", post(api::backup))
+        .layer(from_fn_with_state(Arc::clone(&app), fairness::views));
     let images = ServeDir::new(&app.images).append_index_html_on_directories(false);
     let guarded = from_fn_with_state(Arc::clone(&app), payload::guarded);
     let mut router = calls

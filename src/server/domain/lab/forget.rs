@@ -86,6 +86,7 @@ impl Lab {
         self.captures.forget(id);
         self.coming.came(id);
         self.moved.remove(id);
+        self.told.remove(id);
         if let Some(attempt) = &terminal.last {
             self.by_attempt.remove(&attempt.number);
             self.written.remove(&attempt.number);

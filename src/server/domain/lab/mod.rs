@@ -108,6 +108,8 @@ pub struct Lab {
     namesakes: Namesakes,
     /// Terminals that were sent the agent for these images and have taken nothing yet.
     coming: Coming<Vec<ImageId>>,
+    /// What netbooting terminals were told last, and when that was logged.
+    told: HashMap<String, (String, Duration)>,
     /// Where half-written terminals spoke from before they said hello from another address.
     moved: HashMap<String, String>,
     jobs: Jobs,

@@ -219,4 +219,13 @@ mod tests {
             assert!(matches!(last.outcome, Some(Outcome::Done { warnings, .. }) if warnings.is_empty()));
         }
     }
+
+    #[test]
+    fn a_terminal_that_is_told_the_same_again_is_no_news_for_an_hour() {
+        let mut lab = lab();
+        let news = |lab: &mut Lab, step: &str, now| lab.is_news(A, step, at(now));
+        assert!(news(&mut lab, "disk", 0) && !news(&mut lab, "disk", 1) && news(&mut lab, "wait", 2));
+        assert!(!news(&mut lab, "wait", 3601) && news(&mut lab, "wait", 3602));
+        assert!(lab.is_news(B, "wait", at(3)), "another terminal");
+    }
 }

@@ -15,6 +15,9 @@ use crate::server::domain::jobs::{self, AtBoot, Effects, Job, Moment, Newest, Of
 use crate::server::domain::limits;
 use crate::server::domain::target::Target;
 
+/// When a step that a netbooting terminal was told before is worth a line in the log again.
+const TOLD_AGAIN: Duration = Duration::from_secs(3600);
+
 /// Work that a terminal has taken.
 #[derive(Debug)]
 pub(crate) struct Begun {
@@ -72,6 +75,19 @@ impl Lab {
         }
         let last = self.get(id).and_then(|terminal| terminal.last.as_ref());
         at_boot(id, last, offer, queued)
+    }
+
+    /// Is it worth a line in the log that this terminal, or somebody in its name, was told `step`? Yes if it
+    /// was told something else before, or nothing for a while.
+    pub(crate) fn is_news(&mut self, id: &str, step: &str, now: Duration) -> bool {
+        let old = self.told.get(id);
+        if old.is_some_and(|(told, logged)| told == step && now.saturating_sub(*logged) < TOLD_AGAIN) {
+            return false;
+        }
+        if self.terminals.contains_key(id) {
+            self.told.insert(id.into(), (step.into(), now));
+        }
+        true
     }
 
     /// A terminal, or somebody in its name, was sent the agent at `from`: its place is kept while it starts.

@@ -181,8 +181,9 @@ impl Caller {
                 "Run the command on the server itself, or with --token FILE.",
             ),
         };
-        log::warn!("{} may not {action} '{subject}': {what}", self.name());
+        // Anybody can be refused again and again.
         if sync::lock(&app.limits).refused(app.now(), address) {
+            log::warn!("{} may not {action} '{subject}': {what}", self.name());
             // Nobody waits for it: it is no change of the lab.
             drop(app.store.save(vec![self.audit(app, action, subject, &format!("refused: {what}"))]));
         }
