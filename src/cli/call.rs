@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use serde_json::Value;
 
 use crate::api::Refusal;
 use crate::event::{Class, Failure};
@@ -127,7 +128,7 @@ pub(super) async fn accepted(address: &str, response: Response) -> Result<Respon
         _ => Class::Refused,
     };
     let text = text_of(response).await?;
-    Err(match serde_json::from_str::<Refusal>(&text) {
+    Err(match understand::<Refusal>(&text) {
         Ok(refusal) => Failure::new(class, refusal.error, refusal.advice),
         Err(_) => Failure::new(class, format!("{address} answered {status}"), "Is that a flashmob server?"),
     })
@@ -137,7 +138,37 @@ pub(super) async fn text_of(response: Response) -> Result<String, Failure> {
     response.text().await.map_err(|e| Failure::retry(format!("reading the answer: {e}"), "Try again."))
 }
 
+/// What the server answers, for people: some of its words come from terminals, and anybody can say that he is
+/// one. Without control characters they move no cursor and change no title of the administrator's terminal.
 pub(super) fn understand<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text)
-        .map_err(|e| Failure::usage(format!("the answer is not a flashmob server's: {e}"), "Check --server."))
+    let read = serde_json::from_str(text).and_then(|mut value| {
+        calm(&mut value);
+        serde_json::from_value(value)
+    });
+    read.map_err(|e| Failure::usage(format!("the answer is not a flashmob server's: {e}"), "Check --server."))
+}
+
+fn calm(value: &mut Value) {
+    let moves = |c: char| c.is_control() && c != '\n';
+    match value {
+        Value::String(text) if text.contains(moves) => *text = text.replace(moves, " "),
+        Value::Array(list) => list.iter_mut().for_each(calm),
+        Value::Object(fields) => fields.values_mut().for_each(calm),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::TerminalView;
+
+    #[test]
+    fn the_words_of_terminals_move_no_cursor() {
+        let said = r#"{"error":"a\u001b[2J\u009b1m\tb\n","advice":"\u001b]0;owned\u0007"}"#;
+        let Refusal { error, advice } = understand(said).expect("a refusal");
+        assert_eq!((error.as_str(), advice.as_str()), ("a [2J 1m b\n", " ]0;owned "));
+        assert!(understand::<Vec<TerminalView>>("[{}]").is_err());
+        assert_eq!(understand::<Vec<u64>>("[18446744073709551615]").expect("numbers"), [u64::MAX]);
+    }
 }

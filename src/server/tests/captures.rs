@@ -30,7 +30,7 @@ impl World {
             token: offer.token.clone(),
             port: 4711,
             export: export.into(),
-            disk: "sda, 20 GB".into(),
+            disk: "sda,\u{1b}]0;x\u{7} 20 GB\n".into(),
             size: 20 << 30,
             sector_size: 512,
             read: 7,
@@ -67,7 +67,7 @@ async fn a_terminal_lends_its_disk_from_its_next_network_boot_until_it_is_releas
     let view = world.watched(view.number, Some(41)).await.expect("it stands");
     assert_eq!(view.state, CaptureState::Lending);
     let lent = view.lent.expect("lent");
-    assert_eq!(lent.url, "nbd://127.0.0.1:4711/abc123");
+    assert_eq!((lent.url.as_str(), lent.disk.as_str()), ("nbd://127.0.0.1:4711/abc123", "sda, ]0;x  20 GB"));
     assert!(lent.code == offer.code && offer.code.len() == 6, "what its screen shows: {lent:?} {offer:?}");
     let show = world.text(&format!("/api/v1/terminals/{A}")).await.1;
     assert!(show.contains("being captured, 41 %") && !show.contains("abc123"), "{show}");

@@ -1,6 +1,8 @@
 //! Limits on terminals' reports: none can fill the memory, the database or the page.
 //!
-//! Invariant: every result is short and has finite numbers; long words and lists are cut, never refused.
+//! Invariant: every result is short and has finite numbers; long words and lists are cut, never refused. No
+//! sentence has control characters, because people read it in a terminal and in the log. The words by which
+//! agents know a disk again stay as they are.
 
 use crate::api::{DeviceInfo, Inventory};
 use crate::boot::start;
@@ -23,17 +25,13 @@ pub(super) fn word(text: String) -> String {
 }
 
 /// Words that a stranger may have written: short, on one line.
-pub(super) fn line(text: String) -> String {
-    word(on_one_line(&text).trim().into())
+pub(crate) fn line(text: String) -> String {
+    word(text).trim().into()
 }
 
 /// A terminal's words, without what would look like more lines of a log, as long as a sentence at most.
 pub(crate) fn sentence(text: &str) -> String {
-    cut(on_one_line(text), MAX_SENTENCE)
-}
-
-fn on_one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    cut(text.into(), MAX_SENTENCE)
 }
 
 /// A list of sentences.
@@ -42,7 +40,12 @@ pub(super) fn sentences(mut list: Vec<String>) -> Vec<String> {
     list.into_iter().map(|text| cut(text, MAX_SENTENCE)).collect()
 }
 
+/// On one line.
 fn cut(text: String, limit: usize) -> String {
+    shortened(if text.contains(char::is_control) { text.replace(char::is_control, " ") } else { text }, limit)
+}
+
+fn shortened(text: String, limit: usize) -> String {
     if text.len() <= limit { text } else { text.chars().take(limit).collect() }
 }
 
@@ -52,11 +55,12 @@ pub(super) fn inventory(mut inventory: Inventory) -> Inventory {
     inventory.nics.truncate(MAX_PARTS);
     inventory.devices.truncate(MAX_PARTS);
     let shorten = |text: &mut String| *text = cut(std::mem::take(text), MAX_WORD);
+    let keep = |text: &mut String| *text = shortened(std::mem::take(text), MAX_WORD);
     [&mut inventory.machine, &mut inventory.cpu, &mut inventory.firmware].into_iter().for_each(shorten);
     inventory.serial.iter_mut().for_each(shorten);
     for disk in &mut inventory.disks {
-        [&mut disk.name, &mut disk.bus, &mut disk.path].into_iter().for_each(shorten);
-        [&mut disk.model, &mut disk.serial, &mut disk.wwn].into_iter().flatten().for_each(shorten);
+        [&mut disk.name, &mut disk.bus, &mut disk.path].into_iter().for_each(keep);
+        [&mut disk.model, &mut disk.serial, &mut disk.wwn].into_iter().flatten().for_each(keep);
     }
     for DeviceInfo { bus, address, id, class, driver, modalias } in &mut inventory.devices {
         [bus, address, id, class, modalias].into_iter().chain(driver).for_each(shorten);
@@ -80,7 +84,7 @@ pub(super) fn progress(mut progress: Progress) -> Progress {
 /// Which disks rules chose.
 pub(super) fn chosen(mut chosen: Vec<Chosen>) -> Vec<Chosen> {
     chosen.truncate(MAX_PARTS);
-    let shorten = |text: &mut String| *text = cut(std::mem::take(text), MAX_WORD);
+    let shorten = |text: &mut String| *text = shortened(std::mem::take(text), MAX_WORD);
     for Chosen { rule, disk, identity: DiskIdentity { serial, wwn, path, size: _ } } in &mut chosen {
         [rule, disk, path].into_iter().chain(serial).chain(wwn).for_each(shorten);
     }
@@ -122,5 +126,29 @@ pub(super) fn outcome(outcome: Outcome) -> Outcome {
                 Failure { class, message: cut(message, MAX_SENTENCE), advice: cut(advice, MAX_SENTENCE) };
             Outcome::Failed { stage, failure, disk_touched }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::DiskInfo;
+    use crate::event::{Class, Stage};
+
+    #[test]
+    fn no_sentence_of_a_terminal_moves_a_cursor_or_begins_a_line() {
+        let nasty = || "a\u{1b}[2J\nb\u{9b}1m".to_string();
+        let calm = "a [2J b 1m";
+        let failure = Failure::new(Class::Disk, nasty(), nasty());
+        let failed = Outcome::Failed { stage: Stage::Fetch, failure, disk_touched: true };
+        let Outcome::Failed { failure, .. } = outcome(failed) else { panic!("it failed") };
+        assert_eq!((failure.message.as_str(), failure.advice.as_str()), (calm, calm));
+        assert_eq!((sentence(&nasty()).as_str(), line(nasty()).as_str()), (calm, calm));
+        assert_eq!(sentences(vec![nasty()]), [calm]);
+        let disk = DiskInfo { serial: Some(nasty()), ..DiskInfo::default() };
+        let said = Inventory { machine: nasty(), disks: vec![disk], ..Inventory::default() };
+        let kept = inventory(said);
+        assert_eq!(kept.machine, calm);
+        assert_eq!(kept.disks[0].serial, Some(nasty()), "the agent compares it");
     }
 }

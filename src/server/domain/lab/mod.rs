@@ -45,7 +45,7 @@ use crate::server::domain::limits;
 use crate::server::domain::people::Person;
 use crate::server::domain::target::Target;
 use crate::server::domain::tickets;
-pub(crate) use bounds::sentence;
+pub(crate) use bounds::{line, sentence};
 use namesakes::Namesakes;
 pub use namesakes::some_of;
 pub(crate) use personal::NotBooted;

@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use super::reply::{Error, error};
 use crate::server::app::App;
 use crate::server::domain::audit::Entry;
-use crate::server::domain::lab::Change;
+use crate::server::domain::lab::{Change, sentence};
 use crate::server::domain::people::{Role, name_in};
 use crate::server::http::listen::Ends;
 use crate::sync;
@@ -181,9 +181,10 @@ impl Caller {
                 "Run the command on the server itself, or with --token FILE.",
             ),
         };
-        // Anybody can be refused again and again.
+        // Anybody can be refused again and again, with any words.
         if sync::lock(&app.limits).refused(app.now(), address) {
-            log::warn!("{} may not {action} '{subject}': {what}", self.name());
+            let told = sentence(&format!("{} may not {action} '{subject}': {what}", self.name()));
+            log::warn!("{told}");
             // Nobody waits for it: it is no change of the lab.
             drop(app.store.save(vec![self.audit(app, action, subject, &format!("refused: {what}"))]));
         }

@@ -17,7 +17,7 @@ use crate::event::Failure;
 use crate::layout::rule::Rule;
 use crate::server::app::App;
 use crate::server::domain::captures::OfferSecrets;
-use crate::server::domain::lab::{Lab, sentence};
+use crate::server::domain::lab::{Lab, line, sentence};
 use crate::sync;
 
 /// `POST /api/v1/terminals/{id}/capture`.
@@ -179,6 +179,7 @@ pub async fn lending(
     body: Body<LendReport>,
 ) -> Result<Json<LendOrders>, Error> {
     let mut report = read(body)?;
+    report.disk = line(report.disk);
     if let Some(failure) = &mut report.failure {
         for text in [&mut failure.message, &mut failure.advice] {
             *text = sentence(text);

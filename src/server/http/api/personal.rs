@@ -306,11 +306,12 @@ pub async fn report(
     let report = read(body)?;
     let saved = {
         let mut lab = sync::lock(&app.lab);
-        let problems = report.problems.clone();
         let changes = lab.personal(app.now(), attempt, report).map_err(not_taken)?;
-        if let Some(id) = lab.of_attempt(attempt).filter(|_| !problems.is_empty()) {
-            let title = lab.title(&app.config(), id);
-            log::warn!(terminal = id, attempt; "{title} is not fully personalised: {}", problems.join("; "));
+        let id = lab.of_attempt(attempt).unwrap_or_default();
+        let kept = lab.get(id).and_then(|terminal| terminal.last.as_ref()?.personal.as_ref());
+        if let Some(personal) = kept.filter(|personal| !personal.problems.is_empty()) {
+            let (title, problems) = (lab.title(&app.config(), id), personal.problems.join("; "));
+            log::warn!(terminal = id, attempt; "{title} is not fully personalised: {problems}");
         }
         app.store.save(changes)
     };
