@@ -100,6 +100,10 @@ pub struct LendOffer {
     pub image: String,
     /// A rule (`layout::rule`), or a device.
     pub disk: String,
+    /// The addresses from which the server may read, beside those at which the terminal knows it: a server
+    /// with several networks may come by another one.
+    #[serde(default)]
+    pub readers: Vec<String>,
 }
 
 /// A terminal lends its disk, or cannot.

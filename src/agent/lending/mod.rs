@@ -4,7 +4,7 @@
 //! reports, once a second ◄──► server            accept task ──a thread for each connection──► nbd_server
 //! ```
 //!
-//! Invariant: only the server's own addresses get a connection, at most [`MOST_CLIENTS`] at a time, and each
+//! Invariant: only the server's own addresses, which it names, get a connection, at most [`MOST_CLIENTS`] at a time, and each
 //! has to know the random name of this lending. The lending ends when the server says so, no longer knows it,
 //! or is away for [`AWAY`].
 
@@ -59,7 +59,7 @@ pub(crate) async fn run(
             hidden::explain(failure, &devices::read(Path::new("/")), &list::all().unwrap_or_default())
         })?;
         status.disk(disk.title());
-        Lending::begin(api, Arc::new(disk)).await
+        Lending::begin(api, Arc::new(disk), &offer.readers).await
     };
     match lending.await {
         Ok(lending) => {
@@ -94,9 +94,10 @@ struct Lending {
 }
 
 impl Lending {
-    async fn begin(api: &Api, disk: Arc<LentDisk>) -> Result<Self, Failure> {
+    async fn begin(api: &Api, disk: Arc<LentDisk>, readers: &[String]) -> Result<Self, Failure> {
         let cannot = |e: io::Error| Failure::retry(format!("lending the disk: {e}"), "Restart the terminal.");
-        let allowed = addresses(api.base()).await.map_err(cannot)?;
+        let mut allowed = addresses(api.base()).await.map_err(cannot)?;
+        allowed.extend(readers.iter().filter_map(|text| text.parse::<IpAddr>().ok()));
         let mut random = [0u8; 16];
         getrandom::fill(&mut random).map_err(|e| cannot(io::Error::other(e.to_string())))?;
         let export: String = random.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -38,7 +38,7 @@ fn is_closed(mut stream: TcpStream) -> bool {
 
 #[tokio::test]
 async fn the_server_reads_by_the_name_and_cannot_write() {
-    let lending = Lending::begin(&api("http://127.0.0.1:1"), disk()).await.unwrap();
+    let lending = Lending::begin(&api("http://127.0.0.1:1"), disk(), &[]).await.unwrap();
     let (port, name) = (lending.port, lending.export.clone());
     off_thread(move || {
         assert!(matches!(open(&mut connect(port), "golden"), Err(Unopened::Unknown)));
@@ -77,15 +77,26 @@ fn is_closed_after_greeting(mut stream: TcpStream) -> bool {
 
 #[tokio::test]
 async fn nobody_but_the_server_gets_a_byte() {
-    let lending = Lending::begin(&api("http://192.0.2.1:6969"), disk()).await.unwrap();
+    let lending = Lending::begin(&api("http://192.0.2.1:6969"), disk(), &[]).await.unwrap();
     let port = lending.port;
     assert!(off_thread(move || is_closed(connect(port))).await);
     assert_eq!(lending.read.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
+async fn a_server_with_several_addresses_reads_from_the_one_that_it_names() {
+    let begin = async |readers: &[String]| {
+        let lending = Lending::begin(&api("http://192.0.2.1:6969"), disk(), readers).await.unwrap();
+        let (port, name) = (lending.port, lending.export.clone());
+        off_thread(move || open(&mut connect(port), &name).is_ok()).await
+    };
+    assert!(begin(&["10.0.0.1".into(), "127.0.0.1".into()]).await);
+    assert!(!begin(&["10.0.0.1".into(), "not an address".into()]).await);
+}
+
+#[tokio::test]
 async fn garbage_and_too_many_connections_are_closed_and_others_go_on() {
-    let lending = Lending::begin(&api("http://127.0.0.1:1"), disk()).await.unwrap();
+    let lending = Lending::begin(&api("http://127.0.0.1:1"), disk(), &[]).await.unwrap();
     let (port, name) = (lending.port, lending.export.clone());
     off_thread(move || {
         let mut stream = connect(port);
@@ -112,6 +123,7 @@ async fn the_terminal_is_released_by_the_server_or_by_one_that_forgot_the_captur
         code: "042137".into(),
         image: "lab".into(),
         disk: "internal".into(),
+        readers: Vec::new(),
     };
     for answer in [(200, r#"{"release":true}"#), (404, r#"{"error":"no capture","advice":"x"}"#)] {
         let url = http::serve(move |path, body| {
@@ -119,7 +131,7 @@ async fn the_terminal_is_released_by_the_server_or_by_one_that_forgot_the_captur
             (answer.0, answer.1.to_owned())
         })
         .await;
-        let lending = Lending::begin(&api(&url), disk()).await.unwrap();
+        let lending = Lending::begin(&api(&url), disk(), &[]).await.unwrap();
         let (api, status) = (api(&url), Status::new());
         let reported = lending.report(&api, &offer, &status);
         tokio::time::timeout(Duration::from_secs(20), reported).await.expect("released");
@@ -140,6 +152,7 @@ async fn a_disk_that_is_not_there_is_told_to_the_server() {
         code: "042137".into(),
         image: "lab".into(),
         disk: "serial=never-made".into(),
+        readers: Vec::new(),
     };
     let failure = run(&api(&url), &offer, None, &Status::new()).await.unwrap_err();
     let body = told.recv().await.unwrap();

@@ -142,7 +142,7 @@ impl Captures {
         }
         let (image, disk) = (request.image.clone(), request.disk.clone());
         let OfferSecrets { token, code } = secrets;
-        Some(LendOffer { capture: request.number, token, code, image, disk })
+        Some(LendOffer { capture: request.number, token, code, image, disk, readers: Vec::new() })
     }
 
     /// The agent at `from` lends, or cannot: its terminal, which goes on if there is no failure. `None`: this

@@ -63,6 +63,7 @@ async fn a_terminal_lends_its_disk_from_its_next_network_boot_until_it_is_releas
     assert!(script.contains("/boot/vmlinuz") && script.contains("flashmob.ticket="), "{script}");
 
     let offer = world.offered(&terminal).await;
+    assert_eq!(offer.readers, ["127.0.0.1"]);
     assert!(world.lends(&offer, "abc123").await);
     let view = world.watched(view.number, Some(41)).await.expect("it stands");
     assert_eq!(view.state, CaptureState::Lending);

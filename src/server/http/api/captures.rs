@@ -4,6 +4,9 @@
 //! read the whole disk from the server; beginning and ending are in the audit. A terminal's report is heard
 //! only with the token of its offer.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -14,10 +17,12 @@ use super::named::meant;
 use super::reply::{Body, Error, Shared, conflict, error, keep, random_code, random_secret, read};
 use crate::api::{CaptureView, Lend, LendOrders, LendReport, NewCapture, Refusal, Take, Watch};
 use crate::event::Failure;
+use crate::io::net::interfaces;
 use crate::layout::rule::Rule;
 use crate::server::app::App;
 use crate::server::domain::captures::OfferSecrets;
 use crate::server::domain::lab::{Lab, line, sentence};
+use crate::server::http::listen::Ends;
 use crate::sync;
 
 /// `POST /api/v1/terminals/{id}/capture`.
@@ -207,8 +212,24 @@ fn keep_later(app: &App, lab: &Lab, id: &str) {
     drop(app.store.save(vec![lab.kept_capture(id)]));
 }
 
+/// Our addresses from which a lent disk may be read: the one that a new connection to the terminal gets, and
+/// the one that the terminal called.
+fn readers(ends: Ends) -> Vec<String> {
+    let gets = match ends.remote.ip() {
+        IpAddr::V4(terminal) => interfaces::source_towards(terminal).map(IpAddr::V4),
+        IpAddr::V6(_) => None,
+    };
+    let all: BTreeSet<IpAddr> = gets.into_iter().chain([ends.local.ip()]).collect();
+    all.iter().map(ToString::to_string).collect()
+}
+
 /// The offer to a terminal that asks for work while it is to be captured.
-pub(super) fn offer(lab: &mut Lab, app: &App, id: &str, wish: &Take) -> Result<Option<Response>, Error> {
+pub(super) fn offer(
+    lab: &mut Lab,
+    app: &App,
+    (id, wish): (&str, &Take),
+    ends: Ends,
+) -> Result<Option<Response>, Error> {
     let now = app.now();
     let Some(capture) = lab.captures.of(id, now) else { return Ok(None) };
     if capture.request.failure.is_some() && wish.image.is_none() {
@@ -234,7 +255,8 @@ pub(super) fn offer(lab: &mut Lab, app: &App, id: &str, wish: &Take) -> Result<O
     let secrets = OfferSecrets { token: random_secret()?, code: random_code()? };
     let lend = lab.captures.offer(id, secrets, now);
     keep_later(app, lab, id);
-    Ok(lend.map(|lend| {
+    Ok(lend.map(|mut lend| {
+        lend.readers = readers(ends);
         log::info!(terminal = id; "{} lends its disk for {image}", lab.title(&app.config(), id));
         Json(Lend { lend }).into_response()
     }))

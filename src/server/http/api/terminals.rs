@@ -256,7 +256,7 @@ pub async fn take(
     let (title, begun, disks, saved) = {
         let mut lab = sync::lock(&app.lab);
         lab.get(&id).ok_or_else(|| stranger(&id, &NotOne::Nobody(Vec::new())))?;
-        if let Some(lent) = captures::offer(&mut lab, &app, &id, &wish)? {
+        if let Some(lent) = captures::offer(&mut lab, &app, (&id, &wish), caller.ends)? {
             return Ok(lent);
         }
         if wish.only_lend {
