@@ -23,6 +23,12 @@
 //! | `DELETE /api/v1/terminals/{id}` | | 204 forgotten; a person |
 //! | `POST /api/v1/terminals/{target}/wake` | | `[`[`Woken`]`]`; a person |
 //! | `POST /api/v1/terminals/{id}/retry[?compare=…&accept_disks=true]` | | 204; a person |
+//! | `POST /api/v1/decisions/retry` | [`RetryTerminals`] | `[`[`Decided`]`]`; a person |
+//! | `POST /api/v1/decisions/cancel` | [`Targets`] | `[`[`Decided`]`]`; a person |
+//! | `POST /api/v1/decisions/forget` | [`ForgetTerminals`] | `[`[`Decided`]`]`; a person |
+//! | `POST /api/v1/decisions/set` | [`DescribeTerminals`] | `[`[`Decided`]`]`; a person |
+//! | `POST /api/v1/decisions/wake` | [`Targets`] | `[`[`Woken`]`]`; a person |
+//! | `POST /api/v1/decisions/cancel-jobs` | [`CancelJobs`] | `[`[`JobDecided`]`]`; a person |
 //!
 //! `hello` brings `Authorization: Ticket …` from the kernel command line, and gets a secret. From then on
 //! `hello` and `take` bring `Authorization: Bearer …` with it. A report has the token of its attempt instead.
@@ -32,6 +38,7 @@
 //! succeeds later.
 
 mod capture;
+mod decision;
 mod details;
 mod device;
 mod people;
@@ -45,6 +52,9 @@ use crate::event::{Chosen, DiskIdentity, Installed, Outcome, Progress};
 use crate::image_id::{self, ImageId};
 pub use capture::{
     CaptureState, CaptureView, Lend, LendOffer, LendOrders, LendReport, LentView, NewCapture, Watch,
+};
+pub use decision::{
+    CancelJobs, Decided, DescribeTerminals, ForgetTerminals, JobDecided, RetryTerminals, Targets,
 };
 pub use details::{AttemptView, PastAttempt, StageView, TerminalDetails};
 pub use device::DeviceInfo;

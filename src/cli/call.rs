@@ -59,6 +59,12 @@ pub(super) enum Content {
     Csv,
 }
 
+/// The body of a call.
+pub(super) fn json_of(value: &impl serde::Serialize) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(value)
+        .map_err(|e| Failure::usage(format!("the call has no form: {e}"), "Report this."))
+}
+
 /// Sends a server something small.
 pub(super) async fn send(
     server: &ServerArg,

@@ -5,10 +5,11 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
-use super::call::{Content, ServerArg, ask, send, text_of, understand};
+use super::call::{Content, ServerArg, ask, json_of, send, text_of, understand};
 use super::history;
 use super::table::{local, table};
-use crate::api::{After, Compare, LayoutMode, partition_numbers};
+use super::terminal_decide;
+use crate::api::{After, CancelJobs, Compare, JobDecided, LayoutMode, partition_numbers};
 use crate::event::Failure;
 use crate::server::domain::jobs::{JobOrder, JobPlan, JobView, Order, Overrun, Phase, Report};
 use crate::server::http::api::LabView;
@@ -58,16 +59,19 @@ enum JobCommand {
         #[command(flatten)]
         server: ServerArg,
     },
-    /// End a job: nobody begins any more, and those under way stop.
+    /// End jobs: nobody begins any more, and those under way stop.
     Cancel {
-        job: u64,
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<u64>,
         #[command(flatten)]
         server: ServerArg,
     },
     /// Let terminals of a job begin again: those that have not succeeded, or the ones that are named.
     Retry {
         job: u64,
-        /// Labels, MACs, uuid:…; a terminal that is done must be named.
+        /// Label, MAC, uuid:…, room:NAME, group:NAME, zone:NAME, new, all. A terminal that is done must be
+        /// named by its label or MAC.
+        #[arg(value_name = "TARGET")]
         targets: Vec<String>,
         /// How pieces already on the disk are found, this once: auto, full or trust [default: from the job]
         #[arg(long, value_name = "HOW")]
@@ -225,19 +229,29 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
             print!("{}", text_of(ask(&server, Method::GET, &path, None).await?).await?);
             Ok(())
         }
-        JobCommand::Cancel { job, server } => {
-            ask(&server, Method::POST, &path(job, &["cancel"]), None).await?;
-            println!("Job {job} is cancelled. 'flashmob job show {job}' shows where its terminals stand.");
-            Ok(())
-        }
+        JobCommand::Cancel { jobs, server } => cancel(jobs, &server).await,
         JobCommand::Retry { job, targets, compare, server } => {
             let wish = Retry { targets, compare };
             let answer = send(&server, Method::POST, &path(job, &["retry"]), body(&wish)?).await?;
             let again: Retried = understand(&text_of(answer).await?)?;
+            print!("{}", terminal_decide::lines(again.decided));
             println!("{} begin again when they boot from the network.", counted(again.terminals.len()));
             Ok(())
         }
     }
+}
+
+async fn cancel(jobs: Vec<u64>, server: &ServerArg) -> Result<(), Failure> {
+    let path = ["api", "v1", "decisions", "cancel-jobs"];
+    let answer = send(server, Method::POST, &path, body(&CancelJobs { jobs })?).await?;
+    for JobDecided { job, changed, result, .. } in understand::<Vec<JobDecided>>(&text_of(answer).await?)? {
+        let shows = format!("'flashmob job show {job}' shows where its terminals stand");
+        match changed {
+            true => println!("Job {job} {result}. {shows}."),
+            false => println!("Job {job} is left as it is: {result}."),
+        }
+    }
+    Ok(())
 }
 
 /// The address of a call about a job.
@@ -247,8 +261,7 @@ fn path(job: u64, more: &[&str]) -> Vec<String> {
 }
 
 fn body(value: &impl serde::Serialize) -> Result<(Content, Vec<u8>), Failure> {
-    let wrong = |e: serde_json::Error| Failure::usage(format!("the call has no form: {e}"), "Report this.");
-    Ok((Content::Json, serde_json::to_vec(value).map_err(wrong)?))
+    Ok((Content::Json, json_of(value)?))
 }
 
 fn counted(terminals: usize) -> String {

@@ -26,6 +26,7 @@ mod show;
 mod systemd;
 mod table;
 pub mod terminal;
+mod terminal_decide;
 mod terminal_log;
 mod terminal_registry;
 mod terminal_wake;

@@ -8,10 +8,11 @@ use reqwest::Method;
 use super::call::{ServerArg, ask, query_of, text_of, understand};
 use super::history;
 use super::table::table;
+use super::terminal_decide::{self, CancelArgs, ForgetArgs, RetryArgs};
 use super::terminal_log::{self, LogArgs};
 use super::terminal_registry::{self, ExportArgs, ImportArgs, SetArgs};
 use super::terminal_wake::{self, WakeArgs};
-use crate::api::{AttemptView, Compare, NicInfo, TerminalDetails, TerminalState, TerminalView};
+use crate::api::{AttemptView, NicInfo, TerminalDetails, TerminalState, TerminalView};
 use crate::event::{Failure, Installed, Outcome, worst};
 use crate::layout::rule::describe;
 use crate::server::domain::registry::natural;
@@ -51,34 +52,9 @@ enum TerminalCommand {
     },
     Log(LogArgs),
     Wake(WakeArgs),
-    /// Let a terminal image itself again at its next network boot, with its latest job.
-    Retry {
-        /// Label, MAC, or UUID as uuid:4c4c4544-….
-        terminal: String,
-        /// How pieces already on the disk are found, this once: auto, full or trust [default: from the job]
-        #[arg(long, value_name = "HOW")]
-        compare: Option<Compare>,
-        /// The disks that the terminal has now are the ones that it should have, although some that it had
-        /// are gone.
-        #[arg(long)]
-        accept_disks: bool,
-        #[command(flatten)]
-        server: ServerArg,
-    },
-    /// Stop a terminal that images itself, or keep a waiting one from starting.
-    Cancel {
-        /// Label, MAC, or UUID as uuid:4c4c4544-….
-        terminal: String,
-        #[command(flatten)]
-        server: ServerArg,
-    },
-    /// Remove a terminal and its attempts from the server. It is new when it comes again.
-    Forget {
-        /// Label, MAC, or UUID as uuid:4c4c4544-….
-        terminal: String,
-        #[command(flatten)]
-        server: ServerArg,
-    },
+    Retry(RetryArgs),
+    Cancel(CancelArgs),
+    Forget(ForgetArgs),
 }
 
 /// Show every terminal: the same as 'flashmob terminal list'.
@@ -128,20 +104,9 @@ pub async fn run(args: TerminalArgs) -> Result<(), Failure> {
         }
         TerminalCommand::Log(args) => terminal_log::run(args).await,
         TerminalCommand::Wake(args) => terminal_wake::run(args).await,
-        TerminalCommand::Retry { terminal, compare, accept_disks, server } => {
-            let compare = compare.map(|compare| format!("compare={}", compare.word()));
-            let accept = accept_disks.then(|| "accept_disks=true".to_string());
-            let query: Vec<String> = compare.into_iter().chain(accept).collect();
-            decide(&server, &terminal, "retry", &query.join("&")).await?;
-            println!("{terminal} images itself again at its next network boot.");
-            Ok(())
-        }
-        TerminalCommand::Cancel { terminal, server } => {
-            decide(&server, &terminal, "cancel", "").await?;
-            println!("{terminal} is told to stop. 'flashmob terminal retry {terminal}' starts it again.");
-            Ok(())
-        }
-        TerminalCommand::Forget { terminal, server } => forget(&terminal, &server).await,
+        TerminalCommand::Retry(args) => terminal_decide::retry(args).await,
+        TerminalCommand::Cancel(args) => terminal_decide::cancel(args).await,
+        TerminalCommand::Forget(args) => terminal_decide::forget(args).await,
     }
 }
 
@@ -168,22 +133,6 @@ fn as_people_count(a: &TerminalView, b: &TerminalView) -> Ordering {
         (a, b) => a.is_none().cmp(&b.is_none()),
     };
     labels.then_with(|| (a.macs.first(), &a.id).cmp(&(b.macs.first(), &b.id)))
-}
-
-async fn decide(server: &ServerArg, terminal: &str, what: &str, query: &str) -> Result<(), Failure> {
-    let path = ["api", "v1", "terminals", terminal, what];
-    ask(server, Method::POST, &path, Some(query).filter(|query| !query.is_empty())).await.map(drop)
-}
-
-async fn forget(typed: &str, server: &ServerArg) -> Result<(), Failure> {
-    let text = text_of(ask(server, Method::GET, &["api", "v1", "terminals", typed], None).await?).await?;
-    let terminal: TerminalDetails = understand(&text)?;
-    ask(server, Method::DELETE, &["api", "v1", "terminals", &terminal.row.id], None).await?;
-    println!("{} and its attempts are forgotten. It is new when it comes again.", title(&terminal.row));
-    if terminal.half_written {
-        println!("WARNING: one of its disks holds half a system, and the server no longer knows.");
-    }
-    Ok(())
 }
 
 /// A terminal's label and its name in calls.

@@ -7,14 +7,17 @@ use clap::Args;
 use reqwest::Method;
 
 use super::call::{Content, ServerArg, ask, send, text_of, understand};
-use crate::api::{Describe, Imported};
+use super::terminal_decide::decide;
+use crate::api::{Describe, DescribeTerminals, Imported};
 use crate::event::Failure;
 
-/// Describe a terminal, and so register it. An empty text clears, as in --seat "".
+/// Describe terminals, and so register them. An empty text clears, as in --seat "".
 #[derive(Debug, Args)]
 pub(super) struct SetArgs {
-    /// Label, MAC, or UUID as uuid:4c4c4544-….
-    terminal: String,
+    /// Label, MAC, uuid:4c4c4544-…, room:NAME, group:NAME, zone:NAME, new or all. Several terminals can share
+    /// room and groups only.
+    #[arg(required = true, value_name = "TARGET")]
+    targets: Vec<String>,
     /// Its name for people, unlike that of any other terminal.
     #[arg(long)]
     label: Option<String>,
@@ -63,16 +66,13 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) async fn set(args: SetArgs) -> Result<(), Failure> {
-    let SetArgs { terminal, label, room, seat, group, ungroup, hostname, accept, server } = args;
+    let SetArgs { targets, label, room, seat, group, ungroup, hostname, accept, server } = args;
     let describe = Describe { label, room, seat, join: group, leave: ungroup, hostname };
     if !accept && describe == Describe::default() {
         let advice = "Name a change, for example --label, or register it with --accept.";
         return Err(Failure::usage("there is nothing to set", advice));
     }
-    let body = serde_json::to_vec(&describe)
-        .map_err(|e| Failure::refused(format!("writing JSON: {e}"), "Report this."))?;
-    send(&server, Method::PATCH, &["api", "v1", "terminals", &terminal], (Content::Json, body)).await?;
-    Ok(())
+    decide(&server, "set", &DescribeTerminals { targets, set: describe }).await
 }
 
 pub(super) async fn import(args: ImportArgs) -> Result<(), Failure> {

@@ -3,8 +3,8 @@
 use clap::Args;
 use reqwest::Method;
 
-use super::call::{ServerArg, ask, text_of, understand};
-use crate::api::Woken;
+use super::call::{Content, ServerArg, json_of, send, text_of, understand};
+use crate::api::{Targets, Woken};
 use crate::event::Failure;
 
 /// Switch terminals on by Wake-on-LAN packets, now and twice more within the next minute.
@@ -20,15 +20,13 @@ pub(super) struct WakeArgs {
 /// Wakes all that can be woken, and fails if there is one that cannot.
 pub(super) async fn run(args: WakeArgs) -> Result<(), Failure> {
     let mut asleep = Vec::new();
-    for target in &args.targets {
-        let path = ["api", "v1", "terminals", target, "wake"];
-        let text = text_of(ask(&args.server, Method::POST, &path, None).await?).await?;
-        for woken in understand::<Vec<Woken>>(&text)? {
-            let name = woken.label.as_ref().unwrap_or(&woken.terminal);
-            println!("{name}: {}", ways(&woken));
-            if woken.failure.is_some() {
-                asleep.push(name.clone());
-            }
+    let body = (Content::Json, json_of(&Targets { targets: args.targets })?);
+    let answer = send(&args.server, Method::POST, &["api", "v1", "decisions", "wake"], body).await?;
+    for woken in understand::<Vec<Woken>>(&text_of(answer).await?)? {
+        let name = woken.label.as_ref().unwrap_or(&woken.terminal);
+        println!("{name}: {}", ways(&woken));
+        if woken.failure.is_some() {
+            asleep.push(name.clone());
         }
     }
     if asleep.is_empty() {

@@ -161,7 +161,7 @@ mod tests {
         lab.hello(Duration::ZERO, String::new(), hello_of(a)).expect("room");
         let room = |lab: &mut Lab, room: &str| {
             let edit = Edit { room: Some(room.into()), ..Edit::default() };
-            lab.describe(a, &edit, &Config::default()).expect("described");
+            lab.describe(&[(a.into(), edit)], &Config::default()).expect("described");
         };
         room(&mut lab, "101");
         let teacher = Role::read("teacher", Some("101".into())).expect("a role");
@@ -190,7 +190,7 @@ mod tests {
             lab.hello(Duration::ZERO, String::new(), hello_of(mac)).expect("room");
         }
         let edit = Edit { label: Some("lab-01".into()), ..Edit::default() };
-        lab.describe(a, &edit, &Config::default()).expect("free");
+        lab.describe(&[(a.into(), edit)], &Config::default()).expect("free");
         let problems = |mac: &str| {
             let config = format!("[terminals]\n'{mac}' = {{ label = 'lab-01' }}\n");
             doubts(&Config::parse(&config).expect("valid"), &lab)
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(problems.iter().map(|p| p.what.as_str()).collect::<Vec<_>>(), ["pin", "group g"]);
         assert!(problems[0].error.starts_with("'lab-09' is no address"), "{problems:?}");
         let edit = Edit { label: Some("lab-09".into()), ..Edit::default() };
-        lab.describe("02:00:00:00:00:0a", &edit, &config).expect("free");
+        lab.describe(&[("02:00:00:00:00:0a".into(), edit)], &config).expect("free");
         assert_eq!((doubts(&config, &lab), topology(&config, &lab).pins.len()), (vec![], 1));
         assert_eq!(
             topology(&config, &lab).pins[0].from,

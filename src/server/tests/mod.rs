@@ -16,6 +16,7 @@ mod registry;
 mod speaking;
 mod swarm;
 mod terminals;
+mod together;
 mod waking;
 mod webhooks;
 

@@ -117,7 +117,7 @@ async fn in_room(world: &World, mac: &str, room: &str) {
     assert_eq!(request.send().await.expect("an answer").status(), StatusCode::NO_CONTENT);
 }
 
-async fn audit(world: &World) -> Vec<AuditEntry> {
+pub(super) async fn audit(world: &World) -> Vec<AuditEntry> {
     serde_json::from_str(&world.text("/api/v1/audit").await.1).expect("entries")
 }
 
@@ -309,6 +309,12 @@ async fn a_thousand_forged_calls_change_nothing() {
         ("/api/v1/jobs", r#"{"image":"golden","targets":["all"]}"#),
         ("/api/v1/jobs/1/cancel", ""),
         ("/api/v1/jobs/2/retry", r#"{"targets":["all"]}"#),
+        ("/api/v1/decisions/retry", r#"{"targets":["all"]}"#),
+        ("/api/v1/decisions/cancel", r#"{"targets":["all"]}"#),
+        ("/api/v1/decisions/forget", r#"{"targets":["all"],"all_of_them":true}"#),
+        ("/api/v1/decisions/set", r#"{"targets":["all"],"set":{"room":"102"}}"#),
+        ("/api/v1/decisions/wake", r#"{"targets":["all"]}"#),
+        ("/api/v1/decisions/cancel-jobs", r#"{"jobs":[1,2]}"#),
     ] {
         calls.push((Method::POST, path.into(), body.into()));
     }

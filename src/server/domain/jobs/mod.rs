@@ -36,7 +36,7 @@ pub(crate) use job::Kind;
 pub use job::{Job, Overrun, Pace, Phase, Placement, Run, Standing, Terms};
 pub use member::{Member, State};
 pub(crate) use names::{DnsNames, of_terminal as hostname_of};
-pub(crate) use people::Which;
+pub(crate) use people::{Each, Left, Which};
 pub(crate) use turn::Offer;
 pub use view::{JobView, MemberView, PastRun, Report};
 

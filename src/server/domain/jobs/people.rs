@@ -2,10 +2,13 @@
 //!
 //! Invariant: each word has one result in each state; one that would change nothing is refused with advice.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Effects, JobChange, Jobs, Kind, Moment, Phase, State, Stop};
 use crate::api::{Compare, Refusal};
+use crate::server::domain::targets::Meant;
 
 /// How long a terminal may begin that a person retried when the rest of its job's window was too short.
 const AGAIN: SignedDuration = SignedDuration::from_hours(12);
@@ -15,8 +18,19 @@ const AGAIN: SignedDuration = SignedDuration::from_hours(12);
 pub(crate) enum Which<'a> {
     /// All that have not succeeded.
     Unsuccessful,
-    /// These, also if they are done.
-    Named(&'a [String]),
+    /// These. One that is done only if it has a word of its own, because a person may use its system.
+    Named(&'a Meant),
+}
+
+/// A person's word, carried out or refused for each terminal.
+pub(crate) type Each<T> = Vec<(String, Result<T, Refusal>)>;
+
+/// What a terminal has left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    pub(crate) jobs: Vec<u64>,
+    /// An attempt was under way.
+    pub(crate) running: bool,
 }
 
 fn refused(error: String, advice: &str) -> Refusal {
@@ -50,27 +64,38 @@ impl Jobs {
         Ok(effects)
     }
 
-    /// Takes one terminal out of all jobs that are still to come or under way for it, until a person retries
-    /// it.
-    pub(crate) fn cancel_terminal(&mut self, terminal: &str, at: &Moment) -> Result<Effects, Refusal> {
-        let wanted = self
-            .of(terminal)
-            .filter(|(job, member)| !member.out && (!member.state.is_final() || job.next.is_some()));
-        let numbers: Vec<u64> = wanted.map(|(job, _)| job.number).collect();
-        if numbers.is_empty() {
+    /// Takes terminals out of all jobs that are still to come or under way for them, until a person retries
+    /// them.
+    pub(crate) fn cancel_terminals(&mut self, terminals: &[String], at: &Moment) -> (Each<Left>, Effects) {
+        let (mut each, mut of_job) = (Each::new(), BTreeMap::<u64, Vec<String>>::new());
+        for id in terminals {
+            let mut left = Left::default();
+            let wanted = self.of(id);
+            let wanted = wanted
+                .filter(|(job, member)| !member.out && (!member.state.is_final() || job.next.is_some()));
+            for (job, member) in wanted {
+                left.jobs.push(job.number);
+                left.running |= member.state == State::Running;
+                of_job.entry(job.number).or_default().push(id.clone());
+            }
             let advice = "'flashmob terminal list' shows the state of each one.";
-            return Err(refused(format!("terminal {terminal} has nothing to cancel"), advice));
+            each.push(match left.jobs.is_empty() {
+                true => (id.clone(), Err(refused(format!("terminal {id} has nothing to cancel"), advice))),
+                false => (id.clone(), Ok(left)),
+            });
         }
         let mut effects = Effects::default();
-        for number in numbers {
-            effects.and(self.stop(number, &[terminal.to_owned()], at));
+        for (number, ids) in of_job {
+            effects.and(self.stop(number, &ids, at));
             let Some(entry) = self.entries.get_mut(&number) else { continue };
-            if let Some(member) = entry.members.get_mut(terminal) {
-                member.out = true;
+            for id in &ids {
+                if let Some(member) = entry.members.get_mut(id) {
+                    member.out = true;
+                }
+                effects.changes.push(entry.change(id));
             }
-            effects.changes.push(entry.change(terminal));
         }
-        Ok(effects)
+        (each, effects)
     }
 
     fn stop(&mut self, number: u64, terminals: &[String], at: &Moment) -> Effects {
@@ -96,42 +121,35 @@ impl Jobs {
     }
 
     /// Lets terminals of a job begin again. Those that wait, are under way or have another job are left as
-    /// they are; if that leaves none, the word is refused. Returns the ones that begin again.
+    /// they are, and the answer says why.
     pub(crate) fn retry(
         &mut self,
         number: u64,
         which: Which<'_>,
         compare: Option<Compare>,
         at: &Moment,
-    ) -> Result<(Vec<String>, Effects), Refusal> {
+    ) -> (Each<()>, Effects) {
         let mut effects = Effects { changes: self.expire(at), stops: Vec::new() };
-        let entry = self.entries.get(&number).ok_or_else(|| no_job(number))?;
         let names: Vec<String> = match which {
             Which::Unsuccessful => {
                 let again = |state: State| state.is_final() && state != State::Done;
-                let members = entry.members.iter().filter(|(_, member)| again(member.state));
-                members.map(|(id, _)| id.clone()).collect()
+                let members = self.members(number).filter(|(_, member)| again(member.state));
+                members.map(|(id, _)| id.to_owned()).collect()
             }
-            Which::Named(names) => names.to_vec(),
+            Which::Named(meant) => meant.ids.clone(),
         };
-        let mut first_refusal = None;
-        let mut again = Vec::new();
+        let (mut each, mut again) = (Each::new(), Vec::new());
         for id in names {
-            match self.may_retry(number, &id) {
-                Ok(()) => again.push(id),
-                Err(refusal) => {
-                    first_refusal.get_or_insert(refusal);
-                }
+            let may = self.may_retry(number, &id, which);
+            if may.is_ok() {
+                again.push(id.clone());
             }
-        }
-        if again.is_empty() {
-            return Err(first_refusal.unwrap_or_else(|| {
-                let advice = "Name terminals that are done to image them again.";
-                refused(format!("no terminal of job {number} failed, was cancelled or missed"), advice)
-            }));
+            each.push((id, may));
         }
         let date = at.date.timestamp();
-        let Some(entry) = self.entries.get_mut(&number) else { return Err(no_job(number)) };
+        let Some(entry) = self.entries.get_mut(&number).filter(|_| !again.is_empty()) else {
+            return (each, effects);
+        };
         let later = date.checked_add(AGAIN).unwrap_or(Timestamp::MAX);
         let left = entry.job.run.closes.duration_since(date).as_secs();
         let needs = i64::try_from(entry.job.needs).unwrap_or(i64::MAX);
@@ -150,10 +168,10 @@ impl Jobs {
             self.woken.remove(id);
             self.forget_answers(id);
         }
-        Ok((again, effects))
+        (each, effects)
     }
 
-    fn may_retry(&self, number: u64, terminal: &str) -> Result<(), Refusal> {
+    fn may_retry(&self, number: u64, terminal: &str, which: Which<'_>) -> Result<(), Refusal> {
         let Some(member) = self.member(number, terminal) else {
             let advice = "'flashmob job show' lists its terminals; 'flashmob job create' makes a new job.";
             return Err(refused(format!("terminal {terminal} is not in job {number}"), advice));
@@ -166,6 +184,10 @@ impl Jobs {
             State::Running => Err(refused(
                 format!("terminal {terminal} is imaging now"),
                 "Wait until it is done, or stop it with 'flashmob terminal cancel'.",
+            )),
+            State::Done if matches!(which, Which::Named(meant) if !meant.is_alone(terminal)) => Err(refused(
+                format!("terminal {terminal} is done"),
+                "Name it by its label or MAC to image it again.",
             )),
             _ => match self.get(number) {
                 Some(job) => self.free_for(terminal, number, job.kind()),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Change, Lab, Terminal};
+use super::{Change, Lab, Terminal, some_of};
 use crate::api::Refusal;
 use crate::event::Stage;
 use crate::server::domain::attempt::Attempt;
@@ -47,18 +47,19 @@ fn is_at_work(attempt: &Attempt, now: Duration) -> bool {
 }
 
 impl Lab {
-    /// An administrator wants a terminal and its attempts to be forgotten.
-    pub fn forget(&mut self, now: Duration, id: &str) -> Result<Vec<Change>, Refusal> {
-        let attempt = self.get(id).and_then(|terminal| terminal.last.as_ref());
-        if attempt.is_some_and(|attempt| is_at_work(attempt, now)) {
-            return Err(Refusal {
-                error: format!("terminal {id} is imaging now, or serves others"),
-                advice:
-                    "Wait until it is done, or stop it with 'flashmob terminal cancel' and wait a minute."
-                        .into(),
-            });
-        }
-        Ok(self.remove(id).into_iter().collect())
+    /// An administrator wants terminals and their attempts to be forgotten: all of them, or none if one is at
+    /// work.
+    pub(crate) fn forget(&mut self, now: Duration, ids: &[String]) -> Result<Vec<Change>, Refusal> {
+        let last = |id: &str| self.get(id).and_then(|terminal| terminal.last.as_ref());
+        let at_work = |id: &&str| last(id).is_some_and(|attempt| is_at_work(attempt, now));
+        let busy: Vec<&str> = ids.iter().map(String::as_str).filter(at_work).collect();
+        let error = match busy.as_slice() {
+            [] => return Ok(ids.iter().filter_map(|id| self.remove(id)).collect()),
+            [id] => format!("terminal {id} is imaging now, or serves others"),
+            some => format!("{} terminals are imaging now, or serve others: {}", some.len(), some_of(some)),
+        };
+        let advice = "Wait until it is done, or stop it with 'flashmob terminal cancel' and wait a minute.";
+        Err(Refusal { error, advice: advice.into() })
     }
 
     /// Makes room for a new terminal. First go those that no person has registered and that never took a job,
@@ -182,12 +183,15 @@ mod tests {
             lab.hello(at(0), String::new(), hello_of(mac)).expect("room");
         }
         let number = lab.take(at(1), A, &target(), "t".into()).expect("known").0.number;
-        assert!(lab.forget(at(2), A).is_err(), "it begins");
+        let forget = |lab: &mut Lab, now| lab.forget(at(now), &[A.to_owned()]);
+        assert!(forget(&mut lab, 2).is_err(), "it begins");
         let serving = Progress::at(Stage::Serve);
         lab.outcome(at(3), number, "t", done(), &Ties::default()).expect("taken");
         lab.progress(at(4), number, "t", serving.clone(), &Ties::default()).expect("taken");
-        assert!(lab.forget(at(5), A).is_err(), "it serves others");
-        assert_eq!(lab.forget(at(15), A), Ok(vec![Change::Forget(A.into())]));
+        assert!(forget(&mut lab, 5).is_err(), "it serves others");
+        let both = lab.forget(at(5), &[A.to_owned(), B.to_owned()]).expect_err("one of them is at work");
+        assert!(both.error.contains(A) && lab.iter().count() == 2, "all or nothing: {both:?}");
+        assert_eq!(forget(&mut lab, 15), Ok(vec![Change::Forget(A.into())]));
         assert!(lab.progress(at(16), number, "t", serving, &Ties::default()).is_err());
         assert_eq!(lab.iter().map(|t| t.id.as_str()).collect::<Vec<_>>(), [B]);
         let (id, _) = lab.hello(at(17), String::new(), hello_of(A)).expect("room");

@@ -435,7 +435,7 @@ mod tests {
         let fresh =
             Voucher::Ticket(tickets::Ticket { made, subject: Subject::of(&who(&[A])).expect("a MAC") });
         assert!(lab.admit(made, &who(&[A]), fresh).is_ok());
-        lab.forget(made, A).expect("idle");
+        lab.forget(made, &[A.to_owned()]).expect("idle");
         assert!(lab.speaks_for(made, A, "one").is_none());
     }
 }

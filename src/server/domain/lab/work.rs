@@ -11,7 +11,9 @@ use super::{Change, Lab, Terminal};
 use crate::api::{Compare, Refusal};
 use crate::event::{Failure, Outcome, Stage};
 use crate::server::domain::attempt::Attempt;
-use crate::server::domain::jobs::{self, AtBoot, Effects, Job, Moment, Newest, Offer, Stop, Which, at_boot};
+use crate::server::domain::jobs::{
+    self, AtBoot, Each, Effects, Job, Moment, Newest, Offer, Stop, Which, at_boot,
+};
 use crate::server::domain::limits;
 use crate::server::domain::target::Target;
 
@@ -185,8 +187,8 @@ impl Lab {
         which: Which<'_>,
         compare: Option<Compare>,
         at: &Moment,
-    ) -> Result<(Vec<String>, Vec<Change>), Refusal> {
-        let (again, effects) = self.jobs.retry(number, which, compare, at)?;
-        Ok((again, self.apply(effects, at.now)))
+    ) -> (Each<()>, Vec<Change>) {
+        let (each, effects) = self.jobs.retry(number, which, compare, at);
+        (each, self.apply(effects, at.now))
     }
 }

@@ -119,6 +119,42 @@ impl fmt::Display for TargetExpr {
     }
 }
 
+/// The terminals that words mean together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meant {
+    /// Their ids, sorted, each once.
+    pub ids: Vec<String>,
+    /// Those of them that have a word of their own: a label, a MAC or a UUID.
+    pub alone: BTreeSet<String>,
+}
+
+impl Meant {
+    /// These terminals, each by a word of its own.
+    pub fn each<I: IntoIterator<Item: Into<String>>>(ids: I) -> Meant {
+        let alone: BTreeSet<String> = ids.into_iter().map(Into::into).collect();
+        Meant { ids: alone.iter().cloned().collect(), alone }
+    }
+
+    /// Does a word name this terminal and no other?
+    pub fn is_alone(&self, id: &str) -> bool {
+        self.alone.contains(id)
+    }
+
+    /// Does every terminal have a word of its own?
+    pub fn are_all_alone(&self) -> bool {
+        self.ids.len() == self.alone.len()
+    }
+
+    /// The part of it that `keep` chooses.
+    pub fn only(&self, keep: impl Fn(&str) -> bool) -> Meant {
+        let kept = |id: &&String| keep(id);
+        Meant {
+            ids: self.ids.iter().filter(kept).cloned().collect(),
+            alone: self.alone.iter().filter(kept).cloned().collect(),
+        }
+    }
+}
+
 /// The terminals that the words mean together: their ids, sorted, each once.
 pub fn resolve(
     lab: &Lab,
@@ -126,6 +162,16 @@ pub fn resolve(
     topology: &Topology,
     targets: &[TargetExpr],
 ) -> Result<Vec<String>, Refusal> {
+    meant(lab, config, topology, targets).map(|meant| meant.ids)
+}
+
+/// The terminals that the words mean together, and which of them have a word of their own.
+pub fn meant(
+    lab: &Lab,
+    config: &Config,
+    topology: &Topology,
+    targets: &[TargetExpr],
+) -> Result<Meant, Refusal> {
     if targets.is_empty() {
         return Err(refusal(
             "no terminal is named",
@@ -133,11 +179,16 @@ pub fn resolve(
         ));
     }
     let known = Known { lab, config, topology };
-    let mut ids = BTreeSet::new();
+    let (mut ids, mut alone) = (BTreeSet::new(), BTreeSet::new());
     for target in targets {
-        ids.extend(known.meant_by(target)?.into_iter().map(|terminal| terminal.id.clone()));
+        let found = known.meant_by(target)?.into_iter().map(|terminal| terminal.id.clone());
+        match target {
+            TargetExpr::One(_) => alone.extend(found),
+            _ => ids.extend(found),
+        }
     }
-    Ok(ids.into_iter().collect())
+    ids.extend(alone.iter().cloned());
+    Ok(Meant { ids: ids.into_iter().collect(), alone })
 }
 
 /// The names of the groups that a terminal is in, sorted.

@@ -1,4 +1,4 @@
-//! Administrators' decisions: retry, cancel, admit and forget.
+//! Administrators' decisions: retry, cancel, admit and forget. `together` takes them for several terminals.
 //!
 //! Invariant: a decision is taken only from a person who may act there (`access`), and is in the audit. `lab`
 //! carries it out.
@@ -9,36 +9,12 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::access::Caller;
-use super::named::meant;
-use super::reply::{Error, Shared, conflict, error, keep};
+use super::decide::{Said, Whom, decide};
+use super::reply::{Error, Shared, error};
+use super::together::{cancel_them, forget_them, retry_them, words_of_retry};
 use crate::api::{Compare, Refusal};
-use crate::server::app::App;
-use crate::server::domain::lab::{Change, Lab};
-use crate::sync;
-
-async fn decide(
-    app: &App,
-    caller: &Caller,
-    typed: &str,
-    (what, detail): (&str, &str),
-    change: impl FnOnce(&mut Lab, &str) -> Result<Vec<Change>, Refusal>,
-) -> Result<StatusCode, Error> {
-    caller.somebody(app, what, typed)?;
-    let config = app.config();
-    let saved = {
-        let mut lab = sync::lock(&app.lab);
-        let terminal = meant(&lab, &config, typed)?;
-        let id = terminal.id.clone();
-        caller.over(app, terminal.place.room.as_deref(), what, &id)?;
-        let mut changes = change(&mut lab, &id).map_err(conflict)?;
-        let title = lab.title(&config, &id);
-        changes.push(caller.audit(app, what, &id, detail));
-        log::info!(terminal = id; "an administrator decides for {title}: {what}");
-        app.store.save(changes)
-    };
-    keep(saved).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
+use crate::server::domain::lab::Lab;
+use crate::server::domain::targets::Meant;
 
 /// Options of a retry.
 #[derive(utoipa::IntoParams, Debug, Clone, Copy, Deserialize)]
@@ -73,12 +49,10 @@ pub async fn retry(
     let advice = "compare is auto, full or trust; accept_disks is true or false.";
     let Query(RetryQuery { compare, accept_disks }) =
         query.map_err(|e| error(e.status(), e.body_text(), advice))?;
-    let at = app.moment();
-    let compare_as = compare.map(|compare| format!("compare={}", compare.word()));
-    let accepted = accept_disks.then(|| "accept_disks".to_string());
-    let detail = compare_as.into_iter().chain(accepted).collect::<Vec<_>>().join(" ");
-    let retry = |lab: &mut Lab, id: &str| lab.retry(&at, id, compare, accept_disks);
-    decide(&app, &caller, &id, ("retry", &detail), retry).await
+    let (at, detail) = (app.moment(), words_of_retry(compare, accept_disks));
+    let retry = |lab: &mut Lab, meant: &Meant| Ok(retry_them(lab, meant, (compare, accept_disks), &at));
+    decide(&app, &caller, Whom::One(&id), ("retry", &detail), retry).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /api/v1/terminals/{id}/cancel`.
@@ -96,7 +70,9 @@ pub async fn retry(
 )]
 pub async fn cancel(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     let at = app.moment();
-    decide(&app, &caller, &id, ("cancel", ""), |lab, id| lab.cancel(&at, id)).await
+    let cancel = |lab: &mut Lab, meant: &Meant| Ok(cancel_them(lab, meant, &at));
+    decide(&app, &caller, Whom::One(&id), ("cancel", ""), cancel).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /api/v1/terminals/{id}/admit`: the terminal may introduce itself without a ticket.
@@ -114,11 +90,15 @@ pub async fn cancel(State(app): Shared, caller: Caller, Path(id): Path<String>) 
 )]
 pub async fn admit(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     let now = app.now();
-    let admit = |lab: &mut Lab, id: &str| {
-        lab.let_in(now, id);
-        Ok(Vec::new())
+    let admit = |lab: &mut Lab, meant: &Meant| {
+        let let_in = |id: &String| {
+            lab.let_in(now, id);
+            (id.clone(), Ok(Said::default()))
+        };
+        Ok((meant.ids.iter().map(let_in).collect(), Vec::new()))
     };
-    decide(&app, &caller, &id, ("admit", ""), admit).await
+    decide(&app, &caller, Whom::One(&id), ("admit", ""), admit).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `DELETE /api/v1/terminals/{id}`.
@@ -137,7 +117,8 @@ pub async fn admit(State(app): Shared, caller: Caller, Path(id): Path<String>) -
 pub async fn forget(State(app): Shared, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
     caller.admin(&app, "forget", &id)?;
     let now = app.now();
-    let done = decide(&app, &caller, &id, ("forget", ""), |lab, id| lab.forget(now, id)).await;
+    let forget = |lab: &mut Lab, meant: &Meant| forget_them(lab, meant, now);
+    let done = decide(&app, &caller, Whom::One(&id), ("forget", ""), forget).await;
     app.arrange();
-    done
+    done.map(|_| StatusCode::NO_CONTENT)
 }

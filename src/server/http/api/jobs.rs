@@ -4,6 +4,7 @@
 //! `domain::jobs` decides.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -13,22 +14,15 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::access::Caller;
+use super::decide::{Said, decided, may_act, refused_for_all};
 use super::personal;
 use super::reply::{Body, Error, Shared, conflict, error, keep, read};
-use crate::api::{Compare, Refusal};
+use crate::api::{CancelJobs, Compare, Decided, JobDecided, Refusal};
 use crate::server::app::App;
 use crate::server::domain::jobs::{Finding, Job, JobOrder, JobPlan, JobView, Report, Setting, Which};
 use crate::server::domain::lab::{Lab, Terminal};
-use crate::server::domain::targets::{self, resolve};
+use crate::server::domain::targets::{self, Meant, resolve};
 use crate::sync;
-
-/// Refuses callers that may not act on all of these terminals.
-fn may_act(app: &App, caller: &Caller, lab: &Lab, ids: &[String], what: &str) -> Result<(), Error> {
-    for terminal in ids.iter().filter_map(|id| lab.get(id)) {
-        caller.over(app, terminal.place.room.as_deref(), what, &terminal.id)?;
-    }
-    Ok(())
-}
 
 /// All terminals of a job.
 fn members(lab: &Lab, number: u64) -> Vec<String> {
@@ -244,11 +238,65 @@ pub async fn cancel(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `POST /api/v1/decisions/cancel-jobs`.
+#[utoipa::path(
+    post,
+    operation_id = "cancel_jobs",
+    path = "/api/v1/decisions/cancel-jobs",
+    summary = "Cancel several jobs",
+    request_body = CancelJobs,
+    tag = "jobs",
+    responses(
+        (status = 200, description = "What becomes of each job", body = Vec<JobDecided>),
+        (status = "4XX", description = "Refused, with what to do; nothing changed", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
+pub async fn cancel_several(
+    State(app): Shared,
+    caller: Caller,
+    body: Body<CancelJobs>,
+) -> Result<Json<Vec<JobDecided>>, Error> {
+    caller.somebody(&app, "cancel the job", "")?;
+    let numbers: BTreeSet<u64> = read(body)?.jobs.into_iter().collect();
+    if numbers.is_empty() {
+        let advice = "Name jobs by their numbers: 'flashmob job list' shows them.";
+        return Err(error(StatusCode::CONFLICT, "no job is named", advice));
+    }
+    let at = app.moment();
+    let (each, saved) = {
+        let mut lab = sync::lock(&app.lab);
+        for number in &numbers {
+            may_cancel(&app, &caller, &lab, found(&lab, *number)?)?;
+        }
+        let (mut each, mut changes) = (Vec::new(), Vec::new());
+        for number in numbers {
+            let answer = lab.cancel_job(number, &at).map(|cancelled| {
+                log::info!(job = number; "job {number} is cancelled");
+                changes.extend(cancelled);
+                changes.push(caller.audit(&app, "cancel the job", &number.to_string(), ""));
+            });
+            each.push((number, answer));
+        }
+        if let Some(refusal) = refused_for_all(each.iter().map(|(_, answer)| answer.as_ref().err())) {
+            return Err(conflict(refusal));
+        }
+        (each, app.store.save(changes))
+    };
+    keep(saved).await?;
+    let told = |(job, answer): (u64, Result<(), Refusal>)| match answer {
+        Ok(()) => JobDecided { job, changed: true, result: "is cancelled".into(), advice: String::new() },
+        Err(Refusal { error, advice }) => JobDecided { job, changed: false, result: error, advice },
+    };
+    Ok(Json(each.into_iter().map(told).collect()))
+}
+
 /// Which terminals of a job begin again.
 #[derive(utoipa::ToSchema, Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
-    /// All that have not succeeded, if there are none.
+    /// All that have not succeeded, if there are none. One that is done begins again only if a target names
+    /// it alone.
     #[serde(default)]
     pub targets: Vec<String>,
     /// How pieces on the disk are found, instead of the job's choice.
@@ -260,6 +308,9 @@ pub struct Retry {
 #[derive(utoipa::ToSchema, Debug, Clone, Serialize, Deserialize)]
 pub struct Retried {
     pub terminals: Vec<String>,
+    /// What becomes of each terminal that the targets mean.
+    #[serde(default)]
+    pub decided: Vec<Decided>,
 }
 
 /// `POST /api/v1/jobs/{number}/retry`.
@@ -287,23 +338,58 @@ pub async fn retry(
     caller.somebody(&app, "retry the job", &subject)?;
     let wish = read(body)?;
     let words = targets::words(&wish.targets).map_err(conflict)?;
-    let (terminals, saved) = {
+    let (retried, saved) = {
         let shape = Arc::clone(&sync::read(&app.topology));
         let mut lab = sync::lock(&app.lab);
         found(&lab, number)?;
-        let named: Vec<String> = match words.as_slice() {
-            [] => Vec::new(),
-            some => resolve(&lab, &config, &shape, some).map_err(conflict)?,
+        let named = match words.as_slice() {
+            [] => None,
+            some => Some(targets::meant(&lab, &config, &shape, some).map_err(conflict)?),
         };
-        let affected = if named.is_empty() { members(&lab, number) } else { named.clone() };
+        let affected = named.as_ref().map_or_else(|| members(&lab, number), |meant| meant.ids.clone());
         may_act(&app, &caller, &lab, &affected, "retry the job")?;
-        let which = if named.is_empty() { Which::Unsuccessful } else { Which::Named(&named) };
-        let (again, mut changes) = lab.retry_job(number, which, wish.compare, &at).map_err(conflict)?;
-        log::info!(job = number; "{} terminals of job {number} begin again", again.len());
-        let detail = targets::shortened(&again).join(" ");
+        named.iter().try_for_each(|meant| are_in_it(&lab, number, meant))?;
+        let which = named.as_ref().map_or(Which::Unsuccessful, Which::Named);
+        let (each, mut changes) = lab.retry_job(number, which, wish.compare, &at);
+        let terminals: Vec<String> =
+            each.iter().filter(|(_, answer)| answer.is_ok()).map(|(id, _)| id.clone()).collect();
+        if terminals.is_empty() {
+            // Silent attempts may have ended meanwhile.
+            drop(app.store.save(changes));
+            let refusal = refused_for_all(each.iter().map(|(_, answer)| answer.as_ref().err()));
+            return Err(conflict(refusal.unwrap_or_else(|| all_succeeded(number))));
+        }
+        log::info!(job = number; "{} terminals of job {number} begin again", terminals.len());
+        let detail = targets::shortened(&terminals).join(" ");
         changes.push(caller.audit(&app, "retry the job", &subject, &detail));
-        (again, app.store.save(changes))
+        let label = |id: &str| lab.get(id).and_then(|t| lab.label(&config, t)).map(str::to_owned);
+        let said = |()| Said::new("begins again when it boots from the network");
+        let decided = each.into_iter().map(|(id, answer)| {
+            let label = label(&id);
+            decided(id, label, answer.map(said))
+        });
+        (Retried { decided: decided.collect(), terminals }, app.store.save(changes))
     };
     keep(saved).await?;
-    Ok(Json(Retried { terminals }))
+    Ok(Json(retried))
+}
+
+/// Refuses a terminal that has a word of its own and is not in the job: that word is a mistake.
+fn are_in_it(lab: &Lab, number: u64, meant: &Meant) -> Result<(), Error> {
+    let strangers = meant.ids.iter().filter(|id| meant.is_alone(id));
+    match strangers.into_iter().find(|id| lab.jobs().member(number, id).is_none()) {
+        None => Ok(()),
+        Some(id) => Err(error(
+            StatusCode::CONFLICT,
+            format!("terminal {id} is not in job {number}"),
+            "'flashmob job show' lists its terminals; 'flashmob job create' makes a new job.",
+        )),
+    }
+}
+
+fn all_succeeded(number: u64) -> Refusal {
+    Refusal {
+        error: format!("no terminal of job {number} failed, was cancelled or missed"),
+        advice: "Name terminals that are done to image them again.".into(),
+    }
 }

@@ -1,5 +1,6 @@
 //! `/api/v1/…`: terminals say hello, take a job, report (`terminals`); people look (`views`) and decide
-//! (`decisions`, `jobs`, `wake`) by any name of a terminal (`named`), describe terminals and import tables
+//! (`decisions`, `together`, `jobs`, `wake`; `decide` is their common part) by any name of a terminal (`named`)
+//! or for several terminals at once, describe terminals and import tables
 //! of them (`registry`), look at what was (`history`), have tokens and see what was done (`people`), follow
 //! the lab (`changes`), fetch a backup of the state (`backup`), and capture terminals' disks (`captures`).
 //! `logs` takes and shows the attempts' logs. `access` says who calls.
@@ -11,6 +12,7 @@ pub(crate) mod access;
 mod backup;
 pub mod captures;
 pub(super) mod changes;
+mod decide;
 mod decisions;
 pub mod history;
 pub mod jobs;
@@ -22,6 +24,7 @@ pub mod personal;
 mod registry;
 mod reply;
 mod terminals;
+mod together;
 mod views;
 mod wake;
 
@@ -29,8 +32,9 @@ pub use backup::backup;
 pub use decisions::{admit, cancel, forget, retry};
 pub use openapi::openapi;
 pub use people::{audit, create_token, revoke_token, tokens};
-pub use registry::{describe, export, import};
+pub use registry::{describe, describe_terminals, export, import};
 pub use reply::Error;
 pub use terminals::{hello, outcome, progress, take};
+pub use together::{cancel_terminals, forget_terminals, retry_terminals};
 pub use views::{ImageView, LabView, images, lab, rows, terminal, terminals};
-pub use wake::wake;
+pub use wake::{wake, wake_terminals};

@@ -1,6 +1,6 @@
 //! Waking terminals at once, because a person asks.
 //!
-//! Invariant: a person who may act on all of them asks (`access`), and that is in the audit. The answer says
+//! Invariant: a person who may act on all of them asks (`access`), and that is in the audit of each. The answer says
 //! which ways the packets took; no answer can say that a terminal woke.
 
 use std::time::Duration;
@@ -9,10 +9,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 
 use super::access::Caller;
-use super::reply::{Error, Shared, conflict, keep};
-use crate::api::{Refusal, Woken};
+use super::decide::may_act;
+use super::reply::{Body, Error, Shared, conflict, keep, read};
+use crate::api::{Refusal, Targets, Woken};
 use crate::server::app::App;
-use crate::server::domain::targets::{TargetExpr, resolve};
+use crate::server::domain::targets::{self, resolve};
 use crate::server::domain::wake::{Wanted, Way};
 use crate::server::waking::{self, Round};
 use crate::sync;
@@ -39,32 +40,53 @@ pub async fn wake(
     Path(target): Path<String>,
 ) -> Result<Json<Vec<Woken>>, Error> {
     caller.somebody(&app, "wake", &target)?;
-    let wanted = wanted(&app, &target).map_err(conflict)?;
-    for (_, one) in &wanted {
-        let room = sync::lock(&app.lab).get(&one.terminal).and_then(|terminal| terminal.place.room.clone());
-        caller.over(&app, room.as_deref(), "wake", &one.terminal)?;
-    }
-    let detail = format!("{} terminals", wanted.len());
-    keep(app.store.save(vec![caller.audit(&app, "wake", &target, &detail)])).await?;
-    log::info!("an administrator wakes {target}: {} terminals", wanted.len());
+    wake_them(&app, &caller, &[target]).await.map(Json)
+}
+
+/// `POST /api/v1/decisions/wake`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/decisions/wake",
+    summary = "Switch the terminals of several targets on by magic packets",
+    tag = "decisions",
+    request_body = Targets,
+    responses(
+        (status = 200, description = "Done", body = Vec<Woken>),
+        (status = "4XX", description = "Refused, with what to do; no packet was sent", body = Refusal),
+        (status = 503, description = "The database cannot keep it now", body = Refusal),
+    )
+)]
+pub async fn wake_terminals(
+    State(app): Shared,
+    caller: Caller,
+    body: Body<Targets>,
+) -> Result<Json<Vec<Woken>>, Error> {
+    caller.somebody(&app, "wake", "")?;
+    let Targets { targets } = read(body)?;
+    wake_them(&app, &caller, &targets).await.map(Json)
+}
+
+async fn wake_them(app: &App, caller: &Caller, targets: &[String]) -> Result<Vec<Woken>, Error> {
+    let words = targets::words(targets).map_err(conflict)?;
+    let title = targets::shortened(targets).join(" ");
+    let (config, ties, until) = (app.config(), app.ties(), app.now() + REPEAT);
+    let wanted: Vec<(Option<String>, Wanted)> = {
+        let lab = sync::lock(&app.lab);
+        let ids = resolve(&lab, &config, &ties.topology, &words).map_err(conflict)?;
+        may_act(app, caller, &lab, &ids, "wake")?;
+        let terminals = ids.iter().filter_map(|id| lab.get(id));
+        let wanted = |t| (lab.label(&config, t).map(str::to_owned), waking::wanted(t, &ties, until));
+        terminals.map(wanted).collect()
+    };
+    let entry = |(_, one): &(_, Wanted)| caller.audit(app, "wake", &one.terminal, &title);
+    keep(app.store.save(wanted.iter().map(entry).collect())).await?;
+    log::info!("{} wakes {title}: {} terminals", caller.name(), wanted.len());
     let now = app.now();
     for (_, wanted) in &wanted {
         sync::lock(&app.waking).urge(wanted.clone(), now);
     }
-    let round = waking::send_due(&app).await;
-    Ok(Json(wanted.into_iter().map(|(label, wanted)| woken(label, wanted, &round)).collect()))
-}
-
-/// The terminals that are meant, with their labels.
-fn wanted(app: &App, target: &str) -> Result<Vec<(Option<String>, Wanted)>, Refusal> {
-    let target: TargetExpr = target
-        .parse()
-        .map_err(|error| Refusal { error, advice: "'flashmob terminal list' shows all terminals.".into() })?;
-    let (config, ties, until) = (app.config(), app.ties(), app.now() + REPEAT);
-    let lab = sync::lock(&app.lab);
-    let ids = resolve(&lab, &config, &ties.topology, &[target])?;
-    let terminals = ids.iter().filter_map(|id| lab.get(id));
-    Ok(terminals.map(|t| (lab.label(&config, t).map(Into::into), waking::wanted(t, &ties, until))).collect())
+    let round = waking::send_due(app).await;
+    Ok(wanted.into_iter().map(|(label, wanted)| woken(label, wanted, &round)).collect())
 }
 
 /// What happened for one terminal.

@@ -12,8 +12,8 @@ fn a_finished_job_never_starts_again_by_itself() {
         assert_eq!(jobs.offer("t0", false, &moment(now)), Offer::Nothing);
     }
     assert!(jobs.get(1).expect("there").is_over());
-    assert!(jobs.retry(1, Which::Unsuccessful, None, &moment(61)).is_err(), "done is not unsuccessful");
-    jobs.retry(1, Which::Named(&["t0".into()]), None, &moment(62)).expect("a person names it");
+    assert_eq!(again(&mut jobs, Which::Unsuccessful, 61), [""; 0], "done is not unsuccessful");
+    assert_eq!(again(&mut jobs, Which::Named(&Meant::each(["t0"])), 62), ["t0"], "a person names it");
     assert!(may(&jobs, "t0", 63) && jobs.get(1).expect("there").run.phase == Phase::Open);
 }
 
@@ -117,7 +117,7 @@ fn a_silent_attempt_that_comes_back_goes_on_unless_a_person_stopped_it() {
         jobs.take(id, "1", attempt, at(1));
     }
     tick(&mut jobs, 100);
-    jobs.cancel_terminal("t1", &moment(101)).expect("it waits");
+    assert!(leaves(&mut jobs, "t1", 101), "it waits");
     for (id, attempt) in [("t0", 1), ("t1", 2)] {
         jobs.renew(id, attempt, false, at(102));
     }
@@ -148,7 +148,7 @@ fn another_job_neither_ends_nor_keeps_a_lease() {
     jobs.cancel(1, &moment(start + 1)).expect("open");
     tick(&mut jobs, start + 100);
     assert_eq!(jobs.member(2, "t0").expect("in it").state, State::Waiting, "its lease has ended");
-    jobs.retry(1, Which::Unsuccessful, None, &moment(start + 101)).expect("cancelled");
+    assert_eq!(again(&mut jobs, Which::Unsuccessful, start + 101), ["t0"]);
     jobs.take("t0", "2", 2, at(start + 102));
     jobs.take("t0", "1", 3, at(start + 103));
     assert_eq!(jobs.member(2, "t0").expect("in it").state, State::Waiting);

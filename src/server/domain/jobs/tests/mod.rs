@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::event::{CheckFinding, Class};
 use crate::image_id::{ImageId, ImageRef};
+use crate::server::domain::targets::Meant;
 use crate::testkit::lab::{at, checked, done, failed, job, moment};
 
 const HOUR: u64 = 3600;
@@ -53,6 +54,17 @@ fn why(jobs: &Jobs, id: &str, now: u64) -> String {
         Offer::Later(why) => why,
         other => panic!("{other:?}"),
     }
+}
+
+/// A person retries terminals of job 1. Returns those that begin again.
+fn again(jobs: &mut Jobs, which: Which<'_>, now: u64) -> Vec<String> {
+    let (each, _) = jobs.retry(1, which, None, &moment(now));
+    each.into_iter().filter(|(_, answer)| answer.is_ok()).map(|(id, _)| id).collect()
+}
+
+/// A person takes a terminal out. Has it left a job?
+fn leaves(jobs: &mut Jobs, id: &str, now: u64) -> bool {
+    jobs.cancel_terminals(&[id.to_owned()], &moment(now)).0[0].1.is_ok()
 }
 
 fn standing(follow: bool) -> impl FnOnce(&mut Job) {

@@ -6,11 +6,10 @@ use super::*;
 fn a_retry_after_the_window_opens_one_of_its_own() {
     let mut jobs = jobs(2, |_| {});
     tick(&mut jobs, 10 * HOUR);
-    let (again, _) = jobs.retry(1, Which::Unsuccessful, None, &moment(11 * HOUR)).expect("both missed it");
-    assert_eq!(again, ["t0", "t1"]);
+    assert_eq!(again(&mut jobs, Which::Unsuccessful, 11 * HOUR), ["t0", "t1"], "both missed it");
     tick(&mut jobs, 11 * HOUR + 1);
     assert!(may(&jobs, "t0", 11 * HOUR + 1));
-    assert!(jobs.retry(1, Which::Unsuccessful, None, &moment(11 * HOUR + 2)).is_err(), "they wait already");
+    assert_eq!(again(&mut jobs, Which::Unsuccessful, 11 * HOUR + 2), [""; 0], "they wait already");
     tick(&mut jobs, 23 * HOUR);
     assert_eq!(state(&jobs, "t0"), State::Missed, "it ends as well");
 }
@@ -20,22 +19,39 @@ fn a_terminal_that_a_person_takes_out_is_in_no_run_until_a_retry() {
     let mut jobs = jobs(1, standing(false));
     jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1), &moment(22 * HOUR));
     tick(&mut jobs, 22 * HOUR);
-    jobs.cancel_terminal("t0", &moment(22 * HOUR)).expect("it waits in both");
+    let (each, _) = jobs.cancel_terminals(&["t0".into()], &moment(22 * HOUR));
+    assert_eq!(each, [("t0".into(), Ok(Left { jobs: vec![1, 2], running: false }))], "it waits in both");
     assert_eq!(jobs.offer("t0", false, &moment(22 * HOUR)), Offer::Nothing);
-    assert!(jobs.cancel_terminal("t0", &moment(22 * HOUR)).is_err(), "nothing is left to cancel");
+    assert!(!leaves(&mut jobs, "t0", 22 * HOUR), "nothing is left to cancel");
     tick(&mut jobs, 46 * HOUR);
     assert_eq!((state(&jobs, "t0"), may(&jobs, "t0", 46 * HOUR)), (State::Cancelled, false));
-    jobs.retry(1, Which::Named(&["t0".into()]), None, &moment(47 * HOUR)).expect("cancelled");
+    assert_eq!(again(&mut jobs, Which::Named(&Meant::each(["t0"])), 47 * HOUR), ["t0"], "cancelled");
     assert!(may(&jobs, "t0", 47 * HOUR));
     tick(&mut jobs, 70 * HOUR);
     assert!(may(&jobs, "t0", 70 * HOUR));
 }
 
 #[test]
+fn of_several_terminals_that_a_person_takes_out_those_without_work_stay_as_they_are() {
+    let mut jobs = jobs(3, |_| {});
+    jobs.take("t0", "1", 1, at(1));
+    jobs.take("t1", "1", 2, at(1));
+    jobs.outcome("t1", 2, &done(), at(2));
+    let all: Vec<String> = names(3).into_iter().collect();
+    let (each, effects) = jobs.cancel_terminals(&all, &moment(3));
+    let left: Vec<Option<bool>> =
+        each.iter().map(|(_, it)| it.as_ref().ok().map(|left| left.running)).collect();
+    assert_eq!(left, [Some(true), None, Some(false)]);
+    assert_eq!(effects.stops.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["t0"]);
+    let states: Vec<State> = jobs.members(1).map(|(_, member)| member.state).collect();
+    assert_eq!(states, [State::Cancelled, State::Done, State::Cancelled]);
+}
+
+#[test]
 fn a_retry_before_the_window_waits_for_it() {
     let mut jobs = jobs(1, |job| job.run.opens = stamp(at(HOUR)));
     jobs.cancel(1, &moment(10)).expect("planned");
-    jobs.retry(1, Which::Unsuccessful, None, &moment(20)).expect("cancelled");
+    assert_eq!(again(&mut jobs, Which::Unsuccessful, 20), ["t0"], "cancelled");
     assert!(why(&jobs, "t0", 30).contains("opens on"));
     tick(&mut jobs, 40);
     assert_eq!(jobs.get(1).map(|job| (job.run.phase, job.cancelled)), Some((Phase::Planned, false)));
@@ -61,7 +77,7 @@ fn a_job_is_over_when_nobody_is_left_in_it() {
     let mut jobs = Jobs::default();
     jobs.add(job(1, HOUR, 10 * HOUR), &names(2), &moment(0));
     tick(&mut jobs, 0);
-    jobs.cancel_terminal("t0", &moment(1)).expect("planned");
+    assert!(leaves(&mut jobs, "t0", 1), "planned");
     jobs.forget("t1");
     assert_eq!(jobs.get(1).expect("there").run.phase, Phase::Planned);
     tick(&mut jobs, HOUR);

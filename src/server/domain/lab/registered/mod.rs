@@ -74,14 +74,21 @@ impl Lab {
         Err(mistakes)
     }
 
-    /// A person describes one terminal, and so accepts it.
-    pub fn describe(&mut self, id: &str, edit: &Edit, config: &Config) -> Result<Vec<Change>, Refusal> {
+    /// A person describes terminals, and so accepts them: all of them or, after one mistake, none.
+    pub(crate) fn describe(
+        &mut self,
+        edits: &[(String, Edit)],
+        config: &Config,
+    ) -> Result<Vec<Change>, Refusal> {
         let advice = "'flashmob terminal list' shows the labels and places that are given.";
         let refuse = |why| Refusal { error: why, advice: advice.into() };
-        edit.check().map_err(|(column, why)| refuse(format!("{}: {why}", column.name())))?;
-        let Some(before) = self.get(id) else { return Ok(Vec::new()) };
-        let terminal = Terminal { place: before.place.with(edit), accepted: true, ..before.clone() };
-        let after = After::from([(id.to_string(), (0, terminal))]);
+        let mut after = After::new();
+        for (id, edit) in edits {
+            edit.check().map_err(|(column, why)| refuse(format!("{}: {why}", column.name())))?;
+            let Some(before) = self.get(id) else { continue };
+            let terminal = Terminal { place: before.place.with(edit), accepted: true, ..before.clone() };
+            after.insert(id.clone(), (0, terminal));
+        }
         match self.clashes(&after, config).into_iter().next() {
             Some(mistake) => Err(refuse(mistake.why)),
             None => Ok(self.put(after)),

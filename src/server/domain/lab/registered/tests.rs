@@ -71,7 +71,7 @@ fn an_unknown_machine_is_new_until_a_person_accepts_or_describes_it() {
     assert!(matches!(lab.accept(A), Some(Change::Terminal(terminal)) if terminal.accepted));
     assert_eq!(lab.accept(A), None);
     let edit = Edit { room: Some("101".into()), ..Edit::default() };
-    assert_eq!(lab.describe(B, &edit, &Config::default()).expect("described").len(), 1);
+    assert_eq!(lab.describe(&[(B.into(), edit)], &Config::default()).expect("described").len(), 1);
     come(&mut lab, 2, &[A], None);
     assert!(lab.iter().all(|terminal| terminal.accepted));
 }
@@ -125,7 +125,7 @@ fn a_table_may_exchange_the_labels_of_two_terminals() {
     import(&mut lab, &format!("mac,label\n{A},two\n{B},one\n")).expect("imported");
     assert_eq!((label(&lab, A), label(&lab, B)), ("two".into(), "one".into()));
     let edit = Edit { label: Some("one".into()), ..Edit::default() };
-    let refusal = lab.describe(A, &edit, &Config::default()).expect_err("taken");
+    let refusal = lab.describe(&[(A.into(), edit)], &Config::default()).expect_err("taken");
     assert_eq!(refusal.error, format!("the label 'one' belongs to {B}"));
 }
 
@@ -159,7 +159,7 @@ fn what_is_exported_is_imported_as_the_same_lab() {
         places.sort();
         places
     };
-    lab.forget(at(9), "02:00:00:00:00:ff").expect("forgotten");
+    lab.forget(at(9), &["02:00:00:00:00:ff".to_owned()]).expect("forgotten");
     assert_eq!(places(&other), places(&lab), "{again}");
     assert_eq!(again.lines().count(), 5);
 }
@@ -264,7 +264,7 @@ fn a_listed_terminal_can_be_forgotten_by_a_person_only() {
     let year = Duration::from_secs(365 * 24 * 3600);
     assert_eq!(lab.forget_older(year * 3, year).len(), 1, "only the history goes");
     assert_eq!(lab.forget_the_least(at(1)), None);
-    assert_eq!(lab.forget(at(1), A).expect("forgotten"), [Change::Forget(A.into())]);
+    assert_eq!(lab.forget(at(1), &[A.to_owned()]).expect("forgotten"), [Change::Forget(A.into())]);
     let back = come(&mut lab, 2, &[A], None);
     assert!(!lab.get(&back).expect("known").accepted, "it is new");
     import(&mut lab, &format!("mac,label\n{B},lab-01\n")).expect("the label is free");
