@@ -4,6 +4,7 @@ mod backup;
 mod captures;
 mod changes;
 mod database;
+mod exposition;
 mod files;
 mod history;
 mod jobs;

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use sha1::Digest;
 
+use super::exposition::breaches;
 use super::*;
 use crate::event::Class;
 use crate::server::domain::catalog::Signature;
@@ -209,10 +210,26 @@ async fn metrics_count_attempts_by_result_and_measure_each_route() {
         assert!(text.lines().any(|l| l == line), "{line} is missing in {text}");
     }
     assert!(text.contains("flashmob_build_info{version="), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_keep_the_rules_of_their_format() {
+    let world = World::new(QUIET).await;
+    let (_, empty) = world.text("/metrics").await;
+    assert_eq!(breaches(&empty), [""; 0], "{empty}");
+    let job = world.begin(A).await;
+    world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
+    let job = world.begin(B).await;
+    world.progress(&job, Progress::at(crate::event::Stage::Fetch)).await.expect("taken");
+    world.text("/invented/by/a/stranger").await;
+    let (_, text) = world.text("/metrics").await;
+    assert_eq!(breaches(&text), [""; 0], "{text}");
+    assert!(text.contains("flashmob_jobs{state=\"open\"} 1\n"), "{text}");
+    assert!(text.contains("flashmob_jobs{state=\"over\"} 1\n"), "{text}");
     accepted_by_promtool(&text);
 }
 
-/// Asks Prometheus' own checker, where it is installed (Debian package prometheus).
+/// Asks Prometheus' own checker, where it is installed (Debian package prometheus). It also fails for remarks.
 fn accepted_by_promtool(text: &str) {
     let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
     let mut promtool = match promtool {

@@ -39,6 +39,16 @@ pub enum State {
 }
 
 impl State {
+    pub(crate) const ALL: [State; 7] = [
+        State::Waiting,
+        State::Running,
+        State::Done,
+        State::Failed,
+        State::Cancelled,
+        State::Missed,
+        State::Asleep,
+    ];
+
     /// Nothing more happens without a person.
     pub fn is_final(self) -> bool {
         !matches!(self, State::Waiting | State::Running)

@@ -14,9 +14,11 @@ use axum::response::IntoResponse;
 use crate::api::{TerminalState, TerminalView};
 use crate::event::Progress;
 use crate::server::app::App;
+use crate::server::domain::jobs::{self, Job, Jobs, Phase};
 use crate::server::http::api::{self, ImageView};
 use crate::server::meters::{Requests, Route};
 use crate::server::store::Store;
+use crate::sync;
 use text::Text;
 
 /// `GET /metrics`.
@@ -27,6 +29,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     out.head("flashmob_build_info", "gauge", "Always 1; the label says which version runs.");
     out.line("flashmob_build_info", &[("version", version)], 1);
     lab(&mut out, &api::rows(&app), &api::images(&app), app.problems().len());
+    jobs(&mut out, sync::lock(&app.lab).jobs());
     attempts(&mut out, &app.meters.attempts(), &history);
     requests(&mut out, &app.meters.requests());
     database(&mut out, &app.store);
@@ -68,6 +71,35 @@ fn lab(out: &mut Text, terminals: &[TerminalView], images: &[ImageView], problem
     seeded().for_each(|(id, s)| out.line("flashmob_seeder_sent_bytes_total", &[("image", &id)], s.bytes_out));
     out.head("flashmob_seeder_peers", "gauge", "Peers connected to the server's own seeder.");
     seeded().for_each(|(id, s)| out.line("flashmob_seeder_peers", &[("image", &id)], s.peers));
+}
+
+/// The states of jobs.
+const STATES: [&str; 5] = ["planned", "open", "between-runs", "over", "cancelled"];
+
+fn state(job: &Job) -> &'static str {
+    match job.run.phase {
+        _ if job.cancelled => "cancelled",
+        Phase::Planned => "planned",
+        Phase::Open => "open",
+        Phase::Over if job.next.is_some() => "between-runs",
+        Phase::Over => "over",
+    }
+}
+
+fn jobs(out: &mut Text, jobs: &Jobs) {
+    let mut states = BTreeMap::from(STATES.map(|state| (state, 0u64)));
+    jobs.iter().for_each(|job| *states.entry(state(job)).or_default() += 1);
+    out.head("flashmob_jobs", "gauge", "Jobs that the server keeps, by state.");
+    states.iter().for_each(|(state, n)| out.line("flashmob_jobs", &[("state", state)], *n));
+
+    let mut members = BTreeMap::from(jobs::State::ALL.map(|state| (state.word(), 0u64)));
+    for job in jobs.iter().filter(|job| job.run.phase == Phase::Open) {
+        jobs.members(job.number)
+            .for_each(|(_, member)| *members.entry(member.state.word()).or_default() += 1);
+    }
+    let name = "flashmob_job_terminals";
+    out.head(name, "gauge", "Terminals of the jobs whose windows are open, by state.");
+    members.iter().for_each(|(state, n)| out.line(name, &[("state", state)], *n));
 }
 
 fn attempts(out: &mut Text, ended: &BTreeMap<&'static str, u64>, history: &[(String, u64)]) {
@@ -114,6 +146,7 @@ fn database(out: &mut Text, store: &Store) {
 mod tests {
     use super::*;
     use crate::event::Stage;
+    use crate::testkit::lab::{job, moment};
 
     fn of(terminals: &[TerminalView], problems: usize) -> String {
         let mut out = Text::default();
@@ -127,6 +160,31 @@ mod tests {
         assert!(text.contains("# TYPE flashmob_terminals gauge\n"));
         assert!(text.contains("flashmob_terminals{state=\"interrupted\"} 0\n"));
         assert!(text.contains("flashmob_problems 2\n"));
+    }
+
+    #[test]
+    fn a_job_counts_in_one_state_and_its_terminals_while_its_window_is_open() {
+        let mut all = Jobs::default();
+        let terminals = ["a".to_string(), "b".to_string()].into();
+        all.add(job(1, 0, 1000), &terminals, &moment(0));
+        all.add(job(2, 500, 1000), &terminals, &moment(0));
+        all.add(job(3, 0, 1000), &terminals, &moment(0));
+        all.cancel(3, &moment(1)).expect("open");
+        all.cancel_terminals(&["a".to_string()], &moment(2));
+        let mut out = Text::default();
+        jobs(&mut out, &all);
+        for line in [
+            "flashmob_jobs{state=\"planned\"} 1",
+            "flashmob_jobs{state=\"open\"} 1",
+            "flashmob_jobs{state=\"between-runs\"} 0",
+            "flashmob_jobs{state=\"over\"} 0",
+            "flashmob_jobs{state=\"cancelled\"} 1",
+            "flashmob_job_terminals{state=\"waiting\"} 1",
+            "flashmob_job_terminals{state=\"cancelled\"} 1",
+            "flashmob_job_terminals{state=\"asleep\"} 0",
+        ] {
+            assert!(out.0.lines().any(|shown| shown == line), "{line}\n{}", out.0);
+        }
     }
 
     #[test]
