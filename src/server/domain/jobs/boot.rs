@@ -65,11 +65,11 @@ pub(crate) enum AtBoot {
     },
 }
 
-/// Decides the next step of a netbooting terminal. `queued` says that it waits only for a place of a wave.
-pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, offer: Offer, queued: bool) -> AtBoot {
+/// Decides the next step of a netbooting terminal.
+pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, offer: Offer) -> AtBoot {
     let why = match offer {
         Offer::Now(target) => return AtBoot::Agent(target),
-        Offer::Later(why) if queued => return AtBoot::Queue { why },
+        Offer::Queued(why) => return AtBoot::Queue { why },
         Offer::Later(why) => Some(why),
         Offer::Nothing => None,
     };

@@ -32,6 +32,8 @@ pub(crate) enum Offer {
     Nothing,
     /// A job is for it, but not yet: why, for people.
     Later(String),
+    /// It waits only for a place of a wave: why, for people.
+    Queued(String),
     /// It may begin.
     Now(Target),
 }
@@ -108,32 +110,30 @@ impl Jobs {
         if self.leases.get(terminal).is_some_and(|lease| lease.committed) {
             return Offer::Nothing;
         }
-        let mut why = None;
+        // The reason of the job that goes first.
+        let mut first = Offer::Nothing;
         for entry in self.unfinished(terminal) {
-            let reason = match self.may_take(entry, terminal, half_written, at) {
+            let waits = match self.may_take(entry, terminal, half_written, at) {
                 Ok(()) if self.has_place(entry, terminal, at.now) => {
                     return Offer::Now(Target { job: entry.job.name(), terms: entry.job.terms.clone() });
                 }
                 Ok(()) => {
                     let (number, wave) = (entry.job.number, entry.job.pace.wave.unwrap_or_default());
-                    format!("job {number} images {wave} terminals at a time, and all places are taken")
+                    Offer::Queued(format!(
+                        "job {number} images {wave} terminals at a time, and all places are taken"
+                    ))
                 }
-                Err(reason) => reason,
+                Err(reason) => Offer::Later(reason),
             };
-            why.get_or_insert(reason);
-            let first = entry.job.standing.is_none() && !entry.job.terms.preflight;
-            if first && entry.job.run.phase == Phase::Open {
+            if first == Offer::Nothing {
+                first = waits;
+            }
+            let alone = entry.job.standing.is_none() && !entry.job.terms.preflight;
+            if alone && entry.job.run.phase == Phase::Open {
                 break;
             }
         }
-        why.map_or(Offer::Nothing, Offer::Later)
-    }
-
-    /// Does this terminal wait only for a place of a wave?
-    pub(crate) fn waits_for_a_place(&self, terminal: &str, half_written: bool, at: &Moment) -> bool {
-        let first = self.unfinished(terminal).into_iter().next();
-        let may = first.is_some_and(|entry| self.may_take(entry, terminal, half_written, at).is_ok());
-        may && matches!(self.offer(terminal, half_written, at), Offer::Later(_))
+        first
     }
 
     fn has_place(&self, entry: &Entry, terminal: &str, now: Duration) -> bool {

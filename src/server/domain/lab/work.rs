@@ -53,11 +53,6 @@ impl Lab {
         offer
     }
 
-    /// Does it wait only for a place of a wave?
-    pub(crate) fn is_queued(&self, id: &str, at: &Moment) -> bool {
-        self.jobs.waits_for_a_place(id, self.is_half_written(id), at)
-    }
-
     /// A terminal reports that is not at work.
     pub(crate) fn is_heard(&mut self, id: &str, now: Duration) {
         if let Some(terminal) = self.terminals.get_mut(id) {
@@ -68,15 +63,14 @@ impl Lab {
     /// The next step of a netbooting terminal.
     pub(crate) fn next_step(&mut self, id: &str, at: &Moment) -> AtBoot {
         let offer = self.offer(id, at);
-        let queued = self.is_queued(id, at);
-        if let Offer::Later(why) = &offer {
+        if let Offer::Later(why) | Offer::Queued(why) = &offer {
             self.jobs.asked(id, why);
         }
         if self.is_to_finish(id, &offer, at.now) {
             return AtBoot::Finish;
         }
         let last = self.get(id).and_then(|terminal| terminal.last.as_ref());
-        at_boot(id, last, offer, queued)
+        at_boot(id, last, offer)
     }
 
     /// Is it worth a line in the log that this terminal, or somebody in its name, was told `step`? Yes if it

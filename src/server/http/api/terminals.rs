@@ -342,7 +342,7 @@ fn offered(lab: &Lab, id: &str, job: Option<&str>, at: &Moment) -> Result<Option
             let what = format!("this terminal's job is {}, not {}", target.job, job.unwrap_or_default());
             Err(error(StatusCode::CONFLICT, what, "Correct flashmob.job on the kernel command line."))
         }
-        Offer::Later(why) if lab.is_queued(id, at) => Err(Error::too_much(why, TURN, "")),
+        Offer::Queued(why) => Err(Error::too_much(why, TURN, "")),
         Offer::Later(why) => {
             log::debug!("terminal {id} does not begin: {why}");
             Ok(None)

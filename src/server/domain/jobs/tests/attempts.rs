@@ -47,7 +47,7 @@ fn a_dead_terminal_frees_its_place_and_fails_after_the_allowed_attempts() {
     jobs.take("t0", "1", 1, at(1));
     jobs.take("t1", "1", 2, at(1));
     assert!(why(&jobs, "t2", 30).contains("2 terminals at a time"));
-    assert!(jobs.waits_for_a_place("t2", false, &moment(30)));
+    assert!(matches!(jobs.offer("t2", false, &moment(30)), Offer::Queued(_)));
     jobs.renew("t1", 2, false, at(50));
     tick(&mut jobs, 62);
     assert_eq!((state(&jobs, "t0"), state(&jobs, "t1")), (State::Waiting, State::Running));

@@ -51,7 +51,7 @@ fn may(jobs: &Jobs, id: &str, now: u64) -> bool {
 
 fn why(jobs: &Jobs, id: &str, now: u64) -> String {
     match jobs.offer(id, false, &moment(now)) {
-        Offer::Later(why) => why,
+        Offer::Later(why) | Offer::Queued(why) => why,
         other => panic!("{other:?}"),
     }
 }
