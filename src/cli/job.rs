@@ -121,8 +121,9 @@ struct CreateArgs {
     /// Only these partitions of the image, for example 1,3. The table and the others stay.
     #[arg(long, value_name = "LIST")]
     partitions: Option<String>,
-    /// A further image for a further disk of the same terminals: IMAGE=RULE. All or nothing.
-    #[arg(long, value_name = "IMAGE=RULE", value_parser = also)]
+    /// A further image for a further disk of the same terminals: IMAGE=RULE. IMAGE:keep=RULE is --layout keep
+    /// for that disk, IMAGE:1,3=RULE is --partitions 1,3. All or nothing.
+    #[arg(long, value_name = "IMAGE[:keep|:PARTITIONS]=RULE", value_parser = also)]
     also: Vec<Order>,
     /// How pieces already on the disk are found: auto, full or trust.
     #[arg(long, value_name = "HOW", default_value = "auto")]
@@ -173,7 +174,20 @@ fn layout(text: &str) -> Result<LayoutMode, String> {
 
 fn also(text: &str) -> Result<Order, String> {
     let (image, disk) = text.split_once('=').ok_or("write IMAGE=RULE, for example data=bus=ata")?;
-    Ok(Order { image: image.into(), disk: disk.into(), ..Order::default() })
+    let (image, how) = image.split_once(':').map_or((image, None), |(image, how)| (image, Some(how)));
+    let (layout, partitions) = match how {
+        None => (LayoutMode::WholeDisk, None),
+        Some("keep") => (LayoutMode::Keep, None),
+        Some(list) if list.starts_with(|c: char| c.is_ascii_digit()) => {
+            (LayoutMode::Keep, Some(partition_numbers(list)?))
+        }
+        Some(how) => {
+            return Err(format!(
+                "'{how}' is neither keep nor a list of partitions, as in data:keep=bus=ata, data:1,3=bus=ata"
+            ));
+        }
+    };
+    Ok(Order { image: image.into(), disk: disk.into(), layout, partitions })
 }
 
 impl CreateArgs {
@@ -454,6 +468,26 @@ mod tests {
         let zone = r#"{"name":"room","terminals":9,"imaging":8,"gateways":["lab-01","lab-02"]}"#;
         assert!(lab(zone).ends_with("room  9          8        lab-01, lab-02\n"), "{}", lab(zone));
         assert!(!lab("").contains("ZONE"));
+    }
+
+    #[test]
+    fn a_further_image_has_a_layout_or_partitions_of_its_own() {
+        let read =
+            |text: &str| also(text).map(|order| (order.image, order.layout, order.partitions, order.disk));
+        let all = |image: &str, layout, partitions| Ok((image.into(), layout, partitions, "wwn=a:1".into()));
+        assert_eq!(read("data=wwn=a:1"), all("data", LayoutMode::WholeDisk, None));
+        assert_eq!(read("data@2:keep=wwn=a:1"), all("data@2", LayoutMode::Keep, None));
+        assert_eq!(read("data:1,3=wwn=a:1"), all("data", LayoutMode::Keep, Some(vec![1, 3])));
+        for (wrong, word) in [
+            ("data", "IMAGE=RULE"),
+            ("data:kept=bus=ata", "'kept' is neither keep"),
+            ("data:=bus=ata", "neither keep"),
+            ("data:1,1=bus=ata", "named twice"),
+            ("data:1;3=bus=ata", "not a list"),
+        ] {
+            let error = read(wrong).expect_err(wrong);
+            assert!(error.contains(word), "{wrong}: {error}");
+        }
     }
 
     #[test]

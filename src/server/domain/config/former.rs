@@ -31,9 +31,20 @@ fn command(job: &Table) -> String {
     words.extend(choices(job));
     for also in job.get("also").and_then(Value::as_array).into_iter().flatten() {
         let of = |key: &str| also.get(key).and_then(Value::as_str).unwrap_or_default();
-        words.push(format!("--also {}", quoted(&format!("{}={}", of("image"), of("disk")))));
+        let how = match partitions(also.get("partitions")) {
+            Some(list) => format!(":{list}"),
+            None if of("layout") == "keep" => ":keep".into(),
+            None => String::new(),
+        };
+        words.push(format!("--also {}", quoted(&format!("{}{how}={}", of("image"), of("disk")))));
     }
     words.join(" ")
+}
+
+/// Numbers of partitions as an option has them.
+fn partitions(value: Option<&Value>) -> Option<String> {
+    let numbers: Vec<String> = value?.as_array()?.iter().map(ToString::to_string).collect();
+    Some(numbers.join(","))
 }
 
 fn choices(job: &Table) -> Vec<String> {
@@ -45,9 +56,8 @@ fn choices(job: &Table) -> Vec<String> {
             words.push(format!("--{key} {}", quoted(value)));
         }
     }
-    if let Some(all) = job.get("partitions").and_then(Value::as_array) {
-        let numbers: Vec<String> = all.iter().map(ToString::to_string).collect();
-        words.push(format!("--partitions {}", numbers.join(",")));
+    if let Some(list) = partitions(job.get("partitions")) {
+        words.push(format!("--partitions {list}"));
     }
     words
 }
@@ -67,13 +77,15 @@ mod tests {
         let text = "[[job]]\nname='lab'\nimage='debian'\nterminals='all'\n\
             [[job]]\nname='two'\nimage='win@2'\nterminals=['52:54:00:12:34:56', 'uuid:x']\n\
             disk='bus=nvme largest'\npartitions=[1, 3]\ncompare='full'\n\
-            [[job.also]]\nimage='data'\ndisk='bus=ata'\n";
+            [[job.also]]\nimage='data'\ndisk='bus=ata'\n\
+            [[job.also]]\nimage='home'\ndisk='bus=usb'\nlayout='keep'\n\
+            [[job.also]]\nimage='swap'\ndisk='wwn=1'\npartitions=[2, 5]\n";
         let error = error_for(text).expect("an error");
         assert!(error.contains("\n  flashmob job create debian all\n"), "{error}");
         assert!(
             error.ends_with(
                 "flashmob job create win@2 52:54:00:12:34:56 uuid:x --disk 'bus=nvme largest' --compare full \
-                 --partitions 1,3 --also data=bus=ata"
+                 --partitions 1,3 --also data=bus=ata --also home:keep=bus=usb --also swap:2,5=wwn=1"
             ),
             "{error}"
         );
