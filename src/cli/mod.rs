@@ -1,6 +1,6 @@
 //! The sub-commands of `flashmob`: arguments in, a run of the program out.
 //!
-//! Invariant: each sub-command has one file with its arguments and its `run`. A failure is printed and
+//! Invariant: each sub-command has one file or folder with its arguments and its `run`. A failure is printed and
 //! becomes the exit code in one place, `bin/flashmob.rs`.
 
 pub mod audit;
@@ -26,8 +26,4 @@ mod show;
 mod systemd;
 mod table;
 pub mod terminal;
-mod terminal_decide;
-mod terminal_log;
-mod terminal_registry;
-mod terminal_wake;
 pub mod token;

@@ -1,7 +1,7 @@
 //! Who calls, and what they may do. Every handler that acts asks here.
 //!
 //! A person has a token in the header `Authorization`; a terminal has a secret or a ticket there
-//! (`terminals`). Programs on the server itself need none: they speak from one of its own addresses, and are
+//! (`hello`, `take`). Programs on the server itself need none: they speak from one of its own addresses, and are
 //! no page in a browser, because browsers name the page's origin with every such request.
 //!
 //! Invariant: a refused action is in the audit too, at a bounded rate.

@@ -5,8 +5,8 @@
 use clap::Args;
 use reqwest::Method;
 
-use super::call::{Content, ServerArg, json_of, send, text_of, understand};
 use crate::api::{Compare, Decided, ForgetTerminals, RetryTerminals, Targets};
+use crate::cli::call::{Content, ServerArg, json_of, send, text_of, understand};
 use crate::event::Failure;
 use crate::server::domain::registry::natural;
 
@@ -81,7 +81,7 @@ pub(super) async fn decide(
 }
 
 /// A line for each terminal in the order in which people count, then each advice once.
-pub(super) fn lines(mut decided: Vec<Decided>) -> String {
+pub(in crate::cli) fn lines(mut decided: Vec<Decided>) -> String {
     let name = |one: &Decided| one.label.clone().unwrap_or_else(|| one.terminal.clone());
     decided.sort_by(|a, b| natural(&name(a), &name(b)));
     let mut text = String::new();

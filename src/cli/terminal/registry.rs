@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use reqwest::Method;
 
-use super::call::{Content, ServerArg, ask, send, text_of, understand};
-use super::terminal_decide::decide;
+use super::decide::decide;
 use crate::api::{Describe, DescribeTerminals, Imported};
+use crate::cli::call::{Content, ServerArg, ask, send, text_of, understand};
 use crate::event::Failure;
 
 /// Describe terminals, and so register them. An empty text clears, as in --seat "".

@@ -3,8 +3,8 @@
 use clap::Args;
 use reqwest::Method;
 
-use super::call::{ServerArg, ask, text_of, understand};
 use crate::api::TerminalDetails;
+use crate::cli::call::{ServerArg, ask, text_of, understand};
 use crate::event::Failure;
 
 /// Show the log of a terminal's attempt: the agent's lines, and the kernel's about disks and network cards. A

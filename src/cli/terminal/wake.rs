@@ -3,8 +3,8 @@
 use clap::Args;
 use reqwest::Method;
 
-use super::call::{Content, ServerArg, json_of, send, text_of, understand};
 use crate::api::{Targets, Woken};
+use crate::cli::call::{Content, ServerArg, json_of, send, text_of, understand};
 use crate::event::Failure;
 
 /// Switch terminals on by Wake-on-LAN packets, now and twice more within the next minute.
