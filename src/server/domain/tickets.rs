@@ -110,15 +110,19 @@ pub(crate) fn issue_for_torrent(key: &Key, image: &ImageId, now: Duration) -> St
     hex(&[&made[..], &torrent_code(key, made, image)].concat())
 }
 
-/// Is it a terminal's ticket for this image?
-pub(crate) fn is_for_image(key: &Key, text: &str, image: &ImageId, now: Duration) -> bool {
-    is_in_time(text, now, IMAGE_LIFE, |made| image_code(key, made, image))
+/// The attempt that a terminal's ticket for this image was made for.
+pub(crate) fn attempt_of(key: &Key, text: &str, image: &ImageId, now: Duration) -> Option<u64> {
+    let (attempt, code) = text.split_once('-')?;
+    let attempt: u64 = attempt.parse().ok()?;
+    is_in_time(code, now, IMAGE_LIFE, |made| attempt_code(key, made, (attempt, image))).then_some(attempt)
 }
 
 /// Is it a ticket for the payload of this image, a terminal's or that of a torrent file?
 pub(crate) fn is_for_payload(key: &Key, text: &str, image: &ImageId, now: Duration) -> bool {
-    is_for_image(key, text, image, now)
+    attempt_of(key, text, image, now).is_some()
         || is_in_time(text, now, IMAGE_LIFE, |made| torrent_code(key, made, image))
+        // A terminal in the swarm since before the server was updated.
+        || is_in_time(text, now, IMAGE_LIFE, |made| image_code(key, made, image))
 }
 
 /// A ticket for one address: whoever presents it has received what was sent there.

@@ -3,6 +3,7 @@
 //! Invariant: a terminal that is known speaks only with its secret or a ticket (`lab::secrets`). `jobs` decides
 //! whether a job waits, `lab` keeps the state.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +145,7 @@ pub async fn take(
     // A preflight fetches no payload.
     let tasks = assignment.tasks_mut().filter(|_| !preflight);
     for task in tasks.filter(|task| !config.open_images.contains(&task.id.name)) {
-        task.ticket = Some(tickets::issue_for_image(&app.ticket_key, &task.id, at.now));
+        task.ticket = Some(tickets::issue_for_image(&app.ticket_key, (number, &task.id), at.now));
     }
     Ok(Json(assignment).into_response())
 }
