@@ -129,6 +129,8 @@ pub struct Places {
     pub layout: LayoutMode,
     /// The partitions that were written.
     pub parts: Vec<Part>,
+    /// The EFI system partition, if the attempt left it as it was.
+    pub kept_esp: Option<Part>,
     /// The disk has no table: the one part is the disk itself.
     pub bare: bool,
     /// The loader that the firmware has no entry for, although it needs one.
@@ -149,10 +151,12 @@ impl Places {
             Some(Part { number, start: start.0, size, room, filesystem, role })
         };
         let written = plan.places().iter().filter(|place| place.replaced);
+        let kept = plan.places().iter().filter(|place| !place.replaced && place.role == Role::Esp);
         Places {
             info: info.clone(),
             layout: plan.mode(),
             parts: written.filter_map(part).collect(),
+            kept_esp: kept.filter_map(part).next(),
             bare: matches!(manifest.disk.table, Table::None),
             loader: None,
             files: Vec::new(),
@@ -215,6 +219,26 @@ pub fn hosts(text: &str, hostname: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::plan::LayoutPlan;
+    use crate::manifest::TrustedManifest;
+    use crate::testkit::manifests::{gpt_manifest, same_disk};
+
+    #[test]
+    fn an_esp_that_is_not_chosen_is_known_and_not_among_the_parts() {
+        let mut manifest = gpt_manifest();
+        manifest.partitions[0].role = Role::Esp;
+        manifest.partitions[0].filesystem = Some("vfat".into());
+        let trusted = TrustedManifest::insecure(&manifest.to_bytes()).expect("a consistent manifest");
+        let facts = same_disk(&manifest, 64 << 20);
+        let places = |only: &[u32]| {
+            let plan = LayoutPlan::new(&trusted, &[0x11; 4096], &facts, LayoutMode::Keep, Some(only));
+            let places = Places::of(&plan.expect("it fits"), &crate::testkit::attempts::system().info);
+            let parts: Vec<u32> = places.parts.iter().map(|part| part.number).collect();
+            (parts, places.kept_esp.map(|part| part.number))
+        };
+        assert_eq!(places(&[3]), (vec![3], Some(1)));
+        assert_eq!(places(&[1, 3]), (vec![1, 3], None));
+    }
 
     #[test]
     fn the_line_of_the_own_name_is_replaced_and_no_other() {

@@ -89,6 +89,7 @@ pub(crate) fn system() -> Places {
         info: DiskInfo::default(),
         layout: LayoutMode::WholeDisk,
         parts: Vec::new(),
+        kept_esp: None,
         bare: false,
         loader: None,
         files: Vec::new(),

@@ -357,6 +357,35 @@ fn a_file_on_a_stick_that_somebody_plugged_in_is_never_obeyed() {
 }
 
 #[test]
+fn of_two_files_that_of_the_later_attempt_counts() {
+    for shell in [&["dash"][..], &["busybox", "sh"], &["bash"]] {
+        if Command::new(shell[0]).arg("-c").arg("true").output().is_err() {
+            eprintln!("SKIPPED: there is no {}", shell[0]);
+            continue;
+        }
+        let system = System::new("http://127.0.0.1:9");
+        let on_esp = system.text("boot/efi/EFI/flashmob/terminal.json");
+        let of = |attempt: u32| {
+            on_esp
+                .replace("lab-01.school", "root")
+                .replace("7,", &format!("{attempt},"))
+                .replace("7-abc", "r")
+        };
+        for (attempt, name) in [(6, "lab-01.school\n"), (10, "root\n")] {
+            system.put("etc/flashmob/terminal.json", &of(attempt));
+            succeeds(&system.run(shell, "early"));
+            assert_eq!(system.text("etc/hostname"), name, "{shell:?}");
+        }
+        // One without a number is a file all the same.
+        fs::remove_dir_all(system.at("boot")).unwrap();
+        let without = of(6).replace("  \"attempt\": 6,\n", "").replace("\"r\"", "\"s\"");
+        system.put("etc/flashmob/terminal.json", &without.replace("\"root\"", "\"other\""));
+        succeeds(&system.run(shell, "early"));
+        assert_eq!(system.text("etc/hostname"), "other\n", "{shell:?}");
+    }
+}
+
+#[test]
 fn a_system_that_lies_on_a_stick_has_its_file_there() {
     let system = System::new("http://127.0.0.1:9");
     let mut command = system.command(&["dash"], "early");

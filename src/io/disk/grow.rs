@@ -204,6 +204,7 @@ mod tests {
             info: disk.info(),
             layout: LayoutMode::WholeDisk,
             parts: vec![part],
+            kept_esp: None,
             bare: true,
             proved: false,
             loader: None,

@@ -34,7 +34,7 @@ pub(crate) fn make(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -
 }
 
 fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
-    let Some(esp) = places.esp() else {
+    let Some(esp) = esp_of(places) else {
         let why = match Mounted::find(places)? {
             Found::One(mounted) => return mounted.during(|root| on_root(root, places, own, tell)),
             Found::Several(numbers) => several(&numbers),
@@ -55,7 +55,8 @@ fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<()
             Err(why) => Told::Problem(format!("the administrator's files: {why}")),
         });
     }
-    if let Some(loader) = &places.loader {
+    // A loader is copied to an EFI system partition of the image alone.
+    if let Some(loader) = places.loader.as_ref().filter(|_| places.esp().is_some()) {
         tell(match on_esp(places, esp, |disk, at| fallback::copy(disk, at, loader)) {
             Ok(what) => Told::Step(format!("the firmware keeps no boot entry: {what}")),
             Err(why) => Told::Problem(format!("the firmware keeps no boot entry, and {why}")),
@@ -64,6 +65,15 @@ fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<()
     on_esp(places, esp, |disk, at| fat::write(disk, at, &ON_ESP, &own.to_bytes()))?;
     tell(Told::Step(format!("{} is on the EFI system partition", ON_ESP.join("/"))));
     Ok(())
+}
+
+/// The EFI system partition for the file: the one that was written, else one that was left as it was and has
+/// the file of an earlier attempt, which would go on giving the old name.
+fn esp_of(places: &Places) -> Option<&Part> {
+    let with_file = |kept: &&Part| {
+        on_esp(places, kept, |disk, at| fat::read(disk, at, &ON_ESP)).is_ok_and(|there| there.is_some())
+    };
+    places.esp().or_else(|| places.kept_esp.as_ref().filter(with_file))
 }
 
 /// Changes the Linux that the agent can write. Returns the files that must wait for a helper.
@@ -81,6 +91,12 @@ fn systems<'a>(places: &'a Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) ->
             let done = mounted.during(|root| {
                 after::below(root, &linux, tell);
                 steps(root, own, tell);
+                // The golden machine's own: this terminal's is on the EFI system partition.
+                let path = ON_ROOT.join("/");
+                root.has(&path)
+                    .then(|| root.remove(&path))
+                    .transpose()
+                    .map_err(|e| format!("/{path}: {e}"))?;
                 Ok(())
             });
             done.unwrap_or_else(|why| tell(Told::Problem(why)));

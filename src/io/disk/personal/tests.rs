@@ -91,6 +91,7 @@ fn a_linux_without_an_esp_gets_name_and_file_on_each_filesystem() {
             info: disk.info(),
             layout: LayoutMode::WholeDisk,
             parts: vec![part],
+            kept_esp: None,
             bare: true,
             loader: None,
             files: vec![],
@@ -151,6 +152,7 @@ fn whole_disk() -> (LoopDisk, Places) {
         info: disk.info(),
         layout: LayoutMode::WholeDisk,
         parts,
+        kept_esp: None,
         bare: false,
         loader: None,
         files: vec![],
@@ -173,6 +175,56 @@ fn a_linux_with_an_esp_gets_its_name_first_and_the_file_last() {
     let esp = format!("{}@@1M", disk.file.display());
     let there = run("mtype", &["-i", &esp, "::EFI/flashmob/terminal.json"]);
     assert_eq!(there.as_bytes(), own().to_bytes());
+}
+
+/// The file on the EFI system partition.
+fn on_esp_now(disk: &LoopDisk) -> String {
+    run("mtype", &["-i", &format!("{}@@1M", disk.file.display()), "::EFI/flashmob/terminal.json"])
+}
+
+#[test]
+fn a_partial_attempt_replaces_the_old_file_on_an_esp_that_it_leaves_as_it_is() {
+    for kind in ["ext4", "ntfs"] {
+        let (disk, mut places) = whole_disk();
+        all(&places, &OwnFile { attempt: 3, hostname: String::new(), ..own() });
+        places.kept_esp = Some(places.parts.remove(0));
+        places.parts[0].filesystem = kind.into();
+        places.loader = Some("/EFI/debian/shimx64.efi".into());
+        let (steps, problems) = all(&places, &own());
+        assert_eq!(problems, Vec::<String>::new(), "{kind}");
+        assert!(steps.last().is_some_and(|last| last.contains("EFI system partition")), "{steps:?}");
+        assert_eq!(on_esp_now(&disk).as_bytes(), own().to_bytes(), "{kind}");
+        assert_eq!(all(&places, &own()).0, ["it was done before"], "{kind}");
+        run("partx", &["--delete", &disk.path]);
+    }
+}
+
+#[test]
+fn a_partial_attempt_leaves_an_esp_without_the_file_as_it_is() {
+    let (disk, mut places) = whole_disk();
+    places.kept_esp = Some(places.parts.remove(0));
+    let before = disk.bytes();
+    let (steps, problems) = all(&places, &own());
+    run("partx", &["--delete", &disk.path]);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(steps.last().map(String::as_str), Some("/etc/flashmob/terminal.json is written"));
+    let esp = 49 * usize::try_from(MIB).expect("small");
+    assert!(before[..esp] == disk.bytes()[..esp]);
+}
+
+#[test]
+fn the_golden_machines_own_file_does_not_stay_on_the_root_beside_that_on_the_esp() {
+    let (disk, mut places) = whole_disk();
+    let golden = OwnFile { attempt: 900, ..own() };
+    let esp = places.parts.remove(0);
+    all(&places, &golden);
+    let root = format!("{}p3", disk.path);
+    assert_eq!(content(&root, "etc/flashmob/terminal.json").as_bytes(), golden.to_bytes());
+    places.parts.insert(0, esp);
+    assert_eq!(all(&places, &own()).1, Vec::<String>::new());
+    let listed = run("debugfs", &["-R", "ls /etc/flashmob", &root]);
+    run("partx", &["--delete", &disk.path]);
+    assert!(!listed.contains("terminal.json"), "{listed}");
 }
 
 #[test]
