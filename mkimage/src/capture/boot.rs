@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ext4_view::{Ext4, Ext4Read};
 use flashmob::event::Failure;
 use flashmob::io::disk::partition_reader::PartitionReader;
+use flashmob::layout::personal::WAITING;
 use flashmob::manifest::{LinuxBoot, Role, UefiLoader};
 
 use super::grub;
@@ -52,6 +53,14 @@ pub(super) fn look(
                 "the EFI system partition {} cannot be read ({why}): its loaders are not recorded",
                 p.number
             )),
+        }
+        if guarded(|| has_waiting(file, p)) == Ok(true) {
+            found.remarks.push(format!(
+                "files wait for the helper in {} of partition {}, perhaps secrets. They become a part of the \
+                 image, and terminals remove them. Start the system once, so that its helper takes them",
+                WAITING.join("/"),
+                p.number
+            ));
         }
     }
     order(&mut found, loader)?;
@@ -147,9 +156,7 @@ fn order(found: &mut Found, chosen: Option<&str>) -> Result<(), Failure> {
 
 fn loaders(file: &File, p: &PartitionPlan, chosen: Option<&str>) -> Result<Vec<UefiLoader>, String> {
     let text = |e: std::io::Error| e.to_string();
-    let window =
-        BufReadWrite(BufReader::with_capacity(64 << 10, PartitionReader::new(file, p.start, p.size)));
-    let fs = fatfs::FileSystem::new(window, fatfs::FsOptions::new()).map_err(text)?;
+    let fs = open_fat(file, p)?;
     let root = fs.root_dir();
     let Ok(efi) = root.open_dir("EFI") else { return Ok(Vec::new()) };
     let loader = |path: String, label: String| UefiLoader { partition: p.number, path, label };
@@ -185,6 +192,21 @@ fn loaders(file: &File, p: &PartitionPlan, chosen: Option<&str>) -> Result<Vec<U
         found.push(loader(path, label));
     }
     Ok(found)
+}
+
+/// Do files of the administrator wait there? The golden machine was imaged itself then.
+fn has_waiting(file: &File, p: &PartitionPlan) -> Result<bool, String> {
+    let fs = open_fat(file, p)?;
+    let has = fs.root_dir().open_dir(&WAITING.join("/")).is_ok();
+    Ok(has)
+}
+
+type Fat<'a> = fatfs::FileSystem<BufReadWrite<'a>>;
+
+fn open_fat<'a>(file: &'a File, p: &PartitionPlan) -> Result<Fat<'a>, String> {
+    let window =
+        BufReadWrite(BufReader::with_capacity(64 << 10, PartitionReader::new(file, p.start, p.size)));
+    fatfs::FileSystem::new(window, fatfs::FsOptions::new()).map_err(|e| e.to_string())
 }
 
 /// `fatfs` wants to write as well; [`PartitionReader`] refuses that.

@@ -51,6 +51,20 @@ fn captured(folder: &Path, image: &str, disk: &Path, more: &[&str]) -> (Vec<Stri
     (image.manifest().boot.uefi.iter().map(|loader| loader.path.clone()).collect(), output)
 }
 
+#[test]
+fn files_that_wait_for_the_golden_machines_helper_are_remarked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, files, expected) in [
+        ("waits", &["BOOT/BOOTX64.EFI", "flashmob/after/files.txt"][..], true),
+        ("own", &["BOOT/BOOTX64.EFI", "flashmob/terminal.json"], false),
+    ] {
+        let disk = disk(folder.path(), name, files);
+        let (_, output) = captured(folder.path(), name, &disk, &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.contains("EFI/flashmob/after of partition 1"), expected, "{said}");
+    }
+}
+
 const WINDOWS: &str = "/EFI/Microsoft/Boot/bootmgfw.efi";
 
 #[test]

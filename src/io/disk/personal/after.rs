@@ -67,6 +67,12 @@ pub(super) fn below(root: &Root, files: &[&GivenFile], tell: &mut dyn FnMut(Told
     }
 }
 
+/// Removes what waits on an EFI system partition: it came with the image from a golden machine that was
+/// imaged itself, or is for an earlier attempt. The list goes first.
+pub(super) fn clear_esp(disk: &Disk, at: (u64, u64)) -> io::Result<bool> {
+    fat::remove(disk, at, &WAITING, WAITING_LIST)
+}
+
 /// Leaves `files` on the EFI system partition, each with its system in its name, because helpers of older
 /// images read no other word. The list of them comes last.
 pub(super) fn wait_on_esp(disk: &Disk, at: (u64, u64), files: &BySystem<'_>) -> io::Result<()> {

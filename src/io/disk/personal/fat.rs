@@ -68,11 +68,54 @@ pub(super) fn write(disk: &Disk, (start, size): (u64, u64), path: &[&str], conte
         drop((file, folder));
         fs.unmount()?;
     }
-    window.write_out()?;
+    window.write_out(Order::TablesFirst)?;
     match read_at_most(disk, (start, size), path, content.len() as u64 + 1)? {
         Some(there) if there == content => Ok(()),
         _ => Err(io::Error::other("the file reads back otherwise than it was written")),
     }
+}
+
+/// Removes the folder at `path` and the files in it, the file `first` before the others. False: there is none.
+pub(super) fn remove(disk: &Disk, (start, size): (u64, u64), path: &[&str], first: &str) -> io::Result<bool> {
+    let mut found = false;
+    for only in [Some(first), None] {
+        let mut window = Window::new(disk, start, size);
+        {
+            let fs = FileSystem::new(&mut window, FsOptions::new())?;
+            let folder = match fs.root_dir().open_dir(&path.join("/")) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
+                folder => folder?,
+            };
+            found = true;
+            let mut names = Vec::new();
+            for entry in folder.iter() {
+                names.push(entry?.file_name());
+            }
+            names.retain(|name| ![".", ".."].contains(&name.as_str()));
+            names.retain(|name| only.is_none_or(|only| only.eq_ignore_ascii_case(name)));
+            for name in names {
+                folder.remove(&name)?;
+            }
+            drop(folder);
+            if only.is_none() {
+                fs.root_dir().remove(&path.join("/"))?;
+            }
+            fs.unmount()?;
+        }
+        if !window.changed.is_empty() {
+            power::change()?;
+            window.write_out(Order::FoldersFirst)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Whether allocation tables or the folders that name their clusters are written first: whatever leaves
+/// unused clusters if the power fails between, and never used ones that count as free.
+#[derive(PartialEq, Eq)]
+enum Order {
+    TablesFirst,
+    FoldersFirst,
 }
 
 /// A partition of the disk, with the changes in memory.
@@ -147,16 +190,21 @@ impl<'a> Window<'a> {
         Ok(())
     }
 
-    fn write_out(mut self) -> io::Result<()> {
+    fn write_out(mut self, order: Order) -> io::Result<()> {
         self.mend_new_folders()?;
         let clusters = self.clusters()?;
         let changed = std::mem::take(&mut self.changed);
         let (tables, rest): (Vec<u64>, Vec<u64>) = changed.into_iter().partition(|at| *at < clusters);
-        self.write_sectors(&tables)?;
+        if order == Order::TablesFirst {
+            self.write_sectors(&tables)?;
+        }
         // New clusters mostly lie behind those of the folders that name them.
         let rest: Vec<u64> = rest.into_iter().rev().collect();
         for one in rest.chunks(1) {
             self.write_sectors(one)?;
+        }
+        if order == Order::FoldersFirst {
+            self.write_sectors(&tables)?;
         }
         Ok(())
     }
@@ -275,6 +323,27 @@ mod tests {
                 assert_eq!(check(&loop_disk, size), text.as_bytes(), "FAT{bits}");
                 assert_eq!(read(&open, (START, size), &PATH).expect("read"), Some(text.into_bytes()));
             }
+        }
+    }
+
+    #[test]
+    fn a_folder_is_removed_with_its_files_from_each_kind_of_fat() {
+        for (bits, size, sector) in [("12", 4 * MIB, 512), ("16", 32 * MIB, 512), ("32", 300 * MIB, 4096)] {
+            let loop_disk = disk(bits, size, sector);
+            let open = Disk::open(&loop_disk.path, false).expect("open");
+            write(&open, (START, size), &PATH, b"{}").expect("written");
+            let folder = ["EFI", "flashmob", "after"];
+            let remove = || remove(&open, (START, size), &folder, "files.txt").expect("possible");
+            let before = loop_disk.bytes();
+            assert!(!remove() && loop_disk.bytes() == before, "FAT{bits}: nothing is there");
+            for name in ["windows-0000.bin", "a name that is long.bin", "files.txt"] {
+                let path = [&folder[..], &[name]].concat();
+                write(&open, (START, size), &path, &[7; 20_000]).expect("written");
+            }
+            assert!(remove());
+            assert_eq!(check(&loop_disk, size), b"{}", "FAT{bits}");
+            let listed = read(&open, (START, size), &["EFI", "flashmob", "after", "files.txt"]);
+            assert_eq!(listed.expect("read"), None, "FAT{bits}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Whole runs on loop devices, with filesystems that the running kernel mounts.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -71,12 +72,17 @@ fn checked(path: &str, kind: &str) {
 
 /// The content of a file on a filesystem.
 fn content(path: &str, file: &str) -> String {
+    content_of(path, |at| fs::read_to_string(at.join(file)))
+}
+
+/// What `look` finds on a filesystem.
+fn content_of<T>(path: &str, look: impl FnOnce(&Path) -> io::Result<T>) -> T {
     let at = tempfile::tempdir().expect("temp");
     let place = at.path().to_str().expect("text");
     run("mount", &["-o", "ro", path, place]);
-    let text = fs::read_to_string(at.path().join(file));
+    let found = look(at.path());
     run("umount", &[place]);
-    text.expect("it is there")
+    found.expect("it is there")
 }
 
 #[test]
@@ -105,6 +111,10 @@ fn a_linux_without_an_esp_gets_name_and_file_on_each_filesystem() {
         assert_eq!(content(&disk.path, "etc/machine-id"), "", "{kind}");
         let there = content(&disk.path, "etc/flashmob/terminal.json");
         assert_eq!(there.as_bytes(), own().to_bytes());
+        let mode = content_of(&disk.path, |at| {
+            fs::metadata(at.join("etc/flashmob/terminal.json")).map(|file| file.permissions().mode() & 0o777)
+        });
+        assert_eq!(mode, 0o600, "{kind}: not everybody on the system has the ticket");
         // The system has started meanwhile: its new id stays, because the file says that all was done.
         let again = OwnFile { ticket: "7-01".into(), ..own() };
         assert_eq!(all(&places, &again).0, ["it was done before"]);
@@ -323,7 +333,27 @@ fn files_for_a_system_that_the_agent_cannot_write_wait_on_the_esp_with_their_lis
     assert_eq!(run("mtype", &["-i", &esp, "::EFI/flashmob/after/windows-0001.bin"]).as_bytes(), large);
     places.files = vec![given(None, "too/large", 0o644, &vec![1; 60 << 20])];
     let (steps, problems) = all(&places, &OwnFile { attempt: 8, ..own() });
-    assert!(problems[0].contains("EFI system partition") && steps.len() == 1, "{problems:?} {steps:?}");
+    assert!(problems[0].contains("EFI system partition"), "{problems:?}");
+    assert!(steps[0].contains("old files") && steps.len() == 2, "{steps:?}");
+}
+
+#[test]
+fn files_that_waited_on_the_golden_machine_are_not_copied_by_its_copies() {
+    let (disk, mut places) = whole_disk();
+    places.parts[1].filesystem = "lvm".into();
+    places.files = vec![given(None, "etc/a", 0o600, b"1"), given(None, "etc/b", 0o600, b"2")];
+    all(&places, &OwnFile { attempt: 3, ..own() });
+    assert_eq!(waiting(&disk), ["linux-0000.bin etc/a", "linux-0001.bin etc/b"]);
+    places.files.truncate(1);
+    all(&places, &OwnFile { attempt: 4, ..own() });
+    let esp = format!("{}@@1M", disk.file.display());
+    let listed = run("mdir", &["-b", "-i", &esp, "::EFI/flashmob/after"]);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    places.files.clear();
+    let (steps, _) = all(&places, &own());
+    run("partx", &["--delete", &disk.path]);
+    assert_eq!(steps[0], "old files that waited for a helper are removed");
+    assert!(!run("mdir", &["-b", "-i", &esp, "::EFI/flashmob"]).contains("after"));
 }
 
 /// The names and paths in the list of files that wait.
