@@ -511,6 +511,25 @@ fn windows_finds_its_helper_where_it_looks_and_can_read_it() {
 }
 
 #[test]
+fn windows_has_its_name_before_that_is_remembered_and_before_any_script_runs() {
+    let script = SCRIPT.replace("linux/first-start", "windows/flashmob-first-start.ps1");
+    let script = fs::read_to_string(script).unwrap();
+    let one = |text: &str| {
+        assert_eq!(script.matches(text).count(), 1, "{text}");
+        script.find(text).unwrap()
+    };
+    let rename = one("Rename-Computer");
+    assert!(one("-notin $env:COMPUTERNAME") < rename && one("(Add-RenameTry $own.ticket) -gt 3") < rename);
+    assert!(rename < one("Set-Done 'named'") && one("Set-Done 'named'") < one("& powershell.exe"));
+    // A function's value is all that its commands say.
+    let functions = script.split("\nfunction ").skip(1).map(|rest| rest.split("\n}\n").next().unwrap());
+    for line in functions.flat_map(str::lines).filter(|line| line.contains("& ") && line.contains(".exe")) {
+        assert!(line.contains("| Out-Null") || line.contains("| Out-Host"), "{line}");
+    }
+    assert!(script.contains("if (-not $own.ticket -or"), "something that is no file is not obeyed");
+}
+
+#[test]
 fn the_shell_scripts_have_no_fault_that_shellcheck_knows() {
     let folder = Path::new(SCRIPT).parent().unwrap();
     let files = ["first-start", "DEBIAN/postinst", "DEBIAN/prerm"].map(|file| folder.join(file));

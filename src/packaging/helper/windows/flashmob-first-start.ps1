@@ -13,11 +13,21 @@ $script:filesFailed = $false
 
 function Test-Done($part, $ticket) {
     $file = Join-Path $state $part
-    (Test-Path $file) -and ((Get-Content $file -Raw).Trim() -eq $ticket)
+    # A power cut may have left an empty one.
+    (Test-Path $file) -and ("$(Get-Content $file -Raw)".Trim() -eq $ticket)
 }
 
 function Set-Done($part, $ticket) {
     Set-Content (Join-Path $state $part) $ticket
+}
+
+# How many times the computer was to be renamed for this ticket, this time included.
+function Add-RenameTry($ticket) {
+    $file = Join-Path $state 'rename-tries'
+    $of, $count = "$(if (Test-Path $file) { Get-Content $file -Raw })".Trim() -split ' ', 2
+    $count = if ($of -eq $ticket -and $count -match '^[0-9]+$') { [int]$count + 1 } else { 1 }
+    Set-Content $file "$ticket $count"
+    $count
 }
 
 # Copies the administrator's files that wait on the EFI system partition to the drive of this Windows. Each is copied
@@ -105,6 +115,7 @@ function Get-OwnFile {
         $file = "${letter}:\EFI\flashmob\terminal.json"
         if (-not (Test-Path $file)) { return $null }
         $own = Get-Content $file -Raw -Encoding UTF8 | ConvertFrom-Json
+        if (-not $own.ticket) { return $null }
         try { Copy-WaitingFiles "${letter}:\EFI\flashmob\after" $own.ticket }
         catch {
             $script:filesFailed = $true
@@ -122,7 +133,7 @@ function Expand-System {
     $letter = $env:SystemDrive.Substring(0, 1)
     $room = (Get-Partition -DriveLetter $letter).Size - (Get-Volume -DriveLetter $letter).Size
     if ($room -lt 1MB) { return }
-    "select volume $letter`nextend filesystem" | & diskpart.exe
+    "select volume $letter`nextend filesystem" | & diskpart.exe | Out-Host
 }
 
 # Starts this script again at the next start, until it is done.
@@ -147,7 +158,7 @@ if ($Register) {
 }
 
 $own = Get-OwnFile
-if (-not $own -or (Test-Done 'booted' $own.ticket)) {
+if (-not $own.ticket -or (Test-Done 'booted' $own.ticket)) {
     Remove-NextStart
     Stop-Transcript | Out-Null
     exit 0
@@ -156,13 +167,26 @@ Set-NextStart
 
 # A Windows computer has the first part of a host name.
 $name = ($own.hostname -split '\.')[0]
-if ($name -and $name -ne $env:COMPUTERNAME -and -not (Test-Done 'named' $own.ticket)) {
+if ($name -and -not (Test-Done 'named' $own.ticket)) {
+    if ($name -notin $env:COMPUTERNAME, [Net.Dns]::GetHostName()) {
+        # The scripts may join a domain, so they do not run under the golden machine's name.
+        if ((Add-RenameTry $own.ticket) -gt 3) {
+            Write-Output "after 3 tries the computer is still not $($name): rename it, then the scripts run at its start"
+            Stop-Transcript | Out-Null
+            exit 1
+        }
+        try { Rename-Computer -NewName $name -Force }
+        catch {
+            Write-Output "the computer cannot be renamed to $($name); its next start tries again: $_"
+            Stop-Transcript | Out-Null
+            exit 1
+        }
+        Write-Output "the computer is $name from its next start on"
+        Stop-Transcript | Out-Null
+        Restart-Computer -Force
+        exit 0
+    }
     Set-Done 'named' $own.ticket
-    Rename-Computer -NewName $name -Force
-    Write-Output "the computer is $name from its next start on"
-    Stop-Transcript | Out-Null
-    Restart-Computer -Force
-    exit 0
 }
 
 try { Expand-System } catch { Write-Output "the file system of $env:SystemDrive did not grow: $_" }
