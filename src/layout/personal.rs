@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{Assignment, DiskInfo, LayoutMode, Personal};
 use crate::layout::plan::{LayoutPlan, Place};
 use crate::manifest::after::System;
-use crate::manifest::{Role, Table};
+use crate::manifest::{Manifest, Role, Table};
 use crate::units::Sha256;
 
 /// Where the file lies on an EFI system partition.
@@ -20,6 +20,9 @@ pub const WAITING: [&str; 3] = ["EFI", "flashmob", "after"];
 pub const WAITING_LIST: &str = "files.txt";
 /// Where it lies on a root filesystem, if there is no EFI system partition.
 pub const ON_ROOT: [&str; 3] = ["etc", "flashmob", "terminal.json"];
+/// Where it lies on a filesystem for `/boot` of its own, if there is neither; files that wait lie beside it.
+pub const ON_BOOT: [&str; 2] = ["flashmob", "terminal.json"];
+pub const WAITING_ON_BOOT: &str = "flashmob/after";
 /// What a Linux system may lie in that the agent does not open.
 const CLOSED: [&str; 4] = ["lvm", "luks", "raid", "bcache"];
 /// Filesystems that the kernel mounts to change a Linux system.
@@ -194,6 +197,14 @@ impl Places {
     }
 }
 
+/// Is there no partition in an image that can hold the file? A Windows that starts by BIOS has none.
+pub fn is_nameless(manifest: &Manifest) -> bool {
+    !manifest.partitions.iter().any(|partition| {
+        let kind = partition.filesystem.as_deref().unwrap_or_default();
+        LINUX.contains(&kind) || partition.role == Role::Esp && kind == "vfat"
+    })
+}
+
 /// `/etc/hosts` with the line that Debian keeps for the machine's own name; `None` if it has no such line or
 /// is right already.
 pub fn hosts(text: &str, hostname: &str) -> Option<String> {
@@ -222,6 +233,20 @@ mod tests {
     use crate::layout::plan::LayoutPlan;
     use crate::manifest::TrustedManifest;
     use crate::testkit::manifests::{gpt_manifest, same_disk};
+
+    #[test]
+    fn an_image_of_a_windows_that_starts_by_bios_has_no_place_for_the_file() {
+        let with = |first: &str, role| {
+            let mut manifest = gpt_manifest();
+            manifest.partitions[0].role = role;
+            for (partition, kind) in manifest.partitions.iter_mut().zip([first, "ntfs"]) {
+                partition.filesystem = Some(kind.into());
+            }
+            is_nameless(&manifest)
+        };
+        assert!(with("ntfs", Role::Data) && with("vfat", Role::Data));
+        assert!(!with("vfat", Role::Esp) && !with("ext4", Role::Data));
+    }
 
     #[test]
     fn an_esp_that_is_not_chosen_is_known_and_not_among_the_parts() {

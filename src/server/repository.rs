@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use crate::event::Failure;
 use crate::image_id::ImageId;
 use crate::io::image::folder::{ImageFolder, Listed, list};
+use crate::layout::personal;
 use crate::manifest::reference::Reference;
 use crate::manifest::{TrustedKeys, names};
 use crate::server::domain::catalog::{Catalog, Problem, Published, Signature};
@@ -185,6 +186,7 @@ fn open(one: &Listed, keys: Option<&TrustedKeys>) -> Result<(Published, Arc<Imag
         bytes: manifest.payload.length(manifest.piece_length),
         info_hash: manifest.payload.info_hash,
         signature: judge(&folder, keys),
+        nameless: personal::is_nameless(manifest),
     };
     if manifest.payload.sha256.is_none() {
         log::warn!(

@@ -89,6 +89,7 @@ pub(crate) fn published(name: &str, version: &str, sequence: u64) -> Published {
         bytes: 1 << 20,
         info_hash: InfoHash([u8::try_from(sequence).unwrap_or(0); 20]),
         signature: Signature::Good,
+        nameless: false,
     }
 }
 

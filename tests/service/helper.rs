@@ -53,6 +53,7 @@ struct System {
 const FINDMNT: &str = r#"for path; do :; done
 case ${path#"$FLASHMOB_ROOT"} in
 /boot/efi*) echo "${ESP:-/dev/sda1}" ;;
+/boot*) echo "${OF_BOOT:-/dev/sda2}" ;;
 *) echo "${OF_ROOT:-/dev/sda2}" ;;
 esac"#;
 /// The disks below a device, and the partitions of a disk. `/dev/sdb` is a stick.
@@ -383,6 +384,24 @@ fn of_two_files_that_of_the_later_attempt_counts() {
         succeeds(&system.run(shell, "early"));
         assert_eq!(system.text("etc/hostname"), "other\n", "{shell:?}");
     }
+}
+
+#[test]
+fn the_file_and_the_files_on_the_boot_filesystem_of_a_bios_machine_are_taken() {
+    let system = System::new("http://127.0.0.1:9");
+    system.put("boot/flashmob/terminal.json", &system.text("boot/efi/EFI/flashmob/terminal.json"));
+    fs::remove_dir_all(system.at("boot/efi")).unwrap();
+    system.put("boot/flashmob/after/linux-0000.bin", "x\n");
+    let list = format!("linux-0000.bin {} 0600 etc/x\n", sha256("x\n"));
+    system.put("boot/flashmob/after/files.txt", &list);
+    let early = |of_boot: &str| {
+        let mut command = system.command(&["dash"], "early");
+        succeeds(&command.env("OF_BOOT", of_boot).output().unwrap());
+        [system.text("etc/hostname"), system.text("etc/x")]
+    };
+    assert_eq!(early("/dev/sdb1"), ["golden\n", ""], "that is a stick");
+    assert_eq!(early("/dev/sda3"), ["lab-01.school\n", "x\n"]);
+    assert!(!system.at("boot/flashmob/after").exists());
 }
 
 #[test]

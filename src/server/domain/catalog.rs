@@ -38,6 +38,9 @@ pub struct Published {
     pub info_hash: InfoHash,
     /// The key that signed it.
     pub signature: Signature,
+    /// No partition of it can hold a terminal's host name: a Windows that starts by BIOS, for example.
+    #[serde(default)]
+    pub nameless: bool,
 }
 
 impl Published {

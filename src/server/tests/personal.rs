@@ -121,6 +121,19 @@ async fn an_agent_gets_the_name_by_rule_and_one_that_would_leave_the_old_name_ge
 }
 
 #[tokio::test]
+async fn a_job_says_when_no_partition_of_the_image_can_hold_a_host_name() {
+    let world = world().await;
+    let said = async |rule| {
+        let dry = JobOrder { dry_run: true, ..order(&["room:101"], rule) };
+        let (status, text) = create(&world, &dry).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        text.contains("can hold a host name")
+    };
+    assert!(said(Some("{label}")).await, "the image has no filesystem that is known");
+    assert!(!said(None).await);
+}
+
+#[tokio::test]
 async fn without_a_rule_only_the_file_is_written_and_with_as_is_not_even_that() {
     let world = world().await;
     create(&world, &order(&[A], None)).await;

@@ -10,7 +10,7 @@ use std::io;
 use crate::io::disk::personal::fat;
 use crate::io::disk::personal::root::Root;
 use crate::io::storage::device::Disk;
-use crate::layout::personal::{GivenFile, Places, Told, WAITING, WAITING_LIST};
+use crate::layout::personal::{GivenFile, Places, Told, WAITING, WAITING_LIST, WAITING_ON_BOOT};
 use crate::manifest::after::System;
 
 /// The files for the systems of a disk, without those that name a partition.
@@ -37,9 +37,20 @@ impl<'a> BySystem<'a> {
         self.linux.is_empty() && self.windows.is_empty()
     }
 
-    fn each(&self) -> impl Iterator<Item = (System, &GivenFile)> {
+    /// The files with the names under which they wait, each with its system because helpers of older images
+    /// read no other word, and the list of them.
+    fn listed(&self) -> (Vec<(String, &GivenFile)>, String) {
         let linux = self.linux.iter().map(|file| (System::Linux, *file));
-        linux.chain(self.windows.iter().map(|file| (System::Windows, *file)))
+        let each = linux.chain(self.windows.iter().map(|file| (System::Windows, *file)));
+        let named = |(number, (system, file)): (usize, (System, _))| {
+            (format!("{}-{number:04}.bin", system.word()), file)
+        };
+        let files: Vec<(String, &GivenFile)> = each.enumerate().map(named).collect();
+        let line = |(name, file): &(String, &GivenFile)| {
+            format!("{name} {} {:04o} {}\n", file.sha256, file.mode, file.path)
+        };
+        let list = files.iter().map(line).collect();
+        (files, list)
     }
 
     /// Whom they wait for, for people.
@@ -73,8 +84,7 @@ pub(super) fn clear_esp(disk: &Disk, at: (u64, u64)) -> io::Result<bool> {
     fat::remove(disk, at, &WAITING, WAITING_LIST)
 }
 
-/// Leaves `files` on the EFI system partition, each with its system in its name, because helpers of older
-/// images read no other word. The list of them comes last.
+/// Leaves `files` on the EFI system partition. The list of them comes last.
 pub(super) fn wait_on_esp(disk: &Disk, at: (u64, u64), files: &BySystem<'_>) -> io::Result<()> {
     let within = |name: &str| -> Vec<String> {
         WAITING.iter().map(|part| part.to_string()).chain([name.to_string()]).collect()
@@ -83,11 +93,31 @@ pub(super) fn wait_on_esp(disk: &Disk, at: (u64, u64), files: &BySystem<'_>) -> 
         let path = within(name);
         fat::write(disk, at, &path.iter().map(String::as_str).collect::<Vec<_>>(), content)
     };
-    let mut list = String::new();
-    for (number, (system, file)) in files.each().enumerate() {
-        let name = format!("{}-{number:04}.bin", system.word());
-        write(&name, &file.content)?;
-        list += &format!("{name} {} {:04o} {}\n", file.sha256, file.mode, file.path);
+    let (files, list) = files.listed();
+    for (name, file) in &files {
+        write(name, &file.content)?;
     }
     write(WAITING_LIST, list.as_bytes())
+}
+
+/// Leaves `files` on the filesystem for `/boot`, instead of what waited there. The list of them comes last.
+pub(super) fn wait_on_boot(boot: &Root, files: &BySystem<'_>) -> io::Result<()> {
+    let path = |name: &str| format!("{WAITING_ON_BOOT}/{name}");
+    let is_old = |name: &String| ![".", "..", WAITING_LIST].contains(&name.as_str());
+    let old = boot.names(WAITING_ON_BOOT)?;
+    if boot.has(&path(WAITING_LIST)) {
+        boot.remove(&path(WAITING_LIST))?;
+    }
+    for name in old.iter().filter(|name| is_old(name)) {
+        boot.remove(&path(name))?;
+    }
+    if files.is_empty() {
+        return Ok(());
+    }
+    boot.make_folder(WAITING_ON_BOOT)?;
+    let (files, list) = files.listed();
+    for (name, file) in &files {
+        boot.put(&path(name), &file.content, 0o600)?;
+    }
+    boot.put(&path(WAITING_LIST), list.as_bytes(), 0o600)
 }

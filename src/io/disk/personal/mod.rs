@@ -14,13 +14,13 @@ mod root;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
 use crate::io::disk::claim::claim;
 use crate::io::disk::mount::{Mount, node, patiently};
-use crate::layout::personal::{GivenFile, ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
+use crate::layout::personal::{GivenFile, ON_BOOT, ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
 use after::BySystem;
 use root::Root;
 
@@ -38,7 +38,10 @@ fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<()
         let why = match Mounted::find(places)? {
             Found::One(mounted) => return mounted.during(|root| on_root(root, places, own, tell)),
             Found::Several(numbers) => several(&numbers),
-            Found::None => not_found(places),
+            Found::None => match Mounted::boot(places)? {
+                Some(mounted) => return mounted.during(|boot| on_boot(boot, places, own, tell)),
+                None => not_found(places),
+            },
         };
         tell(Told::Problem(format!("there is no place for {}: {why}", ON_ROOT.join("/"))));
         return Ok(());
@@ -209,6 +212,32 @@ fn on_root(root: &Root, places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Tol
     Ok(())
 }
 
+/// All on the filesystem for `/boot` of a Linux that the agent cannot write: its helper does the rest.
+fn on_boot(boot: &Root, places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
+    let path = ON_BOOT.join("/");
+    let said = |e: io::Error| format!("/boot/{path}: {e}");
+    if boot.read(&path).map_err(said)?.is_some_and(|there| own.is_complete(&there)) {
+        tell(Told::Step("it was done before".into()));
+        return Ok(());
+    }
+    elsewhere(places, tell);
+    let mut files = BySystem::of(places, false);
+    let windows = std::mem::take(&mut files.windows);
+    leave_out(&windows, "there is no EFI system partition where they could wait", tell);
+    boot.make_folder(ON_BOOT[0]).map_err(said)?;
+    match after::wait_on_boot(boot, &files) {
+        Ok(()) if files.is_empty() => {}
+        Ok(()) => tell(Told::Step(files.waiting())),
+        Err(why) => tell(Told::Problem(format!("the administrator's files: {why}"))),
+    }
+    boot.put(&path, &own.to_bytes(), 0o600).map_err(said)?;
+    if !own.hostname.is_empty() {
+        tell(Told::Problem(format!("the host name is left to the system: {}", not_found(places))));
+    }
+    tell(Told::Step(format!("/boot/{path} is written")));
+    Ok(())
+}
+
 /// The steps of a Linux system, if the job gives it a host name. One that fails does not stop the others.
 fn steps(root: &Root, own: &OwnFile, tell: &mut dyn FnMut(Told)) {
     if own.hostname.is_empty() {
@@ -238,16 +267,40 @@ struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts the one partition that has a root. The others are not written.
-    fn find(places: &Places) -> Result<Found, String> {
+    /// Partitions in which `folder` finds one, and that folder.
+    fn look<'a>(
+        places: &'a Places,
+        folder: impl Fn(&Mounted) -> Option<&'static str>,
+    ) -> Result<Vec<(PathBuf, &'a Part, &'static str)>, String> {
         let mut found = Vec::new();
         for part in places.linux() {
             let node = node(places, part)?;
             // A partition that cannot be mounted may be the root, so this is told.
             let looked = Mounted::new(&node, &part.filesystem, MsFlags::MS_RDONLY)?;
-            let Some(folder) = looked.root() else { continue };
+            let Some(folder) = folder(&looked) else { continue };
             found.push((node, part, folder));
         }
+        Ok(found)
+    }
+
+    /// Mounts the one partition that is a filesystem for `/boot`, if there is just one.
+    fn boot(places: &Places) -> Result<Option<Mounted>, String> {
+        let is_boot = |mounted: &Mounted| {
+            let top = Root::open(mounted.mount.path()).ok()?;
+            let menu = ["grub", "grub2", "loader", "extlinux"].iter().any(|folder| top.is_folder(folder));
+            let kernel =
+                top.names(".").is_ok_and(|names| names.iter().any(|name| name.starts_with("vmlinuz")));
+            (menu && kernel).then_some(".")
+        };
+        match &Mounted::look(places, is_boot)?[..] {
+            [(node, part, _)] => Mounted::new(node, &part.filesystem, MsFlags::empty()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Mounts the one partition that has a root. The others are not written.
+    fn find(places: &Places) -> Result<Found, String> {
+        let found = Mounted::look(places, Mounted::root)?;
         match &found[..] {
             [] => Ok(Found::None),
             [(node, part, folder)] => {

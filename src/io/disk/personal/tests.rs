@@ -264,6 +264,46 @@ fn a_root_that_is_not_there_is_a_problem_and_the_file_is_written_all_the_same() 
     run("partx", &["--delete", &disk.path]);
 }
 
+#[test]
+fn a_linux_on_lvm_that_starts_by_bios_has_file_and_files_on_its_own_boot_filesystem() {
+    for kind in ["ext4", "xfs"] {
+        let (dir, boot) = (tempfile::tempdir().expect("temp"), tempfile::tempdir().expect("temp"));
+        fs::create_dir(boot.path().join("grub2")).expect("made");
+        fs::write(boot.path().join("vmlinuz-6.1"), "kernel").expect("written");
+        let file = dir.path().join("disk.img");
+        filesystem(&file, kind, boot.path());
+        let disk = LoopDisk::on(dir, file, 512);
+        let boot = Part { number: 1, start: 0, size: 0, room: 0, filesystem: kind.into(), role: Role::Data };
+        let mut places = Places {
+            info: disk.info(),
+            layout: LayoutMode::WholeDisk,
+            parts: vec![boot.clone(), Part { number: 2, filesystem: "lvm".into(), ..boot }],
+            kept_esp: None,
+            bare: true,
+            loader: None,
+            files: vec![given(None, "etc/a", 0o755, b"1"), given(None, "etc/b", 0o600, b"2")],
+            proved: true,
+        };
+        // The node of the second is not looked for.
+        let (steps, problems) = all(&places, &OwnFile { attempt: 3, ..own() });
+        assert!(problems.len() == 1 && problems[0].contains("left to the system"), "{problems:?}");
+        assert_eq!(
+            steps,
+            ["2 files wait for the helper in Linux", "/boot/flashmob/terminal.json is written"]
+        );
+        let list = content(&disk.path, "flashmob/after/files.txt");
+        assert!(list.starts_with("linux-0000.bin ") && list.ends_with(" 0600 etc/b\n"), "{list}");
+        assert_eq!(content(&disk.path, "flashmob/after/linux-0001.bin"), "2");
+        places.files.clear();
+        all(&places, &own());
+        assert_eq!(content(&disk.path, "flashmob/terminal.json").as_bytes(), own().to_bytes());
+        let left = content_of(&disk.path, |at| Ok(fs::read_dir(at.join("flashmob/after"))?.count()));
+        assert_eq!(left, 0, "{kind}");
+        assert_eq!(all(&places, &own()).0, ["it was done before"]);
+        checked(&disk.path, kind);
+    }
+}
+
 fn given(partition: Option<u32>, path: &str, mode: u32, content: &[u8]) -> GivenFile {
     let sha256 = crate::digest::sha256(content);
     GivenFile {

@@ -81,6 +81,16 @@ fn of_the_job(job: &Job, all: Duration, place: &Setting<'_>) -> Vec<Finding> {
             _ => {}
         }
     }
+    let first = job.terms.images.first().filter(|_| job.terms.hostname.is_some());
+    if let Some(image) = first
+        && place.catalog.resolve(&image.id.clone().into()).is_ok_and(|found| found.nameless)
+    {
+        found(
+            format!("no partition of {} can hold a host name: its system keeps its own", image.id),
+            "A Windows that starts by BIOS gets neither name nor files. Leave out --hostname, or capture a \
+             system that starts by UEFI.",
+        );
+    }
     let window = job.run.closes.duration_since(job.run.opens).as_secs();
     let (all, needs) = (all.as_secs(), job.needs);
     if i64::try_from(needs).unwrap_or(i64::MAX) > window {
