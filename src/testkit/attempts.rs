@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::agent::attempt::{Held, Imager, Pace};
-use crate::agent::imaging::{Checked, Next};
+use crate::agent::imaging::{Checked, Committed, Next};
 use crate::api::{After, Assignment, Compare, Compress, DiskInfo, LayoutMode, Task};
 use crate::event::{CheckFact, CheckFinding, Class, Failure, Installed};
 use crate::image_id::ImageId;
@@ -16,13 +16,20 @@ pub(crate) struct Pretend {
     pub(crate) failures: Mutex<Vec<(Failure, bool)>>,
     pub(crate) runs: AtomicU32,
     pub(crate) compared: Mutex<Vec<Compare>>,
+    /// Further disks of an attempt that was cut off.
+    pub(crate) also: Vec<Places>,
 }
 
 impl Pretend {
     pub(crate) fn failing(failures: Vec<(Class, bool)>) -> Self {
         let failure = |(class, touched)| (Failure::new(class, "it went wrong", "do this"), touched);
         let failures = failures.into_iter().rev().map(failure).collect();
-        Pretend { failures: Mutex::new(failures), runs: AtomicU32::new(0), compared: Mutex::default() }
+        Pretend {
+            failures: Mutex::new(failures),
+            runs: AtomicU32::new(0),
+            compared: Mutex::default(),
+            also: vec![],
+        }
     }
 }
 
@@ -53,10 +60,10 @@ impl Imager for Pretend {
         }
     }
 
-    async fn find(&self, _: &str, _: &Assignment) -> Result<Places, Failure> {
+    async fn find(&self, _: &str, _: &Assignment) -> Result<Committed, Failure> {
         match self.failures.lock().unwrap().pop() {
             Some((failure, _)) => Err(failure),
-            None => Ok(system()),
+            None => Ok(Committed { system: Some(system()), also: self.also.clone(), ..Committed::default() }),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use crate::agent::imaging::{self, Checked, Imaged, ImagingContext, Next};
+use crate::agent::imaging::{self, Checked, Committed, Imaged, ImagingContext, Next};
 use crate::api::Assignment;
 use crate::event::{Failure, Installed};
 use crate::layout::personal::{OwnFile, Places, Told};
@@ -21,8 +21,8 @@ pub trait Imager {
     ) -> impl Future<Output = Result<Self::Held, (Failure, bool)>>;
     /// Looks at the terminal as `assignment` would image it, and writes nothing.
     fn check(&self, server: &str, assignment: &Assignment) -> impl Future<Output = Result<Checked, Failure>>;
-    /// Finds the disk of an attempt that was cut off after its image was on the disk.
-    fn find(&self, _server: &str, _: &Assignment) -> impl Future<Output = Result<Places, Failure>> {
+    /// Finds the disks of an attempt that was cut off after its images were on them.
+    fn find(&self, _server: &str, _: &Assignment) -> impl Future<Output = Result<Committed, Failure>> {
         std::future::ready(Err(Failure::refused("it has no disk", "")))
     }
     /// Makes the system on `places` the terminal's own. `told` hears of each step. Whether a later run has
@@ -76,7 +76,7 @@ impl Imager for RealImager {
         imaging::check(&context, assignment).await
     }
 
-    async fn find(&self, server: &str, assignment: &Assignment) -> Result<Places, Failure> {
+    async fn find(&self, server: &str, assignment: &Assignment) -> Result<Committed, Failure> {
         let context = ImagingContext { server: server.to_owned(), ..self.0.clone() };
         imaging::personal::find(&context, assignment).await
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
-use crate::agent::imaging::{Checked, Next};
+use crate::agent::imaging::{Checked, Committed, Next};
 use crate::agent::status::Status;
 use crate::api::{Assignment, Compare, MAX_LOG, Orders};
 use crate::event::{Class, Failure, Outcome, Stage};
@@ -117,13 +117,14 @@ pub async fn run<I: Imager>(
         never = &mut reporting => match never {},
         () = stopped_at_last(&mut stop, &late) => {}
     }
-    let (next, system, also) = (held.next(), held.system(), held.also());
+    let next = held.next();
+    let committed = Committed { system: held.system(), also: held.also(), problems: Vec::new() };
     status.stage(Stage::Leave);
     let leave = async {
         if tokio::time::timeout(pace.leave, held.stop()).await.is_err() {
             status.note("leaving the swarm takes too long; going on");
         }
-        personal::run(api, assignment, imager, status, (system, also)).await;
+        personal::run(api, assignment, imager, status, committed).await;
     };
     reported(&reporter, leave).await;
     reporter.end().await;

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::imager::Imager;
+use crate::agent::imaging::Committed;
 use crate::agent::status::Status;
 use crate::api::{Assignment, PersonalReport};
 use crate::event::Stage;
@@ -18,28 +19,29 @@ use crate::layout::personal::{OwnFile, Places, Told};
 const STEP: Duration = Duration::from_secs(3);
 const END: Duration = Duration::from_secs(30);
 
-/// Lets the filesystems grow, on `also`, the further disks, too, and personalises the system on `places` if
-/// the job wants that.
+/// Lets the filesystems of all disks grow, and personalises the system that starts if the job wants that.
 pub(super) async fn run<I: Imager>(
     api: &Api,
     assignment: &Assignment,
     imager: &I,
     status: &Status,
-    (places, also): (Option<Places>, Vec<Places>),
+    Committed { system, also, problems }: Committed,
 ) {
     let own = OwnFile::of(assignment, api.base());
     let larger = |places: &&Places| places.growing().next().is_some();
-    let grows = places.iter().chain(&also).any(|places| larger(&places));
+    let grows = system.iter().chain(&also).any(|places| larger(&places));
     if own.is_none() && !grows {
         return;
     }
     status.stage(Stage::Personalise);
     let mut report = PersonalReport { token: assignment.token.clone(), ..PersonalReport::default() };
+    problems.iter().for_each(|why| status.note(format!("WARNING: {why}")));
+    report.problems = problems;
     // Says that it has begun. A server whose job leaves the system as it is asks for no reports.
     let heard = own.is_some();
     let mut reachable = heard && tell(api, assignment, &report, STEP).await;
-    let finished = match places {
-        Some(places) => {
+    let finished = match system {
+        Some(system) => {
             let mut told = async |what: Told| {
                 match what {
                     Told::Step(what) => {
@@ -59,7 +61,7 @@ pub(super) async fn run<I: Imager>(
             for also in also.into_iter().filter(|also| larger(&also)) {
                 finished &= imager.personalise(api.base(), also, None, &mut told).await;
             }
-            imager.personalise(api.base(), places, own, told).await && finished
+            imager.personalise(api.base(), system, own, told).await && finished
         }
         None => {
             report.problems.push("the attempt wrote no disk".into());
@@ -78,7 +80,7 @@ pub(super) async fn run<I: Imager>(
 pub(super) async fn finish<I: Imager>(api: &Api, assignment: &Assignment, imager: &I, status: &Status) {
     status.note("the image is on the disk; going on to make the system this terminal's own");
     match imager.find(api.base(), assignment).await {
-        Ok(places) => run(api, assignment, imager, status, (Some(places), Vec::new())).await,
+        Ok(found) => run(api, assignment, imager, status, found).await,
         // The server sends it here again a few times, and then to its disk.
         Err(failure) => {
             status.note(format!("WARNING: not personalised: {failure}"));

@@ -1,9 +1,9 @@
 //! Attempts with an imager that only pretends, against servers of a few lines.
 
 use super::*;
-use crate::api::{Compare, Personal};
+use crate::api::{Compare, DiskInfo, Personal};
 use crate::io::net::api_client::client;
-use crate::layout::personal::Part;
+use crate::layout::personal::{Part, Places};
 use crate::manifest::Role;
 use crate::testkit::attempts::{Disk, PACE, Pretend, assignment};
 use crate::testkit::http::serve;
@@ -222,27 +222,21 @@ async fn each_step_of_the_own_system_is_told_after_the_swarm_was_left() {
     assert!(reports.count() > 1, "it is never silent for long: {heard:?}");
 }
 
+/// A disk with one partition of 1 MiB that has `room`.
+fn place(name: &str, room: u64) -> Places {
+    let part = Part { number: 1, start: 0, size: 1 << 20, room, filesystem: "ext4".into(), role: Role::Data };
+    let info = DiskInfo { name: name.into(), ..DiskInfo::default() };
+    Places { info, parts: vec![part], ..crate::testkit::attempts::system() }
+}
+
 #[tokio::test]
 async fn each_disk_of_a_job_grows_and_the_own_file_comes_last() {
     let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
-    let place = |name: &str, room| {
-        let mut places = crate::testkit::attempts::system();
-        places.info.name = name.into();
-        places.parts = vec![Part {
-            number: 1,
-            start: 0,
-            size: 1 << 20,
-            room,
-            filesystem: "ext4".into(),
-            role: Role::Data,
-        }];
-        places
-    };
     let also = vec![place("vdb", 2 << 20), place("vdc", 1 << 20)];
     let imager = Pretend::failing(vec![]);
-    let system = Some(place("vda", 1 << 20));
+    let committed = Committed { system: Some(place("vda", 1 << 20)), also, ..Committed::default() };
     let status = Status::new();
-    super::personal::run(&api, &personal(false), &imager, &status, (system, also)).await;
+    super::personal::run(&api, &personal(false), &imager, &status, committed).await;
     let last = told(&heard).pop().unwrap();
     assert_eq!(last["steps"], serde_json::json!(["vdb grew", "/etc/hostname is lab-01"]));
 }
@@ -251,10 +245,21 @@ async fn each_disk_of_a_job_grows_and_the_own_file_comes_last() {
 async fn a_system_whose_own_file_could_not_be_written_is_left_to_a_later_run() {
     let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
     let imager = Pretend::failing(vec![(Class::Disk, false)]);
-    let places = (Some(crate::testkit::attempts::system()), Vec::new());
-    super::personal::run(&api, &personal(false), &imager, &Status::new(), places).await;
+    let committed = Committed { system: Some(crate::testkit::attempts::system()), ..Committed::default() };
+    super::personal::run(&api, &personal(false), &imager, &Status::new(), committed).await;
     let last = told(&heard).pop().unwrap();
     assert_eq!((&last["done"], &last["problems"][0]), (&false.into(), &"it went wrong".into()));
+}
+
+#[tokio::test]
+async fn each_disk_of_an_attempt_that_was_cut_off_grows_when_it_is_finished() {
+    let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
+    let also = vec![place("vdb", 2 << 20), place("vdc", 2 << 20)];
+    let imager = Pretend { also, ..Pretend::failing(vec![]) };
+    run(&api, &personal(true), &imager, &Status::new(), PACE, never()).await;
+    let last = told(&heard).pop().unwrap();
+    assert_eq!(last["steps"], serde_json::json!(["vdb grew", "vdc grew", "/etc/hostname is lab-01"]));
+    assert_eq!(last["done"], true);
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ use target::{Ready, Target};
 
 pub use context::{Bounds, ImagingContext, LATE_DISKS};
 pub use next::Next;
+pub use personal::Committed;
 pub use preflight::{Checked, check};
 
 /// How often the numbers of a terminal that only serves are renewed.

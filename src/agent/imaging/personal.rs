@@ -13,7 +13,7 @@ use super::context::{ImagingContext, blocking};
 use super::download;
 use super::next;
 use super::target::Target;
-use crate::api::Assignment;
+use crate::api::{Assignment, Task};
 use crate::boot::entries;
 use crate::event::{Failure, Installed, Stage};
 use crate::io::disk::{grow, personal};
@@ -23,14 +23,52 @@ use crate::layout::personal::{OwnFile, Places, Told};
 /// The drivers of filesystems with more than one name.
 const DRIVERS: [(&str, &str); 2] = [("ext2", "ext4"), ("ext3", "ext4")];
 
-/// The disk of an attempt that was cut off after its image was on the disk: chosen as it was then. Nothing is
-/// written.
-pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Result<Places, Failure> {
+/// Disks whose images were proved and committed, and where the rest of an attempt's work lies.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// The system that starts.
+    pub system: Option<Places>,
+    /// The further disks.
+    pub also: Vec<Places>,
+    /// Why a further disk is not among them.
+    pub problems: Vec<String>,
+}
+
+/// The disks of an attempt that was cut off after its images were on them: chosen as they were then. Nothing
+/// is written. A further disk that cannot be found is a problem, because the system that starts must not
+/// wait for it.
+pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Result<Committed, Failure> {
+    let first = again(ctx, assignment, &assignment.task, &[]).await?;
+    let files = download::files(ctx, assignment, &first.image).await?;
+    // The attempt may have been cut off before it wrote the firmware's entries.
+    let entries = next::boot_entries(&first.plan, &first.claimed, &first.info.name);
+    let loader = entries.err().and_then(|_| entries::loader(&first.plan)).map(str::to_owned);
+    let system = Places { loader, proved: false, ..first.system(files) };
+    // Each keeps its disk from being chosen again.
+    let mut targets = vec![first];
+    let mut problems = Vec::new();
+    for task in &assignment.also {
+        match again(ctx, assignment, task, &targets).await {
+            Ok(target) => targets.push(target),
+            Err(failure) => problems.push(format!("the disk of {}: {}", task.id, failure.message)),
+        }
+    }
+    let also = targets.iter().skip(1);
+    let also = also.map(|target| Places { proved: false, ..target.system(Vec::new()) }).collect();
+    Ok(Committed { system: Some(system), also, problems })
+}
+
+/// The target of `task` once more, with the partitions that the attempt wrote there.
+async fn again(
+    ctx: &ImagingContext,
+    assignment: &Assignment,
+    task: &Task,
+    others: &[Target],
+) -> Result<Target, Failure> {
     ctx.status.stage(Stage::Manifest);
-    let image = download::describe(ctx, &assignment.task).await?;
-    let files = download::files(ctx, assignment, &image).await?;
+    let image = download::describe(ctx, task).await?;
     ctx.status.stage(Stage::Claim);
-    let target = Target::claim(ctx, assignment, &assignment.task, image, &[]).await?;
+    let target = Target::claim(ctx, assignment, task, image, others).await?;
     if !target.has_its_table() {
         return Err(Failure::refused(
             "the disk's partitions are no longer those that the attempt wrote: nothing is changed",
@@ -44,10 +82,7 @@ pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Resul
             "Start it and shut it down; the terminal is finished at its next network boot.",
         ));
     }
-    // The attempt may have been cut off before it wrote the firmware's entries.
-    let entries = next::boot_entries(&target.plan, &target.claimed, &target.info.name);
-    let loader = entries.err().and_then(|_| entries::loader(&target.plan)).map(str::to_owned);
-    Ok(Places { loader, proved: false, ..target.system(files) })
+    Ok(target)
 }
 
 /// What a person should know where this attempt leaves the image as it was captured, and the disk had a

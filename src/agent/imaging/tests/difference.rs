@@ -362,7 +362,7 @@ async fn the_disk_of_an_attempt_that_was_cut_off_is_found_and_nothing_is_written
     let disk = LoopDisk::of(&source, 512);
     let assignment = Assignment { finish: true, ..assignment_of(&lab, &image, &disk, Compare::Auto) };
     let before = disk.bytes();
-    let places = personal::find(&lab.context(), &assignment).await.expect("found");
+    let places = personal::find(&lab.context(), &assignment).await.expect("found").system.expect("a system");
     assert_eq!((places.info.name, places.bare), (disk.info().name, false));
     assert!(!places.parts.is_empty() && disk.bytes() == before);
     assert!(!places.proved, "its system may have been started since");

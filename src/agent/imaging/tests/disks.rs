@@ -111,3 +111,22 @@ async fn no_disk_is_committed_before_all_are_proved() {
     imaged.expect("imaged").stop().await;
     assert!(disks.iter().all(|disk| disk.bytes()[510..512] == [0x55, 0xaa]));
 }
+
+#[tokio::test]
+async fn each_disk_of_an_attempt_that_was_cut_off_is_found_and_one_that_was_changed_is_a_problem() {
+    let [(system, first), (data, second)] = both();
+    let lab = Lab::new(&first).await;
+    lab.publish(&second);
+    let disks = [LoopDisk::of(&system, 512), LoopDisk::of(&data, 512)];
+    let other = LoopDisk::used(24 << 20, 512);
+    let mut assignment = Assignment { finish: true, ..lab.assignment(&disks[0]) };
+    assignment.also = vec![task("data", &other), task("data", &disks[1])];
+    let found = personal::find(&lab.context(), &assignment).await.expect("found");
+    let all = found.system.iter().chain(&found.also);
+    let names: Vec<_> = all.clone().map(|places| &*places.info.name).collect();
+    assert_eq!(names, disks.each_ref().map(|disk| disk.info().name));
+    assert!(all.clone().all(|places| !places.proved), "their systems may have been started since");
+    let [problem] = &found.problems[..] else { panic!("{:?}", found.problems) };
+    assert!(problem.starts_with("the disk of data@1: the disk's partitions are no longer"), "{problem}");
+    assert!(disks[1].bytes() == data && other.bytes().iter().all(|byte| *byte == 0xaa));
+}

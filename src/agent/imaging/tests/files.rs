@@ -56,7 +56,7 @@ async fn a_terminal_has_the_files_of_its_rules_when_its_image_is_on_the_disk() {
         imaged.stop().await;
         // Found again after a power cut.
         let again = personal::find(&lab.context(), &assignment(&lab, &disk, room)).await.expect("found");
-        assert_eq!(again.files, files);
+        assert_eq!(again.system.expect("a system").files, files);
     }
     // A job that leaves the image as it is.
     let disk = LoopDisk::used(24 << 20, 512);
