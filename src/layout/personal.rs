@@ -140,7 +140,7 @@ pub struct Places {
     pub loader: Option<String>,
     /// What the administrator has for the system there.
     pub files: Vec<GivenFile>,
-    /// This attempt has proved the image on the disk, so no system has been started there since.
+    /// This attempt has read all of the image from the disk, so no system has been started there since.
     pub proved: bool,
 }
 

@@ -33,8 +33,15 @@ pub(super) struct Looked {
     pub(super) present: Present,
     /// It is all there, and committed.
     pub(super) whole: Option<Whole>,
-    /// The pieces that were believed without being read, for people.
+    /// Pieces were believed without being read, and are never read; for people.
     pub(super) warning: Option<String>,
+}
+
+impl Looked {
+    /// Will all of the image have been read from the disk when this attempt commits it?
+    pub(super) fn will_be_proved(&self) -> bool {
+        self.warning.is_none()
+    }
 }
 
 /// Finds the pieces that need not travel; returns the target.

@@ -120,16 +120,19 @@ async fn attempt(
     warnings.extend(timely(ctx.bounds.disk, "looking for disks with the same identity", twins).await?);
     warnings.iter().for_each(|warning| ctx.status.note(warning.clone()));
     let installed: Vec<Installed> = targets.iter().map(Target::will_be_installed).collect();
-    let system = targets.first().map(|target| target.system(files));
-    let also = targets.iter().skip(1).map(|target| target.system(Vec::new())).collect();
+    let mut places: Vec<Places> = targets.iter().map(|target| target.system(Vec::new())).collect();
+    if let Some(system) = places.first_mut() {
+        system.files = files;
+    }
     warnings.extend(personal::undone(assignment, &installed));
     let disks: Vec<&str> = installed.iter().map(|one| one.disk.as_str()).collect();
     ctx.status.disk(disks.join(" and "));
     ctx.status.chosen(targets.iter().map(Target::chosen).collect());
     let session = listen(ctx, assignment).await?;
     let mut found = Vec::new();
-    for target in targets {
+    for (target, places) in targets.into_iter().zip(&mut places) {
         let mut looked = compare::look(ctx, target, assignment).await?;
+        places.proved = looked.will_be_proved();
         warnings.extend(looked.warning.take());
         found.push(looked);
     }
@@ -156,7 +159,9 @@ async fn attempt(
             return Err(failure);
         }
     };
-    let disk = system.as_ref().map(|system| system.info.name.clone()).unwrap_or_default();
+    let mut places = places.into_iter();
+    let (system, also) = (places.next(), places.collect());
+    let disk = system.as_ref().map(|system: &Places| system.info.name.clone()).unwrap_or_default();
     let (next, loader) = match committed.first() {
         Some(first) => {
             next::prepare(ctx.bounds.end, assignment.after, first.storage(), &disk, &mut warnings).await

@@ -220,6 +220,8 @@ async fn trust_reads_some_pieces_only_and_what_it_writes_and_the_outcome_says_so
     assert!(said.contains(&format!("of the {} pieces on {}", new.grid.pieces(), disk.path)), "{said}");
     let unread: u32 = said.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
     assert!((900..new.grid.pieces() - 48).contains(&unread), "{said}");
+    let proved = |imaged: &Imaged| imaged.system.as_ref().expect("a system").proved;
+    assert!(!proved(&imaged), "a system may have been started since the record");
     imaged.stop().await;
     // Head and tail of the partition, table and backup are wiped. They are read before and after, and written
     // again.
@@ -256,6 +258,7 @@ async fn netboot_files_that_forbid_trust_have_the_disk_read() {
         tokio::time::timeout(DEADLINE, run(ctx, assignment)).await.expect("in time").expect("imaged");
     assert!(imaged.traffic().0 > 0);
     assert!(!imaged.warnings.iter().any(|warning| warning.contains("record")), "{:?}", imaged.warnings);
+    assert!(imaged.system.as_ref().expect("a system").proved);
     imaged.stop().await;
     image.assert_on(&disk.bytes(), &source);
     let notes = status.view().notes;
