@@ -2,7 +2,9 @@
 //!
 //! Invariant: a run that writes nothing has succeeded before one that writes begins. ntfsresize refuses a
 //! volume that is marked for a check by Windows, and knows nothing of a hibernated Windows: so it runs only
-//! on a volume that this attempt has proved. It marks the volume, and Windows checks it at its next start.
+//! on a volume that this attempt has proved. It marks the volume before any other write, and Windows checks it
+//! at its next start. A run that writes is never killed, because ntfsresize itself cannot repair a volume
+//! whose table of clusters is longer than its boot sector says.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
@@ -16,10 +18,9 @@ use crate::layout::traces::number;
 
 /// Folders that may have the program.
 const FOLDERS: [&str; 4] = ["/sbin", "/usr/sbin", "/bin", "/usr/bin"];
-/// How long each run may take. Both read the whole file table: a minute for a million files on a rotating
-/// disk. Together they stay below the limit for a disk that does nothing.
+/// How long the run that writes nothing may take. It reads the whole file table: a minute for a million files
+/// on a rotating disk. The run that writes reads as much, and writes a journal and a bitmap beside it.
 const TRIAL: Duration = Duration::from_secs(180);
-const GROWTH: Duration = Duration::from_secs(360);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of a volume.
@@ -40,14 +41,19 @@ pub(super) fn program() -> Option<PathBuf> {
 
 /// Lets the volume on `node`, a device of `size` bytes, grow to the device's end.
 pub(super) fn grow(node: &Path, size: u64, program: Option<&Path>) -> Result<Ntfs, String> {
+    grow_after(TRIAL, node, size, program)
+}
+
+/// The same with another limit for the run that writes nothing.
+fn grow_after(trial: Duration, node: &Path, size: u64, program: Option<&Path>) -> Result<Ntfs, String> {
     let before = Volume::on(node)?;
     if before.fills(size) {
         return Ok(Ntfs::Full);
     }
     let Some(program) = program else { return Ok(Ntfs::NoProgram) };
-    run(program, &["--no-action"], node, TRIAL)
+    run(program, &["--no-action"], node, Some(trial))
         .map_err(|why| format!("{why}; nothing was changed, and Windows may let it grow"))?;
-    run(program, &[], node, GROWTH)?;
+    run(program, &[], node, None)?;
     let after = Volume::on(node)?;
     if !after.fills(size) {
         return Err("ntfsresize has ended, and the volume does not fill its partition".into());
@@ -88,8 +94,8 @@ impl Volume {
     }
 }
 
-/// Runs ntfsresize on `node`; its lines go to the log. It is killed after `at_most`.
-fn run(program: &Path, options: &[&str], node: &Path, at_most: Duration) -> Result<(), String> {
+/// Runs ntfsresize on `node`; its lines go to the log. One that may take `at_most` is killed after that.
+fn run(program: &Path, options: &[&str], node: &Path, at_most: Option<Duration>) -> Result<(), String> {
     let name = program.display();
     let failed = |e: io::Error| format!("{name} cannot be run: {e}");
     let (said, out) = io::pipe().map_err(failed)?;
@@ -109,7 +115,10 @@ fn run(program: &Path, options: &[&str], node: &Path, at_most: Duration) -> Resu
     match ended.map_err(failed)? {
         Some(true) => Ok(()),
         Some(false) => Err(format!("ntfsresize says: {last}")),
-        None => Err(format!("ntfsresize did not end within {} s; its last words: {last}", at_most.as_secs())),
+        None => {
+            let seconds = at_most.unwrap_or_default().as_secs();
+            Err(format!("ntfsresize did not end within {seconds} s; its last words: {last}"))
+        }
     }
 }
 
@@ -130,13 +139,13 @@ fn listen(said: PipeReader) -> String {
 }
 
 /// Whether the program succeeded; `None`: it was killed because it took too long.
-fn wait(child: &mut Child, at_most: Duration) -> io::Result<Option<bool>> {
+fn wait(child: &mut Child, at_most: Option<Duration>) -> io::Result<Option<bool>> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status.success()));
         }
-        if begun.elapsed() > at_most {
+        if at_most.is_some_and(|at_most| begun.elapsed() > at_most) {
             child.kill()?;
             child.wait()?;
             return Ok(None);
@@ -240,8 +249,21 @@ mod tests {
         assert!(why.contains("does not fill its partition"), "{why}");
         assert_eq!(calls(), "--no-action\n--no-action\n--no-progress-bar\n");
         let program = stand_in(folder.path(), "echo begun; exec sleep 600");
-        let why = run(&program, &[], node(&disk), Duration::from_secs(1)).expect_err("it hangs");
+        let limit = Duration::from_secs(1);
+        let why = grow_after(limit, node(&disk), 160 * MIB, Some(&program)).expect_err("it hangs");
         assert!(why.contains("did not end within 1 s") && why.contains("begun"), "{why}");
+        assert!(why.contains("nothing was changed"), "{why}");
+    }
+
+    #[test]
+    fn a_run_that_writes_is_waited_for_however_long_it_takes() {
+        let disk = volume(512);
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = "[ \"$1\" = --no-action ] || sleep 2; exit 0";
+        let program = stand_in(folder.path(), script);
+        let limit = Duration::from_secs(1);
+        let why = grow_after(limit, node(&disk), 160 * MIB, Some(&program)).expect_err("it did nothing");
+        assert!(why.contains("does not fill its partition"), "{why}");
     }
 
     #[test]
