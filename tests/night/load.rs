@@ -104,8 +104,8 @@ async fn arrive(line: &mut Line, n: usize) -> Assignment {
     }
 }
 
-/// Reports each second until `end`; returns how long each answer took.
-async fn report(line: &mut Line, work: &Assignment, end: Instant) -> Vec<Duration> {
+/// Reports each second until `end`; returns when each report was sent and how long its answer took.
+async fn report(line: &mut Line, work: &Assignment, end: Instant) -> Vec<(Instant, Duration)> {
     let head = format!("POST /api/v1/attempts/{}/progress", work.attempt);
     let mut progress = Progress::at(Stage::Fetch);
     let mut took = Vec::new();
@@ -120,7 +120,7 @@ async fn report(line: &mut Line, work: &Assignment, end: Instant) -> Vec<Duratio
         let begin = Instant::now();
         let (status, text) = line.call(&head, "", &body).await;
         assert_eq!(status, 200, "{text}");
-        took.push(begin.elapsed());
+        took.push((begin, begin.elapsed()));
     }
     took
 }
@@ -138,8 +138,12 @@ fn used(pid: u32) -> (f64, u64, u64) {
     (ticks / 100.0, memory("VmRSS:"), memory("VmHWM:"))
 }
 
-fn quantiles(mut all: Vec<Duration>) -> String {
+fn quantiles(all: &[(Instant, Duration)]) -> String {
+    let mut all: Vec<Duration> = all.iter().map(|(_, took)| *took).collect();
     all.sort();
+    if all.is_empty() {
+        return "none".into();
+    }
     let at = |share: usize| all[(all.len() - 1) * share / 1000].as_secs_f64() * 1000.0;
     format!("p50 {:.2} ms, p99 {:.2} ms, longest {:.0} ms of {}", at(500), at(990), at(1000), all.len())
 }
@@ -159,6 +163,25 @@ fn lab(terminals: usize, more: usize) -> Place {
     place.import(terminals);
     place.run("flashmob job create golden room:1");
     place
+}
+
+#[test]
+fn a_terminal_that_stays_connected_costs_the_server_little_memory() {
+    const CONNECTIONS: u64 = 1000;
+    let _alone = crate::ALONE.blocking_lock();
+    let mut place = Place::new(1, "");
+    place.start();
+    let pid = place.pid();
+    place.among_terminals(async || {
+        let mut lines: Vec<Line> = (0..=CONNECTIONS).map(|_| Line::new(0)).collect();
+        let (_, before, _) = used(pid);
+        for line in &mut lines {
+            assert_eq!(line.call("GET /boot/ipxe", "", "").await.0, 200);
+        }
+        let (_, after, _) = used(pid);
+        let each = (after - before) * 1024 / CONNECTIONS;
+        assert!(each <= 40, "{each} KiB for each connection");
+    });
 }
 
 #[test]
@@ -187,11 +210,15 @@ fn figures_of_terminals_that_arrive_at_once() {
             arrived.recv().await.unwrap();
         }
         let (arrival, (spent, ..)) = (begin.elapsed(), used(pid));
-        let all: Vec<Duration> = reporting.join_all().await.concat();
+        let mut all = reporting.join_all().await.concat();
+        all.sort();
+        let (during, later) = all.split_at(all.partition_point(|(sent, _)| *sent < begin + arrival));
         let ((after, now, most), whole) = (used(pid), begin.elapsed());
         let rest = (whole - arrival).as_secs_f64();
         println!("{terminals} terminals, all at work after {:.1} s", arrival.as_secs_f64());
-        println!("reports: {}", quantiles(all));
+        println!("reports: {}", quantiles(&all));
+        println!("reports while others arrive: {}", quantiles(during));
+        println!("reports once all are at work: {}", quantiles(later));
         println!(
             "cores: {:.3} in all, {:.3} while they report; {:.2} CPU s to arrive",
             (after - before) / whole.as_secs_f64(),
@@ -266,7 +293,7 @@ fn figures_of_a_flood_of_hellos() {
                 lines.push((line, work));
             }
             let (after, now, _) = used(pid);
-            println!("{hellos} hellos beside {KNOWN} known terminals: {}", quantiles(all));
+            println!("{hellos} hellos beside {KNOWN} known terminals: {}", quantiles(&all));
             println!("{:.2} cores, {now} MiB", (after - before) / length.as_secs_f64());
         }
     });

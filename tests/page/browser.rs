@@ -1,6 +1,7 @@
 //! A Chromium without a window, driven by WebDriver calls.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -130,9 +131,25 @@ impl Browser {
     }
 }
 
+impl Browser {
+    /// Waits for the answer without the runtime, which may be gone.
+    fn end_session(&self) {
+        let Some((host, path)) = self.session.strip_prefix("http://").and_then(|url| url.split_once('/')) else {
+            return;
+        };
+        let request = format!("DELETE /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let Ok(mut stream) = TcpStream::connect(host) else { return };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+        let _ = stream.write_all(request.as_bytes());
+        // The first bytes of the answer say that the browser is gone.
+        let _ = stream.read(&mut [0; 64]);
+    }
+}
+
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser when it is told to end.
+        // The driver ends its browser with the session; a signal ends the driver alone.
+        self.end_session();
         let pid = nix::unistd::Pid::from_raw(self.driver.id().cast_signed());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.driver.wait();

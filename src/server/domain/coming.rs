@@ -38,15 +38,18 @@ impl<T> Default for Coming<T> {
 impl<T> Coming<T> {
     /// `owner` asked in the name of `terminal`, and was sent the agent.
     pub(crate) fn sent(&mut self, now: Duration, owner: IpAddr, terminal: &str, what: T) {
-        self.0.retain(|_, one| one.until + REST > now);
-        let room = self.0.len() < MOST;
         match self.0.get_mut(&owner) {
             Some(one) if one.until > now => (one.terminal, one.what) = (terminal.into(), what),
-            Some(_) => {}
-            None if room => {
-                self.0.insert(owner, One { terminal: terminal.into(), what, until: now + COMING });
+            Some(one) if one.until + REST > now => {}
+            _ => {
+                // Looked at only when it is full, because a whole lab comes at once.
+                if self.0.len() >= MOST {
+                    self.0.retain(|_, one| one.until + REST > now);
+                }
+                if self.0.len() < MOST {
+                    self.0.insert(owner, One { terminal: terminal.into(), what, until: now + COMING });
+                }
             }
-            None => {}
         }
     }
 

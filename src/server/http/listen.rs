@@ -6,17 +6,18 @@
 //!       ▲ stop ────────────────────────────────────► each ends after its answer, or after GRACE
 //! ```
 //!
-//! Invariant: one address never takes all connections, and no few addresses by doing nothing. A connection that sends no request head for 30 s, or
-//! that takes no byte for two minutes, is closed. `router` chooses the answer.
+//! Invariant: one address never takes all connections, and no few addresses by doing nothing. A connection that
+//! sends no request head for 30 s, or that takes no byte for two minutes, is closed. `router` chooses the
+//! answer.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -24,7 +25,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::connections::{Connection, Connections, Sent};
+use super::connections::{Connections, Sent, UnderWay};
 
 /// Connections at once; a thousand terminals have a few each.
 const MAX_CONNECTIONS: usize = 8192;
@@ -100,10 +101,11 @@ async fn serve_at_most(
             Ok((stream, ends, permit)) => {
                 // Closed at once, because others need the rest.
                 let Some(connection) = all.open(ends.remote.ip(), most_of_one) else { continue };
-                let (router, stop) = (knowing(&router, ends, &connection), stop.clone());
+                let (router, stop) = (router.clone(), stop.clone());
+                let requests = connection.requests();
                 connections.spawn(async move {
                     tokio::select! {
-                        () = converse(stream, router, stop) => {}
+                        () = converse((stream, ends), router, requests, stop) => {}
                         () = connection.closed() => log::debug!("a connection of {} gave way", ends.remote),
                     }
                     drop((connection, permit));
@@ -124,16 +126,6 @@ async fn serve_at_most(
 }
 
 type Accepted = (TcpStream, Ends, tokio::sync::OwnedSemaphorePermit);
-
-/// The router, for requests of one connection: they know both ends, and say that they are under way.
-fn knowing(router: &Router, ends: Ends, connection: &Connection) -> Router {
-    let requests = connection.requests();
-    router.clone().layer(from_fn(move |mut request: Request, next: Next| {
-        let under_way = requests();
-        request.extensions_mut().insert(ends);
-        async move { next.run(request).await.map(|body| Body::new(Sent { body, _under_way: under_way })) }
-    }))
-}
 
 async fn accept(
     listener: &TcpListener,
@@ -156,11 +148,29 @@ async fn accept(
     Ok((stream, ends, permit))
 }
 
-async fn converse(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+/// Answers the requests of one connection. They know both its ends, and say through `requests` that they are
+/// under way.
+async fn converse(
+    (stream, ends): (TcpStream, Ends),
+    router: Router,
+    requests: impl Fn() -> UnderWay,
+    mut stop: watch::Receiver<bool>,
+) {
+    let router = TowerToHyperService::new(router);
+    // A layer for each connection would copy all routes: 70 KiB and a third of the work of an arrival.
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let under_way = requests();
+        request.extensions_mut().insert(ends);
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await?;
+            Ok::<_, Infallible>(answer.map(|body| Sent { body, _under_way: under_way }))
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -208,7 +208,9 @@ impl<'a> Groups<'a> {
         let known = Known { lab, config, topology };
         let by_name = |group: &GroupConfig| group.terminals.iter().any(|who| matches!(who, Who::Label(_)));
         let mut labels: HashMap<&str, Vec<&Terminal>> = HashMap::new();
-        for terminal in lab.iter().filter(|_| config.groups.iter().any(by_name)) {
+        // Each terminal that takes work asks for its groups, and few configurations list any by label.
+        let by_name = config.groups.iter().any(by_name);
+        for terminal in by_name.then(|| lab.iter()).into_iter().flatten() {
             if let Some(label) = lab.label(config, terminal) {
                 labels.entry(label).or_default().push(terminal);
             }
