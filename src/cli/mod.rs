@@ -1,7 +1,7 @@
 //! The sub-commands of `flashmob`: arguments in, a run of the program out.
 //!
-//! Invariant: each sub-command has one file or folder with its arguments and its `run`. A failure is printed and
-//! becomes the exit code in one place, `bin/flashmob.rs`.
+//! Invariant: each sub-command has one file or folder with its arguments and its `run`. A failure is printed
+//! and becomes the exit code in one place, `bin/flashmob.rs`.
 
 pub mod audit;
 pub mod backup;

@@ -144,8 +144,8 @@ impl Transfers {
     }
 
     /// Forgets a transfer if there are too many of `one` address, or of all: the oldest that nobody has
-    /// acknowledged, else the oldest. Whoever waits for it asks again by itself. A new request is never turned
-    /// away, because others may have sent the earlier ones in its address's name.
+    /// acknowledged, else the oldest. Whoever waits for it asks again by itself. A new request is never
+    /// turned away, because others may have sent the earlier ones in its address's name.
     fn make_room(&mut self, one: IpAddr) {
         let of_one = |from: &SocketAddr| from.ip() == one;
         let crowded = self.0.keys().filter(|from| of_one(from)).count() >= MOST_OF_ONE;

@@ -134,7 +134,8 @@ impl Browser {
 impl Browser {
     /// Waits for the answer without the runtime, which may be gone.
     fn end_session(&self) {
-        let Some((host, path)) = self.session.strip_prefix("http://").and_then(|url| url.split_once('/')) else {
+        let Some((host, path)) = self.session.strip_prefix("http://").and_then(|url| url.split_once('/'))
+        else {
             return;
         };
         let request = format!("DELETE /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");

@@ -4,9 +4,9 @@
 //! reports, once a second ◄──► server            accept task ──a thread for each connection──► nbd_server
 //! ```
 //!
-//! Invariant: only the server's own addresses, which it names, get a connection, at most [`MOST_CLIENTS`] at a time, and each
-//! has to know the random name of this lending. The lending ends when the server says so, no longer knows it,
-//! or is away for [`AWAY`].
+//! Invariant: only the server's own addresses, which it names, get a connection, at most [`MOST_CLIENTS`] at
+//! a time, and each has to know the random name of this lending. The lending ends when the server says so, no
+//! longer knows it, or is away for [`AWAY`].
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};

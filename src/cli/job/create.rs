@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use reqwest::Method;
 
-use super::{body, counted, title};
+use super::words::{body, counted, title};
 use crate::api::{After, Compare, LayoutMode, partition_numbers};
 use crate::cli::call::{ServerArg, send, text_of, understand};
 use crate::cli::table::table;

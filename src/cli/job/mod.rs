@@ -1,19 +1,21 @@
-//! `flashmob job`: create jobs, look at them, and decide, through the server's API. `create` has the options of a
-//! new job, `show` the tables of jobs and reports.
+//! `flashmob job`: create jobs, look at them, and decide, through the server's API. `create` has the options
+//! of a new job, `show` the tables of jobs and reports.
 
 mod create;
 mod show;
+mod words;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
 use crate::api::{CancelJobs, Compare, JobDecided};
-use crate::cli::call::{Content, ServerArg, ask, json_of, send, text_of, understand};
+use crate::cli::call::{ServerArg, ask, send, text_of, understand};
 use crate::cli::history;
 use crate::cli::terminal::decide;
 use crate::event::Failure;
 use crate::server::http::api::jobs::{Retried, Retry};
 use create::CreateArgs;
+use words::{body, counted};
 
 /// Image terminals: create jobs, look at them, cancel and retry.
 #[derive(Debug, Args)]
@@ -129,20 +131,4 @@ async fn cancel(jobs: Vec<u64>, server: &ServerArg) -> Result<(), Failure> {
 fn path(job: u64, more: &[&str]) -> Vec<String> {
     let job = job.to_string();
     ["api", "v1", "jobs", &job].iter().chain(more).map(ToString::to_string).collect()
-}
-
-fn body(value: &impl serde::Serialize) -> Result<(Content, Vec<u8>), Failure> {
-    Ok((Content::Json, json_of(value)?))
-}
-
-fn counted(terminals: usize) -> String {
-    match terminals {
-        1 => "1 terminal".into(),
-        n => format!("{n} terminals"),
-    }
-}
-
-/// The images of a job, and that they are only for a preflight.
-fn title(images: &str, preflight: bool) -> String {
-    if preflight { format!("preflight of {images}") } else { images.into() }
 }

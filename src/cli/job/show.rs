@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 
-use super::title;
+use super::words::title;
 use crate::cli::call::{ServerArg, ask, text_of, understand};
 use crate::cli::table::{local, table};
 use crate::event::Failure;

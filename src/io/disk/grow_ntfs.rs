@@ -2,8 +2,8 @@
 //!
 //! Invariant: a run that writes nothing has succeeded before one that writes begins. ntfsresize refuses a
 //! volume that is marked for a check by Windows, and knows nothing of a hibernated Windows: so it runs only
-//! on a volume that this attempt has proved. It marks the volume before any other write, and Windows checks it
-//! at its next start. A run that writes is never killed, because ntfsresize itself cannot repair a volume
+//! on a volume that this attempt has proved. It marks the volume before any other write, and Windows checks
+//! it at its next start. A run that writes is never killed, because ntfsresize itself cannot repair a volume
 //! whose table of clusters is longer than its boot sector says.
 
 use std::fs::File;

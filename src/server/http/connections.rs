@@ -1,8 +1,8 @@
 //! The open connections: how many each address has, and which are idle.
 //!
-//! Invariant: one address never has more than its share. When a place is wanted, an idle connection is closed,
-//! of the address that has most: a few machines cannot keep all places by doing nothing. A connection with a
-//! request under way, or an answer on its way, is never closed for another.
+//! Invariant: one address never has more than its share. When a place is wanted, an idle connection is
+//! closed, of the address that has most: a few machines cannot keep all places by doing nothing. A connection
+//! with a request under way, or an answer on its way, is never closed for another.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

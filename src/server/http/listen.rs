@@ -6,9 +6,9 @@
 //!       ▲ stop ────────────────────────────────────► each ends after its answer, or after GRACE
 //! ```
 //!
-//! Invariant: one address never takes all connections, and no few addresses by doing nothing. A connection that
-//! sends no request head for 30 s, or that takes no byte for two minutes, is closed. `router` chooses the
-//! answer.
+//! Invariant: one address never takes all connections, and no few addresses by doing nothing. A connection
+//! that sends no request head for 30 s, or that takes no byte for two minutes, is closed. `router` chooses
+//! the answer.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

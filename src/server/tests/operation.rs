@@ -229,7 +229,8 @@ async fn metrics_keep_the_rules_of_their_format() {
     accepted_by_promtool(&text);
 }
 
-/// Asks Prometheus' own checker, where it is installed (Debian package prometheus). It also fails for remarks.
+/// Asks Prometheus' own checker, where it is installed (Debian package prometheus). It also fails for
+/// remarks.
 fn accepted_by_promtool(text: &str) {
     let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
     let mut promtool = match promtool {

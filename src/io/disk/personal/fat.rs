@@ -75,7 +75,8 @@ pub(super) fn write(disk: &Disk, (start, size): (u64, u64), path: &[&str], conte
     }
 }
 
-/// Removes the folder at `path` and the files in it, the file `first` before the others. False: there is none.
+/// Removes the folder at `path` and the files in it, the file `first` before the others. False: there is
+/// none.
 pub(super) fn remove(disk: &Disk, (start, size): (u64, u64), path: &[&str], first: &str) -> io::Result<bool> {
     let mut found = false;
     for only in [Some(first), None] {

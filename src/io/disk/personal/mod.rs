@@ -268,10 +268,10 @@ struct Mounted {
 
 impl Mounted {
     /// Partitions in which `folder` finds one, and that folder.
-    fn look<'a>(
-        places: &'a Places,
+    fn look(
+        places: &Places,
         folder: impl Fn(&Mounted) -> Option<&'static str>,
-    ) -> Result<Vec<(PathBuf, &'a Part, &'static str)>, String> {
+    ) -> Result<Vec<(PathBuf, &Part, &'static str)>, String> {
         let mut found = Vec::new();
         for part in places.linux() {
             let node = node(places, part)?;

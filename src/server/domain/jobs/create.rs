@@ -8,15 +8,15 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::forecast::bytes_of;
+use super::setting::Setting;
 use super::{
-    DnsNames, Job, JobOrder, JobPlan, Kind, Moment, Order, Pace, Phase, Placement, Run, Standing, Terms,
-    findings, job, names,
+    Job, JobOrder, JobPlan, Kind, Moment, Order, Pace, Phase, Placement, Run, Standing, Terms, findings, job,
+    names,
 };
 use crate::api::{After, LayoutMode, Refusal, check_partitions};
 use crate::image_id::ImageRef;
 use crate::layout::rule::Rule;
-use crate::server::domain::catalog::{Catalog, Published};
-use crate::server::domain::lab::{Lab, Terminal};
+use crate::server::domain::catalog::{Catalog, Published, Signature};
 use crate::server::domain::registry::hostname::HostnameRule;
 use crate::server::domain::target::each_once;
 use crate::server::domain::targets::shortened;
@@ -37,19 +37,6 @@ pub(crate) struct Drafted {
     pub(crate) job: Job,
     pub(crate) terminals: BTreeSet<String>,
     pub(crate) plan: JobPlan,
-}
-
-/// The server as a new job meets it.
-pub(crate) struct Setting<'a> {
-    pub(crate) lab: &'a Lab,
-    pub(crate) catalog: &'a Catalog,
-    pub(crate) at: &'a Moment,
-    /// A terminal's label.
-    pub(crate) label: &'a dyn Fn(&Terminal) -> Option<String>,
-    /// What DNS knows of the terminals' addresses, if the order needs that.
-    pub(crate) dns: &'a DnsNames,
-    /// Are there netboot files?
-    pub(crate) can_netboot: bool,
 }
 
 fn refused(error: impl Into<String>, advice: &str) -> Refusal {

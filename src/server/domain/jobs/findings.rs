@@ -5,8 +5,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::create::Setting;
-use super::names::Names;
+use jiff::Timestamp;
+
+use super::names::{self, Names};
+use super::setting::Setting;
 use super::{Affected, Finding, Job, JobPlan, Placement};
 use crate::layout::rule::Rule;
 use crate::server::domain::catalog::Signature;

@@ -2,9 +2,9 @@
 //!
 //! `job` is what a person ordered, `member` one terminal in it with its transitions, `turn` says whose turn
 //! it is, `calendar` opens and closes windows and ends leases, `people` carries out a person's words, `boot`
-//! is the next step of a netbooting terminal, `view` shows jobs. Of a new job, `order` is what a person wrote,
-//! `create` checks it, `forecast` says how long it takes, `names` which host names it gives, and `findings`
-//! what may go wrong.
+//! is the next step of a netbooting terminal, `view` shows jobs. Of a new job, `order` is what a person
+//! wrote, `create` checks it, `forecast` says how long it takes, `names` which host names it gives, and
+//! `findings` what may go wrong.
 //!
 //! Invariant: pure. The clock that nobody sets (`Moment::now`) measures leases; the machine's date opens and
 //! closes windows. A terminal holds at most one lease. A window that has closed stays closed, also when the
@@ -20,6 +20,7 @@ mod member;
 mod names;
 mod order;
 mod people;
+mod setting;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -34,13 +35,13 @@ use crate::image_id::{ImageId, ImageRef};
 use crate::server::domain::attempt::SILENCE;
 use crate::server::domain::coming::Coming;
 pub(crate) use boot::{AtBoot, at_boot, compare_of_next, may_leave, state};
-pub(crate) use create::Setting;
 pub(crate) use job::Kind;
 pub use job::{Job, Overrun, Pace, Phase, Placement, Run, Standing, Terms};
 pub use member::{Member, State};
 pub(crate) use names::{DnsNames, of_terminal as hostname_of};
 pub use order::{Affected, Finding, JobOrder, JobPlan, Order};
 pub(crate) use people::{Each, Left, Which};
+pub(crate) use setting::Setting;
 pub(crate) use turn::Offer;
 pub use view::{JobView, MemberView, PastRun, Report};
 

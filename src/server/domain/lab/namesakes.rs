@@ -84,8 +84,8 @@ impl Lab {
     }
 
     /// The names by which the configuration may know `who` (the terminal `id`, if it is known). A UUID that
-    /// another terminal shares is left out, because it is ambiguous. Anybody may claim a UUID, so a claim of a
-    /// terminal that nobody accepted takes nothing from an accepted one.
+    /// another terminal shares is left out, because it is ambiguous. Anybody may claim a UUID, so a claim of
+    /// a terminal that nobody accepted takes nothing from an accepted one.
     pub fn named(&self, who: &Identity, id: Option<&str>) -> Identity {
         let accepted = id.is_some_and(|id| self.is_accepted(id));
         let shared = self.namesakes_of(who, id).any(|other| !accepted || self.is_accepted(other));

@@ -154,7 +154,6 @@ impl Lab {
 
     /// Brings all jobs up to this moment.
     pub(crate) fn tick(&mut self, at: &Moment, newest: Newest<'_>) -> Vec<Change> {
-        self.coming.retain(|_, (since, _)| at.now.saturating_sub(*since) < jobs::COMING);
         let terminals = &self.terminals;
         let half_written = |id: &str| {
             let last = terminals.get(id).and_then(|terminal: &Terminal| terminal.last.as_ref());

@@ -1,8 +1,8 @@
 //! Who calls, and what they may do. Every handler that acts asks here.
 //!
-//! A person has a token in the header `Authorization`; a terminal has a secret or a ticket there
-//! (`hello`, `take`). Programs on the server itself need none: they speak from one of its own addresses, and are
-//! no page in a browser, because browsers name the page's origin with every such request.
+//! A person has a token in the header `Authorization`; a terminal has a secret or a ticket there (`hello`,
+//! `take`). Programs on the server itself need none: they speak from one of its own addresses, and are no
+//! page in a browser, because browsers name the page's origin with every such request.
 //!
 //! Invariant: a refused action is in the audit too, at a bounded rate.
 

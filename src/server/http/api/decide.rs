@@ -77,8 +77,8 @@ pub(super) fn may_act(
     Ok(())
 }
 
-/// Takes the decision `what`, with `detail` for the audit. `carry_out` may refuse it for some of the terminals;
-/// if it does so for each, the decision is refused.
+/// Takes the decision `what`, with `detail` for the audit. `carry_out` may refuse it for some of the
+/// terminals; if it does so for each, the decision is refused.
 pub(super) async fn decide(
     app: &App,
     caller: &Caller,

@@ -1,9 +1,9 @@
 //! `/api/v1/…`: terminals say `hello`, `take` a job, report (`reports`); people look (`views`) and decide
-//! (`decisions`, `together`, `jobs`, `wake`; `decide` is their common part) by any name of a terminal (`named`)
-//! or for several terminals at once, describe terminals and import tables
-//! of them (`registry`), look at what was (`history`), have tokens and see what was done (`people`), follow
-//! the lab (`changes`), fetch a backup of the state (`backup`), and capture terminals' disks (`captures`).
-//! `logs` takes and shows the attempts' logs. `access` says who calls.
+//! (`decisions`, `together`, `jobs`, `wake`; `decide` is their common part) by any name of a terminal
+//! (`named`) or for several terminals at once, describe terminals and import tables of them (`registry`),
+//! look at what was (`history`), have tokens and see what was done (`people`), follow the lab (`changes`),
+//! fetch a backup of the state (`backup`), and capture terminals' disks (`captures`). `logs` takes and shows
+//! the attempts' logs. `access` says who calls.
 //!
 //! Invariant: every error is a [`Refusal`] with advice. An answer that promises something is sent only when
 //! the database has it.

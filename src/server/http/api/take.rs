@@ -1,7 +1,7 @@
 //! A terminal asks for its job.
 //!
-//! Invariant: a terminal that is known speaks only with its secret or a ticket (`lab::secrets`). `jobs` decides
-//! whether a job waits, `lab` keeps the state.
+//! Invariant: a terminal that is known speaks only with its secret or a ticket (`lab::secrets`). `jobs`
+//! decides whether a job waits, `lab` keeps the state.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Waking terminals at once, because a person asks.
 //!
-//! Invariant: a person who may act on all of them asks (`access`), and that is in the audit of each. The answer says
-//! which ways the packets took; no answer can say that a terminal woke.
+//! Invariant: a person who may act on all of them asks (`access`), and that is in the audit of each. The
+//! answer says which ways the packets took; no answer can say that a terminal woke.
 
 use std::time::Duration;
 

@@ -104,7 +104,8 @@ fn a_room_behind_one_address_begins_and_waits_by_the_wave() {
     }
     assert!(may(&jobs, "t1", 40));
     jobs.take("t1", "1", 1, at(40));
-    assert!(jobs.waits_for_a_place("t3", false, &moment(41)), "its agent asks again: t4 has the other place");
+    let offer = jobs.offer("t3", false, &moment(41));
+    assert!(matches!(offer, Offer::Queued(_)), "its agent asks again: t4 has the other place");
     jobs.take("t4", "1", 2, at(42));
     jobs.outcome("t1", 1, &done(), at(50));
     assert!(may(&jobs, "t3", 50));

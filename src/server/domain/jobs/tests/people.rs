@@ -42,7 +42,7 @@ fn of_several_terminals_that_a_person_takes_out_those_without_work_stay_as_they_
     let left: Vec<Option<bool>> =
         each.iter().map(|(_, it)| it.as_ref().ok().map(|left| left.running)).collect();
     assert_eq!(left, [Some(true), None, Some(false)]);
-    assert_eq!(effects.stops.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["t0"]);
+    assert_eq!(effects.stops.iter().map(|stop| stop.terminal.as_str()).collect::<Vec<_>>(), ["t0"]);
     let states: Vec<State> = jobs.members(1).map(|(_, member)| member.state).collect();
     assert_eq!(states, [State::Cancelled, State::Done, State::Cancelled]);
 }
@@ -102,7 +102,8 @@ fn a_retry_shortly_before_the_end_of_the_window_gets_one_of_its_own() {
     let mut jobs = jobs(2, |job| job.needs = HOUR);
     jobs.cancel(1, &moment(8 * HOUR)).expect("open");
     let again = |jobs: &mut Jobs, id: &str, now| {
-        jobs.retry(1, Which::Named(&[id.into()]), None, &moment(now)).expect("cancelled");
+        let (each, _) = jobs.retry(1, Which::Named(&Meant::each([id])), None, &moment(now));
+        assert_eq!(each, [(id.to_string(), Ok(()))]);
     };
     again(&mut jobs, "t0", 9 * HOUR);
     again(&mut jobs, "t1", 9 * HOUR + 1);

@@ -73,8 +73,10 @@ fn what_a_terminal_was_told_in_one_night_does_not_explain_the_next() {
     tick(&mut jobs, 29 * HOUR);
     let why = why(&jobs, "t1", 29 * HOUR + 1);
     jobs.asked("t1", &why);
-    jobs.cancel_terminal("t1", &moment(29 * HOUR + 2)).expect("it waits");
-    jobs.retry(1, Which::Named(&["t1".into()]), None, &moment(31 * HOUR)).expect("cancelled");
+    let (each, _) = jobs.cancel_terminals(&["t1".into()], &moment(29 * HOUR + 2));
+    assert!(each[0].1.is_ok(), "it waits");
+    let (each, _) = jobs.retry(1, Which::Named(&Meant::each(["t1"])), None, &moment(31 * HOUR));
+    assert!(each[0].1.is_ok(), "it was cancelled");
     jobs.asked("t1", &why);
     for now in [46 * HOUR, 54 * HOUR] {
         tick(&mut jobs, now);
@@ -132,7 +134,8 @@ fn a_terminal_that_was_retried_after_its_run_has_missed_it_when_the_next_one_beg
     for now in [22 * HOUR, 30 * HOUR] {
         tick(&mut jobs, now);
     }
-    jobs.retry(1, Which::Unsuccessful, None, &moment(36 * HOUR)).expect("missed");
+    let (each, _) = jobs.retry(1, Which::Unsuccessful, None, &moment(36 * HOUR));
+    assert!(each[0].1.is_ok(), "it missed the run");
     let effects = tick(&mut jobs, 46 * HOUR);
     assert_eq!(rows(&effects, 1), [("t0", State::Missed, "it did not boot from the network")]);
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::server::domain::jobs::{Job, Member, Moment, Overrun, Phase, Which, stamp};
 use crate::server::domain::target::BY_HAND;
+use crate::server::domain::targets::Meant;
 use crate::testkit::lab::standing;
 
 const HOUR: u64 = 3600;
@@ -372,12 +373,11 @@ impl Night {
     }
 
     fn retry(&mut self, job: u64, who: Option<usize>) -> Vec<Change> {
-        let names = who.map(|i| [name(i)]);
-        let which = names.as_ref().map_or(Which::Unsuccessful, |names| Which::Named(names));
-        let Ok((again, changes)) = self.lab.retry_job(job, which, None, &self.here()) else {
-            return Vec::new();
-        };
-        for i in (0..3).filter(|i| again.contains(&name(*i))) {
+        let named = who.map(|i| Meant::each([name(i)]));
+        let which = named.as_ref().map_or(Which::Unsuccessful, Which::Named);
+        let (each, changes) = self.lab.retry_job(job, which, None, &self.here());
+        let begins = |i: &usize| each.iter().any(|(id, answer)| *id == name(*i) && answer.is_ok());
+        for i in (0..3).filter(begins) {
             self.latest.1.out.remove(&(i, job));
             self.latest.1.imaged.retain(|(who, of, _)| (*who, *of) != (i, job));
         }
