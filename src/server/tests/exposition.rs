@@ -33,12 +33,15 @@ const WRONG_WORDS: [&str; 26] = [
     "percent",
 ];
 
+/// The buckets of a histogram (bound, count), and its count.
+type Histogram = (Vec<(f64, f64)>, Option<f64>);
+
 #[derive(Debug, Default)]
 struct Family<'a> {
     name: &'a str,
     kind: &'a str,
     /// By labels without `le`: the buckets in their order, and the count.
-    histograms: BTreeMap<String, (Vec<(f64, f64)>, Option<f64>)>,
+    histograms: BTreeMap<String, Histogram>,
 }
 
 impl<'a> Family<'a> {
@@ -70,7 +73,7 @@ impl<'a> Family<'a> {
 
     /// The rules about the histogram's buckets.
     fn counted_wrong(&self) -> Option<String> {
-        let wrong = |(labels, (buckets, count)): (&String, &(Vec<(f64, f64)>, Option<f64>))| {
+        let wrong = |(labels, (buckets, count)): (&String, &Histogram)| {
             let ordered = buckets.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
             let complete = buckets.last().is_some_and(|last| last.0.is_infinite() && Some(last.1) == *count);
             (!ordered || !complete).then(|| format!("{}{{{labels}}}: its buckets do not add up", self.name))
