@@ -88,8 +88,10 @@ async fn a_target_that_is_not_known_keeps_a_decision_from_changing_anything() {
     world.order(A).await;
     let wrong = r#"{"targets":["lab-1","lab-9"]}"#;
     for what in ["cancel", "retry", "forget", "wake"] {
-        let refusal = world.refused(what, wrong).await;
+        let (status, text) = world.together(None, what, wrong).await;
+        let refusal: Refusal = serde_json::from_str(&text).expect("a refusal");
         assert!(refusal.error.contains("lab-9") && !refusal.advice.is_empty(), "{what}: {refusal:?}");
+        assert_eq!(status == StatusCode::NOT_FOUND, what != "wake", "{what}: {status}");
     }
     world.refused("set", r#"{"targets":["lab-1","room:9"],"set":{"room":"103"}}"#).await;
     let jobs = world.together(None, "cancel-jobs", r#"{"jobs":[1,9]}"#).await;

@@ -13,7 +13,7 @@ use crate::server::app::App;
 use crate::server::domain::config::Config;
 use crate::server::domain::jobs::Each;
 use crate::server::domain::lab::{Change, Lab};
-use crate::server::domain::targets::{self, Meant};
+use crate::server::domain::targets::{self, Meant, TargetExpr};
 use crate::sync;
 use crate::tracker::Topology;
 
@@ -35,6 +35,12 @@ impl Whom<'_> {
             Whom::One(typed) => Ok(Meant::each([named::meant(lab, config, typed)?.id.as_str()])),
             Whom::Targets(texts) => {
                 let words = targets::words(texts).map_err(conflict)?;
+                for word in &words {
+                    // A name has the same answer here as where it stands in the address.
+                    if let TargetExpr::One(name) = word {
+                        named::meant(lab, config, name)?;
+                    }
+                }
                 targets::meant(lab, config, shape, &words).map_err(conflict)
             }
         }
