@@ -7,23 +7,24 @@ use serde_json::json;
 use crate::browser::Browser;
 use crate::lab::Lab;
 
-/// Seconds that the browser's main thread worked since it began.
+/// Processor seconds of the browser's main thread since it began, however busy the machine is.
 async fn worked(page: &Browser) -> f64 {
     let told = page.devtools("Performance.getMetrics", json!({})).await;
     let metrics = told["metrics"].as_array().unwrap();
     metrics.iter().find(|metric| metric["name"] == "TaskDuration").unwrap()["value"].as_f64().unwrap()
 }
 
-/// Prints the work of the main thread while terminals image for 20 s (120, or `TERMINALS`), and while nothing
-/// happens.
+/// Prints the work of the main thread while terminals image for 20 s (120, or `TERMINALS`) with 4 % in each
+/// second (or `PERCENT`), and while nothing happens.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of 50 s; docs/bench.md has its result"]
 async fn main_thread() {
     let count = std::env::var("TERMINALS").map_or(120, |text| text.parse().unwrap());
+    let percent = std::env::var("PERCENT").map_or(4.0, |text| text.parse().unwrap());
     let mut lab = Lab::of(count).await;
     lab.order().await;
     let page = Browser::open(1280, 800).await;
-    page.devtools("Performance.enable", json!({})).await;
+    page.devtools("Performance.enable", json!({ "timeDomain": "threadTicks" })).await;
     let begin = Instant::now();
     page.visit(&lab.url("/")).await;
     page.until(&format!("document.querySelectorAll('a.cell').length === {count}")).await;
@@ -50,7 +51,7 @@ async fn main_thread() {
                 if Instant::now() >= next {
                     break;
                 }
-                lab.progress(n, f64::from(second) * 4.0 + 0.1).await;
+                lab.progress(n, f64::from(second) * percent + 0.1).await;
                 reports += 1;
             }
             tokio::time::sleep_until(next.into()).await;

@@ -196,3 +196,53 @@ async fn a_thousand_terminals_fit_on_two_screens() {
     drop(page);
     lab.stop().await;
 }
+
+#[tokio::test]
+async fn a_report_that_changes_no_whole_percent_leaves_a_small_cell_alone() {
+    let mut lab = Lab::of(160).await;
+    lab.order().await;
+    for n in 0..2 {
+        lab.begin(n).await;
+        lab.progress(n, 42.1).await;
+    }
+    let page = Browser::open(1280, 800).await;
+    page.visit(&lab.url("/")).await;
+    let cell = |n: usize| format!("document.querySelector('a.cell[data-id=\"{}\"]')", mac(n));
+    page.until(&format!("{}.querySelector('.pc').textContent === '42'", cell(0))).await;
+    let watch = "window.touched = new Set(); new MutationObserver(all => all.forEach(one => \
+        touched.add(one.target.closest('a.cell').dataset.id))) \
+        .observe(document.querySelector('#rooms'), { subtree: true, childList: true, attributes: true })";
+    page.run(watch).await;
+    lab.progress(0, 42.9).await;
+    lab.progress(1, 43.1).await;
+    page.until(&format!("{}.querySelector('.pc').textContent === '43'", cell(1))).await;
+    assert_eq!(page.run("return [...touched]").await, serde_json::json!([mac(1)]));
+    drop(page);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_far_below_the_window_follows_when_it_comes_near_or_changes_its_state() {
+    let mut lab = Lab::of(80).await;
+    lab.order().await;
+    for n in 0..80 {
+        lab.begin(n).await;
+        lab.progress(n, 1.0).await;
+    }
+    let page = Browser::open(1280, 800).await;
+    page.visit(&lab.url("/#view=list")).await;
+    let row = |n: usize| format!("document.querySelector('#rows tr[data-id=\"{}\"]')", mac(n));
+    page.until(&format!("{}.innerText.includes('1.0 %')", row(79))).await;
+    lab.progress(79, 42.0).await;
+    lab.progress(0, 42.0).await;
+    page.until(&format!("{}.innerText.includes('42.0 %')", row(0))).await;
+    let far = page.run(&format!("return {}.innerText", row(79))).await.to_string();
+    assert!(far.contains("1.0 %"), "nobody sees it: {far}");
+    page.run(&format!("{}.scrollIntoView()", row(79))).await;
+    page.until(&format!("{}.innerText.includes('42.0 %')", row(79))).await;
+    lab.fail(0).await;
+    page.until(&format!("{}.innerText.includes('failed')", row(0))).await;
+    assert_eq!(page.complaints().await, [""; 0]);
+    drop(page);
+    lab.stop().await;
+}

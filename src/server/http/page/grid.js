@@ -72,39 +72,38 @@ function makeCell(t) {
     percent: make("span", "pc", head),
   };
   cell.note = make("span", "note", link);
-  cell.fill = make("i", "fill", make("i", "track", link));
+  cell.bar = make("i", "bar", link);
   cell.sign.setAttribute("aria-hidden", "true");
   link.dataset.id = t.id;
   link.tabIndex = -1;
   cells.set(t.id, cell);
   return cell;
 }
+// A small cell shows no rate and no part of a percent, so a second of imaging seldom changes it.
 function fill(cell, t) {
   const imaging = t.state === "imaging" && t.progress;
-  const done = imaging
-    ? t.progress.percent
-    : t.state === "interrupted" && t.progress
-      ? t.progress.percent
-      : 0;
+  const done = imaging || t.state === "interrupted" ? (t.progress || { percent: 0 }).percent : 0;
+  const whole = Math.floor(done);
+  const reason = imaging ? "" : reasonOf(t);
+  const rated = imaging && t.progress.rate_in > 0 ? rate(t.progress.rate_in) : "";
+  const note = small ? "" : imaging ? rated || w(t.progress.stage) : reason || w(t.state);
+  const part = (small ? whole : done.toFixed(1)) + "% 100%";
+  const shown = [t.state, t.new, whole, reason, note, part, nameOf(t), t.room, t.seat].join("\n");
+  if (cell.shown === shown) return;
+  cell.shown = shown;
   cls(cell.link, "cell " + t.state + (t.new ? " new" : ""));
   text(cell.sign, SIGNS[t.state] || "?");
   text(cell.name, t.room && t.seat ? t.seat : nameOf(t));
-  text(cell.percent, done > 0 ? Math.floor(done) + (small ? "" : " %") : "");
-  const note = imaging
-    ? t.progress.rate_in > 0
-      ? rate(t.progress.rate_in)
-      : w(t.progress.stage)
-    : reasonOf(t) || w(t.state);
+  text(cell.percent, done > 0 ? whole + (small ? "" : " %") : "");
   text(cell.note, note);
-  const scale = "scaleX(" + (done / 100).toFixed(3) + ")";
-  if (cell.scale !== scale) cell.fill.style.transform = cell.scale = scale;
+  if (cell.part !== part) cell.bar.style.backgroundSize = cell.part = part;
   const place = [t.room && w("room", t.room), t.seat].filter(Boolean).join(" ");
   const label = [
     nameOf(t),
     place,
     w(t.state) + (t.new ? ", " + w("new") : ""),
-    done > 0 ? Math.floor(done) + " %" : "",
-    imaging ? "" : reasonOf(t),
+    done > 0 ? whole + " %" : "",
+    reason,
   ]
     .filter(Boolean)
     .join(", ");

@@ -17,6 +17,19 @@ const COLUMNS = [
 ];
 const NUMBERS = ["in", "out", "peers", "time_left"];
 const rows = new Map();
+// Of thousands of rows most are far from the window: these follow when they come near, or change their place.
+const sight = new IntersectionObserver(
+  entries => {
+    for (const { target, isIntersecting } of entries) {
+      const row = rows.get(target.dataset.id),
+        t = lab.terminals.get(target.dataset.id);
+      if (!row) continue;
+      row.far = !isIntersecting;
+      if (t && row.late) fill(row, t);
+    }
+  },
+  { rootMargin: "1000px" },
+);
 
 function makeRow(t) {
   const tr = make("tr"),
@@ -37,9 +50,17 @@ function makeRow(t) {
   row.seat = make("span", "", row.place);
   row.zone = make("div", "small", row.place);
   rows.set(t.id, row);
+  tr.dataset.id = t.id;
+  sight.observe(tr);
   return row;
 }
+function follow(row, t) {
+  if (row.far && row.seen === t.state) row.late = true;
+  else fill(row, t);
+}
 function fill(row, t) {
+  row.late = false;
+  row.seen = t.state;
   const p = t.progress,
     imaging = t.state === "imaging";
   const live = p && (imaging || (t.state === "done" && p.stage === "serve"));
@@ -97,30 +118,36 @@ export function head() {
     make("th", NUMBERS.includes(column) ? "num" : "", line, w(column)).scope = "col";
   for (const row of rows.values()) for (const column of COLUMNS) row[column].dataset.head = w(column);
 }
-let order = "";
+let order = "",
+  address = "";
 export function show(changed) {
   const shown = chosen().sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state) || byName(a, b));
-  const now = document.documentElement.lang + location.hash + shown.map(t => t.id).join();
-  if (now === order) {
+  const ids = shown.map(t => t.id).join(),
+    here = document.documentElement.lang + location.hash;
+  if (ids === order && here === address) {
     for (const id of changed) {
       const t = lab.terminals.get(id),
         row = rows.get(id);
-      if (t && row) fill(row, t);
+      if (t && row) follow(row, t);
     }
     return;
   }
-  order = now;
+  const moved = here === address;
+  order = ids;
+  address = here;
   const seen = new Set(shown.map(t => t.id)),
     body = $("rows");
   for (const [id, row] of rows)
     if (!seen.has(id)) {
+      sight.unobserve(row.tr);
       row.tr.remove();
       rows.delete(id);
     }
   let place = body.firstChild;
   for (const t of shown) {
     const row = rows.get(t.id) || makeRow(t);
-    fill(row, t);
+    if (!moved) fill(row, t);
+    else if (!row.seen || changed.has(t.id)) follow(row, t);
     if (place === row.tr) place = place.nextSibling;
     else body.insertBefore(row.tr, place);
   }
