@@ -93,13 +93,15 @@ impl Attempt {
 
     /// Whether the disk holds half a system because of it, or since before it.
     pub(crate) fn leaves_half_a_system(&self) -> bool {
+        let disarmed = self.progress.as_ref().is_some_and(|p| p.stage >= Stage::Disarm);
         match &self.outcome {
             Some(Outcome::Done { .. }) => false,
-            Some(Outcome::Failed { disk_touched, .. }) => *disk_touched || self.dirty,
-            None if self.was_committed() => false,
-            Some(Outcome::Checked { .. }) | None => {
-                self.dirty || self.progress.as_ref().is_some_and(|p| p.stage >= Stage::Disarm)
+            // The agent may have gone on after a person's stop, until it heard of it.
+            Some(Outcome::Failed { disk_touched, .. }) => {
+                *disk_touched || self.dirty || self.cancelled && disarmed
             }
+            None if self.was_committed() => false,
+            Some(Outcome::Checked { .. }) | None => self.dirty || disarmed,
         }
     }
 
@@ -119,8 +121,9 @@ impl Attempt {
                 let new = new.iter().map(|one| Installed { personalised, ..one.clone() });
                 new.chain(others.cloned()).collect()
             }
-            Some(Outcome::Failed { disk_touched: false, .. }) if !self.dirty => self.installed.clone(),
-            Some(Outcome::Checked { .. }) if !self.leaves_half_a_system() => self.installed.clone(),
+            Some(Outcome::Failed { .. } | Outcome::Checked { .. }) if !self.leaves_half_a_system() => {
+                self.installed.clone()
+            }
             None if self.preflight && !self.leaves_half_a_system() => self.installed.clone(),
             // The last report says too little, because the disarm may have followed it.
             _ => Vec::new(),

@@ -100,3 +100,14 @@ fn a_cancel_leaves_the_outcome_of_an_earlier_attempt_as_it_was() {
     let last = lab.get(A).and_then(|t| t.last.clone()).expect("attempt");
     assert!(!last.cancelled && last.outcome == Some(failed(Class::Retry, true)));
 }
+
+#[test]
+fn a_disk_that_the_agent_touched_before_it_heard_of_a_cancel_is_not_booted() {
+    let mut lab = lab();
+    let a = begin(&mut lab, 1, A, "a");
+    report(&mut lab, 2, (a, "a"), Stage::Claim);
+    lab.cancel(&moment(3), A).expect("running");
+    assert!(report(&mut lab, 4, (a, "a"), Stage::Disarm).cancel);
+    assert!(matches!(lab.next_step(A, &moment(60)), AtBoot::Hold { .. }), "its own outcome never came");
+    assert!(lab.get(A).and_then(|t| t.last.as_ref()).expect("attempt").leaves_installed().is_empty());
+}
