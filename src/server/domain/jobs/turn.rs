@@ -319,8 +319,8 @@ impl Jobs {
             Outcome::Checked { findings, .. } if preflight => member.checked(findings, since),
             Outcome::Checked { .. } => member.enter(State::Failed, since, "it only looked at its disk"),
             Outcome::Failed { failure, .. } => match member.state {
-                State::Cancelled | State::Done => return Effects::default(),
-                _ if failure.class == Class::Retry => {
+                State::Cancelled | State::Done | State::Missed | State::Asleep => return Effects::default(),
+                State::Waiting | State::Running if failure.class == Class::Retry => {
                     member.try_again_or_fail(attempts, since, &failure.message);
                 }
                 _ => member.enter(State::Failed, since, &*failure.message),

@@ -173,3 +173,16 @@ fn a_terminal_that_crashes_right_after_each_take_fails_and_frees_its_place() {
     tick(&mut jobs, 10 * takes + 60);
     assert_eq!((state(&jobs, "t0"), may(&jobs, "t1", 10 * takes + 60)), (State::Failed, true));
 }
+
+#[test]
+fn the_late_failure_of_an_attempt_lets_nobody_begin_again() {
+    let mut jobs = jobs(1, standing(false));
+    tick(&mut jobs, 22 * HOUR);
+    jobs.take("t0", "1", 1, at(22 * HOUR));
+    tick(&mut jobs, 22 * HOUR + 61);
+    let set_back = Moment { now: at(22 * HOUR + 62), date: moment(19 * HOUR).date };
+    jobs.tick(&set_back, &|_| false, &|_| None);
+    assert_eq!(state(&jobs, "t0"), State::Missed);
+    jobs.outcome("t0", 1, &failed(Class::Retry, true), at(22 * HOUR + 63));
+    assert_eq!(state(&jobs, "t0"), State::Missed);
+}
