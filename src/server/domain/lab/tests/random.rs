@@ -278,10 +278,8 @@ impl Night {
             return Ok(Vec::new());
         };
         let promises = &mut self.latest.1;
-        if ended {
-            return Ok(changes);
-        }
-        prop_assert!(orders.cancel || !promises.stopped.contains(&agent.number), "a person stopped it");
+        let must_stop = !ended && promises.stopped.contains(&agent.number);
+        prop_assert!(orders.cancel || !must_stop, "a person stopped it");
         match agent.stage {
             Stage::Serve => promises.half.remove(&i),
             stage => stage >= Stage::Disarm && promises.half.insert(i),
