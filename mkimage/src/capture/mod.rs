@@ -14,6 +14,7 @@ mod grow;
 mod grub;
 mod in_place;
 mod lvm;
+mod parent;
 mod payload;
 mod plan;
 mod publish;
@@ -41,9 +42,10 @@ use crate::keys::read_secret;
 use crate::progress::Progress;
 use crate::source::Source;
 use in_place::Place;
+use parent::Parent;
 use payload::Terms;
 use plan::Plan;
-use share::{Parent, Shared};
+use share::Shared;
 
 /// Bytes of each payload file by default.
 const FILE_SIZE: u64 = 64 << 30;
@@ -177,7 +179,7 @@ impl Arguments {
         let Some(version) = &self.parent else { return Ok(None) };
         let parent = Parent::open(&self.repository.join(&self.name).join(version))?;
         if let Some(length) = self.piece_length {
-            share::refuse_other_length(&parent, length)?;
+            parent::refuse_other_length(&parent, length)?;
         }
         Ok(Some(parent))
     }

@@ -14,9 +14,10 @@ use flashmob::manifest::{Lost, MAX_PIECES, Policy, names};
 use flashmob::units::{PieceLength, Sha1, Sha256, show_bytes};
 
 use super::ahead::{Cell, Reader};
+use super::parent::{Parent, Twin};
 use super::plan::Plan;
 use super::ranges::Used;
-use super::share::{Parent, Shared, Sharing, Twin};
+use super::share::{Shared, Sharing};
 use super::writer::{Writer, data_ranges};
 use crate::pipeline;
 use crate::progress::Progress;

@@ -6,6 +6,7 @@
 //! keep QEMU from writing to it (`locks`). `seen` notices other writers afterwards. Nothing is ever written.
 
 mod locks;
+mod mounts;
 mod nbd;
 mod seen;
 
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use flashmob::event::Failure;
 use flashmob::io::disk::table;
-use flashmob::io::sysfs::{self, Mount};
+use flashmob::io::sysfs;
 use flashmob::manifest::Lost;
 use flashmob::units::{DiskOffset, SectorSize};
 use nix::errno::Errno;
@@ -90,7 +91,7 @@ impl Source {
         let metadata = fs::metadata(path).map_err(|e| file_failure("opening", path, &e))?;
         if metadata.file_type().is_block_device() {
             let devices = sysfs::with_partitions(metadata.rdev());
-            let mounts = mounts_of(&devices)?;
+            let mounts = mounts::of_devices(&devices)?;
             if let Some(mount) = mounts.iter().find(|mount| mount.writable) {
                 return Err(Failure::refused(
                     format!("{} is mounted read-write at {} ({})", path.display(), mount.place, mount.device),
@@ -116,7 +117,7 @@ impl Source {
             let file = file.map_err(|e| file_failure("opening", path, &e))?;
             return Self::from_file(path, file, metadata.rdev());
         }
-        if let Some(mount) = loop_mounts(path)?.into_iter().find(|mount| mount.writable) {
+        if let Some(mount) = mounts::of_file(path)?.into_iter().find(|mount| mount.writable) {
             return Err(Failure::refused(
                 format!("{} is mounted read-write at {} through a loop device", path.display(), mount.place),
                 format!("Unmount it first: umount {}", mount.place),
@@ -314,60 +315,11 @@ impl Source {
     }
 }
 
-fn mounts_of(devices: &[String]) -> Result<Vec<Mount>, Failure> {
-    let path = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(path).map_err(|e| file_failure("reading", path, &e))?;
-    // Some filesystems (btrfs) do not give their device's number, but its path.
-    let is_device = |source: &str| {
-        fs::metadata(source)
-            .is_ok_and(|m| m.file_type().is_block_device() && devices.contains(&sysfs::numbers(m.rdev())))
-    };
-    Ok(mounts_in(&text, devices, is_device))
-}
-
-/// The mounts of `mountinfo` whose device has one of these numbers, or a path that `is_device` knows.
-fn mounts_in(mountinfo: &str, devices: &[String], is_device: impl Fn(&str) -> bool) -> Vec<Mount> {
-    let mounts = sysfs::mounts(mountinfo);
-    mounts.filter(|mount| devices.contains(&mount.numbers) || is_device(&mount.device)).collect()
-}
-
-/// Mounts of loop devices that are backed by a file.
-fn loop_mounts(path: &Path) -> Result<Vec<Mount>, Failure> {
-    let real = fs::canonicalize(path).map_err(|e| file_failure("opening", path, &e))?;
-    let mut devices = Vec::new();
-    for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
-        let backing = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
-        let numbers = fs::read_to_string(entry.path().join("dev")).unwrap_or_default();
-        if Path::new(backing.trim_end()) == real
-            && let Some((major, minor)) = numbers.trim().split_once(':')
-            && let (Ok(major), Ok(minor)) = (major.parse(), minor.parse())
-        {
-            devices.extend(sysfs::with_partitions(nix::sys::stat::makedev(major, minor)));
-        }
-    }
-    if devices.is_empty() { Ok(Vec::new()) } else { mounts_of(&devices) }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    const MOUNTINFO: &str = "\
-22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
-30 22 254:2 / /mnt/a\\040b ro,relatime shared:2 - ext4 /dev/vda2 rw
-31 22 254:3 / /mnt/ro ro,relatime shared:3 - ext4 /dev/vda3 ro
-32 22 0:40 /sub /srv rw,noatime - btrfs /dev/vdb1 rw,space_cache
-33 22 254:22 / /other rw - ext4 /dev/vdc rw
-";
-
-    #[test]
-    fn mounts_are_found_by_number_and_by_path_and_only_the_filesystem_says_who_may_write() {
-        let devices = ["254:2", "254:3"].map(String::from);
-        let found = mounts_in(MOUNTINFO, &devices, |path| path == "/dev/vdb1");
-        let found: Vec<_> = found.iter().map(|m| (m.place.as_str(), m.writable)).collect();
-        assert_eq!(found, [("/mnt/a b", true), ("/mnt/ro", false), ("/srv", true)]);
-    }
     use flashmob::event::Class;
+
+    use super::*;
 
     #[test]
     fn holes_of_a_sparse_file_are_known() {
