@@ -25,6 +25,8 @@ pub const ON_BOOT: [&str; 2] = ["flashmob", "terminal.json"];
 pub const WAITING_ON_BOOT: &str = "flashmob/after";
 /// What a Linux system may lie in that the agent does not open.
 const CLOSED: [&str; 4] = ["lvm", "luks", "raid", "bcache"];
+/// A physical volume of LVM, as manifests name it.
+pub const LVM: &str = "lvm";
 /// Filesystems that the kernel mounts to change a Linux system.
 const LINUX: [&str; 5] = ["ext4", "ext3", "ext2", "xfs", "btrfs"];
 /// The version of the file.
@@ -47,6 +49,10 @@ pub struct OwnFile {
     pub server: String,
     /// For that call.
     pub ticket: String,
+    /// The number of the partition that the image lets grow and in which something may be left to the helper;
+    /// empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub grow: String,
 }
 
 impl OwnFile {
@@ -64,6 +70,7 @@ impl OwnFile {
             image: assignment.task.id.to_string(),
             server: server.into(),
             ticket,
+            grow: String::new(),
         })
     }
 
@@ -170,6 +177,12 @@ impl Places {
     /// Partitions that are larger than the image's.
     pub(crate) fn growing(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter().filter(|part| part.room > part.size)
+    }
+
+    /// The number of the partition whose growth a helper in a Linux may have to finish; empty: none.
+    pub fn for_helper(&self) -> String {
+        let is_linux = |part: &&Part| part.filesystem == LVM || LINUX.contains(&part.filesystem.as_str());
+        self.growing().find(is_linux).map(|part| part.number.to_string()).unwrap_or_default()
     }
 
     /// The EFI system partition.

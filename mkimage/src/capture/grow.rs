@@ -12,6 +12,8 @@ use super::plan::{PartitionPlan, Plan};
 const BY_AGENT: [&str; 3] = ["ext4", "xfs", "btrfs"];
 /// Grows at the first start of the system on it.
 const BY_WINDOWS: &str = "ntfs";
+/// Grows at the first start too, if flashmob's helper is in the system.
+const BY_HELPER: &str = "lvm";
 
 /// Which partition grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,7 @@ impl FromStr for Choice {
 /// Marks the partition that grows.
 pub(super) fn mark(plan: &mut Plan, choice: Option<Choice>) -> Result<(), Failure> {
     let Some(choice) = choice else { return Ok(()) };
-    let known = format!("Filesystems that grow are {} and {BY_WINDOWS}.", BY_AGENT.join(", "));
+    let known = format!("What grows is {}, {BY_WINDOWS} and {BY_HELPER}.", BY_AGENT.join(", "));
     let partition = match choice {
         Choice::Number(number) => {
             let found = plan.partitions.iter_mut().find(|p| p.number == number);
@@ -54,7 +56,11 @@ pub(super) fn mark(plan: &mut Plan, choice: Option<Choice>) -> Result<(), Failur
         return Err(Failure::usage(format!("partition {} cannot grow: {why}", partition.number), known));
     }
     partition.grow = true;
-    plan.remarks.push(format!("partition {} takes the room of larger disks", partition.number));
+    let by = match partition.filesystem {
+        Some(BY_HELPER) => "; the volume of its root filesystem grows where flashmob-helper is in the system",
+        _ => "",
+    };
+    plan.remarks.push(format!("partition {} takes the room of larger disks{by}", partition.number));
     Ok(())
 }
 
@@ -78,7 +84,7 @@ fn refusal(p: &PartitionPlan) -> Option<String> {
         Entry::Mbr { ebr: Some(_), .. } => Some("it is a logical one".into()),
         _ if p.role != Role::Data => Some("it is not one for data".into()),
         entry if is_recovery(entry) => Some("it is a recovery partition".into()),
-        _ if BY_AGENT.contains(&by) || by == BY_WINDOWS => None,
+        _ if BY_AGENT.contains(&by) || [BY_WINDOWS, BY_HELPER].contains(&by) => None,
         _ if by.is_empty() => Some("no filesystem was found on it".into()),
         _ => Some(format!("it has {by}")),
     }
@@ -133,6 +139,15 @@ mod tests {
         let mut none = plan();
         mark(&mut none, None).expect("nothing to do");
         assert!(none.partitions.iter().all(|p| !p.grow));
+    }
+
+    #[test]
+    fn a_physical_volume_of_lvm_grows_and_the_remark_says_by_whom() {
+        let mut plan = plan();
+        plan.partitions[2] = partition(3, Some("lvm"), Role::Data);
+        mark(&mut plan, Some(Choice::Last)).expect("can grow");
+        assert!(plan.partitions[2].grow);
+        assert!(plan.remarks[0].contains("flashmob-helper"), "{:?}", plan.remarks);
     }
 
     #[test]

@@ -108,6 +108,7 @@ pub(crate) async fn make(
         load_filesystems(&places);
         let mut tell = |what| drop(told.send(what));
         grow::all(&places, &mut tell);
+        let own = own.map(|own| OwnFile { grow: places.for_helper(), ..own });
         Ok(own.is_none_or(|own| personal::make(&places, &own, &mut tell)))
     });
     let mut deadline = std::pin::pin!(tokio::time::sleep(ctx.bounds.disk));

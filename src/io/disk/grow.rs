@@ -14,7 +14,7 @@ use nix::sys::statvfs::fstatvfs;
 use crate::io::disk::grow_ntfs::{self, Ntfs};
 use crate::io::disk::mount::{Mount, node};
 use crate::io::sys;
-use crate::layout::personal::{Places, Told};
+use crate::layout::personal::{LVM, Places, Told};
 use crate::units::show_bytes;
 
 /// What became of a filesystem.
@@ -28,6 +28,8 @@ pub(crate) enum Grown {
     Full,
     /// The system on it does it at its first start.
     BySystem,
+    /// flashmob's helper does it there.
+    ByHelper,
 }
 
 /// Lets the filesystems of an imaged disk grow whose partitions are larger than the image's. `tell` hears of
@@ -38,6 +40,7 @@ pub(crate) fn all(places: &Places, tell: &mut dyn FnMut(Told)) {
         let grown = match &*part.filesystem {
             // Windows may have been started since, and may be hibernated.
             "ntfs" if !places.proved => Ok(Grown::BySystem),
+            LVM => Ok(Grown::ByHelper),
             kind => node(places, part).and_then(|node| grow(&node, kind)),
         };
         tell(match grown {
@@ -87,6 +90,7 @@ impl std::fmt::Display for Grown {
                 write!(f, "grew from {before} to {after}; Windows checks it at its first start")
             }
             Grown::Full => f.write_str("fills its partition"),
+            Grown::ByHelper => f.write_str("is a volume of LVM, which the helper in the system lets grow"),
             Grown::BySystem => f.write_str("grows when the system on it starts for the first time"),
         }
     }
@@ -217,6 +221,16 @@ mod tests {
         };
         let [Told::Step(step)] = &tell(&places)[..] else { panic!("{:?}", tell(&places)) };
         assert!(step.contains("when the system on it starts"), "{step}");
+        let mut lvm = places.clone();
+        lvm.parts[0].filesystem = "lvm".into();
+        assert!(matches!(&tell(&lvm)[..], [Told::Step(step)] if step.contains("the helper in the system")));
+        assert_eq!((lvm.for_helper(), places.for_helper()), ("1".into(), String::new()));
+        lvm.parts[0].room = lvm.parts[0].size;
+        assert_eq!(
+            (tell(&lvm), lvm.for_helper()),
+            (Vec::new(), String::new()),
+            "the image lets nothing grow"
+        );
         let now = tell(&Places { proved: true, ..places });
         assert!(matches!(&now[..], [Told::Problem(why)] if why.contains("there is no NTFS")), "{now:?}");
     }
