@@ -111,11 +111,20 @@ pub async fn run<I: Imager>(
         view.progress.seconds_left = None;
         view.outcome = Some(outcome.clone());
     });
-    tokio::select! {
-        () = stay(&reporter, outcome, status, assignment) => {}
-        () = released(&mut heard) => status.note("the server has released this terminal"),
+    let told = Cell::new(false);
+    let ordered = tokio::select! {
+        () = stay(&reporter, (outcome.clone(), &told), status, assignment) => false,
+        () = released(&mut heard) => {
+            status.note("the server has released this terminal");
+            true
+        }
         never = &mut reporting => match never {},
-        () = stopped_at_last(&mut stop, &late) => {}
+        () = stopped_at_last(&mut stop, &late) => true,
+    };
+    if ordered && !told.get() {
+        // An order to stop that came during the commit. A server that does not hear of the end would take the
+        // disk for half a system.
+        let _ = reporter.outcome(outcome, pace.tell).await;
     }
     let next = held.next();
     let committed = Committed { system: held.system(), also: held.also(), problems: Vec::new() };
@@ -234,13 +243,19 @@ async fn released(orders: &mut watch::Receiver<Orders>) {
     }
 }
 
-/// Stays in the swarm for the longest stay, telling the server the outcome meanwhile.
-async fn stay(reporter: &Reporter, outcome: Outcome, status: &Status, assignment: &Assignment) {
+/// Stays in the swarm for the longest stay, telling the server the outcome meanwhile. `heard` becomes true
+/// when the server has it.
+async fn stay(
+    reporter: &Reporter,
+    (outcome, heard): (Outcome, &Cell<bool>),
+    status: &Status,
+    assignment: &Assignment,
+) {
     let longest = Duration::from_secs(assignment.longest_stay).min(LONGEST_STAY);
     let told = async {
         // The last numbers first: a release may follow the outcome at once.
         let _ = reporter.progress_once().await;
-        let _ = reporter.outcome(outcome, longest).await;
+        heard.set(reporter.outcome(outcome, longest).await.is_ok());
         reporter.log(MAX_LOG).await;
         std::future::pending::<()>().await;
     };

@@ -149,10 +149,11 @@ async fn a_commit_that_has_begun_is_finished_and_reported_although_the_job_is_ca
             std::future::pending().await
         }
     }
-    let answers = Arc::new(Mutex::new(0));
-    let counted = answers.clone();
-    let url = serve(move |_, _| {
+    let (answers, told) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (counted, heard) = (answers.clone(), told.clone());
+    let url = serve(move |path, body| {
         *counted.lock().unwrap() += 1;
+        heard.lock().unwrap().extend(path.ends_with("/outcome").then(|| body.to_string()));
         (200, r#"{"release":false,"cancel":true}"#.into())
     })
     .await;
@@ -161,6 +162,8 @@ async fn a_commit_that_has_begun_is_finished_and_reported_although_the_job_is_ca
     let stop = async { tokio::time::sleep(Duration::from_millis(1)).await };
     let ended = run(&api, &assignment(3600), &imager, &status, PACE, stop).await;
     assert!(matches!(ended, Ended::Done(_)), "a good terminal is not held");
+    let told = told.lock().unwrap();
+    assert!(told.len() == 1 && told[0].contains(r#""result":"done""#), "by the server neither: {told:?}");
 }
 
 fn preflight() -> Assignment {

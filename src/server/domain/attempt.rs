@@ -96,6 +96,8 @@ impl Attempt {
         let disarmed = self.progress.as_ref().is_some_and(|p| p.stage >= Stage::Disarm);
         match &self.outcome {
             Some(Outcome::Done { .. }) => false,
+            // It was stopped when only its outcome was missing.
+            Some(Outcome::Failed { .. }) if self.cancelled && self.was_committed() => false,
             // The agent may have gone on after a person's stop, until it heard of it.
             Some(Outcome::Failed { disk_touched, .. }) => {
                 *disk_touched || self.dirty || self.cancelled && disarmed
@@ -121,7 +123,9 @@ impl Attempt {
                 let new = new.iter().map(|one| Installed { personalised, ..one.clone() });
                 new.chain(others.cloned()).collect()
             }
-            Some(Outcome::Failed { .. } | Outcome::Checked { .. }) if !self.leaves_half_a_system() => {
+            Some(Outcome::Failed { .. } | Outcome::Checked { .. })
+                if !self.leaves_half_a_system() && !self.was_committed() =>
+            {
                 self.installed.clone()
             }
             None if self.preflight && !self.leaves_half_a_system() => self.installed.clone(),

@@ -38,7 +38,7 @@ impl Jobs {
             stopped.extend(ended.into_iter().map(|id| (id, entry.job.number)));
             effects.and(next);
             effects.and(entry.open(at));
-            let (closed, ended) = entry.close(at, half_written);
+            let (closed, ended) = entry.close(at, half_written, &committed);
             stopped.extend(ended.into_iter().map(|id| (id, entry.job.number)));
             effects.and(closed);
             // Nobody may be left, because terminals were cancelled before the window opened, or forgotten.
@@ -87,8 +87,14 @@ impl Entry {
         missed
     }
 
-    /// The window of an open run closes: terminals that have not begun have missed it.
-    fn close(&mut self, at: &Moment, half_written: &dyn Fn(&str) -> bool) -> (Effects, Vec<String>) {
+    /// The window of an open run closes: terminals that have not begun have missed it. Of those that
+    /// `committed` knows only the outcome is missing.
+    fn close(
+        &mut self,
+        at: &Moment,
+        half_written: &dyn Fn(&str) -> bool,
+        committed: &dyn Fn(&str) -> bool,
+    ) -> (Effects, Vec<String>) {
         let date = at.date.timestamp();
         if self.job.run.phase != Phase::Open {
             return (Effects::default(), Vec::new());
@@ -101,6 +107,9 @@ impl Entry {
         for id in ids {
             let Some(member) = self.members.get(&id) else { continue };
             if member.state == State::Waiting && self.may_finish(member, half_written(&id), date) {
+                continue;
+            }
+            if member.state == State::Running && committed(&id) {
                 continue;
             }
             let Some((state, reason)) = self.at_the_end(&id, member) else { continue };

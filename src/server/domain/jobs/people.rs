@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::turn::COMMITTED;
 use super::{Effects, JobChange, Jobs, Kind, Moment, Phase, State, Stop};
 use crate::api::{Compare, Refusal};
 use crate::server::domain::targets::Meant;
@@ -105,6 +106,12 @@ impl Jobs {
             let Some(member) = entry.members.get_mut(id).filter(|member| member.state != State::Done) else {
                 continue;
             };
+            // Only its outcome is missing.
+            if self.leases.get(id).is_some_and(|lease| lease.job == number && lease.committed) {
+                member.enter(State::Done, at.date.timestamp(), COMMITTED);
+                ids.push(id.clone());
+                continue;
+            }
             let reason = "cancelled by a person";
             stops.extend(Stop::of(id, member, reason));
             if member.state.is_final() {

@@ -238,6 +238,10 @@ impl Night {
                 prop_assert!(!self.latest.1.half.contains(&i), "half a system is never booted");
                 return Ok(Vec::new());
             }
+            AtBoot::Hold { .. } => {
+                prop_assert!(self.latest.1.half.contains(&i), "a whole system is never held");
+                return Ok(Vec::new());
+            }
             _ => return Ok(Vec::new()),
         }
         let Offer::Now(target) = self.lab.offer(&id, &here) else { panic!("it was sent the agent") };
@@ -338,9 +342,11 @@ impl Night {
 
     /// A person stops the attempt of this terminal, if it is of this job.
     fn stops(&mut self, i: usize, job: u64) {
-        let Some(Agent { number, .. }) = self.agents[i] else { return };
+        let Some(Agent { number, stage, .. }) = self.agents[i] else { return };
         let member = self.member(i, job);
-        if member.attempt == Some(number) && member.state != State::Done && self.is_open(i, number) {
+        // One whose image is on the disk is done.
+        let done = member.state == State::Done || member.state == State::Running && stage == Stage::Serve;
+        if member.attempt == Some(number) && !done && self.is_open(i, number) {
             self.latest.1.stopped.insert(number);
         }
     }
