@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -16,10 +17,12 @@ use super::target::Target;
 use crate::api::{Assignment, Task};
 use crate::boot::entries;
 use crate::event::{Failure, Installed, Stage};
-use crate::io::disk::{grow, personal};
+use crate::io::disk::{grow, grow_ntfs, personal};
 use crate::io::host::modules::Loader;
 use crate::layout::personal::{OwnFile, Places, Told};
 
+/// When a disk that has taken too long is looked at again, because a restart now would spoil it.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// The drivers of filesystems with more than one name.
 const DRIVERS: [(&str, &str); 2] = [("ext2", "ext4"), ("ext3", "ext4")];
 
@@ -121,6 +124,10 @@ pub(crate) async fn make(
                 None => break,
             },
             () = &mut deadline => {
+                if grow_ntfs::is_writing() {
+                    deadline.as_mut().reset(tokio::time::Instant::now() + LOOK_AGAIN);
+                    continue;
+                }
                 let seconds = ctx.bounds.disk.as_secs();
                 let why = format!("the disk did not finish within {seconds} s");
                 tell(Told::Problem(why)).await;

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,14 @@ const FOLDERS: [&str; 4] = ["/sbin", "/usr/sbin", "/bin", "/usr/bin"];
 /// How long the run that writes nothing may take. It reads the whole file table: a minute for a million files
 /// on a rotating disk. The run that writes reads as much, and writes a journal and a bitmap beside it.
 const TRIAL: Duration = Duration::from_secs(180);
+/// How many of them write now.
+static WRITING: AtomicU32 = AtomicU32::new(0);
+
+/// Does an ntfsresize write now? The machine must not be restarted then.
+pub(crate) fn is_writing() -> bool {
+    WRITING.load(Ordering::SeqCst) > 0
+}
+
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of a volume.
@@ -53,7 +62,10 @@ fn grow_after(trial: Duration, node: &Path, size: u64, program: Option<&Path>) -
     let Some(program) = program else { return Ok(Ntfs::NoProgram) };
     run(program, &["--no-action"], node, Some(trial))
         .map_err(|why| format!("{why}; nothing was changed, and Windows may let it grow"))?;
-    run(program, &[], node, None)?;
+    WRITING.fetch_add(1, Ordering::SeqCst);
+    let written = run(program, &[], node, None);
+    WRITING.fetch_sub(1, Ordering::SeqCst);
+    written?;
     let after = Volume::on(node)?;
     if !after.fills(size) {
         return Err("ntfsresize has ended, and the volume does not fill its partition".into());

@@ -16,7 +16,7 @@ pub(crate) mod efivars;
 #[cfg(feature = "agent")]
 pub(crate) mod grow;
 #[cfg(feature = "agent")]
-mod grow_ntfs;
+pub(crate) mod grow_ntfs;
 #[cfg(feature = "agent")]
 pub(crate) mod health;
 #[cfg(feature = "agent")]
