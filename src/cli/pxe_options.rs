@@ -27,10 +27,36 @@ pub(crate) struct PxeOptions {
 }
 
 impl PxeOptions {
-    /// The settings of the command line, if it has any: they replace those of the configuration.
+    /// The settings of the command line, if it has any: they replace those of the configuration. Words that
+    /// are there twice count once: the service may have some from 'flashmob pxe enable' and from its
+    /// settings.
     pub(super) fn config(self) -> Option<PxeConfig> {
-        let PxeOptions { pxe: interfaces, pxe_range: ranges, pxe_firmware: firmware, pxe_subnet: subnets } =
-            self;
+        let PxeOptions { pxe, pxe_range, pxe_firmware, pxe_subnet } = self;
+        let (interfaces, ranges) = (once(pxe), once(pxe_range));
+        let (firmware, subnets) = (once(pxe_firmware), once(pxe_subnet));
         (!interfaces.is_empty()).then_some(PxeConfig { interfaces, ranges, firmware, subnets })
+    }
+}
+
+fn once<T: PartialEq>(words: Vec<T>) -> Vec<T> {
+    let mut once: Vec<T> = Vec::new();
+    for word in words {
+        if !once.contains(&word) {
+            once.push(word);
+        }
+    }
+    once
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_is_there_twice_counts_once() {
+        let eth = |name: &str| name.to_string();
+        let options =
+            PxeOptions { pxe: vec![eth("eth0"), eth("eth1"), eth("eth0")], ..PxeOptions::default() };
+        assert_eq!(options.config().expect("on").interfaces, ["eth0", "eth1"]);
     }
 }
