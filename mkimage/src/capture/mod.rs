@@ -102,8 +102,8 @@ pub(crate) struct Arguments {
     /// Keep this partition of the terminal, which must exist there already; may be repeated.
     #[arg(long, value_name = "N")]
     keep: Vec<u32>,
-    /// Let a partition and its filesystem (ext4, XFS, Btrfs, NTFS), or its volume of LVM by the helper in
-    /// the system, grow to the end of larger disks; partitions behind it move there. The last one that can, or
+    /// Let a partition and its filesystem (ext4, XFS, Btrfs, NTFS), or its volume of LVM by the helper in the
+    /// system, grow to the end of larger disks; partitions behind it move there. The last one that can, or
     /// the one with this number. Terminals need netboot files of this version or later.
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "last")]
     grow: Option<grow::Choice>,
