@@ -303,6 +303,8 @@ pub(crate) fn name_of_address(address: std::net::IpAddr) -> Result<Option<String
     };
     match result {
         0 => Ok(CStr::from_bytes_until_nul(&name).ok().map(|name| name.to_string_lossy().into_owned())),
+        // musl says the same when no server answers.
+        libc::EAI_NONAME if cfg!(target_env = "musl") => Err("no name, or no answer".into()),
         libc::EAI_NONAME => Ok(None),
         code => {
             // SAFETY: the library returns a text of its own that ends with a zero and stays.

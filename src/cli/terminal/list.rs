@@ -65,6 +65,10 @@ fn terminal_table(terminals: &[TerminalView]) -> String {
         let p = t.progress.as_ref().filter(|_| t.silent.is_some_and(|silent| silent < 10));
         let dash = || "-".to_string();
         let note = match &t.outcome {
+            // Its last attempt says less.
+            _ if t.state == TerminalState::Waiting && t.reason.is_some() => {
+                t.reason.clone().unwrap_or_default()
+            }
             Some(Outcome::Failed { failure, .. }) => failure.message.clone(),
             Some(Outcome::Done { seconds, disk, warnings, .. }) => {
                 let warnings: String =
@@ -168,11 +172,14 @@ mod tests {
         rows.sort_by(as_people_count);
         let order: Vec<&str> = rows.iter().map(|row| row.label.as_deref().unwrap_or(&row.id)).collect();
         assert_eq!(order, ["lab-2", "lab-10", "02:00:00:00:00:9f", "02:00:00:00:00:a0"]);
+        rows[0].state = TerminalState::Waiting;
+        rows[0].reason = Some("DNS did not answer; asked again at 10:12:31".into());
         let text = terminal_table(&rows);
+        assert!(text.lines().nth(1).is_some_and(|line| line.ends_with("asked again at 10:12:31")), "{text}");
         let words = |line: usize| {
             let words = text.lines().nth(line).unwrap_or_default().split_whitespace().take(3);
             words.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!((words(1), words(3)), ("lab-2 101/4 idle".into(), "02:00:00:00:00:9f /4 new".into()));
+        assert_eq!((words(1), words(3)), ("lab-2 101/4 waiting".into(), "02:00:00:00:00:9f /4 new".into()));
     }
 }

@@ -63,6 +63,7 @@ fn details_table(terminal: &TerminalDetails) -> String {
     inventory.nics.iter().for_each(|nic| add("network card", card(nic)));
     inventory.devices.iter().for_each(|device| add("device", device.to_string()));
     add("state", state(row));
+    add("reason", row.reason.clone().unwrap_or_default());
     add("capture", row.capture.clone().unwrap_or_default());
     terminal.installed.iter().for_each(|one| add("installed", installed(one)));
     if terminal.half_written {
@@ -153,7 +154,7 @@ mod tests {
             "missing_disks":[{"name":"sdb","size":1000000000,"sector_size":512,"model":null,"serial":"B",
                 "wwn":null,"bus":"ata","path":"p","rotational":true,"removable":false,"read_only":false}],
             "installed":[{"image":"debian","version":"1","disk":"sda","partitions":[1,3]}],
-            "half_written":false,"attempt":{"number":7,"job":"night","images":"debian@2",
+            "reason":"it failed 3 times","half_written":false,"attempt":{"number":7,"job":"night","images":"debian@2",
                 "started":"2026-11-28T19:00:00Z","heard":"2026-11-28T19:01:00Z","ended":null,"tries":2,
                 "cancelled":false}}"#;
         let text = details_table(&understand(text).expect("details"));
@@ -172,6 +173,7 @@ mod tests {
             "missing disk  sdb, B,",
             "network card  eth0, 02:00:00:00:00:0a, 1000 Mbit/s, e1000e, 10.0.0.9/24, at sw-1, port 7",
             "device        RAID controller 8086:9a0b at pci 0000:00:0e.0, no driver",
+            "reason        it failed 3 times",
             "installed     partitions 1, 3 of debian@1 on sda",
             "last attempt  number 7, job night, debian@2, began 2026-11-28T19:00:00Z, try 2",
             "result        failed while fetching the image: writing sdb failed. Replace the disk. The",

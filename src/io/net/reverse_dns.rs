@@ -19,6 +19,10 @@ pub(crate) const TOGETHER: usize = 16;
 /// The places of all callers.
 pub(crate) static PLACES: Semaphore = Semaphore::const_new(TOGETHER);
 
+/// How often names were asked for.
+#[cfg(test)]
+pub(crate) static CALLS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
 /// Why an address has no name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NoName {
@@ -39,6 +43,8 @@ pub(crate) async fn names(
     addresses: impl IntoIterator<Item = IpAddr>,
     within: Duration,
 ) -> HashMap<IpAddr, Result<String, NoName>> {
+    #[cfg(test)]
+    CALLS.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     names_by(sys::name_of_address, &PLACES, addresses, within).await
 }
 

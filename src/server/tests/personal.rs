@@ -1,5 +1,7 @@
 //! Systems of their own: host names by rule, finishing after a power cut, the started system's call.
 
+use std::sync::atomic::Ordering;
+
 use super::speaking::token;
 use super::*;
 use crate::api::{Booted, Personal, PersonalReport, TerminalDetails};
@@ -328,12 +330,23 @@ async fn a_stranger_makes_the_server_ask_dns_nothing_and_a_terminal_waits_while_
     world.open_abroad().await;
     let resolver_is_away = reverse_dns::PLACES.acquire_many(PLACES).await.expect("open");
     let url = world.abroad(&format!("/api/v1/terminals/{terminal}/take"));
-    let stranger = world.http.post(url).json(&KNOWS()).timeout(Duration::from_secs(4)).send().await;
-    assert_eq!(stranger.expect("an answer without DNS").status(), StatusCode::UNAUTHORIZED);
+    let calls = || reverse_dns::CALLS.load(Ordering::SeqCst);
+    let before = calls();
+    let stranger = world.http.post(url).json(&KNOWS()).send().await;
+    assert_eq!(stranger.expect("an answer").status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(calls(), before, "nothing is asked for a stranger");
     assert_eq!(world.take(&terminal, KNOWS()).await, Err(StatusCode::TOO_MANY_REQUESTS));
+    assert_eq!(calls(), before + 1);
     assert_eq!(world.state(A).await, TerminalState::Waiting);
+    let report = world.text("/api/v1/jobs/1").await.1;
+    let report: serde_json::Value = serde_json::from_str(&report).expect("a report");
+    for why in [world.row(A).await.reason.expect("why"), report["terminals"][0]["reason"].to_string()] {
+        assert!(why.contains("no name yet: DNS did not answer for 127.0.0.1"), "{why}");
+        assert!(why.contains("; asked again at "), "{why}");
+    }
     drop(resolver_is_away);
     assert!(world.take(&terminal, KNOWS()).await.is_ok(), "without a retry by a person");
+    assert_eq!(world.row(A).await.reason, None, "it was put off before");
 }
 
 #[tokio::test]

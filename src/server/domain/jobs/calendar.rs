@@ -131,7 +131,7 @@ impl Entry {
     /// What the end of the window makes of a terminal's place; `None` if nothing.
     fn at_the_end(&self, id: &str, member: &Member) -> Option<(State, String)> {
         let pace = &self.job.pace;
-        let told = self.asked.get(id).map(|why| format!("it asked, but {why}"));
+        let told = self.asked.get(id).map(|told| format!("it asked, but {}", told.why));
         Some(match member.state {
             State::Running if pace.overrun == Overrun::Stop => {
                 (State::Cancelled, "the window ended, and the job says stop".into())

@@ -117,7 +117,16 @@ struct Entry {
     /// By the terminals' names in calls.
     members: BTreeMap<String, Member>,
     /// What terminals that asked in this run's window were told last.
-    asked: BTreeMap<String, String>,
+    asked: BTreeMap<String, Told>,
+}
+
+/// What a terminal that asked was told.
+#[derive(Debug, Clone, PartialEq)]
+struct Told {
+    /// Why it may not begin.
+    why: String,
+    /// The time of day at which it asks again, if it was told one.
+    again: Option<String>,
 }
 
 /// A right to one place of a wave.

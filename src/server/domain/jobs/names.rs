@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::api::Refusal;
 use crate::server::domain::lab::{Lab, Terminal, some_of};
-use crate::server::domain::registry::hostname::{HostnameRule, Named, WINDOWS};
+use crate::server::domain::registry::hostname::{HostnameRule, Lack, Named, WINDOWS};
 
 /// Host names, by the terminals' names in calls.
 pub(super) type Names = BTreeMap<String, String>;
@@ -23,16 +23,15 @@ pub(crate) struct DnsNames {
 }
 
 impl DnsNames {
-    /// The name of a terminal's address, or why there is none.
-    fn of(&self, terminal: &Terminal) -> Result<String, String> {
-        let ip = terminal.ip().ok_or("its address is not known")?;
-        self.names.get(&ip).cloned().unwrap_or_else(|| Err(format!("{ip} was not looked up in DNS yet")))
-    }
-
-    /// May DNS name the terminal when it is asked again? Without an answer it may. An address that was not
-    /// looked up became necessary while the server asked for others.
-    pub(crate) fn may_come(&self, terminal: &Terminal) -> bool {
-        terminal.ip().is_some_and(|ip| self.unanswered.contains(&ip) || !self.names.contains_key(&ip))
+    /// The name of a terminal's address, or why there is none. DNS may have one later if it did not answer. An
+    /// address that was not looked up became necessary while the server asked for others.
+    fn of(&self, terminal: &Terminal) -> Result<String, Lack> {
+        let ip = terminal.ip().ok_or_else(|| "its address is not known".to_owned())?;
+        match self.names.get(&ip) {
+            Some(Ok(name)) => Ok(name.clone()),
+            Some(Err(why)) => Err(Lack { why: why.clone(), open: self.unanswered.contains(&ip) }),
+            None => Err(Lack { why: format!("{ip} was not looked up in DNS yet"), open: true }),
+        }
     }
 }
 
@@ -42,7 +41,7 @@ pub(crate) fn of_terminal(
     terminal: &Terminal,
     label: Option<&str>,
     dns: &DnsNames,
-) -> Result<String, String> {
+) -> Result<String, Lack> {
     let mac = terminal.identity.macs.first().map(ToString::to_string);
     rule.name(&Named { place: &terminal.place, label, mac: mac.as_deref(), dns: &dns.of(terminal) })
 }
@@ -69,7 +68,7 @@ pub(super) fn of(
             }
             // Its address is looked up when it comes.
             Err(_) if rule.asks_dns() && terminal.ip().is_none() => {}
-            Err(why) => nameless.entry(why).or_default().push(title),
+            Err(lack) => nameless.entry(lack.why).or_default().push(title),
         }
     }
     let list = |titles: &Vec<String>| some_of(&titles.iter().map(String::as_str).collect::<Vec<_>>());

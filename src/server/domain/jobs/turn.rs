@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Zoned};
 
 use super::{
-    Effects, Entry, Job, JobChange, Jobs, LEASE, Lease, Member, Moment, Overrun, Phase, State, stamp,
+    Effects, Entry, Job, JobChange, Jobs, LEASE, Lease, Member, Moment, Overrun, Phase, State, Told, stamp,
 };
 use crate::event::{Class, Outcome};
 use crate::server::domain::target::Target;
@@ -167,7 +167,7 @@ impl Jobs {
             let Some(entry) = self.entries.get_mut(number) else { continue };
             let waits = entry.members.get(terminal).is_some_and(|member| member.state == State::Waiting);
             if waits && entry.job.run.phase == Phase::Open {
-                entry.asked.insert(terminal.into(), why.into());
+                entry.asked.insert(terminal.into(), Told { why: why.into(), again: None });
             }
         }
     }
@@ -179,6 +179,21 @@ impl Jobs {
                 entry.asked.remove(terminal);
             }
         }
+    }
+
+    /// A terminal asked, and was told `why` `job` has nothing for it before `again`.
+    pub(crate) fn put_off(&mut self, terminal: &str, job: &str, why: &str, again: &Zoned) {
+        self.asked(terminal, why);
+        let entry = job.parse().ok().and_then(|number: u64| self.entries.get_mut(&number));
+        if let Some(told) = entry.and_then(|entry| entry.asked.get_mut(terminal)) {
+            told.again = Some(again.strftime("%H:%M:%S").to_string());
+        }
+    }
+
+    /// Why a terminal that waits for job `number` was put off, and until when.
+    pub(crate) fn why_put_off(&self, terminal: &str, number: u64) -> Option<String> {
+        let Told { why, again } = self.entries.get(&number)?.asked.get(terminal)?;
+        Some(format!("{why}; asked again at {}", again.as_ref()?))
     }
 
     /// A terminal spoke: it is awake.

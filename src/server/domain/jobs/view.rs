@@ -152,9 +152,14 @@ impl Jobs {
         label: impl Fn(&str) -> Option<String>,
         system: impl Fn(&str, Option<u64>) -> Option<String>,
     ) -> Report {
-        let row = |(terminal, member): (&str, &Member)| MemberView {
-            system: system(terminal, member.attempt),
-            ..MemberView::of(terminal, member, label(terminal))
+        let row = |(terminal, member): (&str, &Member)| {
+            let mut row = MemberView::of(terminal, member, label(terminal));
+            row.system = system(terminal, member.attempt);
+            if let Some(why) = self.why_put_off(terminal, job.number).filter(|_| row.state == State::Waiting)
+            {
+                row.reason = why;
+            }
+            row
         };
         let mut terminals: Vec<MemberView> = self.members(job.number).map(row).collect();
         sort(&mut terminals);

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use jiff::Zoned;
+
 use super::{Change, Lab, Terminal};
 use crate::api::{Compare, Refusal};
 use crate::event::{Failure, Outcome, Stage};
@@ -110,9 +112,9 @@ impl Lab {
         Some(Begun { attempt, target, compare, changes })
     }
 
-    /// A terminal asked for its work, and was told `why` it does not get it yet.
-    pub(crate) fn put_off(&mut self, id: &str, why: &str) {
-        self.jobs.asked(id, why);
+    /// A terminal asked for its work of `job`, and was told `why` it does not get it before `again`.
+    pub(crate) fn put_off(&mut self, id: &str, job: &str, why: &str, again: &Zoned) {
+        self.jobs.put_off(id, job, why, again);
     }
 
     /// A terminal cannot do what a job wants, and why.

@@ -72,29 +72,46 @@ pub(crate) struct Named<'a> {
     /// Its first MAC address.
     pub(crate) mac: Option<&'a str>,
     /// The name that DNS has for its address, or why there is none.
-    pub(crate) dns: &'a Result<String, String>,
+    pub(crate) dns: &'a Result<String, Lack>,
+}
+
+/// Why a rule gives a terminal no name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lack {
+    /// For people.
+    pub(crate) why: String,
+    /// DNS has not answered, and may have a name.
+    pub(crate) open: bool,
+}
+
+impl From<String> for Lack {
+    fn from(why: String) -> Self {
+        Lack { why, open: false }
+    }
 }
 
 impl HostnameRule {
-    /// The name of a terminal, or why it has none.
-    pub(crate) fn name(&self, terminal: &Named<'_>) -> Result<String, String> {
+    /// The name of a terminal, or why it has none. While DNS may have the name that a rule asks for, no later
+    /// rule gives another one.
+    pub(crate) fn name(&self, terminal: &Named<'_>) -> Result<String, Lack> {
         let name = match self {
             HostnameRule::Registered => {
                 let registered = terminal.place.hostname.clone();
-                registered.ok_or("no host name is registered for it")?
+                registered.ok_or_else(|| "no host name is registered for it".to_owned())?
             }
             HostnameRule::Pattern(parts) => {
-                parts.iter().map(|part| part.text(terminal)).collect::<Result<String, String>>()?
+                parts.iter().map(|part| part.text(terminal)).collect::<Result<String, Lack>>()?
             }
             HostnameRule::FirstOf(rules) => {
                 let mut lacks = Vec::new();
                 for rule in rules {
                     match rule.name(terminal) {
                         Ok(name) => return Ok(name),
-                        Err(why) => lacks.push(why),
+                        Err(lack) if lack.open => return Err(lack),
+                        Err(lack) => lacks.push(lack.why),
                     }
                 }
-                return Err(lacks.join(", and "));
+                return Err(lacks.join(", and ").into());
             }
         };
         check_hostname(&name)?;
@@ -112,7 +129,7 @@ impl HostnameRule {
 }
 
 impl Part {
-    fn text(&self, terminal: &Named<'_>) -> Result<String, String> {
+    fn text(&self, terminal: &Named<'_>) -> Result<String, Lack> {
         let (word, digits) = match self {
             Part::Text(text) => return Ok(text.clone()),
             Part::Word(word, digits) => (*word, *digits),
@@ -232,9 +249,9 @@ mod tests {
     }
 
     fn name(rule: &str, place: &Place) -> Result<String, String> {
-        let dns = Err("DNS has no name for 10.0.0.7".to_string());
+        let dns = Err("DNS has no name for 10.0.0.7".to_string().into());
         let named = Named { place, label: Some("lab-01"), mac: Some("52:54:00:00:00:0a"), dns: &dns };
-        rule.parse::<HostnameRule>().expect("a rule").name(&named)
+        rule.parse::<HostnameRule>().expect("a rule").name(&named).map_err(|lack| lack.why)
     }
 
     #[test]
@@ -265,18 +282,22 @@ mod tests {
     #[test]
     fn a_name_from_dns_is_taken_whole_and_without_one_the_next_rule_gives_it() {
         let place = place("101", "4");
-        let of = |rule: &str, dns: &Result<String, String>| {
+        let of = |rule: &str, dns: &Result<String, Lack>| {
             let named = Named { place: &place, label: None, mac: None, dns };
             rule.parse::<HostnameRule>().expect("a rule").name(&named)
         };
         let known = Ok("pc4.school.example".to_string());
         assert_eq!(of("{dns}", &known), known);
         assert_eq!(of("{dns}|{room}-{seat}", &known), known);
-        let unknown = Err("DNS has no name for 10.0.0.7".to_string());
+        let unknown = Err("DNS has no name for 10.0.0.7".to_string().into());
         assert_eq!(of("{dns}", &unknown), unknown);
         assert_eq!(of("{dns}|{label}|{room}-{seat}", &unknown).as_deref(), Ok("101-4"));
-        let why = of("{dns}|{label}", &unknown).expect_err("none");
-        assert_eq!(why, "DNS has no name for 10.0.0.7, and it has no label");
+        let lack = of("{dns}|{label}", &unknown).expect_err("none");
+        assert_eq!(lack.why, "DNS has no name for 10.0.0.7, and it has no label");
+        let silent = Err(Lack { why: "DNS did not answer".into(), open: true });
+        assert_eq!(of("{dns}|{room}-{seat}", &silent), silent, "it may have a name");
+        assert_eq!(of("{label}|{dns}|{room}-{seat}", &silent), silent);
+        assert_eq!(of("{room}-{seat}|{dns}", &silent).as_deref(), Ok("101-4"), "it is not asked");
         let strange = Ok("pc_4.school".to_string());
         assert_eq!(of("{dns}|{room}-{seat}", &strange).as_deref(), Ok("101-4"), "no host name");
         let asks = |rule: &str| rule.parse::<HostnameRule>().expect("a rule").asks_dns();

@@ -24,15 +24,15 @@ use crate::server::domain::jobs::{
     DnsNames, JobOrder, JobPlan, Moment, Offer, Placement, Terms, hostname_of,
 };
 use crate::server::domain::lab::{Lab, NotBooted, Terminal};
-use crate::server::domain::registry::hostname::HostnameRule;
+use crate::server::domain::registry::hostname::{HostnameRule, Lack};
 use crate::server::domain::target::Target;
 use crate::server::domain::targets::{Groups, TargetExpr, groups_of, resolve, shortened};
 use crate::server::domain::tickets;
 use crate::sync;
 use crate::tracker::Topology;
 
-/// How long DNS may take for all terminals of an order.
-const DNS: Duration = Duration::from_secs(8);
+/// How long DNS may take for all terminals of an order. Tests wait for that.
+const DNS: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 8 });
 /// When a terminal asks again for which DNS gave no answer.
 const DNS_AGAIN: Duration = Duration::from_secs(15);
 /// Why a job with a rule for host names is not given to an agent that would leave the image's name.
@@ -116,12 +116,12 @@ pub(super) fn hostname(
                 (why, "Correct the name of one of the two, and run 'flashmob job retry'.")
             }
         },
-        Err(why) if rule.asks_dns() && dns.may_come(terminal) => {
+        Err(Lack { why, open: true }) => {
             let why = format!("--hostname {rule} gives this terminal no name yet: {why}");
-            lab.put_off(id, &why);
+            lab.put_off(id, &target.job, &why, &app.moment().date.saturating_add(DNS_AGAIN));
             return Err(Error::too_much(why, DNS_AGAIN, "Look at the resolver of the server's machine."));
         }
-        Err(why) => {
+        Err(Lack { why, open: false }) => {
             let advice = "Describe the terminal with 'flashmob terminal set', and run 'flashmob job retry'.";
             (format!("--hostname {rule} gives this terminal no name: {why}"), advice)
         }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::named::meant;
 use super::reply::{Error, Shared, error};
-use crate::api::{Refusal, TerminalDetails, TerminalView};
+use crate::api::{Refusal, TerminalDetails, TerminalState, TerminalView};
 use crate::server::app::App;
 use crate::server::domain::catalog::{Problem, Published};
 use crate::server::domain::config::Config;
@@ -119,6 +119,9 @@ impl Rows {
         let label = lab.label(&self.config, terminal);
         let place = lab.jobs().current(&terminal.id);
         let mut row = terminal.view(label, lab.notes(terminal), place, &self.ties, self.now);
+        if let (TerminalState::Waiting, Some(job)) = (row.state, row.job) {
+            row.reason = lab.jobs().why_put_off(&terminal.id, job).or(row.reason);
+        }
         row.capture = lab.captures.of(&terminal.id, self.now).map(|capture| capture.text(self.now));
         row
     }
