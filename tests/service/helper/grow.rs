@@ -103,7 +103,8 @@ fn the_root_volume_gets_what_the_larger_disk_adds_and_free_room_of_the_group_sta
         let does = format!(
             "[ ! -e \"$FLASHMOB_ROOT/fails-{tool}\" ] || exit 1\nfor word; do shift\ncase $word in\n\
              /dev/mapper/vg-root) word={group}/root ;;\n/dev/sda3) word={device} ;;\nesac\n\
-             set -- \"$@\" \"$word\"\ndone\nDM_DISABLE_UDEV=1 exec {} --driverloaded n --config '{config}' \"$@\"",
+             set -- \"$@\" \"$word\"\ndone\n\
+             DM_DISABLE_UDEV=1 exec {} --driverloaded n --config '{config}' \"$@\"",
             real(tool).display()
         );
         system.tool(tool, &does);
