@@ -167,7 +167,9 @@ impl Jobs {
                 member.retry(compare, until, date);
             }
         }
-        entry.job.run.phase = if date < entry.job.run.opens { Phase::Planned } else { Phase::Open };
+        // A date that was set back does not plan a run again that others are in.
+        let open = entry.job.run.phase == Phase::Open || date >= entry.job.run.opens;
+        entry.job.run.phase = if open { Phase::Open } else { Phase::Planned };
         entry.job.cancelled = false;
         effects.changes.extend(entry.changes(&again));
         effects.changes.push(JobChange::Job(Box::new(entry.job.clone())));

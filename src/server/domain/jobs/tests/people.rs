@@ -113,3 +113,18 @@ fn a_retry_shortly_before_the_end_of_the_window_gets_one_of_its_own() {
     assert_eq!((state(&jobs, "t0"), state(&jobs, "t1")), (State::Missed, State::Waiting));
     assert!(may(&jobs, "t1", 20 * HOUR));
 }
+
+#[test]
+fn a_retry_after_the_date_was_set_back_leaves_an_open_run_open() {
+    let mut jobs = jobs(2, |job| {
+        job.run.opens = stamp(at(HOUR));
+        job.pace.overrun = Overrun::Stop;
+    });
+    tick(&mut jobs, HOUR);
+    jobs.take("t0", "1", 1, at(10 * HOUR - 1));
+    assert!(leaves(&mut jobs, "t1", HOUR));
+    assert_eq!(again(&mut jobs, Which::Named(&Meant::each(["t1"])), HOUR - 1), ["t1"]);
+    assert_eq!(jobs.get(1).expect("there").run.phase, Phase::Open);
+    tick(&mut jobs, 10 * HOUR);
+    assert_eq!(state(&jobs, "t0"), State::Cancelled, "the window ended, and the job says stop");
+}
