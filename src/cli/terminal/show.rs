@@ -154,7 +154,8 @@ mod tests {
             "missing_disks":[{"name":"sdb","size":1000000000,"sector_size":512,"model":null,"serial":"B",
                 "wwn":null,"bus":"ata","path":"p","rotational":true,"removable":false,"read_only":false}],
             "installed":[{"image":"debian","version":"1","disk":"sda","partitions":[1,3]}],
-            "reason":"it failed 3 times","half_written":false,"attempt":{"number":7,"job":"night","images":"debian@2",
+            "reason":"it failed 3 times",
+            "half_written":false,"attempt":{"number":7,"job":"night","images":"debian@2",
                 "started":"2026-11-28T19:00:00Z","heard":"2026-11-28T19:01:00Z","ended":null,"tries":2,
                 "cancelled":false}}"#;
         let text = details_table(&understand(text).expect("details"));

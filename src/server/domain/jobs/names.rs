@@ -23,8 +23,8 @@ pub(crate) struct DnsNames {
 }
 
 impl DnsNames {
-    /// The name of a terminal's address, or why there is none. DNS may have one later if it did not answer. An
-    /// address that was not looked up became necessary while the server asked for others.
+    /// The name of a terminal's address, or why there is none. DNS may have one later if it did not answer.
+    /// An address that was not looked up became necessary while the server asked for others.
     fn of(&self, terminal: &Terminal) -> Result<String, Lack> {
         let ip = terminal.ip().ok_or_else(|| "its address is not known".to_owned())?;
         match self.names.get(&ip) {
