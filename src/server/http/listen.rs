@@ -157,7 +157,8 @@ async fn converse(
     mut stop: watch::Receiver<bool>,
 ) {
     let router = TowerToHyperService::new(router);
-    // A layer for each connection would copy all routes: 50 KiB, and a quarter of the work while a lab arrives.
+    // A layer for each connection would copy all routes: 50 KiB, and a quarter of the work while a lab
+    // arrives.
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let under_way = requests();
         request.extensions_mut().insert(ends);

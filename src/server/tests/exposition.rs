@@ -131,7 +131,8 @@ pub(super) fn breaches(text: &str) -> Vec<String> {
 fn each_breach_of_the_exposition_rules_is_found() {
     let good = "# HELP flashmob_a_total Help.\n# TYPE flashmob_a_total counter\nflashmob_a_total{x=\"1\"} 1\n\
         # HELP flashmob_wait_seconds Help.\n# TYPE flashmob_wait_seconds histogram\n\
-        flashmob_wait_seconds_bucket{x=\"1\",le=\"0.5\"} 1\nflashmob_wait_seconds_bucket{x=\"1\",le=\"+Inf\"} 2\n\
+        flashmob_wait_seconds_bucket{x=\"1\",le=\"0.5\"} 1\n\
+        flashmob_wait_seconds_bucket{x=\"1\",le=\"+Inf\"} 2\n\
         flashmob_wait_seconds_sum{x=\"1\"} 0.7\nflashmob_wait_seconds_count{x=\"1\"} 2\n";
     assert_eq!(breaches(good), [""; 0]);
     for (from, to) in [
