@@ -211,9 +211,10 @@ impl Entry {
         let planned = self.job.run.phase == Phase::Planned;
         if planned && self.job.run.opens > first {
             // The date was set back after the job was created.
-            (self.job.run.closes, opens) =
-                Job::window(&standing, &first.to_zoned(at.date.time_zone().clone()));
-            (self.job.run.opens, self.job.next) = (first, Some(opens));
+            let (closes, next) = Job::window(&standing, &first.to_zoned(at.date.time_zone().clone()));
+            (self.job.run.opens, self.job.run.closes, self.job.next) = (first, closes, Some(next));
+            let changes = vec![super::JobChange::Job(Box::new(self.job.clone()))];
+            return (Effects { changes, stops: Vec::new() }, Vec::new());
         } else if !planned && opens > first && self.job.run.opens.duration_since(date) > DRIFT {
             // The date was wrong for a while, and the calendar went with it.
             self.job.next = Some(first);

@@ -119,6 +119,20 @@ fn a_date_that_was_years_ahead_for_a_moment_leaves_the_calendar_as_it_was() {
 }
 
 #[test]
+fn a_run_that_moves_with_a_date_that_was_set_back_is_stored() {
+    let mut nightly = job(1, 46 * HOUR, 54 * HOUR);
+    standing(false)(&mut nightly);
+    (nightly.run.opens, nightly.run.closes) = (stamp(at(46 * HOUR)), stamp(at(54 * HOUR)));
+    nightly.next = Some(stamp(at(70 * HOUR)));
+    let mut jobs = Jobs::default();
+    jobs.add(nightly, &names(1), &moment(25 * HOUR));
+    let effects = tick(&mut jobs, HOUR);
+    let job = jobs.get(1).expect("there");
+    assert_eq!((job.run.opens, job.next), (stamp(at(22 * HOUR)), Some(stamp(at(46 * HOUR)))));
+    assert_eq!(effects.changes, [JobChange::Job(Box::new(job.clone()))]);
+}
+
+#[test]
 fn a_terminal_that_asked_is_not_called_asleep() {
     let mut jobs = jobs(2, |job| job.pace.wake = true);
     jobs.asked("t0", "job 1 images 1 terminals at a time, and all places are taken");
