@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::turn::COMMITTED;
 use super::{Effects, JobChange, Jobs, Kind, Moment, Phase, State, Stop};
 use crate::api::{Compare, Refusal};
 use crate::server::domain::targets::Meant;
@@ -101,15 +100,14 @@ impl Jobs {
 
     fn stop(&mut self, number: u64, terminals: &[String], at: &Moment) -> Effects {
         let Some(entry) = self.entries.get_mut(&number) else { return Effects::default() };
-        let (mut ids, mut stops) = (Vec::new(), Vec::new());
+        let (mut ids, mut stops, mut committed) = (Vec::new(), Vec::new(), Vec::new());
         for id in terminals {
             let Some(member) = entry.members.get_mut(id).filter(|member| member.state != State::Done) else {
                 continue;
             };
             // Only its outcome is missing.
             if self.leases.get(id).is_some_and(|lease| lease.job == number && lease.committed) {
-                member.enter(State::Done, at.date.timestamp(), COMMITTED);
-                ids.push(id.clone());
+                committed.push(id.clone());
                 continue;
             }
             let reason = "cancelled by a person";
@@ -122,8 +120,12 @@ impl Jobs {
             self.woken.remove(id);
             ids.push(id.clone());
         }
-        let changes = entry.changes(&ids);
+        let mut changes = entry.changes(&ids);
         ids.iter().for_each(|id| self.end_lease(id, number));
+        for id in committed {
+            changes.extend(self.committed(&id, number, at.date.timestamp()));
+            self.end_lease(&id, number);
+        }
         Effects { changes, stops }
     }
 

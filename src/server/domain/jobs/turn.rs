@@ -411,7 +411,7 @@ impl Jobs {
 
     /// A terminal fell silent after its image was committed: it is done. It never starts again by itself,
     /// because a person may use the new system by now.
-    fn committed(&mut self, terminal: &str, number: u64, since: Timestamp) -> Vec<JobChange> {
+    pub(super) fn committed(&mut self, terminal: &str, number: u64, since: Timestamp) -> Vec<JobChange> {
         let Some(entry) = self.entries.get_mut(&number) else { return Vec::new() };
         let Some(member) = entry.members.get_mut(terminal) else { return Vec::new() };
         member.enter(State::Done, since, COMMITTED);

@@ -51,6 +51,19 @@ fn a_terminal_is_in_one_unfinished_single_job_and_it_goes_before_the_standing_on
 }
 
 #[test]
+fn a_terminal_whose_job_is_cancelled_after_its_commit_is_done_and_the_standing_job_spares_it() {
+    let mut jobs = jobs(1, standing(false));
+    jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1), &moment(22 * HOUR));
+    tick(&mut jobs, 22 * HOUR);
+    jobs.take("t0", "2", 1, at(23 * HOUR));
+    jobs.renew("t0", 1, true, at(23 * HOUR + 1));
+    let effects = jobs.cancel(2, &moment(23 * HOUR + 2)).expect("open");
+    assert!(effects.stops.is_empty(), "only its outcome is missing");
+    assert_eq!(jobs.member(2, "t0").expect("in it").state, State::Done);
+    assert_eq!(jobs.offer("t0", false, &moment(24 * HOUR)), Offer::Nothing, "not twice in one night");
+}
+
+#[test]
 fn a_single_job_without_a_free_place_does_not_let_the_standing_one_go_before_it() {
     let mut jobs = jobs(2, standing(false));
     let mut single = job(2, 22 * HOUR, 30 * HOUR);
