@@ -93,7 +93,9 @@ impl Lab {
         let warning = self.of_attempt(number).and_then(|id| self.moved_warning(id));
         let (id, attempt) = self.reporting(now, number, token)?;
         let mut changes = Vec::new();
-        let first = attempt.outcome.is_none() || attempt.cancelled;
+        // After a person's stop the agent may tell how it ended, once: it repeats what it thinks was lost.
+        let stopped = attempt.cancelled && !matches!(attempt.outcome, Some(Outcome::Done { .. }));
+        let first = attempt.outcome.is_none() || stopped;
         if first {
             let mut outcome = bounds::outcome(outcome);
             if let Outcome::Done { warnings, .. } = &mut outcome {

@@ -102,6 +102,21 @@ fn a_cancel_leaves_the_outcome_of_an_earlier_attempt_as_it_was() {
 }
 
 #[test]
+fn a_repeated_outcome_of_a_cancelled_attempt_does_not_undo_a_retry() {
+    let mut lab = lab();
+    let a = begin(&mut lab, 1, A, "a");
+    report(&mut lab, 2, (a, "a"), Stage::Commit);
+    lab.cancel(&moment(3), A).expect("running");
+    let tells_done = |lab: &mut Lab, now| {
+        lab.outcome(at(now), a, "a", done(), &Ties::default()).expect("taken");
+        place(lab, 1, A)
+    };
+    assert_eq!(tells_done(&mut lab, 4), State::Done, "the order came too late");
+    lab.retry(&moment(5), A, None, false).expect("a person wants it again");
+    assert_eq!(tells_done(&mut lab, 6), State::Waiting, "its first answer was lost");
+}
+
+#[test]
 fn a_disk_that_the_agent_touched_before_it_heard_of_a_cancel_is_not_booted() {
     let mut lab = lab();
     let a = begin(&mut lab, 1, A, "a");
