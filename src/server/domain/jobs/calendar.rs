@@ -5,7 +5,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::turn::{COMMITTED, closes};
+use super::lease::COMMITTED;
+use super::turn::closes;
 use super::{Effects, Entry, Job, Jobs, Member, Moment, Newest, Overrun, Phase, State, Stop};
 use crate::image_id::ImageRef;
 

@@ -16,6 +16,7 @@ mod create;
 mod findings;
 mod forecast;
 mod job;
+mod lease;
 mod member;
 mod names;
 mod order;
