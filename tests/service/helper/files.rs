@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
-use super::{System, server, sha256, succeeds};
+use super::{System, server, sha256, shells, succeeds};
 
 #[test]
 fn files_that_wait_for_the_helper_are_copied_once_and_a_damaged_one_is_not() {
@@ -33,11 +32,7 @@ fn files_that_wait_for_the_helper_are_copied_once_and_a_damaged_one_is_not() {
 
 #[test]
 fn files_for_a_windows_on_the_same_disk_are_left_to_it() {
-    for shell in [&["dash"][..], &["busybox", "sh"], &["bash"]] {
-        if Command::new(shell[0]).arg("-c").arg("true").output().is_err() {
-            eprintln!("SKIPPED: there is no {}", shell[0]);
-            continue;
-        }
+    for shell in shells() {
         let system = System::new("http://127.0.0.1:9");
         let waiting = "boot/efi/EFI/flashmob/after";
         let line = |name: &str, path: &str| format!("{name}.bin {} 0600 {path}\n", sha256(name));
@@ -68,11 +63,7 @@ fn files_for_a_windows_on_the_same_disk_are_left_to_it() {
 
 #[test]
 fn a_file_that_cannot_be_copied_repeats_nothing_else_at_the_next_start() {
-    for shell in [&["dash"][..], &["busybox", "sh"], &["bash"]] {
-        if Command::new(shell[0]).arg("-c").arg("true").output().is_err() {
-            eprintln!("SKIPPED: there is no {}", shell[0]);
-            continue;
-        }
+    for shell in shells() {
         let system = System::new("http://127.0.0.1:9");
         let waiting = "boot/efi/EFI/flashmob/after";
         let (motd, tool) = ("welcome\n", "tool\n");

@@ -2,17 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use super::{System, server, succeeds};
+use super::{System, server, shells, succeeds};
 
 #[test]
 fn the_first_start_gives_name_id_and_keys_runs_the_scripts_and_calls_once() {
-    for shell in [&["dash"][..], &["busybox", "sh"], &["bash"]] {
-        if Command::new(shell[0]).arg("-c").arg("true").output().is_err() {
-            eprintln!("SKIPPED: there is no {}", shell[0]);
-            continue;
-        }
+    for shell in shells() {
         let (url, heard) = server(&[500, 204]);
         let system = System::new(&url);
         system.script(

@@ -17,6 +17,18 @@ use std::thread;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/packaging/helper/linux/first-start");
 
+/// The shells that may be `/bin/sh` of an imaged system, as far as this machine has them.
+fn shells() -> impl Iterator<Item = &'static [&'static str]> {
+    let all: [&[&str]; 3] = [&["dash"], &["busybox", "sh"], &["bash"]];
+    all.into_iter().filter(|shell| {
+        let there = Command::new(shell[0]).arg("-c").arg("true").output().is_ok();
+        if !there {
+            eprintln!("SKIPPED: there is no {}", shell[0]);
+        }
+        there
+    })
+}
+
 /// A server that answers each call with the next of these statuses, and the last one again.
 fn server(statuses: &'static [u16]) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use super::{System, sha256, succeeds};
+use super::{System, sha256, shells, succeeds};
 
 /// The mounts of a system whose partitions are the folders of `on`.
 fn with_partitions(system: &System, on: &Path) {
@@ -57,11 +56,7 @@ fn a_file_on_a_stick_that_somebody_plugged_in_is_never_obeyed() {
 
 #[test]
 fn of_two_files_that_of_the_later_attempt_counts() {
-    for shell in [&["dash"][..], &["busybox", "sh"], &["bash"]] {
-        if Command::new(shell[0]).arg("-c").arg("true").output().is_err() {
-            eprintln!("SKIPPED: there is no {}", shell[0]);
-            continue;
-        }
+    for shell in shells() {
         let system = System::new("http://127.0.0.1:9");
         let on_esp = system.text("boot/efi/EFI/flashmob/terminal.json");
         let of = |attempt: u32| {
