@@ -40,19 +40,33 @@ const FAINT: &str = "
     return words.flatMap(word => ['card', 'paper', 'hover'].filter(ground => faint(word, ground))
         .map(ground => word + ' on ' + ground));";
 
-#[tokio::test]
-async fn each_control_has_a_name_and_each_colour_can_be_read() {
+/// One address of each view.
+const VIEWS: [&str; 5] = ["/", "/#view=list", "/#view=jobs", "/#view=swarm", "/#terminal=pc-101-02&job=1"];
+
+/// A lab with something to show in each view, because a terminal has failed.
+async fn lab_with_a_failure() -> Lab {
     let mut lab = Lab::of(40).await;
     lab.order().await;
     lab.begin(1).await;
     lab.fail(1).await;
+    lab
+}
+
+/// Opens a view of that lab.
+async fn show(page: &Browser, lab: &Lab, address: &str) {
+    page.visit(&lab.url(address)).await;
+    page.reload().await;
+    page.until("document.querySelector('#needs li')").await;
+}
+
+#[tokio::test]
+async fn each_control_has_a_name_and_each_colour_can_be_read() {
+    let lab = lab_with_a_failure().await;
     let page = Browser::open(1280, 800).await;
     for scheme in ["light", "dark"] {
         page.scheme(scheme).await;
-        for address in ["/", "/#view=list", "/#view=jobs", "/#view=swarm", "/#terminal=pc-101-02&job=1"] {
-            page.visit(&lab.url(address)).await;
-            page.reload().await;
-            page.until("document.querySelector('#needs li')").await;
+        for address in VIEWS {
+            show(&page, &lab, address).await;
             assert_eq!(page.run(NAMELESS).await.to_string(), "[]", "{address}");
         }
         assert_eq!(page.run(FAINT).await.to_string(), "[]", "{scheme}");
@@ -73,18 +87,13 @@ async fn axe_finds_nothing_serious() {
             .map(one => one.id + ': ' + one.nodes.map(node => node.html.slice(0, 150)).join(' | '))
             .concat(found.passes.length < 10 ? 'axe looked at nothing' : []));";
     let axe = std::fs::read_to_string(std::env::var("AXE").expect("AXE names the file")).expect("a file");
-    let mut lab = Lab::of(40).await;
-    lab.order().await;
-    lab.begin(1).await;
-    lab.fail(1).await;
+    let lab = lab_with_a_failure().await;
     for width in [1280, 390] {
         let page = Browser::open(width, 800).await;
         for scheme in ["light", "dark"] {
             page.scheme(scheme).await;
-            for address in ["/", "/#view=list", "/#view=jobs", "/#view=swarm", "/#terminal=pc-101-02&job=1"] {
-                page.visit(&lab.url(address)).await;
-                page.reload().await;
-                page.until("document.querySelector('#needs li')").await;
+            for address in VIEWS {
+                show(&page, &lab, address).await;
                 page.run(&axe).await;
                 assert_eq!(page.run(RUN).await.to_string(), "[]", "{scheme} {address} at {width}");
             }
