@@ -17,6 +17,6 @@ cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
 for only in agent server; do
     cargo check --quiet --locked -p flashmob --no-default-features --features "$only"
 done
-cargo test --locked --workspace --exclude qemu-tests
+cargo test --locked --workspace --exclude qemu-tests --no-fail-fast
 # The virtual lab boots machines of 512 MB under software emulation: two cores carry few at a time.
 cargo test --locked -p qemu-tests -- --test-threads 2
