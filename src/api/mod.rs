@@ -224,6 +224,9 @@ pub struct Take {
     /// The agent knows the administrator's files (`after.json` of an image).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub files: bool,
+    /// The agent knows [`Assignment::growth`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub growth: bool,
     /// The agent knows [`Lend`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lend: bool,
@@ -286,7 +289,12 @@ pub struct Assignment {
     /// What makes the installed system this terminal's own; `None`: it stays as it was captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personal: Option<Personal>,
-    /// The image is on the disk since an earlier run of this attempt: only `personal` is left to do.
+    /// The system stays as it was captured, and its image lets a partition grow: the server waits for the
+    /// [`PersonalReport`] that this is done, or that nothing had to grow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub growth: bool,
+    /// The image is on the disk since an earlier run of this attempt: only `personal` and what may grow are
+    /// left to do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finish: bool,
     /// The server's date as it answers, seconds since 1970.

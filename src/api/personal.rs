@@ -79,6 +79,9 @@ pub struct BootedView {
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PersonalView {
+    /// The system stays as it was captured: its filesystems grow, and nothing else is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_is: bool,
     /// The host name that the job gives it.
     pub hostname: Option<String>,
     /// Nothing is left for the agent to do.

@@ -187,6 +187,7 @@ fn open(one: &Listed, keys: Option<&TrustedKeys>) -> Result<(Published, Arc<Imag
         info_hash: manifest.payload.info_hash,
         signature: judge(&folder, keys),
         nameless: personal::is_nameless(manifest),
+        grows: manifest.partitions.iter().any(|partition| partition.grow),
     };
     if manifest.payload.sha256.is_none() {
         log::warn!(

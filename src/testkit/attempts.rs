@@ -16,7 +16,8 @@ pub(crate) struct Pretend {
     pub(crate) failures: Mutex<Vec<(Failure, bool)>>,
     pub(crate) runs: AtomicU32,
     pub(crate) compared: Mutex<Vec<Compare>>,
-    /// Further disks of an attempt that was cut off.
+    /// The disks of an attempt that was cut off.
+    pub(crate) system: Places,
     pub(crate) also: Vec<Places>,
 }
 
@@ -28,6 +29,7 @@ impl Pretend {
             failures: Mutex::new(failures),
             runs: AtomicU32::new(0),
             compared: Mutex::default(),
+            system: system(),
             also: vec![],
         }
     }
@@ -63,7 +65,10 @@ impl Imager for Pretend {
     async fn find(&self, _: &str, _: &Assignment) -> Result<Committed, Failure> {
         match self.failures.lock().unwrap().pop() {
             Some((failure, _)) => Err(failure),
-            None => Ok(Committed { system: Some(system()), also: self.also.clone(), ..Committed::default() }),
+            None => {
+                let (system, also) = (Some(self.system.clone()), self.also.clone());
+                Ok(Committed { system, also, ..Committed::default() })
+            }
         }
     }
 
@@ -80,7 +85,9 @@ impl Imager for Pretend {
             return false;
         }
         let Some(own) = own else {
-            told(Told::Step(format!("{} grew", places.info.name))).await;
+            if places.growing().next().is_some() {
+                told(Told::Step(format!("{} grew", places.info.name))).await;
+            }
             return true;
         };
         told(Told::Step(format!("/etc/hostname is {}", own.hostname))).await;
@@ -156,6 +163,7 @@ pub(crate) fn assignment(longest_stay: u64) -> Assignment {
         preflight: false,
         limit_mbit: None,
         personal: None,
+        growth: false,
         finish: false,
         date: None,
     }

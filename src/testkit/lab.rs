@@ -90,6 +90,7 @@ pub(crate) fn published(name: &str, version: &str, sequence: u64) -> Published {
         info_hash: InfoHash([u8::try_from(sequence).unwrap_or(0); 20]),
         signature: Signature::Good,
         nameless: false,
+        grows: false,
     }
 }
 

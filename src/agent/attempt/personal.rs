@@ -30,15 +30,17 @@ pub(super) async fn run<I: Imager>(
     let own = OwnFile::of(assignment, api.base());
     let larger = |places: &&Places| places.growing().next().is_some();
     let grows = system.iter().chain(&also).any(|places| larger(&places));
-    if own.is_none() && !grows {
+    // A server that waits for the growth hears also that nothing had to grow.
+    if own.is_none() && !grows && !assignment.growth {
         return;
     }
     status.stage(Stage::Personalise);
     let mut report = PersonalReport { token: assignment.token.clone(), ..PersonalReport::default() };
     problems.iter().for_each(|why| status.note(format!("WARNING: {why}")));
     report.problems = problems;
-    // Says that it has begun. A server whose job leaves the system as it is asks for no reports.
-    let heard = own.is_some();
+    // Says that it has begun. A server whose job leaves the system as it is asks for no reports, unless the
+    // image lets a partition grow.
+    let heard = own.is_some() || assignment.growth;
     let mut reachable = heard && tell(api, assignment, &report, STEP).await;
     let finished = match system {
         Some(system) => {
@@ -70,20 +72,23 @@ pub(super) async fn run<I: Imager>(
     };
     report.done = finished;
     if heard && !tell(api, assignment, &report, END).await {
-        status.note(
-            "the server does not hear that the system is personalised; it asks again at the next start",
-        );
+        let what = if assignment.growth { "its growth is done" } else { "the system is personalised" };
+        status.note(format!("the server does not hear that {what}; it asks again at the next start"));
     }
 }
 
 /// Finishes an attempt that was cut off after its image was on the disk.
 pub(super) async fn finish<I: Imager>(api: &Api, assignment: &Assignment, imager: &I, status: &Status) {
-    status.note("the image is on the disk; going on to make the system this terminal's own");
+    status.note(match assignment.growth {
+        true => "the image is on the disk; going on to let its filesystems grow",
+        false => "the image is on the disk; going on to make the system this terminal's own",
+    });
     match imager.find(api.base(), assignment).await {
         Ok(found) => run(api, assignment, imager, status, found).await,
         // The server sends it here again a few times, and then to its disk.
         Err(failure) => {
-            status.note(format!("WARNING: not personalised: {failure}"));
+            let what = if assignment.growth { "not grown" } else { "not personalised" };
+            status.note(format!("WARNING: {what}: {failure}"));
             let problems = vec![failure.message];
             let report =
                 PersonalReport { token: assignment.token.clone(), problems, ..PersonalReport::default() };

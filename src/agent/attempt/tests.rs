@@ -291,3 +291,28 @@ async fn a_server_that_is_away_does_not_stop_the_own_system() {
     assert!(notes.iter().any(|note| note == "/etc/hostname is lab-01"), "{notes:?}");
     assert!(notes.last().unwrap().contains("asks again at the next start"), "{notes:?}");
 }
+
+#[tokio::test]
+async fn a_server_that_waits_for_the_growth_of_a_system_as_captured_hears_of_it_and_no_other() {
+    for (room, steps) in [(2 << 20, serde_json::json!(["vda grew"])), (1 << 20, serde_json::json!([]))] {
+        for finish in [true, false] {
+            let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
+            let assignment = Assignment { growth: true, finish, ..assignment(3600) };
+            let imager = Pretend { system: place("vda", room), ..Pretend::failing(vec![]) };
+            match finish {
+                true => drop(run(&api, &assignment, &imager, &Status::new(), PACE, never()).await),
+                false => {
+                    let committed = Committed { system: Some(place("vda", room)), ..Committed::default() };
+                    super::personal::run(&api, &assignment, &imager, &Status::new(), committed).await;
+                }
+            }
+            let last = told(&heard).pop().unwrap();
+            assert_eq!((&last["steps"], &last["done"]), (&steps, &true.into()), "{room}, {finish}");
+        }
+    }
+    let (api, heard) = server(r#"{"release":true,"cancel":false}"#).await;
+    let committed = Committed { system: Some(place("vda", 2 << 20)), ..Committed::default() };
+    let imager = Pretend::failing(vec![]);
+    super::personal::run(&api, &assignment(3600), &imager, &Status::new(), committed).await;
+    assert!(told(&heard).is_empty());
+}

@@ -231,6 +231,7 @@ impl<I: Imager> Worker<I> {
             personal: true,
             limit: true,
             files: true,
+            growth: true,
             lend: true,
             ..Take::default()
         };

@@ -73,7 +73,8 @@ fn details_table(terminal: &TerminalDetails) -> String {
     add("result", result(row));
     add("system", row.system.clone().unwrap_or_default());
     let personal = terminal.attempt.as_ref().and_then(|attempt| attempt.personal.as_ref());
-    personal.iter().flat_map(|one| &one.steps).for_each(|step| add("personalised", step.clone()));
+    let name = if personal.is_some_and(|one| one.as_is) { "growth" } else { "personalised" };
+    personal.iter().flat_map(|one| &one.steps).for_each(|step| add(name, step.clone()));
     personal.iter().flat_map(|one| &one.problems).for_each(|why| add("WARNING", why.clone()));
     if let Some(Outcome::Checked { facts, .. }) = &row.outcome {
         facts.iter().for_each(|fact| add("checked", format!("{}: {}", fact.name, fact.value)));

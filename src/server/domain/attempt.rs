@@ -119,7 +119,7 @@ impl Attempt {
             Some(Outcome::Done { installed: new, .. }) => {
                 let others = self.installed.iter().filter(|old| !new.iter().any(|new| new.disk == old.disk));
                 // Also before the agent says so: it may be cut off after the first step.
-                let personalised = self.personal.is_some();
+                let personalised = self.personal.as_ref().is_some_and(|personal| !personal.as_is);
                 let new = new.iter().map(|one| Installed { personalised, ..one.clone() });
                 new.chain(others.cloned()).collect()
             }

@@ -41,6 +41,9 @@ pub struct Published {
     /// No partition of it can hold a terminal's host name: a Windows that starts by BIOS, for example.
     #[serde(default)]
     pub nameless: bool,
+    /// A partition of it grows on a larger disk.
+    #[serde(default)]
+    pub grows: bool,
 }
 
 impl Published {
@@ -77,6 +80,11 @@ impl Catalog {
             self.resolve(&id.clone().into())?;
         }
         Ok(())
+    }
+
+    /// Does one of these let a partition grow?
+    pub(crate) fn grows<'a>(&self, mut images: impl Iterator<Item = &'a ImageId>) -> bool {
+        images.any(|id| self.resolve(&id.clone().into()).is_ok_and(|found| found.grows))
     }
 
     /// The wanted version, or the reason why there is none.

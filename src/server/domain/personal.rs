@@ -17,6 +17,9 @@ const MOST_FINISHES: u32 = 3;
 pub struct Personal {
     /// By the job's rule.
     pub hostname: Option<String>,
+    /// The system stays as it was captured: only its filesystems grow.
+    #[serde(default)]
+    pub as_is: bool,
     /// What the attempt writes where, because the agent finishes without the job.
     pub images: Vec<Placement>,
     pub after: After,
@@ -39,6 +42,7 @@ impl Personal {
     pub(crate) fn new(hostname: Option<String>, images: Vec<Placement>, after: After) -> Self {
         Personal {
             hostname,
+            as_is: false,
             images,
             after,
             done: false,
@@ -49,6 +53,11 @@ impl Personal {
         }
     }
 
+    /// Of a system that stays as it was captured, and whose image lets a partition grow.
+    pub(crate) fn growth(images: Vec<Placement>, after: After) -> Self {
+        Personal { as_is: true, ..Personal::new(None, images, after) }
+    }
+
     /// Is the agent to finish it at the next boot from the network?
     pub(crate) fn is_unfinished(&self) -> bool {
         !self.done && self.booted.is_none() && self.finishes < MOST_FINISHES
@@ -56,6 +65,7 @@ impl Personal {
 
     pub(crate) fn view(&self) -> PersonalView {
         PersonalView {
+            as_is: self.as_is,
             hostname: self.hostname.clone(),
             done: self.done,
             steps: self.steps.clone(),
@@ -71,6 +81,14 @@ impl Personal {
                 [system, kernel].into_iter().map(String::as_str).filter(|word| !word.is_empty()).collect();
             let what = if what.is_empty() { String::new() } else { format!(": {}", what.join(", ")) };
             return format!("booted as {hostname}{what}");
+        }
+        if self.as_is {
+            return match (self.done, self.problems.first()) {
+                (true, None) => "imaged".into(),
+                (true, Some(problem)) => format!("imaged, not fully grown: {problem}"),
+                (false, _) if self.is_unfinished() => "imaged, growth not yet reported".into(),
+                (false, _) => "imaged, perhaps not grown: it was cut off each time".into(),
+            };
         }
         let named = self.hostname.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
         match (self.done, self.problems.first()) {
@@ -100,5 +118,27 @@ mod tests {
             BootedView { hostname: "lab-01".into(), system: "Debian 12".into(), ..BootedView::default() };
         personal.booted = Some(booted);
         assert_eq!(personal.words(), "booted as lab-01: Debian 12");
+    }
+
+    #[test]
+    fn a_system_that_stays_as_it_was_captured_is_never_called_personalised() {
+        let mut growth = Personal::growth(Vec::new(), After::Reboot);
+        assert!(growth.is_unfinished());
+        let mut words = vec![growth.words()];
+        growth.finishes = MOST_FINISHES;
+        words.push(growth.words());
+        growth.done = true;
+        words.push(growth.words());
+        growth.problems.push("it is damaged".into());
+        words.push(growth.words());
+        assert_eq!(
+            words,
+            [
+                "imaged, growth not yet reported",
+                "imaged, perhaps not grown: it was cut off each time",
+                "imaged",
+                "imaged, not fully grown: it is damaged"
+            ]
+        );
     }
 }

@@ -6,6 +6,7 @@ mod changes;
 mod database;
 mod exposition;
 mod files;
+mod growth;
 mod history;
 mod jobs;
 mod limits;

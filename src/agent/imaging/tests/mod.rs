@@ -140,6 +140,7 @@ impl Lab {
             preflight: false,
             limit_mbit: None,
             personal: None,
+            growth: false,
             finish: false,
             date: None,
         }

@@ -2,7 +2,8 @@
 //! calls.
 //!
 //! Invariant: a ticket for the call is good for one attempt and one call. A terminal that was cut off while
-//! it personalised its system is sent the agent again to finish, and is not imaged for that.
+//! it personalised its system, or while its filesystems grew, is sent the agent again to finish, and is not
+//! imaged for that.
 
 use std::time::Duration;
 
@@ -10,9 +11,8 @@ use super::{Begun, Change, Lab, ReportError, bounds, date};
 use crate::api::{Booted, BootedView, Personal as Given, PersonalReport};
 use crate::event::Outcome;
 use crate::server::domain::attempt::Attempt;
-use crate::server::domain::jobs::Offer;
+use crate::server::domain::jobs::{Offer, Terms};
 use crate::server::domain::personal::Personal;
-use crate::server::domain::target::Target;
 
 /// Why a started system's call is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,11 +26,23 @@ pub(crate) enum NotBooted {
 impl Lab {
     /// The attempt that has just begun gives its system these words.
     pub(crate) fn personalise(&mut self, id: &str, begun: &mut Begun, hostname: Option<String>) {
+        let Terms { images, after, .. } = &begun.target.terms;
+        let personal = Personal::new(hostname, images.clone(), *after);
+        self.give(id, begun, personal);
+    }
+
+    /// The attempt that has just begun leaves its system as it was captured, and lets its filesystems grow.
+    pub(crate) fn grow(&mut self, id: &str, begun: &mut Begun) {
+        let Terms { images, after, .. } = &begun.target.terms;
+        let personal = Personal::growth(images.clone(), *after);
+        self.give(id, begun, personal);
+    }
+
+    fn give(&mut self, id: &str, begun: &mut Begun, personal: Personal) {
         let Some(last) = self.terminals.get_mut(id).and_then(|terminal| terminal.last.as_mut()) else {
             return;
         };
-        let Target { terms, .. } = &begun.target;
-        last.personal = Some(Personal::new(hostname, terms.images.clone(), terms.after));
+        last.personal = Some(personal);
         begun.attempt = last.clone();
         begun.changes.push(Change::Attempt(id.into(), Box::new(last.clone())));
     }
@@ -48,7 +60,7 @@ impl Lab {
         others.filter(|(other, member)| has(other, member.attempt).is_some()).map(|(other, _)| other).next()
     }
 
-    /// What the agent gets for an attempt of this terminal.
+    /// What the agent gets for an attempt of this terminal; `None` if its system stays as it was captured.
     pub(crate) fn given(
         &self,
         id: &str,
@@ -57,7 +69,7 @@ impl Lab {
         ticket: String,
     ) -> Option<Given> {
         let terminal = self.get(id)?;
-        let personal = terminal.last.as_ref()?.personal.as_ref()?;
+        let personal = terminal.last.as_ref()?.personal.as_ref().filter(|personal| !personal.as_is)?;
         Some(Given {
             hostname: personal.hostname.clone(),
             label: label.map(str::to_owned),

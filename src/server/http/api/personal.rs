@@ -159,6 +159,7 @@ pub(super) fn may_finish(
 ) -> Result<(), Error> {
     let terminal = lab.get(id).filter(|_| !wish.files);
     let last = terminal.and_then(|terminal| terminal.last.as_ref());
+    let last = last.filter(|last| last.personal.as_ref().is_some_and(|personal| !personal.as_is));
     let after = last.and_then(|last| repository.after.get(&last.image));
     let (Some(terminal), Some(after)) = (terminal, after) else { return Ok(()) };
     let groups = groups_of(lab, config, topology, terminal);
@@ -222,7 +223,7 @@ pub(super) fn task(image: Placement, compare: Compare) -> Task {
     task
 }
 
-/// Adds what makes the system the terminal's own, with a new ticket for its call.
+/// Adds what makes the system the terminal's own, with a new ticket for its call; or that it only grows.
 pub(super) fn give(
     lab: &Lab,
     app: &App,
@@ -231,6 +232,8 @@ pub(super) fn give(
     assignment: &mut Assignment,
 ) {
     let terminal = lab.get(id);
+    let last = terminal.and_then(|terminal| terminal.last.as_ref());
+    assignment.growth = last.and_then(|last| last.personal.as_ref()).is_some_and(|personal| personal.as_is);
     let label = terminal.and_then(|terminal| lab.label(config, terminal));
     let groups = terminal.map(|terminal| groups_of(lab, config, topology, terminal));
     let ticket = tickets::issue_for_boot(&app.ticket_key, assignment.attempt, app.now());
@@ -272,12 +275,13 @@ pub(super) fn finish(
         preflight: false,
         limit_mbit: None,
         personal: None,
+        growth: false,
         finish: true,
         date: None,
     };
     give(lab, app, (config, topology), id, &mut assignment);
     let title = lab.title(config, id);
-    log::info!(terminal = id, attempt = number; "{title} goes on to personalise its system");
+    log::info!(terminal = id, attempt = number; "{title} goes on with the system on its disk");
     // A count that is lost does no harm.
     drop(app.store.save(vec![change]));
     Some(assignment)
@@ -311,7 +315,8 @@ pub async fn report(
         let kept = lab.get(id).and_then(|terminal| terminal.last.as_ref()?.personal.as_ref());
         if let Some(personal) = kept.filter(|personal| !personal.problems.is_empty()) {
             let (title, problems) = (lab.title(&app.config(), id), personal.problems.join("; "));
-            log::warn!(terminal = id, attempt; "{title} is not fully personalised: {problems}");
+            let what = if personal.as_is { "has not fully grown" } else { "is not fully personalised" };
+            log::warn!(terminal = id, attempt; "{title} {what}: {problems}");
         }
         app.store.save(changes)
     };

@@ -128,8 +128,15 @@ pub async fn take(
         let hostname = personal::hostname(&mut lab, &app, &config, (&id, &wish), &target, &dns)?;
         let nobody = || stranger(&id, &NotOne::Nobody(Vec::new()));
         let mut begun = lab.begin(&id, target, token, at.now).ok_or_else(nobody)?;
-        if wish.personal && !begun.target.terms.as_is && !begun.attempt.preflight {
-            lab.personalise(&id, &mut begun, hostname);
+        match (begun.target.terms.as_is, begun.attempt.preflight) {
+            (false, false) if wish.personal => lab.personalise(&id, &mut begun, hostname),
+            // At an image by hand stands a person, who sees what becomes of it.
+            (true, false) if wish.growth && wish.image.is_none() => {
+                if repository.catalog.grows(begun.target.images()) {
+                    lab.grow(&id, &mut begun);
+                }
+            }
+            _ => {}
         }
         begun.changes.extend(wish.image.as_ref().map(|image| caller.audit(&app, "take", &id, image)));
         let disks = lab.get(&id).map(|terminal| (terminal.known_disks.clone(), terminal.chosen.clone()));
@@ -223,6 +230,7 @@ fn assignment(
         limit_mbit,
         preflight,
         personal: None,
+        growth: false,
         finish: false,
         date: None,
     })
