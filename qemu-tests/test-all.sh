@@ -17,6 +17,9 @@ cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
 for only in agent server; do
     cargo check --quiet --locked -p flashmob --no-default-features --features "$only"
 done
-cargo test --locked --workspace --exclude qemu-tests --no-fail-fast
+# One run names all failures: the QEMU tests run after a failure of the others too.
+failed=0
+cargo test --locked --workspace --exclude qemu-tests --no-fail-fast || failed=1
 # The virtual lab boots machines of 512 MB under software emulation: two cores carry few at a time.
-cargo test --locked -p qemu-tests -- --test-threads 2
+cargo test --locked -p qemu-tests --no-fail-fast -- --test-threads 2 || failed=1
+exit "$failed"
