@@ -14,6 +14,7 @@ use crate::event::Failure;
 use crate::image_id::ImageId;
 use crate::io::image::folder::{ImageFolder, Listed, list};
 use crate::layout::personal;
+use crate::layout::plan::Demands;
 use crate::manifest::reference::Reference;
 use crate::manifest::{TrustedKeys, names};
 use crate::server::domain::catalog::{Catalog, Problem, Published, Signature};
@@ -187,6 +188,7 @@ fn open(one: &Listed, keys: Option<&TrustedKeys>) -> Result<(Published, Arc<Imag
         info_hash: manifest.payload.info_hash,
         signature: judge(&folder, keys),
         nameless: personal::is_nameless(manifest),
+        demands: Demands::of(manifest),
         grows: manifest.partitions.iter().any(|partition| partition.grow),
     };
     if manifest.payload.sha256.is_none() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::api::{Hello, Inventory};
 use crate::event::{CheckFact, CheckFinding, Class, Failure, Installed, Loader, Outcome, Stage, Starts};
 use crate::image_id::ImageId;
+use crate::layout::plan::Demands;
 use crate::server::domain::catalog::{Published, Signature};
 use crate::server::domain::jobs::{
     Job, Moment, Overrun, Pace, Phase, Placement, Run, Standing, Terms, stamp,
@@ -91,6 +92,7 @@ pub(crate) fn published(name: &str, version: &str, sequence: u64) -> Published {
         signature: Signature::Good,
         nameless: false,
         grows: false,
+        demands: Demands { minimum_size: 4 << 20, sector_size: 512, written: vec![1], kept: Vec::new() },
     }
 }
 

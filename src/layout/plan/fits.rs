@@ -3,12 +3,13 @@
 //! Invariant: an image that passes can be written without further checks. Each refusal names the disk's
 //! state, the image's demand and a remedy.
 
+use super::demands::Demands;
 use super::facts::{AreaWrite, DiskFacts, Existing, Place};
 use super::growth::Growth;
 use crate::api::LayoutMode;
 use crate::event::Failure;
 use crate::layout::table::{self, Described, Patch, Write};
-use crate::manifest::{BootArea, BootAreaKind, Entry, Extended, Manifest, Partition, Policy, Table};
+use crate::manifest::{BootArea, BootAreaKind, Entry, Extended, Manifest, Partition, Table};
 use crate::units::{Lba, SectorSize, show_bytes};
 
 /// Boot code in the first sector ends where the table's signature begins.
@@ -19,18 +20,7 @@ const MAX_GPT_ENTRIES: u32 = 1024;
 const GPT_NAME_UNITS: usize = 36;
 
 pub(super) fn check_size(manifest: &Manifest, disk: &DiskFacts) -> Result<(), Failure> {
-    if manifest.disk.sector_size != disk.sector {
-        return Err(Failure::refused(
-            format!(
-                "{} is for disks with sectors of {} bytes, and {} has sectors of {} bytes",
-                manifest.id(),
-                manifest.disk.sector_size.get(),
-                disk.name,
-                disk.sector.get()
-            ),
-            "Capture the image from a disk of the same sector size, or set the disk to it (nvme format).",
-        ));
-    }
+    Demands::of(manifest).check_sectors(&manifest.id(), &disk.name, disk.sector.get())?;
     if disk.size < manifest.disk.minimum_size {
         return Err(Failure::refused(
             format!(
@@ -61,25 +51,7 @@ pub(super) fn check_choice(
             "Set the job's layout to 'keep', or let it write all partitions.",
         ));
     }
-    for number in only {
-        match manifest.partition(*number) {
-            Some(partition) if partition.policy == Policy::Replace => {}
-            Some(_) => {
-                return Err(Failure::refused(
-                    format!("{} keeps partition {number}: it has no content of it", manifest.id()),
-                    "Leave it out of the job's partitions.",
-                ));
-            }
-            None => {
-                let numbers: Vec<String> = manifest.partitions.iter().map(|p| p.number.to_string()).collect();
-                return Err(Failure::refused(
-                    format!("{} has no partition {number}", manifest.id()),
-                    format!("It has {}: correct the job's partitions.", numbers.join(", ")),
-                ));
-            }
-        }
-    }
-    Ok(())
+    Demands::of(manifest).check_choice(&manifest.id(), only)
 }
 
 pub(super) fn table_writes(

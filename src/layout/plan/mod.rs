@@ -4,6 +4,7 @@
 //! partitions are there as the manifest describes them, and the table can be written as described. Every
 //! refusal is made here, before the first write. `io` writes.
 
+mod demands;
 mod fits;
 mod growth;
 mod references;
@@ -20,6 +21,7 @@ use crate::layout::identity::Identity;
 use crate::layout::table::Write;
 use crate::manifest::{Entry, Manifest, Partition, Policy, Role, Table, TrustedManifest};
 use crate::units::{DiskOffset, SectorSize};
+pub use demands::Demands;
 pub use facts::{AreaWrite, DiskFacts, Existing, ExistingPartition, Place};
 use growth::Growth;
 pub use growth::could_be;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::Refusal;
 use crate::image_id::{ImageId, ImageRef};
+use crate::layout::plan::Demands;
 use crate::units::InfoHash;
 
 /// The state of an image's signature.
@@ -44,6 +45,9 @@ pub struct Published {
     /// A partition of it grows on a larger disk.
     #[serde(default)]
     pub grows: bool,
+    /// What it asks of a disk.
+    #[serde(default)]
+    pub demands: Demands,
 }
 
 impl Published {

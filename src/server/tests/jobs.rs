@@ -4,7 +4,7 @@ use super::operation::add_newer_version;
 use super::*;
 use crate::api::{DiskInfo, Refusal};
 use crate::event::Class;
-use crate::server::domain::jobs::{JobPlan, JobView, Phase, Report, State};
+use crate::server::domain::jobs::{JobPlan, JobView, Order, Phase, Report, State};
 use crate::testkit::lab::{done, failed};
 
 fn order(targets: &[&str]) -> JobOrder {
@@ -116,6 +116,42 @@ async fn a_dry_run_says_what_would_be_lost_and_creates_nothing() {
 }
 
 #[tokio::test]
+async fn a_disk_that_the_terminal_will_refuse_is_found_when_the_job_is_created() {
+    let world = World::new(QUIET).await;
+    // golden@format-1 has a payload of 192 KiB, and needs a disk of 1 MiB and a sector.
+    for (mac, size, sector_size) in [(A, 1 << 20, 512), (B, 1 << 38, 4096)] {
+        let mut hello = hello_of(mac);
+        hello.inventory.disks =
+            vec![DiskInfo { name: "sda".into(), size, sector_size, ..DiskInfo::default() }];
+        let _: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
+    }
+    let fits = "52:54:00:00:00:0c";
+    let mut hello = hello_of(fits);
+    let (size, sector_size) = (1 << 38, 512);
+    hello.inventory.disks = vec![DiskInfo { name: "sda".into(), size, sector_size, ..DiskInfo::default() }];
+    let _: Welcome = world.post("/api/v1/hello", &hello).await.expect("welcome");
+    let plan = create(&world, &order(&["new"])).await.expect("created");
+    let of = |name: &str| {
+        let mut of = plan.findings.iter().filter(|finding| finding.terminal.as_deref() == Some(name));
+        (of.next().map(|finding| finding.error.clone()).unwrap_or_default(), of.count())
+    };
+    let (small, other) = (of(A), of(B));
+    assert!(small.0.contains("needs 1049088 bytes") && small.0.contains("512 too few"), "{small:?}");
+    assert!(other.0.contains("sectors of 512 bytes, and sda") && other.0.contains("4096 bytes"), "{other:?}");
+    assert_eq!((small.1, other.1, of(fits)), (0, 0, (String::new(), 0)));
+}
+
+#[tokio::test]
+async fn a_terminal_without_known_disks_is_said_to_have_run_no_agent() {
+    let world = World::new(QUIET).await;
+    world.ipxe(A, "efi").await;
+    assert!(world.row(A).await.new, "it was heard at its firmware's start");
+    let plan = create(&world, &JobOrder { dry_run: true, ..order(&["new"]) }).await.expect("planned");
+    let finding = plan.findings.iter().find(|finding| finding.terminal.as_deref() == Some(A));
+    assert_eq!(finding.map(|it| it.error.as_str()), Some("its disks are not known: its agent has never run"));
+}
+
+#[tokio::test]
 async fn a_limit_makes_the_forecast_longer_reaches_the_terminal_and_survives_a_restart() {
     let mut world = World::new(QUIET).await;
     world.hello(A).await;
@@ -142,6 +178,8 @@ async fn a_limit_makes_the_forecast_longer_reaches_the_terminal_and_survives_a_r
 async fn what_cannot_work_is_refused_when_the_job_is_created() {
     let world = World::new(QUIET).await;
     world.hello(A).await;
+    let disk = "bus=ata".to_string();
+    let further = Order { image: "golden".into(), disk, partitions: Some(vec![8]), ..Order::default() };
     let cases = [
         (JobOrder { image: "silver".into(), ..order(&[A]) }, "silver"),
         (JobOrder { image: "golden@2".into(), ..order(&[A]) }, "golden@2"),
@@ -159,6 +197,9 @@ async fn what_cannot_work_is_refused_when_the_job_is_created() {
         (JobOrder { limit_mbit: Some(9), preflight: true, ..order(&[A]) }, "a preflight fetches no image"),
         (JobOrder { disk: Some("the big one".into()), ..order(&[A]) }, "the big one"),
         (JobOrder { partitions: Some(vec![1, 1]), ..order(&[A]) }, "named twice"),
+        (JobOrder { partitions: Some(vec![1, 9]), ..order(&[A]) }, "golden@format-1 has no partition 9"),
+        (JobOrder { partitions: Some(vec![0]), ..order(&[A]) }, "golden@format-1 has no partition 0"),
+        (JobOrder { also: vec![further], ..order(&[A]) }, "golden@format-1 has no partition 8"),
     ];
     for (order, word) in cases {
         let refusal = create(&world, &order).await.expect_err(word);

@@ -206,6 +206,9 @@ impl Order {
         self.disk.parse::<Rule>().map_err(|e| refused(e, advice))?;
         let partitions = self.partitions.as_deref().map_or(Ok(()), check_partitions);
         partitions.map_err(|e| refused(e, "For example --partitions 1,3."))?;
+        let some = self.partitions.as_deref().unwrap_or_default();
+        let choice = published.demands.check_choice(&published.id(), some);
+        choice.map_err(|failure| Refusal { error: failure.message, advice: failure.advice })?;
         let (layout, partitions) = match &self.partitions {
             Some(some) => (LayoutMode::Keep, Some(some.clone())),
             None => (self.layout, None),

@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use super::names::{self, Names};
 use super::setting::Setting;
 use super::{Affected, Finding, Job, JobPlan, Placement};
-use crate::layout::rule::Rule;
-use crate::server::domain::catalog::Signature;
+use crate::api::DiskInfo;
+use crate::event::Failure;
+use crate::layout::rule::{Rule, describe};
+use crate::server::domain::catalog::{Published, Signature};
 use crate::server::domain::lab::Terminal;
 
 pub(super) fn plan(
@@ -119,14 +121,14 @@ fn of_terminal(job: &Job, terminal: &Terminal, name: &str, place: &Setting<'_>) 
         ));
     }
     if terminal.inventory.disks.is_empty() {
-        let advice = "Its disks are looked at when it comes; --preflight of a night before shows them.";
-        findings.push(found("its disks are not known: it was never seen".into(), advice.into()));
+        let advice = "Its disks are looked at when it comes; a --preflight by day shows them.";
+        findings.push(found("its disks are not known: its agent has never run".into(), advice.into()));
         return findings;
     }
     for image in &job.terms.images {
-        let needed = place.catalog.resolve(&image.id.clone().into()).map_or(0, |found| found.bytes);
         let Ok(rule) = image.disk.parse::<Rule>() else { continue };
-        if let Err(failure) = rule.choose(&terminal.inventory.disks, needed) {
+        let Ok(published) = place.catalog.resolve(&image.id.clone().into()) else { continue };
+        if let Err(failure) = takes(&rule, &terminal.inventory.disks, published) {
             findings.push(found(failure.message, failure.advice));
         }
     }
@@ -137,6 +139,16 @@ fn of_terminal(job: &Job, terminal: &Terminal, name: &str, place: &Setting<'_>) 
         ));
     }
     findings
+}
+
+/// Refuses an image that the terminal will refuse for the disk that the rule means.
+fn takes(rule: &Rule, disks: &[DiskInfo], image: &Published) -> Result<(), Failure> {
+    let disk = rule.choose(disks, image.demands.minimum_size)?;
+    match (image.demands.sector_size, disk.sector_size) {
+        // One of them is not known.
+        (0, _) | (_, 0) => Ok(()),
+        (_, has) => image.demands.check_sectors(&image.id(), &describe(disk), has),
+    }
 }
 
 /// What a job takes from a terminal's disk, for people.
@@ -160,7 +172,7 @@ fn loses(job: &Job, terminal: &Terminal) -> String {
             Some(disk) => {
                 let had = installed.iter().find(|one| one.disk == disk.name);
                 let had = had.map_or_else(|| "what is on it".into(), |one| one.id.to_string());
-                format!("{what}{}: {had}", crate::layout::rule::describe(disk))
+                format!("{what}{}: {had}", describe(disk))
             }
         }
     };
