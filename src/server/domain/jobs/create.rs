@@ -164,11 +164,10 @@ impl JobOrder {
                     "Leave it out, or make a standing job.",
                 ));
             }
-            let opens = self.at.as_deref().map_or(Ok(at.date.timestamp()), |text| times::at(text, &at.date));
-            let opens = opens.map_err(wrong)?;
-            let zoned = opens.to_zoned(at.date.time_zone().clone());
+            let opening = times::at(self.at.as_deref().unwrap_or("now"), &at.date).map_err(wrong)?;
+            let opens = opening.moment.timestamp();
             let closes = match &self.until {
-                Some(text) => times::until(text, &zoned).map_err(wrong)?,
+                Some(text) => times::until(text, &opening).map_err(wrong)?,
                 None => opens.checked_add(NIGHT).unwrap_or(Timestamp::MAX),
             };
             if closes <= at.date.timestamp() {

@@ -204,6 +204,6 @@ impl Job {
 
     /// The window that opens at `next`, and the opening of the one after it.
     pub(super) fn window(standing: &Standing, opens: &Zoned) -> (Timestamp, Timestamp) {
-        (standing.closing.of(opens), standing.every.next(opens).timestamp())
+        (standing.closing.of(&standing.every.opening(opens)), standing.every.next(opens).timestamp())
     }
 }

@@ -6,10 +6,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::civil::Time;
-use jiff::{SignedDuration, Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::moments::closing_clock;
+use super::opening::{Opening, closing_clock};
 use super::words::{clock, duration, show_clock};
 
 /// For example `06:00` or `+8h`.
@@ -21,11 +21,11 @@ pub enum Closing {
 }
 
 impl Closing {
-    /// The end of the window that opens at `opens`.
-    pub fn of(&self, opens: &Zoned) -> Timestamp {
+    /// The end of the window that opens so.
+    pub fn of(&self, opens: &Opening) -> Timestamp {
         match *self {
             Closing::Clock(time) => closing_clock(time, opens).unwrap_or(Timestamp::MAX),
-            Closing::After(long) => opens.timestamp().saturating_add(long).unwrap_or(Timestamp::MAX),
+            Closing::After(long) => opens.moment.timestamp().saturating_add(long).unwrap_or(Timestamp::MAX),
         }
     }
 }

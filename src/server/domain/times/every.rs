@@ -11,6 +11,7 @@ use jiff::civil::{Date, Time};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::moments::{Moments, days_around};
+use super::opening::Opening;
 use super::words::{clock, show_clock};
 
 const NAMES: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
@@ -33,6 +34,11 @@ impl Every {
             .filter_map(opening)
             .find(|moment| *moment > after.timestamp())
             .map_or_else(|| after.clone(), |moment| moment.to_zoned(zone.clone()))
+    }
+
+    /// The opening at this moment, with the time of day that was written.
+    pub fn opening(&self, moment: &Zoned) -> Opening {
+        Opening::at_clock(self.time, moment.clone())
     }
 
     pub(super) fn falls_on(&self, day: Date) -> bool {

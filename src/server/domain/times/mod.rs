@@ -9,6 +9,7 @@
 mod closing;
 mod every;
 mod moments;
+mod opening;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -18,7 +19,9 @@ use jiff::{SignedDuration, Span, Timestamp, Zoned};
 
 pub use closing::Closing;
 pub use every::Every;
-use moments::{Moments, closing_clock, next_clock};
+use moments::{Moments, next_clock};
+pub use opening::Opening;
+use opening::closing_clock;
 
 /// A time as it was written.
 enum Written {
@@ -31,30 +34,35 @@ enum Written {
 
 /// Reads when a job opens: `now`, `+20s`, `now + 2h30m`, `22:00`, `tomorrow 22:00`, `2026-12-01 22:00` or
 /// RFC 3339. The zone of `now` is the one of local times.
-pub fn at(text: &str, now: &Zoned) -> Result<Timestamp, String> {
-    let moment = match written(text, now)? {
-        Written::After(long) => now.timestamp().checked_add(long).ok(),
-        Written::Clock(time) => next_clock(time, now),
-        Written::Local(local) => Moments::of(local, now.time_zone())
+pub fn at(text: &str, now: &Zoned) -> Result<Opening, String> {
+    let written = written(text, now)?;
+    let moment = match &written {
+        Written::After(long) => now.timestamp().checked_add(*long).ok(),
+        Written::Clock(time) => next_clock(*time, now),
+        Written::Local(local) => Moments::of(*local, now.time_zone())
             .map(|moments| moments.find(|moment| moment >= now.timestamp()).unwrap_or(moments.last())),
-        Written::Moment(moment) => Some(moment),
+        Written::Moment(moment) => Some(*moment),
     };
     let moment = moment.ok_or_else(|| too_far(text))?;
     if moment < now.timestamp() {
         return Err(format!("'{}' is past, because it is {} now: give a later time", text.trim(), show(now)));
     }
-    Ok(moment)
+    let moment = moment.to_zoned(now.time_zone().clone());
+    Ok(match written {
+        Written::Clock(time) => Opening::at_clock(time, moment),
+        Written::Local(local) => Opening { moment, written: local },
+        Written::After(_) | Written::Moment(_) => moment.into(),
+    })
 }
 
-/// Reads when a job that opens at `opens` closes. The words are those of [`at`], counted from the opening:
+/// Reads when a job with this opening closes. The words are those of [`at`], counted from the opening:
 /// `06:00` is the next 06:00 after it, and `+8h` is eight hours after it.
-pub fn until(text: &str, opens: &Zoned) -> Result<Timestamp, String> {
+pub fn until(text: &str, opening: &Opening) -> Result<Timestamp, String> {
+    let opens = &opening.moment;
     let moment = match written(text, opens)? {
         Written::After(long) => opens.timestamp().checked_add(long).ok(),
-        Written::Clock(time) => closing_clock(time, opens),
-        Written::Local(local) => {
-            Moments::of(local, opens.time_zone()).map(|moments| moments.closing(opens.timestamp()))
-        }
+        Written::Clock(time) => closing_clock(time, opening),
+        Written::Local(local) => opening.closing(local),
         Written::Moment(moment) => Some(moment),
     };
     let moment = moment.ok_or_else(|| too_far(text))?;

@@ -14,11 +14,8 @@ use jiff::{Span, Timestamp, Zoned};
 pub(super) enum Moments {
     Once(Timestamp),
     Twice(Timestamp, Timestamp),
-    /// `first` is the end of the gap. `shifted` is as long after it as the local time is after the beginning.
-    Never {
-        first: Timestamp,
-        shifted: Timestamp,
-    },
+    /// The end of the gap.
+    Never(Timestamp),
 }
 
 impl Moments {
@@ -32,36 +29,21 @@ impl Moments {
             AmbiguousOffset::Fold { .. } => {
                 Moments::Twice(zone.to_ambiguous_timestamp(local).earlier().ok()?, later)
             }
-            AmbiguousOffset::Gap { .. } => Moments::Never { first: gap_end(later, zone), shifted: later },
+            AmbiguousOffset::Gap { .. } => Moments::Never(gap_end(later, zone)),
         })
     }
 
     /// The moment that a local time means where nothing else is known.
     pub(super) fn first(&self) -> Timestamp {
         match *self {
-            Moments::Once(moment) | Moments::Twice(moment, _) | Moments::Never { first: moment, .. } => {
-                moment
-            }
+            Moments::Once(moment) | Moments::Twice(moment, _) | Moments::Never(moment) => moment,
         }
     }
 
     /// The last moment at which the clock shows this local time, or the end of the gap.
     pub(super) fn last(&self) -> Timestamp {
         match *self {
-            Moments::Once(moment) | Moments::Twice(_, moment) | Moments::Never { first: moment, .. } => {
-                moment
-            }
-        }
-    }
-
-    /// The moment at which a window closes that opens at `opening`; not after it if there is none.
-    ///
-    /// A window from 02:15 to 02:45 opens at 03:00 in the night that skips these times. It closes at 03:45
-    /// then, because otherwise it would have no length, or last until the next night.
-    pub(super) fn closing(&self, opening: Timestamp) -> Timestamp {
-        match *self {
-            Moments::Never { first, shifted } if first == opening => shifted,
-            _ => self.find(|moment| moment > opening).unwrap_or(self.last()),
+            Moments::Once(moment) | Moments::Twice(_, moment) | Moments::Never(moment) => moment,
         }
     }
 
@@ -87,15 +69,5 @@ pub(super) fn days_around(moment: &Zoned) -> impl Iterator<Item = Date> {
 pub(super) fn next_clock(time: Time, after: &Zoned) -> Option<Timestamp> {
     days_around(after).find_map(|day| {
         Moments::of(day.to_datetime(time), after.time_zone())?.find(|moment| moment > after.timestamp())
-    })
-}
-
-/// The end of a window that opens at `opens` and closes when the clock shows `time`. `None` at the end of the
-/// calendar.
-pub(super) fn closing_clock(time: Time, opens: &Zoned) -> Option<Timestamp> {
-    let opening = opens.timestamp();
-    days_around(opens).find_map(|day| {
-        let closing = Moments::of(day.to_datetime(time), opens.time_zone())?.closing(opening);
-        (closing > opening).then_some(closing)
     })
 }

@@ -15,6 +15,15 @@ fn moment(text: &str) -> Timestamp {
     zoned(text).timestamp()
 }
 
+fn at(text: &str, now: &Zoned) -> Result<Timestamp, String> {
+    super::at(text, now).map(|opening| opening.moment.timestamp())
+}
+
+/// The end of a window whose opening is on the clock.
+fn until(text: &str, opens: &Zoned) -> Result<Timestamp, String> {
+    super::until(text, &opens.clone().into())
+}
+
 /// A Monday evening.
 fn monday() -> Zoned {
     zoned("2026-11-30T21:59:30[Europe/Berlin]")
@@ -126,16 +135,67 @@ fn a_doubled_local_time_means_the_first_that_is_still_to_come() {
     }
 }
 
+/// The window of a standing job that opens next after this moment.
+fn window(every: &str, closing: &str, after: &Zoned) -> (Timestamp, Timestamp) {
+    let every: Every = every.parse().expect("days");
+    let opens = every.next(after);
+    let closes = closing.parse::<Closing>().expect("a time").of(&every.opening(&opens));
+    (opens.timestamp(), closes)
+}
+
+/// The window of a job that opens once.
+fn single(opens: &str, closes: &str, now: &Zoned) -> Result<(Timestamp, Timestamp), String> {
+    let opening = super::at(opens, now)?;
+    Ok((opening.moment.timestamp(), super::until(closes, &opening)?))
+}
+
 #[test]
-fn a_window_within_the_skipped_hour_keeps_its_night() {
-    let opens = "daily 02:15".parse::<Every>().expect("days").next(&zoned("2026-03-28T12:00[Europe/Berlin]"));
-    assert_eq!(opens, zoned("2026-03-29T03:00[Europe/Berlin]"));
-    let ends = moment("2026-03-29T03:45[Europe/Berlin]");
-    assert_eq!("02:45".parse::<Closing>().expect("a time").of(&opens), ends);
-    assert_eq!(until("02:45", &opens), Ok(ends));
-    assert_eq!(until("2026-03-29 02:45", &opens), Ok(ends));
-    let later = zoned("2026-03-29T03:10[Europe/Berlin]");
-    assert_eq!(until("02:45", &later), Ok(moment("2026-03-30T02:45[Europe/Berlin]")));
+fn a_window_that_opens_in_the_skipped_hour_keeps_its_night() {
+    let before = zoned("2027-03-27T12:00[Europe/Berlin]");
+    let berlin = |time: &str| moment(&format!("2027-03-{time}[Europe/Berlin]"));
+    for (opens, closes, expected) in [
+        ("02:15", "02:45", "28T03:45"),
+        ("02:15", "03:00", "28T04:00"),
+        ("02:00", "03:00", "28T04:00"),
+        ("02:59", "03:00", "28T04:00"),
+        ("02:15", "03:10", "28T03:10"),
+        ("02:15", "06:00", "28T06:00"),
+        ("02:30", "02:15", "29T02:15"),
+        ("02:00", "02:00", "29T02:00"),
+        // These were not skipped.
+        ("03:00", "03:00", "29T03:00"),
+        ("03:00", "02:30", "29T02:30"),
+        ("03:00", "02:00", "29T02:00"),
+    ] {
+        let expected = (berlin("28T03:00"), berlin(expected));
+        assert_eq!(window(&format!("daily {opens}"), closes, &before), expected, "{opens} {closes}");
+        for opens in [opens.to_string(), format!("2027-03-28 {opens}"), format!("tomorrow {opens}")] {
+            assert_eq!(single(&opens, closes, &before), Ok(expected), "{opens} {closes}");
+        }
+    }
+    let dated = single("2027-03-28 02:10", "2027-03-28 03:00", &before);
+    assert_eq!(dated, Ok((berlin("28T03:00"), berlin("28T04:00"))));
+    assert!(single("2027-03-28 02:30", "2027-03-28 02:10", &before).is_err(), "it ends before it opens");
+    assert!(single("2027-03-28 03:00", "2027-03-28 03:00", &before).is_err());
+    // The window before keeps its end, and so does one that opens after the gap.
+    assert_eq!(single("01:30", "02:30", &before), Ok((berlin("28T01:30"), berlin("28T03:00"))));
+    assert_eq!(single("2027-03-28 03:10", "02:45", &before), Ok((berlin("28T03:10"), berlin("29T02:45"))));
+}
+
+#[test]
+fn a_window_in_the_doubled_hour_closes_at_the_first_of_its_ends() {
+    let before = zoned("2027-10-30T12:00[Europe/Berlin]");
+    let berlin = |time: &str| moment(&format!("2027-10-31T{time}[Europe/Berlin]"));
+    for (opens, closes, from, to) in [
+        ("02:15", "03:00", "02:15+02:00", "03:00+01:00"),
+        ("02:15", "02:45", "02:15+02:00", "02:45+02:00"),
+        ("01:30", "02:30", "01:30+02:00", "02:30+02:00"),
+        ("02:45", "02:15", "02:45+02:00", "02:15+01:00"),
+    ] {
+        let expected = (berlin(from), berlin(to));
+        assert_eq!(window(&format!("daily {opens}"), closes, &before), expected, "{opens} {closes}");
+        assert_eq!(single(&format!("2027-10-31 {opens}"), closes, &before), Ok(expected), "{opens} {closes}");
+    }
 }
 
 #[test]
@@ -300,15 +360,27 @@ proptest! {
         }
     }
 
+    /// A window by the clock ends after it opens, and before the next opening if it ends on another time of
+    /// day. Samoa once skipped a whole day.
     #[test]
-    fn no_window_of_a_standing_job_is_empty(every in openings(), closing in closings(), from in moments()) {
+    fn no_window_of_a_standing_job_is_empty_or_reaches_the_next_one(
+        every in openings(),
+        closing in closings(),
+        from in moments(),
+    ) {
         let opens = every.next(&from);
-        prop_assert!(closing.of(&opens) > opens.timestamp());
-        prop_assert!(closing.of(&from) > from.timestamp());
-        if let Closing::Clock(_) = closing {
-            let long = closing.of(&opens).duration_since(opens.timestamp());
+        let opening = every.opening(&opens);
+        let closes = closing.of(&opening);
+        prop_assert!(closes > opens.timestamp());
+        prop_assert!(closing.of(&from.clone().into()) > from.timestamp());
+        if let Closing::Clock(time) = closing {
+            let long = closes.duration_since(opens.timestamp());
             prop_assert!(long <= SignedDuration::from_hours(49), "{long:?}");
-            prop_assert_eq!(until(&closing.to_string(), &opens), Ok(closing.of(&opens)));
+            prop_assert_eq!(super::until(&closing.to_string(), &opening), Ok(closes));
+            let next = every.next(&opens).timestamp();
+            let whole_day = opens.time_zone().iana_name() == Some("Pacific/Apia");
+            let daily = whole_day || time == opening.written.time();
+            prop_assert!(closes <= next || daily, "{opens} {closes} {next}");
         }
     }
 
@@ -351,7 +423,7 @@ proptest! {
             let _ = at(&text, &from);
             let _ = until(&text, &from);
             let _ = text.parse::<Every>().map(|every| every.next(&from));
-            let _ = text.parse::<Closing>().map(|closing| closing.of(&from));
+            let _ = text.parse::<Closing>().map(|closing| closing.of(&from.clone().into()));
         }
     }
 
@@ -364,7 +436,7 @@ proptest! {
     ) {
         let from = Timestamp::from_second(second).expect("in range").to_zoned(zone);
         prop_assert!(every.next(&from) >= from);
-        prop_assert!(closing.of(&from) >= from.timestamp());
+        prop_assert!(closing.of(&from.clone().into()) >= from.timestamp());
         let _ = (at("tomorrow 22:00", &from), until("22:00", &from), at("+9999999h", &from));
     }
 }
