@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use super::tests::never;
 use super::*;
 use crate::agent::journal::Journal;
-use crate::api::{MAX_PACKED_LOG, TOKEN_HEADER};
+use crate::api::{MAX_PACKED_LOG, Personal, TOKEN_HEADER};
 use crate::event::Class;
 use crate::io::host::mirror::Unfinished;
 use crate::io::net::api_client::client;
@@ -90,6 +90,22 @@ async fn the_server_gets_all_lines_of_an_attempt_and_never_its_token() {
         );
         assert!(logs.iter().all(|(_, log)| !log.contains("secret-of-attempt")));
     }
+}
+
+#[tokio::test]
+async fn no_ticket_of_an_attempt_is_in_its_log() {
+    let (api, _) = server(StatusCode::NO_CONTENT).await;
+    let mut assignment = mine();
+    assignment.also = vec![assignment.task.clone()];
+    for (n, task) in assignment.tasks_mut().enumerate() {
+        task.ticket = Some(format!("ticket-of-task-{n}"));
+    }
+    assignment.personal = Some(Personal { ticket: "ticket-of-start".into(), ..Personal::default() });
+    let status = Status::new();
+    Reporter::begin(&api, &assignment, &status, PACE, watch::channel(Orders::default()).0);
+    status.note("t=ticket-of-task-0 t=ticket-of-task-1 t=ticket-of-start");
+    let log = status.journal().text(MAX_LOG);
+    assert!(log.contains("t=••• t=••• t=•••"), "{log}");
 }
 
 #[tokio::test]

@@ -46,7 +46,9 @@ impl Reporter {
         orders: watch::Sender<Orders>,
     ) -> Self {
         let (journal, Assignment { attempt, token, job, .. }) = (status.journal(), assignment);
-        journal.hide(token);
+        let tickets = assignment.tasks().filter_map(|task| task.ticket.as_ref());
+        let own = assignment.personal.iter().map(|personal| &personal.ticket);
+        tickets.chain(own).chain([token]).for_each(|secret| journal.hide(secret));
         journal.say(&format!("attempt {attempt} of job {job} begins: {}", assignment.title()));
         journal.attempt(Some(&Unfinished {
             server: api.base().to_owned(),

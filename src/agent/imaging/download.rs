@@ -218,30 +218,42 @@ fn without_hashes(manifest: &Manifest) -> Manifest {
 }
 
 /// The image's folder on the server.
+///
+/// Invariant: no message names a URL with a ticket, because everybody may read a terminal's problems.
 struct Files<'a> {
     ctx: &'a ImagingContext,
-    base: String,
+    /// Its path without a ticket.
+    folder: String,
+    /// For what is not for everybody. Only [`Files::url`] reads it.
+    ticket: Option<&'a str>,
     id: &'a ImageId,
 }
 
 impl<'a> Files<'a> {
     fn of(ctx: &'a ImagingContext, task: &'a Task) -> Self {
-        let base = format!("{}{}", ctx.server, task.folder);
-        Files { ctx, base, id: &task.id }
+        Files { ctx, folder: task.folder.clone(), ticket: None, id: &task.id }
     }
 
-    /// With the ticket for what is not for everybody.
     fn ticketed(ctx: &'a ImagingContext, task: &'a Task) -> Self {
-        let folder = match (&task.ticket, task.folder.strip_prefix("/images/")) {
-            (Some(ticket), Some(rest)) => format!("/images/t={ticket}/{rest}"),
-            _ => task.folder.clone(),
-        };
-        Files { ctx, base: format!("{}{folder}", ctx.server), id: &task.id }
+        Files { ticket: task.ticket.as_deref(), ..Files::of(ctx, task) }
     }
 
     /// Where every server has it.
     fn named(ctx: &'a ImagingContext, id: &'a ImageId) -> Self {
-        Files { ctx, base: format!("{}/images/{}/{}/", ctx.server, id.name, id.version), id }
+        Files { ctx, folder: format!("/images/{}/{}/", id.name, id.version), ticket: None, id }
+    }
+
+    /// Where the file `name` is fetched.
+    fn url(&self, name: &str) -> String {
+        match (self.ticket, self.folder.strip_prefix("/images/")) {
+            (Some(ticket), Some(rest)) => format!("{}/images/t={ticket}/{rest}{name}", self.ctx.server),
+            _ => self.shown(name),
+        }
+    }
+
+    /// The address of the file `name`, for people.
+    fn shown(&self, name: &str) -> String {
+        format!("{}{}{name}", self.ctx.server, self.folder)
     }
 
     async fn manifest(&self) -> Result<TrustedManifest, Failure> {
@@ -292,7 +304,7 @@ impl<'a> Files<'a> {
     async fn need(&self, name: &str, limit: usize) -> Result<Vec<u8>, Failure> {
         self.get(name, limit).await?.ok_or_else(|| {
             Failure::retry(
-                format!("the server has no {}{name}", self.base),
+                format!("the server has no {}", self.shown(name)),
                 "Look whether the image is complete in the server's repository.",
             )
         })
@@ -314,15 +326,16 @@ impl<'a> Files<'a> {
     }
 
     async fn try_get(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
-        let url = format!("{}{name}", self.base);
+        let shown = self.shown(name);
         let away = |why: String| {
             Failure::retry(
-                format!("fetching {url}: {why}"),
+                format!("fetching {shown}: {why}"),
                 "Look whether the server runs and the network reaches it.",
             )
         };
         let silent = |_| away(format!("nothing came for {} s", SILENCE.as_secs()));
-        let sent = tokio::time::timeout(SILENCE, self.ctx.http.get(&url).send()).await.map_err(silent)?;
+        let sent =
+            tokio::time::timeout(SILENCE, self.ctx.http.get(self.url(name)).send()).await.map_err(silent)?;
         let mut response = sent.map_err(|e| away(why(&e)))?;
         match response.status() {
             StatusCode::NOT_FOUND => return Ok(None),
@@ -339,7 +352,7 @@ impl<'a> Files<'a> {
             let next = tokio::time::timeout(SILENCE, response.chunk()).await.map_err(silent)?;
             let Some(more) = next.map_err(|e| away(why(&e)))? else { return Ok(Some(bytes)) };
             if bytes.len() + more.len() > limit {
-                return Err(untrusted(format!("{url} is longer than the {limit} bytes that are read")));
+                return Err(untrusted(format!("{shown} is longer than the {limit} bytes that are read")));
             }
             bytes.extend_from_slice(&more);
         }

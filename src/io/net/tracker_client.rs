@@ -143,7 +143,8 @@ fn escape(bytes: &[u8], into: &mut String) {
     }
 }
 
-/// The reason of a failed request for people: the innermost one ("Connection refused").
+/// The reason of a failed request for people: the innermost one ("Connection refused"). It never has the
+/// request's URL, which may hold a ticket.
 pub(crate) fn why(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
@@ -152,7 +153,11 @@ pub(crate) fn why(error: &reqwest::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    let text = innermost.to_string();
+    match error.url() {
+        Some(url) => text.replace(&format!(" for url ({url})"), ""),
+        None => text,
+    }
 }
 
 fn parse_reply(body: &[u8]) -> Result<Reply, AnnounceError> {
@@ -228,6 +233,16 @@ mod tests {
         assert!(parse_reply(b"d14:failure reason4:no!!e").unwrap_err().to_string().contains("no!!"));
         assert!(parse_reply(b"<html>").is_err());
         assert!(parse_reply(b"le").is_err());
+    }
+
+    #[tokio::test]
+    async fn the_reason_of_a_failed_request_has_no_url() {
+        let http = reqwest::Client::new();
+        let error = http.get("http://127.0.0.1:0/announce?t=secret").send().await.unwrap_err();
+        assert!(!why(&error).contains("secret"), "{}", why(&error));
+        // The outermost reason is the only one.
+        let error = http.get("unknown://host/?t=secret").send().await.unwrap_err();
+        assert!(!why(&error).contains("secret"), "{}", why(&error));
     }
 
     #[test]

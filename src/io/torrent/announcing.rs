@@ -1,7 +1,8 @@
 //! One task for each tracker of a torrent: announces when it is time, hands peers to the owner.
 //!
 //! Invariant: a tracker is asked no more often than it allows. A failing one is asked again after growing
-//! waits of up to a minute. No answer of a tracker ends the torrent.
+//! waits of up to a minute. No answer of a tracker ends the torrent. No message has the query of a tracker's
+//! URL, because a ticket or a passkey may be in it, and everybody may read a terminal's problems.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +87,7 @@ impl Announcer {
                     (reply.min_interval.unwrap_or(SOON), reply.interval.unwrap_or(USUAL))
                 }
                 Err(why) => {
-                    let message = format!("tracker {}: {why}", self.url);
+                    let message = format!("tracker {}: {why}", self.shown());
                     log::warn!("{message}; it will be asked again");
                     self.trouble.send_replace(Some(message));
                     failures = (failures + 1).min(10);
@@ -103,8 +104,13 @@ impl Announcer {
             }
         }
         if told && timeout(GOODBYE, self.ask(Event::Stopped)).await.is_err() {
-            log::debug!("tracker {}: no answer to good-bye within {} s", self.url, GOODBYE.as_secs());
+            log::debug!("tracker {}: no answer to good-bye within {} s", self.shown(), GOODBYE.as_secs());
         }
+    }
+
+    /// The tracker's address without its query, for people.
+    fn shown(&self) -> &str {
+        self.url.split('?').next().unwrap_or_default()
     }
 
     /// One announce; peers go to the owner.
@@ -123,7 +129,7 @@ impl Announcer {
         };
         let reply = announce(&self.shared.http, &self.url, &asked).await?;
         self.trouble.send_if_modified(|trouble| trouble.take().is_some());
-        log::debug!("tracker {}: {} peers", self.url, reply.peers.len());
+        log::debug!("tracker {}: {} peers", self.shown(), reply.peers.len());
         if event != Event::Stopped && (!reply.peers.is_empty() || reply.policy.is_some()) {
             let found = Found { peers: reply.peers.clone(), policy: reply.policy.clone() };
             // Fails only when the owner has ended.

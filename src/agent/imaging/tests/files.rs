@@ -5,7 +5,7 @@ use crate::api::Personal;
 use crate::digest::sha256;
 use crate::manifest::after::{self, AfterFile, Rule};
 
-const TICKET: &str = "0f0f";
+const TICKET: &str = "0f0f-the-ticket";
 
 /// Publishes an image with one file for everybody and one for the room 101.
 fn publish(lab: &Lab, image: &TestImage) -> [String; 2] {
@@ -84,4 +84,54 @@ async fn a_file_that_is_not_the_signed_one_or_not_there_stops_the_attempt_before
     lab.files.lock().expect("whole").remove(&motd);
     let failure = lab.refused(lab.context(), assignment(&lab, &disk, "102"), &disk).await;
     assert!(failure.class == Class::Retry && failure.message.contains("has no"), "{failure:?}");
+}
+
+/// What people read of an attempt that failed: its failure, its notes, its log.
+fn told(failure: &Failure, status: &Status) -> [String; 3] {
+    let (notes, log) = (status.view().notes.join("\n"), status.journal().text(1 << 20));
+    [format!("{failure:?}"), notes, log]
+}
+
+#[tokio::test]
+async fn nobody_reads_the_ticket_in_what_is_told_of_a_file_that_does_not_come() {
+    let (_, image) = small_image();
+    let lab = Lab::new(&image).await;
+    let [motd, _] = publish(&lab, &image);
+    let disk = LoopDisk::used(24 << 20, 512);
+    let assignment = assignment(&lab, &disk, "102");
+    let description = download::describe(&lab.context(), &assignment.task).await.expect("described");
+    let failed = async |server: &str| {
+        let ctx = ImagingContext { server: server.into(), ..lab.context() };
+        let failure = download::files(&ctx, &assignment, &description).await.map(drop).expect_err("it fails");
+        for text in told(&failure, &ctx.status) {
+            assert!(!text.contains(TICKET), "{text}");
+        }
+        failure.message
+    };
+    lab.files.lock().expect("whole").insert(motd.clone(), vec![0; 100]);
+    assert!(failed(&lab.url).await.contains("is longer than"));
+    lab.files.lock().expect("whole").remove(&motd);
+    let hash = sha256(b"welcome");
+    assert_eq!(failed(&lab.url).await, format!("the server has no {}/images/lab/1/after/{hash}", lab.url));
+    // Nobody listens on port 1.
+    let gone = "http://127.0.0.1:1";
+    assert!(failed(gone).await.starts_with(&format!("fetching {gone}/images/lab/1/after/{hash}: ")));
+}
+
+#[tokio::test]
+async fn nobody_reads_the_ticket_in_what_is_told_of_a_tracker_that_does_not_answer() {
+    let (_, image) = small_image();
+    let lab = Lab::new(&image).await;
+    publish(&lab, &image);
+    lab.files.lock().expect("whole").remove("/announce");
+    let disk = LoopDisk::used(24 << 20, 512);
+    let mut ctx = lab.context();
+    ctx.bounds.piece = Duration::from_secs(3);
+    let status = ctx.status.clone();
+    let result = tokio::time::timeout(DEADLINE, run(ctx, assignment(&lab, &disk, "102"))).await;
+    let (failure, _) = result.expect("in time").map(drop).expect_err("no piece comes");
+    assert!(failure.message.contains(&format!("tracker {}/announce: ", lab.url)), "{failure:?}");
+    for text in told(&failure, &status) {
+        assert!(!text.contains(TICKET), "{text}");
+    }
 }
