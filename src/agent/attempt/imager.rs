@@ -78,7 +78,7 @@ impl Imager for RealImager {
 
     async fn find(&self, server: &str, assignment: &Assignment) -> Result<Committed, Failure> {
         let context = ImagingContext { server: server.to_owned(), ..self.0.clone() };
-        imaging::personal::find(&context, assignment).await
+        imaging::personal::find_committed(&context, assignment).await
     }
 
     async fn personalise(

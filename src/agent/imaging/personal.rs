@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::bounds::on_disk;
 use super::context::{ImagingContext, blocking};
 use super::download;
-use super::next;
+use super::next::{BootEntries, not_changed};
 use super::target::Target;
 use crate::api::{Assignment, Task};
 use crate::boot::entries;
@@ -38,14 +39,22 @@ pub struct Committed {
 }
 
 /// The disks of an attempt that was cut off after its images were on them: chosen as they were then. Nothing
-/// is written. A further disk that cannot be found is a problem, because the system that starts must not
-/// wait for it.
-pub(crate) async fn find(ctx: &ImagingContext, assignment: &Assignment) -> Result<Committed, Failure> {
+/// is written to the disks; boot entries that the attempt did not write are added to the firmware's. A
+/// further disk that cannot be found is a problem, because the system that starts must not wait for it.
+pub(crate) async fn find_committed(
+    ctx: &ImagingContext,
+    assignment: &Assignment,
+) -> Result<Committed, Failure> {
     let first = again(ctx, assignment, &assignment.task, &[]).await?;
     let files = download::files(ctx, assignment, &first.image).await?;
     // The attempt may have been cut off before it wrote the firmware's entries.
-    let entries = next::boot_entries(&first.plan, &first.claimed, &first.info.name);
-    let loader = entries.err().and_then(|_| entries::loader(&first.plan)).map(str::to_owned);
+    let missing = BootEntries::of(&first.plan, &first.claimed, &first.info.name);
+    let written = missing.write_within(ctx.bounds.end).await;
+    let mut loader = None;
+    if let Err(why) = written {
+        ctx.status.note(not_changed(&why));
+        loader = entries::loader(&first.plan).map(str::to_owned);
+    }
     let system = Places { loader, proved: false, ..first.system(files) };
     // Each keeps its disk from being chosen again.
     let mut targets = vec![first];
@@ -79,7 +88,10 @@ async fn again(
         ));
     }
     // Even a look at a filesystem that a sleeping system holds would destroy it.
-    if let Some(number) = target.hibernated()? {
+    let pulse = target.claimed.disk().pulse();
+    let looked = on_disk(ctx, pulse, move || Ok((target.hibernated()?, target)));
+    let (hibernated, target) = looked.await?;
+    if let Some(number) = hibernated {
         return Err(Failure::refused(
             format!("a Linux system is hibernated in partition {number}: nothing is changed"),
             "Start it and shut it down; the terminal is finished at its next network boot.",

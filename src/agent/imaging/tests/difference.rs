@@ -365,7 +365,8 @@ async fn the_disk_of_an_attempt_that_was_cut_off_is_found_and_nothing_is_written
     let disk = LoopDisk::of(&source, 512);
     let assignment = Assignment { finish: true, ..assignment_of(&lab, &image, &disk, Compare::Auto) };
     let before = disk.bytes();
-    let places = personal::find(&lab.context(), &assignment).await.expect("found").system.expect("a system");
+    let places =
+        personal::find_committed(&lab.context(), &assignment).await.expect("found").system.expect("a system");
     assert_eq!((places.info.name, places.bare), (disk.info().name, false));
     assert!(!places.parts.is_empty() && disk.bytes() == before);
     assert!(!places.proved, "its system may have been started since");
@@ -380,7 +381,7 @@ async fn a_system_that_hibernates_on_the_disk_of_an_attempt_that_was_cut_off_is_
     source[at..at + 9].copy_from_slice(b"S1SUSPEND");
     let disk = LoopDisk::of(&source, 512);
     let assignment = Assignment { finish: true, ..assignment_of(&lab, &image, &disk, Compare::Auto) };
-    let failure = personal::find(&lab.context(), &assignment).await.expect_err("it is asleep");
+    let failure = personal::find_committed(&lab.context(), &assignment).await.expect_err("it is asleep");
     assert!(failure.message.contains("hibernated in partition 4"), "{failure:?}");
     assert!(disk.bytes() == source);
 }

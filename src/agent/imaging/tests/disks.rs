@@ -121,7 +121,7 @@ async fn each_disk_of_an_attempt_that_was_cut_off_is_found_and_one_that_was_chan
     let other = LoopDisk::used(24 << 20, 512);
     let mut assignment = Assignment { finish: true, ..lab.assignment(&disks[0]) };
     assignment.also = vec![task("data", &other), task("data", &disks[1])];
-    let found = personal::find(&lab.context(), &assignment).await.expect("found");
+    let found = personal::find_committed(&lab.context(), &assignment).await.expect("found");
     let all = found.system.iter().chain(&found.also);
     let names: Vec<_> = all.clone().map(|places| &*places.info.name).collect();
     assert_eq!(names, disks.each_ref().map(|disk| disk.info().name));

@@ -55,7 +55,8 @@ async fn a_terminal_has_the_files_of_its_rules_when_its_image_is_on_the_disk() {
         assert_eq!((files[0].mode, &files[0].content[..]), (0o644, &b"welcome"[..]));
         imaged.stop().await;
         // Found again after a power cut.
-        let again = personal::find(&lab.context(), &assignment(&lab, &disk, room)).await.expect("found");
+        let again =
+            personal::find_committed(&lab.context(), &assignment(&lab, &disk, room)).await.expect("found");
         assert_eq!(again.system.expect("a system").files, files);
     }
     // A job that leaves the image as it is.
