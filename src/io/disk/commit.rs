@@ -80,19 +80,41 @@ fn write_head(
     ranges: &[Range<u64>],
     last: bool,
 ) -> Result<(), Failure> {
-    let (Some(place), Some(head)) = (storage.plan().places().get(position), storage.head(position)) else {
-        return Ok(());
+    let Some(place) = storage.plan().places().get(position) else {
+        return Err(disagree(format!("there is no partition at position {position}")));
     };
-    let part = |range: &Range<u64>| {
-        let bytes = head.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)?;
-        Some((place.start.0 + range.start, bytes))
-    };
-    let parts: Vec<(u64, &[u8])> = ranges.iter().filter_map(part).collect();
-    write_proved(storage.disk(), &format!("the head of partition {}", place.number), &parts)?;
+    // The disarm wiped it, and nothing of it travels.
+    let Some(head) = storage.head(position) else { return Ok(()) };
+    let what = format!("the head of partition {}", place.number);
+    write_proved(storage.disk(), &what, &head_writes(&what, place.start.0, &head, ranges)?)?;
     if last {
         storage.release_head(position);
     }
     Ok(())
+}
+
+/// Offsets on the disk and bytes of `ranges` of the held-back `head` of a partition that begins at `start`.
+fn head_writes<'a>(
+    what: &str,
+    start: u64,
+    head: &'a [u8],
+    ranges: &[Range<u64>],
+) -> Result<Vec<(u64, &'a [u8])>, Failure> {
+    let write = |range: &Range<u64>| {
+        let bytes = head.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)?;
+        Some((start + range.start, bytes))
+    };
+    ranges.iter().map(write).collect::<Option<_>>().ok_or_else(|| {
+        disagree(format!("{what} has {} bytes, which do not reach to the end of {ranges:?}", head.len()))
+    })
+}
+
+/// The steps of the commit and the held-back heads are not of one plan.
+fn disagree(why: String) -> Failure {
+    Failure::disk(
+        format!("committing: {why}"),
+        "This is a bug in flashmob: report it with the attempt's log.",
+    )
 }
 
 /// Writes, syncs, reads back from the device, compares.
@@ -114,4 +136,21 @@ fn write_proved(disk: &Disk, what: &str, parts: &[(u64, &[u8])]) -> Result<(), F
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_the_held_head_does_not_have_fails_the_commit() {
+        let head = [7; 1024];
+        let written = head_writes("the head", 1 << 20, &head, &[512..1024, 0..512]).expect("it has both");
+        let half = &head[..512];
+        assert_eq!(written, [((1 << 20) + 512, half), (1 << 20, half)]);
+        for bad in [1024..1536, 512..1025] {
+            let failure = head_writes("the head", 1 << 20, &head, &[0..512, bad]).expect_err("it has not");
+            assert!(failure.message.contains("the head has 1024 bytes"), "{failure:?}");
+        }
+    }
 }
