@@ -45,6 +45,9 @@ pub(crate) fn in_one_order(uuid: Uuid) -> Uuid {
     uuid.min(Uuid::from_bytes(uuid.to_bytes_le()))
 }
 
+/// Most MACs of one machine.
+pub(crate) const MAX_MACS: usize = 32;
+
 /// A machine's own statements about its identity.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
@@ -59,7 +62,7 @@ impl Identity {
     /// every machine (older agents report them), and all after the first 32 MACs.
     pub fn new<S: AsRef<str>>(macs: &[S], uuid: Option<&str>) -> Self {
         let mut known = Vec::new();
-        for mac in macs.iter().take(32).filter_map(|text| text.as_ref().parse::<Mac>().ok()) {
+        for mac in macs.iter().take(MAX_MACS).filter_map(|text| text.as_ref().parse::<Mac>().ok()) {
             if !known.contains(&mac) && !is_everywhere(mac) {
                 known.push(mac);
             }

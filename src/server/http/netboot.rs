@@ -205,6 +205,27 @@ fn tell(lab: &mut Lab, (now, id, title): (Duration, &str, &str), (level, step): 
     log::log!(level, terminal = id; "{title} netboots{text}");
 }
 
+/// The step of a terminal that netboots by a card that only its hello named. Whoever has the ticket of a
+/// terminal can name the card of any machine, so that machine is not written.
+fn by_claimed_card(
+    lab: &mut Lab,
+    asks: (Duration, &str, &str),
+    mac: &str,
+    root_path: Option<String>,
+) -> Step {
+    let (_, id, title) = asks;
+    let advice = format!("Start it by a card that 'flashmob terminal show {id}' lists, or list {mac} too.");
+    let text = format!(" by the card {mac}, which nobody has listed as its own: it gets no agent. {advice}");
+    tell(lab, asks, (Level::Warn, "claimed card"), &text);
+    match lab.is_half_written(id) {
+        true => {
+            let error = format!("{title} is half written, and nobody has listed its card {mac} as its own");
+            Step::Hold { error, advice }
+        }
+        false => Step::Disk(root_path),
+    }
+}
+
 fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
     let (config, repository, can_netboot) = (app.config(), app.repository(), app.can_netboot());
     let at = app.moment();
@@ -213,9 +234,14 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
         notice(app, &mut lab, caller, from);
         return Step::Disk(None);
     };
+    let is_own = terminal.netboots_by_own_card(&caller.identity);
     let (id, root_path) = (terminal.id.clone(), root_path(terminal.last.as_ref(), caller.platform));
     let title = lab.title(&config, &id);
     let asks = (at.now, id.as_str(), title.as_str());
+    if !is_own {
+        let mac = caller.identity.macs.first().map(ToString::to_string).unwrap_or_default();
+        return by_claimed_card(&mut lab, asks, &mac, root_path);
+    }
     if let Some(image) = to_lend(&lab, &id, at.now).filter(|_| can_netboot) {
         let text = format!(": sent the agent to lend its disk for {image}");
         tell(&mut lab, asks, (Level::Info, "lend"), &text);

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 /// The statements that lead to each version from the one before it. A new version is one more line, and one
 /// more file in `schemas/`.
-const MIGRATIONS: [(i64, &str); 14] = [
+const MIGRATIONS: [(i64, &str); 15] = [
     (
         1,
         "CREATE TABLE terminals (
@@ -87,6 +87,7 @@ const MIGRATIONS: [(i64, &str); 14] = [
     (12, "ALTER TABLE attempts ADD COLUMN personal TEXT;"),
     (13, "CREATE TABLE captures (terminal TEXT PRIMARY KEY, capture TEXT NOT NULL) STRICT;"),
     (14, "ALTER TABLE attempts ADD COLUMN course TEXT;"),
+    (15, "ALTER TABLE terminals ADD COLUMN own_macs TEXT;"),
 ];
 
 /// The version that this program writes.

@@ -17,8 +17,8 @@ use crate::image_id::ImageId;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::captures::Request;
-use crate::server::domain::identity::Identity;
-use crate::server::domain::lab::{Change, Held, Terminal};
+use crate::server::domain::identity::{Identity, Mac};
+use crate::server::domain::lab::{Change, Held, Terminal, own_of_older};
 use crate::server::domain::people::Person;
 use crate::server::domain::registry::Place;
 use crate::server::domain::tickets::Key;
@@ -115,19 +115,18 @@ fn write(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
 }
 
 fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlite::Result<()> {
-    let macs: Vec<String> = terminal.identity.macs.iter().map(ToString::to_string).collect();
     transaction
         .prepare_cached(
             "INSERT INTO terminals (id, macs, uuid, inventory, agent, address, heard, known_disks, chosen,
-                 first, label, room, seat, groups, hostname, accepted)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)
+                 first, label, room, seat, groups, hostname, accepted, own_macs)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)
              ON CONFLICT (id) DO UPDATE SET macs=?2, uuid=?3, inventory=?4, agent=?5, address=?6, heard=?7,
                  known_disks=?8, chosen=?9, first=?10, label=?11, room=?12, seat=?13, groups=?14,
-                 hostname=?15, accepted=?16",
+                 hostname=?15, accepted=?16, own_macs=?17",
         )?
         .execute(params![
             terminal.id,
-            macs.join(" "),
+            words(&terminal.identity.macs),
             terminal.identity.uuid.map(|uuid| uuid.to_string()),
             json(&terminal.inventory)?,
             terminal.agent,
@@ -142,6 +141,7 @@ fn write_terminal(transaction: &Transaction<'_>, terminal: &Terminal) -> rusqlit
             json(&terminal.place.groups)?,
             terminal.place.hostname,
             terminal.accepted,
+            words(&terminal.own_macs),
         ])?;
     Ok(())
 }
@@ -254,7 +254,7 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
                     a.outcome,
                 a.tries, a.dirty, a.cancelled, a.installed, a.also, t.known_disks,
                 t.chosen, t.first, t.label, t.room, t.seat, t.groups, t.hostname, t.accepted,
-                a.preflight, a.personal, a.course
+                a.preflight, a.personal, a.course, t.own_macs
          FROM terminals t
          LEFT JOIN attempts a ON a.number = (SELECT max(number) FROM attempts WHERE terminal = t.id)
          ORDER BY t.id",
@@ -283,6 +283,14 @@ pub(super) fn restore(connection: &Connection) -> rusqlite::Result<Restored> {
     })
 }
 
+fn words(macs: &[Mac]) -> String {
+    macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn parts(words: &str) -> Vec<&str> {
+    words.split(' ').collect()
+}
+
 fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
     let macs: String = row.get(1)?;
     let uuid: Option<String> = row.get(2)?;
@@ -299,9 +307,15 @@ fn read_terminal(row: &Row<'_>) -> rusqlite::Result<Terminal> {
     // Reports move only the attempt's time. An attempt without a token was never the terminal's.
     let reported = last.as_ref().filter(|a| !a.token.is_empty()).map(|a| a.heard);
     let heard = reported.max(Some(row.get(6)?).filter(|heard| *heard != NEVER).map(time));
+    let (id, identity) = (row.get::<_, String>(0)?, Identity::new(&parts(&macs), uuid.as_deref()));
+    let own_macs = match row.get::<_, Option<String>>(34)? {
+        Some(own) => Identity::new(&parts(&own), None).macs,
+        None => own_of_older(&id, &identity.macs, heard.is_some()),
+    };
     Ok(Terminal {
-        id: row.get(0)?,
-        identity: Identity::new(&macs.split(' ').collect::<Vec<_>>(), uuid.as_deref()),
+        id,
+        identity,
+        own_macs,
         inventory,
         known_disks,
         chosen: unjson(row, 23)?.unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! All terminals as the server knows them, in memory: their identities and attempts.
 //!
-//! `terminal` is one terminal, `bounds` cuts their statements, `secrets` says who may speak for them,
+//! `terminal` is one terminal, `bounds` cuts their statements, `secrets` says who may speak for them, `cards`
+//! which network cards are certainly theirs,
 //! `reports` takes their attempts' reports and answers with orders, `decisions` carries out administrators'
 //! decisions, `forget` removes terminals, `namesakes` finds terminals that share a UUID, `registered` applies
 //! what people say of terminals, `captured` keeps captures, `personal` keeps how much systems are their
@@ -12,6 +13,7 @@
 
 mod bounds;
 mod captured;
+mod cards;
 mod decisions;
 mod forget;
 mod namesakes;
@@ -46,6 +48,7 @@ use crate::server::domain::people::Person;
 use crate::server::domain::target::Target;
 use crate::server::domain::tickets;
 pub(crate) use bounds::{line, sentence};
+pub(crate) use cards::own_of_older;
 use namesakes::Namesakes;
 pub use namesakes::some_of;
 pub(crate) use personal::NotBooted;
@@ -242,6 +245,8 @@ impl Lab {
         // All its names may have become those of others.
         let who = Some(who).filter(|who| *who != Identity::default());
         let who = who.or_else(|| before.map(|t| t.identity.clone())).unwrap_or_default();
+        let own_macs = cards::own_after(before, &who);
+        let who = cards::with_own(who, &own_macs);
         self.namesakes.note(&id, before.map(|t| &t.identity), &who);
         let last = before.and_then(|t| t.last.clone());
         let inventory = bounds::inventory(hello.inventory);
@@ -251,6 +256,7 @@ impl Lab {
         let terminal = Terminal {
             id: id.clone(),
             identity: who,
+            own_macs,
             known_disks,
             chosen: before.map(|t| t.chosen.clone()).unwrap_or_default(),
             inventory,

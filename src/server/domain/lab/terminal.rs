@@ -14,7 +14,7 @@ use crate::event::Chosen;
 use crate::layout::known;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::course::Course;
-use crate::server::domain::identity::Identity;
+use crate::server::domain::identity::{Identity, Mac};
 use crate::server::domain::jobs::{self, Job, Member};
 use crate::server::domain::personal::Personal;
 use crate::server::domain::registry::Place;
@@ -27,6 +27,8 @@ pub struct Terminal {
     pub id: String,
     /// Its MACs and UUID.
     pub identity: Identity,
+    /// Those of its MACs that are certainly its own (see `cards`); the others are a mere claim of its hello.
+    pub own_macs: Vec<Mac>,
     /// Its hardware.
     pub inventory: Inventory,
     /// The fixed disks that it ever had, until a person has accepted that some are gone.
@@ -53,6 +55,7 @@ impl Terminal {
     pub(super) fn registered(id: String, identity: Identity) -> Self {
         Terminal {
             id,
+            own_macs: identity.macs.clone(),
             identity,
             inventory: Inventory::default(),
             known_disks: Vec::new(),

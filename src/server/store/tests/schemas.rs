@@ -6,7 +6,7 @@ use super::super::migrations::{self, SCHEMA};
 use super::*;
 
 /// The database of each version, the first one first.
-const OLD: [&str; 14] = [
+const OLD: [&str; 15] = [
     include_str!("schemas/1.sql"),
     include_str!("schemas/2.sql"),
     include_str!("schemas/3.sql"),
@@ -21,6 +21,7 @@ const OLD: [&str; 14] = [
     include_str!("schemas/12.sql"),
     include_str!("schemas/13.sql"),
     include_str!("schemas/14.sql"),
+    include_str!("schemas/15.sql"),
 ];
 
 /// A state folder with the database that these statements make.
@@ -71,6 +72,7 @@ async fn a_database_of_every_schema_is_read_and_written_without_loss() {
         assert_eq!(restored.last_number, 3, "schema {version}");
         assert_eq!((one.id.as_str(), one.identity.macs.len(), one.agent.as_str()), (MACS[0], 2, "0.1.0"));
         assert_eq!(one.identity.uuid.map(|uuid| uuid.to_string().len()), Some(36));
+        assert_eq!(one.own_macs, one.identity.macs[..1], "the one that names it, in schema {version}");
         assert_eq!(one.inventory.nics[0].speed, Some(1000));
         let done = one.last.as_ref().expect("its second attempt");
         assert!(matches!(done.outcome, Some(crate::event::Outcome::Done { seconds: 60, .. })));

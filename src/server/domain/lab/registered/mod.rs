@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Change, Lab, MAX_TERMINALS, Terminal, some_of};
+use super::{Change, Lab, MAX_TERMINALS, Terminal, cards, some_of};
 use crate::api::{Imported, Refusal};
 use crate::server::domain::config::{Config, Register};
 use crate::server::domain::identity::{Identity, Mac, TerminalKey, same_uuid};
@@ -127,7 +127,7 @@ impl Lab {
 
     /// The terminal named as briefly as possible: by a MAC of its own, or by a shared one and its UUID.
     fn row<'a>(&'a self, config: &'a Config, terminal: &'a Terminal) -> Row<'a> {
-        let macs = &terminal.identity.macs;
+        let macs = &terminal.own_macs;
         let means_it = |mac: &Mac| self.fitting(&TerminalKey::Mac(*mac))[..] == [terminal];
         let own = macs.iter().find(|mac| means_it(mac));
         Row {
@@ -255,6 +255,10 @@ fn again(entry: &Entry, known: &Terminal, after: &After) -> Result<Terminal, Mis
         macs.extend(entry.mac);
         terminal.identity =
             Identity { macs: macs.into_iter().collect(), uuid: entry.uuid.or(terminal.identity.uuid) };
+    }
+    if let Some(mac) = entry.mac.filter(|mac| !terminal.own_macs.contains(mac)) {
+        terminal.own_macs.push(mac);
+        terminal.identity = cards::with_own(terminal.identity, &terminal.own_macs);
     }
     Ok(terminal)
 }

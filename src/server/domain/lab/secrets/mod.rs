@@ -157,7 +157,8 @@ impl Lab {
         let Some(terminal) = self.get(id) else { return Ok(()) };
         // One that a person listed by its UUID has no MAC until it comes.
         let listed = terminal.heard.is_none() && terminal.identity.macs.is_empty();
-        if !listed && !ticket.subject.names(&terminal.identity) {
+        let own = Identity { macs: terminal.own_macs.clone(), uuid: terminal.identity.uuid };
+        if !listed && !ticket.subject.names(&own) {
             return Err(NotAdmitted::Foreign(id.into()));
         }
         if let Some(held) = self.secrets.held.get(id) {
@@ -189,7 +190,11 @@ impl Lab {
         let may = |mac: &Mac| {
             vouched == Some(*mac) || own.is_some_and(|own| own.contains(mac)) || !self.has_owner(*mac)
         };
-        Identity { macs: who.macs.iter().copied().filter(may).collect(), uuid: who.uuid }
+        // The one that the terminal netbooted by is the first one, also where the hello has another order.
+        let (mut macs, others): (Vec<Mac>, Vec<Mac>) =
+            who.macs.iter().copied().filter(may).partition(|mac| vouched == Some(*mac));
+        macs.extend(others);
+        Identity { macs, uuid: who.uuid }
     }
 
     fn has_owner(&self, mac: Mac) -> bool {
