@@ -121,6 +121,7 @@ fn make(folder: &Path, pieces: u32) {
             filesystem: None,
             policy: Policy::Replace,
             grow: false,
+            blank: None,
             pieces: PieceCount { data: pieces, zero: 0, free: 0 },
             sha256: Some(all),
         }],

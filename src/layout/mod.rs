@@ -3,6 +3,7 @@
 //! Invariant: only pure arithmetic over values that other parts have read. Every impossible image is refused
 //! here, before the first write.
 
+pub mod blank;
 pub mod extents;
 pub mod grid;
 pub mod hibernation;

@@ -111,6 +111,15 @@ pub struct Part {
     pub role: Role,
 }
 
+/// Where the blank of an imaged disk lies (`layout::blank`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blank {
+    /// The number of its partition.
+    pub partition: u32,
+    /// Its first byte, from the disk's.
+    pub at: u64,
+}
+
 /// One of the administrator's files for this terminal, with the content that the signed list names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct GivenFile {
@@ -141,6 +150,8 @@ pub struct Places {
     pub parts: Vec<Part>,
     /// The EFI system partition, if the attempt left it as it was.
     pub kept_esp: Option<Part>,
+    /// The blank in a Windows that was written.
+    pub blank: Option<Blank>,
     /// The disk has no table: the one part is the disk itself.
     pub bare: bool,
     /// The loader that the firmware has no entry for, although it needs one.
@@ -160,11 +171,16 @@ impl Places {
             let Place { number, start, size, room, role, .. } = *place;
             Some(Part { number, start: start.0, size, room, filesystem, role })
         };
+        let blank = |place: &Place| {
+            let offset = manifest.partition(place.number)?.blank?;
+            Some(Blank { partition: place.number, at: place.start.0.checked_add(offset)? })
+        };
         let written = plan.places().iter().filter(|place| place.replaced);
         let kept = plan.places().iter().filter(|place| !place.replaced && place.role == Role::Esp);
         Places {
             info: info.clone(),
             layout: plan.mode(),
+            blank: written.clone().find_map(blank),
             parts: written.filter_map(part).collect(),
             kept_esp: kept.filter_map(part).next(),
             bare: matches!(manifest.disk.table, Table::None),
@@ -210,11 +226,12 @@ impl Places {
     }
 }
 
-/// Is there no partition in an image that can hold the file? A Windows that starts by BIOS has none.
+/// Is there no partition in an image that can hold the file? A Windows that starts by BIOS needs a blank.
 pub fn is_nameless(manifest: &Manifest) -> bool {
     !manifest.partitions.iter().any(|partition| {
         let kind = partition.filesystem.as_deref().unwrap_or_default();
-        LINUX.contains(&kind) || partition.role == Role::Esp && kind == "vfat"
+        let is_esp = partition.role == Role::Esp && kind == "vfat";
+        LINUX.contains(&kind) || is_esp || partition.blank.is_some()
     })
 }
 
@@ -259,6 +276,26 @@ mod tests {
         };
         assert!(with("ntfs", Role::Data) && with("vfat", Role::Data));
         assert!(!with("vfat", Role::Esp) && !with("ext4", Role::Data));
+        let mut manifest = gpt_manifest();
+        manifest.partitions[0].blank = Some(4096);
+        assert!(!is_nameless(&manifest), "it has a blank");
+    }
+
+    #[test]
+    fn a_blank_is_known_where_its_partition_is_written_and_nowhere_else() {
+        let mut manifest = gpt_manifest();
+        let (number, first) = (manifest.partitions[0].number, manifest.partitions[0].first);
+        manifest.partitions[0].filesystem = Some("ntfs".into());
+        manifest.partitions[0].blank = Some(8192);
+        let trusted = TrustedManifest::insecure(&manifest.to_bytes()).expect("a consistent manifest");
+        let facts = same_disk(&manifest, 64 << 20);
+        let blank = |only: &[u32]| {
+            let plan = LayoutPlan::new(&trusted, &[0x11; 4096], &facts, LayoutMode::Keep, Some(only));
+            Places::of(&plan.expect("it fits"), &crate::testkit::attempts::system().info).blank
+        };
+        let at = first.0 * u64::from(manifest.disk.sector_size.get()) + 8192;
+        assert_eq!(blank(&[number]), Some(Blank { partition: number, at }));
+        assert_eq!(blank(&[3]), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Invariant: after [`Manifest::check`] no place on the disk overflows, partitions neither overlap nor leave
 //! the smallest disk, and the counts of pieces agree with sizes. `layout::plan` checks a given disk.
 
-use super::{Entry, Manifest, Partition, Policy, Table, names};
+use super::{BLANK_LENGTH, Entry, Manifest, Partition, Policy, Table, names};
 use crate::image_id::is_plain_name;
 
 impl Manifest {
@@ -29,6 +29,9 @@ impl Manifest {
         }
         if growing.iter().any(|p| p.policy == Policy::Keep || matches!(p.entry, Entry::None)) {
             return Err("a partition that grows must be written, with an entry in a table".into());
+        }
+        if self.partitions.iter().filter(|p| p.blank.is_some()).count() > 1 {
+            return Err("more than one partition has a blank for the terminal's own file".into());
         }
         if matches!(self.disk.table, Table::None) && self.partitions.len() != 1 {
             return Err("without a table there can be one partition only".into());
@@ -64,6 +67,9 @@ impl Manifest {
         if cells != counted {
             return Err(format!("partition {n} has {cells} pieces on its grid, but {counted} are counted"));
         }
+        if let Some(at) = p.blank {
+            Self::check_blank(p, at)?;
+        }
         let fits = matches!(
             (&self.disk.table, &p.entry),
             (Table::Gpt { .. }, Entry::Gpt { .. })
@@ -77,6 +83,18 @@ impl Manifest {
             return Err(format!("partition number {n} is there twice"));
         }
         Ok(end)
+    }
+
+    /// Checks a blank for the terminal's own file that begins at byte `at` of partition `p`.
+    fn check_blank(p: &Partition, at: u64) -> Result<(), String> {
+        let length = u64::from(BLANK_LENGTH);
+        let is_inside = at.checked_add(length).is_some_and(|end| end <= p.size);
+        let is_ntfs = p.filesystem.as_deref() == Some("ntfs") && p.policy == Policy::Replace;
+        if is_inside && at > 0 && at.is_multiple_of(length) && is_ntfs {
+            return Ok(());
+        }
+        let n = p.number;
+        Err(format!("the blank at byte {at} of partition {n} is no cluster of an NTFS that is replaced"))
     }
 
     /// Checks that partitions, the last of which ends at byte `end`, and boot areas lie on the smallest disk.

@@ -28,6 +28,10 @@ pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
 /// The most pieces of an image; its hashes and torrent stay below the sizes that terminals accept.
 pub const MAX_PIECES: u32 = 2_000_000;
 
+/// Bytes of a blank for the terminal's own file ([`Partition::blank`]), and what its place is a multiple of.
+/// They belong to one cluster of its file, because clusters of a Windows have at least as many.
+pub const BLANK_LENGTH: u16 = 4096;
+
 /// File names inside a version's folder.
 pub mod names {
     pub const MANIFEST: &str = "manifest.json";
@@ -187,6 +191,9 @@ pub struct Partition {
     /// It and its filesystem grow to the end of a larger disk, and partitions behind it move there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub grow: bool,
+    /// Where the blank for the terminal's own file begins, from the partition's first byte (`layout::blank`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blank: Option<u64>,
     /// Pieces of its grid that travel, are zeros, are free.
     pub pieces: PieceCount,
     /// SHA-256 over the SHA-256s of its travelling pieces, in order; `None` while unhashed.

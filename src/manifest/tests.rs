@@ -83,6 +83,38 @@ fn a_number_or_a_place_that_is_taken_twice_is_refused() {
 }
 
 #[test]
+fn a_blank_is_a_cluster_of_the_one_ntfs_that_has_one() {
+    let with = |changes: &[(&str, Value)]| {
+        let mut manifest = right();
+        let partition = manifest["partitions"][0].as_object_mut().unwrap();
+        for (field, value) in [("filesystem", json!("ntfs")), ("blank", json!(8192))].iter().chain(changes) {
+            partition.insert((*field).into(), value.clone());
+        }
+        manifest
+    };
+    let manifest = parse(&with(&[])).unwrap();
+    assert_eq!(manifest.partitions[0].blank, Some(8192));
+    assert_eq!(Manifest::parse(&manifest.to_bytes()).unwrap(), manifest);
+    for change in [
+        ("blank", json!(8193)),
+        ("blank", json!(0)),
+        ("blank", json!(2 << 20)),
+        ("blank", json!(u64::MAX - 4095)),
+        ("filesystem", json!("ext4")),
+    ] {
+        let error = parse(&with(std::slice::from_ref(&change))).expect_err("refused");
+        assert!(error.contains("no cluster of an NTFS"), "{change:?}: {error}");
+    }
+    assert!(parse(&with(&[("blank", json!((2 << 20) - 4096))])).is_ok(), "the last cluster");
+    let mut twice = with(&[]);
+    let mut second = twice["partitions"][0].clone();
+    (second["number"], second["first"]) = (json!(2), json!(2048 + 4096));
+    twice["partitions"].as_array_mut().unwrap().push(second);
+    twice["disk"]["minimum_size"] = json!(16 << 20);
+    assert!(parse(&twice).unwrap_err().contains("more than one partition has a blank"));
+}
+
+#[test]
 fn unknown_fields_and_oversized_manifests_are_refused() {
     let mut manifest = right();
     manifest["surprise"] = json!(true);

@@ -104,6 +104,7 @@ pub(crate) fn system() -> Places {
         layout: LayoutMode::WholeDisk,
         parts: Vec::new(),
         kept_esp: None,
+        blank: None,
         bare: false,
         loader: None,
         files: Vec::new(),

@@ -123,6 +123,7 @@ pub(crate) fn image_of(
             filesystem: None,
             policy: Policy::Replace,
             grow: false,
+            blank: None,
             pieces: count(&classify(runs, p.size, piece_length)),
             sha256: None,
         })

@@ -67,6 +67,7 @@ pub(crate) fn manifest_of(extents: &Extents, piece_length: u32, policy: Policy) 
                 filesystem: None,
                 policy,
                 grow: false,
+                blank: None,
                 pieces: counted,
                 sha256: None,
             }
@@ -105,6 +106,7 @@ pub(crate) fn gpt_partition(number: u32, first: u64, size: u64, sector: u32) -> 
         filesystem: None,
         policy: Policy::Replace,
         grow: false,
+        blank: None,
         pieces: PieceCount { data: 0, zero: cells, free: 0 },
         sha256: None,
     }

@@ -88,6 +88,7 @@ impl Image {
                 filesystem: None,
                 policy,
                 grow: false,
+                blank: None,
                 pieces: count(&classify(&these, size, piece_length)),
                 sha256: None,
             });

@@ -108,6 +108,7 @@ mod tests {
             filesystem,
             policy: Policy::Replace,
             grow: false,
+            blank: None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod backing;
+mod blank;
 mod blocks;
 mod boot;
 mod boot_areas;
@@ -238,6 +239,7 @@ fn capture(
     let mut plan = plan::make(source, &arguments.keep)?;
     grow::mark(&mut plan, arguments.grow)?;
     used::look(source, &mut plan, &arguments.raw)?;
+    blank::find(source, &mut plan);
     payload::refuse_too_many(&plan, terms.piece_length)?;
     let named = arguments.named_kernel();
     let starts = boot::look(&source.file, &plan.partitions, named.as_ref(), arguments.loader.as_deref())?;

@@ -26,6 +26,8 @@ pub(crate) struct PartitionPlan {
     pub policy: Policy,
     /// It takes the room of a larger disk.
     pub grow: bool,
+    /// Where its blank for the terminal's own file begins, from its first byte.
+    pub blank: Option<u64>,
 }
 
 /// All that is taken.
@@ -87,6 +89,7 @@ fn of_disk(source: &Source, found: DiskTable) -> Result<Plan, Failure> {
             filesystem,
             policy,
             grow: false,
+            blank: None,
         });
     }
     Ok(Plan {
@@ -124,7 +127,8 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
                     source.path.display()
                 ),
                 "If the GPT is right, write the protective MBR again (gdisk: `w`); if it is an old one, \
-                 remove it (wipefs -a -t gpt).",
+                 remove it \
+                 (wipefs -a -t gpt).",
             ));
         }
         remarks.push("there is an old GPT that is not in force; it is part of the one partition".into());
@@ -143,6 +147,7 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
         filesystem,
         policy: Policy::Replace,
         grow: false,
+        blank: None,
     };
     Ok(Plan {
         table: Table::None,

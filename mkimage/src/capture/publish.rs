@@ -278,6 +278,7 @@ fn describe(
             filesystem: plan.filesystem.map(str::to_string),
             policy: plan.policy,
             grow: plan.grow,
+            blank: plan.blank,
             pieces,
             sha256: (plan.policy == Policy::Replace && hashes.is_some()).then(|| sha256_of_hashes(own)),
         }

@@ -85,6 +85,7 @@ fn unread(plan: &PartitionPlan, piece_length: PieceLength) -> Partition {
         filesystem: plan.filesystem.map(str::to_string),
         policy: plan.policy,
         grow: plan.grow,
+        blank: plan.blank,
         pieces: PieceCount { data: 0, zero: cells, free: 0 },
         sha256: None,
     }

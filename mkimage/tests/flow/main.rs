@@ -12,6 +12,7 @@
 //! - `imaging`: from a golden disk to terminals
 //! - `volumes`: free blocks of logical volumes (LVM) stay at home
 //! - `windows`: hibernated, encrypted, and with paging files
+//! - `bios`: a Windows that starts by BIOS and the file of each terminal in it
 //! - `windows_disk`: the partitions of a Windows, on larger disks
 //! - `power`: the power is cut at any moment of an attempt
 //! - `versions`: changes between versions, and virtual disks
@@ -26,6 +27,7 @@
 //! - `golden`: the formats never change
 
 mod after;
+mod bios;
 mod capture;
 mod damage;
 mod disks;

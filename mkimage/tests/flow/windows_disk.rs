@@ -77,7 +77,7 @@ impl Golden {
 }
 
 /// Puts a filesystem on a disk, from this MiB on.
-fn put(disk: &Path, first: u64, filesystem: &Path) {
+pub(crate) fn put(disk: &Path, first: u64, filesystem: &Path) {
     let file = File::options().write(true).open(disk).expect("the disk");
     file.write_all_at(&fs::read(filesystem).expect("a filesystem"), first * MIB).expect("written");
 }
@@ -111,13 +111,17 @@ fn ntfs(folder: &Path, tree: &Path, first: u64, length: u64) -> PathBuf {
 }
 
 /// An NTFS that ntfs-3g shows.
-struct Mounted(tempfile::TempDir);
+pub(crate) struct Mounted(tempfile::TempDir);
 
 impl Mounted {
-    fn new(filesystem: &Path, mode: &str) -> Self {
+    pub(crate) fn new(filesystem: &Path, mode: &str) -> Self {
         let mounted = Mounted(tempfile::tempdir().expect("a folder"));
         run("ntfs-3g", &[&"-o", &mode, &filesystem, &mounted.0.path()]);
         mounted
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 

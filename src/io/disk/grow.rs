@@ -209,6 +209,7 @@ mod tests {
             layout: LayoutMode::WholeDisk,
             parts: vec![part],
             kept_esp: None,
+            blank: None,
             bare: true,
             proved: false,
             loader: None,

@@ -147,6 +147,7 @@ mod tests {
             filesystem: None,
             policy: Policy::Replace,
             grow: false,
+            blank: None,
         }
     }
 

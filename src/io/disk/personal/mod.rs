@@ -1,11 +1,13 @@
 //! Makes the system on an imaged disk its terminal's own: `linux` changes files of a Linux system below its
-//! `root`, `fat` writes the one file that the system itself reads.
+//! `root`, `fat` writes the one file that the system itself reads, `blank` writes it into a Windows that
+//! starts by BIOS.
 //!
 //! Invariant: it begins after the image was proved and committed, and after the terminal has left the swarm.
 //! The file comes last: where it is, everything before it is done, and a run that was cut off does the rest.
 //! Nothing but the file is changed unless the job gives a host name or the image has files for the terminal.
 
 mod after;
+mod blank;
 mod fallback;
 mod fat;
 mod linux;
@@ -20,12 +22,16 @@ use nix::mount::MsFlags;
 
 use crate::io::disk::claim::claim;
 use crate::io::disk::mount::{Mount, node, patiently};
-use crate::layout::personal::{GivenFile, ON_BOOT, ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
+use crate::layout;
+use crate::layout::personal::{Blank, GivenFile, ON_BOOT, ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
 use after::BySystem;
+use blank::Filled;
 use root::Root;
 
 /// Folders of a filesystem in which a distribution may keep its root (subvolumes of Btrfs).
 const ROOTS: [&str; 4] = [".", "@", "@rootfs", "root"];
+/// Why a Windows that starts by BIOS gets no files.
+const NOWHERE: &str = "there is no EFI system partition where they could wait";
 
 /// Makes the system on `places` the terminal's own, as `own` says. `tell` hears of each step. Whether the own
 /// file is written, or has no place on this disk.
@@ -34,18 +40,7 @@ pub(crate) fn make(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -
 }
 
 fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
-    let Some(esp) = esp_of(places) else {
-        let why = match Mounted::find(places)? {
-            Found::One(mounted) => return mounted.during(|root| on_root(root, places, own, tell)),
-            Found::Several(numbers) => several(&numbers),
-            Found::None => match Mounted::boot(places)? {
-                Some(mounted) => return mounted.during(|boot| on_boot(boot, places, own, tell)),
-                None => not_found(places),
-            },
-        };
-        tell(Told::Problem(format!("there is no place for {}: {why}", ON_ROOT.join("/"))));
-        return Ok(());
-    };
+    let Some(esp) = esp_of(places) else { return without_esp(places, own, tell) };
     if on_esp(places, esp, |disk, at| fat::read(disk, at, &ON_ESP))?.is_some_and(|it| own.is_complete(&it)) {
         tell(Told::Step("it was done before".into()));
         return Ok(());
@@ -71,6 +66,45 @@ fn work(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<()
     }
     on_esp(places, esp, |disk, at| fat::write(disk, at, &ON_ESP, &own.to_bytes()))?;
     tell(Told::Step(format!("{} is on the EFI system partition", ON_ESP.join("/"))));
+    Ok(())
+}
+
+/// All on a disk that starts by BIOS.
+fn without_esp(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
+    // A Linux beside that Windows has its own file, which comes last.
+    in_windows(places, own, tell)?;
+    let why = match Mounted::find(places)? {
+        Found::One(mounted) => return mounted.during(|root| on_root(root, places, own, tell)),
+        Found::Several(numbers) => several(&numbers),
+        Found::None => match Mounted::boot(places)? {
+            Some(mounted) => return mounted.during(|boot| on_boot(boot, places, own, tell)),
+            None if places.blank.is_some() => {
+                elsewhere(places, tell);
+                let files = BySystem::of(places, false);
+                leave_out(&files.windows, NOWHERE, tell);
+                return Ok(());
+            }
+            None => not_found(places),
+        },
+    };
+    tell(Told::Problem(format!("there is no place for {}: {why}", ON_ROOT.join("/"))));
+    Ok(())
+}
+
+/// Fills the blank of a Windows, if it has one.
+fn in_windows(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
+    let Some(Blank { partition, at }) = places.blank else { return Ok(()) };
+    let claimed = patiently(|| claim(&places.info, places.layout, &[partition]));
+    let claimed = claimed.map_err(|failure| failure.message)?;
+    let path = layout::blank::PATH.join("/");
+    let filled = blank::fill(claimed.disk(), at, own);
+    tell(match filled.map_err(|e| format!("{path} of the Windows in partition {partition}: {e}"))? {
+        Filled::Now => Told::Step(format!("{path} of the Windows in partition {partition} is filled")),
+        Filled::Before => Told::Step("it was done before".into()),
+        Filled::Not(why) => {
+            Told::Problem(format!("the Windows in partition {partition} gets no {path}: {why}"))
+        }
+    });
     Ok(())
 }
 
@@ -202,7 +236,7 @@ fn on_root(root: &Root, places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Tol
     }
     elsewhere(places, tell);
     let files = BySystem::of(places, true);
-    leave_out(&files.windows, "there is no EFI system partition where they could wait", tell);
+    leave_out(&files.windows, NOWHERE, tell);
     after::below(root, &files.linux, tell);
     steps(root, own, tell);
     root.make_folder("etc/flashmob").map_err(said)?;
@@ -223,7 +257,7 @@ fn on_boot(boot: &Root, places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Tol
     elsewhere(places, tell);
     let mut files = BySystem::of(places, false);
     let windows = std::mem::take(&mut files.windows);
-    leave_out(&windows, "there is no EFI system partition where they could wait", tell);
+    leave_out(&windows, NOWHERE, tell);
     boot.make_folder(ON_BOOT[0]).map_err(said)?;
     match after::wait_on_boot(boot, &files) {
         Ok(()) if files.is_empty() => {}

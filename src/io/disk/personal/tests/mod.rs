@@ -1,5 +1,6 @@
 //! Whole runs on loop devices, with filesystems that the running kernel mounts.
 
+mod blank;
 mod places;
 
 use std::fs::{self, File};
@@ -127,6 +128,7 @@ fn whole_disk() -> (LoopDisk, Places) {
         layout: LayoutMode::WholeDisk,
         parts,
         kept_esp: None,
+        blank: None,
         bare: false,
         loader: None,
         files: vec![],
