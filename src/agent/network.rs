@@ -148,7 +148,7 @@ impl Owner {
                 heard = heard => match heard {
                     Ok((index, heard)) => self.heard(index, heard),
                     Err(e) => {
-                        self.status.note(format!("no longer hears switches: {e}"));
+                        self.status.note(format!("cannot hear switches any more: {e}"));
                         self.listener = None;
                     }
                 },

@@ -34,6 +34,9 @@ pub struct Take {
     /// The agent knows [`Assignment::growth`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub growth: bool,
+    /// The agent knows manifests with a blank for the terminal's own file. Older ones refuse them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blank: bool,
     /// The agent knows [`Lend`](super::Lend).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lend: bool,

@@ -80,6 +80,7 @@ pub struct App {
     pub images: PathBuf,
     /// Where netboot files lie.
     pub boot: Option<PathBuf>,
+    /// The configuration.
     pub configured: RwLock<Configured>,
     /// The images and their torrents.
     pub repository: RwLock<Arc<Repository>>,

@@ -190,6 +190,7 @@ fn open(one: &Listed, keys: Option<&TrustedKeys>) -> Result<(Published, Arc<Imag
         nameless: personal::is_nameless(manifest),
         demands: Demands::of(manifest),
         grows: manifest.partitions.iter().any(|partition| partition.grow),
+        blank: manifest.partitions.iter().any(|partition| partition.blank.is_some()),
     };
     if manifest.payload.sha256.is_none() {
         log::warn!(
@@ -219,7 +220,8 @@ fn doubt(image: &Published) -> Option<Problem> {
         what: format!("image {}", image.id()),
         error: error.into(),
         advice: "Terminals will refuse it. Where keys are configured, it does not count as the newest \
-            version. Sign it with 'flashmob-mkimage sign'."
+            version. Sign it with \
+                 'flashmob-mkimage sign'."
             .into(),
     })
 }

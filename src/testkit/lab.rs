@@ -93,6 +93,7 @@ pub(crate) fn published(name: &str, version: &str, sequence: u64) -> Published {
         nameless: false,
         grows: false,
         demands: Demands { minimum_size: 4 << 20, sector_size: 512, written: vec![1], kept: Vec::new() },
+        blank: false,
     }
 }
 

@@ -232,6 +232,7 @@ impl<I: Imager> Worker<I> {
             limit: true,
             files: true,
             growth: true,
+            blank: true,
             lend: true,
             ..Take::default()
         };

@@ -27,7 +27,8 @@ const PATIENCE: Patience = Patience {
 };
 
 /// What an agent says that it knows.
-const KNOWS: &str = r#""preflight":true,"personal":true,"limit":true,"files":true,"growth":true,"lend":true"#;
+const KNOWS: &str =
+    r#""preflight":true,"personal":true,"limit":true,"files":true,"growth":true,"blank":true,"lend":true"#;
 
 /// A flashmob server that answers `take` with `takes` in turn, then 204; the list holds its calls.
 async fn lab(takes: Vec<(u16, String)>) -> (String, Arc<Mutex<Vec<String>>>) {

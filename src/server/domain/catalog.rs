@@ -48,6 +48,9 @@ pub struct Published {
     /// What it asks of a disk.
     #[serde(default)]
     pub demands: Demands,
+    /// It has a Windows that starts by BIOS and a blank for the terminal's own file in it.
+    #[serde(default)]
+    pub blank: bool,
 }
 
 impl Published {

@@ -78,10 +78,7 @@ pub(super) async fn start(setup: Setup, clock: Clock, watch: Arc<Mutex<Watch>>) 
     match started.await {
         Ok(Ok(())) => Ok(running),
         Ok(Err(refusal)) => Err(refused(refusal)),
-        Err(_) => Err(Failure::refused(
-            "the thread that runs dnsmasq ended",
-            "This is a bug in flashmob: report it with the server's log.",
-        )),
+        Err(_) => Err(Failure::refused("the thread that runs dnsmasq ended", "Report this as a mistake.")),
     }
 }
 
@@ -110,7 +107,7 @@ impl Keeper {
                 End::Failed(refusal) => refusal,
             };
             if let Some(told) = told.take() {
-                // Without a receiver nobody waits for it.
+                // Without a receiver nobody waits any more.
                 let _ = told.send(Err(refusal));
                 return;
             }

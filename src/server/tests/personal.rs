@@ -9,14 +9,15 @@ use crate::digest::sha256;
 use crate::event::Stage;
 use crate::image_id::ImageId;
 use crate::io::net::reverse_dns;
-use crate::manifest::Manifest;
 use crate::manifest::after::{After, AfterFile, FORMAT, Rule};
+use crate::manifest::{Manifest, Role};
 use crate::server::domain::jobs::JobPlan;
 use crate::server::domain::tickets;
 use crate::testkit::lab::done;
 
 /// An agent that knows how to personalise.
-const KNOWS: fn() -> Take = || Take { preflight: true, personal: true, files: true, ..Take::default() };
+const KNOWS: fn() -> Take =
+    || Take { preflight: true, personal: true, files: true, blank: true, ..Take::default() };
 
 /// All places for questions to DNS.
 const PLACES: u32 = 16;
@@ -133,6 +134,33 @@ async fn a_job_says_when_no_partition_of_the_image_can_hold_a_host_name() {
     };
     assert!(said(Some("{label}")).await, "the image has no filesystem that is known");
     assert!(!said(None).await);
+}
+
+/// Makes the golden image one of a Windows that starts by BIOS, with a blank.
+fn add_blank(world: &World) {
+    let file = world.at("images/golden/format-1/manifest.json");
+    let mut manifest = Manifest::parse(&std::fs::read(&file).expect("there")).expect("right");
+    manifest.partitions.iter_mut().for_each(|partition| partition.role = Role::Data);
+    let first = manifest.partitions.first_mut().expect("one");
+    (first.filesystem, first.blank) = (Some("ntfs".into()), Some(4096));
+    std::fs::write(&file, manifest.to_bytes()).expect("written");
+}
+
+#[tokio::test]
+async fn a_windows_that_starts_by_bios_has_a_name_in_its_blank_no_files_and_no_older_agent() {
+    let world = world().await;
+    add_files(&world);
+    add_blank(&world);
+    let dry = JobOrder { dry_run: true, ..order(&["room:101"], Some("{room}-{seat:02}")) };
+    let (status, text) = create(&world, &dry).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    assert!(!text.contains("can hold a host name"), "{text}");
+    assert!(text.contains("starts by BIOS gets none of the administrator's files"), "{text}");
+    create(&world, &JobOrder { dry_run: false, ..dry }).await;
+    let terminal = world.hello(A).await;
+    assert_eq!(world.take(&terminal, Take { blank: false, ..KNOWS() }).await, Err(StatusCode::CONFLICT));
+    assert!(world.row(A).await.reason.is_some_and(|why| why.contains("too old for this image")));
+    assert_eq!(take(&world, B).await.personal.expect("given").hostname.as_deref(), Some("101-02"));
 }
 
 #[tokio::test]

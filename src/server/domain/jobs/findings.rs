@@ -91,8 +91,9 @@ fn of_the_job(job: &Job, all: Duration, place: &Setting<'_>) -> Vec<Finding> {
     {
         found(
             format!("no partition of {} can hold a host name: its system keeps its own", image.id),
-            "A Windows that starts by BIOS gets neither name nor files. Leave out --hostname, or capture a \
-             system that starts by UEFI.",
+            "A Windows that starts by BIOS gets a name only where flashmob's helper has made a blank for it \
+             before the capture: 'flashmob-first-start.ps1 -Blank' (docs/identity.md). Else leave out \
+             --hostname.",
         );
     }
     let window = job.run.closes.duration_since(job.run.opens).as_secs();

@@ -21,7 +21,7 @@ use crate::server::app::{App, Repository};
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::config::Config;
 use crate::server::domain::jobs::{
-    DnsNames, JobOrder, JobPlan, Moment, Offer, Placement, Terms, hostname_of,
+    DnsNames, Finding, JobOrder, JobPlan, Moment, Offer, Placement, Terms, hostname_of,
 };
 use crate::server::domain::lab::{Lab, NotBooted, Terminal};
 use crate::server::domain::registry::hostname::{HostnameRule, Lack};
@@ -210,6 +210,21 @@ pub(super) fn list_files(
         };
         affected.files = shortened(&files.iter().map(path).collect::<Vec<_>>());
     }
+    let given = plan.terminals.iter().any(|affected| !affected.files.is_empty());
+    let by_bios = |id: &&ImageId| {
+        let image = repository.catalog.resolve(&(*id).clone().into());
+        image.is_ok_and(|image| image.blank || image.nameless)
+    };
+    plan.findings.extend(terms.ids().next().filter(|_| given).filter(by_bios).map(|id| {
+        Finding {
+            terminal: None,
+            error: format!("a Windows of {id} that starts by BIOS gets none of the administrator's files"),
+            advice:
+                "Put them into the golden system before its capture, or let a script in first-start.d fetch \
+            them."
+                    .into(),
+        }
+    }));
 }
 
 /// One image for one disk.

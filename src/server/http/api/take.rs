@@ -19,7 +19,7 @@ use super::personal::{self, task};
 use super::reply::{Body, Error, Shared, conflict, error, keep, random_secret, read, stranger};
 use crate::api::{Assignment, Compress, DiskInfo, Further, Refusal, Take};
 use crate::event::Chosen;
-use crate::image_id::{ImageRef, NotAnImage};
+use crate::image_id::{ImageId, ImageRef, NotAnImage};
 use crate::server::app::App;
 use crate::server::domain::catalog::Catalog;
 use crate::server::domain::jobs::{Moment, Offer, Terms};
@@ -119,7 +119,8 @@ pub async fn take(
         }
         let Some(target) = wanted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
         // A person who names an image at the terminal did not order a limit.
-        if let Some(why) = too_old(&target.terms, &wish).filter(|_| wish.image.is_none()) {
+        if let Some(why) = too_old(&target.terms, &wish, &repository.catalog).filter(|_| wish.image.is_none())
+        {
             let changes = lab.unable(&id, &target.job, why, at.now);
             drop(app.store.save(changes));
             return Err(error(StatusCode::CONFLICT, why, REBUILD));
@@ -158,11 +159,15 @@ pub async fn take(
 }
 
 /// Why an agent does not get work of which it would do more than was ordered.
-fn too_old(terms: &Terms, wish: &Take) -> Option<&'static str> {
+fn too_old(terms: &Terms, wish: &Take, catalog: &Catalog) -> Option<&'static str> {
     if terms.preflight && !wish.preflight {
         return Some(
             "this terminal's agent is too old for a preflight: it would write the image to the disk",
         );
+    }
+    let has_blank = |id: &ImageId| catalog.resolve(&id.clone().into()).is_ok_and(|image| image.blank);
+    if !wish.blank && terms.ids().any(has_blank) {
+        return Some("this terminal's agent is too old for this image of a Windows that starts by BIOS");
     }
     (terms.limit_mbit.is_some() && !wish.limit)
         .then_some("this terminal's agent is too old for --limit-mbit: it would use its whole link")
