@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use flashmob::layout::blank;
+
 use super::{SCRIPT, succeeds};
 
 #[test]
@@ -43,6 +45,11 @@ fn windows_finds_its_helper_where_it_looks_and_can_read_it() {
     let script = text("flashmob-first-start.ps1");
     assert!(script.contains("Get-Partition -DiskNumber $windows.DiskNumber"), "only the ESP of its own disk");
     assert!(!script.contains("mountvol"), "mountvol /S takes the disk that the loader came from");
+    assert!(script.contains(&format!("'{}'", blank::MARK)), "capture finds the blank by this line");
+    let [folder, inside, file] = blank::PATH;
+    assert!(
+        script.contains(&format!("$env:{folder} '{inside}'")) && script.contains(&format!("$state '{file}'"))
+    );
     for file in ["flashmob-first-start.ps1", "SetupComplete.cmd", "unattend-snippet.xml"] {
         assert!(text(file).is_ascii(), "Windows PowerShell reads {file} in the machine's own code page");
         assert_eq!(text(file).matches('\n').count(), text(file).matches("\r\n").count(), "{file}");

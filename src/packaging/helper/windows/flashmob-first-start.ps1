@@ -2,7 +2,11 @@
 #
 # The agent left EFI\flashmob\terminal.json on the EFI system partition. The ticket of that file is remembered in
 # C:\ProgramData\flashmob, and each part is done once for it. Not tried on a real Windows yet.
-param([switch]$Register)
+#
+# A Windows that starts by BIOS has no such partition. There the agent writes into
+# C:\ProgramData\flashmob\terminal.json, a blank that "flashmob-first-start.ps1 -Blank" makes in the golden Windows
+# before it is captured.
+param([switch]$Register, [switch]$Blank)
 $ErrorActionPreference = 'Stop'
 $state = Join-Path $env:ProgramData 'flashmob'
 New-Item -ItemType Directory -Force $state | Out-Null
@@ -104,10 +108,33 @@ function Get-OwnEsp {
         Where-Object { $_.GptType -eq '{c12a7328-f81f-11d2-ba4b-00a0c93ec93b}' } | Select-Object -First 1
 }
 
+# Makes the blank: a line that has no ticket, and spaces, in clusters of its own. The agent writes over its beginning.
+function New-Blank {
+    if (Get-OwnEsp) { throw 'this Windows starts by UEFI and needs no blank' }
+    $file = Join-Path $state 'terminal.json'
+    if (Test-Path $file) { Remove-Item -Force $file }
+    $line = '{"format": 1, "blank": "flashmob writes the file of each terminal here"}' + "`n"
+    [IO.File]::WriteAllBytes($file, [Text.Encoding]::ASCII.GetBytes($line.PadRight(65536)))
+    # SYSTEM and Administrators: the ticket is not for everybody.
+    & icacls.exe $file /inheritance:r /grant:r '*S-1-5-18:F' '*S-1-5-32-544:F' | Out-Null
+    if ($LASTEXITCODE -ne 0) { throw "the permissions of $file cannot be set" }
+    Write-VolumeCache -DriveLetter $env:SystemDrive.Substring(0, 1)
+    Write-Output "$file is ready for the capture" | Out-Host
+}
+
+# The file that the agent wrote into the blank.
+function Get-BlankFile {
+    $file = Join-Path $state 'terminal.json'
+    if (-not (Test-Path $file)) { return $null }
+    $own = (Get-Content $file -Raw -Encoding UTF8).Trim() | ConvertFrom-Json
+    if (-not $own.ticket) { return $null }
+    return $own
+}
+
 # The file of that partition, after the files that wait beside it were copied.
 function Get-OwnFile {
     $esp = Get-OwnEsp
-    if (-not $esp) { return $null }
+    if (-not $esp) { return Get-BlankFile }
     $letter = 'S', 'T', 'U', 'V' | Where-Object { -not (Test-Path "${_}:\") } | Select-Object -First 1
     if (-not $letter) { throw 'no drive letter is free for the EFI system partition' }
     $esp | Add-PartitionAccessPath -AccessPath "${letter}:\" | Out-Null
@@ -148,6 +175,12 @@ function Set-NextStart {
 function Remove-NextStart {
     if ($script:filesFailed) { return }
     Unregister-ScheduledTask -TaskName 'flashmob first start' -Confirm:$false -ErrorAction SilentlyContinue
+}
+
+if ($Blank) {
+    New-Blank
+    Stop-Transcript | Out-Null
+    exit 0
 }
 
 # Setup must not be interrupted by a restart: it only arranges the rest.
