@@ -3,12 +3,12 @@
 //! Invariant: dropping the `Lab` deletes everything that the test made.
 
 use std::future::Future;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use flashmob_testkit::child::{Guarded, command, of_package};
+use flashmob_testkit::child::{Guarded, command, of_package, wait_until};
 use flashmob_testkit::command::run;
 use flashmob_testkit::net::{Namespaces, enter, ip};
 use tokio::sync::watch;
@@ -80,7 +80,11 @@ impl Lab {
         self.dnsmasq_in("10.78.0", &["--dhcp-authoritative"]);
     }
 
+    /// Returns when it serves.
     fn dnsmasq_in(&self, network: &str, more: &[&str]) {
+        let mut held = self.dnsmasq.lock().unwrap();
+        // The one before holds the ports until it is gone.
+        *held = None;
         let range = format!("--dhcp-range={network}.50,{network}.60,255.255.255.0,2m");
         let mut dnsmasq = command(Some(&self.server), of_package("dnsmasq", "dnsmasq-base"));
         dnsmasq
@@ -95,9 +99,15 @@ impl Lab {
                 "--interface=eth0",
             ])
             .args([&range, "--domain=lab.test", "--log-facility=-"])
-            .args(more)
-            .stderr(Stdio::null());
-        *self.dnsmasq.lock().unwrap() = Some(Guarded::start(&mut dnsmasq));
+            .args(more);
+        let log = self.files.path().join("dnsmasq.log");
+        let mut started = Guarded::logged(&mut dnsmasq, &log).unwrap();
+        wait_until("the DHCP server serves", DEADLINE, || {
+            started.check()?;
+            Ok(std::fs::read_to_string(&log)?.contains("started, version"))
+        })
+        .unwrap();
+        *held = Some(started);
     }
 
     /// Sends an LLDP frame with this payload from the server's end, as a switch would.

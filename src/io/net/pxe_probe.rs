@@ -12,7 +12,7 @@ use nix::sys::socket::{
     sockopt::{BindToDevice, Broadcast, ReuseAddr},
 };
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, interval, timeout_at};
 
 use crate::lan::pxe::{self, Answer};
 
@@ -20,18 +20,25 @@ const SERVER: u16 = 67;
 const CLIENT: u16 = 68;
 /// How long answers are waited for: dnsmasq offers an address only after a ping to it got no answer for 3 s.
 pub(crate) const WAIT: Duration = Duration::from_secs(5);
+/// The pause between two questions while nobody has answered: a datagram may be lost, and a server may start.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Most answers that are kept: a LAN has a handful of servers, and a flood is not a list.
 const MOST: usize = 64;
 
-/// The answers to a PXE firmware with this MAC at `interface`. Needs root.
+/// The answers to a PXE firmware with this MAC at `interface`, each once. Needs root.
 pub(crate) async fn answers(interface: &str, mac: [u8; 6], wait: Duration) -> io::Result<Vec<Answer>> {
     let xid = getrandom::u32().map_err(|e| io::Error::other(e.to_string()))?;
-    let datagrams = ask(interface, &pxe::discover(mac, xid), wait).await?;
-    Ok(datagrams.iter().filter_map(|bytes| pxe::answer(bytes, mac, xid)).collect())
+    ask(interface, &pxe::discover(mac, xid), wait, |bytes| pxe::answer(bytes, mac, xid)).await
 }
 
-/// Broadcasts `question` at `interface` and returns the datagrams that come within `wait`. Needs root.
-async fn ask(interface: &str, question: &[u8], wait: Duration) -> io::Result<Vec<Vec<u8>>> {
+/// Broadcasts `question` at `interface`, again until the first answer, and returns what `read` makes of the
+/// datagrams that come within `wait`. Needs root.
+async fn ask(
+    interface: &str,
+    question: &[u8],
+    wait: Duration,
+    read: impl Fn(&[u8]) -> Option<Answer>,
+) -> io::Result<Vec<Answer>> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
     setsockopt(&fd, ReuseAddr, &true)?;
@@ -39,12 +46,20 @@ async fn ask(interface: &str, question: &[u8], wait: Duration) -> io::Result<Vec
     setsockopt(&fd, BindToDevice, &interface.into())?;
     bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, CLIENT))?;
     let socket = UdpSocket::from_std(std::net::UdpSocket::from(fd))?;
-    socket.send_to(question, SocketAddrV4::new([255; 4].into(), SERVER)).await?;
-    let (end, mut heard, mut buffer) = (Instant::now() + wait, Vec::new(), [0u8; 2048]);
+    let (mut heard, mut buffer) = (Vec::new(), [0u8; 2048]);
+    // Its first tick comes at once.
+    let (end, mut again) = (Instant::now() + wait, interval(ASK_AGAIN));
     while heard.len() < MOST {
-        match timeout_at(end, socket.recv_from(&mut buffer)).await {
-            Ok(received) => heard.push(buffer[..received?.0].to_vec()),
-            Err(_) => break,
+        tokio::select! {
+            _ = again.tick(), if heard.is_empty() => {
+                socket.send_to(question, SocketAddrV4::new([255; 4].into(), SERVER)).await?;
+            }
+            received = timeout_at(end, socket.recv_from(&mut buffer)) => {
+                let Ok(received) = received else { break };
+                // A server that was slow answers each question.
+                let new = read(&buffer[..received?.0]).filter(|answer| !heard.contains(answer));
+                heard.extend(new);
+            }
         }
     }
     Ok(heard)
