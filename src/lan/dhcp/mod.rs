@@ -11,11 +11,13 @@ use std::time::Duration;
 pub use super::dhcp_message::Offer;
 use super::dhcp_message::{self, Fields, MessageType, Reply};
 
+/// The pause between the first two messages of a kind.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two DISCOVERs.
 pub(crate) const SLOWEST: Duration = Duration::from_secs(8);
 /// REQUESTs for one offer before the client drops it.
 const REQUESTS: u32 = 4;
-/// Pauses between renewals that get no answer.
+/// The pause between renewals that get no answer, but for those after a cable came back.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 /// Used when a server gives no lease time although it must.
 const LEASE_WITHOUT_TIME: u32 = 3600;
@@ -103,6 +105,7 @@ impl Client {
             State::Requesting { offer, sent } => self.request(now, offer, sent + 1),
             State::Bound(held) => {
                 self.new_transaction(now);
+                self.pause = RENEW_AGAIN;
                 self.age(now, held);
             }
             State::Renewing(held) | State::Rebinding(held) => self.age(now, held),
@@ -130,12 +133,14 @@ impl Client {
     }
 
     /// The cable was out and is back: the address is confirmed with any server at once, for it may be another
-    /// network now.
+    /// network now. The question is repeated as DISCOVER is, because a switch whose port is new forwards
+    /// nothing for up to 40 s.
     pub(crate) fn link_back(&mut self, now: Duration) {
         match std::mem::replace(&mut self.state, State::Selecting) {
             State::Bound(held) | State::Renewing(held) | State::Rebinding(held) => {
                 let held = Held { rebind: Some(now), renew: Some(now), ..held };
                 self.new_transaction(now);
+                self.pause = FIRST_PAUSE;
                 self.age(now, held);
             }
             State::Selecting | State::Requesting { .. } => self.select(now),
@@ -145,7 +150,7 @@ impl Client {
     /// Begins anew with a DISCOVER.
     fn select(&mut self, now: Duration) {
         self.new_transaction(now);
-        self.pause = Duration::from_secs(1);
+        self.pause = FIRST_PAUSE;
         self.state = State::Selecting;
         self.discover(now);
     }
@@ -158,7 +163,7 @@ impl Client {
 
     fn request(&mut self, now: Duration, offer: Offer, sent: u32) {
         if sent == 1 {
-            self.pause = Duration::from_secs(1);
+            self.pause = FIRST_PAUSE;
         }
         let fields = Fields { requested: Some(offer.address), server: offer.server, ..self.fields(now) };
         self.outputs.push_back(Output::Broadcast(dhcp_message::encode(MessageType::Request, fields)));
@@ -201,20 +206,19 @@ impl Client {
         }
         let fields = Fields { ciaddr: Some(held.offer.address), ..self.fields(now) };
         let bytes = dhcp_message::encode(MessageType::Request, fields);
-        let mut next = now + RENEW_AGAIN;
-        match held.offer.server {
+        self.again_after_pause(now);
+        let ages = [held.expires, held.rebind.filter(|moment| *moment > now)];
+        self.deadline = ages.into_iter().flatten().chain(self.deadline).min();
+        self.state = match held.offer.server {
             Some(server) if !past(held.rebind) => {
                 self.outputs.push_back(Output::Unicast(server, bytes));
-                next = next.min(held.rebind.unwrap_or(next));
-                self.deadline = Some(next.min(held.expires.unwrap_or(next)));
-                self.state = State::Renewing(held);
+                State::Renewing(held)
             }
             _ => {
                 self.outputs.push_back(Output::Broadcast(bytes));
-                self.deadline = Some(next.min(held.expires.unwrap_or(next)));
-                self.state = State::Rebinding(held);
+                State::Rebinding(held)
             }
-        }
+        };
     }
 
     fn fields(&self, now: Duration) -> Fields {
@@ -232,12 +236,14 @@ impl Client {
         self.xid = u32::try_from(self.chance() >> 32).unwrap_or_default();
     }
 
-    /// Doubles the pause up to [`SLOWEST`] and sets the deadline, with up to half a second of jitter, so that
-    /// a lab that is switched on at once does not ask at once.
+    /// Sets the deadline, with up to half a second of jitter, so that a lab that is switched on at once does
+    /// not ask at once. A pause below [`SLOWEST`] doubles up to it.
     fn again_after_pause(&mut self, now: Duration) {
         let jitter = Duration::from_millis(self.chance() % 500);
         self.deadline = Some(now + self.pause + jitter);
-        self.pause = (self.pause * 2).min(SLOWEST - Duration::from_millis(500));
+        if self.pause < SLOWEST {
+            self.pause = (self.pause * 2).min(SLOWEST - Duration::from_millis(500));
+        }
     }
 
     /// SplitMix64.

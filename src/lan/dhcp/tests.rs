@@ -157,6 +157,30 @@ fn a_cable_that_was_out_confirms_the_address_and_a_refusal_gives_it_up() {
 }
 
 #[test]
+fn after_a_cable_was_out_the_question_is_repeated_soon_until_an_answer() {
+    let mut client = bound(&Offer { lease: Some(3600), renew: None, rebind: None, ..sample() });
+    client.link_back(at(10));
+    let (mut now, mut requests) = (at(10), 0);
+    while now < at(50) {
+        let outputs = drain(&mut client);
+        assert!(matches!(&outputs[..], [Output::Broadcast(bytes)] if kind(bytes) == 3), "{outputs:?}");
+        let next = client.deadline().unwrap();
+        assert!(next > now && next - now <= SLOWEST, "pause of {:?}", next - now);
+        requests += 1;
+        now = next;
+        client.tick(now);
+    }
+    assert!((6..=9).contains(&requests), "asked {requests} times in 40 s");
+    let request = sent(&mut client);
+    client.receive(now, &answer(MessageType::Ack, &request, &sample()));
+    drain(&mut client);
+    let renewal = client.deadline().unwrap();
+    client.tick(renewal);
+    let pause = client.deadline().unwrap() - renewal;
+    assert!(pause >= RENEW_AGAIN, "a renewal that gets no answer is repeated after {pause:?}");
+}
+
+#[test]
 fn an_endless_lease_is_never_renewed() {
     let client = bound(&Offer { lease: Some(u32::MAX), ..sample() });
     assert_eq!(client.deadline(), None);
