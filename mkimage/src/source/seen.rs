@@ -16,8 +16,9 @@ use nix::unistd::{Whence, lseek64};
 
 use crate::keys::file_failure;
 
-/// Some filesystems store times in seconds.
-const JUST_NOW: Duration = Duration::from_secs(2);
+/// A view's present time is up to 2 s old: QEMU returns whole seconds, and the kernel keeps them for a second.
+/// Kernel and QEMU count with clocks that advance in steps of some milliseconds, which the third second covers.
+const JUST_NOW: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -49,10 +50,11 @@ impl Seen {
     /// Looks at a file or a block device.
     pub(super) fn look(path: &Path) -> Result<Self, Failure> {
         let cannot = |e: std::io::Error| file_failure("looking at", path, &e);
+        let asked = SystemTime::now();
         let metadata = fs::metadata(path).map_err(cannot)?;
         let path = path.to_path_buf();
         if !metadata.file_type().is_block_device() {
-            let change = match says_now(&path, &metadata) {
+            let change = match by_program(&path) && says_now(metadata.modified().ok(), asked) {
                 true => Change::Untold,
                 false => Change::At(metadata.mtime(), metadata.mtime_nsec()),
             };
@@ -106,11 +108,16 @@ impl Seen {
     }
 }
 
-/// Was a file of a program (FUSE) written at this very moment? Then its time says nothing.
-fn says_now(path: &Path, metadata: &fs::Metadata) -> bool {
-    let by_program = statfs(path).is_ok_and(|fs| fs.filesystem_type() == FUSE_SUPER_MAGIC);
-    let age = metadata.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-    by_program && age.is_none_or(|age| age < JUST_NOW)
+/// Is the file on a filesystem that is a program (FUSE)?
+fn by_program(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == FUSE_SUPER_MAGIC)
+}
+
+/// Was the file written when the kernel was `asked` for its time? Then its time says nothing. `asked` is read
+/// before the question, because the answer does not get older on a machine that stalls afterwards.
+fn says_now(modified: Option<SystemTime>, asked: SystemTime) -> bool {
+    let age = modified.and_then(|time| asked.duration_since(time).ok());
+    age.is_none_or(|age| age < JUST_NOW)
 }
 
 /// Makes the kernel write its buffers back, so that they count. A disk's partitions have separate buffers.
@@ -148,6 +155,16 @@ mod tests {
     use super::*;
     use flashmob::event::Class;
     use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_time_in_whole_seconds_that_the_kernel_kept_for_a_second_is_the_present() {
+        let asked = SystemTime::now();
+        for (age, present) in [(0, true), (1000, true), (2010, true), (3000, false), (60_000, false)] {
+            assert_eq!(says_now(Some(asked - Duration::from_millis(age)), asked), present, "{age} ms");
+        }
+        assert!(says_now(Some(asked + Duration::from_secs(1)), asked), "a clock that is ahead");
+        assert!(says_now(None, asked));
+    }
 
     #[test]
     fn a_file_that_was_written_replaced_cut_off_or_removed_meanwhile_is_refused() {
