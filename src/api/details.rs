@@ -19,6 +19,13 @@ pub struct TerminalDetails {
     pub first_heard: Option<String>,
     /// `None` if it never was.
     pub last_heard: Option<String>,
+    /// When it, or somebody in its name, last booted from the network since the server's start, from which
+    /// address, and what it was told.
+    #[serde(default)]
+    pub netbooted: Option<String>,
+    /// Those of its MACs that only its hello named; nobody has listed them, and they bring no agent.
+    #[serde(default)]
+    pub claimed_macs: Vec<String>,
     /// Its hardware, as in its last hello.
     pub inventory: Inventory,
     /// Fixed disks that it had and that its last hello does not name.

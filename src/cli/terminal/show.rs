@@ -41,7 +41,13 @@ fn details_table(terminal: &TerminalDetails) -> String {
     };
     add("terminal", title(row));
     row.notes.iter().for_each(|note| add("note", note.clone()));
-    add("MACs", row.macs.join(", "));
+    let own = row.macs.iter().filter(|mac| !terminal.claimed_macs.contains(mac)).map(String::as_str);
+    add("MACs", own.collect::<Vec<_>>().join(", "));
+    let claimed = terminal.claimed_macs.join(", ");
+    add(
+        "other MACs",
+        claimed + if terminal.claimed_macs.is_empty() { "" } else { " (nobody has listed them)" },
+    );
     add("UUID", row.uuid.clone().unwrap_or_default());
     add("room", row.room.clone().unwrap_or_default());
     add("seat", row.seat.clone().unwrap_or_default());
@@ -52,6 +58,7 @@ fn details_table(terminal: &TerminalDetails) -> String {
     add("first heard", terminal.first_heard.clone().unwrap_or_else(|| first_heard(terminal).into()));
     let heard = terminal.last_heard.as_ref().zip(row.silent);
     add("last heard", heard.map_or_else(|| "never".into(), |(when, ago)| format!("{when}, {ago} s ago")));
+    add("netbooted", terminal.netbooted.clone().unwrap_or_default());
     add("agent", terminal.agent.clone());
     let serial = inventory.serial.iter().map(|serial| format!(", serial number {serial}"));
     add("machine", inventory.machine.clone() + &serial.collect::<String>());

@@ -101,23 +101,38 @@ pub struct Known<'a> {
     pub id: &'a str,
     /// Its last statement about its identity.
     pub identity: &'a Identity,
+    /// The MACs that are certainly its own; the others are a claim that anybody can make.
+    pub own: &'a [Mac],
+    /// A person has registered it.
+    pub accepted: bool,
     /// Seconds since its last call.
     pub silent: u64,
 }
 
-/// Finds the terminal that is speaking. A common MAC names the terminal unless both have UUIDs that differ
-/// (an adapter that was carried over), or each has a MAC that the other lacks and no UUID tells that they are
-/// one. A UUID names it only where neither has a MAC: two boards with one UUID and no common MAC are two
-/// machines, however long the first has been silent.
-pub fn find<'a>(known: impl Iterator<Item = Known<'a>> + Clone, who: &Identity) -> Option<&'a str> {
+/// Finds the terminal that is speaking. A MAC that is certainly a terminal's own names it unless both have
+/// UUIDs that differ (an adapter that was carried over), or each has a MAC that the other lacks and no UUID
+/// tells that they are one. A MAC that a terminal only claims names it if the UUIDs agree, because otherwise
+/// a stranger who claims the MACs of many machines would keep them out. A UUID names it only where neither
+/// has a MAC: two boards with one UUID and no common MAC are two machines, however long the first has been
+/// silent. A ticket for the MAC `vouched` prefers the terminal for which it was made.
+pub fn find<'a>(
+    known: impl Iterator<Item = Known<'a>> + Clone,
+    who: &Identity,
+    vouched: Option<Mac>,
+) -> Option<&'a str> {
+    let has_own = |k: &Known<'_>| match vouched {
+        Some(mac) => k.own.contains(&mac),
+        None => who.macs.iter().any(|mac| k.own.contains(mac)),
+    };
     let by_mac = known
         .clone()
         .filter(|k| who.shares_a_mac_with(k.identity))
         .filter(|k| {
+            let own = || who.macs.iter().any(|mac| k.own.contains(mac));
             let apart = || who.has_a_mac_beside(k.identity) && k.identity.has_a_mac_beside(who);
-            who.uuid_agrees(k.identity).unwrap_or_else(|| !apart())
+            who.uuid_agrees(k.identity).unwrap_or_else(|| own() && !apart())
         })
-        .min_by_key(|k| (who.uuid_agrees(k.identity) != Some(true), k.silent));
+        .min_by_key(|k| (!has_own(k), who.uuid_agrees(k.identity) != Some(true), !k.accepted, k.silent));
     if let Some(found) = by_mac {
         return Some(found.id);
     }
@@ -194,9 +209,32 @@ mod tests {
         Identity::new(macs, uuid)
     }
 
+    /// Finds it where the first MAC of each known terminal is certainly its own.
     fn found(known: &[(&str, Identity, u64)], who: &Identity) -> Option<String> {
-        let list = known.iter().map(|(id, identity, silent)| Known { id, identity, silent: *silent });
-        find(list, who).map(str::to_string)
+        let list = known.iter().map(|(id, identity, silent)| {
+            let own = identity.macs.get(..1).unwrap_or_default();
+            Known { id, identity, own, accepted: false, silent: *silent }
+        });
+        find(list, who, None).map(str::to_string)
+    }
+
+    #[test]
+    fn a_claimed_mac_names_a_terminal_only_with_its_uuid() {
+        let claims = [("a", who(&[A, B], Some(U)), 5)];
+        assert_eq!(found(&claims, &who(&[B], None)), None);
+        assert_eq!(found(&claims, &who(&[B], Some(V))), None);
+        assert_eq!(found(&claims, &who(&[B], Some(U))), Some("a".into()), "its second card");
+        let owner = [("a", who(&[A, B], Some(U)), 5), ("b", who(&[B], Some(U)), 500)];
+        assert_eq!(found(&owner, &who(&[B], Some(U))), Some("b".into()), "the owner goes first");
+    }
+
+    #[test]
+    fn a_registered_terminal_goes_before_a_stranger_with_its_mac() {
+        let (a, b) = (who(&[A], Some(U)), who(&[A], Some(V)));
+        let known = |id, identity, accepted, silent| Known { id, identity, own: &a.macs, accepted, silent };
+        let both = [known("stranger", &b, false, 1), known("listed", &a, true, 900)];
+        assert_eq!(find(both.into_iter(), &who(&[A], None), None), Some("listed"));
+        assert_eq!(find(both.into_iter(), &who(&[A], Some(V)), None), Some("stranger"));
     }
 
     #[test]

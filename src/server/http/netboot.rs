@@ -21,10 +21,10 @@ use crate::boot::start;
 use crate::server::app::App;
 use crate::server::domain::attempt::Attempt;
 use crate::server::domain::grub;
-use crate::server::domain::identity::Identity;
+use crate::server::domain::identity::{Identity, Mac};
 use crate::server::domain::ipxe::{self, Caller, Platform};
 use crate::server::domain::jobs::AtBoot;
-use crate::server::domain::lab::Lab;
+use crate::server::domain::lab::{Lab, Netboot};
 use crate::server::domain::pxe::Way;
 use crate::server::domain::scripts::{self, Language};
 use crate::server::domain::step::Step;
@@ -198,22 +198,30 @@ fn to_lend(lab: &Lab, id: &str, now: Duration) -> Option<String> {
         .map(|capture| capture.request.image.clone())
 }
 
-/// Logs what a terminal is told. Anybody can ask in its name again and again, so a step that it was told
-/// before is not logged as one.
-fn tell(lab: &mut Lab, (now, id, title): (Duration, &str, &str), (level, step): (Level, &str), text: &str) {
+/// A known terminal that netboots, or somebody in its name.
+#[derive(Clone, Copy)]
+struct Asks<'a> {
+    now: Duration,
+    id: &'a str,
+    title: &'a str,
+    from: IpAddr,
+    /// The card that it comes by, if only a hello named that as its own.
+    claimed: Option<Mac>,
+}
+
+/// Logs what a terminal is told, and keeps it for people. Anybody can ask in its name again and again, so a
+/// step that it was told before is not logged as one.
+fn tell(lab: &mut Lab, asks: Asks<'_>, (level, step): (Level, &str), text: &str) {
+    let Asks { now, id, title, from, claimed } = asks;
+    lab.netbooted(id, Netboot { at: now, from, claimed, told: text.into() });
     let level = if lab.is_news(id, step, now) { level } else { Level::Debug };
     log::log!(level, terminal = id; "{title} netboots{text}");
 }
 
 /// The step of a terminal that netboots by a card that only its hello named. Whoever has the ticket of a
 /// terminal can name the card of any machine, so that machine is not written.
-fn by_claimed_card(
-    lab: &mut Lab,
-    asks: (Duration, &str, &str),
-    mac: &str,
-    root_path: Option<String>,
-) -> Step {
-    let (_, id, title) = asks;
+fn by_claimed_card(lab: &mut Lab, asks: Asks<'_>, mac: Mac, root_path: Option<String>) -> Step {
+    let Asks { id, title, .. } = asks;
     let advice = format!("Start it by a card that 'flashmob terminal show {id}' lists, or list {mac} too.");
     let text = format!(" by the card {mac}, which nobody has listed as its own: it gets no agent. {advice}");
     tell(lab, asks, (Level::Warn, "claimed card"), &text);
@@ -234,13 +242,12 @@ fn decide(app: &App, caller: &Caller, from: IpAddr) -> Step {
         notice(app, &mut lab, caller, from);
         return Step::Disk(None);
     };
-    let is_own = terminal.netboots_by_own_card(&caller.identity);
+    let claimed = terminal.claimed_card(&caller.identity);
     let (id, root_path) = (terminal.id.clone(), root_path(terminal.last.as_ref(), caller.platform));
     let title = lab.title(&config, &id);
-    let asks = (at.now, id.as_str(), title.as_str());
-    if !is_own {
-        let mac = caller.identity.macs.first().map(ToString::to_string).unwrap_or_default();
-        return by_claimed_card(&mut lab, asks, &mac, root_path);
+    let asks = Asks { now: at.now, id: &id, title: &title, from, claimed };
+    if let Some(mac) = claimed {
+        return by_claimed_card(&mut lab, asks, mac, root_path);
     }
     if let Some(image) = to_lend(&lab, &id, at.now).filter(|_| can_netboot) {
         let text = format!(": sent the agent to lend its disk for {image}");

@@ -242,6 +242,11 @@ async fn a_wave_lets_the_next_one_begin_when_a_place_is_free() {
     assert!(world.ipxe(A, "efi").await.contains("vmlinuz"));
     let queued = world.ipxe(B, "efi").await;
     assert!(queued.contains("1 terminals at a time") && queued.contains("sleep 15"), "{queued}");
+    let why = "job 1 images 1 terminals at a time, and all places are taken";
+    assert_eq!(world.row(B).await.reason.as_deref(), Some(why));
+    assert_eq!(report(&world, 1).await.terminals.iter().filter(|row| row.reason == why).count(), 1);
+    let (_, details) = world.text(&format!("/api/v1/terminals/{B}")).await;
+    assert!(details.contains(&format!("from 127.0.0.1: it waits, {why}")), "{details}");
     assert_eq!(world.take(&b, Take::default()).await, Err(StatusCode::TOO_MANY_REQUESTS));
     let job = world.take(&a, Take::default()).await.expect("its place was kept");
     world.outcome(&job, done()).await.expect("taken");

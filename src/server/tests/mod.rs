@@ -2,6 +2,7 @@
 
 mod backup;
 mod captures;
+mod cards;
 mod changes;
 mod database;
 mod exposition;

@@ -184,10 +184,11 @@ impl Jobs {
         }
     }
 
-    /// Why a terminal that waits for job `number` was put off, and until when.
-    pub(crate) fn why_put_off(&self, terminal: &str, number: u64) -> Option<String> {
+    /// Why a terminal that asked still waits for job `number`, and until when if that is known.
+    pub(crate) fn why_not_yet(&self, terminal: &str, number: u64) -> Option<String> {
         let Told { why, again } = self.entries.get(&number)?.asked.get(terminal)?;
-        Some(format!("{why}; asked again at {}", again.as_ref()?))
+        let again = again.as_ref().map(|again| format!("; asked again at {again}")).unwrap_or_default();
+        Some(format!("{why}{again}"))
     }
 
     /// A terminal spoke: it is awake.

@@ -155,7 +155,7 @@ impl Jobs {
         let row = |(terminal, member): (&str, &Member)| {
             let mut row = MemberView::of(terminal, member, label(terminal));
             row.system = system(terminal, member.attempt);
-            if let Some(why) = self.why_put_off(terminal, job.number).filter(|_| row.state == State::Waiting)
+            if let Some(why) = self.why_not_yet(terminal, job.number).filter(|_| row.state == State::Waiting)
             {
                 row.reason = why;
             }

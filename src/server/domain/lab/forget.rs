@@ -88,6 +88,7 @@ impl Lab {
         self.coming.came(id);
         self.moved.remove(id);
         self.told.remove(id);
+        self.netboots.remove(id);
         if let Some(attempt) = &terminal.last {
             self.by_attempt.remove(&attempt.number);
             self.written.remove(&attempt.number);

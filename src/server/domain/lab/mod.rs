@@ -41,7 +41,7 @@ use crate::server::domain::attempt::Attempt;
 use crate::server::domain::audit;
 use crate::server::domain::captures::{self, Captures};
 use crate::server::domain::coming::Coming;
-use crate::server::domain::identity::{self, Identity, Known};
+use crate::server::domain::identity::{self, Identity, Known, Mac};
 use crate::server::domain::jobs::{JobChange, Jobs};
 use crate::server::domain::limits;
 use crate::server::domain::people::Person;
@@ -56,7 +56,7 @@ pub use reports::ReportError;
 pub use secrets::{Admitted, Held, NotAdmitted, Voucher};
 pub use terminal::Terminal;
 pub(crate) use terminal::{date, stages};
-pub(crate) use work::Begun;
+pub(crate) use work::{Begun, Netboot};
 
 /// A hello that says nothing new within this time after the last call is not stored.
 const REPEATED: Duration = Duration::from_secs(60);
@@ -113,6 +113,7 @@ pub struct Lab {
     coming: Coming<Vec<ImageId>>,
     /// What netbooting terminals were told last, and when that was logged.
     told: HashMap<String, (String, Duration)>,
+    netboots: HashMap<String, Netboot>,
     /// Where half-written terminals spoke from before they said hello from another address.
     moved: HashMap<String, String>,
     jobs: Jobs,
@@ -183,14 +184,21 @@ impl Lab {
 
     /// Which terminal is this?
     pub fn find(&self, who: &Identity, now: Duration) -> Option<&Terminal> {
+        self.find_by(who, None, now)
+    }
+
+    /// The same for a caller with a ticket for the MAC `vouched`.
+    fn find_by(&self, who: &Identity, vouched: Option<Mac>, now: Duration) -> Option<&Terminal> {
         // Only these can be it: looking at all would make the hellos of strangers expensive.
         let sharing: BTreeSet<&str> = self.namesakes.sharing(who).collect();
         let known = sharing.iter().filter_map(|id| self.terminals.get(*id)).map(|t| Known {
             id: &t.id,
             identity: &t.identity,
+            own: &t.own_macs,
+            accepted: t.accepted,
             silent: t.silent(now).map_or(u64::MAX, |silent| silent.as_secs()),
         });
-        let found = identity::find(known, who).and_then(|id| self.terminals.get(id));
+        let found = identity::find(known, who, vouched).and_then(|id| self.terminals.get(id));
         found.or_else(|| self.listed_by_uuid(who))
     }
 
@@ -246,7 +254,9 @@ impl Lab {
         let who = Some(who).filter(|who| *who != Identity::default());
         let who = who.or_else(|| before.map(|t| t.identity.clone())).unwrap_or_default();
         let own_macs = cards::own_after(before, &who);
-        let who = cards::with_own(who, &own_macs);
+        // Otherwise a stranger with a ticket would make the real machine, which has it, another one.
+        let uuid = before.filter(|t| t.accepted).and_then(|t| t.identity.uuid).or(who.uuid);
+        let who = cards::with_own(Identity { uuid, ..who }, &own_macs);
         self.namesakes.note(&id, before.map(|t| &t.identity), &who);
         let last = before.and_then(|t| t.last.clone());
         let inventory = bounds::inventory(hello.inventory);

@@ -85,24 +85,35 @@ impl Lab {
 
     /// The names by which the configuration may know `who` (the terminal `id`, if it is known). A UUID that
     /// another terminal shares is left out, because it is ambiguous. Anybody may claim a UUID, so a claim of
-    /// a terminal that nobody accepted takes nothing from an accepted one.
+    /// a terminal that nobody accepted takes nothing from an accepted one. Of its MACs those count that are
+    /// certainly its own.
     pub fn named(&self, who: &Identity, id: Option<&str>) -> Identity {
         let accepted = id.is_some_and(|id| self.is_accepted(id));
         let shared = self.namesakes_of(who, id).any(|other| !accepted || self.is_accepted(other));
-        Identity { macs: who.macs.clone(), uuid: who.uuid.filter(|_| !shared) }
+        let own = id.and_then(|id| self.get(id)).map(|terminal| &terminal.own_macs);
+        Identity { macs: own.unwrap_or(&who.macs).clone(), uuid: who.uuid.filter(|_| !shared) }
     }
 
     /// The terminals that `key` fits: several where they share a UUID or an adapter. If some of them are
-    /// accepted, the others are not meant.
+    /// accepted, the others are not meant. A MAC does not fit a terminal that only claims it.
     pub(crate) fn fitting(&self, key: &TerminalKey) -> Vec<&Terminal> {
-        let mut fitting = self.all_with(key);
+        let mut fitting = self.all_known_by(key);
         if fitting.iter().any(|terminal| terminal.accepted) {
             fitting.retain(|terminal| terminal.accepted);
         }
         fitting
     }
 
-    /// The terminals that have this MAC or UUID, accepted or not.
+    /// The terminals that have this UUID, or this MAC as certainly their own, accepted or not.
+    pub(super) fn all_known_by(&self, key: &TerminalKey) -> Vec<&Terminal> {
+        let mut all = self.all_with(key);
+        if let TerminalKey::Mac(mac) = key {
+            all.retain(|terminal| terminal.own_macs.contains(mac));
+        }
+        all
+    }
+
+    /// The terminals that have this MAC or UUID or claim it, accepted or not.
     pub(super) fn all_with(&self, key: &TerminalKey) -> Vec<&Terminal> {
         let key = match key {
             TerminalKey::Mac(mac) => TerminalKey::Mac(*mac),
@@ -122,7 +133,10 @@ impl Lab {
                 format!("was seen with the adapter {mac} of {}; tell them apart by UUID", some_of(&others));
             (!others.is_empty()).then_some(shared)
         });
-        (!others.is_empty()).then_some(note).into_iter().chain(adapters).collect()
+        let claimed = self.netboot_of(&terminal.id).and_then(|netboot| netboot.claimed);
+        let claimed =
+            claimed.map(|mac| format!("netboots by {mac}, which nobody has listed as its own card"));
+        (!others.is_empty()).then_some(note).into_iter().chain(adapters).chain(claimed).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::work::Netboot;
 use crate::api::{
     AttemptView, DiskInfo, Inventory, Neighbour, StageView, TerminalDetails, TerminalState, TerminalView,
 };
@@ -151,14 +152,17 @@ impl Terminal {
         }
     }
 
-    /// All that is known of it, with its `row`.
-    pub fn details(&self, row: TerminalView) -> TerminalDetails {
+    /// All that is known of it, with its `row` and its last network boot.
+    pub(crate) fn details(&self, row: TerminalView, netboot: Option<&Netboot>) -> TerminalDetails {
         let last = self.last.as_ref();
+        let claimed = self.identity.macs.iter().filter(|mac| !self.own_macs.contains(mac));
         TerminalDetails {
             row,
             agent: self.agent.clone(),
             first_heard: self.first.map(date),
             last_heard: self.heard.map(date),
+            netbooted: netboot.map(|boot| format!("{} from {}{}", date(boot.at), boot.from, boot.told)),
+            claimed_macs: claimed.map(ToString::to_string).collect(),
             inventory: self.inventory.clone(),
             missing_disks: known::missing(&self.known_disks, &self.inventory.disks)
                 .into_iter()

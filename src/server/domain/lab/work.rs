@@ -13,6 +13,7 @@ use super::{Change, Lab, Terminal};
 use crate::api::{Compare, Refusal};
 use crate::event::{Failure, Outcome, Stage};
 use crate::server::domain::attempt::Attempt;
+use crate::server::domain::identity::Mac;
 use crate::server::domain::jobs::{
     self, AtBoot, Each, Effects, Job, Moment, Newest, Offer, Stop, Which, at_boot,
 };
@@ -21,6 +22,17 @@ use crate::server::domain::target::Target;
 
 /// When a step that a netbooting terminal was told before is worth a line in the log again.
 const TOLD_AGAIN: Duration = Duration::from_secs(3600);
+
+/// The last network boot of a terminal, or of somebody in its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Netboot {
+    pub(crate) at: Duration,
+    pub(crate) from: IpAddr,
+    /// The card that it came by, if only a hello named that as its own.
+    pub(crate) claimed: Option<Mac>,
+    /// What the server told it, as the end of a sentence.
+    pub(crate) told: String,
+}
 
 /// Work that a terminal has taken.
 #[derive(Debug)]
@@ -86,6 +98,18 @@ impl Lab {
             self.told.insert(id.into(), (step.into(), now));
         }
         true
+    }
+
+    /// A terminal, or somebody in its name, netboots.
+    pub(crate) fn netbooted(&mut self, id: &str, netboot: Netboot) {
+        if self.terminals.contains_key(id) {
+            self.netboots.insert(id.into(), netboot);
+        }
+    }
+
+    /// Its last network boot since the server's start.
+    pub(crate) fn netboot_of(&self, id: &str) -> Option<&Netboot> {
+        self.netboots.get(id)
     }
 
     /// A terminal, or somebody in its name, was sent the agent at `from`: its place is kept while it starts.

@@ -29,6 +29,8 @@ pub enum NotOne {
     Nobody(Vec<String>),
     /// The ids of those that it fits.
     Several(Vec<String>),
+    /// It is a MAC that only the hellos of these terminals name.
+    Claimed(Vec<String>),
 }
 
 impl NotOne {
@@ -44,6 +46,12 @@ impl NotOne {
                 };
                 refuse(format!("no terminal '{name}' is known here"), advice)
             }
+            NotOne::Claimed(ids) => refuse(
+                format!("nobody has listed {name} as a card of {}, whose hello named it", list(ids)),
+                "Name the terminal by its label or its own MAC. If the card is its own, import a table with \
+                 the card's MAC and the terminal's label: flashmob terminal import FILE.csv"
+                    .into(),
+            ),
             NotOne::Several(ids) => refuse(
                 format!("'{name}' fits {} terminals: {}", ids.len(), list(ids)),
                 "Name the one that is meant by its MAC: 'flashmob terminal list' shows them all.".into(),
@@ -60,14 +68,28 @@ pub fn one<'a>(lab: &'a Lab, config: &Config, typed: &str) -> Result<&'a Termina
     }
     let key = typed.parse::<TerminalKey>().ok().or_else(|| usable_uuid(typed).map(TerminalKey::Uuid));
     let fits = |t: &&Terminal| {
-        lab.label(config, t) == Some(typed) || key.as_ref().is_some_and(|key| key.matches(&t.identity))
+        lab.label(config, t) == Some(typed)
+            || key.as_ref().is_some_and(|key| key.matches(&t.identity) && !claims(t, key))
     };
     let fitting: Vec<&Terminal> = lab.iter().filter(fits).collect();
     match fitting[..] {
-        [] => Err(NotOne::Nobody(alike(lab, config, typed))),
+        [] => match key.map(|key| claimants(lab, &key)).filter(|ids| !ids.is_empty()) {
+            Some(ids) => Err(NotOne::Claimed(ids)),
+            None => Err(NotOne::Nobody(alike(lab, config, typed))),
+        },
         [one] => Ok(one),
         _ => Err(NotOne::Several(fitting.iter().map(|t| t.id.clone()).collect())),
     }
+}
+
+/// Has nobody listed this MAC as the terminal's own, though its hello named it?
+fn claims(terminal: &Terminal, key: &TerminalKey) -> bool {
+    matches!(key, TerminalKey::Mac(mac) if !terminal.own_macs.contains(mac))
+}
+
+fn claimants(lab: &Lab, key: &TerminalKey) -> Vec<String> {
+    let claiming = |t: &&Terminal| key.matches(&t.identity) && claims(t, key);
+    lab.iter().filter(claiming).map(|t| t.id.clone()).collect()
 }
 
 /// Labels and MACs that contain the input, or a part of it if none does.

@@ -106,7 +106,7 @@ pub(super) fn unkept(e: &StoreError) -> Error {
 pub(super) fn stranger(name: &str, why: &NotOne) -> Error {
     let status = match why {
         NotOne::Nobody(_) => StatusCode::NOT_FOUND,
-        NotOne::Several(_) => StatusCode::CONFLICT,
+        NotOne::Several(_) | NotOne::Claimed(_) => StatusCode::CONFLICT,
     };
     Error { status, refusal: why.refusal(name), wait: None }
 }

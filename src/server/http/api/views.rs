@@ -100,7 +100,7 @@ pub async fn terminal(State(app): Shared, Path(typed): Path<String>) -> Result<J
     let view = Rows::of(&app);
     let lab = sync::lock(&app.lab);
     let terminal = meant(&lab, &view.config, &typed)?;
-    Ok(Json(terminal.details(view.row(&lab, terminal))))
+    Ok(Json(terminal.details(view.row(&lab, terminal), lab.netboot_of(&terminal.id))))
 }
 
 /// The facts that rows need, as of one moment.
@@ -120,7 +120,7 @@ impl Rows {
         let place = lab.jobs().current(&terminal.id);
         let mut row = terminal.view(label, lab.notes(terminal), place, &self.ties, self.now);
         if let (TerminalState::Waiting, Some(job)) = (row.state, row.job) {
-            row.reason = lab.jobs().why_put_off(&terminal.id, job).or(row.reason);
+            row.reason = lab.jobs().why_not_yet(&terminal.id, job).or(row.reason);
         }
         row.capture = lab.captures.of(&terminal.id, self.now).map(|capture| capture.text(self.now));
         row

@@ -99,7 +99,9 @@ function facts(t) {
   add("place", [t.room && w("room", t.room), t.seat].filter(Boolean).join(" "));
   add("groups", t.groups.join(", "));
   add("hostname", t.hostname);
-  add("macs", t.macs.join(", "));
+  const claimed = t.claimed_macs || [];
+  add("macs", t.macs.filter(m => !claimed.includes(m)).join(", "));
+  add("claimed_macs", claimed.join(", "));
   add("uuid", t.uuid);
   add(
     "address",
@@ -108,6 +110,7 @@ function facts(t) {
   add("switch_of", t.switch);
   add("first_heard", t.last_heard ? date(t.first_heard) : w("never"));
   add("last_heard", t.last_heard ? date(t.last_heard) : w("never"));
+  add("netbooted", t.netbooted);
   add("machine", [i.machine, i.serial].filter(Boolean).join(", "));
   add("cpu", i.cpu);
   add("memory", i.memory ? bytes(i.memory) : "");

@@ -1,8 +1,9 @@
 //! Which network cards are certainly a terminal's own.
 //!
-//! A hello names any MACs, also those of other machines. A MAC is certainly a terminal's own if a person listed
-//! it, or if it gave the terminal its name: the first one of the hello that registered it. The server sends
-//! the agent, and the ticket that lets it speak, by such a MAC only. No hello takes one away, and none adds one.
+//! A hello names any MACs, also those of other machines. A MAC is certainly a terminal's own if a person
+//! listed it, or if it gave the terminal its name: the first one of the hello that registered it. The server
+//! sends the agent, and the ticket that lets it speak, by such a MAC only. No hello takes one away, and none
+//! adds one.
 //!
 //! Invariant: a terminal's own MACs are among those of its identity.
 
@@ -12,8 +13,8 @@ mod tests;
 use super::Terminal;
 use crate::server::domain::identity::{Identity, MAX_MACS, Mac};
 
-/// The MACs that are certainly the terminal's own after it said hello as `who`: those of before, else the first
-/// one, by which it netbooted.
+/// The MACs that are certainly the terminal's own after it said hello as `who`: those of before, else the
+/// first one, by which it netbooted.
 pub(super) fn own_after(before: Option<&Terminal>, who: &Identity) -> Vec<Mac> {
     match before {
         Some(before) if !before.own_macs.is_empty() => before.own_macs.clone(),
@@ -40,14 +41,12 @@ pub(crate) fn own_of_older(id: &str, macs: &[Mac], was_heard: bool) -> Vec<Mac> 
 }
 
 impl Terminal {
-    /// May a machine that netboots as `who`, and was found to be this terminal, get the agent? A card that only
-    /// a hello named may be another machine's.
-    pub(crate) fn netboots_by_own_card(&self, who: &Identity) -> bool {
-        match who.macs.first() {
-            // A person listed it by its UUID, and it comes for the first time; or it has no MAC at all.
-            _ if self.identity.macs.is_empty() => true,
-            None => false,
-            Some(mac) => self.own_macs.contains(mac),
-        }
+    /// The card by which a machine netboots that was found to be this terminal, if only a hello named the
+    /// card as its own: it may be another machine's, which must not get the agent.
+    pub(crate) fn claimed_card(&self, who: &Identity) -> Option<Mac> {
+        // One without any MAC is known by its UUID, or a person listed it by that, and it comes for the first
+        // time.
+        let has_cards = !self.identity.macs.is_empty();
+        who.macs.first().copied().filter(|mac| has_cards && !self.own_macs.contains(mac))
     }
 }

@@ -40,7 +40,7 @@ fn import(lab: &mut Lab, table: &str) {
 /// The terminal that would get its work at a network boot as `who`.
 fn gets_agent(lab: &Lab, who: &Identity) -> Option<String> {
     let terminal = lab.find(who, at(START + 1000))?;
-    terminal.netboots_by_own_card(who).then(|| terminal.id.clone())
+    terminal.claimed_card(who).is_none().then(|| terminal.id.clone())
 }
 
 #[test]
@@ -87,4 +87,106 @@ fn an_older_database_has_as_own_cards_the_one_that_names_the_terminal_and_the_la
     assert_eq!(own_of_older(A, &macs, true), who(&[C, A]).macs);
     assert_eq!(own_of_older("lab", &macs, true), who(&[C]).macs);
     assert_eq!(own_of_older(A, &macs, false), macs, "a person listed them all");
+}
+
+/// The MACs of a purchase, as a stranger can invent them.
+fn purchase() -> Vec<String> {
+    (1..=32).map(|n| format!("52:54:77:00:00:{n:02x}")).collect()
+}
+
+#[test]
+fn a_table_takes_the_named_card_from_a_stranger_and_gives_the_others_of_its_cards_nothing() {
+    let mut lab = Lab::default();
+    let macs = purchase();
+    let macs: Vec<&str> = macs.iter().map(String::as_str).collect();
+    let stranger = hello(&mut lab, 1, &who(&macs), Voucher::Nothing).expect("new");
+    import(&mut lab, &format!("mac,label\n{},w-9\n", macs[8]));
+    assert_eq!(gets_agent(&lab, &who(&[macs[8]])).as_deref(), Some(macs[8]));
+    let listed = lab.get(macs[8]).expect("a terminal of its own");
+    assert_eq!((listed.place.label.as_deref(), listed.identity.macs.len()), (Some("w-9"), 1));
+    let left = lab.get(&stranger).expect("known");
+    assert!(!left.accepted && left.identity.macs.len() == 31 && left.own_macs == who(&macs[..1]).macs);
+    for mac in macs.iter().filter(|mac| **mac != macs[8] && **mac != macs[0]) {
+        assert_eq!(lab.find(&who(&[mac]), at(START)).map(|t| t.id.as_str()), None, "{mac}");
+    }
+    hello(&mut lab, 2, &who(&macs), Voucher::Secret("secret of 1")).expect("its own secret");
+    assert_eq!(lab.get(&stranger).expect("known").identity.macs.len(), 31, "it does not get it back");
+}
+
+#[test]
+fn a_stranger_who_claims_a_whole_room_keeps_neither_its_machines_nor_its_table_out() {
+    for by_ticket in [false, true] {
+        let mut lab = Lab::default();
+        let macs = purchase();
+        let macs: Vec<&str> = macs.iter().map(String::as_str).collect();
+        if by_ticket {
+            import(&mut lab, &format!("mac,label\n{A},lab-01\n"));
+            hello(&mut lab, 1, &who(&[&[A], &macs[1..]].concat()), ticket(A, 1)).expect("admitted");
+        } else {
+            hello(&mut lab, 1, &who(&macs), Voucher::Nothing).expect("new");
+        }
+        let real = hello(&mut lab, 2, &who(&[macs[9], macs[20]]), Voucher::Nothing).expect("new");
+        assert_eq!(real, macs[9]);
+        let rows: String = macs.iter().map(|mac| format!("{mac},w-{}\n", &mac[15..])).collect();
+        import(&mut lab, &format!("mac,label\n{rows}"));
+        for (n, mac) in macs.iter().enumerate() {
+            assert_eq!(gets_agent(&lab, &who(&[mac])).as_deref(), Some(*mac), "{by_ticket}, {n}");
+            let now = 100 + u64::try_from(n).expect("small");
+            assert_eq!(hello(&mut lab, now, &who(&[mac]), ticket(mac, now)).as_deref(), Ok(*mac));
+        }
+        assert_eq!(lab.iter().count(), if by_ticket { 33 } else { 32 });
+    }
+}
+
+#[test]
+fn a_stranger_who_asks_in_the_name_of_a_machine_with_another_uuid_does_not_make_it_another_one() {
+    const JUNK: &str = "11112222-3333-4444-5555-666677778888";
+    const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+    let mut lab = Lab::default();
+    hello(&mut lab, 1, &Identity::new(&[A], Some(JUNK)), Voucher::Nothing).expect("new");
+    import(&mut lab, &format!("mac,label\n{A},lab-01\n"));
+    assert_eq!(gets_agent(&lab, &Identity::new(&[A], Some(U))).as_deref(), Some(A));
+}
+
+#[test]
+fn a_listed_machine_with_two_cards_goes_on_working_and_its_second_card_does_when_it_is_listed_too() {
+    const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+    for uuid in [None, Some(U)] {
+        let with = |macs: &[&str]| Identity::new(macs, uuid);
+        let mut lab = Lab::default();
+        import(&mut lab, &format!("mac,label\n{A},lab-01\n"));
+        for (now, macs) in [(1, [A, B]), (100, [B, A])] {
+            assert_eq!(hello(&mut lab, now, &with(&macs), ticket(A, now)), Ok(A.into()));
+            assert_eq!(gets_agent(&lab, &with(&[A])).as_deref(), Some(A));
+        }
+        assert_eq!(gets_agent(&lab, &with(&[B])), None, "a person decides");
+        import(&mut lab, &format!("mac,label\n{B},lab-01\n"));
+        assert_eq!((gets_agent(&lab, &with(&[B])).as_deref(), lab.iter().count()), (Some(A), 1));
+        assert_eq!(hello(&mut lab, 200, &with(&[B, A]), ticket(B, 200)), Ok(A.into()));
+    }
+}
+
+#[test]
+fn a_machine_whose_second_card_was_listed_comes_by_its_ticket_though_it_was_new_by_the_first() {
+    const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+    let both = Identity::new(&[A, B], Some(U));
+    let mut lab = Lab::default();
+    assert_eq!(hello(&mut lab, 1, &both, Voucher::Nothing), Ok(A.into()));
+    import(&mut lab, &format!("mac,label\n{B},lab-01\n"));
+    assert_eq!(gets_agent(&lab, &Identity::new(&[B], Some(U))).as_deref(), Some(B));
+    assert_eq!(hello(&mut lab, 2, &both, ticket(B, 2)), Ok(B.into()));
+}
+
+#[test]
+fn no_hello_gives_a_registered_terminal_another_uuid() {
+    const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+    const JUNK: &str = "11112222-3333-4444-5555-666677778888";
+    let real = Identity::new(&[A], Some(U));
+    let mut lab = Lab::default();
+    import(&mut lab, &format!("mac,label\n{A},lab-01\n"));
+    hello(&mut lab, 1, &real, ticket(A, 1)).expect("admitted");
+    hello(&mut lab, 100, &who(&[A]), ticket(A, 100)).expect("a stranger with its ticket");
+    let secret = Voucher::Secret("secret of 100");
+    hello(&mut lab, 101, &Identity::new(&[A], Some(JUNK)), secret).expect("the secret is good");
+    assert_eq!(gets_agent(&lab, &real).as_deref(), Some(A));
 }

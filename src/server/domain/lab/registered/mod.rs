@@ -44,7 +44,7 @@ impl Lab {
         let mut created: HashMap<TerminalKey, Vec<(u64, Identity)>> = HashMap::new();
         let mut counts = Imported::default();
         for entry in entries {
-            let terminal = match self.meant_by(entry).and_then(|known| match known {
+            let terminal = match self.meant_by(entry, config).and_then(|known| match known {
                 Some(known) => again(entry, known, &after),
                 None => self.created_by(entry, &mut created, &after),
             }) {
@@ -68,7 +68,9 @@ impl Lab {
             mistakes.push(Mistake { line, column: None, why });
         }
         if mistakes.is_empty() {
-            return Ok((counts, self.put(after)));
+            let mut changes = self.put(after);
+            changes.extend(self.take_claims(entries.iter().filter_map(|entry| entry.mac)));
+            return Ok((counts, changes));
         }
         mistakes.sort_by_key(|mistake| mistake.line);
         Err(mistakes)
@@ -138,14 +140,24 @@ impl Lab {
         }
     }
 
-    /// The known terminal that a line names.
-    fn meant_by(&self, entry: &Entry) -> Result<Option<&Terminal>, Mistake> {
+    /// The known terminal that a line names. One that only claims the MAC is not meant, unless the line has
+    /// the label of a registered one: so a person lists its second card.
+    fn meant_by(&self, entry: &Entry, config: &Config) -> Result<Option<&Terminal>, Mistake> {
+        let label = entry.edit.label.as_deref().filter(|label| !label.is_empty());
+        let claims = entry.mac.map(|mac| self.all_with(&TerminalKey::Mac(mac))).unwrap_or_default();
+        let claims = claims.into_iter().filter(|t| t.accepted);
+        let same = claims.filter(|t| label.is_some() && self.label(config, t) == label);
+        if let Some(confirmed) = same.min_by(|a, b| a.id.cmp(&b.id)) {
+            return Ok(Some(confirmed));
+        }
         let (by_mac, by_uuid) = (entry.mac.map(TerminalKey::Mac), entry.uuid.map(TerminalKey::Uuid));
         let (column, fitting) = match (by_mac, by_uuid) {
             (Some(mac), None) => (Column::Mac, self.fitting(&mac)),
             (None, uuid) => (Column::Uuid, uuid.map(|uuid| self.fitting(&uuid)).unwrap_or_default()),
             // A new laptop at a dock is one of those that nobody has accepted.
-            (Some(mac), Some(uuid)) => (Column::Mac, both(entry, self.all_with(&mac), self.all_with(&uuid))),
+            (Some(mac), Some(uuid)) => {
+                (Column::Mac, both(entry, self.all_known_by(&mac), self.all_known_by(&uuid)))
+            }
         };
         let ids: Vec<&str> = fitting.iter().map(|t| t.id.as_str()).collect();
         match (fitting[..].len(), column) {
@@ -157,7 +169,8 @@ impl Lab {
             (n, _) => {
                 let why = format!(
                     "{n} terminals have used this adapter ({}); name the one that is meant by an adapter of \
-                     its own, or in the column uuid as well",
+                     its own, or in the column uuid as well; 'flashmob terminal forget' removes those that \
+                     are not of this lab",
                     some_of(&ids)
                 );
                 Err(Mistake::new(entry.line, Column::Mac, why))
@@ -225,6 +238,20 @@ impl Lab {
         mistakes
     }
 
+    /// People have listed these MACs: nobody else claims them any more.
+    fn take_claims(&mut self, listed: impl Iterator<Item = Mac>) -> Vec<Change> {
+        let mut changed = BTreeMap::<String, Terminal>::new();
+        for mac in listed {
+            for claimant in self.all_with(&TerminalKey::Mac(mac)) {
+                if !claimant.own_macs.contains(&mac) {
+                    let after = changed.entry(claimant.id.clone()).or_insert_with(|| claimant.clone());
+                    after.identity.macs.retain(|claimed| *claimed != mac);
+                }
+            }
+        }
+        self.put(changed.into_iter().map(|(id, terminal)| (id, (0, terminal))).collect())
+    }
+
     /// Puts terminals in, and returns what changes.
     fn put(&mut self, after: After) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -255,6 +282,9 @@ fn again(entry: &Entry, known: &Terminal, after: &After) -> Result<Terminal, Mis
         macs.extend(entry.mac);
         terminal.identity =
             Identity { macs: macs.into_iter().collect(), uuid: entry.uuid.or(terminal.identity.uuid) };
+    } else if !known.accepted && entry.mac.is_some() {
+        // Anybody can have registered this MAC with a UUID of his own, by which the machine would be another.
+        terminal.identity.uuid = entry.uuid;
     }
     if let Some(mac) = entry.mac.filter(|mac| !terminal.own_macs.contains(mac)) {
         terminal.own_macs.push(mac);

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Change, Lab};
+use super::{Change, Lab, Terminal};
 use crate::event::Stage;
 use crate::server::domain::identity::{Identity, Mac};
 use crate::server::domain::tickets::{LIFE, Subject, Ticket, hash_of};
@@ -119,11 +119,12 @@ impl Lab {
             Voucher::Secret(secret) => self.secrets.by_hash.get(&hash_of(secret)).cloned(),
             _ => None,
         };
-        let known = holder.clone().or_else(|| self.find(who, now).map(|terminal| terminal.id.clone()));
         let vouched = match voucher {
             Voucher::Ticket(Ticket { subject: Subject::Mac(mac), .. }) => Some(mac),
             _ => None,
         };
+        let found = || self.find_by(who, vouched, now).map(|terminal| terminal.id.clone());
+        let known = holder.clone().or_else(found);
         let admitted = |new_secret| Admitted {
             who: self.own_names(known.as_deref(), who, vouched),
             known: known.clone(),
@@ -184,12 +185,13 @@ impl Lab {
     }
 
     /// Names that the caller may have: all but those of other terminals. A ticket vouches for the MAC it was
-    /// made for, because one dock is at many laptops.
+    /// made for, because one dock is at many laptops. The card that it netbooted by may be one that others
+    /// only claim, because a claim takes nothing from its owner.
     fn own_names(&self, id: Option<&str>, who: &Identity, vouched: Option<Mac>) -> Identity {
         let own = id.and_then(|id| self.get(id)).map(|terminal| &terminal.identity.macs);
-        let may = |mac: &Mac| {
-            vouched == Some(*mac) || own.is_some_and(|own| own.contains(mac)) || !self.has_owner(*mac)
-        };
+        let has = |mac: &Mac| vouched == Some(*mac) || own.is_some_and(|own| own.contains(mac));
+        let first = who.macs.iter().copied().find(|mac| has(mac) || !self.has_owner(*mac));
+        let may = |mac: &Mac| has(mac) || first == Some(*mac) || !self.is_claimed(*mac);
         // The one that the terminal netbooted by is the first one, also where the hello has another order.
         let (mut macs, others): (Vec<Mac>, Vec<Mac>) =
             who.macs.iter().copied().filter(may).partition(|mac| vouched == Some(*mac));
@@ -198,11 +200,17 @@ impl Lab {
     }
 
     fn has_owner(&self, mac: Mac) -> bool {
+        self.owner_of_any(&Identity { macs: vec![mac], uuid: None }).is_some()
+    }
+
+    fn is_claimed(&self, mac: Mac) -> bool {
         self.namesakes.sharing(&Identity { macs: vec![mac], uuid: None }).next().is_some()
     }
 
+    /// The terminal of which one of the MACs is certainly its own.
     fn owner_of_any(&self, who: &Identity) -> Option<String> {
-        self.namesakes.sharing(who).next().map(str::to_owned)
+        let owns = |t: &&Terminal| who.macs.iter().any(|mac| t.own_macs.contains(mac));
+        self.sharing(who).find(owns).map(|terminal| terminal.id.clone())
     }
 
     /// Keeps the secret that a terminal got, by the ticket made at `ticket`.
