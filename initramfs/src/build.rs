@@ -61,6 +61,8 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
     if size > LARGEST {
         bail!("kernel and initramfs have {size} bytes; at most {LARGEST} are allowed: use fewer modules");
     }
+    // It has the agent and the keys of an earlier build, and firmware may take it before all others.
+    let removed = remove_if_there(&args.out.join(uki::NAME))?;
     write(&args.out.join("vmlinuz"), &vmlinuz)?;
     write(&args.out.join("initramfs.img"), &image)?;
     write(&args.out.join("boot.ipxe"), netboot::ipxe_script(args.server.as_deref()).as_bytes())?;
@@ -94,6 +96,13 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
     }
     if let Some(size) = uki {
         writeln!(summary, "{size:>9} bytes {}", uki::NAME)?;
+    }
+    if removed && uki.is_none() {
+        writeln!(
+            summary,
+            "{} of an earlier build is gone, because it had that build's agent and keys; --uki makes a new one",
+            uki::NAME
+        )?;
     }
     if !firmware.missing.is_empty() {
         let names: Vec<String> =
@@ -228,6 +237,15 @@ pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Removes a file; false if there is none.
+fn remove_if_there(path: &Path) -> Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("removing {}", path.display())),
+    }
 }
 
 /// Writes a file whole or not at all, with the folders above it.

@@ -1,7 +1,7 @@
 //! The netboot files: all there, readable, and not older than the agent?
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::finding::Finding;
 
@@ -12,19 +12,25 @@ const AGENT: &str = "/usr/lib/flashmob/flashmob-agent";
 const NEEDED: [&str; 2] = ["vmlinuz", "initramfs.img"];
 /// Without these some do not.
 const USEFUL: [&str; 4] = ["undionly.kpxe", "snponly.efi", "localboot.0", "localboot.efi"];
+/// A unified kernel image, which has an agent and keys of its own.
+const UNIFIED: &str = "flashmob.efi";
+/// Files of one build are written within this time.
+const ONE_BUILD: Duration = Duration::from_secs(600);
 
 pub(super) struct Facts {
     folder: PathBuf,
     /// When each file was written, or why it cannot be read.
     files: Vec<(&'static str, Result<SystemTime, String>)>,
     agent: Option<SystemTime>,
+    unified: Option<SystemTime>,
 }
 
 pub(super) fn facts(folder: &Path) -> Facts {
     let written = |path: &Path| std::fs::File::open(path)?.metadata()?.modified();
     let files = NEEDED.into_iter().chain(USEFUL);
     let files = files.map(|name| (name, written(&folder.join(name)).map_err(|e| e.to_string()))).collect();
-    Facts { folder: folder.to_path_buf(), files, agent: written(Path::new(AGENT)).ok() }
+    let unified = written(&folder.join(UNIFIED)).ok();
+    Facts { folder: folder.to_path_buf(), files, agent: written(Path::new(AGENT)).ok(), unified }
 }
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
@@ -56,6 +62,17 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         )),
         _ => {}
     }
+    if let (Some(initramfs), Some(unified)) = (initramfs, facts.unified)
+        && initramfs > unified + ONE_BUILD
+    {
+        found.push(Finding::warning(
+            CHECK,
+            format!(
+                "{folder}/{UNIFIED} is older than initramfs.img: terminals that start it have older keys"
+            ),
+            "Build it again with --uki, or remove it.",
+        ));
+    }
     found
 }
 
@@ -63,7 +80,6 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 mod tests {
     use super::super::finding::Level;
     use super::*;
-    use std::time::Duration;
 
     fn at(day: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400)
@@ -73,7 +89,17 @@ mod tests {
         let file =
             |name| (name, if missing.contains(&name) { Err("No such file".into()) } else { Ok(at(10)) });
         let files = NEEDED.into_iter().chain(USEFUL).map(file).collect();
-        findings(&Facts { folder: "/srv/boot".into(), files, agent: Some(at(agent)) })
+        findings(&Facts { folder: "/srv/boot".into(), files, agent: Some(at(agent)), unified: Some(at(10)) })
+    }
+
+    #[test]
+    fn a_unified_kernel_image_of_an_earlier_build_is_a_warning() {
+        let files = vec![("vmlinuz", Ok(at(10))), ("initramfs.img", Ok(at(10)))];
+        let all = |unified| {
+            let facts = Facts { folder: "/b".into(), files: files.clone(), agent: None, unified };
+            findings(&facts).iter().filter(|f| f.what.contains("flashmob.efi is older")).count()
+        };
+        assert_eq!([all(None), all(Some(at(10))), all(Some(at(9)))], [0, 0, 1]);
     }
 
     #[test]
