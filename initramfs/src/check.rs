@@ -143,7 +143,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(String, bool)> {
             all_served = false;
             answer += &format!(
                 "{id}: no driver for wired network cards or disks names it; if one is for its whole class, \
-                 the line of lspci -n tells\n"
+                 the line of lspci -n tells, and for USB the file modalias in /sys/bus/usb/devices\n"
             );
         }
     }
@@ -200,8 +200,7 @@ fn content_of(one: &str) -> Result<String> {
         std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
         return Ok(text);
     }
-    let is_id = !devices::in_text(one).is_empty() && !std::path::Path::new(one).is_file();
-    if is_id {
+    if is_id(one) {
         Ok(one.to_string())
     } else {
         std::fs::read_to_string(one).with_context(|| format!("reading {one}"))

@@ -87,11 +87,12 @@ impl Fields {
 
     /// Does a driver with the pattern `self` serve `device`?
     pub(crate) fn fits(&self, device: &Fields) -> bool {
+        let is_named = self.values.iter().take(2).all(Option::is_some);
         let of_one = |n: usize, pattern: &Option<String>, value: &Option<String>| match (pattern, value) {
             (None, _) => true,
             (Some(pattern), Some(value)) => pattern == value,
-            // The subsystem and the interface only say more of a device whose vendor or class fits.
-            (Some(_), None) => n > 1 && !self.bus.is_class(n),
+            // The subsystem, the interface and the class only say more of a device that is named.
+            (Some(_), None) => n > 1 && (is_named || !self.bus.is_class(n)),
         };
         let by_class_only = self.values.iter().take(2).all(Option::is_none);
         let pairs = || self.values.iter().zip(&device.values).enumerate();
@@ -210,6 +211,10 @@ mod tests {
         let usb = "usb:v0BDAp8153d3100dc00dsc00dp00icFFiscFFip00in00";
         assert!(fits("usb:v0BDAp8153d*dc*dsc*dp*icFFiscFFip00in*", usb));
         assert!(!fits("usb:v0BDAp8153d*dc*dsc*dp*ic02isc06ip00in*", usb));
+        // Vendor and product name the device, whatever class it says.
+        let ax88179 = "usb:v0B95p1790d*dc*dsc*dp*icFFiscFFip00in*";
+        assert!(fits(ax88179, "usb:0b95:1790") && !fits(ax88179, "usb:0b95:1791"));
+        assert!(!fits("usb:v*p*d*dc*dsc*dp*ic08isc06ip50in*", "usb:0b95:1790"), "a class that is not known");
     }
 
     #[test]
