@@ -61,6 +61,7 @@ fn a_script_that_fails_runs_again_at_the_next_start_and_the_others_do_not() {
     system.script("10-once", "echo once >>\"$FLASHMOB_ROOT/said\"");
     system.script("20-join", "[ -e \"$FLASHMOB_ROOT/ready\" ]");
     system.script("30-after", "echo after >>\"$FLASHMOB_ROOT/said\"");
+    succeeds(&system.run(&["sh"], "early"));
     let output = system.run(&["sh"], "late");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("20-join failed"));
@@ -74,6 +75,7 @@ fn a_script_that_fails_runs_again_at_the_next_start_and_the_others_do_not() {
 fn a_refused_ticket_ends_the_calls_and_without_the_file_nothing_happens() {
     let (url, heard) = server(&[403]);
     let system = System::new(&url);
+    succeeds(&system.run(&["sh"], "early"));
     assert!(succeeds(&system.run(&["sh"], "late")).contains("before"));
     succeeds(&system.run(&["sh"], "late"));
     assert_eq!(heard.lock().unwrap().len(), 1);
@@ -93,16 +95,23 @@ fn without_curl_it_calls_by_wget() {
         let path = path.into_iter().find(|path| path.exists()).expect(tool);
         std::os::unix::fs::symlink(path, system.tools.path().join(tool)).unwrap();
     }
+    succeeds(&system.run(&["sh"], "early"));
     succeeds(&system.command(&["/bin/sh"], "late").env("PATH", system.tools.path()).output().unwrap());
     let heard = heard.lock().unwrap();
     assert!(heard.len() == 2 && heard[1].contains("\"ticket\":\"7-abc\""), "{heard:?}");
 }
 
 #[test]
-fn a_name_that_is_none_is_left_out() {
-    let system = System::new("http://127.0.0.1:9");
+fn a_name_that_is_none_is_left_out_and_no_script_runs_and_nobody_is_called_without_the_name() {
+    let (url, heard) = server(&[204]);
+    let system = System::new(&url);
+    system.script("10-join", "echo joined >\"$FLASHMOB_ROOT/said\"");
     let file = system.text("boot/efi/EFI/flashmob/terminal.json").replace("lab-01.school", "a$(reboot)");
     system.put("boot/efi/EFI/flashmob/terminal.json", &file);
     assert_eq!(system.run(&["sh"], "early").status.code(), Some(1));
     assert_eq!(system.text("etc/hostname"), "golden\n");
+    let late = system.run(&["sh"], "late");
+    assert_eq!(late.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&late.stdout).contains("has not given this machine its name and files"));
+    assert!(!system.at("said").exists() && heard.lock().unwrap().is_empty());
 }
