@@ -55,12 +55,9 @@ struct Rules {
 struct RuleText {
     /// The folder with the rule's files, beside `rules.toml`.
     folder: String,
-    #[serde(default)]
-    rooms: Vec<String>,
-    #[serde(default)]
-    groups: Vec<String>,
-    #[serde(default)]
-    models: Vec<String>,
+    rooms: Option<Vec<String>>,
+    groups: Option<Vec<String>>,
+    models: Option<Vec<String>>,
     #[serde(default)]
     partition: Option<u32>,
     #[serde(default)]
@@ -166,9 +163,9 @@ fn collect(folder: &Path, manifest: &Manifest) -> Result<(After, Contents), Fail
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![RuleText {
             folder: ".".into(),
-            rooms: Vec::new(),
-            groups: Vec::new(),
-            models: Vec::new(),
+            rooms: None,
+            groups: None,
+            models: None,
             partition: None,
             system: None,
             to: String::new(),
@@ -183,6 +180,17 @@ fn collect(folder: &Path, manifest: &Manifest) -> Result<(After, Contents), Fail
             let where_ = rules.display();
             return Err(refused(format!("{where_}: '{from}' is no plain name of a folder beside it")));
         }
+        // An empty list would name nobody, and to terminals it means everybody.
+        for (word, named) in [("rooms", &rooms), ("groups", &groups), ("models", &models)] {
+            if named.as_ref().is_some_and(Vec::is_empty) {
+                return Err(refused(format!(
+                    "{}: the rule for '{from}' has an empty list of {word}, which names nobody; leave the line \
+                     out for all terminals, or the rule",
+                    rules.display()
+                )));
+            }
+        }
+        let [rooms, groups, models] = [rooms, groups, models].map(Option::unwrap_or_default);
         let to = to.trim_matches('/').to_string();
         let mut files = Vec::new();
         walk(&folder.join(&from), &to, &mut files, &mut contents)?;

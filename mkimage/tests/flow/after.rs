@@ -94,6 +94,7 @@ fn files_that_terminals_would_refuse_are_refused_and_the_image_stays_as_it_was()
         ("[[rule]]\nfolder = 'a'\nto = '../up'\n", "'..'"),
         ("[[rule]]\nfolder = 'a'\nsystem = 'windows'\n", "no partition of one"),
         ("[[rule]]\nfolder = 'a'\nsystem = 'beos'\n", "rules.toml"),
+        ("[[rule]]\nfolder = 'a'\ngroups = []\n", "empty list of groups, which names nobody"),
     ] {
         write(&files, "a/x", "x", 0o644);
         write(&files, "rules.toml", rules, 0o644);
