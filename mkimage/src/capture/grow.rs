@@ -38,23 +38,34 @@ impl FromStr for Choice {
 pub(super) fn mark(plan: &mut Plan, choice: Option<Choice>) -> Result<(), Failure> {
     let Some(choice) = choice else { return Ok(()) };
     let known = format!("What grows is {}, {BY_WINDOWS} and {BY_HELPER}.", BY_AGENT.join(", "));
-    let partition = match choice {
+    let at = match choice {
         Choice::Number(number) => {
-            let found = plan.partitions.iter_mut().find(|p| p.number == number);
-            found.ok_or_else(|| {
+            plan.partitions.iter().position(|p| p.number == number).ok_or_else(|| {
                 Failure::usage(
                     format!("there is no partition {number} to grow"),
                     "List the partitions with `fdisk -l`.",
                 )
             })?
         }
-        Choice::Last => plan.partitions.iter_mut().rev().find(|p| refusal(p).is_none()).ok_or_else(|| {
+        Choice::Last => plan.partitions.iter().rposition(|p| refusal(p).is_none()).ok_or_else(|| {
             Failure::usage("no partition of the source can grow", format!("{known} Leave out --grow."))
         })?,
     };
-    if let Some(why) = refusal(partition) {
-        return Err(Failure::usage(format!("partition {} cannot grow: {why}", partition.number), known));
+    let cannot = |why: String, advice: String| {
+        let message = format!("partition {} cannot grow: {why}", plan.partitions[at].number);
+        Err(Failure::usage(message, advice))
+    };
+    if let Some(why) = refusal(&plan.partitions[at]) {
+        return cannot(why, known);
     }
+    let from = plan.partitions[at].start;
+    if let Some(fixed) = plan.partitions.iter().find(|p| p.start > from && !p.may_move()) {
+        return cannot(
+            format!("partition {}, which lies behind it, is found by its place", fixed.number),
+            "Leave out --grow, or move that partition before it on the golden machine.".into(),
+        );
+    }
+    let partition = &mut plan.partitions[at];
     partition.grow = true;
     let by = match partition.filesystem {
         Some(BY_HELPER) => "; the volume of its root filesystem grows where flashmob-helper is in the system",
@@ -92,43 +103,8 @@ fn refusal(p: &PartitionPlan) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::examples::{partition, plan};
     use super::*;
-    use flashmob::manifest::Table;
-    use flashmob::units::Lba;
-
-    fn partition(number: u32, filesystem: Option<&'static str>, role: Role) -> PartitionPlan {
-        let entry = Entry::Gpt { kind: Uuid::nil(), guid: Uuid::nil(), attributes: 0, name: String::new() };
-        PartitionPlan {
-            number,
-            first: Lba(u64::from(number) * 2048),
-            start: u64::from(number) << 20,
-            size: 1 << 20,
-            entry,
-            role,
-            filesystem,
-            policy: Policy::Replace,
-            grow: false,
-            blank: None,
-        }
-    }
-
-    fn plan() -> Plan {
-        let partitions = vec![
-            partition(1, Some("vfat"), Role::Esp),
-            partition(2, Some("ext4"), Role::Data),
-            partition(3, Some("swap"), Role::Swap),
-        ];
-        Plan {
-            table: Table::Gpt { guid: Uuid::nil(), entries: 128, first_usable: Lba(34) },
-            sectors: 1 << 20,
-            records: Vec::new(),
-            partitions,
-            minimum_size: 0,
-            bytes: 0,
-            used: Vec::new(),
-            remarks: Vec::new(),
-        }
-    }
 
     #[test]
     fn the_last_filesystem_that_can_grow_is_marked_or_the_one_that_is_named() {
@@ -149,6 +125,15 @@ mod tests {
         mark(&mut plan, Some(Choice::Last)).expect("can grow");
         assert!(plan.partitions[2].grow);
         assert!(plan.remarks[0].contains("flashmob-helper"), "{:?}", plan.remarks);
+    }
+
+    #[test]
+    fn a_partition_before_one_that_is_found_by_its_place_does_not_grow() {
+        let mut plan = plan();
+        plan.partitions[2].entry = Entry::Mbr { kind: 0x82, active: false, ebr: None };
+        let failure = mark(&mut plan, Some(Choice::Last)).expect_err("swap of an MBR stays");
+        assert!(failure.message.contains("partition 2 cannot grow: partition 3"), "{failure:?}");
+        assert!(plan.partitions.iter().all(|p| !p.grow) && plan.remarks.is_empty());
     }
 
     #[test]

@@ -30,6 +30,14 @@ pub(crate) struct PartitionPlan {
     pub blank: Option<u64>,
 }
 
+impl PartitionPlan {
+    /// Does nothing find it by its place, as `layout::plan::growth` demands of one that moves?
+    pub(super) fn may_move(&self) -> bool {
+        let by_guid = matches!(self.entry, Entry::Gpt { .. });
+        by_guid && self.policy == Policy::Replace && matches!(self.role, Role::Data | Role::Swap)
+    }
+}
+
 /// All that is taken.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -106,14 +114,20 @@ fn of_disk(source: &Source, found: DiskTable) -> Result<Plan, Failure> {
 
 fn of_partition(source: &Source) -> Result<Plan, Failure> {
     let sector = u64::from(source.sector_size.get());
-    if source.size == 0 || !source.size.is_multiple_of(sector) {
+    if source.size == 0 {
+        return Err(Failure::refused(
+            format!("{} is empty", source.path.display()),
+            "Check that it is the disk or file that you mean.",
+        ));
+    }
+    if !source.size.is_multiple_of(sector) {
         return Err(Failure::refused(
             format!(
                 "{} has {} bytes, which is not a whole number of sectors of {sector} bytes",
                 source.path.display(),
                 source.size
             ),
-            "It is empty, was cut off, or is no disk image.",
+            "It was cut off, or is no disk image.",
         ));
     }
     let mut remarks = Vec::new();
@@ -180,4 +194,51 @@ fn minimum_size(found: &DiskTable) -> u64 {
     let boxes = boxes.iter().map(|one| (one.first.0 + one.sectors) * sector);
     let needed = ends.chain(boxes).max().unwrap_or(0) + backup * sector;
     needed.next_multiple_of(1 << 20).min(found.disk_size.max(needed))
+}
+
+/// Plans for tests.
+#[cfg(test)]
+pub(super) mod examples {
+    use super::*;
+    use uuid::Uuid;
+
+    /// A partition of 1 MiB at `number` MiB.
+    pub(in crate::capture) fn partition(
+        number: u32,
+        filesystem: Option<&'static str>,
+        role: Role,
+    ) -> PartitionPlan {
+        let entry = Entry::Gpt { kind: Uuid::nil(), guid: Uuid::nil(), attributes: 0, name: String::new() };
+        PartitionPlan {
+            number,
+            first: Lba(u64::from(number) * 2048),
+            start: u64::from(number) << 20,
+            size: 1 << 20,
+            entry,
+            role,
+            filesystem,
+            policy: Policy::Replace,
+            grow: false,
+            blank: None,
+        }
+    }
+
+    /// An EFI system partition, a root and swap.
+    pub(in crate::capture) fn plan() -> Plan {
+        let partitions = vec![
+            partition(1, Some("vfat"), Role::Esp),
+            partition(2, Some("ext4"), Role::Data),
+            partition(3, Some("swap"), Role::Swap),
+        ];
+        Plan {
+            table: Table::Gpt { guid: Uuid::nil(), entries: 128, first_usable: Lba(34) },
+            sectors: 1 << 20,
+            records: Vec::new(),
+            partitions,
+            minimum_size: 0,
+            bytes: 0,
+            used: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
 }

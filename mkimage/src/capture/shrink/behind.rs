@@ -9,7 +9,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use flashmob::layout::traces::number;
-use flashmob::manifest::{Entry, Policy, Role};
 
 use crate::capture::plan::PartitionPlan;
 
@@ -17,11 +16,6 @@ use crate::capture::plan::PartitionPlan;
 const STEP: usize = 1 << 20;
 /// The field "hidden sectors" of a boot sector: the sectors before its partition.
 const HIDDEN: usize = 28;
-
-pub(super) fn may_move(partition: &PartitionPlan) -> bool {
-    let by_guid = matches!(partition.entry, Entry::Gpt { .. });
-    by_guid && partition.policy == Policy::Replace && matches!(partition.role, Role::Data | Role::Swap)
-}
 
 pub(super) fn named(partition: &PartitionPlan) -> String {
     format!("partition {}, which lies behind it, cannot be moved", partition.number)

@@ -9,10 +9,11 @@ mod filesystems;
 mod table;
 
 use std::fs::File;
+use std::path::Path;
 use std::str::FromStr;
 
 use flashmob::event::Failure;
-use flashmob::manifest::{Entry, Policy, Table};
+use flashmob::manifest::{Entry, Policy, Role, Table};
 use flashmob::units::{parse_bytes, show_bytes};
 
 use super::grow;
@@ -63,7 +64,7 @@ impl Room {
 /// partitions that nobody looks into.
 pub(super) fn shrink(source: Source, room: Room, keep: &[u32], raw: &[u32]) -> Result<Source, Failure> {
     let before = plan::make(&source, keep)?;
-    let (target, behind) = target(&source, &before, raw)?;
+    let (target, behind) = target(&source.path, &before, raw)?;
     soundness::check(&source, &before, target)?;
     let (overlay, folder) = overlay(&source)?;
     let shrunk = shrunk(&source, &overlay, target, room)?;
@@ -108,12 +109,12 @@ pub(super) fn shrink(source: Source, room: Room, keep: &[u32], raw: &[u32]) -> R
 
 /// The partition to shrink, and those behind it, by their places: the last one but for those that may move.
 fn target<'a>(
-    source: &Source,
+    path: &Path,
     plan: &'a Plan,
     raw: &[u32],
 ) -> Result<(&'a PartitionPlan, Vec<&'a PartitionPlan>), Failure> {
     let refused = |message: String, advice: &str| Err(Failure::refused(message, advice));
-    let path = source.path.display();
+    let path = path.display();
     if plan.table == Table::None {
         return refused(
             format!("{path} has no partition table, and --shrink makes its last partition smaller"),
@@ -127,11 +128,15 @@ fn target<'a>(
     };
     let can =
         |p: &PartitionPlan| !grow::is_recovery(&p.entry) && p.filesystem.is_some_and(filesystems::is_known);
-    let at = partitions.iter().rposition(|p| can(p) || !behind::may_move(p));
-    let (last, behind) = match at.filter(|at| can(partitions[*at])) {
-        Some(at) => (partitions[at], partitions[at + 1..].to_vec()),
-        // What stays in its way is named.
-        None => (at.map_or(*end, |at| partitions[at]), Vec::new()),
+    let at = partitions.iter().rposition(|p| can(p) || !p.may_move());
+    let behind = at.map_or_else(Vec::new, |at| partitions[at + 1..].to_vec());
+    // Recovery tools and swap move; data that is as large as the partition itself is what takes the room.
+    let is_data = |p: &&&PartitionPlan| p.role == Role::Data && !grow::is_recovery(&p.entry);
+    let data = behind.iter().filter(is_data).max_by_key(|p| p.size).copied();
+    let (last, behind) = match (at.map(|at| partitions[at]), data) {
+        (Some(at), Some(data)) if !can(at) || data.size > at.size => (data, Vec::new()),
+        (Some(at), _) => (at, behind),
+        (None, data) => (data.unwrap_or(end), Vec::new()),
     };
     let number = last.number;
     if last.policy == Policy::Keep || raw.contains(&number) {
@@ -205,7 +210,36 @@ fn cannot(source: &Source, partition: &PartitionPlan, what: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::examples::{partition, plan};
     use super::*;
+
+    #[test]
+    fn what_is_shrunk_is_the_last_partition_but_for_recovery_and_swap() {
+        let of = |kinds: &[(&'static str, Role, u64)]| {
+            let mut plan = plan();
+            plan.partitions.clear();
+            let mut start = 1;
+            for (n, (kind, role, size)) in (1..).zip(kinds) {
+                let at = partition(n, Some(*kind), *role);
+                plan.partitions.push(PartitionPlan { start: start << 20, size: size << 20, ..at });
+                start += size;
+            }
+            let found = target(Path::new("disk"), &plan, &[]);
+            found.map(|(shrunk, behind)| (shrunk.number, behind.len())).map_err(|failure| failure.message)
+        };
+        let (esp, boot, swap) = (("vfat", Role::Esp, 9), ("ext4", Role::Data, 9), ("swap", Role::Swap, 99));
+        let data = |kind, size| (kind, Role::Data, size);
+        assert_eq!(of(&[esp, boot, data("ext4", 50), swap]), Ok((3, 1)));
+        assert_eq!(of(&[esp, data("btrfs", 50), data("xfs", 9)]), Ok((2, 1)), "a small one moves");
+        for (kinds, named) in [
+            (vec![esp, data("xfs", 50)], "partition 2, the last one of disk, has xfs"),
+            (vec![esp, boot, data("lvm", 50)], "partition 3, the last one of disk, has lvm"),
+            (vec![esp, boot, data("xfs", 50), swap], "partition 3"),
+        ] {
+            let message = of(&kinds).expect_err("what takes the room cannot be shrunk");
+            assert!(message.starts_with(named), "{message}");
+        }
+    }
 
     #[test]
     fn room_is_what_the_person_says_or_a_tenth() {
