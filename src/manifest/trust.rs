@@ -14,11 +14,13 @@ pub struct TrustedKeys {
     keys: Vec<PublicKey>,
 }
 
-/// A line that is no public key.
+/// A line that is no public key. It is not shown, because it may be a secret key that somebody named by
+/// mistake.
 #[derive(Debug, thiserror::Error)]
-#[error("'{line}' is not a minisign public key: {source}")]
+#[error("line {line} is not a minisign public key ({source}); the file of public keys ends in .pub")]
 pub struct KeyError {
-    line: String,
+    /// From 1.
+    line: usize,
     source: minisign_verify::Error,
 }
 
@@ -27,12 +29,12 @@ impl TrustedKeys {
     /// skipped.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let mut keys = Vec::new();
-        for line in text.lines().map(str::trim) {
+        for (n, line) in text.lines().map(str::trim).enumerate() {
             if line.is_empty() || line.starts_with('#') || line.starts_with("untrusted comment:") {
                 continue;
             }
             let key = PublicKey::from_base64(line);
-            keys.push(key.map_err(|source| KeyError { line: line.to_owned(), source })?);
+            keys.push(key.map_err(|source| KeyError { line: n + 1, source })?);
         }
         Ok(TrustedKeys { keys })
     }
