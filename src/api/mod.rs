@@ -65,7 +65,7 @@ pub use device::DeviceInfo;
 pub use inventory::{DiskInfo, Inventory, Neighbour, NicInfo};
 pub use people::{AuditEntry, NewToken, TokenMade, TokenView};
 pub use personal::{Booted, BootedView, Personal, PersonalReport, PersonalView};
-pub use registry::{Describe, Imported};
+pub use registry::{Describe, Imported, MAX_TABLE};
 pub use terminal::{TerminalState, TerminalView};
 pub use terms::{After, Compare, Compress, LayoutMode, check_partitions, partition_numbers};
 

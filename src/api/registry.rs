@@ -4,6 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Most bytes of a table of terminals: each has about 100.
+pub const MAX_TABLE: usize = 4 << 20;
+
 /// A person describes a terminal, and so registers it. What is left out stays, an empty text clears.
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use clap::Args;
 use reqwest::Method;
 
 use super::decide::decide;
-use crate::api::{Describe, DescribeTerminals, Imported};
+use crate::api::{Describe, DescribeTerminals, Imported, MAX_TABLE};
 use crate::cli::call::{Content, ServerArg, ask, send, text_of, understand};
 use crate::event::Failure;
 
@@ -77,6 +77,11 @@ pub(super) async fn set(args: SetArgs) -> Result<(), Failure> {
 
 pub(super) async fn import(args: ImportArgs) -> Result<(), Failure> {
     let body = read(&args.file)?;
+    if body.len() > MAX_TABLE {
+        let message =
+            format!("{} has {} bytes, and a table at most {MAX_TABLE}", args.file.display(), body.len());
+        return Err(Failure::usage(message, "Check that it is the right file, or import it in parts."));
+    }
     let path = ["api", "v1", "terminals", "import"];
     let answer = send(&args.server, Method::POST, &path, (Content::Csv, body)).await?;
     let Imported { created, updated, unchanged } = understand(&text_of(answer).await?)?;

@@ -17,6 +17,7 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::services::ServeDir;
 
+use crate::api::MAX_TABLE;
 use crate::image_id::is_plain_name;
 use crate::manifest::names;
 use crate::server::app::App;
@@ -32,7 +33,6 @@ use crate::server::http::tracking;
 /// Largest body of a call: an inventory with 64 disks has a few ten KiB.
 const MAX_BODY: usize = 256 << 10;
 /// Largest table of terminals.
-const MAX_TABLE: usize = 4 << 20;
 /// Longest time that a call may take, its body included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -95,7 +95,6 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(views)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(in_time));
-    // A table has about 100 bytes for each terminal.
     let import = Router::new()
         .route("/api/v1/terminals/import", post(api::import))
         .layer(from_fn_with_state(Arc::clone(&app), fairness::views))

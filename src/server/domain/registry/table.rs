@@ -56,10 +56,44 @@ pub fn describe(mistakes: &[Mistake]) -> String {
     }
 }
 
+/// The bytes of a file as text.
+pub fn text_of(bytes: &[u8]) -> Result<&str, Mistake> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let good = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
+        let begun = good.rsplit('\n').next().unwrap_or_default().chars().count();
+        Mistake {
+            line: u64::try_from(good.matches('\n').count()).unwrap_or(u64::MAX).saturating_add(1),
+            column: Some(format!("{} of the text", begun + 1)),
+            why: "this is not UTF-8; save the table as 'CSV UTF-8'".into(),
+        }
+    })
+}
+
+/// The line of a quotation mark that opens a field and has no partner. The reader would take all that follows
+/// for one field.
+fn open_quote(text: &str) -> Option<u64> {
+    let (mut line, mut at_start, mut opened) = (1, true, None);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        line += u64::from(c == '\n');
+        match (opened, c) {
+            (None, '"') if at_start => opened = Some(line),
+            (Some(_), '"') if chars.peek() == Some(&'"') => drop(chars.next()),
+            (Some(_), '"') => opened = None,
+            _ => {}
+        }
+        at_start = opened.is_none() && matches!(c, ',' | '\n' | '\r');
+    }
+    opened
+}
+
 /// Reads a file. All of its mistakes are found, not only the first.
 pub fn read(text: &str) -> Result<Vec<Entry>, Vec<Mistake>> {
     // Spreadsheets begin UTF-8 with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(line) = open_quote(text) {
+        return Err(vec![Mistake { line, column: None, why: "a quotation mark has no partner".into() }]);
+    }
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
     let mut records = reader.records().map(|record| record.map_err(|e| broken(&e)));
     let header = records.next().transpose().map_err(|mistake| vec![mistake])?;
@@ -220,6 +254,21 @@ mod tests {
         assert_eq!(entries[0], Entry { line: 3, mac: A.parse().ok(), uuid: None, edit });
         assert_eq!((entries[1].line, entries[1].edit.label.as_deref()), (4, Some("a,b")));
         assert_eq!((&entries[1].edit.groups, &entries[1].edit.room), (&Some(vec![]), &None));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_and_open_quotes_are_named_by_their_line() {
+        let wrong = text_of(b"mac,label\n52:54:00:00:00:0a,lat\xe9in\n").expect_err("Latin-1").to_string();
+        assert!(wrong.starts_with("line 2, column 22 of the text: this is not UTF-8"), "{wrong}");
+        let open = |rows: &str| read(&format!("mac,label\n{rows}")).err().map(|all| describe(&all));
+        assert_eq!(
+            open(&format!("{A},\"open\n")).as_deref(),
+            Some("line 2: a quotation mark has no partner")
+        );
+        for good in ["\"a \"\"b\"\"\"", "a\"b", "\"two\nlines\"", ""] {
+            let said = open(&format!("{A},{good}\n")).unwrap_or_default();
+            assert!(!said.contains("partner"), "{good}: {said}");
+        }
     }
 
     #[test]

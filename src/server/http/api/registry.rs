@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection, StringRejection};
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -40,12 +41,12 @@ use crate::sync;
 pub async fn import(
     State(app): Shared,
     caller: Caller,
-    body: Result<String, StringRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Imported>, Error> {
     caller.admin(&app, "import", "")?;
-    let text =
-        body.map_err(|e| error(e.status(), e.body_text(), "Send the file as text in UTF-8, at most 4 MiB."))?;
-    let entries = table::read(&text).map_err(|mistakes| refuse(&mistakes))?;
+    let bytes = body.map_err(|e| error(e.status(), e.body_text(), "A table has at most 4 MiB."))?;
+    let text = table::text_of(&bytes).map_err(|mistake| refuse(&[mistake]))?;
+    let entries = table::read(text).map_err(|mistakes| refuse(&mistakes))?;
     let config = app.config();
     let (imported, saved) = {
         let mut lab = sync::lock(&app.lab);
