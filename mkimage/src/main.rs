@@ -25,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use flashmob::event::Failure;
+use flashmob::io::host::stdout;
 use flashmob::manual;
 
 /// Makes, inspects, verifies and signs flashmob images.
@@ -57,7 +58,8 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    stdout::end_quietly_when_closed();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,fatfs=error")).init();
     let result: Result<(), Failure> = match Arguments::parse().verb {
         Verb::Keygen(arguments) => keygen::run(&arguments),
         Verb::Capture(arguments) => capture::run(&arguments),

@@ -7,6 +7,7 @@ use flashmob::cli::logging::{self, LogFormat};
 use flashmob::cli::{
     audit, backup, capture, doctor, get, helper, job, make, plan, pxe, seed, serve, terminal, token,
 };
+use flashmob::io::host::stdout;
 use flashmob::manual;
 
 /// Re-images a whole computer lab at once.
@@ -39,6 +40,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    stdout::end_quietly_when_closed();
     let cli = Cli::parse();
     let (format, level) = match &cli.command {
         Command::Serve(args) => (args.log_format, "info"),

@@ -21,3 +21,4 @@ pub mod memory;
 #[cfg(feature = "agent")]
 pub(crate) mod mirror;
 pub mod modules;
+pub mod stdout;
