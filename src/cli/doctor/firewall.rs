@@ -28,7 +28,11 @@ pub(super) fn facts() -> Facts {
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let open = format!("Terminals need {PORTS}.");
     vec![match facts {
-        Facts::Unknown(why) => Finding::ok(CHECK, format!("its rules are not known: {why}. {open}")),
+        Facts::Unknown(why) => Finding::warning(
+            CHECK,
+            format!("its rules are not known: {why}"),
+            format!("{open} Check that they are open."),
+        ),
         Facts::Rules(rules) if !filters_input(rules) => {
             Finding::ok(CHECK, "nothing filters incoming packets")
         }
@@ -69,6 +73,7 @@ mod tests {
         let let_in = closed.replace("drop;", "drop;\n\t\ttcp dport { 6881, 6969 } accept");
         assert_eq!(level(&let_in), Level::Ok);
         let unknown = findings(&Facts::Unknown("no root".into()));
-        assert!(unknown[0].what.contains("6881/tcp"), "the ports are named in any case");
+        assert_eq!(unknown[0].level, Level::Warning);
+        assert!(unknown[0].advice.contains("6881/tcp"), "the ports are named in any case");
     }
 }

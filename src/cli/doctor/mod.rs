@@ -75,13 +75,15 @@ pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
     let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
     match errors {
         0 => Ok(()),
-        n => Err(Failure::retry(format!("{n} of the findings are errors"), "Begin with the first of them.")),
+        1 => Err(Failure::retry("one finding is an error", "Begin with it.")),
+        n => Err(Failure::retry(format!("{n} findings are errors"), "Begin with the first of them.")),
     }
 }
 
 fn configuration(args: &DoctorArgs) -> (Config, Vec<Finding>) {
     let shown = args.config.display();
-    let advice = "Without it no terminal gets a job: 'flashmob serve --print-sample-config' prints one.";
+    let advice = "Without it the server has no public keys, zones or groups: 'flashmob serve --print-sample-config' \
+                  prints one.";
     match std::fs::read_to_string(&args.config).map(|text| Config::parse(&text)) {
         Ok(Ok(config)) => (config, vec![Finding::ok("configuration", format!("{shown} can be read"))]),
         Ok(Err(mistake)) => {

@@ -24,7 +24,7 @@ impl Address {
         }
         let wrong = |why: &str| {
             Failure::usage(
-                format!("'{text}' names no disk on the network: {why}"),
+                format!("'{text}' is not the address of a disk on the network: {why}"),
                 "Give nbd://HOST/EXPORT or nbd://HOST:PORT/EXPORT, for example nbd://10.0.0.5/golden.",
             )
         };
@@ -34,18 +34,28 @@ impl Address {
         let (host, export) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((host, "")) => (host, None),
-            Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or_else(|| wrong("its port"))?)),
+            Some((host, port)) => (
+                host,
+                Some(
+                    port.strip_prefix(':')
+                        .ok_or_else(|| wrong("its port is not a number from 1 to 65535"))?,
+                ),
+            ),
             None => host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port))),
         };
         if host.is_empty() || host.contains(['@', '?', '#', '[']) {
-            return Err(wrong("its host"));
+            return Err(wrong("it has no plain host name or address"));
         }
         let port = match port {
             None => nbd::PORT,
-            Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("its port"))?,
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|port| *port != 0)
+                .ok_or_else(|| wrong("its port is not a number from 1 to 65535"))?,
         };
         if export.contains(['?', '#']) {
-            return Err(wrong("parameters behind the export are not known"));
+            return Err(wrong("it has parameters behind the export"));
         }
         let export =
             decoded(export).ok_or_else(|| wrong("its export is not UTF-8, or longer than 4096 bytes"))?;

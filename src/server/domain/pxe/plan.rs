@@ -200,7 +200,11 @@ fn own_networks(config: &PxeConfig, facts: &Facts) -> Result<Vec<Network>, Refus
         let Some(interface) = facts.interfaces.iter().find(|one| one.name == *name) else {
             let all: Vec<&str> = facts.interfaces.iter().map(|one| one.name.as_str()).collect();
             let error = format!("this machine has no interface {name} that is up");
-            return refuse(error, format!("Name one of: {}. 'ip link' lists them.", all.join(", ")));
+            let advice = match all.is_empty() {
+                true => format!("No interface is up: 'ip link set {name} up', and look at the cable."),
+                false => format!("Name one of: {}. 'ip link' lists them.", all.join(", ")),
+            };
+            return refuse(error, advice);
         };
         let Some(net) = interface.addresses.iter().find(|net| net.prefix_len() <= 30) else {
             return refuse(
@@ -254,7 +258,8 @@ fn home<'a>(range: &Range, networks: &'a mut [Network]) -> Result<&'a mut Networ
     let Some(network) = networks.iter_mut().find(|one| one.net.contains(&range.first)) else {
         return refuse(
             format!("the range {range} is in none of the networks {}", nets.join(", ")),
-            "Choose addresses of an interface that --pxe names, or name the network with --pxe-subnet.",
+            "Choose addresses of the first IPv4 network of an interface that --pxe names (its other networks are \
+             not served), or name the network behind a relay with --pxe-subnet.",
         );
     };
     if let Err(why) = range.fits(&network.net) {
