@@ -129,13 +129,12 @@ pub async fn take(
         let hostname = personal::hostname(&mut lab, &app, &config, (&id, &wish), &target, &dns)?;
         let nobody = || stranger(&id, &NotOne::Nobody(Vec::new()));
         let mut begun = lab.begin(&id, target, token, at.now).ok_or_else(nobody)?;
+        // At an image by hand stands a person, who sees what becomes of it.
+        let tells = wish.growth && wish.image.is_none();
         match (begun.target.terms.as_is, begun.attempt.preflight) {
             (false, false) if wish.personal => lab.personalise(&id, &mut begun, hostname),
-            // At an image by hand stands a person, who sees what becomes of it.
-            (true, false) if wish.growth && wish.image.is_none() => {
-                if repository.catalog.grows(begun.target.images()) {
-                    lab.grow(&id, &mut begun);
-                }
+            (true, false) if tells && repository.catalog.grows(begun.target.images()) => {
+                lab.grow(&id, &mut begun);
             }
             _ => {}
         }
