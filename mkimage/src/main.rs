@@ -15,7 +15,6 @@ mod keys;
 mod loop_device;
 mod pipeline;
 mod progress;
-mod segments;
 mod sign;
 mod source;
 mod verify;

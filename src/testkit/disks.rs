@@ -111,3 +111,18 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
         })
         .collect()
 }
+
+/// The bytes of an ext2, ext3 or ext4 of 8 MiB with `files`, made by `mke2fs` with `options`.
+pub(crate) fn ext_with(files: &[(&str, &[u8])], options: &[&str]) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (path, content) in files {
+        let path = folder.path().join("files").join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, content).expect("written");
+    }
+    let image = folder.path().join("image");
+    fs::File::create(&image).and_then(|file| file.set_len(8 * MIB)).expect("made");
+    let (from, to) = (folder.path().join("files"), image.to_string_lossy());
+    run("mke2fs", &[&["-q", "-F", "-d", &from.to_string_lossy()], options, &[&to]].concat());
+    fs::read(&image).expect("read")
+}

@@ -13,8 +13,8 @@ use super::plan::PartitionPlan;
 
 use crate::composed::Composed;
 use crate::loop_device::LoopDevice;
-use crate::segments::Segments;
 use crate::source::Source;
+use flashmob::layout::segments::Segments;
 
 /// A partition or a logical volume.
 pub(super) struct Backing<'a> {

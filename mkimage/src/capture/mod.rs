@@ -14,7 +14,6 @@ mod filesystem;
 mod grow;
 mod grub;
 mod in_place;
-mod lvm;
 mod parent;
 mod payload;
 mod plan;

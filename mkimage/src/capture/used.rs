@@ -20,6 +20,7 @@ pub(crate) fn look(source: &Source, plan: &mut Plan, raw: &[u32]) -> Result<(), 
         ));
     }
     soundness::check_disk(source, plan, raw)?;
+    soundness::check_asleep(source, plan, raw)?;
     plan.remarks.extend(soundness::firmware_raid(source).map(String::from));
     let mut found = Vec::new();
     for partition in &plan.partitions {

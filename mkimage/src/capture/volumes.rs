@@ -7,11 +7,11 @@ use flashmob::event::Failure;
 use flashmob::units::show_bytes;
 
 use super::backing::Backing;
-use super::lvm::{self, Content, Group};
 use super::plan::PartitionPlan;
 use super::ranges::Used;
 use super::{blocks, soundness};
 use crate::source::Source;
+use flashmob::layout::lvm::{self, Content, Group};
 
 /// The remark about something whose used blocks are not known.
 pub(super) fn all_but_zeros(name: &str, why: &str) -> String {

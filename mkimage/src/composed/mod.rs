@@ -11,8 +11,8 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::loop_device::LoopDevice;
-use crate::segments::Segments;
 use crate::view::View;
+use flashmob::layout::segments::Segments;
 use server::{EXPORT, Server};
 
 /// A device that is attached. The fields' order is the order in which its layers end.

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use flashmob::io::net::nbd_server;
 use flashmob::nbd::server::Export;
 
-use crate::segments::Segments;
+use flashmob::layout::segments::Segments;
 
 /// The name of the only export.
 pub(super) const EXPORT: &str = "composed";
@@ -76,7 +76,7 @@ fn fill(file: &File, segments: &Segments, offset: u64, into: &mut [u8]) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segments::Segment;
+    use flashmob::layout::segments::Segment;
 
     #[test]
     fn the_segments_are_read_one_behind_the_other_and_nothing_beyond_them() {

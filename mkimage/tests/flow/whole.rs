@@ -72,6 +72,39 @@ fn an_ext4_whose_journal_is_elsewhere_or_that_was_not_unmounted_is_refused() {
 }
 
 #[test]
+fn a_linux_that_hibernates_is_named_before_its_filesystems_that_are_not_unmounted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sleeping = |disk: &Path, root: u64, swap: u64| {
+        // RECOVER of the superblock: the filesystem is mounted.
+        change(disk, root + 1024 + 96, |features| features | 4);
+        assert!(refused_somewhere(disk).contains("it was not unmounted"));
+        put(disk, swap + 4086, b"S1SUSPEND\0");
+        refused_somewhere(disk)
+    };
+    let disk = disks::mbr(folder.path());
+    let said = sleeping(&disk, 12288 * 512, 47104 * 512);
+    assert!(said.contains("partition 6 of") && said.contains("a Linux system is hibernated"), "{said}");
+
+    let tree = folder.path().join("files");
+    fs::create_dir(&tree).expect("a folder");
+    let mut area = noise(5, 48 << 10);
+    area[4086..4096].copy_from_slice(b"SWAPSPACE2");
+    fs::write(tree.join("swapfile"), &area).expect("a file");
+    let tree = tree.to_string_lossy().into_owned();
+    let source = ext4(folder.path(), &["-d", &tree]);
+    let bytes = fs::read(&source).expect("the filesystem");
+    let swap = bytes.chunks_exact(4096).position(|block| block == &area[..4096]).expect("the file");
+    let said = sleeping(&source, 0, 4096 * swap as u64);
+    assert!(said.contains("partition 1, file /swapfile of") && said.contains("hibernated"), "{said}");
+}
+
+/// The refusal of a partition, whichever it is.
+fn refused_somewhere(source: &Path) -> String {
+    let repository = tempfile::tempdir().expect("a folder");
+    fail(&capture_as("lab", source, repository.path(), &SMALL), 3)
+}
+
+#[test]
 fn an_ext4_of_clusters_is_taken_whole_with_a_note_and_sound_where_it_arrives() {
     let folder = tempfile::tempdir().expect("a folder");
     let tree = folder.path().join("tree");

@@ -91,9 +91,9 @@ async fn again(
     let pulse = target.claimed.disk().pulse();
     let looked = on_disk(ctx, pulse, move || Ok((target.hibernated()?, target)));
     let (hibernated, target) = looked.await?;
-    if let Some(number) = hibernated {
+    if let Some(place) = hibernated {
         return Err(Failure::refused(
-            format!("a Linux system is hibernated in partition {number}: nothing is changed"),
+            format!("a Linux system is hibernated in {place}: nothing is changed"),
             "Start it and shut it down; the terminal is finished at its next network boot.",
         ));
     }

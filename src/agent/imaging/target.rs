@@ -2,6 +2,7 @@
 //!
 //! Invariant: a [`Target`] has passed all checks that can refuse; a [`Ready`] disk starts nothing.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::event::{Chosen, Failure, Installed};
 use crate::io::disk::claim::{ClaimedDisk, claim};
 use crate::io::disk::disarm::disarm;
 use crate::io::disk::list;
+use crate::io::disk::partition_reader::PartitionReader;
 use crate::io::disk::relocate::Saved;
 use crate::io::disk::target::ImageStorage;
 use crate::io::host::devices;
@@ -68,20 +70,30 @@ impl Target {
         }
     }
 
-    /// The partition in which a Linux system is hibernated, if there is one.
-    pub(super) fn hibernated(&self) -> Result<Option<u32>, Failure> {
+    /// Where on the disk a Linux system is hibernated, if there is one.
+    pub(super) fn hibernated(&self) -> Result<Option<String>, Failure> {
         let disk = self.claimed.disk();
-        let table = self.claimed.facts().table.as_ref();
-        for partition in table.map_or(&[][..], |there| &there.partitions) {
-            let Some(start) = disk.sector().offset_of(partition.first) else { continue };
-            let mut page = [0; hibernation::BYTES];
-            if partition.size < hibernation::BYTES as u64 {
-                continue;
+        let look = |start: u64, size: u64| {
+            let failed = Cell::new(None);
+            let part = PartitionReader::new(disk, start, size);
+            let read = |offset: u64, into: &mut [u8]| {
+                // Damaged structures may lead beyond the end.
+                let inside = offset.checked_add(into.len() as u64).is_some_and(|end| end <= size);
+                inside && part.read_exact_at(offset, into).map_err(|e| failed.set(Some(e))).is_ok()
+            };
+            let found = hibernation::find(size, &read);
+            match failed.take() {
+                Some(e) => Err(Failure::disk(e.to_string(), "Replace the disk: it cannot be read.")),
+                None => Ok(found),
             }
-            disk.read_at(start.0, &mut page)
-                .map_err(|e| Failure::disk(e.to_string(), "Replace the disk: it cannot be read."))?;
-            if hibernation::is_in(&page) {
-                return Ok(Some(partition.number));
+        };
+        let Ok(table) = self.claimed.facts().table.as_ref() else {
+            return Ok(look(0, disk.size())?.map(|place| format!("the disk{place}")));
+        };
+        for partition in &table.partitions {
+            let Some(start) = disk.sector().offset_of(partition.first) else { continue };
+            if let Some(place) = look(start.0, partition.size)? {
+                return Ok(Some(format!("partition {}{place}", partition.number)));
             }
         }
         Ok(None)

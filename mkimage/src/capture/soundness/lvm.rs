@@ -1,7 +1,7 @@
 //! Is the whole volume group on this disk?
 
 use super::volume::Volume;
-use crate::capture::lvm::{Label, Metadata};
+use flashmob::layout::lvm::{Label, Metadata};
 
 /// Bytes of the device that was made a physical volume.
 pub(super) fn device_size(volume: &Volume) -> Option<u64> {

@@ -17,6 +17,7 @@ mod xfs;
 
 use flashmob::event::Failure;
 use flashmob::layout::hibernation;
+use flashmob::manifest::Policy;
 
 use super::backing::Backing;
 use super::plan::{PartitionPlan, Plan};
@@ -26,6 +27,21 @@ use crate::source::Source;
 pub(super) use elsewhere::{check_disk, firmware_raid};
 pub(super) use ext::has_clusters;
 use volume::{NOT_UNMOUNTED, REPAIR, Unsound, Volume, unsound, with_volume};
+
+/// Refuses a disk on which a Linux system is hibernated. This comes before all other checks, because that
+/// system's filesystems are not unmounted, and whoever repairs them destroys it.
+pub(super) fn check_asleep(source: &Source, plan: &Plan, raw: &[u32]) -> Result<(), Failure> {
+    let taken = plan.partitions.iter().filter(|one| one.policy != Policy::Keep && !raw.contains(&one.number));
+    for partition in taken {
+        let mut backing = Backing::partition(source, partition);
+        let found = hibernation::find(partition.size, &|offset, into| backing.read(offset, into));
+        let Some(place) = found else { continue };
+        backing.name += &place;
+        let problem = "a Linux system is hibernated in it";
+        return Err(refused(&backing, unsound(problem, "Start that system and shut it down.")));
+    }
+    Ok(())
+}
 
 /// Checks one partition of a plan.
 pub(super) fn check(source: &Source, plan: &Plan, partition: &PartitionPlan) -> Result<(), Failure> {
@@ -96,9 +112,6 @@ fn problem_of(filesystem: Option<&str>, volume: &Volume) -> Option<Unsound> {
             "Detach the cache, or capture the bcache device itself.",
         )),
         None if elsewhere::zfs_pool(volume).is_some() => elsewhere::zfs_pool(volume),
-        _ if hibernation::is_in(volume.start) => {
-            Some(unsound("a Linux system is hibernated in it", "Start that system and shut it down."))
-        }
         _ => None,
     }
 }
@@ -172,7 +185,6 @@ mod tests {
             let said = said_of(None, &[(17000, &zfs(count))]).unwrap_or_default();
             assert!(said.contains(words) && said.is_empty() == words.is_empty(), "{count}: {said}");
         }
-        says("swap", &[(4086, b"S1SUSPEND")], "hibernated");
     }
 
     #[test]

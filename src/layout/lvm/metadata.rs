@@ -3,7 +3,7 @@
 //!
 //! Invariant: any bytes do no harm, and no text is longer than [`LONGEST`].
 
-use flashmob::layout::traces::number;
+use crate::layout::traces::number;
 
 use super::text::{self, Section};
 
@@ -34,15 +34,15 @@ static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::Algorithm {
 });
 
 /// Reads bytes of the physical volume; false where it cannot.
-pub(crate) type Read<'a> = &'a dyn Fn(u64, &mut [u8]) -> bool;
+pub type Read<'a> = &'a dyn Fn(u64, &mut [u8]) -> bool;
 
 /// A physical volume's label and header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Label {
+pub struct Label {
     /// Its identity, without the dashes that people see.
-    pub(crate) id: Vec<u8>,
+    pub id: Vec<u8>,
     /// Bytes of the device that was made a physical volume.
-    pub(crate) device_size: u64,
+    pub device_size: u64,
     /// Bytes at which its metadata areas begin.
     areas: Vec<u64>,
     sound: bool,
@@ -50,7 +50,7 @@ pub(crate) struct Label {
 
 impl Label {
     /// Looks for it in the first sectors.
-    pub(crate) fn find(start: &[u8]) -> Option<Label> {
+    pub fn find(start: &[u8]) -> Option<Label> {
         let mut sectors = start.chunks_exact(SECTOR).take(LABEL_SECTORS).enumerate();
         let (place, label) =
             sectors.find(|(_, s)| s.starts_with(b"LABELONE") && s[24..].starts_with(b"LVM2 001"))?;
@@ -70,7 +70,7 @@ impl Label {
     }
 
     /// The newest copy of the group's metadata.
-    pub(crate) fn newest(&self, read: Read<'_>) -> Metadata {
+    pub fn newest(&self, read: Read<'_>) -> Metadata {
         let mut best = Metadata::Missing;
         for copy in self.areas.iter().map(|area| metadata_of(*area, read)) {
             let better = match (&best, &copy) {
@@ -87,7 +87,7 @@ impl Label {
 
 /// What a physical volume knows about its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Metadata {
+pub enum Metadata {
     /// Nothing: it has no area, an area that is not used, or one that cannot be read.
     Missing,
     /// A text whose checksum or form is wrong.
@@ -163,7 +163,7 @@ fn bytes_of(area: u64, read: Read<'_>) -> Option<(Vec<u8>, bool)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const AREA: usize = 4096;
@@ -195,14 +195,19 @@ mod tests {
 
     /// A physical volume with two metadata areas.
     fn volume(first: (usize, &[u8]), second: (usize, &[u8])) -> Vec<u8> {
-        let mut volume = vec![0; 16 << 10];
+        volume_of(16 << 10, first, second)
+    }
+
+    /// The same of `size` bytes. Each area has 3584 bytes for a text.
+    pub(crate) fn volume_of(size: usize, first: (usize, &[u8]), second: (usize, &[u8])) -> Vec<u8> {
+        let mut volume = vec![0; size];
         let label = &mut volume[SECTOR..2 * SECTOR];
         label[..8].copy_from_slice(b"LABELONE");
         le(label, 8, 1, 8);
         le(label, 20, 32, 4);
         label[24..32].copy_from_slice(b"LVM2 001");
         label[32..64].copy_from_slice(&[b'i'; 32]);
-        le(label, 64, 16 << 10, 8);
+        le(label, 64, size as u64, 8);
         for (i, value) in [12288, 0, 0, 0, AREA, SIZE, 2 * AREA, SIZE, 0, 0].into_iter().enumerate() {
             le(label, 72 + 8 * i, value as u64, 8);
         }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::text::{Section, Value};
-use crate::segments::{Segment, Segments};
+use crate::layout::segments::{Segment, Segments};
 
 /// LVM counts in these, whatever the disk's sectors are.
 const SECTOR: u64 = 512;
@@ -18,21 +18,21 @@ const MOST: usize = 1 << 16;
 const PLAIN: [&str; 3] = ["READ", "WRITE", "VISIBLE"];
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Group {
-    pub(crate) name: String,
+pub struct Group {
+    pub name: String,
     /// Bytes of the physical volume that are cut into extents.
-    pub(crate) extents: Range<u64>,
-    pub(crate) volumes: Vec<LogicalVolume>,
+    pub extents: Range<u64>,
+    pub volumes: Vec<LogicalVolume>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct LogicalVolume {
-    pub(crate) name: String,
-    pub(crate) content: Content,
+pub struct LogicalVolume {
+    pub name: String,
+    pub content: Content,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Content {
+pub enum Content {
     /// A block device that lies at these bytes of the physical volume.
     Device(Segments),
     /// Why its content is not known, and the bytes of the physical volume that belong to it.
@@ -219,7 +219,7 @@ fn striped(segment: &Section, count: u64, physical: &Physical) -> Result<Segment
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::lvm::text;
+    use crate::layout::lvm::text;
 
     const MIB: u64 = 1 << 20;
     const SIZE: u64 = 1 + 40 * 4;

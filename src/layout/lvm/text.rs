@@ -19,7 +19,7 @@ pub(super) enum Value {
 
 /// Names and values in the order of the text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Section(Vec<(String, Value)>);
+pub struct Section(Vec<(String, Value)>);
 
 impl Section {
     pub(super) fn get(&self, name: &str) -> Option<&Value> {

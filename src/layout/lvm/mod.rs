@@ -11,12 +11,14 @@ mod group;
 mod metadata;
 mod text;
 
-pub(super) use group::{Content, Group};
-pub(super) use metadata::{Label, Metadata, Read};
+pub use group::{Content, Group};
+#[cfg(test)]
+pub(crate) use metadata::tests::volume_of as physical_volume;
+pub use metadata::{Label, Metadata, Read};
 
 /// The group on a physical volume of `size` bytes that begins with `start`. The error says why its volumes
 /// are not known.
-pub(super) fn group(start: &[u8], size: u64, read: Read<'_>) -> Result<Group, String> {
+pub fn group(start: &[u8], size: u64, read: Read<'_>) -> Result<Group, String> {
     let label = Label::find(start).ok_or("its label is damaged")?;
     if !label.is_sound() {
         return Err("its label is damaged: its checksum is wrong".into());

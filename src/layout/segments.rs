@@ -7,18 +7,18 @@ use std::ops::Range;
 
 /// A part of a device that lies on one or more stripes in turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Segment {
+pub struct Segment {
     /// Bytes of the device.
-    pub(crate) len: u64,
+    pub len: u64,
     /// Bytes of a stripe before the next one begins. It divides `len` by the number of stripes.
-    pub(crate) stripe_size: u64,
+    pub stripe_size: u64,
     /// Where each stripe begins.
-    pub(crate) stripes: Vec<u64>,
+    pub stripes: Vec<u64>,
 }
 
 impl Segment {
     /// `len` bytes from `start`.
-    pub(crate) fn linear(start: u64, len: u64) -> Self {
+    pub fn linear(start: u64, len: u64) -> Self {
         Segment { len, stripe_size: len, stripes: vec![start] }
     }
 
@@ -36,13 +36,13 @@ impl Segment {
 
 /// All segments of a device, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Segments {
+pub struct Segments {
     list: Vec<Segment>,
 }
 
 impl Segments {
     /// `None` if a segment is empty, or its stripes do not end together.
-    pub(crate) fn new(list: Vec<Segment>) -> Option<Self> {
+    pub fn new(list: Vec<Segment>) -> Option<Self> {
         let fits = |segment: &Segment| {
             let row = segment.stripe_size.checked_mul(segment.count())?;
             (row > 0 && segment.len > 0 && segment.len.is_multiple_of(row)).then_some(())
@@ -61,17 +61,17 @@ impl Segments {
         Some(Segments { list: joined })
     }
 
-    pub(crate) fn linear(start: u64, len: u64) -> Self {
+    pub fn linear(start: u64, len: u64) -> Self {
         Segments { list: if len == 0 { Vec::new() } else { vec![Segment::linear(start, len)] } }
     }
 
     /// Bytes of the device.
-    pub(crate) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.list.iter().map(|segment| segment.len).sum()
     }
 
     /// The place of all its bytes, if they lie one behind the other.
-    pub(crate) fn one_range(&self) -> Option<Range<u64>> {
+    pub fn one_range(&self) -> Option<Range<u64>> {
         match self.list.as_slice() {
             [Segment { len, stripes, .. }] if stripes.len() == 1 => Some(stripes[0]..stripes[0] + len),
             _ => None,
@@ -79,7 +79,7 @@ impl Segments {
     }
 
     /// The same on something that begins `by` bytes later.
-    pub(crate) fn moved(&self, by: u64) -> Self {
+    pub fn moved(&self, by: u64) -> Self {
         let moved = |segment: &Segment| Segment {
             stripes: segment.stripes.iter().map(|start| start + by).collect(),
             ..*segment
@@ -89,7 +89,7 @@ impl Segments {
 
     /// Where byte `at` of the device is, and how many bytes lie one behind the other from there on; `None`
     /// beyond its end.
-    pub(crate) fn place(&self, at: u64) -> Option<(u64, u64)> {
+    pub fn place(&self, at: u64) -> Option<(u64, u64)> {
         let mut inside = at;
         for segment in &self.list {
             if inside >= segment.len {
@@ -105,7 +105,7 @@ impl Segments {
     }
 
     /// The places of a range of the device, in no order. At most one for each stripe of each segment.
-    pub(crate) fn places(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+    pub fn places(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let (mut found, mut begin) = (Vec::new(), 0);
         for segment in &self.list {
             let inside = |at: u64| at.saturating_sub(begin).min(segment.len);
