@@ -1,4 +1,5 @@
-//! Opens a disk exclusively, or finds out which program or device uses it.
+//! Opens a disk exclusively, or finds out which program or device uses it. A disk that is busy without a user
+//! that can be named is tried again for a second, because it may have been given back just now.
 //!
 //! Invariant: a [`ClaimedDisk`] is exclusively open: the kernel refuses to mount, swap on or stack anything
 //! on it (or, while the table is kept, on each partition that is replaced) for as long as the value lives.
@@ -16,6 +17,7 @@ use crate::api::{DiskInfo, LayoutMode};
 use crate::event::Failure;
 use crate::io::disk::list;
 use crate::io::disk::partition_reader::PartitionReader;
+use crate::io::disk::patience::patiently;
 use crate::io::disk::table;
 use crate::io::storage::device::Disk;
 use crate::io::sys;
@@ -61,7 +63,7 @@ pub fn claim(info: &DiskInfo, mode: LayoutMode, replaced: &[u32]) -> Result<Clai
     if info.read_only {
         return Err(write_protected(&path));
     }
-    let (guards, whole) = match open_exclusive(&path) {
+    let (guards, whole) = match unless_used(Path::new(CLASS), &info.name, || open_exclusive(&path)) {
         Ok(guard) => (vec![guard], true),
         Err(e) if is_busy(&e) && mode == LayoutMode::Keep => (claim_partitions(&info.name, replaced)?, false),
         Err(e) if is_busy(&e) => return Err(held(&path, &holders(Path::new(CLASS), &info.name))),
@@ -88,7 +90,7 @@ pub(crate) struct ExaminedDisk {
 pub(crate) fn examine(info: &DiskInfo, mode: LayoutMode) -> Result<ExaminedDisk, Failure> {
     let path = format!("/dev/{}", info.name);
     let open = |shared| Disk::open_to_read(&path, info.rotational, shared);
-    let disk = match open(false) {
+    let disk = match unless_used(Path::new(CLASS), &info.name, || open(false)) {
         // Some of its partitions may be in use, and others free to be replaced.
         Err(e) if is_busy(&e) && mode == LayoutMode::Keep => open(true),
         opened => opened,
@@ -118,6 +120,11 @@ fn open_exclusive(path: &str) -> io::Result<File> {
         .write(true)
         .custom_flags(OFlag::O_EXCL.bits() | OFlag::O_CLOEXEC.bits())
         .open(path)
+}
+
+/// Lets `open` try again for a moment while the device `name` is busy and no user of it can be named.
+fn unless_used<T>(class: &Path, name: &str, open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    patiently(|e| is_busy(e) && holders(class, name).is_empty(), open)
 }
 
 fn is_busy(error: &io::Error) -> bool {
@@ -156,12 +163,10 @@ fn claim_partitions(disk: &str, numbers: &[u32]) -> Result<Vec<File>, Failure> {
         })?;
         let name = name_of(folder);
         let path = format!("/dev/{name}");
-        guards.push(open_exclusive(&path).map_err(|e| {
-            if is_busy(&e) {
-                held(&path, &holders(Path::new(CLASS), &name))
-            } else {
-                broken(&path, "opening", &e)
-            }
+        let guard = unless_used(Path::new(CLASS), &name, || open_exclusive(&path));
+        guards.push(guard.map_err(|e| match is_busy(&e) {
+            true => held(&path, &holders(Path::new(CLASS), &name)),
+            false => broken(&path, "opening", &e),
         })?);
     }
     Ok(guards)
@@ -284,6 +289,24 @@ mod tests {
         for (start, size) in [("4096", "16384"), ("2048", "32768"), ("256", "16384"), ("", "16384")] {
             assert!(says(start, size).is_err_and(|f| f.class == Class::Refused), "{start} {size}");
         }
+    }
+
+    #[test]
+    fn a_busy_device_is_tried_again_only_while_nobody_can_be_named_who_uses_it() {
+        let class = tempfile::tempdir().expect("a folder");
+        let opened_at = |last: u32, failure: Errno| {
+            let mut tries = 0;
+            let opened = unless_used(class.path(), "sdz", || {
+                tries += 1;
+                if tries < last { Err(io::Error::from(failure)) } else { Ok(()) }
+            });
+            (opened.is_ok(), tries)
+        };
+        assert_eq!(opened_at(3, Errno::EBUSY), (true, 3), "it was given back meanwhile");
+        assert!(!opened_at(u32::MAX, Errno::EBUSY).0, "the wait ends");
+        assert_eq!(opened_at(3, Errno::EIO), (false, 1), "no other failure passes");
+        fs::create_dir_all(class.path().join("sdz/holders/dm-0")).expect("made");
+        assert_eq!(opened_at(3, Errno::EBUSY), (false, 1), "dm-0 uses it");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod list;
 #[cfg(feature = "agent")]
 mod mount;
 pub mod partition_reader;
+mod patience;
 #[cfg(feature = "agent")]
 pub(crate) mod personal;
 pub(crate) mod readback;

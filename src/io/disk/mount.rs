@@ -5,18 +5,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::io::disk::patience::patiently;
 use crate::io::sysfs::{self, CLASS};
 use crate::layout::personal::{Part, Places};
-
-/// How often a device that is in use is tried again, and the time between.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct Mount {
@@ -33,7 +28,7 @@ impl Mount {
         let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
         // Another disk of this machine may have the same image.
         let options = (kind == "xfs").then_some("nouuid");
-        if let Err(e) = patiently(|| mount(Some(node), &at, Some(kind), flags, options)) {
+        if let Err(e) = patiently(|_| true, || mount(Some(node), &at, Some(kind), flags, options)) {
             let _ = fs::remove_dir(&at);
             return Err(said("mounting", e.into()));
         }
@@ -47,7 +42,7 @@ impl Mount {
 
     /// Unmounts it. What was written is on the disk then.
     pub(super) fn close(self) -> io::Result<()> {
-        patiently(|| umount2(&self.at, MntFlags::empty())).map_err(io::Error::from)
+        patiently(|_| true, || umount2(&self.at, MntFlags::empty())).map_err(io::Error::from)
     }
 }
 
@@ -59,17 +54,6 @@ impl Drop for Mount {
         }
         let _ = fs::remove_dir(&self.at);
     }
-}
-
-/// Tries again for a while, because a device that was just given back may be held for a moment more.
-pub(super) fn patiently<T, E>(mut work: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    for _ in 0..TRIES {
-        match work() {
-            Ok(done) => return Ok(done),
-            Err(_) => thread::sleep(PAUSE),
-        }
-    }
-    work()
 }
 
 /// The device of a partition.

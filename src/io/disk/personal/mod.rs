@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 
 use crate::io::disk::claim::claim;
-use crate::io::disk::mount::{Mount, node, patiently};
+use crate::io::disk::mount::{Mount, node};
 use crate::layout;
 use crate::layout::personal::{Blank, GivenFile, ON_BOOT, ON_ESP, ON_ROOT, OwnFile, Part, Places, Told};
 use after::BySystem;
@@ -94,7 +94,7 @@ fn without_esp(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Re
 /// Fills the blank of a Windows, if it has one.
 fn in_windows(places: &Places, own: &OwnFile, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
     let Some(Blank { partition, at }) = places.blank else { return Ok(()) };
-    let claimed = patiently(|| claim(&places.info, places.layout, &[partition]));
+    let claimed = claim(&places.info, places.layout, &[partition]);
     let claimed = claimed.map_err(|failure| failure.message)?;
     let path = layout::blank::PATH.join("/");
     let filled = blank::fill(claimed.disk(), at, own);
@@ -198,8 +198,7 @@ fn on_esp<T>(
     esp: &Part,
     work: impl FnOnce(&crate::io::storage::device::Disk, (u64, u64)) -> io::Result<T>,
 ) -> Result<T, String> {
-    let claimed = patiently(|| claim(&places.info, places.layout, &[esp.number]));
-    let claimed = claimed.map_err(|failure| failure.message)?;
+    let claimed = claim(&places.info, places.layout, &[esp.number]).map_err(|failure| failure.message)?;
     work(claimed.disk(), (esp.start, esp.size)).map_err(|e| format!("the EFI system partition: {e}"))
 }
 
