@@ -101,6 +101,7 @@ fn restart(systemctl: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit::programs::write_script;
 
     fn options() -> PxeConfig {
         PxeConfig {
@@ -130,9 +131,7 @@ mod tests {
     fn the_settings_come_and_go_and_each_time_the_service_restarts() {
         let work = tempfile::tempdir().expect("a folder");
         let [folder, systemctl, log] = ["service.d", "systemctl", "log"].map(|name| work.path().join(name));
-        let script = format!("#!/bin/sh\necho \"$@\" >>{}\n", log.display());
-        fs::write(&systemctl, script).expect("written");
-        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).expect("set");
+        write_script(&systemctl, &format!("echo \"$@\" >>{}", log.display()));
         let systemctl = systemctl.to_str().expect("text");
         enable(&options(), &folder, systemctl).expect("enabled");
         assert!(fs::read_to_string(folder.join(NAME)).expect("there").contains("--pxe eth0,eth1"));

@@ -1,4 +1,4 @@
-//! Private loop devices for tests, and the programs that change them.
+//! Private loop devices for tests.
 //!
 //! Invariant: a loop device is made by and for one test, and is detached when its value is dropped, even
 //! after a panic.
@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::api::DiskInfo;
 use crate::io::disk::list;
+use crate::testkit::programs::{run, run_patiently};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -32,14 +33,6 @@ pub(crate) fn sector_sizes() -> Vec<u32> {
         output.status.success()
     };
     [512, 4096].into_iter().filter(has).collect()
-}
-
-/// Runs a program to its end; it must succeed.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().expect(program);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
-    String::from_utf8(output.stdout).expect("text")
 }
 
 /// A loop device and the file behind it.
@@ -79,6 +72,11 @@ impl LoopDisk {
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
         fs::read(&self.file).expect("its bytes")
+    }
+
+    /// Has the kernel forget the partitions.
+    pub(crate) fn forget_partitions(&self) {
+        run_patiently("partx", &["--delete", &self.path]);
     }
 
     /// Changes a byte of the medium past all caches.

@@ -18,8 +18,9 @@ use crate::layout::grid::{Grid, classify, count};
 use crate::layout::image::payload_files;
 use crate::manifest::{BootArea, BootAreaKind, Disk, Manifest, Partition, Policy, Table, names};
 use crate::metainfo::{Metainfo, MetainfoBuilder, Pieces};
-use crate::testkit::disks::{LoopDisk, MIB, noise, run};
+use crate::testkit::disks::{LoopDisk, MIB, noise};
 use crate::testkit::manifests::manifest_with;
+use crate::testkit::programs::run;
 use crate::units::{DiskOffset, PieceIndex, PieceLength, SectorSize, Sha1, Sha256};
 
 /// A GPT disk of 24 MiB: 1 BIOS boot, 2 ESP, 4 data with a hole of zeros and a short last piece; boot code.

@@ -1,4 +1,4 @@
-//! Shared by the unit tests of several rooms: loop devices, sample images and manifests, a pretended imager,
+//! Shared by the unit tests of several rooms: programs, loop devices, sample images and manifests, a pretended imager,
 //! an HTTP server.
 //!
 //! Invariant: only tests are built with it; nothing here decides what a test asserts.
@@ -11,3 +11,4 @@ pub(crate) mod images;
 #[cfg(feature = "server")]
 pub(crate) mod lab;
 pub(crate) mod manifests;
+pub(crate) mod programs;

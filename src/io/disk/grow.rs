@@ -116,7 +116,8 @@ mod tests {
     use crate::api::LayoutMode;
     use crate::layout::personal::Part;
     use crate::manifest::Role;
-    use crate::testkit::disks::{LoopDisk, MIB, noise, run, sector_sizes};
+    use crate::testkit::disks::{LoopDisk, MIB, noise, sector_sizes};
+    use crate::testkit::programs::run;
 
     /// A filesystem of 320 MiB with a file of noise, on a device of 704 MiB.
     fn filesystem(mkfs: &str, size: &[&str], kind: &str, sector: u32) -> LoopDisk {

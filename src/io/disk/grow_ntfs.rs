@@ -169,10 +169,10 @@ fn wait(child: &mut Child, at_most: Option<Duration>) -> io::Result<Option<bool>
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::testkit::disks::{LoopDisk, MIB, noise, sector_sizes};
+    use crate::testkit::programs::write_script;
 
     /// A volume of 64 MiB with a file of noise, on a device of 160 MiB.
     fn volume(sector: u32) -> LoopDisk {
@@ -203,9 +203,7 @@ mod tests {
     fn stand_in(folder: &Path, script: &str) -> PathBuf {
         let path = folder.join("stand-in");
         let calls = folder.join("calls");
-        fs::write(&path, format!("#!/bin/sh\necho \"$1\" >> {}\n{script}\n", calls.display()))
-            .expect("a script");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
+        write_script(&path, &format!("echo \"$1\" >> {}\n{script}", calls.display()));
         path
     }
 
@@ -261,9 +259,9 @@ mod tests {
         assert!(why.contains("does not fill its partition"), "{why}");
         assert_eq!(calls(), "--no-action\n--no-action\n--no-progress-bar\n");
         let program = stand_in(folder.path(), "echo begun; exec sleep 600");
-        let limit = Duration::from_secs(1);
+        let limit = Duration::from_secs(5);
         let why = grow_after(limit, node(&disk), 160 * MIB, Some(&program)).expect_err("it hangs");
-        assert!(why.contains("did not end within 1 s") && why.contains("begun"), "{why}");
+        assert!(why.contains("did not end within 5 s") && why.contains("begun"), "{why}");
         assert!(why.contains("nothing was changed"), "{why}");
     }
 
@@ -271,9 +269,9 @@ mod tests {
     fn a_run_that_writes_is_waited_for_however_long_it_takes() {
         let disk = volume(512);
         let folder = tempfile::tempdir().expect("a folder");
-        let script = "[ \"$1\" = --no-action ] || sleep 2; exit 0";
+        let script = "[ \"$1\" = --no-action ] || sleep 6; exit 0";
         let program = stand_in(folder.path(), script);
-        let limit = Duration::from_secs(1);
+        let limit = Duration::from_secs(5);
         let why = grow_after(limit, node(&disk), 160 * MIB, Some(&program)).expect_err("it did nothing");
         assert!(why.contains("does not fill its partition"), "{why}");
     }

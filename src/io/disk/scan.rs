@@ -100,7 +100,15 @@ mod tests {
         let work = |_: &u64, read: Result<&[u8], StorageError>| {
             let mut count = count.lock().unwrap();
             match read {
-                Ok(_) => count.0 += 1,
+                Ok(_) => {
+                    count.0 += 1;
+                    let many = count.0 > 100;
+                    drop(count);
+                    // The reader that has met the error says so as soon as it is scheduled.
+                    while many && !stop.load(Ordering::SeqCst) {
+                        std::thread::yield_now();
+                    }
+                }
                 Err(_) => {
                     count.1 += 1;
                     stop.store(true, Ordering::SeqCst);

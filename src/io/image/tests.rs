@@ -17,6 +17,7 @@ use crate::manifest::{Manifest, Policy, TrustedManifest};
 use crate::storage::Storage;
 use crate::testkit::disks::*;
 use crate::testkit::images::*;
+use crate::testkit::programs::{run, run_patiently, unmount};
 use crate::units::{PieceIndex, SectorSize};
 
 const PIECE: u32 = 256 << 10;
@@ -252,12 +253,12 @@ fn a_disk_that_somebody_uses_is_refused_with_who_it_is() {
     assert_eq!(held.class, Class::Refused);
     assert!(held.message.contains(&disk.path), "{}", held.message);
     drop(first);
-    run("mkfs.ext4", &["-q", &disk.path]);
+    run_patiently("mkfs.ext4", &["-q", &disk.path]);
     let at = tempfile::tempdir().expect("a folder");
     let at = at.path().to_str().expect("text");
-    run("mount", &[&disk.path, at]);
+    run_patiently("mount", &[&disk.path, at]);
     let mounted = claim(&disk.info(), LayoutMode::WholeDisk, &[]);
-    run("umount", &[at]);
+    unmount(at);
     let mounted = mounted.expect_err("mounted");
     assert_eq!(mounted.class, Class::Refused);
     assert!(mounted.message.contains(&format!("mounted on {at}")), "{}", mounted.message);
@@ -292,7 +293,7 @@ fn a_disk_that_refuses_a_write_is_a_failure_of_the_disk() {
         Err(failure) => failure,
     };
     drop(disk);
-    run("umount", &[&mount]);
+    unmount(&mount);
     assert_eq!(failure.class, Class::Disk);
     assert!(
         failure.message.contains("writing") || failure.message.contains("syncing"),
@@ -309,23 +310,17 @@ fn while_other_partitions_are_mounted_only_those_that_are_kept_may_be() {
     run("mkfs.ext4", &["-q", "-F", &node]);
     let at = tempfile::tempdir().expect("a folder");
     let at = at.path().to_str().expect("text");
-    run("mount", &[&node, at]);
+    run_patiently("mount", &[&node, at]);
     let whole = claim(&disk.info(), LayoutMode::WholeDisk, &[2]).map(|_| ());
     let mounted = claim(&disk.info(), LayoutMode::Keep, &[2, 4]).map(|_| ());
     let missing = claim(&disk.info(), LayoutMode::Keep, &[3]).map(|_| ());
     let kept = claim(&disk.info(), LayoutMode::Keep, &[2]);
     let twice = claim(&disk.info(), LayoutMode::Keep, &[2]).map(|_| ());
-    run("umount", &[at]);
+    unmount(at);
     let facts = kept.as_ref().map(|claimed| claimed.facts().table.is_ok());
     assert_eq!(facts, Ok(true));
     drop(kept);
-    // A test beside this one may have the mount in a namespace of its own for a while.
-    let removed = (0..100).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        let partx = std::process::Command::new("partx").args(["--delete", &disk.path]).output();
-        partx.expect("partx").status.success()
-    });
-    assert!(removed, "the partitions of {} go", disk.path);
+    disk.forget_partitions();
     for refused in [whole, mounted, twice, missing] {
         assert_eq!(refused.as_ref().map_err(|f| f.class), Err(Class::Refused), "{refused:?}");
     }

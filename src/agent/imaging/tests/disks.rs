@@ -1,7 +1,5 @@
 //! Several disks in one attempt: all or nothing.
 
-use std::time::Instant;
-
 use super::*;
 use crate::image_id::ImageId;
 use crate::testkit::images::mbr_source;
@@ -46,12 +44,7 @@ async fn two_images_go_onto_two_disks_in_one_attempt() {
     assert_eq!(status.view().progress.percent, 100.0);
     imaged.stop().await;
     for disk in &disks {
-        // The tasks of closed connections release the disk when the runtime gets to them.
-        let begun = Instant::now();
-        while let Err(refused) = claim(&disk.info(), LayoutMode::WholeDisk, &[]) {
-            assert!(begun.elapsed() < DEADLINE, "not given back: {refused:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        given_back(disk).await;
     }
 }
 

@@ -216,6 +216,20 @@ async fn serve(files: Arc<Mutex<HashMap<String, Vec<u8>>>>) -> String {
     url
 }
 
+/// Waits until nobody holds the disk any more: the threads and tasks of an attempt that has ended release it
+/// when they are scheduled.
+async fn given_back(disk: &LoopDisk) {
+    let begun = std::time::Instant::now();
+    loop {
+        let info = disk.info();
+        let claimed = tokio::task::spawn_blocking(move || claim(&info, LayoutMode::WholeDisk, &[]));
+        match claimed.await.expect("no panic") {
+            Ok(_) => return,
+            Err(refused) => assert!(begun.elapsed() < DEADLINE, "not given back: {refused:?}"),
+        }
+    }
+}
+
 fn small_image() -> (Vec<u8>, TestImage) {
     let source = gpt_source(512);
     let image = image_of(&source, 512, PIECE, |_| ());

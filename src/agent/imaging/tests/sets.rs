@@ -71,8 +71,8 @@ async fn a_choice_that_the_disk_or_the_image_does_not_have_is_refused_untouched(
         "{failure:?}"
     );
     // Partitions that are not chosen must exist too.
-    crate::testkit::disks::run("sgdisk", &["--delete=2", &disk.path]);
-    crate::testkit::disks::run("blockdev", &["--flushbufs", &disk.path]);
+    crate::testkit::programs::run("sgdisk", &["--delete=2", &disk.path]);
+    crate::testkit::programs::run("blockdev", &["--flushbufs", &disk.path]);
     assignment.task.only(vec![4]);
     let failure = lab.refused(lab.context(), assignment, &disk).await;
     assert!(failure.message.contains("partition 2") && failure.message.contains("not there"), "{failure:?}");

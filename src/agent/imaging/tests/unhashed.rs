@@ -79,7 +79,7 @@ async fn hashes_that_come_with_another_image_or_fit_no_piece_that_anyone_has_boo
         let lab = Lab::new(&image).await;
         let disk = LoopDisk::used(40 << 20, 512);
         let mut ctx = lab.context();
-        ctx.bounds.piece = Duration::from_secs(8);
+        ctx.bounds.piece = Duration::from_secs(30);
         let attempt = written_by(ctx, &lab, &disk).await;
         let mut manifest = hashed.clone();
         change(&mut manifest);

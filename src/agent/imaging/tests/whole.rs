@@ -15,7 +15,7 @@ async fn an_image_travels_from_a_seeder_onto_a_larger_disk_and_is_served_from_th
     let imaged = result.expect("imaged");
     let after = disk.bytes();
     image.assert_on(&after, &source);
-    let said = crate::testkit::disks::run("sgdisk", &["-v", &disk.path]);
+    let said = crate::testkit::programs::run("sgdisk", &["-v", &disk.path]);
     assert!(said.contains("No problems found"), "{said}");
     assert_eq!(imaged.next, Next::Firmware);
     assert!(
@@ -42,7 +42,7 @@ async fn an_image_travels_from_a_seeder_onto_a_larger_disk_and_is_served_from_th
     image.assert_on(&second.bytes(), &source);
     again.stop().await;
     imaged.stop().await;
-    claim(&disk.info(), LayoutMode::WholeDisk, &[]).expect("the disk was given back");
+    given_back(&disk).await;
 }
 
 #[tokio::test]
@@ -89,12 +89,7 @@ async fn an_attempt_that_is_dropped_in_the_middle_leaves_nothing_bootable_and_gi
     tokio::time::timeout(DEADLINE, fetching).await.expect("in time").expect("it goes on");
     attempt.abort();
     let _ = attempt.await;
-    let free = async {
-        while claim(&disk.info(), LayoutMode::WholeDisk, &[]).is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, free).await.expect("given back");
+    given_back(&disk).await;
     let half = disk.bytes();
     assert!(half[..1 << 20].iter().all(|byte| *byte == 0) && half[23 << 20..].iter().all(|byte| *byte == 0));
 }
@@ -108,7 +103,7 @@ fn linux_source() -> Vec<u8> {
     std::fs::write(boot.join("vmlinuz"), vec![0x42; 3 << 20]).expect("written");
     let file = dir.path().join("root.img");
     let (tree, file) = (dir.path().join("tree"), file.to_str().expect("text").to_string());
-    crate::testkit::disks::run(
+    crate::testkit::programs::run(
         "mke2fs",
         &["-q", "-t", "ext4", "-d", tree.to_str().expect("text"), &file, "16M"],
     );

@@ -66,7 +66,8 @@ fn machine(program: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::disks::{LoopDisk, MIB, run};
+    use crate::testkit::disks::{LoopDisk, MIB};
+    use crate::testkit::programs::run;
 
     const SIZE: u64 = 32 * MIB;
 

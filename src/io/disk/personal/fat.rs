@@ -274,7 +274,8 @@ impl Seek for Window<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::disks::{LoopDisk, MIB, run};
+    use crate::testkit::disks::{LoopDisk, MIB};
+    use crate::testkit::programs::run;
 
     const PATH: [&str; 3] = ["EFI", "flashmob", "terminal.json"];
     /// Where the filesystem begins on the disk.

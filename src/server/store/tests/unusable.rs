@@ -1,11 +1,13 @@
 //! A database or folder that cannot be used is refused with a reason and advice, and is not changed.
 
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
+use crate::io::sysfs;
 
 #[test]
 fn a_damaged_database_is_refused_and_the_advice_is_the_backup() {
@@ -66,11 +68,24 @@ pub(super) fn on_a_small_filesystem(size: &str, test: impl FnOnce(&Path) + Send 
         unshare(CloneFlags::CLONE_NEWNS).expect("a namespace of its own");
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
+        let_go_of_mounts();
         mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
             .expect("mounted");
         test(&path);
     };
     std::thread::spawn(run).join().expect("the test holds");
+}
+
+/// Unmounts this thread's copies of what tests beside this one have mounted in the folder for temporary files,
+/// because a disk stays in use for as long as a copy of its mount is there.
+fn let_go_of_mounts() {
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("its mounts");
+    let temporary = std::env::temp_dir();
+    let places = sysfs::mounts(&mounts).map(|mount| PathBuf::from(mount.place));
+    for place in places.filter(|place| place.starts_with(&temporary) && *place != temporary) {
+        // One that has gone with its folder, or with the mount around it, is no harm.
+        let _ = umount2(&place, MntFlags::MNT_DETACH);
+    }
 }
 
 fn remount(folder: &Path, flags: MsFlags) {

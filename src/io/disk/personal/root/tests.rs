@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
 use crate::io::disk::personal::power;
-use crate::testkit::disks::run;
+use crate::testkit::programs::{run, unmount};
 
 #[test]
 fn no_link_leads_out_of_the_root_and_no_file_that_is_a_link_is_changed() {
@@ -128,7 +128,7 @@ fn a_file_system_that_is_full_keeps_the_old_file() {
     let written = root.write("fstab", &vec![1; 256 << 10]);
     let now = (fs::read_to_string(dir.path().join("fstab")).expect("there"), root.names("."));
     drop(root);
-    run("umount", &[place]);
+    unmount(place);
     for done in [put, written.map(drop)] {
         assert_eq!(done.expect_err("full").kind(), io::ErrorKind::StorageFull);
     }

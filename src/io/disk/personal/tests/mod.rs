@@ -11,7 +11,8 @@ use super::*;
 use crate::api::LayoutMode;
 use crate::manifest::Role;
 use crate::manifest::after::System;
-use crate::testkit::disks::{LoopDisk, MIB, run};
+use crate::testkit::disks::{LoopDisk, MIB};
+use crate::testkit::programs::{run, run_patiently, unmount};
 
 fn own() -> OwnFile {
     OwnFile {
@@ -57,9 +58,9 @@ fn filesystem(file: &Path, kind: &str, content: &Path) {
             let disk = LoopDisk::on(tempfile::tempdir().expect("temp"), file.into(), 512);
             let at = tempfile::tempdir().expect("temp");
             let place = at.path().to_str().expect("text");
-            run("mount", &[&disk.path, place]);
+            run_patiently("mount", &[&disk.path, place]);
             run("cp", &["-a", &format!("{from}/."), place]);
-            run("umount", &[place]);
+            unmount(place);
         }
     }
 }
@@ -81,9 +82,9 @@ fn content(path: &str, file: &str) -> String {
 fn content_of<T>(path: &str, look: impl FnOnce(&Path) -> io::Result<T>) -> T {
     let at = tempfile::tempdir().expect("temp");
     let place = at.path().to_str().expect("text");
-    run("mount", &["-o", "ro", path, place]);
+    run_patiently("mount", &["-o", "ro", path, place]);
     let found = look(at.path());
-    run("umount", &[place]);
+    unmount(place);
     found.expect("it is there")
 }
 
@@ -141,7 +142,7 @@ fn whole_disk() -> (LoopDisk, Places) {
 fn a_linux_with_an_esp_gets_its_name_first_and_the_file_last() {
     let (disk, places) = whole_disk();
     let (steps, problems) = all(&places, &own());
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!(steps.first().map(String::as_str), Some("/etc/hostname is lab-01"));
     assert_eq!(
@@ -159,7 +160,7 @@ fn without_a_host_name_nothing_but_the_file_is_changed() {
     let before = disk.bytes();
     let own = OwnFile { hostname: String::new(), ..own() };
     let (steps, problems) = all(&places, &own);
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert_eq!((steps.len(), problems), (1, Vec::new()));
     let after = disk.bytes();
     let rest = 49 * usize::try_from(MIB).expect("small");
@@ -208,7 +209,7 @@ fn the_administrators_files_are_on_the_root_before_the_own_file_is() {
     all(&places, &OwnFile { attempt: 8, ..own() });
     assert_eq!(content(&root, "etc/hosts"), "127.0.1.1\tlab-01\n# new\n");
     checked(&root, "ext4");
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
 }
 
 #[test]
@@ -221,7 +222,7 @@ fn files_for_a_system_that_the_agent_cannot_write_wait_on_the_esp_with_their_lis
         given(None, "Windows/x.bin", 0o644, &large),
     ];
     let (steps, problems) = all(&places, &own());
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!(steps[0], "2 files wait for the helper in Windows");
     let esp = format!("{}@@1M", disk.file.display());
@@ -275,7 +276,7 @@ fn of_a_windows_and_a_linux_on_one_disk_each_gets_its_own_files() {
     assert_eq!(waiting(&disk), ["windows-0000.bin a", "windows-0001.bin etc/a"]);
     places.parts[1].filesystem = "lvm".into();
     let (_, problems) = all(&places, &OwnFile { attempt: 10, ..own() });
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert!(problems.iter().any(|why| why.contains("files for Windows are left out")), "{problems:?}");
     assert_eq!(waiting(&disk), ["linux-0000.bin etc/a"]);
 }
@@ -287,7 +288,7 @@ fn a_later_rule_without_a_system_replaces_the_file_of_an_earlier_one_with() {
     places.files = vec![given_to(System::Linux, "a", b"early"), given(None, "a", 0o644, b"late")];
     let own = OwnFile { hostname: String::new(), ..own() };
     assert_eq!(all(&places, &own).1, Vec::<String>::new());
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert_eq!(waiting(&disk), ["linux-0000.bin a"]);
     let esp = format!("{}@@1M", disk.file.display());
     assert_eq!(run("mtype", &["-i", &esp, "::EFI/flashmob/after/linux-0000.bin"]), "late");
@@ -301,7 +302,7 @@ fn two_linux_systems_get_nothing_and_the_report_says_so() {
     // One that is listed twice is as good as two.
     places.parts.push(places.parts[1].clone());
     let (steps, problems) = all(&places, &own());
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].contains("several Linux systems") && problems[0].contains("nothing is written"));
     assert_eq!(steps, ["EFI/flashmob/terminal.json is on the EFI system partition"]);
@@ -327,7 +328,7 @@ fn the_loader_that_the_firmware_keeps_no_entry_for_is_copied_before_the_own_file
     })
     .expect("written");
     let (steps, problems) = all(&places, &OwnFile { attempt: 8, hostname: String::new(), ..own() });
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert_eq!(problems, Vec::<String>::new());
     assert!(steps[0].contains("/EFI/debian/shimx64.efi is copied to /EFI/BOOT/BOOTX64.EFI"), "{steps:?}");
     assert_eq!(steps.len(), 2, "{steps:?}");
@@ -346,7 +347,7 @@ fn result(disk: &LoopDisk) -> Vec<String> {
 #[test]
 fn a_power_cut_at_each_change_is_made_good_by_the_next_run() {
     let (golden, mut places) = whole_disk();
-    run("partx", &["--delete", &golden.path]);
+    golden.forget_partitions();
     places.files = vec![
         given(None, "etc/hosts", 0o644, b"127.0.1.1 golden\n"),
         given(None, "opt/lab/join", 0o755, b"join"),
@@ -365,7 +366,7 @@ fn a_power_cut_at_each_change_is_made_good_by_the_next_run() {
     let (disk, there) = fresh();
     assert_eq!(all(&there, &own()).1, Vec::<String>::new());
     let expected = result(&disk);
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     let mut cut = 0;
     loop {
         let (disk, there) = fresh();
@@ -375,7 +376,7 @@ fn a_power_cut_at_each_change_is_made_good_by_the_next_run() {
         power::test::fails_after(None);
         let (_, problems) = all(&there, &own());
         let now = result(&disk);
-        run("partx", &["--delete", &disk.path]);
+        disk.forget_partitions();
         assert_eq!((problems, &now), (Vec::new(), &expected), "cut off before change {cut}");
         if !failed {
             break;

@@ -60,7 +60,7 @@ fn a_partial_attempt_replaces_the_old_file_on_an_esp_that_it_leaves_as_it_is() {
         assert!(steps.last().is_some_and(|last| last.contains("EFI system partition")), "{steps:?}");
         assert_eq!(on_esp_now(&disk).as_bytes(), own().to_bytes(), "{kind}");
         assert_eq!(all(&places, &own()).0, ["it was done before"], "{kind}");
-        run("partx", &["--delete", &disk.path]);
+        disk.forget_partitions();
     }
 }
 
@@ -70,7 +70,7 @@ fn a_partial_attempt_leaves_an_esp_without_the_file_as_it_is() {
     places.kept_esp = Some(places.parts.remove(0));
     let before = disk.bytes();
     let (steps, problems) = all(&places, &own());
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!(steps.last().map(String::as_str), Some("/etc/flashmob/terminal.json is written"));
     let esp = 49 * usize::try_from(MIB).expect("small");
@@ -88,7 +88,7 @@ fn the_golden_machines_own_file_does_not_stay_on_the_root_beside_that_on_the_esp
     places.parts.insert(0, esp);
     assert_eq!(all(&places, &own()).1, Vec::<String>::new());
     let listed = run("debugfs", &["-R", "ls /etc/flashmob", &root]);
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert!(!listed.contains("terminal.json"), "{listed}");
 }
 
@@ -103,7 +103,7 @@ fn a_root_that_is_not_there_is_a_problem_and_the_file_is_written_all_the_same() 
     assert_eq!(problems, Vec::<String>::new(), "Windows names itself");
     places.parts.remove(0);
     assert!(all(&places, &own()).1[0].contains("no place for etc/flashmob/terminal.json"));
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn files_that_waited_on_the_golden_machine_are_not_copied_by_its_copies() {
     assert_eq!(listed.lines().count(), 2, "{listed}");
     places.files.clear();
     let (steps, _) = all(&places, &own());
-    run("partx", &["--delete", &disk.path]);
+    disk.forget_partitions();
     assert_eq!(steps[0], "old files that waited for a helper are removed");
     assert!(!run("mdir", &["-b", "-i", &esp, "::EFI/flashmob"]).contains("after"));
 }
