@@ -222,8 +222,8 @@ mod tests {
             .map(|(url, origin)| Step::Ask { url: url.clone(), origin });
         let status = Status::new();
         let hello = Hello { uuid: None, macs: vec![], inventory: Default::default(), agent: String::new() };
-        let short = Duration::from_millis(200);
-        let mut finder = Finder::new(client().unwrap(), &hello, &status, steps.into(), short);
+        let each = Duration::from_secs(20);
+        let mut finder = Finder::new(client().unwrap(), &hello, &status, steps.into(), each);
         assert_eq!(finder.next().await.unwrap().api.base(), busy);
         assert!(status.view().notes[0].contains("too many new terminals"), "{:?}", status.view().notes);
     }

@@ -39,7 +39,11 @@ impl LastWords {
 
     /// What the command wrote last. It has ended.
     pub(crate) fn heard(&self) -> String {
-        let end = Instant::now() + PATIENCE;
+        self.heard_within(PATIENCE)
+    }
+
+    fn heard_within(&self, patience: Duration) -> String {
+        let end = Instant::now() + patience;
         while !self.reader.is_finished() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -72,23 +76,30 @@ fn listen(mut from: PipeReader, kept: &Mutex<Vec<u8>>, mut consoles: Vec<Console
 
 #[cfg(test)]
 mod tests {
+    use std::io::PipeWriter;
+
     use super::*;
 
-    fn heard(script: &str) -> String {
+    const SHORT: Duration = Duration::from_millis(50);
+
+    /// What `script` says. Its input stays open for as long as the returned pipe does.
+    fn said_by(script: &str) -> (LastWords, PipeWriter) {
         let (read_end, write_end) = std::io::pipe().unwrap();
+        let (input, held) = std::io::pipe().unwrap();
         let kept = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&kept);
         let reader = std::thread::spawn(move || listen(read_end, &keep, Vec::new()));
         let mut command = Command::new("sh");
-        command.args(["-c", script]).stderr(Stdio::from(write_end));
+        command.args(["-c", script]).stdin(input).stderr(Stdio::from(write_end));
         let mut child = command.spawn().unwrap();
         drop(command);
         child.wait().unwrap();
-        LastWords { kept, reader }.heard()
+        (LastWords { kept, reader }, held)
     }
 
     #[test]
     fn the_end_of_what_a_program_wrote_is_kept() {
+        let heard = |script| said_by(script).0.heard_within(Duration::from_secs(60));
         assert_eq!(heard("echo 'thread main panicked' >&2; kill -9 $$"), "thread main panicked\n");
         let long = heard("seq 1 20000 >&2");
         assert!(long.len() == KEPT && long.ends_with("19999\n20000\n"), "{}", long.len());
@@ -96,8 +107,13 @@ mod tests {
 
     #[test]
     fn a_grandchild_that_lives_on_holds_up_nothing() {
-        let begin = Instant::now();
-        assert_eq!(heard("sleep 5 & echo done >&2"), "done\n");
-        assert!(begin.elapsed() < Duration::from_secs(4));
+        let (last_words, held) = said_by("exec 3<&0; cat <&3 & echo done >&2");
+        while sync::lock(&last_words.kept).is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(last_words.heard_within(SHORT), "done\n");
+        assert!(!last_words.reader.is_finished(), "the grandchild still holds its end of the pipe");
+        drop(held);
+        last_words.reader.join().unwrap();
     }
 }

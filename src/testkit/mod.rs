@@ -1,5 +1,5 @@
-//! Shared by the unit tests of several rooms: programs, loop devices, sample images and manifests, a pretended imager,
-//! an HTTP server.
+//! Shared by the unit tests of several rooms: programs, loop devices, sample images and manifests, a
+//! pretended imager, an HTTP server.
 //!
 //! Invariant: only tests are built with it; nothing here decides what a test asserts.
 

@@ -18,8 +18,8 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 /// Runs a program that needs a device for itself, again and again until it succeeds. The child that a test
-/// beside this one has forked keeps a copy of each open file until it runs its program, and a mount namespace
-/// keeps a copy of each mount: for as long the device is busy.
+/// beside this one has forked keeps a copy of each open file until it runs its own program, and a mount
+/// namespace keeps a copy of each mount. The device is busy as long as there is a copy.
 pub(crate) fn run_patiently(program: &str, arguments: &[&str]) -> String {
     for _ in 0..TRIES {
         let output = output(program, arguments);
@@ -37,8 +37,8 @@ pub(crate) fn unmount(place: &str) {
 }
 
 /// Writes a shell script that can be executed at once. A child writes it, because a file that this process
-/// has open for writing is also open in each child that a test beside this one has just forked, and the kernel
-/// executes no file that is open for writing.
+/// has open for writing is also open in each child that a test beside this one has just forked, and the
+/// kernel executes no file that is open for writing.
 pub(crate) fn write_script(path: &Path, text: &str) {
     let draft = path.with_extension("draft");
     fs::write(&draft, format!("#!/bin/sh\n{text}\n")).expect("a draft");

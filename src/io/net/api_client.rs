@@ -268,8 +268,7 @@ impl Api {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::http::serve;
-    use tokio::net::TcpListener;
+    use crate::testkit::http::{nobody, serve};
 
     fn hello() -> Hello {
         Hello { uuid: None, macs: vec![], inventory: Default::default(), agent: "1".into() }
@@ -311,8 +310,8 @@ mod tests {
     async fn a_server_that_asks_for_patience_is_busy_and_has_not_refused() {
         let answer = r#"{"error":"too many new terminals","advice":"Try again in 5 s."}"#;
         let error = ask(429, answer).await.unwrap_err();
-        let CallError::Busy { rejected, wait: None } = error else { panic!("{error}") };
-        assert_eq!(rejected.error, "too many new terminals");
+        let CallError::Busy { rejected, wait } = error else { panic!("{error}") };
+        assert_eq!((rejected.error.as_str(), wait), ("too many new terminals", Some(Duration::ZERO)));
         assert!(
             matches!(ask(429, "slow down").await, Err(CallError::Stranger { .. })),
             "not flashmob's words"
@@ -330,9 +329,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_away_with_a_reason() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        drop(listener);
+        let (_held, url) = nobody();
         let error =
             Api::new(client().unwrap(), url).hello(&hello(), Duration::from_secs(20)).await.unwrap_err();
         assert!(error.to_string().contains("refused"), "{error}");

@@ -100,7 +100,8 @@ async fn a_backup_replaces_nothing_and_leaves_nothing_when_it_fails() {
     let busy = back_up(&[&text(&other), "--state", &text(&world.at("state"))]).await.expect_err("locked");
     assert!(busy.advice.contains("--server"), "{busy:?}");
     world.server.take().expect("running").stop().await;
-    let away = back_up(&[&text(&other), "--server", &server]).await.expect_err("nobody answers");
+    let (_held, nobody) = crate::testkit::http::nobody();
+    let away = back_up(&[&text(&other), "--server", &nobody]).await.expect_err("nobody answers");
     assert_eq!(away.class, Class::Retry);
     assert!(away.advice.contains("--server"), "{away:?}");
     let names: Vec<_> = fs::read_dir(world.at("backups")).expect("listed").collect();

@@ -10,6 +10,8 @@ use crate::event::Stage;
 
 const C: &str = "52:54:00:00:00:0c";
 const FEW: &str = "[limits]\nnew_terminals=60\nnew_terminals_per_minute=1200\nrequests_per_second=20\n";
+/// Ten requests at once, and the next after a second: no machine is too slow to ask too much.
+const SLOW: &str = "[limits]\nnew_terminals=60\nrequests_per_second=1\n";
 
 /// A client with another address of this machine.
 fn at_address(last: u8) -> Client {
@@ -74,7 +76,7 @@ async fn ten_thousand_invented_terminals_disturb_no_known_and_no_new_one() {
 
 #[tokio::test]
 async fn an_address_that_asks_too_much_is_told_to_wait_and_others_are_not() {
-    let world = World::new(&format!("{QUIET}{FEW}")).await;
+    let world = World::new(&format!("{QUIET}{SLOW}")).await;
     let job = world.begin(A).await;
     let laptop = at_address(66);
     let ask = |path: &str| {
@@ -85,7 +87,7 @@ async fn an_address_that_asks_too_much_is_told_to_wait_and_others_are_not() {
     for _ in 0..300 {
         answers.push(ask("/api/v1/terminals").await);
     }
-    assert!(answers[..200].iter().all(|status| *status == StatusCode::OK));
+    assert!(answers[..10].iter().all(|status| *status == StatusCode::OK));
     assert!(answers.contains(&StatusCode::TOO_MANY_REQUESTS));
     // Guesses at others' attempts count as well.
     let guess = ProgressReport { token: "no".into(), progress: Progress::at(Stage::Fetch), chosen: vec![] };
@@ -103,7 +105,7 @@ async fn an_address_that_asks_too_much_is_told_to_wait_and_others_are_not() {
 #[tokio::test]
 async fn a_terminal_that_registered_itself_is_counted_until_a_person_registers_it() {
     for register in ["ask", "open"] {
-        let mut world = World::new(&format!("register='{register}'\n{QUIET}{FEW}")).await;
+        let mut world = World::new(&format!("register='{register}'\n{QUIET}{SLOW}")).await;
         world.open_abroad().await;
         let hello = async |secret: Option<&str>| {
             let request = world.http.post(world.abroad("/api/v1/hello")).json(&hello_of(C));
@@ -120,8 +122,8 @@ async fn a_terminal_that_registered_itself_is_counted_until_a_person_registers_i
         for _ in 0..300 {
             answers.push(hello(Some(&secret)).await.status());
         }
-        assert!(answers[..100].iter().all(|status| *status == StatusCode::OK), "{register}");
-        assert_eq!(answers.last(), Some(&StatusCode::TOO_MANY_REQUESTS), "{register}");
+        assert!(answers[..10].iter().all(|status| *status == StatusCode::OK), "{register}");
+        assert!(answers[10..].contains(&StatusCode::TOO_MANY_REQUESTS), "{register}");
         let mut takes = Vec::new();
         for _ in 0..20 {
             takes.push(take().await);

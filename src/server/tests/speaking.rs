@@ -82,7 +82,7 @@ async fn a_new_terminal_needs_no_ticket_and_a_known_one_from_a_stick_a_persons_w
 async fn a_refused_hello_changes_nothing() {
     let world = abroad(QUIET).await;
     let job = world.begin(A).await;
-    let before = world.text("/api/v1/terminals").await.1;
+    let before = state(&world).await;
     let mut lie = hello_of(A);
     lie.inventory.machine = "another".into();
     lie.macs.push(B.into());
@@ -91,7 +91,7 @@ async fn a_refused_hello_changes_nothing() {
         let (status, refusal) = refused(request.header("Authorization", format!("{scheme}0f"))).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{refusal:?}");
     }
-    assert_eq!(world.text("/api/v1/terminals").await.1, before);
+    assert_eq!(state(&world).await, before);
     world.progress(&job, Progress::at(crate::event::Stage::Fetch)).await.expect("taken");
 }
 
@@ -249,7 +249,7 @@ async fn state(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn a_thousand_forged_calls_change_nothing() {
+async fn hundreds_of_forged_calls_change_nothing() {
     let plenty = "[limits]\nnew_terminals=10000\nrequests_per_second=10000\n";
     let world = abroad(&format!("{QUIET}{plenty}")).await;
     // A works, by the second of its attempts; B is done.
@@ -331,28 +331,26 @@ async fn a_thousand_forged_calls_change_nothing() {
     calls.push((Method::POST, "/api/v1/tokens".into(), r#"{"role":"admin"}"#.into()));
     calls.push((Method::DELETE, "/api/v1/tokens/teacher-102".into(), String::new()));
     let mut sent = 0;
-    while sent < 1000 {
-        for mac in [A, B] {
-            for path in ["ipxe", "grub", "step"] {
-                let request = world.http.get(world.abroad(&format!("/boot/{path}?mac={mac}&platform=efi")));
-                assert_eq!(request.send().await.expect("an answer").status(), StatusCode::OK);
-            }
+    for mac in [A, B] {
+        for path in ["ipxe", "grub", "step"] {
+            let request = world.http.get(world.abroad(&format!("/boot/{path}?mac={mac}&platform=efi")));
+            assert_eq!(request.send().await.expect("an answer").status(), StatusCode::OK);
         }
-        for ((method, path, body), voucher) in
-            calls.iter().flat_map(|call| vouchers.iter().map(move |voucher| (call, voucher)))
-        {
-            let kind = if path.ends_with("import") { "text/csv" } else { "application/json" };
-            let request = world.http.request(method.clone(), world.abroad(path)).body(body.clone());
-            let request = request.header("Content-Type", kind);
-            let request = match voucher {
-                Some(voucher) => request.header("Authorization", voucher),
-                None => request,
-            };
-            let status = request.send().await.expect("an answer").status();
-            let known = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND];
-            assert!(known.contains(&status), "{method} {path} {voucher:?}: {status}");
-            sent += 1;
-        }
+    }
+    for ((method, path, body), voucher) in
+        calls.iter().flat_map(|call| vouchers.iter().map(move |voucher| (call, voucher)))
+    {
+        let kind = if path.ends_with("import") { "text/csv" } else { "application/json" };
+        let request = world.http.request(method.clone(), world.abroad(path)).body(body.clone());
+        let request = request.header("Content-Type", kind);
+        let request = match voucher {
+            Some(voucher) => request.header("Authorization", voucher),
+            None => request,
+        };
+        let status = request.send().await.expect("an answer").status();
+        let known = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND];
+        assert!(known.contains(&status), "{method} {path} {voucher:?}: {status}");
+        sent += 1;
     }
     assert_eq!(state(&world).await, before);
     world.progress(&job, Progress::at(crate::event::Stage::Verify)).await.expect("A still works");

@@ -25,6 +25,12 @@ use crate::tracker::{Topology, ZoneId};
 use names::distance;
 pub use names::{NotOne, one};
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has looked through all terminals for one name.
+    static SEARCHES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// How many known names a refusal shows.
 const SHOWN: usize = 8;
 const ADVICE: &str = "A target is a label, a MAC, uuid:…, room:NAME, group:NAME, zone:NAME, new or all.";
@@ -308,6 +314,8 @@ impl<'a> Known<'a> {
 
     /// The terminal that the configuration names, if it is exactly one.
     fn named(self, who: &Who) -> Option<&'a Terminal> {
+        #[cfg(test)]
+        SEARCHES.set(SEARCHES.get() + 1);
         let fitting = match who {
             Who::Address(ip) => self.lab.iter().filter(|t| t.ip() == Some(*ip)).collect(),
             Who::Key(key) => self.lab.fitting(key),

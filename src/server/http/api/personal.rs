@@ -32,7 +32,7 @@ use crate::sync;
 use crate::tracker::Topology;
 
 /// How long DNS may take for all terminals of an order. Tests wait for that.
-const DNS: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 8 });
+const DNS: Duration = Duration::from_secs(8);
 /// When a terminal asks again for which DNS gave no answer.
 const DNS_AGAIN: Duration = Duration::from_secs(15);
 /// Why a job with a rule for host names is not given to an agent that would leave the image's name.

@@ -74,7 +74,9 @@ async fn changes_during_a_copy_are_written_and_the_copy_is_of_one_moment() {
 async fn a_second_copy_at_the_same_time_is_refused() {
     let folder = tempfile::tempdir().expect("temp");
     let (_, store, _) = lab_of(folder.path(), 1000).await;
+    let go_on = super::trouble::block(&store);
     let (first, second) = (store.copy(), store.copy());
+    drop(go_on);
     let (first, second) = tokio::join!(first, second);
     assert!(matches!(second, Err(StoreError::UnderWay)), "{second:?}");
     assert_eq!(restored(first.expect("a copy")).terminals.len(), 1000);

@@ -40,7 +40,7 @@ fn limit(store: &Store, pages: u32) {
 }
 
 /// Keeps the thread busy until the returned sender is dropped.
-fn block(store: &Store) -> mpsc::Sender<()> {
+pub(super) fn block(store: &Store) -> mpsc::Sender<()> {
     let (go_on, blocked) = mpsc::channel();
     let (begun, begins) = mpsc::channel();
     store.run(move |_| {

@@ -76,8 +76,8 @@ pub(super) fn on_a_small_filesystem(size: &str, test: impl FnOnce(&Path) + Send 
     std::thread::spawn(run).join().expect("the test holds");
 }
 
-/// Unmounts this thread's copies of what tests beside this one have mounted in the folder for temporary files,
-/// because a disk stays in use for as long as a copy of its mount is there.
+/// Unmounts this thread's copies of what tests beside this one have mounted in the folder for temporary
+/// files, because a disk stays in use for as long as a copy of its mount is there.
 fn let_go_of_mounts() {
     let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("its mounts");
     let temporary = std::env::temp_dir();
