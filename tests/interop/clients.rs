@@ -10,6 +10,7 @@ use flashmob::io::torrent::Have;
 use flashmob::metainfo::{FileKind, Metainfo};
 use flashmob::tracker::Event;
 use flashmob_testkit::child::{self, Guarded, command, of_package};
+use flashmob_testkit::command::write_program;
 use flashmob_testkit::net::free_port;
 use flashmob_testkit::swarm::{add, payload, session, torrent, within, write_torrent};
 use flashmob_testkit::tracker::TestTracker;
@@ -99,8 +100,7 @@ fn transmission(torrent: &Path, folder: &Path, role: &str) -> Guarded {
         "port-forwarding-enabled":false,"bind-address-ipv4":"127.0.0.1","preallocation":0}"#;
     std::fs::write(settings.join("settings.json"), options).unwrap();
     let script = folder.with_extension("script");
-    std::fs::write(&script, format!("#!/bin/sh\n: > '{}'\n", done.display())).unwrap();
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&script, &format!("#!/bin/sh\n: > '{}'\n", done.display()));
     let client = format!(
         "setpriv --pdeathsig KILL {} -g '{}' -w '{}' -p {} -f '{}' {} '{}'",
         of_package("transmission-cli", "transmission-cli"),

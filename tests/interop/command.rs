@@ -83,6 +83,7 @@ async fn make_seed_and_get_carry_a_file_and_say_so() {
     assert!(events.iter().any(complete), "{events:?}");
     seeder.terminate();
     assert_eq!(seeder.exit_code(10).await, 0);
+    within(10, tracker.wait_for(Announced::Stopped, 2)).await;
     assert_eq!(tracker.count(Announced::Stopped), 2, "both said good-bye");
 }
 
@@ -164,6 +165,7 @@ async fn a_signal_ends_get_cleanly_and_it_resumes() {
     within(20, tracker.wait_for(Announced::Started, 1)).await;
     waiting.terminate();
     assert_eq!(waiting.exit_code(10).await, i32::from(Class::Retry.exit_code()));
+    within(10, tracker.wait_for(Announced::Stopped, 1)).await;
     assert_eq!(tracker.count(Announced::Stopped), 1);
     std::fs::write(at("target"), &bytes).unwrap();
     let (code, events, err) = run(&mut get(&at("t.torrent"), &at("target"))).await;

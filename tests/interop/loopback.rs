@@ -101,6 +101,7 @@ async fn three_leechers_and_a_seeder_meet_at_the_tracker_and_all_end_complete() 
         within(10, session.shutdown()).await;
     }
     within(10, seeder.shutdown()).await;
+    within(10, tracker.wait_for(Event::Stopped, 4)).await;
     assert_eq!(tracker.count(Event::Stopped), 4, "each said good-bye");
 }
 

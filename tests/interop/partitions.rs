@@ -226,6 +226,7 @@ async fn each_partition_of_an_image_is_fetched_into_its_own_place() {
 
     let wanted = 4 * PIECE as u64;
     assert_eq!(tracker.left(Announced::Started), [0, wanted], "what is wanted and missing");
+    within(10, tracker.wait_for(Announced::Stopped, 1)).await;
     assert_eq!(tracker.left(Announced::Stopped), [0]);
 
     // The last piece is a short one, and the device continues after it.

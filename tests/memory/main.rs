@@ -109,13 +109,16 @@ async fn start(meta: &Arc<Metainfo>, storage: Arc<Gate>, have: Have) -> (Session
     (session, swarm)
 }
 
-/// Returns when nothing has left the seeder for two seconds, and something has before.
-async fn until_it_stalls(seeder: &Swarm) -> u64 {
+/// Returns when nothing has left the seeder for two seconds and half of the leecher's memory is full: every
+/// buffer that pieces are fetched into, and for a quarter of `memory` other uses. A machine that is only slow
+/// gets there too.
+async fn until_it_stalls(seeder: &Swarm, leecher: &Swarm) -> u64 {
     let (mut before, mut quiet) = (0, 0);
     while quiet < 8 {
         tokio::time::sleep(Duration::from_millis(250)).await;
         let now = seeder.stats().bytes_out;
-        quiet = if now == before && now > 0 { quiet + 1 } else { 0 };
+        let full = leecher.stats().bytes_in >= MEMORY / 2;
+        quiet = if now == before && full { quiet + 1 } else { 0 };
         before = now;
     }
     before
@@ -130,11 +133,9 @@ async fn a_disk_that_does_not_keep_up_stops_the_senders_and_not_the_machine() {
     let (fetching, leecher) = start(&meta, Arc::clone(&gate), Have::Nothing).await;
     leecher.add_peers(vec![seeding.local_addr()]).await;
     let run = async {
-        let left = until_it_stalls(&seeder).await;
+        let left = until_it_stalls(&seeder, &leecher).await;
         let here = leecher.stats().bytes_in;
         assert!(here <= MEMORY, "{here} bytes are here and none is written");
-        // Every buffer that pieces are fetched into, and for a quarter of `memory` other uses.
-        assert!(here >= MEMORY / 2, "{here} bytes are here: the disk is waited for and there is room");
         assert!(left < PAYLOAD / 2, "the seeder goes on sending: {left}");
         gate.open();
         leecher.complete().await.expect("everything is written");

@@ -163,7 +163,7 @@ fn a_terminal_at_work_wakes_the_machines_that_the_server_names() {
         "folder":"/images/golden/1/","disk":"internal","layout":"whole-disk","after":"reboot","verify":true,
         "longest_stay":60}"#;
     let assignment: Assignment = serde_json::from_str(assignment).unwrap();
-    inside(&cables.near, async || {
+    let woken = inside(&cables.near, async || {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = axum::Router::new().fallback(|| std::future::ready(ORDERS));
@@ -171,7 +171,10 @@ fn a_terminal_at_work_wakes_the_machines_that_the_server_names() {
         let (api, status) = (Api::new(reqwest::Client::new(), url), Status::new());
         let working =
             attempt::run(&api, &assignment, &Endless, &status, Pace::default(), std::future::pending());
-        let _ = tokio::time::timeout(Duration::from_secs(2), working).await;
+        tokio::select! {
+            _ = working => panic!("it ends"),
+            woken = tokio::task::spawn_blocking(move || frames.magic(SLEEPER, 6)) => woken.unwrap(),
+        }
     });
-    assert!(frames.magic(SLEEPER, 6).contains(&(BROADCAST, 9)));
+    assert!(woken.contains(&(BROADCAST, 9)), "{woken:?}");
 }

@@ -48,7 +48,10 @@ pub(crate) struct Made {
     pub(crate) number: u64,
     pub(crate) job: String,
     pub(crate) began: Instant,
+    /// When it sent the last report that the server has acknowledged.
     pub(crate) last: Instant,
+    /// When it first sent its outcome, which ends its turn as soon as the server hears it.
+    pub(crate) told: Option<Instant>,
     /// `done` or `failed`, once the server has acknowledged it.
     pub(crate) result: Option<&'static str>,
 }
@@ -178,7 +181,7 @@ impl Machine {
         match &answer {
             Ok(work) => self.write(|diary| {
                 let (number, job, now) = (work.attempt, work.job.clone(), Instant::now());
-                diary.attempts.push(Made { number, job, began: now, last: now, result: None });
+                diary.attempts.push(Made { number, job, began: now, last: now, told: None, result: None });
             }),
             Err(Not::Answered | Not::Ok(StatusCode::SERVICE_UNAVAILABLE)) => {
                 self.write(|diary| diary.unanswered += 1);
@@ -205,9 +208,10 @@ impl Machine {
     pub(crate) async fn report(&self, work: &Assignment, stage: Stage) -> Result<Orders, Not> {
         let report =
             ProgressReport { token: work.token.clone(), progress: Progress::at(stage), chosen: Vec::new() };
+        let sent = Instant::now();
         let orders = call(self.post(&format!("/api/v1/attempts/{}/progress", work.attempt), &report)).await;
         if orders.is_ok() {
-            self.write(|diary| made(diary, work).last = Instant::now());
+            self.write(|diary| made(diary, work).last = sent);
         }
         orders
     }
@@ -215,12 +219,12 @@ impl Machine {
     pub(crate) async fn tell(&self, work: &Assignment, outcome: &Outcome) -> Result<Orders, Not> {
         let report = OutcomeReport { token: work.token.clone(), outcome: outcome.clone() };
         let result = if matches!(outcome, Outcome::Done { .. }) { "done" } else { "failed" };
+        self.write(|diary| {
+            made(diary, work).told.get_or_insert_with(Instant::now);
+        });
         let orders = call(self.post(&format!("/api/v1/attempts/{}/outcome", work.attempt), &report)).await;
         if orders.is_ok() {
-            self.write(|diary| {
-                let made = made(diary, work);
-                (made.last, made.result) = (Instant::now(), Some(result));
-            });
+            self.write(|diary| made(diary, work).result = Some(result));
         }
         orders
     }

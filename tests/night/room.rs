@@ -64,10 +64,11 @@ fn completed(machine: &Machine) -> usize {
     machine.diary().attempts.iter().filter(|made| made.result == Some("done")).count()
 }
 
-/// The most terminals that held a place at one time.
+/// The most terminals that certainly held a place at one time: from the answer to the call for work until the
+/// outcome was sent, because the server may hear an outcome whose acknowledgement gets lost.
 fn most_at_once(machines: &[Arc<Machine>]) -> usize {
     let attempts: Vec<Made> = machines.iter().flat_map(|machine| machine.diary().attempts).collect();
-    let ended = |made: &Made| if made.result.is_some() { made.last } else { made.last + LEASE };
+    let ended = |made: &Made| made.told.unwrap_or(made.last + LEASE);
     let at = |moment: Instant| attempts.iter().filter(|a| a.began <= moment && moment < ended(a)).count();
     attempts.iter().map(|made| at(made.began)).max().unwrap_or_default()
 }

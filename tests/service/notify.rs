@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use flashmob_testkit::child::{Guarded, command};
+use flashmob_testkit::net::free_port;
 use nix::sys::signal::Signal;
 
 /// A service manager's socket, and the server that it started.
@@ -26,8 +27,7 @@ impl Service {
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         std::fs::create_dir(at("images")).unwrap();
         std::fs::write(at("config.toml"), "").unwrap();
-        // Freed at once, and seldom given out again so soon.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut serve = command(None, env!("CARGO_BIN_EXE_flashmob"));
         serve
             .args(["serve", "--no-mdns", "--peer-listen", "127.0.0.1:0"])

@@ -3,13 +3,14 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use flashmob_testkit::child::{Guarded, command};
+use flashmob_testkit::command::{run, write_program};
 use flashmob_testkit::loops::LoopDevice;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -132,7 +133,8 @@ fn a_golden_machine_is_captured_where_it_stands_and_its_next_version_stores_what
 fn hanging(folder: &Path) -> (PathBuf, PathBuf) {
     let bin = folder.join("bin");
     fs::create_dir(&bin).expect("a folder");
-    fs::copy(beside("flashmob"), bin.join("flashmob")).expect("copied");
+    // Not by this process, which would have a program open for writing while other tests start programs.
+    run("cp", &[&beside("flashmob"), &bin.join("flashmob")]);
     let (hang, real) = (folder.join("hang"), beside("flashmob-mkimage"));
     fs::write(&hang, "").expect("written");
     let script = format!(
@@ -140,9 +142,7 @@ fn hanging(folder: &Path) -> (PathBuf, PathBuf) {
         hang.display(),
         real.display()
     );
-    fs::write(bin.join("flashmob-mkimage"), script).expect("written");
-    let executable = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(bin.join("flashmob-mkimage"), executable).expect("executable");
+    write_program(&bin.join("flashmob-mkimage"), &script);
     (bin.join("flashmob"), hang)
 }
 

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use flashmob_testkit::child::{Guarded, command, of_package};
+use flashmob_testkit::child::{Guarded, command, of_package, wait_until};
 use flashmob_testkit::loops::LoopDevice;
 
 use super::damage::Damaged;
@@ -23,7 +23,7 @@ fn disk(folder: &Path) -> PathBuf {
 
 /// Captures while a thread writes to `place` again and again, from before the capture until after it.
 fn captured_while_written(folder: &Path, source: &Path, place: &Path) -> String {
-    let done = AtomicBool::new(false);
+    let (done, writes) = (AtomicBool::new(false), AtomicU64::new(0));
     let written = File::options().write(true).custom_flags(nix::libc::O_SYNC).open(place).expect("opened");
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -32,11 +32,23 @@ fn captured_while_written(folder: &Path, source: &Path, place: &Path) -> String 
                     break;
                 }
                 written.write_all_at(&number.to_le_bytes(), 9 * MIB).expect("written");
+                writes.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
         let repository = folder.join("repository");
-        let output = capture_as("lab", source, &repository, &SMALL);
+        let mut captures = 0;
+        let output = loop {
+            let before = writes.load(Ordering::Relaxed);
+            let output = capture_as("lab", source, &repository, &SMALL);
+            captures += 1;
+            // On a busy disk one write may take longer than the capture, during which none begins or ends.
+            let few = writes.load(Ordering::Relaxed) - before < 3;
+            if !output.status.success() || !few || captures == 10 {
+                break output;
+            }
+            fs::remove_dir_all(&repository).expect("removed");
+        };
         done.store(true, Ordering::Relaxed);
         let versions = fs::read_dir(repository.join("lab")).expect("a folder").count();
         assert_eq!(versions, 0, "something of it is left");
@@ -85,16 +97,17 @@ impl Machine {
             .args(["--blockdev", &format!("driver=file,node-name=disk,filename={}", disk.display())])
             .args(["--nbd-server", &format!("addr.type=unix,addr.path={}", socket.display())])
             .args(["--export", "type=nbd,id=disk,node-name=disk,writable=on"])
+            .arg("--pidfile")
+            .arg(folder.join("pid"))
             .stdout(Stdio::null());
-        let _process = Guarded::start(&mut daemon);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !socket.exists() {
-            assert!(Instant::now() < deadline, "QEMU does not come up");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // The socket is there before the export is.
-        std::thread::sleep(Duration::from_millis(500));
-        Machine { _process }
+        let mut process = Guarded::start(&mut daemon);
+        // QEMU writes this file when the export is there, which takes the lock.
+        wait_until("QEMU lends the disk", Duration::from_secs(60), || {
+            process.check()?;
+            Ok(folder.join("pid").exists())
+        })
+        .expect("it comes up");
+        Machine { _process: process }
     }
 }
 

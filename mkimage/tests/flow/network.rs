@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flashmob_testkit::child::{Guarded, command, of_package};
+use flashmob_testkit::command::write_program;
+use flashmob_testkit::net::free_port;
 
 use super::{SMALL, capture_as, contents, disks, fail, mkimage, succeed};
 
@@ -48,8 +50,7 @@ impl Lender {
     }
 
     fn start(program: &str, arguments: impl Fn(&mut std::process::Command, &str)) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a port").port();
+        let port = free_port();
         let mut lender = command(None, program);
         arguments(&mut lender, &port.to_string());
         let process = Guarded::start(lender.stdout(Stdio::null()));
@@ -238,8 +239,7 @@ fn a_lent_disk_that_cannot_be_read_somewhere_is_refused_or_rescued() {
                   then echo EIO bad >&2; exit 1; fi; \
                   dd if=$DISK skip=$4 count=$3 iflag=skip_bytes,count_bytes status=none;; *) exit 2;; esac";
     let file = folder.path().join("plugin");
-    fs::write(&file, format!("#!/bin/sh\nDISK={}\n{script}\n", disk.display())).expect("written");
-    disks::run("chmod", &["+x", file.to_str().expect("text")]);
+    write_program(&file, &format!("#!/bin/sh\nDISK={}\n{script}\n", disk.display()));
     let lender = Lender::start(of_package("nbdkit", "nbdkit"), |arguments, port| {
         arguments.args([
             "--foreground",

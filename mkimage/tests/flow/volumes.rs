@@ -38,7 +38,9 @@ impl Group {
         let group = Group { pv: old(folder, "pv", FIRST + extents * EXTENT, FIRST), name };
         let device = LoopDevice::over(&group.pv, &[]);
         run("pvcreate", &[&"--quiet", &"--devices", &device, &device]);
-        run("vgcreate", &[&"--quiet", &"--devices", &device, &group.name, &device]);
+        // Else udev may activate the volumes while another program has the device.
+        let alone = ["--setautoactivation", "n"];
+        run("vgcreate", &[&"--quiet", &alone[0], &alone[1], &"--devices", &device, &group.name, &device]);
         drop(device);
         group
     }

@@ -93,7 +93,8 @@ fn the_root_volume_gets_what_the_larger_disk_adds_and_free_room_of_the_group_sta
         succeeds(&command.env("DM_DISABLE_UDEV", "1").output().unwrap())
     };
     run("pvcreate", &[&device]);
-    run("vgcreate", &[&group, &device]);
+    // Else udev may activate the volume, which then holds the device.
+    run("vgcreate", &["--setautoactivation", "n", &group, &device]);
     run("lvcreate", &["-an", "-Zn", "-Wn", "-l", "5", "-n", "root", &group]);
     let extents = || run("lvs", &["--noheadings", "-o", "seg_size_pe", &group]).trim().to_string();
     assert_eq!(extents(), "5");

@@ -9,11 +9,12 @@ mod place;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
+
+use flashmob_testkit::command::write_program;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/packaging/helper/linux/first-start");
 
@@ -114,9 +115,7 @@ impl System {
 
     /// A program that the helper finds before this machine's.
     fn tool(&self, name: &str, does: &str) {
-        let path = self.tools.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{does}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&self.tools.path().join(name), &format!("#!/bin/sh\n{does}\n"));
     }
 
     fn put(&self, path: &str, text: &str) {
@@ -126,9 +125,9 @@ impl System {
     }
 
     fn script(&self, name: &str, text: &str) {
-        self.put(&format!("etc/flashmob/first-start.d/{name}"), &format!("#!/bin/sh\n{text}\n"));
-        let path = self.at("etc/flashmob/first-start.d").join(name);
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        let folder = self.at("etc/flashmob/first-start.d");
+        fs::create_dir_all(&folder).unwrap();
+        write_program(&folder.join(name), &format!("#!/bin/sh\n{text}\n"));
     }
 
     fn text(&self, path: &str) -> String {

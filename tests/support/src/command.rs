@@ -3,6 +3,8 @@
 //! Invariant: a command that did not exit with 0 is an error, or a panic, that carries the end of its output.
 
 use std::ffi::OsStr;
+use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -38,6 +40,18 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&dyn AsRef<OsStr>]) -> Outpu
 pub fn run_line(program: &str, line: &str) -> String {
     let output = run_command(tool(program).args(line.split(' ')));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Writes a script that can be started at once. A shell writes it: had this process the file open for writing,
+/// a program that another thread starts at that moment would have it open too, and the kernel starts no
+/// program that somebody has open for writing ("Text file busy").
+pub fn write_program(path: &Path, text: &str) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"]).arg(path).stdin(Stdio::piped());
+    let mut shell = shell.spawn().expect("sh starts");
+    let written = shell.stdin.take().map(|mut input| input.write_all(text.as_bytes()));
+    assert!(matches!(written, Some(Ok(()))), "{}: {written:?}", path.display());
+    assert!(shell.wait().expect("sh ends").success(), "{} is not written", path.display());
 }
 
 /// A program that makes or checks filesystems. mtools then take images that are no whole number of tracks.
