@@ -1,11 +1,12 @@
 //! Assets of every lab, made once: programs, a kernel, netboot files, keys, golden disks, images.
 //!
-//! Invariant: everything lies under `target/qemu` and is reused where its input is the same; two runs at once
-//! wait for each other here. Terminals, disks and servers are `lab`'s.
+//! Invariant: everything lies under `target/qemu` and is reused where its input is the same. A run that makes
+//! assets waits until no other run uses them. Terminals, disks and servers are `lab`'s.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -64,6 +65,8 @@ pub struct Assets {
     pub secret: PathBuf,
     /// Times of the steps.
     pub steps: Vec<Step>,
+    /// A shared lock: no other run makes these files anew while this one serves them.
+    pub lock: Arc<File>,
 }
 
 impl Assets {
@@ -74,7 +77,10 @@ impl Assets {
         let folder = target.join("qemu");
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let lock = File::create(folder.join("lock"))?;
-        lock.lock().context("waiting for another run")?;
+        if lock.try_lock().is_err() {
+            say("wait for another run of the tests or the demonstration to end");
+            lock.lock().context("waiting for another run")?;
+        }
         let mut steps = Steps { say, done: Vec::new() };
 
         let programs = steps.step("build the programs", || build_programs(&target))?;
@@ -106,14 +112,19 @@ impl Assets {
         })?;
         let images = folder.join("images");
         steps.step("capture and sign the image", || capture(&programs, &golden, &images, &secret, &[]))?;
-        Ok(Assets { folder, programs, netboot, iso, golden, old, images, secret, steps: steps.done })
+        lock.lock_shared().context("sharing the lock")?;
+        let (steps, lock) = (steps.done, Arc::new(lock));
+        Ok(Assets { folder, programs, netboot, iso, golden, old, images, secret, steps, lock })
     }
-}
 
-impl Assets {
+    /// The unpacked kernel package of the netboot files.
+    pub fn kernel(&self) -> Result<PathBuf> {
+        unpacked_kernel(&self.folder.join("kernel"))
+    }
+
     /// A golden disk like the usual one, whose system runs flashmob's helper when it starts.
     pub fn golden_with_helper(&self) -> Result<PathBuf> {
-        let kernel = Kernel::unpacked(&unpacked_kernel(&self.folder.join("kernel"))?)?;
+        let kernel = Kernel::unpacked(&self.kernel()?)?;
         golden_disk(&self.folder, &kernel, NEW, FirstStart::Helper)
     }
 }
@@ -138,7 +149,8 @@ fn workspace() -> PathBuf {
 }
 
 fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+    // Cargo takes a relative folder from where it is started, which is the workspace.
+    workspace().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// Builds with cargo, which skips programs that are up to date.
@@ -186,15 +198,15 @@ pub fn build_netboot(
     try_command(command.arg(KERNEL_ARGUMENTS).args(more)).map(drop)
 }
 
-/// The kernel package that `flashmob-initramfs` left unpacked in its cache.
+/// The newest kernel package that `flashmob-initramfs` left unpacked in its cache, by the date that the package
+/// gives its folder. After an update the older one is still there.
 fn unpacked_kernel(cache: &Path) -> Result<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(cache)
+    let unpacked = fs::read_dir(cache)
         .with_context(|| format!("reading {}", cache.display()))?
         .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|path| path.join("boot").is_dir())
-        .collect();
-    found.sort();
-    found.pop().with_context(|| format!("{} holds no unpacked kernel", cache.display()))
+        .filter(|path| path.join("boot").is_dir());
+    let when = |path: &PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    unpacked.max_by_key(when).with_context(|| format!("{} holds no unpacked kernel", cache.display()))
 }
 
 /// A golden disk, made when its recipe, its mark or the kernel is new.

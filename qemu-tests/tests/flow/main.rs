@@ -13,6 +13,7 @@ mod refusals;
 mod secure_boot;
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -22,8 +23,11 @@ use qemu_tests::assets::{Assets, build_netboot};
 use qemu_tests::machine::OWN_KEY;
 
 /// Made once for all tests of this binary.
-static ASSETS: LazyLock<Assets> =
-    LazyLock::new(|| Assets::prepare(&|step| eprintln!("prepare: {step}")).expect("preparing the lab"));
+static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
+    // Not by `eprintln`, which the test runner keeps back: a person should see what is waited for.
+    let say = |step: &str| drop(writeln!(std::io::stderr(), "prepare: {step}"));
+    Assets::prepare(&say).expect("preparing the lab")
+});
 
 /// From switching on to the end of imaging, three machines side by side on two busy cores without KVM.
 const IMAGED: Duration = Duration::from_secs(300);

@@ -116,7 +116,7 @@ fn all_drivers_of_debian_for_wired_cards_and_disks_are_inside() {
     let listed = try_command(Command::new("sh").args(["-c", list, "sh"]).arg(&image)).unwrap();
     let inside: BTreeSet<&str> = listed.lines().filter_map(|path| path.rsplit('/').next()).collect();
 
-    let kernel = ASSETS.folder.join("kernel");
+    let kernel = ASSETS.kernel().unwrap();
     let mut grep = Command::new("grep");
     grep.args(["-rlaF", "--include=*.ko"]).args(MAKE_CARDS_AND_DISKS.map(|name| format!("-e{name}")));
     let all = try_command(grep.arg(&kernel)).unwrap();
