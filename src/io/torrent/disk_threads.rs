@@ -10,10 +10,11 @@
 //! without a lock. Compressed pieces are decompressed into the thread's spare buffer, and the two buffers
 //! then swap roles. Most jobs carry a buffer of a bounded pool, and the owner counts the others, so queues as
 //! long as both never make the owner wait, and the way back needs no bound of its own. Threads end when the
-//! queue is dropped, after all queued jobs; [`DiskQueue::finish`] waits for that.
+//! queue is dropped, after all queued jobs; [`DiskQueue::finish`] waits for that. A job whose thread panics is
+//! answered with [`Done::Failed`], and so is each job for that thread afterwards.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -71,6 +72,7 @@ pub(super) enum Done {
 /// The way to the disk threads of one swarm.
 pub(crate) struct DiskQueue {
     threads: Vec<(SyncSender<Job>, JoinHandle<()>)>,
+    done: UnboundedSender<Done>,
 }
 
 impl DiskQueue {
@@ -84,9 +86,10 @@ impl DiskQueue {
         frames: Option<&BufPool>,
         done: UnboundedSender<Done>,
     ) -> std::io::Result<Self> {
+        let to_owner = done.clone();
         let threads = (0..threads.max(1)).map(|index| {
             let (sender, receiver) = sync_channel(depth + 1);
-            let done = done.clone();
+            let done = to_owner.clone();
             let unpacking = frames.map(Unpacking::new).transpose()?;
             let mut worker = Worker { storage: Arc::clone(&storage), unpacking };
             let name = format!("disk-{index}");
@@ -94,7 +97,7 @@ impl DiskQueue {
                 std::thread::Builder::new().name(name).spawn(move || worker.work(&receiver, &done))?;
             Ok((sender, handle))
         });
-        Ok(DiskQueue { threads: threads.collect::<std::io::Result<_>>()? })
+        Ok(DiskQueue { threads: threads.collect::<std::io::Result<_>>()?, done })
     }
 
     /// Checks and writes the first `len` bytes of `buf` at `offset`.
@@ -155,8 +158,36 @@ impl DiskQueue {
 
     fn send(&self, job: Job) {
         let index = job.piece.get() % self.threads.len();
-        if self.threads[index].0.send(job).is_err() {
+        if let Err(SendError(job)) = self.threads[index].0.send(job) {
             log::error!("a disk thread is gone");
+            // Fails only if the owner is gone.
+            let _ = self.done.send(Done::Failed(lost(job.offset, job.len)));
+        }
+    }
+}
+
+/// The error of a job whose thread panicked.
+fn lost(offset: u64, len: usize) -> StorageError {
+    StorageError {
+        action: "handling",
+        target: "the payload".to_owned(),
+        offset,
+        length: len as u64,
+        source: std::io::Error::other("the disk thread panicked"),
+    }
+}
+
+/// Answers a job that nothing else answers, because its thread panics.
+struct Unanswered<'a> {
+    done: Option<&'a UnboundedSender<Done>>,
+    offset: u64,
+    len: usize,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(done) = self.done {
+            let _ = done.send(Done::Failed(lost(self.offset, self.len)));
         }
     }
 }
@@ -207,8 +238,11 @@ struct Worker {
 impl Worker {
     fn work(&mut self, jobs: &Receiver<Job>, done: &UnboundedSender<Done>) {
         for job in jobs {
+            let mut unanswered = Unanswered { done: Some(done), offset: job.offset, len: job.len };
+            let result = self.run(job).unwrap_or_else(Done::Failed);
+            unanswered.done = None;
             // Fails only if the owner is gone, and then the result does not matter.
-            let _ = done.send(self.run(job).unwrap_or_else(Done::Failed));
+            let _ = done.send(result);
         }
     }
 
@@ -260,6 +294,7 @@ mod tests {
     use crate::io::hash::{sha1, sha256};
     use crate::io::storage::{FileStorage, Resize};
     use crate::io::torrent::codec::Packer;
+    use crate::storage::Attributes;
 
     fn next(done: &mut tokio::sync::mpsc::UnboundedReceiver<Done>) -> Done {
         done.blocking_recv().expect("one result for each job")
@@ -300,6 +335,46 @@ mod tests {
         queue.finish();
         assert_eq!(std::fs::read(&path).unwrap(), b"\0\0\0\0\0\0\0\0\0\x000123456789");
         assert_eq!(pool.available(), 2, "all buffers came back");
+    }
+
+    /// A storage with a bug.
+    struct Panics;
+
+    impl Storage for Panics {
+        fn len(&self) -> u64 {
+            10
+        }
+        fn read_at(&self, _: u64, _: &mut [u8]) -> Result<(), StorageError> {
+            panic!("a bug")
+        }
+        fn write_at(&self, _: u64, _: &[u8]) -> Result<(), StorageError> {
+            panic!("a bug")
+        }
+        fn sync(&self) -> Result<(), StorageError> {
+            Ok(())
+        }
+        fn attributes(&self) -> Attributes {
+            Attributes { alignment: 1, rotational: false, read_only: false }
+        }
+    }
+
+    #[test]
+    fn each_job_of_a_thread_that_panicked_has_failed() {
+        let pool = BufPool::new(10, 2);
+        let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+        let queue = DiskQueue::start(Arc::new(Panics), 1, 2, None, sender).unwrap();
+        queue.store(PieceIndex(0), 0, 10, pool.take().unwrap(), None);
+        let Done::Failed(error) = next(&mut done) else { panic!("it was stored") };
+        assert!(
+            error.to_string().contains("10 bytes at 0 of the payload: the disk thread panicked"),
+            "{error}"
+        );
+        while !queue.threads[0].1.is_finished() {
+            std::thread::yield_now();
+        }
+        queue.sync();
+        assert!(matches!(next(&mut done), Done::Failed(_)));
+        queue.finish();
     }
 
     #[test]
