@@ -30,6 +30,22 @@ pub(crate) fn is_writing() -> bool {
     WRITING.load(Ordering::SeqCst) > 0
 }
 
+/// Counts a run that writes, until it is dropped.
+struct Writing;
+
+impl Writing {
+    fn begin() -> Self {
+        WRITING.fetch_add(1, Ordering::SeqCst);
+        Writing
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        WRITING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of a volume.
@@ -62,10 +78,9 @@ fn grow_after(trial: Duration, node: &Path, size: u64, program: Option<&Path>) -
     let Some(program) = program else { return Ok(Ntfs::NoProgram) };
     run(program, &["--no-action"], node, Some(trial))
         .map_err(|why| format!("{why}; nothing was changed, and Windows may let it grow"))?;
-    WRITING.fetch_add(1, Ordering::SeqCst);
-    let written = run(program, &[], node, None);
-    WRITING.fetch_sub(1, Ordering::SeqCst);
-    written?;
+    let writing = Writing::begin();
+    run(program, &[], node, None)?;
+    drop(writing);
     let after = Volume::on(node)?;
     if !after.fills(size) {
         return Err("ntfsresize has ended, and the volume does not fill its partition".into());
@@ -114,10 +129,12 @@ fn run(program: &Path, options: &[&str], node: &Path, at_most: Option<Duration>)
     let mut command = Command::new(program);
     command.args(options).arg("--no-progress-bar").arg(node).env("LC_ALL", "C");
     command.stdin(Stdio::piped()).stderr(out.try_clone().map_err(failed)?).stdout(out);
+    // Before the program runs: without a reader its next line would kill it.
+    let listener = thread::Builder::new().name("ntfsresize".into()).spawn(move || listen(said));
+    let listener = listener.map_err(failed)?;
     let mut child = command.spawn().map_err(failed)?;
     // The command holds the pipe's other end.
     drop(command);
-    let listener = thread::spawn(move || listen(said));
     // It asks whether it may begin. It may have ended, and then it says why.
     if let Some(mut input) = child.stdin.take() {
         let _ = input.write_all(b"y\n");
