@@ -27,6 +27,8 @@ use crate::lan::lldp::Heard;
 
 /// How often interfaces and cables are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Time between two tries to open an interface's socket for DHCP.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// The kernel's switch to leave out routes through interfaces without a link.
 const IGNORE_DEAD_ROUTES: &str = "/proc/sys/net/ipv4/conf/all/ignore_routes_with_linkdown";
 /// Changes waiting for the owner; more interfaces than that wait themselves.
@@ -359,7 +361,10 @@ async fn ask(
                 Ok(started) => runner = Some(started),
                 Err(e) => {
                     status.note(format!("{}: cannot ask for an address: {e}", link.name));
-                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(TRY_AGAIN) => {}
+                        changed = carrier.changed() => if changed.is_err() { return },
+                    }
                     continue;
                 }
             }
@@ -407,4 +412,32 @@ pub(crate) async fn towards(server: &str) -> Vec<NicInfo> {
         ..NicInfo::default()
     };
     links.into_iter().map(nic).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_asks_any_longer_on_an_interface_that_cannot_be_opened_and_was_pulled() {
+        let link = Link {
+            index: u32::MAX,
+            name: "none-such0".into(),
+            mac: [2, 0, 0, 0, 0, 1],
+            up: true,
+            carrier: true,
+        };
+        let (carrier, seen) = watch::channel(true);
+        let (changes, _incoming) = mpsc::channel(1);
+        let status = Status::new();
+        let asking = tokio::spawn(ask(link, seen, changes, status.clone()));
+        let failed = async {
+            while status.view().notes.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(TRY_AGAIN, failed).await.expect("it cannot be opened");
+        drop(carrier);
+        tokio::time::timeout(2 * TRY_AGAIN, asking).await.expect("it ends").expect("without a panic");
+    }
 }
