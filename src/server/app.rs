@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -80,7 +81,8 @@ pub struct App {
     pub images: PathBuf,
     /// Where netboot files lie.
     pub boot: Option<PathBuf>,
-    /// The configuration.
+    /// Refreshed with the repository.
+    pub(crate) has_netboot_files: AtomicBool,
     pub configured: RwLock<Configured>,
     /// The images and their torrents.
     pub repository: RwLock<Arc<Repository>>,
@@ -180,10 +182,15 @@ impl App {
         problems
     }
 
-    /// Are there a kernel and an initramfs to be sent?
+    /// Were there a kernel and an initramfs to be sent when they were last looked for?
     pub(crate) fn can_netboot(&self) -> bool {
+        self.has_netboot_files.load(Ordering::Relaxed)
+    }
+
+    /// Looks for them. The folder may be on a filesystem that hangs.
+    pub(crate) fn find_netboot_files(&self) {
         let there = |name: &str| self.boot.as_ref().is_some_and(|boot| boot.join(name).is_file());
-        there("vmlinuz") && there("initramfs.img")
+        self.has_netboot_files.store(there("vmlinuz") && there("initramfs.img"), Ordering::Relaxed);
     }
 
     /// Makes the lab's shape known to the tracker if it changed. Takes the locks of the lab and of the

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -141,6 +142,7 @@ impl Server {
             clock,
             images: options.images,
             boot: options.boot,
+            has_netboot_files: AtomicBool::new(false),
             configured: RwLock::new(Configured { config: Arc::new(config), problem: None }),
             repository: RwLock::default(),
             look,
@@ -159,6 +161,7 @@ impl Server {
             seeder: seeders.who(),
             seeding: RwLock::default(),
         });
+        app.find_netboot_files();
         watch::publish(&app, &scan, &mut seeders).await;
         for problem in app.problems() {
             log::warn!("{}: {}. {}", problem.what, problem.error, problem.advice);

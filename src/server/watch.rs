@@ -114,8 +114,10 @@ pub(super) async fn repository(
         // One scan answers all who waited for it.
         let waiting: Vec<_> = told.into_iter().chain(std::iter::from_fn(|| looks.try_recv().ok())).collect();
         scanner.judge_by(keys_by_option.clone().or_else(|| app.config().keys.clone()));
+        let looked = Arc::clone(&app);
         let scanned = tokio::task::spawn_blocking(move || {
             let result = scanner.scan();
+            looked.find_netboot_files();
             (scanner, result)
         });
         let Ok((same, result)) = scanned.await else { break };

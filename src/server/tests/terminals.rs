@@ -219,6 +219,7 @@ async fn without_netboot_files_nobody_is_sent_the_agent() {
     world.hello(A).await;
     world.order(A).await;
     fs::remove_file(world.at("boot/vmlinuz")).expect("removed");
+    assert!(world.server.as_ref().expect("running").app().look_at_images().await, "in time");
     assert!(world.ipxe(A, "pcbios").await.ends_with("exit 1\n"));
     assert!(world.text("/api/v1/lab").await.1.contains("there are no netboot files"));
 }
