@@ -137,9 +137,8 @@ fn run(args: &Args, lan: &Lan, client: Client, goodput: f64) {
     let memory: Vec<f64> = leechers.iter().map(|leecher| leecher.used().memory).collect();
     println!(
         "{client:?}: makespan {:.3} of the yardstick ({last:.1} s), last {:.3} of the median, seeder {:.3} \
-         of the payload, \
-         processor seconds {:.2} (seeder {:.2}), peak memory {:.0} MiB (seeder {:.0} MiB), processors {:.0} \
-         % busy{}",
+         of the payload, processor seconds {:.2} (seeder {:.2}), peak memory {:.0} MiB (seeder {:.0} MiB), \
+         processors {:.0} % busy{}",
         last / best,
         last / median,
         sent / args.size as f64,

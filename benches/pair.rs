@@ -116,8 +116,7 @@ fn main() {
         let (leecher, leechers) = spread(&figures.leecher);
         println!(
             "{client:?}: {:.0} ({:.0}) MB/s, CPU seconds a GiB: seeder {seeder:.2} ({seeders:.2}), leecher \
-             {leecher:.2} \
-             ({leechers:.2}); peak memory {:.0} MiB, seeder {:.0} MiB",
+             {leecher:.2} ({leechers:.2}); peak memory {:.0} MiB, seeder {:.0} MiB",
             -rate,
             -usual,
             spread(&figures.memory).1,

@@ -192,7 +192,7 @@ impl BlockWriter {
         count
     }
 
-    /// Goes on with the slot after this one, which is full. False if that is not free any more.
+    /// Goes on with the slot after this one, which is full. False if that is no longer free.
     pub(crate) fn claim_next(&mut self) -> bool {
         let next = self.slots.change(self.at + 1, FREE, state(self.conn, CLAIMED));
         if next {

@@ -110,8 +110,7 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
         writeln!(
             summary,
             "drivers that name firmware which is not under {} (Debian: firmware-misc-nonfree, \
-             firmware-realtek, \
-             firmware-bnx2, firmware-bnx2x, firmware-qlogic); most work without: {}",
+             firmware-realtek, firmware-bnx2, firmware-bnx2x, firmware-qlogic); most work without: {}",
             args.drivers.firmware.display(),
             names.join(", ")
         )?;
@@ -138,7 +137,7 @@ fn base(tree: &mut Tree, args: &BuildArgs) -> Result<()> {
     tree.put("dev/null", Node::Device { major: 1, minor: 3 });
     let agent = read(&args.agent)?;
     if !agent.starts_with(b"\x7fELF") {
-        bail!("{} is not a Linux program", args.agent.display());
+        bail!("{} is not a Linux program: name the agent that was built for musl", args.agent.display());
     }
     tree.program("init", agent);
     let mut keys = String::new();
@@ -147,7 +146,10 @@ fn base(tree: &mut Tree, args: &BuildArgs) -> Result<()> {
             String::from_utf8(read(path)?).with_context(|| format!("{} is not text", path.display()))?;
         let found = TrustedKeys::parse(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
         if found.is_empty() {
-            bail!("{} holds no minisign public key", path.display());
+            bail!(
+                "{} holds no minisign public key: name the .pub file of flashmob-mkimage keygen",
+                path.display()
+            );
         }
         keys += text.trim_end();
         keys.push('\n');

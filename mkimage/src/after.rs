@@ -258,7 +258,7 @@ fn put_contents(held: &Path, contents: &Contents) -> Result<(), Failure> {
     sync_folder(held)
 }
 
-/// Removes the contents that no rule has any more.
+/// Removes the contents that no rule names now.
 fn clear(held: &Path, contents: &Contents) -> Result<(), Failure> {
     let Ok(entries) = fs::read_dir(held) else { return Ok(()) };
     for entry in entries.flatten() {

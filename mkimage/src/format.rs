@@ -113,9 +113,8 @@ fn either(path: &Path, looks: Format) -> Failure {
     let name = looks.name();
     Failure::refused(
         format!(
-            "{} begins like a virtual disk ({name}), and its name does not say so: a machine that used it \
-             as a raw disk could have \
-             written that",
+            "{} begins like a virtual disk ({name}), and its name does not say so: a machine that used it as \
+             a raw disk could have written that",
             path.display()
         ),
         format!("Say what it is: --format {name} or --format raw; or name it *.{name} or *.raw."),

@@ -38,8 +38,7 @@ impl View {
             Failure::refused(
                 format!("{} is a virtual disk ({}), and {what}", path.display(), format.name()),
                 "Install qemu-system-common and run as root, shut down the machine that uses the disk, or \
-                 convert it with \
-                 `qemu-img convert -O raw`.",
+                 convert it with `qemu-img convert -O raw`.",
             )
         })
     }

@@ -120,10 +120,8 @@ mod tests {
     #[test]
     fn all_keys_are_read_and_the_kernels_are_left_alone() {
         let text = "quiet console=ttyS0,115200 flashmob.server=10.0.0.1 flashmob.job=night \
-            flashmob.ticket=0f \
-            flashmob.after=poweroff \
-                    \"flashmob.disk=model=Disk 7\" flashmob.log=debug flashmob.insecure=1 flashmob.direct=1 \
-                    BOOTIF=01-52-54-00-AA-bb-01\n";
+            flashmob.ticket=0f flashmob.after=poweroff \"flashmob.disk=model=Disk 7\" flashmob.log=debug \
+            flashmob.insecure=1 flashmob.direct=1 BOOTIF=01-52-54-00-AA-bb-01\n";
         let line = parse(text).unwrap();
         assert_eq!(
             line,

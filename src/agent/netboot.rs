@@ -82,8 +82,9 @@ struct Setup {
 }
 
 fn prepare(journal: &Journal) -> Result<Setup, Failure> {
-    let text = fs::read_to_string("/proc/cmdline")
-        .map_err(|e| Failure::usage(format!("/proc/cmdline: {e}"), "Report this."))?;
+    let text = fs::read_to_string("/proc/cmdline").map_err(|e| {
+        Failure::usage(format!("/proc/cmdline: {e}"), "This is a bug in flashmob: report it.")
+    })?;
     let cmdline = cmdline::parse(&text).map_err(|wrong| {
         Failure::usage(
             format!("the kernel command line is wrong: {}", wrong.join("; ")),
@@ -143,7 +144,10 @@ fn work(setup: Setup, status: &Status) -> Result<Leave, Failure> {
     }
     enrol_keys(status);
     let kernel = |what: &str, e: &dyn std::fmt::Display| {
-        Failure::retry(format!("{what}: {e}"), "Report this with a photo of the screen.")
+        Failure::retry(
+            format!("{what}: {e}"),
+            "This is a bug in flashmob: report it with a photo of the screen.",
+        )
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -150,7 +150,7 @@ impl Owner {
                 heard = heard => match heard {
                     Ok((index, heard)) => self.heard(index, heard),
                     Err(e) => {
-                        self.status.note(format!("cannot hear switches any more: {e}"));
+                        self.status.note(format!("no longer hears switches: {e}"));
                         self.listener = None;
                     }
                 },

@@ -61,8 +61,9 @@ pub(super) enum Content {
 
 /// The body of a call.
 pub(super) fn json_of(value: &impl serde::Serialize) -> Result<Vec<u8>, Failure> {
-    serde_json::to_vec(value)
-        .map_err(|e| Failure::usage(format!("the call has no form: {e}"), "Report this."))
+    serde_json::to_vec(value).map_err(|e| {
+        Failure::usage(format!("the call has no form: {e}"), "This is a bug in flashmob: report it.")
+    })
 }
 
 /// Sends a server something small.
@@ -141,7 +142,12 @@ pub(super) async fn accepted(address: &str, response: Response) -> Result<Respon
 }
 
 pub(super) async fn text_of(response: Response) -> Result<String, Failure> {
-    response.text().await.map_err(|e| Failure::retry(format!("reading the answer: {e}"), "Try again."))
+    response.text().await.map_err(|e| {
+        Failure::retry(
+            format!("reading the answer: {e}"),
+            "Check that the server runs, and repeat the command.",
+        )
+    })
 }
 
 /// What the server answers, for people: some of its words come from terminals, and anybody can say that he is

@@ -70,8 +70,7 @@ async fn fetch(args: GetArgs) -> Result<(), Failure> {
     for link in meta.links() {
         log::warn!(
             "{} is a symbolic link in this torrent and is not made, because its target may lie outside the \
-             target \
-             folder",
+             target folder",
             link.path.join("/")
         );
     }

@@ -65,8 +65,9 @@ pub async fn run(args: TokenArgs) -> Result<(), Failure> {
                 Role::Admin => "admin",
                 Role::Teacher => "teacher",
             };
-            let body = serde_json::to_vec(&NewToken { name, role: role.into(), room })
-                .map_err(|e| Failure::refused(format!("writing JSON: {e}"), "Report this."))?;
+            let body = serde_json::to_vec(&NewToken { name, role: role.into(), room }).map_err(|e| {
+                Failure::refused(format!("writing JSON: {e}"), "This is a bug in flashmob: report it.")
+            })?;
             let answer = send(&server, Method::POST, &PATH, (Content::Json, body)).await?;
             let made: TokenMade = understand(&text_of(answer).await?)?;
             println!("{}", made.token);

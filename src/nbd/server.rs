@@ -60,12 +60,10 @@ pub struct Garbage(&'static str);
 enum Phase {
     /// The client's flags are awaited.
     Flags,
-    /// Its options.
     Options {
         zeroes: bool,
         seen: u32,
     },
-    /// Its requests.
     Requests,
     /// The rest of a refused write.
     Skip {
@@ -275,7 +273,7 @@ fn option_reply(kind: u32, answer: u32, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The name in the data of `GO` and `INFO`: its length, itself, a count, and so many kinds of information.
+/// The name in the data of `GO` and `INFO`: its length, itself, a count, and that many kinds of information.
 fn named(data: &[u8]) -> Option<&[u8]> {
     let length = usize::try_from(u32_at(data, 0)?).ok()?;
     let name = data.get(4..4usize.checked_add(length)?)?;

@@ -220,8 +220,7 @@ fn doubt(image: &Published) -> Option<Problem> {
         what: format!("image {}", image.id()),
         error: error.into(),
         advice: "Terminals will refuse it. Where keys are configured, it does not count as the newest \
-            version. Sign it with \
-                 'flashmob-mkimage sign'."
+            version. Sign it with 'flashmob-mkimage sign'."
             .into(),
     })
 }

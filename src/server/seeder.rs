@@ -28,8 +28,8 @@ use crate::units::InfoHash;
 const MEMORY: u64 = 128 << 20;
 /// The remedy for a piece that cannot be sent.
 const TROUBLE: &str = "Terminals that lack it wait. Check the image with 'flashmob-mkimage verify', put the \
-    file back from a copy or \
-                       capture the image again; a piece that is in order again is served without a restart.";
+    file back from a copy or capture the image again; a piece that is in order again is served without a \
+    restart.";
 /// How old the numbers on the page may be.
 const FRESH: Duration = Duration::from_secs(1);
 

@@ -60,8 +60,12 @@ pub struct Options {
 /// Makes the key of a new server's tickets, and keeps it.
 async fn new_key(store: &Store) -> Result<tickets::Key, Failure> {
     let mut key = [0; 32];
-    getrandom::fill(&mut key)
-        .map_err(|e| Failure::refused(format!("no random number: {e}"), "Look at this machine's kernel."))?;
+    getrandom::fill(&mut key).map_err(|e| {
+        Failure::refused(
+            format!("no random number: {e}"),
+            "The kernel gives no random numbers: look for its reason in 'dmesg'.",
+        )
+    })?;
     let key = tickets::Key(key);
     store
         .save(vec![Change::TicketKey(key)])
@@ -103,7 +107,7 @@ impl Server {
         let scan = scanner.scan()?;
         let listener = listen::bind(options.listen, DEFAULT_PORT).map_err(cannot_listen("--listen"))?;
         let address = listener.local_addr().map_err(|e| {
-            Failure::refused(format!("the listening socket has no address: {e}"), "Try again.")
+            Failure::refused(format!("the listening socket has no address: {e}"), "Start the server again.")
         })?;
         let (store, restored, store_thread) =
             Store::open(&options.state).map_err(|e| Failure::refused(e.to_string(), e.advice()))?;
@@ -126,8 +130,7 @@ impl Server {
         if !corrected.is_empty() {
             log::warn!(
                 "the date of this machine is before times that the server wrote down earlier: look at its \
-                 clock. \
-                 Terminals are served all the same"
+                 clock. Terminals are served all the same"
             );
             // Unstored corrections are made again at the next start.
             drop(store.save(corrected));

@@ -42,7 +42,7 @@ pub struct NodeSpec {
     pub arrives: Duration,
     /// When it is switched off: its connections close.
     pub leaves: Option<Duration>,
-    /// When its cable is pulled: nothing from it or to it arrives any more, and nobody is told.
+    /// When its cable is pulled: from then on nothing from it or to it arrives, and nobody is told.
     pub vanishes: Option<Duration>,
     /// Piece buffers.
     pub buffers: usize,
@@ -96,7 +96,7 @@ pub struct Zones {
     pub uplink: u64,
     /// The lab's shape as the tracker knows it. Terminals of zone `n` have addresses in 10.`n`.0.0/16.
     pub topology: Topology,
-    /// One second of the lab is so many of its model: what the tracker does by the clock goes with it.
+    /// One second of the lab is this many of its model: what the tracker does by the clock goes with it.
     pub time_scale: u32,
 }
 
@@ -109,7 +109,7 @@ pub struct LabSpec {
     pub pieces: u32,
     /// Bytes of one, on the wire.
     pub piece_length: u32,
-    /// One byte that engines hold stands for so many on the wire: see [`scaled_down`](Self::light).
+    /// One byte that engines hold stands for this many on the wire: see [`scaled_down`](Self::light).
     pub scale: u32,
     /// Bytes the last piece lacks to full length.
     pub short: u64,

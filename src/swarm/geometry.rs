@@ -13,7 +13,6 @@ use crate::units::{BLOCK_LEN, PieceIndex};
 /// A range inside one piece, the object of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block {
-    /// The piece.
     pub piece: PieceIndex,
     /// First byte, counted from the start of the piece; with [`FRAME`] set, from the start of the piece's
     /// frame.

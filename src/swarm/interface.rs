@@ -169,14 +169,12 @@ pub enum Input {
     Message {
         /// The connection to the peer.
         conn: ConnId,
-        /// The message.
         message: Message,
     },
     /// A peer's block was read into its slot, which had been claimed of [`super::Engine::inflight`].
     Landed {
         /// The connection to the peer.
         conn: ConnId,
-        /// The block.
         block: Block,
     },
     /// A peer sent bytes that are not a message.
@@ -187,35 +185,24 @@ pub enum Input {
         error: WireError,
     },
     /// A connection ended, or failed; not needed after [`Output::Close`].
-    Closed {
-        /// The connection.
-        conn: ConnId,
-    },
+    Closed { conn: ConnId },
     /// A block of [`Output::SendBlock`] was given to the network.
     BlockSent {
         /// The connection to the peer.
         conn: ConnId,
-        /// The block.
         block: Block,
     },
     /// A block of [`Output::SendBlock`] could not be read from the medium and was not sent.
     BlockUnreadable {
         /// The connection to the peer.
         conn: ConnId,
-        /// The block.
         block: Block,
     },
     /// A piece of [`Output::Store`] was dealt with.
-    Stored {
-        /// The piece.
-        piece: PieceIndex,
-        /// The result.
-        result: StoreResult,
-    },
+    Stored { piece: PieceIndex, result: StoreResult },
     /// What there is of a piece's frame has changed: after [`Output::MakeFrame`], because it came from a
     /// peer, or because memory was needed.
     Frame {
-        /// The piece.
         piece: PieceIndex,
         /// The frame's new state.
         state: FrameState,
@@ -241,30 +228,22 @@ pub enum Output {
     SendBlock {
         /// The connection to the peer.
         conn: ConnId,
-        /// The block.
         block: Block,
     },
-    /// End a connection. No input about it is needed any more.
-    Close {
-        /// The connection.
-        conn: ConnId,
-        /// Why.
-        why: CloseReason,
-    },
+    /// End a connection. No input about it is needed after that.
+    Close { conn: ConnId, why: CloseReason },
     /// A piece is complete: check it and write it; answer with `Stored`. The piece's bytes are the first of
     /// the buffer, as many as [`super::Geometry::len_of`] says.
     Store {
-        /// The piece.
         piece: PieceIndex,
         /// Its bytes, or its frame.
         buf: PieceBuf,
-        /// The buffer begins with a frame of so many bytes, which is to become the piece first. One that does
-        /// not is as if the hash were wrong.
+        /// The buffer begins with a frame of this many bytes, to be unpacked first. One that does not unpack
+        /// counts as a wrong hash.
         frame: Option<u32>,
     },
     /// Compress this piece, which is stored, beside everything else; answer with `Frame`.
     MakeFrame {
-        /// The piece.
         piece: PieceIndex,
         /// A longer frame is useless.
         at_most: u32,

@@ -15,7 +15,7 @@ use crate::units::Now;
 /// A bucket holds what its rate gives in this time.
 const BURST: Duration = Duration::from_millis(20);
 
-/// At most so many bytes a second each way, over all torrents whose engines have a clone of it. They must
+/// At most this many bytes a second each way, over all torrents whose engines have a clone of it. They must
 /// count time from the same moment.
 #[derive(Debug, Clone, Default)]
 pub struct RateLimit(Option<Arc<Limited>>);

@@ -189,7 +189,7 @@ impl Capacity {
         }
     }
 
-    /// As long as nothing was seen, it is supposed to carry so many bytes a second.
+    /// As long as nothing was seen, it is assumed to carry this many bytes a second.
     pub(crate) fn suppose(&mut self, rate: u64) {
         if self.best == 0 {
             self.best = rate.min(self.ceiling);

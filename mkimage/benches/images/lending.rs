@@ -91,7 +91,7 @@ impl Link {
         server
     }
 
-    /// Seconds that so many bytes take from the terminal to the server.
+    /// Seconds that this many bytes take from the terminal to the server.
     fn carry(&self, bytes: u64) -> f64 {
         let (server, terminal) = (self.server.clone(), self.terminal.clone());
         let (ready, is_ready) = std::sync::mpsc::channel();

@@ -141,8 +141,7 @@ fn of_partition(source: &Source) -> Result<Plan, Failure> {
                     source.path.display()
                 ),
                 "If the GPT is right, write the protective MBR again (gdisk: `w`); if it is an old one, \
-                 remove it \
-                 (wipefs -a -t gpt).",
+                 remove it (wipefs -a -t gpt).",
             ));
         }
         remarks.push("there is an old GPT that is not in force; it is part of the one partition".into());

@@ -195,7 +195,7 @@ impl Source {
         below.or_else(|| self.lent.as_ref().map(|lent| lent.client.received()))
     }
 
-    /// Why it cannot be read any more, if its connection is lost for good.
+    /// Why it can no longer be read, if its connection is lost for good.
     pub(crate) fn gone(&self) -> Option<Failure> {
         let below = self.below.as_ref().and_then(|(below, _)| below.gone());
         below.or_else(|| self.lent.as_ref().and_then(|lent| lent.client.gone()))
@@ -255,8 +255,7 @@ impl Source {
             if e.kind() == io::ErrorKind::UnexpectedEof {
                 return Failure::disk(
                     format!(
-                        "{path} ends before byte {}: it shrank while it was \
-                    read",
+                        "{path} ends before byte {}: it shrank while it was read",
                         offset + into.len() as u64
                     ),
                     "Capture it again while no other program writes to it.",
@@ -270,8 +269,7 @@ impl Source {
             Failure::disk(
                 format!("reading {} bytes at byte {offset} of {path}: {place}: {e}", into.len()),
                 "The source cannot be read there: check the disk (smartctl, dmesg) or take another copy. \
-                 --rescue goes \
-                 on with zeros in its place.",
+                 --rescue goes on with zeros in its place.",
             )
         })
     }

@@ -145,7 +145,7 @@ fn backing(device: u64) -> Option<PathBuf> {
     let path = PathBuf::from(path.trim_end_matches('\n'));
     let there = path.is_file();
     if !there {
-        log::info!("the file behind {} is not there any more: {}", sysfs::numbers(device), path.display());
+        log::info!("the file behind {} is gone: {}", sysfs::numbers(device), path.display());
     }
     there.then_some(path)
 }

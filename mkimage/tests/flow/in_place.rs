@@ -58,7 +58,7 @@ fn a_source_that_was_written_to_is_not_served_whatever_its_time_says() {
     file.write_all_at(b"?", disks::MIB + 5000).expect("written");
     file.set_modified(modified + std::time::Duration::from_secs(1)).expect("a time");
     let said = fail(&mkimage(&[&"verify", &image]), 3);
-    assert!(said.contains("any more: it was written to") && said.contains("capture it again"), "{said}");
+    assert!(said.contains("captured from: it was written to") && said.contains("capture it again"), "{said}");
     file.set_modified(modified).expect("a time");
     let said = fail(&mkimage(&[&"verify", &image]), 4);
     assert!(said.contains("piece 0 is not what was captured"), "{said}");

@@ -28,7 +28,7 @@ const SMALLER: u64 = 200 * MIB;
 /// The table of a disk.
 #[derive(Clone, Copy, PartialEq)]
 enum Scheme {
-    /// With sectors of so many bytes.
+    /// With sectors of this many bytes.
     Gpt(u32),
     Mbr,
 }

@@ -13,7 +13,7 @@ pub struct Pace {
     pub tell: Duration,
     /// How long leaving the swarm may take.
     pub leave: Duration,
-    /// Between two looks whether the attempt's log has more for the server.
+    /// Between two checks for new lines in the attempt's log.
     pub log: Duration,
 }
 

@@ -103,7 +103,7 @@ async fn tell(api: &Api, assignment: &Assignment, report: &PersonalReport, withi
     match tokio::time::timeout(within, told).await {
         Ok(Ok(())) => true,
         Ok(Err(e)) => {
-            log::debug!("the server does not hear how far the own system is: {e}");
+            log::debug!("the server does not hear how far the terminal's own system is: {e}");
             false
         }
         Err(_) => false,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::{fail, failed_call};
+use super::{START_AGAIN, fail, failed_call};
 use crate::agent::lending;
 use crate::agent::network;
 use crate::agent::status::Status;
@@ -48,7 +48,7 @@ pub fn run(args: LendArgs) -> ExitCode {
 }
 
 fn start(args: LendArgs) -> Result<(), Failure> {
-    let local = |e: &dyn std::fmt::Display| Failure::retry(format!("cannot start: {e}"), "Try again.");
+    let local = |e: &dyn std::fmt::Display| Failure::retry(format!("cannot start: {e}"), START_AGAIN);
     let runtime = tokio::runtime::Runtime::new().map_err(|e| local(&e))?;
     let http = api_client::client().map_err(|e| local(&e))?;
     let credentials = Credentials::of_person(token_file::token(args.token.as_deref())?);

@@ -38,6 +38,10 @@ use crate::io::net::token_file;
 use crate::lan::discovery::server_url;
 use crate::manifest::TrustedKeys;
 
+/// The remedy where the program cannot start its own parts.
+const START_AGAIN: &str =
+    "Check this process's limits ('ulimit -a') and the free memory, and start it again.";
+
 /// Fetches an image from a flashmob server onto a disk of this machine. Everything on the disk is replaced.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "flashmob-agent", version)]
@@ -184,7 +188,7 @@ fn start(args: Args, status: &Status) -> Result<Ended, Failure> {
     let token = token_file::token(args.token.as_deref())?;
     token.iter().for_each(|token| status.journal().hide(token));
     let credentials = Credentials::of_person(token);
-    let local = |e: &dyn std::fmt::Display| Failure::retry(format!("cannot start: {e}"), "Try again.");
+    let local = |e: &dyn std::fmt::Display| Failure::retry(format!("cannot start: {e}"), START_AGAIN);
     let runtime = tokio::runtime::Runtime::new().map_err(|e| local(&e))?;
     let http = api_client::client().map_err(|e| local(&e))?;
     let journal = status.journal().clone();

@@ -24,8 +24,7 @@ const TICK: Duration = Duration::from_millis(500);
 const NOT_THE_IMAGE: &str = "the server's record of this disk cannot be used: the system was made this \
     terminal's own after it was imaged; reading the disk instead";
 const FORBIDDEN: &str = "the job says compare = \"trust\", and this terminal's netboot files forbid it \
-    (--no-trust): looking what \
-                         is on the disk";
+    (--no-trust): looking what is on the disk";
 
 /// A target, and the pieces of its image that are on it.
 pub(super) struct Looked {

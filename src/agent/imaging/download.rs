@@ -170,8 +170,7 @@ pub(super) async fn hashes(
     tokio::time::timeout(at_most, hashes_some_time(ctx, first, grid)).await.unwrap_or_else(|_| {
         Err(Failure::retry(
             format!(
-                "{} has had no hashes for {} s; what was written is not \
-            proved",
+                "{} has had no hashes for {} s; what was written is not proved",
                 first.id(),
                 at_most.as_secs()
             ),

@@ -60,15 +60,14 @@ fn judge(planned: &[Known], others: &[Known]) -> Result<Vec<String>, Failure> {
             return Err(Failure::refused(
                 format!("{text}: the machine might start or use the wrong one of the two"),
                 "Give the other disk an identity of its own (sgdisk -G, or sfdisk --disk-id), erase its \
-                 table (wipefs -a), \
-                 or take it out.",
+                 table (wipefs -a), or take it out.",
             ));
         }
     }
     Ok(warnings)
 }
 
-/// One disk, also if it is reached in two ways.
+/// One disk, even if it is reached in two ways.
 fn is_same(one: &DiskInfo, other: &DiskInfo) -> bool {
     one.name == other.name || (one.wwn.is_some() && one.wwn == other.wwn)
 }

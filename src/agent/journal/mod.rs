@@ -129,7 +129,7 @@ impl Journal {
         }
     }
 
-    /// An attempt begins, or none is under way any more.
+    /// An attempt begins, or the last one has ended.
     pub(crate) fn attempt(&self, attempt: Option<&Unfinished>) {
         let mut state = sync::lock(&self.0);
         if let Some(mirror) = &state.mirror

@@ -54,7 +54,9 @@ pub(crate) async fn run(
     let rule = disk.unwrap_or(&offer.disk).to_owned();
     let lending = async {
         let opened = tokio::task::spawn_blocking(move || lend::open(&rule)).await;
-        let disk = opened.unwrap_or_else(|e| Err(Failure::retry(format!("opening the disk: {e}"), "")));
+        let disk = opened.unwrap_or_else(|e| {
+            Err(Failure::retry(format!("opening the disk: {e}"), "Begin the capture again."))
+        });
         let disk = disk.map_err(|failure| {
             hidden::explain(failure, &devices::read(Path::new("/")), &list::all().unwrap_or_default())
         })?;

@@ -94,8 +94,7 @@ fn at_interface(heard: &Heard) -> Vec<Finding> {
         found.push(Finding::error(
             CHECK,
             format!("{name}: no DHCP server tells terminals what to boot"),
-            "Let 'flashmob serve --pxe IFACE' answer beside it, or give it the options of \
-             docs/netboot.md.",
+            "Let 'flashmob serve --pxe IFACE' answer beside it, or give it the options of docs/netboot.md.",
         ));
     }
     found

@@ -35,7 +35,7 @@ pub(super) struct CreateArgs {
     /// Switch the terminals on (Wake-on-LAN) when the job opens.
     #[arg(long)]
     wake: bool,
-    /// Image at most so many terminals at a time.
+    /// Image at most this many terminals at a time.
     #[arg(long, value_name = "N")]
     wave: Option<u32>,
     /// Attempts of a terminal before it has failed [default: 3]
@@ -66,7 +66,7 @@ pub(super) struct CreateArgs {
     /// Do not check pieces as they arrive; the proof from the disk stays.
     #[arg(long)]
     no_verify: bool,
-    /// Longest stay in the swarm after the own disk is done [default: 30min]
+    /// Longest stay in the swarm after its own disk is done [default: 30min]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     longest_stay: Option<std::time::Duration>,
     /// Use at most N Mbit/s of each terminal's link, each way, so that a class beside the job has a network

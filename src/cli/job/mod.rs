@@ -60,7 +60,7 @@ enum JobCommand {
         #[command(flatten)]
         server: ServerArg,
     },
-    /// End jobs: nobody begins any more, and those under way stop.
+    /// End jobs: no terminal begins, and those under way stop.
     Cancel {
         #[arg(required = true, value_name = "JOB")]
         jobs: Vec<u64>,

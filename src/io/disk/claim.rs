@@ -143,7 +143,7 @@ fn broken(path: &str, action: &str, error: &io::Error) -> Failure {
     let message = format!("{action} {path}: {error}");
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => {
-            Failure::refused(message, "Run as root, and look whether the disk's name is right.")
+            Failure::refused(message, "Run as root, and check that the disk's name is right.")
         }
         _ => Failure::disk(message, "Look at the disk's cable and at its own health report (SMART)."),
     }

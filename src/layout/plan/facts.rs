@@ -26,14 +26,12 @@ pub struct DiskFacts {
 pub struct Existing {
     /// Its own fields.
     pub table: Table,
-    /// Its partitions.
     pub partitions: Vec<ExistingPartition>,
 }
 
 /// A partition that is on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExistingPartition {
-    /// Its number.
     pub number: u32,
     /// First sector.
     pub first: Lba,
@@ -82,6 +80,5 @@ pub struct AreaWrite {
     pub kind: BootAreaKind,
     /// Where it goes.
     pub offset: DiskOffset,
-    /// Its bytes.
     pub bytes: Vec<u8>,
 }

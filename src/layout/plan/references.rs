@@ -167,8 +167,7 @@ fn check_labels(
             return Err(Failure::refused(
                 format!(
                     "partition {n} of {disk} is named '{have}' and not '{want}', and the kernel of {} is \
-                     told to find \
-                     it by PARTLABEL",
+                     told to find it by PARTLABEL",
                     manifest.id()
                 ),
                 format!(

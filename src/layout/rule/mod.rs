@@ -66,9 +66,8 @@ fn parse_term(term: &str) -> Result<Term, String> {
     }
     let Some((key, value)) = term.split_once('=').map(|(k, v)| (k.trim(), v.trim())) else {
         return Err(format!(
-            "'{term}' is not a disk rule: use internal, /dev/NAME, or one of name, serial, wwn, model, \
-             path, bus, \
-             size, rotational, sector with '='"
+            "'{term}' is not a disk rule: use internal, /dev/NAME, or one of name, serial, wwn, model, path, \
+             bus, size, rotational, sector with '='"
         ));
     };
     if value.is_empty() {
@@ -199,7 +198,7 @@ impl Rule {
                 let there = if all.is_empty() { "none at all".to_string() } else { list(&all) };
                 Err(Failure::refused(
                     format!("no disk is meant by the rule '{self}'; disks here: {there}"),
-                    "Change the job's disk rule, or look whether the disk or its driver is missing.",
+                    "Change the job's disk rule, or check whether the disk or its driver is missing.",
                 ))
             }
             _ => Err(Failure::refused(

@@ -159,8 +159,7 @@ proptest! {
 
     #[test]
     fn a_shown_rule_means_the_same(text
-        in "(internal|bus=nvme|size=[1-9]GiB|name=sd[a-z]|rotational=no|sector=4096)\
-            (,serial=[A-Z0-9]{3})?") {
+        in "(internal|bus=nvme|size=[1-9]GiB|name=sd[a-z]|rotational=no|sector=4096)(,serial=[A-Z0-9]{3})?") {
         let rule: Rule = text.parse().expect("a rule");
         prop_assert_eq!(rule.to_string().parse::<Rule>(), Ok(rule));
     }

@@ -38,7 +38,6 @@ impl Write {
 /// A partition as its table describes it.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot<'a> {
-    /// Its number.
     pub number: u32,
     /// First sector.
     pub first: Lba,
@@ -65,7 +64,6 @@ pub fn chs(lba: u64) -> [u8; 3] {
 pub struct Described<'a> {
     /// The table's own fields.
     pub table: &'a Table,
-    /// Its partitions.
     pub slots: Vec<Slot<'a>>,
     /// Bytes of the unit of LBAs.
     pub sector: SectorSize,

@@ -60,7 +60,7 @@ pub(super) fn regions(described: &Described<'_>, signature: [u8; 4], extended: &
         Written { active: false, kind: EXTENDED_LINK, first: ebr.0, relative, sectors: length }
             .put(record, 2);
     };
-    // The chain begins in the extended partition's first sector, also where the first record has no
+    // The chain begins in the extended partition's first sector, even where the first record has no
     // partition. Where there is no chain, an old one on the terminal's disk must not come to life.
     if logical.first().is_none_or(|(_, ebr)| *ebr != one.first) {
         let mut record = vec![0; size];

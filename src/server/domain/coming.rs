@@ -53,7 +53,7 @@ impl<T> Coming<T> {
         }
     }
 
-    /// A terminal came, or need not come any more. Its addresses may have others on the way at once.
+    /// A terminal came, or no longer needs to. Its addresses may have others on the way at once.
     pub(crate) fn came(&mut self, terminal: &str) {
         self.0.retain(|_, one| one.terminal != terminal);
     }

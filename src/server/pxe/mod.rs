@@ -78,7 +78,10 @@ pub(super) async fn start(setup: Setup, clock: Clock, watch: Arc<Mutex<Watch>>) 
     match started.await {
         Ok(Ok(())) => Ok(running),
         Ok(Err(refusal)) => Err(refused(refusal)),
-        Err(_) => Err(Failure::refused("the thread that runs dnsmasq ended", "Report this as a mistake.")),
+        Err(_) => Err(Failure::refused(
+            "the thread that runs dnsmasq ended",
+            "This is a bug in flashmob: report it with the server's log.",
+        )),
     }
 }
 
@@ -107,7 +110,7 @@ impl Keeper {
                 End::Failed(refusal) => refusal,
             };
             if let Some(told) = told.take() {
-                // Without a receiver nobody waits any more.
+                // Without a receiver nobody waits for it.
                 let _ = told.send(Err(refusal));
                 return;
             }

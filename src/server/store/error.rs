@@ -103,7 +103,7 @@ impl StoreError {
             }
             StoreError::Missing { .. } => "Name the folder of the server's state with --state.".into(),
             StoreError::ReadOnly { path, .. } => format!(
-                "Let the server's user write {} and its folder, and look whether its filesystem is mounted \
+                "Let the server's user write {} and its folder, and check that its filesystem is mounted \
                  read-only (after errors of the disk the kernel mounts it so); or choose another --state.",
                 path.display()
             ),
@@ -119,9 +119,8 @@ impl StoreError {
                 let folder = path.parent().unwrap_or(path).display();
                 format!(
                     "Look at the disk; then move {folder} away, make it anew, and put the last backup into \
-                     it as flashmob.sqlite (docs/backup.md). Without a backup \
-                     start with an empty folder: terminals register again, and what was imaged is \
-                     forgotten."
+                     it as flashmob.sqlite (docs/backup.md). Without a backup start with an empty folder: \
+                     terminals register again, and what was imaged is forgotten."
                 )
             }
             StoreError::Full { path } => format!(

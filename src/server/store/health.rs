@@ -32,7 +32,7 @@ impl Health {
         self.lost.load(Relaxed)
     }
 
-    /// Makes room for so many changes; false when too many wait already.
+    /// Makes room for `changes` more; false when too many wait already.
     pub(super) fn reserve(&self, changes: usize) -> bool {
         let fits = self.unwritten.fetch_add(changes, Relaxed) + changes <= MOST;
         if !fits {

@@ -32,7 +32,7 @@ pub(super) fn open(folder: &Path) -> Result<Connection, StoreError> {
         Some(Errno::ENOSPC | Errno::EDQUOT) => StoreError::Full { path: folder.into() },
         _ => StoreError::Folder { path: folder.into(), why: e.to_string() },
     };
-    // The database holds the attempts' tokens, so no other user may read it, also in a folder that others may
+    // The database holds the attempts' tokens, so no other user may read it, even in a folder that others may
     // enter. SQLite gives the files beside it the same mode.
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
     let path = folder.join(FILE);

@@ -179,7 +179,7 @@ async fn a_teacher_says_hello_for_no_terminal_with_the_names_of_one_in_another_r
         let request = world.http.post(world.abroad("/api/v1/hello")).bearer_auth(&teacher).json(hello);
         request.send().await.expect("an answer").status()
     };
-    assert_eq!(call(&hello).await, StatusCode::OK, "the own terminal");
+    assert_eq!(call(&hello).await, StatusCode::OK, "the terminal itself");
     hello.macs.push(B.into());
     assert_eq!(call(&hello).await, StatusCode::FORBIDDEN);
     assert_eq!(world.row(A).await.macs, [A], "nothing changed");

@@ -168,7 +168,7 @@ async fn an_image_in_place_is_seeded_until_its_source_changes() {
     assert_eq!(world.text("/images/golden/format-1/payload/0000.bin").await.0, StatusCode::NOT_FOUND);
     let disk = fs::read(&source).expect("read");
     fs::write(&source, &disk[..1_048_576]).expect("written");
-    world.until("/api/v1/lab", "any more: it has 1048576 bytes").await;
+    world.until("/api/v1/lab", "captured from: it has 1048576 bytes").await;
     // The same except for one byte and the time.
     let mut wrong = disk.clone();
     wrong[300_000] ^= 1;
@@ -176,7 +176,7 @@ async fn an_image_in_place_is_seeded_until_its_source_changes() {
     fs::write(&source, wrong).expect("written");
     let file = fs::File::options().write(true).open(&source).expect("open");
     file.set_modified(modified + Duration::from_secs(5)).expect("a time");
-    world.until("/api/v1/lab", "any more: it was written to").await;
+    world.until("/api/v1/lab", "captured from: it was written to").await;
 }
 
 #[tokio::test]

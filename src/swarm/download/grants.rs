@@ -172,7 +172,7 @@ impl Grants {
     }
 
     /// A piece of `offered` that another peer owns and that `conn` will bring sooner: only when nothing else
-    /// is missing. The other peer need not send it any more.
+    /// is missing. The other peer no longer needs to send it.
     fn relieve(
         &self,
         conn: ConnId,

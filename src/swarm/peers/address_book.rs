@@ -168,7 +168,7 @@ impl AddressBook {
         entry.failures += 1;
         if entry.state != State::Never {
             let until = now + rest.unwrap_or(doubled);
-            // A banned peer's address rests for the whole ban, also when its connection is closed afterwards.
+            // A banned peer's address rests for the whole ban, even when its connection is closed afterwards.
             let longer = match entry.state {
                 State::RestUntil(before) => before.max(until),
                 _ => until,

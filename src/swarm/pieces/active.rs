@@ -1,7 +1,7 @@
 //! One piece on its way from blocks to a whole, as it is or as a frame.
 //!
 //! Invariant: `missing` counts the blocks that are not here, `free` those that nobody was asked for. Where
-//! their bytes lie is the [`Landing`]'s. A frame comes from one peer: others' frames of the same piece are
+//! their bytes lie is for [`PieceSlots`] to know. A frame comes from one peer: others' frames of the same piece are
 //! other bytes.
 
 use crate::buf::PieceBuf;
@@ -31,7 +31,7 @@ pub(crate) struct ActivePiece {
     slots: PieceSlots,
     missing: usize,
     free: usize,
-    /// No slot before this one is free.
+    /// No block before this one is free.
     first: usize,
     /// The peer that is to send all of it, if there is one.
     owner: Option<ConnId>,

@@ -19,7 +19,7 @@ fn said_upload_only(outputs: &[Output], conn: u64) -> Vec<bool> {
     outputs.iter().filter_map(of).collect()
 }
 
-/// Answers every request until nothing is asked any more; all that was said on the way.
+/// Answers every request until no more come, and returns everything that was said on the way.
 fn fetch_all(rig: &mut Rig, conn: u64, mut asked: Vec<Block>) -> (Vec<Block>, Vec<Output>) {
     let (mut all, mut said) = (asked.clone(), Vec::new());
     while let Some(next) = asked.pop() {

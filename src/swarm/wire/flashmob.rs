@@ -25,7 +25,6 @@ const NONE: u32 = u32::MAX;
 /// A piece of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offered {
-    /// The piece.
     pub piece: PieceIndex,
     /// Bytes of the frame that the speaker has of it; 0: none, or none that is worth it.
     pub frame: u32,
@@ -50,7 +49,6 @@ pub enum SchedulingMessage {
     },
     /// The speaker takes this piece of the last offer; its requests follow.
     Grant {
-        /// The piece.
         piece: PieceIndex,
         /// Bytes that the requests will name in all.
         bytes: u32,

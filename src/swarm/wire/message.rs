@@ -28,7 +28,6 @@ pub enum Message {
     Request(Block),
     /// A block's bytes.
     Piece {
-        /// The piece.
         piece: PieceIndex,
         /// First byte in the piece.
         offset: u32,

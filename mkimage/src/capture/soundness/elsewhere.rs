@@ -35,8 +35,7 @@ pub(crate) fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<()
                 return refused(
                     format!(
                         "{path} is a Windows dynamic disk (partition {number} has type 42): the database of \
-                         its volumes lies \
-                         behind all partitions, and Windows finds no volumes without it"
+                         its volumes lies behind all partitions, and Windows finds no volumes without it"
                     ),
                     MAKE_BASIC.into(),
                 );
@@ -45,8 +44,7 @@ pub(crate) fn check_disk(source: &Source, plan: &Plan, raw: &[u32]) -> Result<()
                 return refused(
                     format!(
                         "{path} is a Windows dynamic disk (partition {number} belongs to its volume \
-                         manager): its volumes are \
-                         known by this very disk, and may lie on several"
+                         manager): its volumes are known by this very disk, and may lie on several"
                     ),
                     format!("{MAKE_BASIC} {force}"),
                 );

@@ -39,7 +39,7 @@ struct State {
     next: u64,
     asked: BTreeMap<u64, Asked>,
     received: u64,
-    /// The export cannot be read any more.
+    /// The export can no longer be read.
     gone: Option<Failure>,
 }
 
@@ -68,7 +68,7 @@ impl Client {
         self.state().received
     }
 
-    /// Why the export cannot be read any more, if the connection is lost for good.
+    /// Why the export can no longer be read, if the connection is lost for good.
     pub(crate) fn gone(&self) -> Option<Failure> {
         self.state().gone.clone()
     }
@@ -184,7 +184,7 @@ impl Client {
                     format!("{host} lends another disk now"),
                     "Capture it again from the beginning.",
                 )),
-                // A server that is there and does not know the export any more.
+                // A server that is there and no longer knows the export.
                 Err(e @ Unopened::Unknown) => Some(failure(&self.address, &e)),
                 Err(e) if begun.elapsed() >= PATIENCE => Some(failure(&self.address, &e)),
                 Err(_) => None,

@@ -1,6 +1,6 @@
 //! The steps that make an installed Linux its terminal's own.
 //!
-//! Invariant: each step may be done again with the same result, also after it was cut off, and says what it
+//! Invariant: each step may be done again with the same result, even after it was cut off, and says what it
 //! changed. Nothing is removed that the system cannot make again by itself.
 
 use std::io;

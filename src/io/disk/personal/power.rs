@@ -22,7 +22,7 @@ pub(super) mod test {
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
     }
 
-    /// Lets the power of this thread fail after so many changes.
+    /// Lets the power of this thread fail after this many changes.
     pub(in super::super) fn fails_after(changes: Option<u32>) {
         LEFT.set(changes);
     }

@@ -69,8 +69,7 @@ impl Remark {
             }
             Remark::StaleGpt => {
                 "behind the MBR lies an old GPT that is not in force; the MBR is taken, as Linux and \
-                 firmware do \
-                 (wipefs or `sgdisk --zap` removes the old one for good)"
+                 firmware do (wipefs or `sgdisk --zap` removes the old one for good)"
             }
             Remark::BackupNotAtEnd => {
                 "the backup GPT is not at the end of the disk; the image will put it there"

@@ -41,8 +41,7 @@ pub fn read<D: Read + Seek>(
         Some(head) if head.has_misplaced_protection() => {
             return Err(TableError::Damaged(
                 "the MBR's entry of type 0xEE does not begin in sector 1, so neither Linux nor firmware \
-                 takes the \
-                 disk for one with a GPT"
+                 takes the disk for one with a GPT"
                     .into(),
             ));
         }

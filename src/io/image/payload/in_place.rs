@@ -181,7 +181,7 @@ fn check_unchanged(manifest: &Manifest, then: &SourceReference) -> Result<(), Fa
     } else {
         return Ok(());
     };
-    Err(Failure::refused(format!("{path} is not what {id} was captured from any more: {what}"), advice))
+    Err(Failure::refused(format!("{path} is no longer what {id} was captured from: {what}"), advice))
 }
 
 fn claim(path: &Path) -> Result<File, Failure> {

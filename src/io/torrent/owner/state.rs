@@ -87,7 +87,12 @@ impl Owner {
         Pieces { have, wanted }: Pieces,
         accepted: mpsc::Receiver<Accepted>,
     ) -> Result<(Owner, Channels), Failure> {
-        let cannot = |what: String| Failure::retry(format!("cannot start the swarm: {what}"), "Try again.");
+        let cannot = |what: String| {
+            Failure::retry(
+                format!("cannot start the swarm: {what}"),
+                "Check the process's limits ('ulimit -a') and the free memory.",
+            )
+        };
         let buffer = geometry.piece_length() as usize;
         let fetches = wanted.has_more_than(&have);
         let part = compression_policy::part(shared.config.compress, !fetches);

@@ -16,7 +16,7 @@ use crate::swarm::wire::{PIECE_HEADER_LEN, encode_piece_header};
 
 /// Blocks after the current one that are read with the same call, if they come as expected.
 const LOOK_AHEAD: usize = 15;
-/// Bytes of a block that nobody needs any more, read at once.
+/// Bytes read at once of a block that is no longer needed.
 const SINK: usize = 4096;
 
 /// Where bytes come from, without waiting for them.

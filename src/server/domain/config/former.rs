@@ -14,7 +14,7 @@ pub(super) fn error_for(text: &str) -> Option<String> {
     };
     let commands: Vec<String> = jobs.iter().filter_map(Value::as_table).map(command).collect();
     Some(format!(
-        "[[job]] is not configuration any more, because nothing is imaged unless a person starts it. \
+        "[[job]] is no longer configuration, because nothing is imaged unless a person starts it. \
          Delete it, and when the terminals should be imaged, type:\n  {}",
         commands.join("\n  ")
     ))

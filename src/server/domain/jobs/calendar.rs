@@ -150,7 +150,7 @@ impl Entry {
         })
     }
 
-    /// Ends a run that the date has left behind: nobody begins in it any more.
+    /// Ends a run that the date has left behind: nobody begins in it from now on.
     fn end_early(&mut self, at: &Moment) -> Effects {
         let missed = self.nobody_begins(at, "the server's date was set back");
         Effects { changes: self.changes(&missed), stops: Vec::new() }

@@ -6,8 +6,8 @@
 //! wrote, `create` checks it, `forecast` says how long it takes, `names` which host names it gives, and
 //! `findings` what may go wrong.
 //!
-//! Invariant: pure. The clock that nobody sets (`Moment::now`) measures leases; the machine's date opens and
-//! closes windows. A terminal holds at most one lease. A window that has closed stays closed, also when the
+//! Invariant: pure. The monotonic clock (`Moment::now`) measures leases; the machine's date opens and
+//! closes windows. A terminal holds at most one lease. A window that has closed stays closed, even when the
 //! date jumps back.
 
 mod boot;
@@ -56,7 +56,7 @@ const REPEATS: Duration = Duration::from_secs(30);
 /// One moment by both clocks.
 #[derive(Debug, Clone)]
 pub struct Moment {
-    /// Since 1970, by the clock that nobody sets.
+    /// Since 1970, by the monotonic clock: it does not jump when the date is set.
     pub now: Duration,
     /// The machine's date, in its time zone.
     pub date: Zoned,

@@ -42,7 +42,7 @@ fn no_job(number: u64) -> Refusal {
 }
 
 impl Jobs {
-    /// Ends a job: nobody begins any more, and those under way stop, also those that are silent now.
+    /// Ends a job: no terminal begins, and those under way stop, including those that are silent now.
     pub(crate) fn cancel(&mut self, number: u64, at: &Moment) -> Result<Effects, Refusal> {
         let entry = self.entries.get_mut(&number).ok_or_else(|| no_job(number))?;
         if entry.job.is_over() {

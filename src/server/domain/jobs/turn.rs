@@ -166,7 +166,7 @@ impl Jobs {
         }
     }
 
-    /// What a terminal was told when it asked explains nothing any more.
+    /// Drops what the terminal was told: it no longer explains its state.
     pub(super) fn forget_answers(&mut self, terminal: &str) {
         for number in self.of_terminal.get(terminal).into_iter().flatten() {
             if let Some(entry) = self.entries.get_mut(number) {

@@ -125,7 +125,7 @@ impl Lab {
         let (earlier, address) = (self.moved.get(id)?, self.get(id)?.address.as_ref()?);
         Some(format!(
             "it was half written at {earlier}, and {address} said that it is done: if DHCP did not give it \
-             another address, somebody may have spoken in its name; look whether its system starts"
+             another address, somebody may have spoken in its name; check that its system starts"
         ))
     }
 

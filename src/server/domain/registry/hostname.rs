@@ -33,7 +33,7 @@ pub enum HostnameRule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     Text(String),
-    /// A word of the terminal. A number is written with so many digits at least.
+    /// A word of the terminal. A number is written with at least this many digits.
     Word(Word, usize),
 }
 

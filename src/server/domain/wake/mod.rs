@@ -30,7 +30,7 @@ const MAX_RELAYS: usize = 8;
 const _: () = assert!(MAX_MACS * (1 + MAX_RELAYS) <= A_SECOND);
 /// Most MACs in one answer to a relay.
 const MAX_IN_ANSWER: usize = 64;
-/// A relay that has not asked for so long does not send any more.
+/// A relay that has not asked for this long no longer sends.
 const RELAY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where a terminal is, or was when it spoke last.
@@ -133,7 +133,7 @@ impl Waking {
         self.want(wanted, now);
     }
 
-    /// A terminal speaks, or need not be woken any more.
+    /// A terminal speaks, or no longer needs to be woken.
     pub fn heard(&mut self, terminal: &str) {
         self.targets.remove(terminal);
     }

@@ -1,6 +1,6 @@
 //! Jobs: create, show, cancel, retry, report.
 //!
-//! Invariant: a person changes jobs of terminals that it may act on, and each change is in the audit.
+//! Invariant: people change jobs of terminals that they may act on, and each change is in the audit.
 //! `domain::jobs` decides.
 
 use std::borrow::Cow;
@@ -29,8 +29,8 @@ fn members(lab: &Lab, number: u64) -> Vec<String> {
     lab.jobs().members(number).map(|(id, _)| id.to_owned()).collect()
 }
 
-/// Refuses callers that may not cancel this job: a person may cancel its own jobs, also when terminals of
-/// them have left its room, and otherwise jobs of terminals that it may act on.
+/// Refuses callers that may not cancel this job: people may cancel their own jobs, even when
+/// terminals of them have left their room, and otherwise jobs of terminals that they may act on.
 fn may_cancel(app: &App, caller: &Caller, lab: &Lab, job: &Job) -> Result<(), Error> {
     if caller.is_the_person(&job.by) {
         return Ok(());

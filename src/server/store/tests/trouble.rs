@@ -31,7 +31,7 @@ fn assert_all_is_there(folder: &Path, store: Store, thread: std::thread::JoinHan
     assert_eq!(restored.jobs, expected);
 }
 
-/// Lets the database grow to so many pages.
+/// Lets the database grow to at most `pages` pages.
 fn limit(store: &Store, pages: u32) {
     store.run(move |connection| {
         let pragma = format!("PRAGMA max_page_count = {pages}");

@@ -14,7 +14,7 @@ fn no_link_leads_out_of_the_root_and_no_file_that_is_a_link_is_changed() {
     fs::create_dir_all(at("real/etc")).expect("made");
     fs::create_dir(outside.path().join("etc")).expect("made");
     fs::write(outside.path().join("hostname"), "host").expect("written");
-    // As on systems whose /etc is a link: absolute, below the own root.
+    // As on systems whose /etc is a link: absolute, below the system's root.
     symlink("/real/etc", at("etc")).expect("linked");
     symlink(outside.path(), at("away")).expect("linked");
     symlink(outside.path().join("hostname"), at("real/etc/hostname")).expect("linked");

@@ -66,7 +66,7 @@ impl Secrets {
 pub enum Voucher<'a> {
     /// An administrator, or a program on the server itself: any names are good.
     Person,
-    /// A teacher, for a terminal of the own room.
+    /// A teacher, for a terminal of their own room.
     Teacher,
     /// A terminal's secret.
     Secret(&'a str),

@@ -1,4 +1,4 @@
-//! Random nights: what must hold in any order of events, also when answers are lost and when the server ends
+//! Random nights: what must hold in any order of events, even when answers are lost and when the server ends
 //! before it has written what nobody was told.
 
 use std::collections::BTreeMap;
