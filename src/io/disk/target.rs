@@ -141,8 +141,8 @@ impl ImageStorage {
         Ok(())
     }
 
-    /// The part of a call that lies in one piece: `(span, offset in the span, bytes of the call, those of them
-    /// that are on the disk)`.
+    /// The part of a call that lies in one piece: `(span, offset in the span, bytes of the call, those of
+    /// them that are on the disk)`.
     fn part(&self, offset: u64, length: usize) -> Option<(Span, u64, usize, usize)> {
         let piece_length = self.grid.piece_length().bytes();
         let piece = PieceIndex(u32::try_from(offset / piece_length).ok()?);

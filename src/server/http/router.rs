@@ -2,7 +2,8 @@
 //!
 //! Invariant: from the repository only an image's own files are served, by names without escapes. Folders
 //! that are still written begin with a dot and cannot be reached. Bodies and answering times of the API are
-//! bounded, except a backup's, which takes as long as its copy; `listen` bounds connections, `fairness` the calls of one address.
+//! bounded, except a backup's, which takes as long as its copy; `listen` bounds connections, `fairness` the
+//! calls of one address.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! One piece on its way from blocks to a whole, as it is or as a frame.
 //!
 //! Invariant: `missing` counts the blocks that are not here, `free` those that nobody was asked for. Where
-//! their bytes lie is for [`PieceSlots`] to know. A frame comes from one peer: others' frames of the same piece are
-//! other bytes.
+//! their bytes lie is for [`PieceSlots`] to know. A frame comes from one peer: others' frames of the same
+//! piece are other bytes.
 
 use crate::buf::PieceBuf;
 use crate::slots::{PieceSlots, Slot};
