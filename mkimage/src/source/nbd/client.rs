@@ -2,12 +2,14 @@
 //!
 //! Invariant: a read returns the bytes of its own range or an error. Each request stays in `asked` until a
 //! reader took its bytes, so a new connection asks for exactly those that did not come. The export's size is
-//! the same on each connection.
+//! the same on each connection. A reader holds `state` while it waits for the server, for minutes where the
+//! connection is lost; `received` and `gone` can be asked meanwhile.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use flashmob::event::Failure;
@@ -31,6 +33,9 @@ pub(crate) struct Client {
     address: Address,
     exported: Exported,
     state: Mutex<State>,
+    received: AtomicU64,
+    /// The export can no longer be read.
+    gone: OnceLock<Failure>,
 }
 
 #[derive(Debug)]
@@ -38,9 +43,6 @@ struct State {
     stream: TcpStream,
     next: u64,
     asked: BTreeMap<u64, Asked>,
-    received: u64,
-    /// The export can no longer be read.
-    gone: Option<Failure>,
 }
 
 /// A request that was sent.
@@ -55,8 +57,8 @@ struct Asked {
 impl Client {
     pub(crate) fn open(address: Address) -> Result<Self, Failure> {
         let (stream, exported) = connect(&address).map_err(|e| failure(&address, &e))?;
-        let state = State { stream, next: 1, asked: BTreeMap::new(), received: 0, gone: None };
-        Ok(Client { address, exported, state: Mutex::new(state) })
+        let state = Mutex::new(State { stream, next: 1, asked: BTreeMap::new() });
+        Ok(Client { address, exported, state, received: AtomicU64::new(0), gone: OnceLock::new() })
     }
 
     pub(crate) fn exported(&self) -> Exported {
@@ -65,12 +67,12 @@ impl Client {
 
     /// Bytes that came over the network.
     pub(crate) fn received(&self) -> u64 {
-        self.state().received
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Why the export can no longer be read, if the connection is lost for good.
     pub(crate) fn gone(&self) -> Option<Failure> {
-        self.state().gone.clone()
+        self.gone.get().cloned()
     }
 
     /// Asks for `offset..offset + length`, which a later [`Client::read`] of the same range takes. At most
@@ -78,7 +80,7 @@ impl Client {
     pub(crate) fn ask(&self, offset: u64, length: u64) -> bool {
         let mut state = self.state();
         let under_way: u64 = state.asked.values().map(|asked| u64::from(asked.length)).sum();
-        if under_way >= AHEAD || state.gone.is_some() {
+        if under_way >= AHEAD || self.gone.get().is_some() {
             return false;
         }
         for (offset, length) in self.parts(offset, length) {
@@ -154,11 +156,12 @@ impl Client {
                     None => Err(io::Error::other("no such request")),
                 };
             }
-            if let Some(gone) = &state.gone {
+            if let Some(gone) = self.gone.get() {
                 return Err(io::Error::other(gone.message.clone()));
             }
-            if let Err(e) = state.receive() {
-                self.connect_again(state, &e);
+            match state.receive() {
+                Ok(bytes) => drop(self.received.fetch_add(bytes, Ordering::Relaxed)),
+                Err(e) => self.connect_again(state, &e),
             }
         }
     }
@@ -189,8 +192,9 @@ impl Client {
                 Err(e) if begun.elapsed() >= PATIENCE => Some(failure(&self.address, &e)),
                 Err(_) => None,
             };
-            if ended.is_some() {
-                state.gone = ended;
+            if let Some(ended) = ended {
+                // Nobody connects again after that, so it is the first.
+                let _ = self.gone.set(ended);
                 return;
             }
             std::thread::sleep(PAUSE);
@@ -215,24 +219,26 @@ impl State {
         found.map(|(cookie, _)| *cookie)
     }
 
-    /// Receives one reply, to whichever request.
-    fn receive(&mut self) -> io::Result<()> {
+    /// Receives one reply, to whichever request, and returns its number of bytes.
+    fn receive(&mut self) -> io::Result<u64> {
         let mut header = [0; REPLY];
         self.stream.read_exact(&mut header)?;
         let (cookie, error) = parse_reply(&header).ok_or_else(|| io::Error::other("it sends no NBD"))?;
         let open = self.asked.get_mut(&cookie).filter(|asked| asked.reply.is_none());
         let asked = open.ok_or_else(|| io::Error::other("it answers what was not asked"))?;
-        asked.reply = Some(match error {
+        match error {
             0 => {
                 let mut bytes = vec![0; usize::try_from(asked.length).unwrap_or_default()];
                 self.stream.read_exact(&mut bytes)?;
-                self.received += bytes.len() as u64;
-                Ok(bytes)
+                asked.reply = Some(Ok(bytes));
+                Ok(u64::from(asked.length))
             }
-            errno::SHUTDOWN => return Err(io::Error::other("the server ends")),
-            error => Err(error),
-        });
-        Ok(())
+            errno::SHUTDOWN => Err(io::Error::other("the server ends")),
+            error => {
+                asked.reply = Some(Err(error));
+                Ok(0)
+            }
+        }
     }
 
     /// Asks on a new connection for everything that did not come.
