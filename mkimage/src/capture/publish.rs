@@ -127,6 +127,8 @@ impl Partial {
             .map_err(|e| file_failure("renaming the finished image to", &target, &e))?;
         self.published = true;
         sync_folder(&self.image)?;
+        // The image's own folder may be new as well.
+        self.image.parent().map_or(Ok(()), sync_folder)?;
         Ok(Published { path: target, manifest, data_bytes, signed: key.is_some() })
     }
 

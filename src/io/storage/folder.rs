@@ -66,7 +66,9 @@ impl FolderStorage {
     pub fn create(folder: &Path, files: &[FileEntry], resize: Resize) -> Result<Opened<Self>, Failure> {
         let storage = Self::place(folder, files, true)?;
         let mut fresh = true;
-        let mut new_names = BTreeSet::new();
+        // The folder, and those above it, may be made here.
+        let missing = folder.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists());
+        let mut new_names: BTreeSet<_> = missing.map(|at| parent_of(at).to_owned()).collect();
         for (path, len) in storage.on_disk() {
             let parent = parent_of(path);
             std::fs::create_dir_all(parent).map_err(|error| open_failure("cannot make", parent, &error))?;
@@ -126,11 +128,8 @@ impl FolderStorage {
 
     /// The handle of the file at `path`, opened when it is not, with the oldest closed when there are too
     /// many.
-    fn handle(&self, index: usize, path: &Path, for_write: bool) -> Result<Arc<File>, StorageError> {
+    fn handle(&self, index: usize, path: &Path) -> Result<Arc<File>, StorageError> {
         let mut state = self.lock();
-        if for_write {
-            state.dirty.insert(index);
-        }
         if let Some(file) = state.open.get(&index) {
             return Ok(Arc::clone(file));
         }
@@ -148,6 +147,11 @@ impl FolderStorage {
         state.open.insert(index, Arc::clone(&file));
         state.order.push_back(index);
         Ok(file)
+    }
+
+    fn sync_file(&self, index: usize) -> Result<(), StorageError> {
+        let Some(path) = &self.files[index].path else { return Ok(()) };
+        self.handle(index, path)?.sync_all().map_err(|error| failed("syncing", path, 0, 0, error))
     }
 
     /// The parts of files that `offset..offset + length` lies in.
@@ -196,7 +200,7 @@ impl Storage for FolderStorage {
         for Part { index, path, inside, take } in self.parts(offset, into.len()) {
             let into = &mut into[done..done + take];
             match path {
-                Some(path) => read_all(&*self.handle(index, path, false)?, path, inside, into)?,
+                Some(path) => read_all(&*self.handle(index, path)?, path, inside, into)?,
                 None => into.fill(0),
             }
             done += take;
@@ -209,7 +213,9 @@ impl Storage for FolderStorage {
         let mut done = 0;
         for Part { index, path, inside, take } in self.parts(offset, from.len()) {
             if let Some(path) = path {
-                write_all(&*self.handle(index, path, true)?, path, inside, &from[done..done + take])?;
+                write_all(&*self.handle(index, path)?, path, inside, &from[done..done + take])?;
+                // After the write, because a sync that runs meanwhile may not cover it.
+                self.lock().dirty.insert(index);
             }
             done += take;
         }
@@ -223,20 +229,23 @@ impl Storage for FolderStorage {
     fn prefetch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         self.parts(offset, length).try_for_each(|Part { index, path, inside, take }| match path {
-            Some(path) => prefetch_file(&*self.handle(index, path, false)?, path, inside, take as u64),
+            Some(path) => prefetch_file(&*self.handle(index, path)?, path, inside, take as u64),
             None => Ok(()),
         })
     }
 
     fn sync(&self) -> Result<(), StorageError> {
-        let (dirty, folders) = {
-            let state = self.lock();
-            (state.dirty.clone(), state.new_names.clone())
+        let (mut dirty, folders) = {
+            let mut state = self.lock();
+            (std::mem::take(&mut state.dirty), state.new_names.clone())
         };
-        for index in dirty {
-            let Some(path) = &self.files[index].path else { continue };
-            let file = self.handle(index, path, false)?;
-            file.sync_all().map_err(|error| failed("syncing", path, 0, 0, error))?;
+        while let Some(index) = dirty.first().copied() {
+            let synced = self.sync_file(index);
+            if synced.is_err() {
+                self.lock().dirty.append(&mut dirty);
+                return synced;
+            }
+            dirty.remove(&index);
         }
         folders.iter().try_for_each(|folder| sync_folder(folder))?;
         self.lock().new_names.clear();
@@ -320,6 +329,41 @@ mod tests {
         let mut back = vec![0; bytes.len()];
         storage.read_at(0, &mut back).unwrap();
         assert_eq!(back, bytes);
+    }
+
+    #[test]
+    fn a_file_is_synced_once_for_each_write_and_again_after_a_sync_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [entry(&["a"], 2), entry(&["b"], 2), entry(&["c"], 2)];
+        let storage = FolderStorage::create(folder.path(), &files, Resize::Refuse).unwrap().storage;
+        storage.write_at(0, b"aabbcc").unwrap();
+        let dirty = || storage.lock().dirty.iter().copied().collect::<Vec<_>>();
+        assert_eq!(dirty(), [0, 1, 2]);
+        // The file's handle was closed, and it cannot be opened again.
+        storage.lock().open.remove(&1);
+        std::fs::rename(folder.path().join("b"), folder.path().join("away")).unwrap();
+        assert!(storage.sync().is_err());
+        assert_eq!(dirty(), [1, 2]);
+        std::fs::rename(folder.path().join("away"), folder.path().join("b")).unwrap();
+        storage.sync().unwrap();
+        assert!(dirty().is_empty());
+        storage.write_at(4, b"C").unwrap();
+        assert_eq!(dirty(), [2]);
+    }
+
+    #[test]
+    fn the_name_of_a_new_folder_is_synced_too() {
+        let parent = tempfile::tempdir().unwrap();
+        let names = |folder: &Path| {
+            let storage = FolderStorage::create(folder, &[entry(&["a"], 1)], Resize::Refuse).unwrap().storage;
+            let names = storage.lock().new_names.clone();
+            storage.sync().unwrap();
+            names
+        };
+        let new = parent.path().join("x/y");
+        let expected = [new.clone(), parent.path().join("x"), parent.path().to_owned()];
+        assert_eq!(names(&new), BTreeSet::from(expected));
+        assert_eq!(names(&new), BTreeSet::from([new.clone()]), "it is there");
     }
 
     #[test]
