@@ -23,6 +23,7 @@ use crate::ntfs;
 use crate::secureboot;
 use crate::tools::{command, run};
 use crate::uki;
+use crate::whole;
 
 /// Kernel and initramfs together stay under this, so that a hundred terminals can fetch them.
 const LARGEST: u64 = 64 << 20;
@@ -63,15 +64,15 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
     }
     // It has the agent and the keys of an earlier build, and firmware may take it before all others.
     let removed = remove_if_there(&args.out.join(uki::NAME))?;
-    write(&args.out.join("vmlinuz"), &vmlinuz)?;
-    write(&args.out.join("initramfs.img"), &image)?;
-    write(&args.out.join("boot.ipxe"), netboot::ipxe_script(args.server.as_deref()).as_bytes())?;
+    whole::write(&args.out.join("vmlinuz"), &vmlinuz)?;
+    whole::write(&args.out.join("initramfs.img"), &image)?;
+    whole::write(&args.out.join("boot.ipxe"), netboot::ipxe_script(args.server.as_deref()).as_bytes())?;
     localboot::write(&args.out)?;
     let without = netboot::copy_ipxe(&args.out)?;
     let uki = if args.uki { Some(uki::write(args, &vmlinuz, &image)?) } else { None };
     if args.secure_boot.is_some() {
         for (name, content) in secureboot::netboot_files(args.server.as_deref())? {
-            write(&args.out.join(name), &content)?;
+            whole::write(&args.out.join(name), &content)?;
         }
     }
     if let Some(iso) = &args.iso {
@@ -250,13 +251,11 @@ fn remove_if_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// Writes a file whole or not at all, with the folders above it.
+/// Writes a file of the archive, with the folders above it.
 fn write(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().with_context(|| format!("{} has no folder", path.display()))?;
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    let half = path.with_extension("half");
-    std::fs::write(&half, content).with_context(|| format!("writing {}", half.display()))?;
-    std::fs::rename(&half, path).with_context(|| format!("naming {}", path.display()))
+    std::fs::write(path, content).with_context(|| format!("writing {}", path.display()))
 }
 
 fn size_of(content: &[u8]) -> u64 {

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::tools::{command, file_of_package, run};
+use crate::whole;
 
 const CONFIG: &str = include_str!("localboot.grub");
 
@@ -68,8 +69,10 @@ pub(crate) fn write(out: &Path) -> Result<()> {
         file_of_package(program.sign, program.package)?;
         let mut mkimage = command("grub-mkimage")?;
         mkimage.args(["-O", program.format, "-p", "(memdisk)/boot/grub", "-m"]).arg(&disk);
-        mkimage.arg("-o").arg(out.join(program.name)).args(MODULES).args(program.modules);
+        let (target, half) = (out.join(program.name), out.join(format!("{}.half", program.name)));
+        mkimage.arg("-o").arg(&half).args(MODULES).args(program.modules);
         run(&mut mkimage, &format!("making {}", program.name))?;
+        whole::place(&half, &target)?;
     }
     Ok(())
 }

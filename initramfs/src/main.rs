@@ -22,6 +22,7 @@ mod pe;
 mod secureboot;
 mod tools;
 mod uki;
+mod whole;
 
 use std::process::ExitCode;
 

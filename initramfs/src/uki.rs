@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::arguments::BuildArgs;
 use crate::pe;
 use crate::tools::{command, file_of_package, run};
+use crate::whole;
 
 /// The program's name in the boot folder.
 pub(crate) const NAME: &str = "flashmob.efi";
@@ -55,7 +56,7 @@ pub(crate) fn write(args: &BuildArgs, vmlinuz: &[u8], initramfs: &[u8]) -> Resul
     verify(&signed, certificate)?;
     let size = std::fs::metadata(&signed).context("reading the signed program's size")?.len();
     let target = args.out.join(NAME);
-    std::fs::rename(&signed, &target).with_context(|| format!("naming {}", target.display()))?;
+    whole::place(&signed, &target)?;
     Ok(size)
 }
 
