@@ -233,11 +233,12 @@ impl MetainfoBuilder {
         let hashes = match &self.pieces {
             Pieces::Hashed(hashes) => hashes.iter().flat_map(|hash| hash.0).collect(),
             Pieces::Unhashed { .. } => {
-                let count = usize::try_from(total.div_ceil(u64::from(self.piece_length.max(1))))
-                    .ok()
-                    .filter(|count| *count <= MAX_TORRENT_BYTES / 20)
-                    .ok_or(MetainfoError::TooLarge(usize::MAX))?;
-                vec![0; 20 * count]
+                let count = total.div_ceil(u64::from(self.piece_length.max(1)));
+                let bytes = usize::try_from(count.saturating_mul(20)).unwrap_or(usize::MAX);
+                if bytes > MAX_TORRENT_BYTES {
+                    return Err(MetainfoError::TooLarge(bytes));
+                }
+                vec![0; bytes]
             }
         };
         let mut entries = vec![

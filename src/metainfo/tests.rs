@@ -65,6 +65,14 @@ fn unhashed_torrents_of_equal_size_differ_by_their_nonce() {
 }
 
 #[test]
+fn a_torrent_of_too_many_pieces_is_refused_with_the_bytes_that_it_would_have() {
+    let pieces = Pieces::Unhashed { nonce: [1; 16] };
+    let files = vec![file(&["payload", "0000.bin"], 10_000_000 << 20)];
+    let made = MetainfoBuilder { pieces, files, ..builder() }.build();
+    assert_eq!(made, Err(MetainfoError::TooLarge(200_000_000)));
+}
+
+#[test]
 fn paths_that_leave_the_folder_are_refused() {
     for bad in ["..", ".", "", "a/b", "a\\b", "a\0b", "/etc"] {
         let made = MetainfoBuilder { files: vec![file(&[bad], 5)], ..builder() }.build();

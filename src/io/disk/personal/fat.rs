@@ -1,8 +1,11 @@
 //! One file on a FAT filesystem, written through the disk's handle: no mount, no driver.
 //!
 //! Invariant: all writes are collected in memory first, so that a full or broken filesystem is left as it
-//! was. Then the allocation tables are written, new clusters, and last the folders that name them, each
-//! synced, so that a power cut leaves unused clusters at worst. The file is read back from the device.
+//! was. Then the allocation tables are written, and after them new clusters and the folders that name them,
+//! sector by sector from the end, each synced. A folder mostly lies before the new clusters, and then a power
+//! cut leaves unused clusters at worst. On a fragmented filesystem it may name a file that is not there yet,
+//! so a reader checks that the file is complete (`OwnFile::is_complete`). The file is read back from the
+//! device.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -200,9 +203,8 @@ impl<'a> Window<'a> {
             self.write_sectors(&tables)?;
         }
         // New clusters mostly lie behind those of the folders that name them.
-        let rest: Vec<u64> = rest.into_iter().rev().collect();
-        for one in rest.chunks(1) {
-            self.write_sectors(one)?;
+        for at in rest.into_iter().rev() {
+            self.write_sectors(&[at])?;
         }
         if order == Order::FoldersFirst {
             self.write_sectors(&tables)?;
