@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 
 use super::call::{ServerArg, ask, text_of, understand};
-use super::table::table;
+use super::table::{local_second, table};
 use crate::api::AuditEntry;
 use crate::event::Failure;
 use crate::units::parse_duration;
@@ -48,7 +48,7 @@ pub async fn run(args: AuditArgs) -> Result<(), Failure> {
     }
     let entries: Vec<AuditEntry> = understand(&text)?;
     let mut rows = vec![["WHEN", "WHO", "DID", "TO", "MORE"].map(String::from)];
-    rows.extend(entries.into_iter().map(|e| [e.at, e.who, e.action, e.subject, e.detail]));
+    rows.extend(entries.into_iter().map(|e| [local_second(&e.at), e.who, e.action, e.subject, e.detail]));
     print!("{}", table(&rows));
     Ok(())
 }

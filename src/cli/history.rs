@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 
 use super::call::{ServerArg, ask, query_of, text_of, understand};
-use super::table::{local, table};
+use super::table::{local, local_second, table};
 use crate::api::{AttemptView, PastAttempt, StageView};
 use crate::event::Failure;
 use crate::server::domain::jobs::PastRun;
@@ -35,8 +35,8 @@ fn attempts_table(attempts: &[PastAttempt]) -> String {
             attempt.number.to_string(),
             attempt.job.clone(),
             attempt.images.clone(),
-            attempt.started.clone(),
-            attempt.ended.clone().unwrap_or_else(|| "-".into()),
+            local_second(&attempt.started),
+            attempt.ended.as_deref().map_or_else(|| "-".into(), local_second),
             result,
         ]);
     }
@@ -51,7 +51,7 @@ fn stages_table(attempt: &AttemptView) -> String {
     }
     let mut rows = vec![["STAGE", "BEGAN", "SECONDS"].map(String::from)];
     for StageView { stage, began, seconds } in &attempt.stages {
-        rows.push([stage.title().into(), began.clone(), seconds.to_string()]);
+        rows.push([stage.title().into(), local_second(began), seconds.to_string()]);
     }
     format!("\nStages of attempt {}:\n{}", attempt.number, table(&rows))
 }

@@ -1,5 +1,10 @@
 //! Tables of answers for people.
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::server::domain::times;
+
 /// Columns as wide as their widest cell. Control characters, which may come from a terminal, are left out.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let clean: Vec<Vec<String>> =
@@ -14,9 +19,15 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     clean.iter().map(line).collect()
 }
 
-/// A moment in the time zone of this machine.
-pub(super) fn local(time: jiff::Timestamp) -> String {
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%a %Y-%m-%d %H:%M").to_string()
+/// A moment in the time zone of this machine, with its offset.
+pub(super) fn local(time: Timestamp) -> String {
+    times::minute(time, &TimeZone::system())
+}
+
+/// A moment that the server wrote, with seconds, in the time zone of this machine.
+pub(super) fn local_second(text: &str) -> String {
+    let time = text.parse().ok();
+    time.map_or_else(|| text.into(), |time: Timestamp| times::second(time, &TimeZone::system()))
 }
 
 #[cfg(test)]

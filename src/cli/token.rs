@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 
 use super::call::{Content, ServerArg, ask, send, text_of, understand};
-use super::table::table;
+use super::table::{local_second, table};
 use crate::api::{NewToken, TokenMade, TokenView};
 use crate::event::Failure;
 
@@ -90,7 +90,9 @@ pub async fn run(args: TokenArgs) -> Result<(), Failure> {
             let tokens: Vec<TokenView> = understand(&text)?;
             let mut rows = vec![["NAME", "ROLE", "ROOM", "MADE"].map(String::from)];
             rows.extend(
-                tokens.into_iter().map(|t| [t.name, t.role, t.room.unwrap_or("-".into()), t.created]),
+                tokens
+                    .into_iter()
+                    .map(|t| [t.name, t.role, t.room.unwrap_or("-".into()), local_second(&t.created)]),
             );
             print!("{}", table(&rows));
             Ok(())

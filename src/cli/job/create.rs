@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use clap::Args;
+use jiff::tz::TimeZone;
 use reqwest::Method;
 
 use super::words::{body, counted, title};
@@ -11,6 +12,7 @@ use crate::cli::call::{ServerArg, send, text_of, understand};
 use crate::cli::table::table;
 use crate::event::Failure;
 use crate::server::domain::jobs::{JobOrder, JobPlan, Order, Overrun};
+use crate::server::domain::times::window;
 use crate::units::parse_duration;
 
 #[derive(Debug, Args)]
@@ -161,7 +163,7 @@ pub(super) async fn create(args: &CreateArgs) -> Result<(), Failure> {
     let text = text_of(answer).await?;
     match args.json {
         true => println!("{text}"),
-        false => print!("{}", plan_text(&understand(&text)?, args.dry_run)),
+        false => print!("{}", plan_text(&understand(&text)?, args.dry_run, &TimeZone::system())),
     }
     Ok(())
 }
@@ -173,7 +175,7 @@ fn minutes(seconds: u64) -> String {
     }
 }
 
-fn plan_text(plan: &JobPlan, dry_run: bool) -> String {
+fn plan_text(plan: &JobPlan, dry_run: bool, zone: &TimeZone) -> String {
     let mut text = String::new();
     let all = counted(plan.terminals.len());
     match plan.number {
@@ -181,7 +183,11 @@ fn plan_text(plan: &JobPlan, dry_run: bool) -> String {
         None if plan.preflight => text += &format!("Would look at {all} for {}\n", plan.images),
         None => text += &format!("Would image {all} with {}\n", plan.images),
     }
-    text += &format!("Window: {}\n", plan.window);
+    let here = window(plan.opens, plan.closes, zone);
+    text += &format!("Window: {here}\n");
+    if plan.window != here {
+        text += &format!("  at the server: {}\n", plan.window);
+    }
     text += &format!("Forecast: {} for one, {} for all\n", minutes(plan.needs), minutes(plan.all));
     if dry_run {
         let mut rows = vec![["TERMINAL", "LOSES"].map(String::from)];
@@ -232,5 +238,20 @@ mod tests {
             let error = read(wrong).expect_err(wrong);
             assert!(error.contains(word), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn a_new_job_shows_its_window_by_the_clock_here_and_by_the_servers_where_they_differ() {
+        let plan = r#"{"number":3,"images":"debian@1","opens":"2026-11-29T14:30:00Z",
+            "closes":"2026-11-29T16:30:00Z",
+            "window":"Sun 2026-11-29 15:30 +01:00 to Sun 2026-11-29 17:30 +01:00",
+            "needs":60,"all":60,"terminals":[],"findings":[]}"#;
+        let plan: JobPlan = understand(plan).expect("a plan");
+        let shown = |zone: &str| plan_text(&plan, false, &TimeZone::get(zone).expect("a zone"));
+        let berlin = "\nWindow: Sun 2026-11-29 15:30 +01:00 to Sun 2026-11-29 17:30 +01:00\nForecast";
+        assert!(shown("Europe/Berlin").contains(berlin), "{}", shown("Europe/Berlin"));
+        let utc =
+            "\nWindow: Sun 2026-11-29 14:30 +00:00 to Sun 2026-11-29 16:30 +00:00\n  at the server: Sun";
+        assert!(shown("UTC").contains(utc), "{}", shown("UTC"));
     }
 }

@@ -148,6 +148,11 @@ mod tests {
             "what":"the link of eth0 has 100 Mbit/s","advice":"Replace the cable."}]}]}"#;
         let text = report_text(&understand(text).expect("a report"));
         assert!(text.starts_with("Job 4: preflight of debian@1 for room:101, over\n"), "{text}");
+        for time in ["2026-11-28T10:00:00Z", "2026-11-28T22:00:00Z", "2026-11-28T10:05:00Z"] {
+            let local = local(time.parse().expect("a time"));
+            assert!(local.contains(" +") || local.contains(" -"), "its offset is there: {local}");
+            assert!(text.contains(&local), "{local}: {text}");
+        }
         let finding = "\nlab-01: WARNING: the link of eth0 has 100 Mbit/s. Replace the cable.\n";
         assert!(text.ends_with(finding), "{text}");
     }

@@ -6,7 +6,7 @@ use super::list::{place, state};
 use crate::api::{AttemptView, NicInfo, TerminalDetails, TerminalView};
 use crate::cli::call::{ServerArg, ask, text_of, understand};
 use crate::cli::history;
-use crate::cli::table::table;
+use crate::cli::table::{local_second, table};
 use crate::event::{Failure, Installed, Outcome};
 use crate::layout::rule::describe;
 use crate::units::show_bytes;
@@ -55,9 +55,13 @@ fn details_table(terminal: &TerminalDetails) -> String {
     add("host name", row.hostname.clone().unwrap_or_default());
     add("address", place(row));
     add("switch", row.switch.clone().unwrap_or_default());
-    add("first heard", terminal.first_heard.clone().unwrap_or_else(|| first_heard(terminal).into()));
-    let heard = terminal.last_heard.as_ref().zip(row.silent);
-    add("last heard", heard.map_or_else(|| "never".into(), |(when, ago)| format!("{when}, {ago} s ago")));
+    let first = terminal.first_heard.as_deref().map(local_second);
+    add("first heard", first.unwrap_or_else(|| first_heard(terminal).into()));
+    let heard = terminal.last_heard.as_deref().zip(row.silent);
+    add(
+        "last heard",
+        heard.map_or_else(|| "never".into(), |(when, ago)| format!("{}, {ago} s ago", local_second(when))),
+    );
     add("netbooted", terminal.netbooted.clone().unwrap_or_default());
     add("agent", terminal.agent.clone());
     let serial = inventory.serial.iter().map(|serial| format!(", serial number {serial}"));
@@ -117,14 +121,14 @@ fn installed(one: &Installed) -> String {
 }
 
 fn attempt_line(attempt: &AttemptView) -> String {
-    let ended = attempt.ended.as_ref().map(|ended| format!(", ended {ended}"));
+    let ended = attempt.ended.as_deref().map(|ended| format!(", ended {}", local_second(ended)));
     let tries = (attempt.tries > 1).then(|| format!(", try {}", attempt.tries));
     format!(
         "number {}, job {}, {}, began {}{}{}{}",
         attempt.number,
         attempt.job,
         attempt.images,
-        attempt.started,
+        local_second(&attempt.started),
         ended.unwrap_or_default(),
         tries.unwrap_or_default(),
         if attempt.cancelled { ", cancelled" } else { "" },
@@ -167,6 +171,7 @@ mod tests {
                 "started":"2026-11-28T19:00:00Z","heard":"2026-11-28T19:01:00Z","ended":null,"tries":2,
                 "cancelled":false}}"#;
         let text = details_table(&understand(text).expect("details"));
+        let began = local_second("2026-11-28T19:00:00Z");
         for line in [
             "terminal      lab-01 (02:00:00:00:00:0a)",
             "room          101",
@@ -175,7 +180,7 @@ mod tests {
             "host name     pc-1",
             "address       10.0.0.9 (room)",
             "first heard   not known",
-            "last heard    2026-11-28T20:00:00Z, 99 s ago",
+            &format!("last heard    {}, 99 s ago", local_second("2026-11-28T20:00:00Z")),
             "machine       Dell [31m, serial number S1",
             "memory        8.0 GiB",
             "disk          sda, M, A,",
@@ -184,7 +189,7 @@ mod tests {
             "device        RAID controller 8086:9a0b at pci 0000:00:0e.0, no driver",
             "reason        it failed 3 times",
             "installed     partitions 1, 3 of debian@1 on sda",
-            "last attempt  number 7, job night, debian@2, began 2026-11-28T19:00:00Z, try 2",
+            &format!("last attempt  number 7, job night, debian@2, began {began}, try 2"),
             "result        failed while fetching the image: writing sdb failed. Replace the disk. The",
         ] {
             assert!(text.lines().any(|shown| shown.starts_with(line)), "{line}\n{text}");

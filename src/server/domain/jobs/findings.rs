@@ -5,8 +5,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::names::{self, Names};
 use super::setting::Setting;
 use super::{Affected, Finding, Job, JobPlan, Placement};
@@ -15,6 +13,7 @@ use crate::event::Failure;
 use crate::layout::rule::{Rule, describe};
 use crate::server::domain::catalog::{Published, Signature};
 use crate::server::domain::lab::Terminal;
+use crate::server::domain::times::window;
 
 pub(super) fn plan(
     job: &Job,
@@ -23,7 +22,6 @@ pub(super) fn plan(
     (place, names): (&Setting<'_>, &Names),
 ) -> JobPlan {
     let zone = place.at.date.time_zone();
-    let local = |time: Timestamp| time.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M").to_string();
     let mut findings = of_the_job(job, all, place);
     findings.extend(names::too_long(names).map(|error| Finding {
         terminal: None,
@@ -52,7 +50,7 @@ pub(super) fn plan(
         preflight: job.terms.preflight,
         opens: job.run.opens,
         closes: job.run.closes,
-        window: format!("{} to {}", local(job.run.opens), local(job.run.closes)),
+        window: window(job.run.opens, job.run.closes, zone),
         needs: job.needs,
         all: all.as_secs(),
         terminals: affected,

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 
 use super::{Effects, Entry, Job, Jobs, LEASE, Lease, Member, Moment, Overrun, Phase, State, Told};
 use crate::server::domain::target::Target;
+use crate::server::domain::times;
 
 /// How long a terminal that is being woken keeps a place of the wave.
 const WAKING: Duration = Duration::from_secs(300);
@@ -43,8 +44,8 @@ impl Entry {
     fn may_begin(&self, member: &Member, tries: u32, half_written: bool, at: &Moment) -> Result<(), String> {
         let (job, date) = (&self.job, at.date.timestamp());
         if job.run.phase == Phase::Planned || member.until.is_none() && date < job.run.opens {
-            let opens = job.run.opens.to_zoned(at.date.time_zone().clone());
-            return Err(format!("job {} opens on {}", job.number, opens.strftime("%a %Y-%m-%d at %H:%M")));
+            let opens = times::minute(job.run.opens, at.date.time_zone());
+            return Err(format!("job {} opens on {opens}", job.number));
         }
         if tries >= job.pace.attempts {
             return Err(format!("it was interrupted {tries} times in a row"));
@@ -180,7 +181,7 @@ impl Jobs {
         self.asked(terminal, why);
         let entry = job.parse().ok().and_then(|number: u64| self.entries.get_mut(&number));
         if let Some(told) = entry.and_then(|entry| entry.asked.get_mut(terminal)) {
-            told.again = Some(again.strftime("%H:%M:%S").to_string());
+            told.again = Some(again.strftime("%H:%M:%S %:z").to_string());
         }
     }
 

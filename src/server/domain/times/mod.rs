@@ -15,6 +15,7 @@ mod tests;
 mod words;
 
 use jiff::civil::{DateTime, Time};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp, Zoned};
 
 pub use closing::Closing;
@@ -111,6 +112,22 @@ fn read(lower: &str, from: &Zoned) -> Option<Written> {
 
 fn too_far(text: &str) -> String {
     format!("'{}' is too far ahead", text.trim())
+}
+
+/// For people: `Tue 2026-12-01 22:00 +01:00`. The offset is there because a command may run in another zone
+/// than the server.
+pub fn minute(moment: Timestamp, zone: &TimeZone) -> String {
+    moment.to_zoned(zone.clone()).strftime("%a %F %H:%M %:z").to_string()
+}
+
+/// A window for people.
+pub fn window(opens: Timestamp, closes: Timestamp, zone: &TimeZone) -> String {
+    format!("{} to {}", minute(opens, zone), minute(closes, zone))
+}
+
+/// A moment for people, with seconds.
+pub fn second(moment: Timestamp, zone: &TimeZone) -> String {
+    moment.to_zoned(zone.clone()).strftime("%a %F %T %:z").to_string()
 }
 
 /// For people: `2026-12-01 22:00:00 Europe/Berlin`.

@@ -111,6 +111,16 @@ fn an_end_counts_from_the_opening_and_comes_after_it() {
 }
 
 #[test]
+fn people_see_each_time_with_its_offset() {
+    let zone = TimeZone::get("Europe/Berlin").expect("a zone");
+    let (first, last) =
+        (moment("2026-10-25T02:30+02:00[Europe/Berlin]"), moment("2026-10-25T02:30+01:00[Europe/Berlin]"));
+    let shown = "Sun 2026-10-25 02:30 +02:00 to Sun 2026-10-25 02:30 +01:00";
+    assert_eq!(window(first, last, &zone), shown);
+    assert_eq!(second(last, &zone), "Sun 2026-10-25 02:30:00 +01:00");
+}
+
+#[test]
 fn a_skipped_local_time_means_the_end_of_the_gap() {
     let before = zoned("2026-03-28T22:00[Europe/Berlin]");
     let gap_end = moment("2026-03-29T03:00[Europe/Berlin]");
@@ -136,7 +146,7 @@ fn a_doubled_local_time_means_the_first_that_is_still_to_come() {
 }
 
 /// The window of a standing job that opens next after this moment.
-fn window(every: &str, closing: &str, after: &Zoned) -> (Timestamp, Timestamp) {
+fn standing(every: &str, closing: &str, after: &Zoned) -> (Timestamp, Timestamp) {
     let every: Every = every.parse().expect("days");
     let opens = every.next(after);
     let closes = closing.parse::<Closing>().expect("a time").of(&every.opening(&opens));
@@ -168,7 +178,7 @@ fn a_window_that_opens_in_the_skipped_hour_keeps_its_night() {
         ("03:00", "02:00", "29T02:00"),
     ] {
         let expected = (berlin("28T03:00"), berlin(expected));
-        assert_eq!(window(&format!("daily {opens}"), closes, &before), expected, "{opens} {closes}");
+        assert_eq!(standing(&format!("daily {opens}"), closes, &before), expected, "{opens} {closes}");
         for opens in [opens.to_string(), format!("2027-03-28 {opens}"), format!("tomorrow {opens}")] {
             assert_eq!(single(&opens, closes, &before), Ok(expected), "{opens} {closes}");
         }
@@ -193,7 +203,7 @@ fn a_window_in_the_doubled_hour_closes_at_the_first_of_its_ends() {
         ("02:45", "02:15", "02:45+02:00", "02:15+01:00"),
     ] {
         let expected = (berlin(from), berlin(to));
-        assert_eq!(window(&format!("daily {opens}"), closes, &before), expected, "{opens} {closes}");
+        assert_eq!(standing(&format!("daily {opens}"), closes, &before), expected, "{opens} {closes}");
         assert_eq!(single(&format!("2027-10-31 {opens}"), closes, &before), Ok(expected), "{opens} {closes}");
     }
 }
