@@ -101,7 +101,8 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
     if removed && uki.is_none() {
         writeln!(
             summary,
-            "{} of an earlier build is gone, because it had that build's agent and keys; --uki makes a new one",
+            "{} of an earlier build is gone, because it had that build's agent and keys; --uki makes a new \
+             one",
             uki::NAME
         )?;
     }

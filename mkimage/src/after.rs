@@ -184,8 +184,8 @@ fn collect(folder: &Path, manifest: &Manifest) -> Result<(After, Contents), Fail
         for (word, named) in [("rooms", &rooms), ("groups", &groups), ("models", &models)] {
             if named.as_ref().is_some_and(Vec::is_empty) {
                 return Err(refused(format!(
-                    "{}: the rule for '{from}' has an empty list of {word}, which names nobody; leave the line \
-                     out for all terminals, or the rule",
+                    "{}: the rule for '{from}' has an empty list of {word}, which names nobody; leave \
+                     the line out for all terminals, or the rule",
                     rules.display()
                 )));
             }

@@ -198,8 +198,8 @@ pub fn build_netboot(
     try_command(command.arg(KERNEL_ARGUMENTS).args(more)).map(drop)
 }
 
-/// The newest kernel package that `flashmob-initramfs` left unpacked in its cache, by the date that the package
-/// gives its folder. After an update the older one is still there.
+/// The newest kernel package that `flashmob-initramfs` left unpacked in its cache, by the date that the
+/// package gives its folder. After an update the older one is still there.
 fn unpacked_kernel(cache: &Path) -> Result<PathBuf> {
     let unpacked = fs::read_dir(cache)
         .with_context(|| format!("reading {}", cache.display()))?

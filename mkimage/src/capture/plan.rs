@@ -202,11 +202,7 @@ pub(super) mod examples {
     use uuid::Uuid;
 
     /// A partition of 1 MiB at `number` MiB.
-    pub(in crate::capture) fn partition(
-        number: u32,
-        filesystem: Option<&'static str>,
-        role: Role,
-    ) -> PartitionPlan {
+    pub(crate) fn partition(number: u32, filesystem: Option<&'static str>, role: Role) -> PartitionPlan {
         let entry = Entry::Gpt { kind: Uuid::nil(), guid: Uuid::nil(), attributes: 0, name: String::new() };
         PartitionPlan {
             number,
@@ -223,7 +219,7 @@ pub(super) mod examples {
     }
 
     /// An EFI system partition, a root and swap.
-    pub(in crate::capture) fn plan() -> Plan {
+    pub(crate) fn plan() -> Plan {
         let partitions = vec![
             partition(1, Some("vfat"), Role::Esp),
             partition(2, Some("ext4"), Role::Data),

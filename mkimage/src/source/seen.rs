@@ -16,8 +16,9 @@ use nix::unistd::{Whence, lseek64};
 
 use crate::keys::file_failure;
 
-/// A view's present time is up to 2 s old: QEMU returns whole seconds, and the kernel keeps them for a second.
-/// Kernel and QEMU count with clocks that advance in steps of some milliseconds, which the third second covers.
+/// A view's present time is up to 2 s old: QEMU returns whole seconds, and the kernel keeps them for a
+/// second. Kernel and QEMU count with clocks that advance in steps of some milliseconds, which the third
+/// second covers.
 const JUST_NOW: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]

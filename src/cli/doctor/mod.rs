@@ -82,8 +82,8 @@ pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
 
 fn configuration(args: &DoctorArgs) -> (Config, Vec<Finding>) {
     let shown = args.config.display();
-    let advice = "Without it the server has no public keys, zones or groups: 'flashmob serve --print-sample-config' \
-                  prints one.";
+    let advice = "Without it the server has no public keys, zones or groups: 'flashmob serve \
+                  --print-sample-config' prints one.";
     match std::fs::read_to_string(&args.config).map(|text| Config::parse(&text)) {
         Ok(Ok(config)) => (config, vec![Finding::ok("configuration", format!("{shown} can be read"))]),
         Ok(Err(mistake)) => {

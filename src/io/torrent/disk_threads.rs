@@ -10,8 +10,8 @@
 //! without a lock. Compressed pieces are decompressed into the thread's spare buffer, and the two buffers
 //! then swap roles. Most jobs carry a buffer of a bounded pool, and the owner counts the others, so queues as
 //! long as both never make the owner wait, and the way back needs no bound of its own. Threads end when the
-//! queue is dropped, after all queued jobs; [`DiskQueue::finish`] waits for that. A job whose thread panics is
-//! answered with [`Done::Failed`], and so is each job for that thread afterwards.
+//! queue is dropped, after all queued jobs; [`DiskQueue::finish`] waits for that. A job whose thread panics
+//! is answered with [`Done::Failed`], and so is each job for that thread afterwards.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};

@@ -42,9 +42,9 @@ pub fn run_line(program: &str, line: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Writes a script that can be started at once. A shell writes it: had this process the file open for writing,
-/// a program that another thread starts at that moment would have it open too, and the kernel starts no
-/// program that somebody has open for writing ("Text file busy").
+/// Writes a script that can be started at once. A shell writes it: had this process the file open for
+/// writing, a program that another thread starts at that moment would have it open too, and the kernel starts
+/// no program that somebody has open for writing ("Text file busy").
 pub fn write_program(path: &Path, text: &str) {
     let mut shell = Command::new("sh");
     shell.args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"]).arg(path).stdin(Stdio::piped());

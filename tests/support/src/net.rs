@@ -44,9 +44,9 @@ impl Drop for Namespaces {
     }
 }
 
-/// A port of 127.0.0.1 that is free, for programs that cannot choose a free port themselves. It is below those
-/// that the kernel chooses itself (32768 and above), so nobody gets it before the program has it; the number
-/// of this process keeps two test programs apart.
+/// A port of 127.0.0.1 that is free, for programs that cannot choose a free port themselves. It is below
+/// those that the kernel chooses itself (32768 and above), so nobody gets it before the program has it; the
+/// number of this process keeps two test programs apart.
 pub fn free_port() -> u16 {
     const EACH: u32 = 300;
     static NEXT: AtomicU32 = AtomicU32::new(0);

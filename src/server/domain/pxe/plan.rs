@@ -258,8 +258,8 @@ fn home<'a>(range: &Range, networks: &'a mut [Network]) -> Result<&'a mut Networ
     let Some(network) = networks.iter_mut().find(|one| one.net.contains(&range.first)) else {
         return refuse(
             format!("the range {range} is in none of the networks {}", nets.join(", ")),
-            "Choose addresses of the first IPv4 network of an interface that --pxe names (its other networks are \
-             not served), or name the network behind a relay with --pxe-subnet.",
+            "Choose addresses of the first IPv4 network of an interface that --pxe names (its other networks \
+             are not served), or name the network behind a relay with --pxe-subnet.",
         );
     };
     if let Err(why) = range.fits(&network.net) {
