@@ -62,7 +62,7 @@ fn details_table(terminal: &TerminalDetails) -> String {
         "last heard",
         heard.map_or_else(|| "never".into(), |(when, ago)| format!("{}, {ago} s ago", local_second(when))),
     );
-    add("netbooted", terminal.netbooted.clone().unwrap_or_default());
+    add("netbooted", terminal.netbooted.as_deref().map(local_second).unwrap_or_default());
     add("agent", terminal.agent.clone());
     let serial = inventory.serial.iter().map(|serial| format!(", serial number {serial}"));
     add("machine", inventory.machine.clone() + &serial.collect::<String>());
