@@ -15,7 +15,7 @@ use crate::cli::terminal::decide;
 use crate::event::Failure;
 use crate::server::http::api::jobs::{Retried, Retry};
 use create::CreateArgs;
-use words::{body, counted};
+use words::body;
 
 /// Image terminals: create jobs, look at them, cancel and retry.
 #[derive(Debug, Args)]
@@ -108,7 +108,7 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
             let answer = send(&server, Method::POST, &path(job, &["retry"]), body(&wish)?).await?;
             let again: Retried = understand(&text_of(answer).await?)?;
             print!("{}", decide::lines(again.decided));
-            println!("{} begin again when they boot from the network.", counted(again.terminals.len()));
+            print!("{}", words::begin_again(again.terminals.len(), again.until));
             Ok(())
         }
     }

@@ -59,7 +59,7 @@ fn lab_tables(lab: &LabView) -> String {
             targets,
             state,
             opens,
-            local(job.closes),
+            local(job.again_until.unwrap_or(job.closes)),
             counts(job),
         ];
         jobs.push(row);
@@ -94,6 +94,9 @@ pub(super) fn report_text(report: &Report) -> String {
     text += &format!("Window: {} to {}", local(job.opens), local(job.closes));
     if let Some(every) = &job.every {
         text += &format!(", run {} of {every}", job.run);
+    }
+    if let Some(until) = job.again_until {
+        text += &format!("\nRetried terminals may begin until {}", local(until));
     }
     if let Some(limit) = job.limit_mbit {
         text += &format!("\nLimit: {limit} Mbit/s of each terminal's link, each way");
@@ -140,7 +143,7 @@ mod tests {
         let text = r#"{"job":{"number":4,"images":"debian@1","preflight":true,"targets":["room:101"],
             "note":"","by":"administrator","created":"2026-11-28T10:00:00Z","phase":"over",
             "cancelled":false,"run":1,"opens":"2026-11-28T10:00:00Z","closes":"2026-11-28T22:00:00Z",
-            "next":null,"every":null,"follow":false,"wave":null,"attempts":3,"wake":false,
+            "again_until":"2026-11-29T09:00:00Z","next":null,"every":null,"follow":false,"wave":null,"attempts":3,"wake":false,
             "overrun":"finish","needs":150,"counts":{"done":1}},
             "terminals":[{"terminal":"02:00:00:00:00:0a","label":"lab-01","state":"done",
             "reason":"the link of eth0 has 100 Mbit/s","tries":1,"attempt":9,
@@ -153,6 +156,8 @@ mod tests {
             assert!(local.contains(" +") || local.contains(" -"), "its offset is there: {local}");
             assert!(text.contains(&local), "{local}: {text}");
         }
+        let until = local("2026-11-29T09:00:00Z".parse().expect("a time"));
+        assert!(text.contains(&format!("\nRetried terminals may begin until {until}\n")), "{text}");
         let finding = "\nlab-01: WARNING: the link of eth0 has 100 Mbit/s. Replace the cable.\n";
         assert!(text.ends_with(finding), "{text}");
     }

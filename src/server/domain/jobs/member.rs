@@ -74,6 +74,9 @@ pub struct Member {
     pub state: State,
     /// Attempts since a person last let it begin.
     pub tries: u32,
+    /// Attempts in this run before that.
+    #[serde(default)]
+    pub earlier: u32,
     /// Its latest attempt in this run.
     pub attempt: Option<u64>,
     /// When the state changed.
@@ -99,6 +102,7 @@ impl Member {
         Member {
             state: State::Waiting,
             tries: 0,
+            earlier: 0,
             attempt: None,
             since,
             reason: String::new(),
@@ -108,6 +112,11 @@ impl Member {
             out: false,
             findings: Vec::new(),
         }
+    }
+
+    /// Its attempts in this run.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.earlier.saturating_add(self.tries)
     }
 
     pub(super) fn enter(&mut self, state: State, since: Timestamp, reason: impl Into<String>) {
@@ -146,6 +155,7 @@ impl Member {
 
     /// A person lets it begin again, until `until` if the rest of the run's own window is too short.
     pub(super) fn retry(&mut self, compare: Option<Compare>, until: Option<Timestamp>, since: Timestamp) {
+        self.earlier = self.attempts();
         self.tries = 0;
         self.compare = compare;
         self.until = until;

@@ -31,6 +31,10 @@ pub struct JobView {
     pub opens: Timestamp,
     #[schema(value_type = String, format = DateTime)]
     pub closes: Timestamp,
+    /// Until when terminals may begin that a person retried when the rest of the window was too short.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub again_until: Option<Timestamp>,
     /// When the next run of a standing job opens.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next: Option<Timestamp>,
@@ -58,6 +62,7 @@ pub struct MemberView {
     pub state: State,
     /// Why it is in this state.
     pub reason: String,
+    /// Its attempts in this run.
     pub tries: u32,
     pub attempt: Option<u64>,
     #[schema(value_type = String, format = DateTime)]
@@ -86,7 +91,7 @@ impl MemberView {
             label,
             state: member.state,
             reason: member.reason.clone(),
-            tries: member.tries,
+            tries: member.attempts(),
             attempt: member.attempt,
             since: member.since,
             system: None,
@@ -132,6 +137,7 @@ impl Jobs {
             run: job.run.number,
             opens: job.run.opens,
             closes: job.run.closes,
+            again_until: self.again_until(job),
             next: job.next,
             every: job.standing.as_ref().map(|standing| standing.every.to_string()),
             follow: job.standing.as_ref().is_some_and(|standing| standing.follow),
@@ -143,6 +149,12 @@ impl Jobs {
             needs: job.needs,
             counts,
         }
+    }
+
+    /// The end of the latest window that a retry opened for terminals of its own, while one is in it.
+    fn again_until(&self, job: &Job) -> Option<Timestamp> {
+        let unfinished = self.members(job.number).filter(|(_, member)| !member.state.is_final());
+        unfinished.filter_map(|(_, member)| member.until).max()
     }
 
     /// A job with its terminals. `label` knows their labels, `system` what their attempts installed.

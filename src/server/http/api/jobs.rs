@@ -11,6 +11,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::access::Caller;
@@ -308,6 +309,10 @@ pub struct Retry {
 #[derive(utoipa::ToSchema, Debug, Clone, Serialize, Deserialize)]
 pub struct Retried {
     pub terminals: Vec<String>,
+    /// Until when those may begin that have a window of their own, because the rest of the job's was too short.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
     /// What becomes of each terminal that the targets mean.
     #[serde(default)]
     pub decided: Vec<Decided>,
@@ -362,13 +367,14 @@ pub async fn retry(
         log::info!(job = number; "{} terminals of job {number} begin again", terminals.len());
         let detail = targets::shortened(&terminals).join(" ");
         changes.push(caller.audit(&app, "retry the job", &subject, &detail));
+        let until = terminals.iter().filter_map(|id| lab.jobs().member(number, id)?.until).max();
         let label = |id: &str| lab.get(id).and_then(|t| lab.label(&config, t)).map(str::to_owned);
         let said = |()| Said::new("begins again when it boots from the network");
         let decided = each.into_iter().map(|(id, answer)| {
             let label = label(&id);
             decided(id, label, answer.map(said))
         });
-        (Retried { decided: decided.collect(), terminals }, app.store.save(changes))
+        (Retried { until, decided: decided.collect(), terminals }, app.store.save(changes))
     };
     keep(saved).await?;
     Ok(Json(retried))

@@ -38,6 +38,7 @@ function forecast(job) {
 function pairs(job) {
   const window = date(job.opens) + " – " + date(job.closes);
   const calendar = [
+    job.again_until && w("again_until", date(job.again_until)),
     job.every && w("every", job.every),
     job.next && w("next", date(job.next)),
     job.wave && w("wave", job.wave),

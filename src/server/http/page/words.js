@@ -100,6 +100,7 @@ const WORDS = {
   "job": ["job {0}", "任务 {0}"],
   "no_jobs": ["There is no job. Nothing is imaged.", "没有任务，不会写入任何终端。"],
   "window": ["window", "时间窗口"],
+  "again_until": ["retried terminals until {0}", "重试的终端直到 {0}"],
   "targets": ["targets", "目标"],
   "counts": ["terminals", "终端"],
   "forecast": ["forecast", "预计"],

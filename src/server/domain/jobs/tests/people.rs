@@ -15,6 +15,26 @@ fn a_retry_after_the_window_opens_one_of_its_own() {
 }
 
 #[test]
+fn a_retried_terminal_shows_the_end_of_its_own_window_and_all_attempts_of_the_run() {
+    let mut jobs = jobs(1, |_| {});
+    jobs.take("t0", "1", 1, at(1));
+    jobs.outcome("t0", 1, &failed(Class::Disk, true), at(2));
+    let view = |jobs: &Jobs| jobs.view(jobs.get(1).expect("there"));
+    assert_eq!((view(&jobs).closes, view(&jobs).again_until), (stamp(at(10 * HOUR)), None));
+    tick(&mut jobs, 10 * HOUR);
+    assert_eq!(again(&mut jobs, Which::Unsuccessful, 11 * HOUR), ["t0"]);
+    assert_eq!(view(&jobs).again_until, Some(stamp(at(23 * HOUR))));
+    assert!(leaves(&mut jobs, "t0", 12 * HOUR));
+    let tries = |jobs: &Jobs| MemberView::of("t0", jobs.member(1, "t0").expect("in it"), None).tries;
+    assert_eq!((view(&jobs).again_until, tries(&jobs)), (None, 1), "the attempt before is not forgotten");
+    again(&mut jobs, Which::Unsuccessful, 13 * HOUR);
+    jobs.take("t0", "1", 2, at(13 * HOUR + 1));
+    assert_eq!(tries(&jobs), 2);
+    let member = jobs.member(1, "t0").expect("in it");
+    assert_eq!(member.tries, 1, "of the attempts that it may make");
+}
+
+#[test]
 fn a_terminal_that_a_person_takes_out_is_in_no_run_until_a_retry() {
     let mut jobs = jobs(1, standing(false));
     jobs.add(job(2, 22 * HOUR, 30 * HOUR), &names(1), &moment(22 * HOUR));
