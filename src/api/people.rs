@@ -37,6 +37,9 @@ pub struct TokenMade {
     pub token: String,
     #[serde(flatten)]
     pub view: TokenView,
+    /// Why it may be of no use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// One action of a person.

@@ -21,7 +21,7 @@ pub struct TokenArgs {
 enum Role {
     /// Everything.
     Admin,
-    /// Retry, cancel and admit terminals of one room.
+    /// Create jobs for the terminals of one room, and wake, retry, cancel and admit them.
     Teacher,
 }
 
@@ -71,6 +71,9 @@ pub async fn run(args: TokenArgs) -> Result<(), Failure> {
             let answer = send(&server, Method::POST, &PATH, (Content::Json, body)).await?;
             let made: TokenMade = understand(&text_of(answer).await?)?;
             println!("{}", made.token);
+            if let Some(warning) = &made.warning {
+                let _ = writeln!(std::io::stderr(), "WARNING: {warning}.");
+            }
             // A file that the token is written to gets nothing else.
             let file = "~/.config/flashmob/token";
             let note = format!("The token of '{}'. Its owner keeps it in {file}.", made.view.name);

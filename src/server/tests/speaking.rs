@@ -101,6 +101,17 @@ pub(super) async fn token(world: &World, role: &str, room: Option<&str>) -> Toke
     world.post("/api/v1/tokens", &new).await.expect("made")
 }
 
+#[tokio::test]
+async fn a_teachers_token_for_a_room_without_terminals_is_made_with_a_warning() {
+    let world = World::new(QUIET).await;
+    world.hello(A).await;
+    in_room(&world, A, "101").await;
+    assert_eq!(token(&world, "teacher", Some("101")).await.warning, None);
+    let warning = token(&world, "teacher", Some("nope")).await.warning.expect("nobody is there");
+    assert!(warning.contains("no terminal is in room nope"), "{warning}");
+    assert_eq!(token(&world, "admin", None).await.warning, None);
+}
+
 /// A call from another machine, with or without a token.
 async fn from_abroad(world: &World, method: Method, path: &str, token: Option<&str>) -> StatusCode {
     let request = world.http.request(method, world.abroad(path));

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::access::Caller;
 use super::reply::{Error, Shared, conflict, error, keep, random_secret, unkept};
 use crate::api::{AuditEntry, NewToken, Refusal, TokenMade, TokenView};
+use crate::server::app::App;
 use crate::server::domain::lab::date;
 use crate::server::domain::people::{Person, Role};
 use crate::sync;
@@ -76,7 +77,15 @@ pub async fn create_token(
         (person, app.store.save(vec![change, entry]))
     };
     keep(saved).await?;
-    Ok(Json(TokenMade { token, view: view(&person) }))
+    let warning = person.role.room().and_then(|room| empty_room(&app, room));
+    Ok(Json(TokenMade { token, view: view(&person), warning }))
+}
+
+/// Says that no terminal has the room of a teacher.
+fn empty_room(app: &App, room: &str) -> Option<String> {
+    let lab = sync::lock(&app.lab);
+    let empty = lab.iter().all(|terminal| terminal.place.room.as_deref() != Some(room));
+    empty.then(|| format!("no terminal is in room {room} yet: 'flashmob terminal list' shows the rooms"))
 }
 
 /// `DELETE /api/v1/tokens/{name}`.
