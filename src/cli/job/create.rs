@@ -11,7 +11,7 @@ use crate::api::{After, Compare, LayoutMode, partition_numbers};
 use crate::cli::call::{ServerArg, send, text_of, understand};
 use crate::cli::table::table;
 use crate::event::Failure;
-use crate::server::domain::jobs::{JobOrder, JobPlan, Order, Overrun};
+use crate::server::domain::jobs::{Finding, JobOrder, JobPlan, Order, Overrun};
 use crate::server::domain::times::window;
 use crate::units::parse_duration;
 
@@ -23,10 +23,10 @@ pub(super) struct CreateArgs {
     #[arg(required = true)]
     targets: Vec<String>,
     /// When it opens: now, +2h, 22:00, "tomorrow 22:00", "2026-12-01 22:00" [default: now]
-    #[arg(long, value_name = "TIME", conflicts_with = "every")]
+    #[arg(long, value_name = "TIME", conflicts_with = "every", allow_hyphen_values = true)]
     at: Option<String>,
     /// When it closes: 06:00, +8h, … Nobody begins when the rest is too short [default: 12 hours later]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
     /// Open again and again: "mon-fri 22:00", "daily 3:00". Needs --until.
     #[arg(long, value_name = "WHEN", requires = "until")]
@@ -175,6 +175,29 @@ fn minutes(seconds: u64) -> String {
     }
 }
 
+/// Terminals that a finding names.
+const NAMED: usize = 5;
+
+/// The findings, those that several terminals share once.
+fn findings_text(findings: &[Finding]) -> String {
+    let mut groups: Vec<(&Finding, Vec<&str>)> = Vec::new();
+    for finding in findings {
+        let same = |one: &Finding| one.error == finding.error && one.advice == finding.advice;
+        let name = finding.terminal.as_deref().unwrap_or("job");
+        match groups.iter_mut().find(|(first, _)| same(first)) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((finding, vec![name])),
+        }
+    }
+    let text = |(finding, names): (&Finding, Vec<&str>)| {
+        let more = names.len().saturating_sub(NAMED);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let names = names[..names.len().min(NAMED)].join(", ");
+        format!("\n{names}{more}: {}\n  {}\n", finding.error, finding.advice)
+    };
+    groups.into_iter().map(text).collect()
+}
+
 fn plan_text(plan: &JobPlan, dry_run: bool, zone: &TimeZone) -> String {
     let mut text = String::new();
     let all = counted(plan.terminals.len());
@@ -202,10 +225,7 @@ fn plan_text(plan: &JobPlan, dry_run: bool, zone: &TimeZone) -> String {
             text += &format!("\n{name} gets {}\n", terminal.files.join(", "));
         }
     }
-    for finding in &plan.findings {
-        let what = finding.terminal.as_deref().unwrap_or("job");
-        text += &format!("\n{what}: {}\n  {}\n", finding.error, finding.advice);
-    }
+    text += &findings_text(&plan.findings);
     if dry_run {
         text += "\nNothing was created. Without --dry-run this creates the job.\n";
     } else {
@@ -238,6 +258,22 @@ mod tests {
             let error = read(wrong).expect_err(wrong);
             assert!(error.contains(word), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn a_finding_that_terminals_share_is_printed_once() {
+        let finding = |name: Option<&str>, error: &str| Finding {
+            terminal: name.map(String::from),
+            error: error.into(),
+            advice: "Look.".into(),
+        };
+        let names: Vec<String> = (1..=7).map(|n| format!("pc{n}")).collect();
+        let mut findings = vec![finding(None, "not signed")];
+        findings.extend(names.iter().map(|name| finding(Some(name), "not known")));
+        findings.push(finding(Some("pc8"), "too small"));
+        let text = "\njob: not signed\n  Look.\n\npc1, pc2, pc3, pc4, pc5 and 2 more: not known\n  Look.\n\
+                    \npc8: too small\n  Look.\n";
+        assert_eq!(findings_text(&findings), text);
     }
 
     #[test]

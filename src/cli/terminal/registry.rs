@@ -85,7 +85,7 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), Failure> {
     let path = ["api", "v1", "terminals", "import"];
     let answer = send(&args.server, Method::POST, &path, (Content::Csv, body)).await?;
     let Imported { created, updated, unchanged } = understand(&text_of(answer).await?)?;
-    println!("{created} terminals are new here, {updated} changed, {unchanged} are as they were.");
+    println!("Terminals: {created} new here, {updated} changed, {unchanged} as they were.");
     Ok(())
 }
 
