@@ -235,6 +235,30 @@ async fn a_planned_job_begins_nothing_before_it_opens_and_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn refusals_screens_and_the_audit_name_terminals_by_their_labels() {
+    let world = World::new(QUIET).await;
+    let url = world.url("/api/v1/terminals/import");
+    let csv = format!("mac,label,room\n{A},lab-01,101\n{B},lab-02,101\n");
+    let import = world.http.post(url).header("content-type", "text/csv").body(csv);
+    assert!(import.send().await.expect("an answer").status().is_success());
+    world.hello(A).await;
+    create(&world, &order(&["room:101"])).await.expect("created");
+    let twice = create(&world, &order(&["lab-02"])).await.expect_err("in job 1");
+    assert_eq!(twice.error, "terminal lab-02 is in job 1 already");
+    let (_, text) = act(&world, "/api/v1/jobs/1/retry", "{\"targets\":[\"lab-02\"]}").await;
+    assert!(text.contains("terminal lab-02 waits already"), "{text}");
+    let (_, text) = act(&world, "/api/v1/decisions/retry", "{\"targets\":[\"room:101\"]}").await;
+    assert!(text.contains("terminal lab-01 waits already; terminal lab-02 waits already"), "{text}");
+    assert_eq!(world.decide("lab-02", "cancel").await, StatusCode::NO_CONTENT);
+    let audit = world.text("/api/v1/audit").await.1;
+    assert!(audit.contains("\"detail\":\"lab-02\""), "{audit}");
+    let job = world.take(A, Take::default()).await.expect("work");
+    world.outcome(&job, failed(Class::Disk, true)).await.expect("taken");
+    let script = world.ipxe(A, "efi").await;
+    assert!(script.contains("flashmob terminal retry lab-01"), "{script}");
+}
+
+#[tokio::test]
 async fn a_wave_lets_the_next_one_begin_when_a_place_is_free() {
     let world = World::new(QUIET).await;
     let (a, b) = (world.hello(A).await, world.hello(B).await);

@@ -65,8 +65,8 @@ pub(crate) enum AtBoot {
     },
 }
 
-/// Decides the next step of a netbooting terminal.
-pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, offer: Offer) -> AtBoot {
+/// Decides the next step of a netbooting terminal. `name` is its name in the commands that it shows.
+pub(crate) fn at_boot(name: &str, last: Option<&Attempt>, offer: Offer) -> AtBoot {
     let why = match offer {
         Offer::Now(target) => return AtBoot::Agent(target),
         Offer::Queued(why) => return AtBoot::Queue { why },
@@ -76,13 +76,13 @@ pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, offer: Offer) -> AtBoot 
     let Some(last) = last.filter(|last| last.leaves_half_a_system()) else { return AtBoot::Disk };
     // An attempt by hand has no job to retry.
     let again = match last.job == BY_HAND {
-        true => format!("Then run on the server: flashmob job create {} {id}", last.image),
-        false => format!("Then run on the server: flashmob terminal retry {id}"),
+        true => format!("Then run on the server: flashmob job create {} {name}", last.image),
+        false => format!("Then run on the server: flashmob terminal retry {name}"),
     };
     match (&last.outcome, why) {
         _ if last.preflight => AtBoot::Hold {
             error: "the disk was half written before the last preflight, which changed nothing".into(),
-            advice: format!("Image it again: flashmob job create {} {id}", last.image),
+            advice: format!("Image it again: flashmob job create {} {name}", last.image),
         },
         (Some(Outcome::Failed { failure, .. }), _) => {
             let advice = match failure.advice.contains("terminal retry") {
@@ -99,7 +99,7 @@ pub(crate) fn at_boot(id: &str, last: Option<&Attempt>, offer: Offer) -> AtBoot 
         },
         (_, None) => AtBoot::Hold {
             error: format!("writing {} was interrupted, and no job is for this terminal", last.title()),
-            advice: format!("Start one on the server: flashmob job create {} {id}", last.image),
+            advice: format!("Start one on the server: flashmob job create {} {name}", last.image),
         },
     }
 }

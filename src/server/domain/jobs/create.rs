@@ -70,7 +70,13 @@ impl JobOrder {
         let number = place.lab.jobs().next_number();
         for id in &terminals {
             let kind = Kind { standing: window.standing.is_some(), preflight: self.preflight };
-            place.lab.jobs().free_for(id, number, kind)?;
+            place.lab.jobs().free_for(id, number, kind).map_err(|Refusal { error, advice }| {
+                let label = place.lab.get(id).and_then(place.label);
+                Refusal {
+                    error: label.map_or_else(|| error.clone(), |label| error.replace(id, &label)),
+                    advice,
+                }
+            })?;
         }
         let (needs, all) = self.forecast(&terms, &terminals, place);
         let pace = Pace { attempts, wave: self.wave, wake: self.wake, overrun: self.overrun };

@@ -84,7 +84,9 @@ impl Lab {
             return AtBoot::Finish;
         }
         let last = self.get(id).and_then(|terminal| terminal.last.as_ref());
-        at_boot(id, last, offer)
+        let label = self.get(id).and_then(|terminal| terminal.place.label.as_deref());
+        let name = label.filter(|label| !label.contains(char::is_whitespace));
+        at_boot(name.unwrap_or(id), last, offer)
     }
 
     /// Is it worth a line in the log that this terminal, or somebody in its name, was told `step`? Yes if it

@@ -3,6 +3,7 @@
 //! Invariant: a decision is taken only from a person who may act on all of the terminals (`access`). A target
 //! that fits none is refused before anything changes. Each terminal that changed is in the audit.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::access::Caller;
@@ -69,6 +70,25 @@ impl Said {
     }
 }
 
+/// The refusal with the terminal's label, because people type labels and rooms. The
+/// advice keeps the name in calls where the label is more than one word of a command.
+pub(super) fn by_label(lab: &Lab, config: &Config, id: &str, refusal: Refusal) -> Refusal {
+    let Some(label) = lab.get(id).and_then(|terminal| lab.label(config, terminal)) else { return refusal };
+    let Refusal { error, advice } = refusal;
+    let one_word = !label.contains(char::is_whitespace);
+    let advice = if one_word { advice.replace(id, label) } else { advice };
+    Refusal { error: error.replace(id, label), advice }
+}
+
+/// The answers for each terminal, with labels in the refusals.
+pub(super) fn each_by_label<T>(lab: &Lab, config: &Config, each: Each<T>) -> Each<T> {
+    let one = |(id, answer): (String, Result<T, Refusal>)| {
+        let answer = answer.map_err(|refusal| by_label(lab, config, &id, refusal));
+        (id, answer)
+    };
+    each.into_iter().map(one).collect()
+}
+
 /// Refuses callers that may not act on all of these terminals.
 pub(super) fn may_act(
     app: &App,
@@ -101,7 +121,11 @@ pub(super) async fn decide(
         // A terminal that is forgotten has no label afterwards.
         let label = |id: &String| lab.get(id).and_then(|t| lab.label(&config, t)).map(str::to_owned);
         let before: Vec<Option<String>> = meant.ids.iter().map(label).collect();
-        let (each, mut changes) = carry_out(&mut lab, &meant).map_err(conflict)?;
+        let (each, mut changes) = carry_out(&mut lab, &meant).map_err(|refusal| {
+            let label = |refusal, id: &String| by_label(&lab, &config, id, refusal);
+            conflict(meant.ids.iter().fold(refusal, label))
+        })?;
+        let each = each_by_label(&lab, &config, each);
         if let Some(refusal) = refused_for_all(each.iter().map(|(_, answer)| answer.as_ref().err())) {
             // Silent attempts may have ended meanwhile.
             drop(app.store.save(changes));
@@ -113,7 +137,14 @@ pub(super) async fn decide(
         };
         let changed = each.iter().filter(|(_, answer)| matches!(answer, Ok(said) if !said.unchanged));
         let changed: Vec<&str> = changed.map(|(id, _)| id.as_str()).collect();
-        changes.extend(changed.iter().map(|id| caller.audit(app, what, id, &detail)));
+        let labels = meant.ids.iter().zip(&before);
+        let labels: BTreeMap<_, _> =
+            labels.filter_map(|(id, label)| Some((id.as_str(), label.as_deref()?))).collect();
+        changes.extend(changed.iter().map(|id| {
+            let parts = [labels.get(id).copied().unwrap_or_default(), detail.trim()];
+            let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            caller.audit(app, what, id, &parts.join(", "))
+        }));
         match changed.as_slice() {
             [id] => {
                 log::info!(terminal = *id; "{} decides for {}: {what}", caller.name(), lab.title(&config, id))

@@ -15,11 +15,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::access::Caller;
-use super::decide::{Said, decided, may_act, refused_for_all};
+use super::decide::{Said, decided, each_by_label, may_act, refused_for_all};
 use super::personal;
 use super::reply::{Body, Error, Shared, conflict, error, keep, read};
 use crate::api::{CancelJobs, Compare, Decided, JobDecided, Refusal};
 use crate::server::app::App;
+use crate::server::domain::config::Config;
 use crate::server::domain::jobs::{Finding, Job, JobOrder, JobPlan, JobView, Report, Setting, Which};
 use crate::server::domain::lab::{Lab, Terminal};
 use crate::server::domain::targets::{self, Meant, resolve};
@@ -309,8 +310,8 @@ pub struct Retry {
 #[derive(utoipa::ToSchema, Debug, Clone, Serialize, Deserialize)]
 pub struct Retried {
     pub terminals: Vec<String>,
-    /// Until when those may begin that have a window of their own, because the rest of the job's was too short.
-    #[serde(default)]
+    /// The end of the window that they got of their own, where the rest of the job's was too short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub until: Option<Timestamp>,
     /// What becomes of each terminal that the targets mean.
@@ -353,9 +354,10 @@ pub async fn retry(
         };
         let affected = named.as_ref().map_or_else(|| members(&lab, number), |meant| meant.ids.clone());
         may_act(&app, &caller, &lab, &affected, "retry the job")?;
-        named.iter().try_for_each(|meant| are_in_it(&lab, number, meant))?;
+        named.iter().try_for_each(|meant| are_in_it(&lab, &config, number, meant))?;
         let which = named.as_ref().map_or(Which::Unsuccessful, Which::Named);
         let (each, mut changes) = lab.retry_job(number, which, wish.compare, &at);
+        let each = each_by_label(&lab, &config, each);
         let terminals: Vec<String> =
             each.iter().filter(|(_, answer)| answer.is_ok()).map(|(id, _)| id.clone()).collect();
         if terminals.is_empty() {
@@ -365,7 +367,8 @@ pub async fn retry(
             return Err(conflict(refusal.unwrap_or_else(|| all_succeeded(number))));
         }
         log::info!(job = number; "{} terminals of job {number} begin again", terminals.len());
-        let detail = targets::shortened(&terminals).join(" ");
+        let titles: Vec<String> = terminals.iter().map(|id| lab.title(&config, id)).collect();
+        let detail = targets::shortened(&titles).join(" ");
         changes.push(caller.audit(&app, "retry the job", &subject, &detail));
         let until = terminals.iter().filter_map(|id| lab.jobs().member(number, id)?.until).max();
         let label = |id: &str| lab.get(id).and_then(|t| lab.label(&config, t)).map(str::to_owned);
@@ -381,13 +384,13 @@ pub async fn retry(
 }
 
 /// Refuses a terminal that has a word of its own and is not in the job: that word is a mistake.
-fn are_in_it(lab: &Lab, number: u64, meant: &Meant) -> Result<(), Error> {
+fn are_in_it(lab: &Lab, config: &Config, number: u64, meant: &Meant) -> Result<(), Error> {
     let strangers = meant.ids.iter().filter(|id| meant.is_alone(id));
     match strangers.into_iter().find(|id| lab.jobs().member(number, id).is_none()) {
         None => Ok(()),
         Some(id) => Err(error(
             StatusCode::CONFLICT,
-            format!("terminal {id} is not in job {number}"),
+            format!("terminal {} is not in job {number}", lab.title(config, id)),
             "'flashmob job show' lists its terminals; 'flashmob job create' makes a new job.",
         )),
     }

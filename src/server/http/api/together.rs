@@ -120,7 +120,7 @@ pub(super) fn forget_them(
             true => "WARNING: one of its disks holds half a system, and the server no longer knows.".into(),
             false => String::new(),
         },
-        ..Said::new("and its attempts are forgotten. It is new when it comes again")
+        ..Said::new("is forgotten with its attempts. It is new when it comes again")
     };
     Ok((meant.ids.iter().map(|id| (id.clone(), Ok(said(id)))).collect(), changes))
 }
