@@ -130,7 +130,9 @@ pub fn find<'a>(
         .filter(|k| {
             let own = || who.macs.iter().any(|mac| k.own.contains(mac));
             let apart = || who.has_a_mac_beside(k.identity) && k.identity.has_a_mac_beside(who);
-            who.uuid_agrees(k.identity).unwrap_or_else(|| own() && !apart())
+            // A person named it by its UUID; its MACs are those of whoever came first and knew that.
+            let by_uuid = Uuid::parse_str(k.id).is_ok();
+            who.uuid_agrees(k.identity).unwrap_or_else(|| !by_uuid && own() && !apart())
         })
         .min_by_key(|k| (!has_own(k), who.uuid_agrees(k.identity) != Some(true), !k.accepted, k.silent));
     if let Some(found) = by_mac {

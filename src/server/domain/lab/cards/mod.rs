@@ -41,6 +41,11 @@ pub(crate) fn own_of_older(id: &str, macs: &[Mac], was_heard: bool) -> Vec<Mac> 
 }
 
 impl Terminal {
+    /// Its identity without MACs that only a hello named as its own.
+    pub(crate) fn certain(&self) -> Identity {
+        Identity { macs: self.own_macs.clone(), uuid: self.identity.uuid }
+    }
+
     /// The card by which a machine netboots that was found to be this terminal, if only a hello named the
     /// card as its own: it may be another machine's, which must not get the agent.
     pub(crate) fn claimed_card(&self, who: &Identity) -> Option<Mac> {

@@ -139,13 +139,38 @@ fn a_stranger_who_claims_a_whole_room_keeps_neither_its_machines_nor_its_table_o
 }
 
 #[test]
-fn a_stranger_who_asks_in_the_name_of_a_machine_with_another_uuid_does_not_make_it_another_one() {
-    const JUNK: &str = "11112222-3333-4444-5555-666677778888";
+fn a_laptop_at_the_dock_of_one_that_a_person_listed_stays_another_machine() {
+    const FIRST: &str = "11112222-3333-4444-5555-666677778888";
+    const SECOND: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+    let mut lab = Lab::default();
+    let at_dock = |uuid: &str| Identity::new(&[A], Some(uuid));
+    hello(&mut lab, 1, &at_dock(FIRST), Voucher::Nothing).expect("new");
+    import(&mut lab, &format!("mac,label\n{A},lab-01\n"));
+    assert_eq!(gets_agent(&lab, &at_dock(FIRST)).as_deref(), Some(A));
+    assert_eq!(gets_agent(&lab, &at_dock(SECOND)), None);
+}
+
+#[test]
+fn a_terminal_listed_by_its_uuid_gives_its_work_to_no_machine_without_that_uuid() {
     const U: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
     let mut lab = Lab::default();
-    hello(&mut lab, 1, &Identity::new(&[A], Some(JUNK)), Voucher::Nothing).expect("new");
-    import(&mut lab, &format!("mac,label\n{A},lab-01\n"));
-    assert_eq!(gets_agent(&lab, &Identity::new(&[A], Some(U))).as_deref(), Some(A));
+    import(&mut lab, &format!("uuid,label\n{U},lab-01\n"));
+    // Somebody who knows the UUID comes with the card of another machine, which has none.
+    assert_eq!(hello(&mut lab, 1, &Identity::new(&[B], Some(U)), ticket(B, 1)), Ok(U.into()));
+    assert_eq!(gets_agent(&lab, &Identity::new(&[B], None)), None);
+    assert_eq!(gets_agent(&lab, &Identity::new(&[B], Some(U))).as_deref(), Some(U));
+}
+
+#[test]
+fn a_line_with_a_label_and_another_uuid_does_not_mean_the_labels_terminal() {
+    const OLD: &str = "11112222-3333-4444-5555-666677778888";
+    const NEW: &str = "8a95d198-7f46-11e5-bf8b-08002704d48e";
+    let mut lab = Lab::default();
+    import(&mut lab, &format!("mac,uuid,label\n{A},{OLD},lab-01\n"));
+    let table = format!("mac,uuid,label\n{A},{NEW},lab-01\n");
+    let entries = crate::server::domain::registry::table::read(&table).expect("a table");
+    let mistakes = lab.import(&entries, &Default::default()).expect_err("another board");
+    assert!(mistakes.iter().any(|mistake| mistake.to_string().contains("lab-01")), "{mistakes:?}");
 }
 
 #[test]

@@ -145,7 +145,9 @@ impl Lab {
     fn meant_by(&self, entry: &Entry, config: &Config) -> Result<Option<&Terminal>, Mistake> {
         let label = entry.edit.label.as_deref().filter(|label| !label.is_empty());
         let claims = entry.mac.map(|mac| self.all_with(&TerminalKey::Mac(mac))).unwrap_or_default();
-        let claims = claims.into_iter().filter(|t| t.accepted);
+        let is_owned = claims.iter().any(|t| entry.mac.is_some_and(|mac| t.own_macs.contains(&mac)));
+        let differs = |t: &Terminal| entry.uuid.zip(t.identity.uuid).is_some_and(|(a, b)| !same_uuid(a, b));
+        let claims = claims.into_iter().filter(|t| t.accepted && !is_owned && !differs(t));
         let same = claims.filter(|t| label.is_some() && self.label(config, t) == label);
         if let Some(confirmed) = same.min_by(|a, b| a.id.cmp(&b.id)) {
             return Ok(Some(confirmed));
@@ -228,7 +230,7 @@ impl Lab {
         }
         for (line, terminal) in after.values() {
             let label = terminal.place.label.as_deref();
-            let others = config.terminals.iter().filter(|(key, _)| !key.matches(&terminal.identity));
+            let others = config.terminals.iter().filter(|(key, _)| !key.matches(&terminal.certain()));
             if let Some((key, note)) = others.into_iter().find(|(_, note)| Some(note.label.as_str()) == label)
             {
                 let why = format!("the configuration gives the label '{}' to {key}", note.label);
@@ -282,8 +284,7 @@ fn again(entry: &Entry, known: &Terminal, after: &After) -> Result<Terminal, Mis
         macs.extend(entry.mac);
         terminal.identity =
             Identity { macs: macs.into_iter().collect(), uuid: entry.uuid.or(terminal.identity.uuid) };
-    } else if !known.accepted && entry.mac.is_some() {
-        // Anybody can have registered this MAC with a UUID of his own, by which the machine would be another.
+    } else if !known.accepted && entry.uuid.is_some() {
         terminal.identity.uuid = entry.uuid;
     }
     if let Some(mac) = entry.mac.filter(|mac| !terminal.own_macs.contains(mac)) {
