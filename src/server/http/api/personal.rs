@@ -41,7 +41,9 @@ const REBUILD: &str = "Nothing was written. Make new netboot files with flashmob
     terminal, and run on the server: flashmob job retry.";
 /// The same of a job whose image has the administrator's files.
 const NO_FILES: &str = "this terminal's agent is too old for the administrator's files of this image";
-const REBUILD_TO_FINISH: &str = "The image is on the disk, and its files are not. Make new netboot files \
+/// The same of a system that stays as it is, and has not grown yet.
+const NO_GROWTH: &str = "this terminal's agent is too old to go on with the growth of an installed system";
+const REBUILD_TO_FINISH: &str = "The image is on the disk, and this is left to do. Make new netboot files \
     with flashmob-initramfs, and restart the terminal: it goes on then.";
 
 /// What DNS knows of the terminals of an order, if its rule asks for that.
@@ -149,14 +151,19 @@ pub(super) fn knows_files(
     Err(error(StatusCode::CONFLICT, NO_FILES, REBUILD))
 }
 
-/// Refuses an agent that would finish the terminal's last attempt without the administrator's files that its
-/// image has for it.
+/// Refuses an agent that would finish the terminal's last attempt without what is left to do: growth of a
+/// system that stays as it is, or the administrator's files that its image has for it.
 pub(super) fn may_finish(
     lab: &Lab,
     (config, topology): (&Config, &Topology),
     repository: &Repository,
     (id, wish): (&str, &Take),
 ) -> Result<(), Error> {
+    let last = lab.get(id).and_then(|terminal| terminal.last.as_ref());
+    let is_as_is = last.and_then(|last| last.personal.as_ref()).is_some_and(|personal| personal.as_is);
+    if is_as_is && !wish.growth {
+        return Err(error(StatusCode::CONFLICT, NO_GROWTH, REBUILD_TO_FINISH));
+    }
     let terminal = lab.get(id).filter(|_| !wish.files);
     let last = terminal.and_then(|terminal| terminal.last.as_ref());
     let last = last.filter(|last| last.personal.as_ref().is_some_and(|personal| !personal.as_is));
