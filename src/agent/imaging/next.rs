@@ -36,12 +36,12 @@ pub(super) async fn prepare(
     disk: &str,
     warnings: &mut Vec<String>,
 ) -> (Next, Option<String>) {
+    let loader = entries::loader(storage.plan()).map(str::to_owned);
     let (storage, disk) = (Arc::clone(storage), disk.to_owned());
     let prepared = tokio::task::spawn_blocking(move || {
         let mut warnings = Vec::new();
         let entries = BootEntries::of(storage.plan(), storage.claim(), &disk).write();
-        let loader = entries.as_ref().err().and_then(|_| entries::loader(storage.plan()));
-        let loader = loader.map(str::to_owned);
+        let is_written = entries.is_ok();
         warnings.extend(entries.err().map(|why| not_changed(&why)));
         let mut next = Next::Firmware;
         if after == After::Kexec {
@@ -50,23 +50,23 @@ pub(super) async fn prepare(
                 Err(why) => warnings.push(format!("restarting by the firmware instead of kexec: {why}")),
             }
         }
-        (next, loader, warnings)
+        (next, is_written, warnings)
     });
     match tokio::time::timeout(at_most, prepared).await {
-        Ok(Ok((next, loader, said))) => {
+        Ok(Ok((next, is_written, said))) => {
             warnings.extend(said);
-            (next, loader)
+            (next, loader.filter(|_| !is_written))
         }
         Err(_) => {
             warnings.push(format!(
                 "preparing the next start has not ended after {} s: does the firmware answer?",
                 at_most.as_secs()
             ));
-            (Next::Firmware, None)
+            (Next::Firmware, loader)
         }
         Ok(Err(e)) => {
             warnings.push(format!("preparing the next start ended unexpectedly: {e}"));
-            (Next::Firmware, None)
+            (Next::Firmware, loader)
         }
     }
 }

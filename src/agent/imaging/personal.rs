@@ -45,8 +45,19 @@ pub(crate) async fn find_committed(
     ctx: &ImagingContext,
     assignment: &Assignment,
 ) -> Result<Committed, Failure> {
-    let first = again(ctx, assignment, &assignment.task, &[]).await?;
+    let first = awake(again(ctx, assignment, &assignment.task, &[]).await?)?;
     let files = download::files(ctx, assignment, &first.image).await?;
+    // Each keeps its disk from being chosen again.
+    let mut targets = vec![first];
+    let mut problems = Vec::new();
+    for task in &assignment.also {
+        match again(ctx, assignment, task, &targets).await {
+            // The system that sleeps there may have mounted the first disk.
+            Ok(found) => targets.push(awake(found)?),
+            Err(failure) => problems.push(format!("the disk of {}: {}", task.id, failure.message)),
+        }
+    }
+    let first = &targets[0];
     // The attempt may have been cut off before it wrote the firmware's entries.
     let missing = BootEntries::of(&first.plan, &first.claimed, &first.info.name);
     let written = missing.write_within(ctx.bounds.end).await;
@@ -56,18 +67,23 @@ pub(crate) async fn find_committed(
         loader = entries::loader(&first.plan).map(str::to_owned);
     }
     let system = Places { loader, proved: false, ..first.system(files) };
-    // Each keeps its disk from being chosen again.
-    let mut targets = vec![first];
-    let mut problems = Vec::new();
-    for task in &assignment.also {
-        match again(ctx, assignment, task, &targets).await {
-            Ok(target) => targets.push(target),
-            Err(failure) => problems.push(format!("the disk of {}: {}", task.id, failure.message)),
-        }
-    }
     let also = targets.iter().skip(1);
     let also = also.map(|target| Places { proved: false, ..target.system(Vec::new()) }).collect();
     Ok(Committed { system: Some(system), also, problems })
+}
+
+/// A target, and where a Linux system is hibernated on its disk.
+type Found = (Target, Option<String>);
+
+/// The target if no system sleeps on its disk.
+fn awake((target, hibernated): Found) -> Result<Target, Failure> {
+    match hibernated {
+        None => Ok(target),
+        Some(place) => Err(Failure::refused(
+            format!("a Linux system is hibernated in {place} of {}: nothing is changed", target.info.name),
+            "Start it and shut it down; the terminal is finished at its next network boot.",
+        )),
+    }
 }
 
 /// The target of `task` once more, with the partitions that the attempt wrote there.
@@ -76,7 +92,7 @@ async fn again(
     assignment: &Assignment,
     task: &Task,
     others: &[Target],
-) -> Result<Target, Failure> {
+) -> Result<Found, Failure> {
     ctx.status.stage(Stage::Manifest);
     let image = download::describe(ctx, task).await?;
     ctx.status.stage(Stage::Claim);
@@ -89,15 +105,11 @@ async fn again(
     }
     // Even a look at a filesystem that a sleeping system holds would destroy it.
     let pulse = target.claimed.disk().pulse();
-    let looked = on_disk(ctx, pulse, move || Ok((target.hibernated()?, target)));
-    let (hibernated, target) = looked.await?;
-    if let Some(place) = hibernated {
-        return Err(Failure::refused(
-            format!("a Linux system is hibernated in {place}: nothing is changed"),
-            "Start it and shut it down; the terminal is finished at its next network boot.",
-        ));
-    }
-    Ok(target)
+    on_disk(ctx, pulse, move || {
+        let hibernated = target.hibernated()?;
+        Ok((target, hibernated))
+    })
+    .await
 }
 
 /// What a person should know where this attempt leaves the image as it was captured, and the disk had a
