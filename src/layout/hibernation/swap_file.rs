@@ -57,10 +57,15 @@ fn in_table(text: &str) -> Vec<String> {
         let mut words = line.split_whitespace();
         let (what, kind) = (words.next()?, words.nth(1)?);
         let path = what.strip_prefix('/').filter(|path| !path.starts_with("dev/"))?;
-        (kind == "swap").then(|| path.to_owned())
+        let is_short = path.len() <= LONGEST_PATH && path.split('/').count() <= MOST_PARTS;
+        (kind == "swap" && is_short).then(|| path.to_owned())
     };
     text.lines().filter_map(file).take(MOST_FILES).collect()
 }
+
+/// The longest path of Linux, and more parts of it than a swap file's has: each is looked up in a folder.
+const LONGEST_PATH: usize = 4096;
+const MOST_PARTS: usize = 16;
 
 struct Ext<'a> {
     read: Read<'a>,

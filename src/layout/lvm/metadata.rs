@@ -13,8 +13,9 @@ const LABEL_SECTORS: usize = 4;
 const ID: usize = 32;
 /// Bytes of a metadata area's header, before the ring with the texts.
 const RING: u64 = 512;
-/// More text than this no group has.
-const LONGEST: u64 = 64 << 20;
+/// More text than this no group has: LVM makes areas of 1 MiB. A terminal with 512 MB reads it too, and a
+/// section takes 20 times its text.
+const LONGEST: u64 = 4 << 20;
 /// A physical volume has one or two.
 const MOST_AREAS: usize = 16;
 const MAGIC: &[u8] = b"\x20LVM2\x20x[5A%r0N*>";
