@@ -43,6 +43,8 @@ struct State {
     stream: TcpStream,
     next: u64,
     asked: BTreeMap<u64, Asked>,
+    /// Since when no reply has come, once the connection was lost.
+    lost: Option<Instant>,
 }
 
 /// A request that was sent.
@@ -57,7 +59,7 @@ struct Asked {
 impl Client {
     pub(crate) fn open(address: Address) -> Result<Self, Failure> {
         let (stream, exported) = connect(&address).map_err(|e| failure(&address, &e))?;
-        let state = Mutex::new(State { stream, next: 1, asked: BTreeMap::new() });
+        let state = Mutex::new(State { stream, next: 1, asked: BTreeMap::new(), lost: None });
         Ok(Client { address, exported, state, received: AtomicU64::new(0), gone: OnceLock::new() })
     }
 
@@ -160,7 +162,10 @@ impl Client {
                 return Err(io::Error::other(gone.message.clone()));
             }
             match state.receive() {
-                Ok(bytes) => drop(self.received.fetch_add(bytes, Ordering::Relaxed)),
+                Ok(bytes) => {
+                    state.lost = None;
+                    self.received.fetch_add(bytes, Ordering::Relaxed);
+                }
                 Err(e) => self.connect_again(state, &e),
             }
         }
@@ -172,9 +177,19 @@ impl Client {
             "note: the connection to {host} is lost ({lost}); trying again for {} s",
             PATIENCE.as_secs()
         );
-        let begun = Instant::now();
+        // A server that takes connections and answers nothing is lost since the first of them.
+        if state.lost.is_some() {
+            std::thread::sleep(PAUSE);
+        }
+        let begun = *state.lost.get_or_insert_with(Instant::now);
         loop {
             let ended = match connect(&self.address) {
+                Ok((_, exported)) if exported == self.exported && begun.elapsed() >= PATIENCE => {
+                    Some(Failure::retry(
+                        format!("{host} takes connections and answers no request ({lost})"),
+                        "Look at the server's log, and capture the disk again.",
+                    ))
+                }
                 Ok((stream, exported)) if exported == self.exported => {
                     state.stream = stream;
                     if state.ask_again().is_ok() {
