@@ -63,7 +63,7 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
         bail!("kernel and initramfs have {size} bytes; at most {LARGEST} are allowed: use fewer modules");
     }
     // It has the agent and the keys of an earlier build, and firmware may take it before all others.
-    let removed = remove_if_there(&args.out.join(uki::NAME))?;
+    let removed = !args.uki && remove_if_there(&args.out.join(uki::NAME))?;
     whole::write(&args.out.join("vmlinuz"), &vmlinuz)?;
     whole::write(&args.out.join("initramfs.img"), &image)?;
     whole::write(&args.out.join("boot.ipxe"), netboot::ipxe_script(args.server.as_deref()).as_bytes())?;
@@ -98,7 +98,7 @@ pub(crate) fn build(args: &BuildArgs) -> Result<String> {
     if let Some(size) = uki {
         writeln!(summary, "{size:>9} bytes {}", uki::NAME)?;
     }
-    if removed && uki.is_none() {
+    if removed {
         writeln!(
             summary,
             "{} of an earlier build is gone, because it had that build's agent and keys; --uki makes a new \

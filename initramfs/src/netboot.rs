@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::whole;
+
 /// The static iPXE script, which asks the server that answered DHCP for this machine's boot script.
 pub(crate) fn ipxe_script(server: Option<&str>) -> String {
     let server = server.map_or("http://${next-server}:6969", |url| url.trim_end_matches('/'));
@@ -38,8 +40,8 @@ pub(crate) fn copy_ipxe(out: &Path) -> Result<Vec<&'static str>> {
             continue;
         }
         let target = out.join(name);
-        std::fs::copy(&source, &target)
-            .with_context(|| format!("copying {} to {}", source.display(), target.display()))?;
+        let program = std::fs::read(&source).with_context(|| format!("reading {}", source.display()))?;
+        whole::write(&target, &program)?;
     }
     Ok(missing)
 }
