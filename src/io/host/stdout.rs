@@ -2,19 +2,16 @@
 
 use std::panic::{self, PanicHookInfo};
 
-/// 128 and the number of SIGPIPE, as a shell tells of a program that the signal ended.
-const CLOSED: i32 = 141;
-
 /// Lets the program end without a word when it prints and nobody reads any longer. `print!` panics then,
 /// because Rust's programs ignore SIGPIPE; restoring the signal's action instead would let a connection that
-/// the other side closes end the program as well.
+/// the other side closes end the program as well. The panic goes on, so temporary files are removed and
+/// programs that were started are ended.
 pub fn end_quietly_when_closed() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
-        if info.payload_as_str().is_some_and(is_closed_output) {
-            std::process::exit(CLOSED);
+        if !info.payload_as_str().is_some_and(is_closed_output) {
+            usual(info);
         }
-        usual(info);
     }));
 }
 
