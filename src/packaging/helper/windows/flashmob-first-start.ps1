@@ -191,7 +191,12 @@ if ($Register) {
 }
 
 $own = Get-OwnFile
-if (-not $own.ticket -or (Test-Done 'booted' $own.ticket)) {
+# After a power cut the agent writes the file at a later network boot, so this script goes on being started.
+if (-not $own.ticket) {
+    Stop-Transcript | Out-Null
+    exit 0
+}
+if (Test-Done 'booted' $own.ticket) {
     Remove-NextStart
     Stop-Transcript | Out-Null
     exit 0
