@@ -48,11 +48,16 @@ async fn ask(
     let socket = UdpSocket::from_std(std::net::UdpSocket::from(fd))?;
     let (mut heard, mut buffer) = (Vec::new(), [0u8; 2048]);
     // Its first tick comes at once.
-    let (end, mut again) = (Instant::now() + wait, interval(ASK_AGAIN));
+    let (end, mut again, mut asked) = (Instant::now() + wait, interval(ASK_AGAIN), false);
     while heard.len() < MOST {
         tokio::select! {
             _ = again.tick(), if heard.is_empty() => {
-                socket.send_to(question, SocketAddrV4::new([255; 4].into(), SERVER)).await?;
+                let sent = socket.send_to(question, SocketAddrV4::new([255; 4].into(), SERVER)).await;
+                // A link that flaps takes a repeat, not the whole question.
+                if !asked {
+                    sent?;
+                }
+                asked = true;
             }
             received = timeout_at(end, socket.recv_from(&mut buffer)) => {
                 let Ok(received) = received else { break };
