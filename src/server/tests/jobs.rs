@@ -148,7 +148,10 @@ async fn a_terminal_without_known_disks_is_said_to_have_run_no_agent() {
     assert!(world.row(A).await.new, "it was heard at its firmware's start");
     let plan = create(&world, &JobOrder { dry_run: true, ..order(&["new"]) }).await.expect("planned");
     let finding = plan.findings.iter().find(|finding| finding.terminal.as_deref() == Some(A));
-    assert_eq!(finding.map(|it| it.error.as_str()), Some("its disks are not known: its agent has never run"));
+    assert_eq!(
+        finding.map(|it| it.error.as_str()),
+        Some("the disks are not known, because no agent has run there")
+    );
 }
 
 #[tokio::test]

@@ -120,8 +120,8 @@ fn of_terminal(job: &Job, terminal: &Terminal, name: &str, place: &Setting<'_>) 
         ));
     }
     if terminal.inventory.disks.is_empty() {
-        let advice = "Its disks are looked at when it comes; a --preflight by day shows them.";
-        findings.push(found("its disks are not known: its agent has never run".into(), advice.into()));
+        let advice = "They are looked at when the terminal comes; a --preflight by day shows them.";
+        findings.push(found("the disks are not known, because no agent has run there".into(), advice.into()));
         return findings;
     }
     for image in &job.terms.images {
