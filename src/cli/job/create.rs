@@ -12,6 +12,7 @@ use crate::cli::call::{ServerArg, send, text_of, understand};
 use crate::cli::table::table;
 use crate::event::Failure;
 use crate::server::domain::jobs::{Finding, JobOrder, JobPlan, Order, Overrun};
+use crate::server::domain::lab::first_of;
 use crate::server::domain::times::window;
 use crate::units::parse_duration;
 
@@ -190,10 +191,8 @@ fn findings_text(findings: &[Finding]) -> String {
         }
     }
     let text = |(finding, names): (&Finding, Vec<&str>)| {
-        let more = names.len().saturating_sub(NAMED);
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        let names = names[..names.len().min(NAMED)].join(", ");
-        format!("\n{names}{more}: {}\n  {}\n", finding.error, finding.advice)
+        let names = first_of(NAMED, &names);
+        format!("\n{names}: {}\n  {}\n", finding.error, finding.advice)
     };
     groups.into_iter().map(text).collect()
 }

@@ -50,7 +50,7 @@ use crate::server::domain::tickets;
 pub(crate) use bounds::{line, sentence};
 pub(crate) use cards::own_of_older;
 use namesakes::Namesakes;
-pub use namesakes::some_of;
+pub use namesakes::{first_of, some_of};
 pub(crate) use personal::NotBooted;
 pub use reports::ReportError;
 pub use secrets::{Admitted, Held, NotAdmitted, Voucher};

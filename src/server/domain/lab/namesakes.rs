@@ -14,8 +14,13 @@ const SHOWN: usize = 3;
 
 /// A list of terminals for a sentence, cut where it grows long.
 pub fn some_of(ids: &[&str]) -> String {
-    let shown = ids.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-    match ids.len().saturating_sub(SHOWN) {
+    first_of(SHOWN, ids)
+}
+
+/// The first `most` names and how many more there are.
+pub fn first_of(most: usize, names: &[&str]) -> String {
+    let shown = names.iter().take(most).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(most) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
